@@ -26,9 +26,8 @@ from skewless.infra.offline.labels import (
     KNOWN,
     LABEL,
     WEIGHT,
-    askable,
     entity_rows,
-    known_by,
+    find_servable,
     read_labels,
     request_arrays,
 )
@@ -147,7 +146,7 @@ def build_dataset(
     """
     pinned = plan.only(spec.service)
     label_rows = read_labels(connection, repo, pinned, spec)
-    is_known, is_valid = known_by(label_rows, now_us), askable(pinned.request, label_rows)
+    is_known, is_valid = known_by(label_rows, now_us), find_servable(pinned.request, label_rows)
     rows = label_rows.filter(pa.array(is_known & is_valid))
     counts = {
         "rows": label_rows.num_rows,

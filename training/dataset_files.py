@@ -251,7 +251,7 @@ def open_dataset_files(
     services = {spec.name: spec.service for spec in applied.models}
     services |= {service.name: service.name for service in applied.plan.services}
     check_known("name", name, services, problem="is neither a feature service nor a model")
-    plan = applied.plan.only(services[name])
+    plan = applied.plan.select_service(services[name])
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)
 

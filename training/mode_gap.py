@@ -13,7 +13,7 @@ import pyarrow as pa
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.log_parts import Delays, event_delays
+from skewless.infra.offline.log_parts import Delays, measure_event_delays
 from skewless.infra.offline.views import OfflineViews
 
 MAX_ROWS = 50_000
@@ -65,7 +65,7 @@ def measure_mode_gap(
     if not plan.windows or not entities.num_rows:
         return None
     rows = entities.take(pa.array(spread_indices(entities.num_rows)))
-    sources = {view.source: event_delays(views.connection, views.log_parts(view)) for view in plan.windows}
+    sources = {view.source: measure_event_delays(views.connection, views.log_parts(view)) for view in plan.windows}
     features = {view.name: _different_shares(view, views, rows, (logs or {}).get(view.name)) for view in plan.windows}
     return ModeGap(rows=rows.num_rows, features=features, sources=sources)
 

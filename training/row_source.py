@@ -16,7 +16,14 @@ from skewless.contract.spec import LabelSource, ModelSpec
 from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import LABEL, askable, columns_of, entity_rows, known_by, read_labels, request_arrays
+from skewless.infra.offline.labels import (
+    LABEL,
+    entity_rows,
+    find_known_labels,
+    find_servable,
+    read_labels,
+    request_arrays,
+)
 from skewless.infra.offline.views import OfflineViews
 
 
@@ -70,10 +77,10 @@ class RowSource:
         labels_of_both = replace(self.spec.labels, columns={**labels.columns, **self.spec.labels.columns})
         spec = replace(self.spec, labels=labels_of_both)
         rows = read_labels(self.connection, self.repo, self.plan, spec, between=(first, last), other=plan)
-        return rows.filter(pa.array(known_by(rows, self.now_us) & askable(self.plan.request, rows)))
+        return rows.filter(pa.array(find_known_labels(rows, self.now_us) & find_servable(self.plan.request, rows)))
 
     def _check_request_fields(self, plan: FeaturePlan, rows: pa.Table) -> None:
-        rejected = int((~askable(plan.request, rows)).sum())
+        rejected = int((~find_servable(plan.request, rows)).sum())
         if rejected:
             raise SourceError(
                 f"label table of model {self.spec.name!r}",
@@ -87,7 +94,7 @@ class RowSource:
         if name in views:
             files = self.views.log(views[name]).files()
         else:
-            files = [file for part in self.views.log_parts(plan.window(name)) for file in part.files]
+            files = [file for part in self.views.log_partitions(plan.window(name)) for file in part.files]
         if not files:
             raise StoreError(f"log of view {name!r}", "has no row", fix="restore the state folder from a backup")
 

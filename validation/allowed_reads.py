@@ -30,9 +30,9 @@ from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import BoolArray, Int64Array, Status
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.log_parts import Batches
+from skewless.infra.offline.log_parts import AppliedBatches
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.offline.window_positions import applied_matrix, touched_between
+from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows
 from skewless.infra.predictions.reader import LoggedPredictions
 from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows
 from skewless.validation.replay_report import Cause, Findings
@@ -136,19 +136,21 @@ def check_states(
     answered = np.flatnonzero(named.status == Status.PRESENT)
     if not len(answered):
         return
-    parts = views.log_parts(view)
-    applied, _ = applied_matrix(named.applied or AppliedPositions.none(), parts, len(logged.ids))
+    parts = views.log_partitions(view)
+    applied, _ = applied_matrix(named.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
-        batches = Batches.of(views.connection, part)
-        surely = batches.surely(logged.read_start - logged.skew_us - 1)
-        possibly = batches.possibly(logged.read_end + logged.skew_us)
+        batches = AppliedBatches.read(views.connection, part)
+        surely = batches.last_surely_applied(logged.read_start - logged.skew_us - 1)
+        possibly = batches.last_possibly_applied(logged.read_end + logged.skew_us)
         position = applied[:, number]
         for i in answered[(position > possibly)[answered]].tolist():
             detail = f"position {position[i]} of {part.partition} was read before it was taken"
             findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
         behind = answered[(position < surely)[answered]]
         rows = entities.take(behind)
-        for i in behind[touched_between(views.connection, view, part, rows, position[behind], surely[behind])].tolist():
+        for i in behind[
+            find_touched_rows(views.connection, view, part, rows, position[behind], surely[behind])
+        ].tolist():
             detail = f"position {position[i]} of {part.partition} read, {surely[i]} had been applied"
             findings.add(logged.ids[i], Cause.LOST_WRITE, view.name, detail)

@@ -62,7 +62,7 @@ def _bound(suite: Sequence[Expectation], column: str, dtype: DType) -> Bound:
     for expectation in suite:
         arguments: dict[str, Any] = expectation.configuration.kwargs
         if arguments.get("column") == column and _holds_of_all(expectation, arguments):
-            bound = bound.within(_of(expectation.expectation_type, arguments, dtype))
+            bound = bound.intersect(_of(expectation.expectation_type, arguments, dtype))
     return bound
 
 

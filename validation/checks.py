@@ -17,10 +17,10 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.infra.log.accepted import EVENT, REJECT
-from skewless.infra.offline.changes import Window, judged_rows
+from skewless.infra.offline.changes import Window, checked_rows_sql
 from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table
-from skewless.infra.offline.sql import quote, text
+from skewless.infra.offline.sql import quote, sql_literal
 from skewless.validation.bounds import compile_bounds
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import ROW, DataGate
@@ -92,7 +92,7 @@ class SourceChecks:
         """Check every published row of a view's source that could be accepted; nothing is changed."""
         table, query = self.published(view)
         suite = self.suites.get(view.name, ())
-        with table.opened(self.connection):
+        with table.open(self.connection):
             return self.gate.check(view.name, query, self.connection, suite, table.parameters)
 
     def published(self, view: View) -> tuple[Table, str]:
@@ -104,7 +104,7 @@ class SourceChecks:
         types = table.column_types(self.connection)
         check_view(table.name, types, view)
         window = Window(after_us=None, upto_us=self.clock.now_us()).condition(view.delay_us)
-        rows = f"(SELECT * FROM ({judged_rows(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
+        rows = f"(SELECT * FROM ({checked_rows_sql(view, types, table.relation)}) WHERE {REJECT} IS NULL AND {window})"
         return table, _as_declared(view, rows)
 
     def labels(self, spec: ModelSpec, *, everything: bool = False, remember: bool = True) -> GateReport:
@@ -162,7 +162,7 @@ def columns_of(expectation: Expectation) -> set[str]:
 
 def _good(rows: Path, option: str = "") -> str:
     """Return SQL for the rows of a draft that can be accepted, read with an option."""
-    return f"(SELECT * FROM read_parquet({text(str(rows))}{option}) WHERE {REJECT} IS NULL)"
+    return f"(SELECT * FROM read_parquet({sql_literal(str(rows))}{option}) WHERE {REJECT} IS NULL)"
 
 
 def _as_declared(view: View, rows: str) -> str:

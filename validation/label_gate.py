@@ -12,7 +12,7 @@ import duckdb
 
 from skewless.contract.columns import digest
 from skewless.contract.spec import ModelSpec
-from skewless.infra.offline.labels import find_labels, own_columns
+from skewless.infra.offline.labels import find_labels, label_field_columns
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
@@ -76,13 +76,13 @@ class LabelGate:
             remember: if it passes, the next check judges only what is new since.
         """
         table = find_labels(self.repo, spec)
-        check_columns(table.name, table.column_types(self.connection), own_columns(spec))
+        check_columns(table.name, table.column_types(self.connection), label_field_columns(spec))
         name = f"{LABELS}:{spec.name}"
         # Taken before the rows are read: a file that changes meanwhile is judged again.
         done = LabelCheck(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
         kept = self.state / "validation" / f"labels-{spec.name}.json"
         before = None if everything else _read_check(kept)
-        with table.opened(self.connection):
+        with table.open(self.connection):
             if before is None or not before.covers(done.suite, now_us):
                 report = self._judge(name, known_labels(spec, table, now_us), suite)
             else:

@@ -20,7 +20,7 @@ from skewless.contract.rows import RowCodec, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.key_samples import row_keys
+from skewless.infra.offline.key_samples import sample_row_keys
 from skewless.infra.offline.views import LogSnapshot, OfflineViews
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
@@ -44,7 +44,7 @@ class RowParity:
 
     def sample(self, n: int, seed: int) -> pa.Table:
         """See ``ParityChecker``."""
-        return row_keys(self.views.connection, self.view.keys, self.views.log(self.view).files(), n, seed)
+        return sample_row_keys(self.views.connection, self.view.keys, self.views.log(self.view).files(), n, seed)
 
     def check(self, keys: pa.Table) -> ParityResult:
         """See ``ParityChecker``."""
@@ -68,7 +68,7 @@ class RowParity:
         winner = _winners(self.view, self.views, checked.keys.take(pa.array(rows)), end)
         rows, winner = rows[winner >= 0], winner[winner >= 0]
         if len(rows):
-            read = self.views.at(self.view, winner)
+            read = self.views.read_positions(self.view, winner)
             packed = RowCodec(self.view).encode(read.versions, read.values, read.nulls)
             store.replace([checked.names[row] for row in rows], [checked.stored[row] for row in rows], packed)
 
@@ -95,15 +95,15 @@ class _RowComparison:
         log: AcceptedLog = views.log(view)
         self._end = log.next_seq()
         codec = RowCodec(view)
-        self._sound = codec.sound(checked.stored)
+        self._sound = codec.find_intact(checked.stored)
         self._online = codec.decode(checked.stored)
         self._seq = self._online.versions.seq.astype(np.int64)
         self._there = np.array([row is not None for row in checked.stored], dtype=np.bool_) & self._sound
         self._winner = _winners(view, views, checked.keys, min(marker + 1, self._end))
         self._foreign = marker >= self._end
         named = np.where(self._there & (self._seq < self._end), self._seq, -1)
-        self._best, self._log = views.at(view, self._winner), views.at(view, named)
-        self._keys_named = views.keys_at(view, named)
+        self._best, self._log = views.read_positions(view, self._winner), views.read_positions(view, named)
+        self._keys_named = views.read_keys(view, named)
 
     def judged(self) -> ParityResult:
         """Return what was read with its faults."""
@@ -166,7 +166,7 @@ class _RowComparison:
 def _winners(view: View, views: OfflineViews, keys: pa.Table, end: int) -> Int64Array:
     """Return the position of the newest row of each key before a position; -1: none."""
     asked = keys.append_column(TIME, pa.array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
-    return views.find(view, asked, "event_time", LogSnapshot(end=end, run_id=0))
+    return views.find_positions(view, asked, "event_time", LogSnapshot(end=end, run_id=0))
 
 
 def _rank(versions: Versions, row: int) -> tuple[int, int, int]:

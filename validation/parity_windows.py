@@ -23,10 +23,10 @@ from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import read_pointer
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.key_samples import event_keys
+from skewless.infra.offline.key_samples import sample_event_keys
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.offline.window_events import LogPart
-from skewless.infra.offline.window_positions import applied_matrix, rebuilt_states, touched_between
+from skewless.infra.offline.window_events import LogPartition
+from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows, rebuild_states
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.online.state_view import StateView
@@ -78,7 +78,7 @@ class WindowParity:
 
     def sample(self, n: int, seed: int) -> pa.Table:
         """See ``ParityChecker``."""
-        return event_keys(self.views.connection, self.view, self.views.log_parts(self.view), n, seed)
+        return sample_event_keys(self.views.connection, self.view, self.views.log_partitions(self.view), n, seed)
 
     def check(self, keys: pa.Table) -> ParityResult:
         """See ``ParityChecker``."""
@@ -104,10 +104,10 @@ class WindowParity:
         rows = checked.repairable
         if not rows:
             return
-        parts, m = self.views.log_parts(self.view), self.clock.now_us() - PENDING_US
+        parts, m = self.views.log_partitions(self.view), self.clock.now_us() - PENDING_US
         states = StateView.of(self.project, self.view, 0)
         keys = checked.keys.take(pa.array(rows))
-        for places, tiles in rebuilt_states(self.views.connection, self.view, parts, keys, m):
+        for places, tiles in rebuild_states(self.views.connection, self.view, parts, keys, m):
             chosen = [rows[place] for place in places.tolist()]
             names = pa.array([checked.names[row] for row in chosen], pa.large_binary())
             old = [checked.stored[row] for row in chosen]
@@ -144,7 +144,7 @@ class _StateComparison:
         self, view: WindowView, views: OfflineViews, checked: ParityResult, held: _StateTotals, t: Int64Array
     ) -> None:
         self._view, self._views, self._checked, self._held, self._t = view, views, checked, held, t
-        self.parts = views.log_parts(view)
+        self.parts = views.log_partitions(view)
         ends = views.log_ends(view)
         self._ends = np.array([ends.get(part.partition, -1) for part in self.parts], dtype=np.int64)
         n = checked.keys.num_rows
@@ -189,14 +189,14 @@ class _StateComparison:
             ]
             self._add(int(rows[place]), ParityFault.VALUE, feature=name, online=sides[0], log=sides[1])
 
-    def _look_for_lost(self, rows: Int64Array, number: int, part: LogPart, upto: Int64Array) -> None:
+    def _look_for_lost(self, rows: Int64Array, number: int, part: LogPartition, upto: Int64Array) -> None:
         after = self._applied[:, number]
         upto = np.minimum(upto, self._ends[number])
         asked = np.array([row for row in rows.tolist() if row not in self._faults and after[row] < upto[row]], np.int64)
         if not len(asked):
             return
         entities = self._entities(asked)
-        lacks = touched_between(self._views.connection, self._view, part, entities, after[asked], upto[asked])
+        lacks = find_touched_rows(self._views.connection, self._view, part, entities, after[asked], upto[asked])
         for row in asked[lacks].tolist():
             absent = self._checked.stored[row] is None
             detail = f"all of {part.partition} up to {upto[row]} had been applied"

@@ -14,7 +14,7 @@ from skewless.contract.arrow_types import arrow_type
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows, parse_rows
-from skewless.contract.rows import ViewRead, missing
+from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Status
 from skewless.contract.vector import Matrix, Vectors
 from skewless.contract.windows.tiles import AppliedPositions
@@ -98,7 +98,7 @@ def _named_rows(
     named = logged.reads[view.name]
     answered = named.status != Status.UNAVAILABLE
     wanted = np.where(answered, named.versions.seq, -1)
-    read, table = views.at(view, wanted), views.keys_at(view, wanted)
+    read, table = views.read_positions(view, wanted), views.read_keys(view, wanted)
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
     same = _same_version(named, read) | (wanted < 0)
     own = np.fromiter((a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys))
@@ -119,14 +119,14 @@ def _rebuilt_windows(
     for i in np.flatnonzero(np.array(named.hashes) != view.hash).tolist():
         findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
     if not answered.any():
-        return missing(view, len(answered), available=False)
-    parts = views.log_parts(view)
-    slots = named.applied or AppliedPositions.none()
+        return empty_read(view, len(answered), available=False)
+    parts = views.log_partitions(view)
+    slots = named.applied or AppliedPositions.empty()
     applied, known = applied_matrix(slots, parts, len(answered))
     for i in np.unique(slots.entity[~known]).tolist():
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is gone")
     read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
-    return replace(read, unanswered=~answered)
+    return replace(read, unavailable=~answered)
 
 
 def _same_version(named: LoggedViewRead, read: ViewRead) -> BoolArray:

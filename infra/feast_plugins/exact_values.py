@@ -1,4 +1,4 @@
-"""Values that Feast would change without a word when it makes its messages: refused, or made what they can be."""
+"""Reject or convert values that Feast would change silently when it builds its messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from feast.types import Array, Set
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.infra.compiler.views import primitive
+from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.stored_views import Table
 
 _LIMITS = {DType.INT32: (-(2**31), 2**31 - 1), DType.INT64: (-(2**63), 2**63 - 1)}
@@ -24,60 +24,60 @@ _FLOATS = frozenset({DType.FLOAT32, DType.FLOAT64})
 
 
 def fit_frame(view: Table, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what was pushed to a view as Feast turns it into messages without losing a value.
+    """Return a pushed frame in a form that Feast converts to messages without changing a value.
 
     Raises:
-        SourceError: a value does not fit the declared type, or a list holds a null that has no value.
+        SourceError: a value does not fit the declared type, or a list contains a null that messages cannot have.
     """
     changed, kinds = {}, dict(zip(frame.columns, frame.dtypes, strict=True))
     for field in _fields(view):
-        if field.name not in kinds or _harmless(field, kinds[field.name]):
+        if field.name not in kinds or _is_exact_type(field, kinds[field.name]):
             continue
         column = frame[field.name]
-        given = pa.chunked_array([pa.array(column, from_pandas=True)])
-        fitted = fit_column(f"view {view.name!r} feature {field.name!r}", field, given)
-        if fitted is not given:
+        original = pa.chunked_array([pa.array(column, from_pandas=True)])
+        fitted = fit_column(f"view {view.name!r} feature {field.name!r}", field, original)
+        if fitted is not original:
             changed[field.name] = pd.Series(fitted.to_pylist(), index=frame.index, dtype=object)
     return frame.assign(**changed) if changed else frame
 
 
 def fit_table(view: Table, table: pa.Table) -> pa.Table:
-    """Return rows of a view's source as Feast turns them into messages without losing a value.
+    """Return rows of a view's source in a form that Feast converts to messages without changing a value.
 
     Raises:
         SourceError: as ``fit_frame``.
     """
     for field in _fields(view):
-        place = table.schema.get_field_index(field.name)
-        if place >= 0:
+        index = table.schema.get_field_index(field.name)
+        if index >= 0:
             owner = f"source of view {view.name!r} column {field.name!r}"
-            table = table.set_column(place, field.name, fit_column(owner, field, table.column(place)))
+            table = table.set_column(index, field.name, fit_column(owner, field, table.column(index)))
     return table
 
 
 def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Return a column of a declared type: a null inside a list of floats becomes NaN, one of times stays.
+    """Return a column of a declared type: a null in a list of floats becomes NaN, in a list of times it stays.
 
     Raises:
-        SourceError: a number does not fit the declared type, or a list of anything else holds a null.
+        SourceError: a number does not fit the declared type, or a list of another type contains a null.
     """
-    dtype = primitive(field.dtype)
+    dtype = to_dtype(field.dtype)
     if dtype is not None:
-        _refuse_lossy(owner, dtype, column)
+        _check_exact(owner, dtype, column)
         return column
-    if not isinstance(field.dtype, Array | Set) or not _holds_null(column):
+    if not isinstance(field.dtype, Array | Set) or not _has_null(column):
         return column
-    leaf, whole = primitive(_leaf(field.dtype)), not any(part.null_count for part in _inner(column))
-    if leaf is DType.TIMESTAMP and whole:
+    leaf, is_complete = to_dtype(_leaf(field.dtype)), not any(part.null_count for part in _inner_lists(column))
+    if leaf is DType.TIMESTAMP and is_complete:
         return column
-    if leaf not in _FLOATS or not whole:
+    if leaf not in _FLOATS or not is_complete:
         raise SourceError(
             owner,
-            f"is declared as {field.dtype}, and a list in it holds a null, which Feast has no value for",
-            fix="leave such elements out, or declare a list of floats, where null is NaN",
+            f"is declared as {field.dtype}, but a list contains a null, which Feast cannot store",
+            fix="remove the null elements, or declare a list of floats, where null becomes NaN",
         )
-    filled = [_filled(item) for item in column.to_pylist()]
-    return pa.chunked_array([pa.array(filled, _with_leaf(column.type, arrow_type(leaf)))])
+    lists = [_fill_nulls(item) for item in column.to_pylist()]
+    return pa.chunked_array([pa.array(lists, _with_leaf(column.type, arrow_type(leaf)))])
 
 
 def _fields(view: Table) -> Iterable[Field]:
@@ -85,32 +85,32 @@ def _fields(view: Table) -> Iterable[Field]:
     return fields
 
 
-def _harmless(field: Field, kind: Any) -> bool:  # noqa: ANN401 - numpy's types and pandas' have no common one
-    """Say whether a column holds no value that Feast would change, by its type alone."""
-    dtype = primitive(field.dtype)
+def _is_exact_type(field: Field, kind: Any) -> bool:  # noqa: ANN401 - numpy's types and pandas' have no common one
+    """Say whether the type of a column alone excludes values that Feast would change."""
+    dtype = to_dtype(field.dtype)
     if dtype is None:
         return not isinstance(field.dtype, Array | Set)
-    plain = getattr(kind, "numpy_dtype", kind)  # pandas' own types of integers stand on numpy's
+    plain = getattr(kind, "numpy_dtype", kind)  # pandas' nullable integer types wrap numpy types
     if dtype in _LIMITS:
         return kind.kind == "b" or (kind.kind in "iu" and np.can_cast(plain, np.dtype(dtype.numpy)))
     return dtype is not DType.FLOAT32 or kind.kind in "biu" or plain == np.float32
 
 
-def _refuse_lossy(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:
+def _check_exact(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:
     kind = column.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_decimal(kind)):
         return
     if dtype in _LIMITS:
         try:
             column.cast(arrow_type(dtype))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # it does not say which value; we name it
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # Arrow does not name the value, so find it
             lost = [_misfits_integer(value, *_LIMITS[dtype]) for value in column.to_pylist()]
-            _refuse_any(owner, dtype, column, lost)
+            _check_none_lost(owner, dtype, column, lost)
     elif dtype is DType.FLOAT32 and kind != pa.float32():
         with np.errstate(over="ignore"):
             wide = np.array([math.nan if value is None else float(value) for value in column.to_pylist()])
             lost = (np.isinf(wide.astype(np.float32)) & ~np.isinf(wide)).tolist()
-        _refuse_any(owner, dtype, column, lost)
+        _check_none_lost(owner, dtype, column, lost)
 
 
 def _misfits_integer(value: Any, low: int, high: int) -> bool:  # noqa: ANN401 - a number of any kind
@@ -119,11 +119,11 @@ def _misfits_integer(value: Any, low: int, high: int) -> bool:  # noqa: ANN401 -
     return math.isinf(value) or value != int(value) or not low <= value <= high
 
 
-def _refuse_any(owner: str, dtype: DType, column: pa.ChunkedArray, lost: list[bool]) -> None:
+def _check_none_lost(owner: str, dtype: DType, column: pa.ChunkedArray, lost: list[bool]) -> None:
     if any(lost):
         raise SourceError(
             owner,
-            f"holds a value that {dtype} cannot",
+            f"has a value that does not fit {dtype}",
             value=column[lost.index(True)].as_py(),
             fix="correct the value, or declare a wider type",
         )
@@ -133,13 +133,15 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _holds_null(column: pa.ChunkedArray) -> bool:
-    """Say whether a list holds a null, at any depth."""
-    return any(part.null_count for part in _inner(column)) or bool(_is_list(column.type) and _leaves(column).null_count)
+def _has_null(column: pa.ChunkedArray) -> bool:
+    """Say whether a list contains a null, at any depth."""
+    return any(part.null_count for part in _inner_lists(column)) or bool(
+        _is_list(column.type) and _leaves(column).null_count
+    )
 
 
-def _inner(column: pa.ChunkedArray) -> list[pa.ChunkedArray]:
-    """Return the lists inside the lists of a column, level by level."""
+def _inner_lists(column: pa.ChunkedArray) -> list[pa.ChunkedArray]:
+    """Return the nested lists of a column, level by level."""
     parts = []
     while _is_list(column.type) and _is_list(column.type.value_type):
         column = pc.list_flatten(column)
@@ -159,8 +161,8 @@ def _leaf(dtype: Any) -> Any:  # noqa: ANN401 - Feast's types have no common one
     return dtype
 
 
-def _filled(value: Any) -> Any:  # noqa: ANN401 - a list of lists, or of numbers
-    return None if value is None else [_filled(item) if isinstance(item, list) else _number(item) for item in value]
+def _fill_nulls(value: Any) -> Any:  # noqa: ANN401 - a list of lists, or of numbers
+    return None if value is None else [_fill_nulls(item) if isinstance(item, list) else _number(item) for item in value]
 
 
 def _number(value: float | None) -> float:

@@ -1,4 +1,4 @@
-"""The newest rows of a source as Feast's messages, for views whose types only Feast's messages can carry."""
+"""Read the latest rows of a source as Feast messages, for views with types that only messages support."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from feast.utils import _get_column_names
 
 from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.exact_values import fit_table
-from skewless.infra.feast_plugins.frames import moments_of
+from skewless.infra.feast_plugins.frames import time_columns
 from skewless.infra.feast_plugins.rows import Row
 from skewless.infra.feast_plugins.stored_views import Table
 
 
-def newest_rows(
+def read_latest_rows(
     context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, start: datetime
 ) -> pa.Table:
-    """Return the newest row of each entity between two event times, its columns named as the view names them.
+    """Return the latest row of each entity in a range of event times, with the view's column names.
 
     Args:
-        start: where to begin; the task's end is the end.
+        start: start of the range; its end is that of the task.
 
     Raises:
-        ValueError: the view asks for validation, and its source does not hold it.
+        ValueError: the view has validation enabled, and its source does not pass.
     """
     view = task.feature_view
-    source = batch_source(view)
+    source = get_batch_source(view)
     keys, features, event, created = _get_column_names(view, context.entity_defs)
     job = context.offline_store.pull_latest_from_table_or_query(
         config=context.repo_config,
@@ -59,13 +59,13 @@ def newest_rows(
     return table
 
 
-def as_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[Row]]:
-    """Yield rows as Feast writes them to an online store, some at a time.
+def to_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[Row]]:
+    """Yield rows in the form that Feast writes to an online store, in batches.
 
     Raises:
-        SourceError: a value does not fit the declared type, or a list holds a null that has no value.
+        SourceError: a value does not fit the declared type, or a list contains a null that messages cannot have.
     """
-    event, created = moments_of(batch_source(view))
+    event, created = time_columns(get_batch_source(view))
     for batch in fit_table(view, table).to_batches(max_chunksize=batch_rows):
         yield _rows(view, batch, event, created)
 
@@ -73,60 +73,60 @@ def as_messages(view: Table, table: pa.Table, batch_rows: int) -> Iterator[list[
 def _validate(context: ExecutionContext, registry: BaseRegistry, task: MaterializationTask, table: pa.Table) -> None:
     view: Any = task.feature_view
     builder: Any = LocalFeatureBuilder(registry, task, backend=PandasBackend())
-    read = LocalSourceReadNode("source", batch_source(view), builder.get_column_info(view))
+    read = LocalSourceReadNode("source", get_batch_source(view), builder.get_column_info(view))
     context.node_outputs[read.name] = ArrowTableValue(table)
     builder.build_validation_node(view, read).execute(context)
 
 
-def batch_source(view: Table) -> DataSource:
-    """Return where a view's history stands.
+def get_batch_source(view: Table) -> DataSource:
+    """Return the batch source of a view.
 
     Raises:
-        SourceError: it has none.
+        SourceError: the view has none.
     """
     source: DataSource | None = view.batch_source
     if source is None:
-        raise SourceError(f"view {view.name!r}", "has no batch source to be materialised from", fix="give it one")
+        raise SourceError(f"view {view.name!r}", "has no batch source to materialize from", fix="add a batch source")
     return source
 
 
 def _rows(view: Table, batch: pa.RecordBatch, event: str, created: str) -> list[Row]:
-    # From Python's own integers: numpy would turn int64 beside a null into float64.
+    # Python integers: numpy would convert an int64 column with a null to float64.
     columns = {
         name: batch.column(name).to_pylist(maps_as_pydicts="strict") for name in _names(view, batch.schema.names)
     }
-    return _zipped(view, columns, _times(batch, event), _times(batch, created) if created else None)
+    return _build_rows(view, columns, _read_times(batch, event), _read_times(batch, created) if created else None)
 
 
-def frame_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
-    """Return a frame that is pushed as Feast writes it to an online store.
+def frame_to_messages(view: Table, frame: pd.DataFrame) -> list[Row]:
+    """Return a pushed frame in the form that Feast writes to an online store.
 
-    Feast's own conversion passes through Arrow, where every dict of a column gets the keys of all others.
+    Feast converts with Arrow, which would give each dict of a column the keys of all other dicts.
     """
-    source = batch_source(view)
+    source = get_batch_source(view)
     frame = frame.rename(columns=source.field_mapping or {})
-    event, created = moments_of(source)
+    event, created = time_columns(source)
     columns = {name: _plain(frame[name].tolist()) for name in _names(view, frame.columns)}
-    return _zipped(view, columns, _moments(frame[event]), _moments(frame[created]) if created else None)
+    return _build_rows(view, columns, _parse_times(frame[event]), _parse_times(frame[created]) if created else None)
 
 
-def _names(view: Table, there: Container[str]) -> list[str]:
-    """Return the columns that messages are made of; those of keys may be missing, those of features may not."""
-    keys = [str(column.name) for column in view.entity_columns if column.name in there]
+def _names(view: Table, existing: Container[str]) -> list[str]:
+    """Return the columns for messages: existing key columns, and all feature columns."""
+    keys = [str(column.name) for column in view.entity_columns if column.name in existing]
     return [*keys, *(str(field.name) for field in view.features if field.name not in keys)]
 
 
-def _zipped(
+def _build_rows(
     view: Table, columns: Mapping[str, list[Any]], times: Sequence[datetime], created: Sequence[datetime] | None
 ) -> list[Row]:
-    """Return plain columns as rows of messages; the rows of a view without entities have no key."""
+    """Return columns of plain values as rows of messages; rows of a view without entities have no key."""
     types = {field.name: field.dtype.to_value_type() for field in (*view.features, *view.entity_columns)}
-    made = {name: python_values_to_proto_values(values, types[name]) for name, values in columns.items()}
-    keys = {column.name: made.pop(column.name) for column in view.entity_columns if column.name in made}
+    messages = {name: python_values_to_proto_values(values, types[name]) for name, values in columns.items()}
+    keys = {column.name: messages.pop(column.name) for column in view.entity_columns if column.name in messages}
     return [
         (
             EntityKey(join_keys=list(keys), entity_values=[values[i] for values in keys.values()]),
-            {name: values[i] for name, values in made.items()},
+            {name: values[i] for name, values in messages.items()},
             times[i],
             created[i] if created else None,
         )
@@ -142,11 +142,11 @@ def _plain(values: list[Any]) -> list[Any]:
     return [None if _is_missing(value) else value for value in values]
 
 
-def _moments(column: pd.Series[Any]) -> list[Any]:
+def _parse_times(column: pd.Series[Any]) -> list[Any]:
     return _plain(pd.to_datetime(column, utc=True).tolist())
 
 
-def _times(batch: pa.RecordBatch, name: str) -> list[datetime]:
+def _read_times(batch: pa.RecordBatch, name: str) -> list[datetime]:
     column = batch.column(name)
     zone = getattr(column.type, "tz", None)
     times: list[datetime] = column.cast(pa.timestamp("us", tz=zone), safe=False).to_pylist()

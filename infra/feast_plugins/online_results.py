@@ -1,4 +1,4 @@
-"""Reads of the online store as Feast wants them answered: messages of a response, or rows of values."""
+"""Convert reads of the online store to Feast's forms: messages of a response, or rows of values."""
 
 from __future__ import annotations
 
@@ -18,87 +18,87 @@ from skewless.contract.errors import RequestError
 from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
-from skewless.infra.feast_plugins.entity_keys import key_bytes
+from skewless.infra.feast_plugins.entity_keys import encode_keys
 from skewless.infra.feast_plugins.stored_views import StoredView, Table
 from skewless.infra.feast_plugins.values import unpack_values
 from skewless.infra.feast_plugins.vectors import (
     FEW,
     CellWriter,
-    cell_entries,
     cell_writer,
-    column_entries,
-    event_stamps,
-    response_bytes,
-    shown_cells,
+    encode_cells,
+    encode_columns,
+    encode_event_times,
+    encode_response,
+    find_present,
 )
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 
-_MOST = 1_000
+_MAX_CACHED = 1_000
 _PRESENT, _EXPIRED = int(Status.PRESENT), int(Status.EXPIRED)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewFeatures:
-    """Features of a view that are asked for again and again.
+    """Requested features of a view, cached between requests.
 
     Args:
-        names: the features, in the view's own order.
-        places: of the features in a row.
-        kinds: per feature, the field of ``Value`` that holds it.
+        names: the features, in the view's order.
+        positions: position of each feature in a row.
+        kinds: per feature, its field of ``Value``.
+        writers: per feature, the function that encodes its cells.
         types: Feast's type of each feature, by short and by full name.
-        writers: per feature, what writes its cells.
     """
 
     names: Sequence[str]
-    places: npt.NDArray[np.intp]
+    positions: npt.NDArray[np.intp]
     kinds: Sequence[str]
     writers: Sequence[CellWriter]
     types: Mapping[str, ValueType]
 
     @classmethod
-    def of(cls, stored: StoredView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
-        """Return the features with some names, in any order, since Feast takes them from a set; None: all."""
+    def select(cls, stored: StoredView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
+        """Return the features with some names (Feast passes them in random order); None: all features."""
         order = _order(stored, table)
-        wanted = list(order) if names is None else sorted(names, key=lambda name: order.get(name, len(order)))
+        chosen = list(order) if names is None else sorted(names, key=lambda name: order.get(name, len(order)))
         view, types, layout = table.projection.name_to_use(), stored.types, stored.codec.layout
-        places, kinds = [layout.places[name] for name in wanted], [stored.kinds[name] for name in wanted]
+        positions, kinds = [layout.positions[name] for name in chosen], [stored.kinds[name] for name in chosen]
         return cls(
-            names=wanted,
-            places=np.array(places, dtype=np.intp),
+            names=chosen,
+            positions=np.array(positions, dtype=np.intp),
             kinds=kinds,
             writers=[cell_writer(kind) for kind in kinds],
-            types={f"{view}__{name}": types[name] for name in wanted} | {name: types[name] for name in wanted},
+            types={f"{view}__{name}": types[name] for name in chosen} | {name: types[name] for name in chosen},
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRequest:
-    """What a request wants of one view.
+    """The part of a request for one latest-value view.
 
     Args:
-        keys: the key of each entity, None where it has a null.
-        marks: the markers to be read with them: none.
+        keys: the online key of each entity, None if a key is null.
+        markers: the markers to read with them: none.
     """
 
     stored: StoredView
     table: Table
-    wanted: ViewFeatures
+    features: ViewFeatures
     keys: Sequence[bytes | None]
-    marks: Sequence[str] = ()
+    markers: Sequence[str] = ()
 
     @property
     def names(self) -> Sequence[str]:
-        """Return the features, in the view's own order."""
-        return self.wanted.names
+        """Return the names of the features, in the view's order."""
+        return self.features.names
 
     def decode(self, rows: Sequence[bytes | None], now_us: int) -> tuple[ViewRead, StatusArray]:
-        """Return the columns of the rows that were read, and what became of each at a time."""
+        """Return the columns of the rows, and the status of each row at a time."""
         read = self.stored.codec.decode(rows, numbers=False)
         return read, view_status(read, now_us, self.stored.view.ttl_us)
 
 
-def say_version(response: GetOnlineFeaturesResponse, table: Table) -> None:
+def add_version(response: GetOnlineFeaturesResponse, table: Table) -> None:
     """Add the version of a view to a response, once."""
     name = table.projection.name_alias or table.projection.name
     known = response.metadata.feature_view_metadata
@@ -106,49 +106,49 @@ def say_version(response: GetOnlineFeaturesResponse, table: Table) -> None:
         known.add(name=name, version=getattr(table, "current_version_number", 0) or 0)
 
 
-def refuse_missing_keys(table: Table, keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> None:
-    """Refuse a request that lacks a join key of a view.
+def check_join_keys(table: Table, keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> None:
+    """Check that a request has all join keys of a view.
 
     Raises:
-        RequestError: it does.
+        RequestError: a join key is missing.
     """
     missing = sorted(column.name for column in keys if column.name not in columns)
     if missing:
         raise RequestError(
-            f"view {table.name!r}", "needs a join key that the request lacks", value=missing[0], fix="send it"
+            f"view {table.name!r}", "needs a join key that is not in the request", value=missing[0], fix="send it"
         )
 
 
-def ask(
+def build_view_request(
     stored: StoredView, table: Table, names: Sequence[str] | None, project: str, columns: Mapping[str, Sequence[Value]]
 ) -> ViewRequest:
-    """Return what a request wants of a view.
+    """Return the part of a request for a view.
 
     Args:
-        names: the features, in any order; None: all.
+        names: the features, in any order; None: all features.
         columns: the entities' keys, by join key.
 
     Raises:
         RequestError: a join key is missing, or has a value of another type.
     """
     view = stored.view
-    refuse_missing_keys(table, view.keys, columns)
+    check_join_keys(table, view.keys, columns)
     declared = tuple([field.name for field in table.projection.features])
     version = (table.projection.name_to_use(), declared, None if names is None else tuple(names))
-    wanted = stored.memory.get(version)
-    if not isinstance(wanted, ViewFeatures):
-        wanted = ViewFeatures.of(stored, table, names)
-        if len(stored.memory) >= _MOST:
+    features = stored.memory.get(version)
+    if not isinstance(features, ViewFeatures):
+        features = ViewFeatures.select(stored, table, names)
+        if len(stored.memory) >= _MAX_CACHED:
             stored.memory.clear()
-        stored.memory[version] = wanted
+        stored.memory[version] = features
     return ViewRequest(
-        stored=stored, table=table, wanted=wanted, keys=key_bytes(stored.key_codec(project), view, columns)
+        stored=stored, table=table, features=features, keys=encode_keys(stored.key_codec(project), view, columns)
     )
 
 
-def respond(
+def add_features(
     response: GetOnlineFeaturesResponse,
-    asked: ViewRequest,
+    request: ViewRequest,
     rows: Sequence[bytes | None],
     now_us: int,
     *,
@@ -157,37 +157,38 @@ def respond(
     """Add one view's features to a response.
 
     Args:
-        rows: what the store holds under the keys.
-        full_names: write the view's name before those of its features.
+        rows: the stored rows of the keys.
+        full_names: prefix features with the view's name.
     """
-    read, status = asked.decode(rows, now_us)
-    prefix = f"{asked.table.projection.name_to_use()}__" if full_names else ""
-    response.metadata.feature_names.val.extend([prefix + name for name in asked.names])
-    wanted = asked.wanted
-    nulls = np.asarray(read.mask).T[wanted.places]
-    stamps = event_stamps(read.versions.event_ts, _has_time(status))
-    shown = shown_cells(nulls, status)
+    read, status = request.decode(rows, now_us)
+    prefix = f"{request.table.projection.name_to_use()}__" if full_names else ""
+    response.metadata.feature_names.val.extend([prefix + name for name in request.names])
+    features = request.features
+    nulls = np.asarray(read.mask).T[features.positions]
+    event_times = encode_event_times(read.versions.event_ts, _has_time(status))
+    present = find_present(nulls, status)
     if len(rows) <= FEW:
-        cells = asked.stored.codec.cells(rows, read.found)
-        entries = cell_entries(wanted.writers, [cells[place] for place in wanted.places.tolist()], shown)
+        cells = request.stored.codec.cells(rows, read.has_row)
+        entries = encode_cells(features.writers, [cells[position] for position in features.positions.tolist()], present)
     else:
-        entries = column_entries(wanted.kinds, [read.values[name] for name in wanted.names], shown)
-    response.MergeFromString(response_bytes(entries, nulls, status, stamps))
+        entries = encode_columns(features.kinds, [read.values[name] for name in features.names], present)
+    response.MergeFromString(encode_response(entries, nulls, status, event_times))
 
 
-def feast_rows(asked: ViewRequest, rows: Sequence[bytes | None], now_us: int) -> list[FeastRow]:
-    """Return one pair a row, as ``OnlineStore.online_read`` does; a row beyond its ttl has its time and nulls."""
-    read, status = asked.decode(rows, now_us)
+def build_feast_rows(request: ViewRequest, rows: Sequence[bytes | None], now_us: int) -> list[FeastRow]:
+    """Return a pair (time, values) per row, as ``OnlineStore.online_read``; an expired row has its time and nulls."""
+    read, status = request.decode(rows, now_us)
     present = status == _PRESENT
     columns = [
-        unpack_values(asked.stored.kinds[name], read.values[name], present & ~read.nulls[name]) for name in asked.names
+        unpack_values(request.stored.kinds[name], read.values[name], present & ~read.nulls[name])
+        for name in request.names
     ]
     pairs = zip(read.versions.event_ts.tolist(), _has_time(status).tolist(), strict=True)
-    times = [from_us(moment) if shown else None for moment, shown in pairs]
+    times = [from_us(event_us) if has_time else None for event_us, has_time in pairs]
     values: Sequence[tuple[Value, ...]] = list(zip(*columns, strict=True)) or [()] * len(rows)
     return [
-        (None, None) if moment is None else (moment, dict(zip(asked.names, row, strict=True)))
-        for moment, row in zip(times, values, strict=True)
+        (None, None) if event_time is None else (event_time, dict(zip(request.names, row, strict=True)))
+        for event_time, row in zip(times, values, strict=True)
     ]
 
 

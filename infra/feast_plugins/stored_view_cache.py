@@ -1,4 +1,4 @@
-"""The stored forms of views, remembered: Feast hands over the same views again and again, often as new objects."""
+"""Cache the stored forms of views: Feast passes the same views again and again, often as new objects."""
 
 from __future__ import annotations
 
@@ -10,46 +10,53 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.repo_config import RepoConfig
 from feast.types import PrimitiveFeastType
 
-from skewless.infra.feast_plugins.stored_views import DUMMY_KEY, StoredView, Table, is_plain, keyed_by, stored_form
-from skewless.infra.feast_plugins.values import kind_of
+from skewless.infra.feast_plugins.stored_views import (
+    DUMMY_KEY,
+    StoredView,
+    Table,
+    build_stored_view,
+    is_plain,
+    with_row_keys,
+)
+from skewless.infra.feast_plugins.values import value_field
 
-_MOST = 1_000
+_MAX_CACHED = 1_000
 _Version = tuple[object, ...]
 
 
 class StoredViewCache:
-    """Stored forms by version of their views; threads may share it."""
+    """Stored forms by the definitions of their views; threads may share it."""
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
-        self._known: dict[_Version, StoredView] = {}
+        """Create an empty cache."""
+        self._cached: dict[_Version, StoredView] = {}
 
-    def of(self, table: Table, config: RepoConfig) -> StoredView:
-        """Return the form of a view of a project."""
+    def get(self, table: Table, config: RepoConfig) -> StoredView:
+        """Return the stored form of a view."""
         version = _version(table)
-        known = self._known.get(version)
-        if known is not None:
-            return known
-        stored = stored_form(table, config, lambda: _join_keys(config))
-        if len(self._known) >= _MOST:
-            self.forget()
-        self._known[version] = stored
+        cached = self._cached.get(version)
+        if cached is not None:
+            return cached
+        stored = build_stored_view(table, config, lambda: _join_keys(config))
+        if len(self._cached) >= _MAX_CACHED:
+            self.clear()
+        self._cached[version] = stored
         return stored
 
-    def keyed(self, stored: StoredView, key: EntityKey) -> StoredView:
-        """Return the form for rows keyed as one of them is: Feast stores precomputed vectors in a view without keys."""
+    def with_keys(self, stored: StoredView, key: EntityKey) -> StoredView:
+        """Return the form for rows with a key's columns: Feast stores precomputed vectors in a view without keys."""
         if [column.name for column in stored.view.keys] != [DUMMY_KEY] or list(key.join_keys) in ([], [DUMMY_KEY]):
             return stored
         named = zip(key.join_keys, key.entity_values, strict=True)
-        return keyed_by(stored, {name: kind_of(value) for name, value in named})
+        return with_row_keys(stored, {name: value_field(value) for name, value in named})
 
-    def forget(self) -> None:
-        """Look at every view anew."""
-        self._known = {}
+    def clear(self) -> None:
+        """Empty the cache."""
+        self._cached = {}
 
 
 def _version(table: Table) -> _Version:
-    """Return everything that the form is made of: copies of a view carry no time of change, nor do new ones."""
+    """Return all parts of a view that determine its form; views have no reliable time of change."""
     source = getattr(table, "batch_source", None)
     return (
         type(table),
@@ -62,7 +69,7 @@ def _version(table: Table) -> _Version:
         tuple(table.tags.items()),
         _fields(table.entity_columns),
         _fields(table.features),
-        # What a plain view has besides is in the two before.
+        # The schema of a FeatureView has nothing but these two.
         () if isinstance(table, FeatureView) else _fields(getattr(table, "schema", None) or ()),
         type(source),
         *(getattr(source, name, None) for name in ("name", "path", "timestamp_field", "created_timestamp_column")),
@@ -75,13 +82,13 @@ def _fields(fields: Iterable[Any]) -> _Version:
 
 
 def _type(dtype: object) -> object:
-    """Return what tells types apart; there is one object of each simple one, whose own hash takes longer."""
+    """Return a key of a type; simple types are singletons, whose ``id`` is faster than their hash."""
     return id(dtype) if type(dtype) is PrimitiveFeastType else str(dtype)
 
 
 def _join_keys(config: RepoConfig) -> Mapping[str, str]:
-    from feast import FeatureStore  # noqa: PLC0415 - it imports its stores, so it cannot stand above
+    from feast import FeatureStore  # noqa: PLC0415 - Feast imports its stores: circular at module level
 
-    # A relative registry lies in the repository, not in the folder that the process happens to work in.
+    # A relative registry path is relative to the repo, not to the working folder of the process.
     repo = None if config.repo_path is None else str(config.repo_path)
     return {entity.name: entity.join_key for entity in FeatureStore(repo, config).list_entities()}

@@ -1,4 +1,4 @@
-"""How the rows of a Feast view lie in the online store: as our plan has them where it can, else leniently."""
+"""The stored form of a Feast view in the online store: as in our plan if the view compiles, else a lenient form."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.keys import KEY_DTYPES, KeyCodec
 from skewless.contract.plan import Source, View
 from skewless.contract.rows import RowCodec
-from skewless.infra.compiler.views import NOBODY, compile_view, primitive
+from skewless.infra.compiler.views import DUMMY_ENTITY, compile_view, to_dtype
 from skewless.infra.offline.source_columns import NO_ENTITY
 
 OPAQUE = "opaque"
 DUMMY_KEY = NO_ENTITY
 
-Table = Any  # FeatureView, StreamFeatureView, OnDemandFeatureView or LabelView: Feast gives them no common type
+Table = Any  # FeatureView, StreamFeatureView, OnDemandFeatureView or LabelView: they have no common type in Feast
 JoinKeys = Callable[[], Mapping[str, str]]
 
 _KINDS = {
@@ -45,11 +45,10 @@ class StoredView:
     """The stored form of one Feast view.
 
     Args:
-        view: names and types of the packed rows, and their identity.
-        kinds: per feature, the field of Feast's ``Value`` that holds it; ``OPAQUE``: the row keeps the whole
-            message, serialised.
-        types: per feature, Feast's type, for answers.
-        exact: whether ``view`` is what `skewless apply` compiles, so that our materialisation can fill it.
+        view: names and types of the packed rows, and their hash.
+        kinds: per feature, its field of Feast's ``Value``; ``OPAQUE``: the row stores the serialized message.
+        types: per feature, Feast's type, for responses.
+        exact: whether ``view`` equals the view of `skewless apply`, so that our materialization can write it.
     """
 
     view: View
@@ -59,12 +58,12 @@ class StoredView:
 
     @cached_property
     def codec(self) -> RowCodec:
-        """Return what packs and unpacks rows that did not come through the accepted log."""
+        """Return the codec of rows that were not written through the accepted log."""
         return RowCodec(self.view, f"feast/{self.view.name}-{self.view.hash}")
 
     @cached_property
     def memory(self) -> dict[object, object]:
-        """Return what those who answer requests keep from one to the next."""
+        """Return a cache for readers, valid as long as the form."""
         return {}
 
     @cached_property
@@ -72,25 +71,25 @@ class StoredView:
         return {}
 
     def key_codec(self, project: str) -> KeyCodec:
-        """Return what names the rows of a project."""
+        """Return the key codec of a project."""
         if project not in self._key_codecs:
             self._key_codecs[project] = KeyCodec(project, self.view)
         return self._key_codecs[project]
 
 
-def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> StoredView:
-    """Return how the rows of a view lie in the store; the same for whoever writes or reads them.
+def build_stored_view(table: Table, config: RepoConfig, join_keys: JoinKeys) -> StoredView:
+    """Return the stored form of a view, equal for all writers and readers.
 
     Args:
-        join_keys: returns entity name -> join key of the whole project; asked only where the view does not say.
+        join_keys: returns entity name -> join key of the whole project; called only if the view does not determine it.
     """
     fields = _features(table)
-    view = _exact(table, join_keys)
+    view = _compile_exact(table, join_keys)
     exact = view is not None
     if view is None:
-        view = _lenient(table, fields)
+        view = _build_lenient(table, fields)
     name = compute_versioned_name(table, config.registry.enable_online_feature_view_versioning)
-    opaque = {field.name for field in fields if primitive(field.dtype) is None}
+    opaque = {field.name for field in fields if to_dtype(field.dtype) is None}
     return StoredView(
         view=replace(view, name=name) if name != view.name else view,
         kinds={column.name: OPAQUE if column.name in opaque else _KINDS[column.dtype] for column in view.features},
@@ -99,11 +98,11 @@ def stored_form(table: Table, config: RepoConfig, join_keys: JoinKeys) -> Stored
     )
 
 
-def keyed_by(stored: StoredView, keys: Mapping[str, str | None]) -> StoredView:
-    """Return the form of a view that does not declare its keys, from those that a row has.
+def with_row_keys(stored: StoredView, keys: Mapping[str, str | None]) -> StoredView:
+    """Return the form of a view without declared keys, with the keys of a row.
 
     Args:
-        keys: join key -> field of Feast's ``Value`` that its value stands in.
+        keys: join key -> field of its ``Value``.
     """
     kinds = {"int32_val": DType.INT32, "int64_val": DType.INT64, "string_val": DType.STRING}
     columns = tuple(Column(name=name, dtype=kinds.get(keys[name] or "", DType.BYTES)) for name in sorted(keys))
@@ -111,13 +110,13 @@ def keyed_by(stored: StoredView, keys: Mapping[str, str | None]) -> StoredView:
 
 
 def is_plain(table: Table) -> bool:
-    """Say whether a view's rows are its source's rows, nothing computed."""
+    """Say whether a view's rows are the rows of its source, without any computation."""
     computed = ("feature_transformation", "aggregations", "source_views")
     kind = isinstance(table, FeatureView) and not isinstance(table, StreamFeatureView)
     return kind and not any(getattr(table, name, None) for name in computed)
 
 
-def _exact(table: Table, join_keys: JoinKeys) -> View | None:
+def _compile_exact(table: Table, join_keys: JoinKeys) -> View | None:
     if not is_plain(table):
         return None
     try:
@@ -127,9 +126,9 @@ def _exact(table: Table, join_keys: JoinKeys) -> View | None:
 
 
 def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
-    # Feast hides the entity of a view without entities from some of its callers.
-    if table.entities in ([], [NOBODY]):
-        return {NOBODY: Entity(name=NOBODY, join_keys=[DUMMY_KEY], value_type=ValueType.STRING)}
+    # Feast passes the entity of a view without entities only in some calls.
+    if table.entities in ([], [DUMMY_ENTITY]):
+        return {DUMMY_ENTITY: Entity(name=DUMMY_ENTITY, join_keys=[DUMMY_KEY], value_type=ValueType.STRING)}
     columns = {column.name: column.dtype.to_value_type() for column in table.entity_columns}
     if len(table.entities) == len(columns) == 1:
         named: Mapping[str, str] = {table.entities[0]: next(iter(columns))}
@@ -144,7 +143,7 @@ def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
     }
 
 
-def _lenient(table: Table, fields: Sequence[Field]) -> View:
+def _build_lenient(table: Table, fields: Sequence[Field]) -> View:
     columns = sorted(table.entity_columns, key=lambda field: str(field.name))
     keys = tuple(Column(name=field.name, dtype=_key_dtype(field)) for field in columns)
     source = getattr(table, "batch_source", None)
@@ -152,8 +151,8 @@ def _lenient(table: Table, fields: Sequence[Field]) -> View:
     return View(
         name=table.name,
         keys=keys or (Column(name=DUMMY_KEY, dtype=DType.STRING),),
-        features=tuple(Column(name=field.name, dtype=primitive(field.dtype) or DType.BYTES) for field in fields),
-        # Nothing reads it; it makes another type or source another view, as in the plan.
+        features=tuple(Column(name=field.name, dtype=to_dtype(field.dtype) or DType.BYTES) for field in fields),
+        # Never read; it is part of the hash, so that other types or sources make another view, as in the plan.
         source=Source(
             path=f"feast:{type(source).__name__}:{getattr(source, 'name', '')}",
             event_column=getattr(source, "timestamp_field", None) or "",
@@ -166,7 +165,7 @@ def _lenient(table: Table, fields: Sequence[Field]) -> View:
 
 
 def _features(table: Table) -> list[Field]:
-    # An on-demand view that is written to the store also keeps its inputs, which only its schema names, unordered.
+    # An on-demand view that is written to the store also stores its inputs, which only its schema lists, unordered.
     extra = sorted(getattr(table, "schema", None) or (), key=lambda field: str(field.name))
     keys = {column.name for column in table.entity_columns}
     fields = {field.name: field for field in (*extra, *table.features) if field.name not in keys}
@@ -175,5 +174,5 @@ def _features(table: Table) -> list[Field]:
 
 
 def _key_dtype(field: Field) -> DType:
-    dtype = primitive(field.dtype)
+    dtype = to_dtype(field.dtype)
     return dtype if dtype in KEY_DTYPES else DType.BYTES

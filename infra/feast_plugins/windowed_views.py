@@ -1,4 +1,4 @@
-"""Which Feast views are windowed, and what the plan in force says of them."""
+"""Find out whether a Feast view is windowed, and get its definition from the applied plan."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 
 
 def is_windowed(table: Table) -> bool:
-    """Say whether a view's features are computed from the events of a stream, and stand in no table."""
+    """Say whether a view's features are computed from the events of a stream, not read from a table."""
     return isinstance(table, StreamFeatureView) and bool(table.aggregations)
 
 
-def refuse_windowed(table: Table) -> None:
-    """Refuse to write features of a windowed view.
+def check_writable(table: Table) -> None:
+    """Check that features of a view can be written directly.
 
     Raises:
-        RequestError: the view is one.
+        RequestError: the view is windowed.
     """
     if is_windowed(table):
         raise RequestError(
             f"windowed view {table.name!r}",
-            "has no rows that could be written: its features are computed from events",
+            "has no rows to write: its features are computed from events",
             fix=f"push events to its source: store.push({table.stream_source.name!r}, frame)",
         )
 
 
 class WindowPlans:
-    """The windowed views and event sources of the plan in force; threads may share it.
+    """The windowed views and event sources of the applied plan; threads may share it.
 
-    It says what a windowed view is, not Feast's registry: workers fill the states of the plan's views.
+    The definition of a windowed view comes from the plan, not from Feast's registry: workers build the plan's states.
     """
 
     def __init__(self, state: Path) -> None:
@@ -44,34 +44,34 @@ class WindowPlans:
 
     @property
     def plan(self) -> FeaturePlan:
-        """The plan in force.
+        """The applied plan.
 
         Raises:
-            StalePlanError: nothing was applied yet, or the file is damaged.
+            StalePlanError: no plan was applied yet, or the file is corrupt.
         """
         return self._file.read()
 
     def view(self, table: Table, names: Iterable[str] = ()) -> WindowView:
-        """Return what the plan has under the name of a Feast view.
+        """Return the windowed view of the plan with the name of a Feast view.
 
         Args:
-            names: features that it must have.
+            names: required features.
 
         Raises:
-            StalePlanError: the plan lacks the view, or has it without one of its registered features.
-            RequestError: one of the names is no feature of the view.
+            StalePlanError: the plan has no such view, or the view has no such registered feature.
+            RequestError: a required feature is unknown.
         """
-        found = next((item for item in self.plan.windows if item.name == table.name), None)
+        view = next((item for item in self.plan.windows if item.name == table.name), None)
         keys = {column.name for column in table.entity_columns}
-        own = {column.name for column in found.features} if found else set()
-        # Feast counts the keys of a view without a declared schema among its features.
-        lacking = sorted({field.name for field in table.features} - keys - own)
-        if found is None or lacking:
+        own = {column.name for column in view.features} if view else set()
+        # For a view without a declared schema, Feast includes the keys in its features.
+        missing = sorted({field.name for field in table.features} - keys - own)
+        if view is None or missing:
             raise StalePlanError(
                 f"windowed view {table.name!r}",
-                "is not in the applied plan as Feast's registry has it",
-                value=lacking[0] if found else None,
-                fix="run `skewless apply`, which puts both in force",
+                "differs between the applied plan and Feast's registry",
+                value=missing[0] if view else None,
+                fix="run `skewless apply`, which updates both",
             )
         for name in names:
             if name not in own:
@@ -79,10 +79,10 @@ class WindowPlans:
                     f"windowed view {table.name!r}",
                     "has no such feature",
                     value=name,
-                    fix=f"use one of {', '.join(column.name for column in found.features)}",
+                    fix=f"use one of {', '.join(column.name for column in view.features)}",
                 )
-        return found
+        return view
 
     def source(self, name: str) -> EventSource | None:
-        """Return the plan's event source of a name, None where it has none."""
+        """Return the plan's event source with a name, or None."""
         return next((item for item in self.plan.sources if item.name == name), None)

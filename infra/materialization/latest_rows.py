@@ -19,7 +19,6 @@ from skewless.contract.status import BoolArray
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.offline import arrays
-from skewless.infra.offline.sql import names
 from skewless.infra.online.port import OnlineWriter
 
 # Bounds memory: for each position, one byte and one narrow row in DuckDB.
@@ -119,11 +118,11 @@ def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> l
 
 def _pack_rows(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, n_positions: int) -> LatestBatch:
     rows = rows.combine_chunks()
-    nulls = {column.name: arrays.nulls(rows[column.name]) for column in view.features}
+    nulls = {column.name: arrays.find_nulls(rows[column.name]) for column in view.features}
     values = {
         column.name: rows[column.name].combine_chunks()
         if column.dtype.is_text
-        else arrays.values(rows[column.name], column.dtype)
+        else arrays.to_numpy(rows[column.name], column.dtype)
         for column in view.features
     }
     packed_keys = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})

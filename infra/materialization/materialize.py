@@ -31,7 +31,7 @@ from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
-from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, waiting_rows
+from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, read_pending
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
@@ -97,7 +97,7 @@ class Materializer:
                     try:
                         reports.append(job.view(view))
                     except (GateError, SourceError) as error:
-                        if self.needed is None or not self.needed.only_pinned(view):
+                        if self.needed is None or not self.needed.is_only_pinned(view):
                             errors.append(error)
                             continue
                         reports.append(ViewReport.failed_view(self.label(view), error))
@@ -254,7 +254,7 @@ class _RunJob:
         log.sweep()
         with log.stage_rows() as staged:
             rejected = self._stage(staged, changes)
-            pending = waiting_rows(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
+            pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
             self._record_skipped(view, rejected, pending.rows)
             n = sum(rejected.values())
             if staged.rows > n and self._check is not None:

@@ -1,4 +1,4 @@
-"""Tables and views of a DuckDB database file: how they are addressed, and attached only while they are read."""
+"""Tables and views of a DuckDB database file, which is attached only during reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.infra.offline.sql import quote
 
 _SCHEME = "duckdb:"
-# How DuckDB says it: another process, or another connection of this one.
+# Parts of DuckDB's messages if another process, or another connection of this process, has the file open.
 _OPEN_ELSEWHERE = ("lock", "different configuration", "file handle conflict")
 _PART = r'(?:"(?:[^"]|"")+"|[^".]+)'
 _NAME = re.compile(rf"(?:({_PART})\.)?({_PART})")
@@ -27,15 +27,15 @@ class DatabaseTable:
     """A table or view inside a database file.
 
     Args:
-        path: the file; relative to the repo in an address, absolute once found.
-        table: ``table`` or ``schema.table``, each part quoted where SQL would ask for it.
+        path: the file; relative to the repo in an address, absolute after ``find_table``.
+        table: ``table`` or ``schema.table``, each part quoted if SQL requires it.
     """
 
     path: str
     table: str
 
     def __post_init__(self) -> None:
-        """Refuse a name that is not one.
+        """Check the table's name.
 
         Raises:
             DefinitionError: it has more parts than a schema and a table.
@@ -43,14 +43,14 @@ class DatabaseTable:
         if _NAME.fullmatch(self.table) is None:
             raise DefinitionError(
                 f"database {self.path!r}",
-                "is asked for a table whose name cannot be read",
+                "has a table name that cannot be parsed",
                 value=self.table,
                 fix='write table, schema.table or "odd.schema"."odd table"',
             )
 
     @property
     def address(self) -> str:
-        """Return the one text that stands for it where other sources have a path.
+        """Return the address of the table, which is used like the path of a file.
 
         >>> DatabaseTable(path="wh.duckdb", table="main.trips").address
         'duckdb:wh.duckdb#main.trips'
@@ -59,12 +59,12 @@ class DatabaseTable:
 
     @property
     def alias(self) -> str:
-        """Return the name under which the database is attached; one for each file."""
+        """Return the name under which the database is attached, unique for each file."""
         return f"warehouse_{digest(self.path)}"
 
     @property
     def relation(self) -> str:
-        """Return the table's SQL name; it is known while the database is attached."""
+        """Return the table's SQL name, which is valid while the database is attached."""
         return ".".join([self.alias, *(quote(part) for part in self.parts)])
 
     @property
@@ -74,51 +74,53 @@ class DatabaseTable:
         >>> DatabaseTable(path="w", table='"a.b"').parts
         ('main', 'a.b')
         """
-        found = _NAME.fullmatch(self.table)
-        schema, table = (found[1], found[2]) if found else (None, self.table)
-        return _bare(schema or "main"), _bare(table)
+        match = _NAME.fullmatch(self.table)
+        schema, table = (match[1], match[2]) if match else (None, self.table)
+        return _unquote(schema or "main"), _unquote(table)
 
     @contextmanager
-    def attached(self, connection: duckdb.DuckDBPyConnection, name: str) -> Iterator[None]:
-        """Attach the database read-only for a while; a database that is attached already stays so.
+    def attach(self, connection: duckdb.DuckDBPyConnection, name: str) -> Iterator[None]:
+        """Attach the database read-only within the block; an attached database stays attached.
 
-        While it is attached nobody else can write it, so the time is kept short.
+        No other process can write to the database while it is attached, so the time is kept short.
 
         Args:
-            name: how errors call the source.
+            name: name of the source in errors.
 
         Raises:
             SourceError: it is open for writing elsewhere, or cannot be read.
         """
-        known = connection.execute("SELECT 1 FROM duckdb_databases() WHERE database_name = ?", [self.alias]).fetchall()
-        if known:
+        attached = connection.execute(
+            "SELECT 1 FROM duckdb_databases() WHERE database_name = ?", [self.alias]
+        ).fetchall()
+        if attached:
             yield
             return
         try:
             connection.execute(f"ATTACH ? AS {self.alias} (READ_ONLY)", [self.path])
         except duckdb.Error as error:
-            raise self._refused(name, error) from error
+            raise self._attach_error(name, error) from error
         try:
             yield
         finally:
             connection.execute(f"DETACH {self.alias}")
 
-    def _refused(self, name: str, error: duckdb.Error) -> SourceError:
+    def _attach_error(self, name: str, error: duckdb.Error) -> SourceError:
         reason = str(error).splitlines()[0]
         if any(sign in reason.lower() for sign in _OPEN_ELSEWHERE):
             return SourceError(
                 name,
-                "is a database that is open for writing elsewhere",
+                "is open for writing in another process",
                 value=self.path,
-                fix="close it there while this reads, or let the writer export a copy",
+                fix="close it there during the read, or let the writer export a copy",
             )
         return SourceError(name, f"cannot be read: {reason}", fix="write the database again with this DuckDB's version")
 
 
-def find_warehouse(address: str) -> DatabaseTable | None:
-    """Return the table that an address stands for; None for the path of ordinary files.
+def parse_database_address(address: str) -> DatabaseTable | None:
+    """Return the table of an address; None for the path of files.
 
-    >>> find_warehouse("duckdb:wh.duckdb#trips")
+    >>> parse_database_address("duckdb:wh.duckdb#trips")
     DatabaseTable(path='wh.duckdb', table='trips')
     """
     if not address.startswith(_SCHEME):
@@ -127,5 +129,5 @@ def find_warehouse(address: str) -> DatabaseTable | None:
     return DatabaseTable(path=unquote(path), table=unquote(table))
 
 
-def _bare(part: str) -> str:
+def _unquote(part: str) -> str:
     return part[1:-1].replace('""', '"') if part.startswith('"') else part

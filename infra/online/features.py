@@ -57,7 +57,7 @@ class OnlineFeatures:
         It is -1 where no row was found.
         """
         read = self.reads[view]
-        return np.where(read.found, self.t - read.versions.event_ts, -1)
+        return np.where(read.has_row, self.t - read.versions.event_ts, -1)
 
 
 class FeatureReader:

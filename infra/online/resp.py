@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from redis.exceptions import NoScriptError
 
-from skewless.contract.binaries import constant
+from skewless.contract.binaries import binary_scalar
 from skewless.infra.online.integer_keys import IntegerKeys
 from skewless.infra.online.port import Binaries
 
@@ -42,7 +42,7 @@ class BulkStrings:
         array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
         lengths = pc.binary_length(array).cast(pa.large_string()).cast(pa.large_binary())
         joined = pc.binary_join_element_wise(
-            constant(b"$"), lengths, constant(b"\r\n"), array, constant(b"\r\n"), constant(b"")
+            binary_scalar(b"$"), lengths, binary_scalar(b"\r\n"), array, binary_scalar(b"\r\n"), binary_scalar(b"")
         )
         _, offsets, data = joined.buffers()
         self._offsets = (

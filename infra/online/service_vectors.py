@@ -12,7 +12,7 @@ from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows
-from skewless.contract.rows import RowCodec, Versions, missing
+from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView

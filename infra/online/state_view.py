@@ -94,7 +94,7 @@ class StateView:
         encoded = state_keys.dictionary_encode()
         keys = encoded.dictionary
         entity = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        tiles = Tiles.of_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
+        tiles = Tiles.from_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
         letters = store.append(keys, self.codec.updates(tiles), marker)
         if (letters == FOREIGN).any():
             raise StoreError(

@@ -10,8 +10,8 @@ import numpy as np
 
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.reads import window_read
-from skewless.contract.rows import ViewRead, missing
+from skewless.contract.reads import build_window_read
+from skewless.contract.rows import ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.reading import WindowReader
@@ -167,7 +167,7 @@ class _StateReader:
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
         is_answered: BoolArray = (tiles.m <= t) & is_valid
         has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
-        read = window_read(
+        read = build_window_read(
             self.view, features, times, is_answered, has_key, np.full(len(names), known_to, dtype=np.int64)
         )
         return read, StateProgress(generation=self.generation, slots=tiles.slots)

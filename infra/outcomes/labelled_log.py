@@ -18,8 +18,8 @@ from skewless.contract.errors import StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import KNOWN, LABEL, ask_labels, read_labels, to_milliseconds
-from skewless.infra.offline.sql import quote, text
+from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
+from skewless.infra.offline.sql import quote
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.infra.predictions.files import FOLDER, log_files
 
@@ -165,7 +165,7 @@ class LabelledLog:
         return int(table["n"][0].as_py())
 
     def _ask_labels(self, question: str) -> pa.Table:
-        return ask_labels(self.connection, self.repo, self.plan, self.spec, question)
+        return query_labels(self.connection, self.repo, self.plan, self.spec, question)
 
     def _find_candidates(self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int) -> None:
         cursor.execute(_CANDIDATES_SQL)

@@ -1,4 +1,4 @@
-"""The applied plan: what ``skewless apply`` last put in force, and whether it still is."""
+"""Read and write the applied plan, and check that definitions and registry have not changed since."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ _FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class AppliedPlan:
-    """The plan in force.
+    """The applied plan.
 
     Args:
+        plan: the feature plan.
+        models: the specs of all models.
+        applied_us: when it was applied, UTC microseconds.
         registry: Feast's registry file, relative to the repo.
-        registry_sha256: its content when the plan was applied.
-        files: SHA-256 of each of the repo's Python files then, by name.
+        registry_sha256: SHA-256 of the registry file after the apply.
+        files: SHA-256 of each Python file of the repo at the apply, by name.
     """
 
     plan: FeaturePlan
@@ -43,38 +46,40 @@ class AppliedPlan:
 
     @property
     def definitions_sha256(self) -> str:
-        """Return the identity of the repo's Python files as they were when the plan was applied."""
+        """Return a hash of the repo's Python files at the apply."""
         return hashlib.sha256(json.dumps(dict(self.files), sort_keys=True).encode()).hexdigest()
 
     def model(self, name: str) -> ModelSpec:
         """Return a model's spec.
 
         Raises:
-            RequestError: the plan in force does not hold it.
+            RequestError: the applied plan has no such model.
         """
-        known = {spec.name: spec for spec in self.models}
-        check_known("model", name, known, problem="is not in the applied plan")
-        return known[name]
+        by_name = {spec.name: spec for spec in self.models}
+        check_known("model", name, by_name, problem="is not in the applied plan")
+        return by_name[name]
 
     def model_or_only(self, name: str | None) -> ModelSpec:
-        """Return a model's spec; without a name that of the only model.
+        """Return a model's spec; without a name, the spec of the only model.
 
         Raises:
-            RequestError: the plan in force does not hold it, or it has not just one.
+            RequestError: the applied plan has no such model, or the name is missing and there are several models.
         """
         if name is not None:
             return self.model(name)
         if len(self.models) != 1:
-            fix = f"use one of: {', '.join(spec.name for spec in self.models) or '-'}"
-            raise RequestError("model", "is not named, and there is not just one", fix=fix)
+            if not self.models:
+                raise RequestError("model", "is missing: the project has no model", fix="add a ModelSpec to models.py")
+            names = ", ".join(spec.name for spec in self.models)
+            raise RequestError("model", "is required: the project has several models", fix=f"use one of: {names}")
         return self.models[0]
 
 
 def save_applied(state: Path, applied: AppliedPlan) -> None:
-    """Put a plan in force, whole or not at all.
+    """Make a plan the applied plan, atomically.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk failed.
     """
     make_folder(state)
     body: dict[str, Any] = {
@@ -86,30 +91,30 @@ def save_applied(state: Path, applied: AppliedPlan) -> None:
         "registry_sha256": applied.registry_sha256,
         "files": dict(applied.files),
     }
-    place, temporary = state / "plan.json", state / "plan.json.tmp"
+    path, temporary = state / "plan.json", state / "plan.json.tmp"
     try:
         with temporary.open("w") as file:
             file.write(json.dumps(body, indent=1))
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(place)
+        temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise StoreError(f"file {place}", f"cannot be written: {error}", fix="free disk space or rights") from error
-    _remember(state, body)
+        raise StoreError(f"file {path}", f"cannot be written: {error}", fix="free disk space or rights") from error
+    _add_to_history(state, body)
 
 
 def plan_numbers(state: Path) -> list[int]:
-    """Return the numbers of the plans that were put in force, the last one being that of the plan in force."""
+    """Return the numbers of all plans that were ever applied; the last is the number of the applied plan."""
     return _history(state).numbers()
 
 
-def _remember(state: Path, body: Mapping[str, Any]) -> None:
-    """Add a plan to those that were in force, unless it is the last one again."""
+def _add_to_history(state: Path, body: Mapping[str, Any]) -> None:
+    """Append a plan to the history, unless it equals the last plan."""
     history = _history(state)
     last = next(history.read_latest_first(), None)
     if last is None or any(last[1].get(name) != json.loads(json.dumps(body[name])) for name in ("plan", "models")):
-        with suppress(FileExistsError):  # somebody has applied another one meanwhile
+        with suppress(FileExistsError):  # another process has applied a plan meanwhile
             history.append(last[0] + 1 if last else 1, body)
 
 
@@ -118,10 +123,10 @@ def _history(state: Path) -> NumberedFiles:
 
 
 def read_applied(state: Path) -> AppliedPlan | None:
-    """Return the plan in force, or None before the first apply.
+    """Return the applied plan, or None before the first apply.
 
     Raises:
-        StalePlanError: the file is damaged or of another version.
+        StalePlanError: the file is corrupt or of another version.
     """
     path = state / "plan.json"
     if not path.exists():
@@ -139,27 +144,27 @@ def read_applied(state: Path) -> AppliedPlan | None:
 
 
 def load_applied(repo: Path, state: Path) -> AppliedPlan:
-    """Return the plan in force, having checked that Feast's registry has not moved on since.
+    """Return the applied plan after checking that Feast's registry has not changed since the apply.
 
     Raises:
-        StalePlanError: nothing was applied yet, or the plan is older than the registry.
+        StalePlanError: no plan was applied yet, or the plan is older than the registry.
     """
     applied = read_applied(state)
     if applied is None:
         raise StalePlanError(f"project in {repo}", "has no applied plan", fix="run `skewless apply`")
-    found = file_sha256(repo / applied.registry)
-    if found != applied.registry_sha256:
+    sha256 = hash_file(repo / applied.registry)
+    if sha256 != applied.registry_sha256:
         raise StalePlanError(
             f"plan {applied.plan.hash}",
             "is older than the Feast registry",
-            value=f"{applied.registry} {found[:12]}",
+            value=f"{applied.registry} {sha256[:12]}",
             fix="run `skewless plan` to see the difference, then `skewless apply`",
         )
     return applied
 
 
 class AppliedPlanReader:
-    """Reads the applied plan of a project; threads may share it.
+    """Reads the applied plan of a project, and caches it until the file changes; threads may share it.
 
     Args:
         state: the project's state folder.
@@ -167,68 +172,68 @@ class AppliedPlanReader:
 
     def __init__(self, state: Path) -> None:
         self._state = state
-        self._known: tuple[tuple[int, int], FeaturePlan] | None = None
+        self._cached: tuple[tuple[int, int], FeaturePlan] | None = None
 
     def read(self) -> FeaturePlan:
         """Return the plan.
 
         Raises:
-            StalePlanError: nothing was applied yet, or the file is damaged.
+            StalePlanError: no plan was applied yet, or the file is corrupt.
         """
         path = self._state / "plan.json"
         try:
             stat = path.stat()
         except FileNotFoundError:
-            raise _missing(path) from None
-        version, known = (stat.st_mtime_ns, stat.st_ino), self._known
-        if known is None or known[0] != version:
+            raise _missing_error(path) from None
+        version, cached = (stat.st_mtime_ns, stat.st_ino), self._cached
+        if cached is None or cached[0] != version:
             applied = read_applied(self._state)
             if applied is None:
-                raise _missing(path)
-            self._known = known = (version, applied.plan)
-        return known[1]
+                raise _missing_error(path)
+            self._cached = cached = (version, applied.plan)
+        return cached[1]
 
     def hash(self) -> str:
-        """Return the plan's hash; empty: there is none, or it is damaged."""
+        """Return the plan's hash; empty if no plan was applied, or the file is corrupt."""
         try:
             return self.read().hash
         except StalePlanError:
             return ""
 
 
-def _missing(path: Path) -> StalePlanError:
-    return StalePlanError(f"file {path}", "is not there", fix="run `skewless apply`")
+def _missing_error(path: Path) -> StalePlanError:
+    return StalePlanError(f"file {path}", "is missing", fix="run `skewless apply`")
 
 
-def file_sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hex; of nothing, where there is no file."""
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex; a missing file counts as empty."""
     return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
 
-def definition_files(repo: Path) -> dict[str, str]:
-    """Return the SHA-256 of each of the repo's Python files, by name."""
-    return {path.name: file_sha256(path) for path in sorted(repo.glob("*.py"))}
+def hash_definition_files(repo: Path) -> dict[str, str]:
+    """Return the SHA-256 of each Python file of the repo, by name."""
+    return {path.name: hash_file(path) for path in sorted(repo.glob("*.py"))}
 
 
-def edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
-    """Return the Python files that came, changed or went since a plan was applied, sorted.
+def find_edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
+    """Return the Python files that were added, changed or removed since the apply, sorted.
 
-    ``expectations.py`` is not among them: it is read whenever something is validated, so it needs no apply.
+    ``expectations.py`` is not among them: each validation reads it, so it needs no apply.
     """
-    now = definition_files(repo)
-    names = {*now, *applied.files} - {EXPECTATIONS}
-    return sorted(name for name in names if now.get(name) != applied.files.get(name))
+    current = hash_definition_files(repo)
+    names = {*current, *applied.files} - {EXPECTATIONS}
+    return sorted(name for name in names if current.get(name) != applied.files.get(name))
 
 
 def load_current(repo: Path, state: Path) -> AppliedPlan:
-    """Return the plan in force, as ``load_applied``; log a warning where the definitions have changed since.
+    """Return the applied plan as ``load_applied``; log a warning if the definitions have changed since the apply.
 
     Raises:
-        StalePlanError: nothing was applied, or the registry has moved on.
+        StalePlanError: no plan was applied yet, or the registry has changed.
     """
     applied = load_applied(repo, state)
-    files = edited_files(repo, applied)
+    files = find_edited_files(repo, applied)
     if files:
-        fix = "`skewless plan` shows what; `skewless apply`"
+        fix = "run `skewless plan` to see the changes, then `skewless apply`"
         structlog.get_logger().warning("definitions_changed", files=files, fix=fix)
     return applied

@@ -1,4 +1,4 @@
-"""Whether a windowed view can sum the events that its log holds."""
+"""Check new definitions against the events in the log: column types, and values that sums can represent."""
 
 from __future__ import annotations
 
@@ -14,49 +14,49 @@ from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.window_events import LogPart, WindowEvents
+from skewless.infra.offline.window_events import LogPartition, WindowEvents
 
 
-def check_held_types(log_root: Path, source: EventSource) -> None:
-    """Check that the log of a source can take its columns: a stream worker would be refused later, at its first event.
+def check_logged_types(log_root: Path, source: EventSource) -> None:
+    """Check that the log of a source has its columns with the declared types: else a stream worker would fail later.
 
     Args:
         log_root: folder of all logs.
 
     Raises:
-        SourceError: the log holds a column with another type.
-        StoreError: a file of the log is damaged.
+        SourceError: the log has a column with another type.
+        StoreError: a file of the log is corrupt.
     """
     for partition in log_partitions(log_root, source.name):
-        held = {field.name: field.type for field in EventLog(log_root, partition).schema()}
+        logged = {field.name: field.type for field in EventLog(log_root, partition).schema()}
         for column in source.columns:
-            found = held.get(column.name, pa.null())
-            if not pa.types.is_null(found) and found != arrow_type(column.dtype):
+            logged_type = logged.get(column.name, pa.null())
+            if not pa.types.is_null(logged_type) and logged_type != arrow_type(column.dtype):
                 raise SourceError(
                     f"event source {source.name!r} column {column.name!r}",
-                    f"is declared as {column.dtype}, but events in the log have it as {_name(found)}",
-                    fix="give the column of the new type a new name",
+                    f"is declared as {column.dtype}, but is {_type_name(logged_type)} in the log",
+                    fix="use a new name for the column with the new type",
                 )
 
 
-def _name(held: pa.DataType) -> str:
-    return next((str(dtype) for dtype in DType if arrow_type(dtype) == held), str(held))
+def _type_name(kind: pa.DataType) -> str:
+    return next((str(dtype) for dtype in DType if arrow_type(dtype) == kind), str(kind))
 
 
-def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart]) -> None:
-    """Check that no accepted event is too large for a view to sum exactly: it would not count in the view.
+def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPartition]) -> None:
+    """Check that no accepted event has a value too large for an exact sum: it would not count in the view.
 
-    New events of that kind are refused when they come (SEMANTICS 3.9).
+    New events with such values are rejected (SEMANTICS 3.9).
 
     Raises:
-        SourceError: some are; names the column and how many.
+        SourceError: names the column and the number of such events.
     """
-    for column, count in WindowEvents(connection, view, parts, {}, known=False).beyond().items():
+    for column, count in WindowEvents(connection, view, parts, {}, known=False).count_unsummable().items():
         digits = view.scales.get(column, 0)
         lower = f"lower the tag skewless.scale.{column}, which is {digits}, or " if digits else ""
         raise SourceError(
             f"windowed view {view.name!r} column {column!r}",
-            "is too large in accepted events to be summed exactly",
+            "has values in accepted events that are too large for an exact sum",
             value=f"{count} {'event' if count == 1 else 'events'}",
-            fix=f"{lower}leave them out by a bool column and the tag skewless.where",
+            fix=f"{lower}exclude these events with a bool column and the tag skewless.where",
         )

@@ -1,4 +1,4 @@
-"""What comes of a new plan: what is built and retired, who must be trained, who goes on and on what (SEMANTICS 8.2)."""
+"""Compute the effects of a new plan: views to build and retire, models to train, versions served (SEMANTICS 8.2)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from dataclasses import dataclass
 from typing import Literal
 
 from skewless.contract.changes import compare_plans
-from skewless.contract.differences import differences
+from skewless.contract.differences import find_differences
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.contract.traffic import Role, TrafficPolicy
 from skewless.contract.windows.view import WindowView
-from skewless.infra.plans.needed_views import NeededViews, Retained, unite
+from skewless.infra.plans.needed_views import NeededViews, Retained, merge_needed_views
 
-# Fields of a model that count without a training: at the next decision, look or minute.
+# Fields of a spec that take effect without a training: at the next decision, check or scheduler tick.
 _LIVE_FIELDS = frozenset({"gate", "retrain", "slices", "rollout", "watch", "triggers"})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """A version of a view that comes online.
+    """A new version of a view.
 
     Args:
-        kind: ``states``: of a windowed view, built from the log; ``rows``: of a latest-value view, accepted by the next
-            run of materialisation; ``catch up``: its states are still online.
-        rows: events of the log that are read, or about how many rows of the source are accepted; None: unknown.
-        seconds: about how long, by the last build on this machine; None: unknown.
+        kind: ``states``: states of a windowed view, built from the log; ``rows``: rows of a latest-value view, accepted
+            by the next materialization; ``catch up``: its states are still online.
+        rows: number of events to read from the log, or approximate number of rows to accept; None: unknown.
+        seconds: estimated duration, by the last build on this machine; None: unknown.
     """
 
     view: str
@@ -38,7 +38,7 @@ class Build:
 
 @dataclass(frozen=True, kw_only=True)
 class RetiringView:
-    """A version of a view that nothing reads any more: it goes offline after some hours."""
+    """A version of a view without readers: its online states are deleted after some hours."""
 
     view: str
     hash: str
@@ -47,11 +47,11 @@ class RetiringView:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A model that gets what was declared only by a training.
+    """A model that needs a training to get the new definitions.
 
     Args:
-        version: its champion; None: it has none.
-        reasons: what is other than in the champion.
+        version: its champion; None: it has no champion.
+        reasons: the differences from the champion.
     """
 
     model: str
@@ -61,10 +61,10 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class ServedVersion:
-    """A version that goes on being served.
+    """A version that is still served.
 
     Args:
-        views: what it reads; ``card_now@3f2a91c0`` is no longer in the plan.
+        views: the views that it reads; ``card_now@3f2a91c0`` is no longer in the plan.
     """
 
     model: str
@@ -75,7 +75,7 @@ class ServedVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenVersion:
-    """A version that is served and would no longer be fed."""
+    """A served version whose views would no longer be kept up to date."""
 
     model: str
     version: str
@@ -87,7 +87,7 @@ class Champion:
     """A model's champion.
 
     Args:
-        spec: as it was trained; None: its package cannot be read.
+        spec: the spec of its training; None: its package cannot be read.
     """
 
     version: str
@@ -96,12 +96,13 @@ class Champion:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanEffects:
-    """What comes of a new plan.
+    """The effects of a new plan.
 
     Args:
-        old: the plan in force, None before the first.
-        retained: versions that may answer, with the plans that they pin.
-        champions: by model.
+        old: the applied plan, None before the first apply.
+        new: the new plan.
+        retained: versions that may serve requests, with their pinned plans.
+        champions: champion per model.
     """
 
     old: FeaturePlan | None
@@ -111,62 +112,62 @@ class PlanEffects:
 
     @property
     def needed(self) -> NeededViews:
-        """Return what is needed once the new plan is in force."""
-        return unite(self.new, self.retained)
+        """Return the needed views once the new plan is applied."""
+        return merge_needed_views(self.new, self.retained)
 
-    def coming(self) -> list[View | WindowView]:
-        """Return the versions of views that are needed and were not."""
-        before = unite(self.old, self.retained).readers if self.old else {}
+    def find_new_views(self) -> list[View | WindowView]:
+        """Return the versions of views that the new plan needs, and the old plan did not."""
+        before = merge_needed_views(self.old, self.retained).readers if self.old else {}
         return [view for view in self.needed.plan.all_views if view.hash not in before]
 
-    def retiring(self, hours: float) -> list[RetiringView]:
-        """Return the versions of views that were needed and are not; retired after so many hours."""
-        after, before = self.needed.readers, unite(self.old, self.retained) if self.old else None
+    def find_retiring_views(self, hours: float) -> list[RetiringView]:
+        """Return the versions of views that only the old plan needs; they are retired after ``hours``."""
+        after, before = self.needed.readers, merge_needed_views(self.old, self.retained) if self.old else None
         views = before.plan.all_views if before else ()
         return [RetiringView(view=item.name, hash=item.hash, hours=hours) for item in views if item.hash not in after]
 
-    def trainings(self, models: Iterable[ModelSpec]) -> Iterator[Training]:
-        """Yield the models whose champions are not what is declared."""
+    def find_trainings(self, models: Iterable[ModelSpec]) -> Iterator[Training]:
+        """Yield the models whose champions differ from their definitions."""
         pinned = {(model, version): plan for model, version, plan in self.retained}
         for spec in models:
             champion = self.champions.get(spec.name)
             if champion is None:
                 yield Training(model=spec.name, version=None, reasons=("it has no champion",))
                 continue
-            reasons = self._reasons(spec, champion.spec, pinned.get((spec.name, champion.version)))
+            reasons = self._find_differences(spec, champion.spec, pinned.get((spec.name, champion.version)))
             if reasons:
                 yield Training(model=spec.name, version=champion.version, reasons=reasons)
 
-    def served(self, policy: Callable[[str], TrafficPolicy | None]) -> Iterator[ServedVersion]:
-        """Yield the versions with traffic that go on, and on what.
+    def find_served_versions(self, policy: Callable[[str], TrafficPolicy | None]) -> Iterator[ServedVersion]:
+        """Yield the versions with traffic, and their views.
 
         Args:
             policy: returns a model's traffic policy, if it has one.
         """
         needed = self.needed
         for model, version, plan in self.retained:
-            role = self._role(model, version, policy(model))
+            role = self._find_role(model, version, policy(model))
             if role is not None and plan.project == self.new.project:
                 views = tuple(needed.label(view) for view in plan.all_views)
                 yield ServedVersion(model=model, version=version, role=role, views=views)
 
-    def breakages(self) -> Iterator[BrokenVersion]:
-        """Yield the versions that would no longer be fed."""
+    def find_broken_versions(self) -> Iterator[BrokenVersion]:
+        """Yield the versions whose views would no longer be kept up to date."""
         for model, version, plan in self.retained:
             if plan.project != self.new.project:
                 reason = f"project {plan.project!r} becomes {self.new.project!r}: its rows have other keys"
                 yield BrokenVersion(model=model, version=version, reason=reason)
 
-    def _reasons(self, spec: ModelSpec, old: ModelSpec | None, pinned: FeaturePlan | None) -> tuple[str, ...]:
+    def _find_differences(self, spec: ModelSpec, old: ModelSpec | None, pinned: FeaturePlan | None) -> tuple[str, ...]:
         if old is None or pinned is None:
             return ("the package of its champion cannot be read",)
-        plans = [f"{item.kind} {item.name}" for item in compare_plans(pinned, self.new.only(spec.service))]
-        # A search has chosen the parameters of the champion.
+        plans = [f"{item.kind} {item.name}" for item in compare_plans(pinned, self.new.select_service(spec.service))]
+        # With a search, the parameters of the champion are the result of the search, not a difference.
         live = _LIVE_FIELDS | {"params"} if spec.search else _LIVE_FIELDS
-        fields = [item.path[0] for item in differences(old, spec) if item.path[0] not in live]
+        fields = [item.path[0] for item in find_differences(old, spec) if item.path[0] not in live]
         return tuple(dict.fromkeys([*plans, *fields]))
 
-    def _role(self, model: str, version: str, policy: TrafficPolicy | None) -> Role | None:
+    def _find_role(self, model: str, version: str, policy: TrafficPolicy | None) -> Role | None:
         champion = self.champions.get(model)
         if champion is not None and champion.version == version:
             return "champion"

@@ -1,4 +1,4 @@
-"""What somebody wants to be served besides the champions, in a file that every worker reads."""
+"""The target versions: models and versions that a client has loaded or unloaded, in a file that all workers read."""
 
 from __future__ import annotations
 
@@ -15,44 +15,44 @@ FILE = "wanted.json"
 
 @dataclass(frozen=True, kw_only=True)
 class TargetVersions:
-    """Wishes that stand until they are taken back.
+    """The models and versions to load or unload, until changed.
 
     Args:
-        unloaded: models that are not to be served.
-        pinned: per model, versions that are to be loaded besides the champion.
+        unloaded: models that must not be served.
+        pinned: per model, the versions to load in addition to the champion.
     """
 
     unloaded: frozenset[str] = frozenset()
     pinned: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def loaded(self, model: str, version: str | None) -> TargetVersions:
-        """Return the wishes with a model served again, and one of its versions pinned, if it is named."""
+    def with_loaded(self, model: str, version: str | None) -> TargetVersions:
+        """Return the target versions with a model served again, and with a version of it pinned if given."""
         pinned = dict(self.pinned)
         if version is not None:
             pinned[model] = pinned.get(model, frozenset()) | {version}
         return TargetVersions(unloaded=self.unloaded - {model}, pinned=pinned)
 
-    def without(self, model: str) -> TargetVersions:
-        """Return the wishes with a model not to be served."""
+    def with_unloaded(self, model: str) -> TargetVersions:
+        """Return the target versions without a model, which is then not served."""
         pinned = {name: versions for name, versions in self.pinned.items() if name != model}
         return TargetVersions(unloaded=self.unloaded | {model}, pinned=pinned)
 
     def versions(self, model: str) -> frozenset[str]:
-        """Return the versions of a model that are pinned."""
+        """Return the pinned versions of a model."""
         return self.pinned.get(model, frozenset())
 
 
 class TargetVersionsFile:
-    """Keeps the wishes of one project; workers on one machine share it."""
+    """Stores the target versions of one project in a file that the workers of one machine share."""
 
     def __init__(self, state: Path) -> None:
         self._path = state / FILE
 
     def read(self) -> TargetVersions:
-        """Return the wishes; none, if nobody ever had one.
+        """Return the target versions; empty if the file is missing.
 
         Raises:
-            PackageError: the file is damaged.
+            PackageError: the file is corrupt.
         """
         try:
             data = json.loads(self._path.read_bytes())
@@ -62,23 +62,23 @@ class TargetVersionsFile:
             return TargetVersions()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise PackageError(
-                f"file {self._path.name!r}", "is damaged", fix="remove it: champions are served"
+                f"file {self._path.name!r}", "is corrupt", fix="remove it: then only champions are served"
             ) from error
 
     def load(self, model: str, version: str | None) -> TargetVersions:
-        """Want a model served, and one of its versions besides the champion, if it is named; return all wishes."""
+        """Load a model, and a version of it in addition to the champion if given; return all target versions."""
         with hold_lock(self._path.with_suffix(".lock")):
-            return self._write(self.read().loaded(model, version))
+            return self._write(self.read().with_loaded(model, version))
 
     def unload(self, model: str) -> TargetVersions:
-        """Want a model not served; return all wishes."""
+        """Unload a model; return all target versions."""
         with hold_lock(self._path.with_suffix(".lock")):
-            return self._write(self.read().without(model))
+            return self._write(self.read().with_unloaded(model))
 
-    def _write(self, wanted: TargetVersions) -> TargetVersions:
-        data = {key: _plain(value) for key, value in asdict(wanted).items()}
+    def _write(self, versions: TargetVersions) -> TargetVersions:
+        data = {key: _plain(value) for key, value in asdict(versions).items()}
         replace_durable(self._path, json.dumps(data, sort_keys=True).encode())
-        return wanted
+        return versions
 
 
 def _plain(value: object) -> object:

@@ -13,8 +13,8 @@ from feast.repo_config import RepoConfig
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.infra.offline.database_table import find_warehouse
-from skewless.infra.offline.sources import Table, broken, find_table
+from skewless.infra.offline.database_table import parse_database_address
+from skewless.infra.offline.sources import Table, find_table, read_error
 from skewless.infra.sources.place import repo_of
 
 NO_LAKES = "has a source that is a Delta table, which cannot be read"
@@ -52,7 +52,7 @@ def readable_path(source: DataSource | None, owner: str) -> str:
     path: str = getattr(source, "path", "")
     if source is not None and is_lake(source):
         raise SourceError(owner, NO_LAKES, value=path, fix=EXPORT_LAKE)
-    if isinstance(source, FileSource) or find_warehouse(path) is not None:
+    if isinstance(source, FileSource) or parse_database_address(path) is not None:
         return path.removeprefix("file://")
     raise SourceError(
         owner,
@@ -90,13 +90,13 @@ def read_schema(table: Table) -> pa.Schema:
     Raises:
         SourceError: the table cannot be read.
     """
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.opened(connection):
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.open(connection):
         connection.execute("SET TimeZone = 'UTC'")
         try:
             query = f"SELECT * FROM {table.relation} LIMIT 0"
             return connection.sql(query, params=table.parameters).to_arrow_table().schema
         except duckdb.Error as error:
-            raise broken(table.name, error) from error
+            raise read_error(table.name, error) from error
 
 
 def _simplify(kind: pa.DataType) -> pa.DataType:

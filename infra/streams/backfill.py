@@ -15,7 +15,7 @@ from skewless.infra.host.priority import run_at_low_priority
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
 from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import note_build
 from skewless.infra.online.port import Marker, OnlineStore
@@ -123,7 +123,7 @@ class Backfiller:
         self, view: WindowView, states: StateView, ends: Mapping[str, int], now_us: int, on_states: OnStates
     ) -> int:
         count = 0
-        parts = log_parts(self.log_root, view.source)
+        parts = read_log_partitions(self.log_root, view.source)
         for keys, tiles in self.join.states(view, parts, now_us - PENDING_US, ends):
             states.create(self.store, keys, tiles)
             count += tiles.n

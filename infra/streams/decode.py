@@ -18,7 +18,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
@@ -59,7 +59,7 @@ class EventValidator:
 
     def __init__(self, source: EventSource, views: Sequence[WindowView]) -> None:
         self._source = source
-        self._lenses = [(view, EventLens(view)) for view in views]
+        self._lenses = [(view, EventSelector(view)) for view in views]
 
     def times(self, times_array: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
         """Return event times, ``now_us`` where missing; add reasons for missing times and times out of range."""

@@ -19,11 +19,9 @@ from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.matched_rows import copied
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table, find_table
-from skewless.infra.offline.sql import cast, quote
-from skewless.infra.offline.window_events import columns_of
+from skewless.infra.offline.sql import cast_sql, quote
 from skewless.infra.streams.row_digest import RowDigest
 
 KNOWN, SEVERAL = 1, 2
@@ -131,7 +129,7 @@ class HistoryFile:
     def _id_sql(self, column: str) -> str:
         types = self.table.column_types(self.connection)
         dtype = self.source.column(column).dtype
-        return f"CAST({cast(quote(column), types[column], dtype)} AS VARCHAR)"
+        return f"CAST({cast_sql(quote(column), types[column], dtype)} AS VARCHAR)"
 
 
 def history_files(source: EventSource, repo: Path, connection: duckdb.DuckDBPyConnection) -> Iterator[HistoryFile]:

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.contract.columns import Column, columns_from
+from skewless.contract.columns import Column, build_columns
 from skewless.contract.errors import StoreError
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_log import EventLog
@@ -121,7 +121,7 @@ def _read(path: Path) -> ImportRecord:
         data = json.loads(path.read_text())
         return ImportRecord(
             key=data["key"],
-            columns=columns_from(data["columns"]),
+            columns=build_columns(data["columns"]),
             head=data["head"],
             done=FilePrefix(**data["done"]),
             next=FilePrefix(**data["next"]) if data["next"] else None,

@@ -11,7 +11,7 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
@@ -61,7 +61,7 @@ class StateWriter:
         self._read_needed = needed
         self._only = only
         self._views: Sequence[WindowView] = ()
-        self._lenses: dict[str, EventLens] = {}
+        self._lenses: dict[str, EventSelector] = {}
         self._columns: list[str] = []
         self._versions: dict[str, tuple[int, int]] = {}
         self._states: dict[str, tuple[StateView, ...]] = {}
@@ -71,7 +71,7 @@ class StateWriter:
     def set_views(self, views: Sequence[WindowView]) -> None:
         """Write to the states of these views from now on, instead of the previous ones."""
         self._views = views
-        self._lenses = {view.hash: self._lenses.get(view.hash) or EventLens(view) for view in views}
+        self._lenses = {view.hash: self._lenses.get(view.hash) or EventSelector(view) for view in views}
         self._columns = sorted({column for lens in self._lenses.values() for column in lens.columns})
         for cache in (self._versions, self._states):
             for removed in cache.keys() - self._lenses.keys():

@@ -56,7 +56,9 @@ def _entities(
     values = {name: _field_values(column, inputs[name], accepted=accepted) for name, column in columns.items()}
     narrow = any(_narrows_column(column, inputs[name]) for name, column in columns.items())
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
-    return ScoringRequest(model=model, n=n, rows=rows, columns=model.parser.rows(rows), options=options, narrow=narrow)
+    return ScoringRequest(
+        model=model, n=n, rows=rows, columns=model.parser.parse_rows(rows), options=options, narrow=narrow
+    )
 
 
 def _vectors(model: ServedModel, matrix: Matrix, options: Options, *, narrow: bool) -> ScoringRequest:

@@ -118,16 +118,16 @@ def reject_out_of_bounds(request: ScoringRequest, metrics: Metrics) -> None:
     if model.bounds is None or model.package.spec.bounds != "refuse":
         return
     columns, vectors = request.columns, request.vectors
-    breach = model.bounds.first_sent(columns) if columns is not None else None
+    breach = model.bounds.first_field_breach(columns) if columns is not None else None
     if vectors is not None:
-        breach = model.bounds.first_number(vectors)
+        breach = model.bounds.first_vector_breach(vectors)
     if breach is not None:
         metrics.out_of_bounds(model.name, model.version, breach.name).inc()
         raise RequestError(
             f"row {breach.row} field {breach.field!r}",
             "is outside the model's bounds",
             value=breach.value,
-            fix=f"send {breach.bound.sentence()}",
+            fix=f"send {breach.bound.describe()}",
         )
 
 

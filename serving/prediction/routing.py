@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from skewless.contract.errors import PackageError
-from skewless.contract.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts
 from skewless.serving.metrics.metrics import Metrics

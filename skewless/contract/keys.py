@@ -1,4 +1,4 @@
-"""Entity keys: from JSON or a column to the bytes that name a row online (SEMANTICS 1.5)."""
+"""Entity keys: from JSON values or columns to the keys of the online store (SEMANTICS 1.5)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.contract.binaries import constant
+from skewless.contract.binaries import binary_scalar
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
@@ -20,15 +20,14 @@ KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
 
 _RANGE = {DType.INT32: 2**31, DType.INT64: 2**63}
 _RESERVED = re.compile(rb"[%{}|]")
-_ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # the escape's own sign first
+_ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # `%` first: the other escapes contain it
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
 
 def parse_key(column: Column, value: object) -> KeyValue | None:
-    """Return a key of the declared type from a JSON value; null stays None and finds nothing.
+    """Return a key of the declared type from a JSON value; null is None and matches no row.
 
-    ``1`` and ``"1"`` are the same integer key; ``1.0`` and ``true`` are refused, strings are kept
-    byte for byte.
+    ``1`` and ``"1"`` are the same integer key; ``1.0`` and ``true`` are rejected. Strings are not changed.
 
     >>> parse_key(Column(name="id", dtype=DType.INT64), "9007199254740993")
     9007199254740993
@@ -74,12 +73,12 @@ def _integer(column: Column, value: object) -> int:
 
 
 class KeyCodec:
-    """Names the rows of one view online: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
+    """Builds the online keys of one view's rows: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
 
-    The braces are the hash tag, so that all views of one entity lie on one shard of a cluster.
+    The braces are the Redis hash tag, so that all views of one entity are on one shard of a cluster.
 
     Args:
-        generation: of a windowed view's states, which stands behind its hash: ``VIEW_HASH.GENERATION``.
+        generation: of a windowed view's states; follows the hash: ``VIEW_HASH.GENERATION``.
     """
 
     def __init__(self, project: str, view: View | WindowView, generation: int | None = None) -> None:
@@ -90,7 +89,7 @@ class KeyCodec:
 
     @property
     def prefix(self) -> bytes:
-        """Return what stands before the values of a key."""
+        """Return the common prefix of all keys."""
         return self._prefix
 
     @property
@@ -104,7 +103,7 @@ class KeyCodec:
         return b"".join((self._prefix, *parts, b"}")) if len(parts) == len(values) else None
 
     def encode_columns(self, columns: Mapping[str, Sequence[KeyValue | None]]) -> list[bytes | None]:
-        """Return the key of each row of parallel key columns, None where any part of it is null."""
+        """Return the key of each row of parallel key columns, None where any part is null."""
         prefix = self._prefix
         values = columns[self._names[0]]
         if len(self._names) == 1 and set(map(type, values)) == {int}:
@@ -116,10 +115,11 @@ class KeyCodec:
         return [None if None in row else b"".join((prefix, *row, b"}")) for row in rows]
 
     def pack(self, columns: Mapping[str, pa.Array]) -> pa.LargeBinaryArray:
-        """Return what ``encode_columns`` returns, from Arrow columns of the declared types."""
+        """Return the keys as ``encode_columns``, from Arrow columns of the declared types."""
         parts = [_part(columns[name]) for name in self._names]
-        head, bar, tail, nothing = map(constant, (self._prefix, b"|", b"}", b""))
-        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, nothing)
+        # As `encode` joins them: the prefix, then each value behind a bar, then the closing brace.
+        head, bar, tail, empty = map(binary_scalar, (self._prefix, b"|", b"}", b""))
+        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, empty)
 
 
 def _part(column: pa.Array) -> pa.Array:
@@ -143,15 +143,15 @@ def _escape(text: str) -> bytes:
 
 
 def marker_key(project: str, view: View) -> str:
-    """Return the key under which a view's applied log position is kept."""
+    """Return the online key of a view's marker: the log position up to which its rows were applied."""
     return f"sk:{project}:{view.hash}:applied"
 
 
 def window_marker(project: str, view: WindowView, generation: int, partition: str) -> str:
-    """Return the key under which the position is kept up to which a log partition was applied to states."""
+    """Return the online key of a marker: the position up to which a log partition was applied to states."""
     return f"sk:{project}:{view.hash}.{generation}:applied/{partition}"
 
 
 def generation_key(project: str, view: WindowView) -> bytes:
-    """Return the key that says which generation of a windowed view's states is read."""
+    """Return the online key of the generation of a windowed view's states that readers use."""
     return f"sk:{project}:{view.hash}:generation".encode()

@@ -14,7 +14,7 @@ from skewless.demo.feature_gain import LabelledScores, gains
 from skewless.demo.feed import open_store
 from skewless.demo.tour_state import HOUR_US, TourState
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import askable, read_labels
+from skewless.infra.offline.labels import find_servable, read_labels
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.decode import FUTURE_US
@@ -63,7 +63,7 @@ def _test_begin(spec: ModelSpec, rows: pa.Table) -> int:
 
 def _asked(plan: FeaturePlan, rows: pa.Table, begin: int) -> pa.Table:
     later = pc.greater_equal(rows[TIME], begin)
-    return rows.filter(pc.and_(later, pa.array(askable(plan.request, rows))))
+    return rows.filter(pc.and_(later, pa.array(find_servable(plan.request, rows))))
 
 
 def _choose(walk: TourState) -> None:

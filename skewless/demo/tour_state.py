@@ -61,7 +61,7 @@ class TourState:
 
     def plan_of(self, spec: ModelSpec) -> FeaturePlan:
         """Return what a model needs of the plan in force."""
-        return self.project.applied.plan.only(spec.service)
+        return self.project.applied.plan.select_service(spec.service)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[Say]:

@@ -58,20 +58,20 @@ def _chosen(project: Workspace, names: Sequence[str]) -> list[View | WindowView]
 
 def _of(project: Workspace, view: View | WindowView) -> Freshness:
     from skewless.contract.plan import View
-    from skewless.infra.offline.log_parts import newest_event_us
+    from skewless.infra.offline.log_parts import latest_event_us
     from skewless.infra.verdicts.last_verdicts import Freshness
 
     if isinstance(view, View):
         files, online = project.views.log(view).files(), _online(project, view)
     else:
-        files = [file for part in project.views.log_parts(view) for file in part.files]
+        files = [file for part in project.views.log_partitions(view) for file in part.files]
         online = (None, None)
     return Freshness(
         view=project.needed.label(view),
         hash=view.hash,
         at_us=project.clock.now_us(),
         limit_us=view.freshness_us,
-        newest_us=newest_event_us(project.connection, files),
+        newest_us=latest_event_us(project.connection, files),
         sampled=online[0],
         stale=online[1],
         watermark_us=_watermark_us(project, view),
@@ -104,9 +104,9 @@ def _online(project: Workspace, view: View) -> tuple[int | None, int | None]:
     """Return of how many entities the online rows were read, and how many are stale; None: the store is away."""
     from skewless.contract.keys import KeyCodec
     from skewless.contract.rows import RowCodec
-    from skewless.infra.offline.key_samples import row_keys
+    from skewless.infra.offline.key_samples import sample_row_keys
 
-    keys = row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
+    keys = sample_row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
     columns = {name: keys[name].combine_chunks() for name in keys.column_names}
     try:
         rows, _ = project.online_reader.get_with_markers(
@@ -117,7 +117,7 @@ def _online(project: Workspace, view: View) -> tuple[int | None, int | None]:
         return None, None
     there = [row for row in rows if row is not None]
     codec = RowCodec(view)
-    there = [row for row, sound in zip(there, codec.sound(there).tolist(), strict=True) if sound]
+    there = [row for row, sound in zip(there, codec.find_intact(there).tolist(), strict=True) if sound]
     events = codec.decode(there).versions.event_ts
     limit = view.freshness_us
     return len(there), int((project.clock.now_us() - events > limit).sum()) if limit else 0

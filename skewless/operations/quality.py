@@ -120,7 +120,7 @@ def labelled_log(project: Workspace, model: str) -> LabelledLog:
         repo=project.repo,
         state=project.state,
         connection=project.connection,
-        plan=project.applied.plan.only(spec.service),
+        plan=project.applied.plan.select_service(spec.service),
         spec=spec,
     )
 

@@ -144,7 +144,7 @@ def read_status(project: Workspace) -> ProjectStatus:
     from skewless.infra.log.runs import RunLedger
     from skewless.infra.materialization.skipped_rows import read_skipped
     from skewless.infra.plans.applied_plan import read_applied
-    from skewless.infra.plans.retirement import read_lives
+    from skewless.infra.plans.retirement import read_lifecycles
 
     applied = read_applied(project.state)
     needed = project.needed if applied else None
@@ -165,7 +165,7 @@ def read_status(project: Workspace) -> ProjectStatus:
         windows=windows,
         left_out=[_left_out(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
-        unneeded=[asdict(life) for life in read_lives(project.state) if life.stage != "needed"],
+        unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in _model_names(project, applied)],
         server=running_server(project.state),
@@ -232,11 +232,11 @@ def running_server(state: Path) -> dict[str, Any] | None:
 
 def plan_state(repo: Path, applied: AppliedPlan) -> str:
     """Say whether the definitions and Feast's registry are still those of the applied plan."""
-    from skewless.infra.plans.applied_plan import edited_files, file_sha256
+    from skewless.infra.plans.applied_plan import find_edited_files, hash_file
 
-    if file_sha256(repo / applied.registry) != applied.registry_sha256:
+    if hash_file(repo / applied.registry) != applied.registry_sha256:
         return "registry changed since apply"
-    if edited_files(repo, applied):
+    if find_edited_files(repo, applied):
         return "changed since apply"
     return "unchanged since apply"
 

@@ -92,7 +92,7 @@ def _view(project: Workspace, view: View) -> TableSummary:
     # A correction repeats keys and time: only where rows say when they were written, that is no duplicate.
     sets = [keys, [*keys, event]] if view.source.created_column is None else []
     table, query = project.checks.published(view)
-    with table.opened(project.connection):
+    with table.open(project.connection):
         found = summarise(project.connection, query, table.parameters, view.features, sets)
     unique = next((tuple(names) for names, n in zip(sets, found.distinct, strict=True) if n == found.rows), ())
     return TableSummary(name=view.name, rows=found.rows, present=(*keys, event), columns=found.columns, unique=unique)
@@ -105,14 +105,14 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     from skewless.validation.suites import LABELS
     from skewless.validation.summaries import summarise
 
-    plan = project.applied.plan.only(spec.service)
+    plan = project.applied.plan.select_service(spec.service)
     keys = [spec.labels.column(column.name) for column in plan.join_keys]
     fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
     label = Column(name=spec.labels.label, dtype=DType.FLOAT64)
     table = find_labels(project.repo, spec, plan)
     query, parameters = known_labels(spec, table, project.clock.now_us())
     types = table.column_types(project.connection)
-    with table.opened(project.connection):
+    with table.open(project.connection):
         found = summarise(project.connection, query, parameters, [*fields, label])
     return TableSummary(
         name=f"{LABELS}:{spec.name}",

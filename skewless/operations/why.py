@@ -138,9 +138,9 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
 
     bounds = Bounds.from_dict(model.package.bounds).features
     return [
-        f"{item.feature} = {item.value!r}: {bounds[item.feature].sentence()} was declared"
+        f"{item.feature} = {item.value!r}: {bounds[item.feature].describe()} was declared"
         for item in explanation.features
-        if item.feature in bounds and not bounds[item.feature].holds(item.value)
+        if item.feature in bounds and not bounds[item.feature].contains(item.value)
     ]
 
 

@@ -113,11 +113,11 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
 def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
     from skewless.infra.log.accepted import count_rejected
     from skewless.infra.log.partitions import log_ends
-    from skewless.infra.offline.log_parts import event_delays, log_parts
+    from skewless.infra.offline.log_parts import measure_event_delays, read_log_partitions
 
     root = project.state / "log"
-    parts = log_parts(root, source.name)
-    delays = event_delays(project.connection, parts)
+    parts = read_log_partitions(root, source.name)
+    delays = measure_event_delays(project.connection, parts)
     return SourceStatus(
         source=source.name,
         kind=source.kind,

@@ -14,7 +14,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import window_marker
 from skewless.contract.names import partition_hash
-from skewless.contract.window_events import EventLens, ViewEvents
+from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.state_layout import EventOrigins
@@ -47,7 +47,7 @@ class States:
         self.store = store
         self.view = StateView.of("p", VIEW, generation)
         self.events: dict[tuple[str, int], Event] = {}
-        self._lens = EventLens(VIEW)
+        self._lens = EventSelector(VIEW)
 
     def seen(self, partition: str, rows: Sequence[Event]) -> ViewEvents:
         columns = {
@@ -62,7 +62,7 @@ class States:
             partition=np.full(len(rows), signed(partition)),
             seq=np.array([row.seq for row in rows], dtype=np.int64),
         )
-        return self._lens.look(pa.table(columns), origin)
+        return self._lens.select(pa.table(columns), origin)
 
     def append(self, partition: str, rows: Sequence[Event], expected: int | None = None) -> int:
         self.events |= {(partition, row.seq): row for row in rows}

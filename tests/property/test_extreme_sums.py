@@ -79,7 +79,7 @@ def test_training_bootstrap_and_serving_leave_out_the_same_events(
         same(case, known, lambda row, event: counts_by(case.asks[row][1])(event))
         t = max(t for _, t in case.asks) // 1_000 * 1_000
         online(case, packed(join, case, parts, t), t)
-        found = WindowEvents(connection, case.view, parts, {}, known=False).beyond()
+        found = WindowEvents(connection, case.view, parts, {}, known=False).count_unsummable()
     filtered = case.view.filter
     out = [
         event

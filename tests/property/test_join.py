@@ -145,7 +145,7 @@ def outcomes(read: ViewRead, asks: list[ParsedRows]) -> list[tuple[str, int | No
     status = view_status(read, np.array([t for _, _, t in asks], dtype=np.int64), TTL)
     return [
         (Status(one).name, int(seq) if found else None)
-        for one, seq, found in zip(status, read.versions.seq, read.found, strict=True)
+        for one, seq, found in zip(status, read.versions.seq, read.has_row, strict=True)
     ]
 
 
@@ -254,10 +254,10 @@ def test_2_6_a_mark_leaves_out_what_came_later(
     with tempfile.TemporaryDirectory() as state:
         views = OfflineViews(Path(state), connection)
         write(Path(state), batches(drawn, 0), live_from=1)
-        mark = views.mark(VIEW)
-        before = views.find(VIEW, entities(asks), order)
+        mark = views.take_snapshot(VIEW)
+        before = views.find_positions(VIEW, entities(asks), order)
         write(Path(state), batches(later, 0), live_from=1)
-        after = views.find(VIEW, entities(asks), order, mark)
+        after = views.find_positions(VIEW, entities(asks), order, mark)
     assert after.tolist() == before.tolist()
 
 
@@ -279,7 +279,7 @@ def test_2_2_entity_rows_keep_their_order_and_duplicates(
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), order)
     latest = {"event_time": [4, 1, 4], "knowledge": [4, 4, 4]}[order]
     assert read.values["order_y"][[0, 2, 4]].tolist() == [value + 1 for value in latest]
-    assert read.found.tolist() == [True, False, True, False, True, False, False]
+    assert read.has_row.tolist() == [True, False, True, False, True, False, False]
     assert read.versions.event_ts[[1, 3, 5, 6]].tolist() == [NO_TIME] * 4
 
 
@@ -291,8 +291,8 @@ def test_2_6_rows_that_no_finished_run_applied_are_not_known(
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
     asked = entities([(0, "a", 8)])
-    assert not views.read_view(VIEW, asked, "knowledge").found[0]
-    assert views.read_view(VIEW, asked, "event_time").found[0]
+    assert not views.read_view(VIEW, asked, "knowledge").has_row[0]
+    assert views.read_view(VIEW, asked, "event_time").has_row[0]
 
 
 def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
@@ -306,7 +306,7 @@ def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
     rows = write(tmp_path, written, live_from=0)
     asks: list[ParsedRows] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), "finished")
-    assert read.found.tolist() == [False, True] * len(rows)
+    assert read.has_row.tolist() == [False, True] * len(rows)
     assert read.versions.seq[1::2].tolist() == [row.seq for row in rows]
 
 
@@ -315,12 +315,12 @@ def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBP
     views = OfflineViews(tmp_path, connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
-    mark = views.mark(VIEW)
+    mark = views.take_snapshot(VIEW)
     views.ledger.finish(run, {VIEW.partition: Coverage(first=0, last=1, kind="live")}, 2)
     asked = entities([(0, "a", 8)])
-    assert views.find(VIEW, asked, "knowledge", mark).tolist() == [-1]
-    assert views.find(VIEW, asked, "knowledge").tolist() == [1]
-    assert views.find(VIEW, asked, "event_time", mark).tolist() == [1]
+    assert views.find_positions(VIEW, asked, "knowledge", mark).tolist() == [-1]
+    assert views.find_positions(VIEW, asked, "knowledge").tolist() == [1]
+    assert views.find_positions(VIEW, asked, "event_time", mark).tolist() == [1]
 
 
 def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
     AcceptedLog(tmp_path / "log", view.partition).append(rows.drop_columns(["in", "order_y"]))
     asked = pa.table({"id": pa.array([2, 3, 1, None], pa.int64()), "__t": pa.array([1, 1, 1, 1], pa.int64())})
     read = OfflineViews(tmp_path, connection).read_view(view, asked, "event_time")
-    assert read.found.tolist() == [False, False, True, False]
+    assert read.has_row.tolist() == [False, False, True, False]
     assert {name: null.tolist() for name, null in read.nulls.items()} == {"n": [True] * 4, "s": [True] * 4}
     assert read.values["s"].tolist() == [None] * 4
     assert read.versions.seq.tolist() == [2, -1, 1, -1]
@@ -340,4 +340,4 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
 
 def test_nothing_is_found_in_an_empty_log(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities([(0, "a", 8)]), "knowledge")
-    assert (read.found.tolist(), read.available) == ([False], True)
+    assert (read.has_row.tolist(), read.available) == ([False], True)

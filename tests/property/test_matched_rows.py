@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.infra.offline.as_of import History, as_of_sql
-from skewless.infra.offline.matched_rows import copied, fetch, find, registered
+from skewless.infra.offline.matched_rows import copy_to_table, fetch_rows, find_rows, register_tables
 
 EDGE = 2**63 - 1
 MOMENTS = st.sampled_from([0, 1, 2, 3, -1, -EDGE, EDGE])
@@ -87,8 +87,8 @@ def test_each_row_finds_what_plain_python_finds(
     history_rows: int,
 ) -> None:
     history = shape(ranks, running=running)
-    with registered(connection, {"history_rows": history_table(rows)}):
-        found = find(connection, history, [], entity_table(asks), history_rows)
+    with register_tables(connection, {"history_rows": history_table(rows)}):
+        found = find_rows(connection, history, [], entity_table(asks), history_rows)
     assert found.tolist() == [oracle(rows, ask, ranks, running=running) for ask in asks]
 
 
@@ -97,7 +97,7 @@ def test_one_statement_finds_the_same(
     connection: duckdb.DuckDBPyConnection, rows: list[HistoryRow], asks: list[ParsedRows]
 ) -> None:
     asked = entity_table(asks).append_column("__row", pa.array(range(len(asks)), pa.int64()))
-    with registered(connection, {"history_rows": history_table(rows), "asked": asked}):
+    with register_tables(connection, {"history_rows": history_table(rows), "asked": asked}):
         answer = connection.sql(as_of_sql(shape(2, running=False), "asked")).fetchall()
     expected = [oracle(rows, ask, 2, running=False) for ask in asks]
     assert answer == [(i, None if found < 0 else found) for i, found in enumerate(expected)]
@@ -128,11 +128,14 @@ def test_values_come_out_bit_for_bit(
     columns = ["x_y", "narrow", "whole", "text"]
     history = replace(shape(0, running=False), columns=columns)
     asked = entity_table([(("a", 1), t) for t in (3, 0, 2, -1, 1, 0)])
-    with registered(connection, {"history_rows": table}), copied(connection, "a copy", "FROM history_rows", []) as copy:
+    with (
+        register_tables(connection, {"history_rows": table}),
+        copy_to_table(connection, "a copy", "FROM history_rows", []) as copy,
+    ):
         if stored:
             history = replace(history, relation=copy, row_id="rowid")
-        ids = find(connection, history, [], asked, 4)
-        rows = fetch(connection, history, [], ids, columns).in_order()
+        ids = find_rows(connection, history, [], asked, 4)
+        rows = fetch_rows(connection, history, [], ids, columns).in_order()
     expected = table.select(columns).take(pa.array([3, 0, 2, None, 1, 0]))
     assert ids.tolist() == [3, 0, 2, -1, 1, 0]
     for name in ("whole", "text"):
@@ -144,9 +147,9 @@ def test_values_come_out_bit_for_bit(
 
 
 def test_nothing_is_found_where_an_id_is_gone(connection: duckdb.DuckDBPyConnection) -> None:
-    with registered(connection, {"history_rows": values_table()}):
+    with register_tables(connection, {"history_rows": values_table()}):
         history = replace(shape(0, running=False), columns=["whole"])
-        rows = fetch(connection, history, [], np.array([7, 0, -1, 0]), ["whole"]).in_order()
-        none = fetch(connection, history, [], np.array([-1, 9]), ["whole"]).in_order()
+        rows = fetch_rows(connection, history, [], np.array([7, 0, -1, 0]), ["whole"]).in_order()
+        none = fetch_rows(connection, history, [], np.array([-1, 9]), ["whole"]).in_order()
     assert rows["whole"].to_pylist() == [None, 2**53 + 1, None, 2**53 + 1]
     assert none["whole"].to_pylist() == [None, None]

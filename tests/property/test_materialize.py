@@ -179,7 +179,7 @@ class CrashingWorld(LatestWorld):
 
 def bits(read: ViewRead) -> list[tuple[Any, ...]]:
     """Return everything that a read says, floats as their bits."""
-    columns: list[list[Any]] = [read.found.tolist(), read.versions.seq.tolist(), read.versions.run_id.tolist()]
+    columns: list[list[Any]] = [read.has_row.tolist(), read.versions.seq.tolist(), read.versions.run_id.tolist()]
     columns += [read.versions.event_ts.tolist(), read.versions.created_ts.tolist(), read.versions.tombstone.tolist()]
     columns += [read.nulls[name].tolist() for name in ("x", "s")]
     floats = np.where(read.nulls["x"], np.uint64(0), read.values["x"].view(np.uint64)).tolist()
@@ -245,7 +245,7 @@ def check_newest(world: CrashingWorld, read: ViewRead) -> None:
             continue
         (_, event, _), (raw, text, gone) = newest[key]
         assert read.versions.event_ts[i] == event
-        assert bool(read.found[i]) is not gone
+        assert bool(read.has_row[i]) is not gone
         if not gone:
             assert read.values["s"][i] == text
             assert bool(read.nulls["x"][i]) is (raw is None)

@@ -100,7 +100,7 @@ def test_two_projects_in_one_server_never_touch(tmp_path: Path, node: Node) -> N
     assert len(names) == 2 * (10 + 1)
     # What is deleted of one, by its prefix, is nothing of the other.
     one.forget_online()
-    assert set(one.online(VIEW, [0]).found) == {False}
+    assert set(one.online(VIEW, [0]).has_row) == {False}
     assert agrees(other, 10)
 
 

@@ -284,7 +284,7 @@ def _read(world: StreamWorld, stop: threading.Event, reads: list[tuple[int, Any]
             online = world.online(t, marker_history)
         except StoreError:
             continue
-        whole = online.read.unanswered is None or not np.any(online.read.unanswered)
+        whole = online.read.unavailable is None or not np.any(online.read.unavailable)
         if whole:
             reads.append((t, online if online.answered else None))
 

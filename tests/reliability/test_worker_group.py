@@ -69,7 +69,7 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
 ) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
     changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
-    needed = [NeededViews(plan=world.plan, in_force="before", readers={})]
+    needed = [NeededViews(plan=world.plan, applied_hash="before", readers={})]
     with connect(world.root / "spill", threads=1) as connection:
         streams = HalfBroken(plan=world.plan, state=world.root, settings=Settings(), url=lambda: world.url,
             clock=world.clock, connection=connection, broker=MemoryBroker(PARTITIONS), broken="none",

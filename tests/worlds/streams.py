@@ -29,7 +29,7 @@ from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.offline.engine import connect
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
@@ -199,7 +199,7 @@ class StreamWorld:
 
     def offline(self, online: Online, t: int, view: WindowView | None = None) -> Bits:
         """Return what the log says of the same positions, by ``WindowJoin``."""
-        parts = log_parts(self.log_root, self.source.name)
+        parts = read_log_partitions(self.log_root, self.source.name)
         entities = pa.table({"id": pa.array(range(IDS), pa.int64()), "__t": pa.array([t] * IDS, pa.int64())})
         place = [online.partitions.index(part.partition) for part in parts]
         with connect(self.root / "spill", threads=1) as connection:

@@ -21,7 +21,7 @@ from skewless.demo.story.weekly import DAY_US, WEEK_US, lines, weekly
 from skewless.demo.story.weeks import Weeks
 from skewless.demo.tour_state import HOUR_US, TourState
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import askable, read_labels
+from skewless.infra.offline.labels import find_servable, read_labels
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.rollout import begin_rollout
@@ -124,9 +124,9 @@ def _send_bad_challenger(project: Project, model: str) -> str:
 
 def _rows(project: Project) -> pa.Table:
     spec = project.models[0]
-    plan = project.applied.plan.only(spec.service)
+    plan = project.applied.plan.select_service(spec.service)
     rows = read_labels(project.connection, project.repo, plan, spec)
-    return rows.filter(pa.array(askable(plan.request, rows))).sort_by(TIME)
+    return rows.filter(pa.array(find_servable(plan.request, rows))).sort_by(TIME)
 
 
 def _prepare(walk: TourState) -> None:

@@ -52,7 +52,7 @@ class Weeks:
         """Live through a stretch of time, whole hours."""
         hours = range(since_us, until_us, HOUR_US)
         times = self.rows[TIME].to_numpy()
-        plan = self.walk.project.applied.plan.only(self.walk.project.models[0].service)
+        plan = self.walk.project.applied.plan.select_service(self.walk.project.models[0].service)
         with progress_bar(self.walk.console) as bar:
             task = bar.add_task("hours", total=len(hours))
             for number, moment in enumerate(hours):

@@ -39,12 +39,12 @@ def freshness_section(project: Workspace) -> Section:
 
 
 def _newest_event(project: Workspace, view: View | WindowView) -> int | None:
-    from skewless.infra.offline.log_parts import newest_event_us
+    from skewless.infra.offline.log_parts import latest_event_us
 
     if isinstance(view, View):
-        return newest_event_us(project.connection, project.views.log(view).files())
-    files = [file for part in project.views.log_parts(view) for file in part.files]
-    return newest_event_us(project.connection, files)
+        return latest_event_us(project.connection, project.views.log(view).files())
+    files = [file for part in project.views.log_partitions(view) for file in part.files]
+    return latest_event_us(project.connection, files)
 
 
 def proof_section(project: Workspace) -> Section:

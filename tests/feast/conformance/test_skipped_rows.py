@@ -68,7 +68,7 @@ def test_a_misfit_is_counted_refused_if_strict_and_no_history_has_it(
     assert feast_project.offline(["v:x"], asked(1, 2))["x"].to_pylist() == [1, None]
     assert reasons(feast_project) == {"column 'x' does not fit its declared type": 1}
     pushed = pd.DataFrame({**table_frame([3, 4]), "x": values.to_pandas()})
-    with pytest.raises(SourceError, match=r"holds a value that .* cannot"):
+    with pytest.raises(SourceError, match=r"has a value that does not fit"):
         feast_project.store.push("v_push", pushed)
     assert value_of(feast_project, 3, 4) == [None, None]
 
@@ -208,7 +208,7 @@ def test_a_source_that_is_not_there_yet_is_warned_of(
     provider.validate_data_source(feast_project.store.config, view.batch_source)
     feast_project.apply(view)
     said = capsys.readouterr()
-    assert "source_not_there" in said.out + said.err
+    assert "source_missing" in said.out + said.err
     with pytest.raises(SourceError, match="has no file"):
         feast_project.store.materialize(ago(days=1), ago())
     feast_project.write("v.parquet", table_of([1], x=[1.0]))
@@ -217,7 +217,7 @@ def test_a_source_that_is_not_there_yet_is_warned_of(
 
 
 SENTENCES = {
-    "lies in an object store, which cannot be read .got 's3://bucket/v.parquet'": FileSource(
+    "is in an object store, which cannot be read .got 's3://bucket/v.parquet'": FileSource(
         path="s3://bucket/v.parquet", timestamp_field="event_time"
     ),
     "is a Delta table, which cannot be read": FileSource(

@@ -18,8 +18,8 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
+from skewless.infra.feast_plugins.push_hooks import install_push_hooks
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
-from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from tests.servers.node import Node
 from tests.worlds.edits import edit
 from tests.worlds.windowed import HOUR
@@ -127,7 +127,7 @@ def test_features_are_not_written(windowed: WindowedFeastProject) -> None:
 def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProject) -> None:
     with capture_logs() as logs:
         windowed.store.materialize_incremental(from_us(windowed.now_us()))
-    assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_left_out") == [
+    assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_skipped") == [
         "carrier_now",
         "plane_now",
     ]
@@ -159,7 +159,7 @@ def test_a_stream_that_is_away_is_tried_again(windowed: WindowedFeastProject, va
 
 def test_feast_is_wrapped_once() -> None:
     verbs: Any = FeatureStore
-    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+    install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     before = verbs.push
-    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+    install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     assert verbs.push is before

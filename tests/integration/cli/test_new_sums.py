@@ -58,9 +58,9 @@ def test_plan_and_apply_name_view_column_count_and_remedy(repo: Path) -> None:
         error = said.body["error"]
         assert said.code == 4
         assert error["thing"] == "windowed view 'carrier_now' column 'arr_delay'"
-        assert error["problem"] == "is too large in accepted events to be summed exactly"
+        assert error["problem"] == "has values in accepted events that are too large for an exact sum"
         assert error["value"] == "2 events"
-        assert error["fix"].startswith("lower the tag skewless.scale.arr_delay, which is 4, or leave them out")
+        assert error["fix"].startswith("lower the tag skewless.scale.arr_delay, which is 4, or exclude these events")
     assert {name: kept for name, kept in fingerprint(repo / ".skewless").items() if name in before} == before
 
 

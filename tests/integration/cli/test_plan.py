@@ -188,7 +188,7 @@ def test_an_edit_of_expectations_warns_of_nothing_and_plan_says_that_it_counts(r
     assert state(repo) == "unchanged since apply"
     said = run("plan", "--check", "--repo", repo)
     assert said.code == 0
-    assert "expectations.py was edited: its suites count at once, without `skewless apply`" in said.stdout
+    assert "expectations.py was edited: its suites take effect at once, without `skewless apply`" in said.stdout
 
 
 def test_an_edit_to_no_effect_is_shown_by_plan_and_forgotten_by_apply(repo: Path) -> None:
@@ -197,7 +197,7 @@ def test_an_edit_to_no_effect_is_shown_by_plan_and_forgotten_by_apply(repo: Path
     assert state(repo) == "changed since apply"
     body = done("plan", "--repo", repo)
     assert body["changes"] == []
-    assert body["notes"] == ["models.py was edited to no effect: `skewless apply` takes note of it"]
+    assert body["notes"] == ["models.py was edited without changed definitions: `skewless apply` ends the warnings"]
     number = done("status", "--repo", repo)["plan"]["number"]
     assert done("apply", "--repo", repo)["changes"] == []
     assert not warned(run("materialize", "--dry-run", "--repo", repo))
@@ -223,8 +223,8 @@ def test_a_column_of_another_type_than_the_log_has_is_refused(verb: str, repo: P
     said = run(verb, "--repo", repo, "--json")
     assert said.code == 4
     assert said.body["error"]["thing"] == "event source 'landings' column 'arr_delay'"
-    assert said.body["error"]["problem"] == "is declared as int64, but events in the log have it as float64"
-    assert said.body["error"]["fix"] == "give the column of the new type a new name"
+    assert said.body["error"]["problem"] == "is declared as int64, but is float64 in the log"
+    assert said.body["error"]["fix"] == "use a new name for the column with the new type"
     assert (repo / ".skewless/plan.json").read_bytes() == plan
 
 

@@ -114,7 +114,7 @@ def test_batches_ranges_and_row_groups_are_seams_that_do_not_show(
     assert latest.log(WIDE)[REJECT].null_count == n - rejected
     keys: list[list[int | str]] = [[a, f"{{{b}}}"] for a in range(13) for b in range(3)]
     online = latest.online(WIDE, *keys)
-    assert online.found.all()
+    assert online.has_row.all()
     assert same(online, latest.offline(WIDE, *keys))
     applying = [step for step in steps if step.doing == "applying"]
     assert [step.done for step in applying] == sorted(step.done for step in applying)
@@ -159,7 +159,7 @@ def test_of_a_grown_folder_only_new_files_are_read_whole(latest: LatestRedisWorl
     latest.clock.set(151 * HOUR)
     with latest.opened_job() as job:
         changes, _ = job.changes(parts, latest.clock.now_us())
-    found = [([Path(file).name for file in share.table.files], share.window.after_us) for share in changes.shares]
+    found = [([Path(file).name for file in share.table.files], share.window.after_us) for share in changes.slices]
     assert found == [(["c.parquet"], None), (["a.parquet", "b.parquet"], 100 * HOUR)]
     assert latest.accepted(parts) == [3]
     assert sorted(latest.log(parts)["__event_ts"].to_pylist()) == [hour * HOUR for hour in (5, 10, 20, 30, 40, 150)]

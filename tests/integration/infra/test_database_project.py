@@ -67,12 +67,12 @@ def test_labels_of_a_database_are_those_of_the_file(repo: Path) -> None:
     with Project(repo) as project, connect(repo / "spill") as connection:
         project.apply()
         spec = project.applied.models[0]
-        files = read_labels(connection, repo, project.applied.plan.only(spec.service), spec)
+        files = read_labels(connection, repo, project.applied.plan.select_service(spec.service), spec)
     to_database(repo)
     with Project(repo) as project, connect(repo / "spill") as connection:
         project.apply()
         spec = project.applied.models[0]
-        tables = read_labels(connection, repo, project.applied.plan.only(spec.service), spec)
+        tables = read_labels(connection, repo, project.applied.plan.select_service(spec.service), spec)
     assert tables.equals(files)
 
 

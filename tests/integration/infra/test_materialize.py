@@ -93,7 +93,7 @@ def test_2_3_a_tombstone_deletes_and_a_later_row_brings_back(latest: LatestRedis
     table = {"id": [1, 1], "event": times(HOUR, 2 * HOUR), "created": times(HOUR, 2 * HOUR), "x": [1.0, None]}
     latest.write("v.parquet", {**table, "gone": [None, True]})
     latest.run(view)
-    assert latest.online(view, [1]).found.tolist() == [False]
+    assert latest.online(view, [1]).has_row.tolist() == [False]
     assert same(latest.online(view, [1]), latest.offline(view, [1]))
     more = {"id": [1], "event": times(3 * HOUR), "created": times(3 * HOUR), "x": [3.0], "gone": [False]}
     latest.write("v.parquet", more)
@@ -129,7 +129,7 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(latest: LatestRed
     assert by_raw[None] == "key 'id' is null"
     assert by_raw[2**31].startswith("key 'id' is null")
     assert json.loads(next(row[RAW] for row in latest.rejected(view) if row["id"] == 4))["n"] == 4.5
-    assert latest.online(view, [1], [4], [5], [6], [7]).found.tolist() == [True, False, True, False, False]
+    assert latest.online(view, [1], [4], [5], [6], [7]).has_row.tolist() == [True, False, True, False, False]
     assert same(latest.online(view, [1], [4], [6]), latest.offline(view, [1], [4], [6]))
     # They are in the log, so they are not looked at again; the one that lay in the future has come.
     os.utime(latest.root / "v.parquet", ns=(1, 1))
@@ -234,7 +234,7 @@ def test_4_5_a_lost_redis_is_filled_again_and_known_at_stays(latest: LatestRedis
     latest.run(CREATED)
     before, known = latest.online(CREATED, [1], [2]), latest.known(CREATED)
     latest.forget_online()
-    assert latest.online(CREATED, [1], [2]).found.tolist() == [False, False]
+    assert latest.online(CREATED, [1], [2]).has_row.tolist() == [False, False]
     latest.clock.set(NOW + 2)
     (report,) = latest.run(CREATED)
     assert (report.accepted, report.applied, report.written) == (0, 2, 2)
@@ -250,7 +250,7 @@ def test_2_6_a_view_that_began_empty_learns_its_rows_live(latest: LatestRedisWor
     write(latest, CREATED, (1, 90, 91, 1.0))
     assert latest.accepted(CREATED) == [1]
     assert [(one.kind, one.ended_us) for one in latest.known(CREATED)] == [("live", NOW + 7)]
-    assert latest.offline(CREATED, [1], t=NOW + 6).found.tolist() == [False]
+    assert latest.offline(CREATED, [1], t=NOW + 6).has_row.tolist() == [False]
 
 
 def test_2_6_the_observed_delay_is_that_of_live_rows(latest: LatestRedisWorld) -> None:

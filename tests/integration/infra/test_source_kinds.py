@@ -20,7 +20,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
-from skewless.infra.offline.database_table import DatabaseTable, find_warehouse
+from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
 from skewless.infra.offline.sources import view_table
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
@@ -148,7 +148,7 @@ def test_every_kind_gives_the_bits_of_one_parquet_file(
     expected = filled(plain, view, keys)
     found = filled(other, replace(view, source=replace(view.source, path=path)), keys)
     assert same(expected, found)
-    assert found.found.all()
+    assert found.has_row.all()
     assert [report.accepted for report in other.run(replace(view, source=replace(view.source, path=path)))] == [0]
 
 
@@ -179,7 +179,7 @@ def test_a_database_that_is_being_written_is_refused_by_name(worlds: tuple[Lates
     view = make_view(path=DatabaseTable(path="wh#1.duckdb", table="v").address)
     with (
         duckdb.connect(str(world.root / "wh#1.duckdb")),
-        pytest.raises(SourceError, match=r"source of view 'v': is a database that is open for writing elsewhere .got"),
+        pytest.raises(SourceError, match=r"source of view 'v': is open for writing in another process .got"),
     ):
         world.run(view)
 
@@ -208,14 +208,16 @@ def test_a_file_that_is_no_database_is_refused(worlds: tuple[LatestRedisWorld, L
 
 
 def test_a_table_of_too_many_parts_is_refused() -> None:
-    with pytest.raises(DefinitionError, match=r"whose name cannot be read .got 'a.b.c'.*write table, schema.table"):
+    with pytest.raises(
+        DefinitionError, match=r"has a table name that cannot be parsed .got 'a.b.c'.*write table, schema.table"
+    ):
         DatabaseTable(path="w.duckdb", table="a.b.c")
 
 
 def test_an_address_says_which_table_it_is() -> None:
     warehouse = DatabaseTable(path="data/a#b %.duckdb", table='"s#1"."t%"')
-    assert find_warehouse(warehouse.address) == warehouse
-    assert find_warehouse("data/trips.parquet") is None
+    assert parse_database_address(warehouse.address) == warehouse
+    assert parse_database_address("data/trips.parquet") is None
 
 
 def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(

@@ -140,7 +140,7 @@ def test_a_service_may_choose_features_of_a_window(repo: Path) -> None:
     edit(repo, "features=[carrier_now, hopes]", 'features=[carrier_now[["sum_late_3600s", "fuel_day"]]]')
     plan = compile_repo(repo).plan
     assert plan.service("air").features == refs("carrier_now.sum_late_3600s", "carrier_now.fuel_day")
-    assert plan.only("air").sources == plan.sources
+    assert plan.select_service("air").sources == plan.sources
 
 
 def test_a_schema_may_list_the_features_in_any_order(repo: Path) -> None:

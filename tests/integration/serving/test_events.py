@@ -36,7 +36,7 @@ def test_events_come_to_the_log(windowed: WindowedFeastProject, event_routes: Ev
     assert (status, json.loads(text)) == (202, {"accepted_for": len(rows), "source": "landings"})
     windowed.work(len(rows))
     assert seen(windowed) == (len(rows), 0)
-    log = windowed.project.views.log_parts(windowed.project.applied.plan.windows[0])
+    log = windowed.project.views.log_partitions(windowed.project.applied.plan.windows[0])
     kept = windowed.project.connection.sql("SELECT landing_id FROM read_parquet(?)", params=[log[0].files]).fetchall()
     assert sorted(kept) == sorted((row["landing_id"],) for row in rows)
 

@@ -6,7 +6,6 @@ import json
 from dataclasses import replace
 
 from skewless.contract.traffic import TrafficPolicy
-from skewless.contract.traffic import place as place_of
 from skewless.infra.rollout.counts import read_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.training.train import train
@@ -26,7 +25,7 @@ def test_workers_route_alike_and_count_together(place: Sandbox) -> None:
         assert server.ask("POST", "/models/refresh", b"")[0] == 200
         found = [json.loads(server.ask("POST", "/predict", json.dumps({"rows": [row]}).encode())[2]) for row in ask(60)]
         assert [reply["version"] for reply in found] == [
-            TWO if place_of("s", [row["card_id"]]) < 0.5 else ONE for row in ask(60)
+            TWO if entity_position("s", [row["card_id"]]) < 0.5 else ONE for row in ask(60)
         ]
         expected = {version: sum(reply["version"] == version for reply in found) for version in (ONE, TWO)}
 

@@ -13,7 +13,7 @@ from skewless.contract.columns import FeatureRef
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.offline.entity_file import EntityFile
-from skewless.infra.offline.log_parts import event_delays
+from skewless.infra.offline.log_parts import measure_event_delays
 from skewless.training.dataset_files import DatasetFiles
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, Event, ParityWorld
@@ -106,8 +106,8 @@ def test_without_windows_or_rows_there_is_nothing_to_tell(parity_world: ParityWo
 
 def test_events_whose_end_is_unknown_do_not_count(parity_world: ParityWorld) -> None:
     parity_world.accept([("AA", NOW, 1.0, 1)], apply=False)
-    assert event_delays(parity_world.connection, parity_world.views.log_parts(VIEW)).events == 4
-    assert event_delays(parity_world.connection, []).late is None
+    assert measure_event_delays(parity_world.connection, parity_world.views.log_partitions(VIEW)).events == 4
+    assert measure_event_delays(parity_world.connection, []).late is None
 
 
 def test_many_rows_are_spread_evenly() -> None:

@@ -46,7 +46,7 @@ def found(
     parity_world: ParityWorld, applied: int, *, start: int, end: int, t: int | None = None, skew_us: int = 0
 ) -> set[Cause]:
     """Return what is found of one read of AA's state, which lay at a position; times are seconds."""
-    slots = AppliedPositions.none()
+    slots = AppliedPositions.empty()
     if applied >= 0:
         number = partition_number(parity_world.log().partition)
         seq = np.array([applied])

@@ -58,7 +58,7 @@ async def _answers(
 
 def entities(place: Sandbox, n: int, as_of: int | None = None) -> ScoringRequest:
     rows = ask(n)
-    columns = place.model.parser.rows(rows)
+    columns = place.model.parser.parse_rows(rows)
     return ScoringRequest(model=place.model, n=n, rows=rows, columns=columns, options=Options(as_of=as_of))
 
 

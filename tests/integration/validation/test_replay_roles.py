@@ -46,7 +46,9 @@ async def _routed(place: Sandbox, routing: Routing, n: int) -> None:
     reader, log = RedisReader(place.project.redis_url), place.log()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     rows = ask(n)
-    question = ScoringRequest(model=place.model, n=n, rows=rows, columns=place.model.parser.rows(rows), routing=routing)
+    question = ScoringRequest(
+        model=place.model, n=n, rows=rows, columns=place.model.parser.parse_rows(rows), routing=routing
+    )
     told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
     predictor.submit(question, told.set_result)
     assert isinstance(await told, MergedSlices)

@@ -20,17 +20,17 @@ def test_nobody_wanted_anything(tmp_path: Path) -> None:
 
 
 def test_wishes_add_up() -> None:
-    wanted = TargetVersions().loaded("a", "1").loaded("a", "2").loaded("b", None)
+    wanted = TargetVersions().with_loaded("a", "1").with_loaded("a", "2").with_loaded("b", None)
     assert wanted.versions("a") == {"1", "2"}
     assert (wanted.versions("b"), wanted.versions("c")) == (frozenset(), frozenset())
     assert wanted.unloaded == frozenset()
 
 
 def test_to_unload_takes_back_what_was_pinned() -> None:
-    wanted = TargetVersions().loaded("a", "1").loaded("b", "7").without("a")
+    wanted = TargetVersions().with_loaded("a", "1").with_loaded("b", "7").with_unloaded("a")
     assert wanted == TargetVersions(unloaded=frozenset({"a"}), pinned={"b": frozenset({"7"})})
-    assert wanted.loaded("a", None) == TargetVersions(pinned={"b": frozenset({"7"})})
-    assert wanted.loaded("a", "2").versions("a") == {"2"}
+    assert wanted.with_loaded("a", None) == TargetVersions(pinned={"b": frozenset({"7"})})
+    assert wanted.with_loaded("a", "2").versions("a") == {"2"}
 
 
 def test_wishes_outlive_whoever_had_them(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_an_unknown_entity_is_no_bad_input() -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_a_missing_field_is_named(name: str) -> None:
     row = {key: value for key, value in GOOD.items() if key != name}
-    with pytest.raises(RequestError, match=f"row 1: lacks the field '{name}'. Fix: send it; null means unknown"):
+    with pytest.raises(RequestError, match=f"row 1: has no field '{name}'. Fix: send it; null means unknown"):
         parse_rows(PLAN, [dict(GOOD), row], 10)
 
 

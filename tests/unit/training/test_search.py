@@ -85,7 +85,7 @@ def test_a_search_survives_its_package() -> None:
 
 @pytest.mark.parametrize("space", [{"a": (2, 1)}, {"a": []}, {"a": 3}, {"a": (1, 2, 3)}, {"a": {"low": 1}}])
 def test_a_space_that_is_none_is_refused(space: dict[str, Any]) -> None:
-    with pytest.raises(DefinitionError, match="is no range"):
+    with pytest.raises(DefinitionError, match="is not a range"):
         Search(space=space)
 
 

@@ -112,7 +112,7 @@ class Desk:
 
     def request(self, rows: Sequence[Row], model: ServedModel | None = None, **options: Any) -> ScoringRequest:  # noqa: ANN401
         model = model or self.place.model
-        columns = model.parser.rows(rows)
+        columns = model.parser.parse_rows(rows)
         return ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=Options(**options))
 
     def vectors(self, matrix: Matrix, model: ServedModel | None = None, **options: Any) -> ScoringRequest:  # noqa: ANN401

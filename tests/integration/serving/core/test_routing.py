@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import DeadlineError, PackageError, SkewlessError, StoreError
-from skewless.contract.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.routing import Routing
 from skewless.serving.prediction.scored_batch import ScoredSlice
@@ -44,7 +44,7 @@ async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any
 
 
 def expected_versions(rows: Sequence[Row], policy: TrafficPolicy) -> list[str]:
-    return [TWO if place(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
+    return [TWO if entity_position(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
 
 
 def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, models: dict[str, ServedModel]) -> None:

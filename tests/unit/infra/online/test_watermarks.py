@@ -91,7 +91,7 @@ def test_8_4_the_event_time_of_a_windowed_view_is_its_least_watermark_but_not_af
     marker_status = MarkerStatus(frozenset(), dict(zip(states.markers, (first, second), strict=True)))
     read = states.read(names, [None] * ASK.n, marker_status, T).reads["w"]
     assert read.versions.event_ts.tolist() == [min(T, first, second)] * ASK.n
-    assert (read.available, read.found.tolist()) == (True, [True, True, False])
+    assert (read.available, read.has_row.tolist()) == (True, [True, True, False])
     vectors = served(plan, filled(plan, marks_of(plan, 0, first, second)))
     if first:
         assert vectors.event_ts.tolist() == [[min(T, first, second)]] * ASK.n

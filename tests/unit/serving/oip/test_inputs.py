@@ -66,7 +66,7 @@ def test_a_column_of_rows_is_as_good_as_a_list(shape: list[int]) -> None:
 
 def test_rows_are_logged_so_that_they_parse_to_the_same_columns_again() -> None:
     asked = question(ENTITIES)
-    again = MODEL.parser.rows([json.loads(json.dumps(row)) for row in asked.rows])
+    again = MODEL.parser.parse_rows([json.loads(json.dumps(row)) for row in asked.rows])
     assert str(again) == str(asked.columns)
 
 

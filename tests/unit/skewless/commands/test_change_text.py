@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skewless.commands.change_text import difference_lines
 from skewless.commands.length import length_text
-from skewless.contract.differences import Difference, differences
+from skewless.contract.differences import Difference, find_differences
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import DAY, MINUTE
 from skewless.contract.windows.view import Aggregate, Function
@@ -59,7 +59,7 @@ def test_a_function_is_shown_as_a_short_diff() -> None:
 
 @given(st.text() | st.integers() | st.none() | st.floats(), st.text() | st.integers() | st.none() | st.floats())
 def test_what_differs_looks_different(before: object, after: object) -> None:
-    for item in differences({"x": before}, {"x": after}):
+    for item in find_differences({"x": before}, {"x": after}):
         lines = difference_lines(item)
         assert all(line.isprintable() and len(line) < 1_100 for line in lines)
         if len(lines) == 1:
