@@ -50,9 +50,17 @@ def compile_source(view: StreamFeatureView, repo: Path) -> EventSource:
             fix="use a PushSource or a KafkaSource",
         )
     owner = f"event source {stream.name!r}"
+    return compile_stream(owner, stream, _event_column(owner, view, stream), repo)
+
+
+def compile_stream(owner: str, stream: KafkaSource | PushSource, event_column: str, repo: Path) -> EventSource:
+    """Return the plan's form of a stream whose events have their time in ``event_column``.
+
+    Raises:
+        DefinitionError: the stream is of a shape that cannot be read.
+    """
     tags = known_tags(owner, stream.tags, SOURCE_TAGS)
     place = _place(owner, stream)
-    event_column = _event_column(owner, view, stream)
     history = _history(owner, stream.batch_source, event_column)
     columns = _columns(owner, repo, stream, tags, {event_column, history.created_timestamp_column})
     types = {column.name: column.dtype for column in columns}
@@ -181,6 +189,11 @@ def _columns(
                 fix="leave it out of the columns: views may read the time of an event without that",
             )
     return columns
+
+
+def declares_columns(stream: KafkaSource | PushSource) -> bool:
+    """Return whether a stream lists its columns itself, so that no file of its history is read for them."""
+    return bool(stream.tags.get(TAG_COLUMNS) or _schema_text(stream))
 
 
 def _schema_text(stream: KafkaSource | PushSource) -> str:

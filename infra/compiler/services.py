@@ -30,7 +30,7 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     times: set[str] = set()
     for view in on_demand:
         for source in view.source_request_sources.values():
-            time_field = _time_field(source)
+            time_field = find_time_field(source)
             for field in source.schema:
                 column = compile_field(f"request source {source.name!r}", field)
                 if column.name == time_field:
@@ -49,8 +49,12 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     return tuple(fields.values())
 
 
-def _time_field(source: RequestSource) -> str | None:
-    """Return the field that holds the time of the prediction, which the request does not bring; None: there is none."""
+def find_time_field(source: RequestSource) -> str | None:
+    """Return the field that holds the time of the prediction, which the request does not bring; None: there is none.
+
+    Raises:
+        DefinitionError: the tag names something else than a UnixTimestamp of the schema.
+    """
     owner = f"request source {source.name!r}"
     name = known_tags(owner, source.tags or {}, [TAG_PREDICTION_TIME]).get(TAG_PREDICTION_TIME)
     if name is None:
@@ -192,7 +196,7 @@ def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
         for field in _fields(owner, projection)
     ]
     refs += [
-        FeatureRef(group=PREDICTION if field.name == _time_field(source) else REQUEST, name=field.name)
+        FeatureRef(group=PREDICTION if field.name == find_time_field(source) else REQUEST, name=field.name)
         for source in view.source_request_sources.values()
         for field in source.schema
     ]
