@@ -143,6 +143,11 @@ def kafka_event_source(
     return stream
 
 
+def event_column(stream: EventStream) -> str:
+    """Return the column with the event time: the stream's own, else that of its history."""
+    return stream.timestamp_field or (stream.batch_source.timestamp_field if stream.batch_source else "")
+
+
 def _source_tags(
     thing: str,
     columns: Mapping[str, ColumnType] | None,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from types import FunctionType
@@ -12,7 +13,7 @@ from typing import Literal, cast
 from feast import Entity, StreamFeatureView
 from feast.aggregation import Aggregation
 
-from skewless.definitions.streams import EventStream
+from skewless.definitions.streams import EventStream, event_column
 from skewless.definitions.tag_arguments import (
     ColumnFunction,
     ColumnType,
@@ -84,25 +85,23 @@ def windowed_view(
         distinct: number of values up to which ``count_distinct`` is exact, 2 to 4096; None: 256.
         freshness: age of the watermark from which features are flagged ``stale``; None: 1 minute, 0: never.
         max_age: age of the watermark from which the view is unavailable; None: never.
-        description: for people.
-        owner: for people.
+        description: for people, as ``owner``.
+        owner: team or person.
         tags: further tags of your own.
 
     Raises:
         DefinitionError: an argument is wrong, or the view cannot be computed exactly.
     """
     thing = f"windowed view {name!r}"
-    with named_arguments(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Stream feature views are experimental")
-        own = duration_tags(thing, {TAG_FRESHNESS: freshness, TAG_MAX_AGE: max_age}) | scale_tags(scales)
-        own |= text_tags({TAG_WHERE: where, TAG_DISTINCT: None if distinct is None else str(distinct)})
-        own |= _function_tags(thing, inputs, derived)
+    with named_arguments(), _quiet_feast():
+        own = _function_tags(thing, inputs, derived, where) | scale_tags(scales)
+        own |= duration_tags(thing, {TAG_FRESHNESS: freshness, TAG_MAX_AGE: max_age})
+        own |= text_tags({TAG_DISTINCT: None if distinct is None else str(distinct)})
         view = StreamFeatureView(
             name=name,
             entities=list(entities),
             source=source,
-            timestamp_field=source.timestamp_field
-            or (source.batch_source.timestamp_field if source.batch_source else ""),
+            timestamp_field=event_column(source),
             aggregations=list(aggregations),
             mode="python",
             udf=cast("FunctionType | None", transform),
@@ -115,10 +114,17 @@ def windowed_view(
     return view
 
 
+@contextmanager
+def _quiet_feast() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Stream feature views are experimental")
+        yield
+
+
 def _function_tags(
-    thing: str, inputs: Sequence[str] | None, derived: Mapping[str, ColumnType] | None
+    thing: str, inputs: Sequence[str] | None, derived: Mapping[str, ColumnType] | None, where: str | None
 ) -> dict[str, str]:
-    tags: dict[str, str] = {}
+    tags = text_tags({TAG_WHERE: where})
     if inputs is not None:
         tags[TAG_INPUTS] = names_text(f"{thing} tag {TAG_INPUTS!r}", inputs)
     if derived is not None:
