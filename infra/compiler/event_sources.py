@@ -185,6 +185,11 @@ def _columns(
     return columns
 
 
+def declares_columns(stream: KafkaSource | PushSource) -> bool:
+    """Return whether a stream lists its columns itself, so that no file of its history is read for them."""
+    return bool(stream.tags.get(TAG_COLUMNS) or _schema_text(stream))
+
+
 def _schema_text(stream: KafkaSource | PushSource) -> str:
     text = getattr(stream.kafka_options.message_format, "schema_json", "") if isinstance(stream, KafkaSource) else ""
     return str(text or "").strip()

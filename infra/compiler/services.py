@@ -30,7 +30,7 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     times: set[str] = set()
     for view in on_demand:
         for source in view.source_request_sources.values():
-            time_field = _time_field(source)
+            time_field = find_time_field(source)
             for field in source.schema:
                 column = compile_field(f"request source {source.name!r}", field)
                 if column.name == time_field:
@@ -195,7 +195,7 @@ def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
         for field in _fields(owner, projection)
     ]
     refs += [
-        FeatureRef(group=PREDICTION if field.name == _time_field(source) else REQUEST, name=field.name)
+        FeatureRef(group=PREDICTION if field.name == find_time_field(source) else REQUEST, name=field.name)
         for source in view.source_request_sources.values()
         for field in source.schema
     ]
