@@ -106,7 +106,7 @@ class SkewlessComputeEngine(ComputeEngine):
                 "windowed_view_left_out",
                 view=view.name,
                 problem="its features are computed from events, not materialised",
-                fix="`skewless stream` keeps it up to date, `skewless bootstrap` fills it",
+                fix="`skewless stream` keeps it up to date, `skewless backfill` fills it",
             )
             return SkewlessJob(task=task)
         if not isinstance(self.online_store, SkewlessOnlineStore) or not is_plain(view) or view.offline:

@@ -154,7 +154,7 @@ class Generations:
                     f"view {view.name!r}",
                     "was being built by another process too, which goes on",
                     value=number,
-                    fix="run `skewless bootstrap` once at a time",
+                    fix="run `skewless backfill` once at a time",
                 )
             for item in stages.values():
                 item["stage"] = "live" if item["number"] == number else "draining"

@@ -75,7 +75,7 @@ class StateView:
                 f"view {self.view.name!r}",
                 "is being built by another process too",
                 value=self.generation,
-                fix="run `skewless bootstrap` once at a time",
+                fix="run `skewless backfill` once at a time",
             )
 
     def replace(self, store: OnlineStore, keys: pa.Array, old: Sequence[bytes | None], new: pa.Array) -> int:
@@ -99,7 +99,7 @@ class StateView:
                 f"view {self.view.name!r}",
                 "meets a state in this online store that another plan wrote",
                 value=self.view.hash,
-                fix=f"run `skewless bootstrap {self.view.name}`, or correct redis_url",
+                fix=f"run `skewless backfill {self.view.name}`, or correct redis_url",
             )
         partly = np.asarray(letters == PART, dtype=np.bool_)
         changed = int((~partly & (letters != STOOD)).sum())

@@ -212,7 +212,7 @@ class StateWriter:
                 f"log partition {log.partition!r}",
                 f"ends at {end}, before what was applied from it; is the state folder an older copy?",
                 value=reached,
-                fix=f"put the newer one back, or run `skewless bootstrap {states.view.name}`",
+                fix=f"put the newer one back, or run `skewless backfill {states.view.name}`",
             )
         return max(reached, -1)
 

@@ -144,7 +144,7 @@ class TileCodec:
                 f"view {self._view.name!r}",
                 "holds a state that this plan did not write",
                 value=states[int(bad.argmax())][:40].hex(),
-                fix=f"run `skewless bootstrap {self._view.name}`, or point at the right online store",
+                fix=f"run `skewless backfill {self._view.name}`, or point at the right online store",
             )
 
     def _put_records(self, flat: Int64Array, begins: Int64Array, counts: Int64Array, tiles: Tiles) -> None:

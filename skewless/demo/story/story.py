@@ -25,7 +25,7 @@ from skewless.infra.offline.labels import askable, read_labels
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.rollout import begin_rollout
-from skewless.operations.scheduler import Invoke, shift_here
+from skewless.operations.scheduler import Invoke, hold_term
 from skewless.project import Project
 from skewless.training.train import train
 
@@ -76,7 +76,7 @@ def _play(walk: TourState, ground: StoryProject, span: StorySpan, invoke: Invoke
     with walk.stage(f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour") as say:
         traffic, aliases = Traffic(project.packages), Aliases(project.packages)
         chronicle = RunTimeline(model=spec.name, traffic=traffic, aliases=aliases, tell=say)
-        with serving(walk) as client, shift_here(project, invoke, chronicle.hear) as shift:
+        with serving(walk) as client, hold_term(project, invoke, chronicle.hear) as shift:
             life = Weeks(
                 walk=walk,
                 client=client,

@@ -63,7 +63,7 @@ def judge_window(
     live = Generations(state).live(view)
     if live is None:
         return doubt(
-            name, "has no states: predictions read UNAVAILABLE", f"run `skewless stream` or `bootstrap {view.name}`"
+            name, "has no states: predictions read UNAVAILABLE", f"run `skewless stream` or `backfill {view.name}`"
         )
     if reader is None:
         return good(name, f"generation {live.number}; the online store does not run")

@@ -22,10 +22,10 @@ def decisions_section(project: Workspace, model: str) -> Section:
     """Return what was decided about a model, newest first: by its gate, its rollouts, and by hand."""
     from skewless.infra.packages.decisions import Decisions
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
+    from skewless.operations.versions import read_versions
 
     history = Traffic(project.packages).history(model)
-    events = [*_moves(list_all(project, model), history), *_policies(history)]
+    events = [*_moves(read_versions(project, model), history), *_policies(history)]
     events += [_gate(record) for record in Decisions(project.packages).backwards(model)]
     events.sort(key=lambda event: -event[0])
     shown = [(moment(at), *cells) for at, *cells in events[:_MOST]]

@@ -25,10 +25,10 @@ _TITLE = "Traffic and quality over time"
 def life_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return the plot of who answered whom, what was decided, and how good each version was."""
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
+    from skewless.operations.versions import read_versions
     from skewless.training.plots.version_history import VersionHistory, life_plot
 
-    found, history = list_all(project, model), Traffic(project.packages).history(model)
+    found, history = read_versions(project, model), Traffic(project.packages).history(model)
     shares = [*_aliased(found, history), *map(_shares, history)]
     if not shares:
         return Section(title=_TITLE, blocks=[Paragraph(text="No version was ever champion.", tone="missing")])

@@ -28,9 +28,9 @@ _MOST_FEATURES, _MOST_LINES = 15, 6
 def versions_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return each version with its share of the traffic and its quality, at training and live."""
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
+    from skewless.operations.versions import read_versions
 
-    found, policy = list_all(project, model), Traffic(project.packages).get(model)
+    found, policy = read_versions(project, model), Traffic(project.packages).get(model)
     live = {item.version: item for item in quality.whole.versions}
     champion = next((each.version for each in found.versions if "champion" in each.aliases), None)
     rows = [
@@ -87,10 +87,10 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 
 def drift_section(project: Workspace, model: str) -> Section:
     """Return the newest look at drift, and how it went before."""
-    from skewless.operations.drift import series
+    from skewless.operations.drift import drift_series
     from skewless.training.plots.series import Point, series_plot
 
-    kept = series(project, model).read()
+    kept = drift_series(project, model).read()
     if not kept:
         text = f"Drift was never looked at: run `skewless drift {model}`."
         return Section(title="Drift", blocks=[Paragraph(text=text, tone="missing")])

@@ -115,7 +115,7 @@ def changed(tmp_path: Path) -> Iterator[ChangedProject]:
     with (repo / "models.py").open("a") as file:
         file.write(_SECOND_MODEL)
     place = ChangedProject(repo)
-    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
+    for words in (("apply",), ("import",), ("backfill",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
     with ended(place):
         place.start("stream")

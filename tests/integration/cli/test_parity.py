@@ -35,7 +35,7 @@ def repo(filled: Path, tmp_path: Path) -> Iterator[Path]:
     (place / "skewless.yaml").write_text(f"clock: file:{place}/clock\nthreads: 1\n")
     OffsetClock.create(place / "clock").set(NOW)
     done("materialize", "--no-check", "--repo", place)
-    done("bootstrap", "--repo", place)
+    done("backfill", "--repo", place)
     yield place
     PrivateServer(place / ".skewless").stop()
 

@@ -16,7 +16,7 @@ from skewless.infra.packages.decisions import Decisions
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.promotion import Promotion, apply_promotion, plan_promotion
 from skewless.operations.promotion import train as train_model
-from skewless.operations.versions import list_all
+from skewless.operations.versions import read_versions
 from skewless.training.train import train
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.rollouts import NEW, OLD, champion, declare
@@ -140,7 +140,7 @@ def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     done("promote", MODEL, NEW, "--repo", spot.repo)
     run("promote", MODEL, WEAK, "--repo", spot.repo)
     (spot.project.packages / MODEL / OLD / "metrics.json").write_text("{}")
-    report = list_all(spot.project, MODEL)
+    report = read_versions(spot.project, MODEL)
     assert json.loads(json.dumps(report.as_dict())) == done("versions", MODEL, "--repo", spot.repo)
     weak, new, old = report.versions
     assert [each.version for each in report.versions] == [WEAK, NEW, OLD]

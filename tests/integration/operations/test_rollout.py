@@ -54,7 +54,7 @@ def test_a_version_takes_every_step_and_the_alias_follows(spot: Sandbox) -> None
     last = Aliases(project.packages).history(MODEL, "champion")[-1]
     assert last.reason == standing(project).reason
     assert "all guardrails held for 0:10:0" in last.reason
-    assert not rollout.wants_step(project, MODEL)
+    assert not rollout.needs_step(project, MODEL)
     assert open_alerts(project.state) == []
 
 
@@ -129,7 +129,7 @@ def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
-    assert rollout.wants_step(project, MODEL)
+    assert rollout.needs_step(project, MODEL)
     outcome = rollout.step_rollout(project, MODEL)
     assert outcome.policy is not None
     assert (outcome.policy.phase, outcome.policy.champion) == ("champion", NEW)
@@ -163,7 +163,7 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
     assert champion(project) == OLD
     rollout.step_rollout(project, MODEL)
     assert (standing(project).champion, champion(project)) == (OLD, OLD)
-    assert not rollout.wants_step(project, MODEL)
+    assert not rollout.needs_step(project, MODEL)
 
 
 def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(
@@ -188,7 +188,7 @@ def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Sandbox) -> None:
     won = replace(policy, phase="champion", champion=NEW, challenger=None, share=0.0, reason="won")
     Traffic(project.packages).replace(MODEL, won, expect=policy.number)
     assert champion(project) == OLD
-    assert rollout.wants_step(project, MODEL)
+    assert rollout.needs_step(project, MODEL)
     rollout.step_rollout(project, MODEL)
     assert (champion(project), standing(project).number) == (NEW, policy.number + 1)
 

@@ -15,7 +15,7 @@ from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.storage.series import RecordSeries
-from skewless.operations.triggers import RetrainCause, due, last_training_us
+from skewless.operations.triggers import RetrainCause, find_causes, last_training_us
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 DAY = 86_400
@@ -32,7 +32,7 @@ def causes(place: Sandbox, triggers: Triggers) -> list[RetrainCause]:
     (spec,) = applied.models
     changed = replace(spec, triggers=triggers, watch=Watch(window=timedelta(days=30), least_rows=50))
     place.project.__dict__["applied"] = replace(applied, models=(changed,))
-    return due(place.project, MODEL)
+    return find_causes(place.project, MODEL)
 
 
 def label(place: Sandbox, *, right: bool) -> None:
