@@ -37,7 +37,7 @@ _TONES: Mapping[Tone, frozenset[str]] = {
 _PLAIN: Tone = "plain"
 _COLOURS: Mapping[Tone, str] = {"good": "32", "warning": "33", "bad": "31", "plain": "0"}
 _SYMBOLS: Mapping[Tone, str] = {"good": "\N{CHECK MARK}", "warning": "!", "bad": "\N{BALLOT X}", "plain": ""}
-_TIME_NAME = re.compile(r"(^|_)(at|since|until|time|newest|seen|created|expires|started|resolved|last_run)$")
+_TIME_NAME = re.compile(r"(^|_)(at|since|until|time|seen|created|expires|started|resolved|last_run)$")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ _WORST = 10
 
 
 def decision_parts(decision: Decision) -> list[Part]:
-    """Return tables of the comparison with the champion; empty if there was no champion to compare with."""
+    """Return tables of the comparison with the champion; empty: the model had no champion."""
     gain = decision.gain
     if gain is None:
         return []

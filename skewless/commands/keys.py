@@ -55,7 +55,7 @@ def list_keys(*, repo: Repo = Path(), as_json: Json = False) -> None:
         project = open_project(output, repo)
         keys, now = project.keys.list(), project.clock.now_us()
         body = {"keys": [{**key.as_dict(), "valid": key.valid_at(now)} for key in keys]}
-        output.show(body, _table("API keys", keys) if keys else "there is no API key")
+        output.show(body, _table("API keys", keys) if keys else "the project has no API key")
 
 
 def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:

@@ -51,7 +51,7 @@ def rollout(
 def _parts(outcome: RolloutOutcome, *, is_change: bool) -> list[Part]:
     policy = outcome.policy
     if policy is None:
-        return [f"{outcome.model}: there was no rollout yet; the champion answers all traffic"]
+        return [f"{outcome.model}: has no rollout yet; the champion answers all traffic"]
     facts: list[tuple[str, object]] = [
         ("phase", policy.phase),
         ("champion", policy.champion),

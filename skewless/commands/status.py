@@ -17,7 +17,7 @@ _TABLES = (
         "views",
         ("view", "log_rows", "rejected", "declared_delay_s", "observed_delay_s", "last_run", "online_current"),
     ),
-    ("rows skipped by the online store", "left_out", ("view", "verb", "reason", "rows", "seen")),
+    ("rows skipped by the online store", "left_out", ("view", "command", "reason", "rows", "seen")),
     (
         "windowed views",
         "windows",
@@ -29,7 +29,7 @@ _TABLES = (
         "sources",
         ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s"),
     ),
-    ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "lives")),
+    ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
     ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
 )
 _IDENTIFIERS = {"pid", "generation", "last_run"}
@@ -68,9 +68,11 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
     shown = {
         name: str(value) if name in _IDENTIFIERS and value is not None else value for name, value in record.items()
     }
+    shown |= {"command": record["verb"]} if "verb" in record else {}
     if isinstance(shown.get("late_share"), float):
         shown["late_share"] = f"{shown['late_share']:.1%}"
-    for name in ("online_current", "lives"):
+    shown |= {"alive": record["lives"]} if "lives" in record else {}
+    for name in ("online_current", "alive"):
         if isinstance(shown.get(name), bool):
             shown[name] = State("yes") if shown[name] else State("no", "warning")
     return shown

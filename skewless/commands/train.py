@@ -25,7 +25,7 @@ Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help="Mode
 
 
 def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Train new versions of models and promote those that pass their gate; exit with code 5 if one does not."""
+    """Train new versions of models and promote the versions that pass their gate; exit with code 5 if one does not."""
     with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
         names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]

@@ -27,7 +27,7 @@ class EntityRow:
 
     Args:
         status: PRESENT, STALE or MISSING.
-        age_s: of the row at the requested time, seconds; None: there is no row.
+        age_s: of the row at the requested time, seconds; None: the entity has no row.
         watermark_age_s: age of the watermark of the view, seconds; None: unknown, or read from the log.
         event_time, created_time: ISO 8601.
         run: number of the materialization that accepted the row.
@@ -89,7 +89,7 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], as_of_us
         as_of_us: also read the log as of this time, UTC microseconds.
 
     Raises:
-        RequestError: there is no such view or service, or the keys are not those of its entities.
+        RequestError: the plan has no such view or service, or the keys are not those of its entities.
         StoreError: the store is unavailable.
     """
     from skewless.contract.request import ParsedRows

@@ -33,7 +33,7 @@ def backfill(
         dry_run: build nothing; return the current generation and the number of events.
 
     Raises:
-        RequestError: there is no such view.
+        RequestError: the plan has no such view.
         StoreError: the store or the disk failed; servers keep the current states.
     """
     from skewless.infra.log.partitions import log_ends
@@ -76,7 +76,7 @@ def import_events(
         dry_run: change nothing, and return what would be imported.
 
     Raises:
-        RequestError: there is no such source.
+        RequestError: the plan has no such source.
         SourceError: a named source has no history, or a file is corrupt or has changed since it was imported.
         StoreError: the disk failed.
         ConflictError: another process imports the same source.
@@ -109,7 +109,7 @@ def stream(
         on_counts: called twice a second with the counts of each source.
 
     Raises:
-        RequestError: there is no such source.
+        RequestError: the plan has no such source.
         StoreError: the store is unavailable.
     """
     from skewless.infra.host.metrics import serve_metrics

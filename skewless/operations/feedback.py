@@ -97,7 +97,7 @@ def _rows(project: Workspace, path: Path) -> list[dict[str, Any]]:
 
     reader = _READERS.get(path.suffix)
     if reader is None or not path.is_file():
-        problem = "is missing" if reader else f"has no ending of {', '.join(_READERS)}"
+        problem = "is missing" if reader else "is not a .parquet, .csv or .jsonl file"
         raise SourceError(f"feedback table {path}", problem, fix="name a Parquet, CSV or JSON-lines file")
     try:
         table = project.connection.sql(reader, params=[str(path)]).to_arrow_table()

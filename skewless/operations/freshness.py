@@ -33,7 +33,7 @@ def check_freshness(project: Workspace, names: Sequence[str] = ()) -> list[Fresh
         names: of views; empty: all.
 
     Raises:
-        RequestError: there is no such view.
+        RequestError: the plan has no such view.
         StoreError: a log file is corrupt, or the disk failed.
     """
     from skewless.infra.alerts.alerts import Alerts

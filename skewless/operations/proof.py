@@ -35,7 +35,7 @@ def run_parity(
         repair: rewrite mismatches from the log.
 
     Raises:
-        RequestError: there is no such view.
+        RequestError: the plan has no such view.
         StoreError: the store is unavailable, or a log file is corrupt.
     """
     from skewless.infra.online.store import open_online_store

@@ -90,7 +90,7 @@ def begin_rollout(project: Workspace, model: str, version: str, *, dry_run: bool
     With a dry run, the result has the policy that would apply.
 
     Raises:
-        PackageError: there is no such version, or it cannot be loaded here.
+        PackageError: the model has no such version, or it cannot be loaded here.
         StalePlanError: the version was trained under another plan.
         ConflictError: another rollout is in progress, or another process changed the traffic meanwhile.
     """

@@ -35,7 +35,7 @@ class Runs:
         """Return a run.
 
         Raises:
-            RequestError: there is no such run.
+            RequestError: the ledger has no such run.
         """
         from skewless.infra.jobs.ledger import Ledger
         from skewless.infra.jobs.run import RunId
@@ -62,7 +62,7 @@ class Runs:
 
         Raises:
             ConflictError: the run is in progress, or the attempt was already requested.
-            RequestError: there is no such run.
+            RequestError: the ledger has no such run.
         """
         from skewless.infra.jobs.ledger import Ledger
 
@@ -79,7 +79,7 @@ class Runs:
 
         Raises:
             ConflictError: the run has ended.
-            RequestError: there is no such run.
+            RequestError: the ledger has no such run.
         """
         run = self.show(run_id)
         if run.state != "running":

@@ -117,7 +117,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
 
     Raises:
         ConflictError: another scheduler holds the lease.
-        RequestError: there is no job of a name.
+        RequestError: the project has no such job.
         StoreError: the store or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
@@ -135,7 +135,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
 
 
 def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) -> list[Run]:
-    """Move the project's clock from tick to tick, and run what is due.
+    """Move the project's clock from tick to tick, and run the due jobs.
 
     Args:
         until_us: end of the period, UTC microseconds.

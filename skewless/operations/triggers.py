@@ -97,7 +97,7 @@ def last_training_us(project: Workspace, model: str) -> int:
     """Return the time as of which the latest version was trained, whether or not it was promoted.
 
     Raises:
-        PackageError: there is no version, or it was altered.
+        PackageError: the model has no version, or it was altered.
     """
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions

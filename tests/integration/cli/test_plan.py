@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def shown(repo: Path) -> list[str]:
     """Return the lines of the changes, without the heading."""
     lines = run("plan", "--repo", repo).stdout.splitlines()
     assert lines[0].startswith("plan ")
-    return lines[1 : lines.index("")] if "" in lines else []
+    return list(takewhile(lambda line: line[0] in "+~- ", lines[1:]))
 
 
 def version(repo: Path, view: str) -> str:

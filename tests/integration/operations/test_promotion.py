@@ -55,7 +55,7 @@ def test_a_version_is_planned_shown_and_put_in_place(spot: Sandbox) -> None:
     assert kept is not None
     assert kept["gain"] == applied["decision"]["gain"]
     again = run("promote", MODEL, NEW, "--repo", spot.repo)
-    assert (again.code, again.stdout) == (0, f"{MODEL} {NEW} is champion already\n")
+    assert (again.code, again.stdout) == (0, f"{MODEL} {NEW} is already champion\n")
 
 
 def test_a_worse_version_is_refused_and_the_champion_stays(spot: Sandbox) -> None:

@@ -162,7 +162,7 @@ def test_what_is_not_there_is_said(place: Sandbox) -> None:
         for block in blocks
         if block.get("tone") == "missing"
     }
-    assert {"Traffic and quality over time", "Drift", "What moved the answers", "Runs"} <= missing.keys()
+    assert {"Traffic and quality over time", "Drift", "Feature importance", "Runs"} <= missing.keys()
     assert "skewless drift" in missing["Drift"]
 
 
