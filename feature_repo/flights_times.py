@@ -32,7 +32,7 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series[pd.Timestamp]:
 def scheduled_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series[pd.Timestamp]:
     """Return the scheduled arrivals: the first time after departure that the destination's clock shows them.
 
-    A time that a destination's clock shows twice is the first of the two; one that it skips is
+    A clock time that occurs twice is the first of the two; a skipped clock time is
     counted on from before the skip.
 
     Args:
@@ -53,12 +53,12 @@ def scheduled_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series
 
 
 def actual_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series[pd.Timestamp]:
-    """Return the actual arrivals; NaT where the flight was cancelled or diverted."""
+    """Return the actual arrivals; NaT if the flight was cancelled or diverted."""
     return delayed(scheduled_arrival(flights, zones), flights["arr_delay"])
 
 
 def delayed(instants: pd.Series[pd.Timestamp], minutes: pd.Series[float]) -> pd.Series[pd.Timestamp]:
-    """Return instants moved by whole minutes; NaT where the minutes are null.
+    """Return instants moved by minutes; NaT if the minutes are null.
 
     As integers: of floats with nulls pandas 2.3 rounds memory that it never wrote, of which numpy warns at times.
     """

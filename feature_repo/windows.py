@@ -1,4 +1,4 @@
-"""Windows over the streams of departures and arrivals, for any key: what happened in the last hours and days."""
+"""Windows over the streams of departures and arrivals, for any key."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ _SPANS = {
 _KEYS = "carrier string, origin string, dest string, tailnum string"
 
 
-def event_stream(name: str, delay: str, moment: str) -> PushSource:
-    """Return a stream of events; those from before it lie in files that load.py writes.
+def event_stream(name: str, delay: str, time: str) -> PushSource:
+    """Return a stream of events, with the history files of load.py.
 
     Args:
         delay: the column with the minutes of delay.
-        moment: the column that says when it happened.
+        time: the column of the event time.
     """
     return PushSource(
         name=name,
-        batch_source=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=moment),
+        batch_source=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=time),
         tags={
             "skewless.columns": f"{_KEYS}, {delay} float64, event_id int64",
             "skewless.event_id": "event_id",
-            "skewless.dedupe": "1d",  # a sender that was not answered tries again, perhaps hours later
-            f"skewless.scale.{delay}": "0",  # whole minutes
+            "skewless.dedupe": "1d",  # a sender without a reply may send again hours later
+            f"skewless.scale.{delay}": "0",  # integer minutes
         },
     )
 
@@ -48,19 +48,19 @@ def departure_windows(name: str, keys: list[Entity], features: str) -> StreamFea
 
 
 def arrival_windows(name: str, keys: list[Entity], features: str) -> StreamFeatureView:
-    """Return a view of arrivals, likewise."""
+    """Return a view of arrivals; features are named as in ``departure_windows``."""
     return _windows(name, keys, features, (arrivals, "arr_delay", "landed_at"), lateness.late_arrival)
 
 
 def _windows(
     name: str, keys: list[Entity], features: str, stream: tuple[PushSource, str, str], udf: object
 ) -> StreamFeatureView:
-    source, delay, moment = stream
+    source, delay, time = stream
     return StreamFeatureView(
         name=name,
         entities=keys,
         source=source,
-        timestamp_field=moment,
+        timestamp_field=time,
         aggregations=[_aggregation(feature, delay) for feature in features.split()],
         mode="python",
         udf=cast("FunctionType", udf),
@@ -69,7 +69,7 @@ def _windows(
 
 
 def _aggregation(feature: str, delay: str) -> Aggregation:
-    """Return one feature: ``late`` is the share of late flights, ``flights`` their number, others are of the delay."""
+    """Return one feature: ``late`` is the share of late flights, ``flights`` their number; others aggregate the delay."""
     function, _, span = feature.partition("_")
     if function == "late":
         return Aggregation(column="late", function="mean", time_window=_SPANS[span], name=feature)

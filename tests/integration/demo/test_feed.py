@@ -87,7 +87,7 @@ def test_waiting_for_nobody_ends(project: Project) -> None:
     feed = Feed.of(project.streams, project.repo)
     assert feed
     feed.send(START)
-    with pytest.raises(PlaceError, match="does not come after the events"):
+    with pytest.raises(PlaceError, match="does not apply the events in time"):
         feed.wait(nothing, seconds=0.2)
     feed.close()
 
