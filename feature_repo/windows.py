@@ -69,7 +69,7 @@ def _windows(
 
 
 def _aggregation(feature: str, delay: str) -> Aggregation:
-    """Return one feature: ``late`` is the share of late flights, ``flights`` their number; others aggregate the delay."""
+    """Return one feature: ``late`` is the share of late flights, ``flights`` their number; others are of the delay."""
     function, _, span = feature.partition("_")
     if function == "late":
         return Aggregation(column="late", function="mean", time_window=_SPANS[span], name=feature)

@@ -41,7 +41,7 @@ _TIME_NAME = re.compile(r"(^|_)(at|since|until|time|seen|created|expires|started
 
 
 @dataclass(frozen=True)
-class State:
+class StateCell:
     """A state, such as ``done`` or ``failed``, with the tone that a terminal shows by colour and symbol.
 
     Args:
@@ -135,7 +135,7 @@ def labelled_cell(name: str, value: object) -> object:
         except ValueError:
             return value
     if name in {"state", "status", "severity", "verdict"} and isinstance(value, str):
-        return State(value)
+        return StateCell(value)
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.output import Part, table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def decision_parts(decision: Decision) -> list[Part]:
         ("all test rows", gain.rows, gain.candidate, gain.champion, gain.gain, gain.low, gain.high, "")
     ]
     for item in decision.slices[:_WORST]:
-        verdict = State("lost", "bad") if item.lost else ""
+        verdict = StateCell("lost", "bad") if item.lost else ""
         own = item.gain
         name = f"{item.column} {item.value}"
         rows.append((name, own.rows, own.candidate, own.champion, own.gain, own.low, own.high, verdict))

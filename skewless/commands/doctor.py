@@ -6,7 +6,7 @@ from pathlib import Path
 
 import typer
 
-from skewless.commands.cells import State, Tone
+from skewless.commands.cells import StateCell, Tone
 from skewless.commands.options import Json, Repo
 from skewless.commands.output import Part, command_output
 from skewless.operations.checkup.finding import CheckupFinding
@@ -32,5 +32,5 @@ def doctor(*, repo: Repo = Path(), as_json: Json = False) -> None:
 
 def _parts(finding: CheckupFinding) -> list[Part]:
     tone = _TONES[finding.verdict]
-    line = State(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
+    line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
     return [line, f"     fix: {finding.fix}"] if finding.fix else [line]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.length import parse_length
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Part, command_output, table
@@ -51,12 +51,12 @@ def _parts(report: DriftReport) -> list[Part]:
     since, until = time_text(report.since_us), time_text(report.until_us)
     title = f"{report.model} {report.version}, {since} to {until}, {report.rows:,} predictions"
     columns = [column for column in (*report.features, report.score, report.label) if column is not None]
-    verdict = State(report.verdict.replace("_", " "), "warning" if report.verdict == "drifted" else "plain")
+    verdict = StateCell(report.verdict.replace("_", " "), "warning" if report.verdict == "drifted" else "plain")
     return [table(title, _COLUMNS, [_row(column) for column in columns], state=verdict), report.sentence()]
 
 
 def _row(column: ColumnDrift) -> tuple[object, ...]:
     body = column.as_dict()
     distance, limit = body["distances"]["psi"], body["limits"]["psi"]
-    drifted = State("yes", "warning") if column.drifted else "no"
+    drifted = StateCell("yes", "warning") if column.drifted else "no"
     return (column.name, distance, limit, column.p, *body["null_share"], body["new_share"], drifted)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import command_output, table
 from skewless.contract.errors import GateError
@@ -37,4 +37,4 @@ def freshness(views: Views = None, *, check: Check = False, repo: Repo = Path(),
 def _row(body: Mapping[str, Any]) -> list[object]:
     view, latest, age_s, watermark_age_s, limit_s, sampled, stale, late = body.values()
     ages = [None if seconds is None else duration_text(seconds) for seconds in (age_s, watermark_age_s, limit_s)]
-    return [view, time_text(latest), *ages, sampled, stale, State("late") if late else "no"]
+    return [view, time_text(latest), *ages, sampled, stale, StateCell("late") if late else "no"]

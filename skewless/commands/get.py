@@ -10,7 +10,7 @@ import typer
 from skewless.commands.cells import label, labelled_cell
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import command_output, table
-from skewless.commands.tables import Table
+from skewless.commands.tables import TextTable
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.operations.entity_values import EntityView
 
@@ -48,7 +48,7 @@ def _parse_time(text: str) -> int:
     return int(str(value))
 
 
-def _table(view: EntityView) -> Table:
+def _table(view: EntityView) -> TextTable:
     sides = view.sides.values()
     rows = [(label(fact), *(_fact(fact, getattr(side, fact)) for side in sides)) for fact in _FACTS]
     rows += [(name, *(_value(side.features[name]) for side in sides)) for name in view.sides["online"].features]

@@ -10,7 +10,7 @@ import typer
 
 from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project, time_option
 from skewless.commands.output import command_output, records_table
-from skewless.commands.tables import Table
+from skewless.commands.tables import TextTable
 
 if TYPE_CHECKING:
     from skewless.infra.access.api_keys import ApiKey
@@ -68,6 +68,6 @@ def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_j
             output.show({"name": name, "revoked": True}, f"{name} is revoked")
 
 
-def _table(title: str, keys: Sequence[ApiKey]) -> Table:
+def _table(title: str, keys: Sequence[ApiKey]) -> TextTable:
     names = ("name", "scopes", "rate", "created", "expires")
     return records_table(title, names, [key.as_dict() for key in keys])

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from skewless.commands.cells import State, label, labelled_cell, paint, printable
-from skewless.commands.tables import Table
+from skewless.commands.cells import StateCell, label, labelled_cell, paint, printable
+from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.render import json_number
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from skewless.commands.progress import OnProgress
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-Part = str | Table | State
+Part = str | TextTable | StateCell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,28 +137,28 @@ def table(
     rows: Sequence[Sequence[object]],
     *,
     sums: Sequence[str] = (),
-    state: State | None = None,
-) -> Table:
+    state: StateCell | None = None,
+) -> TextTable:
     """Return a table for people; its arguments are those of ``Table``."""
-    return Table(title=title, columns=columns, rows=rows, sums=sums, state=state)
+    return TextTable(title=title, columns=columns, rows=rows, sums=sums, state=state)
 
 
-def records_table(title: str, names: Sequence[str], records: Iterable[Mapping[str, object]]) -> Table:
+def records_table(title: str, names: Sequence[str], records: Iterable[Mapping[str, object]]) -> TextTable:
     """Return a table of plain records: the named fields, with durations, times and states as people read them."""
     rows = [[labelled_cell(name, record[name]) for name in names] for record in records]
-    return Table(title=title, columns=[label(name) for name in names], rows=rows)
+    return TextTable(title=title, columns=[label(name) for name in names], rows=rows)
 
 
-def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> Table:
+def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:
     """Return a table of one record: a line for each fact."""
-    return Table(
+    return TextTable(
         title=title, columns=("", ""), rows=[(label(name), labelled_cell(name, value)) for name, value in facts]
     )
 
 
 def verdict_lines(lines: Sequence[str], *, ok: bool) -> list[Part]:
     """Return the lines of a report, with the tone of its verdict on the first."""
-    return [State(lines[0], "good" if ok else "bad"), *lines[1:]]
+    return [StateCell(lines[0], "good" if ok else "bad"), *lines[1:]]
 
 
 def terminal_width(file: TextIO) -> int | None:
@@ -198,9 +198,9 @@ def show_error(text: str) -> None:
 
 
 def _lines(part: Part, width: int | None, *, in_colour: bool) -> Iterator[str]:
-    if isinstance(part, Table):
+    if isinstance(part, TextTable):
         return part.lines(width, in_colour=in_colour)
-    return iter([part.line(in_colour=in_colour) if isinstance(part, State) else printable(part)])
+    return iter([part.line(in_colour=in_colour) if isinstance(part, StateCell) else printable(part)])
 
 
 def _console(file: TextIO) -> Console:

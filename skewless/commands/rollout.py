@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.options import UNCHANGED, DryRun, Json, Model, Repo, open_project
 from skewless.commands.output import Part, command_output, facts_table, table
 from skewless.operations.readable import time_text
@@ -70,5 +70,7 @@ def _parts(outcome: RolloutOutcome, *, is_change: bool) -> list[Part]:
 
 def _row(verdict: Verdict) -> tuple[object, ...]:
     numbers = (verdict.champion, verdict.challenger, verdict.worse, verdict.least)
-    state = State("breached") if verdict.breached else "too few data" if verdict.least is None else State("held")
+    state = (
+        StateCell("breached") if verdict.breached else "too few data" if verdict.least is None else StateCell("held")
+    )
     return (verdict.guardrail, *numbers, verdict.limit, state)

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, command_output, facts_table, table
-from skewless.commands.tables import Table
+from skewless.commands.tables import TextTable
 from skewless.operations.readable import duration_text, time_text
 
 if TYPE_CHECKING:
@@ -75,11 +75,11 @@ def _show_request(output: Output, run: RunId, result: str, *, dry_run: bool) -> 
     output.show({"dry_run": dry_run, "run": str(run)}, f"{run} {text}")
 
 
-def _table(runs: Sequence[Run]) -> Table:
+def _table(runs: Sequence[Run]) -> TextTable:
     rows = [
         (
             str(run.id),
-            State(run.state),
+            StateCell(run.state),
             time_text(run.started_us),
             None if run.seconds is None else duration_text(run.seconds),
             run.cause,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project, time_option
 from skewless.commands.output import command_output
 from skewless.operations.readable import duration_text
@@ -66,10 +66,10 @@ def invoke_in_process(command: Any) -> Invoke:  # noqa: ANN401 - click's group, 
     return invoke
 
 
-def _line(run: Run) -> State:
+def _line(run: Run) -> StateCell:
     detail = f" in {duration_text(run.seconds or 0)}" + ("" if run.error is None else f"; {run.error}")
-    tone = State(run.state).known_tone
-    return State(f"{run.id.job}: {run.state}", tone, detail)
+    tone = StateCell(run.state).known_tone
+    return StateCell(f"{run.id.job}: {run.state}", tone, detail)
 
 
 def _first_error(runs: Sequence[Run]) -> dict[str, Any]:

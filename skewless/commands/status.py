@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Part, command_output, facts_table, records_table
 from skewless.operations.readable import time_text
@@ -74,5 +74,5 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
     shown |= {"alive": record["lives"]} if "lives" in record else {}
     for name in ("online_current", "alive"):
         if isinstance(shown.get(name), bool):
-            shown[name] = State("yes") if shown[name] else State("no", "warning")
+            shown[name] = StateCell("yes") if shown[name] else StateCell("no", "warning")
     return shown

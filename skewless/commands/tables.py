@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from skewless.commands.cells import State, Tone, bold, cell, paint, printable
+from skewless.commands.cells import StateCell, Tone, bold, cell, paint, printable
 
 _GAP, _INDENT = 2, 2
 _LEAST = 8  # the narrowest that a column of text becomes
 _LEAST_TITLE = 4
+_TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?Z")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class TextTable:
     """A table for people.
 
     Args:
@@ -28,7 +30,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
     sums: Sequence[str] = ()
-    state: State | None = None
+    state: StateCell | None = None
 
     def lines(self, width: int | None, *, in_colour: bool = False) -> Iterator[str]:
         """Yield the lines; none is wider than ``width`` characters.
@@ -58,7 +60,7 @@ class Table:
 class Grid:
     """The texts of a table, with a width for each column."""
 
-    table: Table
+    table: TextTable
     texts: Sequence[Sequence[str]]
     tones: Sequence[Sequence[Tone]]
     widths: Sequence[int]
@@ -66,20 +68,22 @@ class Grid:
     in_colour: bool
 
     @classmethod
-    def of(cls, table: Table, width: int | None, *, in_colour: bool) -> Grid:
+    def of(cls, table: TextTable, width: int | None, *, in_colour: bool) -> Grid:
         """Return the grid of a table, its columns narrowed to the width as far as they can be."""
         values = [*table.rows, *([table.totals] if table.totals else [])]
         texts = [[_text(value, in_colour=in_colour) for value in row] for row in values]
         tones: list[list[Tone]] = [
-            [value.known_tone if isinstance(value, State) else "plain" for value in row] for row in values
+            [value.known_tone if isinstance(value, StateCell) else "plain" for value in row] for row in values
         ]
         columns = range(len(table.columns))
-        natural = [max([text_width(table.columns[i]), *(_widest(row[i]) for row in texts)]) for i in columns]
-        has_titles = any(table.columns)
+        words = [max(map(text_width, printable(title).split(" "))) for title in table.columns]
+        cells = [max((_widest(row[i]) for row in texts), default=0) for i in columns]
+        natural = [max(text_width(printable(table.columns[i])), cells[i]) for i in columns]
+        shortest = _LEAST if any(table.columns) else _LEAST_TITLE
         least = [
-            natural[i]
+            max(words[i], cells[i])
             if _is_number(table, i)
-            else min(natural[i], max(_LEAST, text_width(table.columns[i])) if has_titles else _LEAST_TITLE)
+            else min(natural[i], max([shortest, words[i], *(_unbreakable(row[i]) for row in texts)]))
             for i in columns
         ]
         space = None if width is None else width - _INDENT - _GAP * (len(natural) - 1)
@@ -97,7 +101,11 @@ class Grid:
         """Yield a header, a rule, the rows, and the totals below a rule of their own."""
         rule = [("\N{BOX DRAWINGS LIGHT HORIZONTAL}" * width) for width in self.widths]
         if any(self.table.columns):
-            yield self._line([printable(title) for title in self.table.columns], ["plain"] * len(rule))
+            titles = [
+                fit(printable(title), width) for title, width in zip(self.table.columns, self.widths, strict=True)
+            ]
+            for i in range(-max(map(len, titles)), 0):
+                yield self._line([title[i] if -i <= len(title) else "" for title in titles], ["plain"] * len(rule))
             yield self._line(rule, ["plain"] * len(rule))
         for number, (row, tones) in enumerate(zip(self.texts, self.tones, strict=True)):
             if self.table.totals and number == len(self.texts) - 1:
@@ -132,7 +140,7 @@ def fit(text: str, width: int) -> list[str]:
     """Return the lines of a text: wrapped between words, a longer word shortened in its middle.
 
     >>> fit("model 'fraud' has no champion", 14), fit("/srv/project/data/payments.parquet", 15)
-    (["model 'fraud'", 'has no', 'champion'], ['/srv/p….parquet'])
+    (["model 'fraud'", 'has no', 'champion'], ['/srv/pr…parquet'])
     """
     lines: list[str] = []
     for paragraph in text.split("\n"):
@@ -184,13 +192,18 @@ def _narrowed(natural: Sequence[int], least: Sequence[int], space: int) -> list[
     return widths
 
 
-def _is_number(table: Table, i: int) -> bool:
+def _is_number(table: TextTable, i: int) -> bool:
     values = [row[i] for row in table.rows if row[i] is not None]
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
 def _text(value: object, *, in_colour: bool) -> str:
-    return value.show(in_colour=in_colour) if isinstance(value, State) else cell(value)
+    return value.show(in_colour=in_colour) if isinstance(value, StateCell) else cell(value)
+
+
+def _unbreakable(text: str) -> int:
+    """Return the width of a text that must stay on one line, a time; else 0."""
+    return text_width(text) if _TIME.fullmatch(text) else 0
 
 
 def _widest(text: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.decision_text import decision_parts
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
@@ -69,12 +69,12 @@ def _parts(report: TrainReport) -> list[Part]:
     tested = f"{int(metrics['rows']):,} rows tested, base rate {metrics['base_rate']:.4f}"
     gap = report.dataset.gap.lines() if report.dataset.gap else []
     promoted = "begins its rollout" if report.decision.by_rollout else "promoted to champion"
-    verdict = State(promoted, "good") if report.decision.promote else State("not promoted", "bad")
+    verdict = StateCell(promoted, "good") if report.decision.promote else StateCell("not promoted", "bad")
     return [
         table(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics)),
         *gap,
         *decision_parts(report.decision),
-        State(f"{package.name} {package.version} {verdict.text}", verdict.tone, f": {report.decision.reason}"),
+        StateCell(f"{package.name} {package.version} {verdict.text}", verdict.tone, f": {report.decision.reason}"),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.cells import State
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
 from skewless.contract.errors import DefinitionError
@@ -69,7 +69,7 @@ def _suggest(project: Project, output: Output, *, write: bool) -> None:
 def _part(report: GateReport) -> Part:
     new = "" if report.since_us is None else "new "
     title = f"{report.name}, {report.n_rows:,} {new}rows"
-    state = State("passed") if report.success else State("FAILED")
+    state = StateCell("passed") if report.success else StateCell("FAILED")
     if not report.results:
         return f"{title}: {state.text} (no expectations)"
     columns = ("verdict", "expectation", "column", "unexpected", "seen")
@@ -77,6 +77,12 @@ def _part(report: GateReport) -> Part:
 
 
 def _row(result: ExpectationResult) -> tuple[object, ...]:
-    verdict = State("ok") if result.success else State("FAIL") if result.closes else State(result.severity, "warning")
+    verdict = (
+        StateCell("ok")
+        if result.success
+        else StateCell("FAIL")
+        if result.closes
+        else StateCell(result.severity, "warning")
+    )
     seen = "" if result.success else result.seen
     return verdict, result.expectation, result.column, result.unexpected_count, seen

@@ -43,7 +43,7 @@ def _row(version: Version, metric: str) -> tuple[object, ...]:
         return (version.version, ", ".join(version.aliases) or None, None, None, None, version.problem)
     decision = None
     if version.decision:
-        decision = f"{'yes' if version.decision['promote'] else 'no'}: {version.decision['reason']}"
+        decision = f"{'promoted' if version.decision['promote'] else 'not promoted'}: {version.decision['reason']}"
     value = (version.metrics or {}).get(metric)
     return (
         version.version,

@@ -86,7 +86,6 @@ def log_to_file(console: Console, file: Path) -> Iterator[None]:
     Errors of the block are printed by the command, after it.
     """
     console.print(f"logs: {os.path.relpath(file)}", highlight=False, markup=False, soft_wrap=True)
-    file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("a", encoding="utf-8", buffering=1) as stream, redirect_stderr(stream):
             configure_logging()

@@ -39,7 +39,10 @@ def check_freshness(project: Workspace, names: Sequence[str] = ()) -> list[Fresh
     from skewless.infra.alerts.alerts import Alerts
     from skewless.infra.verdicts.last_verdicts import save_freshness
 
-    results = [_measure(project, view) for view in _views(project, names)]
+    problems: dict[str, str] = {}
+    results = [_measure(project, view, problems) for view in _views(project, names)]
+    if problems:
+        _log.warning("online_store_not_sampled", views=[*problems], problem=next(iter(problems.values())))
     save_freshness(project.state, results)
     with Alerts(project.state, project.settings.alert_webhook) as alerts:
         for result in results:
@@ -56,65 +59,76 @@ def _views(project: Workspace, names: Sequence[str]) -> list[View | WindowView]:
     return [views[name] for name in names] or list(views.values())
 
 
-def _measure(project: Workspace, view: View | WindowView) -> Freshness:
+def _measure(project: Workspace, view: View | WindowView, problems: dict[str, str]) -> Freshness:
+    """Return the freshness of one view; if the online store is unavailable, only that of its log.
+
+    Args:
+        problems: gets the problem of the online store, by view.
+    """
     from skewless.contract.plan import View
     from skewless.infra.offline.log_parts import newest_event_us
     from skewless.infra.verdicts.last_verdicts import Freshness
 
-    if isinstance(view, View):
-        files, online = project.views.log(view).files(), _online(project, view)
-    else:
-        files = [file for part in project.views.log_parts(view) for file in part.files]
-        online = (None, None)
+    files = project.views.log(view).files() if isinstance(view, View) else _log_files(project, view)
+    sampled, stale, watermark_us = None, None, None
+    try:
+        watermark_us = _watermark_us(project, view)
+        if isinstance(view, View):
+            sampled, stale = _sample_rows(project, view)
+    except StoreError as error:
+        problems[project.needed.label(view)] = error.problem
     return Freshness(
         view=project.needed.label(view),
         hash=view.hash,
         at_us=project.clock.now_us(),
         limit_us=view.freshness_us,
         newest_us=newest_event_us(project.connection, files),
-        sampled=online[0],
-        stale=online[1],
-        watermark_us=_watermark_us(project, view),
+        sampled=sampled,
+        stale=stale,
+        watermark_us=watermark_us,
         windowed=not isinstance(view, View),
     )
 
 
+def _log_files(project: Workspace, view: WindowView) -> list[str]:
+    return [file for part in project.views.log_parts(view) for file in part.files]
+
+
 def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
-    """Return the watermark of a view's online rows; None: unknown, or the store is unavailable."""
+    """Return the watermark of a view's online rows; None: unknown.
+
+    Raises:
+        StoreError: the online store is unavailable.
+    """
     from skewless.contract.keys import marker_key
     from skewless.contract.plan import View
     from skewless.infra.online.window_states import WindowStates
 
     plan, reader = project.needed.plan, project.online_reader
-    try:
-        if isinstance(view, View):
-            names = [marker_key(plan.project, view)]
-        else:
-            states = WindowStates(replace(plan, windows=(view,)))
-            states.take(reader.get_marked(states.pointers, [])[0])
-            names = states.markers
-        marks = reader.get_marked([], names)[1] if names else []
-    except StoreError as error:
-        _log.warning("online_store_not_sampled", view=view.name, problem=error.problem)
-        return None
+    if isinstance(view, View):
+        names = [marker_key(plan.project, view)]
+    else:
+        states = WindowStates(replace(plan, windows=(view,)))
+        states.take(reader.get_marked(states.pointers, [])[0])
+        names = states.markers
+    marks = reader.get_marked([], names)[1] if names else []
     return min((mark.watermark_us if mark else 0 for mark in marks), default=0) or None
 
 
-def _online(project: Workspace, view: View) -> tuple[int | None, int | None]:
-    """Return the number of sampled entities, and of stale rows among them; None: the store is unavailable."""
+def _sample_rows(project: Workspace, view: View) -> tuple[int, int]:
+    """Return the number of sampled online rows of a view, and the number of stale rows among them.
+
+    Raises:
+        StoreError: the online store is unavailable.
+    """
     from skewless.contract.keys import KeyCodec
     from skewless.contract.rows import RowCodec
     from skewless.infra.offline.key_samples import row_keys
 
     keys = row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
     columns = {name: keys[name].combine_chunks() for name in keys.column_names}
-    try:
-        rows, _ = project.online_reader.get_marked(
-            KeyCodec(project.applied.plan.project, view).pack(columns).to_pylist(), []
-        )
-    except StoreError as error:
-        _log.warning("online_store_not_sampled", view=view.name, problem=error.problem)
-        return None, None
+    packed_keys = KeyCodec(project.applied.plan.project, view).pack(columns).to_pylist()
+    rows, _ = project.online_reader.get_marked(packed_keys, [])
     packed = [row for row in rows if row is not None]
     codec = RowCodec(view)
     packed = [row for row, sound in zip(packed, codec.sound(packed).tolist(), strict=True) if sound]

@@ -95,7 +95,8 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
     from skewless.training.promotion import judge
     from skewless.training.quality import version_scores
 
-    spec, version = project.applied.model(model), version or _latest_version(project, model)
+    spec = project.applied.model(model)
+    version = _latest_version(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
     if version == holder:
         return Promotion(model=model, version=version, champion=holder, decision=None, test_rows=0)

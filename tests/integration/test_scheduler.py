@@ -269,7 +269,7 @@ def test_the_ledger_is_asked_by_the_names_it_shows(place: Sandbox) -> None:
     with pytest.raises(RequestError, match="is not one of"):
         place.project.runs.start("nothing")
     (retried,) = simulate(place.project, place.now_us(), lambda _: (0, "{}"))
-    assert (retried.id.attempt, retried.cause) == (2, f"retry of {name}, asked for by hand")
+    assert (retried.id.attempt, retried.cause) == (2, f"retry of {name}, requested by hand")
     assert place.project.runs.list(state="failed") == []
     assert place.project.runs.list(limit=1)[0].id.attempt == 2
 

@@ -59,7 +59,7 @@ def run_story(repo: Path, invoke: Invoke, *, days: int, after: int) -> dict[str,
     story = StoryProject.create(repo)
     tour = TourState(project=Project(story.repo), console=Console())
     try:
-        with log_to_file(tour.console, tour.project.state / "demo.log"):
+        with log_to_file(tour.console, story.repo / "demo.log"):
             _play(tour, story, StorySpan(days=days, after=after), invoke)
     finally:
         tour.project.close()

@@ -146,5 +146,5 @@ def test_the_doctor_wants_states_that_keep_up(repo: Path, filled: Path) -> None:
     behind = finding(repo)
     assert (behind["verdict"], "9 rows of " in behind["detail"]) == ("warn", True)
     client.delete(marker)
-    assert "has nothing of" in finding(repo)["detail"]
+    assert "has no rows of" in finding(repo)["detail"]
     client.close()

@@ -66,7 +66,7 @@ def test_one_added_aggregation_is_one_line_and_what_comes_of_it_is_said(repo: Pa
     edit(repo, MEAN, MEAN + MIN)
     assert shown(repo) == [
         "~ windowed view carrier_now",
-        "    + min_delay_2h: min of arr_delay over 2 hours",
+        "    + min_delay_2h: min of arr_delay over 2 h",
         "~ service air",
         "    + carrier_now__min_delay_2h",
     ]
@@ -95,8 +95,8 @@ def test_a_renamed_feature_comes_and_goes(repo: Path) -> None:
     edit(repo, "mean_delay_1h", "mean_delay")
     assert shown(repo)[:3] == [
         "~ windowed view carrier_now",
-        "    + mean_delay: mean of arr_delay over 1 hour",
-        "    - mean_delay_1h: mean of arr_delay over 1 hour",
+        "    + mean_delay: mean of arr_delay over 1 h",
+        "    - mean_delay_1h: mean of arr_delay over 1 h",
     ]
 
 

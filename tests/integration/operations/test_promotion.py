@@ -153,7 +153,7 @@ def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     assert [(move["to"], move["expect"]) for move in report.moves] == [(NEW, OLD), (OLD, None)]
     shown = run("versions", MODEL, "--repo", spot.repo)
     assert shown.code == 0
-    assert "no: auc" in shown.stdout
+    assert "not promoted: auc" in shown.stdout
     assert "metrics.json" in shown.stdout
 
 

@@ -108,7 +108,7 @@ def test_drift_is_that_of_the_window_looked_at_last(place: Sandbox) -> None:
     kept = RecordSeries(place.state / "drift" / f"{MODEL}.jsonl")
     kept.append(window)
     (cause,) = causes(place, Triggers(drift=True))
-    assert cause.sentence == "50% of the features have drifted, first of all a, b, c"
+    assert cause.sentence == "50% of the features have drifted, mainly a, b, c"
     for changed in ({"verdict": "steady"}, {"version": "000000"}, {"until_us": last_training_us(place.project, MODEL)}):
         kept.append(window | changed)
         assert causes(place, Triggers(drift=True)) == []

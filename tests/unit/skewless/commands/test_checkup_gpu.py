@@ -104,10 +104,10 @@ def test_a_runtime_that_shares_is_told_with_its_first_rows_and_times() -> None:
 
 def test_a_slower_runtime_is_no_problem_and_a_refused_one_is_told_why() -> None:
     slower = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "slower")])
-    assert (slower.verdict, "gets no batch, it is slower" in slower.detail) == ("ok", True)
+    assert (slower.verdict, "gets no batch, because it is slower" in slower.detail) == ("ok", True)
     reason = "runtime 'nvforest-gpu-26.10.0': differs from the library on 12 of 718 rows, by up to 0.5"
     refused = tried("nvforest-gpu", "refused", reason=reason)
     alone = judge_trials("late", "000003", [OWN, refused])
-    assert (alone.verdict, f"nvforest-gpu is refused: {reason}" in alone.detail) == ("warn", True)
+    assert (alone.verdict, f"nvforest-gpu is rejected: {reason}" in alone.detail) == ("warn", True)
     beside = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=64), refused])
     assert beside.verdict == "ok"

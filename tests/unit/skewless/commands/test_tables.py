@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from skewless.commands.cells import State, labelled_cell, printable
+from skewless.commands.cells import StateCell, labelled_cell, printable
 from skewless.commands.output import Output, facts_table, has_colours, records_table, table, terminal_width
-from skewless.commands.tables import Table, fit, shorten_middle, text_width
+from skewless.commands.tables import TextTable, fit, shorten_middle, text_width
 
 RUN = "materialize:carrier_days_of_the_second_week@20260115T120000Z"
 ERROR = "view 'weather': column is missing (got 'temp'). Fix: rename the field, or add the column to the file"
 RUNS = table(
     "runs",
     ("run", "state", "rows", "error"),
-    [(RUN, State("failed"), 1_234_567, ERROR), ("replay@20260115T130000Z", State("done"), 12, None)],
+    [(RUN, StateCell("failed"), 1_234_567, ERROR), ("replay@20260115T130000Z", StateCell("done"), 12, None)],
     sums=("rows",),
 )
 WIDE = table("many", [f"column{i}" for i in range(12)], [[f"value{i}" for i in range(12)]])
@@ -36,7 +36,7 @@ def shown(part: Any, width: int | None) -> list[str]:  # noqa: ANN401 - a part o
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 @pytest.mark.parametrize("part", [RUNS, WIDE, facts_table("a run", [("id", RUN), ("error", ERROR)])])
-def test_no_line_is_wider_than_the_terminal(part: Table, width: int) -> None:
+def test_no_line_is_wider_than_the_terminal(part: TextTable, width: int) -> None:
     lines = shown(part, width)
     assert max(map(text_width, lines)) <= width
     assert all(line.strip() for line in lines)
@@ -106,7 +106,7 @@ def test_a_terminal_gets_colours_and_symbols(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "200")
     terminal = Terminal()
-    output(terminal).show({}, RUNS, State("done", detail=": x"))
+    output(terminal).show({}, RUNS, StateCell("done", detail=": x"))
     text = terminal.getvalue()
     assert "\x1b[31m✗ failed" in text
     assert text.endswith("\x1b[32m✓ done\x1b[0m: x\n")
