@@ -89,8 +89,8 @@ def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> StreamMessag
 
 def _events(flights: pd.DataFrame, kind: EventKind, time: pd.Series[pd.Timestamp]) -> pd.DataFrame:
     table = flights[[*KEYS, kind.delay]].assign(event_id=flights.index.to_numpy(np.int64), **{kind.time: time})
-    known = table.dropna(subset=[kind.delay, kind.time])
-    return known.sort_values([kind.time, "event_id"], ignore_index=True)
+    complete = table.dropna(subset=[kind.delay, kind.time])
+    return complete.sort_values([kind.time, "event_id"], ignore_index=True)
 
 
 def _payloads(kind: EventKind, events: pd.DataFrame) -> list[bytes]:

@@ -32,8 +32,8 @@ def flights_table(raw: RawFlights) -> pd.DataFrame:
     ``late`` and ``known_at`` are null for flights that were cancelled or diverted.
     """
     flights = raw.flights
-    known = flights["arr_delay"].notna()
-    late = (flights["arr_delay"] > LATE_MINUTES).astype("Int64").where(known)
+    has_label = flights["arr_delay"].notna()
+    late = (flights["arr_delay"] > LATE_MINUTES).astype("Int64").where(has_label)
     table = flights[["carrier", "origin", "dest", "tailnum", "flight"]].assign(
         sched_dep=scheduled_departure(flights),
         sched_dep_local=flights["sched_dep_time"],

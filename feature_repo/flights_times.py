@@ -46,10 +46,10 @@ def scheduled_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series
     duration = (clock - (_minutes(departure) + before)) % DAY
     first = _plus(departure, duration)
     change = _offsets(first, zone) - before
-    moved = _plus(first, -change)
+    shifted = _plus(first, -change)
     # In a skipped hour no instant shows the clock time, so moving would not settle.
-    settled = _offsets(moved, zone) - before == change
-    return moved.where(settled, first)
+    is_exact = _offsets(shifted, zone) - before == change
+    return shifted.where(is_exact, first)
 
 
 def actual_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series[pd.Timestamp]:

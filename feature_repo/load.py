@@ -96,12 +96,12 @@ def load(out: Path, now: datetime) -> LoadReport:
     tables = build_tables(read_raw())
     last = last_instant(tables)
     weeks = (now - last.to_pydatetime().replace(tzinfo=UTC)) // timedelta(weeks=1)
-    moved = {name: _moved(table, timedelta(weeks=weeks)) for name, table in tables.items()}
+    shifted = {name: _moved(table, timedelta(weeks=weeks)) for name, table in tables.items()}
     out.mkdir(parents=True, exist_ok=True)
-    for name, table in moved.items():
+    for name, table in shifted.items():
         _replace_table(out / name, table, _BY_MONTH.get(name))
-    events = _write_events(out, moved["flights"])
-    return _report(moved, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
+    events = _write_events(out, shifted["flights"])
+    return _report(shifted, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
 
 
 def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, EventReport]:

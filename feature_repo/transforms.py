@@ -59,19 +59,19 @@ def _weekday(instant: Integers, minute: Integers) -> Integers:
 
 
 def _minute_of_day(clock: Column) -> tuple[Integers, Known]:
-    value, known = _integers(clock, 2400)
+    value, is_valid = _integers(clock, 2400)
     minute = value // 100 * HOUR + value % 100
-    return minute % DAY, known & (value >= 0) & (value % 100 < HOUR)
+    return minute % DAY, is_valid & (value >= 0) & (value % 100 < HOUR)
 
 
 def _integers(column: Column, bound: int) -> tuple[Integers, Known]:
     values = np.asarray(_numbers(column) if isinstance(column, list) else column)
-    known = (values >= -bound) & (values <= bound)
-    return np.where(known, values, 0).astype(np.int64), known
+    is_valid = (values >= -bound) & (values <= bound)
+    return np.where(is_valid, values, 0).astype(np.int64), is_valid
 
 
-def _real(values: Integers, known: Known) -> Real:
-    return np.where(known, values, np.nan)
+def _real(values: Integers, is_valid: Known) -> Real:
+    return np.where(is_valid, values, np.nan)
 
 
 def _difference(left: Column, right: Column) -> Real:

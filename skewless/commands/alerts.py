@@ -22,5 +22,5 @@ def alerts(*, show_all: All = False, resolve: Resolve = None, repo: Repo = Path(
     """List open alerts, or resolve one."""
     with command_output(as_json=as_json) as output:
         bodies = [item.as_dict() for item in open_project(output, repo).alerts(show_all=show_all, resolve=resolve)]
-        shown = records_table("alerts", _COLUMNS, bodies)
-        output.show({"alerts": bodies}, shown if bodies else "no alert is open")
+        part = records_table("alerts", _COLUMNS, bodies)
+        output.show({"alerts": bodies}, part if bodies else "no alert is open")

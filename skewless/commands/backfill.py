@@ -26,7 +26,7 @@ def backfill(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = Fals
                 views or (), dry_run=dry_run, on_rows=lambda view, done: on_progress(view, done or 0, None)
             )
         bodies = [asdict(result) for result in results]
-        shown = table(
+        part = table(
             "would be built" if dry_run else "built from the log",
             ("view", "generation", "states", "events"),
             [
@@ -35,4 +35,4 @@ def backfill(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = Fals
             ],
             sums=("states", "events"),
         )
-        output.show({"dry_run": dry_run, "views": bodies}, shown, *([UNCHANGED] if dry_run else []))
+        output.show({"dry_run": dry_run, "views": bodies}, part, *([UNCHANGED] if dry_run else []))

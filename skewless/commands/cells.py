@@ -57,7 +57,7 @@ class StateCell:
     def show(self, *, in_colour: bool) -> str:
         """Return the text, on a terminal with its symbol.
 
-        >>> State("failed").show(in_colour=False), State("failed").show(in_colour=True)
+        >>> StateCell("failed").show(in_colour=False), StateCell("failed").show(in_colour=True)
         ('failed', '✗ failed')
         """
         symbol = _SYMBOLS[self.known_tone] if in_colour else ""
@@ -65,8 +65,8 @@ class StateCell:
 
     def line(self, *, in_colour: bool) -> str:
         """Return the state in its colour and the detail, for use outside of a table."""
-        shown = self.show(in_colour=in_colour)
-        return (paint(shown, self.known_tone) if in_colour else shown) + printable(self.detail)
+        text = self.show(in_colour=in_colour)
+        return (paint(text, self.known_tone) if in_colour else text) + printable(self.detail)
 
     @property
     def known_tone(self) -> Tone:

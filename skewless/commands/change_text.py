@@ -144,10 +144,10 @@ def _time(at_us: int) -> str:
 def _text_lines(head: str, before: str, after: str) -> list[str]:
     diff = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0, lineterm=""))[2:]
     changed = [line for line in diff if not line.startswith("@@")]
-    shown = [f"    {_cut(line, _LINE)}" for line in changed[:_MOST_LINES]]
+    first_lines = [f"    {_cut(line, _LINE)}" for line in changed[:_MOST_LINES]]
     more = [f"    ... {len(changed) - _MOST_LINES:,} more lines"] if len(changed) > _MOST_LINES else []
     added = [line for line in changed if line.startswith("+")]
-    return [f"{head}: {_count(added, 'line')} added, {len(changed) - len(added):,} removed", *shown, *more]
+    return [f"{head}: {_count(added, 'line')} added, {len(changed) - len(added):,} removed", *first_lines, *more]
 
 
 def _is_long(value: object) -> bool:

@@ -64,5 +64,5 @@ def _parts(report: DatasetReport, out: Path, *, dry_run: bool) -> list[Part]:
     result = "would be written" if dry_run else "written"
     line = f"{report.written:,} of {report.rows:,} rows {result} to {out}, {report.parts} parts in all"
     rows = [(view, name, count) for view, counts in report.status.items() for name, count in counts.items()]
-    shown = [table(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
-    return [*shown, *(report.mode_gap.lines() if report.mode_gap else []), line]
+    parts = [table(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
+    return [*parts, *(report.mode_gap.lines() if report.mode_gap else []), line]

@@ -43,17 +43,17 @@ def import_events(
 def _show_sources(output: Output, reports: Sequence[ImportResult]) -> None:
     bodies = [report.as_dict() for report in reports]
     columns = ("source", "files", *_COUNTS, "states")
-    shown = table("events", columns, [tuple(body.values()) for body in bodies], sums=("files", *_COUNTS))
+    part = table("events", columns, [tuple(body.values()) for body in bodies], sums=("files", *_COUNTS))
     hints = [
         hint
         for states, hint in _HINTS.items()
         if any(body["states"] == states and (body["files"] or states == "behind") for body in bodies)
     ]
-    output.show({"dry_run": False, "sources": bodies}, shown, *hints)
+    output.show({"dry_run": False, "sources": bodies}, part, *hints)
 
 
 def _show_files(output: Output, reports: Sequence[ImportResult]) -> None:
     files = [{"source": report.source, **asdict(file)} for report in reports for file in report.by_file]
     columns = ("source", "file", *_COUNTS)
-    shown = table("would be imported", columns, [tuple(file.values()) for file in files], sums=_COUNTS)
-    output.show({"dry_run": True, "files": files}, shown, UNCHANGED)
+    part = table("would be imported", columns, [tuple(file.values()) for file in files], sums=_COUNTS)
+    output.show({"dry_run": True, "files": files}, part, UNCHANGED)

@@ -51,11 +51,11 @@ def _parts(report: ImportanceReport) -> list[Part]:
     lines: list[Part] = [
         f"version {version}: this kind of model has no contributions" for version in report.unexplained
     ]
-    shown = report.windows[-_MOST_COLUMNS:]
-    if not shown:
+    windows = report.windows[-_MOST_COLUMNS:]
+    if not windows:
         return [*lines, f"{report.model}: no prediction in these windows"]
-    columns = [f"{from_us(part.since_us):%Y-%m-%d %H:%MZ} {part.version}" for part in shown]
-    rows = [(name, *(part.mean.get(name) for part in shown)) for name in shown[-1].mean]
+    columns = [f"{from_us(part.since_us):%Y-%m-%d %H:%MZ} {part.version}" for part in windows]
+    rows = [(name, *(part.mean.get(name) for part in windows)) for name in windows[-1].mean]
     title = f"{report.model}: mean absolute contribution to the margin"
-    sampled = [f"{part.sampled:,} of {part.predictions:,}" for part in shown]
+    sampled = [f"{part.sampled:,} of {part.predictions:,}" for part in windows]
     return [*lines, table(title, ("feature", *columns), [*rows, ("sampled predictions", *sampled)])]

@@ -26,5 +26,5 @@ def init(folder: Folder = Path(), *, repo: Repo = Path(), dry_run: DryRun = Fals
         title = f"project {report.project!r} {'would be' if dry_run else 'is'} in {report.folder}"
         rows = [(file, report.rows.get(file.removeprefix("data/"))) for file in report.files]
         commands = [f"skewless {name} --repo {shlex.quote(str(report.folder))}" for name in _NEXT]
-        shown = table(title, ("file", "rows"), rows)
-        output.show({**report.as_dict(), "next": commands}, shown, "next:", *(f"  {line}" for line in commands))
+        part = table(title, ("file", "rows"), rows)
+        output.show({**report.as_dict(), "next": commands}, part, "next:", *(f"  {line}" for line in commands))

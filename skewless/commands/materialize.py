@@ -33,8 +33,8 @@ def _show_pending(project: Project, output: Output) -> None:
     with output.working("comparing the sources with the log"):
         views = [asdict(pending) for pending in project.pending()]
     columns = ("view", "accepted", "rejected", "entities")
-    shown = table("would be accepted", columns, [tuple(view.values()) for view in views], sums=columns[1:])
-    output.show({"dry_run": True, "views": views}, shown, UNCHANGED)
+    part = table("would be accepted", columns, [tuple(view.values()) for view in views], sums=columns[1:])
+    output.show({"dry_run": True, "views": views}, part, UNCHANGED)
 
 
 def _run(project: Project, output: Output, *, check: bool) -> None:
@@ -47,8 +47,8 @@ def _run(project: Project, output: Output, *, check: bool) -> None:
     views, sums = [asdict(report) for report in reports], totals(reports)
     rows = [(view["view"], *(view[name] for name in sums)) for view in views]
     columns = [name.replace("_", " ") for name in sums]
-    shown = table("rows", ("view", *columns), rows, sums=columns)
+    part = table("rows", ("view", *columns), rows, sums=columns)
     stale = [f"{report.view} was not updated: {report.problem}" for report in reports if report.problem]
     reasons = [(report.view, reason, n) for report in reports for reason, n in report.left_out.items()]
     skipped = [table("rows skipped by the online store", ("view", "reason", "rows"), reasons)] if reasons else []
-    output.show({"dry_run": False, "views": views, "totals": dict(sums)}, shown, *skipped, *stale)
+    output.show({"dry_run": False, "views": views, "totals": dict(sums)}, part, *skipped, *stale)

@@ -32,13 +32,13 @@ def progress_bar(console: Console, activity: str) -> Iterator[OnProgress]:
     """
     columns = (TextColumn("{task.description}"), BarColumn(), Rate(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
-        task, shown = bar.add_task(activity, total=None), activity
+        task, current = bar.add_task(activity, total=None), activity
 
         def on_progress(activity: str, done: int, total: int | None) -> None:
-            nonlocal shown
-            if activity != shown:
+            nonlocal current
+            if activity != current:
                 bar.reset(task, description=activity, total=total)
-                shown = activity
+                current = activity
             bar.update(task, completed=done, total=total)
 
         yield on_progress

@@ -65,14 +65,14 @@ def _plan_text(plan: dict[str, Any] | None) -> str:
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:
     """Return a record with identifiers as texts, shares as percents, and states of its processes and stores."""
-    shown = {
+    values = {
         name: str(value) if name in _IDENTIFIERS and value is not None else value for name, value in record.items()
     }
-    shown |= {"command": record["verb"]} if "verb" in record else {}
-    if isinstance(shown.get("late_share"), float):
-        shown["late_share"] = f"{shown['late_share']:.1%}"
-    shown |= {"alive": record["lives"]} if "lives" in record else {}
+    values |= {"command": record["verb"]} if "verb" in record else {}
+    if isinstance(values.get("late_share"), float):
+        values["late_share"] = f"{values['late_share']:.1%}"
+    values |= {"alive": record["lives"]} if "lives" in record else {}
     for name in ("online_current", "alive"):
-        if isinstance(shown.get(name), bool):
-            shown[name] = StateCell("yes") if shown[name] else StateCell("no", "warning")
-    return shown
+        if isinstance(values.get(name), bool):
+            values[name] = StateCell("yes") if values[name] else StateCell("no", "warning")
+    return values

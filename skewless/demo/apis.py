@@ -41,7 +41,7 @@ def compare_apis(tour: TourState, client: Client) -> None:
             matrix = {"name": "features", "shape": vectors["shape"], "datatype": "FP64", "data": vectors["data"]}
             predicted = [score for item in first for score in (item.scores or (item.score,))]
             scores = [predicted, entities["score"]["data"], _infer(url, spec.name, [matrix])["score"]["data"]]
-            differ = sum(len({*each}) > 1 for each in zip(*scores, strict=True))
+            differ = sum(len({*item}) > 1 for item in zip(*scores, strict=True))
             print_line(f"{spec.name}: {len(rows)} rows by /predict, as entities and as vectors by /v2: {differ} differ")
             tour.facts["faces_different"] = tour.facts.get("faces_different", 0) + differ
 

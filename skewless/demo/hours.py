@@ -175,8 +175,8 @@ def hours_of(times: Mapping[str, npt.NDArray[np.int64]]) -> Iterator[Hour]:
     [(5, ['a']), (7, ['a', 'b'])]
     """
     hours = {name: t // HOUR_US for name, t in times.items()}
-    for number in sorted({int(hour) for each in hours.values() for hour in np.unique(each)}):
-        edges = {name: np.searchsorted(each, [number, number + 1]).tolist() for name, each in hours.items()}
+    for number in sorted({int(hour) for item in hours.values() for hour in np.unique(item)}):
+        edges = {name: np.searchsorted(item, [number, number + 1]).tolist() for name, item in hours.items()}
         rows = {name: slice(first, last) for name, (first, last) in edges.items() if first < last}
         yield Hour(start_us=number * HOUR_US, rows=rows)
 

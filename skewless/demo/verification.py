@@ -36,12 +36,12 @@ def _run_jobs(tour: TourState, print_line: PrintLine) -> None:
     """Run the jobs of the project; a model without a schedule or trigger has no retraining job."""
     planned = jobs(tour.project.settings, tour.project.models, lambda _model: False)
     kinds = {job.name.partition(" ")[0] for job in planned}
-    chosen = [word for kind in _ROUND if kind in kinds for word in ("--only", kind)]
+    options = [word for kind in _ROUND if kind in kinds for word in ("--only", kind)]
     retrained = {job.name.removeprefix("retrain ") for job in planned if job.name.startswith("retrain ")}
     for spec in tour.project.models:
         if spec.name not in retrained:
             print_line(f"{spec.name}: has no schedule and no trigger, so it is not retrained")
-    for job in run_command(tour, "scheduler", *chosen, field="jobs")["jobs"] if chosen else ():
+    for job in run_command(tour, "scheduler", *options, field="jobs")["jobs"] if options else ():
         models = [model["reason"] for model in job["outputs"].get("models", ()) if "reason" in model]
         reason = job["error"] or "; ".join(models) or f"run {job['id']} in the ledger"
         print_line(f"{job['job']}: {job['state']} in {duration_text(job['seconds'])}; {reason}")

@@ -58,12 +58,12 @@ def backfill(
 
 def _windowed(project: Workspace, names: Sequence[str]) -> list[WindowView]:
     needed = project.needed
-    known = {needed.label(view): view for view in needed.plan.windows} | {
+    by_name = {needed.label(view): view for view in needed.plan.windows} | {
         view.name: needed.plan.window(view.name) for view in needed.plan.windows
     }
     for name in names:
-        check_known("windowed view", name, known)
-    return [known[name] for name in names] or list(needed.plan.windows)
+        check_known("windowed view", name, by_name)
+    return [by_name[name] for name in names] or list(needed.plan.windows)
 
 
 def import_events(

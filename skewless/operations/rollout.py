@@ -256,31 +256,31 @@ def _settle(project: Workspace, model: str) -> TrafficPolicy | None:
 
 def _apply(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     """Write a policy, then move the alias to its champion, unless another process has moved it meanwhile."""
-    placed = _write_policy(project, model, change)
+    policy = _write_policy(project, model, change)
     last = next(_stores(project)[1].backwards(model, CHAMPION), None)
-    if last is None or last.to != placed.champion:
-        if last is not None and last.number > placed.moves:
+    if last is None or last.to != policy.champion:
+        if last is not None and last.number > policy.moves:
             raise ConflictError(
                 f"alias {CHAMPION!r} of model {model!r}",
                 "was moved by another process meanwhile; traffic follows it",
                 value=last.to,
                 fix="run `skewless versions`, then decide again",
             )
-        _follow_policy(project, model, placed, last)
-    return placed
+        _follow_policy(project, model, policy, last)
+    return policy
 
 
 def _write_policy(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
-    placed = _stores(project)[0].replace(model, change.policy, expect=change.policy.number - 1 or None)
+    policy = _stores(project)[0].replace(model, change.policy, expect=change.policy.number - 1 or None)
     _log.info(
         "rollout_changed",
         model=model,
         change=change.kind,
-        policy=placed.number,
-        phase=placed.phase,
-        reason=placed.reason,
+        policy=policy.number,
+        phase=policy.phase,
+        reason=policy.reason,
     )
-    return placed
+    return policy
 
 
 def _follow_policy(project: Workspace, model: str, policy: TrafficPolicy, last: AliasMove | None) -> None:

@@ -70,8 +70,8 @@ class Runs:
         if run.state == "running":
             raise ConflictError(f"run {run_id!r}", "is in progress", fix="wait until it ends, or cancel it first")
         tick = (run.id.job, run.id.tick_us)
-        others = [each for each in Ledger(self.project.state).ids(run.id.job) if (each.job, each.tick_us) == tick]
-        next_id = replace(run.id, attempt=max(each.attempt for each in others) + 1)
+        others = [item for item in Ledger(self.project.state).ids(run.id.job) if (item.job, item.tick_us) == tick]
+        next_id = replace(run.id, attempt=max(item.attempt for item in others) + 1)
         return self._request("start", next_id, f"retry of {run.id}, {BY_HAND}", dry_run=dry_run)
 
     def cancel(self, run_id: str, *, dry_run: bool = False) -> RunId:

@@ -57,10 +57,10 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
     from skewless.operations.tracking import trained_models
 
     store = project.store
-    trained = trained_models(project)
+    names = trained_models(project)
     for model in models:
-        check_known("model", model, trained)
-    versions_by_model = {model: list_versions(store.root, model) for model in models or trained}
+        check_known("model", model, names)
+    versions_by_model = {model: list_versions(store.root, model) for model in models or names}
     report = SignReport(key=store.check_signer())
     for model, versions in versions_by_model.items():
         report.signed[model] = []

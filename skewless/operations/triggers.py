@@ -128,20 +128,19 @@ def _quality(project: Workspace, spec: ModelSpec, champion: Package, now: int) -
     limit = spec.triggers.quality
     if limit is None:
         return None
-    metric, trained = spec.gate.metric, champion.metrics.get(spec.gate.metric)
+    metric, trained_value = spec.gate.metric, champion.metrics.get(spec.gate.metric)
     quality = next(_matured_quality(project, spec, champion.version, now), None)
     live = None if quality is None else quality.metric(metric)
-    if quality is None or live is None or trained is None or quality.labelled < spec.watch.least_rows:
+    if quality is None or live is None or trained_value is None or quality.labelled < spec.watch.least_rows:
         return None
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    drop = sign * (trained - live)
-    by_chance = quality.interval is not None and max(sign * end for end in quality.interval) >= sign * trained
+    drop = sign * (trained_value - live)
+    by_chance = quality.interval is not None and max(sign * end for end in quality.interval) >= sign * trained_value
     if drop <= limit or by_chance:
         return None
-    sentence = (
-        f"{metric} is {live:.4f} on {quality.labelled:,} labels, {drop:.4f} worse than at training ({trained:.4f})"
-    )
-    evidence = {"metric": metric, "live": live, "trained": trained, "drop": drop, "limit": limit}
+    change = f"{drop:.4f} worse than at training ({trained_value:.4f})"
+    sentence = f"{metric} is {live:.4f} on {quality.labelled:,} labels, {change}"
+    evidence = {"metric": metric, "live": live, "trained": trained_value, "drop": drop, "limit": limit}
     return RetrainCause(
         name="quality",
         sentence=sentence,

@@ -79,8 +79,8 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
     parts: list[dict[str, Any]] = []
     for partition, end in ends.items():
         marker = None if live is None else window_marker(name, view, live.number, partition)
-        seq, known = _position(store, marker)
-        lag = (end - seq if seq is not None else end + 1) if known else None
+        seq, is_known = _position(store, marker)
+        lag = (end - seq if seq is not None else end + 1) if is_known else None
         parts.append({"partition": partition, "log_rows": end + 1, "online_seq": seq, "lag": lag})
     lags: list[Any] = [part["lag"] for part in parts]
     total_lag = None if store is None or None in lags else sum(lags)

@@ -29,7 +29,7 @@ def _judge(root: Path) -> CheckupFinding:
         counts = [_count_files(inventory) for inventory in _inventories(root)]
     except StoreError as error:
         return from_error(name, error)
-    files, size, unknown = (sum(each) for each in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    files, size, unknown = (sum(item) for item in zip(*counts, strict=True)) if counts else (0, 0, 0)
     detail = f"{files:,} files, {size / _MB:,.1f} MB, unchanged"
     if unknown:
         return doubt(name, f"{detail}; {unknown:,} files have no recorded checksum", _LATER)

@@ -23,8 +23,8 @@ def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckupFind
     """
     if _OLDEST <= version < _TOO_NEW:
         return good("python", platform.python_version())
-    shown = ".".join(map(str, version))
-    return bad("python", f"{shown} is not supported", "make a new environment with Python 3.11, 3.12 or 3.13")
+    text = ".".join(map(str, version))
+    return bad("python", f"{text} is not supported", "make a new environment with Python 3.11, 3.12 or 3.13")
 
 
 def check_packages() -> list[CheckupFinding]:

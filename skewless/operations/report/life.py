@@ -37,7 +37,7 @@ def life_section(project: Workspace, model: str, quality: QualityReport) -> Sect
     plot = life_plot(
         VersionHistory(
             metric=quality.metric,
-            versions=sorted(each.version for each in versions.versions),
+            versions=sorted(item.version for item in versions.versions),
             shares=shares,
             marks=[*_training_marks(versions), *_policy_marks(history)],
             until_us=project.clock.now_us(),
@@ -75,10 +75,10 @@ def _shares(policy: TrafficPolicy) -> TrafficShares:
 def _training_marks(report: VersionsReport) -> Iterator[DecisionMark]:
     from skewless.training.plots.version_history import DecisionMark
 
-    for each in report.versions:
-        if each.trained_at is not None:
+    for version in report.versions:
+        if version.trained_at is not None:
             yield DecisionMark(
-                at_us=to_us(datetime.fromisoformat(each.trained_at)), event="trained", version=each.version
+                at_us=to_us(datetime.fromisoformat(version.trained_at)), event="trained", version=version.version
             )
 
 

@@ -32,16 +32,16 @@ def versions_section(project: Workspace, model: str, quality: QualityReport) -> 
 
     report, policy = read_versions(project, model), Traffic(project.packages).get(model)
     live = {item.version: item for item in quality.whole.versions}
-    champion = next((each.version for each in report.versions if "champion" in each.aliases), None)
+    champion = next((item.version for item in report.versions if "champion" in item.aliases), None)
     rows = [
         (
-            each.version,
-            time(each.trained_at),
-            role(each.version, policy, champion),
-            share(traffic_share(each.version, policy, champion)),
-            *_measured(live.get(each.version), (each.metrics or {}).get(report.metric), report.metric),
+            item.version,
+            time(item.trained_at),
+            role(item.version, policy, champion),
+            share(traffic_share(item.version, policy, champion)),
+            *_measured(live.get(item.version), (item.metrics or {}).get(report.metric), report.metric),
         )
-        for each in report.versions
+        for item in report.versions
     ]
     columns = (
         *("version", "trained", "role", "traffic share", "test metric", "predictions", "labelled"),

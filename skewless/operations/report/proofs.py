@@ -102,13 +102,13 @@ def alerts_section(project: Workspace) -> Section:
         records = alerts.kept()
     if not records:
         return Section(title="Alerts", blocks=[Paragraph(text="The project has no alerts.", tone="good")])
-    shown = sorted(records, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
+    latest = sorted(records, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
     rows = [
         (item.alert.name, item.alert.subject, time(item.since_us), _state_text(item.resolved_at_us), item.alert.message)
-        for item in shown
+        for item in latest
     ]
     columns = ("alert", "subject", "since", "state", "message")
-    marked = frozenset(i for i, item in enumerate(shown) if item.is_open)
+    marked = frozenset(i for i, item in enumerate(latest) if item.is_open)
     return Section(title="Alerts", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=marked)])
 
 
