@@ -326,7 +326,7 @@ def _group(name: str, text: str, kind: type[TyperGroup]) -> typer.Typer:
 
 def main() -> None:
     """Run the command line and exit with the code of ``skewless.contract.errors``."""
-    create_app()()
+    create_app()(prog_name="skewless")
 
 
 def _show_version(is_requested: bool) -> None:  # noqa: FBT001 - called by typer

@@ -11,7 +11,7 @@ import typer
 from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project
 from skewless.commands.output import command_output, table
 
-Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Windowed views; default: all.")]
+Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Windowed views; default: all.")]
 
 
 def backfill(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:

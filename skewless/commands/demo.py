@@ -12,8 +12,10 @@ from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import command_output
 
 Drift = Annotated[bool, typer.Option("--drift", help="Run months with drift and faults instead.")]
-Days = Annotated[int, typer.Option("--days", min=1, help="With --drift: the number of days.")]
-After = Annotated[int, typer.Option("--after", min=6, help="With --drift: weeks of flights before the first day.")]
+Days = Annotated[int, typer.Option("--days", metavar="N", min=1, help="With --drift: the number of days.")]
+After = Annotated[
+    int, typer.Option("--after", metavar="N", min=6, help="With --drift: weeks of flights before the first day.")
+]
 
 
 def demo(

@@ -14,7 +14,7 @@ from skewless.commands.output import command_output, table
 from skewless.contract.errors import GateError
 from skewless.operations.readable import duration_text, time_text
 
-Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; default: all.")]
+Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views of any kind; default: all.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with code 5 if a view is late.")]
 _COLUMNS = ("view", "latest event", "age", "watermark age", "allowed", "rows read", "stale", "late")
 

@@ -21,7 +21,7 @@ _HINTS = {
     "behind": "the online store is unavailable: `skewless stream` or the next import applies them later",
 }
 _COUNTS = ("accepted", "rejected", "duplicates", "present")
-Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; default: all.")]
+Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Event sources; default: all.")]
 
 
 def import_events(

@@ -11,7 +11,7 @@ from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import command_output, verdict_lines
 from skewless.contract.errors import GateError
 
-Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; default: all.")]
+Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views of any kind; default: all.")]
 Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="Number of entities of each view.")]
 Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the sample.")]
 Repair = Annotated[bool, typer.Option("--repair", help="Repair mismatches from the log.")]

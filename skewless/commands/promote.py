@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skewless.operations.promotion import Promotion
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")]
-Version = Annotated[str | None, typer.Argument(metavar="[VERSION]", help="For example 000003; default: the latest.")]
+Version = Annotated[str | None, typer.Argument(metavar="VERSION", help="For example 000003; default: the latest.")]
 
 
 def promote(

@@ -10,7 +10,7 @@ import typer
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import command_output
 
-Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models; default: all of the plan.")]
+Models = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all of the plan.")]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="FILE", help="HTML file; default: report.html in the state folder.")
 ]

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a run, as `skewless runs list` shows it.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, for example 'retrain fraud'.")]
-JobFilter = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Name of a job; default: all jobs.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Most runs to list, the latest.")]
-StateName = Annotated[str | None, typer.Option("--state", help="List only runs in this state, for example failed.")]
-Cause = Annotated[str, typer.Option("--cause", help="Cause, stored in the ledger.")]
+JobFilter = Annotated[str | None, typer.Argument(metavar="JOB", help="Name of a job; default: all jobs.")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most runs to list, the latest.")]
+StateName = Annotated[
+    str | None, typer.Option("--state", metavar="STATE", help="List only runs in this state, for example failed.")
+]
+Cause = Annotated[str, typer.Option("--cause", metavar="TEXT", help="Cause, stored in the ledger.")]
 _BY_HAND = "requested by hand"
 
 

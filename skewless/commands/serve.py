@@ -14,13 +14,18 @@ from skewless.commands.output import command_output
 if TYPE_CHECKING:
     from skewless.serving.server_config import ServerConfig
 
-Host = Annotated[str | None, typer.Option("--host", help="Address to listen on; default: setting 'host'.")]
+Host = Annotated[
+    str | None, typer.Option("--host", metavar="HOST", help="Address to listen on; default: setting 'host'.")
+]
 Port = Annotated[
     int | None,
-    typer.Option("--port", min=0, max=65535, help="Port to listen on, 0: any free port; default: setting 'port'."),
+    typer.Option(
+        "--port", metavar="PORT", min=0, max=65535, help="Port to listen on, 0: any free port; default: setting 'port'."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option("--workers", min=1, help="Number of worker processes; default: setting 'workers'.")
+    int | None,
+    typer.Option("--workers", metavar="N", min=1, help="Number of worker processes; default: setting 'workers'."),
 ]
 
 

@@ -10,7 +10,7 @@ import typer
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import command_output
 
-Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models; default: all trained models.")]
+Models = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all trained models.")]
 
 
 def sign(models: Models = None, *, dry_run: DryRun = False, repo: Repo = Path(), as_json: Json = False) -> None:

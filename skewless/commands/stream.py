@@ -18,18 +18,21 @@ from skewless.operations.readable import time_text
 if TYPE_CHECKING:
     from skewless.infra.streams.source_counts import SourceCounts
 
-Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; default: all.")]
+Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Event sources; default: all.")]
 Replay = Annotated[
     Path | None,
     typer.Option("--replay", metavar="FILES", help="Read Parquet files (a folder or a glob) instead of the stream."),
 ]
 Speed = Annotated[
-    float | None, typer.Option("--speed", min=0.0, help="With --replay: factor of real time; default: no pauses.")
+    float | None,
+    typer.Option("--speed", metavar="X", min=0.0, help="With --replay: factor of real time; default: no pauses."),
 ]
 Idle = Annotated[bool, typer.Option("--until-idle", help="Stop when the stream has no more events.")]
 MetricsPort = Annotated[
     int | None,
-    typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."),
+    typer.Option(
+        "--metrics-port", metavar="PORT", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."
+    ),
 ]
 
 

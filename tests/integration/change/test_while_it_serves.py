@@ -192,7 +192,7 @@ def test_a_view_whose_worker_is_dead_does_not_look_fresh(changed: ChangedProject
     checks = {item["name"]: item for item in run("doctor", "--repo", changed.repo, "--json").body["checks"]}
     (mine,) = [item for name, item in checks.items() if name.startswith("stream ") and str(pid) in name]
     assert "dead or stuck" in mine["detail"]
-    assert checks["stream worker"]["detail"] == "none runs: windows stand still"
+    assert checks["stream worker"]["detail"] == "is not running: window features do not change"
     changed.start("stream")
     until(lambda: not changed.predict("late")["predictions"][0]["views"]["carrier_now"]["stale"])
 
