@@ -92,7 +92,7 @@ def _measured(shape: Shape, nice: int) -> AggregateInputs:
     with tempfile.TemporaryDirectory() as name, own_server() as url:
         repo = Path(name) / "repo"
         history = write_project(repo, shape, time.time_ns() // 1_000)
-        for verb in ("apply", "import", "bootstrap", "train"):
+        for verb in ("apply", "import", "backfill", "train"):
             run_skewless(repo, verb, url=url)
         first = post("/predict", b'{"rows": [{"card_id": 1}]}')
         with _stream_worker(repo, url), running(skewless_server(repo, url, first), None) as server:

@@ -24,9 +24,9 @@ from skewless.training.plots.series import Point, series_plot
 ROOT = Path(__file__).parents[1]
 AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: first the training data, then the simulation
 _KINDS = {
-    "planted": "the story",
+    "injected": "the story",
     "stopped": "materialize",
-    "mended": "materialize",
+    "repaired": "materialize",
     "drift": "drift",
     "cause": "triggers",
     "retrain": "retrain",

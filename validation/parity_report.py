@@ -185,11 +185,11 @@ class ParityReport:
         if able:
             yield f"what to do: `skewless parity {' '.join(able)} --repair` puts the log's answer in their place"
         if hopeless:
-            fix = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
+            fix = "point at the right online store and state folder, or fill an empty one (backfill, materialize)"
             yield f"what to do about {', '.join(hopeless)}: a repair would not help; {fix}"
         waiting = [view.view for view in self.views if view.unavailable]
         if waiting:
-            yield f"{', '.join(waiting)} cannot answer: `skewless stream`, `bootstrap` or `materialize` fills it"
+            yield f"{', '.join(waiting)} cannot answer: `skewless stream`, `backfill` or `materialize` fills it"
 
 
 def _examples(found: list[Mismatch]) -> Iterator[Mismatch]:

@@ -1,4 +1,4 @@
-"""``skewless bootstrap``: the online states of windowed views, built from the log."""
+"""``skewless backfill``: window states, built from the log."""
 
 from __future__ import annotations
 
@@ -8,24 +8,31 @@ from typing import Annotated
 
 import typer
 
-from skewless.commands.options import DryRun, Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project
+from skewless.commands.output import command_output, table
 
-Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Windowed views; none: all.")]
+Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Windowed views; default: all.")]
 
 
-def bootstrap(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Build the online states of windowed views from the log, beside those that are read, and switch to them."""
-    with answering(as_json=as_json) as output:
+def backfill(views: Views = None, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Build the states of windowed views from the log, and switch servers to them.
+
+    Servers read the current states until the new ones are complete. The stream continues meanwhile.
+    """
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        with output.progress("reading the log") as bar:
-            built = project.bootstrap(
-                views or (), dry_run=dry_run, on_rows=lambda view, done: bar(view, done or 0, None)
+        with output.progress("reading the log") as on_progress:
+            results = project.backfill(
+                views or (), dry_run=dry_run, on_rows=lambda view, done: on_progress(view, done or 0, None)
             )
-        rows = [asdict(view) for view in built]
-        shown = table(
+        bodies = [asdict(result) for result in results]
+        part = table(
             "would be built" if dry_run else "built from the log",
             ("view", "generation", "states", "events"),
-            [tuple(row.values()) for row in rows],
+            [
+                (body["view"], body["generation"] and str(body["generation"]), body["states"], body["events"])
+                for body in bodies
+            ],
+            sums=("states", "events"),
         )
-        output.answer({"dry_run": dry_run, "views": rows}, shown, *(["nothing was changed"] if dry_run else []))
+        output.show({"dry_run": dry_run, "views": bodies}, part, *([UNCHANGED] if dry_run else []))

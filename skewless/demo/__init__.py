@@ -1,4 +1,4 @@
-"""The whole walk on a project's own data: its clock goes back to before the test period and lives through it."""
+"""The demo on a project's own data: its clock starts before the test period and moves through it."""
 
 from skewless.demo.full_demo import run_demo
 

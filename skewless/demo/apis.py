@@ -1,4 +1,4 @@
-"""The same rows asked through every face of the server: one moment, one answer, to the bit."""
+"""The same rows through all APIs of the server: their scores are equal bit for bit."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ _DATATYPES = {
 }
 
 
-def ask_every_face(walk: TourState, client: Client) -> None:
-    """Ask the rows that were asked last again: as `/predict`, as tensors of entities, and as whole vectors."""
-    url = json.loads((walk.project.state / "server.json").read_text())["url"]
-    with walk.stage("Every face of the server: one moment, one answer") as say:
-        for spec in walk.served:
-            rows, plan = walk.asked.get(spec.name, [])[-_ROWS:], walk.plan_of(spec)
+def compare_apis(tour: TourState, client: Client) -> None:
+    """Send the latest rows again: to `/predict`, as tensors of entities, and as complete vectors."""
+    url = json.loads((tour.project.state / "server.json").read_text())["url"]
+    with tour.stage("All APIs give the same answer") as print_line:
+        for spec in tour.served:
+            rows, plan = tour.asked.get(spec.name, [])[-_ROWS:], tour.plan_of(spec)
             if not rows:
                 continue
             first = client.predict(rows, model=spec.name)
             inputs = [_tensor(column, rows) for column in (*plan.join_keys, *plan.request)]
             entities = _infer(url, spec.name, inputs, as_of=first.t_us)
             vectors = entities["feature_values"]
-            whole = {"name": "features", "shape": vectors["shape"], "datatype": "FP64", "data": vectors["data"]}
-            answered = [score for item in first for score in (item.scores or (item.score,))]
-            scores = [answered, entities["score"]["data"], _infer(url, spec.name, [whole])["score"]["data"]]
-            differ = sum(len({*each}) > 1 for each in zip(*scores, strict=True))
-            say(f"{spec.name}: {len(rows)} rows, as /predict, as entities and as vectors of /v2: {differ} differ")
-            walk.facts["faces_different"] = walk.facts.get("faces_different", 0) + differ
+            matrix = {"name": "features", "shape": vectors["shape"], "datatype": "FP64", "data": vectors["data"]}
+            predicted = [score for item in first for score in (item.scores or (item.score,))]
+            scores = [predicted, entities["score"]["data"], _infer(url, spec.name, [matrix])["score"]["data"]]
+            differ = sum(len({*item}) > 1 for item in zip(*scores, strict=True))
+            print_line(f"{spec.name}: {len(rows)} rows by /predict, as entities and as vectors by /v2: {differ} differ")
+            tour.facts["faces_different"] = tour.facts.get("faces_different", 0) + differ
 
 
 def _tensor(column: Column, rows: Sequence[Row]) -> dict[str, Any]:
@@ -53,16 +53,16 @@ def _tensor(column: Column, rows: Sequence[Row]) -> dict[str, Any]:
 
 def _infer(url: str, model: str, inputs: Sequence[dict[str, Any]], **parameters: int) -> dict[str, Any]:
     """Return the outputs of a request of the Open Inference Protocol, by name."""
-    wanted = [{"name": "score"}, {"name": "feature_values"}]
-    body = json.dumps({"inputs": inputs, "outputs": wanted, "parameters": parameters})
+    names = [{"name": "score"}, {"name": "feature_values"}]
+    request = json.dumps({"inputs": inputs, "outputs": names, "parameters": parameters})
     address = urlsplit(url)
     connection = HTTPConnection(address.hostname or "", address.port, timeout=30)
     try:
-        connection.request("POST", f"/v2/models/{model}/infer", body, {"Content-Type": "application/json"})
+        connection.request("POST", f"/v2/models/{model}/infer", request, {"Content-Type": "application/json"})
         reply = connection.getresponse()
-        found = json.loads(reply.read())
+        body = json.loads(reply.read())
     finally:
         connection.close()
     if reply.status != _OK:
-        raise StoreError(f"server at {url}", found["error"], fix="see server.log")
-    return {output["name"]: output for output in found["outputs"]}
+        raise StoreError(f"server at {url}", body["error"], fix="read server.log")
+    return {output["name"]: output for output in body["outputs"]}

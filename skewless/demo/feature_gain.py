@@ -1,4 +1,4 @@
-"""What more features are worth: two models on the same rows, with the spread that chance alone would give."""
+"""The gain of more features: two models on the same rows, with a bootstrap interval."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SEED = 7
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledScores:
-    """What a model said of some rows, beside their labels; arrays of one length.
+    """Scores and labels of some rows; arrays of one length.
 
     Args:
-        groups: which rows are of one query, of a ranking model.
+        groups: number of each row's query, for a ranking model.
     """
 
     labels: Vector
@@ -33,10 +33,10 @@ class LabelledScores:
 
 @dataclass(frozen=True, kw_only=True)
 class AucGain:
-    """The AUC of one model, of a better one, and their difference.
+    """The AUC of two models, and their difference.
 
     Args:
-        low, high: between these lie 95 % of the differences, when the rows are drawn again.
+        low, high: bounds of 95 % of the differences over bootstrap draws.
     """
 
     before: float
@@ -55,43 +55,43 @@ class AucGain:
 
 
 def auc_gain(before: LabelledScores, after: LabelledScores, draws: int = _DRAWS) -> AucGain | None:
-    """Return what the second model gains on the first, on the same rows; None where that cannot be said.
+    """Return the gain of the second model on the same rows; None: the labels differ, or an AUC does not exist.
 
-    The interval is that of the bootstrap: both models are measured on each drawing of rows, with replacement.
+    The interval is a bootstrap: both models are evaluated on each draw of rows, with replacement.
     """
     if not np.array_equal(before.labels, after.labels):
         return None
     first, second = auc(before.labels, before.scores), auc(after.labels, after.scores)
     if first is None or second is None:
         return None
-    low, high = np.quantile(_drawn(before, after, draws), (0.025, 0.975))
+    low, high = np.quantile(_draw_differences(before, after, draws), (0.025, 0.975))
     return AucGain(before=first, after=second, low=float(low), high=float(high))
 
 
 def pairs(models: Sequence[ModelSpec], plan: FeaturePlan) -> Iterator[tuple[str, str]]:
-    """Yield the names of binary models that differ in their views alone: fewer views, then more."""
-    views = {spec.name: {view.name for view in plan.select_service(spec.service).all_views} for spec in models}
+    """Yield pairs of binary models that differ only in their views: fewer views first."""
+    views = {spec.name: {view.name for view in plan.only(spec.service).all_views} for spec in models}
     for less in models:
         for more in models:
-            alike = replace(more, name=less.name, service=less.service, retrain=less.retrain) == less
-            if alike and less.task == "binary" and views[less.name] < views[more.name]:
+            is_pair = replace(more, name=less.name, service=less.service, retrain=less.retrain) == less
+            if is_pair and less.task == "binary" and views[less.name] < views[more.name]:
                 yield less.name, more.name
 
 
 def gains(models: Sequence[ModelSpec], plan: FeaturePlan, scored: Mapping[str, LabelledScores]) -> dict[str, AucGain]:
-    """Return, by the names of both models, what more views gain on the rows that were scored."""
-    found = {f"{less} -> {more}": auc_gain(scored[less], scored[more]) for less, more in pairs(models, plan)}
-    return {names: gain for names, gain in found.items() if gain is not None}
+    """Return the gains of more views on scored rows, by the names of both models."""
+    by_names = {f"{less} -> {more}": auc_gain(scored[less], scored[more]) for less, more in pairs(models, plan)}
+    return {names: gain for names, gain in by_names.items() if gain is not None}
 
 
-def _drawn(before: LabelledScores, after: LabelledScores, draws: int) -> npt.NDArray[np.float64]:
-    chance = np.random.default_rng(_SEED)
+def _draw_differences(before: LabelledScores, after: LabelledScores, draws: int) -> npt.NDArray[np.float64]:
+    rng = np.random.default_rng(_SEED)
     n = len(before.labels)
-    # Only the order of scores counts for the AUC, and ranks sort faster.
+    # The AUC depends only on the order of scores, and ranks sort faster.
     first, second = _ranks(before.scores), _ranks(after.scores)
     differences = np.zeros(draws)
     for i in range(draws):
-        rows = chance.integers(0, n, n)
+        rows = rng.integers(0, n, n)
         pair = auc(before.labels[rows], first[rows]), auc(before.labels[rows], second[rows])
         differences[i] = (pair[1] or 0.0) - (pair[0] or 0.0)
     return differences

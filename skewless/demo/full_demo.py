@@ -11,54 +11,57 @@ from typing import Any
 from rich.console import Console
 
 from skewless.contract.clock import OffsetClock
-from skewless.demo.apis import ask_every_face
+from skewless.demo.apis import compare_apis
 from skewless.demo.feed import Feed
 from skewless.demo.hours import Hours
 from skewless.demo.preparation import prepare
 from skewless.demo.processes import StreamWorker, serving
-from skewless.demo.tour_state import STATE, TourState
-from skewless.demo.verification import compare_store, replay, retrain, where_next
+from skewless.demo.tour_state import STATE, TourState, log_to_file
+from skewless.demo.verification import compare_store, print_next_steps, replay, retrain
 from skewless.project import Project
 
 
 def run_demo(repo: Path) -> dict[str, Any]:
-    """Walk from definitions to a proven, retrained model; return the facts; everything started is stopped.
+    """Run all stages, from definitions to a retrained and replayed model; return the facts.
+
+    All started processes are stopped. Log lines go to a file.
 
     Args:
-        repo: a project whose label tables hold the test period of its models.
+        repo: a project whose label tables cover the test period of its models.
 
     Raises:
-        SkewlessError: a stage failed; its message says what to fix.
+        SkewlessError: a stage failed; the error has the fix.
     """
     start = time.perf_counter()
     state = (repo / STATE).resolve()
     shutil.rmtree(state, ignore_errors=True)
     OffsetClock.create(state / "clock")
     project = Project(repo, state=STATE, clock=f"file:{state}/clock", port=0)
-    walk = TourState(project=project, console=Console())
+    tour = TourState(project=project, console=Console())
     try:
-        prepare(walk)
-        _live(walk)
-        replay(walk)
+        with log_to_file(tour.console, state / "demo.log"):
+            prepare(tour)
+            _run_test_period(tour)
+            replay(tour)
     finally:
         project.close()
-    where_next(walk)
-    walk.facts["seconds"] = round(time.perf_counter() - start, 1)
-    return walk.facts
+    print_next_steps(tour)
+    tour.facts["seconds"] = round(time.perf_counter() - start, 1)
+    return tour.facts
 
 
-def _live(walk: TourState) -> None:
-    feed = Feed.of(walk.project.streams, walk.project.repo)
-    worker = StreamWorker(walk)
+def _run_test_period(tour: TourState) -> None:
+    feed = Feed.of(tour.project.streams, tour.project.repo)
+    worker = StreamWorker(tour)
     try:
         if feed:
             worker.start()
-        with serving(walk) as client:
+        with serving(tour) as client:
             with ThreadPoolExecutor(2) as pool:
-                Hours(walk=walk, client=client, feed=feed, worker=worker, pool=pool).live()
-            ask_every_face(walk, client)
-            retrain(walk, client)
-            compare_store(walk)
+                Hours(tour=tour, client=client, feed=feed, worker=worker, pool=pool).run()
+            compare_apis(tour, client)
+            retrain(tour, client)
+            compare_store(tour)
     finally:
         worker.stop()
         feed.close()

@@ -1,4 +1,4 @@
-"""Before the test period: definitions in force, data checked and published, history imported, models trained."""
+"""Before the test period: definitions applied, data checked and materialized, history imported, models trained."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
 
 
-def prepare(walk: TourState) -> None:
-    """Do all that comes before the test period, and choose the label rows that each model is asked in it.
+def prepare(tour: TourState) -> None:
+    """Run the stages before the test period, and select the label rows of each model in it.
 
-    The period begins with the earliest test period of a model.
+    The period starts with the earliest test period of a model.
 
     Raises:
         DefinitionError: the project has no model.
         SourceError: a label table has no row.
         GateError: no model passed its gate.
     """
-    project = walk.project
-    with walk.stage("Definitions -> plan") as say:
+    project = tour.project
+    with tour.stage("Definitions -> plan") as print_line:
         report = project.apply()
-        say(f"plan {report.hash}: {len(report.changes)} new views, transforms, services and models")
+        print_line(f"plan {report.hash}: {len(report.changes)} new views, transforms, services and models")
     if not project.models:
         raise DefinitionError(f"project in {project.repo}", "has no model", fix="declare one in models.py")
     rows = {
-        spec.name: read_labels(project.connection, project.repo, walk.plan_of(spec), spec) for spec in project.models
+        spec.name: read_labels(project.connection, project.repo, tour.plan_of(spec), spec) for spec in project.models
     }
     begin = min(_test_begin(spec, rows[spec.name]) for spec in project.models) // HOUR_US * HOUR_US
-    # One hour early: the clock ticks while models train, and must never be moved back.
-    walk.clock.set(begin - HOUR_US)
-    _publish(walk)
+    # One hour early: the clock ticks while models train, and cannot be moved back.
+    tour.clock.set(begin - HOUR_US)
+    _materialize(tour)
     if project.applied.plan.windows:
-        _import(walk)
+        _import(tour)
     for model in project.models:
-        _train(walk, model)
-    _choose(walk)
-    _compare(walk)
-    walk.rows = {spec.name: _asked(walk.plan_of(spec), rows[spec.name], begin) for spec in walk.served}
+        _train(tour, model)
+    _select_served(tour)
+    _compare(tour)
+    tour.rows = {spec.name: _request_rows(tour.plan_of(spec), rows[spec.name], begin) for spec in tour.served}
 
 
 def _test_begin(spec: ModelSpec, rows: pa.Table) -> int:
@@ -61,70 +61,74 @@ def _test_begin(spec: ModelSpec, rows: pa.Table) -> int:
     return int(last - spec.as_dict()["split"]["test"])
 
 
-def _asked(plan: FeaturePlan, rows: pa.Table, begin: int) -> pa.Table:
+def _request_rows(plan: FeaturePlan, rows: pa.Table, begin: int) -> pa.Table:
     later = pc.greater_equal(rows[TIME], begin)
     return rows.filter(pc.and_(later, pa.array(find_servable(plan.request, rows))))
 
 
-def _choose(walk: TourState) -> None:
-    """Keep the models that have a champion: the others are not served."""
-    aliases = Aliases(walk.project.packages)
-    walk.served = [spec for spec in walk.project.models if aliases.get(spec.name, "champion") is not None]
-    if not walk.served:
-        names = ", ".join(spec.name for spec in walk.project.models)
+def _select_served(tour: TourState) -> None:
+    """Select the models with a champion; the other models are not served."""
+    aliases = Aliases(tour.project.packages)
+    tour.served = [spec for spec in tour.project.models if aliases.get(spec.name, "champion") is not None]
+    if not tour.served:
+        names = ", ".join(spec.name for spec in tour.project.models)
         fix = "improve the models, or change their gates in models.py"
         raise GateError("demo", "has no model that passed its gate", value=names, fix=fix)
 
 
-def _publish(walk: TourState) -> None:
-    with walk.stage("Data -> checked") as say:
-        now = f"{from_us(walk.clock.now_us()):%Y-%m-%d %H:%M} UTC"
-        say(f"the clock now says {now}; nothing later is seen")
-        if walk.project.applied.plan.sources:
+def _materialize(tour: TourState) -> None:
+    with tour.stage("Sources -> checks") as print_line:
+        now = f"{from_us(tour.clock.now_us()):%Y-%m-%d %H:%M} UTC"
+        print_line(f"the clock is at {now}; later data is not visible")
+        if tour.project.applied.plan.sources:
             slack = FUTURE_US // 1_000_000
-            say(f"an event of a later time than this clock and {slack} s is rejected for good: it goes to quarantine,")
-            say("and is not taken up when its time comes; send events of your own with times up to the demo's clock")
-            walk.facts["events_rejected_beyond_clock_s"] = slack
-        for check in walk.project.validate().reports:
+            print_line(f"an event more than {slack} s later than this clock is quarantined, and is not applied later:")
+            print_line("send your own events with times up to the demo's clock")
+            tour.facts["events_rejected_beyond_clock_s"] = slack
+        for check in tour.project.validate().reports:
             check.raise_if_failed()
-            say(f"{check.name}: {check.n_rows:,} rows, {len(check.results)} expectations hold")
-    with walk.stage("Published rows -> accepted log -> Redis") as say:
-        for item in walk.project.materialize():
-            say(f"{item.view}: {item.accepted:,} rows accepted, {item.rejected} quarantined, {item.written:,} keys")
+            print_line(f"{check.name}: {check.n_rows:,} rows, {len(check.results)} expectations pass")
+    with tour.stage("Source rows -> accepted log -> online store") as print_line:
+        for item in tour.project.materialize():
+            print_line(
+                f"{item.view}: {item.accepted:,} rows accepted, {item.rejected} quarantined, {item.written:,} keys"
+            )
 
 
-def _import(walk: TourState) -> None:
-    project, streams = walk.project, walk.project.streams
-    with walk.stage("Event history -> accepted log") as say:
+def _import(tour: TourState) -> None:
+    project, streams = tour.project, tour.project.streams
+    with tour.stage("Event history -> accepted log") as print_line:
         for source in streams.sources():
             if source.history is not None:
-                done = streams.importer(source, project.repo).run()
-                say(f"{done.source}: {done.accepted:,} events accepted, {done.rejected} quarantined")
-    with walk.stage("Events -> states of windows") as say:
+                result = streams.importer(source, project.repo).run()
+                print_line(f"{result.source}: {result.accepted:,} events accepted, {result.rejected} quarantined")
+    with tour.stage("Events -> window states") as print_line:
         store = open_store(streams)
         try:
             for built in streams.backfiller(store).ensure(project.applied.plan.windows):
-                say(f"{built.view}: {built.events:,} events in {built.states:,} states")
+                print_line(f"{built.view}: {built.events:,} events in {built.states:,} states")
         finally:
             store.close()
 
 
-def _train(walk: TourState, spec: ModelSpec) -> None:
-    with walk.stage(f"Training set -> {spec.name}") as say:
-        report = walk.project.train(spec.name)
-        say(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.dataset.counts.items()))
-        say(f"{int(report.dataset.train.sum()):,} rows train, {int(report.dataset.test.sum()):,} later rows test")
+def _train(tour: TourState, spec: ModelSpec) -> None:
+    with tour.stage(f"Training set -> {spec.name}") as print_line:
+        report = tour.project.train(spec.name)
+        print_line(", ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.dataset.counts.items()))
+        print_line(
+            f"{int(report.dataset.train.sum()):,} training rows, {int(report.dataset.test.sum()):,} later test rows"
+        )
         for line in quality_lines(report.trained.metrics):
-            say(line)
-        say(f"version {report.trained.package.version}: {report.decision.reason}")
+            print_line(line)
+        print_line(f"version {report.trained.package.version}: {report.decision.reason}")
         if not report.decision.promote:
-            say(f"{spec.name} has no champion: it is not served")
-        walk.tested[spec.name] = _tested(walk, spec, report)
+            print_line(f"{spec.name} has no champion, so it is not served")
+        tour.tested[spec.name] = _test_scores(tour, spec, report)
 
 
-def _tested(walk: TourState, spec: ModelSpec, report: TrainReport) -> LabelledScores:
+def _test_scores(tour: TourState, spec: ModelSpec, report: TrainReport) -> LabelledScores:
     dataset = report.dataset
-    model = load_model(walk.project.store, spec.name, report.trained.package.version)
+    model = load_model(tour.project.store, spec.name, report.trained.package.version)
     try:
         scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
     finally:
@@ -132,11 +136,11 @@ def _tested(walk: TourState, spec: ModelSpec, report: TrainReport) -> LabelledSc
     return LabelledScores(labels=dataset.labels[dataset.test], scores=scores)
 
 
-def _compare(walk: TourState) -> None:
-    found = gains(walk.project.models, walk.project.applied.plan, walk.tested)
-    if not found:
+def _compare(tour: TourState) -> None:
+    by_names = gains(tour.project.models, tour.project.applied.plan, tour.tested)
+    if not by_names:
         return
-    with walk.stage("The same model without and with windows, on the same test rows") as say:
-        for names, gain in found.items():
-            say(f"{names}: {gain.line()}, 95 % of bootstrap draws")
-            walk.facts["gain"] = {"before": gain.before, "after": gain.after, "low": gain.low, "high": gain.high}
+    with tour.stage("The same model without and with windows, on the same test rows") as print_line:
+        for names, gain in by_names.items():
+            print_line(f"{names}: {gain.line()}, 95 % bootstrap interval")
+            tour.facts["gain"] = {"before": gain.before, "after": gain.after, "low": gain.low, "high": gain.high}

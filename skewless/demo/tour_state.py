@@ -1,12 +1,14 @@
-"""What the stages of the demo share: the project, the console, the clock, and the facts that they gather."""
+"""The shared state of the demo's stages: project, console, clock, and facts."""
 
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -18,6 +20,8 @@ from skewless.contract.errors import PlaceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.demo.feature_gain import LabelledScores
+from skewless.infra.host.telemetry import configure_logging
+from skewless.operations.readable import duration_text
 from skewless.project import Project
 
 HOUR_US = 3_600_000_000
@@ -25,19 +29,20 @@ STATE = ".skewless/demo"
 START_SECONDS = 30.0
 
 Row = dict[str, Any]
-Say = Callable[[str], None]
+PrintLine = Callable[[str], None]
 
 
 @dataclass(kw_only=True)
 class TourState:
-    """What the stages share, and the facts that they gather.
+    """The shared state of the stages.
 
     Args:
-        tested: per model, its scores on the test rows that it was trained for.
-        served: the models with a champion, in their order.
-        rows: per served model, the rows of its own label table that it is asked, in the order of their times.
-        asked: per served model, what it was asked, as a caller asks.
-        scores: per served model, what the server answered, in the order of ``asked``.
+        facts: results, printed as JSON at the end.
+        tested: scores on the test rows of the training, by model.
+        served: models with a champion, in order.
+        rows: requested rows of the label table by served model, in the order of their times.
+        asked: sent request rows by served model.
+        scores: scores of the server by served model, in the order of ``asked``.
         sample: a few predictions, for people.
     """
 
@@ -53,35 +58,50 @@ class TourState:
 
     @property
     def clock(self) -> OffsetClock:
-        """The clock that every process of the demo reads."""
+        """The clock of all processes of the demo."""
         clock = self.project.clock
         if not isinstance(clock, OffsetClock):
             raise PlaceError("setting 'clock'", "cannot be moved", fix="unset SKEWLESS_CLOCK")
         return clock
 
     def plan_of(self, spec: ModelSpec) -> FeaturePlan:
-        """Return what a model needs of the plan in force."""
-        return self.project.applied.plan.select_service(spec.service)
+        """Return the part of the applied plan that a model needs."""
+        return self.project.applied.plan.only(spec.service)
 
     @contextmanager
-    def stage(self, title: str) -> Iterator[Say]:
-        """Print a stage's title, what it says of itself, and its seconds."""
+    def stage(self, title: str) -> Iterator[PrintLine]:
+        """Print a stage's title, its lines, and its duration; yield the function that prints a line."""
         start = time.perf_counter()
         self.console.print(f"[bold]{title}[/bold]")
         yield lambda line: self.console.print(f"  {line}", highlight=False, markup=False, soft_wrap=True)
         seconds = time.perf_counter() - start
         self.facts.setdefault("stages", {})[title] = round(seconds, 2)
-        self.console.print(f"  [dim]{seconds:.1f} s[/dim]")
+        self.console.print(f"  [dim]{duration_text(seconds)}[/dim]")
+
+
+@contextmanager
+def log_to_file(console: Console, file: Path) -> Iterator[None]:
+    """Send log lines and warnings to a file while the block runs, and print its path: the demo prints only its stages.
+
+    Errors of the block are printed by the command, after it.
+    """
+    console.print(f"logs: {os.path.relpath(file)}", highlight=False, markup=False, soft_wrap=True)
+    try:
+        with file.open("a", encoding="utf-8", buffering=1) as stream, redirect_stderr(stream):
+            configure_logging()
+            yield
+    finally:
+        configure_logging()
 
 
 def progress_bar(console: Console) -> Progress:
-    """Return a bar that is gone when it is full."""
+    """Return a progress bar that disappears when it is complete."""
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, console=console, transient=True)
 
 
 def json_rows(plan: FeaturePlan, rows: pa.Table) -> list[Row]:
-    """Return label rows as a caller would ask them: entity keys and request fields, JSON values."""
+    """Return label rows as request rows: entity keys and request fields, JSON values."""
     names = [column.name for column in (*plan.join_keys, *plan.request)]
     return [
         {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in row.items()}

@@ -18,12 +18,12 @@ DATA = "data"
 
 @dataclass(frozen=True, kw_only=True)
 class InitReport:
-    """A project that was written.
+    """A new project.
 
     Args:
         project: its name.
-        files: by their paths in the folder.
-        rows: of each file of sample data; empty: nothing was written.
+        files: paths in the folder.
+        rows: number of rows by file of sample data; empty: nothing was written.
     """
 
     folder: Path
@@ -38,10 +38,10 @@ class InitReport:
 
 
 def init(folder: Path, *, dry_run: bool = False) -> InitReport:
-    """Write a small working project: definitions, a model, expectations and sample data; a failure leaves nothing.
+    """Write a small working project: definitions, a model, expectations and sample data; a failure leaves no files.
 
     Raises:
-        PlaceError: the folder is not empty, or cannot be made.
+        PlaceError: the folder is not empty, or cannot be created.
     """
     folder = folder.resolve()
     _refuse_used(folder)

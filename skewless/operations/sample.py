@@ -1,4 +1,4 @@
-"""The sample tables of a new project: made up, the same for every day they are written on."""
+"""The sample tables of a new project: generated, with the same values on every day."""
 
 from __future__ import annotations
 

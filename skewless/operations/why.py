@@ -1,4 +1,4 @@
-"""Why a logged prediction was what it was: its values and their origin, the model, the bounds, and the proof."""
+"""The explanation of one logged prediction: values and their origin, model, bounds and proof."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class WhyReport:
-    """Everything that is known of one prediction.
+    """The explanation of one prediction.
 
     Args:
-        facts: what the log says of it in one text or number, by column.
+        facts: columns of the log with one text or number.
         package: of the version that answered.
-        transforms: name -> hash of the transform that was used.
-        bound: the bound that the vector breaks or comes nearest to.
-        declared: whether it is a suite's; else the range of the training data.
-        outside: the features that no suite's bound holds, each in a sentence.
-        outcome: label, business value and when they became known; None: nothing is known.
-        proof: what replay found; None if it was not asked for.
+        transforms: transform names and hashes.
+        bound: the bound that the vector breaks, or comes nearest to.
+        declared: whether a suite declares the bound; else it is the range of the training data.
+        outside: features outside the bound of their suite, each in a sentence.
+        outcome: label, business value and the time when they became known; None: not known.
+        proof: the replay; None: not requested.
     """
 
     prediction: str
@@ -77,14 +77,14 @@ class WhyReport:
 
 
 def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyReport:
-    """Return everything that is known of one prediction.
+    """Return the explanation of one prediction.
 
     Args:
-        proven: also replay it.
+        proven: replay the prediction too.
 
     Raises:
-        RequestError: the log does not hold it.
-        PackageError: the package that answered was altered or is gone.
+        RequestError: the prediction is not in the log.
+        PackageError: the package of its version was altered or is missing.
     """
     from skewless.infra.packages.served_model import load_model
     from skewless.infra.predictions.reader import PredictionLog
@@ -93,7 +93,10 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyRepor
     entry = PredictionLog(project.state / "predictions", project.connection).find(prediction)
     if entry is None:
         raise RequestError(
-            "prediction", "is not in the log", value=prediction, fix="give an id of a reply; wait for the log's flush"
+            "prediction",
+            "is not in the log",
+            value=prediction,
+            fix="give the id of a reply, or wait until the log is flushed",
         )
     model = load_model(project.store, entry.model_version.model, entry.model_version.version)
     try:
@@ -124,13 +127,13 @@ def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound |
     from skewless.contract.bounds import Bounds
     from skewless.validation.explanation import nearest_bound
 
-    seen = _ranges(model)
+    ranges = _ranges(model)
     values = dict(zip(model.assembler.labels, entry.logged.vectors[0].tolist(), strict=True))
-    spreads = {name: high - low for name, (low, high) in seen.items() if low is not None and high is not None}
+    spreads = {name: high - low for name, (low, high) in ranges.items() if low is not None and high is not None}
     declared = Bounds.from_dict(model.package.bounds).features
-    limits = {name: (bound.low, bound.high) for name, bound in declared.items() if name in seen}
-    found = nearest_bound(limits, values, spreads)
-    return (found, True) if found else (nearest_bound(seen, values, spreads), False)
+    limits = {name: (bound.low, bound.high) for name, bound in declared.items() if name in ranges}
+    bound = nearest_bound(limits, values, spreads)
+    return (bound, True) if bound else (nearest_bound(ranges, values, spreads), False)
 
 
 def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
@@ -145,15 +148,15 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
 
 
 def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | None:
-    """Return what is known by now of what came of a prediction."""
+    """Return the known outcome of a prediction."""
     import pyarrow.compute as pc
 
     from skewless.operations.quality import labelled_log
 
     if entry.model_version.model not in {spec.name for spec in project.models}:
         return None
-    # A label by entity belongs to the nearest prediction, so those around are looked at too.
-    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.model_version.model).labels.tolerance
+    # A label by entity belongs to the nearest prediction, so neighbouring predictions are read too.
+    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.of.model).labels.tolerance
     around = 2 * (tolerance // timedelta(microseconds=1))
     rows = labelled_log(project, entry.model_version.model).read(
         since_us=t - around, until_us=t + around + 1, known_by_us=project.clock.now_us()
@@ -163,7 +166,7 @@ def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | Non
 
 
 def _ranges(model: ServedModel) -> Bounds:
-    """Return what the training data held of each number; the codes of categories have no order."""
+    """Return the range of each number in the training data; codes of categories have no order."""
     labels = [label for i, label in enumerate(model.assembler.labels) if i not in model.assembler.categorical]
     features = model.package.profile["features"]
     return {label: (features[label]["min"], features[label]["max"]) for label in labels if label in features}

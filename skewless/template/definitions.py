@@ -1,4 +1,4 @@
-"""What is known about cards and shops, as plain Feast objects."""
+"""Entities, feature views and a feature service for cards and shops, as plain Feast objects."""
 
 from datetime import timedelta
 from pathlib import Path
@@ -42,7 +42,7 @@ payment_time = OnDemandFeatureView(
     sources=[payment, card_days],
     schema=[Field(name="hour", dtype=Float64), Field(name="amount_ratio", dtype=Float64)],
     mode="python",
-    udf=transforms.payment_time,  # type: ignore[arg-type]  # Feast names the type of functions written with def
+    udf=transforms.payment_time,  # type: ignore[arg-type]  # Feast expects the type of a function that def creates
     udf_string=Path(transforms.__file__).read_text(encoding="utf-8"),
 )
 

@@ -1,4 +1,4 @@
-"""What must hold of the data before it is used; Great Expectations by feature view, and of the labels."""
+"""Expectations for the data of each feature view, and for the labels, in Great Expectations."""
 
 import great_expectations.expectations as gxe
 

@@ -1,4 +1,4 @@
-"""Request-time features. This module imports numpy only: its source travels in the model package."""
+"""Request-time features. This module imports only numpy, because the model package contains its source."""
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +8,7 @@ def payment_time(inputs: dict[str, object]) -> dict[str, object]:
     """Return the hour of the day (UTC) of a payment, and its amount against the card's mean.
 
     Each result depends on its own row alone. Times are int64 microseconds; Feast's own tools pass
-    lists, which are answered by lists.
+    lists; the function then returns lists.
     """
     paid_at = _microseconds(inputs["paid_at"])
     amount = np.asarray(inputs["amount"], dtype=np.float64)
@@ -20,8 +20,8 @@ def payment_time(inputs: dict[str, object]) -> dict[str, object]:
     return {**outputs}
 
 
-def _microseconds(moments: object) -> npt.NDArray[np.int64]:
-    # Feast's own tools pass moments with the zone UTC, which numpy does not know.
-    if isinstance(moments, list):
-        moments = [item.replace(tzinfo=None) if hasattr(item, "tzinfo") else item for item in moments]
-    return np.asarray(moments, dtype="datetime64[us]").astype(np.int64)
+def _microseconds(times: object) -> npt.NDArray[np.int64]:
+    # Feast's own tools pass times with the zone UTC, which numpy does not accept.
+    if isinstance(times, list):
+        times = [item.replace(tzinfo=None) if hasattr(item, "tzinfo") else item for item in times]
+    return np.asarray(times, dtype="datetime64[us]").astype(np.int64)

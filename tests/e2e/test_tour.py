@@ -23,7 +23,7 @@ PROJECT = "my-project"
 SHAPES = (
     (r"unix://\S+", "unix://SOCKET"),
     (rf"/\S*/{PROJECT}", f"/{PROJECT}"),
-    (r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)", "TIME"),
+    (r"\d{4}-\d\d-\d\d[T ][\d:.]+(\+00:00|Z)", "TIME"),
     (r"-?\d[\d,]*\.\d+(e-?\d+)?", "NUMBER"),
     (r"\b[0-9a-f]{12,}\b", "HASH"),
     (r"-?\d[\d,]*", "NUMBER"),
@@ -137,7 +137,7 @@ def test_the_tour_takes_the_verbs_that_a_project_needs(tour: Tour) -> None:
 def test_one_row_has_one_score_on_the_command_line_and_over_http(tour: Tour) -> None:
     (typed,) = [said for step, said in tour.said if step.command.startswith("skewless predict")]
     served = json.loads(next(said for step, said in tour.said if step.command.startswith("curl")))
-    assert f" {served['predictions'][0]['score']!r} " in typed
+    assert f" {served['predictions'][0]['score']!r}\n" in typed
 
 
 def test_the_page_on_python_runs_as_it_stands(tour: Tour) -> None:

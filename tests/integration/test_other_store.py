@@ -147,7 +147,7 @@ def test_the_template_runs_on_the_store_of_another_package(
     definitions, config = template_shop.repo / "definitions.py", template_shop.repo / "feature_store.yaml"
     definitions.write_text(definitions.read_text() + WINDOWS)
     config.write_text(config.read_text().replace("online_store: null", ONLINE))
-    for verb in ("apply", "import", "materialize", "bootstrap", "train"):
+    for verb in ("apply", "import", "materialize", "backfill", "train"):
         done(verb, "--repo", template_shop.repo)
     checks = {
         check["name"]: check["verdict"]

@@ -31,7 +31,7 @@ VERBS = (
     ("predict", "late", "--row", '{"carrier": "AA"}'),
     ("freshness",),
     ("replay",),
-    ("bootstrap", "--dry-run"),
+    ("backfill", "--dry-run"),
     ("materialize", "--no-check"),
 )
 # Done, or refused or found something with a code of docs/errors.md; `doctor` found something: 1.
@@ -122,7 +122,7 @@ def test_garbage_is_never_served_and_is_repaired(spoiled: SpoiledProject, seed: 
     for words in luck.sample(VERBS, len(VERBS)):
         said = run(*words, "--repo", spoiled.repo, "--json")
         assert said.code in CODES, (words, said)
-    repairs = ("materialize", "--no-check"), ("bootstrap", "carrier_now"), ("parity", "--repair")
+    repairs = ("materialize", "--no-check"), ("backfill", "carrier_now"), ("parity", "--repair")
     for words in (*repairs, ("parity",)):
         said = run(*words, "--repo", spoiled.repo, "--json")
     assert said.code == 0, said

@@ -126,7 +126,7 @@ def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
             (*kill_scene.after[name][:4], kill_scene.before[name][4]),
         }
         assert seen in allowed, where
-        if DEEDS[name][0] == "step" or rollout.wants_step(project, MODEL):
+        if DEEDS[name][0] == "step" or rollout.needs_step(project, MODEL):
             rollout.step_rollout(project, MODEL)
         assert state(kill_scene.place) in {kill_scene.before[name], kill_scene.after[name]}, where
         if seen[:4] != kill_scene.before[name][:4] or DEEDS[name][0] == "step":

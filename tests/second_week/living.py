@@ -83,7 +83,7 @@ class LivingProject:
         assert self._project.redis_url
         self.done("apply")
         self.done("import")
-        self.done("bootstrap")
+        self.done("backfill")
         self.done("materialize")
         self.worker.start()
         self.settle()

@@ -1,4 +1,4 @@
-"""What happened, when and why: what the story tells in the end, taken from the scheduler's runs and the traffic."""
+"""The timeline of the story: events with time and cause, from the scheduler's runs and the traffic."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
 
-Tell = Callable[[str], None]
+OnLine = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """One thing worth telling.
+    """One event of the story.
 
     Args:
-        kind: ``stopped`` by a gate, ``drift``, ``retrain``, ``traffic``, ``alias``, ``proof`` or ``planted`` by the
-            story itself.
+        kind: ``injected`` fault, ``stopped`` by a gate, ``repaired``, ``drift``, ``cause``, ``retrain``, ``traffic``,
+            ``alias`` or ``proof``.
     """
 
     at_us: int
@@ -30,8 +30,8 @@ class Event:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def line(self) -> str:
-        """Return this for people."""
-        return f"{from_us(self.at_us):%Y-%m-%d %H:%M}  {self.kind:8} {self.text}"
+        """Return the event in a line."""
+        return f"{from_us(self.at_us):%Y-%m-%d %H:%MZ}  {self.kind:8} {self.text}"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -40,16 +40,16 @@ class Event:
 
 @dataclass(kw_only=True)
 class RunTimeline:
-    """Hears of every run, and looks for changes of traffic and alias.
+    """Records events of runs, and changes of traffic and alias.
 
     Args:
-        tell: shows a line at once.
+        on_line: called with the line of each event.
     """
 
     model: str
     traffic: Traffic
     aliases: Aliases
-    tell: Tell
+    on_line: OnLine
     events: list[Event] = field(default_factory=list)
     runs: Counter[tuple[str, str]] = field(default_factory=Counter)
     _policies: int = 0
@@ -58,24 +58,24 @@ class RunTimeline:
     _was_drifted: bool = False
 
     def add(self, at_us: int, kind: str, text: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
-        """Keep an event, and show it."""
+        """Record an event, and print it."""
         event = Event(at_us=at_us, kind=kind, text=text, facts=facts)
         self.events.append(event)
-        self.tell(event.line())
+        self.on_line(event.line())
 
-    def hear(self, run: Run) -> None:
-        """Take note of a run that has ended."""
+    def record_run(self, run: Run) -> None:
+        """Record the event of an ended run."""
         job = run.id.job.partition(" ")[0]
         self.runs[job, run.state] += 1
-        told = {"materialize": self._published, "drift": self._drift, "triggers": self._triggers}
-        told |= {"retrain": self._retrained, "replay": self._proven, "parity": self._proven}
-        if job in told:
-            told[job](run)
+        recorders = {"materialize": self._record_gate, "drift": self._record_drift, "triggers": self._record_causes}
+        recorders |= {"retrain": self._record_retraining, "replay": self._record_proof, "parity": self._record_proof}
+        if job in recorders:
+            recorders[job](run)
         elif run.state != "done":
             self.add(run.started_us, job, f"{run.state}: {run.error}")
 
-    def look(self) -> bool:
-        """Take note of changes of traffic and alias; say whether there were any."""
+    def record_changes(self) -> bool:
+        """Record changes of traffic and alias; return whether there were any."""
         policies = self.traffic.history(self.model)[self._policies :]
         moves = self.aliases.history(self.model, "champion")[self._moves :]
         self._policies += len(policies)
@@ -91,31 +91,31 @@ class RunTimeline:
         """Return the events of a kind."""
         return [event for event in self.events if event.kind == kind]
 
-    def _published(self, run: Run) -> None:
-        stopped = run.state == "refused"
-        if stopped and not self._was_stopped:
+    def _record_gate(self, run: Run) -> None:
+        is_stopped = run.state == "refused"
+        if is_stopped and not self._was_stopped:
             self.add(run.started_us, "stopped", run.error or "", run=str(run.id))
         if self._was_stopped and run.state == "done":
-            self.add(run.started_us, "mended", "what was refused came right, and was published")
-        self._was_stopped = stopped
+            self.add(run.started_us, "repaired", "the corrected rows pass the gate and are accepted")
+        self._was_stopped = is_stopped
 
-    def _drift(self, run: Run) -> None:
-        drifted = run.outputs.get("verdict") == "drifted"
-        if drifted and not self._was_drifted:
+    def _record_drift(self, run: Run) -> None:
+        is_drifted = run.outputs.get("verdict") == "drifted"
+        if is_drifted and not self._was_drifted:
             names = ", ".join(list(run.outputs.get("drifted", ()))[:4])
             share = run.outputs.get("share", 0.0)
-            self.add(run.started_us, "drift", f"{share:.0%} of the features, first of all {names}", share=share)
-        self._was_drifted = drifted
+            self.add(run.started_us, "drift", f"{share:.0%} of the features have drifted, mainly {names}", share=share)
+        self._was_drifted = is_drifted
 
-    def _triggers(self, run: Run) -> None:
+    def _record_causes(self, run: Run) -> None:
         for cause in run.outputs.get("causes", ()):
             self.add(run.started_us, "cause", cause["sentence"], **cause)
 
-    def _retrained(self, run: Run) -> None:
+    def _record_retraining(self, run: Run) -> None:
         text = run.error or _decision(run)
         self.add(run.started_us, "retrain", f"{run.cause}; {text}", outputs=dict(run.outputs))
 
-    def _proven(self, run: Run) -> None:
+    def _record_proof(self, run: Run) -> None:
         if run.state != "done":
             self.add(run.started_us, "proof", f"{run.id.job} {run.state}: {run.error}")
 

@@ -1,4 +1,4 @@
-"""Where the story plays: a copy of the definitions beside the data, one table of which the story may spoil and mend."""
+"""The project of the story: a copy of the definitions, and of the source table into which the story injects a fault."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ _SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SourceDefect:
-    """What goes wrong with a source, as the repo declares it.
+    """The fault of a source, as the repo declares it.
 
     Args:
         table: folder of Parquet files below ``data``.
         time: its column of event times.
-        column: whose values come in another unit.
-        divide_by: the values, to be in that unit.
-        feature: where a model sees them.
-        wrong, mended: what is said of it.
+        column: its column with values in another unit.
+        divide_by: factor of that unit.
+        feature: name of the feature with these values.
+        wrong, repaired: texts for the timeline.
     """
 
     table: str
@@ -54,17 +54,17 @@ class SourceDefect:
     divide_by: float
     feature: str
     wrong: str
-    mended: str
+    repaired: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoryProject:
-    """The story's own project.
+    """The project of the story.
 
     Args:
         repo: its folder.
-        source: the repo that it is a copy of.
-        defect: what the story plants.
+        source: the original repo.
+        defect: the injected fault.
     """
 
     repo: Path
@@ -72,11 +72,11 @@ class StoryProject:
     defect: SourceDefect
 
     @classmethod
-    def lay(cls, source: Path) -> Self:
-        """Make it, in the place of an older one; the data are linked, the table that is spoilt is copied.
+    def create(cls, source: Path) -> Self:
+        """Create the project, and replace an older one; data is linked, the faulty table is copied.
 
         Raises:
-            PlaceError: the repo has no story, or its data were not loaded.
+            PlaceError: the repo has no story, or its data is not loaded.
         """
         _check(source, {_STORY_MODELS: "use --repo feature_repo", _DEFECT: "use --repo feature_repo"})
         defect = SourceDefect(**yaml.safe_load((source / _DEFECT).read_text(encoding="utf-8")))
@@ -97,36 +97,36 @@ class StoryProject:
         (repo / "skewless.yaml").write_text(yaml.safe_dump(settings))
         return cls(repo=repo, source=source, defect=defect)
 
-    def spoil(self, since_us: int, length: timedelta) -> int:
-        """Report the values of some hours in another unit, as a station would after an update; return rows."""
+    def inject_fault(self, since_us: int, length: timedelta) -> int:
+        """Rewrite the values of some hours in another unit; return the number of rows."""
         until_us = since_us + length // timedelta(microseconds=1)
-        spoilt, column = 0, quote(self.defect.column)
+        rows, column = 0, quote(self.defect.column)
         for path in self._files():
             with duckdb.connect() as connection:
                 wrong = f"epoch_us({quote(self.defect.time)}::TIMESTAMP) BETWEEN ? AND ?"
                 source = "read_parquet(?)"
-                found = connection.execute(
+                count = connection.execute(
                     f"SELECT count(*) FROM {source} WHERE {wrong}",  # noqa: S608 - both are ours
                     [str(path), since_us, until_us],
                 ).fetchone()
-                if found is None or not found[0]:
+                if count is None or not count[0]:
                     continue
-                spoilt += int(found[0])
-                fresh = path.with_suffix(".new")
+                rows += int(count[0])
+                target = path.with_suffix(".new")
                 connection.execute(
                     f"COPY (SELECT * REPLACE (CASE WHEN {wrong} THEN {column} / {float(self.defect.divide_by)}"  # noqa: S608
-                    f" ELSE {column} END AS {column}) FROM {source}) TO '{fresh}' (FORMAT parquet)",
+                    f" ELSE {column} END AS {column}) FROM {source}) TO '{target}' (FORMAT parquet)",
                     [since_us, until_us, str(path)],
                 )
-            fresh.replace(path)
-        return spoilt
+            target.replace(path)
+        return rows
 
-    def mend(self) -> None:
-        """Put the table as it was in the place of what was spoilt."""
+    def repair(self) -> None:
+        """Replace the faulty table by the original."""
         for path in self._files():
-            fresh = path.with_suffix(".new")
-            shutil.copy(self.source / "data" / self.defect.table / path.name, fresh)
-            fresh.replace(path)
+            target = path.with_suffix(".new")
+            shutil.copy(self.source / "data" / self.defect.table / path.name, target)
+            target.replace(path)
 
     def _files(self) -> list[Path]:
         return sorted((self.repo / "data" / self.defect.table).glob("*.parquet"))
@@ -135,4 +135,4 @@ class StoryProject:
 def _check(source: Path, needs: dict[str, str]) -> None:
     for needed, fix in needs.items():
         if not (source / needed).exists():
-            raise PlaceError(f"story of drift in {source}", "lacks what it is about", value=needed, fix=fix)
+            raise PlaceError(f"story of drift in {source}", "has no such file", value=needed, fix=fix)

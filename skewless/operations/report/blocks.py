@@ -1,4 +1,4 @@
-"""What a report is made of: sections of tables, plots and notes; plain values, rendered elsewhere."""
+"""The parts of a report: sections of tables, plots and paragraphs, as plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Tone = Literal["good", "bad", "plain", "missing"]
 
 @dataclass(frozen=True, kw_only=True)
 class FoldedCell:
-    """A cell of more than a line: a table under its summary, shut unless a row of it is marked."""
+    """A cell with a table under its summary, closed unless one of its rows is marked."""
 
     summary: str
     table: TableBlock
@@ -20,12 +20,12 @@ class FoldedCell:
 
 @dataclass(frozen=True, kw_only=True)
 class TableBlock:
-    """A table; each of its columns is a term of the glossary.
+    """A table; its columns are terms of the glossary.
 
     Args:
         rows: cells as people read them, in the order of the columns.
-        marked: numbers of the rows that ask for attention.
-        terms: column whose cells are terms of the glossary too.
+        marked: numbers of the rows that need attention.
+        terms: column whose cells are also terms of the glossary.
     """
 
     title: str
@@ -42,7 +42,7 @@ class PlotBlock:
 
     Args:
         svg: an ``<svg>`` element, trusted.
-        is_broad: it takes the whole width of the page.
+        is_broad: whether it has the full width of the page.
     """
 
     title: str
@@ -54,11 +54,11 @@ class PlotBlock:
 
 @dataclass(frozen=True, kw_only=True)
 class Paragraph:
-    """A sentence; what is not there is said by one.
+    """A sentence, for example about missing data.
 
     Args:
         tone: ``good``, ``bad``, ``plain``, or ``missing``.
-        link: where the sentence leads, if it does.
+        link: target of the sentence; None: no link.
     """
 
     text: str
@@ -77,13 +77,13 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole report.
+    """A complete report.
 
     Args:
         made_at: ISO 8601.
         parts: heading of a part (a model, or the project) -> its sections.
-        glossary: term -> what it means; only those that the report uses.
-        file: where its page was written.
+        glossary: terms of the report with their meanings.
+        file: path of the written page.
     """
 
     project: str
@@ -93,7 +93,7 @@ class Report:
     file: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the report says in words, plots left out."""
+        """Return the texts of the report, without plots."""
         return {
             "file": None if self.file is None else str(self.file),
             "project": self.project,
@@ -105,20 +105,20 @@ class Report:
         }
 
     def used_terms(self) -> set[str]:
-        """Return the names of all columns, and the cells of those that hold terms."""
+        """Return the names of all columns, and the cells of columns with terms."""
         blocks = [block for sections in self.parts.values() for section in sections for block in section.blocks]
         return set().union(*(_terms(block) for block in blocks if isinstance(block, TableBlock)))
 
 
 def _terms(table: TableBlock) -> set[str]:
-    found = set(table.columns)
+    terms = set(table.columns)
     for row in table.rows:
         for column, cell in zip(table.columns, row, strict=True):
             if isinstance(cell, FoldedCell):
-                found |= _terms(cell.table)
+                terms |= _terms(cell.table)
             elif column == table.terms:
-                found.add(cell)
-    return found
+                terms.add(cell)
+    return terms
 
 
 def _plain(block: TableBlock | PlotBlock | Paragraph) -> dict[str, Any]:

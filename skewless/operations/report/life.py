@@ -1,4 +1,4 @@
-"""The section that shows a model's life at a glance: traffic, decisions and live quality over time."""
+"""The section on the history of a model: traffic, decisions and live quality over time."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _TITLE = "Traffic and quality over time"
 
 
 def life_section(project: Workspace, model: str, quality: QualityReport) -> Section:
-    """Return the plot of who answered whom, what was decided, and how good each version was."""
+    """Return the plot of each version's traffic share, decisions and quality."""
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
+    from skewless.operations.versions import read_versions
     from skewless.training.plots.version_history import VersionHistory, life_plot
 
-    found, history = list_all(project, model), Traffic(project.packages).history(model)
-    shares = [*_aliased(found, history), *map(_shares, history)]
+    versions, history = read_versions(project, model), Traffic(project.packages).history(model)
+    shares = [*_alias_shares(versions, history), *map(_shares, history)]
     if not shares:
-        return Section(title=_TITLE, blocks=[Paragraph(text="No version was ever champion.", tone="missing")])
+        return Section(title=_TITLE, blocks=[Paragraph(text="The model had no champion yet.", tone="missing")])
     points = _points(quality)
     tested = {version: metrics.get(quality.metric) for version, metrics in quality.trained.items()}
     plot = life_plot(
         VersionHistory(
             metric=quality.metric,
-            versions=sorted(each.version for each in found.versions),
+            versions=sorted(item.version for item in versions.versions),
             shares=shares,
-            marks=[*_trained(found), *_turns(history)],
+            marks=[*_training_marks(versions), *_policy_marks(history)],
             until_us=project.clock.now_us(),
             quality=points,
             tested={version: value for version, value in tested.items() if value is not None},
@@ -53,11 +53,11 @@ def life_section(project: Workspace, model: str, quality: QualityReport) -> Sect
     return Section(title=_TITLE, blocks=blocks)
 
 
-def _aliased(found: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[TrafficShares]:
-    """Yield who was champion before there was a policy."""
+def _alias_shares(report: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[TrafficShares]:
+    """Yield the champions before the first traffic policy."""
     from skewless.training.plots.version_history import TrafficShares
 
-    for move in reversed(found.moves):
+    for move in reversed(report.moves):
         if move["alias"] == "champion" and (not history or move["at_us"] < history[0].since_us):
             yield TrafficShares(at_us=move["at_us"], of={move["to"]: 1.0})
 
@@ -72,18 +72,18 @@ def _shares(policy: TrafficPolicy) -> TrafficShares:
     )
 
 
-def _trained(found: VersionsReport) -> Iterator[DecisionMark]:
+def _training_marks(report: VersionsReport) -> Iterator[DecisionMark]:
     from skewless.training.plots.version_history import DecisionMark
 
-    for each in found.versions:
-        if each.trained_at is not None:
+    for version in report.versions:
+        if version.trained_at is not None:
             yield DecisionMark(
-                at_us=to_us(datetime.fromisoformat(each.trained_at)), event="trained", version=each.version
+                at_us=to_us(datetime.fromisoformat(version.trained_at)), event="trained", version=version.version
             )
 
 
-def _turns(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
-    """Yield who became champion, and who had to go."""
+def _policy_marks(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
+    """Yield promotions and rollbacks."""
     from skewless.training.plots.version_history import DecisionMark
 
     for before, policy in pairwise(history):

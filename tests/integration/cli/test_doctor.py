@@ -29,7 +29,7 @@ def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> Non
     place = ScoringTarget(driver=lambda: ABSENT)
     (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", place)
     assert (finding.name, finding.verdict) == ("scoring", "ok")
-    assert finding.detail == "each by its own library alone: fraud 000001 (lightgbm)"
+    assert finding.detail == "only by its own library: fraud 000001 (lightgbm)"
     (same,) = [
         check for check in run("doctor", "--repo", unasked, "--json").body["checks"] if check["name"] == "scoring"
     ]
@@ -93,6 +93,6 @@ def test_a_second_runtime_that_cannot_be_opened_is_told_why(
     place = ScoringTarget(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
     (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "cpu", place)
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
-    assert "nvforest-cpu is refused" in finding.detail
+    assert "nvforest-cpu is rejected" in finding.detail
     assert "libcudart.so.12 is missing" in finding.detail
     assert [fact["role"] for fact in finding.facts] == ["own", "refused"]

@@ -44,7 +44,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
     delays = rows["arr_delay"].to_pylist()
     delays[3] = delays[300] = 1e18
     pq.write_table(rows.set_column(rows.column_names.index("arr_delay"), "arr_delay", pa.array(delays)), place)
-    for verb in ("apply", "import", "bootstrap"):
+    for verb in ("apply", "import", "backfill"):
         done(verb, "--repo", repo)
     edit(repo, MAX, MEAN)
     yield repo
@@ -74,7 +74,7 @@ def test_what_is_left_out_by_a_filter_is_accepted_and_new_events_are_judged(repo
     edit(repo, VIEW, WHERE)
     edit(repo, "from datetime", "import sane\nfrom datetime")
     (repo / "sane.py").write_text(SANE)
-    for verb in ("plan", "apply", "bootstrap"):
+    for verb in ("plan", "apply", "backfill"):
         done(verb, "--repo", repo)
     landings = [{"carrier": "AA", "arr_delay": delay, "landed_at": NOW - MINUTE} for delay in (2e18, 5.5)]
     with Project(repo) as project:

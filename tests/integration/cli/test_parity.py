@@ -35,7 +35,7 @@ def repo(filled: Path, tmp_path: Path) -> Iterator[Path]:
     (place / "skewless.yaml").write_text(f"clock: file:{place}/clock\nthreads: 1\n")
     OffsetClock.create(place / "clock").set(NOW)
     done("materialize", "--no-check", "--repo", place)
-    done("bootstrap", "--repo", place)
+    done("backfill", "--repo", place)
     yield place
     PrivateServer(place / ".skewless").stop()
 
@@ -146,5 +146,5 @@ def test_the_doctor_wants_states_that_keep_up(repo: Path, filled: Path) -> None:
     behind = finding(repo)
     assert (behind["verdict"], "9 rows of " in behind["detail"]) == ("warn", True)
     client.delete(marker)
-    assert "has nothing of" in finding(repo)["detail"]
+    assert "has no rows of" in finding(repo)["detail"]
     client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def lived_repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with events in its log, states online and a champion."""
     repo = write_repo(tmp_path_factory.mktemp("plan") / "p")
     (repo / "expectations.py").write_text(_SUITES)
-    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
+    for words in (("apply",), ("import",), ("backfill",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
     yield repo
     PrivateServer(repo / ".skewless").stop()
@@ -44,7 +45,7 @@ def shown(repo: Path) -> list[str]:
     """Return the lines of the changes, without the heading."""
     lines = run("plan", "--repo", repo).stdout.splitlines()
     assert lines[0].startswith("plan ")
-    return lines[1 : lines.index("")] if "" in lines else []
+    return list(takewhile(lambda line: line[0] in "+~- ", lines[1:]))
 
 
 def version(repo: Path, view: str) -> str:
@@ -65,7 +66,7 @@ def test_one_added_aggregation_is_one_line_and_what_comes_of_it_is_said(repo: Pa
     edit(repo, MEAN, MEAN + MIN)
     assert shown(repo) == [
         "~ windowed view carrier_now",
-        "    + min_delay_2h: min of arr_delay over 2 hours",
+        "    + min_delay_2h: min of arr_delay over 2 h",
         "~ service air",
         "    + carrier_now__min_delay_2h",
     ]
@@ -87,15 +88,15 @@ def test_one_added_aggregation_is_one_line_and_what_comes_of_it_is_said(repo: Pa
 
 def test_another_window_is_said_as_people_say_lengths(repo: Path) -> None:
     edit(repo, 'function="mean", time_window=HOUR', 'function="mean", time_window=3 * HOUR')
-    assert shown(repo) == ["~ windowed view carrier_now", "    ~ mean_delay_1h: window 1 hour -> 3 hours"]
+    assert shown(repo) == ["~ windowed view carrier_now", "    ~ mean_delay_1h: window 1 h -> 3 h"]
 
 
 def test_a_renamed_feature_comes_and_goes(repo: Path) -> None:
     edit(repo, "mean_delay_1h", "mean_delay")
     assert shown(repo)[:3] == [
         "~ windowed view carrier_now",
-        "    + mean_delay: mean of arr_delay over 1 hour",
-        "    - mean_delay_1h: mean of arr_delay over 1 hour",
+        "    + mean_delay: mean of arr_delay over 1 h",
+        "    - mean_delay_1h: mean of arr_delay over 1 h",
     ]
 
 
@@ -133,7 +134,7 @@ def test_a_dropped_view_goes_offline_once_no_model_reads_it(repo: Path) -> None:
     shutil.rmtree(repo / ".skewless/packages")
     body = done("plan", "--repo", repo)
     assert [(item["view"], item["hours"]) for item in body["retires"]] == [("facts", 24.0)]
-    assert "1 day after apply" in run("plan", "--repo", repo).stdout
+    assert "1 d after apply" in run("plan", "--repo", repo).stdout
 
 
 def test_a_renamed_view_is_another_view(repo: Path) -> None:

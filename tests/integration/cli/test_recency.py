@@ -58,7 +58,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 
 def test_seconds_since_the_last_event_are_one_line_and_the_same_everywhere(repo: Path) -> None:
     done("plan", "--repo", repo)
-    for verb in ("apply", "import", "bootstrap"):
+    for verb in ("apply", "import", "backfill"):
         done(verb, "--repo", repo)
     with Project(repo) as project:
         rows = project.training_set("late").table()

@@ -26,7 +26,7 @@ def test_materialize_and_status_show_what_is_left_out_and_strict_refuses_it(appl
     (applied / "skewless.yaml").unlink()
     shown = run("materialize", "--no-check", "--repo", applied)
     assert shown.code == 0
-    assert "rows left out of the online store" in shown.stdout
+    assert "rows skipped by the online store" in shown.stdout
     assert REASON in shown.stdout
     (item,) = done("status", "--repo", applied)["left_out"]
     assert (item["view"], item["verb"], item["reason"]) == ("shop_risk", "materialize", REASON)

@@ -60,7 +60,7 @@ def test_looking_changes_nothing(repo: Path) -> None:
     before = fingerprint(repo)
     (file,) = done("import", "--dry-run", "--repo", repo)["files"]
     assert (file["source"], file["file"], file["accepted"]) == ("landings", "data/landings.parquet", 600)
-    (view,) = done("bootstrap", "--dry-run", "--repo", repo)["views"]
+    (view,) = done("backfill", "--dry-run", "--repo", repo)["views"]
     assert view == {"view": "carrier_now", "generation": None, "states": None, "events": 0}
     assert fingerprint(repo) == before
 

@@ -337,7 +337,7 @@ def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
     assert planner.plan().changes == []
     edit(planner.repo, DELAY, 'tags={"skewless.delay": "2h"},')
     (change,) = planner.plan().changes
-    assert change_lines(change) == ["~ view shop_risk", "    ~ delay 1 hour -> 2 hours"]
+    assert change_lines(change) == ["~ view shop_risk", "    ~ delay 1 h -> 2 h"]
 
 
 def test_what_is_compiled_is_what_feast_registers(repo: Path) -> None:

@@ -269,9 +269,9 @@ def test_a_changed_window_says_that_it_has_to_be_filled_again(planner: Planner) 
     report = planner.plan()
     assert [line for item in report.changes for line in change_lines(item)] == [
         "~ windowed view carrier_now",
-        "    ~ fuel_day: hop 1 hour -> 2 hours",
+        "    ~ fuel_day: hop 1 h -> 2 h",
         "~ event source landings",
-        "    ~ delay 5 minutes -> 6 minutes",
+        "    ~ delay 5 min -> 6 min",
     ]
     assert [(item.view, item.kind) for item in report.builds] == [("carrier_now", "states")]
 

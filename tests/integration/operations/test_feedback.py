@@ -156,11 +156,11 @@ def test_a_table_of_entities(place: Sandbox, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("feedback", "nothing.csv"), "is not there"),
-        (("feedback", "nothing.xml"), "ends in none of .parquet, .csv, .jsonl"),
+        (("feedback", "nothing.csv"), "is missing"),
+        (("feedback", "nothing.xml"), "is not a .parquet, .csv or .jsonl file"),
         (("quality", "other"), "is not in the applied plan"),
-        (("quality", "--since", "soon"), "is no time with a zone, and no age"),
-        (("quality", "--window", "0d"), "is none"),
+        (("quality", "--since", "soon"), "is not a time with a zone, and not an age"),
+        (("quality", "--window", "0d"), "is not valid"),
         (("quality", "--window", "1s"), "are more than 60"),
         (("quality", "--since", "2100-01-01T00:00Z"), "ends before it begins"),
     ],

@@ -110,7 +110,7 @@ def test_decisions_have_cause_and_evidence_newest_first(report: Report) -> None:
     assert (first["change"], first["to"]) == ("traffic", "000001, 000002 for 10% (canary)")
     assert (first["cause"], first["evidence"]["summary"]) == (
         "better <on> the same rows",
-        "1 BREACHED, 1 held, 1 not judged yet",
+        "1 BREACHED, 1 held, 1 not decided yet",
     )
     assert {"passed", "alias champion"} <= {row["change"] for row in table["rows"]}
     times = [row["time"] for row in table["rows"]]
@@ -122,7 +122,7 @@ def test_the_evidence_of_a_policy_is_a_line_per_guardrail_in_its_own_unit(report
     assert [list(row.values()) for row in table["rows"][0]["evidence"]["rows"]] == [
         ["errors", "0 %", "25 %", "12.35 %", "1 %", "BREACHED"],
         ["latency", "2 ms", "1.682 ms", "0.8409 times", "3 times", "held"],
-        ["quality", "-", "-", "-", "0.02", "not judged yet"],
+        ["quality", "-", "-", "-", "0.02", "not decided yet"],
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_rollout_that_ended_is_one_decision(trained: Path, tmp_path: Path) -> 
         Traffic(packages).replace(MODEL, alone, expect=1)
         (table,) = sections(build(place.project, [MODEL]))["Decisions"]
     told = [(row["change"], row["to"]) for row in table["rows"]]
-    assert told[:2] == [("promoted", "000001 alone"), ("traffic", "000002, 000001 for 10% (canary)")]
+    assert told[:2] == [("promoted", "000001 for all"), ("traffic", "000002, 000001 for 10% (canary)")]
     assert [to for change, to in told if change == "alias champion"] == ["000002", "000001"]
 
 
@@ -162,7 +162,7 @@ def test_what_is_not_there_is_said(place: Sandbox) -> None:
         for block in blocks
         if block.get("tone") == "missing"
     }
-    assert {"Traffic and quality over time", "Drift", "What moved the answers", "Runs"} <= missing.keys()
+    assert {"Traffic and quality over time", "Drift", "Feature importance", "Runs"} <= missing.keys()
     assert "skewless drift" in missing["Drift"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport, ViewParity
 
-HOPELESS = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
+HOPELESS = "point at the right online store and state folder, or fill an empty one (backfill, materialize)"
 ONE = Mismatch(
     view="v", cause=ParityFault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4}
 )

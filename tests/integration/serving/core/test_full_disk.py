@@ -6,7 +6,7 @@ import json
 import shutil
 
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.operations.freshness import look
+from skewless.operations.freshness import check_freshness
 from tests.integration.serving.core.conftest import SECOND
 from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
@@ -46,7 +46,7 @@ def loses_its_disk(place: Sandbox, server: PredictionServer) -> None:
     assert predict(server, MODEL)[0] == 200  # its log is best effort
 
     def alerts() -> set[str]:
-        look(place.project)
+        check_freshness(place.project)
         return {alert.name for alert in open_alerts(place.state)} & {"prediction_log"}
 
     eventually(alerts)

@@ -3,63 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from skewless.cli import VERBS
+from skewless.cli import COMMANDS
+from skewless.commands.group_help import SECTIONS
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
 
 ROOT = Path(__file__).parents[3]
-NAMES = [verb.name for verb in VERBS]
-WANTED = [
-    "init",
-    "plan",
-    "apply",
-    "validate",
-    "train",
-    "track",
-    "sign",
-    "promote",
-    "versions",
-    "dataset",
-    "materialize",
-    "import",
-    "stream",
-    "bootstrap",
-    "serve",
-    "keys add",
-    "keys list",
-    "keys revoke",
-    "predict",
-    "get",
-    "feedback",
-    "quality",
-    "replay",
-    "report",
-    "why",
-    "importance",
-    "parity",
-    "drift",
-    "freshness",
-    "alerts",
-    "rollout",
-    "rollback",
-    "scheduler",
-    "runs list",
-    "runs show",
-    "runs start",
-    "runs retry",
-    "runs cancel",
-    "triggers",
-    "housekeeping",
-]
-WANTED += ["status", "doctor", "demo"]
+NAMES = [verb.name for verb in COMMANDS]
+SECTIONS_OF = {name: title for title, names in SECTIONS.items() for name in names}
 NEEDED = {
     "keys add": ["web"],
     "keys revoke": ["web"],
@@ -98,8 +58,23 @@ except SystemExit:
 """
 
 
-def test_the_verbs_are_the_documented_ones() -> None:
-    assert NAMES == WANTED
+def test_the_help_lists_each_command_once_in_its_section_on_one_line() -> None:
+    assert [*SECTIONS_OF] == [*dict.fromkeys(name.partition(" ")[0] for name in NAMES)]
+    sections = re.split(r"\n(\w+):\n", run("--help").stdout)
+    shown = dict(zip(sections[1::2], sections[2::2], strict=True))
+    assert [*shown][-len(SECTIONS) :] == [*SECTIONS]
+    for title, names in SECTIONS.items():
+        lines = shown[title].partition("\n\n")[0].splitlines()
+        assert [line.split()[0] for line in lines] == [*names]
+        assert max(map(len, lines)) <= 80
+
+
+def test_each_help_begins_with_an_imperative_and_ends_a_sentence() -> None:
+    for command in COMMANDS:
+        assert command.short[0].isupper(), command.name
+        assert command.short.endswith("."), command.name
+        verb = command.short.split()[0].rstrip(",")
+        assert not verb.endswith(("s", "ing")), command.name
 
 
 @pytest.mark.parametrize("name", NAMES)
