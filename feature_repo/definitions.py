@@ -1,4 +1,4 @@
-"""The Feast definitions of the flights: entities, views, windows over streams, request and services."""
+"""What Feast knows about the flights: entities, views, windows over streams, the request and the services."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from feast.types import Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 from windows import arrival_windows, departure_windows
 
-# Statistics cover 28 days at most; planes that fly rarely get a week more.
+from skewless.definitions import feature_view, on_demand_view, request_source
+
+# Statistics look back over 28 days at most; a week of slack for those that fly seldom.
 DAYS_TTL = timedelta(days=35)
 
 carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING, description="airline code")
@@ -20,7 +22,7 @@ plane = Entity(name="plane", join_keys=["tailnum"], value_type=ValueType.STRING,
 
 
 def source(name: str) -> FileSource:
-    """Return the source of a table of load.py."""
+    """Return the source of a table that load.py writes."""
     return FileSource(name=name, path=f"data/{name}", timestamp_field="event_time")
 
 
@@ -98,7 +100,7 @@ plane_days = feature_view(
     delay=timedelta(hours=2),
 )
 
-# Current delays. Features are named FUNCTION_WINDOW; late is the share of flights more than 15 minutes late.
+# How it goes right now. Features are named FUNCTION_WINDOW; late is the share of those more than 15 minutes late.
 carrier_out = departure_windows("carrier_out", [carrier], "flights_1h mean_1h mean_3h late_1h late_3h late_24h late_7d")
 airport_out = departure_windows(
     "airport_out", [origin], "flights_1h mean_1h mean_3h std_3h late_1h late_3h late_24h late_7d"
@@ -106,7 +108,7 @@ airport_out = departure_windows(
 route_out = departure_windows("route_out", [origin, dest], "late_3h late_24h mean_24h last_24h late_7d")
 plane_out = departure_windows("plane_out", [plane], "flights_24h last_24h mean_24h late_7d")
 carrier_in = arrival_windows("carrier_in", [carrier], "mean_1h mean_3h late_3h mean_24h")
-# Arrivals at the destination of a flight.
+# Arrivals are all elsewhere: how it goes at the airport that a flight is bound for.
 airport_in = arrival_windows("airport_in", [dest], "mean_3h late_3h mean_24h max_3h")
 route_in = arrival_windows("route_in", [origin, dest], "mean_3h mean_24h late_24h last_24h mean_7d")
 plane_in = arrival_windows("plane_in", [plane], "last_3h last_24h mean_24h max_24h late_7d")
@@ -124,10 +126,7 @@ flight = request_source(
 departure = on_demand_view(
     "departure",
     sources=[flight, weather[["temp", "dewp"]]],
-    mode="python",
-    udf=cast("FunctionType", transforms.departure),
-    # The complete module, because Feast runs this text, and the function calls other functions.
-    udf_string=Path(transforms.__file__).read_text(encoding="utf-8"),
+    transform=transforms.departure,
     schema=[
         Field(name="local_hour", dtype=Float64),
         Field(name="local_minute", dtype=Float64),

@@ -1,4 +1,4 @@
-"""Windows over the streams of departures and arrivals, for any key."""
+"""Windows over the streams of departures and arrivals, for any key: what happened in the last hours and days."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import lateness
 from feast import Entity, FileSource, PushSource, StreamFeatureView
 from feast.aggregation import Aggregation
 
-from skewless.definitions import AggregateFunction, ColumnFunction, ColumnType
+from skewless.definitions import AggregateFunction, ColumnFunction, ColumnType, aggregate, event_source, windowed_view
 
 _SPANS = {
     "1h": timedelta(hours=1),
@@ -26,22 +26,20 @@ _FUNCTIONS: dict[str, AggregateFunction] = {
 _KEYS: dict[str, ColumnType] = {"carrier": "string", "origin": "string", "dest": "string", "tailnum": "string"}
 
 
-def event_stream(name: str, delay: str, time: str) -> PushSource:
-    """Return a stream of events, with the history files of load.py.
+def event_stream(name: str, delay: str, moment: str) -> PushSource:
+    """Return a stream of events; those from before it lie in files that load.py writes.
 
     Args:
         delay: the column with the minutes of delay.
-        time: the column of the event time.
+        moment: the column that says when it happened.
     """
-    return PushSource(
-        name=name,
-        batch_source=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=time),
-        tags={
-            "skewless.columns": f"{_KEYS}, {delay} float64, event_id int64",
-            "skewless.event_id": "event_id",
-            "skewless.dedupe": "1d",  # a sender without a reply may send again hours later
-            f"skewless.scale.{delay}": "0",  # integer minutes
-        },
+    return event_source(
+        name,
+        history=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=moment),
+        columns={**_KEYS, delay: "float64", "event_id": "int64"},
+        event_id="event_id",
+        dedupe=timedelta(days=1),  # a sender without a reply tries again, perhaps hours later
+        scales={delay: 0},  # whole minutes
     )
 
 
@@ -55,19 +53,18 @@ def departure_windows(name: str, keys: list[Entity], features: str) -> StreamFea
 
 
 def arrival_windows(name: str, keys: list[Entity], features: str) -> StreamFeatureView:
-    """Return a view of arrivals; features are named as in ``departure_windows``."""
-    return _windows(name, keys, features, (arrivals, "arr_delay", "landed_at"), lateness.late_arrival)
+    """Return a view of arrivals, likewise."""
+    return _windows(name, keys, features, (arrivals, "arr_delay"), lateness.late_arrival)
 
 
 def _windows(
     name: str, keys: list[Entity], features: str, stream: tuple[PushSource, str], transform: ColumnFunction
 ) -> StreamFeatureView:
-    source, delay, time = stream
-    return StreamFeatureView(
-        name=name,
+    source, delay = stream
+    return windowed_view(
+        name,
         entities=keys,
         source=source,
-        timestamp_field=time,
         aggregations=[_aggregation(feature, delay) for feature in features.split()],
         transform=transform,
         inputs=[delay],
@@ -77,10 +74,8 @@ def _windows(
 
 
 def _aggregation(feature: str, delay: str) -> Aggregation:
-    """Return one feature: ``late`` is the share of late flights, ``flights`` their number; others are of the delay."""
-    function, _, span = feature.partition("_")
-    if function == "late":
-        return Aggregation(column="late", function="mean", time_window=_SPANS[span], name=feature)
-    if function == "flights":
-        return Aggregation(column=delay, function="count", time_window=_SPANS[span], name=feature)
-    return Aggregation(column=delay, function=function, time_window=_SPANS[span], name=feature)
+    """Return one feature: ``late`` is the share of late flights, ``flights`` their number, others are of the delay."""
+    name, _, span = feature.partition("_")
+    if name == "late":
+        return aggregate("mean", "late", _SPANS[span], name=feature)
+    return aggregate(_FUNCTIONS[name], delay, _SPANS[span], name=feature)

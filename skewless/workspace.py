@@ -209,7 +209,7 @@ class Workspace:
         from skewless.infra.online.marker_history import MarkerHistory
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
-        plan, reader = self.applied.plan.only(service), self.online_reader
+        plan, reader = self.applied.plan.select_service(service), self.online_reader
         return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader))
 
     @cached_property

@@ -27,6 +27,7 @@ from skewless.infra.offline.labels import (
     LABEL,
     WEIGHT,
     entity_rows,
+    find_known_labels,
     find_servable,
     read_labels,
     request_arrays,
@@ -144,9 +145,9 @@ def build_dataset(
         SourceError: no label row is usable, or the training or test rows are empty.
         DefinitionError: the spec's group or a slice is not a key or request field.
     """
-    pinned = plan.only(spec.service)
+    pinned = plan.select_service(spec.service)
     label_rows = read_labels(connection, repo, pinned, spec)
-    is_known, is_valid = known_by(label_rows, now_us), find_servable(pinned.request, label_rows)
+    is_known, is_valid = find_known_labels(label_rows, now_us), find_servable(pinned.request, label_rows)
     rows = label_rows.filter(pa.array(is_known & is_valid))
     counts = {
         "rows": label_rows.num_rows,
@@ -183,7 +184,7 @@ def _assemble(
     request = request_arrays(plan.request, rows)
     train, validation, test = split_rows(spec, t, known, now_us)
     _check_not_empty(spec, train, test)
-    vocabularies = Assembler(plan, {}).words(t, reads, request, train)
+    vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
     vectors = assembler.assemble(t, reads, request)
     return Dataset(

@@ -165,7 +165,7 @@ class DatasetFiles:
                 continue
             unwritten = search_rows.slice(skip, search_rows.own.num_rows - skip)
             log_rows = {
-                view.name: self.views.find(view, unwritten.keys, self.mode, snapshots[view.name])
+                view.name: self.views.find_positions(view, unwritten.keys, self.mode, snapshots[view.name])
                 for view in self.plan.views
             }
             for first in range(0, unwritten.own.num_rows, size):
@@ -182,11 +182,13 @@ class DatasetFiles:
     def _build_part(
         self, rows: EntityFileRows, log_rows: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
-        reads = {view.name: self.views.at(view, log_rows[view.name]) for view in self.plan.views} | dict(windows)
+        reads = {view.name: self.views.read_positions(view, log_rows[view.name]) for view in self.plan.views} | dict(
+            windows
+        )
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
         transformed = {}
         if any(ref.group not in reads for ref in self._refs):
-            transformed = dict(Assembler(self.plan, {}).columns(rows.t, reads, rows.request))
+            transformed = dict(Assembler(self.plan, {}).assemble_columns(rows.t, reads, rows.request))
         table = rows.own
         for ref in self._refs:
             if ref.group in reads:
@@ -199,7 +201,7 @@ class DatasetFiles:
     def _identity(self, folder: DatasetFolder, total: int) -> dict[str, Any]:
         """Return all inputs that determine the rows; log positions are those of the start of the dataset."""
         stored = folder.identity.get("views", {})
-        snapshots = {view.name: self.views.mark(view) for view in self.plan.views}
+        snapshots = {view.name: self.views.take_snapshot(view) for view in self.plan.views}
         return {
             "plan": self.plan.hash,
             "service": self.plan.services[0].name,

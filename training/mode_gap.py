@@ -65,7 +65,7 @@ def measure_mode_gap(
     if not plan.windows or not entities.num_rows:
         return None
     rows = entities.take(pa.array(spread_indices(entities.num_rows)))
-    sources = {view.source: measure_event_delays(views.connection, views.log_parts(view)) for view in plan.windows}
+    sources = {view.source: measure_event_delays(views.connection, views.log_partitions(view)) for view in plan.windows}
     features = {view.name: _different_shares(view, views, rows, (logs or {}).get(view.name)) for view in plan.windows}
     return ModeGap(rows=rows.num_rows, features=features, sources=sources)
 

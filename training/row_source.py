@@ -23,6 +23,7 @@ from skewless.infra.offline.labels import (
     find_servable,
     read_labels,
     request_arrays,
+    select_columns,
 )
 from skewless.infra.offline.views import OfflineViews
 
@@ -65,7 +66,7 @@ class RowSource:
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
-        own = columns_of(plan, rows)
+        own = select_columns(plan, rows)
         self._check_request_fields(plan, own)
         for view in plan.all_views:
             self._check_log(plan, view.name)

@@ -50,9 +50,17 @@ def compile_source(view: StreamFeatureView, repo: Path) -> EventSource:
             fix="use a PushSource or a KafkaSource",
         )
     owner = f"event source {stream.name!r}"
+    return compile_stream(owner, stream, _event_column(owner, view, stream), repo)
+
+
+def compile_stream(owner: str, stream: KafkaSource | PushSource, event_column: str, repo: Path) -> EventSource:
+    """Return the event source of a stream whose event time is in ``event_column``.
+
+    Raises:
+        DefinitionError: the declaration of the stream is invalid.
+    """
     tags = check_tags(owner, stream.tags, SOURCE_TAGS)
     location = _location(owner, stream)
-    event_column = _event_column(owner, view, stream)
     history = _history(owner, stream.batch_source, event_column)
     columns = _columns(owner, repo, stream, tags, {event_column, history.created_timestamp_column})
     types = {column.name: column.dtype for column in columns}

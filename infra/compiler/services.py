@@ -49,8 +49,12 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     return tuple(fields.values())
 
 
-def _time_field(source: RequestSource) -> str | None:
-    """Return the field with the prediction time, which is not part of the request; None if there is none."""
+def find_time_field(source: RequestSource) -> str | None:
+    """Return the field with the prediction time, which is not part of the request; None if there is none.
+
+    Raises:
+        DefinitionError: the tag does not name a UnixTimestamp of the schema.
+    """
     owner = f"request source {source.name!r}"
     name = check_tags(owner, source.tags or {}, [TAG_PREDICTION_TIME]).get(TAG_PREDICTION_TIME)
     if name is None:

@@ -29,6 +29,7 @@ from skewless.infra.feast_plugins.feature_history import HistorySource, open_sou
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, resolve_features
 from skewless.infra.feast_plugins.results import Entities, PointInTimeResult, QueryResult, open_connection
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
+from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.offline.sources import has_files, is_remote
 from skewless.infra.offline.sql import quote, quote_all
 from skewless.infra.sources.place import repo_of, settings_of, state_of

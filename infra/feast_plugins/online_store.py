@@ -44,7 +44,7 @@ from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_r
 from skewless.infra.feast_plugins.stored_view_cache import StoredViewCache
 from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view
 from skewless.infra.feast_plugins.windowed_views import check_writable, is_windowed
-from skewless.infra.materialization.skipped_rows import leave_out
+from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.sources.place import settings_of, state_of
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ class SkewlessOnlineStore(OnlineStore):
         """
         if reasons:
             state, now_us, strict = state_of(config), self._get_positions(config).now_us(), settings_of(config).strict
-            leave_out(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
+            record_skipped(state, view.name, view.hash, "push", reasons, now_us, strict=strict)
 
     def _put(self, config: RepoConfig, view: View, packed: PackedRows) -> None:
         """Write rows; count future rows, which hide the current row until their time."""

@@ -123,7 +123,9 @@ class RequestedWindow:
     def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
         view, t = self.view.view, now_us // MILLISECOND * MILLISECOND
         limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
-        status = self.view.history.judge(self.markers, [markers[name] for name in self.markers]).within(limits, t)
+        status = self.view.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
+            limits, t
+        )
         return self.view.states.read(self.keys, rows, status, t).reads[view.name]
 
 
@@ -161,7 +163,7 @@ class OnlineWindows:
         with self._lock:
             cached = self._get(view, reader)
             if time.monotonic() > cached.refresh_at:
-                cached.states.take(reader.get(cached.pointers))
+                cached.states.load_generations(reader.get(cached.pointers))
                 cached.refresh_at = time.monotonic() + _REFRESH_S
             keys, markers = cached.states.names(values, n), cached.states.markers
         features = _select_features(cached, table, names)

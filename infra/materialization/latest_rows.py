@@ -19,6 +19,7 @@ from skewless.contract.status import BoolArray
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.offline import arrays
+from skewless.infra.offline.sql import quote_all
 from skewless.infra.online.port import OnlineWriter
 
 # Bounds memory: for each position, one byte and one narrow row in DuckDB.
@@ -88,7 +89,7 @@ class LatestRows:
 
 def latest_sql(view: View) -> str:
     """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
-    keys = names(column.name for column in view.keys)
+    keys = quote_all(column.name for column in view.keys)
     rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
     return (
         f"SELECT {SEQ} FROM ({rows} WHERE {REJECT} IS NULL AND {SEQ} >= ? AND {SEQ} < ?) QUALIFY row_number() OVER"
@@ -126,7 +127,9 @@ def _pack_rows(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, n_po
         for column in view.features
     }
     packed_keys = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
-    return LatestBatch(keys=packed_keys, rows=codec.pack(arrays.versions(rows), values, nulls), n_positions=n_positions)
+    return LatestBatch(
+        keys=packed_keys, rows=codec.pack(arrays.to_versions(rows), values, nulls), n_positions=n_positions
+    )
 
 
 def _prefetch(items: Iterator[T]) -> Iterator[T]:

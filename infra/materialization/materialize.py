@@ -135,7 +135,7 @@ class Materializer:
         else:
             window = Window(after_us=None, upto_us=now_us, events=events)
             shares = [SourceSlice(table=table, window=window, log_files=self.log(view).files())]
-        return Changes(view=view, shares=shares, naive_is_utc=naive_is_utc), fingerprints
+        return Changes(view=view, slices=shares, naive_is_utc=naive_is_utc), fingerprints
 
     def _list_slices(self, view: View, table: Table, fingerprints: Mapping[str, str], now_us: int) -> list[SourceSlice]:
         """Return all rows of new or changed files, and newly published rows of the other files."""

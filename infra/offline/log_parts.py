@@ -30,7 +30,7 @@ def read_log_partitions(log_root: Path, source: str) -> list[LogPartition]:
     for partition in log_partitions(log_root, source):
         log = EventLog(log_root, partition)
         # Read the ends first: an entry that moves from there into the files meanwhile is then read twice, not missed.
-        ends = log.ends()
+        ends = log.read_ends()
         parts.append(LogPartition(partition=partition, files=log.files(), ends=ends))
     return parts
 

@@ -12,7 +12,7 @@ from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows
-from skewless.contract.rows import RowCodec, Versions
+from skewless.contract.rows import RowCodec, Versions, empty_read
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
@@ -63,7 +63,7 @@ class VectorReader:
         self._rows = [RowCodec(view) for view in plan.views]
         self._marker_by_view = {view.name: marker_key(plan.project, view) for view in plan.views}
         self._markers = list(self._marker_by_view.values())
-        self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
+        self._numbers = NumberRows(plan) if NumberRows.supports(plan) else None
         self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
         self._row_marker_lists = [[marker] for marker in self._markers]
 
@@ -146,18 +146,18 @@ class VectorReader:
         """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
         step = len(self._views)
         rows = {
-            view.name: missing(view, n, available=False)
+            view.name: empty_read(view, n, available=False)
             if marker in marker_status.lost
             else codec.decode(stored[i : step * n : step])
             for i, (view, codec, marker) in enumerate(zip(self._views, self._rows, self._markers, strict=True))
         }
-        corrupt = sum(int(read.unanswered.sum()) for read in rows.values() if read.unanswered is not None)
+        corrupt = sum(int(read.unavailable.sum()) for read in rows.values() if read.unavailable is not None)
         states = self._windows.read(names[step * n :], stored[step * n :], marker_status, t)
         return ViewReads(reads={**rows, **states.reads}, applied=states.applied, corrupt=corrupt + states.corrupt)
 
     def unavailable(self, t: int, request: ParsedRows) -> ServiceVectors:
         """Return the vectors for a store that did not reply."""
-        rows = {view.name: missing(view, request.n, available=False) for view in self._views}
+        rows = {view.name: empty_read(view, request.n, available=False) for view in self._views}
         states = self._windows.unavailable(request.n)
         return self.assemble(
             ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, request

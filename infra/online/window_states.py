@@ -11,7 +11,7 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.reads import build_window_read
-from skewless.contract.rows import ViewRead
+from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.reading import WindowReader
@@ -117,8 +117,8 @@ class WindowStates:
         for i, (name, reader) in enumerate(self._readers.items()):
             lost = bool(marker_status.lost) and not marker_status.lost.isdisjoint((reader.view.hash, *reader.markers))
             if reader.keys is None or lost:
-                reads[name] = missing(reader.view, n, available=False)
-                applied[name] = StateProgress(generation=0, slots=AppliedPositions.none())
+                reads[name] = empty_read(reader.view, n, available=False)
+                applied[name] = StateProgress(generation=0, slots=AppliedPositions.empty())
             else:
                 part = slice(i * n, (i + 1) * n)
                 watermark = marker_status.watermark(reader.markers)
@@ -129,9 +129,9 @@ class WindowStates:
 
     def unavailable(self, n: int) -> ViewReads:
         """Return the reads for a store that did not reply."""
-        no_progress = StateProgress(generation=0, slots=AppliedPositions.none())
+        no_progress = StateProgress(generation=0, slots=AppliedPositions.empty())
         return ViewReads(
-            reads={name: missing(reader.view, n, available=False) for name, reader in self._readers.items()},
+            reads={name: empty_read(reader.view, n, available=False) for name, reader in self._readers.items()},
             applied=dict.fromkeys(self._readers, no_progress),
         )
 

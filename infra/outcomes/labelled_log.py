@@ -19,7 +19,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
-from skewless.infra.offline.sql import quote
+from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.infra.predictions.files import FOLDER, log_files
 
@@ -228,7 +228,7 @@ def _key_sql(parts: Sequence[tuple[Column, str]]) -> str:
 
 def _json_field_sql(json: str, column: Column) -> str:
     """Return an SQL expression for a field of a JSON object in the plan's type; null if serving would reject it."""
-    path = text('$."' + column.name.replace('"', '\\"') + '"')
+    path = sql_literal('$."' + column.name.replace('"', '\\"') + '"')
     value = f"json_extract_string({json}, {path})"
     if column.dtype is DType.TIMESTAMP:
         return f"coalesce(TRY_CAST({value} AS BIGINT), epoch_us(TRY_CAST({value} AS TIMESTAMPTZ)))"

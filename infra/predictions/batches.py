@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.reads import concatenate_versions
 from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
@@ -101,7 +102,7 @@ def _reads(
     n, names = int(lengths.sum()), [name for name, _ in constants.views]
     if not names:
         return equal_lists(n, 0, pa.nulls(0, READ))
-    by_view = joined(versions)
+    by_view = concatenate_versions(versions)
     each_view = [by_view[name] for name in names]
     columns = {
         **constants.read_columns(n),

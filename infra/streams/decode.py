@@ -82,7 +82,7 @@ class EventValidator:
             for key in view.keys:
                 key_is_valid &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
             has_key |= key_is_valid
-            for column, is_too_large in lens.beyond(rows, ts).items():
+            for column, is_too_large in lens.find_beyond(rows, ts).items():
                 _add_reasons(
                     reasons, is_too_large, f"column {column!r} is too large for view {view.name!r} to sum exactly"
                 )

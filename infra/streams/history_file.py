@@ -19,9 +19,11 @@ from skewless.infra.log.accepted import REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.partitions import log_partitions
+from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.offline.sql import cast_sql, quote
+from skewless.infra.offline.window_events import read_column_names
 from skewless.infra.streams.row_digest import RowDigest
 
 KNOWN, SEVERAL = 1, 2
@@ -48,7 +50,7 @@ class HistoryFile:
 
     def count(self, condition: str = "true") -> int:
         """Return the number of rows that meet a SQL condition."""
-        with self.table.opened(self.connection):
+        with self.table.open(self.connection):
             query = f"SELECT count(*) FROM {self.table.relation} WHERE {condition}"
             return int(self.connection.execute(query, self.table.parameters).fetchall()[0][0])
 
@@ -67,11 +69,11 @@ class HistoryFile:
         """
         types = self.table.column_types(self.connection)
         column_list = ", ".join(
-            f"{cast(quote(column.name), types[column.name], column.dtype)} AS {quote(column.name)}"
+            f"{cast_sql(quote(column.name), types[column.name], column.dtype)} AS {quote(column.name)}"
             for column in columns
         )
         limit = "" if last is None else f" LIMIT {last + 1 - first}"
-        with self.table.opened(self.connection):
+        with self.table.open(self.connection):
             query = f"SELECT {column_list} FROM {self.table.relation}{limit} OFFSET {first}"
             with self.connection.sql(query, params=self.table.parameters).to_arrow_reader(size) as reader:
                 for batch in reader:
@@ -106,7 +108,7 @@ class HistoryFile:
         rows = f"SELECT {self._id_sql(column)} AS id FROM {self.table.relation} OFFSET {first}"
         numbered = f"SELECT row_number() OVER () - 1 AS place, id FROM ({rows})"
         parameters = self.table.parameters
-        with self.table.opened(self.connection), copied(self.connection, _IDS, numbered, parameters) as ids:
+        with self.table.open(self.connection), copy_to_table(self.connection, _IDS, numbered, parameters) as ids:
             n_rows = self.connection.execute(f"SELECT count(*) FROM {ids}").fetchall()[0][0]
             flags = np.zeros(int(n_rows), dtype=np.uint8)
             repeated_ids = f"SELECT id FROM {ids} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
@@ -115,7 +117,7 @@ class HistoryFile:
             files = [file for log in logs for file in log.files()]
             if files:
                 # Rows from before the column was declared as the id have no __event_id.
-                has_column = column in columns_of(self.connection, files)
+                has_column = column in read_column_names(self.connection, files)
                 event_id = f"coalesce(CAST({quote(column)} AS VARCHAR), {EVENT_ID})" if has_column else EVENT_ID
                 logged_ids = f"SELECT {event_id} AS id FROM read_parquet(?, union_by_name=true) WHERE {REJECT} IS NULL"
                 self._set_flags(flags, KNOWN, f"SELECT place FROM {ids} SEMI JOIN ({logged_ids}) USING (id)", [files])

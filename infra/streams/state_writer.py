@@ -245,7 +245,7 @@ class StateWriter:
         for states in states_list:
             name = states.view.hash
             if name not in events:
-                events[name] = self._lenses[name].look(accepted, origin)
+                events[name] = self._lenses[name].select(accepted, origin)
             marker = window_marker(self._project, states.view, states.generation, partition)
             changed += states.append(self._store, events[name], m, (marker, self._applied[marker]))
         return changed

@@ -160,7 +160,7 @@ class WorkerGroup:
             self._stop_events.pop(name).set()
             del self._workers[name]
         self._build(streams)
-        self._plan, self._plan_hash = needed.plan, needed.in_force
+        self._plan, self._plan_hash = needed.plan, needed.applied_hash
 
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)

@@ -133,7 +133,7 @@ class PredictRoute:
                 model=model,
                 n=len(rows),
                 rows=rows,
-                columns=model.parser.rows(rows),
+                columns=model.parser.parse_rows(rows),
                 options=self._read_options(body, exchange.waited_s),
                 routing=None if body.get("version") else self._models.routing(name),
             )

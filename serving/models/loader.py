@@ -53,7 +53,7 @@ class ModelLoader:
             StalePlanError: it reads such views. Promoting the version fills them; a server cannot.
             PackageError: its package was altered.
         """
-        unfed_views = await asyncio.to_thread(self._needed.unfed, name, version)
+        unfed_views = await asyncio.to_thread(self._needed.find_unfed_views, name, version)
         if unfed_views:
             raise StalePlanError(
                 f"model {name!r} {version}",
@@ -123,7 +123,7 @@ def warm_up(model: ServedModel) -> None:
     """Run the steps of a request once without a store, so that the first request is as fast as later ones."""
     columns: dict[str, list[str | int | None]] = {column.name: [None] for column in model.plan.join_keys}
     columns |= {column.name: [_any_value(column.dtype.is_text)] for column in model.plan.request}
-    parsed_rows = model.parser.ask(columns)
+    parsed_rows = model.parser.build_rows(columns)
     model.reader.names(parsed_rows.keys, 1)
     vectors = model.reader.unavailable(time.time_ns() // 1_000_000 * 1_000, parsed_rows)
     model.runtime.score(np.ascontiguousarray(vectors.matrix))

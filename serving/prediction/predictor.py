@@ -169,7 +169,7 @@ class Predictor:
             StoreError: the store is unavailable and the model rejects nulls, or its required log is full.
         """
         check_count(len(rows), self.limits.max_batch)
-        columns = model.parser.rows(rows)
+        columns = model.parser.parse_rows(rows)
         return await self.score(
             ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )

@@ -105,7 +105,7 @@ def find_out_of_bounds(group: Group, matrix: Matrix) -> BoolArray | None:
     bounds = group.model.bounds
     if bounds is None:
         return None
-    return bounds.outside(matrix, None if group.tickets[0].request.columns is None else group.parsed_rows)
+    return bounds.find_outside(matrix, None if group.tickets[0].request.columns is None else group.parsed_rows)
 
 
 def reject_out_of_bounds(request: ScoringRequest, metrics: Metrics) -> None:

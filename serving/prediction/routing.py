@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from skewless.contract.errors import PackageError
-from skewless.contract.traffic import TrafficPolicy
+from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts
 from skewless.serving.metrics.metrics import Metrics
@@ -90,7 +90,7 @@ class Routing:
         return PolicyCounts(self.policy.number, versions)
 
     def _arm_of(self, values: Sequence[object]) -> Arm:
-        if self._challenger is not None and place(self.policy.salt, values) < self.policy.share:
+        if self._challenger is not None and entity_position(self.policy.salt, values) < self.policy.share:
             return self._challenger
         return self._champion
 

@@ -131,7 +131,7 @@ class Group:
     def parsed_rows(self) -> ParsedRows:
         """The rows in the form that readers and transforms use; computed once."""
         if self._parsed_rows is None:
-            self._parsed_rows = self.model.parser.ask(
+            self._parsed_rows = self.model.parser.build_rows(
                 _end_to_end([ticket.request.columns or {} for ticket in self.tickets])
             )
         return self._parsed_rows

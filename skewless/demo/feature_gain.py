@@ -70,7 +70,7 @@ def auc_gain(before: LabelledScores, after: LabelledScores, draws: int = _DRAWS)
 
 def pairs(models: Sequence[ModelSpec], plan: FeaturePlan) -> Iterator[tuple[str, str]]:
     """Yield pairs of binary models that differ only in their views: fewer views first."""
-    views = {spec.name: {view.name for view in plan.only(spec.service).all_views} for spec in models}
+    views = {spec.name: {view.name for view in plan.select_service(spec.service).all_views} for spec in models}
     for less in models:
         for more in models:
             is_pair = replace(more, name=less.name, service=less.service, retrain=less.retrain) == less

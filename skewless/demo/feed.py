@@ -161,7 +161,7 @@ class Feed:
         return log is None or self._is_applied(source, log)
 
     def _is_applied(self, source: EventSource, log: EventLog) -> bool:
-        lives = [(view, self.streams.generations.live(view)) for view in self.streams.views(source.name)]
+        lives = [(view, self.streams.generations.find_live(view)) for view in self.streams.views(source.name)]
         project, end = self.streams.plan.project, log.next_seq() - 1
         names = [window_marker(project, view, live.number, log.partition) for view, live in lives if live is not None]
         return all(end < 0 if at is None else at.position >= end for at in self.store.read_markers(names))

@@ -66,7 +66,7 @@ class TourState:
 
     def plan_of(self, spec: ModelSpec) -> FeaturePlan:
         """Return the part of the applied plan that a model needs."""
-        return self.project.applied.plan.only(spec.service)
+        return self.project.applied.plan.select_service(spec.service)
 
     @contextmanager
     def stage(self, title: str) -> Iterator[PrintLine]:

@@ -26,9 +26,9 @@ def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = 
 
     with Alerts(project.state, project.settings.alert_webhook) as store:
         if resolve is not None:
-            alert = _open_alert(store.kept(), resolve).alert
+            alert = _open_alert(store.records(), resolve).alert
             store.resolve(alert.name, alert.subject, project.clock.now_us())
-        return [item for item in store.kept() if show_all or item.is_open]
+        return [item for item in store.records() if show_all or item.is_open]
 
 
 def _open_alert(records: list[AlertRecord], number: int) -> AlertRecord:

@@ -64,7 +64,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     rows, columns = compare_window(
         package.profile,
         names,
-        scores.pieces(),
+        scores.batches(),
         _labels(project, model, package.version, since, until),
         spec.watch,
         {ref.label: repeats.get(ref.group, 1.0) for ref in refs},

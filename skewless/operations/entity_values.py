@@ -120,7 +120,7 @@ def _plan(needed: NeededViews, name: str) -> FeaturePlan:
         windows = tuple(view for view in plan.windows if label(view) == name)
         return replace(plan, views=views, windows=windows, request=())
     if name in {service.name for service in plan.services}:
-        return replace(plan.only(name), request=())
+        return replace(plan.select_service(name), request=())
     names = ", ".join([label(view) for view in plan.all_views] + [service.name for service in plan.services])
     raise RequestError("name", "is neither a feature view nor a service", value=name, fix=f"use one of {names}")
 

@@ -118,7 +118,7 @@ def stream(
     from skewless.infra.streams.worker_group import WorkerGroup
 
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
-    group = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, presence=record)
+    group = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, process_record=record)
     with closing(group):
         if metrics_port is not None:
             serve_metrics(SourceMetrics(lambda: group.source_counts), metrics_port, "--metrics-port")
@@ -127,7 +127,7 @@ def stream(
             group.check()
             if on_counts is not None:
                 on_counts(group.source_counts)
-            if until_idle and group.idle():
+            if until_idle and group.is_idle():
                 break
         group.stop()
     return group.source_counts

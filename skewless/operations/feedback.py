@@ -86,7 +86,7 @@ def _plans(project: Workspace) -> Any:  # noqa: ANN401 - see PlanOf
 
     def plan_of(model: str) -> FeaturePlan:
         if model not in plans:
-            plans[model] = project.applied.plan.only(project.applied.model(model).service)
+            plans[model] = project.applied.plan.select_service(project.applied.model(model).service)
         return plans[model]
 
     return plan_of

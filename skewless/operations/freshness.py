@@ -91,7 +91,7 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
 
 
 def _log_files(project: Workspace, view: WindowView) -> list[str]:
-    return [file for part in project.views.log_parts(view) for file in part.files]
+    return [file for part in project.views.log_partitions(view) for file in part.files]
 
 
 def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
@@ -109,7 +109,7 @@ def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
         names = [marker_key(plan.project, view)]
     else:
         states = WindowStates(replace(plan, windows=(view,)))
-        states.take(reader.get_with_markers(states.pointers, [])[0])
+        states.load_generations(reader.get_with_markers(states.pointers, [])[0])
         names = states.markers
     marks = reader.get_with_markers([], names)[1] if names else []
     return min((mark.watermark_us if mark else 0 for mark in marks), default=0) or None
@@ -131,7 +131,7 @@ def _sample_rows(project: Workspace, view: View) -> tuple[int, int]:
     rows, _ = project.online_reader.get_with_markers(packed_keys, [])
     packed = [row for row in rows if row is not None]
     codec = RowCodec(view)
-    packed = [row for row, sound in zip(packed, codec.sound(packed).tolist(), strict=True) if sound]
+    packed = [row for row, sound in zip(packed, codec.find_intact(packed).tolist(), strict=True) if sound]
     events = codec.decode(packed).versions.event_ts
     limit = view.freshness_us
     return len(packed), int((project.clock.now_us() - events > limit).sum()) if limit else 0

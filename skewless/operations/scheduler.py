@@ -240,7 +240,7 @@ def _candidate(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
     with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=open_term, stop_signal=stop)
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
 
 
 def _launch_processes(project: Workspace) -> Launch:
@@ -272,11 +272,11 @@ def _environment(project: Workspace) -> dict[str, str]:
 
 def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:
     """Return a launcher that runs each command to its end: by ``invoke``, or in a process."""
-    from skewless.infra.jobs.execution import CompletedExecution, Completion, answered
+    from skewless.infra.jobs.execution import CompletedExecution, Completion, decode_outputs
 
     def launch(_run: Run, words: Sequence[str]) -> Execution:
         code, text = (invoke or partial(_wait_for, _environment(project)))(_command_line(project, words))
-        return CompletedExecution(ended=Completion(code=code, outputs=answered(text.encode())))
+        return CompletedExecution(completion=Completion(code=code, outputs=decode_outputs(text.encode())))
 
     return launch
 

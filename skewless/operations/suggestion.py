@@ -92,7 +92,7 @@ def _view(project: Workspace, view: View) -> TableSummary:
     # A correction repeats keys and time. It is not a duplicate if rows have the time when they were written.
     sets = [keys, [*keys, event]] if view.source.created_column is None else []
     table, query = project.checks.published(view)
-    with table.opened(project.connection):
+    with table.open(project.connection):
         summary = summarise(project.connection, query, table.parameters, view.features, sets)
     unique = next((tuple(names) for names, n in zip(sets, summary.distinct, strict=True) if n == summary.rows), ())
     return TableSummary(
@@ -114,7 +114,7 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     table = find_labels(project.repo, spec, plan)
     query, parameters = known_labels(spec, table, project.clock.now_us())
     types = table.column_types(project.connection)
-    with table.opened(project.connection):
+    with table.open(project.connection):
         summary = summarise(project.connection, query, parameters, [*fields, label])
     return TableSummary(
         name=f"{LABELS}:{spec.name}",

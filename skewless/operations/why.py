@@ -156,7 +156,7 @@ def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | Non
     if entry.model_version.model not in {spec.name for spec in project.models}:
         return None
     # A label by entity belongs to the nearest prediction, so neighbouring predictions are read too.
-    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.of.model).labels.tolerance
+    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.model_version.model).labels.tolerance
     around = 2 * (tolerance // timedelta(microseconds=1))
     rows = labelled_log(project, entry.model_version.model).read(
         since_us=t - around, until_us=t + around + 1, known_by_us=project.clock.now_us()

@@ -23,7 +23,7 @@ from skewless.contract.windows.state_layout import EventOrigins, partition_numbe
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.streams.decode import Decoder, typed
+from skewless.infra.streams.decode import Decoder, convert_values
 from skewless.infra.streams.id_index import IdIndex, digest_ids
 from skewless.testing.plain_values import json_row
 
@@ -93,7 +93,7 @@ class EventRecords:
                 break
             if event.event_id is not None:
                 digests = digest_ids([event.event_id])
-                if index.known(digests, event.known_us)[0]:
+                if index.find_known(digests, event.known_us)[0]:
                     continue
                 index.add(digests, event.known_us)
             events.append(event)
@@ -106,7 +106,7 @@ class EventRecords:
     def _judged(self, event: Mapping[str, Any], known_us: int | None) -> tuple[GivenEvent, str | None]:
         plain = json_row(event)
         if known_us is None:
-            times, _ = typed(self._time, [plain.get(self.source.event_column)])
+            times, _ = convert_values(self._time, [plain.get(self.source.event_column)])
             known_us = times[0].as_py() or 0
         batch = self._decoder.decode([orjson.dumps(plain)], [0], known_us)
         reason: str | None = batch.rows[REJECT][0].as_py()
@@ -125,22 +125,22 @@ class WindowReads:
         """Return what the view holds for one entity at time ``t``, microseconds."""
         times = np.array([t], dtype=np.int64)
         events = self.records.known_at(t)
-        features = self._history.nothing()[None, :]
+        features = self._history.empty_features()[None, :]
         if events:
-            seen = self._lens.look(pa.concat_tables([event.row for event in events]), _origin(events))
+            seen = self._lens.select(pa.concat_tables([event.row for event in events]), _origin(events))
             own = np.array([i for i, row in enumerate(_keys(seen.keys)) if row == tuple(key)], dtype=np.int64)
             seen = seen.take(own)
             entity = np.zeros(len(own), dtype=np.int64)
             timeline = Timeline.from_events(1, entity, seen.origin, seen.words, seen.hashes)
             features = self._history.features(timeline, np.zeros(1, dtype=np.int64), times)
-        return build_window_read(self.view, features, times, keyed=np.array([None not in key]))
+        return build_window_read(self.view, features, times, has_key=np.array([None not in key]))
 
     def counted(self, key: Sequence[KeyValue | None], t: int) -> list[GivenEvent]:
         """Return the events of one entity that its windows may hold at time ``t``, whatever their length."""
         events = [event for event in self.records.known_at(t) if event.ts < t]
         if not events:
             return []
-        seen = self._lens.look(pa.concat_tables([event.row for event in events]), _origin(events))
+        seen = self._lens.select(pa.concat_tables([event.row for event in events]), _origin(events))
         return [events[row] for row, own in zip(seen.rows.tolist(), _keys(seen.keys), strict=True) if own == tuple(key)]
 
     def of_entity(self, key: Sequence[KeyValue | None]) -> list[GivenEvent]:

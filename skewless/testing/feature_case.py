@@ -103,11 +103,11 @@ class FeatureCase:
         t = t // MILLISECOND * MILLISECOND if plan.windows else t
         given = {**(inputs or {}), **fields}
         parser = RowParser(plan)
-        ask = parser.ask(parser.rows([json_row(given)]))
+        ask = parser.build_rows(parser.parse_rows([json_row(given)]))
         keys = {name: values[0] for name, values in ask.keys.items()}
         reads = {view.name: self._read(view.name, [keys[key.name] for key in view.keys], t) for view in plan.all_views}
         times = np.array([t], dtype=np.int64)
-        columns = assembler.columns(times, reads, ask.fields)
+        columns = assembler.assemble_columns(times, reads, ask.fields)
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in plan.all_views}
         return FeatureVector(
             service=service,
@@ -122,7 +122,7 @@ class FeatureCase:
 
     def _assembler(self, service: str) -> Assembler:
         if service not in self._assemblers:
-            self._assemblers[service] = Assembler(self.plan.only(service), {})
+            self._assemblers[service] = Assembler(self.plan.select_service(service), {})
         return self._assemblers[service]
 
     def _read(self, view: str, key: list[KeyValue | None], t: int) -> ViewRead:

@@ -16,7 +16,7 @@ from skewless.contract.keys import KeyValue
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RANK_BYTES, RowCodec, Versions, ViewRead
 from skewless.infra.offline import arrays
-from skewless.infra.streams.decode import typed
+from skewless.infra.streams.decode import convert_values
 from skewless.testing.plain_values import json_row
 
 
@@ -100,15 +100,15 @@ class RowRecords:
             run_id=np.zeros(1, dtype=np.int64),
             tombstone=np.array([deleted]),
         )
-        values = {column.name: arrays.values(features[column.name], column.dtype) for column in self.view.features}
-        nulls = {name: arrays.nulls(column) for name, column in features.items()}
+        values = {column.name: arrays.to_numpy(features[column.name], column.dtype) for column in self.view.features}
+        nulls = {name: arrays.find_nulls(column) for name, column in features.items()}
         return self._codec.encode(versions, values, nulls)[0]
 
     def _value(self, column: Column, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the column's type
         return self._array(column, row)[0].as_py()
 
     def _array(self, column: Column, row: Mapping[str, Any]) -> pa.ChunkedArray:
-        array, problems = typed(column, [row.get(column.name)])
+        array, problems = convert_values(column, [row.get(column.name)])
         if problems:
             raise self._refusal(problems[0], row, "correct the value")
         return pa.chunked_array([array])

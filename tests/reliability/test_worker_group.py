@@ -78,7 +78,7 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
         with closing(worker_group):
             worker_group.start()
             with hold_lock(world.generations.build_lock(changed.windows[0])):
-                needed.append(NeededViews(plan=changed, in_force="after", readers={}))
+                needed.append(NeededViews(plan=changed, applied_hash="after", readers={}))
                 until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
                 (before,) = read_processes(world.root)
                 until(lambda: read_processes(world.root)[0].beat_s > before.beat_s + 0.2)

@@ -52,7 +52,7 @@ class Weeks:
         """Run a period of complete hours."""
         hours = range(since_us, until_us, HOUR_US)
         times = self.rows[TIME].to_numpy()
-        plan = self.tour.project.applied.plan.only(self.tour.project.models[0].service)
+        plan = self.tour.project.applied.plan.select_service(self.tour.project.models[0].service)
         with progress_bar(self.tour.console) as bar:
             task = bar.add_task("hours", total=len(hours))
             for number, hour_us in enumerate(hours):

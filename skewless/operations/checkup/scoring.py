@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.runtimes.candidates import find_candidates
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _findings(
             continue
         try:
             package = open_package(store, name, version)
-            others = candidates(package.spec.algorithm, package.spec.device, package.model_file, target)
+            others = find_candidates(package.spec.algorithm, package.spec.device, package.model_file, target)
             if not others:
                 single.append(f"{name} {version} ({package.spec.algorithm})")
             elif all(candidate.open is None for candidate in others):
@@ -68,7 +69,7 @@ def judge_missing_gpu(package: Package, problem: str) -> CheckupFinding:
 def _try_runtimes(store: PackageStore, package: Package, target: ScoringTarget) -> CheckupFinding:
     from skewless.infra.packages.served_model import load_model
 
-    return judge_trials(package.name, package.version, load_model(store, package.name, package.version, target).tried)
+    return judge_trials(package.name, package.version, load_model(store, package.name, package.version, target).trials)
 
 
 def judge_trials(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckupFinding:

@@ -99,7 +99,7 @@ def alerts_section(project: Workspace) -> Section:
     from skewless.infra.alerts.alerts import Alerts
 
     with Alerts(project.state) as alerts:
-        records = alerts.kept()
+        records = alerts.records()
     if not records:
         return Section(title="Alerts", blocks=[Paragraph(text="The project has no alerts.", tone="good")])
     latest = sorted(records, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]

@@ -72,7 +72,7 @@ def test_2_5_strict_refuses_what_would_be_left_out(latest: LatestRedisWorld, n: 
     for _ in range(2):
         with pytest.raises(GateError, match=f"would be skipped .*1 x .*{lost}"):
             latest.run(view, strict=True)
-        assert latest.online(view, [1], [2]).found.tolist() == [False, False]
+        assert latest.online(view, [1], [2]).has_row.tolist() == [False, False]
         assert [(item.rows, lost in item.reason) for item in read_skipped(latest.state) if lost in item.reason]
     write(2.0, 1)
     (report,) = latest.run(view, strict=True)

@@ -7,7 +7,7 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.verdicts.last_verdicts import read_last_freshness
-from skewless.operations.freshness import ALERT
+from skewless.operations.freshness import ALERT, check_freshness
 from tests.worlds.trained import Sandbox, later_rows
 
 DAY = 86_400

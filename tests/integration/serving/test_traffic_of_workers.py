@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from skewless.contract.traffic import TrafficPolicy
+from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.rollout.counts import read_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.training.train import train

@@ -59,7 +59,7 @@ def test_a_vector_is_that_of_the_real_paths(tmp_path: Path, seed: int) -> None:
     try:
         project.apply()
         project.import_events()
-        project.bootstrap()
+        project.backfill()
         project.materialize(check=False)
         offline = dataset(project, tmp_path, asks, amounts)
         for i, ((card, at), amount) in enumerate(zip(asks, amounts, strict=True)):

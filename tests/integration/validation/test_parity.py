@@ -194,8 +194,8 @@ def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(parity
             got = windows.read(names, [bytes(damaged), stored[1]], MarkerStatus(), NOW)
         read = got.reads[VIEW.name]
         unread += got.corrupt
-        assert read.unanswered is not None
-        assert not read.unanswered[1]
+        assert read.unavailable is not None
+        assert not read.unavailable[1]
         for column in VIEW.features:
             assert repr(read.values[column.name][1]) == repr(whole.values[column.name][1]), place
     assert unread
