@@ -68,7 +68,7 @@ lint: setup-dev  ## ruff: rules and format; codespell, proselint and our words i
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
-	$(BIN)/proselint --config tools/proselint.json check README.md CONTRIBUTING.md docs/*.md docs/api/*.md
+	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
 	$(PY) -m tools.words
 
 types: setup-dev  ## mypy --strict on everything, tests too

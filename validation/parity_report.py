@@ -27,7 +27,7 @@ class ParityFault(StrEnum):
 
 
 GLOSS: Mapping[ParityFault, str] = {
-    ParityFault.VALUE: "a feature has other bits than the log gives for the very same positions",
+    ParityFault.VALUE: "a feature has other bits than the log gives for the same positions",
     ParityFault.LOST: "an event that was applied is not in the state",
     ParityFault.ABSENT: "events were applied, and there is no state",
     ParityFault.AHEAD: "it names positions that the log does not have: it was filled from another log",
