@@ -64,12 +64,12 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 
 test: lint types layers tests  ## linters, types, layers and all fast tests
 
-lint: setup-dev  ## ruff: rules and format; codespell, proselint and our words in texts
+lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the texts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
-	$(PY) -m tools.words
+	$(PY) -m tools.words docs '*.md'
 
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy
