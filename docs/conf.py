@@ -79,7 +79,7 @@ def _add_menu(_app: Sphinx, name: str, content: list[str]) -> None:
     if name != root_doc:
         return
     for title, pages in _read_menu():
-        entries = [INDEX, *pages] if title == _read_menu()[0][0] else pages
+        entries = [f"All pages <{INDEX}>", *pages] if title == _read_menu()[0][0] else pages
         content[0] += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {title}", *entries, "```", ""])
 
 

@@ -21,7 +21,9 @@ from rich.text import Text
 
 FORMAT = re.sub(r"@font-face \{\{.*?\}\}\s*|<!--.*?-->\s*", "", CONSOLE_SVG_FORMAT, flags=re.DOTALL)
 LINES_OF_A_STAGE = 5
+ROOT = Path(__file__).resolve().parent.parent
 _WIDTH = 118
+_CURSOR = re.compile(r"^(?:\x1b\[\?\d+[hl])+\n?", re.MULTILINE)
 
 
 def shorten_stages(lines: Iterable[Text], most: int = LINES_OF_A_STAGE) -> Iterator[Text]:
@@ -52,9 +54,15 @@ def draw_terminal(output: str, title: str) -> str:
 def record_demo(repo: str) -> str:
     """Return the output of the demo, with colours."""
     command = [sys.executable, "-m", "skewless.cli", "demo", "--repo", repo]
-    environment = os.environ | {"FORCE_COLOR": "1", "COLUMNS": str(_WIDTH)}
+    environment = os.environ | {"FORCE_COLOR": "1", "TTY_INTERACTIVE": "0", "COLUMNS": str(_WIDTH)}
     # To a pipe the command prints its facts; people read the other stream.
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+    return clean_output(output)
+
+
+def clean_output(output: str, root: Path = ROOT) -> str:
+    """Return an output without codes that move the cursor and without the path of the checkout."""
+    return _CURSOR.sub("", output).replace(f"{root}/", "")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

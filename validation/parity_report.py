@@ -27,13 +27,13 @@ class ParityFault(StrEnum):
 
 
 GLOSS: Mapping[ParityFault, str] = {
-    ParityFault.VALUE: "a feature has other bits than the log gives for the very same positions",
+    ParityFault.VALUE: "a feature has other bits than the log gives for the same positions",
     ParityFault.LOST: "an event that was applied is not in the state",
-    ParityFault.ABSENT: "events were applied, and there is no state",
-    ParityFault.AHEAD: "it names positions that the log does not have: it was filled from another log",
+    ParityFault.ABSENT: "events were applied, but the state is missing",
+    ParityFault.AHEAD: "it has positions that the log does not have: another log filled it",
     ParityFault.DAMAGED: "it cannot be read",
-    ParityFault.STALE_ROW: "an older row stands where a newer one was applied",
-    ParityFault.LOST_ROW: "a row was applied, and there is none",
+    ParityFault.STALE_ROW: "an older row replaced a newer row",
+    ParityFault.LOST_ROW: "a row was applied, but it is missing",
 }
 
 

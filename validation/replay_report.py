@@ -30,14 +30,14 @@ class Cause(StrEnum):
 
 GLOSS: Mapping[Cause, str] = {
     Cause.LOGGED_VALUE: "the logged vector or score was altered after it was served",
-    Cause.VALUE: "a feature value served is not the one in the log row it names",
-    Cause.TRANSFORM: "a request-time transform computed something else",
-    Cause.LOST_WRITE: "a row applied before the read was not there",
-    Cause.STALE_WRITE: "an older row stood where a newer one had been read before",
-    Cause.UNKNOWN_VERSION: "the row read belongs to no run that had begun",
-    Cause.LOG_ALTERED: "the row named is not in the log, or is another than was read",
-    Cause.STATUS: "the status served does not follow from the row and the time",
-    Cause.PLAN: "the prediction was made under another plan than the package's",
+    Cause.VALUE: "a served feature value differs from its log row",
+    Cause.TRANSFORM: "a request-time transform gave another result",
+    Cause.LOST_WRITE: "a row that was applied before the read was missing",
+    Cause.STALE_WRITE: "an older row was read after a newer row",
+    Cause.UNKNOWN_VERSION: "the row that was read belongs to a run that had not begun",
+    Cause.LOG_ALTERED: "the named row is not in the log, or differs from the read row",
+    Cause.STATUS: "the served status does not follow from the row and the time",
+    Cause.PLAN: "the prediction was made with another plan than the package's",
     Cause.FLOAT32_SCORE: "the model was scored on values rounded to float32",
     Cause.SCORE: "the model gave another score for the same vector",
 }

@@ -44,8 +44,8 @@ def test_mismatches_are_shown_with_what_to_do() -> None:
         "v: 1,000 entities compared, 2 MISMATCHES (1 value, 1 ahead)",
         "  v id=7: value: n is 3.0 online, 2.0 in the log; applied: p at 4",
         "  v id=8: ahead: the log ends at 3",
-        "  value: a feature has other bits than the log gives for the very same positions",
-        "  ahead: it names positions that the log does not have: it was filled from another log",
+        "  value: a feature has other bits than the log gives for the same positions",
+        "  ahead: it has positions that the log does not have: another log filled it",
         "  what to do: `skewless parity v --repair` puts the log's answer in their place",
         f"  what to do about v: a repair would not help; {HOPELESS}",
     ]
