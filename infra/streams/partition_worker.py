@@ -21,7 +21,7 @@ class PartitionWorker:
     Attributes:
         behind: the log may have rows that the states lack.
         applied: the last applied position.
-        unended: the first applied position whose end is not recorded yet; None: all are recorded.
+        first_unended: the first applied position whose end is not recorded yet; None: all are recorded.
         drained_us: time up to which all messages that had arrived were read, microseconds; 0: unknown.
 
     Args:
