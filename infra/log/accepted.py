@@ -135,6 +135,7 @@ class AcceptedLog:
         staged.close()
         with _translate_errors(self._folder):
             sync_file(staged.path)
+            # A link fails if the name exists, so of two writers only one succeeds.
             self._link(staged.path, path)
             sync_folder(self._folder)
         note_file(self._inventory, path, staged.rows)

@@ -198,6 +198,7 @@ def plan_merges(
         return []
     rows = sum(span.rows for span in batches)
     start = len(compacted)
+    # Adds earlier merged files while they are not much larger than the new rows.
     while start and compacted[start - 1].rows <= min(_SIZE_FACTOR * rows, target_rows // 2):
         start -= 1
         rows += compacted[start].rows

@@ -182,9 +182,11 @@ def first_cover(records: Records) -> Records:
     """
     if not len(records) or bool((records["first"][1:] > records["last"][:-1]).all()):
         return records
+    # Splits the positions at all record bounds, and assigns each interval to one record.
     edges = np.unique(np.concatenate([records["first"], records["last"] + 1]))
     owner = np.full(len(edges) - 1, -1)
     starts, stops = np.searchsorted(edges, records["first"]), np.searchsorted(edges, records["last"] + 1)
+    # In reverse, so that earlier records overwrite later ones.
     for i in reversed(range(len(records))):
         owner[starts[i] : stops[i]] = i
     begins = np.flatnonzero(np.diff(owner, prepend=-2))

@@ -225,6 +225,7 @@ class EventLog:
         data = _encode(rows)
         try:
             make_folder(self._folder)
+            # Complete and durable before it gets its name; the link fails if another writer has the name.
             write_durable(temporary, data)
             os.link(temporary, span.path)
             sync_folder(self._folder)

@@ -217,6 +217,7 @@ class Inventory:
         with self._path.open("ab+") as file:
             text = "".join(map(_add_checksum, lines)).encode()
             if file.tell() and not _ends_with_newline(file):
+                # A torn last line must not swallow the first new one.
                 text = b"\n" + text
             file.write(text)
 

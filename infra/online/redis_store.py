@@ -77,6 +77,7 @@ class RedisWriter:
         """Replace values that have not changed since they were read; return which."""
         heads = [value or b"" for value in old] if heads is None else heads
         new_values = new.to_pylist() if isinstance(new, pa.Array) else new
+        # See tile_swap.lua: size of the old value, length of the head, head, new value.
         arguments = [
             len(old_value or b"").to_bytes(8, "little") + len(head).to_bytes(8, "little") + head + value
             for old_value, head, value in zip(old, heads, new_values, strict=True)
@@ -122,6 +123,7 @@ class RedisWriter:
     def clock_offset_us(self) -> int:
         """Return the clock offset in microseconds: of the server with the largest, each the best of three."""
         with translate_errors(self._url):
+            # The smallest of three offsets includes the least network delay.
             offsets = (min((_measure_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
 

@@ -91,6 +91,7 @@ def read_schema(table: Table) -> pa.Schema:
         SourceError: the table cannot be read.
     """
     with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.opened(connection):
+        # Otherwise the types of times would depend on the machine's zone.
         connection.execute("SET TimeZone = 'UTC'")
         try:
             query = f"SELECT * FROM {table.relation} LIMIT 0"

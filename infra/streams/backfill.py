@@ -86,12 +86,15 @@ class Backfiller:
         generation = self.generations.begin(view, list(ends), now_us)
         states = StateView.of(self.plan.project, view, generation.number)
         names = {part: window_marker(self.plan.project, view, generation.number, part) for part in ends}
+        # Begins the work: set_markers fails if a server is restarted before the end.
         for name in names.values():
             self.store.marker(name)
+        # Markers before states, so that a loss of both is noticed.
         self.store.set_markers(dict.fromkeys(names.values(), Marker(-1)), dict.fromkeys(names.values()))
         count = run_aside(lambda: self._load_states(view, states, ends, now_us, on_states))
         watermarks = self._watermarks(view, list(ends), now_us)
         marks = {names[part]: Marker(end, watermarks[part]) for part, end in ends.items()}
+        # Fails if the store has lost the markers during the load, and so perhaps states.
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
         self._catch_up_and_switch(view, generation)
         events = sum(ends.values()) + len(ends)

@@ -135,6 +135,7 @@ class PartitionWorker:
         ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
         if not len(ts):
             return
+        # An event is late if an earlier one is newer by more than the slack of a hop.
         running_max = np.maximum.accumulate(ts)
         if self._watermark is not None:
             running_max = np.maximum(running_max, self._watermark)

@@ -113,6 +113,7 @@ class StateWriter:
         with hold_apply_lock(self._log_folder):
             self._load_generations()
             first = rows[SEQ][0].as_py()
+            # A gap between the marker and the first row means that earlier rows are missing.
             behind = [
                 states for states in self._list_states() if self._applied.get(self._marker(states, log)) != first - 1
             ]

@@ -197,6 +197,7 @@ class Worker:
         due = self._written_at + _LINGER_S
         if waiting < self._max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
+            # Taken before the poll, because messages that arrive during the poll are not covered.
             began_us = self._clock.now_us()
             for messages in stream.poll(self._max_rows - waiting, timeout):
                 if messages.partition in self._partition_workers:
