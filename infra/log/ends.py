@@ -88,7 +88,7 @@ class EndsFile:
         try:
             data = self._path.read_bytes()
         except FileNotFoundError as error:
-            if NAME in self._inventory.notes():
+            if NAME in self._inventory.entries():
                 raise missing_file_error(self._path) from error
             return np.empty(0, _FIELDS)
         except OSError as error:
@@ -174,10 +174,10 @@ class EndsFile:
             temporary.unlink(missing_ok=True)
 
 
-def first_cover(records: Records) -> Records:
+def resolve_overlaps(records: Records) -> Records:
     """Return disjoint records in ascending order: each position belongs to the first record that covers it.
 
-    >>> first_cover(np.array([(5, 9, 70), (0, 7, 80)], _FIELDS)).tolist()
+    >>> resolve_overlaps(np.array([(5, 9, 70), (0, 7, 80)], _FIELDS)).tolist()
     [(0, 4, 80), (5, 9, 70)]
     """
     if not len(records) or bool((records["first"][1:] > records["last"][:-1]).all()):

@@ -58,7 +58,7 @@ class Markers:
         self._sessions[name] = layout, [identity.decode() for identity, _ in replies]
         return _position(lowest_marker([value for _, value in replies], layout))
 
-    def peek(self, names: Sequence[str]) -> list[Marker | None]:
+    def read(self, names: Sequence[str]) -> list[Marker | None]:
         """Return markers by their names, from one round trip; does not begin work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]

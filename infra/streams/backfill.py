@@ -17,7 +17,7 @@ from skewless.infra.log.generations import Generation, Generations, hold_apply_l
 from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
 from skewless.infra.offline.log_parts import log_parts
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.build_rate import note_build
+from skewless.infra.online.build_rate import record_build
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 from skewless.infra.storage.durable import hold_lock
@@ -56,7 +56,7 @@ class Backfiller:
     join: WindowJoin
     clock: Clock
 
-    def ensure(
+    def build_missing(
         self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None
     ) -> list[BackfillResult]:
         """Build the views without a live generation in this store; publish the generations of all views."""
@@ -98,7 +98,7 @@ class Backfiller:
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
         self._catch_up_and_switch(view, generation)
         events = sum(ends.values()) + len(ends)
-        note_build(self.generations.folder, events, time.monotonic() - started)
+        record_build(self.generations.folder, events, time.monotonic() - started)
         return BackfillResult(view=view.name, generation=generation.number, states=count, events=events)
 
     def _watermarks(self, view: WindowView, partitions: Sequence[str], now_us: int) -> dict[str, int]:

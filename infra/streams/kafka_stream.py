@@ -147,7 +147,7 @@ class KafkaStream:
         }
         return {} if self.trouble else {partition: age for partition, age in ages.items() if age is not None}
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return partition names; see ``EventStream``. From a reply a few seconds ago."""
         return self._partition_names
 

@@ -102,7 +102,7 @@ class ParquetRows:
 def convert_to_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch with its times in UTC microseconds; times without a zone are UTC (SEMANTICS 1.1)."""
     columns = [column.cast(_UTC, safe=False) if pa.types.is_timestamp(column.type) else column for column in batch]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.partition_names)
 
 
 def encode_json(batch: pa.RecordBatch) -> list[bytes]:
@@ -223,7 +223,7 @@ class ParquetStream:
         """Return drained partitions; see ``EventStream``. Rows that are not due have not arrived yet."""
         return {self._partition: 0.0} if self._is_owner and (self.done or self._is_ahead) else {}
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return the name of the partition."""
         return [self._partition.name]
 

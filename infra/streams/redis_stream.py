@@ -152,7 +152,7 @@ class RedisStream:
         """Return drained partitions; see ``EventStream``."""
         return dict.fromkeys(self._drained_partitions, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return partition names; see ``EventStream``."""
         return [str(index) for index in range(self._n)]
 

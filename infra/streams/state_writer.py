@@ -77,7 +77,7 @@ class StateWriter:
             for removed in cache.keys() - self._lenses.keys():
                 del cache[removed]
 
-    def note_end(self, log: EventLog, first: int, last: int) -> bool:
+    def record_end(self, log: EventLog, first: int, last: int) -> bool:
         """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
 
         A view that was added a short time ago may be served before this writer applies events to it. The writer that

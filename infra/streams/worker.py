@@ -253,7 +253,7 @@ class Worker:
                 if partition_worker.behind:
                     partition_worker.catch_up(self._writer, self.counts)
                 else:
-                    partition_worker.note_end(self._writer)
+                    partition_worker.record_end(self._writer)
         except StoreError as error:
             self._note_trouble(error)
             return
@@ -280,7 +280,7 @@ class Worker:
             for partition_worker in self._partition_workers.values()
             if partition_worker.watermark_us
         }
-        names = stream.names()
+        names = stream.partition_names()
         if names is not None:
             live = {partition_worker.log.partition for partition_worker in self._partition_workers.values()}
             workers = {partition_worker.partition.name for partition_worker in self._partition_workers.values()}

@@ -103,7 +103,7 @@ def _import(walk: TourState) -> None:
     with walk.stage("Events -> states of windows") as say:
         store = open_store(streams)
         try:
-            for built in streams.backfiller(store).ensure(project.applied.plan.windows):
+            for built in streams.backfiller(store).build_missing(project.applied.plan.windows):
                 say(f"{built.view}: {built.events:,} events in {built.states:,} states")
         finally:
             store.close()

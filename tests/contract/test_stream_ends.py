@@ -85,9 +85,9 @@ def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_plac
     log = Log()
     workers = [Worker(stream_place, log), Worker(stream_place, log)]
     poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])
-    poll_until(workers, lambda: None not in [worker.stream.names() for worker in workers])
+    poll_until(workers, lambda: None not in [worker.stream.partition_names() for worker in workers])
     for worker in workers:
-        assert sorted(worker.stream.names() or ()) == [str(index) for index in range(N)]
+        assert sorted(worker.stream.partition_names() or ()) == [str(index) for index in range(N)]
     poll_until(workers, lambda: all(worker.all_drained for worker in workers))
     for worker in workers:
         worker.stream.close()

@@ -58,7 +58,7 @@ class FileStream:
     def find_drained(self) -> Mapping[Partition, float]:
         return dict.fromkeys(self._next.keys() - self._full, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         return [str(i) for i in range(PARTITIONS)]
 
     def close(self) -> None:

@@ -290,5 +290,5 @@ def test_1_4_notes_do_not_grow_with_what_is_gone(tmp_path: Path, monkeypatch: py
             inventory.remove_entries([f"{i - 3}.parquet"])
     lines = (inventory_folder(tmp_path / "log") / "all.list").read_text().splitlines()
     assert len(lines) <= 20
-    assert sorted(Inventory(tmp_path / "log").notes()) == ["57.parquet", "58.parquet", "59.parquet"]
-    assert inventory.notes() == Inventory(tmp_path / "log").notes()
+    assert sorted(Inventory(tmp_path / "log").entries()) == ["57.parquet", "58.parquet", "59.parquet"]
+    assert inventory.entries() == Inventory(tmp_path / "log").entries()

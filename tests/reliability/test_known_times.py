@@ -80,7 +80,7 @@ class Team:
     def prepare(self) -> None:
         """Build and catch up what is needed, as training does before it promotes."""
         with self.world.backfiller(self.store) as backfiller:
-            backfiller.ensure(self.needed)
+            backfiller.build_missing(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
             log_folder=source_folder(self.world.log_root, SOURCE.name),

@@ -37,19 +37,19 @@ def _judge(root: Path) -> CheckupFinding:
 
 
 def _inventories(root: Path) -> list[Inventory]:
-    from skewless.infra.log.inventory import Inventory, list_noted_partitions
+    from skewless.infra.log.inventory import Inventory, list_recorded_partitions
 
     folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.parquet")}
     if folders == {"."}:
         return [Inventory(root)]
-    noted = set(list_noted_partitions(root)) - {"all"}
+    noted = set(list_recorded_partitions(root)) - {"all"}
     return [Inventory(root, partition) for partition in sorted(folders | noted - {"."})] or [Inventory(root)]
 
 
 def _compared(inventory: Inventory) -> tuple[int, int, int]:
     """Return how many files there are, their bytes, and of how many it is not known what was written."""
-    notes, paths = inventory.notes(), sorted(inventory.folder.glob("*.parquet"))
-    inventory.refuse_missing([path.name for path in inventory.folder.glob("*")])
+    notes, paths = inventory.entries(), sorted(inventory.folder.glob("*.parquet"))
+    inventory.check_missing([path.name for path in inventory.folder.glob("*")])
     for path in paths:
         inventory.check(path)
         inventory.verify(path)
