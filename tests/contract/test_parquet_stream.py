@@ -1,4 +1,4 @@
-"""What the replay of Parquet files promises as a stream."""
+"""The contract of the replay of Parquet files as a stream."""
 
 from __future__ import annotations
 

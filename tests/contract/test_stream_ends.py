@@ -45,7 +45,7 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(str
 def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(
     stream_place: ScoringTarget, seed: int
 ) -> None:
-    """The sender goes on meanwhile; ``sent``: how many messages were surely there at which moment."""
+    """The sender continues in the meantime; ``sent``: how many messages had certainly arrived at which time."""
     chance, stop, sent = random.Random(seed), threading.Event(), [(0.0, 0)]
     claims: list[tuple[Partition, int, int]] = []
     log = Log()
