@@ -173,7 +173,7 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    with world.backfiller(store) as backfiller, pytest.raises(ConflictError, match="by another process too"):
+    with world.backfiller(store) as backfiller, pytest.raises(ConflictError, match="by another process"):
         backfiller.build(VIEW, lambda _view, _done: _begin_too(world))
     feed(world, traffic, broker)
     drain(worker)
