@@ -37,7 +37,7 @@ class Events:
         self._settings = settings
         self._plan = AppliedPlanReader(state)
         self._needed = NeededViewsMonitor(state, store, settings.keep_versions)
-        self._senders: dict[str, _SenderThread] = {}
+        self._lanes: dict[str, _SenderThread] = {}
 
     @property
     def most_bytes(self) -> int:
@@ -71,19 +71,19 @@ class Events:
             StoreError: the stream is away; some may have been sent.
             DefinitionError: the source is a Kafka topic, and its client is not installed.
         """
-        sender = self._senders.get(source.name)
-        if sender is None or not sender.source.same_stream(source):
-            replaced, sender = sender, _SenderThread(source, self._open(source))
-            self._senders[source.name] = sender
+        lane = self._lanes.get(source.name)
+        if lane is None or not lane.source.same_stream(source):
+            replaced, lane = lane, _SenderThread(source, self._open(source))
+            self._lanes[source.name] = lane
             if replaced is not None:
                 await replaced.close()
-        await sender.send(payloads)
+        await lane.send(payloads)
 
     async def close(self) -> None:
         """Give the connections back."""
-        for sender in self._senders.values():
-            await sender.close()
-        self._senders.clear()
+        for lane in self._lanes.values():
+            await lane.close()
+        self._lanes.clear()
 
     def _open(self, source: EventSource) -> EventSender:
         from skewless.infra.streams.senders import open_sender  # noqa: PLC0415 - for servers that are sent events

@@ -86,9 +86,9 @@ async def serve(
         await models.load()
         predictor = _predictor(config, online, writer, marker_history, metrics)
         stack.push_async_callback(predictor.close)
-        rollout_counts = RolloutCountsFile(config.state, models.routes, config.clock)
-        rollout_counts.start()
-        stack.push_async_callback(rollout_counts.close)
+        counts_file = RolloutCountsFile(config.state, models.routes, config.clock)
+        counts_file.start()
+        stack.push_async_callback(counts_file.close)
         events = Events(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
         serving = Serving(

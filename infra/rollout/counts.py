@@ -148,8 +148,8 @@ def read_vitals(state: Path, model: str, policy: int) -> dict[str, RolloutCounts
     for _, models in _files(state):
         counted = models.get(model)
         if counted is not None and counted.policy == policy:
-            for version, version_counts in counted.versions.items():
-                found[version] = found.get(version, RolloutCounts()) + version_counts
+            for version, vitals in counted.versions.items():
+                found[version] = found.get(version, RolloutCounts()) + vitals
     return found
 
 

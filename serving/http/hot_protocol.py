@@ -81,10 +81,10 @@ def _refusing(error: SkewlessError, status: int | None = None) -> Handler:
 class _Way:
     """The transport as the application's replies see it: they hang up as all others do."""
 
-    def __init__(self, protocol: HotProtocol) -> None:
-        self.write = protocol.transport.write
-        self.is_closing = protocol.transport.is_closing
-        self.close = protocol.hang_up
+    def __init__(self, lane: HotProtocol) -> None:
+        self.write = lane.transport.write
+        self.is_closing = lane.transport.is_closing
+        self.close = lane.hang_up
 
 
 class HotProtocol(RequestReader):

@@ -167,7 +167,7 @@ class InferRoute:
         self._encode.observe(now - start)
         self._metrics.seconds.observe(now - asked.began)
         for part in answer.parts if isinstance(answer, MergedSlices) else (answer,):
-            self._shown.of(part.model).counts.answer(part, now - asked.began)
+            self._shown.of(part.model).tally.answer(part, now - asked.began)
 
     def _head(self, asked: _PendingReply, answer: ScoredSlice | MergedSlices) -> bytes:
         if isinstance(answer, MergedSlices):
@@ -183,7 +183,7 @@ class InferRoute:
         names = ("unknown", "") if model is None else (model.name, model.version)
         self._metrics.requests(*names, error.kind).inc()
         if model is not None:
-            self._shown.of(model).counts.refuse(time.perf_counter() - began)
+            self._shown.of(model).tally.refuse(time.perf_counter() - began)
         exchange.refuse(error)
 
 

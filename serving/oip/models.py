@@ -70,7 +70,7 @@ class OipModel(NamedTuple):
     """One version: the tensors that it takes and gives, and what it has answered."""
 
     signature: Signature
-    counts: RequestCounts
+    tally: RequestCounts
 
 
 class OipModels:

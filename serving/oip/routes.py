@@ -145,7 +145,7 @@ def _add_ready(router: APIRouter, models: ModelTable) -> None:
 def _add_statistics(router: APIRouter, models: ModelTable, shown: OipModels) -> None:
     def statistics(*asked: tuple[str, str]) -> Response:
         found = [models.get(name, version) for name, version in asked]
-        return reply(Statistics(model_stats=[shown.of(model).counts.statistics(model) for model in found]))
+        return reply(Statistics(model_stats=[shown.of(model).tally.statistics(model) for model in found]))
 
     def versions(name: str) -> list[tuple[str, str]]:
         return [(name, version) for version in models.open_versions(models.get(name).name)]

@@ -105,7 +105,7 @@ class ArmCounts:
         if self._differences is not None:
             self._differences.observe_many(np.abs(differences))
 
-    def read_counts(self, at_us: int) -> RolloutCounts:
+    def vitals(self, at_us: int) -> RolloutCounts:
         """Return what was counted until now."""
         self._fold()
         by_status = self._status.reshape(len(self._views), len(Status)).tolist()

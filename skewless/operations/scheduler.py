@@ -95,18 +95,15 @@ def serve(project: Workspace) -> None:
     from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    run_counts = RunTally()
+    tally = RunTally()
     port = project.settings.scheduler_metrics_port
     if port:
-        serve_metrics(run_counts, port, "scheduler_metrics_port")
+        serve_metrics(tally, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
-    stop_signal = StopSignal()
+    bell = StopSignal()
     presence, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    with (
-        stop_signal.rung_by_signals(),
-        _candidate(project, jobs, _processes(project), stop_signal, run_counts.count) as candidate,
-    ):
-        run_counts.is_holder = lambda: candidate.is_holder
+    with bell.rung_by_signals(), _candidate(project, jobs, _processes(project), bell, tally.count) as candidate:
+        tally.is_holder = lambda: candidate.is_holder
         with beating(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
             candidate.serve()
 
@@ -128,12 +125,12 @@ def once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = N
     ended: list[Run] = []
     jobs = PlannedJobs(project=project)
     chosen = _chosen(jobs(), only)
-    stop_signal = StopSignal()
-    with _alone(project, jobs, _here(project, invoke), stop_signal, ended.append) as term:
+    bell = StopSignal()
+    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
         for job in chosen:
-            if not stop_signal.rung:
-                term.start(job, "asked for by hand")
-                term.finish()
+            if not bell.rung:
+                shift.start(job, "asked for by hand")
+                shift.finish()
     return ended
 
 
@@ -157,9 +154,9 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
     ended: list[Run] = []
     jobs = PlannedJobs(project=project)
-    stop_signal = StopSignal()
-    with _alone(project, jobs, _here(project, invoke), stop_signal, ended.append) as term:
-        _walk(term, clock, until_us, stop_signal)
+    bell = StopSignal()
+    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
+        _walk(shift, clock, until_us, bell)
     return ended
 
 
@@ -177,15 +174,15 @@ def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]
     from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    with _alone(project, jobs, _here(project, invoke), StopSignal(), on_end) as term:
-        yield term
+    with _alone(project, jobs, _here(project, invoke), StopSignal(), on_end) as shift:
+        yield shift
 
 
-def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop_signal: StopSignal) -> None:
-    while not stop_signal.rung:
-        while term.step() and not stop_signal.rung:
+def _walk(shift: LeaderTerm, clock: OffsetClock, until_us: int, bell: StopSignal) -> None:
+    while not bell.rung:
+        while shift.step() and not bell.rung:
             pass
-        moment = term.next_us()
+        moment = shift.next_us()
         if moment is None or moment > until_us:
             clock.set(max(until_us, clock.now_us()))
             return
@@ -206,19 +203,19 @@ def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 @contextmanager
 def _alone(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, stop_signal: StopSignal, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[LeaderTerm]:
     with (
-        stop_signal.rung_by_signals(),
-        _candidate(project, jobs, launch, stop_signal, on_end) as candidate,
-        candidate.alone() as term,
+        bell.rung_by_signals(),
+        _candidate(project, jobs, launch, bell, on_end) as candidate,
+        candidate.alone() as shift,
     ):
-        yield term
+        yield shift
 
 
 @contextmanager
 def _candidate(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, stop_signal: StopSignal, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
@@ -228,7 +225,7 @@ def _candidate(
 
     ledger = Ledger(project.state)
 
-    def start_term(token: int) -> LeaderTerm:
+    def shift(token: int) -> LeaderTerm:
         return LeaderTerm(
             ledger=ledger,
             requests=Requests(project.state),
@@ -243,7 +240,7 @@ def _candidate(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
     with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=start_term, stop_signal=stop_signal)
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=shift, bell=bell)
 
 
 def _processes(project: Workspace) -> Launch:

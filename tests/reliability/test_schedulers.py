@@ -115,7 +115,7 @@ def check(pair: SchedulerPair) -> None:
         for one, next_ in pairwise(ticks):
             is_change = first[one].token != first[next_].token
             assert next_ - one == EVERY_S * SECOND or is_change, (job, first[one], first[next_])
-    # On a loaded machine a run may still be in progress at the next tick, which is rejected then.
+    # On a loaded machine a run may still be under way at the next tick, which is refused then.
     begun = [run for run in runs if run.id.job == "retrain m" and run.state != "refused"]
     done = {run.id.tick_us for run in begun if run.state == "done"}
     assert [run for run in begun if run.id.tick_us not in done] == []
@@ -144,7 +144,7 @@ def test_without_redis_nothing_begins_and_with_it_work_goes_on(tmp_path: Path) -
         before = len(pair.ledger.ids())
         time.sleep(2 * EVERY_S)
         assert len(pair.ledger.ids()) == before
-        pair.node.start()  # it has lost its data: the token continues from the ledger
+        pair.node.start()  # it has lost its data: the token goes on from the ledger
         token = eventually(pair.ledger.newest_token, lambda token: token > 1)
         pair.wait_for_runs(2, token)
         assert pair.stop() == [0, 0]

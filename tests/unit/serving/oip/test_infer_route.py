@@ -99,9 +99,9 @@ def test_a_request_is_answered_and_counted() -> None:
     status, reply, headers = desk.ask({"id": "7", "inputs": [VECTORS]})
     assert (status, reply["id"], reply["outputs"][0]["data"]) == (200, "7", [0.5])
     assert headers == {"content-type": "application/json"}
-    counts = desk.shown.of(MODEL).counts
-    assert (counts.rows, counts.executions, counts.answered, counts.refused, counts.last_us) == (1, 1, 1, 0, 10)
-    shown = counts.statistics(MODEL)
+    tally = desk.shown.of(MODEL).tally
+    assert (tally.rows, tally.executions, tally.answered, tally.refused, tally.last_us) == (1, 1, 1, 0, 10)
+    shown = tally.statistics(MODEL)
     assert (shown.inference_count, shown.inference_stats.success.count, shown.inference_stats.fail.count) == (1, 1, 0)
     assert shown.inference_stats.success.ns > 0
 
@@ -187,4 +187,4 @@ def test_what_goes_wrong_later_is_said_in_the_protocols_shape(
     found = desk.ask({"inputs": [VECTORS]})
     assert found == (status, {"error": error.sentence()}, {"content-type": "application/json", **headers})
     assert desk.metrics.requests("m", "000001", error.kind).value == 1
-    assert (desk.shown.of(MODEL).counts.refused, desk.shown.of(MODEL).counts.rows) == (1, 0)
+    assert (desk.shown.of(MODEL).tally.refused, desk.shown.of(MODEL).tally.rows) == (1, 0)
