@@ -102,7 +102,7 @@ class ParquetRows:
 def convert_to_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch with its times in UTC microseconds; times without a zone are UTC (SEMANTICS 1.1)."""
     columns = [column.cast(_UTC, safe=False) if pa.types.is_timestamp(column.type) else column for column in batch]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.partition_names)
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
 def encode_json(batch: pa.RecordBatch) -> list[bytes]:
