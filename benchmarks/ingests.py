@@ -154,7 +154,7 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.backfiller(store).ensure(views)
+        streams.backfiller(store).build_missing(views)
         worker = streams.worker(streams.sources()[0], store, open_stream)
         yield worker
         _check(streams)

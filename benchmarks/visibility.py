@@ -45,7 +45,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.backfiller(store).ensure(views)
+        streams.backfiller(store).build_missing(views)
         store.close()
         with _working(streams):
             reader = FeatureReader(streams.plan, BlockingReader(url))

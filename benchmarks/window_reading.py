@@ -85,7 +85,7 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     streams = Streams(
         plan=plan, state=folder, settings=Settings(), url=lambda: url, connection=connection, clock=SystemClock()
     )
-    streams.backfiller(store).ensure(views)
+    streams.backfiller(store).build_missing(views)
     store.close()
     return OfflineViews(folder, connection)
 

@@ -123,7 +123,7 @@ class MemoryStream:
         """See ``EventStream``."""
         return dict.fromkeys(self._drained, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """See ``EventStream``."""
         return [str(index) for index in range(len(self._broker))]
 

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.inventory import Inventory, corrupt_file_error, missing_file_error, note_file
+from skewless.infra.log.inventory import Inventory, add_to_inventory, corrupt_file_error, missing_file_error
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.storage.durable import make_folder, sync_file, sync_folder
 
@@ -135,9 +135,10 @@ class AcceptedLog:
         staged.close()
         with _translate_errors(self._folder):
             sync_file(staged.path)
+            # A link fails if the name exists, so of two writers only one succeeds.
             self._link(staged.path, path)
             sync_folder(self._folder)
-        note_file(self._inventory, path, staged.rows)
+        add_to_inventory(self._inventory, path, staged.rows)
         segment = FileRange(path=path, first=staged.first, last=staged.first + staged.rows - 1)
         self._segments.append(segment)
         return segment
@@ -174,16 +175,16 @@ class AcceptedLog:
 
     def _find_file(self, first: int) -> FileRange | None:
         path = self._file_path(first)
-        notes = self._inventory.notes()
-        note = notes.get(path.name)
-        if note is None and not path.exists():
+        entries = self._inventory.entries()
+        entry = entries.get(path.name)
+        if entry is None and not path.exists():
             # Files are written in order and noted after they exist. So a later note proves that this file is missing.
             if path.name > self._inventory.latest_name():
                 return None
             if not path.exists():
                 raise missing_file_error(path)
         self._inventory.check(path)
-        rows = _count_rows(path) if note is None or note.rows < 0 else note.rows
+        rows = _count_rows(path) if entry is None or entry.rows < 0 else entry.rows
         return FileRange(path=path, first=first, last=first + rows - 1)
 
 

@@ -19,8 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.log.ends import KNOWN_AT, EndsFile, add_known_at, ends_table, first_cover, select_uncompacted
-from skewless.infra.log.inventory import missing_file_error, note_file
+from skewless.infra.log.ends import KNOWN_AT, EndsFile, add_known_at, ends_table, resolve_overlaps, select_uncompacted
+from skewless.infra.log.inventory import add_to_inventory, missing_file_error
 from skewless.infra.log.log_files import LogFiles
 from skewless.infra.log.manifest import FileRange, Gap, Manifest, MergedRange, compacted_path, join_gaps
 from skewless.infra.log.reading import GROUP_ROWS, read_tables, regroup
@@ -97,7 +97,7 @@ class Compactor:
         span = FileRange(path=compacted_path(self._folder, first, last), first=first, last=last)
         self._files.inventory.verify_all(each.path for each in group)
         gaps = self._write(group, span.path)
-        note_file(self._files.inventory, span.path, span.rows)
+        add_to_inventory(self._files.inventory, span.path, span.rows)
         new = _replace_spans(manifest, span, gaps, self._now_us())
         return new if self._files.manifest.replace(manifest, new) else None
 
@@ -117,7 +117,7 @@ class Compactor:
         return gaps
 
     def _copy(self, group: Sequence[FileRange], path: Path) -> list[Gap]:
-        ends = ends_table(first_cover(self._ends.read()))
+        ends = ends_table(resolve_overlaps(self._ends.read()))
         schema = self._files.schema().append(pa.field(KNOWN_AT, pa.int64()))
         text = [field.name for field in schema if not pa.types.is_primitive(field.type)]
         gaps: list[Gap] = []
@@ -198,6 +198,7 @@ def plan_merges(
         return []
     rows = sum(span.rows for span in batches)
     start = len(compacted)
+    # Adds earlier merged files while they are not much larger than the new rows.
     while start and compacted[start - 1].rows <= min(_SIZE_FACTOR * rows, target_rows // 2):
         start -= 1
         rows += compacted[start].rows

@@ -88,7 +88,7 @@ class EndsFile:
         try:
             data = self._path.read_bytes()
         except FileNotFoundError as error:
-            if NAME in self._inventory.notes():
+            if NAME in self._inventory.entries():
                 raise missing_file_error(self._path) from error
             return np.empty(0, _FIELDS)
         except OSError as error:
@@ -174,17 +174,19 @@ class EndsFile:
             temporary.unlink(missing_ok=True)
 
 
-def first_cover(records: Records) -> Records:
+def resolve_overlaps(records: Records) -> Records:
     """Return disjoint records in ascending order: each position belongs to the first record that covers it.
 
-    >>> first_cover(np.array([(5, 9, 70), (0, 7, 80)], _FIELDS)).tolist()
+    >>> resolve_overlaps(np.array([(5, 9, 70), (0, 7, 80)], _FIELDS)).tolist()
     [(0, 4, 80), (5, 9, 70)]
     """
     if not len(records) or bool((records["first"][1:] > records["last"][:-1]).all()):
         return records
+    # Splits the positions at all record bounds, and assigns each interval to one record.
     edges = np.unique(np.concatenate([records["first"], records["last"] + 1]))
     owner = np.full(len(edges) - 1, -1)
     starts, stops = np.searchsorted(edges, records["first"]), np.searchsorted(edges, records["last"] + 1)
+    # In reverse, so that earlier records overwrite later ones.
     for i in reversed(range(len(records))):
         owner[starts[i] : stops[i]] = i
     begins = np.flatnonzero(np.diff(owner, prepend=-2))

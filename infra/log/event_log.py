@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.accepted import SEQ
 from skewless.infra.log.compaction import Compactor, CompactReport
-from skewless.infra.log.ends import KNOWN_AT, EndsFile, add_known_at, compacted_ends, ends_table, first_cover
-from skewless.infra.log.inventory import missing_file_error, note_file
+from skewless.infra.log.ends import KNOWN_AT, EndsFile, add_known_at, compacted_ends, ends_table, resolve_overlaps
+from skewless.infra.log.inventory import add_to_inventory, missing_file_error
 from skewless.infra.log.log_files import LogFiles
 from skewless.infra.log.manifest import FileRange, batch_path
 from skewless.infra.log.reading import read_tables
@@ -178,12 +178,12 @@ class EventLog:
         """
         records = self._ends.read()
         stored_ends = compacted_ends(self._files.manifest.read())
-        merged = first_cover(np.concatenate([stored_ends, records]))
+        merged = resolve_overlaps(np.concatenate([stored_ends, records]))
         return ends_table(merged[~np.isin(merged["first"], stored_ends["first"])])
 
     def has_all_ends(self) -> bool:
         """Return whether every position has a recorded end."""
-        covered = first_cover(np.concatenate([compacted_ends(self._files.manifest.read()), self._ends.read()]))
+        covered = resolve_overlaps(np.concatenate([compacted_ends(self._files.manifest.read()), self._ends.read()]))
         return int((covered["last"] - covered["first"] + 1).sum()) >= self.next_seq()
 
     def compact(self, *, keep: int = 60, target_rows: int = 1_000_000) -> CompactReport:
@@ -225,6 +225,7 @@ class EventLog:
         data = _encode(rows)
         try:
             make_folder(self._folder)
+            # Complete and durable before it gets its name; the link fails if another writer has the name.
             write_durable(temporary, data)
             os.link(temporary, span.path)
             sync_folder(self._folder)
@@ -235,7 +236,7 @@ class EventLog:
         finally:
             temporary.unlink(missing_ok=True)
         self._check_fence(span)
-        note_file(self._files.inventory, span.path, span.rows)
+        add_to_inventory(self._files.inventory, span.path, span.rows)
         if self._sync_ends:
             self._ends.sync()
 
@@ -267,7 +268,7 @@ class EventLog:
                 yield from read_tables(span, first, last, schema)
             return
         # Read before the files: ends that compaction removes afterwards are in the files by then.
-        ends = ends_table(first_cover(self._ends.read()))
+        ends = ends_table(resolve_overlaps(self._ends.read()))
         read_schema = schema if SEQ in schema.names else schema.append(pa.field(SEQ, pa.int64()))
         for span in self.spans(first, last):
             for rows in read_tables(span, first, last, read_schema):

@@ -66,12 +66,12 @@ class Inventory:
         self.folder = root / partition
         self._path = inventory_folder(root) / f"{partition or 'all'}.list"
         self._lock = self._path.with_suffix(".lock")
-        self._notes: dict[str, FileEntry] = {}
+        self._entries: dict[str, FileEntry] = {}
         self._read_to: tuple[int, int] = (0, 0)
         self._lines = 0
         self._latest_name = ""
 
-    def notes(self) -> Mapping[str, FileEntry]:
+    def entries(self) -> Mapping[str, FileEntry]:
         """Return the entries by file name; costs one stat call if nothing has changed.
 
         Raises:
@@ -85,11 +85,11 @@ class Inventory:
             self._reset()
         except OSError as error:
             raise disk_error(self._path, error) from error
-        return self._notes
+        return self._entries
 
     def latest_name(self) -> str:
         """Return the greatest recorded name of a file named by its first position; empty if there is none."""
-        self.notes()
+        self.entries()
         return self._latest_name
 
     def add(self, path: Path, rows: int = -1) -> None:
@@ -105,7 +105,7 @@ class Inventory:
 
     def expect(self, name: str) -> None:
         """Add a file that exists and may change; if that fails, its loss would not be noticed."""
-        if name not in self.notes():
+        if name not in self.entries():
             with contextlib.suppress(StoreError), self._hold_write_lock():
                 existing_lines = [] if self._path.exists() else _list_files(self.folder, name)
                 self._append_lines([*existing_lines, _encode_entry(name, FileEntry(_ANY, 0))])
@@ -116,7 +116,7 @@ class Inventory:
         Raises:
             StoreError: the inventory cannot be written, so the files must stay.
         """
-        removed_names = [name for name in names if name in self.notes()]
+        removed_names = [name for name in names if name in self.entries()]
         if removed_names:
             with self._hold_write_lock():
                 self._append_lines([f"- {name}" for name in removed_names])
@@ -128,20 +128,20 @@ class Inventory:
         Raises:
             StoreError: it is missing, truncated or altered.
         """
-        note = self.notes().get(path.name)
+        entry = self.entries().get(path.name)
         try:
             stat = path.stat()
-            if note is None or (stat.st_size, stat.st_mtime_ns) == (note.size, note.mtime_ns):
+            if entry is None or (stat.st_size, stat.st_mtime_ns) == (entry.size, entry.mtime_ns):
                 return
-            if stat.st_size != note.size:
-                raise corrupt_file_error(path, f"it has {stat.st_size} bytes instead of {note.size}")
+            if stat.st_size != entry.size:
+                raise corrupt_file_error(path, f"it has {stat.st_size} bytes instead of {entry.size}")
             self.verify(path)
         except FileNotFoundError as error:
             raise missing_file_error(path) from error
         except OSError as error:
             raise corrupt_file_error(path, str(error)) from error
         with contextlib.suppress(StoreError), self._hold_write_lock():
-            self._append_lines([_encode_entry(path.name, note._replace(mtime_ns=stat.st_mtime_ns))])
+            self._append_lines([_encode_entry(path.name, entry._replace(mtime_ns=stat.st_mtime_ns))])
 
     def verify(self, path: Path) -> None:
         """Check the digest of a file, if it was recorded; reads the complete file.
@@ -149,7 +149,7 @@ class Inventory:
         Raises:
             StoreError: it is missing or altered.
         """
-        note = self.notes().get(path.name)
+        entry = self.entries().get(path.name)
         try:
             with path.open("rb") as file:
                 digest = _digest(file)
@@ -157,7 +157,7 @@ class Inventory:
             raise missing_file_error(path) from error
         except OSError as error:
             raise corrupt_file_error(path, str(error)) from error
-        if note is not None and note.digest not in {_UNKNOWN, digest}:
+        if entry is not None and entry.digest not in {_UNKNOWN, digest}:
             raise corrupt_file_error(path, "its content has changed since it was written")
 
     def verify_all(self, paths: Iterable[Path]) -> None:
@@ -178,12 +178,12 @@ class Inventory:
             StoreError: a file is missing, truncated or altered.
         """
         paths = {path.name: path for path in self.folder.glob("*.parquet")}
-        self.refuse_missing(paths)
-        for name in sorted(paths.keys() & self.notes().keys()):
+        self.check_missing(paths)
+        for name in sorted(paths.keys() & self.entries().keys()):
             self._run_unless_removed(self.check, paths[name])  # a file that is deleted now has lost its entry before
         return [paths[name] for name in sorted(paths)]
 
-    def refuse_missing(self, names: Collection[str]) -> None:
+    def check_missing(self, names: Collection[str]) -> None:
         """Raise an error if the inventory has a file that does not exist.
 
         Args:
@@ -192,17 +192,17 @@ class Inventory:
         Raises:
             StoreError: a file is missing.
         """
-        for name in sorted(self.notes().keys() - set(names)):
+        for name in sorted(self.entries().keys() - set(names)):
             path = self.folder / name
             # The file or its entry may have changed since the folder was listed.
-            if not path.exists() and name in self.notes():
+            if not path.exists() and name in self.entries():
                 raise missing_file_error(path)
 
     def _run_unless_removed(self, check: Callable[[Path], None], path: Path) -> None:
         try:
             check(path)
         except StoreError:
-            if path.exists() or path.name in self.notes():
+            if path.exists() or path.name in self.entries():
                 raise
 
     @contextlib.contextmanager
@@ -217,13 +217,16 @@ class Inventory:
         with self._path.open("ab+") as file:
             text = "".join(map(_add_checksum, lines)).encode()
             if file.tell() and not _ends_with_newline(file):
+                # A torn last line must not swallow the first new one.
                 text = b"\n" + text
             file.write(text)
 
     def _compact(self) -> None:
-        notes = self.notes()
-        if self._lines > max(_STALE * len(notes), _SMALL):
-            replace_durable(self._path, "".join(_add_checksum(_encode_entry(*each)) for each in notes.items()).encode())
+        entries = self.entries()
+        if self._lines > max(_STALE * len(entries), _SMALL):
+            replace_durable(
+                self._path, "".join(_add_checksum(_encode_entry(*each)) for each in entries.items()).encode()
+            )
 
     def _read_new_lines(self) -> None:
         with self._path.open("rb") as file:
@@ -244,17 +247,17 @@ class Inventory:
         self._lines += 1
         sign, name, *values = body.decode().split(" ")
         if sign == "-":
-            self._notes.pop(name, None)
+            self._entries.pop(name, None)
         else:
             size, mtime, rows, digest = values
             self._latest_name = max(self._latest_name, name) if name[0].isdigit() else self._latest_name
-            self._notes[name] = FileEntry(int(size), int(mtime), int(rows), digest)
+            self._entries[name] = FileEntry(int(size), int(mtime), int(rows), digest)
 
     def _reset(self) -> None:
-        self._notes, self._read_to, self._lines, self._latest_name = {}, (0, 0), 0, ""
+        self._entries, self._read_to, self._lines, self._latest_name = {}, (0, 0), 0, ""
 
 
-def note_file(inventory: Inventory, path: Path, rows: int = -1) -> None:
+def add_to_inventory(inventory: Inventory, path: Path, rows: int = -1) -> None:
     """Add a durable file to the inventory; if that fails, the file is read without an entry."""
     with contextlib.suppress(StoreError):
         inventory.add(path, rows)
@@ -265,15 +268,15 @@ def inventory_folder(root: Path) -> Path:
     return root.with_name(f"{root.name}.files")
 
 
-def list_noted_partitions(root: Path, below: str = "") -> list[str]:
+def list_recorded_partitions(root: Path, below: str = "") -> list[str]:
     """Return the partitions below a root that have an inventory, sorted.
 
     Args:
         root: folder of all logs.
         below: only partitions below this folder.
     """
-    notes = inventory_folder(root)
-    return sorted(str(path.relative_to(notes).with_suffix("")) for path in (notes / below).rglob("*.list"))
+    entries = inventory_folder(root)
+    return sorted(str(path.relative_to(entries).with_suffix("")) for path in (entries / below).rglob("*.list"))
 
 
 def missing_file_error(path: Path) -> StoreError:
@@ -308,8 +311,8 @@ def _digest(file: BufferedIOBase) -> str:
     return file_digest(file, _DIGEST).hexdigest()[:32]
 
 
-def _encode_entry(name: str, note: FileEntry) -> str:
-    return f"+ {name} {note.size} {note.mtime_ns} {note.rows} {note.digest}"
+def _encode_entry(name: str, entry: FileEntry) -> str:
+    return f"+ {name} {entry.size} {entry.mtime_ns} {entry.rows} {entry.digest}"
 
 
 def _add_checksum(line: str) -> str:

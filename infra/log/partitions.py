@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.inventory import list_noted_partitions
+from skewless.infra.log.inventory import list_recorded_partitions
 
 IMPORTED = "/import/"  # part of the names of partitions with imported events
 
@@ -21,7 +21,7 @@ def log_partitions(log_root: Path, source: str) -> list[str]:
     folder = source_folder(log_root, source)
     names = {str(path.relative_to(log_root)) for path in folder.glob("*/*") if path.is_dir()}
     # The inventory still lists a partition whose folder was lost: it is missing, not finished.
-    return sorted(names.union(list_noted_partitions(log_root, str(folder.relative_to(log_root)))))
+    return sorted(names.union(list_recorded_partitions(log_root, str(folder.relative_to(log_root)))))
 
 
 def log_ends(log_root: Path, source: str) -> Mapping[str, int]:

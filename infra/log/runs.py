@@ -103,6 +103,7 @@ class RunLedger:
                 file.write(json.dumps(body))
                 file.flush()
                 os.fsync(file.fileno())
+            # The link fails if another process has just taken the id.
             os.link(temporary, self._path(run_id, suffix))
             sync_folder(self._root)
         except FileExistsError:

@@ -48,7 +48,6 @@ class Materializer:
     """Materializes the views of one project.
 
     Args:
-        repo: the user's folder.
         state: the project's state folder.
         online: returns the online store; called only by runs.
         needed: the needed views. If a version that only models read cannot be updated, it is reported, not raised.
@@ -261,6 +260,7 @@ class _RunJob:
                 staged.close()
                 self._check(view, staged.path)
             if staged.rows:
+                # A commit that fails after the link has still written rows.
                 tail = log.next_seq()
                 try:
                     log.commit_rows(staged)

@@ -69,7 +69,9 @@ class VersionReadiness:
         problems = self._materialize(plan, on_rows)
         streams = replace(self.streams, plan=plan)
         with closing(open_online_store(streams.redis_url)) as store:
-            streams.backfiller(store).ensure(plan.windows, lambda view, done: on_rows(f"states of {view}", done, None))
+            streams.backfiller(store).build_missing(
+                plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
+            )
             for source in plan.sources:
                 streams.catch_up(source.name, store)
         return problems + self.find_missing(plan, behind=False)

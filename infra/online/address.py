@@ -59,6 +59,7 @@ class RedisAddress:
         kind = _parse_kind(url)
         if kind == "server":
             return cls(kind=kind, url=url, options=_parse_options(url))
+        # urlsplit does not understand several hosts, so the authority is split by hand.
         scheme, _, rest = url.partition("://")
         authority, _, path = rest.partition("/")
         user, at, names = authority.rpartition("@")
@@ -66,6 +67,7 @@ class RedisAddress:
         service, _, database = path.strip("/").partition("/") if kind == "sentinel" else ("", "", path.strip("/"))
         if (kind == "sentinel") is not bool(service) or not names:
             raise ValueError(kind)
+        # redis-py parses user, password, database and TLS from a URL with one placeholder host.
         plain = f"{scheme.partition('+')[0]}://{user}{at}host/{database}{mark}{query}"
         options = _parse_options(plain)
         if kind == "cluster" and options.get("db"):

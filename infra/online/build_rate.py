@@ -14,7 +14,7 @@ _FILE = "build.json"
 _MAX_FACTOR = 10  # a larger factor makes the estimate worthless
 
 
-def note_build(folder: Path, events: int, seconds: float) -> None:
+def record_build(folder: Path, events: int, seconds: float) -> None:
     """Record how long a build took. A failed write is ignored: the build itself succeeded.
 
     Args:
@@ -27,7 +27,7 @@ def note_build(folder: Path, events: int, seconds: float) -> None:
         replace_durable(folder / _FILE, json.dumps(body).encode())
 
 
-def build_seconds(folder: Path, events: int) -> float | None:
+def estimate_build_s(folder: Path, events: int) -> float | None:
     """Return the estimated seconds of a build of ``events`` events; None if the last one ran elsewhere or was small."""
     try:
         last = json.loads((folder / _FILE).read_bytes())

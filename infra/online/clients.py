@@ -41,6 +41,7 @@ def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[]
     """
     options = _timeout_options(timeout_s)
     if on_connect is not None:
+        # redis-py then leaves the handshake to this function, except in the client of a cluster.
         options["redis_connect_func"] = partial(_handle_connect, on_connect, address.kind != "cluster")
     if address.kind == "server":
         return redis.Redis.from_url(address.url, **options)
@@ -105,6 +106,7 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
         await connection.disconnect(nowait=True)
         raise
     writer: asyncio.StreamWriter = connection._writer  # noqa: SLF001 - it has no public name
+    # Otherwise the client would close the connection when it is garbage-collected.
     connection._reader = connection._writer = None  # noqa: SLF001 - as above
     writer.transport.set_protocol(protocol)
     try:

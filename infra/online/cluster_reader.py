@@ -121,6 +121,7 @@ class ClusterReader:
         if failure is not None:
             done(self._note_failure(failure))
             return
+        # The map is out of date, so the complete request is repeated with a fresh one.
         self._slots.is_stale = True
         self._start_redirected_read(keys, names, done)
 
@@ -141,6 +142,7 @@ class ClusterReader:
         new_owners: dict[int, Node] = {}
         for _ in range(_HOPS):
             await self._ensure_fresh_map()
+            # A MOVED reply is newer than the map that another node has returned.
             for slot, node in new_owners.items():
                 self._slots.set_owner(slot, node)
             marker_keys = [self._slots.marker_keys(name) for name in names]
@@ -153,6 +155,7 @@ class ClusterReader:
                 break
             new_owners |= redirects
             self._slots.is_stale = True
+        # Keys of a slot that migrates right now are still errors: they are read one at a time.
         final_values = [await self._resolve_value(key, value) for key, value in zip(all_keys, values, strict=True)]
         return split(final_values, len(keys), marker_keys)
 
@@ -194,6 +197,7 @@ class ClusterReader:
             return
         if self._refresh_task is None or self._refresh_task.done():
             self._refresh_task = asyncio.get_running_loop().create_task(self._refresh_map())
+        # A cancelled caller must not cancel the refresh that others wait for.
         await asyncio.shield(self._refresh_task)
 
     async def _refresh_map(self) -> None:
@@ -206,6 +210,7 @@ class ClusterReader:
         for _ in nodes:
             node, reply = await replies.get()
             if not isinstance(reply, Exception):
+                # A new master may lack writes of the old one, so on_connect reads the log before any row is read there.
                 self._has_new_master |= self._slots.load(reply, node)
                 if self._has_new_master and self._on_connect is not None:
                     await self._on_connect()
@@ -251,6 +256,7 @@ class ReplyAssembler:
         values = self._values
         if isinstance(reply, Exception):
             self._failed = True
+            # One error applies to all values of its command.
             reply = [reply] * len(indices)
         for index, value in zip(indices, reply, strict=True):
             values[index] = value

@@ -44,6 +44,7 @@ class ClusterServers:
         """Call a script with keys and one argument per key, slot by slot; return the reply for each slice of keys."""
         keys, rows = _array(keys), _array(rows)
         slots = np.fromiter(map(key_slot, keys.to_pylist()), dtype=np.int64, count=len(keys))
+        # A stable order keeps repeated keys in the caller's order.
         order = np.argsort(slots, kind="stable")
         keys, rows, slots = keys.take(order), rows.take(order), slots[order]
         names, values = BulkStrings(keys), BulkStrings(rows)
@@ -61,6 +62,7 @@ class ClusterServers:
                 for part in rejected:
                     tail = [last(int(slots[part[0]]))] if last else []
                     done += self._call_each_key(script, keys, rows, part, tail)
+                # The keys were sorted by slot: back to the caller's indices.
                 script_replies += [replace(answer, places=order[answer.places].tolist()) for answer in done]
         return script_replies
 
@@ -71,6 +73,7 @@ class ClusterServers:
         values: list[bytes | None] = [None] * len(names)
         moving: list[int] = []
         with self._fresh_slot_map(), ExitStack() as stack:
+            # All requests are sent before the first reply is read, so that the nodes work at the same time.
             requests = []
             for node, places in self._group_by_node(slots):
                 connection = stack.enter_context(borrow_connection(node))
@@ -107,6 +110,7 @@ class ClusterServers:
 
     def _slice_by_node(self, slots: npt.NDArray[np.int64]) -> Iterator[tuple[Any, list[tuple[int, int]]]]:
         """Yield each node's client with the slices of keys that it serves; a slice lies in one slot."""
+        # Bounds between runs of equal slots: a script call must stay inside one slot.
         bounds = [0, *(np.flatnonzero(np.diff(slots)) + 1).tolist(), len(slots)] if len(slots) else [0]
         by_node: dict[str, list[tuple[int, int]]] = {}
         clients: dict[str, Any] = {}

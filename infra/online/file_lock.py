@@ -41,6 +41,7 @@ class FileLock:
                 os.close(fd)
                 return False
             time.sleep(_STEP_S)
+        # The new descriptor already holds the lock, so the old one can be dropped without a gap.
         self.release()
         self._fd = fd
         return True
@@ -54,6 +55,7 @@ class FileLock:
     def is_held(self) -> bool:
         """Return whether a process holds the lock exclusively."""
         probe = FileLock(self.path)
+        # A shared lock succeeds unless another process holds an exclusive one.
         free = probe.acquire(shared=True)
         probe.release()
         return not free

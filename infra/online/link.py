@@ -62,6 +62,7 @@ class StoreLink(asyncio.Protocol):
     def send(self, message: bytes, done: Done) -> None:
         """Send one command and call ``done`` with its reply, later. The link must not be broken."""
         if not self._pending:
+            # No other caller waits: sending at once saves an iteration of the loop.
             self._send(message)
         else:
             # Other callers wait too: commands of the same loop iteration go out with one system call.
@@ -105,6 +106,7 @@ class StoreLink(asyncio.Protocol):
         if self._writer is not None:
             self._writer.transport.abort()
         self._unsent.clear()
+        # Cleared before the callbacks run, because a callback may send a new command over a new link.
         pending = list(self._pending)
         self._pending.clear()
         for done, _ in pending:
@@ -129,6 +131,7 @@ class StoreLink(asyncio.Protocol):
         except InvalidResponse as error:
             self.abort(error)
         else:
+            # Replies are out of step with commands, so none of them can be trusted any more.
             if reader.has_data() and not self.is_broken:
                 self.abort(InvalidResponse("received a reply without a command"))
 
@@ -143,6 +146,7 @@ class StoreLink(asyncio.Protocol):
             self.abort(error)
             return
         self._socket = RawSocket.of_transport(self._writer.transport)
+        # TLS needs the transport; a plain socket can be written directly.
         self._send = self._writer.transport.write if self._socket is None else self._socket.write
         self._flush()
 
@@ -154,6 +158,7 @@ class StoreLink(asyncio.Protocol):
 
     def _tick(self) -> None:
         self._ticks += 1
+        # Replies come in order, so only the oldest command can be overdue.
         if self._pending and self._ticks - self._pending[0][1] >= _TICKS:
             self.abort(RedisTimeoutError("the server did not reply in time"))
         self._timer = self._loop.call_later(self._tick_s, self._tick) if self._pending else None

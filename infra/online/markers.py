@@ -29,6 +29,7 @@ _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _READ_IDENTITY = Path(__file__).with_name("read_identity.lua").read_text()
 _SPREAD = 64
 _SLOTS_EACH = 16_384 // _SPREAD
+# Wildcards in the arguments of the Lua scripts.
 _ANY = "-"
 _SAME = "="
 # Position, watermark, layout. Releases before watermarks wrote the position only.
@@ -57,7 +58,7 @@ class Markers:
         self._sessions[name] = layout, [identity.decode() for identity, _ in replies]
         return _position(lowest_marker([value for _, value in replies], layout))
 
-    def peek(self, names: Sequence[str]) -> list[Marker | None]:
+    def read(self, names: Sequence[str]) -> list[Marker | None]:
         """Return markers by their names, from one round trip; does not begin work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]
@@ -93,6 +94,7 @@ class Markers:
         keys: list[bytes] = []
         values: list[bytes] = []
         for name, (seq, watermark_us) in marks.items():
+            # Without a preceding get, any server may set the marker.
             layout, identities = self._sessions.get(name) or (self._servers.layout(), [])
             keys_of_marker = marker_keys(name, spread=layout is not None)
             identities = identities or [_ANY] * len(keys_of_marker)
@@ -155,6 +157,7 @@ def lowest_marker(values: Sequence[bytes | None], layout: str | None = None) -> 
     >>> lowest_marker([b"7 30", None]), lowest_marker([b"7 30", b"-2 0"]), lowest_marker([b"7 3 a", b"7 3 b"], "a")
     (None, None, None)
     """
+    # Slots have moved since: the marker does not cover rows that came from another server.
     if layout is not None and any(_layout(value) != layout for value in values):
         return None
     markers = [marker for value in values if (marker := parse_marker(value)) is not None]

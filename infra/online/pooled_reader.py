@@ -36,6 +36,7 @@ class RawConnection:
     def __init__(self, connection: Any, timeout_s: float) -> None:  # noqa: ANN401 - redis-py's are untyped
         self.connection = connection
         self._socket: socket.socket = connection._sock  # noqa: SLF001 - it has no public name
+        # The kernel enforces the timeout, because settimeout() would poll before every call.
         limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -125,6 +126,7 @@ class PooledReader:
         except BaseException:
             self._close([connection])
             raise
+        # An error reply, such as LOADING: redis-py turns it into the right exception.
         if type(reply) is not list:
             self._close([connection])
             return None

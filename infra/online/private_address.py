@@ -35,6 +35,7 @@ class PrivateAddress:
             return cls(port=_free_port(), password=secrets.token_urlsafe(24))
         if _can_listen(folder / SOCKET_NAME):
             return cls(file=SOCKET_NAME)
+        # The path of a socket is limited to about 100 bytes, which a deep state folder exceeds.
         for root in (None, "/tmp"):  # noqa: S108 - only the root of a folder of our own, made with mode 700
             path = Path(tempfile.mkdtemp(prefix="skewless-", dir=root)) / SOCKET_NAME
             if _can_listen(path):

@@ -172,6 +172,7 @@ class PrivateServer:
         write_private(self.folder / "server.conf", "\n".join((*_CONFIG, *address.config(), "")))
         address.save(self._record)
         log_path = self.folder / "server.log"
+        # Truncated only between two servers, so that no running server loses lines.
         too_long = log_path.is_file() and log_path.stat().st_size > _LOG_LIMIT
         with log_path.open("wb" if too_long else "ab") as log:
             subprocess.run(  # noqa: S603 - our own program; it leaves this process and outlives it

@@ -52,7 +52,7 @@ class RedisWriter:
         self._servers = _open_servers(url)
         with translate_errors(url):
             for client in self._servers.masters():
-                self._refuse_eviction(client)
+                self._check_eviction_policy(client)
             register = self._servers.client.register_script
             self._put, self._append, self._replace = register(_PUT), register(_APPEND), register(_REPLACE)
             self._markers = Markers(self._servers, display_url(url))
@@ -77,6 +77,7 @@ class RedisWriter:
         """Replace values that have not changed since they were read; return which."""
         heads = [value or b"" for value in old] if heads is None else heads
         new_values = new.to_pylist() if isinstance(new, pa.Array) else new
+        # See tile_swap.lua: size of the old value, length of the head, head, new value.
         arguments = [
             len(old_value or b"").to_bytes(8, "little") + len(head).to_bytes(8, "little") + head + value
             for old_value, head, value in zip(old, heads, new_values, strict=True)
@@ -95,7 +96,7 @@ class RedisWriter:
     def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
         """Return markers by name, from one round trip."""
         with translate_errors(self._url):
-            return self._markers.peek(names)
+            return self._markers.read(names)
 
     def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record applied positions; fails on a server that was replaced or restarted after ``marker``."""
@@ -122,6 +123,7 @@ class RedisWriter:
     def clock_offset_us(self) -> int:
         """Return the clock offset in microseconds: of the server with the largest, each the best of three."""
         with translate_errors(self._url):
+            # The smallest of three offsets includes the least network delay.
             offsets = (min((_measure_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
 
@@ -140,7 +142,7 @@ class RedisWriter:
                 letters[np.asarray(part.places)] = np.frombuffer(part.reply, dtype=np.uint8)
         return letters
 
-    def _refuse_eviction(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+    def _check_eviction_policy(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         policy = client.info("memory").get("maxmemory_policy", _POLICY)
         if policy != _POLICY:
             raise StoreError(

@@ -41,6 +41,7 @@ class BulkStrings:
     def __init__(self, values: Binaries) -> None:
         array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
         lengths = pc.binary_length(array).cast(pa.large_string()).cast(pa.large_binary())
+        # One Arrow kernel builds all bulk strings. Slices of them are cut by offsets, without a copy.
         joined = pc.binary_join_element_wise(
             binary_scalar(b"$"), lengths, binary_scalar(b"\r\n"), array, binary_scalar(b"\r\n"), binary_scalar(b"")
         )
@@ -153,6 +154,7 @@ def exchange(
     first = 0
     remaining = iter(calls)
     while batch := list(islice(remaining, burst)):
+        # Replies are read only when the window is full, so that the server always has work.
         if len(pending) + len(batch) > window:
             read_replies(burst)
         connection.send_packed_command([b"".join(chain.from_iterable(batch))])

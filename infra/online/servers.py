@@ -107,6 +107,7 @@ class SingleServer:
                 script_replies += [
                     ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)
                 ]
+                # Only rejected slices are sent again.
                 parts, calls = [parts[i] for i in rejected], [calls[i] for i in rejected]
                 if calls:
                     # The server was restarted or emptied since the script was loaded.

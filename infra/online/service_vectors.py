@@ -148,6 +148,7 @@ class VectorReader:
         rows = {
             view.name: empty_read(view, n, available=False)
             if marker in marker_status.lost
+            # Values are interleaved by entity: every step-th one belongs to this view.
             else codec.decode(stored[i : step * n : step])
             for i, (view, codec, marker) in enumerate(zip(self._views, self._rows, self._markers, strict=True))
         }

@@ -72,4 +72,5 @@ class SlotMap:
         self._update_parts()
 
     def _update_parts(self) -> None:
+        # The dict keeps one part for each master.
         self._marker_parts = tuple({self._owners[slot]: part for part, slot in enumerate(TAG_SLOTS)}.values())

@@ -91,6 +91,7 @@ class StateView:
     def _append(
         self, store: OnlineStore, state_keys: pa.Array, events: ViewEvents, m: int, marker: tuple[str, int | None]
     ) -> int:
+        # Groups events by entity, so that each state gets one update.
         encoded = state_keys.dictionary_encode()
         keys = encoded.dictionary
         entity = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)

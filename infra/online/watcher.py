@@ -81,6 +81,7 @@ class Watcher:
         self._stop_requested = True
 
     def _start(self) -> subprocess.Popen[bytes]:
+        # The server inherits this lock, so it is held exactly as long as the server lives.
         lock = _open_locked("server.lock")
         self._started = time.monotonic()
         server = subprocess.Popen(  # noqa: S603 - the program and its one argument are ours

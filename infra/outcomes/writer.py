@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.feedback import Outcome
-from skewless.infra.log.inventory import Inventory, note_file
+from skewless.infra.log.inventory import Inventory, add_to_inventory
 from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
 
 FOLDER = "outcomes"
@@ -78,7 +78,7 @@ def store(path: Path, table: pa.Table) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise disk_error(path, error) from error
-    note_file(Inventory(path.parent), path, table.num_rows)
+    add_to_inventory(Inventory(path.parent), path, table.num_rows)
 
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:

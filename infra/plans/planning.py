@@ -23,7 +23,7 @@ from skewless.infra.offline.labels import find_labels, label_columns
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
 from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
-from skewless.infra.online.build_rate import build_seconds
+from skewless.infra.online.build_rate import estimate_build_s
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
 from skewless.infra.packages.store import PackageStore
@@ -229,7 +229,7 @@ class Planner:
         if generations.find_live(view) is not None:
             return Build(view=label, hash=view.hash, kind="catch up", rows=None)
         events = sum(end + 1 for end in log_ends(self.state / "log", view.source).values())
-        seconds = build_seconds(generations.folder, events)
+        seconds = estimate_build_s(generations.folder, events)
         return Build(view=label, hash=view.hash, kind="states", rows=events, seconds=seconds)
 
     def _new_rows(self, view: View) -> int | None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
-from skewless.infra.log.inventory import Inventory, note_file
+from skewless.infra.log.inventory import Inventory, add_to_inventory
 from skewless.infra.predictions.files import (
     BATCH_ROWS,
     DAY_US,
@@ -163,7 +163,7 @@ def _merge(folder: Path, names: Sequence[str], path: Path) -> None:
     sink = pa.BufferOutputStream()
     write_rows(with_sources(rows, list(names)), sink)
     create_durable(path, sink.getvalue())
-    note_file(inventory, path, rows.num_rows)
+    add_to_inventory(inventory, path, rows.num_rows)
 
 
 def _read(path: Path) -> pa.Table:

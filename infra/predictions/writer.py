@@ -15,7 +15,7 @@ import structlog
 
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import lower_priority
-from skewless.infra.log.inventory import Inventory, note_file
+from skewless.infra.log.inventory import Inventory, add_to_inventory
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.files import write_rows
 from skewless.infra.predictions.record import PredictionBatch
@@ -163,7 +163,7 @@ class PredictionWriter:
             sync_file(temporary)
             temporary.replace(path)
             sync_folder(self._folder)
-            note_file(self._inventory, path, table.num_rows)
+            add_to_inventory(self._inventory, path, table.num_rows)
         finally:
             temporary.unlink(missing_ok=True)
         self._files += 1

@@ -161,6 +161,7 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         write_durable(temporary, data, mode)
         try:
             os.link(temporary, path)
+            # The name of the parent may be new, too.
             for folder in (path.parent, path.parent.parent):
                 sync_folder(folder)
         finally:

@@ -83,6 +83,7 @@ class NumberedFiles:
 
     def _link(self, sequence: int, text: bytes) -> None:
         make_folder(self._folder)
+        # Under the lock, no other writer has a staging file: these are left by killed ones.
         for leftover in self._folder.glob(f"{_LEFTOVER}*"):
             leftover.unlink(missing_ok=True)
         staging = self._folder / f"{_LEFTOVER}{secrets.token_hex(8)}"

@@ -17,7 +17,7 @@ from skewless.infra.log.generations import Generation, Generations, hold_apply_l
 from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.build_rate import note_build
+from skewless.infra.online.build_rate import record_build
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 from skewless.infra.storage.durable import hold_lock
@@ -56,7 +56,7 @@ class Backfiller:
     join: WindowJoin
     clock: Clock
 
-    def ensure(
+    def build_missing(
         self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None
     ) -> list[BackfillResult]:
         """Build the views without a live generation in this store; publish the generations of all views."""
@@ -86,16 +86,19 @@ class Backfiller:
         generation = self.generations.begin(view, list(ends), now_us)
         states = StateView.of(self.plan.project, view, generation.number)
         names = {part: window_marker(self.plan.project, view, generation.number, part) for part in ends}
+        # Begins the work: set_markers fails if a server is restarted before the end.
         for name in names.values():
             self.store.marker(name)
+        # Markers before states, so that a loss of both is noticed.
         self.store.set_markers(dict.fromkeys(names.values(), Marker(-1)), dict.fromkeys(names.values()))
         count = run_at_low_priority(lambda: self._load_states(view, states, ends, now_us, on_states))
         watermarks = self._watermarks(view, list(ends), now_us)
         marks = {names[part]: Marker(end, watermarks[part]) for part, end in ends.items()}
+        # Fails if the store has lost the markers during the load, and so perhaps states.
         self.store.set_markers(marks, dict.fromkeys(names.values(), -1))
         self._catch_up_and_switch(view, generation)
         events = sum(ends.values()) + len(ends)
-        note_build(self.generations.folder, events, time.monotonic() - started)
+        record_build(self.generations.folder, events, time.monotonic() - started)
         return BackfillResult(view=view.name, generation=generation.number, states=count, events=events)
 
     def _watermarks(self, view: WindowView, partitions: Sequence[str], now_us: int) -> dict[str, int]:

@@ -25,6 +25,7 @@ from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
 
 FUTURE_US = 10_000_000
 _NONE = type(None)
+# Arrow converts a column of exactly these types at once; others are parsed value by value.
 _EXACT_TYPES: dict[DType, frozenset[type]] = {
     DType.INT32: frozenset({int, _NONE}),
     DType.INT64: frozenset({int, _NONE}),

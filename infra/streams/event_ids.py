@@ -68,6 +68,7 @@ class EventIds:
         self._start_positions = dict(start_positions or {})
         self._next = dict(self._start_positions)
         self._logs: dict[str, EventLog] = {}
+        # In the lock file, it shows whether another process has held the lock since.
         self._token = os.urandom(16)
         self._is_current = False
 
@@ -197,6 +198,7 @@ def _has_id(rows: pa.Table) -> pa.ChunkedArray:
 def _list_recent_files(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
     """Return the files from a position on with rows accepted since a time, oldest first."""
     recent: list[FileRange] = []
+    # Files are ordered by acceptance, so the search stops at the first old one.
     for span in reversed(log.spans(first, end - 1)):
         latest_us = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
         if latest_us < since_us:

@@ -106,6 +106,7 @@ class HistoryFile:
         Memory: DuckDB's limit, beyond which it spills to disk, and one byte per row.
         """
         rows = f"SELECT {self._id_sql(column)} AS id FROM {self.table.relation} OFFSET {first}"
+        # A join loses the order of rows, so each row gets its index first.
         numbered = f"SELECT row_number() OVER () - 1 AS place, id FROM ({rows})"
         parameters = self.table.parameters
         with self.table.open(self.connection), copy_to_table(self.connection, _IDS, numbered, parameters) as ids:

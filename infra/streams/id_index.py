@@ -33,6 +33,7 @@ class _SortedRun:
 
     @classmethod
     def of(cls, digests: Digests, accepted: Int64Array) -> _SortedRun:
+        # By digest, then by time: the last of equal digests is the latest acceptance.
         order = np.lexsort((accepted, digests[1], digests[0]))
         digests, accepted = digests[:, order], accepted[order]
         last = np.append((digests[:, 1:] != digests[:, :-1]).any(axis=0), [True] * bool(len(accepted)))

@@ -79,7 +79,7 @@ class IdlePartitions:
         end = catch_up(self._log(name), self._writer, counts)
         if end >= 0:
             # Earlier records stay valid: the first record of a position counts.
-            self._writer.note_end(self._log(name), 0, end)
+            self._writer.record_end(self._log(name), 0, end)
 
     def _find_behind(self, names: Sequence[str]) -> dict[str, int | None]:
         """Return the applied position of each partition that is behind."""

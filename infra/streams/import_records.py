@@ -180,6 +180,7 @@ class Matcher:
         if record.next is None or record.key in self._pending:
             return record.next or record.done
         log = self.log(record.key)
+        # The source position of the last row shows whether the batch in progress was appended.
         last = log.next_seq() - 1
         rows = [] if last < 0 else next(log.read(last, last, [SOURCE_POS]))[SOURCE_POS].to_pylist()
         return record.next if rows and rows[0] >= record.done.rows else record.done
@@ -194,6 +195,7 @@ class Matcher:
             return None
         try:
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
+            # The digest of the first row excludes most records without reading the file.
             prefixes = {record.key: self.find_prefix(record) for record in records if record.head == head}
             same = [record for record in records if record.head == head]
             longer = [record for record in same if prefixes[record.key].rows >= count]

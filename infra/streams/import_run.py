@@ -164,6 +164,7 @@ class ImportRun:
             start = digest.rows
             digest.update(rows)
             record = replace(record, done=prefix, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
+            # Durable before the append: after a kill, find_prefix decides whether the log has the batch.
             self._records.save(record)
             self._append_batch(
                 log, rows, start, None if flags is None else flags[start - first : digest.rows - first], result

@@ -33,6 +33,7 @@ MISSING_TOPIC = {
     kafka.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
 }
 TIMED_OUT = kafka.KafkaError._TIMED_OUT  # noqa: SLF001
+# Errors that waiting cannot repair.
 _FINAL = {
     kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     kafka.KafkaError.GROUP_AUTHORIZATION_FAILED,

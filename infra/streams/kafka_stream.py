@@ -134,6 +134,7 @@ class KafkaStream:
         total = 0
         for index, progress in self._owned.items():
             low, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
+            # Nothing was fetched from this partition yet.
             if high < 0:
                 return None
             total += max(0, high - max(0 if progress.next_position is None else progress.position, low, 0))
@@ -146,7 +147,7 @@ class KafkaStream:
         }
         return {} if self.trouble else {partition: age for partition, age in ages.items() if age is not None}
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return partition names; see ``EventStream``. From a reply a few seconds ago."""
         return self._partition_names
 

@@ -49,6 +49,7 @@ class TopicMonitor:
         """Send a request now; replies to earlier requests are ignored."""
         collection = kafka.TopicCollection([self._topic])
         self._request = self._admin.describe_topics(collection, request_timeout=_ANSWER_S)[self._topic]
+        # No further request while this one is open.
         self._next_request = float("inf")
 
     def request_soon(self) -> None:

@@ -94,6 +94,7 @@ class ParquetRows:
             ORDER BY {quote(str(self.time_column))} NULLS FIRST, file_index, file_row_number
             OFFSET $start
         """
+        # DuckDB spills to disk, so files larger than memory can be sorted.
         with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
             yield from connection.sql(sql, params={"files": names, "start": start}).to_arrow_reader(_BATCH_ROWS)
 
@@ -222,7 +223,7 @@ class ParquetStream:
         """Return drained partitions; see ``EventStream``. Rows that are not due have not arrived yet."""
         return {self._partition: 0.0} if self._is_owner and (self.done or self._is_ahead) else {}
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return the name of the partition."""
         return [self._partition.name]
 
@@ -269,6 +270,7 @@ class _Throttle:
             self._first = (int(known_times[0]), now_us)
         first_us, start_us = self._first
         until_us = first_us + int((now_us - start_us) * self._speed)
+        # _NO_TIME is the lowest value, so rows without a time are always due.
         return int(np.searchsorted(times_us, until_us, side="right"))
 
 

@@ -21,7 +21,7 @@ class PartitionWorker:
     Attributes:
         behind: the log may have rows that the states lack.
         applied: the last applied position.
-        unended: the first applied position whose end is not recorded yet; None: all are recorded.
+        first_unended: the first applied position whose end is not recorded yet; None: all are recorded.
         drained_us: time up to which all messages that had arrived were read, microseconds; 0: unknown.
 
     Args:
@@ -109,15 +109,15 @@ class PartitionWorker:
         if self.first_unended is None:
             self.first_unended = rows[SEQ][0].as_py()
         self.behind, self.applied = False, rows[SEQ][-1].as_py()
-        self.note_end(writer)
+        self.record_end(writer)
 
-    def note_end(self, writer: StateWriter) -> None:
+    def record_end(self, writer: StateWriter) -> None:
         """Record the end of applied positions, if all needed views have them.
 
         Raises:
             StoreError: the record cannot be written.
         """
-        if self.first_unended is not None and writer.note_end(self.log, self.first_unended, self.applied):
+        if self.first_unended is not None and writer.record_end(self.log, self.first_unended, self.applied):
             self.first_unended = None
 
     def catch_up(self, writer: StateWriter, counts: SourceCounts) -> None:
@@ -129,12 +129,13 @@ class PartitionWorker:
         """
         self.applied = catch_up(self.log, writer, counts)
         self.behind, self.first_unended = False, 0 if self.applied >= 0 else None
-        self.note_end(writer)
+        self.record_end(writer)
 
     def _count_events(self, rows: pa.Table, counts: SourceCounts) -> None:
         ts = rows.filter(rows[REJECT].is_null())[EVENT].to_numpy()
         if not len(ts):
             return
+        # An event is late if an earlier one is newer by more than the slack of a hop.
         running_max = np.maximum.accumulate(ts)
         if self._watermark is not None:
             running_max = np.maximum(running_max, self._watermark)

@@ -81,7 +81,7 @@ class EventStream(Protocol):
         """
         ...
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return the names of all current partitions of the stream, owned or not; None: unknown."""
         ...
 

@@ -68,6 +68,7 @@ class Leases:
         return {
             index
             for index, epoch in epochs.items()
+            # Three replies per partition, in the order of the pipeline.
             if (next(values), next(values), next(values)) == (member_id, epoch.encode(), 1)
         }
 

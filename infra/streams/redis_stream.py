@@ -152,7 +152,7 @@ class RedisStream:
         """Return drained partitions; see ``EventStream``."""
         return dict.fromkeys(self._drained_partitions, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """Return partition names; see ``EventStream``."""
         return [str(index) for index in range(self._n)]
 
@@ -175,6 +175,7 @@ class RedisStream:
         share = self._leases.send_heartbeat(client)
         self._leases.renew(client, list(self._owned))
         self._revoke_lost(client, list(self._owned))
+        # Partitions beyond the fair share are released, so that a new member can acquire them.
         for index in list(self._owned)[share:]:
             self._revoke(index)
             self._leases.release(client, [index])
@@ -206,6 +207,7 @@ class RedisStream:
         read_positions = None if self._keep is None else ReadPositions(self._keep)
         self._owned[index] = _RedisProgress(partition, next_position, 0, read_positions)
         info = client.xinfo_stream(stream)
+        # Redis stores only a total of added entries, so unread ones are counted, up to a limit.
         counted = client.eval(_COUNT, 1, stream, format_entry_id(next_position), _MAX_COUNTED)
         unread = counted if counted < _MAX_COUNTED else info["length"]
         self._owned[index].index = info["entries-added"] - unread
@@ -217,6 +219,7 @@ class RedisStream:
     def _read_messages(self, client: Any, limit: int) -> list[Messages]:  # noqa: ANN401 - as above
         if not self._owned:
             return []
+        # Rounded up, so that each partition gets at least one message.
         count = -(-limit // len(self._owned))
         pipe = client.pipeline(transaction=False)
         for index, progress in self._owned.items():
@@ -250,6 +253,7 @@ class RedisStream:
             read_positions = self._owned[index].read_positions
             floor = read_positions.floor(at) if read_positions else None
             if floor is not None:
+                # Never beyond the slowest group.
                 floor = min(floor, committed_positions[index])
                 pipe.execute_command("XTRIM", self._keys.stream(index), "MINID", "~", format_entry_id(floor))
         pipe.execute()

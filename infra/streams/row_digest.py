@@ -79,6 +79,7 @@ def _encode_parts(array: pa.Array) -> Iterator[bytes | memoryview]:
     values = array.cast(pa.uint8()) if pa.types.is_boolean(array.type) else array
     numbers = values.fill_null(0).to_numpy(zero_copy_only=False)
     if pa.types.is_floating(array.type):
+        # NaNs may have different bits, but are one value.
         numbers = np.where(np.isnan(numbers), np.asarray(np.nan, numbers.dtype), numbers)
     yield numbers.astype(numbers.dtype.newbyteorder("<")).tobytes()
 
@@ -90,5 +91,6 @@ def _encode_text(array: pa.Array) -> Iterator[bytes | memoryview]:
     yield pc.binary_length(total).to_numpy().astype("<i8").tobytes()
     _, bounds, data = total.buffers()
     if data is not None:
+        # Only the bytes of this slice: the buffer may be shared with others.
         ends = np.frombuffer(bounds, dtype="<i8")[total.offset : total.offset + len(total) + 1]
         yield memoryview(data)[int(ends[0]) : int(ends[-1])]

@@ -91,5 +91,6 @@ class RedisSender:
     def _index(self, key: str | None) -> int:
         if key is not None:
             return crc32(key.encode()) % len(self._streams)
+        # Messages without a key are spread round-robin.
         self._next_index += 1
         return self._next_index % len(self._streams)

@@ -77,7 +77,7 @@ class StateWriter:
             for removed in cache.keys() - self._lenses.keys():
                 del cache[removed]
 
-    def note_end(self, log: EventLog, first: int, last: int) -> bool:
+    def record_end(self, log: EventLog, first: int, last: int) -> bool:
         """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
 
         A view that was added a short time ago may be served before this writer applies events to it. The writer that
@@ -113,6 +113,7 @@ class StateWriter:
         with hold_apply_lock(self._log_folder):
             self._load_generations()
             first = rows[SEQ][0].as_py()
+            # A gap between the marker and the first row means that earlier rows are missing.
             behind = [
                 states for states in self._list_states() if self._applied.get(self._marker(states, log)) != first - 1
             ]

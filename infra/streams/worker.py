@@ -197,6 +197,7 @@ class Worker:
         due = self._written_at + _LINGER_S
         if waiting < self._max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
+            # Taken before the poll, because messages that arrive during the poll are not covered.
             began_us = self._clock.now_us()
             for messages in stream.poll(self._max_rows - waiting, timeout):
                 if messages.partition in self._partition_workers:
@@ -252,7 +253,7 @@ class Worker:
                 if partition_worker.behind:
                     partition_worker.catch_up(self._writer, self.counts)
                 else:
-                    partition_worker.note_end(self._writer)
+                    partition_worker.record_end(self._writer)
         except StoreError as error:
             self._note_trouble(error)
             return
@@ -279,7 +280,7 @@ class Worker:
             for partition_worker in self._partition_workers.values()
             if partition_worker.watermark_us
         }
-        names = stream.names()
+        names = stream.partition_names()
         if names is not None:
             live = {partition_worker.log.partition for partition_worker in self._partition_workers.values()}
             workers = {partition_worker.partition.name for partition_worker in self._partition_workers.values()}

@@ -183,7 +183,7 @@ class WorkerGroup:
     def _build(self, streams: Streams) -> None:
         """Build missing states."""
         for worker in self._workers.values():
-            streams.backfiller(self._stores[0]).ensure(worker.assignment.views)
+            streams.backfiller(self._stores[0]).build_missing(worker.assignment.views)
 
     def _run_housekeeping(self) -> None:
         streams = replace(self._streams, plan=self._plan)

@@ -54,9 +54,9 @@ class TrafficPolicies:
         """Return the number of the policy in force, by model."""
         return {name: routing.policy.number for name, routing in self._routings.items()}
 
-    def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
+    def item(self, at_us: int) -> dict[str, PolicyCounts]:
         """Return what was counted under the policies in force, by model."""
-        return {name: routing.read_counts(at_us) for name, routing in self._routings.items()}
+        return {name: routing.item(at_us) for name, routing in self._routings.items()}
 
     def due(self, name: str, champion: str) -> TrafficPolicy | None:
         """Return a policy that is to come into force; what is in force no longer is let go of.
@@ -171,7 +171,7 @@ class RolloutCountsFile:
 
     async def write(self) -> None:
         """Write now; a disk that refuses is told to the log, and tried again next time."""
-        models = self._routes.read_counts(self._clock.now_us())
+        models = self._routes.item(self._clock.now_us())
         try:
             if models:
                 await asyncio.to_thread(write_counts, self._path, models)

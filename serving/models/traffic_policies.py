@@ -54,9 +54,9 @@ class TrafficPolicies:
         """Return the number of the applied policy, by model."""
         return {name: routing.policy.number for name, routing in self._routings.items()}
 
-    def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
+    def vitals(self, at_us: int) -> dict[str, PolicyCounts]:
         """Return the counts under the applied policies, by model."""
-        return {name: routing.read_counts(at_us) for name, routing in self._routings.items()}
+        return {name: routing.vitals(at_us) for name, routing in self._routings.items()}
 
     def pending_policy(self, name: str, champion: str) -> TrafficPolicy | None:
         """Return a new policy that should be applied, if there is one; an outdated policy is dropped.
@@ -172,7 +172,7 @@ class RolloutCountsFile:
 
     async def write(self) -> None:
         """Write now; an error is logged, and the next write tries again."""
-        models = self._policies.read_counts(self._clock.now_us())
+        models = self._policies.vitals(self._clock.now_us())
         try:
             if models:
                 await asyncio.to_thread(write_counts, self._path, models)

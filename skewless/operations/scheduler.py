@@ -210,7 +210,7 @@ def _alone(
         _candidate(project, jobs, launch, stop, on_end) as candidate,
         candidate.alone() as term,
     ):
-        yield term
+        yield shift
 
 
 @contextmanager
@@ -240,7 +240,7 @@ def _candidate(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
     with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=open_term, stop_signal=stop)
 
 
 def _launch_processes(project: Workspace) -> Launch:

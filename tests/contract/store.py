@@ -17,7 +17,7 @@ from tests.worlds.waiting import until
 
 @dataclass(frozen=True, kw_only=True)
 class RowStore:
-    """Rows and markers, whoever keeps them."""
+    """Rows and markers of a store, or in memory."""
 
     writer: Callable[[], OnlineWriter]
     reader: Callable[[], OnlineReader]
@@ -60,7 +60,7 @@ class RowStore:
             return writer.marker(name), None if mark is None else mark.position
 
     def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
-        """Return rows and markers as the server of predictions reads them; a callback must be told the same."""
+        """Return rows and markers as the prediction server reads them; a callback must get the same."""
         found = asyncio.run(self._marked(keys, names))
         with closing(self.blocking_reader()) as reader:
             assert reader.get_with_markers(keys, names) == found
@@ -114,5 +114,5 @@ class StorePlace:
 
 
 def ranked(*words: int, body: bytes = b"") -> bytes:
-    """Return a row whose rank is eight unsigned words; those left out are zero."""
+    """Return a row whose rank is eight unsigned words; missing words are zero."""
     return struct.pack(">8I", *words, *[0] * (8 - len(words))) + body

@@ -176,7 +176,7 @@ class KafkaPlace:
 
 @dataclass
 class Log:
-    """What was read, by partition, and who owns it; one for all workers of a group."""
+    """The messages that were read, by partition, and the owners; shared by all workers of a group."""
 
     read: dict[Partition, list[tuple[int, bytes | None]]] = field(default_factory=dict)
     owners: dict[Partition, Worker] = field(default_factory=dict)
@@ -198,7 +198,7 @@ class Log:
 
 
 class Worker:
-    """A member of a group, which goes on where the log ends."""
+    """A member of a group, which continues at the end of the log."""
 
     def __init__(self, place: ScoringTarget, log: Log, group: str = "g") -> None:
         self.log = log

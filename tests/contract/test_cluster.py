@@ -1,4 +1,4 @@
-"""What holds on a cluster beyond the contract of all stores: slots, and their moves from node to node."""
+"""Cluster behaviour in addition to the contract of all stores: slots, and their moves between nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds of Kafka beyond the contract of all streams."""
+"""Kafka behaviour in addition to the contract of all streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every online store promises of rows and markers (infra/online/port.py): one suite over all adapters."""
+"""The contract of every online store for rows and markers (infra/online/port.py): one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_a_marker_is_unknown_until_it_is_set_and_never_goes_back(store: RowStore
 
 
 def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store: RowStore) -> None:
-    """A later one may be older: whoever writes it knows less, for example after a loss."""
+    """A later watermark may be older: its writer may know less, for example after a loss."""
     writer = store.writer()
     steps = [
         (Marker(-1), Marker(-1)),

@@ -1,4 +1,4 @@
-"""What the replay of Parquet files promises as a stream."""
+"""The contract of the replay of Parquet files as a stream."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_8_4_files_are_drained_when_their_last_row_was_returned(tmp_path: Path, 
     write(tmp_path / "a.parquet", range(250))
     stream = ParquetStream(tmp_path, RebalanceListener())
     assert list(stream.find_drained()) == []
-    assert stream.names() == ["0"]
+    assert stream.partition_names() == ["0"]
     while not stream.done:
         stream.poll(limit, 1.0)
         assert bool(stream.find_drained()) == stream.done

@@ -1,4 +1,4 @@
-"""What every online store promises to those who read it: each gets its own rows, whole and once, whatever others do."""
+"""The contract of every online store for readers: each gets its own complete rows, once, under concurrency."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_sign_is_read_until_its_time_is_over(online_place: StorePlace) -> None
 
 
 class Reading:
-    """What is to be done for each connection, which the disk refuses at first."""
+    """A callback for each connection, which fails at first."""
 
     def __init__(self) -> None:
         self.refused = True
@@ -219,7 +219,7 @@ def test_a_forked_process_reads_for_itself(blocking: BlockingOnlineReader) -> No
 
 
 def test_4_5_a_marker_vouches_for_rows_that_come_with_it(online_place: StorePlace) -> None:
-    """However late the reader comes: what a marker says was applied stands in the same answer."""
+    """However late the reader reads: rows that a marker covers are in the same reply."""
     stop = threading.Event()
 
     def write() -> None:

@@ -1,4 +1,4 @@
-"""What the Redis adapter promises beyond the contract of all stores, over a real server."""
+"""Behaviour of the Redis adapter in addition to the contract of all stores, over a real server."""
 
 from __future__ import annotations
 

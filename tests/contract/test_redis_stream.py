@@ -1,4 +1,4 @@
-"""What holds of Redis Streams beyond the contract of all streams."""
+"""Behaviour of Redis Streams in addition to the contract of all streams."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds with sentinels beyond the contract of all stores: the master is found, also after it has changed."""
+"""Sentinel behaviour in addition to the contract of all stores: the master is found, also after a failover."""
 
 from __future__ import annotations
 

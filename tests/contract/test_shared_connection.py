@@ -63,14 +63,14 @@ def fill(node: Node) -> None:
 
 
 def clients(node: Node) -> set[str]:
-    """Return the numbers of a server's connections, but for the one that asks."""
+    """Return the ids of a server's connections, without the calling one."""
     with node.client() as client:
         listed = cast("list[dict[str, str]]", client.client_list())
         return {each["id"] for each in listed} - {str(client.client_id())}
 
 
 def some_keys(chance: random.Random) -> list[bytes]:
-    """Return keys of which some are asked for twice and some stand for nothing."""
+    """Return keys, some of them twice and some without a row."""
     return [chance.choice((*KEYS, b"none")) for _ in range(chance.randrange(40))]
 
 

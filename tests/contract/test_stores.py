@@ -1,4 +1,4 @@
-"""What every online store promises beyond rows and states: repairs, deletion, lost writes, the scheduler's lease."""
+"""The contract of every online store for repairs, deletion, lost writes and the scheduler's lease."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(str
 def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(
     stream_place: ScoringTarget, seed: int
 ) -> None:
-    """The sender goes on meanwhile; ``sent``: how many messages were surely there at which moment."""
+    """The sender continues in the meantime; ``sent``: how many messages had certainly arrived at which time."""
     chance, stop, sent = random.Random(seed), threading.Event(), [(0.0, 0)]
     claims: list[tuple[Partition, int, int]] = []
     log = Log()
@@ -85,9 +85,9 @@ def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_plac
     log = Log()
     workers = [Worker(stream_place, log), Worker(stream_place, log)]
     poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])
-    poll_until(workers, lambda: None not in [worker.stream.names() for worker in workers])
+    poll_until(workers, lambda: None not in [worker.stream.partition_names() for worker in workers])
     for worker in workers:
-        assert sorted(worker.stream.names() or ()) == [str(index) for index in range(N)]
+        assert sorted(worker.stream.partition_names() or ()) == [str(index) for index in range(N)]
     poll_until(workers, lambda: all(worker.all_drained for worker in workers))
     for worker in workers:
         worker.stream.close()

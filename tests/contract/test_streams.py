@@ -1,4 +1,4 @@
-"""What every event stream promises (infra/streams/port.py): one suite, over memory and over real brokers."""
+"""The contract of every event stream (infra/streams/port.py): one suite, over memory and over real brokers."""
 
 from __future__ import annotations
 

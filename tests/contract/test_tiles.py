@@ -1,4 +1,4 @@
-"""What every online store promises of the states of windowed views: one suite over all adapters."""
+"""The contract of every online store for the states of windowed views: one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_4_3_batches_of_other_bounds_add_what_is_new(store: OnlineStore, seed: i
     states, rows, chance = States(store), made("a", 0, 400, seed), random.Random(seed)
     done = 0
     while done < len(rows):
-        # Go on from somewhere before, as a worker does that knows only an old marker.
+        # Continue at an earlier position, as a worker does that knows only an old marker.
         first = chance.randrange(done + 1)
         done = max(done, min(len(rows), first + chance.randrange(1, 90)))
         states.append("a", rows[first:done])

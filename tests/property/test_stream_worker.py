@@ -196,7 +196,7 @@ def _event(partition: str, seq: int, row: dict[str, Any]) -> Event:
 def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(
     valkey: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
+    for name in ("_LINGER_S", "_RETRY_S", "_CHECK_S"):
         monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 3)
     # An example takes half a second.

@@ -35,7 +35,7 @@ def do(project: Project, deed: str) -> None:
 
 
 class DeedVictims:
-    """Does deeds in processes that die where they are told to."""
+    """Runs actions in processes that are killed at chosen places."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

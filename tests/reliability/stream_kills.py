@@ -58,7 +58,7 @@ class FileStream:
     def find_drained(self) -> Mapping[Partition, float]:
         return dict.fromkeys(self._next.keys() - self._full, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         return [str(i) for i in range(PARTITIONS)]
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ def hasten() -> None:
 
 
 def work(world: StreamWorld) -> None:
-    """Take what has come, compact, build the states anew, tidy: all that is written while events come."""
+    """Step, compact, rebuild the states, clean up: every kind of write, while events arrive."""
     with world.store() as store:
         worker = world.worker(store, open_stream(world.root), max_rows=_BATCH)
         drain(worker)
@@ -175,7 +175,7 @@ def _kind(path: Path) -> str:
 
 
 class WorkerVictims:
-    """Runs workers in processes that die where they are told to."""
+    """Runs workers in processes that are killed at chosen places."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

@@ -1,6 +1,6 @@
 """Any value in the store may be overwritten with garbage: nothing wrong is served, nothing fails, all is repaired.
 
-But for a marker of a position that the log has not yet: that store, or log, is another one, and verbs say so.
+Except a marker of a position that the log does not have: then store and log do not match, and commands report it.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def test_garbage_is_never_served_and_is_repaired(spoiled: SpoiledProject, seed: 
     truth = spoiled.seen()
     assert {status for item in truth for status in views_of(item).values()} == {"PRESENT"}
     keys: list[bytes] = sorted(spoiled.store.keys("sk:*"))  # type: ignore[arg-type]  # the client's types are of both kinds
-    keys = [key for key in keys if not key.startswith(b"sk:air:events:")]  # messages are no states
+    keys = [key for key in keys if not key.startswith(b"sk:air:events:")]  # messages are not states
     for key in luck.sample(keys, luck.choice([1, 1, 2, 5])):
         value = spoiled.store.get(key)
         assert isinstance(value, bytes)

@@ -40,7 +40,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Team:
-    """Two workers that take up at different times what is needed, and a trainer that makes versions servable.
+    """Two workers that load the needed views at different times, and a trainer that makes versions servable.
 
     Attributes:
         needed: views that may answer.
@@ -78,9 +78,9 @@ class Team:
         self.servable &= {view.hash for view in views}
 
     def prepare(self) -> None:
-        """Build and catch up what is needed, as training does before it promotes."""
+        """Build and catch up the needed views, as training does before it promotes."""
         with self.world.backfiller(self.store) as backfiller:
-            backfiller.ensure(self.needed)
+            backfiller.build_missing(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
             log_folder=source_folder(self.world.log_root, SOURCE.name),
@@ -126,7 +126,7 @@ def test_an_event_is_not_known_before_each_needed_view_has_it(team: Team) -> Non
     team.prepare()
     team.feed()
     drain(*team.workers)
-    # Applied to the view that the workers know, and lacking in the one that answers too.
+    # Applied to the view that the workers know, and missing in the other one that is served.
     assert not all(log.has_all_ends() for log in team.logs())
     team.check()
     for worker in team.workers:

@@ -50,7 +50,7 @@ def test_4_5_any_end_of_the_writes_may_be_lost(tmp_path: Path, node: Node, seed:
     keep = random.Random(seed).randrange(before, journal(node).stat().st_size)
     lose(node, keep)
     assert not agrees(world, KEYS), f"seed {seed}: nothing was lost at {keep}"
-    # What is left says so itself: the marker is the one of the first run.
+    # The remaining data shows it: the marker is from the first run.
     assert asyncio.run(reader_marker(world)) == KEYS - 1
     world.clock.set(FIRST + 100)
     world.run(VIEW)
@@ -70,7 +70,7 @@ def test_4_5_what_was_lost_before_the_first_marker_is_applied_again(tmp_path: Pa
 
 @pytest.mark.parametrize("lossy", [0, pytest.param(1, marks=pytest.mark.soak), pytest.param(2, marks=pytest.mark.soak)])
 def test_4_5_one_server_of_a_cluster_may_lose_its_writes(tmp_path: Path, nodes: Cluster, lossy: int) -> None:
-    """The marker of the one that lost is an older one; those of the others do not cover for it."""
+    """The marker of the server that lost writes is older; the markers of the others do not hide it."""
     world = make_world(tmp_path, nodes.url)
     materialize(world, 1, KEYS)
     before = journal(nodes.nodes[lossy]).stat().st_size

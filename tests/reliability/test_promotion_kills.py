@@ -34,7 +34,7 @@ def packages(trained: Path, tmp_path: Path) -> Path:
 
 
 def consistent(packages: Path) -> None:
-    """Whatever died: every version that is listed is whole, and every move and decision names one."""
+    """After any kill: every listed version is complete, and every move and decision names a version."""
     versions = list_versions(packages, MODEL)
     for version in versions[-_NEW:]:
         open_package(store_of(packages), MODEL, version)

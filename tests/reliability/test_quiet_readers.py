@@ -188,7 +188,7 @@ def test_4_5_states_that_were_lost_before_they_were_read(tmp_path: Path, node: N
 
 
 def is_answered(one: Line, states: WindowStates) -> bool:
-    """Have the generation taken up that is read, as a server does; say whether it answers."""
+    """Load the live generation, as a server does; return whether the view can be read."""
     reader = BlockingReader(one.world.url)
     try:
         t = one.world.clock.now_us()

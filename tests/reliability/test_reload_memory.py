@@ -1,6 +1,6 @@
 """Memory over a thousand reloads: a version that was replaced is gone, with all that was made for it.
 
-The prediction log is left out: what Arrow holds does not grow with reloads, but by a megabyte once, after a thousand
+The prediction log is off: Arrow's memory does not grow with reloads, except by a megabyte once, after a thousand
 files. Garbage is collected again and again, as it is in a server: a heap that it was strewn over stays larger.
 """
 

@@ -38,7 +38,7 @@ def served_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedV
         repo = make_served(folder / "p", node.url)
         with served(
             repo, node.url, SKEWLESS_LOG_CAPACITY="10000"
-        ) as served_project:  # so that memory tells of the rest
+        ) as served_project:  # so that memory shows only the rest
             served_project.until_calm()
             yield served_project
             served_project.prove()
@@ -100,7 +100,7 @@ def test_lengths_that_are_not_true(
 ) -> None:
     with others(served_project, tell):
         said = hostile.told(socket_address, hostile.longer_than_said(PREDICT, BODY))
-        check_refusal(said, PREDICT, 400)  # what follows is no request, and may be told first
+        check_refusal(said, PREDICT, 400)  # the following bytes are not a request, and may be reported first
         for promised, sent in (
             (8, b"abc"),
             (8, b""),

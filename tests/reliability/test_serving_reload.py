@@ -19,7 +19,7 @@ from tests.worlds.served import LENIENT, ServedVersion, make_served, opened, pre
 pytestmark = pytest.mark.soak
 RATE, MOVES, ROLLBACKS = 300.0, 200, 50
 LOOK_S, GAP_S = 0.05, 0.1
-LATE_S = 0.5  # from a move to the last answer of the old version: a look, a load, and what was under way
+LATE_S = 0.5  # from a move to the last reply of the old version: a look, a load, and requests in progress
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def asked(server: ServedVersion) -> Iterator[OpenLoad]:
 
 
 def check(sender: OpenLoad, moves: Sequence[tuple[float, str]]) -> None:
-    """Every reply is of a version that was champion while its request was under way, or shortly before."""
+    """Every reply is from a version that was champion during its request, or shortly before."""
     assert (sender.hung, set(statuses(sender.replies))) == (0, {200}), statuses(sender.replies)
     spans = [(begun, ended, version) for (begun, version), (ended, _) in pairwise([*moves, (float("inf"), "")])]
     for reply in sender.replies:

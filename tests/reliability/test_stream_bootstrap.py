@@ -1,4 +1,4 @@
-"""SEMANTICS 4.6: states are built anew beside those that are read, while events come; the switch is one step."""
+"""SEMANTICS 4.6: new states are built while old ones are read and events arrive; the switch is one step."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    with world.backfiller(store) as backfiller, pytest.raises(ConflictError, match="by another process too"):
+    with world.backfiller(store) as backfiller, pytest.raises(ConflictError, match="by another process"):
         backfiller.build(VIEW, lambda _view, _done: _begin_too(world))
     feed(world, traffic, broker)
     drain(worker)
@@ -213,7 +213,7 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
 
 
 def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: OnlineStore, valkey: Node) -> None:
-    """A view that was built from an empty log is no exception from the rule that a lost store is no zero."""
+    """Also for a view that was built from an empty log, a lost store is not the same as zero."""
     world.ensure()
     assert json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)

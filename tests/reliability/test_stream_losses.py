@@ -52,13 +52,13 @@ class Line:
             self.broker.append(key % PARTITIONS, message)
 
     def run(self, n: int = 40) -> None:
-        """Let some events come, be applied, and be seen by a reader that goes on."""
+        """Let some events arrive, be applied, and be seen by a reader that continues."""
         self.feed(n)
         drain(self.worker)
         self.world.check(marker_history=self.marker_history)
 
     def is_lost(self) -> bool:
-        """Say whether every reader, old and new, is told that the view is away."""
+        """Return whether every reader, old and new, reports the view as unavailable."""
         t = self.world.clock.now_us()
         anew = MarkerHistory.from_runs(self.world.root, [self.world.plan])
         answers = {self.world.online(t, marker_history).answered for marker_history in (self.marker_history, anew)}

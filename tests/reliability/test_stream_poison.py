@@ -1,4 +1,4 @@
-"""SEMANTICS 4.4: what cannot be accepted stands in the log with a reason, and keeps nothing else from being taken."""
+"""SEMANTICS 4.4: a rejected event is in the log with a reason, and does not stop other events."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
     for number, (payload, _) in enumerate(POISON):
         broker.append(0, json.dumps(good(f"g{number}")).encode())
         broker.append(0, payload)
-    broker.append(0, json.dumps(good("bad")).encode())  # what was put aside is no event to be a duplicate of
+    broker.append(0, json.dumps(good("bad")).encode())  # a quarantined event does not claim its id
     broker.append(0, json.dumps({**good("late"), "x": float("nan"), "y": float("-inf")}).encode())
     world.clock.set(BASE)
     with world.store() as store:

@@ -1,4 +1,4 @@
-"""SEMANTICS 8.4: a watermark moves while nothing waits, stands still while something may, and never says too much."""
+"""SEMANTICS 8.4: a watermark advances while no message waits, stops while one may, and never claims too much."""
 
 from __future__ import annotations
 

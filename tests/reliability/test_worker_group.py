@@ -40,7 +40,7 @@ class HalfBroken(Streams):
     broker: MemoryBroker
     broken: str
 
-    def stream(self, source: EventSource) -> OpenStream:
+    def open_stream(self, source: EventSource) -> OpenStream:
         def join(owner: RebalanceListener) -> EventStream:
             if source.name == self.broken:
                 raise ZeroDivisionError(source.name)

@@ -42,9 +42,7 @@ def make_rollout(trained: Path, repo: Path, rollout: str = CANARY, *, rounds: in
 def count(project: Project, **arms: RolloutCounts) -> None:
     """Let one server have counted this under the policy in force: ``champion=``, ``challenger=``."""
     policy = standing(project)
-    versions = {
-        version: version_counts for arm, version_counts in arms.items() if (version := getattr(policy, arm)) is not None
-    }
+    versions = {version: item for arm, item in arms.items() if (version := getattr(policy, arm)) is not None}
     path = counts_folder(project.state) / "one.json"
     write_counts(path, {MODEL: PolicyCounts(policy=policy.number, versions=versions)})
 

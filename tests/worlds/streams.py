@@ -156,7 +156,7 @@ class StreamWorld:
     def ensure(self) -> None:
         """Build what has no states, as ``skewless stream`` does when it starts."""
         with self.store() as store, self.backfiller(store) as backfiller:
-            backfiller.ensure(self.views)
+            backfiller.build_missing(self.views)
 
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
         return Housekeeper(

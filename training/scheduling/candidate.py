@@ -27,23 +27,23 @@ class Candidate:
     """Who would be the scheduler of a project.
 
     Args:
-        start_term: makes the work of one term from its fencing token.
-        stop_signal: set when it must stop.
+        shift: makes the work of one term from its fencing token.
+        bell: rung when it shall stop.
         is_holder: whether it works now; written by ``serve``.
     """
 
     lease: Lease
     ledger: Ledger
     clock: Clock
-    start_term: Callable[[int], LeaderTerm]
-    stop_signal: StopSignal
+    shift: Callable[[int], LeaderTerm]
+    bell: StopSignal
     is_holder: bool = False
     _asked_at: float = 0.0
 
     def serve(self) -> None:
-        """Work until the stop signal is set; the store may go and come meanwhile."""
+        """Work until the bell is rung; the store may go and come meanwhile."""
         waits = False
-        while not self.stop_signal.rung:
+        while not self.bell.rung:
             try:
                 token = self._take()
             except StoreError as error:
@@ -54,7 +54,7 @@ class Candidate:
             elif not waits:
                 _log.info("waiting_for_the_lease")
             waits = token is None
-            self.stop_signal.wait(self.lease.ttl_s / _TRIES_PER_TERM)
+            self.bell.wait(self.lease.ttl_s / _TRIES_PER_TERM)
 
     @contextmanager
     def alone(self) -> Iterator[LeaderTerm]:
@@ -83,41 +83,41 @@ class Candidate:
     def _begin(self, token: int) -> LeaderTerm:
         self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
         _log.info("lease_taken", token=token, holder=self.lease.holder)
-        return self.start_term(token)
+        return self.shift(token)
 
     def _hold(self, token: int) -> None:
-        """Work until the lease is lost or the stop signal is set; then finish what is under way, or kill it."""
+        """Work until the lease is lost or the bell is rung; then finish what is under way, or kill it."""
         try:
-            term = self._begin(token)
+            shift = self._begin(token)
         except ConflictError as error:
             _log.warning("lease_lost", token=token, problem=error.problem)
             return
         with LeaseRenewal(self.lease, on_renewed=term.beat, acquired_at=self._asked_at) as holding:
             self.is_holder = True
             try:
-                self._work(term, holding)
+                self._work(shift, holding)
             except ConflictError as error:
-                term.abandon(error.problem)
+                shift.abandon(error.problem)
             else:
-                self._leave(term, holding)
+                self._leave(shift, holding)
             finally:
                 self.is_holder = False
-        if self.stop_signal.rung:
+        if self.bell.rung:
             self._release()
 
-    def _work(self, term: LeaderTerm, holding: LeaseRenewal) -> None:
-        term.take_over()
-        while holding.is_held and not self.stop_signal.rung:
-            if not term.step():
-                self.stop_signal.wait(_LOOK_S)
+    def _work(self, shift: LeaderTerm, holding: LeaseRenewal) -> None:
+        shift.take_over()
+        while holding.is_held and not self.bell.rung:
+            if not shift.step():
+                self.bell.wait(_LOOK_S)
 
-    def _leave(self, term: LeaderTerm, holding: LeaseRenewal) -> None:
+    def _leave(self, shift: LeaderTerm, holding: LeaseRenewal) -> None:
         """Wait for what is under way, as long as the lease is held and nobody is in a hurry."""
-        while term.running and holding.is_held and not self.stop_signal.rung_again:
-            term.finish()
+        while shift.running and holding.is_held and not self.bell.rung_again:
+            shift.finish()
             time.sleep(_LOOK_S / 2)
-        if term.running:
-            term.abandon("the scheduler was told to stop at once" if holding.is_held else "the lease was lost")
+        if shift.running:
+            shift.abandon("the scheduler was told to stop at once" if holding.is_held else "the lease was lost")
 
     def _release(self) -> None:
         try:

@@ -22,7 +22,7 @@ _OFF = "off"
 _FIRST_LOOK_US = 60_000_000
 _WIDER = 4
 
-QueueName = Literal["data", "models", "traffic"]
+PartitionWorker = Literal["data", "models", "traffic"]
 # What was proven is not proven every night, and what passed is not judged every hour.
 _OPTIONS = {"replay": ("--new",), "validate": ("--record",)}
 
@@ -114,7 +114,7 @@ class Job:
     Args:
         words: of the command line, without ``skewless``.
         schedule: when it is due; None: only when somebody asks.
-        queue: jobs of one queue run one after the other.
+        lane: jobs of one lane run one after the other.
         limit_s: it is ended after so many seconds.
         is_wanted: a cheap look whether there is anything to do; a tick without is not taken.
         again: whether a run that was lost with its scheduler is begun once more.
@@ -123,7 +123,7 @@ class Job:
     name: str
     words: tuple[str, ...]
     schedule: Schedule | None
-    queue: QueueName
+    lane: PartitionWorker
     limit_s: float
     is_wanted: Callable[[], bool] = lambda: True
     again: bool = False
@@ -205,12 +205,12 @@ def _of_data(settings: Settings) -> Iterator[Job]:
         schedule = schedule_of(verb, line)
         if schedule is not None:
             words = (verb, *_OPTIONS.get(verb, ()))
-            yield Job(name=verb, words=words, schedule=schedule, queue="data", limit_s=limit_s)
+            yield Job(name=verb, words=words, schedule=schedule, lane="data", limit_s=limit_s)
 
 
 def _of_model(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str], bool]) -> Iterator[Job]:
     def job(kind: str, words: tuple[str, ...], schedule: Schedule | None) -> Job:
-        return Job(name=f"{kind} {spec.name}", words=words, schedule=schedule, queue="models", limit_s=limit_s)
+        return Job(name=f"{kind} {spec.name}", words=words, schedule=schedule, lane="models", limit_s=limit_s)
 
     limit_s = settings.job_seconds
     for kind, line in (("drift", settings.drift_cron), ("quality", settings.quality_cron)):
@@ -225,7 +225,7 @@ def _of_model(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str], b
         name=f"rollout {spec.name}",
         words=("rollout", spec.name, "--step"),
         schedule=FixedInterval(round(settings.rollout_seconds * 1e6)),
-        queue="traffic",
+        lane="traffic",
         limit_s=limit_s,
         is_wanted=lambda: in_rollout(spec.name),
     )
@@ -240,4 +240,4 @@ def has_causes(spec: ModelSpec) -> bool:
 def _retraining(spec: ModelSpec, limit_s: float) -> Job:
     name = f"retrain {spec.name}"
     schedule = schedule_of(name, spec.retrain) if spec.retrain else None
-    return Job(name=name, words=("train", spec.name), schedule=schedule, queue="models", limit_s=limit_s, again=True)
+    return Job(name=name, words=("train", spec.name), schedule=schedule, lane="models", limit_s=limit_s, again=True)

@@ -172,7 +172,7 @@ class LeaderTerm:
             done = self._cancel(request)
         else:
             job = jobs.get(request.run_id.job)
-            if job is not None and self._is_taken(job.queue):
+            if job is not None and self._is_taken(job.lane):
                 return False
             done = job is None or self._begin(job, request.run_id, request.cause)
         self.requests.remove(request)
@@ -186,10 +186,10 @@ class LeaderTerm:
         return False
 
     def _take(self, item: DueTick) -> bool:
-        """Begin the run of a tick; refuse it if the job's last run is in progress; otherwise wait for its queue."""
+        """Begin the run of a tick, or refuse it if the job's last run is still under way; wait for its lane else."""
         if any(other.job.name == item.job.name for other in self._under_way):
             return self._refuse(item)
-        if self._is_taken(item.job.queue):
+        if self._is_taken(item.job.lane):
             return False
         return self._begin(item.job, item.run_id, f"due at {from_us(item.tick_us):%Y-%m-%d %H:%M:%S}")
 
@@ -216,8 +216,8 @@ class LeaderTerm:
         insort(self._ticks.setdefault(run_id.job, []), run_id.tick_us)
         return run if is_ours else None
 
-    def _is_taken(self, queue: str) -> bool:
-        return any(item.job.queue == queue for item in self._under_way)
+    def _is_taken(self, lane: str) -> bool:
+        return any(item.job.lane == lane for item in self._under_way)
 
     def _end(self, run: Run, state: State, ended: Completion | None = None, *, error: str | None = None) -> Run:
         outputs = ended.outputs if ended else {}

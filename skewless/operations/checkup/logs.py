@@ -37,19 +37,19 @@ def _judge(root: Path) -> CheckupFinding:
 
 
 def _inventories(root: Path) -> list[Inventory]:
-    from skewless.infra.log.inventory import Inventory, list_noted_partitions
+    from skewless.infra.log.inventory import Inventory, list_recorded_partitions
 
     folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.parquet")}
     if folders == {"."}:
         return [Inventory(root)]
-    noted = set(list_noted_partitions(root)) - {"all"}
+    noted = set(list_recorded_partitions(root)) - {"all"}
     return [Inventory(root, partition) for partition in sorted(folders | noted - {"."})] or [Inventory(root)]
 
 
 def _count_files(inventory: Inventory) -> tuple[int, int, int]:
     """Return the number of files, their bytes, and the number of files without a recorded checksum."""
     notes, paths = inventory.notes(), sorted(inventory.folder.glob("*.parquet"))
-    inventory.refuse_missing([path.name for path in inventory.folder.glob("*")])
+    inventory.check_missing([path.name for path in inventory.folder.glob("*")])
     for path in paths:
         inventory.check(path)
         inventory.verify(path)

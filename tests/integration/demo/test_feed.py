@@ -56,7 +56,7 @@ def working(project: Project) -> Iterator[None]:
     """A worker of the project's source, in a thread."""
     (source,) = project.streams.sources()
     store, stop = RedisWriter(project.redis_url), threading.Event()
-    project.streams.backfiller(store).ensure(project.applied.plan.windows)
+    project.streams.backfiller(store).build_missing(project.applied.plan.windows)
     worker = project.streams.worker(source, store)
     thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
     thread.start()

@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.log.ends import KNOWN_AT, add_known_at, ends_table, first_cover
+from skewless.infra.log.ends import KNOWN_AT, add_known_at, ends_table, resolve_overlaps
 from skewless.infra.log.event_log import EventLog
 from tests.integration.infra.event_logs import (
     PARTITION,
@@ -110,7 +110,7 @@ def test_2_6_the_first_of_overlapping_records_wins() -> None:
             records[name] = column
         for one in reversed(range(12)):
             expected[table["first"][one] : table["last"][one] + 1] = [one] * (table["last"][one] + 1 - first[one])
-        merged = first_cover(records)
+        merged = resolve_overlaps(records)
         assert (merged["first"][1:] > merged["last"][:-1]).all()
         rows_of = pa.table({SEQ: pa.array(range(50), pa.int64())})
         assert add_known_at(rows_of, ends_table(merged))[KNOWN_AT].to_pylist() == expected

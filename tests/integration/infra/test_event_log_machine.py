@@ -59,7 +59,7 @@ class EventLogMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.root = Path(tempfile.mkdtemp())
-        # A kill is no power cut: nothing that is proved here needs the disk.
+        # A kill is not a power cut: nothing here depends on the disk.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(os, "fsync", lambda _: None)
         self.now = 4e9

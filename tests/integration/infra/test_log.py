@@ -223,7 +223,7 @@ def test_2_6_a_run_begins_once_and_ends_once(tmp_path: Path) -> None:
     assert (first.run_id, second.run_id) == (1, 2)
     covers = {PARTITION: Coverage(first=0, last=4, kind="live")}
     ledger.finish(second, covers, 20)
-    # Whoever says it ended again changes nothing.
+    # A later record for the same positions changes nothing.
     RunLedger(tmp_path / "runs").finish(second, {}, 99)
     for reader in (ledger, RunLedger(tmp_path / "runs")):
         assert reader.runs() == [first, MaterializationRun(run_id=2, started_us=11, ended_us=20, covers=covers)]

@@ -76,7 +76,7 @@ def test_2_3_late_rows_and_corrections_in_a_changed_file(latest: LatestRedisWorl
     read = latest.online(CREATED, [1], [2])
     assert read.values["x"].tolist() == [1.5, 2.5]
     assert same(read, latest.offline(CREATED, [1], [2]))
-    # What was served before the correction is still what training sees at that time.
+    # Training still sees the value that was served before the correction.
     assert latest.offline(CREATED, [1], [2], t=NOW).values["x"].tolist() == [1.0, 2.0]
 
 
@@ -131,7 +131,7 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(latest: LatestRed
     assert json.loads(next(row[RAW] for row in latest.rejected(view) if row["id"] == 4))["n"] == 4.5
     assert latest.online(view, [1], [4], [5], [6], [7]).has_row.tolist() == [True, False, True, False, False]
     assert same(latest.online(view, [1], [4], [6]), latest.offline(view, [1], [4], [6]))
-    # They are in the log, so they are not looked at again; the one that lay in the future has come.
+    # Rows in the log are not compared again; the row from the future has become due.
     os.utime(latest.root / "v.parquet", ns=(1, 1))
     latest.clock.set(NOW + 1)
     assert [(one.accepted, one.rejected, one.left_out) for one in latest.run(view)] == [(1, 0, {})]

@@ -1,4 +1,4 @@
-"""Rows that are left out of the online store: counted by reason, shown, kept for `status`, refused if so set."""
+"""Rows that are not in the online store: counted by reason, shown, stored for `status`, rejected with ``strict``."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.online.build_rate import build_seconds, note_build
+from skewless.infra.online.build_rate import estimate_build_s, record_build
 from skewless.infra.plans.needed_views import Retained
 from skewless.infra.plans.plan_effects import BrokenVersion, Champion, PlanEffects, ServedVersion, Training
 from tests.worlds.plans import make_plan, make_view
@@ -124,12 +124,12 @@ def test_a_project_of_another_name_breaks_what_is_served() -> None:
 
 
 def test_a_rate_is_that_of_this_machine_and_not_of_a_much_smaller_build(tmp_path: Path) -> None:
-    assert build_seconds(tmp_path, 10) is None
-    note_build(tmp_path, 1_000, 2.0)
-    assert build_seconds(tmp_path, 3_000) == 6.0
-    assert build_seconds(tmp_path, 10_001) is None
+    assert estimate_build_s(tmp_path, 10) is None
+    record_build(tmp_path, 1_000, 2.0)
+    assert estimate_build_s(tmp_path, 3_000) == 6.0
+    assert estimate_build_s(tmp_path, 10_001) is None
     file = tmp_path / "build.json"
     file.write_text(file.read_text().replace('"host": "', '"host": "not-'))
-    assert build_seconds(tmp_path, 10) is None
+    assert estimate_build_s(tmp_path, 10) is None
     file.write_text("[]")
-    assert build_seconds(tmp_path, 10) is None
+    assert estimate_build_s(tmp_path, 10) is None

@@ -90,7 +90,7 @@ def test_an_algorithm_that_nothing_trains_or_serves_is_refused(tmp_path: Path) -
 def test_the_scheme_of_a_url_names_the_package_that_opens_it() -> None:
     with pytest.raises(DefinitionError, match=r"'broken' of skewless.online_stores: cannot be imported"):
         open_online_store("broken://host/0")
-    with pytest.raises(StoreError, match=r"is not the URL of a Redis.*another scheme needs the package that brings it"):
+    with pytest.raises(StoreError, match=r"is not the URL of a Redis.*another scheme needs the package of its adapter"):
         open_online_store("nobody://host/0")
 
 

@@ -119,28 +119,16 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
         mixed = await told(desk, rows, routing)
         assert isinstance(mixed, MergedSlices)
         await desk.answer(desk.request(rows, models[ONE]))  # not routed: does not count
-        policy, found = routing.read_counts(77)
+        policy, found = routing.item(77)
         assert (policy, set(found)) == (4, {ONE, TWO})
         for part in mixed.parts:
-            version_counts = found[part.model.version]
-            assert (version_counts.requests, version_counts.failed, version_counts.rows, version_counts.at_us) == (
-                1,
-                0,
-                part.n,
-                77,
-            )
-            assert (version_counts.missing, version_counts.values) == (
-                int(np.isnan(part.matrix).sum()),
-                part.matrix.size,
-            )
-            assert (version_counts.latency.n, version_counts.scores.n) == (1, part.n)
-            middle = version_counts.scores.quantile(0.5)
-            assert middle == min(
-                edge for edge in version_counts.scores.edges if edge >= np.sort(part.scores)[(part.n - 1) // 2]
-            )
-            assert [sum(counts.values()) for counts in version_counts.by_status.values()] == [
-                part.n
-            ] * part.status.shape[1]
+            item = found[part.model.version]
+            assert (item.requests, item.failed, item.rows, item.at_us) == (1, 0, part.n, 77)
+            assert (item.missing, item.values) == (int(np.isnan(part.matrix).sum()), part.matrix.size)
+            assert (item.latency.n, item.scores.n) == (1, part.n)
+            middle = item.scores.quantile(0.5)
+            assert middle == min(edge for edge in item.scores.edges if edge >= np.sort(part.scores)[(part.n - 1) // 2])
+            assert [sum(counts.values()) for counts in item.by_status.values()] == [part.n] * part.status.shape[1]
 
     at_a_desk(shared, steps)
 
@@ -151,14 +139,14 @@ def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models
         routing, rows = routed(desk, CANARY, refusing), ask(60)
         desk.store.away = True
         assert isinstance(await told(desk, rows, routing), StoreError)
-        found = routing.read_counts(1).versions
+        found = routing.item(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(1, 0), (1, 1)]
         desk.store.away = False
         desk.store.open.clear()
         late = await told(desk, rows, routing, deadline=desk.loop_s + 0.02)
         assert isinstance(late, DeadlineError)
         desk.store.open.set()
-        found = routing.read_counts(1).versions
+        found = routing.item(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(2, 0), (2, 2)]
         assert desk.metrics.arm_failures(refusing[TWO].name, TWO, "challenger").value == 2
 
@@ -192,7 +180,7 @@ def test_shadows_score_what_was_answered_after_the_reply(
             assert (list(record.ids), record.t, record.inputs) == (list(first.ids), first.t, first.inputs)
             np.testing.assert_array_equal(record.matrix, first.matrix)
             np.testing.assert_array_equal(record.scores, models[record.origin.version].runtime.score(first.matrix))
-            found = routing.read_counts(1).versions[record.origin.version]
+            found = routing.item(1).versions[record.origin.version]
             assert (found.requests, found.rows, found.latency.n, found.differences.rows) == (1, 30, 0, 30)
             np.testing.assert_array_equal(found.differences.pairs, np.column_stack([answer.scores, record.scores]))
 
@@ -239,7 +227,7 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
         assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         await shadows_done(desk, 2)
         assert [record.origin.version for record in desk.log.offered] == [ONE, THREE]
-        found = routing.read_counts(1).versions
+        found = routing.item(1).versions
         assert [(found[version].requests, found[version].failed) for version in (TWO, THREE)] == [(1, 1), (1, 0)]
         assert desk.metrics.shadow_skipped(broken.name, TWO, "failed").value == 3
 

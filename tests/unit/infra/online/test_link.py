@@ -19,7 +19,7 @@ LONG_S = 30.0
 
 
 class LinkWire:
-    """What a link writes to; it opens when it is told to."""
+    """The transport of a link; it opens on request."""
 
     def __init__(self) -> None:
         self.transport = self

@@ -1,4 +1,4 @@
-"""What the markers that were read with rows say of them, against plain models of the same."""
+"""Marker status of rows, compared with simple models."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is written and read past the event loop is what the other end wrote and reads, in order."""
+"""Bytes that are written and read past the event loop arrive complete and in order."""
 
 from __future__ import annotations
 

@@ -99,9 +99,9 @@ def test_a_request_is_answered_and_counted() -> None:
     status, reply, headers = desk.ask({"id": "7", "inputs": [VECTORS]})
     assert (status, reply["id"], reply["outputs"][0]["data"]) == (200, "7", [0.5])
     assert headers == {"content-type": "application/json"}
-    tally = desk.oip_models.get(MODEL).counts
-    assert (tally.rows, tally.executions, tally.successes, tally.failures, tally.last_us) == (1, 1, 1, 0, 10)
-    shown = tally.statistics(MODEL)
+    counts = desk.oip_models.get(MODEL).counts
+    assert (counts.rows, counts.executions, counts.successes, counts.failures, counts.last_us) == (1, 1, 1, 0, 10)
+    shown = counts.statistics(MODEL)
     assert (shown.inference_count, shown.inference_stats.success.count, shown.inference_stats.fail.count) == (1, 1, 0)
     assert shown.inference_stats.success.ns > 0
 

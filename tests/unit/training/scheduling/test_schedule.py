@@ -25,7 +25,7 @@ def of(line: str) -> Schedule:
 
 
 def job(line: str, name: str = "j") -> Job:
-    return Job(name=name, words=("x",), schedule=of(line), queue="data", limit_s=1.0)
+    return Job(name=name, words=("x",), schedule=of(line), lane="data", limit_s=1.0)
 
 
 @given(LINES, TIMES, st.integers(0, 40 * DAY))
@@ -87,7 +87,7 @@ def test_whatever_the_clock_does_no_tick_comes_twice(line: str, now_us: int, jum
 
 def test_a_job_that_is_not_wanted_or_not_known_is_not_due() -> None:
     unwanted = Job(
-        name="u", words=("x",), schedule=FixedInterval(1), queue="traffic", limit_s=1.0, is_wanted=lambda: False
+        name="u", words=("x",), schedule=FixedInterval(1), lane="traffic", limit_s=1.0, is_wanted=lambda: False
     )
     assert due([unwanted, job("@every 1s", "new")], {"u": 0}, DAY) == []
 
