@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -22,6 +23,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.batches import numbers, texts
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.models.table import ModelTable
@@ -67,7 +69,7 @@ def _run(work: Coroutine[Any, Any, _T]) -> _T:
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
     async with _open(config, name) as (predictor, model):
         answer = await predictor.predict(model, rows)
-        features = {label: answer.matrix[:, i] for i, label in enumerate(model.assembler.labels)}
+        features = {label: numbers(answer.matrix[:, i]) for i, label in enumerate(model.assembler.labels)}
         return pa.table({**_result(answer), **features})
 
 
@@ -187,21 +189,21 @@ def _chunks(source: Path, rows: int) -> Iterator[pa.Table]:
         raise SourceError(f"file {source}", f"cannot be read: {error}", fix="give a Parquet or CSV file") from error
 
 
-def _result(answer: ScoredSlice) -> dict[str, Any]:
+def _result(answer: ScoredSlice) -> dict[str, pa.Array]:
     n = len(answer.ids)
-    return {
-        "id": list(answer.ids),
-        "score": answer.scores,
-        "t_us": [answer.t] * n,
-        "version": [answer.model.version] * n,
+    return {  # made from buffers: pa.array would import pandas, which takes longer than to predict a row
+        "id": texts(answer.ids),
+        "score": numbers(answer.scores),
+        "t_us": numbers(np.full(n, answer.t, dtype=np.int64)),
+        "version": texts([answer.model.version] * n),
     }
 
 
-def _with_columns(chunk: pa.Table, columns: dict[str, Any]) -> pa.Table:
+def _with_columns(chunk: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
     for name, values in columns.items():
         if name in chunk.column_names:
             raise SourceError("file", "already has a column of the answer", value=name, fix="rename that column")
-        chunk = chunk.append_column(name, pa.array(values))
+        chunk = chunk.append_column(name, values)
     return chunk
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,6 +18,9 @@ from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import LABEL, askable, columns_of, entity_rows, known_by, read_labels, request_arrays
 from skewless.infra.offline.views import OfflineViews
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -14,6 +14,9 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.offline.sql import names, quote
 from skewless.infra.offline.window_events import LogPart, WindowEvents
+
+if TYPE_CHECKING:
+    import duckdb
 
 _HOT = 10  # one of so many is chosen for its many rows
 _STRANGERS = 3

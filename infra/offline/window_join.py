@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -29,6 +29,9 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import copied
 from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents, events_of_rows
 from skewless.infra.offline.window_sql import all_keys_sql
+
+if TYPE_CHECKING:
+    import duckdb
 
 _KEYS = "all_window_keys"
 _CHUNK_WORDS = 1 << 23  # of the states of a chunk's events

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.changes import Change, compare_models, compare_plans
 from skewless.contract.columns import digest
@@ -52,6 +50,9 @@ from skewless.infra.plans.plan_effects import (
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
+
+if TYPE_CHECKING:
+    import duckdb
 
 _EFFECTS = ("builds", "retires", "trains", "serves", "breakages")
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from skewless.contract.binaries import constant
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KeyValue = int | str
 KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
@@ -117,12 +117,19 @@ class KeyCodec:
 
     def pack(self, columns: Mapping[str, pa.Array]) -> pa.LargeBinaryArray:
         """Return what ``encode_columns`` returns, from Arrow columns of the declared types."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that reads single keys does without Arrow
+
+        from skewless.contract.binaries import constant  # noqa: PLC0415 - likewise
+
         parts = [_part(columns[name]) for name in self._names]
         head, bar, tail, nothing = map(constant, (self._prefix, b"|", b"}", b""))
         return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, nothing)
 
 
 def _part(column: pa.Array) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415 - as in pack
+    import pyarrow.compute as pc  # noqa: PLC0415 - as in pack
+
     if pa.types.is_integer(column.type):
         return column.cast(pa.large_string()).cast(pa.large_binary())
     part = column.cast(pa.large_binary())
