@@ -6,17 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import duckdb
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.status import Int64Array
 from skewless.infra.offline.as_of import ID, ROW, History, KeyPart, rows_sql, winners_sql
 from skewless.infra.offline.sql import quote
-
-if TYPE_CHECKING:
-    import duckdb
 
 NONE = -1
 # A narrow row takes about 55 bytes in DuckDB's windows; half of its memory is left to all else.
