@@ -28,7 +28,7 @@ _NAME = "commands"
 _PROGRAM = "from skewless.cli import main; main()"
 _ROW = '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'
 _TAIL = 2_000
-# By command, seconds of wall time on an idle machine; None: there is no limit.
+# By command, seconds of wall time on an idle machine; None: without a limit.
 LIMITS: Mapping[str, float | None] = {
     "--help": 0.15,
     "plan": 1.0,

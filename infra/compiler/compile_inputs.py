@@ -91,7 +91,7 @@ def read_interpreter() -> str:
 
 
 def digest_environment(variables: Iterable[str] | None) -> str:
-    """Return the SHA-256 of the values of variables, and of those that are always read; None: of all."""
+    """Return the SHA-256 of the values of variables, and of those of Python and Feast; None: of all."""
     names = set(os.environ) if variables is None else {*variables}
     names |= {name for name in os.environ if name.startswith(_ALWAYS)}
     values = {name: os.environ.get(name) for name in sorted(names)}
@@ -99,7 +99,7 @@ def digest_environment(variables: Iterable[str] | None) -> str:
 
 
 def sha256_of(path: str) -> str:
-    """Return the SHA-256 of a file in hex; empty: there is no file, or it cannot be read."""
+    """Return the SHA-256 of a file in hex; empty: the file is missing or cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:

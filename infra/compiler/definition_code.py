@@ -25,6 +25,7 @@ _BUILTINS = _words("__import__ breakpoint compile delattr eval exec globals hash
 # Names through which code reads the clock, the disk's folders, chance or another process, or runs text as code.
 _UNKNOWABLE = _words(
     "attrgetter methodcaller"
+    " builtins ctypes getpid importlib inspect io listdir scandir shutil socket subprocess sys tempfile urandom"
     " fromtimestamp now now_us today utcnow astimezone"
     " exists expanduser expandvars getatime getctime getmtime getsize glob home is_dir is_file is_junction is_mount"
     " is_symlink isdir isfile islink iterdir lexists lstat owner readlink rglob samefile stat walk"
@@ -151,6 +152,8 @@ class _CodeVisitor(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         self.check(node, node.attr)
+        if node.attr == "os":  # of a module that imports it
+            self.refuse(node, "os")
         if isinstance(node.value, ast.Name) and node.value.id == "os":
             self.os_attributes.add(node.value)
             self._os(node, node.attr)

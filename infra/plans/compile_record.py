@@ -1,4 +1,4 @@
-"""The record next to the applied plan: from which inputs it was compiled, so that it need not be compiled again."""
+"""The record next to the applied plan: the inputs that it was compiled from, which tell whether to compile again."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CompileRecord:
 
     Args:
         compiled: identity of the plan and the models that were compiled.
-        tables: identity of the column types of each table behind a source; empty: there was no table.
+        tables: identity of the column types of each table behind a source; empty: the table was missing.
         version: of skewless.
     """
 
@@ -41,7 +41,7 @@ class CompileRecord:
     def difference(self, repo: Path, applied: AppliedPlan) -> str | None:
         """Return the first thing that differs from the record, for logs; None: compiling gives the applied plan.
 
-        The tables are compared by whoever can read them.
+        The planner compares the tables, which it can read.
         """
         if self.version != __version__ or self.compiled != _identity(applied.plan, applied.models):
             return "plan"

@@ -59,6 +59,8 @@ def test_variables_are_named_or_all_of_them_count(text: str, variables: set[str]
         "import feast\nx = feast.FeatureStore('.')",
         "from skewless import Project",
         "from numpy import *",
+        "import pathlib\nx = pathlib.os.listdir('.')",
+        "import dataclasses\nx = dataclasses.sys.argv",
     ],
 )
 def test_code_whose_inputs_cannot_be_known_is_refused(text: str) -> None:
