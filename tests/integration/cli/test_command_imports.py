@@ -43,7 +43,7 @@ BUDGETS: dict[tuple[str, ...], set[str]] = {
 
 
 @pytest.fixture(scope="module")
-def measured(
+def trained_project(
     places: dict[str, Path], clock_file: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Path, dict[str, str]]]:
     """A project with a champion, applied by a process of its own, and the environment of its commands."""
@@ -66,20 +66,20 @@ def loaded_by(repo: Path, environment: dict[str, str], *words: str) -> set[str]:
 
 
 @pytest.mark.parametrize("words", BUDGETS, ids=lambda words: words[0])
-def test_a_command_imports_what_it_needs(words: tuple[str, ...], measured: tuple[Path, dict[str, str]]) -> None:
-    modules = loaded_by(*measured, *words)
+def test_a_command_imports_what_it_needs(words: tuple[str, ...], trained_project: tuple[Path, dict[str, str]]) -> None:
+    modules = loaded_by(*trained_project, *words)
     assert packages(modules) & (OFFLINE | BUDGETS[words]) == set()
 
 
-def test_help_imports_no_library_of_data_or_settings(measured: tuple[Path, dict[str, str]]) -> None:
+def test_help_imports_no_library_of_data_or_settings(trained_project: tuple[Path, dict[str, str]]) -> None:
     command = [sys.executable, "-X", "importtime", "-m", "skewless.cli", "--help"]
-    done = subprocess.run(command, cwd=ROOT, env=measured[1], capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=ROOT, env=trained_project[1], capture_output=True, text=True, check=True)
     modules = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert packages(modules) & (OFFLINE | {"duckdb", "numpy", "pyarrow", "pydantic", "rich", "structlog"}) == set()
 
 
-def test_definitions_that_changed_are_compiled(measured: tuple[Path, dict[str, str]]) -> None:
-    repo, environment = measured
+def test_definitions_that_changed_are_compiled(trained_project: tuple[Path, dict[str, str]]) -> None:
+    repo, environment = trained_project
     models = repo / "models.py"
     before = models.read_text()
     models.write_text(before.replace("rounds=50", "rounds=51"))
