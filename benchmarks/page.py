@@ -33,6 +33,7 @@ WORKS = (
     "serving_growth",
     "serving_start",
     "serving_traffic",
+    "commands",
     "client",
     "windows",
     "window_growth",

@@ -7,9 +7,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -37,6 +36,9 @@ from skewless.training.mode_gap import ModeGap, measure_mode_gap
 from skewless.training.row_source import RowSource
 from skewless.training.slices import SliceColumn
 from skewless.training.trainers.port import TrainingSet
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True, kw_only=True)

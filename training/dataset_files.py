@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -25,6 +24,9 @@ from skewless.infra.offline.views import LogSnapshot, OfflineViews
 from skewless.infra.plans.applied_plan import AppliedPlan
 from skewless.training.dataset_folder import DatasetFolder, merge_status
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
+
+if TYPE_CHECKING:
+    import duckdb
 
 OnRows = Callable[[int, int], None]
 

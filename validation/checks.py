@@ -8,8 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import duckdb
-
 from skewless.contract.bounds import Bounds
 from skewless.contract.clock import Clock
 from skewless.contract.errors import DefinitionError
@@ -29,6 +27,7 @@ from skewless.validation.quarantine import quarantine
 from skewless.validation.suites import FILE, LABELS, load_suites
 
 if TYPE_CHECKING:
+    import duckdb
     from great_expectations.expectations.expectation import Expectation
 
 

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import duckdb
-
 from skewless.contract.columns import digest
 from skewless.contract.spec import ModelSpec
 from skewless.infra.offline.labels import find_labels, label_field_columns
@@ -22,6 +20,7 @@ from skewless.validation.gates import DataGate
 from skewless.validation.suites import LABELS
 
 if TYPE_CHECKING:
+    import duckdb
     from great_expectations.expectations.expectation import Expectation
 
 _ALL = 1.0

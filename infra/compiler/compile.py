@@ -8,7 +8,6 @@ import traceback
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,7 +19,9 @@ from skewless.contract.errors import DefinitionError, SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ALGORITHMS, ModelSpec
 from skewless.contract.transforms import TransformRunner
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.compiler.event_transforms import check_event_transform
+from skewless.infra.compiler.input_recorder import InputRecorder
 from skewless.infra.compiler.registration import build_feast_objects
 from skewless.infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from skewless.infra.compiler.views import compile_view
@@ -32,34 +33,28 @@ DEFINITIONS = "definitions"
 MODELS = "models"
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompiledRepo:
-    """A compiled repo: the plan, the models, and the Feast objects to register."""
-
-    plan: FeaturePlan
-    models: tuple[ModelSpec, ...]
-    feast_objects: tuple[Any, ...]
-
-
 def compile_repo(repo: Path) -> CompiledRepo:
-    """Return the compiled definitions of the repo's ``definitions.py`` and ``models.py``.
+    """Return what the repo's ``definitions.py`` and ``models.py`` declare.
 
     Raises:
         DefinitionError: a definition cannot be served exactly.
     """
-    project = _project_name(repo)
-    with repo_modules(repo):
+    recorder = InputRecorder(repo=repo.absolute())
+    with recorder.watching(), repo_modules(repo):
+        project = _project_name(repo)
         module = load_module(repo, DEFINITIONS)
         objects = _feast_objects(module)
         plan = _compile_plan(project, repo, objects)
         models = _models(repo)
+        recorder.read_modules((DEFINITIONS, MODELS))
     for transform in plan.transforms:
         TransformRunner.from_plan(plan, transform).check()
     for window in plan.windows:
         check_event_transform(window)
     for spec in models:
         check_model(plan, spec)
-    return CompiledRepo(plan=plan, models=models, feast_objects=build_feast_objects(plan, objects))
+    objects_to_register = build_feast_objects(plan, objects)
+    return CompiledRepo(plan=plan, models=models, feast_objects=objects_to_register, inputs=recorder.inputs())
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
@@ -228,8 +227,8 @@ def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
         with pq.ParquetFile(path) as file:
             column = file.schema_arrow.get_field_index(REJECT)
             groups = [i for i in range(file.num_row_groups) if not _is_all_null(file.metadata.row_group(i), column)]
-            reasons = file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null()
-        counts.update({item["values"]: item["counts"] for item in pc.value_counts(reasons).to_pylist()})
+            if groups:
+                counts.update(file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null().to_pylist())
     return dict(counts)
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.infra.log.accepted import SEQ
@@ -232,7 +231,7 @@ def _replace_spans(manifest: Manifest, span: FileRange, gaps: Sequence[Gap], now
 
 
 def _find_gaps(rows: pa.Table) -> Iterator[Gap]:
-    seq = rows.filter(pc.is_null(rows[KNOWN_AT]))[SEQ].to_numpy()
+    seq = rows.filter(rows[KNOWN_AT].is_null())[SEQ].to_numpy()
     cuts = np.flatnonzero(np.diff(seq) != 1)
     if len(seq):
         for first, last in zip(seq[[0, *(cuts + 1)]].tolist(), seq[[*cuts, -1]].tolist(), strict=True):

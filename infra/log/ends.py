@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.infra.log.accepted import SEQ
 from skewless.infra.log.inventory import Inventory, corrupt_file_error, missing_file_error
@@ -230,6 +229,8 @@ def add_known_at(rows: pa.Table, ends: pa.Table) -> pa.Table:
         rows: with ``__seq``. If they already have ``__known_at``, only its nulls are filled.
         ends: disjoint, in ascending order; columns first, last, ended_us.
     """
+    import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
     seq = rows[SEQ].to_numpy()
     first, last, ended = (ends[name].to_numpy() for name in _FIELDS.names or ())
     at = np.searchsorted(first, seq, side="right") - 1

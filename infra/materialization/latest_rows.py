@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +21,10 @@ from skewless.infra.offline import arrays
 from skewless.infra.offline.sql import quote_all
 from skewless.infra.online.port import OnlineWriter
 
-# Bounds memory: for each position, one byte and one narrow row in DuckDB.
+if TYPE_CHECKING:
+    import duckdb
+
+# One byte and one narrow row in DuckDB for each position: what bounds the memory, whatever the log holds.
 _RANGE_ROWS = 8_000_000
 _BATCH_ROWS = 50_000
 

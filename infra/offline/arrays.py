@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
@@ -29,7 +28,7 @@ def find_nulls(column: pa.ChunkedArray) -> BoolArray:
 
 def to_int64(column: pa.ChunkedArray, fill: int) -> Int64Array:
     """Return an integer column as int64, nulls replaced."""
-    filled = pc.fill_null(column.cast(pa.int64()), fill)
+    filled = column.cast(pa.int64()).fill_null(fill)
     return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64).copy()
 
 
@@ -39,7 +38,7 @@ def to_numpy(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
         objects = np.empty(len(column), dtype=object)
         objects[:] = column.to_pylist()
         return objects
-    filled = pc.fill_null(column, pa.scalar(0, pa.int64()).cast(column.type))
+    filled = column.fill_null(pa.scalar(0, pa.int64()).cast(column.type))
     return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(dtype.numpy)
 
 
@@ -50,7 +49,7 @@ def to_versions(table: pa.Table) -> Versions:
         created_ts=to_int64(table[CREATED], NO_TIME),
         seq=to_int64(table[SEQ], -1),
         run_id=to_int64(table[RUN], -1),
-        tombstone=np.asarray(pc.fill_null(table[TOMBSTONE], False).to_numpy(zero_copy_only=False), dtype=np.bool_),  # noqa: FBT003 - Arrow's own signature
+        tombstone=np.asarray(table[TOMBSTONE].fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_),  # noqa: FBT003 - Arrow's own signature
     )
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
@@ -18,6 +17,9 @@ from skewless.infra.log.runs import KnownRange, MaterializationRun
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import TIME, History
 from skewless.infra.offline.matched_rows import MatchedRows, fetch_rows, find_rows, register_tables
+
+if TYPE_CHECKING:
+    import duckdb
 
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
 # Ranges are joined by blocks of 2^8 positions: a hash join, while an as-of join would sort the whole log.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -14,6 +14,9 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import REJECT
 from skewless.infra.offline.sql import quote, quote_all
 from skewless.infra.offline.window_events import LogPartition, WindowEvents
+
+if TYPE_CHECKING:
+    import duckdb
 
 _HOT = 10  # one in ten keys is chosen for its many rows
 _UNKNOWN_KEYS = 3

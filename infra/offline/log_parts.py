@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 
 from skewless.contract.errors import StoreError
@@ -19,6 +18,9 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.window_events import LogPartition, find_applied_times, read_column_names
+
+if TYPE_CHECKING:
+    import duckdb
 
 LATE_US = 10_000_000
 _MOST_EVENTS = 1_000_000
@@ -143,6 +145,8 @@ def latest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str])
     Raises:
         StoreError: a file is corrupt.
     """
+    import duckdb  # noqa: PLC0415 - the status of a project without events does without
+
     if not files:
         return None
     query = f"SELECT max({EVENT}) FROM read_parquet(?, union_by_name = true) WHERE {REJECT} IS NULL"

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import duckdb
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import ViewRead
@@ -21,6 +19,10 @@ from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)

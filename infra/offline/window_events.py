@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventSelector, ViewEvents
@@ -29,6 +28,9 @@ from skewless.infra.offline.window_sql import (
     timeline_sql,
     unsummable_sql,
 )
+
+if TYPE_CHECKING:
+    import duckdb
 
 _BATCH_ROWS = 250_000
 _ENTITIES = "window_entities"
@@ -154,7 +156,7 @@ class WindowEvents:
         )
 
     def _known_at(self, recorded: pa.ChunkedArray, part: Int64Array, seq: Int64Array) -> Int64Array:
-        known = _int64s(pc.fill_null(recorded, int(NEVER)))
+        known = _int64s(recorded.fill_null(int(NEVER)))
         missing = known == NEVER
         for number, partition in enumerate(self._parts):
             rows = np.flatnonzero(missing & (part == number))

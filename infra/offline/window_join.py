@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -29,6 +29,9 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events
 from skewless.infra.offline.window_sql import all_keys_sql
+
+if TYPE_CHECKING:
+    import duckdb
 
 _KEYS = "all_window_keys"
 _CHUNK_WORDS = 1 << 23  # words of the states of a chunk's events

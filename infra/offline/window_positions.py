@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -18,6 +18,9 @@ from skewless.contract.windows.tiles import AppliedPositions, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events
+
+if TYPE_CHECKING:
+    import duckdb
 
 _TOUCHED_ROWS = 1_000_000
 _REBUILT_ROWS = 250_000

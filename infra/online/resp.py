@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from redis.exceptions import NoScriptError
 
 from skewless.contract.binaries import binary_scalar
@@ -39,6 +38,8 @@ class BulkStrings:
     """
 
     def __init__(self, values: Binaries) -> None:
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
         array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
         lengths = pc.binary_length(array).cast(pa.large_string()).cast(pa.large_binary())
         # One Arrow kernel builds all bulk strings. Slices of them are cut by offsets, without a copy.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -15,6 +15,9 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.window_events import LogPartition, WindowEvents
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def check_logged_types(log_root: Path, source: EventSource) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.changes import Change, compare_models, compare_plans
+from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.compiler.compile import CompiledRepo, compile_repo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
@@ -36,6 +35,7 @@ from skewless.infra.plans.applied_plan import (
     read_applied,
     save_applied,
 )
+from skewless.infra.plans.compile_record import read_record, save_record
 from skewless.infra.plans.event_sums import check_logged_types, check_sums
 from skewless.infra.plans.needed_views import CHAMPION, NeededViewsMonitor
 from skewless.infra.plans.plan_effects import (
@@ -47,10 +47,13 @@ from skewless.infra.plans.plan_effects import (
     ServedVersion,
     Training,
 )
-from skewless.infra.plans.registry import check_registration, register_objects, registry_path
+from skewless.infra.plans.registry import register_objects
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
+
+if TYPE_CHECKING:
+    import duckdb
 
 _EFFECTS = ("builds", "retires", "trains", "serves", "breakages")
 
@@ -105,9 +108,13 @@ class Planner:
             DefinitionError: a definition is invalid, or Feast rejects it.
             SourceError: a source is missing, corrupt or has other columns.
         """
-        compiled = self._compile()
-        self._check_sums(compiled)
-        check_registration(self.repo, compiled.feast_objects)
+        compiled = self._unchanged()
+        if compiled is None:
+            from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
+
+            compiled, _ = self._compile()
+            self._check_sums(compiled)
+            check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
 
     def apply(self, now_us: int) -> PlanReport:
@@ -118,8 +125,16 @@ class Planner:
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
             StoreError: the disk failed; nothing was changed.
         """
-        files = hash_definition_files(self.repo)  # hashed first, so that the next plan shows edits made meanwhile
-        compiled = self._compile()
+        files = hash_definition_files(self.repo)  # hashed first: an edit made meanwhile is shown by the next plan
+        applied = read_applied(self.state)
+        # A registry that is not a file may have changed without a trace: it is written again.
+        is_file = applied is not None and (self.repo / applied.registry).is_file()
+        unchanged = self._unchanged() if is_file else None
+        if unchanged is not None and applied is not None and applied.files == files:
+            return replace(self._compare(unchanged), applied=True)
+        from skewless.infra.plans.registry import registry_path  # noqa: PLC0415 - imports Feast
+
+        compiled, tables = self._compile()
         self._check_sums(compiled)
         report = self._compare(compiled)
         make_folder(self.state)
@@ -134,25 +149,65 @@ class Planner:
                 files=files,
             )
             save_applied(self.state, applied)
+        save_record(self.state, compiled, tables)
         return replace(report, applied=True)
 
-    def _compile(self) -> CompiledRepo:
-        compiled = compile_repo(self.repo)
-        for view in compiled.plan.views:
-            if has_files(self.repo, view.source.path) or is_remote(view.source.path):
-                table = view_table(self.repo, view)
-                check_view(table.name, table.column_types(self.connection), view)
+    def _unchanged(self) -> CompiledRepo | None:
+        """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
+        record, applied = read_record(self.state), read_applied(self.state)
+        if record is None or applied is None or record.difference(self.repo, applied) is not None:
+            return None
+        compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
+        try:
+            tables = {name: _identity(types) for name, (_, types) in self._tables(compiled).items()}
+        except SourceError:  # compiling shows it at its place
+            return None
+        if tables != record.tables:
+            return None
         for source in compiled.plan.sources:
-            history = _find_history(self.repo, source)
-            if history is not None:
-                check_columns(history.name, history.column_types(self.connection), event_columns(source))
+            check_logged_types(self.state / "log", source)
+        return compiled
+
+    def _compile(self) -> tuple[CompiledRepo, dict[str, str]]:
+        """Return the definitions, checked against their tables, and the identities of the tables' types."""
+        from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
+
+        compiled = compile_repo(self.repo)
+        tables = self._tables(compiled)
+        for view in compiled.plan.views:
+            name, types = tables[f"view {view.name}"]
+            if types is not None:
+                check_view(name, types, view)
+        for source in compiled.plan.sources:
+            name, types = tables[f"source {source.name}"]
+            if types is not None:
+                check_columns(name, types, event_columns(source))
             check_logged_types(self.state / "log", source)
         for spec in compiled.models:
-            if has_files(self.repo, spec.labels.path) or is_remote(spec.labels.path):
-                table = find_labels(self.repo, spec)
-                pinned = compiled.plan.select_service(spec.service)
-                check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
-        return compiled
+            name, types = tables[f"labels {spec.name}"]
+            if types is not None:
+                check_columns(name, types, label_columns(compiled.plan.select_service(spec.service), spec))
+        return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
+
+    def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
+        """Return the name and the column types of the table behind each source; types None: there is no file."""
+        plan = compiled.plan
+        tables: dict[str, Table | None] = {}
+        for view in plan.views:
+            tables[f"view {view.name}"] = view_table(self.repo, view) if self._is_named(view.source.path) else None
+        for source in plan.sources:
+            tables[f"source {source.name}"] = _history(self.repo, source, event_columns(source))
+            history = _history(self.repo, source, {})  # as the compiler reads it, which it does not with text
+            tables[f"history {source.name}"] = None if history is None or history.is_text else history
+        for spec in compiled.models:
+            tables[f"labels {spec.name}"] = find_labels(self.repo, spec) if self._is_named(spec.labels.path) else None
+        return {
+            key: ("", None) if table is None else (table.name, table.column_types(self.connection))
+            for key, table in tables.items()
+        }
+
+    def _is_named(self, path: str) -> bool:
+        return has_files(self.repo, path) or is_remote(path)
 
     def _check_sums(self, compiled: CompiledRepo) -> None:
         """Check that new views can sum the events of the log, which were accepted without this check."""
@@ -265,11 +320,15 @@ def event_columns(source: EventSource) -> dict[str, DType]:
     return columns
 
 
-def _find_history(repo: Path, source: EventSource) -> Table | None:
-    """Return the table of earlier events; None without a file, since a stream can start without earlier events."""
+def _history(repo: Path, source: EventSource, declared: Mapping[str, DType]) -> Table | None:
+    """Return the table of earlier events; None where there is no file: a stream may begin with its first event."""
     if source.history is None:
         return None
     try:
-        return find_table(repo, source.history, f"history of event source {source.name!r}", event_columns(source))
+        return find_table(repo, source.history, f"history of event source {source.name!r}", declared)
     except SourceError:
         return None
+
+
+def _identity(types: Mapping[str, str] | None) -> str:
+    return "" if types is None else digest(list(types.items()))

@@ -90,7 +90,7 @@ def read_schema(table: Table) -> pa.Schema:
     Raises:
         SourceError: the table cannot be read.
     """
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.opened(connection):
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.open(connection):
         # Otherwise the types of times would depend on the machine's zone.
         connection.execute("SET TimeZone = 'UTC'")
         try:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING
 
 from skewless.contract.binaries import binary_scalar
 from skewless.contract.columns import Column
@@ -14,6 +12,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 KeyValue = int | str
 KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
@@ -115,7 +116,9 @@ class KeyCodec:
         return [None if None in row else b"".join((prefix, *row, b"}")) for row in rows]
 
     def pack(self, columns: Mapping[str, pa.Array]) -> pa.LargeBinaryArray:
-        """Return the keys as ``encode_columns``, from Arrow columns of the declared types."""
+        """Return what ``encode_columns`` returns, from Arrow columns of the declared types."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that reads single keys does without Arrow
+
         parts = [_part(columns[name]) for name in self._names]
         # As `encode` joins them: the prefix, then each value behind a bar, then the closing brace.
         head, bar, tail, empty = map(binary_scalar, (self._prefix, b"|", b"}", b""))
@@ -123,6 +126,9 @@ class KeyCodec:
 
 
 def _part(column: pa.Array) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415 - as in pack
+    import pyarrow.compute as pc  # noqa: PLC0415 - as in pack
+
     if pa.types.is_integer(column.type):
         return column.cast(pa.large_string()).cast(pa.large_binary())
     part = column.cast(pa.large_binary())

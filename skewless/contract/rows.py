@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.binaries import binary_scalar
 from skewless.contract.checksum import compute_checksums, is_intact
@@ -166,6 +165,8 @@ class RowCodec:
         if self._features and n:
             bits = np.stack([nulls[column.name] for column in self._features], axis=1)
             fixed["nulls"] = np.packbits(bits, axis=1, bitorder="little")
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
         texts: list[pa.Array] = []
         ends = np.zeros(n, dtype=np.int64)
         for i, column in enumerate(self._features):
@@ -318,7 +319,9 @@ def empty_read(view: View | WindowView, n: int, *, available: bool) -> ViewRead:
 
 
 def _binary(values: npt.NDArray[Any] | pa.Array, null: BoolArray) -> pa.Array:
-    """Return text as bytes; null becomes empty bytes."""
+    """Return text as its bytes, none where it is null."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
     array = values if isinstance(values, pa.Array) else pa.array(list(values), pa.large_binary(), mask=null)
     if array.null_count < int(null.sum()):
         array = pc.if_else(pa.array(null), None, array)

@@ -105,7 +105,7 @@ def _import(tour: TourState) -> None:
     with tour.stage("Events -> window states") as print_line:
         store = open_store(streams)
         try:
-            for built in streams.backfiller(store).ensure(project.applied.plan.windows):
+            for built in streams.backfiller(store).build_missing(project.applied.plan.windows):
                 print_line(f"{built.view}: {built.events:,} events in {built.states:,} states")
         finally:
             store.close()

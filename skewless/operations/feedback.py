@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.clock import to_us
 from skewless.contract.errors import SourceError
-from skewless.contract.feedback import Outcome, parse_feedback
 
 if TYPE_CHECKING:
+    from skewless.contract.feedback import Outcome
     from skewless.contract.plan import FeaturePlan
     from skewless.workspace import Workspace
 
@@ -73,6 +73,8 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
         SourceError: the file cannot be read.
         RequestError: the plan has no such model, or a row is invalid; the error has its number, from 0.
     """
+    from skewless.contract.feedback import parse_feedback
+
     if model is not None:
         project.applied.model(model)
     rows = _rows(project, path)

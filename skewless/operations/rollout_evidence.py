@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
-    from skewless.infra.rollout.counts import RolloutCounts, vitals
+    from skewless.infra.rollout.counts import RolloutCounts, read_counts
     from skewless.training.rollout.evidence import Evidence, since
 
     def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
-        counts = vitals(state, model, policy.number)
+        counts = read_counts(state, model, policy.number)
         return counts.get(policy.champion, RolloutCounts()), counts.get(
             policy.challenger or policy.champion, RolloutCounts()
         )
@@ -46,10 +46,10 @@ def save_counts(project: Workspace, model: str, policy: TrafficPolicy, evidence:
     So the recent counts cover one to two times ``least`` requests. The write is not synced to disk: after a loss, all
     counts are recent.
     """
-    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, vitals, write_counts
+    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, read_counts, write_counts
 
     challenger = policy.challenger or policy.champion
-    newer = vitals(_counts_folder(project) / "newer", model, policy.number)
+    newer = read_counts(_counts_folder(project) / "newer", model, policy.number)
     if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
         return
     now = {policy.champion: evidence.champion, challenger: evidence.challenger}

@@ -210,7 +210,7 @@ def _alone(
         _candidate(project, jobs, launch, stop, on_end) as candidate,
         candidate.alone() as term,
     ):
-        yield shift
+        yield term
 
 
 @contextmanager

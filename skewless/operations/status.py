@@ -261,10 +261,12 @@ def _view(
     from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
     from skewless.infra.log.accepted import AcceptedLog, count_rejected
+    from skewless.infra.log.runs import known_ranges
 
     log = AcceptedLog(project.state / "log", view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
-    delay = project.views.observed_delay_us(view)
+    is_live = any(item.kind == "live" for item in known_ranges(runs, view.partition))
+    delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB need not be imported
     seq = None
     try:
         seq = None if store is None else store.marker(marker_key(needed.plan.project, view))

@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import chdtri
-from scipy.stats import beta
 
 from skewless.contract.lifecycle import Guardrails
 from skewless.contract.status import Int64Array
@@ -143,6 +141,8 @@ def _score_shift(
     if enough and all(arm.scores.n for arm in (champion, challenger)):
         expected, found = _rebinned(champion.scores, challenger.scores)
         shift = float(psi(expected[None], found[None])[0])
+        from scipy.special import chdtri  # noqa: PLC0415 - a look at a rollout does without
+
         # The PSI of two samples of one population is chi-squared, scaled: see ``validation/drift/measures.py``.
         scale = 1 / champion.scores.n + 1 / challenger.scores.n
         least = max(0.0, shift - scale * float(chdtri(max(1, expected.size - 1), _CHANCE)))
@@ -188,6 +188,8 @@ def _shares(name: str, limit: float, k: float, n: int, base_k: float, base_n: in
 
 def _interval(k: float, n: int) -> tuple[float, float]:
     """Return the Clopper-Pearson interval of a share; everything, where nothing was counted."""
+    from scipy.stats import beta  # noqa: PLC0415 - likewise
+
     low = float(beta.ppf(_CHANCE / 2, k, n - k + 1)) if k > 0 else 0.0
     high = float(beta.ppf(1 - _CHANCE / 2, k + 1, n - k)) if k < n else 1.0
     return low, high

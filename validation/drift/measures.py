@@ -6,7 +6,6 @@ All functions take ``(n_columns, n_bins)`` counts, row by row.
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
 from skewless.contract.status import Int64Array
 from skewless.validation.drift.histograms import Floats
@@ -60,6 +59,8 @@ def homogeneity(before: Counts, now: Counts) -> Floats:
     where bins hold few rows, each is too small where the other is not, and together they were never too small in
     simulations down to 50 rows and bins of a hundredth of a row (``tests/unit/validation/drift``).
     """
+    from scipy import special  # noqa: PLC0415 - a look at a rollout does without
+
     freedom = np.maximum(_used(before, now) - 1, 1)
     pearson, likelihood = (special.chdtrc(freedom, value) for value in _statistics(before, now))
     both = (before.sum(axis=1) > 0) & (now.sum(axis=1) > 0)
@@ -71,6 +72,8 @@ def smirnov(before: Counts, now: Counts) -> Floats:
 
     The limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32, 1970).
     """
+    from scipy import special  # noqa: PLC0415 - as in homogeneity
+
     root = 1 / np.sqrt(_both_sizes(before, now))
     corrected = root + np.where(root > 0, 0.12 + 0.11 / np.maximum(root, 1.0), 0.0)
     return np.asarray(special.kolmogorov(corrected * ks(before, now)))

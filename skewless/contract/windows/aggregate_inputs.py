@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import SQUARE_LIMIT, SUM_LIMIT, Floats, quantise
@@ -119,7 +118,7 @@ def _numbers(column: pa.Array | npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Boo
         null = np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
         if pa.types.is_boolean(column.type) or pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        filled = pc.fill_null(column, pa.scalar(0).cast(column.type)) if column.null_count else column
+        filled = column.fill_null(pa.scalar(0).cast(column.type)) if column.null_count else column
         numbers = filled.to_numpy(zero_copy_only=False)
     else:
         numbers = np.asarray(column)

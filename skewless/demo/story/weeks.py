@@ -14,7 +14,7 @@ from skewless.demo.story.run_timeline import RunTimeline
 from skewless.demo.tour_state import HOUR_US, START_SECONDS, Row, TourState, json_rows, progress_bar
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
-from skewless.infra.rollout.counts import vitals
+from skewless.infra.rollout.counts import read_counts
 from skewless.training.scheduling.leader_term import LeaderTerm
 
 _STEP_HOURS = 6  # between two steps of a rollout
@@ -126,7 +126,7 @@ class Weeks:
         if policy is None:
             return
         for _ in _tries("server", "does not write its counts"):
-            counts = vitals(self.tour.project.state, self.model, policy.number)
+            counts = read_counts(self.tour.project.state, self.model, policy.number)
             rows = {version: item.rows for version, item in counts.items()}
             arms = rows.get(policy.champion, 0) + (rows.get(policy.challenger or "", 0) if policy.share else 0)
             if arms >= self._answered:

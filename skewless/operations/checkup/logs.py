@@ -48,7 +48,7 @@ def _inventories(root: Path) -> list[Inventory]:
 
 def _count_files(inventory: Inventory) -> tuple[int, int, int]:
     """Return the number of files, their bytes, and the number of files without a recorded checksum."""
-    notes, paths = inventory.notes(), sorted(inventory.folder.glob("*.parquet"))
+    notes, paths = inventory.entries(), sorted(inventory.folder.glob("*.parquet"))
     inventory.check_missing([path.name for path in inventory.folder.glob("*")])
     for path in paths:
         inventory.check(path)

@@ -14,7 +14,8 @@ from skewless.commands.change_text import change_lines
 from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SkewlessError, SourceError
-from skewless.infra.compiler.compile import CompiledRepo, compile_repo
+from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
 from skewless.operations.sample import write_sample

@@ -170,7 +170,7 @@ def test_feasts_call_gives_a_transform_what_ours_does(tmp_path: Path, database: 
         }
         for _ in range(8)
     ]
-    ours = our_call(planner._compile().plan, shape, rows)
+    ours = our_call(planner._compile()[0].plan, shape, rows)
     view = FeatureStore(repo_path=str(repo)).get_on_demand_feature_view("made")
     assert [(field.name, str(field.dtype)) for field in view.features] == [
         (column.name, FEAST[column.dtype]) for column in shape.outputs

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 from skewless.contract.traffic import TrafficPolicy, entity_position
-from skewless.infra.rollout.counts import vitals
+from skewless.infra.rollout.counts import read_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
@@ -30,9 +30,9 @@ def test_workers_route_alike_and_count_together(place: Sandbox) -> None:
         expected = {version: sum(reply["version"] == version for reply in found) for version in (ONE, TWO)}
 
         def requests() -> dict[str, int]:
-            return {v: one.requests for v, one in vitals(project.state, MODEL, number).items()}
+            return {v: one.requests for v, one in read_counts(project.state, MODEL, number).items()}
 
         eventually(requests, expected.__eq__)
-    assert {v: one.rows for v, one in vitals(project.state, MODEL, number).items()} == expected
+    assert {v: one.rows for v, one in read_counts(project.state, MODEL, number).items()} == expected
     report = project.replay()
     assert (report.ok, report.compared) == (True, 60)

@@ -13,7 +13,7 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.counts import counts_folder, vitals
+from skewless.infra.rollout.counts import counts_folder, read_counts
 from skewless.infra.rollout.traffic import Traffic
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
@@ -227,12 +227,12 @@ def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox)
         policy = put(place)
         await table.refresh()
         await file.write()
-        found = vitals(place.state, MODEL, policy.number)
+        found = read_counts(place.state, MODEL, policy.number)
         assert {version: (one.requests, one.at_us) for version, one in found.items()} == dict.fromkeys(
             (ONE, TWO), (0, 7)
         )
         await file.close()
-        again = vitals(place.state, MODEL, policy.number)
+        again = read_counts(place.state, MODEL, policy.number)
         assert {version: one.as_dict() for version, one in again.items()} == {
             version: one.as_dict() for version, one in found.items()
         }
