@@ -10,7 +10,7 @@ from skewless.demo.hours import RACE_ROWS
 from skewless.demo.processes import run_once
 from skewless.demo.tour_state import START_SECONDS, STATE, Say, TourState
 from skewless.infra.packages.aliases import Aliases
-from skewless.training.scheduling.job import jobs
+from skewless.training.scheduling.job import list_jobs
 
 _ROUND = ("materialize", "validate", "retrain")
 _NOWHERE = "redis://127.0.0.1:1"
@@ -33,7 +33,7 @@ def retrain(walk: TourState, client: Client) -> None:
 
 def _round(walk: TourState, say: Say) -> None:
     """Run the jobs that the project has; a model without a schedule or trigger has none of its own."""
-    planned = jobs(walk.project.settings, walk.project.models, lambda _model: False)
+    planned = list_jobs(walk.project.settings, walk.project.models, lambda _model: False)
     kinds = {job.name.partition(" ")[0] for job in planned}
     chosen = [word for kind in _ROUND if kind in kinds for word in ("--only", kind)]
     retrained = {job.name.removeprefix("retrain ") for job in planned if job.name.startswith("retrain ")}

@@ -114,7 +114,7 @@ def plan_begin(project: Workspace, model: str, version: str) -> TrafficChange | 
     check_version(project, model, version)
     traffic, aliases = _books(project)
     last = next(aliases.backwards(model, CHAMPION), None)
-    change = plan.begin(
+    change = plan.start_rollout(
         traffic.get(model),
         rollout_of(project, model),
         champion=last.to if last else None,
@@ -201,14 +201,14 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     traffic, aliases = _books(project)
     policy, now_us = traffic.get(model), project.clock.now_us()
     if policy is not None and policy.challenger is not None:
-        return plan.back(policy, reason, now_us, {})
+        return plan.roll_back(policy, reason, now_us, {})
     moves = aliases.history(model, CHAMPION)
     earlier = aliases.previous(model, CHAMPION)
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"
         raise PackageError(f"model {model!r}", "has no champion before this one", fix=fix)
     open_package(project.store, model, earlier)
-    return plan.return_to(
+    return plan.return_to_version(
         policy, champion=moves[-1].to, version=earlier, moves=moves[-1].number, reason=reason, now_us=now_us
     )
 
@@ -246,7 +246,7 @@ def _settled(project: Workspace, model: str) -> TrafficPolicy | None:
     policy, last = traffic.get(model), next(aliases.backwards(model, CHAMPION), None)
     if policy is None or (last is not None and last.to == policy.champion):
         return policy
-    change = plan.follow(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
+    change = plan.follow_alias(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
     if change is not None:
         # It follows the alias, so it never moves it: somebody may have moved it on by now.
         return _place(project, model, change)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
     from skewless.infra.rollout.counts import RolloutCounts, read_counts
-    from skewless.training.rollout.evidence import Evidence, since
+    from skewless.training.rollout.evidence import Evidence, counts_since
 
     def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
         found = read_counts(state, model, policy.number)
@@ -32,8 +32,8 @@ def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     evidence = Evidence(
         champion=champion,
         challenger=challenger,
-        recent_champion=since(champion, before[0]),
-        recent_challenger=since(challenger, before[1]),
+        recent_champion=counts_since(champion, before[0]),
+        recent_challenger=counts_since(challenger, before[1]),
     )
     if challenger.requests:
         return evidence
@@ -65,7 +65,7 @@ def with_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence:
     """Return evidence with what labels say: on all that was predicted since the rollout began, as they come late."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
-    from skewless.training.rollout.labelled_evidence import labelled
+    from skewless.training.rollout.labelled_evidence import compare_labelled
 
     now_us = project.clock.now_us()
     own = [one for one in Traffic(project.packages).history(model) if one.salt == policy.salt]
@@ -73,7 +73,7 @@ def with_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence:
     if since_us > now_us:
         return evidence
     rows = labelled_log(project, model).read(since_us=since_us, until_us=now_us + 1, known_by_us=now_us)
-    found = labelled(rows, project.applied.model(model), policy, {one.number for one in own})
+    found = compare_labelled(rows, project.applied.model(model), policy, {one.number for one in own})
     return replace(evidence, quality=found.quality, business=found.business, losses=found.losses)
 
 

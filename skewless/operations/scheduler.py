@@ -66,11 +66,11 @@ class PlannedJobs:
 
     def _read(self) -> list[Job]:
         from skewless.operations.rollout import wants_step
-        from skewless.training.scheduling.job import jobs
+        from skewless.training.scheduling.job import list_jobs
 
         self.project.refresh()
         in_rollout = partial(wants_step, self.project)
-        return jobs(self.project.settings, self.project.models, in_rollout)
+        return list_jobs(self.project.settings, self.project.models, in_rollout)
 
     def _changed_at(self) -> int:
         try:
@@ -100,9 +100,12 @@ def serve(project: Workspace) -> None:
     if port:
         serve_metrics(tally, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
-    bell = StopSignal()
+    stop_signal = StopSignal()
     presence, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    with bell.rung_by_signals(), _candidate(project, jobs, _processes(project), bell, tally.count) as candidate:
+    with (
+        stop_signal.handle_signals(),
+        _candidate(project, jobs, _processes(project), stop_signal, tally.count) as candidate,
+    ):
         tally.is_holder = lambda: candidate.is_holder
         with send_heartbeats(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
             candidate.serve()
@@ -125,12 +128,12 @@ def once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = N
     ended: list[Run] = []
     jobs = PlannedJobs(project=project)
     chosen = _chosen(jobs(), only)
-    bell = StopSignal()
-    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
+    stop_signal = StopSignal()
+    with _alone(project, jobs, _here(project, invoke), stop_signal, ended.append) as term:
         for job in chosen:
-            if not bell.rung:
-                shift.start(job, "asked for by hand")
-                shift.finish()
+            if not stop_signal.is_set:
+                term.start(job, "asked for by hand")
+                term.finish()
     return ended
 
 
@@ -154,9 +157,9 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
     ended: list[Run] = []
     jobs = PlannedJobs(project=project)
-    bell = StopSignal()
-    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
-        _walk(shift, clock, until_us, bell)
+    stop_signal = StopSignal()
+    with _alone(project, jobs, _here(project, invoke), stop_signal, ended.append) as term:
+        _walk(term, clock, until_us, stop_signal)
     return ended
 
 
@@ -174,15 +177,15 @@ def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]
     from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    with _alone(project, jobs, _here(project, invoke), StopSignal(), on_end) as shift:
-        yield shift
+    with _alone(project, jobs, _here(project, invoke), StopSignal(), on_end) as term:
+        yield term
 
 
-def _walk(shift: LeaderTerm, clock: OffsetClock, until_us: int, bell: StopSignal) -> None:
-    while not bell.rung:
-        while shift.step() and not bell.rung:
+def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop_signal: StopSignal) -> None:
+    while not stop_signal.is_set:
+        while term.step() and not stop_signal.is_set:
             pass
-        moment = shift.next_us()
+        moment = term.next_us()
         if moment is None or moment > until_us:
             clock.set(max(until_us, clock.now_us()))
             return
@@ -193,7 +196,7 @@ def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
     from skewless.training.scheduling.job import find_job
 
     if not only:
-        return [job for job in jobs if job.schedule is not None and job.is_wanted()]
+        return [job for job in jobs if job.schedule is not None and job.has_work()]
     kinds = {job.name.partition(" ")[0] for job in jobs}
     for name in only:
         if name not in kinds:
@@ -203,19 +206,19 @@ def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 @contextmanager
 def _alone(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: StopSignal, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, stop_signal: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[LeaderTerm]:
     with (
-        bell.rung_by_signals(),
-        _candidate(project, jobs, launch, bell, on_end) as candidate,
-        candidate.alone() as shift,
+        stop_signal.handle_signals(),
+        _candidate(project, jobs, launch, stop_signal, on_end) as candidate,
+        candidate.alone() as term,
     ):
-        yield shift
+        yield term
 
 
 @contextmanager
 def _candidate(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: StopSignal, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, stop_signal: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
@@ -225,7 +228,7 @@ def _candidate(
 
     ledger = Ledger(project.state)
 
-    def shift(token: int) -> LeaderTerm:
+    def start_term(token: int) -> LeaderTerm:
         return LeaderTerm(
             ledger=ledger,
             requests=Requests(project.state),
@@ -240,7 +243,7 @@ def _candidate(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
     with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=shift, bell=bell)
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=start_term, stop_signal=stop_signal)
 
 
 def _processes(project: Workspace) -> Launch:

@@ -26,7 +26,7 @@ def life_section(project: Workspace, model: str, quality: QualityReport) -> Sect
     """Return the plot of who answered whom, what was decided, and how good each version was."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import list_all
-    from skewless.training.plots.version_history import VersionHistory, life_plot
+    from skewless.training.plots.version_history import VersionHistory, history_plot
 
     found, history = list_all(project, model), Traffic(project.packages).history(model)
     shares = [*_aliased(found, history), *map(_shares, history)]
@@ -34,7 +34,7 @@ def life_section(project: Workspace, model: str, quality: QualityReport) -> Sect
         return Section(title=_TITLE, blocks=[Paragraph(text="No version was ever champion.", tone="missing")])
     points = _points(quality)
     tested = {version: metrics.get(quality.metric) for version, metrics in quality.trained.items()}
-    plot = life_plot(
+    plot = history_plot(
         VersionHistory(
             metric=quality.metric,
             versions=sorted(each.version for each in found.versions),

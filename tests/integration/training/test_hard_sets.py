@@ -63,7 +63,7 @@ def test_one_class(finite: Shop, tmp_path: Path, algorithm: str) -> None:
     )
     if algorithm != "sklearn":
         said = refused(ones, spec_of(algorithm, "multiclass"), tmp_path)
-        assert "SourceError: labels of model 'm': are not several of 0 to 1" in said
+        assert "SourceError: labels of model 'm': are not at least two of the classes 0 to 1" in said
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

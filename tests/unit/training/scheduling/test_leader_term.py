@@ -94,7 +94,9 @@ class Scheduling:
 
 
 def job(name: str = "a", every: int = 10, lane: Any = "data", *, again: bool = False) -> Job:  # noqa: ANN401 - a Lane
-    return Job(name=name, words=(name,), schedule=FixedInterval(every * SECOND), lane=lane, limit_s=60.0, again=again)
+    return Job(
+        name=name, words=(name,), schedule=FixedInterval(every * SECOND), queue=lane, limit_s=60.0, is_retried=again
+    )
 
 
 @pytest.fixture
@@ -221,7 +223,7 @@ def test_a_beat_reaches_all_work(scheduling: Scheduling) -> None:
     shift = scheduling.shift()
     scheduling.at(10)
     shift.step()
-    shift.beat()
+    shift.send_heartbeats()
     assert scheduling.works[0].beats == 1
 
 
