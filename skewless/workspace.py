@@ -175,7 +175,7 @@ class Workspace:
         """What judges whether a version can be served, and sees to it."""
         from skewless.infra.materialization.readiness import VersionReadiness
 
-        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
+        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.check_rows)
 
     def refresh(self) -> None:
         """Take up a plan that was applied meanwhile."""

@@ -75,6 +75,6 @@ def _shown(report: GateReport) -> RenderableType:
 
 
 def _row(result: ExpectationResult) -> tuple[object, ...]:
-    verdict = "ok" if result.success else "FAIL" if result.closes else result.severity
+    verdict = "ok" if result.success else "FAIL" if result.fails_gate else result.severity
     seen = "" if result.success else result.seen
     return verdict, result.expectation, result.column, result.unexpected_count, seen

@@ -96,7 +96,7 @@ def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
     """Alert of what differs in a view; a view of which nothing could be compared is left as it was."""
     from skewless.infra.alerts.alerts import Alert
 
-    if not view.standing:
+    if not view.remaining:
         if view.compared:
             alerts.resolve(PARITY, view.view, view.at_us)
         return
@@ -105,9 +105,9 @@ def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
             name=PARITY,
             severity="critical",
             subject=view.view,
-            message=f"{len(view.standing):,} of {view.compared:,} online states are not what the log says",
+            message=f"{len(view.remaining):,} of {view.compared:,} online states are not what the log says",
             at_us=view.at_us,
-            evidence={**view.as_dict(), "examples": [item.line() for item in view.standing[:_EXAMPLES]]},
+            evidence={**view.as_dict(), "examples": [item.line() for item in view.remaining[:_EXAMPLES]]},
         )
     )
 

@@ -74,7 +74,7 @@ class LeaderTerm:
         return [self._close_lost_run(self.ledger.get(run_id), jobs.get(run_id.job)) for run_id in self.ledger.open()]
 
     def step(self) -> bool:
-        """End runs that have finished or must end, handle requests and start due jobs; return whether any run changed."""
+        """End finished and overdue runs, handle requests and start due jobs; return whether any run changed."""
         jobs = {job.name: job for job in self.jobs()}
         for name in jobs.keys() - self._known.keys():
             self._register(name)

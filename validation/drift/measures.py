@@ -1,6 +1,6 @@
-"""How far two histograms of a column are apart, and how far chance alone puts them.
+"""Distances between two histograms of a column, and their distribution by chance alone.
 
-All functions take ``(n_columns, n_bins)`` counts, row by row.
+All functions take ``(n_columns, n_bins)`` counts and work row by row.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from skewless.contract.status import Int64Array
 from skewless.validation.drift.histograms import Floats
 
 Counts = Int64Array | Floats
-_HALF = 0.5  # Jeffreys' prior: no bin is empty, and what it adds vanishes with the rows
-_KS_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # of Kolmogorov's distribution
+_HALF = 0.5  # Jeffreys' prior: no bin is empty, and its effect vanishes with many rows
+_KS_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # mean of Kolmogorov's distribution
 
 
 def psi(before: Counts, now: Counts) -> Floats:
     """Return the population stability index: ``sum((q - p) * ln(q / p))``, 0 or more.
 
-    Bins that are empty on both sides do not count; half a row is added to each other bin, on both sides.
+    Bins that are empty on both sides are ignored; half a row is added to each other bin, on both sides.
 
     >>> psi(np.array([[50, 50]]), np.array([[500, 500]])).tolist()
     [0.0]
@@ -30,57 +30,58 @@ def psi(before: Counts, now: Counts) -> Floats:
     return np.asarray(((q - p) * np.log(ratio)).sum(axis=1))
 
 
-def js(before: Counts, now: Counts) -> Floats:
-    """Return the Jensen-Shannon distance, base 2: 0 where equal, 1 where nothing is shared.
+def jensen_shannon(before: Counts, now: Counts) -> Floats:
+    """Return the Jensen-Shannon distance, base 2: 0 if equal, 1 if disjoint.
 
-    >>> js(np.array([[9, 0]]), np.array([[0, 9]])).tolist()
+    >>> jensen_shannon(np.array([[9, 0]]), np.array([[0, 9]])).tolist()
     [1.0]
     """
     p, q = _shares(before), _shares(now)
-    middle = (p + q) / 2
-    divergence = (_relative(p, middle) + _relative(q, middle)) / 2
+    mean = (p + q) / 2
+    divergence = (_relative(p, mean) + _relative(q, mean)) / 2
     return np.sqrt(np.clip(divergence, 0.0, 1.0))
 
 
-def ks(before: Counts, now: Counts) -> Floats:
+def kolmogorov_smirnov(before: Counts, now: Counts) -> Floats:
     """Return the Kolmogorov-Smirnov distance of ordered bins: the largest difference of the cumulative shares.
 
-    >>> ks(np.array([[5, 5, 0]]), np.array([[0, 5, 5]])).tolist()
+    >>> kolmogorov_smirnov(np.array([[5, 5, 0]]), np.array([[0, 5, 5]])).tolist()
     [0.5]
     """
-    apart = np.cumsum(_shares(before), axis=1) - np.cumsum(_shares(now), axis=1)
-    return np.asarray(np.abs(apart).max(axis=1, initial=0.0))
+    difference = np.cumsum(_shares(before), axis=1) - np.cumsum(_shares(now), axis=1)
+    return np.asarray(np.abs(difference).max(axis=1, initial=0.0))
 
 
 def homogeneity(before: Counts, now: Counts) -> Floats:
-    """Return p-values of "both come from one distribution", shape ``(n_columns,)``; 1 where a side has no rows.
+    """Return p-values of the hypothesis "both have one distribution", shape ``(n_columns,)``; 1 if a side has no rows.
 
-    They judge PSI and Jensen-Shannon alike: without drift and with many rows, both are a multiple of one chi-squared
-    variable (see ``expected_psi``). Of its two forms, Pearson's and the likelihood ratio, the larger p-value counts:
-    where bins hold few rows, each is too small where the other is not, and together they were never too small in
-    simulations down to 50 rows and bins of a hundredth of a row (``tests/unit/validation/drift``).
+    They apply to PSI and Jensen-Shannon: without drift and with many rows, both are multiples of one chi-squared
+    variable (see ``expected_psi``). The larger p-value of Pearson's statistic and the likelihood ratio counts. With few
+    rows per bin, each alone can be too small, but in simulations down to 50 rows and 0.01 expected rows per bin their
+    maximum never was (``tests/unit/validation/drift``).
     """
-    freedom = np.maximum(_used(before, now) - 1, 1)
+    freedom = np.maximum(_count_used_bins(before, now) - 1, 1)
     pearson, likelihood = (special.chdtrc(freedom, value) for value in _statistics(before, now))
-    both = (before.sum(axis=1) > 0) & (now.sum(axis=1) > 0)
-    return np.where(both, np.maximum(pearson, likelihood), 1.0)
+    has_rows = (before.sum(axis=1) > 0) & (now.sum(axis=1) > 0)
+    return np.where(has_rows, np.maximum(pearson, likelihood), 1.0)
 
 
 def smirnov(before: Counts, now: Counts) -> Floats:
-    """Return p-values of the Kolmogorov-Smirnov distance, shape ``(n_columns,)``; binned, it is cautious.
+    """Return p-values of the Kolmogorov-Smirnov distance, shape ``(n_columns,)``; conservative for bins.
 
-    The limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32, 1970).
+    Uses the limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32,
+    1970).
     """
-    root = 1 / np.sqrt(_both_sizes(before, now))
+    root = 1 / np.sqrt(_inverse_sizes(before, now))
     corrected = root + np.where(root > 0, 0.12 + 0.11 / np.maximum(root, 1.0), 0.0)
-    return np.asarray(special.kolmogorov(corrected * ks(before, now)))
+    return np.asarray(special.kolmogorov(corrected * kolmogorov_smirnov(before, now)))
 
 
 def holm(p: Floats) -> Floats:
-    """Return p-values adjusted for asking so many questions at once, any shape (Holm, 1979).
+    """Return p-values adjusted for multiple tests, any shape (Holm, 1979).
 
-    The chance that any question without an effect is found below ``alpha`` is at most ``alpha``, however the
-    questions depend on each other.
+    The probability that any test without an effect falls below ``alpha`` is at most ``alpha``, for any dependence
+    between the tests.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
     [0.03, 0.06, 0.06]
@@ -99,7 +100,7 @@ def expected_psi(before: Counts, now: Counts) -> Floats:
     Yurdakul, Naranjo: Statistical properties of the population stability index, Journal of Risk Model Validation 14,
     2020.
     """
-    return np.asarray((_used(before, now) - 1) * _both_sizes(before, now))
+    return np.asarray((_count_used_bins(before, now) - 1) * _inverse_sizes(before, now))
 
 
 def expected_js(before: Counts, now: Counts) -> Floats:
@@ -108,17 +109,17 @@ def expected_js(before: Counts, now: Counts) -> Floats:
 
 
 def expected_ks(before: Counts, now: Counts) -> Floats:
-    """Return the mean of the Kolmogorov-Smirnov distance without drift, an upper bound where it is binned."""
-    return np.asarray(_KS_MEAN * np.sqrt(_both_sizes(before, now)))
+    """Return the mean of the Kolmogorov-Smirnov distance without drift; an upper bound for bins."""
+    return np.asarray(_KS_MEAN * np.sqrt(_inverse_sizes(before, now)))
 
 
-def _used(before: Counts, now: Counts) -> Int64Array:
-    """Return how many bins of each column are not empty on both sides."""
+def _count_used_bins(before: Counts, now: Counts) -> Int64Array:
+    """Return the number of bins of each column that are not empty on both sides."""
     return np.asarray((before + now > 0).sum(axis=1))
 
 
-def _both_sizes(before: Counts, now: Counts) -> Floats:
-    """Return ``1 / n + 1 / m`` of each column; infinite where a side has no rows."""
+def _inverse_sizes(before: Counts, now: Counts) -> Floats:
+    """Return ``1 / n + 1 / m`` of each column; infinite if a side has no rows."""
     with np.errstate(divide="ignore"):
         return np.asarray(1 / before.sum(axis=1) + 1 / now.sum(axis=1))
 

@@ -64,7 +64,7 @@ def test_a_clean_store_is_equal(repo: Path) -> None:
     assert body["views"]["carrier_now"] | {"kind": "windowed", "compared": 6} == body["views"]["carrier_now"]
     assert body["views"]["facts"] | {"kind": "batch", "compared": 6} == body["views"]["facts"]
     said = run("parity", "carrier_now", "--sample", "1", "--seed", "3", "--repo", repo)
-    assert (said.code, said.stdout) == (0, "carrier_now: 4 entities compared, every one equal, bit for bit\n")
+    assert (said.code, said.stdout) == (0, "carrier_now: 4 entities compared, all equal, bit for bit\n")
 
 
 def test_a_mismatch_is_exit_5_until_it_is_repaired(repo: Path) -> None:

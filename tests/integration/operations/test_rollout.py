@@ -101,7 +101,7 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: 
     spot.wait(TEN_MINUTES)
     assert rollout.step_rollout(project, MODEL).change == "back"
     assert champion(project) == OLD
-    assert "cannot answer: package 'fraud' version '000002' a file is not the one" in standing(project).reason
+    assert "cannot serve: package 'fraud' version '000002' has an altered file" in standing(project).reason
 
 
 def test_one_that_cannot_be_loaded_does_not_begin(spot: Sandbox) -> None:
