@@ -108,8 +108,8 @@ def _add_stale_findings(
     for i in rows:
         rank = tuple(ranks[i].tolist())
         ends, earlier_ranks = best[keys[i]]
-        before = bisect_left(ends, int(logged.read_start[i])) - 1
-        stale = rank[-1] >= 0 and before >= 0 and earlier_ranks[before] > rank
+        index = bisect_left(ends, int(logged.read_start[i])) - 1
+        stale = rank[-1] >= 0 and index >= 0 and earlier_ranks[index] > rank
         cause = Cause.STALE_WRITE if stale else Cause.LOST_WRITE
         findings.add(logged.ids[i], cause, view.name, f"key {keys[i]} read {rank if rank[-1] >= 0 else 'nothing'}")
 

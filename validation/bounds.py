@@ -84,11 +84,11 @@ def _expectation_bound(kind: str, arguments: Mapping[str, Any], dtype: DType) ->
             high = math.nextafter(high, -math.inf)
         return Bound(low=low, high=high)
     if kind == "expect_column_values_to_be_in_set" and dtype not in _UNSUPPORTED:
-        return Bound(allowed=_allowed(arguments.get("value_set") or (), dtype))
+        return Bound(allowed=_allowed_values(arguments.get("value_set") or (), dtype))
     return Bound()
 
 
-def _allowed(values: Sequence[object], dtype: DType) -> tuple[Value, ...] | None:
+def _allowed_values(values: Sequence[object], dtype: DType) -> tuple[Value, ...] | None:
     converted = [value if isinstance(value, str) and dtype.is_text else _number(value) for value in values]
     numbers = [value for value in converted if value is not None]
     return tuple(sorted(set(numbers))) if len(numbers) == len(converted) else None

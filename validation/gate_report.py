@@ -85,7 +85,7 @@ class GateReport:
     Args:
         name: the view, or ``labels``.
         n_rows: rows in the batch.
-        seconds: what the check took.
+        seconds: duration of the check.
         results: one for each expectation, in the order of the suite.
         since_us: rows known by then had passed before and were not checked again, except by expectations about
             the complete table. None: all rows were checked.

@@ -140,11 +140,11 @@ def _evaluate(
 
     with closing(ExpectationEvaluator(connection, table)) as evaluator:
         verdicts = evaluator.evaluate(suite, detail="BOOLEAN_ONLY")
-        failed = [index for index, verdict in enumerate(verdicts) if not (verdict.success or _raised(verdict))]
+        failed = [index for index, verdict in enumerate(verdicts) if not (verdict.success or _has_error(verdict))]
         if failed:
             details = evaluator.evaluate([suite[index] for index in failed], detail="SUMMARY", sample=sample)
             for index, detail in zip(failed, details, strict=True):
-                verdicts[index] = verdicts[index] if detail.success or _raised(detail) else detail
+                verdicts[index] = verdicts[index] if detail.success or _has_error(detail) else detail
     return tuple(_result(verdict) for verdict in verdicts)
 
 
@@ -176,7 +176,7 @@ def _column(kwargs: dict[str, Any]) -> str | None:
     return ", ".join(names) or None
 
 
-def _raised(verdict: ExpectationValidationResult) -> bool:
+def _has_error(verdict: ExpectationValidationResult) -> bool:
     return _error(verdict.exception_info or {}) is not None
 
 

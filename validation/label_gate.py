@@ -47,7 +47,7 @@ class LabelCheck:
         """Return whether it is valid for a check of ``suite`` at a time."""
         return self.suite == suite and self.upto_us <= now_us
 
-    def changed(self, files: Mapping[str, str]) -> list[str]:
+    def changed_files(self, files: Mapping[str, str]) -> list[str]:
         """Return the files that are new or have changed."""
         return [file for file, fingerprint in files.items() if self.files.get(file) != fingerprint]
 
@@ -97,7 +97,7 @@ class LabelGate:
         name, now_us = f"{LABELS}:{spec.name}", current.upto_us
         row_level = [item for item in suite if is_row_level(item)]
         table_level = [item for item in suite if not is_row_level(item)]
-        changed, unchanged = table.split(last.changed(current.files))
+        changed, unchanged = table.split(last.changed_files(current.files))
         parts = [
             known_labels(spec, part, now_us, after)
             for part, after in ((changed, None), (unchanged, last.upto_us))

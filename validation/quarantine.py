@@ -24,7 +24,7 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
     Args:
         rows: a Parquet file; rows with a reason in ``__reject`` are skipped.
         folder: created if it does not exist.
-        reasons: the reason for ``__reject`` by position in ``rows``; rows without a reason are good rows of a bad batch.
+        reasons: the reason for ``__reject`` by position in ``rows``; other rows are good rows of a bad batch.
     """
     make_folder(folder)
     temporary = folder / f".{uuid.uuid4().hex}.tmp"

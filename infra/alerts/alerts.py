@@ -226,14 +226,14 @@ class _RecordEditor:
         """Remove a notice that the webhook has accepted."""
         for item in self.items:
             if item.number == number:
-                self._put(replace(item, owed=tuple(one for one in item.owed if one != notice)))
+                self._put(replace(item, owed=tuple(other for other in item.owed if other != notice)))
 
     def _open(self, key: tuple[str, str]) -> AlertRecord | None:
         return next((item for item in self.items if item.is_open and item.alert.key == key), None)
 
     def _put(self, item: AlertRecord) -> None:
         others = [other for other in self.items if other.number != item.number]
-        self.items = sorted([*others, item], key=lambda one: one.number)
+        self.items = sorted([*others, item], key=lambda record: record.number)
         self.changed = True
 
 

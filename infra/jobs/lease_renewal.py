@@ -1,4 +1,4 @@
-"""Renews a lease in a thread, three times per ttl, and says whether the lease is certainly still held."""
+"""Renews a lease in a thread, three times per ttl, and tracks whether it is certainly still held."""
 
 from __future__ import annotations
 

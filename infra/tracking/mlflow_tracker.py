@@ -46,7 +46,7 @@ class MLflowTracker:
             self._experiment = self._find_or_create_experiment(artifact_folder(uri))
         self._uri = uri
 
-    def published(self, model: str) -> frozenset[str]:
+    def published_digests(self, model: str) -> frozenset[str]:
         """Return the digests of the completely published versions."""
         with _convert_errors(self._uri):
             versions = self._versions(model)

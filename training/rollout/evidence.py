@@ -88,7 +88,7 @@ class Evidence:
 
     @property
     def recent(self) -> Evidence | None:
-        """Return the recent evidence of both arms, without labels; None: there are no separate counts."""
+        """Return the recent evidence of both arms, without labels; None: recent counts are unknown."""
         if self.recent_champion is None or self.recent_challenger is None:
             return None
         return Evidence(champion=self.recent_champion, challenger=self.recent_challenger)

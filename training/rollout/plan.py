@@ -109,15 +109,16 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
         return _analyse_ab_test(policy, rollout, evidence, elapsed, now_us, numbers)
     if elapsed < _phase_duration(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
         return None
-    held = timedelta(seconds=round(elapsed.total_seconds()))
-    reason = f"all guardrails held for {held} and {evidence.requests:,} requests of each arm"
+    duration = timedelta(seconds=round(elapsed.total_seconds()))
+    reason = f"all guardrails held for {duration} and {evidence.requests:,} requests of each arm"
     return _advance(_next_policy(policy, now_us, reason, numbers), rollout, reason, numbers)
 
 
-def roll_back(policy: TrafficPolicy, reason: str, now_us: int, found: Mapping[str, Any]) -> TrafficChange:
+def roll_back(policy: TrafficPolicy, reason: str, now_us: int, numbers: Mapping[str, Any]) -> TrafficChange:
     """Return the change that ends a rollout and sends all traffic back to the champion."""
     return TrafficChange(
-        kind="back", policy=_end_rollout(_next_policy(policy, now_us, reason, found), policy.champion, reason, found)
+        kind="back",
+        policy=_end_rollout(_next_policy(policy, now_us, reason, numbers), policy.champion, reason, numbers),
     )
 
 
@@ -126,8 +127,8 @@ def follow_alias(policy: TrafficPolicy, holder: str, moves: int, reason: str, no
     if policy.champion == holder or policy.moves >= moves:
         return None
     text = f"the alias champion moved to version {holder}: {reason}"
-    moved = _next_policy(replace(policy, moves=moves), now_us, text, {})
-    return TrafficChange(kind="follow", policy=_end_rollout(moved, holder, text, {}))
+    next_policy = _next_policy(replace(policy, moves=moves), now_us, text, {})
+    return TrafficChange(kind="follow", policy=_end_rollout(next_policy, holder, text, {}))
 
 
 def return_to_version(
@@ -135,8 +136,8 @@ def return_to_version(
 ) -> TrafficChange:
     """Return the change that sends all traffic back to an earlier champion."""
     current = policy or TrafficPolicy(number=0, phase="champion", champion=champion)
-    moved = _next_policy(replace(current, moves=moves), now_us, reason, {})
-    return TrafficChange(kind="back", policy=_end_rollout(moved, version, reason, {}))
+    next_policy = _next_policy(replace(current, moves=moves), now_us, reason, {})
+    return TrafficChange(kind="back", policy=_end_rollout(next_policy, version, reason, {}))
 
 
 def encode_evidence(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
@@ -161,25 +162,25 @@ def _differences(differences: ScoreDifferences) -> dict[str, Any] | None:
     }
 
 
-def _advance(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> TrafficChange:
+def _advance(policy: TrafficPolicy, rollout: Rollout, reason: str, numbers: Mapping[str, Any]) -> TrafficChange:
     if policy.phase == "shadow":
-        return _end_shadow(replace(policy, shadows=()), rollout, reason, found)
-    return _advance_canary(policy, rollout, policy.step + 1, reason, found)
+        return _end_shadow(replace(policy, shadows=()), rollout, reason, numbers)
+    return _advance_canary(policy, rollout, policy.step + 1, reason, numbers)
 
 
-def _end_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> TrafficChange:
+def _end_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, numbers: Mapping[str, Any]) -> TrafficChange:
     if rollout.kind == "ab":
         text = f"{reason}; an A/B test with {rollout.share:.0%} of the entities"
         return TrafficChange(kind="forward", policy=replace(policy, phase="ab", share=rollout.share, reason=text))
-    return _advance_canary(policy, rollout, 0, reason, found)
+    return _advance_canary(policy, rollout, 0, reason, numbers)
 
 
 def _advance_canary(
-    policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, found: Mapping[str, Any]
+    policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, numbers: Mapping[str, Any]
 ) -> TrafficChange:
     steps = rollout.steps if rollout.kind == "canary" else ()
     if step >= len(steps):
-        return TrafficChange(kind="won", policy=_end_rollout(policy, _challenger_of(policy), reason, found))
+        return TrafficChange(kind="won", policy=_end_rollout(policy, _challenger_of(policy), reason, numbers))
     text = f"{reason}; {steps[step]:.4g} of the entities"
     return TrafficChange(
         kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=text)
@@ -199,10 +200,10 @@ def _analyse_ab_test(
     evidence: Evidence,
     elapsed: timedelta,
     now_us: int,
-    found: Mapping[str, Any],
+    numbers: Mapping[str, Any],
 ) -> TrafficChange | None:
     analysis = analyse(evidence.losses, rollout.alpha) if evidence.losses else None
-    numbers = {**found, "test": analysis.as_dict() if analysis else None}
+    numbers = {**numbers, "test": analysis.as_dict() if analysis else None}
     if analysis is not None and analysis.winner == "challenger":
         reason = f"the challenger's loss is lower: {_describe_analysis(analysis)}"
         policy_of_winner = _next_policy(policy, now_us, reason, numbers)
@@ -223,11 +224,11 @@ def _phase_duration(policy: TrafficPolicy, rollout: Rollout) -> timedelta:
     return {"shadow": rollout.shadow, "ab": rollout.longest}.get(policy.phase, rollout.step)
 
 
-def _next_policy(policy: TrafficPolicy, now_us: int, reason: str, found: Mapping[str, Any]) -> TrafficPolicy:
-    return replace(policy, number=policy.number + 1, since_us=now_us, reason=reason, evidence=found or None)
+def _next_policy(policy: TrafficPolicy, now_us: int, reason: str, numbers: Mapping[str, Any]) -> TrafficPolicy:
+    return replace(policy, number=policy.number + 1, since_us=now_us, reason=reason, evidence=numbers or None)
 
 
-def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, found: Mapping[str, Any]) -> TrafficPolicy:
+def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, numbers: Mapping[str, Any]) -> TrafficPolicy:
     """Return a policy under which one version gets all traffic."""
     return TrafficPolicy(
         number=policy.number,
@@ -236,7 +237,7 @@ def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, found: Mappi
         since_us=policy.since_us,
         moves=policy.moves,
         reason=reason,
-        evidence=found or None,
+        evidence=numbers or None,
     )
 
 

@@ -176,8 +176,8 @@ def find_job(jobs: Iterable[Job], name: str) -> Job:
     by_name = {job.name: job for job in jobs}
     if name in by_name:
         return by_name[name]
-    known = ", ".join(by_name)
-    raise RequestError("job", f"is not one of {known}", value=name, fix="name one of them")
+    names = ", ".join(by_name)
+    raise RequestError("job", f"is not one of {names}", value=name, fix="name one of them")
 
 
 def list_jobs(settings: Settings, models: Collection[ModelSpec], in_rollout: Callable[[str], bool]) -> list[Job]:

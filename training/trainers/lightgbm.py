@@ -38,7 +38,9 @@ class LightGBMTrainer:
         try:
             booster, learning = self._boost(rows, spec, validation, params)
         except lgb.basic.LightGBMError as error:
-            raise DefinitionError(f"model {spec.name!r}", f"LightGBM says: {error}", fix="check its params") from error
+            raise DefinitionError(
+                f"model {spec.name!r}", f"is rejected by LightGBM: {error}", fix="correct its params"
+            ) from error
         return _build_model(booster, rows.feature_names, learning)
 
     def _boost(

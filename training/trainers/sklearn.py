@@ -56,7 +56,7 @@ class SklearnTrainer:
         except (TypeError, ValueError) as error:
             message = str(error).splitlines()[0]
             raise DefinitionError(
-                f"model {spec.name!r}", f"scikit-learn says: {message}", fix="check its params"
+                f"model {spec.name!r}", f"is rejected by scikit-learn: {message}", fix="correct its params"
             ) from error
         return _build_model(model, rows)
 
@@ -102,7 +102,7 @@ def _fill_empty_columns(matrix: Matrix) -> Matrix:
 
 def _keep_best(model: Model) -> None:
     """Drop the rounds after the best, as the other libraries do; the first validation score is of zero rounds."""
-    del model._predictors[max(int(np.argmax(model.validation_score_)), 1) :]  # noqa: SLF001 - there is no public way
+    del model._predictors[max(int(np.argmax(model.validation_score_)), 1) :]  # noqa: SLF001 - has no public method
 
 
 def _build_model(model: Model, rows: TrainingSet) -> TrainedModel:
@@ -165,8 +165,8 @@ def export_trees(model: Model, n_features: int) -> tuple[TreeArrays, Vector]:
     order, categories = _feature_order(model, n_features)
     leaf = nodes["is_leaf"].astype(bool)
     feature = np.where(leaf, 0, np.asarray(order)[nodes["feature_idx"]])
-    known = _known_categories(categories, n_features)
-    rows, table = _left_categories(predictors, offsets, feature, known)
+    categories_table = _known_categories(categories, n_features)
+    rows, table = _left_categories(predictors, offsets, feature, categories_table)
     node_numbers = np.arange(len(nodes))
     trees = TreeArrays(
         roots=offsets[:-1].astype(np.int32),
@@ -178,7 +178,7 @@ def export_trees(model: Model, n_features: int) -> tuple[TreeArrays, Vector]:
         value=nodes["value"].astype(np.float64),
         category_row=rows,
         left_categories=table,
-        known=known,
+        known=categories_table,
         categorical=np.isin(np.arange(n_features), list(categories)),
         baseline=np.asarray(model._baseline_prediction.item()),  # noqa: SLF001 - as above
         depth=np.asarray(nodes["depth"].max(), dtype=np.int32),

@@ -68,7 +68,7 @@ class XGBoostTrainer:
             booster, learning = self._boost(rows, spec, validation, params, "cpu")
         except xgb.core.XGBoostError as error:
             raise DefinitionError(
-                f"model {spec.name!r}", f"XGBoost says: {_first_line(error)}", fix="check its params"
+                f"model {spec.name!r}", f"is rejected by XGBoost: {_first_line(error)}", fix="correct its params"
             ) from error
         if (
             problem is not None

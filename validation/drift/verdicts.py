@@ -69,7 +69,7 @@ class ColumnDrift:
 
 
 def compare(
-    before: Histograms, now: Histograms, watch: Watch, repeats: Mapping[str, float] | None = None
+    trained: Histograms, live: Histograms, watch: Watch, repeats: Mapping[str, float] | None = None
 ) -> list[ColumnDrift]:
     """Return the drift of each column, in order; with fewer live rows than ``watch.least_rows`` none has drifted.
 
@@ -79,25 +79,25 @@ def compare(
         watch: the limits.
         repeats: of columns whose live rows share rows of the feature log, see ``ColumnDrift``.
     """
-    repeat_factors = np.array([(repeats or {}).get(name, 1.0) for name in now.bins.names])
-    effective_counts = now.counts / repeat_factors[:, None]
-    distances, limits = _distances(before.counts, now.counts), _limits(before.counts, effective_counts, watch)
-    p = _adjust_p_values(before.counts, effective_counts, with_ks="ks" in limits)
-    drifted = _is_drifted(distances, limits, p, watch) & (now.rows >= watch.least_rows)
+    repeat_factors = np.array([(repeats or {}).get(name, 1.0) for name in live.bins.names])
+    effective_counts = live.counts / repeat_factors[:, None]
+    distances, limits = _distances(trained.counts, live.counts), _limits(trained.counts, effective_counts, watch)
+    p = _adjust_p_values(trained.counts, effective_counts, with_ks="ks" in limits)
+    drifted = _is_drifted(distances, limits, p, watch) & (live.rows >= watch.least_rows)
     return [
         ColumnDrift(
             name=name,
-            trained=int(before.rows[i]),
-            rows=int(now.rows[i]),
+            trained=int(trained.rows[i]),
+            rows=int(live.rows[i]),
             repeats=float(repeat_factors[i]),
             distances={kind: float(values[i]) for kind, values in distances.items()},
             limits={kind: float(values[i]) for kind, values in limits.items()},
             p=float(min(values[i] for values in p.values())),
-            null_share=(float(before.null_share[i]), float(now.null_share[i])),
-            new_share=float(now.new_share[i]),
+            null_share=(float(trained.null_share[i]), float(live.null_share[i])),
+            new_share=float(live.new_share[i]),
             drifted=bool(drifted[i]),
         )
-        for i, name in enumerate(now.bins.names)
+        for i, name in enumerate(live.bins.names)
     ]
 
 
@@ -125,11 +125,11 @@ def compare_window(
     columns = {name: profile["features"][name] for name in names}
     columns |= {name: profile[name] for name in (SCORE, LABEL) if profile.get(name)}
     bins = Bins.of_profile(columns)
-    rows, now = 0, Histograms.empty(bins).add_rows({LABEL: labels})
+    rows, live = 0, Histograms.empty(bins).add_rows({LABEL: labels})
     for batch in batches:
         rows += len(batch.scores)
-        now = now.add_rows(dict(zip(names, batch.vectors.T, strict=True)) | {SCORE: batch.scores})
-    compared = compare(Histograms.of_profile(bins, columns), now, watch, repeats)
+        live = live.add_rows(dict(zip(names, batch.vectors.T, strict=True)) | {SCORE: batch.scores})
+    compared = compare(Histograms.of_profile(bins, columns), live, watch, repeats)
     return rows, {column.name: column for column in compared}
 
 
@@ -137,28 +137,28 @@ def _none_if_not_finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _distances(before: Counts, now: Counts) -> dict[str, Floats]:
+def _distances(trained: Counts, live: Counts) -> dict[str, Floats]:
     return {
-        "psi": psi(before, now),
-        "js": jensen_shannon(before, now),
-        "ks": kolmogorov_smirnov(before[:, 1:], now[:, 1:]),
+        "psi": psi(trained, live),
+        "js": jensen_shannon(trained, live),
+        "ks": kolmogorov_smirnov(trained[:, 1:], live[:, 1:]),
     }
 
 
-def _limits(before: Counts, now: Counts, watch: Watch) -> dict[str, Floats]:
-    limits = {"psi": watch.psi + expected_psi(before, now)}
+def _limits(trained: Counts, live: Counts, watch: Watch) -> dict[str, Floats]:
+    limits = {"psi": watch.psi + expected_psi(trained, live)}
     if watch.js is not None:
-        limits["js"] = np.sqrt(watch.js**2 + expected_js(before, now))
+        limits["js"] = np.sqrt(watch.js**2 + expected_js(trained, live))
     if watch.ks is not None:
-        limits["ks"] = watch.ks + expected_ks(before[:, 1:], now[:, 1:])
+        limits["ks"] = watch.ks + expected_ks(trained[:, 1:], live[:, 1:])
     return limits
 
 
-def _adjust_p_values(before: Counts, now: Counts, *, with_ks: bool) -> dict[str, Floats]:
+def _adjust_p_values(trained: Counts, live: Counts, *, with_ks: bool) -> dict[str, Floats]:
     """Return p-values by test, adjusted together; nulls have no order, so KS skips their bin."""
-    tests = {"bins": homogeneity(before, now)}
+    tests = {"bins": homogeneity(trained, live)}
     if with_ks:
-        tests["ks"] = smirnov(before[:, 1:], now[:, 1:])
+        tests["ks"] = smirnov(trained[:, 1:], live[:, 1:])
     return dict(zip(tests, holm(np.stack(list(tests.values()))), strict=True))
 
 

@@ -261,13 +261,13 @@ def _ratio(weights: Matrix, above: Vector, below: Vector, *, root: bool = False)
 
 
 def _evaluate_each(weights: Matrix, metric: str, rows: ScoredRows) -> Vector:
-    def one(each: Vector) -> float:
-        if not each.sum() > 0:
+    def evaluate_one(weight: Vector) -> float:
+        if not weight.sum() > 0:
             return np.nan
-        value = evaluate(rows.labels, rows.scores, each, task=rows.task, groups=rows.groups)[metric]
+        value = evaluate(rows.labels, rows.scores, weight, task=rows.task, groups=rows.groups)[metric]
         return np.nan if value is None else value
 
-    return np.array([one(each) for each in weights])
+    return np.array([evaluate_one(weight) for weight in weights])
 
 
 def _divide_or_nan(above: Vector, below: Vector) -> Vector:

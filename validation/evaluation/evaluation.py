@@ -44,7 +44,7 @@ def evaluate(
         groups: ``(n,)`` int64, query of each row, for ranking; None: all rows are one query.
 
     Raises:
-        SourceError: there are no rows, no weights above 0, or different lengths.
+        SourceError: rows are missing, all weights are 0, or lengths differ.
 
     >>> evaluate(np.array([0.0, 1.0]), np.array([0.2, 0.9]))["auc"]
     1.0
@@ -122,9 +122,9 @@ def calibration_error(labels: Vector, scores: Vector, weights: Vector | None = N
     return float(sum(row["weight"] * abs(row["score"] - row["label"]) for row in rows) / total) if total else 0.0
 
 
-def _with_sizes(labels: Vector, base: float, found: Metrics, baseline: Metrics) -> Metrics:
+def _with_sizes(labels: Vector, base: float, metrics: Metrics, baseline: Metrics) -> Metrics:
     sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
-    return sizes | found | {f"baseline_{name}": value for name, value in baseline.items()}
+    return sizes | metrics | {f"baseline_{name}": value for name, value in baseline.items()}
 
 
 def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metrics:

@@ -105,7 +105,7 @@ def auc_interval(labels: Vector, scores: Vector, units: Units | None = None) -> 
 
 
 def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | None = None) -> Interval | None:
-    """Return the interval of a metric of an evaluation without weights; None if there is no formula for it.
+    """Return the interval of a metric of an evaluation without weights; None if it has no formula.
 
     Args:
         metric: ``auc``, or a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.

@@ -59,14 +59,14 @@ def ndcg_shares(
     """
     _, group = np.unique(groups, return_inverse=True)
     gains = np.exp2(labels) - 1.0
-    best = _discounted(gains, gains, group, at)
+    best = _discounted_gain(gains, gains, group, at)
     counts = best > 0
-    actual = _discounted(gains, scores, group, at)
+    actual = _discounted_gain(gains, scores, group, at)
     share: Vector = np.divide(actual, best, out=np.zeros_like(best), where=counts)
     return share, counts, group
 
 
-def _discounted(gains: Vector, scores: Vector, group: NDArray[np.intp], at: int | None) -> Vector:
+def _discounted_gain(gains: Vector, scores: Vector, group: NDArray[np.intp], at: int | None) -> Vector:
     """Return per group the discounted gain of its rows in descending order of the scores."""
     order = np.lexsort((-scores, group))
     group, gains, scores = group[order], gains[order], scores[order]
