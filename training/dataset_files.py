@@ -159,6 +159,7 @@ class DatasetFiles:
         for search_rows in self.entities.read(
             size * max(1, _rows_in_bytes(SEARCH_BYTES, len(self.entities.types)) // size)
         ):
+            # Rows of finished parts are skipped; the part size is in the identity, so parts have fixed limits.
             skip = min(max(0, folder.rows - offset), search_rows.own.num_rows)
             offset += search_rows.own.num_rows
             if skip == search_rows.own.num_rows:

@@ -107,6 +107,7 @@ def _add_stale_findings(
     best = _best_by_end({keys[i] for i in rows}, keys, logged.read_end, ranks)
     for i in rows:
         rank = tuple(ranks[i].tolist())
+        # Only reads that had ended before this read began can prove that a newer row was online.
         ends, earlier_ranks = best[keys[i]]
         index = bisect_left(ends, int(logged.read_start[i])) - 1
         stale = rank[-1] >= 0 and index >= 0 and earlier_ranks[index] > rank
@@ -121,6 +122,7 @@ def _best_by_end(
     best: dict[_Key, tuple[list[int], list[tuple[int, ...]]]] = {key: ([], []) for key in selected}
     for i in np.argsort(read_end, kind="stable"):
         if keys[i] in selected:
+            # Only reads that had ended before this read began can prove that a later row was online.
             ends, ranks = best[keys[i]]
             rank = tuple(read[i].tolist())
             ends.append(int(read_end[i]))

@@ -103,6 +103,7 @@ class LabelGate:
             for part, after in ((changed, None), (unchanged, last.upto_us))
             if part
         ]
+        # Changed files are checked completely, unchanged files only from the last check on.
         query = " UNION ALL BY NAME ".join(sql for sql, _ in parts)
         row_report = self._check(name, (query, [value for _, bound in parts for value in bound]), row_level)
         table_report = self._check(name, known_labels(spec, table, now_us), table_level) if table_level else None

@@ -72,14 +72,24 @@ class Parity:
 
     def checker(self, view: View | WindowView) -> ParityChecker:
         """Return the checker of a view."""
-        guard = MarkerHistory.of_runs(self.state, [self.plan])
+        marker_history = MarkerHistory.of_runs(self.state, [self.plan])
         project = self.plan.project
         if isinstance(view, WindowView):
             return WindowParity(
-                project=project, view=view, views=self.views, reader=self.reader, guard=guard, clock=self.clock
+                project=project,
+                view=view,
+                views=self.views,
+                reader=self.reader,
+                marker_history=marker_history,
+                clock=self.clock,
             )
         return RowParity(
-            project=project, view=view, views=self.views, reader=self.reader, guard=guard, clock=self.clock
+            project=project,
+            view=view,
+            views=self.views,
+            reader=self.reader,
+            marker_history=marker_history,
+            clock=self.clock,
         )
 
     def _check_view(self, view: View | WindowView, sample: int, seed: int, repair: OnlineStore | None) -> ViewParity:

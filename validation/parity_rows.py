@@ -39,7 +39,7 @@ class RowParity:
     view: View
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: MarkerHistory
+    marker_history: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
@@ -80,7 +80,7 @@ class RowParity:
         for first in range(0, len(names), BATCH_KEYS):
             batch = names[first : first + BATCH_KEYS]
             rows, (marker,) = self.reader.get_marked(batch, [mark])
-            if marker is None or self.guard.lost([mark], [marker]):
+            if marker is None or self.marker_history.lost([mark], [marker]):
                 return [None] * len(names), None
             stored += rows
             applied = marker.position if applied is None else min(applied, marker.position)
@@ -112,6 +112,7 @@ class _RowComparison:
         return replace(result, faults=faults)
 
     def _find_mismatch(self, row: int) -> Mismatch | None:
+        # The order matters: a corrupt row has no version, and a row beyond the log has no log row to compare with.
         if not self._is_valid[row]:
             value = self._checked.stored[row] or b""
             return self._mismatch(row, ParityFault.DAMAGED, detail=f"{len(value):,} bytes, {value[:_BYTES].hex()}")

@@ -73,7 +73,7 @@ class WindowParity:
     view: WindowView
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: MarkerHistory
+    marker_history: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
@@ -127,7 +127,7 @@ class WindowParity:
             values, marker_values = self.reader.get_marked([pointer, *names], marks)
             if values[0] == text:  # otherwise readers have switched to another generation meanwhile
                 by_partition = dict(zip(partitions, marker_values, strict=True))
-                lost = self.guard.lost(marks, marker_values)
+                lost = self.marker_history.lost(marks, marker_values)
                 markers = (
                     None if lost else {part: mark.position for part, mark in by_partition.items() if mark is not None}
                 )
@@ -168,6 +168,7 @@ class _StateComparison:
             self._add(row, ParityFault.DAMAGED, detail=_describe_bytes(self._checked.stored[row]))
         for row in np.flatnonzero(comparable & states.sound & self._ahead).tolist():
             self._add(row, ParityFault.AHEAD, detail=self._describe_excess(row))
+        # Only states whose positions are in the log can be recomputed from it.
         rows = np.flatnonzero(comparable & states.sound & ~self._ahead)
         self._compare_values(rows)
         for number, part in enumerate(self.parts):

@@ -30,6 +30,7 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         _copy(rows, temporary, reasons)
+        # The name is the content's hash, so a repeated rejection of the same rows replaces the same file.
         with temporary.open("rb") as file:
             name = file_digest(file, "sha256").hexdigest()[:16]
         temporary.replace(folder / f"{name}.parquet")

@@ -106,6 +106,7 @@ class PredictionWriter:
             with self._condition:
                 if not (self._closed or self._futures):
                     self._condition.wait(self._flush_seconds)
+                # The queue is replaced in one step, so that callers do not wait for the write.
                 queue, futures, is_closed = self._queue, self._futures, self._closed
                 self._queue, self._futures = defaultdict(deque), []
             if queue:

@@ -87,7 +87,7 @@ def choose_steps(calibrations: Sequence[Calibration]) -> tuple[Step, ...]:
 
 
 def _measure(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> float:
-    runtime.score(matrix)
+    runtime.score(matrix)  # warm up: the first call allocates buffers
     began = clock()
     durations: list[float] = []
     while not durations or (len(durations) < _MAX_CALLS and clock() - began < _MAX_SIZE_SECONDS):

@@ -72,7 +72,7 @@ class RuntimeChoice:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Certified:
+class _CertifiedRuntime:
     member: RuntimeMember
     certificate: Certificate
 
@@ -98,7 +98,7 @@ def choose(
         large: batches are large, as in batch prediction.
     """
     refused: list[RuntimeTrial] = []
-    accepted: list[_Certified] = []
+    accepted: list[_CertifiedRuntime] = []
     for candidate in candidates:
         try:
             accepted.append(_certify_candidate(candidate, reference, tolerance))
@@ -108,13 +108,15 @@ def choose(
     if not accepted:
         first = RuntimeTrial(runtime=library.runtime_id, role="own", certificate=certificate, from_rows=1)
         return RuntimeChoice(runtime=library, certificate=certificate, trials=(first, *refused) if refused else ())
-    own_certified = _Certified(
+    own_certified = _CertifiedRuntime(
         member=RuntimeMember(library, calibrate(library, reference.rows)), certificate=certificate
     )
     return _build_choice([own_certified, *accepted], refused, large=large)
 
 
-def _build_choice(certified: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, large: bool) -> RuntimeChoice:
+def _build_choice(
+    certified: Sequence[_CertifiedRuntime], refused: Sequence[RuntimeTrial], *, large: bool
+) -> RuntimeChoice:
     plan = _assign_batches(certified[0], certified[1:], large=large)
     library = certified[0]
     trials = [
@@ -140,7 +142,7 @@ def _build_choice(certified: Sequence[_Certified], refused: Sequence[RuntimeTria
     return RuntimeChoice(runtime=runtime, certificate=weakest, trials=tuple(trials))
 
 
-def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _Certified:
+def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _CertifiedRuntime:
     if candidate.open is None:
         raise PackageError(
             f"runtime {candidate.name!r}", str(candidate.problem), fix="do nothing: the CPU scores meanwhile"
@@ -161,7 +163,7 @@ def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolera
     if isinstance(runtime, ChildRuntime):
         runtime.timeout_s = max(_MIN_TIMEOUT_S, _SLACK * calibration.seconds[-1])
     reopen = partial(_reopen, candidate, reference, tolerance, certificate) if candidate.reopens else None
-    return _Certified(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)
+    return _CertifiedRuntime(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)
 
 
 def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float, earlier: Certificate) -> Runtime:
@@ -182,7 +184,7 @@ def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float,
     return certified.member.runtime
 
 
-def _assign_batches(own: _Certified, others: Sequence[_Certified], *, large: bool) -> tuple[Step, ...]:
+def _assign_batches(own: _CertifiedRuntime, others: Sequence[_CertifiedRuntime], *, large: bool) -> tuple[Step, ...]:
     """Return which of ``(own, *others)`` gets a batch: a bit-equal runtime by size, or always the same tolerant one."""
     members = [own, *others]
     exact_indices = [index for index, each in enumerate(members) if each is own or _is_exact(each, own)]
@@ -198,7 +200,7 @@ def _assign_batches(own: _Certified, others: Sequence[_Certified], *, large: boo
     return shared
 
 
-def _is_exact(member: _Certified, own: _Certified) -> bool:
+def _is_exact(member: _CertifiedRuntime, own: _CertifiedRuntime) -> bool:
     """Return whether it is bit-equal to the library's runtime, because both are bit-equal to the training library."""
     return member.certificate.bit_equal and own.certificate.bit_equal
 
@@ -207,7 +209,7 @@ def _runtime_index(plan: Sequence[Step], rows: int) -> int:
     return [step.at for step in plan if step.rows <= rows][-1]
 
 
-def _describe_trial(member: _Certified, index: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
+def _describe_trial(member: _CertifiedRuntime, index: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
     rows = [step.rows for step in plan if step.at == index]
     role_if_used: Role = "shared" if exact else "chosen"
     return RuntimeTrial(

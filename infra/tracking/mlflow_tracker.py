@@ -123,6 +123,7 @@ class MLflowTracker:
     def _versions(self, model: str) -> dict[str, tuple[str, str]]:
         """Return number and run of each registered version, by digest."""
         versions: dict[str, tuple[str, str]] = {}
+        # The registry returns pages of versions.
         token: str | None = None
         while True:
             page = self._client.search_model_versions(f"name = '{self._model_name(model)}'", page_token=token)

@@ -155,6 +155,7 @@ def _rebin(champion: Histogram, challenger: Histogram) -> tuple[Int64Array, Int6
     """Return the counts of both in at most ten bins with equal numbers of the champion's values."""
     expected, actual = np.array(champion.counts), np.array(challenger.counts)
     cumulative = np.cumsum(expected) - expected
+    # Sparse buckets would inflate the index, so neighbours are merged to equal numbers of the champion's values.
     bins = (cumulative * _SCORE_BINS) // max(1, int(expected.sum()))
     _, first = np.unique(bins, return_index=True)
     return np.add.reduceat(expected, first), np.add.reduceat(actual, first)

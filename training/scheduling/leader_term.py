@@ -65,7 +65,7 @@ class LeaderTerm:
     monotonic: Callable[[], float] = time.monotonic
     on_end: Callable[[Run], None] = lambda _: None
     _ticks: dict[str, list[int]] = field(default_factory=dict)
-    _known: dict[str, int] = field(default_factory=dict)
+    _registered_us: dict[str, int] = field(default_factory=dict)
     _active: list[_ActiveRun] = field(default_factory=list)
 
     def take_over(self) -> list[Run]:
@@ -76,7 +76,7 @@ class LeaderTerm:
     def step(self) -> bool:
         """End finished and overdue runs, handle requests and start due jobs; return whether any run changed."""
         jobs = {job.name: job for job in self.jobs()}
-        for name in jobs.keys() - self._known.keys():
+        for name in jobs.keys() - self._registered_us.keys():
             self._register(name)
         ended = [self._check_run(item) for item in list(self._active)]
         handled = [self._handle_request(request, jobs) for request in self.requests.open()]
@@ -133,7 +133,7 @@ class LeaderTerm:
         return self._end(run, "lost", error="its scheduler ended")
 
     def _register(self, job: str) -> None:
-        self._known[job] = self.ledger.register_job(job, self.token, self.clock.now_us())
+        self._registered_us[job] = self.ledger.register_job(job, self.token, self.clock.now_us())
         run_ids = islice(self.ledger.backwards(job), _MOST_TICKS)
         self._ticks[job] = sorted(run_id.tick_us for run_id in run_ids)
 
@@ -141,7 +141,9 @@ class LeaderTerm:
         """Return each job's latest tick up to now; later ticks, after the clock was set back, do not count yet."""
         now_us = self.clock.now_us()
         return {
-            job: max(self._known[job], ticks[bisect_right(ticks, now_us) - 1] if ticks and ticks[0] <= now_us else 0)
+            job: max(
+                self._registered_us[job], ticks[bisect_right(ticks, now_us) - 1] if ticks and ticks[0] <= now_us else 0
+            )
             for job, ticks in self._ticks.items()
         }
 
@@ -212,6 +214,7 @@ class LeaderTerm:
     def _claim(self, job: Job, run_id: RunId, cause: str) -> Run | None:
         inputs = {"words": list(job.words), **self.inputs()}
         run = Run(id=run_id, cause=cause, token=self.token, started_us=self.clock.now_us(), inputs=inputs)
+        # The tick counts as started even if another scheduler has claimed it, so this one does not try again.
         is_ours = self.ledger.start(run)
         insort(self._ticks.setdefault(run_id.job, []), run_id.tick_us)
         return run if is_ours else None

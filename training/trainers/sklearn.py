@@ -161,6 +161,7 @@ def export_trees(model: Model, n_features: int) -> tuple[TreeArrays, Vector]:
     predictors = [tree for (tree,) in model._predictors]  # noqa: SLF001 - the trees have no public name
     offsets = np.cumsum([0, *(len(tree.nodes) for tree in predictors)])
     nodes = np.concatenate([tree.nodes for tree in predictors])
+    # Child indices are relative to their tree; adding the offset of the tree makes them global.
     first = np.repeat(offsets[:-1], np.diff(offsets))
     order, categories = _feature_order(model, n_features)
     leaf = nodes["is_leaf"].astype(bool)

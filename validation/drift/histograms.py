@@ -48,6 +48,7 @@ class Bins:
             return np.where(np.isnan(values), _NULLS, _BELOW)
         bins = np.searchsorted(edges, values, side="right").astype(np.int64) + 1
         bins[np.isnan(values)] = _NULLS
+        # Infinities were in the outer training bins, so they do not count as outside of the training range.
         if np.isinf(values).any():
             bins[np.isposinf(values)] = edges.size
             bins[np.isneginf(values)] = _BELOW + 1

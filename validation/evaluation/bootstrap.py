@@ -145,6 +145,7 @@ def _draw_counts(pair: ScorePair, resamples: int, seed: int) -> Iterator[Matrix]
     step = max(1, _CELLS // rows)
     for first in range(0, resamples, step):
         size = min(step, resamples - first)
+        # Each resample's units get their own range of numbers, so one bincount counts the draws of all resamples.
         drawn = rng.integers(0, units, (size, units)) + np.arange(size)[:, None] * units
         counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
         yield counts[:, unit].astype(np.float64)

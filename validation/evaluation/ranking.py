@@ -73,6 +73,7 @@ def _discounted_gain(gains: Vector, scores: Vector, group: NDArray[np.intp], at:
     sizes = np.bincount(group)
     place = np.arange(group.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     discount = np.where(place < (group.size if at is None else at), 1.0 / np.log2(place + 2.0), 0.0)
+    # Ties share the mean gain of their places, because their order is arbitrary.
     starts = np.r_[True, (np.diff(group) != 0) | (np.diff(scores) != 0)]
     tie = np.cumsum(starts) - 1
     shared = np.bincount(tie, weights=gains) / np.bincount(tie)
