@@ -116,7 +116,7 @@ def _add_stale_findings(
 
 
 def _best_by_end(
-    selected: set[_Key], keys: Sequence[_Key], read_end: Int64Array, read: _Ranks
+    selected: set[_Key], keys: Sequence[_Key], read_end: Int64Array, read_ranks: _Ranks
 ) -> dict[_Key, tuple[list[int], list[tuple[int, ...]]]]:
     """Return per key the end times of its reads, in order, and for each the latest row read by then."""
     best: dict[_Key, tuple[list[int], list[tuple[int, ...]]]] = {key: ([], []) for key in selected}
@@ -124,7 +124,7 @@ def _best_by_end(
         if keys[i] in selected:
             # Only reads that had ended before this read began can prove that a later row was online.
             ends, ranks = best[keys[i]]
-            rank = tuple(read[i].tolist())
+            rank = tuple(read_ranks[i].tolist())
             ends.append(int(read_end[i]))
             ranks.append(max(rank, ranks[-1]) if ranks else rank)
     return best

@@ -78,7 +78,7 @@ class MLflowTracker:
                 return
             version = self._versions(model).get(digest)
             if version is None:
-                raise StoreError("tracker", "does not have the version", value=digest, fix="publish it first")
+                raise StoreError("tracker", "has no such version", value=digest, fix="publish it first")
             self._client.set_registered_model_alias(self._model_name(model), alias, version[0])
 
     def _model_name(self, model: str) -> str:

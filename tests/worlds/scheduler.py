@@ -98,8 +98,8 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: Sto
 def one_term(root: Path, url: str, now_us: int) -> None:
     """Take the lease, make good what was left, run what is due, and leave."""
     candidate_ = candidate(root, url, ManualClock(now_us), STEPS_TTL_S, StopSignal(), here=True)
-    with closing(candidate_.lease), candidate_.alone() as shift:
-        while shift.step() or shift.running:
+    with closing(candidate_.lease), candidate_.alone() as term:
+        while term.step() or term.running:
             pass
 
 
