@@ -104,7 +104,7 @@ def test_training_tells_how_the_time_modes_differ(repo: Path) -> None:
     assert (gap["rows"], gap["sources"]["landings"]["late"]) == (body["rows"]["test"], 0.1)
     shown = run("train", "--repo", repo).stdout
     assert "carrier_now: event time and knowledge differ: " in shown
-    assert "landings: 10.0% of 600 events were known more than 10 s after they happened" in shown
+    assert "landings: 10.0% of 600 events became known more than 10 s after their event time" in shown
 
 
 def test_a_dataset_tells_it_too(repo: Path, tmp_path: Path) -> None:

@@ -75,4 +75,4 @@ def test_what_could_not_be_read_is_no_mismatch() -> None:
     assert report.ok
     assert report.lines()[0] == "v: 1,000 entities compared, 5 UNAVAILABLE, all equal, bit for bit"
     assert report.lines()[1].startswith("  v is unavailable: ")
-    assert ParityReport(views=[]).lines() == ["the plan has no view"]
+    assert ParityReport(views=[]).lines() == ["the plan has no views"]
