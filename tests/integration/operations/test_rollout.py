@@ -216,7 +216,7 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Sandbox) -> None:
     rollout.begin_rollout(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
     third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
-    with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
+    with pytest.raises(ConflictError, match="rollout of version 000002: is in progress"):
         rollout.begin_rollout(project, MODEL, third)
 
 
