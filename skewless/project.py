@@ -123,7 +123,7 @@ class Project(Workspace):
         Raises:
             GateError: new rows of a view were rejected; the other views are up to date.
         """
-        return self.materializer.run(self.needed.plan.views, self.checks.new_rows if check else None, on_step=on_step)
+        return self.materializer.run(self.needed.plan.views, self.checks.check_rows if check else None, on_step=on_step)
 
     def import_events(
         self, sources: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnEvents | None = None

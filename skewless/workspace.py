@@ -175,7 +175,7 @@ class Workspace:
         """Decides whether a version can be served, and prepares the online store for it."""
         from skewless.infra.materialization.readiness import VersionReadiness
 
-        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
+        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.check_rows)
 
     def refresh(self) -> None:
         """Load the current plan, if another was applied meanwhile."""

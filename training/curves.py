@@ -69,6 +69,7 @@ def _threshold_curves(labels: Vector, scores: Vector, weights: Vector) -> Curve:
     hits, misses = np.cumsum(weights[order] * positive), np.cumsum(weights[order] * ~positive)
     if not (hits[-1] > 0 and misses[-1] > 0):
         return {}
+    # Rows with equal scores are on the same side of every threshold, so only the last of them is a point.
     ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
     hits, misses = hits[ends], misses[ends]
     roc = {"false_positive": np.r_[0.0, misses / misses[-1]], "true_positive": np.r_[0.0, hits / hits[-1]]}
@@ -123,6 +124,7 @@ def _permutation_losses(model: TrainedModel, matrix: Matrix, measure: Measure, s
         return None
     rng = np.random.default_rng(seed)
     losses: dict[str, float] = {}
+    # Shuffling keeps the feature's distribution and removes its relation to the label.
     for index, name in enumerate(model.importance):
         shuffled = matrix.copy()
         shuffled[:, index] = rng.permutation(shuffled[:, index])

@@ -186,7 +186,8 @@ def _assemble(
     request = request_arrays(plan.request, rows)
     train, validation, test = split_rows(spec, t, known, now_us)
     _check_not_empty(spec, train, test)
-    vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
+    # Vocabularies come from training rows only, so that test rows can have unknown words, as live requests do.
+    vocabularies = Assembler(plan, {}).words(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
     vectors = assembler.assemble(t, reads, request)
     return Dataset(
@@ -248,6 +249,7 @@ def split_rows(
     start = end - split["test"]
     fit_end = start - split["embargo"]
     train_end = fit_end - split["validation"]
+    # Labels that became known after the start of the test period would leak its future into training.
     was_known = known <= start
     return (t <= train_end) & was_known, (t > train_end) & (t <= fit_end) & was_known, t > start
 

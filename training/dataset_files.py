@@ -80,8 +80,8 @@ class DatasetFiles:
         Raises:
             SourceError: the entity file has a column with the name of a feature.
         """
-        own, labels = list(self.entities.types), [ref.label for ref in self._refs]
-        for name in own:
+        entity_columns, labels = list(self.entities.types), [ref.label for ref in self._refs]
+        for name in entity_columns:
             if name in labels or name.startswith("__"):
                 raise SourceError(
                     self.entities.table.name,
@@ -89,7 +89,7 @@ class DatasetFiles:
                     value=name,
                     fix="rename it: feature columns are named view__feature, and names that begin with __ are reserved",
                 )
-        return (*own, *labels)
+        return (*entity_columns, *labels)
 
     def preview(self, out: Path) -> DatasetReport:
         """Return the report that ``write`` would give; nothing is changed.
@@ -130,13 +130,13 @@ class DatasetFiles:
         with folder.lock():
             folder.read_manifest()
             folder.open(self._identity(folder, total))
-            before = folder.rows
+            rows_before = folder.rows
             if not folder.complete:
                 self._write_parts(folder, total, on_rows)
                 folder.finish()
         return DatasetReport(
             rows=total,
-            written=total - before,
+            written=total - rows_before,
             parts=len(folder.parts),
             columns=columns,
             status=merge_status(folder.parts),
@@ -161,6 +161,7 @@ class DatasetFiles:
         for search_rows in self.entities.read(
             size * max(1, _rows_in_bytes(SEARCH_BYTES, len(self.entities.types)) // size)
         ):
+            # Rows of finished parts are skipped; the part size is in the identity, so parts have fixed limits.
             skip = min(max(0, folder.rows - offset), search_rows.own.num_rows)
             offset += search_rows.own.num_rows
             if skip == search_rows.own.num_rows:
@@ -198,7 +199,7 @@ class DatasetFiles:
             else:
                 column = pa.array(transformed[ref.label])
             table = table.append_column(ref.label, column)
-        return table, {name: count_statuses(each) for name, each in status.items()}
+        return table, {name: count_statuses(statuses) for name, statuses in status.items()}
 
     def _identity(self, folder: DatasetFolder, total: int) -> dict[str, Any]:
         """Return all inputs that determine the rows; log positions are those of the start of the dataset."""

@@ -180,6 +180,7 @@ def _add_champion(
     if champion_metric is None:
         return replace(evidence, obstacle=f"its {spec.gate.metric} is undefined on the test rows")
     gate, pair = spec.gate, _score_pair(dataset, spec, scores, champion)
+    # Large test sets need fewer resamples for a stable interval, and each resample costs more.
     resamples = min(RESAMPLES, max(_MIN_RESAMPLES, _MAX_RESAMPLED_ROWS // pair.labels.size))
     confidence = DEFAULT_CONFIDENCE if gate.confidence is None else gate.confidence
     columns = {name: each.only(dataset.test) for name, each in dataset.slices.items()}

@@ -69,12 +69,12 @@ class RowSource:
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
-        own = select_columns(plan, rows)
-        self._check_request_fields(plan, own)
+        own_rows = columns_of(plan, rows)
+        self._check_request_fields(plan, own_rows)
         for view in plan.all_views:
             self._check_log(plan, view.name)
-        reads = self.views.read(plan, entity_rows(plan, own), self.spec.time_mode)
-        return assembler.assemble(t, reads, request_arrays(plan.request, own)).matrix
+        reads = self.views.read(plan, entity_rows(plan, own_rows), self.spec.time_mode)
+        return assembler.assemble(t, reads, request_arrays(plan.request, own_rows)).matrix
 
     def _rows(self, plan: FeaturePlan, labels: LabelSource, first: int, last: int) -> pa.Table:
         # The other model's label source names keys that were renamed since.

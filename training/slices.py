@@ -94,6 +94,7 @@ def measure_slice_gains(
     """
     slices = list(_slices(pair, columns))
     alpha = 1.0 - (DEFAULT_CONFIDENCE if gate.confidence is None else gate.confidence)
+    # Bonferroni: each of the slices gets an equal share of the error probability.
     confidence = 1.0 - alpha / max(1, len(slices))
     gains = []
     for column, value, part in slices:

@@ -21,7 +21,7 @@ from skewless.training.package_contents import FittedModel, build_package_conten
 from skewless.training.quality import measure
 from skewless.training.search import search
 from skewless.training.trainers.port import Trainer
-from skewless.training.trainers.settings import refuse_empty_features
+from skewless.training.trainers.settings import check_features_present
 from skewless.validation.evaluation.evaluation import gate_metric
 
 
@@ -49,7 +49,7 @@ def train(
     """
     trainer, rows = find_trainer(spec.algorithm, threads), dataset.training_rows(dataset.train)
     validation = dataset.training_rows(dataset.validation) if dataset.validation.any() else None
-    refuse_empty_features(spec, rows)
+    check_features_present(spec, rows)
     result = search(trainer, rows, spec, validation) if spec.search else None
     if result is not None:
         spec = replace(spec, params=result.params)

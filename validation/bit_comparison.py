@@ -1,4 +1,4 @@
-"""Compares served and recomputed vectors and scores to the last bit, and names the cause of a difference."""
+"""Compares served and recomputed vectors and scores bit for bit, and finds the cause of a difference."""
 
 from __future__ import annotations
 
@@ -18,28 +18,30 @@ _Floats = npt.NDArray[np.float64]
 _Rows = npt.NDArray[np.intp]
 
 
-def compare_bits(model: ServedModel, logged: LoggedPredictions, again: RecomputedScores, findings: Findings) -> None:
-    """Find every prediction whose vector or score has other bits than the recomputed one."""
+def compare_bits(
+    model: ServedModel, logged: LoggedPredictions, recomputed: RecomputedScores, findings: Findings
+) -> None:
+    """Record every prediction whose vector or score has other bits than the recomputed one."""
     _compare_plans(model, logged, findings)
-    different = ~equal_bits(logged.vectors, again.matrix)
-    wrong_score = ~_equal_scores(logged, again)
-    altered = _checksums(logged) != logged.checksums
+    different = ~equal_bits(logged.vectors, recomputed.matrix)
+    wrong_score = ~_equal_scores(logged, recomputed)
+    altered = _expected_checksums(logged) != logged.checksums
     for i in np.flatnonzero(different.any(axis=1)).tolist():
         for column in np.flatnonzero(different[i]).tolist():
             cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, logged, different[i], column)
-            detail = f"{logged.vectors[i, column]!r} logged, {again.matrix[i, column]!r} recomputed"
+            detail = f"{logged.vectors[i, column]!r} logged, {recomputed.matrix[i, column]!r} recomputed"
             findings.add(logged.ids[i], cause, model.assembler.labels[column], detail)
-    alone = ~different.any(axis=1)
-    for i in np.flatnonzero(altered & alone).tolist():
-        detail = f"{logged.scores[i].tolist()} logged, {again.scores[i].tolist()} recomputed"
+    equal_vectors = ~different.any(axis=1)
+    for i in np.flatnonzero(altered & equal_vectors).tolist():
+        detail = f"{logged.scores[i].tolist()} logged, {recomputed.scores[i].tolist()} recomputed"
         findings.add(logged.ids[i], Cause.LOGGED_VALUE, "score" if wrong_score[i] else "checksum", detail)
-    odd = np.flatnonzero(wrong_score & alone & ~altered)
-    if odd.size:
-        _name_scores(model, logged, again, odd, findings)
+    score_rows = np.flatnonzero(wrong_score & equal_vectors & ~altered)
+    if score_rows.size:
+        _add_score_findings(model, logged, recomputed, score_rows, findings)
 
 
 def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
-    """Return where two float64 arrays have the same bits; every NaN is the same missing value.
+    """Return where two float64 arrays have equal bits; all NaNs are equal, as the missing value.
 
     >>> equal_bits(np.array([0.0, np.nan]), np.array([-0.0, np.nan])).tolist()
     [False, True]
@@ -48,25 +50,25 @@ def equal_bits(left: _Floats, right: _Floats) -> BoolArray:
     return np.asarray(same | (np.isnan(left) & np.isnan(right)), dtype=np.bool_)
 
 
-def _checksums(logged: LoggedPredictions) -> Int64Array:
-    """Return what the checksums of logged rows must be; each format has its own."""
+def _expected_checksums(logged: LoggedPredictions) -> Int64Array:
+    """Return the correct checksums of logged rows, by the format of their file."""
     outputs = () if logged.scores.ndim == 1 else (logged.scores,)
     sums = checksums(logged.vectors, logged.score, *outputs)
-    first = np.flatnonzero(logged.formats == 1)
-    if len(first):
-        sums[first] = checksums_v1(logged.vectors[first], logged.score[first])
+    first_format = np.flatnonzero(logged.formats == 1)
+    if len(first_format):
+        sums[first_format] = checksums_v1(logged.vectors[first_format], logged.score[first_format])
     return sums
 
 
-def _equal_scores(logged: LoggedPredictions, again: RecomputedScores) -> BoolArray:
-    if logged.scores.shape != again.scores.shape:
+def _equal_scores(logged: LoggedPredictions, recomputed: RecomputedScores) -> BoolArray:
+    if logged.scores.shape != recomputed.scores.shape:
         return np.zeros(len(logged.ids), dtype=np.bool_)
     outputs = np.column_stack([logged.score, logged.scores])
-    expected = np.column_stack([largest_output(again.scores), again.scores])
+    expected = np.column_stack([largest_output(recomputed.scores), recomputed.scores])
     tolerance = logged.tolerance[:, None]
-    # A runtime that is not bit-equal was accepted within a tolerance, and is replayed within it.
-    near = (np.abs(outputs - expected) <= tolerance) & (tolerance > 0)
-    return np.asarray((equal_bits(outputs, expected) | near).all(axis=1), dtype=np.bool_)
+    # A runtime that is certified with a tolerance is also replayed with it.
+    is_within_tolerance = (np.abs(outputs - expected) <= tolerance) & (tolerance > 0)
+    return np.asarray((equal_bits(outputs, expected) | is_within_tolerance).all(axis=1), dtype=np.bool_)
 
 
 def _same_outputs(left: _Floats, right: _Floats) -> BoolArray:
@@ -76,7 +78,7 @@ def _same_outputs(left: _Floats, right: _Floats) -> BoolArray:
 
 
 def _value_cause(model: ServedModel, logged: LoggedPredictions, different: BoolArray, column: int) -> Cause:
-    """Return who is to blame for a column: a transform is not, where one of its own inputs differs."""
+    """Return the cause of a different column; a transform is not the cause if one of its inputs differs."""
     refs = model.assembler.refs
     for transform in model.plan.transforms if logged.source == "entities" else ():
         if transform.name == refs[column].group:
@@ -85,15 +87,15 @@ def _value_cause(model: ServedModel, logged: LoggedPredictions, different: BoolA
     return Cause.VALUE
 
 
-def _name_scores(
-    model: ServedModel, logged: LoggedPredictions, again: RecomputedScores, rows: _Rows, findings: Findings
+def _add_score_findings(
+    model: ServedModel, logged: LoggedPredictions, recomputed: RecomputedScores, rows: _Rows, findings: Findings
 ) -> None:
-    narrow: Matrix = again.matrix[rows].astype(np.float32).astype(np.float64)
-    rounded_scores = model.runtime.score(np.ascontiguousarray(narrow))
+    rounded_matrix: Matrix = recomputed.matrix[rows].astype(np.float32).astype(np.float64)
+    rounded_scores = model.runtime.score(np.ascontiguousarray(rounded_matrix))
     through_float32 = _same_outputs(logged.scores[rows], rounded_scores)
     for i, rounded in zip(rows, through_float32, strict=True):
         cause = Cause.FLOAT32_SCORE if rounded else Cause.SCORE
-        detail = f"{logged.scores[i].tolist()} logged, {again.scores[i].tolist()} recomputed"
+        detail = f"{logged.scores[i].tolist()} logged, {recomputed.scores[i].tolist()} recomputed"
         findings.add(logged.ids[i], cause, model.name, detail)
 
 
@@ -105,4 +107,4 @@ def _compare_plans(model: ServedModel, logged: LoggedPredictions, findings: Find
         served = logged.transform_hashes[i]
         if list(served) != list(current.values()):
             other = [key for key, value in current.items() if value not in served]
-            findings.add(name, Cause.TRANSFORM, ", ".join(other) or "transform", "another source than the package's")
+            findings.add(name, Cause.TRANSFORM, ", ".join(other) or "transform", "differs from the package's source")

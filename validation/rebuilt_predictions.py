@@ -1,4 +1,4 @@
-"""Logged predictions built again from the log rows that they name (SEMANTICS 7.2, served against log)."""
+"""Rebuilds logged predictions from the log rows that they name (SEMANTICS 7.2, served against log)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from skewless.validation.replay_report import Cause, Findings
 
 @dataclass(frozen=True, kw_only=True)
 class RecomputedScores:
-    """Vectors and scores of the predictions of one piece, computed again.
+    """The recomputed vectors and scores of a batch of predictions.
 
     Args:
         matrix: float64, shape ``(n, n_features)``.
@@ -41,11 +41,11 @@ class RecomputedScores:
 
 @dataclass(frozen=True, kw_only=True)
 class RebuiltPredictions(RecomputedScores):
-    """Predictions whose features had been looked up.
+    """Recomputed predictions whose features were read from views.
 
     Args:
         ask: the parsed inputs.
-        reads: per view, the log rows named.
+        reads: per view, the named log rows.
     """
 
     ask: ParsedRows
@@ -55,29 +55,29 @@ class RebuiltPredictions(RecomputedScores):
 def rebuild(
     model: ServedModel, views: OfflineViews, logged: LoggedPredictions, findings: Findings
 ) -> RebuiltPredictions:
-    """Return the predictions computed from the log; rows that are not as named are found."""
+    """Return the predictions recomputed from the log; record log rows that differ from their logged versions."""
     rows = [json.loads(text) for text in logged.inputs]
     ask = parse_rows(model.plan, rows, len(rows))
-    reads = {view.name: _named_rows(view, views, logged, ask, findings) for view in model.plan.views}
-    reads |= {view.name: _rebuilt_windows(view, views, logged, ask, findings) for view in model.plan.windows}
+    reads = {view.name: _read_named_rows(view, views, logged, ask, findings) for view in model.plan.views}
+    reads |= {view.name: _rebuild_windows(view, views, logged, ask, findings) for view in model.plan.windows}
     vectors = model.assembler.assemble(logged.t, reads, ask.fields)
     _check_status(logged, vectors, findings)
     return RebuiltPredictions(ask=ask, reads=reads, matrix=vectors.matrix, scores=model.runtime.score(vectors.matrix))
 
 
 def rescore(model: ServedModel, logged: LoggedPredictions) -> RecomputedScores:
-    """Return predictions whose vectors had been sent, scored again.
+    """Return predictions whose vectors callers had sent, scored again.
 
     Raises:
-        StoreError: an input is no vector of the model.
+        StoreError: an input is not a vector of the model.
     """
     rows = [json.loads(text) for text in logged.inputs]
     if any(not isinstance(row, list) or len(row) != model.runtime.n_features for row in rows):
-        raise StoreError("prediction log", "holds inputs that are no vectors of the model", fix="restore the file")
+        raise StoreError("prediction log", "has inputs that are not vectors of the model", fix="restore the file")
     sent = np.array(rows, dtype=np.float64)
-    # JSON has neither NaN nor infinities: null stands for them, and the vector says which it was.
-    odd = np.isnan(sent) & ~np.isfinite(logged.vectors)
-    matrix = np.where(odd, logged.vectors, sent)
+    # JSON has neither NaN nor infinities: null replaces them, and the logged vector has the value.
+    is_not_finite = np.isnan(sent) & ~np.isfinite(logged.vectors)
+    matrix = np.where(is_not_finite, logged.vectors, sent)
     return RecomputedScores(matrix=matrix, scores=model.runtime.score(matrix))
 
 
@@ -92,50 +92,52 @@ def entity_table(view: View | WindowView, ask: ParsedRows, t: Sequence[int] | An
     return pa.table({**columns, "__t": pa.array(t, pa.int64())})
 
 
-def _named_rows(
+def _read_named_rows(
     view: View, views: OfflineViews, logged: LoggedPredictions, ask: ParsedRows, findings: Findings
 ) -> ViewRead:
-    named = logged.reads[view.name]
-    answered = named.status != Status.UNAVAILABLE
-    wanted = np.where(answered, named.versions.seq, -1)
-    read, table = views.read_positions(view, wanted), views.read_keys(view, wanted)
+    logged_read = logged.reads[view.name]
+    available = logged_read.status != Status.UNAVAILABLE
+    positions = np.where(available, logged_read.versions.seq, -1)
+    read, table = views.at(view, positions), views.read_keys(view, positions)
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
-    same = _same_version(named, read) | (wanted < 0)
-    own = np.fromiter((a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys))
-    for i in np.flatnonzero(~(same & (own | (wanted < 0)))).tolist():
-        detail = f"log position {wanted[i]} holds {keys[i]}, {_triple(read, i)}"
+    is_same = _is_same_version(logged_read, read) | (positions < 0)
+    has_key = np.fromiter(
+        (a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys)
+    )
+    for i in np.flatnonzero(~(is_same & (has_key | (positions < 0)))).tolist():
+        detail = f"log position {positions[i]} has {keys[i]}, {_describe_version(read, i)}"
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, detail)
-    for i in np.flatnonzero(np.array(named.hashes) != view.hash).tolist():
-        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
+    for i in np.flatnonzero(np.array(logged_read.hashes) != view.hash).tolist():
+        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {logged_read.hashes[i]}")
     return read
 
 
-def _rebuilt_windows(
+def _rebuild_windows(
     view: WindowView, views: OfflineViews, logged: LoggedPredictions, ask: ParsedRows, findings: Findings
 ) -> ViewRead:
-    """Return what a windowed view must have answered, from the rows that had been applied."""
-    named = logged.reads[view.name]
-    answered = named.status != Status.UNAVAILABLE
-    for i in np.flatnonzero(np.array(named.hashes) != view.hash).tolist():
-        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {named.hashes[i]}")
-    if not answered.any():
-        return empty_read(view, len(answered), available=False)
-    parts = views.log_partitions(view)
-    slots = named.applied or AppliedPositions.empty()
-    applied, known = applied_matrix(slots, parts, len(answered))
+    """Return the read of a windowed view, recomputed from the applied rows."""
+    logged_read = logged.reads[view.name]
+    available = logged_read.status != Status.UNAVAILABLE
+    for i in np.flatnonzero(np.array(logged_read.hashes) != view.hash).tolist():
+        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {logged_read.hashes[i]}")
+    if not available.any():
+        return missing(view, len(available), available=False)
+    parts = views.log_parts(view)
+    slots = logged_read.applied or AppliedPositions.none()
+    applied, known = applied_matrix(slots, parts, len(available))
     for i in np.unique(slots.entity[~known]).tolist():
-        findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is gone")
+        findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is missing")
     read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
-    return replace(read, unavailable=~answered)
+    return replace(read, unanswered=~available)
 
 
-def _same_version(named: LoggedViewRead, read: ViewRead) -> BoolArray:
-    left, right = named.versions, read.versions
-    same = (left.seq == right.seq) & (left.event_ts == right.event_ts) & (left.created_ts == right.created_ts)
-    return np.asarray(same & (left.run_id == right.run_id), dtype=np.bool_)
+def _is_same_version(logged_read: LoggedViewRead, read: ViewRead) -> BoolArray:
+    left, right = logged_read.versions, read.versions
+    is_same = (left.seq == right.seq) & (left.event_ts == right.event_ts) & (left.created_ts == right.created_ts)
+    return np.asarray(is_same & (left.run_id == right.run_id), dtype=np.bool_)
 
 
-def _triple(read: ViewRead, i: int) -> str:
+def _describe_version(read: ViewRead, i: int) -> str:
     versions = read.versions
     return f"({versions.event_ts[i]}, {versions.created_ts[i]}, {versions.seq[i]})"
 

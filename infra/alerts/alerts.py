@@ -166,6 +166,8 @@ class Alerts:
                 self._sender.start()
 
     def _send_notices(self, webhook: Webhook) -> None:
+        # The flag and the end of the thread change under one lock. So a notice that is stored during the last round
+        # either gets another round of this thread, or starts a new thread.
         while True:
             with self._sender_lock:
                 if not self._has_new_notices:
@@ -177,6 +179,7 @@ class Alerts:
 
     def _send_unsent(self, webhook: Webhook) -> None:
         """Send the stored notices, in order, up to the first that the webhook does not accept."""
+        # The request is sent without the lock on the records, because it can take seconds.
         for record in _read(self._folder):
             for notice in record.owed:
                 if not webhook.post(_webhook_body(record, notice)):
@@ -226,14 +229,14 @@ class _RecordEditor:
         """Remove a notice that the webhook has accepted."""
         for item in self.items:
             if item.number == number:
-                self._put(replace(item, owed=tuple(one for one in item.owed if one != notice)))
+                self._put(replace(item, owed=tuple(other for other in item.owed if other != notice)))
 
     def _open(self, key: tuple[str, str]) -> AlertRecord | None:
         return next((item for item in self.items if item.is_open and item.alert.key == key), None)
 
     def _put(self, item: AlertRecord) -> None:
         others = [other for other in self.items if other.number != item.number]
-        self.items = sorted([*others, item], key=lambda one: one.number)
+        self.items = sorted([*others, item], key=lambda record: record.number)
         self.changed = True
 
 

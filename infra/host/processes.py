@@ -78,6 +78,7 @@ class ProcessRecord:
         body = {**asdict(self._own), "beat_s": time.time(), "plan": plan, "detail": dict(detail)}
         try:
             make_folder(self._path.parent)
+            # Readers see the old or the new file, never a part, because the rename is atomic.
             self._staging.write_text(json.dumps(body))
             self._staging.replace(self._path)
         except OSError as error:

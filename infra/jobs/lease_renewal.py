@@ -1,4 +1,4 @@
-"""Renews a lease in a thread, three times per ttl, and says whether the lease is certainly still held."""
+"""Renews a lease in a thread, three times per ttl, and tracks whether it is certainly still held."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class LeaseRenewal:
 
     def renew(self) -> None:
         """Request another ttl; if the store does not answer, the next renewal tries again."""
+        # The store's ttl starts during the request, so counting from before it never overestimates the lease.
         requested_at = self._monotonic()
         try:
             is_ours = self._lease.renew()

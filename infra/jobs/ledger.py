@@ -165,6 +165,7 @@ class Ledger:
         return removed
 
     def _write(self, token: int, path: Path, body: Mapping[str, Any]) -> bool:
+        # The check and the write are under one lock, so no new term can begin between them.
         with hold_lock(self._lock):
             latest = self.latest_token()
             if token < latest:

@@ -28,7 +28,7 @@ _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
 _UNIT_SQL = "hash(CASE WHEN coalesce(source, 'entities') = 'entities' THEN {key} ELSE id END)"
 _PREDICTIONS_SQL = """
-    CREATE TEMP TABLE answers AS
+    CREATE TEMP TABLE predictions AS
     SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
         SELECT
             id, t, version, coalesce(role, 'champion') AS role, policy, score, scores,
@@ -50,13 +50,13 @@ _CANDIDATES_SQL = """
 """
 _BY_ID_SQL = f"""
     INSERT INTO candidates
-    SELECT n, NULL, {", ".join(_OUTCOME_COLUMNS)} FROM answers JOIN outcomes ON id = prediction_id
+    SELECT n, NULL, {", ".join(_OUTCOME_COLUMNS)} FROM predictions JOIN outcomes ON id = prediction_id
 """
 # The nearest prediction of each version in each role, before or after; predictions of the same time share the label.
 _BY_ENTITY_SQL = f"""
     INSERT INTO candidates
     WITH
-    keyed AS (SELECT *, {{key}} AS key FROM answers WHERE has_keys),
+    keyed AS (SELECT *, {{key}} AS key FROM predictions WHERE has_keys),
     times AS (SELECT DISTINCT key, version, role, t FROM keyed),
     targets AS (SELECT * FROM entity_outcomes, (SELECT DISTINCT version, role FROM keyed)),
     near AS (
@@ -84,7 +84,7 @@ _LABELLED_SQL = """
         ) = 1
     )
     SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit
-    FROM answers LEFT JOIN best USING (n) ORDER BY n
+    FROM predictions LEFT JOIN best USING (n) ORDER BY n
 """
 
 

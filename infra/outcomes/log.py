@@ -72,11 +72,11 @@ _COUNTS_SQL = f"""
         count(*),
         count(*) FILTER (place = 1),
         count(*) FILTER (place > 1 AND repeats),
-        count(*) FILTER (place > 1 AND NOT repeats AND NOT at_once AND NOT gone),
-        count(*) FILTER (place > 1 AND NOT repeats AND at_once AND NOT gone),
-        count(*) FILTER (place > 1 AND NOT repeats AND gone),
+        count(*) FILTER (place > 1 AND NOT repeats AND NOT at_once AND NOT is_retraction),
+        count(*) FILTER (place > 1 AND NOT repeats AND at_once AND NOT is_retraction),
+        count(*) FILTER (place > 1 AND NOT repeats AND is_retraction),
         count(*) FILTER (late)
-    FROM (SELECT *, label IS NULL AND value IS NULL AS gone FROM ({_RANKED_SQL}))
+    FROM (SELECT *, label IS NULL AND value IS NULL AS is_retraction FROM ({_RANKED_SQL}))
 """
 
 

@@ -44,7 +44,7 @@ class Decisions:
 
     def last(self, model: str, version: str) -> dict[str, Any] | None:
         """Return the last decision about a version."""
-        return next((each for each in self.read_latest_first(model) if each["version"] == version), None)
+        return next((decision for decision in self.read_latest_first(model) if decision["version"] == version), None)
 
     def _files(self, model: str) -> NumberedFiles:
         folder = model_folder(self._root, model)

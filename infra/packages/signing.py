@@ -45,10 +45,10 @@ class TrustPolicy:
     def __post_init__(self) -> None:
         for key in self.given:
             if _decode_key(key) is None:
-                fix = "give what `skewless sign` shows: ed25519: and 44 characters"
+                fix = "write keys as `skewless sign` shows them: ed25519: and 44 characters"
                 raise DefinitionError("setting 'trusted_keys'", "has a value that is not a key", value=key, fix=fix)
 
-    def trusted(self) -> frozenset[str]:
+    def trusted_keys(self) -> frozenset[str]:
         """Return the trusted keys; lines of the file that are not a key are skipped."""
         if self.given:
             return self.given
@@ -79,7 +79,7 @@ class TrustPolicy:
             fix = "if you trust the files in its folder, run `skewless sign`; or set unsigned_packages: load"
             raise PackageError(thing, "is not signed", fix=fix)
         key, signed = _decode_signature(thing, signature)
-        if key not in self.trusted():
+        if key not in self.trusted_keys():
             fix = "train it again here, or add the key to the setting trusted_keys if you trust its owner"
             raise PackageError(thing, "is signed by a key that is not trusted", value=key, fix=fix)
         if not _is_valid_signature(key, signed, manifest):

@@ -56,7 +56,7 @@ class PackageStore:
             StoreError: the disk refused to store a new key.
         """
         public = self.signer.prepare()
-        if public not in self.trust.trusted():
+        if public not in self.trust.trusted_keys():
             fix = "add it to trusted_keys, or name the key of a trusted one in signing_key"
             raise DefinitionError("setting 'signing_key'", "is a key that is not trusted", value=public, fix=fix)
         return public

@@ -93,6 +93,7 @@ def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, di
     while True:
         versions = list_versions(store.root, name)
         version = number(int(versions[-1]) + 1 if versions else 1)
+        # The manifest contains the version, so each new attempt needs a new manifest and signature.
         manifest = encode_manifest(name, version, *encoded)
         for file, data in ((MANIFEST, manifest), (SIGNATURE, store.signer.sign(manifest))):
             (staging / file).unlink(missing_ok=True)

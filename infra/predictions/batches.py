@@ -136,6 +136,7 @@ def _slots(
 ) -> tuple[Int64Array, pa.StructArray]:
     """Return the slots, ordered by row and then by view, and the offset at which each view's slots end."""
     slots = [one.slots for each in views.values() for one in each]
+    # Each slot gets the index of its (row, view) pair in row-major order; a stable sort then groups slots by row.
     firsts = np.tile((np.cumsum(lengths) - lengths) * width, len(views)) + np.repeat(list(views), len(lengths))
     counts = [len(each.seq) for each in slots]
     read = np.concatenate([each.entity for each in slots]) * width + np.repeat(firsts, counts)

@@ -24,10 +24,10 @@ from skewless.infra.predictions.files import (
     FOLDER,
     FileListing,
     add_proven,
+    add_source_names,
     merged_from,
     merged_name,
     proven_files,
-    with_sources,
     write_rows,
 )
 from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, try_lock
@@ -161,7 +161,7 @@ def _merge(folder: Path, names: Sequence[str], path: Path) -> None:
     inventory.verify_all(folder / name for name in names)
     rows = pa.concat_tables([_read(folder / name) for name in names])
     sink = pa.BufferOutputStream()
-    write_rows(with_sources(rows, list(names)), sink)
+    write_rows(add_source_names(rows, list(names)), sink)
     create_durable(path, sink.getvalue())
     add_to_inventory(inventory, path, rows.num_rows)
 

@@ -94,7 +94,7 @@ def merged_name(day_us: int, number: int) -> str:
     return f"{day_us:020d}-merged-{number:06d}.parquet"
 
 
-def with_sources(rows: pa.Table, names: list[str]) -> pa.Table:
+def add_source_names(rows: pa.Table, names: list[str]) -> pa.Table:
     """Return rows whose file metadata names the source files."""
     return rows.replace_schema_metadata({_MERGED_FROM: json.dumps(names)})
 

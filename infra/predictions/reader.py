@@ -187,8 +187,10 @@ class PredictionLog:
         """The counts of each file, in the order of the files."""
         if not self._files:
             return []
-        named = _ROWS_SQL.replace("union_by_name = true", "union_by_name = true, filename = true")
-        query = f"SELECT filename, model, version, source, role, count(*) FROM ({named}) GROUP BY ALL ORDER BY ALL"
+        rows_with_file = _ROWS_SQL.replace("union_by_name = true", "union_by_name = true, filename = true")
+        query = (
+            f"SELECT filename, model, version, source, role, count(*) FROM ({rows_with_file}) GROUP BY ALL ORDER BY ALL"
+        )
         return [
             _FileShare(
                 file=file, model_version=ModelVersion(model=model, version=version), source=source, role=role, rows=rows
@@ -317,12 +319,12 @@ def _decode_applied(column: pa.ListArray | None, i: int, width: int) -> AppliedP
     """Return the slots of one view; None if no prediction has any, as for views without windows."""
     if column is None:
         return None
-    own = column.take(pa.array(np.arange(i, len(column), width)))
-    if own.null_count == len(own):
+    of_view = column.take(pa.array(np.arange(i, len(column), width)))
+    if of_view.null_count == len(of_view):
         return None
-    slots = own.flatten()
+    slots = of_view.flatten()
     partition, seq = (
         slots.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("partition", "seq")
     )
-    entity = own.value_parent_indices().to_numpy().astype(np.int64)
+    entity = of_view.value_parent_indices().to_numpy().astype(np.int64)
     return AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq)

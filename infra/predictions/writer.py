@@ -85,15 +85,15 @@ class PredictionWriter:
             self._condition.notify()
         self._thread.join()
 
-    def _enqueue(self, record: PredictionBatch, done: Future[None] | None) -> bool:
+    def _enqueue(self, record: PredictionBatch, durable: Future[None] | None) -> bool:
         n = len(record.ids)
         with self._condition:
             room = not self._closed and self._queued_rows + n <= self._capacity
             if room:
                 self._queue[id(record.origin), record.source].append(record)
                 self._queued_rows += n
-                if done is not None:
-                    self._futures.append(done)
+                if durable is not None:
+                    self._futures.append(durable)
                 if self._futures or self._queued_rows >= _FLUSH_ROWS:
                     self._condition.notify()
         if not room:
@@ -106,6 +106,7 @@ class PredictionWriter:
             with self._condition:
                 if not (self._closed or self._futures):
                     self._condition.wait(self._flush_seconds)
+                # The queue is replaced in one step, so that callers do not wait for the write.
                 queue, futures, is_closed = self._queue, self._futures, self._closed
                 self._queue, self._futures = defaultdict(deque), []
             if queue:

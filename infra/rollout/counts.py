@@ -145,6 +145,7 @@ def item(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
         policy: number of the policy; requests under other policies are not counted.
     """
     totals: dict[str, RolloutCounts] = {}
+    # Files of ended processes are included, so that a restart of a server loses no counts.
     for _, models in _files(state):
         policy_counts = models.get(model)
         if policy_counts is not None and policy_counts.policy == policy:

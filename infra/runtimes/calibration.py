@@ -87,7 +87,7 @@ def choose_steps(calibrations: Sequence[Calibration]) -> tuple[Step, ...]:
 
 
 def _measure(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> float:
-    runtime.score(matrix)
+    runtime.score(matrix)  # warm up: the first call allocates buffers
     began = clock()
     durations: list[float] = []
     while not durations or (len(durations) < _MAX_CALLS and clock() - began < _MAX_SIZE_SECONDS):
@@ -102,11 +102,11 @@ def _fastest(calibrations: Sequence[Calibration], at: int) -> int:
     return int(np.argmin(costs))
 
 
-def _crossing(before: Calibration, after: Calibration, at: int) -> int:
+def _crossing(first: Calibration, second: Calibration, at: int) -> int:
     """Return the smallest number of rows between two sizes at which the second runtime is as fast as the first."""
     low, high = SIZES[at - 1], SIZES[at]
-    behind = after.seconds[at - 1] - before.seconds[at - 1]
-    ahead = before.seconds[at] - after.seconds[at]
+    behind = second.seconds[at - 1] - first.seconds[at - 1]
+    ahead = first.seconds[at] - second.seconds[at]
     # Differences within noise counted as equal at either end, so the lines may cross outside of the interval.
     share = min(1.0, behind / (behind + ahead)) if behind > 0 and behind + ahead > 0 else float(behind > 0)
     return low + max(1, int(np.ceil(share * (high - low))))

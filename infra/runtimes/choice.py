@@ -72,13 +72,13 @@ class RuntimeChoice:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Certified:
+class _CertifiedRuntime:
     member: RuntimeMember
     certificate: Certificate
 
 
 def choose(
-    own: Runtime,
+    library: Runtime,
     certificate: Certificate,
     candidates: Sequence[RuntimeCandidate],
     reference: Reference,
@@ -92,13 +92,13 @@ def choose(
     it is faster than the others at every size (``large``: at the largest). Unused runtimes are closed.
 
     Args:
-        own: the library's runtime.
+        library: the library's own runtime.
         certificate: its certificate.
         tolerance: largest margin difference that the spec accepts.
         large: batches are large, as in batch prediction.
     """
     refused: list[RuntimeTrial] = []
-    accepted: list[_Certified] = []
+    accepted: list[_CertifiedRuntime] = []
     for candidate in candidates:
         try:
             accepted.append(_certify_candidate(candidate, reference, tolerance))
@@ -106,36 +106,43 @@ def choose(
             refused.append(RuntimeTrial(runtime=candidate.name, role="refused", reason=error.sentence()))
             _log.warning("runtime_refused", runtime=candidate.name, reason=error.sentence())
     if not accepted:
-        first = RuntimeTrial(runtime=own.runtime_id, role="own", certificate=certificate, from_rows=1)
-        return RuntimeChoice(runtime=own, certificate=certificate, trials=(first, *refused) if refused else ())
-    own_certified = _Certified(member=RuntimeMember(own, calibrate(own, reference.rows)), certificate=certificate)
+        first = RuntimeTrial(runtime=library.runtime_id, role="own", certificate=certificate, from_rows=1)
+        return RuntimeChoice(runtime=library, certificate=certificate, trials=(first, *refused) if refused else ())
+    own_certified = _CertifiedRuntime(
+        member=RuntimeMember(library, calibrate(library, reference.rows)), certificate=certificate
+    )
     return _build_choice([own_certified, *accepted], refused, large=large)
 
 
-def _build_choice(certified: Sequence[_Certified], refused: Sequence[RuntimeTrial], *, large: bool) -> RuntimeChoice:
+def _build_choice(
+    certified: Sequence[_CertifiedRuntime], refused: Sequence[RuntimeTrial], *, large: bool
+) -> RuntimeChoice:
     plan = _assign_batches(certified[0], certified[1:], large=large)
-    own = certified[0]
+    library = certified[0]
     trials = [
-        *(_describe_trial(each, index, plan, exact=_is_exact(each, own)) for index, each in enumerate(certified)),
+        *(
+            _describe_trial(member, index, plan, exact=_is_exact(member, library))
+            for index, member in enumerate(certified)
+        ),
         *refused,
     ]
     _log.info("runtimes_measured", runtimes=[item.as_dict() for item in trials])
     used_indices = {step.at for step in plan}
-    for index, each in enumerate(certified[1:], 1):
+    for index, member in enumerate(certified[1:], 1):
         if index not in used_indices:
-            each.member.close()
+            member.member.close()
     members = {index: certified[index].member for index in sorted(used_indices - {0})}
     places = {index: place for place, index in enumerate([0, *members])}
     if not members:
-        return RuntimeChoice(runtime=own.member.runtime, certificate=own.certificate, trials=tuple(trials))
+        return RuntimeChoice(runtime=library.member.runtime, certificate=library.certificate, trials=tuple(trials))
     steps = [Step(rows=step.rows, at=places[step.at]) for step in plan]
-    runtime = SharedRuntime(own.member, list(members.values()), steps)
-    certificates = [*(certified[index].certificate for index in members), own.certificate]
-    weakest = next((item for item in certificates if not item.bit_equal), own.certificate)
+    runtime = SharedRuntime(library.member, list(members.values()), steps)
+    certificates = [*(certified[index].certificate for index in members), library.certificate]
+    weakest = next((item for item in certificates if not item.bit_equal), library.certificate)
     return RuntimeChoice(runtime=runtime, certificate=weakest, trials=tuple(trials))
 
 
-def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _Certified:
+def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _CertifiedRuntime:
     if candidate.open is None:
         raise PackageError(
             f"runtime {candidate.name!r}", str(candidate.problem), fix="do nothing: the CPU scores meanwhile"
@@ -156,24 +163,28 @@ def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolera
     if isinstance(runtime, ChildRuntime):
         runtime.timeout_s = max(_MIN_TIMEOUT_S, _SLACK * calibration.seconds[-1])
     reopen = partial(_reopen, candidate, reference, tolerance, certificate) if candidate.reopens else None
-    return _Certified(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)
+    return _CertifiedRuntime(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)
 
 
-def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float, before: Certificate) -> Runtime:
+def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float, earlier: Certificate) -> Runtime:
     """Open and certify a lost runtime again; it must be bit-equal if it was before.
 
     Its version must be the same, too, because the log names the runtime once per load.
     """
     certified = _certify_candidate(candidate, reference, tolerance)
-    same = certified.certificate.runtime_id == before.runtime_id
-    if not same or (before.bit_equal and not certified.certificate.bit_equal):
+    is_same_version = certified.certificate.runtime_id == earlier.runtime_id
+    if not is_same_version or (earlier.bit_equal and not certified.certificate.bit_equal):
         certified.member.close()
-        problem = "has other bits after reopening" if same else f"has reopened as {certified.certificate.runtime_id!r}"
+        problem = (
+            "has other bits after reopening"
+            if is_same_version
+            else f"has reopened as {certified.certificate.runtime_id!r}"
+        )
         raise PackageError(f"runtime {candidate.name!r}", problem, fix="load the model again")
     return certified.member.runtime
 
 
-def _assign_batches(own: _Certified, others: Sequence[_Certified], *, large: bool) -> tuple[Step, ...]:
+def _assign_batches(own: _CertifiedRuntime, others: Sequence[_CertifiedRuntime], *, large: bool) -> tuple[Step, ...]:
     """Return which of ``(own, *others)`` gets a batch: a bit-equal runtime by size, or always the same tolerant one."""
     members = [own, *others]
     exact_indices = [index for index, each in enumerate(members) if each is own or _is_exact(each, own)]
@@ -189,7 +200,7 @@ def _assign_batches(own: _Certified, others: Sequence[_Certified], *, large: boo
     return shared
 
 
-def _is_exact(member: _Certified, own: _Certified) -> bool:
+def _is_exact(member: _CertifiedRuntime, own: _CertifiedRuntime) -> bool:
     """Return whether it is bit-equal to the library's runtime, because both are bit-equal to the training library."""
     return member.certificate.bit_equal and own.certificate.bit_equal
 
@@ -198,7 +209,7 @@ def _runtime_index(plan: Sequence[Step], rows: int) -> int:
     return [step.at for step in plan if step.rows <= rows][-1]
 
 
-def _describe_trial(member: _Certified, index: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
+def _describe_trial(member: _CertifiedRuntime, index: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
     rows = [step.rows for step in plan if step.at == index]
     role_if_used: Role = "shared" if exact else "chosen"
     return RuntimeTrial(

@@ -36,7 +36,7 @@ class NativeLibrary:
     def failure(self, thing: str) -> PackageError:
         """Return the library's last error."""
         message = (self.last_error() or b"no message").decode(errors="replace").strip().splitlines()
-        return PackageError(thing, f"the library says: {message[0]}", fix="train and package the model again")
+        return PackageError(thing, f"is rejected by the library: {message[0]}", fix="train and package the model again")
 
 
 @cache

@@ -76,6 +76,7 @@ class NvForestRuntime:
         n = check_matrix(matrix, self.n_features)
         self._require_open()
         limit = _CPU_LEAVES_BYTES if self._device == "cpu" else _GPU_LEAVES_BYTES
+        # Steps of rows bound the memory for leaves: 8 bytes per row and tree.
         step = max(1, limit // (8 * self._n_trees))
         sums = [self._sums(matrix[start : start + step]) for start in range(0, n, step)]
         flat = np.concatenate(sums).astype(np.float64) if sums else np.empty(0)

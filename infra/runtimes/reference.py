@@ -72,10 +72,10 @@ def reference_rows(thresholds: Sequence[tuple[int, float]], n_features: int, see
     rng = np.random.default_rng(seed)
     by_feature = [np.array([value for at, value in thresholds if at == index]) for index in range(n_features)]
     special = np.repeat(np.array([np.nan, *_SPECIAL])[:, None], n_features, axis=1)
-    drawn = _random_rows(by_feature, rng, _RANDOM_ROWS)
+    random_rows = _random_rows(by_feature, rng, _RANDOM_ROWS)
     edges = _edge_rows(by_feature, rng, _EDGE_ROWS)
     mixed = np.where(rng.random(edges.shape) < _EDGE_SHARE, edges, _random_rows(by_feature, rng, _EDGE_ROWS))
-    return np.ascontiguousarray(np.concatenate([special, drawn, edges, mixed]))
+    return np.ascontiguousarray(np.concatenate([special, random_rows, edges, mixed]))
 
 
 def neighbours(threshold: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -65,6 +65,7 @@ class TreeArrays:
         values = self._mask_unknown(matrix)
         rows = np.arange(len(matrix))[:, None]
         node = np.repeat(self.roots[None, :], len(matrix), axis=0)
+        # A row that has reached a leaf stays there, because the child of a leaf is the leaf itself.
         for _ in range(int(self.depth)):
             goes_left = self._goes_left(node, values[rows, self.feature[node]])
             node = np.where(goes_left, self.left[node], self.right[node])

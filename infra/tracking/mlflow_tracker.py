@@ -46,7 +46,7 @@ class MLflowTracker:
             self._experiment = self._find_or_create_experiment(artifact_folder(uri))
         self._uri = uri
 
-    def published(self, model: str) -> frozenset[str]:
+    def published_digests(self, model: str) -> frozenset[str]:
         """Return the digests of the completely published versions."""
         with _convert_errors(self._uri):
             versions = self._versions(model)
@@ -78,7 +78,7 @@ class MLflowTracker:
                 return
             version = self._versions(model).get(digest)
             if version is None:
-                raise StoreError("tracker", "does not have the version", value=digest, fix="publish it first")
+                raise StoreError("tracker", "has no such version", value=digest, fix="publish it first")
             self._client.set_registered_model_alias(self._model_name(model), alias, version[0])
 
     def _model_name(self, model: str) -> str:
@@ -123,6 +123,7 @@ class MLflowTracker:
     def _versions(self, model: str) -> dict[str, tuple[str, str]]:
         """Return number and run of each registered version, by digest."""
         versions: dict[str, tuple[str, str]] = {}
+        # The registry returns pages of versions.
         token: str | None = None
         while True:
             page = self._client.search_model_versions(f"name = '{self._model_name(model)}'", page_token=token)

@@ -55,7 +55,7 @@ class Tracker(Protocol):
         StoreError: the tracker does not answer, or rejects the call. Earlier publications stay.
     """
 
-    def published(self, model: str) -> frozenset[str]:
+    def published_digests(self, model: str) -> frozenset[str]:
         """Return the digests of the completely published versions."""
         ...
 

@@ -133,6 +133,7 @@ def _read(path: Path, kind: type[_V]) -> dict[str, _V]:
 
 
 def _save(path: Path, kind: type[_V], items: Iterable[_V]) -> None:
+    # Several processes check different views at the same time; the lock keeps their read and write together.
     with hold_lock(path.with_suffix(".lock")):
         by_view = _read(path, kind) | {item.view: item for item in items}
         body = {"views": [asdict(item) for item in by_view.values()]}

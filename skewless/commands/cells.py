@@ -66,7 +66,7 @@ class StateCell:
     def line(self, *, in_colour: bool) -> str:
         """Return the state in its colour and the detail, for use outside of a table."""
         text = self.show(in_colour=in_colour)
-        return (paint(text, self.known_tone) if in_colour else text) + printable(self.detail)
+        return (colours_of_marks(text, self.known_tone) if in_colour else text) + printable(self.detail)
 
     @property
     def known_tone(self) -> Tone:
@@ -77,7 +77,7 @@ class StateCell:
         return next((tone for tone, words in _TONES.items() if word.casefold() in words), _PLAIN)
 
 
-def paint(text: str, tone: Tone) -> str:
+def colours_of_marks(text: str, tone: Tone) -> str:
     """Return a text in the colour of a tone, for a terminal."""
     return text if tone == "plain" else f"\x1b[{_COLOURS[tone]}m{text}\x1b[0m"
 

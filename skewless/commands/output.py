@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from skewless.commands.cells import StateCell, label, labelled_cell, paint, printable
+from skewless.commands.cells import StateCell, label, labelled_cell, colours_of_marks, printable
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.render import json_number
@@ -194,7 +194,7 @@ def plain(value: object) -> object:
 
 def show_error(text: str) -> None:
     """Write an error to stderr."""
-    typer.echo(f"{paint('error:', 'bad') if has_colours(sys.stderr) else 'error:'} {text}", err=True)
+    typer.echo(f"{colours_of_marks('error:', 'bad') if has_colours(sys.stderr) else 'error:'} {text}", err=True)
 
 
 def _lines(part: Part, width: int | None, *, in_colour: bool) -> Iterator[str]:

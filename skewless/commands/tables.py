@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from skewless.commands.cells import StateCell, Tone, bold, cell, paint, printable
+from skewless.commands.cells import StateCell, Tone, bold, cell, colours_of_marks, printable
 
 _GAP, _INDENT = 2, 2
 _LEAST = 8  # the narrowest that a column of text becomes
@@ -124,7 +124,7 @@ class Grid:
                 yield " " * _INDENT + "\N{BOX DRAWINGS LIGHT HORIZONTAL}" * widest
             for title, text, tone in zip(titles, row, tones, strict=True):
                 for i, part in enumerate(fit(text, room)):
-                    shown = paint(part, tone) if self.in_colour else part
+                    shown = colours_of_marks(part, tone) if self.in_colour else part
                     yield f"{' ' * _INDENT}{_padded(title if i == 0 else '', widest)}{' ' * _GAP}{shown}".rstrip()
 
     def _line(self, texts: Sequence[str], tones: Sequence[Tone]) -> str:
@@ -132,7 +132,7 @@ class Grid:
             _padded(text, width, right=_is_number(self.table, i))
             for i, (text, width) in enumerate(zip(texts, self.widths, strict=True))
         ]
-        shown = [paint(part, tone) if self.in_colour else part for part, tone in zip(parts, tones, strict=True)]
+        shown = [colours_of_marks(part, tone) if self.in_colour else part for part, tone in zip(parts, tones, strict=True)]
         return (" " * _INDENT + (" " * _GAP).join(shown)).rstrip()
 
 

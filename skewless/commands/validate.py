@@ -81,7 +81,7 @@ def _row(result: ExpectationResult) -> tuple[object, ...]:
         StateCell("ok")
         if result.success
         else StateCell("FAIL")
-        if result.closes
+        if result.fails_gate
         else StateCell(result.severity, "warning")
     )
     seen = "" if result.success else result.seen

@@ -165,7 +165,7 @@ def _fit(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, Tra
     from skewless.training.train import train as fit
 
     project.store.check_signer()
-    project.checks.labels(spec).raise_if_failed()
+    project.checks.check_labels(spec).raise_if_failed()
     dataset, threads = project.training_set(spec.name), project.settings.threads or os.cpu_count() or 1
     bounds = project.checks.bounds(dataset.plan, spec)
     return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)

@@ -96,7 +96,7 @@ def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
     """Send or resolve the alert of a view; without a compared entity, the alert does not change."""
     from skewless.infra.alerts.alerts import Alert
 
-    if not view.standing:
+    if not view.remaining:
         if view.compared:
             alerts.resolve(PARITY, view.view, view.at_us)
         return
@@ -107,7 +107,7 @@ def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
             subject=view.view,
             message=f"{len(view.standing):,} of {view.compared:,} online states differ from the log",
             at_us=view.at_us,
-            evidence={**view.as_dict(), "examples": [item.line() for item in view.standing[:_EXAMPLES]]},
+            evidence={**view.as_dict(), "examples": [item.line() for item in view.remaining[:_EXAMPLES]]},
         )
     )
 

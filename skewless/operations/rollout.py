@@ -201,14 +201,14 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     traffic, aliases = _stores(project)
     policy, now_us = traffic.get(model), project.clock.now_us()
     if policy is not None and policy.challenger is not None:
-        return plan.back(policy, reason, now_us, {})
+        return plan.roll_back(policy, reason, now_us, {})
     moves = aliases.history(model, CHAMPION)
     earlier = aliases.previous(model, CHAMPION)
     if earlier is None:
         fix = "train another version, or name one with `skewless rollout --begin`"
         raise PackageError(f"model {model!r}", "has no earlier champion", fix=fix)
     open_package(project.store, model, earlier)
-    return plan.return_to(
+    return plan.return_to_version(
         policy, champion=moves[-1].to, version=earlier, moves=moves[-1].number, reason=reason, now_us=now_us
     )
 
@@ -246,7 +246,7 @@ def _settle(project: Workspace, model: str) -> TrafficPolicy | None:
     policy, last = traffic.get(model), next(aliases.read_latest_first(model, CHAMPION), None)
     if policy is None or (last is not None and last.to == policy.champion):
         return policy
-    change = plan.follow(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
+    change = plan.follow_alias(policy, last.to, last.number, last.reason, project.clock.now_us()) if last else None
     if change is not None:
         # This policy follows the alias, so it never moves it: a person may have moved it again by now.
         return _write_policy(project, model, change)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
     from skewless.infra.rollout.counts import RolloutCounts, read_counts
-    from skewless.training.rollout.evidence import Evidence, since
+    from skewless.training.rollout.evidence import Evidence, counts_since
 
     def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
         counts = read_counts(state, model, policy.number)
@@ -66,7 +66,7 @@ def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: 
     """Return evidence with the labels of all predictions since the rollout began, because labels come late."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
-    from skewless.training.rollout.labelled_evidence import labelled
+    from skewless.training.rollout.labelled_evidence import compare_labelled
 
     now_us = project.clock.now_us()
     policies = [item for item in Traffic(project.packages).history(model) if item.salt == policy.salt]

@@ -102,7 +102,7 @@ def run_scheduler(project: Workspace) -> None:
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    with stop.rung_by_signals(), _candidate(project, jobs, _launch_processes(project), stop, counts.count) as candidate:
+    with stop.handle_signals(), _candidate(project, jobs, _launch_processes(project), stop, counts.count) as candidate:
         counts.is_holder = lambda: candidate.is_holder
         with send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
             candidate.serve()
@@ -128,7 +128,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
     stop = StopSignal()
     with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
         for job in selected:
-            if not stop.rung:
+            if not stop.is_set:
                 term.start(job, "requested by hand")
                 term.finish()
     return runs
@@ -179,8 +179,8 @@ def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None])
 
 
 def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop: StopSignal) -> None:
-    while not stop.rung:
-        while term.step() and not stop.rung:
+    while not stop.is_set:
+        while term.step() and not stop.is_set:
             pass
         next_us = term.next_us()
         if next_us is None or next_us > until_us:
@@ -193,7 +193,7 @@ def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
     from skewless.training.scheduling.job import find_job
 
     if not only:
-        return [job for job in jobs if job.schedule is not None and job.is_wanted()]
+        return [job for job in jobs if job.schedule is not None and job.has_work()]
     kinds = {job.name.partition(" ")[0] for job in jobs}
     for name in only:
         if name not in kinds:
@@ -206,7 +206,7 @@ def _alone(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[LeaderTerm]:
     with (
-        stop.rung_by_signals(),
+        stop.handle_signals(),
         _candidate(project, jobs, launch, stop, on_end) as candidate,
         candidate.alone() as term,
     ):

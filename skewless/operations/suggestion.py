@@ -69,13 +69,13 @@ def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
         StoreError: the disk failed.
     """
     from skewless.infra.storage.durable import replace_durable
-    from skewless.validation.suggest import suggest
+    from skewless.validation.suggest import suggest_suite
     from skewless.validation.suites import FILE, LABELS, suite_source
 
     ranges = _training_ranges(project)
     suites = {view.name: suggest(_view(project, view), ranges.get(view.name)) for view in project.applied.plan.views}
     for spec in project.models:
-        suites[f"{LABELS}:{spec.name}"] = suggest(_labels(project, spec))
+        suites[f"{LABELS}:{spec.name}"] = suggest_suite(_labels(project, spec))
     path = project.repo / FILE
     now = path.read_text(encoding="utf-8") if path.is_file() else None
     source, written = suite_source(suites), write and now is None

@@ -62,7 +62,7 @@ def validate(
         SourceError: a source is missing or corrupt.
     """
     views, models = project.applied.plan.views, project.applied.models
-    reports = project.checks.all(views, models, names, everything=everything, remember=record)
+    reports = project.checks.check_all(views, models, names, everything=everything, remember=record)
     return ValidationReport(reports=reports, docs=_write_docs(project, reports, docs) if docs or record else None)
 
 

@@ -173,11 +173,11 @@ def _ranges(model: ServedModel) -> Bounds:
 
 
 def _proof(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:
-    from skewless.validation.replay import replay_piece
+    from skewless.validation.replay import replay_batch
     from skewless.validation.replay_report import ReplayReport
 
     report = ReplayReport()
-    replay_piece(report, model, project.views, entry.logged, project.views.ledger.runs())
+    replay_batch(report, model, project.views, entry.logged, project.views.ledger.runs())
     return report
 
 

@@ -33,7 +33,7 @@ def test_the_last_line_of_the_demo_holds_its_facts(tmp_path: Path) -> None:
     assert 0.5 < facts["auc"] < 1
     assert set(facts["status"]) == {"card_days", "shop_risk"}
     assert facts["seconds"] > 0
-    assert "every one equal, bit for bit" in done.stderr
+    assert "all equal, bit for bit" in done.stderr
     assert not (repo / ".skewless" / "demo" / "server.json").exists()
 
 

@@ -144,7 +144,7 @@ def test_the_page_on_python_runs_as_it_stands(tour: Tour) -> None:
     clients = blocks(page("client.md"), "python") + blocks(section(page("serving.md"), "A small client"), "python")
     code = "\n".join((*blocks(page("python.md"), "python"), *clients, "print(reply.model)"))
     said = tour.run(sys.executable, "-c", tour.here(code))
-    assert "every one equal, bit for bit" in said
+    assert "all equal, bit for bit" in said
     assert said.splitlines()[-1] == "fraud"
 
 

@@ -31,14 +31,14 @@ SECOND = 1_000_000
 EVERY_S = 2
 STEPS_TTL_S = 0.5
 JOBS = (
-    Job(name="tick", words=("tick",), schedule=FixedInterval(EVERY_S * SECOND), lane="data", limit_s=60.0),
+    Job(name="tick", words=("tick",), schedule=FixedInterval(EVERY_S * SECOND), queue="data", limit_s=60.0),
     Job(
         name="retrain m",
         words=("m",),
         schedule=FixedInterval(EVERY_S * SECOND),
-        lane="models",
+        queue="models",
         limit_s=60.0,
-        again=True,
+        is_retried=True,
     ),
 )
 # A line is written in one step, so that no kill leaves half of it.
@@ -75,7 +75,7 @@ def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> subproc
     return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
-def candidate(root: Path, url: str, clock: Clock, ttl_s: float, bell: StopSignal, *, here: bool) -> Candidate:
+def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: StopSignal, *, here: bool) -> Candidate:
     """Return who would be the scheduler; its work is done in this process, or in others."""
     ledger = Ledger(root)
 
@@ -86,20 +86,20 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, bell: StopSignal
         answer = tempfile.TemporaryFile()  # noqa: SIM115 - the work closes it
         return ProcessExecution(command, environment=os.environ, silence_s=ttl_s * 0.8, stdout=answer)
 
-    def shift(token: int) -> LeaderTerm:
+    def start_term(token: int) -> LeaderTerm:
         return LeaderTerm(
             ledger=ledger, requests=Requests(root), launch=launch, clock=clock, token=token, jobs=lambda: JOBS
         )
 
     lease = open_lease(url, "p", str(os.getpid()), ttl_s)
-    return Candidate(lease=lease, ledger=ledger, clock=clock, shift=shift, bell=bell)
+    return Candidate(lease=lease, ledger=ledger, clock=clock, start_term=start_term, stop_signal=stop_signal)
 
 
 def one_term(root: Path, url: str, now_us: int) -> None:
     """Take the lease, make good what was left, run what is due, and leave."""
     candidate_ = candidate(root, url, ManualClock(now_us), STEPS_TTL_S, StopSignal(), here=True)
-    with closing(candidate_.lease), candidate_.alone() as shift:
-        while shift.step() or shift.running:
+    with closing(candidate_.lease), candidate_.alone() as term:
+        while term.step() or term.running:
             pass
 
 
@@ -118,9 +118,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run as the first word says."""
     how, root, url, *rest = arguments
     if how == "wall":
-        bell = StopSignal()
-        waiting = candidate(Path(root), url, SystemClock(), float(rest[0]), bell, here=False)
-        with bell.rung_by_signals(), closing(waiting.lease):
+        stop_signal = StopSignal()
+        waiting = candidate(Path(root), url, SystemClock(), float(rest[0]), stop_signal, here=False)
+        with stop_signal.handle_signals(), closing(waiting.lease):
             ready(Path(root), os.getpid()).touch()
             waiting.serve()
         return

@@ -1,4 +1,4 @@
-"""What tells a scheduler to stop, from a signal handler."""
+"""A stop request that a signal handler can set."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from queue import Empty, SimpleQueue
 
 
 class StopSignal:
-    """Rung by SIGINT and SIGTERM.
+    """A stop request, set by SIGINT and SIGTERM.
 
-    A handler may interrupt the main thread anywhere, even inside a lock; of the standard library's
-    ways to wake it, only SimpleQueue may be used there.
+    A handler may interrupt the main thread anywhere, even while it holds a lock. Of the standard library's
+    primitives that can wake the thread, only SimpleQueue is reentrant.
     """
 
     def __init__(self) -> None:
-        self.rung = False
-        self.rung_again = False
+        self.is_set = False
+        self.is_urgent = False
         self._queue: SimpleQueue[None] = SimpleQueue()
 
-    def ring(self) -> None:
-        """Tell it to stop; the second time, at once."""
-        self.rung_again = self.rung
-        self.rung = True
+    def request_stop(self) -> None:
+        """Request a stop; the second request is urgent."""
+        self.is_urgent = self.is_set
+        self.is_set = True
         self._queue.put(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait, but not beyond the next ring."""
+        """Wait for some seconds, or until the next stop request."""
         with contextlib.suppress(Empty):
             self._queue.get(timeout=seconds)
 
     @contextlib.contextmanager
-    def rung_by_signals(self) -> Iterator[None]:
-        """Ring on SIGINT and SIGTERM inside the block."""
+    def handle_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM as stop requests inside the block."""
         numbers = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, lambda *_: self.ring()) for number in numbers}
+        handlers = {number: signal.signal(number, lambda *_: self.request_stop()) for number in numbers}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)

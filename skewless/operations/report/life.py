@@ -26,7 +26,7 @@ def life_section(project: Workspace, model: str, quality: QualityReport) -> Sect
     """Return the plot of each version's traffic share, decisions and quality."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import read_versions
-    from skewless.training.plots.version_history import VersionHistory, life_plot
+    from skewless.training.plots.version_history import VersionHistory, history_plot
 
     versions, history = read_versions(project, model), Traffic(project.packages).history(model)
     shares = [*_alias_shares(versions, history), *map(_shares, history)]
@@ -34,7 +34,7 @@ def life_section(project: Workspace, model: str, quality: QualityReport) -> Sect
         return Section(title=_TITLE, blocks=[Paragraph(text="The model had no champion yet.", tone="missing")])
     points = _points(quality)
     tested = {version: metrics.get(quality.metric) for version, metrics in quality.trained.items()}
-    plot = life_plot(
+    plot = history_plot(
         VersionHistory(
             metric=quality.metric,
             versions=sorted(item.version for item in versions.versions),

@@ -51,9 +51,9 @@ def build(project: Workspace, models: Sequence[str] = ()) -> Report:
         RequestError: the plan has no such model.
         PlaceError: the extra ``report`` is not installed.
     """
-    from skewless.training.plots.canvas import require_library
+    from skewless.training.plots.canvas import require_plots
 
-    require_library()
+    require_plots()
     names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
     parts = {f"Model {name}": list(_model(project, name)) for name in names}
     parts["Project"] = list(_project(project))

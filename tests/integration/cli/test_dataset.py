@@ -176,7 +176,7 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(walked: Path
             asked.set_column(2, "paid_at", asked["paid_at"].cast(pa.timestamp("us"))),
             "is a time without a zone",
         ),
-        "taken": (asked.append_column("card_days__country", asked["fraud"]), "has a column whose name is taken"),
+        "taken": (asked.append_column("card_days__country", asked["fraud"]), "has a column with a reserved name"),
     }
     for name, (table, problem) in cases.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")

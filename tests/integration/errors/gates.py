@@ -95,6 +95,6 @@ CASES: tuple[Case, ...] = (
     Case(
         name="train: an unknown parameter value", ask=verb("train", "fraud"), code=2,
         arrange=_gate('"num_leaves": 15', '"num_leaves": 0'),
-        thing="model 'fraud'", says=("num_leaves",), fix="check its params", after=_champion_stays,
+        thing="model 'fraud'", says=("num_leaves",), fix="correct its params", after=_champion_stays,
     ),
 )  # fmt: skip

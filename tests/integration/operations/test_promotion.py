@@ -144,7 +144,7 @@ def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     assert json.loads(json.dumps(report.as_dict())) == done("versions", MODEL, "--repo", spot.repo)
     weak, new, old = report.versions
     assert [each.version for each in report.versions] == [WEAK, NEW, OLD]
-    assert (weak.aliases, new.aliases, old.problem.startswith("a file is not the one")) == ((), ("champion",), True)
+    assert (weak.aliases, new.aliases, old.problem.startswith("has an altered file")) == ((), ("champion",), True)
     assert weak.decision is not None
     assert weak.decision["promote"] is False
     assert weak.metrics is not None

@@ -10,7 +10,7 @@ from skewless.operations.report.blocks import FoldedCell, Paragraph, PlotBlock, 
 from skewless.operations.report.report import render
 from skewless.training.plots.evaluation import importance_plot
 from skewless.training.plots.series import Point, series_plot
-from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, life_plot
+from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, history_plot
 from tests.worlds.hostile_text import MARKED_UP, MARKUP, Browser
 
 
@@ -52,7 +52,7 @@ def test_no_name_is_more_than_text_in_a_plot() -> None:
     )
     for plot in (
         importance_plot(dict.fromkeys(names, 1.0), one, two),
-        life_plot(life),
+        history_plot(life),
         series_plot("n", one, two, one, {one: points, two: points}),
     ):
         found = Browser(render(report_of("a", "b", plot.caption, plot.svg)))

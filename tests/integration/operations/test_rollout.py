@@ -101,7 +101,7 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: 
     spot.wait(TEN_MINUTES)
     assert rollout.step_rollout(project, MODEL).change == "back"
     assert champion(project) == OLD
-    assert "cannot answer: package 'fraud' version '000002' a file is not the one" in standing(project).reason
+    assert "cannot serve: package 'fraud' version '000002' has an altered file" in standing(project).reason
 
 
 def test_one_that_cannot_be_loaded_does_not_begin(spot: Sandbox) -> None:
@@ -216,7 +216,7 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Sandbox) -> None:
     rollout.begin_rollout(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
     third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
-    with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
+    with pytest.raises(ConflictError, match="rollout of version 000002: is in progress"):
         rollout.begin_rollout(project, MODEL, third)
 
 

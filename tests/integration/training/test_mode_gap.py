@@ -83,7 +83,7 @@ def test_one_late_event_of_four_is_told_per_feature_and_source(parity_world: Par
     assert gap is not None
     features, delays = gap.lines()
     assert features == "carrier_now: event time and knowledge differ: n_1h in 25.0%, std_1h in 25.0% of 4 rows"
-    assert delays.startswith("landings: 25.0% of 4 events were known more than 10 s after they happened")
+    assert delays.startswith("landings: 25.0% of 4 events became known more than 10 s after their event time")
     assert delays.endswith("(p50 2.0 s, p99 1200.0 s)")
     assert gap.as_dict()["sources"]["landings"]["late"] == 0.25
 

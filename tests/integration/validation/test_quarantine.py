@@ -64,7 +64,7 @@ def refuse(tmp_path: Path, staged: Path) -> Refuse:
     def work(suite: Sequence[Expectation]) -> pa.Table:
         for _ in range(2):  # refused again, kept once
             with pytest.raises(GateError):
-                checks_of(tmp_path, suite).new_rows(VIEW, staged)
+                checks_of(tmp_path, suite).check_rows(VIEW, staged)
         (path,) = (tmp_path / "state/quarantine/v").iterdir()
         return pq.read_table(path)
 
@@ -130,14 +130,14 @@ IN_FORCE = make_view("v", features={"x": DType.FLOAT64, "more": DType.FLOAT64})
 def test_8_2_what_is_demanded_of_columns_that_an_older_version_lacks_is_not_demanded_of_it(
     tmp_path: Path, staged: Path, demand: Expectation
 ) -> None:
-    checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, staged)
+    checks_of(tmp_path, [demand], IN_FORCE).check_rows(VIEW, staged)
     assert not (tmp_path / "state/quarantine").exists()
 
 
 def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version(tmp_path: Path, staged: Path) -> None:
     for demand in (gxe.ExpectColumnValuesToNotBeNull(column="x"), gxe.ExpectTableRowCountToEqual(value=7)):
         with pytest.raises(GateError):
-            checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, staged)
+            checks_of(tmp_path, [demand], IN_FORCE).check_rows(VIEW, staged)
 
 
 @pytest.mark.parametrize(
@@ -152,4 +152,4 @@ def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version
 def test_8_2_the_shape_of_the_table_is_not_demanded_of_an_older_version(
     tmp_path: Path, staged: Path, demand: Expectation
 ) -> None:
-    checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, staged)
+    checks_of(tmp_path, [demand], IN_FORCE).check_rows(VIEW, staged)

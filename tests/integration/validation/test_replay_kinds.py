@@ -82,7 +82,7 @@ def test_sent_vectors_are_scored_again(place: Sandbox) -> None:
     assert (report.compared, report.given) == (25, 20)
     assert report.status["card_days"] == {"PRESENT": 5}
     assert report.training["knowledge"].rows == 5
-    assert any("of 20 the vectors had been sent" in line for line in report.lines())
+    assert any("20 of them came as full vectors" in line for line in report.lines())
     np.testing.assert_array_equal(answer.scores, place.model.runtime.score(some_vectors(place, 20)))
 
 
@@ -123,7 +123,7 @@ def test_a_score_that_a_sent_vector_does_not_give(place: Sandbox) -> None:
 def test_inputs_that_are_no_vector(place: Sandbox, inputs: str) -> None:
     answers(place, [vectors(place.model, some_vectors(place, 5))])
     alter_predictions(place, "inputs", lambda _: inputs)
-    with pytest.raises(StoreError, match="no vectors of the model"):
+    with pytest.raises(StoreError, match="not vectors of the model"):
         place.project.replay()
 
 

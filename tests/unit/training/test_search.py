@@ -91,7 +91,7 @@ def test_a_space_that_is_none_is_refused(space: dict[str, Any]) -> None:
 
 def test_without_validation_rows_or_optuna_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(Gate(), search=BOWL)
-    with pytest.raises(DefinitionError, match=r"needs validation rows.*Split\.validation"):
+    with pytest.raises(DefinitionError, match=r"has no validation rows.*Split\.validation"):
         search(Bowl(), ROWS, spec, None)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(DefinitionError, match=r"needs Optuna.*extra 'search'"):

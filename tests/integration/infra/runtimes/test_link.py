@@ -181,7 +181,7 @@ def test_an_xgboost_model_whose_trees_are_weighted_has_the_same_link(kind: str) 
 
 def test_an_xgboost_model_without_trees_is_refused() -> None:
     booster = xgboost_model("reg:squarederror", booster="gblinear", max_depth=None)
-    with pytest.raises(PackageError, match="is no model of trees"):
+    with pytest.raises(PackageError, match="is not a tree model"):
         XGBoostLink(bytes(booster.save_raw("json")), "model")
 
 

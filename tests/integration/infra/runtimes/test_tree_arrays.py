@@ -116,7 +116,7 @@ def test_contributions_are_refused(array_case: ArrayCase) -> None:
 
 
 def test_another_width_is_refused(array_case: ArrayCase) -> None:
-    with pytest.raises(RequestError, match="another shape"):
+    with pytest.raises(RequestError, match="does not fit the model"):
         array_case.runtime.score(np.zeros((1, FEATURES + 1)))
 
 

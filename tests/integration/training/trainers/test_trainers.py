@@ -234,7 +234,7 @@ def test_scikit_learn_trains_two_tasks_and_losses_without_a_link() -> None:
     with pytest.raises(DefinitionError, match=r"'late' task: cannot be trained by sklearn.*'ranking'"):
         find_trainer("sklearn").train(rows_of("ranking", size=100), spec_of("sklearn", task="ranking"))
     spec = spec_of("sklearn", task="regression", params={"loss": "poisson"})
-    with pytest.raises(DefinitionError, match=r"loss whose link.*'poisson'"):
+    with pytest.raises(DefinitionError, match=r"loss that the runtime.*'poisson'"):
         find_trainer("sklearn").train(rows_of("regression", size=100), spec)
     absolute = spec_of("sklearn", task="regression", params={"loss": "absolute_error"})
     assert find_trainer("sklearn").train(rows_of("regression", size=100), absolute).rounds == 30

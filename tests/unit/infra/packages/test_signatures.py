@@ -233,5 +233,5 @@ def test_another_text_is_no_public_key(text: str) -> None:
 def test_lines_that_are_no_keys_trust_nobody(tmp_path: Path) -> None:
     key = store_at(tmp_path).check_signer()
     (tmp_path / "trusted").write_bytes(b"# ours\n\xff\xfe\ned25519:AAAA\n " + key.encode() + b" \r\n\n")
-    assert TrustPolicy(file=tmp_path / "trusted").trusted() == {key}
-    assert TrustPolicy(file=tmp_path / "nowhere").trusted() == frozenset()
+    assert TrustPolicy(file=tmp_path / "trusted").trusted_keys() == {key}
+    assert TrustPolicy(file=tmp_path / "nowhere").trusted_keys() == frozenset()

@@ -112,7 +112,7 @@ def test_a_link_function_may_be_off_by_one_rounding_only() -> None:
 
 def test_another_width_is_refused() -> None:
     narrow = Reference(np.zeros((2, 1)), np.zeros(2), np.zeros(2))
-    with pytest.raises(PackageError, match="expects 2 features"):
+    with pytest.raises(PackageError, match="another number of features"):
         certify(FakeRuntime(), narrow)
 
 
@@ -139,5 +139,5 @@ def test_several_outputs_are_certified_row_by_row_and_together() -> None:
 
 
 def test_another_number_of_outputs_is_refused() -> None:
-    with pytest.raises(PackageError, match=r"expects 1 outputs.*got 2"):
+    with pytest.raises(PackageError, match=r"another number of outputs .1.*got 2"):
         certify(FakeRuntime(), TWO)

@@ -100,7 +100,7 @@ def test_the_greatest_features_are_on_top_and_the_rest_is_said() -> None:
     plot = importance_plot({f"f{i}": float(i) for i in range(30)}, "gain", "what it is")
     named = [text for text in texts(plot) if re.fullmatch(r"f\d+", text)]
     assert sorted(named) == sorted(f"f{i}" for i in range(10, 30))
-    assert plot.caption == "What it is. The 20 greatest of 30."
+    assert plot.caption == "What it is. The 20 most important of 30 features."
 
 
 def test_names_are_shown_as_they_are() -> None:

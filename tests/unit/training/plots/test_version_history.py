@@ -7,7 +7,7 @@ import re
 import numpy as np
 
 from skewless.training.plots.series import Point
-from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, life_plot
+from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, history_plot
 
 DAY = 86_400_000_000
 LIFE = VersionHistory(
@@ -30,7 +30,7 @@ def words(svg: str) -> set[str]:
 
 def test_shares_are_stacked_steps() -> None:
     """The first version's area falls by a quarter of its height halfway through the time."""
-    path = re.search(r'"FillBetweenPolyCollection_1">.*?d="([^"]+)"', life_plot(LIFE).svg, flags=re.DOTALL)
+    path = re.search(r'"FillBetweenPolyCollection_1">.*?d="([^"]+)"', history_plot(LIFE).svg, flags=re.DOTALL)
     assert path is not None
     x, y = np.array([[float(n) for n in pair] for pair in re.findall(r"([\d.]+) ([\d.]+)", path[1])]).T
     whole, left = y.max() - y.min(), x.min()
@@ -42,12 +42,12 @@ def test_shares_are_stacked_steps() -> None:
 
 
 def test_it_names_versions_decisions_and_metric() -> None:
-    plot = life_plot(LIFE)
+    plot = history_plot(LIFE)
     assert {"000001", "000002", "trained", "live auc", "share of the entities"} <= words(plot.svg)
     assert not {"promoted", "rolled back"} & words(plot.svg)
 
 
 def test_without_outcomes_there_is_the_traffic_alone() -> None:
-    plot = life_plot(VersionHistory(**{**vars(LIFE), "quality": {}}))
+    plot = history_plot(VersionHistory(**{**vars(LIFE), "quality": {}}))
     assert "live auc" not in words(plot.svg)
     assert "Beneath" not in plot.caption

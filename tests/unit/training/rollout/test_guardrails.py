@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 from skewless.contract.lifecycle import Guardrails
 from skewless.infra.rollout.counts import RolloutCounts
-from skewless.training.rollout.evidence import Evidence, MeanComparison, since
+from skewless.training.rollout.evidence import Evidence, MeanComparison, counts_since
 from skewless.training.rollout.guardrails import Verdict, judge
 from tests.unit.training.rollout.arms import arm
 
@@ -121,7 +121,7 @@ def test_a_guardrail_that_is_off_says_nothing() -> None:
 def test_nothing_counted_is_not_judged() -> None:
     verdicts = judge(LIMITS, Evidence())
     assert [verdict.least for verdict in verdicts] == [None] * 7
-    assert {verdict.sentence() for verdict in verdicts} >= {"errors: not judged yet, too little to compare"}
+    assert {verdict.sentence() for verdict in verdicts} >= {"errors: not judged yet, has too little data"}
     assert verdicts[1].as_dict()["champion"] is None
 
 
@@ -148,11 +148,11 @@ def test_what_goes_wrong_late_is_found_in_what_is_recent(late: RolloutCounts, gu
     evidence = Evidence(
         champion=champion,
         challenger=earlier + late,
-        recent_champion=since(champion, arm(20_000)),
-        recent_challenger=since(earlier + late, earlier),
+        recent_champion=counts_since(champion, arm(20_000)),
+        recent_challenger=counts_since(earlier + late, earlier),
     )
     assert guardrail in {verdict.guardrail for verdict in judge(LIMITS, evidence) if verdict.breached}
 
 
 def test_counts_that_began_anew_have_no_recent_part() -> None:
-    assert since(arm(100), arm(200)) is None
+    assert counts_since(arm(100), arm(200)) is None

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
-from skewless.training.rollout.labelled_evidence import LabelledEvidence, labelled
-from skewless.training.rollout.sequential import look
+from skewless.training.rollout.labelled_evidence import LabelledEvidence, compare_labelled
+from skewless.training.rollout.sequential import analyse
 
 SPEC = ModelSpec(
     name="m",
@@ -47,7 +47,7 @@ def rows(
 
 
 def compared(*parts: pa.Table) -> LabelledEvidence:
-    return labelled(pa.concat_tables(parts), SPEC, POLICY, {6, 7})
+    return compare_labelled(pa.concat_tables(parts), SPEC, POLICY, {6, 7})
 
 
 def test_a_worse_challenger_is_worse_by_its_whole_interval() -> None:
@@ -86,4 +86,4 @@ def test_many_rows_of_few_entities_say_no_more_than_the_entities() -> None:
     assert found.quality is None
     assert found.losses is not None
     assert (found.losses.champion.n, found.losses.challenger.n) == (99, 99)
-    assert look(found.losses, 0.05).high == math.inf
+    assert analyse(found.losses, 0.05).high == math.inf

@@ -61,10 +61,10 @@ class Scheduling:
         self.works.append(FakeWork(run))
         return self.works[-1]
 
-    def shift(self) -> LeaderTerm:
+    def term(self) -> LeaderTerm:
         self.token += 1
         self.ledger.begin_term(self.token, "h", self.clock.now_us())
-        shift = LeaderTerm(
+        term = LeaderTerm(
             ledger=self.ledger,
             requests=self.requests,
             launch=self.launch,
@@ -74,13 +74,13 @@ class Scheduling:
             grace_s=5.0,
             monotonic=lambda: self.machine[0],
         )
-        shift.take_over()
-        shift.step()
-        return shift
+        term.take_over()
+        term.step()
+        return term
 
-    def drain(self, shift: LeaderTerm) -> None:
+    def drain(self, term: LeaderTerm) -> None:
         """Let all work end, until there is none."""
-        while shift.step() or shift.running:
+        while term.step() or term.running:
             for work in self.works:
                 work.end()
 
@@ -94,7 +94,9 @@ class Scheduling:
 
 
 def job(name: str = "a", every: int = 10, lane: Any = "data", *, again: bool = False) -> Job:  # noqa: ANN401 - a Lane
-    return Job(name=name, words=(name,), schedule=FixedInterval(every * SECOND), lane=lane, limit_s=60.0, again=again)
+    return Job(
+        name=name, words=(name,), schedule=FixedInterval(every * SECOND), queue=lane, limit_s=60.0, is_retried=again
+    )
 
 
 @pytest.fixture
@@ -103,103 +105,103 @@ def scheduling(tmp_path: Path) -> Scheduling:
 
 
 def test_a_tick_runs_once_and_its_end_is_written(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     assert scheduling.works == []
     scheduling.at(10)
-    assert shift.step()
-    assert not shift.step()
+    assert term.step()
+    assert not term.step()
     (work,) = scheduling.works
     assert (work.run.cause, work.run.token) == ("due at 1970-01-01 00:16:50", 1)
     work.end(rows=3)
-    assert shift.step()
+    assert term.step()
     run = scheduling.ledger.get(work.run.id)
     assert (run.state, run.outputs, run.error, run.inputs) == ("done", {"rows": 3}, None, {"words": ["a"]})
-    assert not shift.step()
+    assert not term.step()
 
 
 @pytest.mark.parametrize(("code", "state"), [(0, "done"), (5, "refused"), (1, "failed"), (-9, "failed")])
 def test_the_exit_code_says_the_state(scheduling: Scheduling, code: int, state: str) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     scheduling.works[0].end(code)
-    shift.step()
+    term.step()
     assert list(scheduling.states().values()) == [state]
 
 
 def test_after_a_downtime_there_is_one_run(scheduling: Scheduling) -> None:
-    scheduling.shift()
+    scheduling.term()
     scheduling.at(10_000_005)
-    scheduling.drain(scheduling.shift())
+    scheduling.drain(scheduling.term())
     assert scheduling.states() == {"a@10000000+1": "done"}
 
 
 def test_a_tick_while_the_last_run_is_under_way_is_refused(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     for second in (10, 20, 30):
         scheduling.at(second)
-        shift.step()
+        term.step()
     assert scheduling.states() == {"a@10+1": "running", "a@20+1": "refused", "a@30+1": "refused"}
     scheduling.works[0].end()
     scheduling.at(40)
-    shift.step()
+    term.step()
     assert len(scheduling.works) == 2
 
 
 def test_jobs_of_one_lane_wait_for_each_other_and_others_do_not(scheduling: Scheduling) -> None:
     scheduling.jobs = [job("a"), job("b"), job("t", lane="traffic")]
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     assert [work.run.id.job for work in scheduling.works] == ["a", "t"]
     scheduling.works[0].end()
-    shift.step()
+    term.step()
     assert [work.run.id.job for work in scheduling.works] == ["a", "t", "b"]
 
 
 def test_work_beyond_its_limit_is_asked_to_end_then_killed(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     (work,) = scheduling.works
     for machine, told in ((59.9, []), (60.0, ["terminate"]), (64.9, ["terminate"]), (65.0, ["terminate", "kill"])):
         scheduling.machine[0] = machine
-        shift.finish()
+        term.finish()
         assert work.told == told
     run = scheduling.ledger.get(work.run.id)
     assert (run.state, run.error) == ("failed", "took longer than its limit of 60 s")
 
 
 def test_work_that_ends_when_it_is_asked_to_is_not_killed(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     scheduling.machine[0] = 60.0
-    shift.finish()
+    term.finish()
     scheduling.works[0].end(-15)
-    shift.finish()
+    term.finish()
     assert scheduling.works[0].told == ["terminate"]
     assert list(scheduling.states().values()) == ["failed"]
 
 
 def test_what_a_dead_holder_left_is_lost_and_begun_again_only_where_the_job_says_so(scheduling: Scheduling) -> None:
     scheduling.jobs = [job("a"), job("r", lane="models", again=True)]
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
-    scheduling.shift()
+    term.step()
+    scheduling.term()
     assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "running"}
     assert scheduling.works[-1].run.cause == "retry of r@19700101T001650Z, which was lost"
-    scheduling.shift()
-    scheduling.shift()
+    scheduling.term()
+    scheduling.term()
     assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "lost", "r@10+3": "lost"}
 
 
 def test_a_holder_whose_time_is_over_begins_and_ends_nothing(scheduling: Scheduling) -> None:
-    old = scheduling.shift()
+    old = scheduling.term()
     scheduling.at(10)
     old.step()
-    scheduling.shift()
+    scheduling.term()
     scheduling.works[0].end()
     with pytest.raises(ConflictError):
         old.step()
@@ -208,36 +210,36 @@ def test_a_holder_whose_time_is_over_begins_and_ends_nothing(scheduling: Schedul
 
 
 def test_abandoning_kills_all_work_and_says_so(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
-    shift.abandon("the lease was lost")
+    term.step()
+    term.abandon("the lease was lost")
     assert scheduling.works[0].told == ["terminate", "kill"]
     run = scheduling.ledger.get(scheduling.works[0].run.id)
-    assert (run.state, run.error, shift.running) == ("lost", "the lease was lost", [])
+    assert (run.state, run.error, term.running) == ("lost", "the lease was lost", [])
 
 
 def test_a_beat_reaches_all_work(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
-    shift.beat()
+    term.step()
+    term.send_heartbeats()
     assert scheduling.works[0].beats == 1
 
 
 def test_a_clock_set_back_takes_no_tick_twice(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     for second in (10, 20, 15, 10, 19, 20, 25, 30):
         scheduling.at(second)
-        scheduling.drain(shift)
+        scheduling.drain(term)
     assert list(scheduling.states()) == ["a@10+1", "a@20+1", "a@30+1"]
 
 
 def test_a_clock_that_was_far_ahead_does_not_stop_the_job(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     for second in (10, 9_000, 20, 30):
         scheduling.at(second)
-        scheduling.drain(shift)
+        scheduling.drain(term)
     assert list(scheduling.states()) == ["a@10+1", "a@20+1", "a@30+1", "a@9000+1"]
 
 
@@ -249,43 +251,43 @@ def asked(scheduling: Scheduling, kind: Any, seconds: int, name: str = "a", atte
 
 
 def test_a_run_that_was_asked_for_begins_when_its_lane_is_free(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     asked(scheduling, "start", 11)
-    shift.step()
+    term.step()
     assert (len(scheduling.works), len(scheduling.requests.open())) == (1, 1)
     scheduling.works[0].end()
-    shift.step()
+    term.step()
     assert scheduling.works[1].run.cause == "by hand"
     assert scheduling.requests.open() == []
 
 
 def test_a_retry_is_the_next_attempt_and_is_done_once(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     scheduling.works[0].end(1)
     asked(scheduling, "start", 10, attempt=2)
-    shift.step()
+    term.step()
     scheduling.works[1].end()
-    shift.step()
+    term.step()
     asked(scheduling, "start", 10, attempt=2)
-    shift.step()
+    term.step()
     assert scheduling.states() == {"a@10+1": "failed", "a@10+2": "done"}
     assert scheduling.requests.open() == []
 
 
 def test_cancelling_ends_work_and_what_is_not_under_way_is_left(scheduling: Scheduling) -> None:
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(10)
-    shift.step()
+    term.step()
     asked(scheduling, "cancel", 10)
     asked(scheduling, "cancel", 20)
-    shift.step()
+    term.step()
     assert scheduling.works[0].told == ["terminate"]
     scheduling.works[0].end(-15)
-    shift.step()
+    term.step()
     assert scheduling.states() == {"a@10+1": "cancelled"}
     assert scheduling.requests.open() == []
 
@@ -294,12 +296,12 @@ def test_the_same_request_twice_is_refused_and_of_no_job_forgotten(scheduling: S
     asked(scheduling, "start", 3, name="gone")
     with pytest.raises(ConflictError, match="already has a request"):
         asked(scheduling, "start", 3, name="gone")
-    scheduling.shift()
+    scheduling.term()
     assert (scheduling.requests.open(), scheduling.works) == ([], [])
 
 
 def test_the_next_moment_is_that_of_the_earliest_job(scheduling: Scheduling) -> None:
     scheduling.jobs = [job("a", 10), job("b", 25)]
-    shift = scheduling.shift()
+    term = scheduling.term()
     scheduling.at(21)
-    assert shift.next_us() == START + 25 * SECOND
+    assert term.next_us() == START + 25 * SECOND
