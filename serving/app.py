@@ -18,6 +18,7 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
+from skewless.serving.http.docs_page import add_docs_page
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
@@ -124,8 +125,11 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         lifespan=lifespan,
         responses=dict(ERRORS),
         generate_unique_id_function=operation_id,
+        docs_url=None,  # FastAPI's pages load their scripts from other hosts
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
     )
+    add_docs_page(app)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_model_routes(

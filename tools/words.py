@@ -1,7 +1,7 @@
-"""Finds private language in everything that people read: ``python -m tools.words [PATH...]``; exit code 1 if it does.
+"""Finds private language in texts: ``python -m tools.words [PATH...]``; exit code 1 if it finds any.
 
-Read are the strings, docstrings, comments and log events of the product's modules, and the prose of the pages. The
-rules are data, with an example each: ``tools/words.toml``.
+It checks the strings, docstrings, comments and log events of the product's modules, and the prose of the pages. The
+rules are in ``tools/words.toml``, each with an example.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _PRODUCT = ("skewless", "infra", "serving", "training", "validation", "feature_repo")
-_UNREAD = {"CHANGELOG.md"}
+_SKIPPED = {"CHANGELOG.md"}
 _CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)|`[^`\n]+`|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
 _TOKENS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)}
 
@@ -29,10 +29,10 @@ class Rule:
     """One pattern that no text may have.
 
     Args:
-        pattern: a regular expression; case does not matter.
-        instead: what to write.
-        bad: a text that has the pattern.
-        good: the same text as it should be.
+        pattern: a regular expression; ignores case.
+        instead: what to write instead.
+        bad: a text that matches the pattern.
+        good: the corrected text.
     """
 
     pattern: str
@@ -48,7 +48,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Match:
-    """One place where a text has a pattern."""
+    """One match of a pattern in a text."""
 
     path: str
     line: int
@@ -65,11 +65,11 @@ def read_rules(path: Path = ROOT / "tools" / "words.toml") -> tuple[Rule, ...]:
 
 
 def find_matches(path: str, text: str, rules: Sequence[Rule]) -> Iterator[Match]:
-    """Yield what the rules find in one module or page."""
-    for first, piece in _python_texts(text) if path.endswith(".py") else [(1, _blank_code(text))]:
+    """Yield the matches of the rules in one module or page."""
+    for first, passage in _python_texts(text) if path.endswith(".py") else [(1, _blank_code(text))]:
         for rule in rules:
-            for match in rule.expression.finditer(piece):
-                line = first + piece.count("\n", 0, match.start())
+            for match in rule.expression.finditer(passage):
+                line = first + passage.count("\n", 0, match.start())
                 yield Match(path, line, " ".join(match[0].split()), rule.instead)
 
 
@@ -77,42 +77,42 @@ def _python_texts(source: str) -> Iterator[tuple[int, str]]:
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type in _TOKENS:
             text = _blank_code(token.string)
-            # The name of a log event reads as words, too.
+            # Names of log events are words, too.
             yield token.start[0], text if " " in text else text.replace("_", " ")
 
 
 def _blank_code(text: str) -> str:
-    """Return a text whose code is blank, with its lines where they were."""
+    """Return a text with its code blanked out and all line breaks kept."""
     return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text.replace("``", "`"))
 
 
 def _files(paths: Sequence[str]) -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],
+    names = subprocess.run(  # noqa: S603 - names of our own files
+        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],  # noqa: S607
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.splitlines()
     return [
-        name for name in listed if name.endswith((".py", ".md")) and name not in _UNREAD and (ROOT / name).is_file()
+        name for name in names if name.endswith((".py", ".md")) and name not in _SKIPPED and (ROOT / name).is_file()
     ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print each match, and how many there are."""
+    """Print the matches and their number."""
     parser = argparse.ArgumentParser(prog="tools.words", description="Find private language in texts.")
     parser.add_argument("paths", nargs="*", help="files or folders; none: the product and its pages")
     rules = read_rules()
-    found = [
+    matches = [
         match
         for name in _files(parser.parse_args(arguments).paths)
         for match in find_matches(name, (ROOT / name).read_text(encoding="utf-8"), rules)
     ]
-    for match in found:
+    for match in matches:
         print(match)
-    if found:
-        sys.exit(f"{len(found)} places. Fix: write them as docs/glossary.md and tools/words.toml say")
+    if matches:
+        sys.exit(f"{len(matches)} places. Fix: write them as docs/glossary.md and tools/words.toml say")
 
 
 if __name__ == "__main__":
