@@ -47,14 +47,14 @@ class ServingContext:
         reload_seconds: interval in which aliases are checked.
         deadline_s: timeout of requests that set none, seconds; 0: none.
         ready: returns the reasons why the server is not ready; empty: it is ready.
-        beat: records that the process runs, about once per second; may wait for the disk.
+        heartbeat: records that the process runs, about once per second; may wait for the disk.
         events: forwards events; None: events are rejected.
         feedback: stores outcomes; None: outcomes are rejected.
         peers: the other workers; None: a single worker, or the listener that peers use.
         access: authenticates requests.
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
-        shown: Open Inference Protocol data of the models.
+        oip_models: Open Inference Protocol data of the models.
     """
 
     models: ModelTable

@@ -64,7 +64,7 @@ async def serve(
     """Serve requests until the shutdown, then write the rest of the log.
 
     Args:
-        link: a bound socket; it listens once everything is ready.
+        sock: a bound socket; it listens once everything is ready.
         peers: the other workers; None: this is the only worker.
 
     Raises:
