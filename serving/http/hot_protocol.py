@@ -119,7 +119,7 @@ class HotProtocol(RequestReader):
             cycle.body.append(body)
 
     def keeps_body(self) -> bool:
-        """Return whether the body is kept."""
+        """Return whether the body is stored rather than discarded."""
         cycle = self.cycle
         return not cycle.response_complete if type(cycle) is not HotCycle else not cycle.is_rejected
 

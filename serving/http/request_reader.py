@@ -64,7 +64,7 @@ class RequestReader(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes, or keep them until earlier requests have replies."""
+        """Parse received bytes, or store them until earlier requests have replies."""
         if self._unparsed is None and len(data) <= _CHUNK_BYTES:
             self._read(data)
         else:
@@ -72,7 +72,7 @@ class RequestReader(HttpToolsProtocol):
             self.resume_parsing()
 
     def resume_parsing(self) -> None:
-        """Parse kept bytes, unless requests wait for their turn."""
+        """Parse stored bytes, unless requests wait for their turn."""
         while self._unparsed and not self.pipeline:
             chunk, remainder = self._unparsed[:_CHUNK_BYTES], self._unparsed[_CHUNK_BYTES:]
             self._unparsed = remainder or None
@@ -97,7 +97,7 @@ class RequestReader(HttpToolsProtocol):
         raise NotImplementedError
 
     def keeps_body(self) -> bool:
-        """Return whether the body of the request that is being read is kept rather than discarded."""
+        """Return whether the body of the request that is being read is stored rather than discarded."""
         raise NotImplementedError
 
     def stop_reading(self) -> None:

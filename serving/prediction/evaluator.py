@@ -26,7 +26,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.model_counts import ModelCounts
 from skewless.serving.prediction.record import ReadTimes, make_record
-from skewless.serving.prediction.refusals import (
+from skewless.serving.prediction.rejections import (
     age_limit_error,
     fail_group,
     fail_ticket,

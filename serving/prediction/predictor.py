@@ -23,7 +23,7 @@ from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_cache import FeatureCache
 from skewless.serving.prediction.feature_reads import FeatureReads
 from skewless.serving.prediction.prediction_cache import PredictionCache
-from skewless.serving.prediction.refusals import reject_out_of_bounds
+from skewless.serving.prediction.rejections import reject_out_of_bounds
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring import Scoring
 from skewless.serving.prediction.scoring_request import Options, ScoringRequest

@@ -26,7 +26,7 @@ import uvloop
 
 from skewless.contract.errors import SkewlessError
 from skewless.serving.announcement import announce_server
-from skewless.serving.http.listening import allow_sharing, bind
+from skewless.serving.http.sockets import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
 from skewless.serving.workers.worker_process import NOW, STOP, WorkerConfig, WorkerProcess
