@@ -18,6 +18,7 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
+from skewless.serving.http.docs_page import add_docs_page
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
@@ -46,14 +47,14 @@ class ServingContext:
         reload_seconds: interval in which aliases are checked.
         deadline_s: timeout of requests that set none, seconds; 0: none.
         ready: returns the reasons why the server is not ready; empty: it is ready.
-        beat: records that the process runs, about once per second; may wait for the disk.
+        heartbeat: records that the process runs, about once per second; may wait for the disk.
         events: forwards events; None: events are rejected.
         feedback: stores outcomes; None: outcomes are rejected.
         peers: the other workers; None: a single worker, or the listener that peers use.
         access: authenticates requests.
         local: whether only this machine can reach the server.
         body_bytes: maximum length of a body, also after decompression.
-        shown: Open Inference Protocol data of the models.
+        oip_models: Open Inference Protocol data of the models.
     """
 
     models: ModelTable
@@ -124,8 +125,11 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
         lifespan=lifespan,
         responses=dict(ERRORS),
         generate_unique_id_function=operation_id,
+        docs_url=None,  # FastAPI's pages load their scripts from other hosts
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
     )
+    add_docs_page(app)
     _add_predict(app, routes)
     _add_health(app, serving)
     add_model_routes(

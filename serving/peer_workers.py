@@ -29,7 +29,7 @@ class PeerWorkers:
         folder: folder of the sockets; only the owner of the server may enter it.
         number: number of this worker, from 0.
         count: number of all workers of the server.
-        on_silent: called whenever a worker cannot be reached, or does not reply in time.
+        on_no_reply: called whenever a worker cannot be reached, or does not reply in time.
     """
 
     folder: Path

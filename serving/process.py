@@ -35,7 +35,7 @@ from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
-from skewless.serving.http.listening import bind, listen_on_path
+from skewless.serving.http.sockets import bind, listen_on_path
 from skewless.serving.http.tls import TlsOptions, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
@@ -64,7 +64,7 @@ async def serve(
     """Serve requests until the shutdown, then write the rest of the log.
 
     Args:
-        link: a bound socket; it listens once everything is ready.
+        sock: a bound socket; it listens once everything is ready.
         peers: the other workers; None: this is the only worker.
 
     Raises:

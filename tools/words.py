@@ -1,7 +1,7 @@
-"""Finds private language in everything that people read: ``python -m tools.words [PATH...]``; exit code 1 if it does.
+"""Finds private language in texts: ``python -m tools.words [PATH...]``; exit code 1 if it finds any.
 
-Read are the strings, docstrings, comments and log events of the product's modules, and the prose of the pages; code is
-not. The rules are data, with an example each: ``tools/words.toml``. A rule also matches across the end of a line.
+It checks the strings, docstrings, comments and log events of the product's modules, and the prose of the pages. The
+rules are in ``tools/words.toml``, each with an example.
 """
 
 from __future__ import annotations
@@ -21,14 +21,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 RULES = ROOT / "tools" / "words.toml"
 _PRODUCT = ("skewless", "infra", "serving", "training", "validation", "feature_repo")
-_UNREAD = {"CHANGELOG.md"}
-_CODE = re.compile(
-    r"^ *(?P<fence>```+|~~~+).*?^ *(?P=fence) *$"  # a block of code in a page
-    r"|^ *>>> .*(?:\n *\.\.\. ?.*)*"  # a doctest
-    r"|``.+?``|`(?:[^`\n]|\n(?! *\n))+`"
-    r"|\]\([^)]*\)|<[^>\n]*>",  # the target of a link, a tag
-    re.MULTILINE | re.DOTALL,
-)
+_SKIPPED = {"CHANGELOG.md"}
+_CODE = re.compile(r"^(?P<fence>```|~~~).*?^(?P=fence)|`[^`\n]+`|\]\([^)]*\)", re.MULTILINE | re.DOTALL)
+_TOKENS = {tokenize.STRING, tokenize.COMMENT, getattr(tokenize, "FSTRING_MIDDLE", tokenize.COMMENT)}
 
 
 @dataclass(frozen=True)
@@ -36,10 +31,10 @@ class Rule:
     """One pattern that no text may have.
 
     Args:
-        pattern: a regular expression; case does not matter.
-        instead: what to write.
-        bad: a text that has the pattern.
-        good: the same text as it should be.
+        pattern: a regular expression; ignores case.
+        instead: what to write instead.
+        bad: a text that matches the pattern.
+        good: the corrected text.
     """
 
     pattern: str
@@ -55,7 +50,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Match:
-    """One place where a text has a pattern."""
+    """One match of a pattern in a text."""
 
     path: str
     line: int
@@ -72,66 +67,43 @@ def read_rules(path: Path = RULES) -> tuple[Rule, ...]:
 
 
 def find_matches(path: str, text: str, rules: Sequence[Rule]) -> Iterator[Match]:
-    """Yield each place where a module or a page breaks a rule."""
-    for first, last, prose in _read_module(text) if path.endswith(".py") else [(1, sys.maxsize, _blank_code(text))]:
+    """Yield the matches of the rules in one module or page."""
+    for first, passage in _python_texts(text) if path.endswith(".py") else [(1, _blank_code(text))]:
         for rule in rules:
-            for match in rule.expression.finditer(prose):
-                line = min(last, first + prose.count("\n", 0, match.start()))
+            for match in rule.expression.finditer(passage):
+                line = first + passage.count("\n", 0, match.start())
                 yield Match(path, line, " ".join(match[0].split()), rule.instead)
 
 
-def _read_module(source: str) -> Iterator[tuple[int, int, str]]:
-    """Yield the first line, the last line and the text of each string and comment."""
-    yield from _read_comments(source)
-    tree = ast.parse(source)
-    parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            # A value is a comma: no rule matches across it, in any version of Python.
-            text = "".join(str(part.value) if isinstance(part, ast.Constant) else "," for part in node.values)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
-            text = node.value
-        else:
-            continue
-        # The name of a log event reads as words, too.
-        prose = _blank_code(text) if " " in text else text.replace("_", " ")
-        yield node.lineno, node.end_lineno or node.lineno, prose
-
-
-def _read_comments(source: str) -> Iterator[tuple[int, int, str]]:
-    """Yield the comments, with those on consecutive lines as one text."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    first, lines = 0, list[str]()
-    for token in (token for token in tokens if token.type == tokenize.COMMENT):
-        if lines and token.start[0] != first + len(lines):
-            yield first, first + len(lines) - 1, _blank_code("\n".join(lines))
-            lines = []
-        first = first if lines else token.start[0]
-        lines.append(token.string.lstrip("#"))
-    if lines:
-        yield first, first + len(lines) - 1, _blank_code("\n".join(lines))
+def _python_texts(source: str) -> Iterator[tuple[int, str]]:
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type in _TOKENS:
+            text = _blank_code(token.string)
+            # Names of log events are words, too. Names of metrics must not change, so they are not checked.
+            is_event_name = " " not in text and "skewless_" not in text
+            yield token.start[0], text.replace("_", " ") if is_event_name else text
 
 
 def _blank_code(text: str) -> str:
-    """Return a text whose code is blank, with its lines where they were."""
-    return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text)
+    """Return a text with its code blanked out and all line breaks kept."""
+    return _CODE.sub(lambda match: re.sub(r"[^\n]", " ", match[0]), text.replace("``", "`"))
 
 
 def _files(paths: Sequence[str]) -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],
+    names = subprocess.run(  # noqa: S603 - names of our own files
+        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],  # noqa: S607
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.splitlines()
     return [
-        name for name in listed if name.endswith((".py", ".md")) and name not in _UNREAD and (ROOT / name).is_file()
+        name for name in names if name.endswith((".py", ".md")) and name not in _SKIPPED and (ROOT / name).is_file()
     ]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Print each match, and how many there are."""
+    """Print the matches and their number."""
     parser = argparse.ArgumentParser(prog="tools.words", description="Find private language in texts.")
     parser.add_argument("paths", nargs="*", help="files or folders; none: the product and its pages")
     rules = read_rules()

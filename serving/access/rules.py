@@ -12,7 +12,8 @@ from skewless.infra.access.api_keys import Scope
 Need = Scope | Literal["nothing", "page", "key"]
 
 _HEALTH_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-_PAGE_PATHS = {"/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
+_PAGE_PATHS = {"/metrics", "/docs", "/openapi.json"}
+_PAGE_ASSETS = "/docs/"
 _READ_METHODS = {"GET", "HEAD"}
 _POST_SCOPES: tuple[tuple[re.Pattern[str], Need], ...] = (
     (re.compile(r"/predict"), "predict"),
@@ -35,7 +36,9 @@ def scope_of(method: str, path: str) -> Need:
     'admin'
     """
     if method in _READ_METHODS:
-        return "nothing" if path in _HEALTH_PATHS else "page" if path in _PAGE_PATHS else "key"
+        if path in _HEALTH_PATHS:
+            return "nothing"
+        return "page" if path in _PAGE_PATHS or path.startswith(_PAGE_ASSETS) else "key"
     if method == "POST":
         for pattern, need in _POST_SCOPES:
             if pattern.fullmatch(path):

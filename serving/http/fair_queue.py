@@ -28,7 +28,7 @@ class RequestOrigin(Protocol):
     """The connection that a request came from.
 
     Attributes:
-        rested_since: time of the last reply on the connection, on the event loop's clock.
+        last_reply_at: time of the last reply on the connection, on the event loop's clock.
         disconnected: whether the client has disconnected.
     """
 

@@ -34,7 +34,7 @@ class Feedback:
         models: provides the keys and fields of each model.
         metrics: counts stored outcomes.
         clock: provides the time of arrival.
-        most: maximum number of rows in one request.
+        max_rows: maximum number of rows in one request.
     """
 
     def __init__(

@@ -92,16 +92,17 @@ class HotProtocol(RequestReader):
         if self._length > self._max_body:
             self._abort_parser(*self._body_limit_error())
         if handler is None or self.parser.get_method() != b"POST":
+            # The application also replies to a wrong method on a hot path, with 405.
             self._begin_app_request()
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
-        cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._rested_since
+        cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
         rejection = self.routes.admit(self.headers)
         if rejection is not None:
             cycle.handler, cycle.is_rejected = error_handler(rejection), True
-            cycle.keep_alive = (
-                keep_alive and not cycle.expects_continue
-            )  # after a rejection, the body may or may not follow
+            # A rejected client that waits for `100 Continue` may or may not send its body: nothing could tell whether
+            # the next bytes are a body or a request.
+            cycle.keep_alive = keep_alive and not cycle.expects_continue
         must_wait = (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
         if must_wait or cycle.is_rejected or cycle.expects_continue:
             self._enqueue(cycle, must_wait=must_wait)
@@ -118,7 +119,7 @@ class HotProtocol(RequestReader):
             cycle.body.append(body)
 
     def keeps_body(self) -> bool:
-        """Return whether the body is kept."""
+        """Return whether the body is stored rather than discarded."""
         cycle = self.cycle
         return not cycle.response_complete if type(cycle) is not HotCycle else not cycle.is_rejected
 
@@ -219,6 +220,7 @@ class HotProtocol(RequestReader):
 
     def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # noqa: ANN401 - as in uvicorn
         """Start a request whose turn it is, on the fast path or in the application."""
+        # The name is uvicorn's, whose own code calls this for requests of the application.
         self._current = cycle
         if type(cycle) is not HotCycle:
             if cycle.waiting_for_100_continue and cycle.more_body:
@@ -278,6 +280,7 @@ class HotProtocol(RequestReader):
         defaults = self.server_state.default_headers
         usual_head = headers is JSON and status == http.HTTPStatus.OK
         head = self.usual_head.with_defaults(defaults) if usual_head else encode_head(status, (*defaults, *headers))
+        # One write: the event loop sends each write as a packet of its own, since Nagle's algorithm is off.
         self.transport.write(b"%b%b%b%d\r\n\r\n%b" % (head, _CLOSE if close else b"", _LENGTH, len(body), body))
 
 
@@ -290,7 +293,7 @@ def make_protocol(
         routes: routes of the fast path.
         limits: limits of each request.
         bodies: memory budget for unfinished bodies of all connections; None: a budget for this class alone.
-        turns: queue for requests while the server has no room; None: every request starts at once.
+        queue: queue for requests while the server has no room; None: every request starts at once.
     """
     bodies = bodies or BodyBudget(limits.unfinished_bytes)
     attributes = {

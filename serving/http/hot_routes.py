@@ -29,7 +29,7 @@ class Exchange:
         send: sends status, body and headers; the server adds content-length.
 
     Attributes:
-        waited: seconds between the end of the request and the start of its handler.
+        waited_s: seconds between the end of the request and the start of its handler.
     """
 
     __slots__ = ("_send", "body", "headers", "method", "path", "query", "waited_s")
@@ -69,7 +69,7 @@ class HotRoutes:
 
     Args:
         fixed: handlers by path.
-        others: functions that find handlers of paths with variable parts.
+        finders: functions that find handlers of paths with variable parts.
         admit: returns, from a request's headers, why it is rejected before its body is read; None: admit all requests.
     """
 

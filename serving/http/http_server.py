@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from skewless.serving.http.hot_protocol import close_timed_out
-from skewless.serving.http.listening import reject_new_connections
+from skewless.serving.http.sockets import reject_new_connections
 from skewless.serving.http.tls import CertificateRenewal
 from skewless.serving.shutdown import Shutdown
 

@@ -70,7 +70,7 @@ class RequestBody:
 
     Attributes:
         names: field names, in order.
-        described: value for a route's ``openapi_extra``; ``describe_api`` moves its schemas to the components.
+        openapi_extra: value for a route's ``openapi_extra``; ``describe_api`` moves its schemas to the components.
     """
 
     def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:

@@ -49,7 +49,7 @@ class RequestReader(HttpToolsProtocol):
     _is_discarding = False
     _request_since: float | None = None
     _idle_since: float | None = None
-    _rested_since = 0.0
+    _last_reply_at = 0.0
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
         """Start to wait for a request."""
@@ -64,7 +64,7 @@ class RequestReader(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse received bytes, or keep them until earlier requests have replies."""
+        """Parse received bytes, or store them until earlier requests have replies."""
         if self._unparsed is None and len(data) <= _CHUNK_BYTES:
             self._read(data)
         else:
@@ -72,7 +72,7 @@ class RequestReader(HttpToolsProtocol):
             self.resume_parsing()
 
     def resume_parsing(self) -> None:
-        """Parse kept bytes, unless requests wait for their turn."""
+        """Parse stored bytes, unless requests wait for their turn."""
         while self._unparsed and not self.pipeline:
             chunk, remainder = self._unparsed[:_CHUNK_BYTES], self._unparsed[_CHUNK_BYTES:]
             self._unparsed = remainder or None
@@ -97,7 +97,7 @@ class RequestReader(HttpToolsProtocol):
         raise NotImplementedError
 
     def keeps_body(self) -> bool:
-        """Return whether the body of the request that is being read is kept rather than discarded."""
+        """Return whether the body of the request that is being read is stored rather than discarded."""
         raise NotImplementedError
 
     def stop_reading(self) -> None:
@@ -115,7 +115,7 @@ class RequestReader(HttpToolsProtocol):
         self.expect_100_continue = False
         self._bytes_read = self._trailer_bytes = self._length = self._n_hosts = 0
         self._request_since = now = self.loop.time()
-        self._rested_since, self._idle_since = self._idle_since or now, None
+        self._last_reply_at, self._idle_since = self._idle_since or now, None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header, without trailing white space; trailers are only counted."""
@@ -143,6 +143,7 @@ class RequestReader(HttpToolsProtocol):
         version = self.parser.get_http_version()
         if version != "1.1":
             self._check_http_1_0(version)
+        # With two hosts, a proxy and this server could disagree about the target of a request.
         elif self._n_hosts != 1:
             self._abort_parser(400, f"has {self._n_hosts} `Host` headers instead of one")
         self._bytes_read = 0
@@ -155,6 +156,7 @@ class RequestReader(HttpToolsProtocol):
         self._bytes_read += size
         if self._bytes_read > self._max_body:
             self._abort_parser(*self._body_limit_error())
+        # Bytes of the body are not framing; what remains was swallowed between this call and the last one.
         unframed = self._unframed_bytes - size - _CHUNK_FRAME
         self._unframed_bytes = max(0, unframed)
         self.add_body(body)
@@ -197,6 +199,7 @@ class RequestReader(HttpToolsProtocol):
         line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn sets it: without it, bytes after `Connection: close` are an error before the request is served.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"\r\n".join([line, *headers, b"", b""])
 
@@ -207,6 +210,8 @@ class RequestReader(HttpToolsProtocol):
             self._n_hosts += 1
         elif name == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
+        # A proxy that understands another encoding, or two of them, sees another end of the body: what it takes for the
+        # body could be the next request for us (request smuggling).
         elif value.lower() != b"chunked" or any(header_name == name for header_name, _ in self.headers):
             self._abort_parser(501, "has a transfer encoding other than `chunked`")
 

@@ -16,12 +16,12 @@ class WireLimits:
     """Limits of a request.
 
     Args:
-        body_bytes: maximum length of a body, except for ``longer``.
+        body_bytes: maximum length of a body, except for ``longer_bodies``.
         header_bytes: maximum size of the request line with all headers; also of trailers, and of the framing of a body.
         request_seconds: maximum time from the first to the last byte of a request; also for a client to read a reply.
         keep_alive_seconds: maximum time that a connection may be idle.
         linger_seconds: time in which the rest of a rejected request is discarded, so that its client gets the error.
-        longer: prefixes of paths with another maximum length.
+        longer_bodies: prefixes of paths with another maximum length.
         unfinished_bytes: maximum size of all bodies that are incomplete or wait for their turn.
         wait_seconds: maximum time that a request may wait for its turn.
     """
@@ -44,7 +44,7 @@ class BodyBudget:
     """Counts the bytes of unfinished and waiting bodies, over all connections of a process.
 
     Args:
-        most: maximum number of bytes.
+        max_bytes: maximum number of bytes.
 
     >>> bodies = BodyBudget(10)
     >>> bodies.reserve(8), bodies.reserve(3), bodies.size

@@ -27,7 +27,7 @@ class ModelLoader:
     """Loads versions while others keep serving; it does not swap versions.
 
     Args:
-        guard: receives the views that are read.
+        marker_history: receives the views that are read.
         needed: knows which views are updated.
     """
 

@@ -85,7 +85,7 @@ class ModelTable:
         return self._rejected.all()
 
     def unserved_reasons(self, names: Collection[str]) -> dict[str, str]:
-        """Return why models are not served, by name, without those that are served."""
+        """Return why models are not served, by name, without the served ones."""
         return {name: self._rejected.get(name) or "is not served" for name in names if name not in self._champions}
 
     def all(self) -> list[ServedModel]:

@@ -39,7 +39,7 @@ class TrafficPolicies:
         self._traffic = Traffic(packages)
         self._metrics = metrics
         self._routings: dict[str, Routing] = {}
-        self._known: dict[str, tuple[int | None, str]] = {}
+        self._checked: dict[str, tuple[int | None, str]] = {}
 
     def get(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -69,12 +69,12 @@ class TrafficPolicies:
         """
         self.drop_outdated(name, champion)
         current = self._traffic.number(name), champion
-        if self._known.get(name) == current:
+        if self._checked.get(name) == current:
             return None
         policy = self._traffic.get(name)
         if policy is None or policy.champion != champion or (policy.phase == "champion" and not policy.shadows):
             self.drop(name)
-            self._known[name] = current
+            self._checked[name] = current
             return None
         return policy
 
@@ -88,7 +88,7 @@ class TrafficPolicies:
             PackageError: the policy cannot be applied; the previous one still applies.
         """
         self._routings[name] = Routing(policy, models, self._metrics)
-        self._known[name] = policy.number, policy.champion
+        self._checked[name] = policy.number, policy.champion
         self._metrics.traffic_policy(name).set(policy.number)
         self._metrics.traffic_share(name).set(policy.share)
 
@@ -100,21 +100,21 @@ class TrafficPolicies:
 
     def drop(self, name: str) -> None:
         """Send all requests of a model to its champion."""
-        self._known.pop(name, None)
+        self._checked.pop(name, None)
         if self._routings.pop(name, None) is not None:
             self._metrics.traffic_policy(name).set(0)
             self._metrics.traffic_share(name).set(0)
 
     def show_rejected(self, name: str, *, rejected: bool) -> None:
         """Show whether the latest policy of a model cannot be applied."""
-        if rejected or name in self._known:
+        if rejected or name in self._checked:
             self._metrics.traffic_refused(name).set(rejected)
 
     def end_policy(self, name: str, alias_version: str, *, moves: int, reason: str, now_us: int) -> bool:
         """Write a policy that sends all traffic to the version with the alias, if the current policy does not.
 
         Args:
-            holder: the version with the alias.
+            alias_version: the version with the alias.
             moves: number of moves of the alias so far.
 
         Returns:

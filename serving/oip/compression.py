@@ -16,16 +16,16 @@ _LEVEL = 1
 def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
     """Return a decompressed request body.
 
-    >>> inflated(zlib.compress(b"{}"), b"deflate", 10)
+    >>> decompress(zlib.compress(b"{}"), b"deflate", 10)
     b'{}'
 
     Args:
         encoding: value of the header Content-Encoding.
-        most: maximum length of the result, bytes.
+        max_bytes: maximum length of the result, bytes.
 
     Raises:
         RequestError: the encoding is unknown, or the body is corrupt, truncated, or has bytes after its end.
-        BodyTooLongError: the result is longer than ``most``.
+        BodyTooLongError: the result is longer than ``max_bytes``.
     """
     encoding = encoding.strip().lower()
     if encoding in {b"", b"identity"}:
@@ -49,7 +49,7 @@ def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
 def compress_reply(body: bytes, accepted: bytes) -> tuple[bytes, bytes | None]:
     """Return a reply in an encoding that the client accepts, and the encoding; a short reply stays uncompressed.
 
-    >>> deflated(b"short", b"gzip")
+    >>> compress_reply(b"short", b"gzip")
     (b'short', None)
 
     Args:

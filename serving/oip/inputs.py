@@ -28,7 +28,7 @@ def build_request(
     """Return the scoring request of the tensors.
 
     Args:
-        most: maximum number of rows.
+        max_rows: maximum number of rows.
 
     Raises:
         RequestError: a tensor is missing, unknown, of another datatype or shape, or has an invalid element.

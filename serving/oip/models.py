@@ -46,7 +46,7 @@ class RequestCounts:
 
     def statistics(self, model: ServedModel) -> ModelStatistics:
         """Return the counts in the protocol's format."""
-        none = Duration(count=0, ns=0)
+        no_requests = Duration(count=0, ns=0)
         return ModelStatistics(
             name=model.name,
             version=model.version,
@@ -56,11 +56,11 @@ class RequestCounts:
             inference_stats=InferenceStatistics(
                 success=Duration(count=self.successes, ns=int(self.success_s * _NS)),
                 fail=Duration(count=self.failures, ns=int(self.failure_s * _NS)),
-                queue=none,
-                compute_input=none,
-                compute_infer=none,
-                compute_output=none,
-                cache_hit=none,
+                queue=no_requests,
+                compute_input=no_requests,
+                compute_infer=no_requests,
+                compute_output=no_requests,
+                cache_hit=no_requests,
             ),
             batch_stats=[],
         )

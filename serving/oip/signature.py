@@ -107,5 +107,5 @@ class Signature:
             TensorType("out_of_bounds", BYTES, (_ANY,)),
             TensorType("version", BYTES, (_ANY,)),
         )
-        absent = {name for name, exists in (("decision", has_decisions), ("out_of_bounds", has_bounds)) if not exists}
-        return {tensor.name: tensor for tensor in tensors if tensor.name not in absent}
+        omitted = {name for name, exists in (("decision", has_decisions), ("out_of_bounds", has_bounds)) if not exists}
+        return {tensor.name: tensor for tensor in tensors if tensor.name not in omitted}

@@ -35,7 +35,7 @@ class Admission:
         rows: number of rows in flight from which no further request is admitted.
 
     Attributes:
-        on_leave: called after each reply.
+        on_release: called after each reply.
     """
 
     on_release: Callable[[], None] | None = None

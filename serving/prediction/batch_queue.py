@@ -29,7 +29,7 @@ class BatchQueue(Generic[T]):
 
     Args:
         work: processes a batch; must not raise.
-        most: number of rows from which a batch takes no further item.
+        max_rows: number of rows from which a batch takes no further item.
     """
 
     def __init__(self, work: Callable[[list[T]], Awaitable[None]], max_rows: int) -> None:

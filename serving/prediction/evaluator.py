@@ -26,7 +26,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.model_counts import ModelCounts
 from skewless.serving.prediction.record import ReadTimes, make_record
-from skewless.serving.prediction.refusals import (
+from skewless.serving.prediction.rejections import (
     age_limit_error,
     fail_group,
     fail_ticket,
@@ -108,7 +108,7 @@ class Evaluator:
         """Score requests that contain entity keys; one store read serves the complete batch."""
         now_us = self._observe_start(tickets)
         groups = [group for group in group_tickets(tickets, _floor(now_us)) if self._try_group(group, lambda g: g.keys)]
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         try:
             stored = await self._read([*groups, *self._shadows.shadow_groups(groups)], now_us)
         except StoreError as error:
@@ -119,7 +119,7 @@ class Evaluator:
             for group in groups:
                 fail_group(group, error)
             return
-        self._redis.observe(time.perf_counter() - began)
+        self._redis.observe(time.perf_counter() - start_s)
         for group in groups:
             self._try_group(group, lambda g: self._score_stored(g, stored, now_us))
 
@@ -201,7 +201,7 @@ class Evaluator:
         self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: ReadTimes, *, degraded: bool
     ) -> None:
         """Assemble and score a group; if that fails, score each request alone, so that a bad one fails no other."""
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         try:
             vectors = vectors_of(group)
             reject_corrupt_rows(group, vectors.corrupt)
@@ -211,8 +211,8 @@ class Evaluator:
             for single_group in group.ticket_groups:
                 self._try_group(single_group, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
             return
-        self._assemble.observe(time.perf_counter() - began)
-        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.corrupt > 0)
+        self._assemble.observe(time.perf_counter() - start_s)
+        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.damaged > 0)
 
     def _score(
         self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool = False
@@ -222,15 +222,15 @@ class Evaluator:
             group.claim()
             self._start_task(self._score_in_thread(group, vectors, matrix, times, degraded=degraded))
             return
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         scores = self._scoring.score(group.model, matrix)
-        self._predict.observe(time.perf_counter() - began)
+        self._predict.observe(time.perf_counter() - start_s)
         self._finish(group, self._make_batch(group, vectors, matrix, scores, degraded=degraded), times)
 
     async def _score_in_thread(
         self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool
     ) -> None:
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         try:
             scores, contributions = await self._scoring.score_in_thread(
                 group.model, matrix, contributions=group.contributions
@@ -238,7 +238,7 @@ class Evaluator:
         except Exception as error:  # noqa: BLE001 - as in _try_group
             fail_group(group, error)
             return
-        self._predict.observe(time.perf_counter() - began)
+        self._predict.observe(time.perf_counter() - start_s)
         scored = self._make_batch(group, vectors, matrix, scores, degraded=degraded, contributions=contributions)
         self._try_group(group, lambda g: self._finish(g, scored, times))
 

@@ -46,17 +46,17 @@ class FeatureCache:
 
     def get(self, keys: Collection[bytes], now_us: int) -> CachedValues:
         """Return the cached values that are fresh enough."""
-        oldest, found, min_read_us = now_us, {}, now_us - self._max_age_us
+        oldest, values, min_read_us = now_us, {}, now_us - self._max_age_us
         read_with: dict[int, Mapping[str, int]] = {}
         for key in keys:
             entry = self._entries.get(key)
             if entry is not None and entry[1] >= min_read_us:
-                found[key] = entry[0]
+                values[key] = entry[0]
                 oldest = min(oldest, entry[1])
                 read_with[id(entry[2])] = entry[2]
-        self._hits.inc(len(found))
-        self._misses.inc(len(keys) - len(found))
-        return CachedValues(found, oldest, min_watermarks(read_with.values()))
+        self._hits.inc(len(values))
+        self._misses.inc(len(keys) - len(values))
+        return CachedValues(values, oldest, min_watermarks(read_with.values()))
 
     def put(self, values: Mapping[bytes, bytes | None], watermarks: Mapping[str, int], read_us: int) -> None:
         """Store values that were in the store at ``read_us`` or later, with the watermarks of the same read."""
@@ -73,8 +73,8 @@ def min_watermarks(watermarks: Iterable[Mapping[str, int]]) -> dict[str, int]:
     >>> min_watermarks([{"m": 5, "n": 7}, {"m": 3}])
     {'m': 3, 'n': 7}
     """
-    found: dict[str, int] = {}
+    minimums: dict[str, int] = {}
     for read in watermarks:
         for name, watermark in read.items():
-            found[name] = min(watermark, found.get(name, watermark))
-    return found
+            minimums[name] = min(watermark, minimums.get(name, watermark))
+    return minimums

@@ -37,7 +37,7 @@ class FeatureReads:
     """Read values and their markers in one round trip.
 
     Args:
-        guard: the history of the markers, which shows whether the store lost writes.
+        marker_history: the history of the markers, which shows whether the store lost writes.
         cache: None: every request reads from the store.
     """
 

@@ -23,7 +23,7 @@ from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_cache import FeatureCache
 from skewless.serving.prediction.feature_reads import FeatureReads
 from skewless.serving.prediction.prediction_cache import PredictionCache
-from skewless.serving.prediction.refusals import reject_out_of_bounds
+from skewless.serving.prediction.rejections import reject_out_of_bounds
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring import Scoring
 from skewless.serving.prediction.scoring_request import Options, ScoringRequest
@@ -63,7 +63,7 @@ class Predictor:
 
     Args:
         log: receives each prediction; None: predictions are not logged.
-        guard: the history of the markers; a view whose marker went back is UNAVAILABLE.
+        marker_history: the history of the markers; a view whose marker went back is UNAVAILABLE.
     """
 
     def __init__(
@@ -114,29 +114,29 @@ class Predictor:
     def skew_us(self, skew_us: int) -> None:
         self._evaluator.skew_us = skew_us
 
-    def submit(self, request: ScoringRequest, done: ReplyCallback) -> None:
-        """Submit a request; the event loop calls ``done`` once, with the scores or an error.
+    def submit(self, request: ScoringRequest, on_reply: ReplyCallback) -> None:
+        """Submit a request; the event loop calls ``on_reply`` once, with the scores or an error.
 
-        If its routing sends rows to several versions, ``done`` receives the scores of all versions together.
+        If its routing sends rows to several versions, ``on_reply`` receives the scores of all versions together.
 
         Raises:
             BusyError: the server has no room; nothing was started.
             RequestError: a value is outside the bounds of a model that rejects such values.
         """
         if request.routing is None:
-            self._submit(request, done)
+            self._submit(request, on_reply)
             return
         if request.n == 1 and request.columns is not None:
-            self._submit(route_to_arm(request, request.routing.arm_of_row(request.columns)), done)
+            self._submit(route_to_arm(request, request.routing.arm_of_row(request.columns)), on_reply)
             return
         parts = split_request(request, request.routing)
         if len(parts) == 1:
-            self._submit(parts[0][0], done)
+            self._submit(parts[0][0], on_reply)
             return
         for part, _ in parts:
             self._check_bounds(part)
         self.admission.admit(request.n)
-        collector = SplitRequest([rows for _, rows in parts], partial(self._finish_reply, request.n, done))
+        collector = SplitRequest([rows for _, rows in parts], partial(self._finish_reply, request.n, on_reply))
         tickets = [
             self._ticket(part, callback) for (part, _), callback in zip(parts, collector.part_callbacks(), strict=True)
         ]
@@ -150,7 +150,7 @@ class Predictor:
         """
         future: asyncio.Future[ScoredSlice] = asyncio.get_running_loop().create_future()
 
-        def done(result: ScoredSlice | SkewlessError) -> None:
+        def on_reply(result: ScoredSlice | SkewlessError) -> None:
             if future.done():
                 return  # the waiting task was cancelled
             if isinstance(result, SkewlessError):
@@ -158,7 +158,7 @@ class Predictor:
             else:
                 future.set_result(result)
 
-        self._submit(request, done)
+        self._submit(request, on_reply)
         return await future
 
     async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> ScoredSlice:
@@ -181,31 +181,33 @@ class Predictor:
         await self._evaluator.close()
         self._scoring.close()
 
-    def _submit(self, request: ScoringRequest, done: SliceCallback) -> None:
+    def _submit(self, request: ScoringRequest, on_reply: SliceCallback) -> None:
         self._check_bounds(request)
         n = request.n
         self.admission.admit(n)
-        ticket = self._ticket(request, partial(self._finish_slice, n, done))
+        ticket = self._ticket(request, partial(self._finish_slice, n, on_reply))
         (self._entities if request.vectors is None else self._vectors).put(ticket)
 
     def _check_bounds(self, request: ScoringRequest) -> None:
         if request.model.bounds is not None:
             reject_out_of_bounds(request, self._metrics)
 
-    def _ticket(self, request: ScoringRequest, done: SliceCallback) -> Ticket:
-        ticket = Ticket(request, done)
+    def _ticket(self, request: ScoringRequest, on_reply: SliceCallback) -> Ticket:
+        ticket = Ticket(request, on_reply)
         deadline = request.options.deadline
         if deadline is not None:
             ticket.set_timer(asyncio.get_running_loop().call_at(deadline, self._evaluator.expire_ticket, ticket))
         return ticket
 
-    def _finish_slice(self, n: int, done: SliceCallback, result: ScoredSlice | SkewlessError) -> None:
+    def _finish_slice(self, n: int, on_reply: SliceCallback, result: ScoredSlice | SkewlessError) -> None:
         self.admission.release(n)
-        done(result)
+        on_reply(result)
 
-    def _finish_reply(self, n: int, done: ReplyCallback, result: ScoredSlice | MergedSlices | SkewlessError) -> None:
+    def _finish_reply(
+        self, n: int, on_reply: ReplyCallback, result: ScoredSlice | MergedSlices | SkewlessError
+    ) -> None:
         self.admission.release(n)
-        done(result)
+        on_reply(result)
 
     def _busy(self) -> bool:
         return self.admission.is_overloaded or len(self._entities) > 0

@@ -64,9 +64,9 @@ class Scoring:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     def _score_timed(self, model: ServedModel, matrix: Matrix) -> Values:
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         scores = model.runtime.score(matrix)
-        row_s = (time.perf_counter() - began) / max(len(matrix), 1)
+        row_s = (time.perf_counter() - start_s) / max(len(matrix), 1)
         estimate_s = self._row_s.get(model, row_s)
         self._row_s[model] = min(row_s, estimate_s * _MAX_RISE)
         return scores

@@ -64,12 +64,12 @@ class SplitRequest:
 
     Args:
         rows: for each part, the indices of its rows.
-        done: called once, with the merged scores or the error.
+        on_reply: called once, with the merged scores or the error.
     """
 
-    def __init__(self, rows: Sequence[Sequence[int]], done: ReplyCallback) -> None:
+    def __init__(self, rows: Sequence[Sequence[int]], on_reply: ReplyCallback) -> None:
         self._rows = rows
-        self._done = done
+        self._on_reply = on_reply
         self._parts: dict[int, ScoredSlice] = {}
         self._is_done = False
 
@@ -82,12 +82,12 @@ class SplitRequest:
             return
         if isinstance(outcome, SkewlessError):
             self._is_done = True
-            self._done(outcome)
+            self._on_reply(outcome)
             return
         self._parts[i] = outcome
         if len(self._parts) == len(self._rows):
             self._is_done = True
-            self._done(MergedSlices([self._parts[index] for index in range(len(self._rows))], self._rows))
+            self._on_reply(MergedSlices([self._parts[index] for index in range(len(self._rows))], self._rows))
 
 
 def split_request(request: ScoringRequest, routing: Routing) -> list[tuple[ScoringRequest, Sequence[int]]]:

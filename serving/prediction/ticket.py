@@ -27,20 +27,20 @@ class Ticket:
     """A request that waits for its reply.
 
     Args:
-        done: called once, with the scores or an error.
+        on_reply: called once, with the scores or an error.
 
     Attributes:
         is_open: no reply has been given.
         is_waiting: a reply is not in preparation either: no thread is scoring it, and no log write precedes its reply.
     """
 
-    __slots__ = ("_done", "_timer", "is_open", "is_waiting", "request", "started_at")
+    __slots__ = ("_on_reply", "_timer", "is_open", "is_waiting", "request", "started_at")
 
-    def __init__(self, request: ScoringRequest, done: SliceCallback) -> None:
+    def __init__(self, request: ScoringRequest, on_reply: SliceCallback) -> None:
         self.request = request
         self.started_at = time.perf_counter()
         self.is_open = self.is_waiting = True
-        self._done = done
+        self._on_reply = on_reply
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -59,7 +59,7 @@ class Ticket:
         self.is_open = self.is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
-        self._done(result)
+        self._on_reply(result)
         return True
 
 

@@ -26,7 +26,7 @@ import uvloop
 
 from skewless.contract.errors import SkewlessError
 from skewless.serving.announcement import announce_server
-from skewless.serving.http.listening import allow_sharing, bind
+from skewless.serving.http.sockets import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
 from skewless.serving.workers.worker_process import NOW, STOP, WorkerConfig, WorkerProcess
@@ -64,7 +64,7 @@ class Backoff:
     """Computes how long to wait before a process is restarted.
 
     >>> backoff = Backoff()
-    >>> [backoff.after(0.0), backoff.after(0.0), backoff.after(60.0), backoff.after(0.0)]
+    >>> [backoff.next_wait(0.0), backoff.next_wait(0.0), backoff.next_wait(60.0), backoff.next_wait(0.0)]
     [0.1, 0.2, 0.1, 0.2]
     """
 
@@ -74,7 +74,7 @@ class Backoff:
     _next: float = field(default=0.0, init=False)
 
     def next_wait(self, lived_s: float) -> float:
-        """Return the seconds to wait after a process that ran for ``lived`` seconds."""
+        """Return the seconds to wait after a process that ran for ``lived_s`` seconds."""
         self._next = self.shortest if lived_s >= self.steady or not self._next else min(2 * self._next, self.longest)
         return self._next
 
@@ -83,7 +83,7 @@ class Workers:
     """The worker processes of one server.
 
     Args:
-        orders: for worker 0; the others receive it with their own number.
+        worker_config: for worker 0; the others receive it with their own number.
         shutdown: when the workers must stop.
     """
 

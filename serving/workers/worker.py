@@ -12,7 +12,7 @@ import uvloop
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.host.telemetry import configure_logging
-from skewless.serving.http.listening import bind_shared
+from skewless.serving.http.sockets import bind_shared
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import make_metrics, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes

@@ -41,7 +41,7 @@ class WorkerConfig:
 
 
 class WorkerProcess:
-    """A started worker; it exits when it is told to, and when its supervisor dies."""
+    """A started worker; it exits on the command to stop, and when its supervisor dies."""
 
     def __init__(self, worker_config: WorkerConfig, process: asyncio.subprocess.Process) -> None:
         self._worker_config = worker_config

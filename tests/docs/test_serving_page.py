@@ -20,7 +20,7 @@ from tests.docs.pages import blocks, names, page, section, table
 PAGE = page("serving.md")
 WITHOUT_AN_ERROR = {200, 202}
 OF_THE_WIRE = {405, 431, 501, 505}
-ABSENT = RequestError("field 'model'", "names no model", fix="")
+ABSENT = RequestError("field 'model'", "is not a served model", fix="")
 
 
 def test_the_request_of_the_page_is_one() -> None:

@@ -82,7 +82,7 @@ def test_many_clients_at_once(windowed: WindowedFeastProject, event_routes: Even
         ("/events/landings", '{"events": [{}, 7]}', 400, "event 1: is not a JSON object"),
         ("/events/landings", '{"arr_delay": NaN}', 400, "is not JSON"),
         ("/events/nothing", "{}", 404, "event source: is unknown"),
-        ("/push", "{}", 400, "request field 'push_source_name': is not a text"),
+        ("/push", "{}", 400, "request field 'push_source_name': is not a string"),
         ("/push", '{"push_source_name": "nothing", "df": {"a": [1]}}', 404, "event source: is unknown"),
         ("/push", '{"push_source_name": "landings", "df": {"a": [1], "b": []}}', 400, "different lengths"),
         ("/push", '{"push_source_name": "landings", "df": [1]}', 400, "is not an object with columns"),

@@ -21,7 +21,7 @@ GOOD = {"prediction_id": "p", "label": 1}
 
 def plan_of(model: str) -> FeaturePlan:
     if model != "m":
-        raise RequestError("field 'model'", "names no model that is served", value=model, fix="use one of: m")
+        raise RequestError("field 'model'", "is not a served model", value=model, fix="use one of: m")
     return PLAN
 
 
@@ -68,7 +68,7 @@ def test_keys_are_the_same_however_they_are_written() -> None:
         (GOOD | {"known_at": "2025-01-31"}, "field 'known_at': is not a time (got '2025-01-31')"),
         (GOOD | {"known_at": NOW + 61_000_000}, "field 'known_at': is in the future"),
         (by_entity(event_time=True), "field 'event_time': is not a time (got True)"),
-        (by_entity(model="n"), "field 'model': names no model that is served (got 'n')"),
+        (by_entity(model="n"), "field 'model': is not a served model (got 'n')"),
         (by_entity(keys=[7]), "field 'keys': is not an object (got [7])"),
         (by_entity(keys={}), "field 'keys': has no key 'id'"),
         (by_entity(keys={"id": 7, "x": 1}), "field 'keys': has an unknown name (got 'x')"),

@@ -175,7 +175,7 @@ def test_the_wait_for_a_turn_is_part_of_a_requests_time(parameters: dict[str, in
     ("error", "status", "headers"),
     [
         (StoreError("Redis", "is away", fix="wait"), 503, {"retry-after": "1"}),
-        (DeadlineError("model 'm'", "was too slow", fix="give more time"), 504, {}),
+        (DeadlineError("model 'm'", "was too slow", fix="raise the timeout"), 504, {}),
         (RequestError("model 'm'", "has no contributions", fix="do not ask"), 400, {}),
         (AccessError("the request", "has no key", fix="send one"), 401, {"www-authenticate": "Bearer"}),
     ],

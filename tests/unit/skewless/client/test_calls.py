@@ -68,7 +68,7 @@ def test_options_that_cannot_be_are_refused() -> None:
 def test_events_are_safe_where_each_has_its_id(
     events: list[dict[str, Any]], event_id: str | None, *, safe: bool
 ) -> None:
-    assert events_call("s", events, event_id).safe is safe
+    assert events_call("s", events, event_id).is_repeatable is safe
 
 
 def test_names_are_quoted() -> None:

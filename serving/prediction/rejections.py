@@ -80,7 +80,7 @@ def incomplete_view_error(model: ServedModel, marker_status: MarkerStatus, t: in
     """Return why a model that rejects missing features cannot be scored: its first incomplete or outdated view.
 
     Args:
-        standing: status of the markers that were read.
+        marker_status: status of the markers that were read.
         t: evaluation time, microseconds.
     """
     reader, usable = model.reader, model.reader.check_ages(marker_status, t)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PlaceError
-from skewless.serving.http.listening import allow_sharing, bind, bind_shared, listen_on_path, reject_new_connections
+from skewless.serving.http.sockets import allow_sharing, bind, bind_shared, listen_on_path, reject_new_connections
 
 HOST = "127.0.0.1"
 
