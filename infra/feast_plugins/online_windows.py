@@ -160,6 +160,7 @@ class OnlineWindows:
         n = len(next(iter(values.values())))
         with self._lock:
             cached = self._get(view, reader)
+            # A backfill replaces the generation: read its pointer again from time to time, not for each request.
             if time.monotonic() > cached.refresh_at:
                 cached.states.take(reader.get(cached.pointers))
                 cached.refresh_at = time.monotonic() + _REFRESH_S

@@ -119,7 +119,7 @@ class NumberRows:
             status = np.zeros(event_ts.shape, dtype=np.uint8)
         else:
             equal = head == self._expected
-            # A row of a wrong length shifts all rows behind it, so their heads do not match either.
+            # A row of a wrong length shifts all later rows, so their heads do not match either.
             if not equal[:, :-n_views].all():
                 return None
             status = row_status(equal[:, -n_views:], event_ts, t, self._ttl)
