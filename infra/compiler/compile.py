@@ -117,6 +117,7 @@ def repo_modules(repo: Path) -> Iterator[None]:
     # Modules of these names may be loaded from elsewhere: hide them within the block.
     hidden = {name: sys.modules.pop(name) for name in own & sys.modules.keys()}
     bytecode = sys.dont_write_bytecode
+    # Bytecode files would appear in the user's repo.
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(repo))
     importlib.invalidate_caches()

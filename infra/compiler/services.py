@@ -26,6 +26,7 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
     Raises:
         DefinitionError: two request sources declare a field differently.
     """
+    # The prediction time is passed like a request field, but is not part of a request.
     fields: dict[str, Column] = {}
     times: set[str] = set()
     for view in on_demand:

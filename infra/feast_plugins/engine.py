@@ -109,6 +109,7 @@ class SkewlessComputeEngine(ComputeEngine):
                 fix="`skewless stream` keeps it up to date, `skewless backfill` builds its states",
             )
             return SkewlessJob(task=task)
+        # Feast's engine handles other stores, and views that are computed or also written offline.
         if not isinstance(self.online_store, SkewlessOnlineStore) or not is_plain(view) or view.offline:
             job: MaterializationJob = self._local_engine()._materialize_one(registry, task, **kwargs)  # noqa: SLF001 - Feast has no public method for one task
             return job

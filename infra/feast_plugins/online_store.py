@@ -271,6 +271,7 @@ class SkewlessOnlineStore(OnlineStore):
         names = list(dict.fromkeys([marker for part in parts for marker in part.markers]))
         rows, markers = self.connections(config).get_with_markers([key for part in parts for key in part.keys], names)
         now_us = self._get_positions(config).now_us()
+        # The rows of all views come in one list, in the order of the views.
         types: dict[str, ValueType] = {}
         start = 0
         for part in parts:

@@ -77,7 +77,7 @@ class RequestedWindow:
     features: ViewFeatures
     keys: Sequence[bytes | None]
     markers: Sequence[str]
-    view: _CachedView
+    cached: _CachedView
 
     def add_features(
         self,
@@ -121,12 +121,10 @@ class RequestedWindow:
         ]
 
     def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
-        view, t = self.view.view, now_us // MILLISECOND * MILLISECOND
+        view, t = self.cached.view, now_us // MILLISECOND * MILLISECOND
         limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
-        status = self.view.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
-            limits, t
-        )
-        return self.view.states.read(self.keys, rows, status, t).reads[view.name]
+        status = self.cached.history.judge(self.markers, [markers[name] for name in self.markers]).within(limits, t)
+        return self.cached.states.read(self.keys, rows, status, t).reads[view.name]
 
 
 class OnlineWindows:
@@ -162,12 +160,13 @@ class OnlineWindows:
         n = len(next(iter(values.values())))
         with self._lock:
             cached = self._get(view, reader)
+            # A backfill replaces the generation: read its pointer again from time to time, not for each request.
             if time.monotonic() > cached.refresh_at:
                 cached.states.load_generations(reader.get(cached.pointers))
                 cached.refresh_at = time.monotonic() + _REFRESH_S
             keys, markers = cached.states.names(values, n), cached.states.markers
         features = _select_features(cached, table, names)
-        return RequestedWindow(table=table, features=features, keys=keys, markers=markers, view=cached)
+        return RequestedWindow(table=table, features=features, keys=keys, markers=markers, cached=cached)
 
     def _get(self, view: WindowView, reader: Reader) -> _CachedView:
         if view.hash not in self._cached:

@@ -55,6 +55,7 @@ class EventPusher:
         with self._lock:
             try:
                 self._get_sender(source).send(payloads)
+            # Do not reuse a failed connection: the next push opens a new one.
             except StoreError:
                 _, failed = self._senders.pop(name, (None, None))
                 if failed is not None:

@@ -175,6 +175,7 @@ def _read_view(
         matched = fetch_rows(connection, history, parameters, ids, history.columns)
     expired = _find_expired(rows, matched, view.ttl_us)
     return HistoryRows(
+        # Expired rows become misses: their number is the length of the table.
         table=_fit_lists(requested, matched.table.drop_columns([EVENT])).combine_chunks(),
         at=np.where(expired, matched.table.num_rows, matched.at).astype(np.int64),
     )

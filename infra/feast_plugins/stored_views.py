@@ -85,6 +85,7 @@ def build_stored_view(table: Table, config: RepoConfig, join_keys: JoinKeys) -> 
     """
     fields = _features(table)
     view = _compile_exact(table, join_keys)
+    # Rows of an exact view are those of `skewless materialize`, so both can write and read them.
     exact = view is not None
     if view is None:
         view = _build_lenient(table, fields)

@@ -146,6 +146,7 @@ def encode_response(entries: Sequence[bytes], nulls: BoolArray, status: StatusAr
     present = status == _PRESENT
     statuses = _STATUS_BYTES[np.where(nulls & present, _NULL, status)].tobytes()
     n = len(status)
+    # Statuses are packed varints below 128: one byte each.
     head = _STATUSES + encode_varint(n)
     rest = len(head) + n + len(event_times)
     parts: list[bytes] = []
@@ -195,6 +196,7 @@ def _encode_short(tag: bytes, payload: npt.NDArray[np.uint8], lengths: Int64Arra
     width = 3 + payload.shape[-1]
     sizes = np.where(present, 1 + lengths, 0)
     entries = np.empty((*lengths.shape, width), dtype=np.uint8)
+    # An entry: its tag, its length, the tag of the value, the payload.
     entries[..., 0] = ENTRY[0]
     entries[..., 1] = sizes
     entries[..., 2] = tag[0]

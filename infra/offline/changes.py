@@ -129,6 +129,7 @@ class Changes:
             check_view(part.table.name, types, self.view, naive_is_utc=self.naive_is_utc)
             bounds = _event_bounds(connection, self.view, part, types)
             query, values = _slice_sql(self.view, part, part.table.ordered_sql(connection, types), types, bounds)
+            # Slices may have different files and due times, but the same columns.
             queries.append(f"SELECT * FROM ({query})")
             parameters += values
         return " UNION ALL ".join(queries), parameters

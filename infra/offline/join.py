@@ -147,6 +147,7 @@ def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
     """Return the ranges, repeated for each block of positions that they overlap."""
     first = np.array([item.first for item in ranges], dtype=np.int64)
     last = np.array([item.last for item in ranges], dtype=np.int64)
+    # A long range overlaps many blocks: one row of the table for each of them.
     blocks = (last >> _BLOCK_BITS) - (first >> _BLOCK_BITS) + 1
     start = np.cumsum(blocks) - blocks
     number = np.repeat(np.arange(len(ranges)), blocks)

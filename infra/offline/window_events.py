@@ -142,6 +142,7 @@ class WindowEvents:
 
     def _build_chunk(self, table: pa.Table) -> EventChunk:
         key, part, seq = _int64s(table[KEY]), _int64s(table[PART]), _int64s(table[SEQ])
+        # SQL returns the partition's number; states have its hash.
         origin = EventOrigins(ts=_int64s(table[EVENT]), partition=self._hashes[part], seq=seq)
         events = self._selector.select(table.select(self._selector.columns), origin)
         known = self._known_at(table[KNOWN_AT], part, seq)[events.rows] if self._known else np.empty(0, np.int64)

@@ -133,6 +133,7 @@ class WindowJoin:
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
         names, t = [column.name for column in view.keys], _times(entities)
         history = WindowHistory(view)
+        # Rows without events keep these features: zero counts, all else null.
         features = np.tile(history.empty_features(), (len(t), 1))
         has_key = np.logical_and.reduce([~find_nulls(entities[name]) for name in names])
         reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))

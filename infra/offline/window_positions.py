@@ -68,7 +68,7 @@ def _find_touched(chunk: EventChunk, entity: Int64Array, after: Int64Array, upto
     seq, bounds = seq[order], np.searchsorted(chunk.entity[order], np.arange(chunk.keys + 1))
     begin, end = bounds[entity], bounds[entity + 1]
     first = first_at_least(seq, begin, end, after + 1)
-    # The appended 0 is for `first` behind the last event, where `first < end` is false anyway.
+    # The appended 0 is read if `first` is after the last event; `first < end` is false then.
     return np.asarray((first < end) & (np.append(seq, 0)[first] <= upto), dtype=np.bool_)
 
 

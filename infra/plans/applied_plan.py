@@ -95,6 +95,7 @@ def save_applied(state: Path, applied: AppliedPlan) -> None:
     try:
         with temporary.open("w") as file:
             file.write(json.dumps(body, indent=1))
+            # Sync before the rename: a crash then leaves the old plan or the new plan, never an empty file.
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -185,6 +186,7 @@ class AppliedPlanReader:
             stat = path.stat()
         except FileNotFoundError:
             raise _missing_error(path) from None
+        # Each apply renames a new file into place, so the inode changes even within one tick of the clock.
         version, cached = (stat.st_mtime_ns, stat.st_ino), self._cached
         if cached is None or cached[0] != version:
             applied = read_applied(self._state)

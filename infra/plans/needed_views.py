@@ -154,6 +154,7 @@ def merge_needed_views(
                 same_kind: list[Any] = views if isinstance(view, View) else windows
                 same_kind.append(view)
             readers.setdefault(view.hash, []).append(f"{model} {version}")
+        # Also for known views: older versions may read columns that the applied source no longer declares.
         for source in pinned.sources:
             sources[source.name] = _merge_sources(sources.get(source.name), source)
     needed = replace(plan, views=tuple(views), windows=tuple(windows), sources=tuple(sources.values()))

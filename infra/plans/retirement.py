@@ -112,7 +112,8 @@ class Retirement:
             self.store.delete(f"sk:{project}:{life.hash}:")
             return True
         generations = Generations(self.state)
-        numbers = [item.number for item in generations.read_versions(life)]
+        numbers = [item.number for item in generations.of(life)]
+        # Servers renew a lease for each generation that they read.
         if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False
         # Wait until no worker applies events to these states: a worker could write them again after the deletion.

@@ -101,9 +101,9 @@ class BoundsCheck:
             columns: per key and request field, the values of the rows, from ``RowParser.parse_rows``.
         """
         for item in self._fields:
-            holds = item.bound.contains
+            contains = item.bound.contains
             for row, value in enumerate(columns[item.name]):
-                if not holds(value):
+                if not contains(value):
                     return Breach(row, item.name, self.names[item.position], value, item.bound)
         return None
 
@@ -168,11 +168,11 @@ def _compile_check(bound: Bound) -> Callable[[Sequence[Any] | npt.NDArray[Any]],
     """Return a function that finds values of a request field outside a bound; it returns None if there are none."""
     low, high = (-np.inf if bound.low is None else bound.low), (np.inf if bound.high is None else bound.high)
     allowed = None if bound.allowed is None else np.array(bound.allowed)
-    holds = bound.contains
+    contains = bound.contains
 
     def find_outside(values: Sequence[Any] | npt.NDArray[Any]) -> BoolArray | None:
         if not isinstance(values, np.ndarray) or values.dtype == object or len(values) <= _SMALL_BATCH:
-            inside = [holds(value) for value in values]
+            inside = [contains(value) for value in values]
             return None if all(inside) else ~np.array(inside)
         null = np.isnan(values) if values.dtype.kind == "f" else False
         outside: BoolArray = (values < low) | (values > high)

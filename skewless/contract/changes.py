@@ -45,6 +45,7 @@ class Change:
 
 def compare_plans(old: FeaturePlan | None, new: FeaturePlan) -> list[Change]:
     """Return the changes of the project, then of its views and so on; without an old plan everything is added."""
+    # Compare kind by kind, so that a view and a service may have one name.
     changes: list[Change] = []
     for kind, field in _KINDS:
         before = _by_name(getattr(old, field)) if old else {}

@@ -41,7 +41,7 @@ def compute_checksums(fixed: npt.NDArray[np.void], heaps: Sequence[memoryview] |
     raw[:, :size] = fixed.view(np.uint8).reshape(n, size)
     sums = raw.view("<u4").sum(axis=1, dtype=np.uint64) % MODULUS
     if heaps is not None:
-        # A heap begins behind `size` bytes, so its number weighs 256^size in that of the whole row.
+        # A heap starts after `size` bytes, so its number counts 256^size times in the number of the whole row.
         weight = pow(256, size, MODULUS)
         tails = [int.from_bytes(heap, "little") % MODULUS * weight % MODULUS for heap in heaps]
         sums = (sums + np.array(tails, dtype=np.uint64)) % MODULUS

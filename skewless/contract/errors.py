@@ -5,7 +5,7 @@
     SkewlessError                  exit 1
     ├── DefinitionError        2   a definition, spec or setting is invalid
     ├── StalePlanError         3   the applied plan is missing or out of date
-    ├── SourceError            4   a source file is missing, broken or has another shape
+    ├── SourceError            4   a source is missing, corrupt or has other columns
     ├── GateError              5   a validation or promotion gate failed
     ├── RequestError           6   a prediction request is invalid
     │   └── AccessError            the API key is missing or unknown
@@ -46,6 +46,7 @@ class SkewlessError(Exception):
     kind: ClassVar[str] = "error"
 
     def __init__(self, thing: str, problem: str, *, fix: str, value: object = None) -> None:
+        # The parts may contain values from outside, of any length.
         self.thing = shorten(thing, _THING_CHARS)
         self.problem = shorten(problem, _PROBLEM_CHARS)
         self.fix = shorten(fix, _FIX_CHARS)
@@ -96,7 +97,7 @@ class StalePlanError(SkewlessError):
 
 
 class SourceError(SkewlessError):
-    """A source is missing, broken or has another shape than declared."""
+    """A source is missing, corrupt or has other columns than declared."""
 
     exit_code = 4
     kind = "source"

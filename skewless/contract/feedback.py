@@ -176,6 +176,6 @@ def _parse_time(name: str, value: object) -> int:
     if type(value) is int and abs(value) < 2**63:
         return value
     parsed = parse_time(value) if isinstance(value, str) else None
-    if parsed is None or not parsed[1]:  # without a zone, nobody could say which hour is meant
+    if parsed is None or not parsed[1]:  # a time without a zone is ambiguous
         raise RequestError(f"field {name!r}", "is not a time", value=value, fix=_TIME)
     return parsed[0]

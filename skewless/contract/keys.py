@@ -120,7 +120,7 @@ class KeyCodec:
         import pyarrow.compute as pc  # noqa: PLC0415 - a command that reads single keys does without Arrow
 
         parts = [_part(columns[name]) for name in self._names]
-        # As `encode` joins them: the prefix, then each value behind a bar, then the closing brace.
+        # As in `encode`: the prefix, then a bar and a value for each key, then the closing brace.
         head, bar, tail, empty = map(binary_scalar, (self._prefix, b"|", b"}", b""))
         return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, empty)
 

@@ -18,6 +18,7 @@ def is_name(value: object) -> bool:
     >>> [is_name(name) for name in ("card_days", "fraud-v2", "../../v", "a/b", ".x", "-x", "a*", "", None)]
     [True, True, False, False, False, False, False, False, False]
     """
+    # No leading dot or hyphen: the name would be a hidden file or an option of a command.
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 

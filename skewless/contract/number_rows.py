@@ -71,7 +71,7 @@ class NumberRows:
         self._plain = self._expected.tobytes()
         self._event = self._bytes("event", step=-1)
         self._nulls = self._bytes("nulls")
-        self._unpacked = struct.Struct("<" + "".join(layout.number_code for layout in self._layouts)).iter_unpack
+        self._iter_unpack = struct.Struct("<" + "".join(layout.number_code for layout in self._layouts)).iter_unpack
         heads = [
             next(struct.iter_unpack("<" + each.number_code, blank))
             for each, blank in zip(self._layouts, self._blanks, strict=True)
@@ -105,7 +105,7 @@ class NumberRows:
         n_views = len(self._blanks)
         n = len(rows) // n_views
         packed = b"".join([blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))])
-        if len(packed) != n * self._size or not (is_intact(packed) or self._are_sound(rows)):
+        if len(packed) != n * self._size or not (is_intact(packed) or self._are_intact(rows)):
             return None
         if 0 < n <= _FEW:
             return self._decode_few(packed, t)
@@ -119,7 +119,7 @@ class NumberRows:
             status = np.zeros(event_ts.shape, dtype=np.uint8)
         else:
             equal = head == self._expected
-            # A row of a wrong length shifts all rows behind it, so their heads do not match either.
+            # A row of a wrong length shifts all later rows, so their heads do not match either.
             if not equal[:, :-n_views].all():
                 return None
             status = row_status(equal[:, -n_views:], event_ts, t, self._ttl)
@@ -145,7 +145,7 @@ class NumberRows:
         matrix: list[list[float]] = []
         status: list[list[int]] = []
         event_ts: list[list[int]] = []
-        for row in self._unpacked(packed):
+        for row in self._iter_unpack(packed):
             values: list[float] = []
             codes: list[int] = []
             times: list[int] = []
@@ -175,7 +175,7 @@ class NumberRows:
             PackedReads(self._record, packed),
         )
 
-    def _are_sound(self, rows: Sequence[bytes | None]) -> bool:
+    def _are_intact(self, rows: Sequence[bytes | None]) -> bool:
         """Say whether all rows are intact, also rows of older releases, which have no checksum."""
         step = len(self._codecs)
         return all(codec.find_intact(rows[i::step]).all() for i, codec in enumerate(self._codecs))

@@ -154,6 +154,7 @@ class RowCodec:
         """Return one packed row per entry of the parallel columns; text may be an Arrow array."""
         n = len(versions.seq)
         fixed = np.zeros(n, dtype=self.dtype)
+        # Flipping the sign bit makes signed times sort correctly as unsigned big-endian bytes.
         fixed["event"] = versions.event_ts.view(np.uint64) ^ _SIGN
         fixed["created"] = versions.created_ts.view(np.uint64) ^ _SIGN
         fixed["partition"] = self._partition
@@ -287,7 +288,7 @@ class PackedVersions(Versions):
             column = (field & TOMBSTONE).astype(np.bool_)
         else:
             column = RowLayout.decode_times(field) if name in _TIMES else field.astype(np.int64)
-        self.__dict__[name] = column  # decoded once: the next access does not come here
+        self.__dict__[name] = column  # stored: the next access does not call __getattr__
         return column
 
 

@@ -158,6 +158,7 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
     """
     data = _read_file(repo / SETTINGS_FILE)
     try:
+        # Read the environment alone first: its variables must win over the file.
         environment = Settings()
         variables = {name: getattr(environment, name) for name in environment.model_fields_set}
         return _resolve_paths(Settings(**{**data, **variables, **overrides}), repo.resolve())

@@ -31,7 +31,7 @@ class TrafficPolicy:
         moves: how often the alias ``champion`` had moved when the policy was written; if it has not moved since, the
             alias follows the policy.
         reason: the reason for the policy, in a sentence.
-        evidence: the measurements behind the reason, plain JSON values.
+        evidence: the measurements that support the reason, plain JSON values.
     """
 
     number: int

@@ -84,6 +84,7 @@ class TransformRunner:
         expected = self._try_run(rows)
         order = np.random.default_rng(seed + 1).permutation(_SAMPLE_ROWS)
         self._compare(expected, order, self._try_run({k: v[order] for k, v in rows.items()}), "permuted")
+        # A strided array makes numpy use other loops, which may round differently.
         strided = {k: np.repeat(v, 2)[::2] for k, v in rows.items()}
         self._compare(expected, np.arange(_SAMPLE_ROWS), self._try_run(strided), "in another memory layout")
         for i in range(_SAMPLE_ROWS):
@@ -150,6 +151,7 @@ def _sample_column(dtype: DType, rng: np.random.Generator) -> npt.NDArray[Any]:
         floats[: len(_EXTREME_FLOATS)] = _EXTREME_FLOATS
         return rng.permutation(floats)
     integers = rng.integers(-(2**62), 2**62, _SAMPLE_ROWS)
+    # Half of the integers are small, like real counts and times of day.
     integers[::2] = rng.integers(0, 2400, len(integers[::2]))
     integers[: len(_EXTREME_INTS)] = _EXTREME_INTS
     return rng.permutation(integers)

@@ -86,6 +86,7 @@ class Assembler:
             reads: per view of the plan, its read for the n rows.
             request: per request field, its values, shape ``(n,)``.
         """
+        # Expired and future rows count as missing, for features and for the inputs of transforms.
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         outputs = self._outputs(t, reads, status, request)
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)

@@ -218,7 +218,7 @@ def test_columns_are_inferred_from_any_source(offline_world: OfflineWorld) -> No
 BAD_REQUESTS: dict[str, tuple[pd.DataFrame, list[str], str]] = {
     "no key": (entity_df([1], [1], key="other"), ["v:x"], "have no key of feature view 'v' .got 'id'"),
     "text for a number": (entity_df(["1"], [1]), ["v:x"], "key 'id': has type VARCHAR in the entity rows and BIGINT"),
-    "no time": (pd.DataFrame({"id": [1]}), ["v:x"], "need one column of times"),
+    "no time": (pd.DataFrame({"id": [1]}), ["v:x"], "have no time column"),
     "two times": (
         pd.DataFrame({"id": [1], "a": [START], "b": [START]}),
         ["v:x"],

@@ -126,7 +126,7 @@ def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(offline_world: 
     view = offline_world.view(features={"n": Int64}, source=in_a_file(offline_world))
     store.apply([key(), view])
     before = files(offline_world.root)
-    with pytest.raises(SourceError, match=r"column 'n': cannot take the rows .*got 'double'"):
+    with pytest.raises(SourceError, match=r"column 'n': does not fit the new rows.*got 'double'"):
         store.write_to_offline_store("v", later().assign(n=[0.5, 1.0]))
     columns = first().rename_columns(["id", "event", "m"])
     with pytest.raises(SourceError, match=r"has other columns than the new rows .*got 'm, n'"):

@@ -97,6 +97,7 @@ class TileCodec:
         body = b"".join([memoryview(state)[end:] for state, end in zip(filled, bounds, strict=True)])
         records = np.frombuffer(body, dtype="<i8").reshape(-1, self._record)
         entity = np.repeat(np.arange(n), rest // (8 * self._record))
+        # A state of another view can have the right length: check that all tags are possible in this view.
         code = records[:, 0] & CODE
         level, kind = code & LEVEL, code >> KIND_BITS
         invalid = np.flatnonzero((level > self._levels) | (kind > self._hashed) | ((level == 0) & (kind > 0)))

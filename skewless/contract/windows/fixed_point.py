@@ -39,6 +39,7 @@ def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[I
         greatest = (limit - 1) // 10**scale
         beyond = np.asarray((numbers > greatest) | (numbers < -greatest), dtype=np.bool_)
         return np.where(beyond, 0, numbers) * np.int64(10**scale), beyond
+    # rint rounds half to even; a product that overflows becomes infinite, which is beyond any limit.
     with np.errstate(over="ignore"):
         scaled = np.rint(values.astype(np.float64) * float(10**scale))
     missing = np.isnan(scaled)
@@ -64,6 +65,7 @@ def square_words(fixed: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]
     size = np.abs(fixed)
     small, large = size & _HALF, size >> _HALF_BITS
     # size^2 = large^2 * 2^46 + 2 * small * large * 2^23 + small^2, each product below 2^46
+    # Split into halves of 23 bits: no product of halves exceeds 46 bits, so none overflows an int64.
     cross, top = small * large, large * large
     low = small * small + ((cross & 0xFF) << 24)
     middle = (cross >> 8) + ((top & 0x3FFFF) << 14)

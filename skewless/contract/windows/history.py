@@ -98,6 +98,7 @@ class WindowHistory:
             [(i, item) for i, item in enumerate(view.aggregates) if (item.window_us, item.hop_us) == window]
             for window in view.windows
         ]
+        # Bound the memory of a batch of queries, whatever the width of states and sketches.
         most = min(_MOST_PARTS, _MOST_WORDS // max(1, self._layout.width))
         self._most = min(most, _MOST_HASHES // view.sketch_size) if self._layout.hashed else most
 

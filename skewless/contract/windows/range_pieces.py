@@ -87,6 +87,7 @@ class LimitFilter:
             node = np.concatenate([2 * node, 2 * node + 1, *((low[new] >> level) + i for i in range(3))])
             begin, end = node << level, (node + 1) << level
             place = np.minimum(node, len(self._largest[level]) - 1)
+            # Nodes with an excluded element inside their range; all others are finished.
             open_ = (begin < high[query]) & (end > low[query]) & (self._largest[level][place] > limit[query])
             complete = open_ & (begin >= low[query]) & (end <= high[query]) & self._beyond(level, place, limit[query])
             excluded.append(Ranges(query=query[complete], low=begin[complete], high=end[complete]))

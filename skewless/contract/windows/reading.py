@@ -47,6 +47,7 @@ class WindowReader:
         code = tiles.tag & CODE
         begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
         inside = begin >= self._edges(t)[:, None]
+        # A window counts the tiles of its own level, and the records of milliseconds before t.
         counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
         first, rows = _choose_records(counts, n)
         words = self._merge(tiles, first, rows)

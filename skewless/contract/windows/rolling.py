@@ -40,6 +40,7 @@ class Roller:
         entity, tag, words = entity[reachable], tag[reachable], words[reachable]
         parts = [(tiles.entity[keep], tiles.tag[keep], tiles.words[keep])]
         state = (tag & CODE) >> KIND_BITS == 0
+        # Records of kind 0 are states and merge; records of other kinds are hashes and merge as sketches.
         parts.append(self._merge(entity[state], tag[state], words[state]))
         if self._layout.hashed:
             parts.append(self._merge_sketches(entity, tag, words, state))
@@ -110,6 +111,7 @@ class Roller:
         group, smallest = select_smallest(np.repeat(np.arange(len(starts)), lengths), hashes, self._view.sketch_size)
         counts = np.bincount(group, minlength=len(starts))
         within = np.arange(len(group)) - np.repeat(np.cumsum(counts) - counts, counts)
+        # A record has room for `size` hashes, so a sketch may need several records with one tag.
         records = -(-counts // size)
         first = np.cumsum(records) - records
         rows = np.full((int(records.sum()), size), NO_HASH, dtype=np.uint64)

@@ -22,6 +22,7 @@ def first_at_least(values: Int64Array, low: Int64Array, high: Int64Array, target
         # Steps of decreasing powers of two: a query needs one number as its state, not the two of a bisection.
         step = 1 << (bits - 1)
         probe = position + (step - 1)
+        # Clip instead of checking bounds: a probe outside its segment does not move the query anyway.
         inside = probe < high
         position = position + step * (inside & (values.take(probe, mode="clip") < target))
     return position

@@ -33,6 +33,7 @@ def hash_numbers(numbers: npt.NDArray[Any]) -> Hashes:
     mixed = bits.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    # The largest hash is reserved for NO_HASH.
     return np.minimum(mixed ^ (mixed >> np.uint64(31)), NO_HASH - np.uint64(1))
 
 
@@ -58,6 +59,7 @@ def select_smallest(group: Int64Array, hashes: Hashes, k: int) -> tuple[Int64Arr
     order = np.lexsort((hashes, group))
     group, hashes = group[order], hashes[order]
     new_group = np.diff(group, prepend=group[:1] - 1) != 0
+    # Hashes are unsigned: np.diff wraps around, but only zero means an equal neighbour.
     first = new_group | (np.diff(hashes, prepend=hashes[:1]) != 0)
     group, hashes, new_group = group[first], hashes[first], new_group[first]
     begins = np.flatnonzero(new_group)
@@ -80,6 +82,7 @@ def estimate_distinct(groups: int, group: Int64Array, hashes: Hashes, k: int) ->
     full = np.flatnonzero(counts == k)
     if full.size:
         last = np.cumsum(counts)[full] - 1
+        # With k hashes the set may be larger: the k-th smallest hash, as a share of 2^64, gives the density of hashes.
         result[full] = (k - 1) / (hashes[last].astype(np.float64) / 2.0**64)
     return result
 

@@ -63,6 +63,7 @@ class RangeSketches:
         """Yield ranges, and a matrix with a row for each of them that contains the smallest hashes of the range."""
         length = high - low
         long = length > 4 * self._block
+        # Round lengths up to powers of two, so that ranges of similar length share a matrix.
         width = np.where(length > 0, np.maximum(_LEAST_WIDTH, 1 << _bits(length - 1)), 0)
         for each in np.unique(width[~long & (width > 0)]).tolist():
             for rows in _slices(np.flatnonzero(~long & (width == each)), each):

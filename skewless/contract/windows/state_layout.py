@@ -148,6 +148,7 @@ class StateLayout:
         ends = np.append(starts[1:], n)
         for (_, function), position in self.first_last.items():
             group = np.repeat(np.arange(len(starts)), ends - starts)
+            # Sort each group by (ts, partition, seq): FIRST is then the start of the group, LAST its end.
             order = np.lexsort((words[position + 2], words[position + 1], words[position], group))
             chosen = order[starts] if function is Function.FIRST else order[ends - 1]
             result[position : position + _FIRST_LAST_WORDS] = words[position : position + _FIRST_LAST_WORDS, chosen]

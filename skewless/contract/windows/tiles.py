@@ -96,6 +96,7 @@ class Tiles:
             words: states of the events, shape ``(width, events)``.
             hashes: hashes of the hashed columns, shape ``(hashed, events)``.
         """
+        # Kind 0 and level 0: the low bits of the tag stay 0.
         tag = (origin.ts // MILLISECOND) << CODE_BITS
         order = np.lexsort((tag, entity))
         slots = AppliedPositions.from_events(entity, origin)

@@ -190,7 +190,7 @@ def test_a_null_in_a_list_that_has_no_value_for_it_is_refused(
 ) -> None:
     feast_project.write("v.parquet", table_of([1], x=pa.array([value])))
     feast_project.apply(feast_project.pushed("v", {"x": dtype}))
-    refused = "a list in it holds a null, which Feast has no value for"
+    refused = "a list contains a null, which Feast cannot store"
     with pytest.raises(SourceError, match=refused):
         feast_project.store.materialize(ago(days=1), ago())
     with pytest.raises(SourceError, match=refused):

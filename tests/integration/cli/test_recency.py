@@ -97,9 +97,9 @@ def test_the_time_of_the_prediction_is_not_asked_of_the_caller(repo: Path) -> No
         (
             "sources=[asking,",
             'sources=[asking, RequestSource(name="more", schema=[Field(name="asked_at", dtype=UnixTimestamp)]),',
-            "two inputs of one name",
+            "two inputs with one name",
         ),
-        ("features=[carrier_now, recency]", "features=[asked_alone]", "asks nothing of the caller"),
+        ("features=[carrier_now, recency]", "features=[asked_alone]", "has neither join keys nor request fields"),
     ],
 )
 def test_a_time_of_the_prediction_that_cannot_be_right_is_refused(repo: Path, old: str, new: str, problem: str) -> None:
