@@ -7,7 +7,6 @@ rules are in ``tools/words.toml``, each with an example.
 from __future__ import annotations
 
 import argparse
-import ast
 import io
 import re
 import subprocess
@@ -90,8 +89,8 @@ def _blank_code(text: str) -> str:
 
 
 def _files(paths: Sequence[str]) -> list[str]:
-    names = subprocess.run(  # noqa: S603 - names of our own files
-        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],  # noqa: S607
+    names = subprocess.run(
+        ["git", "ls-files", *(paths or [*_PRODUCT, "docs", "*.md"])],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -187,7 +187,7 @@ def _assemble(
     train, validation, test = split_rows(spec, t, known, now_us)
     _check_not_empty(spec, train, test)
     # Vocabularies come from training rows only, so that test rows can have unknown words, as live requests do.
-    vocabularies = Assembler(plan, {}).words(t, reads, request, train)
+    vocabularies = Assembler(plan, {}).collect_vocabularies(t, reads, request, train)
     assembler = Assembler(plan, vocabularies)
     vectors = assembler.assemble(t, reads, request)
     return Dataset(

@@ -69,7 +69,7 @@ class RowSource:
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
-        own_rows = columns_of(plan, rows)
+        own_rows = select_columns(plan, rows)
         self._check_request_fields(plan, own_rows)
         for view in plan.all_views:
             self._check_log(plan, view.name)

@@ -138,11 +138,11 @@ def check_states(
     present = np.flatnonzero(logged_read.status == Status.PRESENT)
     if not len(present):
         return
-    parts = views.log_parts(view)
-    applied, _ = applied_matrix(logged_read.applied or AppliedPositions.none(), parts, len(logged.ids))
+    parts = views.log_partitions(view)
+    applied, _ = applied_matrix(logged_read.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
-        batches = Batches.of(views.connection, part)
+        batches = AppliedBatches.from_ends(views.connection, part)
         certain = batches.surely(logged.read_start - logged.skew_us - 1)
         possible = batches.possibly(logged.read_end + logged.skew_us)
         position = applied[:, number]
@@ -152,7 +152,9 @@ def check_states(
         incomplete_view_error = present[(position < certain)[present]]
         rows = entities.take(incomplete_view_error)
         for i in incomplete_view_error[
-            find_touched_rows(views.connection, view, part, rows, position[incomplete_view_error], certain[incomplete_view_error])
+            find_touched_rows(
+                views.connection, view, part, rows, position[incomplete_view_error], certain[incomplete_view_error]
+            )
         ].tolist():
             detail = f"position {position[i]} of {part.partition} was read, {certain[i]} had been applied"
             findings.add(logged.ids[i], Cause.LOST_WRITE, view.name, detail)

@@ -63,7 +63,7 @@ def _column_bound(suite: Sequence[Expectation], column: str, dtype: DType) -> Bo
     for expectation in suite:
         arguments: dict[str, Any] = expectation.configuration.kwargs
         if arguments.get("column") == column and _applies_to_all(expectation, arguments):
-            bound = bound.within(_expectation_bound(expectation.expectation_type, arguments, dtype))
+            bound = bound.intersect(_expectation_bound(expectation.expectation_type, arguments, dtype))
     return bound
 
 

@@ -161,7 +161,7 @@ def columns_of(expectation: Expectation) -> set[str]:
 
 def _acceptable_rows(rows: Path, option: str = "") -> str:
     """Return SQL for the acceptable rows of a draft, read with an option."""
-    return f"(SELECT * FROM read_parquet({text(str(rows))}{option}) WHERE {REJECT} IS NULL)"
+    return f"(SELECT * FROM read_parquet({sql_literal(str(rows))}{option}) WHERE {REJECT} IS NULL)"
 
 
 def _declared_columns(view: View, rows: str) -> str:

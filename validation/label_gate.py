@@ -81,7 +81,7 @@ class LabelGate:
         current = LabelCheck(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
         path = self.state / "validation" / f"labels-{spec.name}.json"
         last = None if everything else _read_check(path)
-        with table.opened(self.connection):
+        with table.open(self.connection):
             if last is None or not last.covers(current.suite, now_us):
                 report = self._check(name, known_labels(spec, table, now_us), suite)
             else:

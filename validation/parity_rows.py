@@ -68,7 +68,7 @@ class RowParity:
         winners = _winners(self.view, self.views, result.keys.take(pa.array(rows)), end)
         rows, winners = rows[winners >= 0], winners[winners >= 0]
         if len(rows):
-            read = self.views.at(self.view, winners)
+            read = self.views.read_positions(self.view, winners)
             packed = RowCodec(self.view).encode(read.versions, read.values, read.nulls)
             store.replace([result.names[row] for row in rows], [result.stored[row] for row in rows], packed)
 
@@ -80,7 +80,7 @@ class RowParity:
         for first in range(0, len(names), BATCH_KEYS):
             batch = names[first : first + BATCH_KEYS]
             rows, (marker,) = self.reader.get_with_markers(batch, [mark])
-            if marker is None or self.marker_history.lost([mark], [marker]):
+            if marker is None or self.marker_history.find_lost([mark], [marker]):
                 return [None] * len(names), None
             stored += rows
             applied = marker.position if applied is None else min(applied, marker.position)
@@ -95,14 +95,17 @@ class _RowComparison:
         log: AcceptedLog = views.log(view)
         self._end = log.next_seq()
         codec = RowCodec(view)
-        self._is_valid = codec.sound(result.stored)
+        self._is_valid = codec.find_intact(result.stored)
         self._online = codec.decode(result.stored)
         self._seq = self._online.versions.seq.astype(np.int64)
         self._exists = np.array([row is not None for row in result.stored], dtype=np.bool_) & self._is_valid
         self._winner = _winners(view, views, result.keys, min(marker + 1, self._end))
         self._is_other_log = marker >= self._end
         positions = np.where(self._exists & (self._seq < self._end), self._seq, -1)
-        self._winner_read, self._log_read = views.at(view, self._winner), views.at(view, positions)
+        self._winner_read, self._log_read = (
+            views.read_positions(view, self._winner),
+            views.read_positions(view, positions),
+        )
         self._log_keys = views.read_keys(view, positions)
 
     def compare(self) -> ParityResult:
@@ -167,7 +170,7 @@ class _RowComparison:
 def _winners(view: View, views: OfflineViews, keys: pa.Table, end: int) -> Int64Array:
     """Return the position of the winning row of each key before ``end``; -1: none."""
     entities = keys.append_column(TIME, pa.array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
-    return views.find(view, entities, "event_time", LogSnapshot(end=end, run_id=0))
+    return views.find_positions(view, entities, "event_time", LogSnapshot(end=end, run_id=0))
 
 
 def _rank(versions: Versions, row: int) -> tuple[int, int, int]:

@@ -104,7 +104,7 @@ class WindowParity:
         rows = result.repairable
         if not rows:
             return
-        parts, rolled_up_us = self.views.log_parts(self.view), self.clock.now_us() - PENDING_US
+        parts, rolled_up_us = self.views.log_partitions(self.view), self.clock.now_us() - PENDING_US
         states = StateView.of(self.project, self.view, 0)
         keys = result.keys.take(pa.array(rows))
         for places, tiles in rebuild_states(self.views.connection, self.view, parts, keys, rolled_up_us):
@@ -127,7 +127,7 @@ class WindowParity:
             values, marker_values = self.reader.get_with_markers([pointer, *names], marks)
             if values[0] == text:  # otherwise readers have switched to another generation meanwhile
                 by_partition = dict(zip(partitions, marker_values, strict=True))
-                lost = self.marker_history.lost(marks, marker_values)
+                lost = self.marker_history.find_lost(marks, marker_values)
                 markers = (
                     None if lost else {part: mark.position for part, mark in by_partition.items() if mark is not None}
                 )
@@ -146,7 +146,7 @@ class _StateComparison:
         self, view: WindowView, views: OfflineViews, result: ParityResult, states: _StateTotals, t: Int64Array
     ) -> None:
         self._view, self._views, self._checked, self._decode_states, self._t = view, views, result, states, t
-        self.parts = views.log_parts(view)
+        self.parts = views.log_partitions(view)
         ends = views.log_ends(view)
         self._ends = np.array([ends.get(part.partition, -1) for part in self.parts], dtype=np.int64)
         n = result.keys.num_rows

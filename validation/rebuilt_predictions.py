@@ -98,7 +98,7 @@ def _read_named_rows(
     logged_read = logged.reads[view.name]
     available = logged_read.status != Status.UNAVAILABLE
     positions = np.where(available, logged_read.versions.seq, -1)
-    read, table = views.at(view, positions), views.read_keys(view, positions)
+    read, table = views.read_positions(view, positions), views.read_keys(view, positions)
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
     is_same = _is_same_version(logged_read, read) | (positions < 0)
     has_key = np.fromiter(
@@ -121,14 +121,14 @@ def _rebuild_windows(
     for i in np.flatnonzero(np.array(logged_read.hashes) != view.hash).tolist():
         findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {logged_read.hashes[i]}")
     if not available.any():
-        return missing(view, len(available), available=False)
-    parts = views.log_parts(view)
-    slots = logged_read.applied or AppliedPositions.none()
+        return empty_read(view, len(available), available=False)
+    parts = views.log_partitions(view)
+    slots = logged_read.applied or AppliedPositions.empty()
     applied, known = applied_matrix(slots, parts, len(available))
     for i in np.unique(slots.entity[~known]).tolist():
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is missing")
     read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
-    return replace(read, unanswered=~available)
+    return replace(read, unavailable=~available)
 
 
 def _is_same_version(logged_read: LoggedViewRead, read: ViewRead) -> BoolArray:

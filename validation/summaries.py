@@ -10,7 +10,7 @@ import duckdb
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.offline.sql import names, quote
+from skewless.infra.offline.sql import quote, quote_all
 from skewless.validation.suggest import MAX_WORDS, ColumnSummary, Range
 
 _NUMBERS = frozenset({DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64})
@@ -44,7 +44,7 @@ def summarise(
         columns: the columns to summarise, with their types in the plan.
         sets: sets of columns whose distinct combinations are counted.
     """
-    parts = ["count(*)", *(f"count(DISTINCT ({names(keys)}))" for keys in sets)]
+    parts = ["count(*)", *(f"count(DISTINCT ({quote_all(keys)}))" for keys in sets)]
     parts += [part for column in columns for part in _column_sql(column)]
     row = connection.execute(f"SELECT {', '.join(parts)} FROM ({query})", list(parameters)).fetchall()[0]
     values = iter(row[1 + len(sets) :])

@@ -123,7 +123,9 @@ class RequestedWindow:
     def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
         view, t = self.cached.view, now_us // MILLISECOND * MILLISECOND
         limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
-        status = self.cached.history.judge(self.markers, [markers[name] for name in self.markers]).within(limits, t)
+        status = self.cached.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
+            limits, t
+        )
         return self.cached.states.read(self.keys, rows, status, t).reads[view.name]
 
 

@@ -112,7 +112,7 @@ class Retirement:
             self.store.delete(f"sk:{project}:{life.hash}:")
             return True
         generations = Generations(self.state)
-        numbers = [item.number for item in generations.of(life)]
+        numbers = [item.number for item in generations.list_all(life)]
         # Servers renew a lease for each generation that they read.
         if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False

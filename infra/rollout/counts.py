@@ -135,7 +135,7 @@ class PolicyCounts(NamedTuple):
     versions: Mapping[str, RolloutCounts]
 
 
-def item(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
+def read_counts(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
     """Return the counts of all server processes for a model under one policy, by version.
 
     Counts of processes that have ended are included. ``at_us`` is the age of the counts: up to 2 s while servers run.

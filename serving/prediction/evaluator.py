@@ -212,7 +212,7 @@ class Evaluator:
                 self._try_group(single_group, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
             return
         self._assemble.observe(time.perf_counter() - start_s)
-        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.damaged > 0)
+        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.corrupt > 0)
 
     def _score(
         self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool = False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
-from skewless.commands.cells import StateCell, label, labelled_cell, colours_of_marks, printable
+from skewless.commands.cells import StateCell, colours_of_marks, label, labelled_cell, printable
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.render import json_number

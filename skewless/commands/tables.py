@@ -132,7 +132,9 @@ class Grid:
             _padded(text, width, right=_is_number(self.table, i))
             for i, (text, width) in enumerate(zip(texts, self.widths, strict=True))
         ]
-        shown = [colours_of_marks(part, tone) if self.in_colour else part for part, tone in zip(parts, tones, strict=True)]
+        shown = [
+            colours_of_marks(part, tone) if self.in_colour else part for part, tone in zip(parts, tones, strict=True)
+        ]
         return (" " * _INDENT + (" " * _GAP).join(shown)).rstrip()
 
 

@@ -11,7 +11,7 @@ from skewless.demo.processes import run_command
 from skewless.demo.tour_state import START_SECONDS, STATE, PrintLine, TourState
 from skewless.infra.packages.aliases import Aliases
 from skewless.operations.readable import duration_text
-from skewless.training.scheduling.job import jobs
+from skewless.training.scheduling.job import list_jobs
 
 _ROUND = ("materialize", "validate", "retrain")
 _NOWHERE = "redis://127.0.0.1:1"
@@ -34,7 +34,7 @@ def retrain(tour: TourState, client: Client) -> None:
 
 def _run_jobs(tour: TourState, print_line: PrintLine) -> None:
     """Run the jobs of the project; a model without a schedule or trigger has no retraining job."""
-    planned = jobs(tour.project.settings, tour.project.models, lambda _model: False)
+    planned = list_jobs(tour.project.settings, tour.project.models, lambda _model: False)
     kinds = {job.name.partition(" ")[0] for job in planned}
     options = [word for kind in _ROUND if kind in kinds for word in ("--only", kind)]
     retrained = {job.name.removeprefix("retrain ") for job in planned if job.name.startswith("retrain ")}

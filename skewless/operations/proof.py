@@ -105,7 +105,7 @@ def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
             name=PARITY,
             severity="critical",
             subject=view.view,
-            message=f"{len(view.standing):,} of {view.compared:,} online states differ from the log",
+            message=f"{len(view.remaining):,} of {view.compared:,} online states differ from the log",
             at_us=view.at_us,
             evidence={**view.as_dict(), "examples": [item.line() for item in view.remaining[:_EXAMPLES]]},
         )

@@ -114,7 +114,7 @@ def plan_begin(project: Workspace, model: str, version: str) -> TrafficChange | 
     check_version(project, model, version)
     traffic, aliases = _stores(project)
     last = next(aliases.read_latest_first(model, CHAMPION), None)
-    change = plan.begin(
+    change = plan.start_rollout(
         traffic.get(model),
         rollout_of(project, model),
         champion=last.to if last else None,

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, StalePlanError
+from skewless.training.rollout.evidence import counts_since
+from skewless.training.rollout.labelled_evidence import compare_labelled
 
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
     from skewless.infra.rollout.counts import RolloutCounts, read_counts
-    from skewless.training.rollout.evidence import Evidence, counts_since
+    from skewless.training.rollout.evidence import Evidence
 
     def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
         counts = read_counts(state, model, policy.number)
@@ -32,8 +34,8 @@ def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evid
     evidence = Evidence(
         champion=champion,
         challenger=challenger,
-        recent_champion=since(champion, older[0]),
-        recent_challenger=since(challenger, older[1]),
+        recent_champion=counts_since(champion, older[0]),
+        recent_challenger=counts_since(challenger, older[1]),
     )
     if challenger.requests:
         return evidence
@@ -66,7 +68,6 @@ def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: 
     """Return evidence with the labels of all predictions since the rollout began, because labels come late."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
-    from skewless.training.rollout.labelled_evidence import compare_labelled
 
     now_us = project.clock.now_us()
     policies = [item for item in Traffic(project.packages).history(model) if item.salt == policy.salt]
@@ -74,7 +75,7 @@ def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: 
     if since_us > now_us:
         return evidence
     rows = labelled_log(project, model).read(since_us=since_us, until_us=now_us + 1, known_by_us=now_us)
-    outcomes = labelled(rows, project.applied.model(model), policy, {item.number for item in policies})
+    outcomes = compare_labelled(rows, project.applied.model(model), policy, {item.number for item in policies})
     return replace(evidence, quality=outcomes.quality, business=outcomes.business, losses=outcomes.losses)
 
 

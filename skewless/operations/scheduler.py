@@ -66,11 +66,11 @@ class PlannedJobs:
 
     def _read_jobs(self) -> list[Job]:
         from skewless.operations.rollout import needs_step
-        from skewless.training.scheduling.job import jobs
+        from skewless.training.scheduling.job import list_jobs
 
         self.project.refresh()
         in_rollout = partial(needs_step, self.project)
-        return jobs(self.project.settings, self.project.models, in_rollout)
+        return list_jobs(self.project.settings, self.project.models, in_rollout)
 
     def _read_stamp(self) -> int:
         try:
@@ -240,7 +240,7 @@ def _candidate(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
     with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=open_term, stop_signal=stop)
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
 
 
 def _launch_processes(project: Workspace) -> Launch:

@@ -73,7 +73,9 @@ def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
     from skewless.validation.suites import FILE, LABELS, suite_source
 
     ranges = _training_ranges(project)
-    suites = {view.name: suggest(_view(project, view), ranges.get(view.name)) for view in project.applied.plan.views}
+    suites = {
+        view.name: suggest_suite(_view(project, view), ranges.get(view.name)) for view in project.applied.plan.views
+    }
     for spec in project.models:
         suites[f"{LABELS}:{spec.name}"] = suggest_suite(_labels(project, spec))
     path = project.repo / FILE

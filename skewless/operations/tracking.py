@@ -103,7 +103,7 @@ def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: boo
     from skewless.infra.packages.manifest import manifest_digest
     from skewless.infra.storage.names import list_versions, version_folder
 
-    root, published_digests = project.packages, tracker.published(model)
+    root, published_digests = project.packages, tracker.published_digests(model)
     digests = {name: manifest_digest(version_folder(root, model, name)) for name in list_versions(root, model)}
     published, skipped = [], dict[str, str]()
     for version in (name for name, digest in digests.items() if digest not in published_digests):

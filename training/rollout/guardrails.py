@@ -141,6 +141,8 @@ def _judge_scores(
     if enough and all(arm.scores.n for arm in (champion, challenger)):
         expected, actual = _rebin(champion.scores, challenger.scores)
         index = float(psi(expected[None], actual[None])[0])
+        from scipy.special import chdtri  # noqa: PLC0415 - scipy is not needed to show a rollout
+
         # The PSI of two samples of one population is chi-squared, scaled: see ``validation/drift/measures.py``.
         scale = 1 / champion.scores.n + 1 / challenger.scores.n
         least = max(0.0, index - scale * float(chdtri(max(1, expected.size - 1), _CHANCE)))
@@ -187,6 +189,8 @@ def _judge_shares(name: str, limit: float, k: float, n: int, base_k: float, base
 
 def _interval(k: float, n: int) -> tuple[float, float]:
     """Return the Clopper-Pearson interval of a share; 0 to 1 without counts."""
+    from scipy.stats import beta  # noqa: PLC0415 - scipy is not needed to show a rollout
+
     low = float(beta.ppf(_CHANCE / 2, k, n - k + 1)) if k > 0 else 0.0
     high = float(beta.ppf(1 - _CHANCE / 2, k + 1, n - k)) if k < n else 1.0
     return low, high

@@ -59,6 +59,8 @@ def homogeneity(trained: Counts, live: Counts) -> Floats:
     rows per bin, each alone can be too small, but in simulations down to 50 rows and 0.01 expected rows per bin their
     maximum never was (``tests/unit/validation/drift``).
     """
+    from scipy import special  # noqa: PLC0415 - scipy is not needed to show a rollout
+
     freedom = np.maximum(_count_used_bins(trained, live) - 1, 1)
     pearson, likelihood = (special.chdtrc(freedom, value) for value in _statistics(trained, live))
     has_rows = (trained.sum(axis=1) > 0) & (live.sum(axis=1) > 0)
@@ -71,6 +73,8 @@ def smirnov(trained: Counts, live: Counts) -> Floats:
     Uses the limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32,
     1970).
     """
+    from scipy import special  # noqa: PLC0415 - scipy is not needed to show a rollout
+
     root = 1 / np.sqrt(_inverse_sizes(trained, live))
     corrected = root + np.where(root > 0, 0.12 + 0.11 / np.maximum(root, 1.0), 0.0)
     return np.asarray(special.kolmogorov(corrected * kolmogorov_smirnov(trained, live)))
