@@ -271,8 +271,8 @@ def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
 
 
 def _write(folder: Path, items: list[AlertRecord]) -> None:
-    resolve_alert = [item.number for item in items if not item.is_open and not item.owed]
-    expired = set(resolve_alert[:-_MOST_RESOLVED])
+    resolved = [item.number for item in items if not item.is_open and not item.owed]
+    expired = set(resolved[:-_MOST_RESOLVED])
     body = [asdict(item) for item in items if item.number not in expired]
     replace_durable(folder / "alerts.json", json.dumps(body, indent=1).encode())
 

@@ -35,9 +35,9 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
         StoreError: the disk failed.
     """
     table = view_table(config, view)
-    check_rows = fit_rows(table, _file_schema(table), rows)
+    new_rows = fit_rows(table, _file_schema(table), rows)
     if table.warehouse is not None:
-        insert_rows(repo_of(config), table.warehouse, check_rows)
+        insert_rows(repo_of(config), table.warehouse, new_rows)
         return
     if table.is_text:
         raise SourceError(
@@ -48,7 +48,7 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
         )
     path = repo_of(config) / readable_path(view.batch_source, view.name)
     if table.partitions:
-        write_partitions(_target_folder(path, table), check_rows, table.partitions)
+        write_partitions(_target_folder(path, table), new_rows, table.partitions)
         return
     folder = Path(f"{path}{PARTS}") if path.is_file() else _target_folder(path, table)
     target = folder / new_file_name(folder)
@@ -59,7 +59,7 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
             value=str(path),
             fix="use a pattern that ends in *.parquet",
         )
-    write_file(target, to_reader(check_rows))
+    write_file(target, to_reader(new_rows))
 
 
 def fit_rows(table: Table, schema: pa.Schema, rows: pa.Table) -> pa.Table:

@@ -94,7 +94,7 @@ class Generations:
         """Return the lock file that a backfill of a view holds."""
         return self._path(view).with_suffix(".build.lock")
 
-    def read_versions(self, view: ViewVersion) -> tuple[Generation, ...]:
+    def list_all(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return all generations of a view, oldest first."""
         try:
             data = json.loads(self._path(view).read_text())
@@ -104,11 +104,11 @@ class Generations:
 
     def find_live(self, view: ViewVersion) -> Generation | None:
         """Return the generation that is read, or None."""
-        return next((item for item in self.read_versions(view) if item.stage == "live"), None)
+        return next((item for item in self.list_all(view) if item.stage == "live"), None)
 
     def list_written(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return the generations to which events are applied."""
-        return tuple(item for item in self.read_versions(view) if item.stage in {"live", "draining"})
+        return tuple(item for item in self.list_all(view) if item.stage in {"live", "draining"})
 
     def read_version(self, view: ViewVersion) -> tuple[int, int]:
         """Return a value that changes whenever the generations of a view change."""
@@ -165,7 +165,7 @@ class Generations:
 
     def add_partitions(self, view: ViewVersion, partitions: Sequence[str]) -> bool:
         """Record that partitions are applied to all generations of a view; return whether any was new."""
-        if all(set(partitions) <= set(item.partitions) for item in self.read_versions(view)):
+        if all(set(partitions) <= set(item.partitions) for item in self.list_all(view)):
             return False
         with self._edit(view) as data:
             for item in data["generations"]:

@@ -196,8 +196,8 @@ class Planner:
         for view in plan.views:
             tables[f"view {view.name}"] = view_table(self.repo, view) if self._is_named(view.source.path) else None
         for source in plan.sources:
-            tables[f"source {source.name}"] = _history(self.repo, source, event_columns(source))
-            history = _history(self.repo, source, {})  # as the compiler reads it, which it does not with text
+            tables[f"source {source.name}"] = _find_history(self.repo, source, event_columns(source))
+            history = _find_history(self.repo, source, {})  # as the compiler reads it, which it does not with text
             tables[f"history {source.name}"] = None if history is None or history.is_text else history
         for spec in compiled.models:
             tables[f"labels {spec.name}"] = find_labels(self.repo, spec) if self._is_named(spec.labels.path) else None
@@ -320,7 +320,7 @@ def event_columns(source: EventSource) -> dict[str, DType]:
     return columns
 
 
-def _history(repo: Path, source: EventSource, declared: Mapping[str, DType]) -> Table | None:
+def _find_history(repo: Path, source: EventSource, declared: Mapping[str, DType]) -> Table | None:
     """Return the table of earlier events; None where there is no file: a stream may begin with its first event."""
     if source.history is None:
         return None

@@ -160,7 +160,7 @@ class Backfiller:
 
     def _logs(self, view: WindowView) -> list[EventLog]:
         # Includes partitions without events: servers read a marker for each partition of the generation.
-        watermarks = {part for item in self.generations.read_versions(view) for part in item.partitions}
+        watermarks = {part for item in self.generations.list_all(view) for part in item.partitions}
         names = sorted({*log_partitions(self.log_root, view.source), *watermarks})
         return [EventLog(self.log_root, name) for name in names]
 

@@ -156,8 +156,8 @@ class EventIds:
             first, end = self._next.get(name, 0), log.next_seq()
             for span in _list_recent_files(log, first, end, since_us):
                 for rows in log.read(max(span.first, first), span.last, self._columns()):
-                    check_rows = self._select_with_ids(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
-                    self._index.add(digest_ids(check_rows[EVENT_ID].to_pylist()), check_rows[INGEST].to_numpy())
+                    new_rows = self._select_with_ids(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
+                    self._index.add(digest_ids(new_rows[EVENT_ID].to_pylist()), new_rows[INGEST].to_numpy())
             self._next[name] = end
 
     def _columns(self) -> list[str]:

@@ -45,7 +45,7 @@ class Housekeeper:
 
     def retire(self, view: WindowView) -> int:
         """Remove generations that no server reads; return how many."""
-        unread = [item for item in self.generations.read_versions(view) if self._is_unread(view, item)]
+        unread = [item for item in self.generations.list_all(view) if self._is_unread(view, item)]
         for item in unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
             with hold_apply_lock(source_folder(self.log_root, view.source), alone=True):

@@ -33,10 +33,10 @@ _CLOSE = b"connection: close\r\n"
 class _AppTransport:
     """The transport that the application's replies use; closing it also handles unread requests."""
 
-    def __init__(self, lane: HotProtocol) -> None:
-        self.write = lane.transport.write
-        self.is_closing = lane.transport.is_closing
-        self.close = lane.hang_up
+    def __init__(self, protocol: HotProtocol) -> None:
+        self.write = protocol.transport.write
+        self.is_closing = protocol.transport.is_closing
+        self.close = protocol.hang_up
 
 
 class HotProtocol(RequestReader):

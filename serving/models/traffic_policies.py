@@ -54,7 +54,7 @@ class TrafficPolicies:
         """Return the number of the applied policy, by model."""
         return {name: routing.policy.number for name, routing in self._routings.items()}
 
-    def vitals(self, at_us: int) -> dict[str, PolicyCounts]:
+    def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
         """Return the counts under the applied policies, by model."""
         return {name: routing.item(at_us) for name, routing in self._routings.items()}
 
@@ -172,7 +172,7 @@ class RolloutCountsFile:
 
     async def write(self) -> None:
         """Write now; an error is logged, and the next write tries again."""
-        models = self._policies.vitals(self._clock.now_us())
+        models = self._policies.read_counts(self._clock.now_us())
         try:
             if models:
                 await asyncio.to_thread(write_counts, self._path, models)

@@ -108,7 +108,7 @@ class ArmCounts:
         if self._differences is not None:
             self._differences.observe_many(np.abs(differences))
 
-    def item(self, at_us: int) -> RolloutCounts:
+    def read_counts(self, at_us: int) -> RolloutCounts:
         """Return the counts up to now."""
         self._count_pending()
         by_status = self._status.reshape(len(self._views), len(Status)).tolist()

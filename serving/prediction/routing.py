@@ -80,13 +80,13 @@ class Routing:
             return self._champion
         return self._arm_of([columns[name][0] for name in self._sticky])
 
-    def item(self, at_us: int) -> PolicyCounts:
+    def read_counts(self, at_us: int) -> PolicyCounts:
         """Return the counts of all versions up to now."""
         versions: dict[str, RolloutCounts] = {}
         for arm in (self._champion, self._challenger, *self._shadows):
             if arm is not None:
                 version = arm.model.version
-                versions[version] = versions.get(version, RolloutCounts()) + arm.counts.item(at_us)
+                versions[version] = versions.get(version, RolloutCounts()) + arm.counts.read_counts(at_us)
         return PolicyCounts(self.policy.number, versions)
 
     def _arm_of(self, values: Sequence[object]) -> Arm:

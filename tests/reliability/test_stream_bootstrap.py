@@ -124,7 +124,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     keeper, lease = world.housekeeper(store), lease_key(world.root.name, VIEW, 1)
     feed(world, traffic, broker)
     drain(worker)
-    stages = {item.number: item.stage for item in world.generations.read_versions(VIEW)}
+    stages = {item.number: item.stage for item in world.generations.list_all(VIEW)}
     assert stages == {1: "draining", 2: "live"}
     both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
@@ -139,7 +139,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     assert keeper.retire(VIEW) == 0
     valkey.ask("DEL", lease.decode())
     assert keeper.retire(VIEW) == 1
-    assert [item.number for item in world.generations.read_versions(VIEW)] == [2]
+    assert [item.number for item in world.generations.list_all(VIEW)] == [2]
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     feed(world, traffic, broker)
     drain(worker)
@@ -178,7 +178,7 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     feed(world, traffic, broker)
     drain(worker)
     world.check()
-    assert [(item.number, item.stage) for item in world.generations.read_versions(VIEW)] == [
+    assert [(item.number, item.stage) for item in world.generations.list_all(VIEW)] == [
         (1, "live"),
         (2, "given up"),
         (3, "building"),
@@ -186,11 +186,11 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     assert build(world) == 4
     world.clock.set(world.clock.now_us() + 61 * SECOND)
     assert world.housekeeper(store).retire(VIEW) == 3
-    assert [(item.number, item.stage) for item in world.generations.read_versions(VIEW)] == [(4, "live")]
+    assert [(item.number, item.stage) for item in world.generations.list_all(VIEW)] == [(4, "live")]
 
 
 def _begin_too(world: StreamWorld) -> None:
-    if len(world.generations.read_versions(VIEW)) < 3:
+    if len(world.generations.list_all(VIEW)) < 3:
         world.generations.begin(VIEW, [], world.clock.now_us())
 
 
@@ -272,9 +272,9 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
         one.switch(VIEW, 7, 3)
     assert one.add_partitions(VIEW, ["c"])
     assert not one.add_partitions(VIEW, ["c", "a"])
-    assert [item.pointer for item in one.read_versions(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
+    assert [item.pointer for item in one.list_all(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
     one.switch(VIEW, one.begin(VIEW, [], 4).number, 5)
-    assert [(item.number, item.stage, item.since_us) for item in one.read_versions(VIEW)] == [
+    assert [(item.number, item.stage, item.since_us) for item in one.list_all(VIEW)] == [
         (1, "draining", 5),
         (2, "live", 5),
     ]
