@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from skewless.operations.readable import duration_text, time_text
 
@@ -90,20 +90,25 @@ def bold(text: str) -> str:
 def cell(value: object) -> str:
     """Return one value as people read it; null is a dash.
 
-    >>> [cell(value) for value in (None, True, 12_345, 0.123456, "x", ["a", 1], {"n": 2})]
-    ['-', 'yes', '12,345', '0.1235', 'x', 'a, 1', 'n 2']
+    >>> [cell(value) for value in (None, True, 12_345, 0.123456, "x", ["a", 1], {"n": 2}, [{}])]
+    ['-', 'yes', '12,345', '0.1235', 'x', 'a, 1', 'n 2', '1 item']
     """
     if isinstance(value, bool | None):
         return {None: "-", True: "yes", False: "no"}[value]
-    if isinstance(value, int):
-        return f"{value:,}"
-    if isinstance(value, float):
-        return f"{value:,.4f}"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {cell(item)}" for name, item in value.items()) or "-"
-    if isinstance(value, list | tuple | set | frozenset):
-        return ", ".join(map(cell, value)) or "-"
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _join(value)
     return printable(str(value))
+
+
+def _join(values: Mapping[Any, object] | Collection[object]) -> str:
+    """Return the items of a collection in a line; of a list of records, only their number."""
+    if isinstance(values, Mapping):
+        return ", ".join(f"{name} {cell(item)}" for name, item in values.items()) or "-"
+    if any(isinstance(item, Mapping) for item in values):
+        return f"{len(values):,} item{'' if len(values) == 1 else 's'}"
+    return ", ".join(map(cell, values)) or "-"
 
 
 def printable(text: str) -> str:

@@ -32,6 +32,7 @@ _TABLES = (
     ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
     ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
 )
+_TITLES = {"verb": "command", "lives": "alive"}
 _IDENTIFIERS = {"pid", "generation", "last_run"}
 
 
@@ -68,10 +69,9 @@ def _shown(record: dict[str, Any]) -> dict[str, Any]:
     values = {
         name: str(value) if name in _IDENTIFIERS and value is not None else value for name, value in record.items()
     }
-    values |= {"command": record["verb"]} if "verb" in record else {}
+    values |= {title: record[name] for name, title in _TITLES.items() if name in record}
     if isinstance(values.get("late_share"), float):
         values["late_share"] = f"{values['late_share']:.1%}"
-    values |= {"alive": record["lives"]} if "lives" in record else {}
     for name in ("online_current", "alive"):
         if isinstance(values.get(name), bool):
             values[name] = StateCell("yes") if values[name] else StateCell("no", "warning")

@@ -12,6 +12,7 @@ from skewless.commands.cells import StateCell, Tone, bold, cell, colours_of_mark
 _GAP, _INDENT = 2, 2
 _LEAST = 8  # the narrowest that a column of text becomes
 _LEAST_TITLE = 4
+_SHORT_WORD = 12
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?Z")
 
 
@@ -184,13 +185,16 @@ def _is_wide(sign: str) -> bool:
 
 
 def _narrowed(natural: Sequence[int], least: Sequence[int], space: int) -> list[int]:
-    """Return widths that fit the space: the widest column gives way first, none becomes narrower than its least."""
+    """Return widths that fit the space: the widest column becomes narrower first, none narrower than its least.
+
+    The first column, the name of the row, becomes narrower last: people copy it into other commands.
+    """
     widths = list(natural)
     while sum(widths) > space:
-        i = max(range(len(widths)), key=lambda i: (widths[i] - least[i] > 0, widths[i]))
-        if widths[i] <= least[i]:
+        wide = [i for i in range(len(widths)) if widths[i] > least[i]]
+        if not wide:
             break
-        widths[i] -= 1
+        widths[max(wide, key=lambda i: (i > 0, widths[i]))] -= 1
     return widths
 
 
@@ -204,8 +208,10 @@ def _text(value: object, *, in_colour: bool) -> str:
 
 
 def _unbreakable(text: str) -> int:
-    """Return the width of a text that must stay on one line, a time; else 0."""
-    return text_width(text) if _TIME.fullmatch(text) else 0
+    """Return the width of the longest part of a text that stays complete: a time, or a short word."""
+    if _TIME.fullmatch(text):
+        return text_width(text)
+    return max((width for width in map(text_width, text.split()) if width <= _SHORT_WORD), default=0)
 
 
 def _widest(text: str) -> int:

@@ -30,9 +30,12 @@ def why(prediction: Prediction, *, proof: Proof = True, repo: Repo = Path(), as_
 
 def _parts(report: WhyReport) -> list[Part]:
     body, explanation = report.as_dict(), report.explanation
-    role = f" as {body['role']} under policy {body['policy']}" if body["role"] else ""
+    policy = f" under policy {body['policy']}" if body["policy"] is not None else ""
+    role = f" as {body['role']}{policy}" if body["role"] else ""
     title = f"{report.prediction}: {report.package.name} {report.package.version}{role} at {time_text(body['time'])}"
-    inputs = body["inputs"] if body["source"] == "entities" else f"a vector of {len(explanation.features)} numbers"
+    inputs = f"a vector of {len(explanation.features)} numbers"
+    if body["source"] == "entities":
+        inputs = ", ".join(f"{name} {value}" for name, value in body["inputs"].items())
     code = body["code"]
     bias = "" if explanation.bias is None else f" = bias {explanation.bias:.6f} and the contributions"
     reads = [

@@ -97,7 +97,8 @@ def log_to_file(console: Console, file: Path) -> Iterator[None]:
 def progress_bar(console: Console) -> Progress:
     """Return a progress bar that disappears when it is complete."""
     columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
+    # Without a terminal, a bar would leave an empty line.
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
 
 
 def json_rows(plan: FeaturePlan, rows: pa.Table) -> list[Row]:

@@ -76,10 +76,11 @@ def _play(tour: TourState, story: StoryProject, span: StorySpan, invoke: Invoke)
     end = begin + span.days * DAY_US
     tour.clock.set(begin - 2 * HOUR_US)
     _prepare(tour)
-    with tour.stage(f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour") as print_line:
+    title = f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour"
+    with serving(tour) as client, tour.stage(title) as print_line:
         traffic, aliases = Traffic(project.packages), Aliases(project.packages)
         timeline = RunTimeline(model=spec.name, traffic=traffic, aliases=aliases, on_line=print_line)
-        with serving(tour) as client, hold_term(project, invoke, timeline.record_run) as term:
+        with hold_term(project, invoke, timeline.record_run) as term:
             weeks = Weeks(
                 tour=tour,
                 client=client,

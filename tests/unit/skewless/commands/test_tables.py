@@ -68,6 +68,10 @@ def test_too_many_columns_become_records() -> None:
     assert len(lines) == 13
 
 
+def test_the_name_of_a_row_is_shortened_last() -> None:
+    assert RUN in shown(RUNS, 120)[3]
+
+
 def test_columns_that_add_up_have_a_named_total() -> None:
     assert RUNS.totals == ["total", "", 1_234_579, ""]
     assert shown(RUNS, None)[-1].split() == ["total", "1,234,579"]
