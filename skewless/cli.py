@@ -80,7 +80,7 @@ _ROW = (
 )
 GROUPS = {"keys": "Say who may ask the prediction server.", "runs": "See and ask what the scheduler does."}
 VERBS = (
-    Verb(init, "Write a small working project.", ("skewless init my-project", "skewless init my-project --dry-run")),
+    Verb(init, "Write a new project.", ("skewless init my-project", "skewless init my-project --template churn")),
     Verb(plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --check --json")),
     Verb(apply, "Put the definitions in force.", ("skewless apply --repo my-project", "skewless apply --dry-run")),
     Verb(
