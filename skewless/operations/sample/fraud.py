@@ -55,14 +55,14 @@ def fraud_tables(midnight: int) -> dict[str, pa.Table]:
 
 def _card_days(rng: np.random.Generator, start: int, means: Real) -> pa.Table:
     card, day = grid(_CARDS, _DAYS)
-    missing = rng.random(len(card)) < _NULL_SHARE
+    missing = (rng.random(len(card)) < _NULL_SHARE) & (card > 0)
     return pa.table(
         {
             "card_id": card + FIRST_CARD,
             "event_time": times(start + day * DAY),
             "created": times(start + day * DAY + HOUR),
-            "payments_30d": rng.poisson(12, len(card)),
-            "mean_amount_30d": pa.array(means[card] * rng.uniform(0.8, 1.2, len(card)), mask=missing),
+            "payments_7d": rng.poisson(5, len(card)),
+            "mean_amount_7d": pa.array(means[card] * rng.uniform(0.8, 1.2, len(card)), mask=missing),
             "country": pa.array(_COUNTRIES[card % len(_COUNTRIES)], pa.string()),
         }
     )
@@ -72,7 +72,7 @@ def _shop_risk(rng: np.random.Generator, start: int, risk: Real) -> pa.Table:
     shop, day = grid(_SHOPS, _DAYS)
     share = np.clip(risk[shop] + rng.normal(0, 0.02, len(shop)), 0, 1)
     return pa.table(
-        {"shop_id": names("shop-{:03d}", shop), "event_time": times(start + day * DAY), "refund_share": share}
+        {"shop_id": names("shop-{:02d}", shop), "event_time": times(start + day * DAY), "refund_share": share}
     )
 
 
@@ -90,7 +90,7 @@ def _payments(rng: np.random.Generator, start: int, means: Real, risk: Real) -> 
     card, shop, paid_at, amount, fraud = (column[order] for column in joined)
     shared = {
         "card_id": card + FIRST_CARD,
-        "shop_id": names("shop-{:03d}", shop),
+        "shop_id": names("shop-{:02d}", shop),
         "amount": np.round(amount, 2),
         "paid_at": times(paid_at),
     }
@@ -133,7 +133,7 @@ def _requests(rng: np.random.Generator, midnight: int, means: Real) -> pa.Table:
     return pa.table(
         {
             "card_id": card + FIRST_CARD,
-            "shop_id": names("shop-{:03d}", rng.integers(0, _SHOPS, _REQUESTS)),
+            "shop_id": names("shop-{:02d}", rng.integers(0, _SHOPS, _REQUESTS)),
             "amount": np.round(_DRIFT * means[card] * rng.gamma(2, 0.5, _REQUESTS), 2),
             "paid_at": times(midnight - rng.integers(0, DAY, _REQUESTS)),
         }

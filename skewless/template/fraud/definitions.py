@@ -20,8 +20,8 @@ card_days = feature_view(
     entities=[card],
     schema=[
         Field(name="card_id", dtype=Int64),
-        Field(name="payments_30d", dtype=Int64),
-        Field(name="mean_amount_30d", dtype=Float64),
+        Field(name="payments_7d", dtype=Int64),
+        Field(name="mean_amount_7d", dtype=Float64),
         Field(name="country", dtype=String),
     ],
     source=FileSource(path="data/card_days.parquet", timestamp_field="event_time", created_timestamp_column="created"),
@@ -53,8 +53,8 @@ card_now = windowed_view(
         aggregate("count", "card_id", HOUR, name="payments_1h"),
         aggregate("sum", "amount", HOUR, name="spent_1h"),
         aggregate("count_distinct", "shop_id", HOUR, name="shops_1h"),
-        aggregate("count", "card_id", 7 * DAY, name="payments_7d", hop=DAY),
-        aggregate("max", "amount", 7 * DAY, name="max_amount_7d", hop=DAY),
+        aggregate("count", "card_id", 3 * DAY, name="payments_3d", hop=DAY),
+        aggregate("max", "amount", 3 * DAY, name="max_amount_3d", hop=DAY),
     ],
     freshness=2 * DAY,  # the sample ends yesterday; minutes for a real stream
 )
@@ -63,8 +63,8 @@ shop_now = windowed_view(
     entities=[shop],
     source=payments,
     aggregations=[
-        aggregate("count", "shop_id", 7 * DAY, name="payments_7d", hop=DAY),
-        aggregate("mean", "amount", 7 * DAY, name="mean_amount_7d", hop=DAY),
+        aggregate("count", "shop_id", 3 * DAY, name="payments_3d", hop=DAY),
+        aggregate("mean", "amount", 3 * DAY, name="mean_amount_3d", hop=DAY),
     ],
     freshness=2 * DAY,
 )
@@ -75,7 +75,7 @@ payment = request_source(
 )
 payment_time = on_demand_view(
     "payment_time",
-    sources=[payment, card_days[["mean_amount_30d"]]],
+    sources=[payment, card_days[["mean_amount_7d"]]],
     schema=[Field(name="hour", dtype=Float64), Field(name="amount_ratio", dtype=Float64)],
     transform=transforms.payment_time,
 )

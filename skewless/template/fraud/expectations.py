@@ -5,7 +5,7 @@ import great_expectations.expectations as gxe
 SUITES = {
     "card_days": [
         gxe.ExpectColumnValuesToNotBeNull(column="card_id"),
-        gxe.ExpectColumnValuesToBeBetween(column="payments_30d", min_value=0, max_value=10_000),
+        gxe.ExpectColumnValuesToBeBetween(column="payments_7d", min_value=0, max_value=10_000),
         gxe.ExpectColumnValuesToBeInSet(column="country", value_set=["DE", "FR", "PL"]),
     ],
     "shop_risk": [gxe.ExpectColumnValuesToBeBetween(column="refund_share", min_value=0, max_value=1)],

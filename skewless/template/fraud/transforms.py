@@ -12,7 +12,7 @@ def payment_time(inputs: dict[str, object]) -> dict[str, object]:
     """
     paid_at = _microseconds(inputs["paid_at"])
     amount = np.asarray(inputs["amount"], dtype=np.float64)
-    mean = np.asarray(inputs["mean_amount_30d"], dtype=np.float64)
+    mean = np.asarray(inputs["mean_amount_7d"], dtype=np.float64)
     with np.errstate(all="ignore"):
         outputs = {"hour": (paid_at // 3_600_000_000 % 24).astype(np.float64), "amount_ratio": amount / mean}
     if isinstance(inputs["amount"], list):

@@ -14,7 +14,7 @@ from skewless.infra.online.private_server import PrivateServer
 from tests.worlds.command_line import done, run
 
 ROOT = Path(__file__).parents[3]
-CARD = {"card_id": 9_007_199_254_740_994, "shop_id": "shop-007", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}
+CARD = {"card_id": 9_007_199_254_740_994, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}
 ROWS = {
     "fraud": CARD,
     "delay": {"line": "line-03", "station": "station-05", "due": "2025-01-31T12:00:00Z"},
@@ -71,7 +71,7 @@ def test_the_tests_of_a_template_run(tmp_path: Path) -> None:
     failed = pytest_run(repo)
     assert failed.returncode == 1
     assert "card_now__spent_1h: expected 41.5, got 40.5" in failed.stdout
-    assert "payment_id=b card_id=7 shop_id=shop-001 amount=30.5" in failed.stdout
+    assert "payment_id=b card_id=7 shop_id=shop-01 amount=30.5" in failed.stdout
     assert "feature_vector.py" not in failed.stdout  # the traceback ends in the user's own test
 
 

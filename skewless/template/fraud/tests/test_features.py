@@ -4,7 +4,7 @@ import pytest
 
 from skewless.testing import FeatureCase
 
-CARD, SHOP = 7, "shop-001"
+CARD, SHOP = 7, "shop-01"
 NOON = "2026-01-15T12:00:00Z"
 
 
@@ -23,7 +23,7 @@ def test_a_burst_of_payments_is_seen_at_once(features: FeatureCase) -> None:
     """Count the payments of the last hour, each once; the payment of the request itself is not one of them."""
     features.events("payments", paid("a", "11:30", 10.0), paid("b", "11:58", 30.5), paid("a", "11:59", 10.0))
     vector = features.vector("fraud_features", card_id=CARD, shop_id=SHOP, amount=50.0, paid_at=NOON, at=NOON)
-    vector.expect(payments_1h=2, spent_1h=40.5, shops_1h=1, max_amount_7d=30.5, hour=12)
+    vector.expect(payments_1h=2, spent_1h=40.5, shops_1h=1, max_amount_3d=30.5, hour=12)
 
 
 def test_a_late_event_counts_from_its_arrival(features: FeatureCase) -> None:
@@ -39,7 +39,7 @@ def test_a_late_event_counts_from_its_arrival(features: FeatureCase) -> None:
 def test_an_amount_is_compared_with_the_usual_amount(features: FeatureCase) -> None:
     """The latest row counts; without one the ratio is missing."""
     row = {"card_id": CARD, "created": "2026-01-14T01:00:00Z", "event_time": "2026-01-14T00:00:00Z"}
-    features.rows("card_days", {**row, "mean_amount_30d": 20.0, "country": "DE"})
+    features.rows("card_days", {**row, "mean_amount_7d": 20.0, "country": "DE"})
     vector = features.vector("batch_features", card_id=CARD, shop_id=SHOP, amount=50.0, paid_at=NOON, at=NOON)
     vector.expect(amount_ratio=pytest.approx(2.5), country="DE", refund_share=None)
     assert vector.status["shop_risk"] == "NOT_FOUND"
