@@ -65,7 +65,7 @@ def init(folder: Path, *, template: TemplateName = "fraud", dry_run: bool = Fals
         dry_run: write nothing.
 
     Raises:
-        DefinitionError: there is no such template.
+        DefinitionError: the template is unknown.
         PlaceError: the folder is not empty, or cannot be made.
     """
     if template not in get_args(TemplateName):

@@ -1,4 +1,4 @@
-"""What is known about customers: Feast objects, some of them made by ``skewless.definitions``."""
+"""Features of customers: Feast objects, some of them made by ``skewless.definitions``."""
 
 from datetime import timedelta
 

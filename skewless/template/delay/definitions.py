@@ -1,4 +1,4 @@
-"""What is known about lines and stations: Feast objects, some of them made by ``skewless.definitions``."""
+"""Features of lines and stations: Feast objects, some of them made by ``skewless.definitions``."""
 
 from datetime import timedelta
 

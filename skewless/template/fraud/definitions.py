@@ -1,4 +1,4 @@
-"""What is known about cards and shops: Feast objects, some of them made by ``skewless.definitions``."""
+"""Features of cards and shops: Feast objects, some of them made by ``skewless.definitions``."""
 
 from datetime import timedelta
 

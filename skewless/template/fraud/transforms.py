@@ -1,4 +1,4 @@
-"""Request-time features. This module imports numpy only: its source travels in the model package."""
+"""Request-time features. This module imports numpy only: model packages contain its source."""
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,8 @@ def payment_time(inputs: dict[str, object]) -> dict[str, object]:
     return {**outputs}
 
 
-def _microseconds(moments: object) -> npt.NDArray[np.int64]:
-    # Feast's own tools pass moments with the zone UTC, which numpy does not know.
-    if isinstance(moments, list):
-        moments = [item.replace(tzinfo=None) if hasattr(item, "tzinfo") else item for item in moments]
-    return np.asarray(moments, dtype="datetime64[us]").astype(np.int64)
+def _microseconds(times: object) -> npt.NDArray[np.int64]:
+    # Feast's own tools pass times with the zone UTC, which numpy does not know.
+    if isinstance(times, list):
+        times = [item.replace(tzinfo=None) if hasattr(item, "tzinfo") else item for item in times]
+    return np.asarray(times, dtype="datetime64[us]").astype(np.int64)
