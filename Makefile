@@ -73,7 +73,10 @@ lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the tex
 
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy
-	MYPYPATH=skewless/template $(BIN)/mypy --cache-dir .mypy_cache/template skewless/template/*.py
+	@for project in skewless/template/* tests/worlds/payments; do \
+		echo "mypy $$project"; \
+		MYPYPATH=$$project $(BIN)/mypy --cache-dir .mypy_cache/$$(basename $$project) $$project/*.py || exit 1; \
+	done
 
 layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo

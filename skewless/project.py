@@ -19,7 +19,7 @@ from skewless.operations.feedback import FeedbackReport, feedback
 from skewless.operations.freshness import check_freshness
 from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
 from skewless.operations.importance import ImportanceReport, importance
-from skewless.operations.init import InitReport, init
+from skewless.operations.init import InitReport, TemplateName, init
 from skewless.operations.promotion import Promotion, promote, train
 from skewless.operations.proof import run_parity, run_replay
 from skewless.operations.quality import QualityReport, quality
@@ -78,9 +78,9 @@ class Project(Workspace):
         return Runs(self)
 
     @staticmethod
-    def init(folder: Path, *, dry_run: bool = False) -> InitReport:
-        """Write a small working project into a new or empty folder."""
-        return init(folder, dry_run=dry_run)
+    def init(folder: Path, *, template: TemplateName = "fraud", dry_run: bool = False) -> InitReport:
+        """Write a new project from a template into a new or empty folder."""
+        return init(folder, template=template, dry_run=dry_run)
 
     @staticmethod
     def doctor(repo: Path = Path()) -> list[CheckupFinding]:

@@ -1,8 +1,7 @@
-"""``skewless init``: a small working project in a new folder."""
+"""``skewless init``: a new project from a template."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +21,7 @@ def init(folder: Folder = Path(), *, repo: Repo = Path(), dry_run: DryRun = Fals
     with command_output(as_json=as_json) as output:
         from skewless.project import Project
 
-        report = Project.init(repo / folder, dry_run=dry_run)
+        report = Project.init(repo / folder, template=template, dry_run=dry_run)
         title = f"project {report.project!r} {'would be' if dry_run else 'is'} in {report.folder}"
         rows = [(file, report.rows.get(file.removeprefix("data/"))) for file in report.files]
         commands = [f"skewless {name} --repo {shlex.quote(str(report.folder))}" for name in _NEXT]

@@ -50,7 +50,7 @@ class FeatureCase:
 
         Raises:
             SourceError: the stream would reject one of them.
-            DefinitionError: there is no such source.
+            DefinitionError: the source is unknown.
         """
         records = self._source(source)
         for event in events:
@@ -70,7 +70,7 @@ class FeatureCase:
 
         Raises:
             SourceError: a row has an unknown column, no event time or a value of another type.
-            DefinitionError: there is no such view.
+            DefinitionError: the view is unknown.
         """
         self.plan.view(view)
         for row in rows:
@@ -95,7 +95,7 @@ class FeatureCase:
 
         Raises:
             RequestError: an input is missing, unknown or of the wrong type.
-            DefinitionError: there is no such service.
+            DefinitionError: the service is unknown.
         """
         assembler = self._assembler(service)
         plan = assembler.plan

@@ -24,6 +24,7 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.plans.applied_plan import load_current
 from tests.sqlite_store.registration import registered
 from tests.worlds.command_line import done, run
+from tests.worlds.payments_data import write_payments
 
 STAMP = pa.timestamp("us", tz="UTC")
 CARD, OTHER = 9_007_199_254_740_993, 9_007_199_254_740_994
@@ -143,7 +144,7 @@ def broker_url(tmp_path: Path) -> Iterator[str]:
 def test_the_template_runs_on_the_store_of_another_package(
     template_shop: TemplateShop, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done("init", template_shop.repo)
+    write_payments(template_shop.repo)
     definitions, config = template_shop.repo / "definitions.py", template_shop.repo / "feature_store.yaml"
     definitions.write_text(definitions.read_text() + WINDOWS)
     config.write_text(config.read_text().replace("online_store: null", ONLINE))

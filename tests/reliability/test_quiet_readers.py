@@ -22,7 +22,6 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import RowsAndMarkers
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
-from skewless.operations.sample import write_sample
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster
@@ -30,6 +29,7 @@ from tests.servers.node import Node
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 from tests.worlds.latest import HOUR, LatestRedisWorld
+from tests.worlds.payments_data import write_sample
 from tests.worlds.plans import make_plan
 from tests.worlds.served import STRICT, ServedVersion, make_served, served
 from tests.worlds.served import opened as world_of

@@ -19,11 +19,11 @@ import orjson
 
 from benchmarks.http_wire import body_of, post
 from skewless.contract.clock import OffsetClock
-from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.reliability.open_load import TimedReply
 from tests.servers.prediction import ROOT, PredictionServer
-from tests.worlds.trained import NOW, TEMPLATE, ask
+from tests.worlds.payments_data import TEMPLATE, write_sample
+from tests.worlds.trained import NOW, ask
 from tests.worlds.waiting import eventually
 
 LENIENT, STRICT = "fraud", "strict"

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import redis
 
-import skewless
 from skewless.contract.checksum import MODULUS
 from skewless.contract.clock import OffsetClock
 from skewless.contract.keys import KeyCodec
@@ -27,15 +26,14 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.operations.sample import write_sample
 from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.training.promotion import promote
 from skewless.training.train import TrainedVersion, train
 from tests.servers.prediction import PredictionServer
+from tests.worlds.payments_data import TEMPLATE, write_sample
 
-TEMPLATE = Path(skewless.__file__).with_name("template")
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 SECOND = 1_000_000
 FIRST_CARD = 9_007_199_254_740_993

@@ -12,15 +12,14 @@ import pytest
 import yaml
 from feast import FeatureStore
 
-import skewless
 from skewless.contract.clock import SystemClock, from_us
 from skewless.infra.feast_plugins.stored_views import build_stored_view
 from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
 from tests.worlds.feast_repo import tear_down
+from tests.worlds.payments_data import TEMPLATE, write_sample
 
-TEMPLATE = Path(skewless.__file__).with_name("template")
 CARD = 9_007_199_254_740_993
 
 

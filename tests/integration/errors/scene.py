@@ -21,6 +21,7 @@ from skewless.infra.online.private_server import PrivateServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
+from tests.worlds.payments_data import write_payments
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
@@ -53,7 +54,7 @@ def make_project(repo: Path) -> None:
 
     ``fraud`` scores nulls when the store is away and logs as well as it can; ``strict`` refuses both.
     """
-    done("init", repo)
+    write_payments(repo)
     edit(repo, _REQUEST, _REQUEST + _MORE)
     edit(repo, "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
     edit(repo, "rounds=50", "rounds=10", file="models.py")

@@ -10,7 +10,7 @@ import pytest
 from skewless.contract.errors import DefinitionError
 from skewless.infra.compiler.compile import compile_repo
 from tests.worlds.edits import edit
-from tests.worlds.trained import TEMPLATE
+from tests.worlds.payments_data import TEMPLATE
 
 
 @pytest.fixture

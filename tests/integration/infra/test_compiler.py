@@ -18,11 +18,10 @@ from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
-from skewless.operations.sample import write_sample
 from tests.worlds.edits import edit
+from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.plans import columns
 
-TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"
 NOW = 1_750_000_000_000_000
 COUNTRY = 'Field(name="country", dtype=String),'
 PYTHON = 'mode="python",\n    udf=transforms.payment_time,'

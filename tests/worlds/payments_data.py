@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,24 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.clock import open_clock
+from skewless.contract.settings import load_settings
+from skewless.operations.init import project_name
+
+TEMPLATE = Path(__file__).with_name("payments")
+
 _DAY = 86_400_000_000
 _CARDS, _SHOPS, _DAYS, _PAYMENTS = 300, 40, 60, 6_000
 _NULL_SHARE = 0.05
 _TIME = pa.timestamp("us", tz="UTC")
+
+
+def write_payments(repo: Path) -> None:
+    """Write the project, named after its folder, with its tables as of the clock of its settings."""
+    shutil.copytree(TEMPLATE, repo, ignore=shutil.ignore_patterns("__pycache__"))
+    config = repo / "feature_store.yaml"
+    config.write_text(re.sub(r"(?m)^project: .*$", f"project: {project_name(repo.name)}", config.read_text()))
+    write_sample(repo / "data", open_clock(load_settings(repo).clock).now_us())
 
 
 def write_sample(folder: Path, now_us: int) -> dict[str, int]:
