@@ -83,8 +83,8 @@ GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel sche
 COMMANDS = (
     Command(
         init,
-        "Write a small working project to a new folder.",
-        ("skewless init my-project", "skewless init my-project --dry-run"),
+        "Write a new project from a template.",
+        ("skewless init my-project", "skewless init my-project --template churn"),
     ),
     Command(
         plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --check --json")

@@ -142,9 +142,9 @@ def check_states(
     applied, _ = applied_matrix(logged_read.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
-        batches = AppliedBatches.from_ends(views.connection, part)
-        certain = batches.surely(logged.read_start - logged.skew_us - 1)
-        possible = batches.possibly(logged.read_end + logged.skew_us)
+        batches = AppliedBatches.read(views.connection, part)
+        certain = batches.last_surely_applied(logged.read_start - logged.skew_us - 1)
+        possible = batches.last_possibly_applied(logged.read_end + logged.skew_us)
         position = applied[:, number]
         for i in present[(position > possible)[present]].tolist():
             detail = f"position {position[i]} of {part.partition} was read before it was accepted"

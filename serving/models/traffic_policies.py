@@ -56,7 +56,7 @@ class TrafficPolicies:
 
     def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
         """Return the counts under the applied policies, by model."""
-        return {name: routing.item(at_us) for name, routing in self._routings.items()}
+        return {name: routing.read_counts(at_us) for name, routing in self._routings.items()}
 
     def pending_policy(self, name: str, champion: str) -> TrafficPolicy | None:
         """Return a new policy that should be applied, if there is one; an outdated policy is dropped.

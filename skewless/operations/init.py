@@ -28,12 +28,14 @@ _COMMANDS: dict[TemplateName, tuple[str, ...]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class InitReport:
-    """A new project.
+    """A project that was written.
 
     Args:
         project: its name.
-        files: paths in the folder.
-        rows: number of rows by file of sample data; empty: nothing was written.
+        template: from which it was made.
+        files: by their paths in the folder.
+        rows: of each file of sample data.
+        written: whether it was written; not in a dry run.
     """
 
     folder: Path
@@ -53,11 +55,18 @@ class InitReport:
         return [f"skewless {name} --repo {shlex.quote(str(self.folder))}" for name in _COMMANDS[self.template]]
 
 
-def init(folder: Path, *, dry_run: bool = False) -> InitReport:
-    """Write a small working project: definitions, a model, expectations and sample data; a failure leaves no files.
+def init(folder: Path, *, template: TemplateName = "fraud", dry_run: bool = False) -> InitReport:
+    """Write a new project; a failure leaves nothing.
+
+    Args:
+        folder: new or empty.
+        template: ``fraud``: a stream with windows, labels, expectations, two models and a rollout; ``delay``: windows
+            and a regression; ``churn``: tables and one model; ``empty``: files without definitions or data.
+        dry_run: write nothing.
 
     Raises:
-        PlaceError: the folder is not empty, or cannot be created.
+        DefinitionError: the template is unknown.
+        PlaceError: the folder is not empty, or cannot be made.
     """
     if template not in get_args(TemplateName):
         known = ", ".join(get_args(TemplateName))

@@ -1,4 +1,4 @@
-"""The sample tables of a new project: generated, with the same values on every day."""
+"""The project of the tests, payments and statistics of cards and shops: its files, its tables, made up."""
 
 from __future__ import annotations
 

@@ -13,8 +13,8 @@ from skewless.operations.sample.columns import (
     DAY,
     HOUR,
     MINUTE,
-    Real,
     Integers,
+    Real,
     chance_of,
     grid,
     lateness,
@@ -114,7 +114,9 @@ def _stream(events: pa.Table) -> pa.Table:
     )
 
 
-def _bursts(rng: np.random.Generator, start: int, end: int, means: Real) -> tuple[Integers, Integers, Integers, Real, Integers]:
+def _bursts(
+    rng: np.random.Generator, start: int, end: int, means: Real
+) -> tuple[Integers, Integers, Integers, Real, Integers]:
     """Return payments of stolen cards: four to eight within an hour, at any shop, of rising amounts."""
     sizes = rng.integers(4, 9, _BURSTS)
     burst = np.repeat(np.arange(_BURSTS), sizes)

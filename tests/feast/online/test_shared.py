@@ -14,7 +14,6 @@ from feast import FeatureStore
 
 from skewless.contract.clock import SystemClock, from_us
 from skewless.infra.feast_plugins.stored_views import build_stored_view
-from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
 from tests.worlds.feast_repo import tear_down

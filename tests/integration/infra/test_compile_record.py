@@ -23,9 +23,9 @@ from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.compile_record import FILE, read_record
 from skewless.infra.plans.planning import Planner
-from skewless.operations.sample import write_sample
 from tests.integration.infra.test_window_compiler import write_history
 from tests.worlds.edits import edit
+from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.windowed_types import COLUMNS, write_repo
 
 TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"

@@ -14,8 +14,8 @@ from skewless.infra.rollout.counts import (
     RolloutCounts,
     counts_folder,
     delete_old_counts,
-    score_edges,
     read_counts,
+    score_edges,
     write_counts,
 )
 

@@ -119,7 +119,7 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
         mixed = await told(desk, rows, routing)
         assert isinstance(mixed, MergedSlices)
         await desk.answer(desk.request(rows, models[ONE]))  # not routed: does not count
-        policy, found = routing.item(77)
+        policy, found = routing.read_counts(77)
         assert (policy, set(found)) == (4, {ONE, TWO})
         for part in mixed.parts:
             item = found[part.model.version]
@@ -139,14 +139,14 @@ def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models
         routing, rows = routed(desk, CANARY, refusing), ask(60)
         desk.store.away = True
         assert isinstance(await told(desk, rows, routing), StoreError)
-        found = routing.item(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(1, 0), (1, 1)]
         desk.store.away = False
         desk.store.open.clear()
         late = await told(desk, rows, routing, deadline=desk.loop_s + 0.02)
         assert isinstance(late, DeadlineError)
         desk.store.open.set()
-        found = routing.item(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(2, 0), (2, 2)]
         assert desk.metrics.arm_failures(refusing[TWO].name, TWO, "challenger").value == 2
 
@@ -180,7 +180,7 @@ def test_shadows_score_what_was_answered_after_the_reply(
             assert (list(record.ids), record.t, record.inputs) == (list(first.ids), first.t, first.inputs)
             np.testing.assert_array_equal(record.matrix, first.matrix)
             np.testing.assert_array_equal(record.scores, models[record.origin.version].runtime.score(first.matrix))
-            found = routing.item(1).versions[record.origin.version]
+            found = routing.read_counts(1).versions[record.origin.version]
             assert (found.requests, found.rows, found.latency.n, found.differences.rows) == (1, 30, 0, 30)
             np.testing.assert_array_equal(found.differences.pairs, np.column_stack([answer.scores, record.scores]))
 
@@ -227,7 +227,7 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
         assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         await shadows_done(desk, 2)
         assert [record.origin.version for record in desk.log.offered] == [ONE, THREE]
-        found = routing.item(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (TWO, THREE)] == [(1, 1), (1, 0)]
         assert desk.metrics.shadow_skipped(broken.name, TWO, "failed").value == 3
 
