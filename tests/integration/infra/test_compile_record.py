@@ -28,7 +28,6 @@ from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.windowed_types import COLUMNS, write_repo
 
-TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"
 NOW = 1_750_000_000_000_000
 TICK_S = 0.05  # files that are younger are not trusted
 INPUTS = """
