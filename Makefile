@@ -69,7 +69,7 @@ lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the tex
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
-	$(PY) -m tools.words docs '*.md'
+	$(PY) -m tools.words
 
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy

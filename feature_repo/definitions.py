@@ -1,4 +1,4 @@
-"""What Feast knows about the flights: entities, views, windows over streams, the request and the services."""
+"""The Feast objects of the flights: entities, views, windows over streams, the request and the services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from windows import arrival_windows, departure_windows
 
 from skewless.definitions import feature_view, on_demand_view, request_source
 
-# Statistics look back over 28 days at most; a week of slack for those that fly seldom.
+# Statistics look back over 28 days at most; a week of slack for planes that fly seldom.
 DAYS_TTL = timedelta(days=35)
 
 carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING, description="airline code")
@@ -100,7 +100,7 @@ plane_days = feature_view(
     delay=timedelta(hours=2),
 )
 
-# How it goes right now. Features are named FUNCTION_WINDOW; late is the share of those more than 15 minutes late.
+# The current delays. Features are named FUNCTION_WINDOW; late is the share of those more than 15 minutes late.
 carrier_out = departure_windows("carrier_out", [carrier], "flights_1h mean_1h mean_3h late_1h late_3h late_24h late_7d")
 airport_out = departure_windows(
     "airport_out", [origin], "flights_1h mean_1h mean_3h std_3h late_1h late_3h late_24h late_7d"
@@ -108,7 +108,7 @@ airport_out = departure_windows(
 route_out = departure_windows("route_out", [origin, dest], "late_3h late_24h mean_24h last_24h late_7d")
 plane_out = departure_windows("plane_out", [plane], "flights_24h last_24h mean_24h late_7d")
 carrier_in = arrival_windows("carrier_in", [carrier], "mean_1h mean_3h late_3h mean_24h")
-# Arrivals are all elsewhere: how it goes at the airport that a flight is bound for.
+# Arrivals are all elsewhere: the delays at the airport of destination.
 airport_in = arrival_windows("airport_in", [dest], "mean_3h late_3h mean_24h max_3h")
 route_in = arrival_windows("route_in", [origin, dest], "mean_3h mean_24h late_24h last_24h mean_7d")
 plane_in = arrival_windows("plane_in", [plane], "last_3h last_24h mean_24h max_24h late_7d")

@@ -26,16 +26,16 @@ _FUNCTIONS: dict[str, AggregateFunction] = {
 _KEYS: dict[str, ColumnType] = {"carrier": "string", "origin": "string", "dest": "string", "tailnum": "string"}
 
 
-def event_stream(name: str, delay: str, moment: str) -> PushSource:
-    """Return a stream of events; those from before it lie in files that load.py writes.
+def event_stream(name: str, delay: str, time: str) -> PushSource:
+    """Return a stream of events, whose history is in files that load.py writes.
 
     Args:
         delay: the column with the minutes of delay.
-        moment: the column that says when it happened.
+        time: the column with the event time.
     """
     return event_source(
         name,
-        history=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=moment),
+        history=FileSource(name=f"{name}_history", path=f"data/{name}/history", timestamp_field=time),
         columns={**_KEYS, delay: "float64", "event_id": "int64"},
         event_id="event_id",
         dedupe=timedelta(days=1),  # a sender without a reply tries again, perhaps hours later

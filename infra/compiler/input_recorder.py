@@ -134,7 +134,7 @@ class InputRecorder:
         config = str(self.repo / CONFIG)
         paths = {*self.code, *self.opened, config}
         for path in paths:
-            # Modules of the repo's top folder are loaded anew by each compilation, others once in a process.
+            # Modules of the repo's top folder are loaded again by each compilation, others once in a process.
             reloaded = path not in self.code or Path(path).parent == self.repo
             _check_age(path, self.begun_ns if reloaded else started)
         everything = any(code.all_variables for code in self.code.values()) or "$" in Path(config).read_text()

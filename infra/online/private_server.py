@@ -86,7 +86,7 @@ class PrivateServer:
         """
         self._make_folder()
         with self._exclusive_start():
-            # Acquired anew each time: the folder may have been removed and created again.
+            # Acquired again each time: the folder may have been removed and created again.
             self._users.acquire(shared=True, timeout_s=self._start_timeout_s)
             with self._release_on_error():
                 return self._ensure_running().url(self.folder)

@@ -115,7 +115,7 @@ class EventIds:
         self._source = source
 
     def reload(self) -> None:
-        """Load ids from the logs before the next acceptance, because a partition was opened anew."""
+        """Load ids from the logs before the next acceptance, because a partition was opened again."""
         self._is_current = False
 
     def find_known(self, rows: pa.Table, now_us: int) -> BoolArray:

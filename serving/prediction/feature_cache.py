@@ -1,4 +1,4 @@
-"""Cache of the online store's bytes. Only bytes are cached: ttl, status and windows are evaluated anew at each t."""
+"""Cache of the online store's bytes. Only bytes are cached: ttl, status and windows are evaluated at each t."""
 
 from __future__ import annotations
 

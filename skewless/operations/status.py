@@ -266,7 +266,7 @@ def _view(
     log = AcceptedLog(project.state / "log", view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
     is_live = any(item.kind == "live" for item in known_ranges(runs, view.partition))
-    delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB need not be imported
+    delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
     seq = None
     try:
         seq = None if store is None else store.marker(marker_key(needed.plan.project, view))
