@@ -125,7 +125,7 @@ class WorkerGroup:
         """Load plans and run housekeeping, until stopped."""
         housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
         while not self._stop.wait(_POLL_S):
-            self._log_errors("plan_load_failed", self._load_plan)
+            self._log_errors("plan_not_loaded", self._load_plan)
             if time.monotonic() > housekeeping_at:
                 housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
                 self._log_errors("housekeeping_failed", self._run_housekeeping)
