@@ -32,8 +32,8 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 def check_refused(repo: Path, message: str) -> None:
     """Check that every command and method that builds training rows refuses, and writes nothing."""
     out = repo.parent / "out"
-    dataset = ("dataset", "--repo", repo, "--entities", repo / "data/labels.parquet", "--service", "air")
-    dataset = (*dataset, "--out", out, "--time", "asked_at")
+    rows = ("dataset", "--repo", repo, "--entities", repo / "data/labels.parquet", "--service", "air")
+    dataset = (*rows, "--out", out, "--time", "asked_at")
     for words in (("train", "--repo", repo), dataset, (*dataset, "--dry-run")):
         said = run(*words)
         assert said.code == 4, said
