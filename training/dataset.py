@@ -144,10 +144,11 @@ def build_dataset(
     """Return the training set of a model as it could have been built at ``now_us``.
 
     Raises:
-        SourceError: no label row is usable, or the training or test rows are empty.
+        SourceError: no label row is usable, the training or test rows are empty, or a view has never been filled.
         DefinitionError: the spec's group or a slice is not a key or request field.
     """
     pinned = plan.select_service(spec.service)
+    views.check_filled(pinned)
     label_rows = read_labels(connection, repo, pinned, spec)
     is_known, is_valid = find_known_labels(label_rows, now_us), find_servable(pinned.request, label_rows)
     rows = label_rows.filter(pa.array(is_known & is_valid))

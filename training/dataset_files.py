@@ -251,12 +251,13 @@ def open_dataset_files(
 
     Raises:
         RequestError: the service or model does not exist.
-        SourceError: the file is missing or invalid, or lacks a column.
+        SourceError: the file is missing or invalid, or lacks a column; or a view has never been filled.
     """
     services = {spec.name: spec.service for spec in applied.models}
     services |= {service.name: service.name for service in applied.plan.services}
     check_known("name", name, services, problem="is neither a feature service nor a model")
     plan = applied.plan.select_service(services[name])
+    views.check_filled(plan)
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +20,7 @@ from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.compiler.event_transforms import check_event_transform
 from skewless.infra.compiler.input_recorder import InputRecorder
 from skewless.infra.compiler.registration import build_feast_objects
+from skewless.infra.compiler.repo_modules import repo_modules
 from skewless.infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from skewless.infra.compiler.views import compile_view
 from skewless.infra.compiler.windows import compile_windows
@@ -54,7 +52,13 @@ def compile_repo(repo: Path) -> CompiledRepo:
     for spec in models:
         check_model(plan, spec)
     objects_to_register = build_feast_objects(plan, objects)
-    return CompiledRepo(plan=plan, models=models, feast_objects=objects_to_register, inputs=recorder.inputs())
+    return CompiledRepo(
+        plan=plan,
+        models=models,
+        feast_objects=objects_to_register,
+        inputs=recorder.inputs(),
+        files=recorder.repo_files(),
+    )
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
@@ -108,27 +112,6 @@ def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
             value=spec.group,
             fix=f"use one of {', '.join(names)}",
         )
-
-
-@contextmanager
-def repo_modules(repo: Path) -> Iterator[None]:
-    """Make the repo's modules importable by their names within the block."""
-    own = {path.stem for path in repo.glob("*.py")}
-    # Modules of these names may be loaded from elsewhere: hide them within the block.
-    hidden = {name: sys.modules.pop(name) for name in own & sys.modules.keys()}
-    bytecode = sys.dont_write_bytecode
-    # Bytecode files would appear in the user's repo.
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(repo))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(str(repo))
-        sys.dont_write_bytecode = bytecode
-        for name in own:
-            sys.modules.pop(name, None)
-        sys.modules.update(hidden)
 
 
 def load_module(repo: Path, name: str) -> ModuleType:

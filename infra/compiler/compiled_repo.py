@@ -18,9 +18,11 @@ class CompiledRepo:
 
     Args:
         inputs: files, variables and libraries that they depend on; None: these cannot be known.
+        files: of the repo that were loaded or opened, relative to the repo.
     """
 
     plan: FeaturePlan
     models: tuple[ModelSpec, ...]
     feast_objects: tuple[Any, ...]
     inputs: CompileInputs | None = None
+    files: tuple[str, ...] = ()

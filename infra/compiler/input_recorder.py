@@ -25,6 +25,7 @@ from skewless.infra.compiler.compile_inputs import (
     sha256_of,
 )
 from skewless.infra.compiler.definition_code import DefinitionCode, absolute_names, is_understood, read_code
+from skewless.infra.compiler.repo_modules import find_repo_modules
 from skewless.infra.host.process_start import started_ns
 
 CONFIG = "feature_store.yaml"
@@ -47,6 +48,7 @@ class InputRecorder:
     Args:
         repo: folder of the definitions, absolute.
         unknown: why the inputs cannot be known; empty: they are.
+        reloaded: files of the repo's modules, which each compilation loads again.
     """
 
     repo: Path
@@ -56,6 +58,7 @@ class InputRecorder:
     unknown: str = ""
     code: dict[str, DefinitionCode] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    reloaded: set[str] = field(default_factory=set)
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -74,12 +77,19 @@ class InputRecorder:
         Args:
             entries: names of the modules that the compiler loads.
         """
+        files = [getattr(module, "__file__", None) for module in find_repo_modules(self.repo).values()]
+        self.reloaded = {path for path in files if path is not None}
         try:
             for name in entries:
                 if name in sys.modules:
                     self._read(name, sys.modules[name])
         except UnknownInputError as error:
             self.unknown = self.unknown or str(error)
+
+    def repo_files(self) -> tuple[str, ...]:
+        """Return the files of the repo that the compilation loaded or opened, relative to the repo; sorted."""
+        paths = {Path(path) for path in self.reloaded | self.opened}
+        return tuple(sorted(str(path.relative_to(self.repo)) for path in paths if path.is_relative_to(self.repo)))
 
     def inputs(self) -> CompileInputs | None:
         """Return the inputs; None: ``unknown`` says why they cannot be known."""
@@ -134,9 +144,9 @@ class InputRecorder:
         config = str(self.repo / CONFIG)
         paths = {*self.code, *self.opened, config}
         for path in paths:
-            # Modules of the repo's top folder are loaded again by each compilation, others once in a process.
-            reloaded = path not in self.code or Path(path).parent == self.repo
-            _check_age(path, self.begun_ns if reloaded else started)
+            # Modules from elsewhere are loaded once in a process.
+            is_read_now = path not in self.code or path in self.reloaded
+            _check_age(path, self.begun_ns if is_read_now else started)
         everything = any(code.all_variables for code in self.code.values()) or "$" in Path(config).read_text()
         names = None if everything else tuple(sorted({n for code in self.code.values() for n in code.variables}))
         folders = {self.repo, *(Path(path).parent for path in self.code)}

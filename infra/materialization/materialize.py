@@ -25,9 +25,9 @@ from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, StagedRows
+from skewless.infra.log.read_progress import Progress, progress_path
 from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger, last_covered
 from skewless.infra.materialization.latest_rows import LatestRows
-from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
 from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, read_pending
@@ -157,7 +157,7 @@ class Materializer:
 
     def progress(self, view: View) -> Progress | None:
         """Return the progress in the source of a view; None if it is unknown or belongs to another log."""
-        progress = Progress.read(self._progress_path(view))
+        progress = Progress.read(progress_path(self.state, view))
         return progress if progress is not None and progress.next_seq <= self.log(view).next_seq() else None
 
     def is_read(self, view: View, now_us: int) -> bool:
@@ -174,10 +174,7 @@ class Materializer:
 
     def save_progress(self, view: View, progress: Progress) -> None:
         """Record the progress in the source of a view."""
-        progress.write(self._progress_path(view))
-
-    def _progress_path(self, view: View) -> Path:
-        return self.state / "progress" / f"{view.name}-{view.hash}.json"
+        progress.write(progress_path(self.state, view))
 
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import AcceptedLog
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.partitions import log_ends, log_partitions
+from skewless.infra.log.read_progress import progress_path
 from skewless.infra.log.runs import RunLedger, known_ranges
 from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
 from skewless.infra.offline.log_parts import read_log_partitions
@@ -51,6 +53,26 @@ class OfflineViews:
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view."""
         return AcceptedLog(self._state / "log", view.partition)
+
+    def check_filled(self, plan: FeaturePlan) -> None:
+        """Check that each view of a plan has been filled once; all features of another view would be null.
+
+        Raises:
+            SourceError: no run has accepted the rows of a view, or the source of a windowed view has no log.
+        """
+        for view in plan.views:
+            # A source without due rows leaves no log, but has been read.
+            if not self.log(view).next_seq() and not progress_path(self._state, view).exists():
+                fix = "run `skewless materialize`"
+                raise SourceError(f"view {view.name!r}", "has never been materialized", fix=fix)
+        for window in plan.windows:
+            if not log_partitions(self._state / "log", window.source):
+                raise SourceError(
+                    f"windowed view {window.name!r}",
+                    "has no accepted event",
+                    value=f"event source {window.source!r}",
+                    fix="run `skewless import` or `skewless stream`",
+                )
 
     def read(self, plan: FeaturePlan, entities: pa.Table, order: Order) -> dict[str, ViewRead]:
         """Return the read of each view of the plan for each entity row at its time ``__t``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ class AppliedPlan:
         applied_us: when it was applied, UTC microseconds.
         registry: Feast's registry file, relative to the repo.
         registry_sha256: SHA-256 of the registry file after the apply.
-        files: SHA-256 of each Python file of the repo at the apply, by name.
+        files: SHA-256 at the apply of each definition file, by path relative to the repo: the Python files of its top
+            folder, and all files that the compiler loaded or opened.
     """
 
     plan: FeaturePlan
@@ -46,7 +47,7 @@ class AppliedPlan:
 
     @property
     def definitions_sha256(self) -> str:
-        """Return a hash of the repo's Python files at the apply."""
+        """Return a hash of the definition files at the apply."""
         return hashlib.sha256(json.dumps(dict(self.files), sort_keys=True).encode()).hexdigest()
 
     def model(self, name: str) -> ModelSpec:
@@ -212,17 +213,22 @@ def hash_file(path: Path) -> str:
     return hashlib.sha256(path.read_bytes() if path.exists() else b"").hexdigest()
 
 
-def hash_definition_files(repo: Path) -> dict[str, str]:
-    """Return the SHA-256 of each Python file of the repo, by name."""
-    return {path.name: hash_file(path) for path in sorted(repo.glob("*.py"))}
+def hash_definition_files(repo: Path, loaded: Iterable[str] = ()) -> dict[str, str]:
+    """Return the SHA-256 of each definition file, by path relative to the repo; missing files are skipped.
+
+    Args:
+        loaded: files that the compiler loaded or opened; the Python files of the repo's top folder are always included.
+    """
+    names = {path.name for path in repo.glob("*.py")}.union(loaded)
+    return {name: hash_file(repo / name) for name in sorted(names) if (repo / name).is_file()}
 
 
 def find_edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
-    """Return the Python files that were added, changed or removed since the apply, sorted.
+    """Return the definition files that were added, changed or removed since the apply, sorted.
 
     ``expectations.py`` is not among them: each validation reads it, so it needs no apply.
     """
-    current = hash_definition_files(repo)
+    current = hash_definition_files(repo, applied.files)
     names = {*current, *applied.files} - {EXPECTATIONS}
     return sorted(name for name in names if current.get(name) != applied.files.get(name))
 

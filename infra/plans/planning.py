@@ -125,8 +125,9 @@ class Planner:
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
             StoreError: the disk failed; nothing was changed.
         """
-        files = hash_definition_files(self.repo)  # hashed first: an edit made meanwhile is shown by the next plan
         applied = read_applied(self.state)
+        # Hashed first: an edit made meanwhile is shown by the next plan.
+        files = hash_definition_files(self.repo, applied.files if applied else ())
         # A registry that is not a file may have changed without a trace: it is written again.
         is_file = applied is not None and (self.repo / applied.registry).is_file()
         unchanged = self._unchanged() if is_file else None
@@ -135,6 +136,8 @@ class Planner:
         from skewless.infra.plans.registry import registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
+        loaded = hash_definition_files(self.repo, compiled.files)
+        files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         self._check_sums(compiled)
         report = self._compare(compiled)
         make_folder(self.state)

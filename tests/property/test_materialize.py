@@ -24,9 +24,9 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.infra.log.accepted import AcceptedLog, StagedRows
 from skewless.infra.log.manifest import FileRange
+from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
-from skewless.infra.materialization.read_progress import Progress
 from skewless.infra.online.port import Binaries, Marker
 from tests.memory_store import MemoryStore
 from tests.worlds.latest import LatestWorld

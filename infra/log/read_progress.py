@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from skewless.contract.errors import StoreError
+from skewless.contract.plan import View
 from skewless.infra.storage.durable import make_folder
 
 
@@ -55,3 +56,8 @@ class Progress:
             raise StoreError(
                 f"file {path}", f"cannot be written: {error}", fix="make room, or give write access, then run again"
             ) from error
+
+
+def progress_path(state: Path, view: View) -> Path:
+    """Return the file of a view's progress; it exists once a run has read the source."""
+    return state / "progress" / f"{view.name}-{view.hash}.json"
