@@ -44,7 +44,7 @@ _WORKER = "from skewless.cli import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AggregateInputs:
+class Measurement:
     """One change, with all that came in meanwhile.
 
     Args:
@@ -70,7 +70,7 @@ class AggregateInputs:
         return [waited for sent, waited in self.sent.seen if begin <= sent <= end] or [self.sent.seen[0][1]]
 
 
-Quantity = Callable[[AggregateInputs, str, str], float]
+Quantity = Callable[[Measurement, str, str], float]
 
 
 def run() -> list[Result]:
@@ -88,7 +88,7 @@ def run() -> list[Result]:
     return rows
 
 
-def _measured(shape: Shape, nice: int) -> AggregateInputs:
+def _measured(shape: Shape, nice: int) -> Measurement:
     with tempfile.TemporaryDirectory() as name, own_server() as url:
         repo = Path(name) / "repo"
         history = write_project(repo, shape, time.time_ns() // 1_000)
@@ -103,7 +103,7 @@ def _measured(shape: Shape, nice: int) -> AggregateInputs:
         return measured
 
 
-def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> AggregateInputs:
+def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> Measurement:
     """Change the project under load."""
     signals, laps = repo.parent, {}
     watch = Watch(state=repo / ".skewless", url=url, address=server.address)
@@ -126,7 +126,7 @@ def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> 
                     _raise_failure(load, sender)
         finally:
             (signals / STOP).touch()
-        return AggregateInputs(laps=laps, moments=watch.moments, windows=load.result(), sent=sender.result())
+        return Measurement(laps=laps, moments=watch.moments, windows=load.result(), sent=sender.result())
 
 
 def _raise_failure(*under_way: Future[Any]) -> None:
@@ -171,7 +171,7 @@ def _takes_events(state: Path) -> bool:
     return any(source["partitions"] for source in sources)
 
 
-def _rows(done: AggregateInputs, what: str) -> list[Result]:
+def _rows(done: Measurement, what: str) -> list[Result]:
     at, laps = done.moments, done.laps
     times = {
         "`apply`": laps["apply"],
@@ -202,7 +202,7 @@ def _rows(done: AggregateInputs, what: str) -> list[Result]:
 
 
 def _compared(
-    done: AggregateInputs, name: str, unit: str, quantity: Quantity, phase: tuple[str, str], target: float | None = None
+    done: Measurement, name: str, unit: str, quantity: Quantity, phase: tuple[str, str], target: float | None = None
 ) -> Result:
     """Return a row: a quantity in a phase against before the change."""
     value, before = quantity(done, *phase), quantity(done, BEFORE, "apply")
@@ -210,13 +210,13 @@ def _compared(
     return Result(name=name, value=value, unit=unit, against=against, ratio=value / before, target=target)
 
 
-def _rate(done: AggregateInputs, first: str, last: str) -> float:
+def _rate(done: Measurement, first: str, last: str) -> float:
     return statistics.median(window.rate for window in done.within(first, last))
 
 
-def _latency(share: str, done: AggregateInputs, first: str, last: str) -> float:
+def _latency(share: str, done: Measurement, first: str, last: str) -> float:
     return statistics.median({"p50": window.p50, "p99": window.p99}[share] for window in done.within(first, last))
 
 
-def _wait(share: int, done: AggregateInputs, first: str, last: str) -> float:
+def _wait(share: int, done: Measurement, first: str, last: str) -> float:
     return quantile(np.array(done.waits(first, last)), share / 100) * 1e3

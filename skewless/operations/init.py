@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from skewless.contract.errors import DefinitionError, PlaceError
-from skewless.workspace import CONFIG_FILE
 
 TemplateName = Literal["fraud", "delay", "churn", "empty"]
 TEMPLATES = Path(__file__).parents[1] / "template"
@@ -100,6 +99,7 @@ def _write(target: Path, name: str, template: TemplateName) -> dict[str, int]:
     from skewless.contract.clock import open_clock
     from skewless.contract.settings import load_settings
     from skewless.operations.sample import write_sample
+    from skewless.workspace import CONFIG_FILE
 
     new = not target.exists()
     try:

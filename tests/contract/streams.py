@@ -31,7 +31,7 @@ LEASE_S = 1.0
 QUICK = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 200}
 
 
-class ScoringTarget(Protocol):
+class StreamKind(Protocol):
     """One stream of ``N`` partitions, empty at first; ``late_s``: for how long it may not know what has arrived."""
 
     late_s: float
@@ -200,7 +200,7 @@ class Log:
 class Worker:
     """A member of a group, which continues at the end of the log."""
 
-    def __init__(self, place: ScoringTarget, log: Log, group: str = "g") -> None:
+    def __init__(self, place: StreamKind, log: Log, group: str = "g") -> None:
         self.log = log
         self.revocations: list[Partition] = []
         self.stream = place.stream(self, group)
@@ -250,7 +250,7 @@ def poll_until(workers: Sequence[Worker], condition: Callable[[], object]) -> No
 PLACES = ["memory", "valkey", "redis", "cluster", "kafka"]
 
 
-def place_of(request: pytest.FixtureRequest) -> ScoringTarget:
+def place_of(request: pytest.FixtureRequest) -> StreamKind:
     """Return the place that a fixture's parameter names."""
     if request.param == "memory":
         return MemoryPlace()
@@ -262,7 +262,7 @@ def place_of(request: pytest.FixtureRequest) -> ScoringTarget:
     return made
 
 
-def send(place: ScoringTarget, payloads: list[bytes], keys: list[str] | None = None) -> None:
+def send(place: StreamKind, payloads: list[bytes], keys: list[str] | None = None) -> None:
     sender = place.sender()
     sender.send(payloads, keys)
     sender.close()

@@ -9,15 +9,15 @@ import time
 import pytest
 
 from skewless.infra.streams.port import Partition
-from tests.contract.streams import PLACES, Log, N, ScoringTarget, Worker, numbered, place_of, poll_until, send, spread
+from tests.contract.streams import PLACES, Log, N, StreamKind, Worker, numbered, place_of, poll_until, send, spread
 
 
 @pytest.fixture(params=PLACES)
-def stream_place(request: pytest.FixtureRequest) -> ScoringTarget:
+def stream_place(request: pytest.FixtureRequest) -> StreamKind:
     return place_of(request)
 
 
-def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: ScoringTarget) -> None:
+def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: StreamKind) -> None:
     log = Log()
     worker = Worker(stream_place, log)
     assert list(worker.stream.find_drained()) == []
@@ -28,7 +28,7 @@ def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: Scor
     worker.stream.close()
 
 
-def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(stream_place: ScoringTarget) -> None:
+def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(stream_place: StreamKind) -> None:
     send(stream_place, numbered(200), ["one"] * 200)
     log = Log()
     worker = Worker(stream_place, log)
@@ -43,7 +43,7 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(str
 
 @pytest.mark.parametrize("seed", range(2))
 def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(
-    stream_place: ScoringTarget, seed: int
+    stream_place: StreamKind, seed: int
 ) -> None:
     """The sender continues in the meantime; ``sent``: how many messages had certainly arrived at which time."""
     chance, stop, sent = random.Random(seed), threading.Event(), [(0.0, 0)]
@@ -81,7 +81,7 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
     worker.stream.close()
 
 
-def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_place: ScoringTarget) -> None:
+def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_place: StreamKind) -> None:
     log = Log()
     workers = [Worker(stream_place, log), Worker(stream_place, log)]
     poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])

@@ -31,7 +31,7 @@ from tests.worlds.streams import BASE, VIEW
 
 IDS = 40
 M = BASE - 30 * SECOND
-HistoryRows = list[tuple[int, Event]]
+PartitionEvents = list[tuple[int, Event]]
 
 
 @pytest.fixture

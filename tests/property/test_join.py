@@ -59,7 +59,7 @@ class Batch:
     ended: int
 
 
-ParsedRows = tuple[int | None, str | None, int]
+EntityTime = tuple[int | None, str | None, int]
 ROW = st.tuples(KEYS, MOMENTS, st.none() | MOMENTS, st.booleans())
 BATCHES = st.lists(
     st.builds(lambda rows, gap: (rows, gap), st.lists(ROW, min_size=2, max_size=8), st.integers(0, 5)), max_size=4
@@ -117,7 +117,7 @@ def table_of(batch: Batch, run_id: int) -> pa.Table:
     )
 
 
-def entities(asks: list[ParsedRows]) -> pa.Table:
+def entities(asks: list[EntityTime]) -> pa.Table:
     """Return the entity rows in many chunks."""
     parts = [
         pa.table(
@@ -141,7 +141,7 @@ def outcome(row: LogRow | None, t: int) -> tuple[str, int | None]:
     return ("EXPIRED" if t - row.event > TTL else "PRESENT"), row.seq
 
 
-def outcomes(read: ViewRead, asks: list[ParsedRows]) -> list[tuple[str, int | None]]:
+def outcomes(read: ViewRead, asks: list[EntityTime]) -> list[tuple[str, int | None]]:
     status = view_status(read, np.array([t for _, _, t in asks], dtype=np.int64), TTL)
     return [
         (Status(one).name, int(seq) if found else None)
@@ -149,16 +149,16 @@ def outcomes(read: ViewRead, asks: list[ParsedRows]) -> list[tuple[str, int | No
     ]
 
 
-def asked_rows(rows: list[LogRow], ask: ParsedRows) -> list[LogRow]:
+def asked_rows(rows: list[LogRow], ask: EntityTime) -> list[LogRow]:
     return [row for row in rows if row.key == ask[:2]]
 
 
-def event_time(rows: list[LogRow], ask: ParsedRows) -> tuple[str, int | None]:
+def event_time(rows: list[LogRow], ask: EntityTime) -> tuple[str, int | None]:
     candidates = [row for row in asked_rows(rows, ask) if row.event <= ask[2]]
     return outcome(max(candidates, key=lambda row: row.rank, default=None), ask[2])
 
 
-def online_history(rows: list[LogRow], ask: ParsedRows) -> tuple[str, int | None]:
+def online_history(rows: list[LogRow], ask: EntityTime) -> tuple[str, int | None]:
     """Apply rows to a store in the order in which they became known, newer wins; read it at t."""
     stored: LogRow | None = None
     for row in sorted(asked_rows(rows, ask), key=lambda row: (row.known, -row.seq)):
@@ -169,7 +169,7 @@ def online_history(rows: list[LogRow], ask: ParsedRows) -> tuple[str, int | None
     return outcome(stored, ask[2])
 
 
-def by_pandas(rows: list[LogRow], asks: list[ParsedRows]) -> list[int | None]:
+def by_pandas(rows: list[LogRow], asks: list[EntityTime]) -> list[int | None]:
     """Return the position that ``merge_asof`` finds for each entity row, tombstones and expired ones too."""
     latest: dict[tuple[tuple[int, str], int], LogRow] = {}
     for row in sorted(rows, key=lambda row: row.rank):
@@ -191,7 +191,7 @@ def by_pandas(rows: list[LogRow], asks: list[ParsedRows]) -> list[int | None]:
 def test_2_1_event_time_finds_what_plain_python_finds(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[ParsedRows],
+    asks: list[EntityTime],
 ) -> None:
     with tempfile.TemporaryDirectory() as state:
         rows = write(Path(state), batches(drawn, 0), live_from=1)
@@ -203,7 +203,7 @@ def test_2_1_event_time_finds_what_plain_python_finds(
 def test_2_2_event_time_finds_what_merge_asof_finds(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[ParsedRows],
+    asks: list[EntityTime],
 ) -> None:
     with tempfile.TemporaryDirectory() as state:
         rows = write(Path(state), batches(drawn, 0), live_from=1)
@@ -216,7 +216,7 @@ def test_2_2_event_time_finds_what_merge_asof_finds(
 def test_2_2_knowledge_finds_what_the_online_store_held(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[ParsedRows],
+    asks: list[EntityTime],
     start: int,
     live_from: int,
 ) -> None:
@@ -230,7 +230,7 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
 def test_2_2_knowledge_needs_no_time_of_creation(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[ParsedRows],
+    asks: list[EntityTime],
     start: int,
     live_from: int,
 ) -> None:
@@ -248,7 +248,7 @@ def test_2_6_a_mark_leaves_out_what_came_later(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
     later: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[ParsedRows],
+    asks: list[EntityTime],
     order: Literal["event_time", "knowledge"],
 ) -> None:
     with tempfile.TemporaryDirectory() as state:
@@ -267,7 +267,7 @@ def test_2_2_entity_rows_keep_their_order_and_duplicates(
 ) -> None:
     rows = [((0, "a"), event, None, False) for event in range(5)]
     write(tmp_path, [Batch(rows=list(rows), ended=0)], live_from=0)
-    asks: list[ParsedRows] = [
+    asks: list[EntityTime] = [
         (0, "a", 4),
         (None, "a", 4),
         (0, "a", 1),
@@ -304,7 +304,7 @@ def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
         for run, (size, ended) in enumerate(zip(sizes, ends, strict=True))
     ]
     rows = write(tmp_path, written, live_from=0)
-    asks: list[ParsedRows] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
+    asks: list[EntityTime] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), "finished")
     assert read.has_row.tolist() == [False, True] * len(rows)
     assert read.versions.seq[1::2].tolist() == [row.seq for row in rows]

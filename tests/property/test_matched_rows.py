@@ -19,7 +19,7 @@ EDGE = 2**63 - 1
 MOMENTS = st.sampled_from([0, 1, 2, 3, -1, -EDGE, EDGE])
 KEYS = st.sampled_from([("a", 1), ("a", 2), ("", 1), (None, 1), ("a", None)])
 HistoryRow = tuple[tuple[str | None, int | None], int | None, tuple[int, int]]
-ParsedRows = tuple[tuple[str | None, int | None], int | None]
+KeyedTime = tuple[tuple[str | None, int | None], int | None]
 HISTORY = st.lists(st.tuples(KEYS, st.none() | MOMENTS, st.tuples(MOMENTS, MOMENTS)), max_size=12)
 ASKS = st.lists(st.tuples(KEYS, st.none() | MOMENTS), min_size=1, max_size=8)
 
@@ -49,7 +49,7 @@ def history_table(rows: Sequence[HistoryRow]) -> pa.Table:
     )
 
 
-def entity_table(asks: Sequence[ParsedRows]) -> pa.Table:
+def entity_table(asks: Sequence[KeyedTime]) -> pa.Table:
     parts = [
         pa.table(
             {
@@ -63,7 +63,7 @@ def entity_table(asks: Sequence[ParsedRows]) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-def oracle(rows: Sequence[HistoryRow], ask: ParsedRows, ranks: int, *, running: bool) -> int:
+def oracle(rows: Sequence[HistoryRow], ask: KeyedTime, ranks: int, *, running: bool) -> int:
     key, t = ask
     if t is None or None in key:
         return -1
@@ -83,7 +83,7 @@ def test_each_row_finds_what_plain_python_finds(
     ranks: int,
     running: bool,  # noqa: FBT001 - a parameter of the test
     rows: list[HistoryRow],
-    asks: list[ParsedRows],
+    asks: list[KeyedTime],
     history_rows: int,
 ) -> None:
     history = shape(ranks, running=running)
@@ -94,7 +94,7 @@ def test_each_row_finds_what_plain_python_finds(
 
 @given(HISTORY, ASKS)
 def test_one_statement_finds_the_same(
-    connection: duckdb.DuckDBPyConnection, rows: list[HistoryRow], asks: list[ParsedRows]
+    connection: duckdb.DuckDBPyConnection, rows: list[HistoryRow], asks: list[KeyedTime]
 ) -> None:
     asked = entity_table(asks).append_column("__row", pa.array(range(len(asks)), pa.int64()))
     with register_tables(connection, {"history_rows": history_table(rows), "asked": asked}):

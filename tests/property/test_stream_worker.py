@@ -61,7 +61,7 @@ class SentEvents:
             self.rows.append(body)
 
 
-class VersionHistory(RuleBasedStateMachine):
+class StreamWorkerMachine(RuleBasedStateMachine):
     """Everything that may happen to one project."""
 
     def __init__(self, node: Node) -> None:
@@ -201,5 +201,5 @@ def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 3)
     # An example takes half a second.
     few = settings(max_examples=max(1, settings().max_examples // 10), stateful_step_count=20)
-    machine: Any = lambda: VersionHistory(valkey)  # noqa: E731 - hypothesis asks for a class, and calls it
+    machine: Any = lambda: StreamWorkerMachine(valkey)  # noqa: E731 - hypothesis asks for a class, and calls it
     run_state_machine_as_test(machine, settings=few)

@@ -15,7 +15,7 @@ from tests.reliability.merge_kills import SIDES, kill_everywhere
 from tests.unit.infra.predictions.merges import (
     DAY,
     GRACE_S,
-    HistoryRows,
+    RowsByKey,
     ids_in,
     merge,
     names,
@@ -45,7 +45,7 @@ def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Expected:
     """What a log holds, for whatever reads it, and the ids that are proven."""
 
-    stored: HistoryRows
+    stored: RowsByKey
     seen: Mapping[tuple[str, str], tuple[Any, ...]]
     proven: frozenset[str]
 

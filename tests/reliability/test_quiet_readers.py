@@ -31,7 +31,7 @@ from tests.servers.sentinels import sentinel_set
 from tests.worlds.latest import HOUR, LatestRedisWorld
 from tests.worlds.payments_data import write_sample
 from tests.worlds.plans import make_plan
-from tests.worlds.served import STRICT, ServedVersion, make_served, served
+from tests.worlds.served import STRICT, ServedProject, make_served, served
 from tests.worlds.served import opened as world_of
 from tests.worlds.streams import read_online
 from tests.worlds.trained import NOW
@@ -264,6 +264,6 @@ def test_4_5_a_server_that_nobody_asked_refuses_what_the_store_lost(tmp_path: Pa
         assert until_answered(server)[0] == 200
 
 
-def until_answered(server: ServedVersion) -> tuple[int, dict[str, str], str]:
+def until_answered(server: ServedProject) -> tuple[int, dict[str, str], str]:
     """Return the reply of the model that refuses missing features, once the store is reached."""
     return eventually(lambda: server.ask(STRICT), lambda reply: "did not answer" not in reply[2])

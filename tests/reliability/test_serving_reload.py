@@ -14,7 +14,7 @@ from skewless.infra.packages.aliases import Aliases
 from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, ServedVersion, make_served, opened, predictions, said, served
+from tests.worlds.served import LENIENT, ServedProject, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, MOVES, ROLLBACKS = 300.0, 200, 50
@@ -23,7 +23,7 @@ LATE_S = 0.5  # from a move to the last reply of the old version: a look, a load
 
 
 @contextmanager
-def world(tmp_path: Path) -> Iterator[tuple[ServedVersion, list[str]]]:
+def world(tmp_path: Path) -> Iterator[tuple[ServedProject, list[str]]]:
     """Serve a model of two versions that score alike."""
     with running(Node(program("valkey"), tmp_path / "store")) as node:
         repo = make_served(tmp_path / "p", node.url)
@@ -39,7 +39,7 @@ def champions(repo: Path) -> Aliases:
 
 
 @contextmanager
-def asked(server: ServedVersion) -> Iterator[OpenLoad]:
+def asked(server: ServedProject) -> Iterator[OpenLoad]:
     with load(server.url, predictions([LENIENT]), rate=RATE) as sender:
         time.sleep(1)
         yield sender

@@ -14,14 +14,14 @@ import pytest
 from tests.reliability.open_load import LOST, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, STRICT, ServedVersion, make_served, predictions, served
+from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, predictions, served
 from tests.worlds.waiting import eventually
 
 pytestmark = pytest.mark.soak
 RATE, CONNECTIONS, KILLS = 300.0, 64, 3
 
 
-def newcomers(server: ServedVersion, before: set[int]) -> set[int]:
+def newcomers(server: ServedProject, before: set[int]) -> set[int]:
     return set(server.pids) - before
 
 

@@ -24,7 +24,7 @@ Versions = dict[tuple[str, str], Declared]
 
 
 @dataclass
-class EventValidator:
+class Oracle:
     """Judges replies.
 
     Args:
@@ -55,7 +55,7 @@ class EventValidator:
 class _Prediction:
     """One prediction of a reply, and what it should be."""
 
-    judge: EventValidator
+    judge: Oracle
     read: Read
     row: Row
     said: dict[str, Any]

@@ -56,7 +56,7 @@ def opened(repo: Path, redis_url: str) -> Iterator[Project]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedVersion:
+class ServedProject:
     """A server under test, with its log in a file."""
 
     server: PredictionServer
@@ -122,7 +122,7 @@ class ServedVersion:
 
 
 @contextmanager
-def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedVersion]:
+def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedProject]:
     """Run a server for the length of a block."""
     environment = {
         **os.environ,
@@ -137,7 +137,7 @@ def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedVersio
     with process:
         try:
             assert process.stdout is not None
-            yield ServedVersion(
+            yield ServedProject(
                 server=PredictionServer(process=process, url=orjson.loads(process.stdout.readline())["url"]),
                 repo=repo,
                 redis_url=redis_url,

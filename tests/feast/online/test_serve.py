@@ -29,12 +29,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWar
 NAMES = ("a_double", "a_text", "an_int64")
 READ = "/get-online-features"
 REFS = [f"users:{name}" for name in NAMES]
-ScoredSlice = tuple[int, Any]
-ParsedRows = Callable[[str, dict[str, Any]], list[ScoredSlice]]
+FeatureAnswer = tuple[int, Any]
+Ask = Callable[[str, dict[str, Any]], list[FeatureAnswer]]
 Open = Callable[[Twin], FeatureStore]
 
 
-async def post(store: FeatureStore, path: str, body: dict[str, Any]) -> ScoredSlice:
+async def post(store: FeatureStore, path: str, body: dict[str, Any]) -> FeatureAnswer:
     """Return the status and the JSON of an answer of Feast's server, asked as its HTTP layer would ask it."""
     app: Any = get_app(store)
     scope = {
@@ -73,7 +73,7 @@ def applied(twin: Twin, store: FeatureStore) -> FeatureStore:
 
 
 @pytest.fixture
-def ask(make: Make, opened: Open) -> ParsedRows:
+def ask(make: Make, opened: Open) -> Ask:
     """Post to both; return both answers, Feast's first."""
     stores = [applied(twin, opened(twin)) for twin in map(make, KINDS)]
     return lambda path, body: [asyncio.run(post(store, path, body)) for store in stores]
@@ -89,7 +89,7 @@ def pushed(user: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "body", [{"features": REFS}, {"feature_service": "some"}, {"features": REFS, "full_feature_names": True}]
 )
-def test_a_read_answers_as_on_feasts_store(ask: ParsedRows, body: dict[str, Any]) -> None:
+def test_a_read_answers_as_on_feasts_store(ask: Ask, body: dict[str, Any]) -> None:
     feasts, ours = ask("/push", pushed(1))
     assert ours == feasts == (200, None)
     feasts, ours = ask(READ, {**body, "entities": {"user_id": [1, 1]}})
@@ -103,7 +103,7 @@ def by_name(answer: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(answer["metadata"]["feature_names"], answer["results"], strict=True))
 
 
-def test_frames_are_written_as_on_feasts_store(ask: ParsedRows) -> None:
+def test_frames_are_written_as_on_feasts_store(ask: Ask) -> None:
     frame = {**pushed(2)["df"], "a_text": ["written"]}
     feasts, ours = ask("/write-to-online-store", {"feature_view_name": "users", "df": frame})
     assert ours == feasts
@@ -121,19 +121,19 @@ def test_frames_are_written_as_on_feasts_store(ask: ParsedRows) -> None:
         {"features": REFS, "entities": {"user_id": [1], "other": [1, 2]}},
     ],
 )
-def test_a_wrong_request_fails_as_on_feasts_store(ask: ParsedRows, body: dict[str, Any]) -> None:
+def test_a_wrong_request_fails_as_on_feasts_store(ask: Ask, body: dict[str, Any]) -> None:
     feasts, ours = ask(READ, body)
     assert ours == feasts
     assert ours[0] >= 400
 
 
-def test_materialisation_over_http(ask: ParsedRows) -> None:
+def test_materialisation_over_http(ask: Ask) -> None:
     feasts, ours = ask("/materialize", {"start_ts": ago(days=9).isoformat(), "end_ts": NOW.isoformat()})
     assert ours == feasts
     assert ours[0] == 200
 
 
-def test_an_unknown_entity_is_the_one_difference(ask: ParsedRows) -> None:
+def test_an_unknown_entity_is_the_one_difference(ask: Ask) -> None:
     feasts, ours = ask(READ, {"features": REFS[:1], "entities": {"user_id": [99]}})
     assert [by_name(answer[1])["a_double"]["statuses"] for answer in (feasts, ours)] == [["PRESENT"], ["NOT_FOUND"]]
     assert [by_name(answer[1])["a_double"]["values"] for answer in (feasts, ours)] == [[None]] * 2

@@ -28,7 +28,7 @@ REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
 TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
 STATE = ".skewless"
-HistoryRows = dict[bytes, bytes]
+StoredBytes = dict[bytes, bytes]
 
 _REQUEST = 'Field(name="amount", dtype=Float64), '
 _MORE = (
@@ -92,14 +92,14 @@ class SharedRedis:
         self.url = url
         self._client = redis.Redis.from_url(url)
 
-    def rows(self) -> HistoryRows:
+    def rows(self) -> StoredBytes:
         """Return every key with its value, but for the scheduler's, which counts its holders."""
         found = cast("Iterator[bytes]", self._client.scan_iter(count=1_000))
         keys = sorted(key for key in found if b"{scheduler}" not in key)
         values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
         return dict(zip(keys, values, strict=True))
 
-    def fill(self, rows: HistoryRows) -> None:
+    def fill(self, rows: StoredBytes) -> None:
         """Hold these rows and no others."""
         self._client.flushall()
         if rows:
@@ -122,7 +122,7 @@ class Stage:
     kept: Path
     repo: Path
     store: SharedRedis
-    rows: HistoryRows
+    rows: StoredBytes
     stack: ExitStack
     _served: Scene | None = None
 

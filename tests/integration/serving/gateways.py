@@ -64,7 +64,7 @@ backend ours
 
 
 @dataclass
-class EventOrigins:
+class OriginServer:
     """A server of ours that remembers the targets of all requests, and replies with their ``x-id`` and length."""
 
     port: int = 0
@@ -92,9 +92,9 @@ def _reply(headers: Any, size: int) -> bytes:  # noqa: ANN401 - pairs
 
 
 @contextmanager
-def origin() -> Iterator[EventOrigins]:
+def origin() -> Iterator[OriginServer]:
     """Serve for a while."""
-    ours = EventOrigins()
+    ours = OriginServer()
     lane = make_protocol(HotRoutes({"/hot": ours.hot}), WireLimits(body_bytes=100_000))
     config = uvicorn.Config(ours.application, http=lane, log_config=None, lifespan="off", ws="none", interface="asgi3")
     server = uvicorn.Server(config)

@@ -11,7 +11,7 @@ import pytest
 
 from skewless.serving.peer_workers import PeerWorkers, WorkerReply, socket_of
 
-ScoredSlice = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+ConnectionHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def folder() -> Iterator[Path]:
 
 
 def asked(
-    folder: Path, answers: dict[int, ScoredSlice], count: int = 3, timeout_s: float = 10.0
+    folder: Path, answers: dict[int, ConnectionHandler], count: int = 3, timeout_s: float = 10.0
 ) -> tuple[list[WorkerReply], int]:
     """Return what worker 0 hears from the others, and how many said nothing."""
     silent: list[None] = []
@@ -38,7 +38,7 @@ def asked(
     return asyncio.run(ask()), len(silent)
 
 
-def saying(data: bytes) -> ScoredSlice:
+def saying(data: bytes) -> ConnectionHandler:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await reader.readuntil(b"\r\n\r\n")
@@ -96,7 +96,7 @@ async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
     ],
     ids=["gone", "closes", "incomplete", "garbled", "hangs"],
 )
-def test_who_does_not_answer_is_left_out_and_counted(folder: Path, answer: ScoredSlice | None) -> None:
+def test_who_does_not_answer_is_left_out_and_counted(folder: Path, answer: ConnectionHandler | None) -> None:
     good = saying(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
     answers = {2: good} if answer is None else {1: answer, 2: good}
     replies, silent = asked(folder, answers, timeout_s=0.5 if answer is hang else 10.0)

@@ -34,7 +34,7 @@ LACKS: dict[int, Sequence[str]] = {
 }
 # Not a number in several ways, and a zero with a sign.
 ODD = np.array([0x7FF8_0000_DEAD_BEEF, 0xFFF8_0000_0000_0001, 0x7FF0_0000_0000_0001, 1 << 63], np.uint64)
-HistoryRows = dict[tuple[str, str], dict[str, Any]]
+RowsByKey = dict[tuple[str, str], dict[str, Any]]
 
 
 def write(state: Path, *, day: int, seed: int, n: int = 3, form: int = 3, version: str = "000001") -> Path:
@@ -78,9 +78,9 @@ def standing(state: Path) -> list[str]:
     return sorted(path.name for path in (state / FOLDER).iterdir() if path.name != ".compact.lock")
 
 
-def stored(state: Path) -> HistoryRows:
+def stored(state: Path) -> RowsByKey:
     """Return each row with the columns that its file has, floats as their bits; no row may stand twice."""
-    rows: HistoryRows = {}
+    rows: RowsByKey = {}
     for path in log_files(state / FOLDER):
         for row in pq.ParquetFile(path).read().to_pylist():
             key = row["id"], row["version"]

@@ -85,7 +85,7 @@ class Outcome:
     closed: bool = False
 
 
-class PartitionWorker:
+class HttpPath:
     """Connections of the fast lane, one after the other, on the loop that runs."""
 
     def __init__(self) -> None:
@@ -313,7 +313,7 @@ async def _turn(n: int) -> None:
 
 async def fuzz(seeds: Iterable[int]) -> Counter[str]:
     """Check a case for each seed; return counts."""
-    lane, counts = PartitionWorker(), Counter[str]()
+    lane, counts = HttpPath(), Counter[str]()
     for seed in seeds:
         rng = random.Random(seed)
         made = case(rng)

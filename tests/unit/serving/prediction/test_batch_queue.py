@@ -18,7 +18,7 @@ class Queued:
 
 
 @dataclass
-class Execution:
+class QueueItem:
     """Deals with batches; each takes as many turns of the loop as are set."""
 
     turns: int = 0
@@ -33,7 +33,7 @@ class Execution:
         self.ended += 1
 
 
-def run(work: Execution, steps: Callable[[BatchQueue[Queued]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
+def run(work: QueueItem, steps: Callable[[BatchQueue[Queued]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
     """Return the batches that some steps lead to."""
 
     async def main() -> None:
@@ -60,7 +60,7 @@ def test_what_comes_in_one_turn_is_one_batch(turns: int) -> None:
             queue.put(Queued(name))
         assert len(queue) == 3
 
-    assert run(Execution(turns), steps) == [["a", "b", "c"]]
+    assert run(QueueItem(turns), steps) == [["a", "b", "c"]]
 
 
 def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
@@ -71,7 +71,7 @@ def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
             queue.put(Queued(name))
             await asyncio.sleep(0)
 
-    assert run(Execution(20), steps) == [["a"], ["b", "c", "d"]]
+    assert run(QueueItem(20), steps) == [["a"], ["b", "c", "d"]]
 
 
 def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
@@ -100,7 +100,7 @@ def test_what_comes_after_the_last_batch_begins_another() -> None:
             queue.put(Queued(name))
             await queue.drain()
 
-    assert run(Execution(3), steps) == [["a"], ["b"]]
+    assert run(QueueItem(3), steps) == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_batch_takes_items_until_it_has_rows_enough(sizes: list[int], batches:
         for i, n in enumerate(sizes):
             queue.put(Queued(str(i), n))
 
-    assert run(Execution(1), steps, most=3) == batches
+    assert run(QueueItem(1), steps, most=3) == batches
 
 
 def test_items_may_be_put_by_the_work_itself() -> None:
@@ -164,7 +164,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
 def test_an_idle_queue_is_drained() -> None:
     async def main() -> None:
-        await asyncio.wait_for(BatchQueue[Queued](Execution(), 10).drain(), 20)
+        await asyncio.wait_for(BatchQueue[Queued](QueueItem(), 10).drain(), 20)
 
     asyncio.run(main())
 
@@ -231,4 +231,4 @@ def test_what_is_put_together_is_in_one_batch_beyond_the_most() -> None:
         queue.put(Queued("d", 2))
         assert len(queue) == 3
 
-    assert run(Execution(), steps, most=3) == [["a", "b", "c"], ["d"]]
+    assert run(QueueItem(), steps, most=3) == [["a", "b", "c"], ["d"]]
