@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.alerts import alerts
 from skewless.operations.api_keys import ApiKeys
-from skewless.operations.checkup.examination import examine
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import EntityValues, read_entity
@@ -85,6 +84,8 @@ class Project(Workspace):
     @staticmethod
     def doctor(repo: Path = Path()) -> list[CheckupFinding]:
         """Check the machine and the project of a folder, if there is one."""
+        from skewless.operations.checkup.examination import examine
+
         return examine(repo)
 
     def plan(self) -> PlanReport:

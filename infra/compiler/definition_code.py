@@ -17,7 +17,7 @@ _MODULES = _words(
     " numpy operator os pathlib re statistics string textwrap tomllib types typing typing_extensions yaml"
     " feast feast.aggregation feast.data_format feast.data_source feast.entity feast.feature_service feast.feature_view"
     " feast.field feast.infra.offline_stores.file_source feast.on_demand_feature_view feast.stream_feature_view"
-    " feast.types feast.value_type skewless skewless.contract skewless.infra.sources.duckdb_source"
+    " feast.types feast.value_type skewless skewless.contract skewless.definitions skewless.infra.sources.duckdb_source"
 )
 _CLOSED = frozenset({"feast", "skewless"})  # of these only the modules above, of others their submodules too
 _OS = frozenset({"PathLike", "environ", "fspath", "getenv", "linesep", "name", "path", "sep"})

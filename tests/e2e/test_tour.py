@@ -86,7 +86,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
         port = str(free.getsockname()[1])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SKEWLESS_", "PROMETHEUS_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    walk = Tour(folder=folder, environment=kept | {"PATH": path, "SKEWLESS_PORT": port}, port=port)
+    walk = Tour(folder=folder, environment=kept | {"PATH": path, "SKEWLESS_PORT": port, "COLUMNS": "160"}, port=port)
     servers: list[subprocess.Popen[str]] = []
     try:
         for step in steps(section((ROOT / "README.md").read_text(encoding="utf-8"), "A first tour")):

@@ -185,7 +185,7 @@ def test_an_error_names_argument_value_and_fix(make: Any, arguments: dict[str, A
 
 
 def test_a_function_without_its_columns_is_refused_by_the_arguments_name() -> None:
-    with pytest.raises(DefinitionError, match="give it the argument derived"):
+    with pytest.raises(DefinitionError, match="set the argument derived"):
         view_with(transform=double)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.runtimes.candidates import find_candidates
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ def _findings(
     store: PackageStore, champions: Sequence[tuple[str, str | None]], target: ScoringTarget
 ) -> Iterator[CheckupFinding]:
     from skewless.infra.packages.package import open_package
+    from skewless.infra.runtimes.candidates import find_candidates
 
     single = []
     for name, version in champions:

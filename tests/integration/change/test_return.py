@@ -104,7 +104,7 @@ def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
         try:
             table = ModelTable(repo=repo, state=state, store=store, online=reader, keep=1)
             await table.load()
-            with pytest.raises(StalePlanError, match=f"nothing feeds.*'facts'.*skewless promote {MODEL} {OLD}"):
+            with pytest.raises(StalePlanError, match=f"nothing updates.*'facts'.*skewless promote {MODEL} {OLD}"):
                 await table.serve_version(MODEL, OLD)
             with pytest.raises(StalePlanError, match="nothing feeds"):
                 await table.roll_back(MODEL, reason="by hand", now_us=1)

@@ -66,7 +66,7 @@ def test_every_public_method_is_a_verb() -> None:
 
 
 def test_the_page_lists_every_method_with_what_it_returns() -> None:
-    rows = table(section(page("python.md"), "The verbs"), "command", "method", "returns")
+    rows = table(section(page("python.md"), "The commands"), "command", "method", "returns")
     found = {names(row["command"])[0]: (names(row["method"])[0], names(row["returns"])[0]) for row in rows}
     dotted = {verb.name: verb.name.replace(" ", ".") for verb in OURS} | METHOD_OF
     returned = {verb.name: inspect.get_annotations(method_of(verb))["return"] for verb in OURS}

@@ -34,7 +34,7 @@ def test_a_template_leads_to_a_prediction(
     following = done("init", repo, "--template", template)["next"]
     assert [command.split()[2:] for command in following] == [["--repo", str(repo)]] * 3
     streams = template != "churn"
-    names = ["apply", "validate", *(["import", "bootstrap"] if streams else []), "materialize", "train"]
+    names = ["apply", "validate", *(["import", "backfill"] if streams else []), "materialize", "train"]
     assert {command.split()[1] for command in following} <= set(names)
     for name in names:
         said = run(name, "--repo", repo)

@@ -105,7 +105,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="predict file: no folder for the answer",
         ask=verb("predict", "fraud", "--in", "{elsewhere}/in.csv", "--out", "{elsewhere}/no/out.csv"),
-        code=10, arrange=_csv("1.5"), thing="folder ", says=("elsewhere/no", "does not exist"), fix="make it",
+        code=10, arrange=_csv("1.5"), thing="folder ", says=("elsewhere/no", "does not exist"), fix="create it",
     ),
     Case(
         name="predict: no input",

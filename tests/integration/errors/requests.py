@@ -111,7 +111,7 @@ CASES: tuple[Case, ...] = (
     _refused("not UTF-8", b'{"rows": ["\xff"]}', thing="request body", says=("is not JSON",), fix="valid JSON"),
     _refused("a list", [GOOD], thing="request body", says=("has no list 'rows'",)),
     _refused("bare NaN", _raw("NaN"), thing="request body", says=("is not JSON",), fix="null for NaN and Infinity"),
-    _refused("bare Infinity", _raw("-Infinity"), thing="request body", says=("is not JSON",), fix="send null"),
+    _refused("bare Infinity", _raw("-Infinity"), thing="request body", says=("is not JSON",), fix="with null for NaN"),
     _refused("NaN as text", rows({"amount": "NaN"}), thing="row 0 field 'amount'", says=("'NaN'",), fix="null"),
     _refused("beyond float64", _raw("1" + "0" * 400), says=("request",), thing="", fix="send"),
     _refused(

@@ -199,7 +199,7 @@ def test_a_value_that_is_not_its_fields_is_refused(
         ([*entities([ROW]), vectors(np.zeros((1, 6)))], "the inputs: are entity keys and features at once"),
         ([{**entities([ROW])[0], "name": "card"}], "input 'card': is unknown"),
         ([vectors(np.zeros((1, 5)))], "input 'features': is not of shape [rows, 6]"),
-        ([{**vectors(np.zeros((1, 6))), "datatype": "FP32"}], "input 'features': needs float64 to the model"),
+        ([{**vectors(np.zeros((1, 6))), "datatype": "FP32"}], "input 'features': needs float64, which this datatype"),
         (entities([ROW])[:3] + entities([ROW, ROW])[3:], "the inputs: have different numbers of rows"),
         ([{**item, "shape": [1, 1, 1]} for item in entities([ROW])], "is not of shape [rows] or [rows, 1]"),
     ],
@@ -245,8 +245,8 @@ def test_ages_beyond_what_the_caller_accepts_are_stale(server: PredictionServer)
 @pytest.mark.parametrize(
     ("headers", "status", "message"),
     [
-        ({"Inference_Header_Content_Length": "x"}, 400, "Inference-Header-Content-Length: is no length"),
-        ({"Inference_Header_Content_Length": "9" * 30}, 400, "Inference-Header-Content-Length: is no length"),
+        ({"Inference_Header_Content_Length": "x"}, 400, "Inference-Header-Content-Length: is not a length"),
+        ({"Inference_Header_Content_Length": "9" * 30}, 400, "Inference-Header-Content-Length: is not a length"),
         ({"Inference_Header_Content_Length": "9999"}, 400, "request body: is truncated"),
         ({"Inference_Header_Content_Length": "5"}, 400, "request body: is not JSON"),
         ({"Content_Encoding": "br"}, 400, "Content-Encoding: is unknown"),
@@ -262,7 +262,7 @@ def test_headers_that_do_not_fit_the_body_are_refused(
 
 def test_a_body_that_inflates_beyond_the_limit_is_refused(server: PredictionServer) -> None:
     found = refusal(server, gzip.compress(bytes(9_000_000)), Content_Encoding="gzip")
-    assert (found[0], "has more than 8388608 bytes, inflated" in found[1]) == (413, True)
+    assert (found[0], "has more than 8388608 bytes, decompressed" in found[1]) == (413, True)
 
 
 @pytest.mark.parametrize(

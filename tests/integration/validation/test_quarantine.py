@@ -27,7 +27,7 @@ Refuse = Callable[[Sequence[Expectation]], pa.Table]
 
 
 @pytest.fixture
-def stage_rows(tmp_path: Path) -> Path:
+def staged(tmp_path: Path) -> Path:
     path = tmp_path / "it's a draft) .parquet"
     table = pa.table(
         {

@@ -242,7 +242,7 @@ def test_scikit_learn_trains_two_tasks_and_losses_without_a_link() -> None:
 
 def test_scikit_learn_refuses_more_categories_than_it_can_hold() -> None:
     rows = replace(rows_of("binary"), matrix=np.arange(12_000.0).reshape(3000, 4))
-    with pytest.raises(DefinitionError, match=r"scikit-learn says.*cardinality"):
+    with pytest.raises(DefinitionError, match=r"rejected by scikit-learn.*cardinality"):
         find_trainer("sklearn").train(rows, spec_of("sklearn"))
 
 
