@@ -47,7 +47,6 @@ from skewless.infra.plans.plan_effects import (
     ServedVersion,
     Training,
 )
-from skewless.infra.plans.registry import register_objects
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
@@ -133,7 +132,7 @@ class Planner:
         unchanged = self._unchanged() if is_file else None
         if unchanged is not None and applied is not None and applied.files == files:
             return replace(self._compare(unchanged), applied=True)
-        from skewless.infra.plans.registry import registry_path  # noqa: PLC0415 - imports Feast
+        from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
         loaded = hash_definition_files(self.repo, compiled.files)

@@ -82,7 +82,7 @@ def test_definitions_that_changed_are_compiled(trained_project: tuple[Path, dict
     repo, environment = trained_project
     models = repo / "models.py"
     before = models.read_text()
-    models.write_text(before.replace("rounds=60", "rounds=61"))
+    models.write_text(before.replace("rounds=50", "rounds=51"))
     assert "feast" in loaded_by(repo, environment, "plan")
     models.write_text(before)
     assert "feast" not in loaded_by(repo, environment, "plan")
