@@ -1,6 +1,6 @@
-# One command list for people and CI. Needs Python 3.11 to 3.13 and make, nothing else.
+# One command list for people and CI. Needs only Python 3.11 to 3.13 and make.
 #   make demo PYTHON=python3.12               another Python
-#   make test PYTHON=python3.13 VENV=.venv313 a second environment beside the first
+#   make test PYTHON=python3.13 VENV=.venv313 a second environment
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -22,11 +22,11 @@ DEV_STAMP := $(VENV)/.requirements-dev.stamp
 CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
 NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
-# What the foreign clients ask for and never import here.
+# Requirements of other clients that are never imported here.
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography frozenlist httptools multidict \
 	pillow propcache pyasn1 pycparser pyjwt python-dotenv uvloop websockets yarl
 
-# Refuses an unfit Python, and one that is not the Python of the environment that is already there.
+# Rejects a Python of the wrong version, or another Python than that of the existing environment.
 define CHECK
 import os, subprocess, sys
 have, name, place = sys.version_info[:2], sys.argv[1], sys.argv[2]
@@ -46,16 +46,16 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo quick test lint types layers tests coverage soak bench lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
+.PHONY: help demo quick test lint types layers tests coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: setup  ## the whole walk on real flights, from files to a retrained model
+demo: setup  ## the complete system on real flights, from files to a retrained model
 	@$(PY) feature_repo/load.py
 	@$(BIN)/skewless demo --repo feature_repo
 
-# Types are checked beside the tests. Bytecode is kept: without it each worker rewrites the asserts of 300 modules.
+# Types are checked while the tests run. Without bytecode, each worker would rewrite the asserts of 300 modules.
 quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a few examples of each property
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy & PYTHONDONTWRITEBYTECODE= HYPOTHESIS_PROFILE=quick $(BIN)/pytest -q -n $(WORKERS) --dist worksteal \
@@ -64,13 +64,19 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 
 test: lint types layers tests  ## linters, types, layers and all fast tests
 
-lint: setup-dev  ## ruff: rules and format
+lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the texts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/proselint check --config tools/proselint.json README.md CONTRIBUTING.md docs/*.md docs/api/*.md
+	$(PY) -m tools.words
 
 types: setup-dev  ## mypy --strict on everything, tests too
 	$(BIN)/mypy
-	MYPYPATH=skewless/template $(BIN)/mypy --cache-dir .mypy_cache/template skewless/template/*.py
+	@for project in skewless/template/* tests/worlds/payments; do \
+		echo "mypy $$project"; \
+		MYPYPATH=$$project $(BIN)/mypy --cache-dir .mypy_cache/$$(basename $$project) $$project/*.py || exit 1; \
+	done
 
 layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
@@ -78,8 +84,8 @@ layers: setup-dev  ## imports point down
 tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
 	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
-# Apart from `make test`: counting branches, in child processes too, costs a third of the time again.
-coverage: setup-dev setup-clients setup-nvforest  ## the same tests, and the lines and branches that they did not reach
+# Not in `make test`: counting branches, also in child processes, takes a third more time.
+coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the lines and branches that they miss
 	@rm -f .coverage .coverage.*
 	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 	@$(BIN)/coverage combine --quiet
@@ -94,6 +100,14 @@ gpu: $(GPU_STAMP)  ## tests that need a GPU, in an environment with the extra `g
 
 bench: setup-dev  ## comparisons; ONLY=name runs one
 	$(PY) -m benchmarks $(ONLY)
+
+docs: setup-dev  ## the documentation as a site with a search, in build/docs
+	$(BIN)/sphinx-build -W --keep-going -q -c docs -b html . build/docs
+	@echo "open build/docs/index.html"
+
+picture: setup  ## run the demo and draw docs/demo.svg from its output
+	@$(PY) feature_repo/load.py
+	@$(PY) -m tools.picture --repo feature_repo docs/demo.svg
 
 format: setup-dev  ## let ruff fix and format
 	$(BIN)/ruff check --fix .
@@ -124,7 +138,7 @@ setup-gpu: $(GPU_STAMP)
 python:
 	@$(PYTHON) -c "$$CHECK" "$(PYTHON)" "$(VENV)" "$(firstword $(MAKECMDGOALS) help)"
 
-# pip is the last thing that venv writes, so its presence says that the environment is whole.
+# venv writes pip last, so its presence means that the environment is complete.
 $(BIN)/pip: | python
 	$(PYTHON) -m venv $(VENV)
 
@@ -134,28 +148,28 @@ $(USER_STAMP): requirements.txt pyproject.toml | $(BIN)/pip
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
-# A superset of requirements.txt with the same pins, so it serves `make demo` too.
+# A superset of requirements.txt with the same pins, so `make demo` can use it too.
 $(DEV_STAMP): requirements-dev.txt requirements.txt pyproject.toml | $(BIN)/pip
 	@echo "installing the locked requirements into $(VENV) (about a minute, 1 GB)"
 	@$(PIP) install --require-hashes -r requirements-dev.txt
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $(USER_STAMP) $@
 
-# Clients of others, which the tests let talk to the server.
+# Other clients, which the tests run against the server.
 $(CLIENTS_STAMP): tests/clients/requirements.txt | $(BIN)/pip
 	@echo "installing the clients that the tests use into $(CLIENTS) (about a minute, 0.5 GB)"
 	@$(PYTHON) -m venv $(CLIENTS)
 	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check --quiet install --no-compile --no-deps --require-hashes -r $<
 	@touch $@
 
-# A second runtime for the tests, in a folder that only the processes that use it look into.
+# A second runtime for the tests, in a folder that only the processes with this runtime read.
 $(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/pip
 	@echo "installing nvForest for the tests into $(NVFOREST) (half a minute, 0.4 GB)"
 	@rm -rf $(NVFOREST)
 	@$(PIP) install --no-compile --no-deps --require-hashes --target $(NVFOREST) -r $<
 	@touch $@
 
-# An environment beside the others: `xgboost` and `xgboost-cpu` write the same files.
+# A separate environment, because `xgboost` and `xgboost-cpu` write the same files.
 $(GPU_STAMP): pyproject.toml requirements-dev.txt
 	@$(MAKE) --no-print-directory setup-dev VENV=$(GPU)
 	@echo "installing the extra gpu into $(GPU) (some minutes, 3.4 GB)"

@@ -36,7 +36,7 @@ from skewless.infra.host.processes import read_processes
 
 REACH = 0.9
 BEFORE = "before"
-WAYS = {"verbs as they are": 0, "verbs at nice 10": 10}
+WAYS = {"commands as they are": 0, "commands at nice 10": 10}
 _BEFORE_S = 20.0
 _ASKED = 2_000
 _LONGEST_S = 300.0
@@ -44,7 +44,7 @@ _WORKER = "from skewless.cli import main; main()"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measurement:
     """One change, with all that came in meanwhile.
 
     Args:
@@ -70,11 +70,11 @@ class Measured:
         return [waited for sent, waited in self.sent.seen if begin <= sent <= end] or [self.sent.seen[0][1]]
 
 
-Quantity = Callable[[Measured, str, str], float]
+Quantity = Callable[[Measurement, str, str], float]
 
 
 def run() -> list[Result]:
-    """Add an aggregation to a view of a million events, once for each way to run the verbs."""
+    """Add an aggregation to a view of a million events, once for each way to run the commands."""
     shape = Shape(
         n_payments=scaled(1_000_000, least=2_000),
         n_cards=scaled(50_000),
@@ -88,11 +88,11 @@ def run() -> list[Result]:
     return rows
 
 
-def _measured(shape: Shape, nice: int) -> Measured:
+def _measured(shape: Shape, nice: int) -> Measurement:
     with tempfile.TemporaryDirectory() as name, own_server() as url:
         repo = Path(name) / "repo"
         history = write_project(repo, shape, time.time_ns() // 1_000)
-        for verb in ("apply", "import", "bootstrap", "train"):
+        for verb in ("apply", "import", "backfill", "train"):
             run_skewless(repo, verb, url=url)
         first = post("/predict", b'{"rows": [{"card_id": 1}]}')
         with _stream_worker(repo, url), running(skewless_server(repo, url, first), None) as server:
@@ -103,7 +103,7 @@ def _measured(shape: Shape, nice: int) -> Measured:
         return measured
 
 
-def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> Measured:
+def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> Measurement:
     """Change the project under load."""
     signals, laps = repo.parent, {}
     watch = Watch(state=repo / ".skewless", url=url, address=server.address)
@@ -126,7 +126,7 @@ def _changed(repo: Path, url: str, server: Running, shape: Shape, nice: int) -> 
                     _raise_failure(load, sender)
         finally:
             (signals / STOP).touch()
-        return Measured(laps=laps, moments=watch.moments, windows=load.result(), sent=sender.result())
+        return Measurement(laps=laps, moments=watch.moments, windows=load.result(), sent=sender.result())
 
 
 def _raise_failure(*under_way: Future[Any]) -> None:
@@ -171,13 +171,13 @@ def _takes_events(state: Path) -> bool:
     return any(source["partitions"] for source in sources)
 
 
-def _rows(done: Measured, what: str) -> list[Result]:
+def _rows(done: Measurement, what: str) -> list[Result]:
     at, laps = done.moments, done.laps
     times = {
         "`apply`": laps["apply"],
-        "from the plan in force to the server on it": at[ON_SERVER] - at[IN_FORCE],
-        "from the plan in force to the stream worker on it": at[ON_STREAM] - at[IN_FORCE],
-        "from the plan in force to its windows live": at[LIVE] - at[IN_FORCE],
+        "from the applied plan to the server on it": at[ON_SERVER] - at[IN_FORCE],
+        "from the applied plan to the stream worker on it": at[ON_STREAM] - at[IN_FORCE],
+        "from the applied plan to its windows live": at[LIVE] - at[IN_FORCE],
         "`train`": laps["train"],
         "from `train` to the first prediction of its version": at[ANSWERED] - at["train"],
     }
@@ -202,7 +202,7 @@ def _rows(done: Measured, what: str) -> list[Result]:
 
 
 def _compared(
-    done: Measured, name: str, unit: str, quantity: Quantity, phase: tuple[str, str], target: float | None = None
+    done: Measurement, name: str, unit: str, quantity: Quantity, phase: tuple[str, str], target: float | None = None
 ) -> Result:
     """Return a row: a quantity in a phase against before the change."""
     value, before = quantity(done, *phase), quantity(done, BEFORE, "apply")
@@ -210,13 +210,13 @@ def _compared(
     return Result(name=name, value=value, unit=unit, against=against, ratio=value / before, target=target)
 
 
-def _rate(done: Measured, first: str, last: str) -> float:
+def _rate(done: Measurement, first: str, last: str) -> float:
     return statistics.median(window.rate for window in done.within(first, last))
 
 
-def _latency(share: str, done: Measured, first: str, last: str) -> float:
+def _latency(share: str, done: Measurement, first: str, last: str) -> float:
     return statistics.median({"p50": window.p50, "p99": window.p99}[share] for window in done.within(first, last))
 
 
-def _wait(share: int, done: Measured, first: str, last: str) -> float:
+def _wait(share: int, done: Measurement, first: str, last: str) -> float:
     return quantile(np.array(done.waits(first, last)), share / 100) * 1e3

@@ -24,7 +24,7 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.plans.applied import PlanInForce
+from skewless.infra.plans.applied_plan import AppliedPlanReader
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
 _LOOK_S = 0.1  # it takes time from the server
@@ -63,7 +63,7 @@ class Watch:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Look in a thread, in the order in which a change goes its way, while the block runs."""
-        self._plans, stop = PlanInForce(self.state), threading.Event()
+        self._plans, stop = AppliedPlanReader(self.state), threading.Event()
         before, version = self._plans.hash(), self._version()
         with ThreadPoolExecutor(1) as pool, closing(RedisWriter(self.url)) as store:
             looks: list[Mapping[str, Callable[[], bool]]] = [
@@ -98,11 +98,11 @@ class Watch:
         return all(self._has_caught_up(plan.project, view, store) for view in plan.windows)
 
     def _has_caught_up(self, project: str, view: WindowView, store: OnlineStore) -> bool:
-        live = Generations(self.state).live(view)
+        live = Generations(self.state).find_live(view)
         if live is None:
             return False
         ends = log_ends(self.state / "log", view.source)
-        reached = store.peek_marks([window_marker(project, view, live.number, part) for part in ends])
+        reached = store.read_markers([window_marker(project, view, live.number, part) for part in ends])
         return all(mark is not None and mark.position >= end for mark, end in zip(reached, ends.values(), strict=True))
 
     def _version(self) -> str:

@@ -17,7 +17,7 @@ _HEADERS = {"Content-Type": "application/json", "Accept": "application/json", "A
 _SECONDS = 10.0
 _WARM = 200
 
-Ask = Callable[[], Any]
+Requester = Callable[[], Any]
 AskLater = Callable[[], Awaitable[Any]]
 
 
@@ -70,14 +70,14 @@ def _score(body: bytes) -> float:
     return float(orjson.loads(body)["predictions"][0]["score"])
 
 
-def _client(url: str) -> Ask:
+def _client(url: str) -> Requester:
     from skewless.client import Client
 
     client = Client(url, key="sk_bench_1")
     return lambda: client.predict([ROW]).scores[0]
 
 
-def _standard(url: str) -> Ask:
+def _standard(url: str) -> Requester:
     from http.client import HTTPConnection
 
     connection = HTTPConnection(url.removeprefix("http://"), timeout=_SECONDS)
@@ -89,14 +89,14 @@ def _standard(url: str) -> Ask:
     return ask
 
 
-def _urllib3(url: str) -> Ask:
+def _urllib3(url: str) -> Requester:
     import urllib3
 
     pool = urllib3.connection_from_url(url, timeout=_SECONDS, retries=False)
     return lambda: _score(pool.urlopen("POST", "/predict", _body(), _HEADERS).data)
 
 
-def _httpx(url: str) -> Ask:
+def _httpx(url: str) -> Requester:
     import httpx  # type: ignore[import-not-found]  # it has an environment of its own
 
     client: Any = httpx.Client(base_url=url, headers=_HEADERS, timeout=_SECONDS, trust_env=False)

@@ -18,16 +18,16 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
     import pyarrow.parquet as pq
 
     from skewless.contract.lifecycle import Watch
-    from skewless.infra.predictions.live import Live
-    from skewless.training.profile import profile
+    from skewless.infra.predictions.live_predictions import LivePredictions
+    from skewless.training.profile import profile_features
     from skewless.validation.drift.verdicts import compare_window
 
     before, now = pq.read_table(trained), pq.read_table(live)
     names = before.column_names
-    made = profile(np.column_stack([before[name].to_numpy() for name in names]), names)
+    made = profile_features(np.column_stack([before[name].to_numpy() for name in names]), names)
     vectors = np.column_stack([now[name].to_numpy() for name in names])
     with meter.lap():
-        piece = Live(vectors=vectors, scores=np.zeros(len(vectors)))
+        piece = LivePredictions(vectors=vectors, scores=np.zeros(len(vectors)))
         _, found = compare_window(made, names, [piece], np.empty(0), Watch(psi=_PSI), {})
     return _digest((name for name, column in found.items() if column.drifted), wanted)
 

@@ -69,7 +69,7 @@ def _loaded(contender: Contender, server: Running, concurrency: int) -> dict[str
 def _rate_row(done: Race, what: str, concurrency: int) -> Result:
     rate, answered = fact(f"{concurrency} rate"), fact(f"{concurrency} answered")
     own, other = (done.median(name, answered) * 100 for name in (_WITH, _WITHOUT))
-    told = f"{done.median(_WITHOUT, rate):,.0f} requests/s; answered of what was asked: {own:.0f} %, {other:.0f} %"
+    told = f"{done.median(_WITHOUT, rate):,.0f} requests/s; share of requests answered: {own:.0f} %, {other:.0f} %"
     return Result(
         name=what,
         value=done.median(_WITH, rate),

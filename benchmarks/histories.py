@@ -92,10 +92,10 @@ def write_log(views: Sequence[View], rows: Mapping[str, Iterable[pa.Table]], sta
     covers = {}
     for view in views:
         log = AcceptedLog(state / "log", view.partition)
-        with log.draft() as draft:
+        with log.stage_rows() as staged:
             for piece in rows[view.name]:
-                draft.write(_accepted(piece, run.run_id))
-            log.adopt(draft)
+                staged.write(_accepted(piece, run.run_id))
+            log.commit_rows(staged)
         covers[view.partition] = Coverage(first=0, last=log.next_seq() - 1, kind="bootstrap")
     ledger.finish(run, covers, START_US)
 

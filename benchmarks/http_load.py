@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.arrivals import Moments
 from benchmarks.http_wire import body_of, is_whole, status_of
-from benchmarks.latency import Measured
+from benchmarks.latency import LatencySample
 
 _RECEIVE = 1 << 18
 _STALLED_S = 30.0
@@ -65,7 +65,7 @@ def ask(address: Address, requests: Sequence[bytes]) -> list[bytes]:
     return bodies
 
 
-def closed_loop(address: Address, requests: Sequence[bytes], *, concurrency: int, seconds: float) -> Measured:
+def closed_loop(address: Address, requests: Sequence[bytes], *, concurrency: int, seconds: float) -> LatencySample:
     """Keep so many requests under way for a while, each on a connection of its own; requests repeat in a circle.
 
     Raises:
@@ -99,7 +99,7 @@ def closed_loop(address: Address, requests: Sequence[bytes], *, concurrency: int
     return clock.measured(latencies, refused, [])
 
 
-def open_loop(address: Address, requests: Sequence[bytes], due: Moments, *, connections: int = 256) -> Measured:
+def open_loop(address: Address, requests: Sequence[bytes], due: Moments, *, connections: int = 256) -> LatencySample:
     """Send each request when it is due, on whichever connection is free; where none is, it waits for one.
 
     Args:
@@ -211,8 +211,8 @@ class _Clock:
     def __init__(self) -> None:
         self._begun, self._cpu = _now(), time.process_time()
 
-    def measured(self, latencies: Sequence[float], refused: Sequence[bytes], late: Sequence[float]) -> Measured:
-        return Measured(
+    def measured(self, latencies: Sequence[float], refused: Sequence[bytes], late: Sequence[float]) -> LatencySample:
+        return LatencySample(
             latencies=np.array([latency for latency in latencies if latency != _REFUSED]),
             seconds=_now() - self._begun,
             cpu_seconds=time.process_time() - self._cpu,

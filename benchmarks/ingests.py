@@ -154,7 +154,7 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.bootstrapper(store).ensure(views)
+        streams.backfiller(store).build_missing(views)
         worker = streams.worker(streams.sources()[0], store, open_stream)
         yield worker
         _check(streams)
@@ -166,19 +166,19 @@ def _work(meter: Meter, worker: Worker, n: int) -> None:
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     with meter.lap():
-        while worker.tally.read < n:
+        while worker.counts.read < n:
             worker.step()
     worker.close()
     os.sched_setaffinity(0, cores)
-    if worker.tally.accepted != n:
-        raise ContestantError(f"{worker.tally.accepted} of {n} events were accepted")
+    if worker.counts.accepted != n:
+        raise ContestantError(f"{worker.counts.accepted} of {n} events were accepted")
 
 
 def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants alone
     """Compare what some entities have online with the windows computed from the log."""
     import pyarrow as pa
 
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
     from skewless.infra.offline.as_of import TIME
     from skewless.infra.offline.views import OfflineViews
     from skewless.infra.online.features import FeatureReader
@@ -187,7 +187,7 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
     keys: dict[str, Any] = {name: list(range(_CHECKED)) for name in KEYS}
     t = time.time_ns() // 1_000_000 * 1_000
     reader = BlockingReader(streams.redis_url)
-    online = FeatureReader(streams.plan, reader).read(Ask(keys=keys, fields={}), t)
+    online = FeatureReader(streams.plan, reader).read(ParsedRows(keys=keys, fields={}), t)
     reader.close()
     entities = pa.table({**keys, TIME: np.full(_CHECKED, t)})
     offline = OfflineViews(streams.state, streams.connection).read(streams.plan, entities, "event_time")
@@ -229,8 +229,8 @@ def _watched() -> dict[str, float]:
             spent[PARTS[2]] -= passed
 
     # In this process alone, which ends with its round: the parts have no clock of their own.
-    letters = RedisWriter._letters  # noqa: SLF001 - where the server is waited for
-    RedisWriter._letters = server  # type: ignore[method-assign]  # noqa: SLF001
+    letters = RedisWriter._call_letters  # noqa: SLF001 - where the server is waited for
+    RedisWriter._call_letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]
     EventLog.append = timed(PARTS[1], EventLog.append)  # type: ignore[method-assign]
     StateWriter._apply = timed(PARTS[2], StateWriter._apply)  # type: ignore[method-assign]  # noqa: SLF001

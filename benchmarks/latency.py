@@ -12,7 +12,7 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class LatencySample:
     """What became of the requests of one load.
 
     Args:

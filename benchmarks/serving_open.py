@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.arrivals import poisson
 from benchmarks.http_load import closed_loop, open_loop
-from benchmarks.latency import Measured, quantile
+from benchmarks.latency import LatencySample, quantile
 from benchmarks.result import Result
 from benchmarks.scale import scaled
 from benchmarks.served import running
@@ -33,7 +33,7 @@ def run() -> list[Result]:
     return _rows(capacity, opened, dropped)
 
 
-def _rows(capacity: Measured, opened: Measured, dropped: int) -> list[Result]:
+def _rows(capacity: LatencySample, opened: LatencySample, dropped: int) -> list[Result]:
     p50 = opened.quantile(0.5)
     what = "serving_open: `/predict`, Poisson at 70 % of capacity for 60 s"
 

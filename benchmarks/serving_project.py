@@ -19,7 +19,7 @@ from benchmarks.server import own_server
 from benchmarks.serving_asks import infer_request, predict_request, predict_scores
 from benchmarks.serving_race import Contender
 from benchmarks.serving_repo import Ids, Matrix, Shape, fill, model_file, write_project
-from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 
 ASKED, COMPARED = 2_000, 200
@@ -94,10 +94,10 @@ def pair_contender(project: ServedProject) -> Contender:
 
 
 def _new_key(repo: Path) -> str:
-    secret = new_secret("bench")
+    secret = generate_secret("bench")
     key = ApiKey(
         name="bench",
-        digest=digest_of(secret.encode()),
+        digest=hash_secret(secret.encode()),
         scopes=frozenset({"predict"}),
         rate=None,
         created_us=time.time_ns() // 1_000,

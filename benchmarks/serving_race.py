@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.contestant import ContestantError, Quantity, Race
 from benchmarks.cores import Cores
 from benchmarks.http_load import ask, closed_loop
-from benchmarks.latency import Measured
+from benchmarks.latency import LatencySample
 from benchmarks.meter import Report
 from benchmarks.result import Result
 from benchmarks.scale import scale
@@ -54,7 +54,7 @@ def race_servers(
 ) -> Race:
     """Load every server at every concurrency, in turn.
 
-    Each report has the facts of ``Measured``, the share of its core that the server took (``server``) and the
+    Each report has the facts of ``LatencySample``, the share of its core that the server took (``server``) and the
     microseconds of it that a request took (``cpu_us``), their names preceded by the concurrency: ``16 rate``.
 
     Every turn has a process of its own: a server that waits may still disturb the one that is measured.
@@ -94,7 +94,7 @@ def load_server(contender: Contender, server: Running, concurrency: int, load_s:
     }
 
 
-def refuse_failures(name: str, measured: Measured) -> None:
+def refuse_failures(name: str, measured: LatencySample) -> None:
     """Check that every request was answered with 200.
 
     Raises:

@@ -14,7 +14,7 @@ from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import RowCodec
 from skewless.infra.online.redis_store import BlockingReader
-from skewless.infra.plans.applied import read_applied
+from skewless.infra.plans.applied_plan import read_applied
 
 _SAMPLE = 1_000
 _BATCH = 1_000

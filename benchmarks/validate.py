@@ -65,13 +65,13 @@ def suite() -> list[Expectation]:
 def on_duckdb(meter: Meter, *, path: str) -> str:
     """Check as a gate does."""
     from skewless.infra.offline.engine import connect  # noqa: PLC0415 - a contestant's own
-    from skewless.infra.offline.sql import text  # noqa: PLC0415 - as above
+    from skewless.infra.offline.sql import sql_literal  # noqa: PLC0415 - as above
     from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415, F401 - imports are not what is measured
     from skewless.validation.gates import DataGate  # noqa: PLC0415 - as above
 
     expectations = suite()
     with tempfile.TemporaryDirectory() as spill, connect(Path(spill)) as connection, meter.lap():
-        report = DataGate().check("rows", f"SELECT * FROM read_parquet({text(path)})", connection, expectations)
+        report = DataGate().check("rows", f"SELECT * FROM read_parquet({sql_literal(path)})", connection, expectations)
     return _digest((item.expectation, item.success, item.unexpected_count) for item in report.results)
 
 

@@ -45,7 +45,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.bootstrapper(store).ensure(views)
+        streams.backfiller(store).build_missing(views)
         store.close()
         with _working(streams):
             reader = FeatureReader(streams.plan, BlockingReader(url))
@@ -83,9 +83,9 @@ def _sent(streams: Any, reader: Any, seconds: int, meter: Meter) -> list[float]:
 
 
 def _count(reader: Any, key: int) -> float:  # noqa: ANN401 - loaded by contestants alone
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
 
-    ask = Ask(keys={name: [key if name == "device" else 0] for name in KEYS}, fields={})
+    ask = ParsedRows(keys={name: [key if name == "device" else 0] for name in KEYS}, fields={})
     read = reader.read(ask, time.time_ns() // 1_000_000 * 1_000).reads["device_live"]
     return float(read.values["count_1h"][0])
 
@@ -103,12 +103,12 @@ def _warm(sender: Any, reader: Any, rng: np.random.Generator) -> None:  # noqa: 
 
 
 def _look(reader: Any, waiting: dict[int, float], waits: list[float]) -> None:  # noqa: ANN401 - as above
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
 
     if not waiting:
         return
     keys = list(waiting)
-    ask = Ask(keys={name: keys if name == "device" else [0] * len(keys) for name in KEYS}, fields={})
+    ask = ParsedRows(keys={name: keys if name == "device" else [0] * len(keys) for name in KEYS}, fields={})
     seen = reader.read(ask, time.time_ns() // 1_000_000 * 1_000).reads["device_live"]
     now = time.perf_counter()
     for key, count in zip(keys, seen.values["count_1h"].tolist(), strict=True):

@@ -25,14 +25,14 @@ def skewless_log(meter: Meter, *, folder: str, functions: Sequence[str], windows
     from skewless.contract.windows.view import Function
     from skewless.infra.offline.as_of import TIME
     from skewless.infra.offline.engine import connect
-    from skewless.infra.offline.log_parts import log_parts
+    from skewless.infra.offline.log_parts import read_log_partitions
     from skewless.infra.offline.window_join import WindowJoin
 
     asked = pq.read_table(Path(folder) / "asked.parquet")
     entities = pa.table({"key": asked["key"], TIME: asked["t"]})
     wanted = view([Function(name) for name in functions], windows=windows)
     with tempfile.TemporaryDirectory() as spill, connect(Path(spill), memory_limit=MEMORY) as connection:
-        parts = log_parts(Path(folder) / "log", "events")
+        parts = read_log_partitions(Path(folder) / "log", "events")
         with meter.lap():
             read = WindowJoin(connection).read(wanted, parts, entities, mode="event_time")
     return digest_columns({name: read.values[name] for name in read.values})

@@ -26,7 +26,7 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
     import redis
 
     from benchmarks.window_events import ALL, WINDOWS, plan_of, view
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
     from skewless.contract.windows.hops import HOUR
     from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.redis_store import BlockingReader
@@ -39,9 +39,9 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
     states = _filled(plan, views, Path(folder) / f"{time.time_ns()}", url, n)
     reader, names = FeatureReader(plan, BlockingReader(url)), WindowStates(plan)
     client: Any = redis.Redis.from_url(url)
-    names.take(client.mget(names.pointers))
+    names.load_generations(client.mget(names.pointers))
     for size in SIZES:
-        asks = [Ask(keys=_keys(i, size), fields={}) for i in range(max(rounds(200) // size, 2))]
+        asks = [ParsedRows(keys=_keys(i, size), fields={}) for i in range(max(rounds(200) // size, 2))]
         keys = [[key for key in names.names(ask.keys, size) if key is not None] for ask in asks]
         meter.note(
             f"{size} bytes", float(np.mean([sum(len(row or b"") for row in client.mget(each)) for each in keys]))
@@ -85,7 +85,7 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     streams = Streams(
         plan=plan, state=folder, settings=Settings(), url=lambda: url, connection=connection, clock=SystemClock()
     )
-    streams.bootstrapper(store).ensure(views)
+    streams.backfiller(store).build_missing(views)
     store.close()
     return OfflineViews(folder, connection)
 
@@ -97,12 +97,12 @@ def _keys(seed: int, size: int) -> dict[str, list[int]]:
 
 
 def _check(reader: Any, offline: Any, plan: Any) -> None:  # noqa: ANN401 - loaded by contestants alone
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
     from skewless.infra.offline.as_of import TIME
 
     t = time.time_ns() // 1_000_000 * 1_000
     keys: Any = _keys(0, 200)
-    online = reader.read(Ask(keys=keys, fields={}), t)
+    online = reader.read(ParsedRows(keys=keys, fields={}), t)
     found = offline.read(plan, pa.table({**keys, TIME: np.full(200, t)}), "event_time")
     for name, read in found.items():
         if not np.array_equal(np.asarray(read.block), np.asarray(online.reads[name].block), equal_nan=True):

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from skewless.infra.online.resp import Bulks, command
+from skewless.infra.online.resp import BulkStrings, command
 
 _RECEIVE = 1 << 16
 _PART = 1 << 20
@@ -16,17 +16,17 @@ _PART = 1 << 20
 
 def set_commands(keys: pa.LargeBinaryArray, rows: pa.LargeBinaryArray) -> bytes:
     """Return one SET per row."""
-    head, names, values = command(b"SET", more=2), Bulks(keys), Bulks(rows)
+    head, names, values = command(b"SET", extra=2), BulkStrings(keys), BulkStrings(rows)
     return b"".join(head + names.cut(i, i + 1) + values.cut(i, i + 1) for i in range(len(keys)))
 
 
 def script_commands(sha: bytes, keys: pa.LargeBinaryArray, rows: pa.LargeBinaryArray, size: int) -> bytes:
     """Return calls of a script with ``size`` keys each."""
-    names, values = Bulks(keys), Bulks(rows)
+    names, values = BulkStrings(keys), BulkStrings(rows)
     calls: list[bytes | memoryview] = []
     for start in range(0, len(keys), size):
         stop = min(start + size, len(keys))
-        head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start))
+        head = command(b"EVALSHA", sha, b"%d" % (stop - start), extra=2 * (stop - start))
         calls += [head, names.cut(start, stop), values.cut(start, stop)]
     return b"".join(calls)
 

@@ -1,4 +1,4 @@
-"""Lives through the flights' year by ``skewless demo --drift`` and writes ``docs/year.md``: what was done, and why.
+"""Simulates the flights' year with ``skewless demo --drift`` and writes ``docs/year.md``: decisions and reasons.
 
 ::
 
@@ -22,11 +22,11 @@ import numpy as np
 from skewless.training.plots.series import Point, series_plot
 
 ROOT = Path(__file__).parents[1]
-AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: what is trained on first, and what is lived through
+AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: first the training data, then the simulation
 _KINDS = {
-    "planted": "the story",
+    "injected": "the story",
     "stopped": "materialize",
-    "mended": "materialize",
+    "repaired": "materialize",
     "drift": "drift",
     "cause": "triggers",
     "retrain": "retrain",
@@ -54,10 +54,11 @@ def _page(facts: Mapping[str, Any]) -> Iterator[str]:
     yield "# A year of the scheduler"
     yield ""
     yield from _filled(
-        f"`python -m benchmarks.year` lives through the flights' year hour by hour on a clock that it moves: the"
-        f" scheduler does what is due, a server answers {facts['predictions']:,} predictions over HTTP, labels come"
-        f" when flights land. This page is what it wrote. The model `delay` has triggers and a rollout"
-        f" (`feature_repo/story_models.py`); `delay-alone` is its first version, asked the same and never retrained."
+        "See the decisions of the scheduler in a simulated year of flights, and the effect of retraining."
+        " `python -m benchmarks.year` simulates the year hour by hour with a moved clock, and writes this page."
+        f" The scheduler runs due jobs, a server answers {facts['predictions']:,} predictions over HTTP, and labels"
+        " come when flights land. The model `delay` has triggers and a rollout (`feature_repo/story_models.py`)."
+        " `delay-alone` is its first version, which gets the same requests and is never retrained."
     )
     yield ""
     yield "![Log loss week by week](year.svg)"
@@ -65,20 +66,20 @@ def _page(facts: Mapping[str, Any]) -> Iterator[str]:
     first, second = _mean(living), _mean(alone)
     yield from _filled(
         f"In {won} of {weeks} weeks the retrained model was better; its mean log loss is {first:.4f}, that of the model"
-        f" left alone {second:.4f}. Replay compared {facts['replayed']:,} logged predictions, those of shadows too:"
+        f" left alone {second:.4f}. Replay compared {facts['open_replay']:,} logged predictions, those of shadows too:"
         f" {facts['different_bits']} differ in a bit."
     )
     yield ""
-    yield "## What the scheduler ran"
+    yield "## Runs"
     yield ""
     yield "| job | runs |"
     yield "|---|---|"
     for job, runs in _jobs(facts["runs"]):
         yield f"| `{job}` | {runs} |"
     yield ""
-    yield "## What it did, when and why"
+    yield "## Decisions"
     yield ""
-    yield "| when (UTC) | by | what |"
+    yield "| when (UTC) | job | decision |"
     yield "|---|---|---|"
     for event in facts["events"]:
         when, text = datetime.fromisoformat(event["at"]), event["text"].replace("|", "\\|").split(", such as", 1)[0]

@@ -1,19 +1,18 @@
-"""What Feast knows about the flights: entities, views, windows over streams, the request and the services."""
+"""The Feast objects of the flights: entities, views, windows over streams, the request and the services."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from pathlib import Path
-from types import FunctionType
-from typing import cast
 
 import transforms
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, OnDemandFeatureView, RequestSource
+from feast import Entity, FeatureService, Field, FileSource
 from feast.types import Float64, Int64, String, UnixTimestamp
 from feast.value_type import ValueType
 from windows import arrival_windows, departure_windows
 
-# Statistics look back over 28 days at most; a week of slack for those that fly seldom.
+from skewless.definitions import feature_view, on_demand_view, request_source
+
+# Statistics look back over 28 days at most; a week of slack for planes that fly seldom.
 DAYS_TTL = timedelta(days=35)
 
 carrier = Entity(name="carrier", join_keys=["carrier"], value_type=ValueType.STRING, description="airline code")
@@ -36,8 +35,8 @@ def window_fields() -> list[Field]:
     ]
 
 
-plane_facts = FeatureView(
-    name="plane_facts",
+plane_facts = feature_view(
+    "plane_facts",
     entities=[plane],
     ttl=timedelta(0),
     schema=[
@@ -52,8 +51,8 @@ plane_facts = FeatureView(
     source=source("planes"),
 )
 
-weather = FeatureView(
-    name="weather",
+weather = feature_view(
+    "weather",
     entities=[origin],
     ttl=timedelta(hours=6),
     schema=[
@@ -69,37 +68,39 @@ weather = FeatureView(
         Field(name="visib", dtype=Float64),
     ],
     source=source("weather"),
-    tags={"skewless.delay": "1h", "skewless.freshness": "3h"},
+    delay=timedelta(hours=1),
+    freshness=timedelta(hours=3),
 )
 
-carrier_days = FeatureView(
-    name="carrier_days",
+carrier_days = feature_view(
+    "carrier_days",
     entities=[carrier],
     ttl=DAYS_TTL,
     schema=[Field(name="carrier", dtype=String), *window_fields()],
     source=source("carrier_days"),
-    tags={"skewless.delay": "2h", "skewless.freshness": "2d"},
+    delay=timedelta(hours=2),
+    freshness=timedelta(days=2),
 )
 
-route_days = FeatureView(
-    name="route_days",
+route_days = feature_view(
+    "route_days",
     entities=[origin, dest],
     ttl=DAYS_TTL,
     schema=[Field(name="origin", dtype=String), Field(name="dest", dtype=String), *window_fields()],
     source=source("route_days"),
-    tags={"skewless.delay": "2h"},
+    delay=timedelta(hours=2),
 )
 
-plane_days = FeatureView(
-    name="plane_days",
+plane_days = feature_view(
+    "plane_days",
     entities=[plane],
     ttl=DAYS_TTL,
     schema=[Field(name="tailnum", dtype=String), *window_fields()],
     source=source("plane_days"),
-    tags={"skewless.delay": "2h"},
+    delay=timedelta(hours=2),
 )
 
-# How it goes right now. Features are named FUNCTION_WINDOW; late is the share of those more than 15 minutes late.
+# The current delays. Features are named FUNCTION_WINDOW; late is the share of those more than 15 minutes late.
 carrier_out = departure_windows("carrier_out", [carrier], "flights_1h mean_1h mean_3h late_1h late_3h late_24h late_7d")
 airport_out = departure_windows(
     "airport_out", [origin], "flights_1h mean_1h mean_3h std_3h late_1h late_3h late_24h late_7d"
@@ -107,13 +108,13 @@ airport_out = departure_windows(
 route_out = departure_windows("route_out", [origin, dest], "late_3h late_24h mean_24h last_24h late_7d")
 plane_out = departure_windows("plane_out", [plane], "flights_24h last_24h mean_24h late_7d")
 carrier_in = arrival_windows("carrier_in", [carrier], "mean_1h mean_3h late_3h mean_24h")
-# Arrivals are all elsewhere: how it goes at the airport that a flight is bound for.
+# Arrivals are all elsewhere: the delays at the airport of destination.
 airport_in = arrival_windows("airport_in", [dest], "mean_3h late_3h mean_24h max_3h")
 route_in = arrival_windows("route_in", [origin, dest], "mean_3h mean_24h late_24h last_24h mean_7d")
 plane_in = arrival_windows("plane_in", [plane], "last_3h last_24h mean_24h max_24h late_7d")
 
-flight = RequestSource(
-    name="flight",
+flight = request_source(
+    "flight",
     schema=[
         Field(name="sched_dep", dtype=UnixTimestamp),
         Field(name="sched_dep_local", dtype=Int64),
@@ -122,13 +123,10 @@ flight = RequestSource(
     ],
 )
 
-departure = OnDemandFeatureView(
-    name="departure",
+departure = on_demand_view(
+    "departure",
     sources=[flight, weather[["temp", "dewp"]]],
-    mode="python",
-    udf=cast("FunctionType", transforms.departure),
-    # The whole module: Feast runs this text again, and the function calls others.
-    udf_string=Path(transforms.__file__).read_text(encoding="utf-8"),
+    transform=transforms.departure,
     schema=[
         Field(name="local_hour", dtype=Float64),
         Field(name="local_minute", dtype=Float64),

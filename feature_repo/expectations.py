@@ -1,4 +1,4 @@
-"""What must hold of each source before it is published or trained on; nulls are ignored by ranges."""
+"""The expectations for each source and for the labels; ranges ignore nulls."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SUITES: dict[str, list[Expectation]] = {
         gxe.ExpectColumnValuesToBeInSet(column="origin", value_set=_ORIGINS),
         _between("temp", -40, 130),
         _between("humid", 0, 100),
-        # The files hold one gust of 1,048 miles an hour.
+        # The files have one gust of 1,048 miles per hour.
         _between("wind_speed", 0, 150, mostly=0.999),
         _between("visib", 0, 10),
         _between("pressure", 900, 1_100),

@@ -1,4 +1,4 @@
-"""Statistics of finished days: what was known about a carrier, route or plane at a midnight in New York."""
+"""Statistics of complete days: carriers, routes and planes, as known at midnight in New York."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flights_times import home_day, home_midnight
 WINDOWS = (1, 7, 28)
 
 _SUMS = ["flights", "late", "arr_delay", "dep_delay"]
-# More days than the longest window and the year together, so that keys stay apart.
+# More days than the longest window and the year together, so that windows of different keys do not overlap.
 _STRIDE = 1000
 
 
@@ -19,11 +19,11 @@ def day_statistics(flights: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
 
     Columns: the keys; ``event_time``, the end of the day; and per window of k days
     ``flights_<k>d`` (int64), ``late_share_<k>d``, ``arr_delay_<k>d`` and ``dep_delay_<k>d``
-    (means, minutes, float64). Sums are whole numbers, so results do not depend on row order.
+    (means, minutes, float64). Sums are integers, so results do not depend on row order.
 
     Args:
         flights: rows with the keys, ``known_at`` (naive UTC, original year), ``late``,
-            ``arr_delay`` and ``dep_delay``; rows that never arrived are left out.
+            ``arr_delay`` and ``dep_delay``; rows that never arrived are skipped.
         keys: names of the key columns.
     """
     days = _sums_by_day(flights.dropna(subset=["known_at", *keys]), keys)

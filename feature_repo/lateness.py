@@ -1,4 +1,4 @@
-"""What is derived from an event: numpy only, each event by itself.
+"""Columns derived from an event: numpy only, each event alone.
 
 The text of this module travels in every model package.
 """
@@ -14,12 +14,12 @@ LATE_MINUTES = 15
 
 
 def late_departure(events: dict[str, Column]) -> dict[str, npt.NDArray[np.float64]]:
-    """Return which flights left more than 15 minutes late: 1.0, 0.0, or NaN where nothing is known."""
+    """Return which flights left more than 15 minutes late: 1.0, 0.0, or NaN for unknown."""
     return {"late": _late(events["dep_delay"])}
 
 
 def late_arrival(events: dict[str, Column]) -> dict[str, npt.NDArray[np.float64]]:
-    """Return which flights landed more than 15 minutes late, likewise."""
+    """Return which flights landed more than 15 minutes late: 1.0, 0.0, or NaN for unknown."""
     return {"late": _late(events["arr_delay"])}
 
 

@@ -1,4 +1,4 @@
-"""Loads the flights of 2013 as Parquet, moved by whole weeks so that the year ends just before now.
+"""Loads the flights of 2013 as Parquet, moved by full weeks so that the year ends just before now.
 
 ::
 
@@ -29,12 +29,12 @@ _BY_MONTH = {"flights": "sched_dep", "weather": "event_time"}
 
 @dataclass(frozen=True, kw_only=True)
 class EventReport:
-    """How many events of a kind were written.
+    """The numbers of written events of one kind.
 
     Args:
-        past: events before the test weeks: history to import.
-        live: messages of the test weeks: what a stream is sent.
-        late, twice, broken: of those messages, how many come late, come again, or cannot be read.
+        past: events before the test weeks, for the import.
+        live: stream messages of the test weeks.
+        late, twice, broken: late, duplicate and undecodable messages among them.
     """
 
     past: int
@@ -46,19 +46,19 @@ class EventReport:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What was loaded.
+    """The numbers of loaded rows and events.
 
     Args:
-        weeks: the whole weeks by which every time was moved.
-        last: the last moment in the data, moved.
-        rows: table -> number of rows.
-        events: kind of event -> what was written of it.
+        weeks: number of weeks by which all times were moved.
+        last: last time of the data, moved.
+        rows: number of rows by table.
+        events: numbers of events by kind.
         flights: scheduled flights.
         cancelled: flights that never departed.
         unlabelled: flights without a label: cancelled, diverted or not recorded.
         without_weather: flights whose scheduled hour has no weather row.
-        without_plane: flights whose plane is not known.
-        late_share: share of the labelled flights that were late.
+        without_plane: flights with an unknown plane.
+        late_share: share of late flights among the labelled flights.
     """
 
     weeks: int
@@ -74,9 +74,9 @@ class LoadReport:
 
     def lines(self) -> list[str]:
         """Return the report as text."""
-        labels = f"{self.unlabelled:,} without a label, {self.late_share:.1%} of the others late"
+        labels = f"{self.unlabelled:,} without a label, {self.late_share:.1%} of the labelled flights late"
         return [
-            f"all times moved by {self.weeks} whole weeks (weekdays kept): they end {self.last:%Y-%m-%d %H:%M} UTC",
+            f"all times moved by {self.weeks} weeks (same weekdays): they end {self.last:%Y-%m-%d %H:%M} UTC",
             f"{self.flights:,} flights: {self.cancelled:,} cancelled, {labels}",
             f"{self.without_weather:,} without an exact weather hour, {self.without_plane:,} without a known plane",
             "rows: " + ", ".join(f"{name} {count:,}" for name, count in self.rows.items()),
@@ -85,38 +85,38 @@ class LoadReport:
 
 
 def load(out: Path, now: datetime) -> LoadReport:
-    """Write all tables as Parquet under a folder and return what was loaded.
+    """Write all tables as Parquet to a folder, and return their numbers of rows.
 
-    Tables that are there already are replaced, each as a whole; nothing else in the folder is touched.
+    Existing tables are replaced completely; other files of the folder are not changed.
 
     Args:
-        out: the folder, made if needed.
-        now: the moment before which the data shall end.
+        out: the folder, created if needed.
+        now: the time before which the data ends.
     """
     tables = build_tables(read_raw())
     last = last_instant(tables)
     weeks = (now - last.to_pydatetime().replace(tzinfo=UTC)) // timedelta(weeks=1)
-    moved = {name: _moved(table, timedelta(weeks=weeks)) for name, table in tables.items()}
+    shifted = {name: _moved(table, timedelta(weeks=weeks)) for name, table in tables.items()}
     out.mkdir(parents=True, exist_ok=True)
-    for name, table in moved.items():
+    for name, table in shifted.items():
         _replace_table(out / name, table, _BY_MONTH.get(name))
-    events = _write_events(out, moved["flights"])
-    return _report(moved, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
+    events = _write_events(out, shifted["flights"])
+    return _report(shifted, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
 
 
 def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, EventReport]:
     spec = MODELS[0]
     start = live_start(flights, pd.Timedelta(spec.horizon), pd.Timedelta(spec.split.test))
-    found = {}
+    reports = {}
     for name, events in event_tables(flights).items():
-        moment = KINDS[name].moment
-        past = events[events[moment] < start]
-        sent = messages(name, events[events[moment] >= start].reset_index(drop=True))
+        time_column = KINDS[name].time
+        past = events[events[time_column] < start]
+        sent = messages(name, events[events[time_column] >= start].reset_index(drop=True))
         (out / name).mkdir(exist_ok=True)
         _replace_table(out / name / "history", past, None)
         _replace_table(out / name / "live", sent.table, None)
-        found[name] = _counted(past, sent)
-    return found
+        reports[name] = _counted(past, sent)
+    return reports
 
 
 def _counted(past: pd.DataFrame, sent: StreamMessages) -> EventReport:
@@ -125,8 +125,8 @@ def _counted(past: pd.DataFrame, sent: StreamMessages) -> EventReport:
 
 
 def _event_line(name: str, report: EventReport) -> str:
-    odd = f"{report.late} late, {report.twice} again, {report.broken} broken"
-    return f"{name}: {report.past:,} in the past, {report.live:,} to be sent in the test weeks ({odd})"
+    irregular = f"{report.late} late, {report.twice} duplicate, {report.broken} broken"
+    return f"{name}: {report.past:,} of history, {report.live:,} to send in the test weeks ({irregular})"
 
 
 def _moved(table: pd.DataFrame, shift: timedelta) -> pd.DataFrame:
@@ -134,14 +134,14 @@ def _moved(table: pd.DataFrame, shift: timedelta) -> pd.DataFrame:
 
 
 def _replace_table(folder: Path, table: pd.DataFrame, month_of: str | None) -> None:
-    fresh = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir()
+    target = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir()
     months = table[month_of].dt.strftime("%Y-%m") if month_of else pd.Series("all", index=table.index)
     for month, rows in table.groupby(months, sort=True):
-        pq.write_table(_arrow(rows), fresh / f"{month}.parquet", compression="zstd")
+        pq.write_table(_arrow(rows), target / f"{month}.parquet", compression="zstd")
     shutil.rmtree(folder, ignore_errors=True)
-    fresh.rename(folder)
+    target.rename(folder)
 
 
 def _arrow(table: pd.DataFrame) -> pa.Table:
@@ -173,13 +173,13 @@ def _report(
 
 
 def main() -> None:
-    """Load the data as the command line says, and report it."""
+    """Load the data to the folder of the command line, and print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data", help="folder to write to")
-    begun = time.monotonic()
+    start = time.monotonic()
     report = load(parser.parse_args().out, datetime.now(UTC))
     print("\n".join(report.lines()))
-    print(f"{time.monotonic() - begun:.1f} seconds")
+    print(f"{time.monotonic() - start:.1f} seconds")
 
 
 if __name__ == "__main__":

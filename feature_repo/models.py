@@ -1,4 +1,4 @@
-"""The models: more than 15 minutes late at arrival, asked one hour before the scheduled departure."""
+"""The models: arrival more than 15 minutes late, predicted one hour before the scheduled departure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MODELS = [
         gate=_GATE,
         retrain=_MONDAY_AT_4,
     ),
-    # The same without windows over the streams: what they are worth is the difference.
+    # The same model without windows over the streams; the difference is the gain of the windows.
     ModelSpec(
         name="delay-batch",
         service="flight_delay",

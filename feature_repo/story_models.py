@@ -1,4 +1,4 @@
-"""The models of `skewless demo --drift`: one with the whole of its life declared, and one left alone."""
+"""The models of `skewless demo --drift`: one with triggers and a rollout, and one that is never retrained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from skewless import Gate, Guardrails, LabelSource, ModelSpec, Rollout, Split, Triggers, Watch
 
-_ALONE = ModelSpec(
+_CONTROL = ModelSpec(
     name="delay-alone",
     service="flight_delay",
     labels=LabelSource(
@@ -15,7 +15,7 @@ _ALONE = ModelSpec(
         event_time="sched_dep",
         known_time="known_at",
         label="late",
-        tolerance=timedelta(hours=1),  # the story asks once an hour
+        tolerance=timedelta(hours=1),  # the story requests predictions once per hour
     ),
     algorithm="lightgbm",
     horizon=timedelta(hours=1),
@@ -35,19 +35,19 @@ _ALONE = ModelSpec(
 
 MODELS = [
     replace(
-        _ALONE,
+        _CONTROL,
         name="delay",
         rollout=Rollout(
             shadow=timedelta(hours=12),
             steps=(0.1, 0.5),
             step=timedelta(hours=12),
-            # Each flight by itself: arms of few planes or routes would compare their troubles, not the versions.
+            # Each flight alone: arms of few planes or routes would differ by their delays, not by the versions.
             sticky=("tailnum", "sched_dep"),
-            # Against a champion whose season is over a good challenger's scores must lie elsewhere.
+            # After a change of season, the scores of a good challenger differ from the champion's.
             guardrails=Guardrails(score_shift=3.0, latency=5.0, least_requests=100),
         ),
         triggers=Triggers(drift=True, quality=0.05, cooldown=timedelta(days=14)),
     ),
-    # What the first version would have been worth for ever: nothing retrains it.
-    _ALONE,
+    # The first version for the complete time, as the baseline: it is never retrained.
+    _CONTROL,
 ]

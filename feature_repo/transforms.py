@@ -1,6 +1,6 @@
-"""Request-time transforms: each row's result is computed from that row alone.
+"""Request-time transforms: the result of a row depends only on that row.
 
-Imports numpy only: the text of this module travels in every model package.
+The module imports only numpy, because model packages contain its source.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 Column = npt.NDArray[np.int64] | npt.NDArray[np.float64] | list[object]
-Whole = npt.NDArray[np.int64]
+Integers = npt.NDArray[np.int64]
 Known = npt.NDArray[np.bool_]
 Real = npt.NDArray[np.float64]
 
 HOUR = 60
 DAY = 24 * HOUR
 MINUTE_US = 60_000_000
-# Instants further from 1970 than this (about 12,000 years) are no times of flights.
+# A time further from 1970 than this (about 12,000 years) is not a time of a flight.
 FARTHEST_US = 2**58
 
 
 def departure(inputs: dict[str, Column]) -> dict[str, Real]:
-    """Return what the schedule says about a departure, as float64 columns; NaN where an input is no such time.
+    """Return features of the schedule of a departure, as float64 columns; NaN if an input is not a valid time.
 
     ``local_hour`` and ``local_minute`` (of the day) are by the origin's clock, ``weekday`` is 0 on
     Monday, ``arrival_minute`` is by the destination's clock, ``clock_minutes`` is from the one to
@@ -31,11 +31,11 @@ def departure(inputs: dict[str, Column]) -> dict[str, Real]:
     Args:
         inputs: columns of one length. ``sched_dep``: microseconds since the epoch, UTC;
             ``sched_dep_local``, ``sched_arr_local``: clock times such as 1745; ``distance``: miles;
-            ``temp``, ``dewp``: degrees. Lists, as Feast passes them, are answered by lists.
+            ``temp``, ``dewp``: degrees. For lists, as Feast passes them, it returns lists.
     """
     minute, minute_known = _minute_of_day(inputs["sched_dep_local"])
     arrival, arrival_known = _minute_of_day(inputs["sched_arr_local"])
-    instant, instant_known = _whole(inputs["sched_dep"], FARTHEST_US)
+    instant, instant_known = _integers(inputs["sched_dep"], FARTHEST_US)
     outputs = {
         "local_hour": _real(minute // HOUR, minute_known),
         "local_minute": _real(minute, minute_known),
@@ -50,7 +50,7 @@ def departure(inputs: dict[str, Column]) -> dict[str, Real]:
     return outputs
 
 
-def _weekday(instant: Whole, minute: Whole) -> Whole:
+def _weekday(instant: Integers, minute: Integers) -> Integers:
     # The offset is the one within half a day that turns the UTC clock into the local one: no zone
     # database, whose rules of another year would not fit dates that were moved by whole weeks.
     utc = instant // MINUTE_US
@@ -58,20 +58,20 @@ def _weekday(instant: Whole, minute: Whole) -> Whole:
     return ((utc + offset) // DAY + 3) % 7
 
 
-def _minute_of_day(clock: Column) -> tuple[Whole, Known]:
-    value, known = _whole(clock, 2400)
+def _minute_of_day(clock: Column) -> tuple[Integers, Known]:
+    value, is_valid = _integers(clock, 2400)
     minute = value // 100 * HOUR + value % 100
-    return minute % DAY, known & (value >= 0) & (value % 100 < HOUR)
+    return minute % DAY, is_valid & (value >= 0) & (value % 100 < HOUR)
 
 
-def _whole(column: Column, bound: int) -> tuple[Whole, Known]:
+def _integers(column: Column, bound: int) -> tuple[Integers, Known]:
     values = np.asarray(_numbers(column) if isinstance(column, list) else column)
-    known = (values >= -bound) & (values <= bound)
-    return np.where(known, values, 0).astype(np.int64), known
+    is_valid = (values >= -bound) & (values <= bound)
+    return np.where(is_valid, values, 0).astype(np.int64), is_valid
 
 
-def _real(values: Whole, known: Known) -> Real:
-    return np.where(known, values, np.nan)
+def _real(values: Integers, is_valid: Known) -> Real:
+    return np.where(is_valid, values, np.nan)
 
 
 def _difference(left: Column, right: Column) -> Real:
@@ -85,7 +85,7 @@ def _numbers(column: list[object]) -> npt.NDArray[np.int64] | npt.NDArray[np.flo
     return np.array(column, dtype=np.float64 if None in column else None)
 
 
-def _microseconds(moment: object) -> int:
-    # Without its zone, which numpy does not know; Feast's own moments are all in UTC.
-    naive = str(moment).removesuffix("+00:00")
+def _microseconds(time: object) -> int:
+    # Without the zone, which numpy does not accept; all times of Feast are in UTC.
+    naive = str(time).removesuffix("+00:00")
     return int(np.datetime64(naive, "us").astype(np.int64))

@@ -1,1 +1,1 @@
-"""The prediction API."""
+"""Prediction server: HTTP and Open Inference Protocol APIs over one scoring core."""

@@ -1,4 +1,4 @@
-"""How a server says that it is there: to who started it, to systemd, and in ``server.json`` to everybody else."""
+"""Announcement of a running server: to its caller, to systemd, and in ``server.json`` for other commands."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from skewless.infra.storage.durable import refused
+from skewless.infra.storage.durable import disk_error
 from skewless.serving.server_config import ServerConfig
 
 VARIABLE = "NOTIFY_SOCKET"  # set by systemd for `Type=notify`
 
 
 @contextlib.contextmanager
-def announcing(config: ServerConfig, on_ready: Callable[[str], None]) -> Iterator[Callable[[], None]]:
-    """Yield what is to be called once predictions are answered; afterwards the server is not found any more.
+def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Yield a function to call once the server serves predictions; at the end ``server.json`` is deleted.
 
     Args:
-        config: with the port that the server has, not 0.
-        on_ready: told the URL.
+        config: with the real port, not 0.
+        on_ready: called with the URL.
     """
-    place = config.state / "server.json"
+    path = config.state / "server.json"
     with contextlib.ExitStack() as stack:
 
         def ready() -> None:
-            stack.callback(place.unlink, missing_ok=True)
-            _note(place, {"url": config.url, "pid": os.getpid(), "workers": config.workers})
+            stack.callback(path.unlink, missing_ok=True)
+            _write_file(path, {"url": config.url, "pid": os.getpid(), "workers": config.workers})
             on_ready(config.url)
             notify("READY=1")
 
         yield ready
 
 
-def _note(place: Path, body: dict[str, object]) -> None:
+def _write_file(path: Path, body: dict[str, object]) -> None:
     try:
-        place.write_text(json.dumps(body))
+        path.write_text(json.dumps(body))
     except OSError as error:
-        raise refused(place, error) from error
+        raise disk_error(path, error) from error
 
 
 def notify(state: str) -> None:
     """Send ``READY=1`` or ``STOPPING=1`` to the service manager that started this process; without one, do nothing."""
-    place = os.environ.get(VARIABLE)
-    if not place:
+    path = os.environ.get(VARIABLE)
+    if not path:
         return
-    address = f"\0{place[1:]}" if place.startswith("@") else place
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as link, contextlib.suppress(OSError):
-        link.sendto(state.encode(), address)
+    address = f"\0{path[1:]}" if path.startswith("@") else path
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock, contextlib.suppress(OSError):
+        sock.sendto(state.encode(), address)

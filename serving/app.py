@@ -1,4 +1,4 @@
-"""The HTTP face of the server: it only translates."""
+"""The HTTP application: routes, middleware and background tasks around the scoring core."""
 
 from __future__ import annotations
 
@@ -17,43 +17,44 @@ from starlette.responses import PlainTextResponse
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.access.gate import Access, Headers, OpenAccess
-from skewless.serving.events import Events
-from skewless.serving.http.event_routes import add_events
-from skewless.serving.http.feedback_routes import Feedback, add_feedback
-from skewless.serving.http.hot_routes import HotRoutes, answer
-from skewless.serving.http.middleware import AccessMiddleware, DefectMiddleware, HeadMiddleware
-from skewless.serving.http.model_routes import add_models
+from skewless.serving.events import EventForwarder
+from skewless.serving.http.docs_page import add_docs_page
+from skewless.serving.http.event_routes import add_event_routes
+from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
+from skewless.serving.http.hot_routes import HotRoutes, run_handler
+from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, HeadMiddleware
+from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, describe_api, describe_example, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
 from skewless.serving.http.reply import error_json, http_status, json_response, retry_after
-from skewless.serving.metrics.exposition import whole_server
+from skewless.serving.metrics.exposition import render_all_workers
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
 from skewless.serving.oip.models import OipModels
 from skewless.serving.oip.routes import oip_router
+from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.siblings import Siblings
 
-_BEAT_SECONDS = 1.0
+_HEARTBEAT_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serving:
-    """What the routes work with; the application owns none of it.
+class ServingContext:
+    """Everything that the routes need; the application owns none of it.
 
     Args:
-        reload_seconds: how often aliases are looked at.
-        deadline_s: time limit of requests that set none, seconds; 0: none.
-        ready: returns the reasons for not being ready; none: ready.
-        beat: says that the process runs, about once a second; it may wait for the disk.
-        events: takes events; None: they are refused.
-        feedback: takes outcomes of predictions; None: they are refused.
-        siblings: the other workers; None: there are none, or this is the way in that they use.
-        access: who may ask.
+        reload_seconds: interval in which aliases are checked.
+        deadline_s: timeout of requests that set none, seconds; 0: none.
+        ready: returns the reasons why the server is not ready; empty: it is ready.
+        heartbeat: records that the process runs, about once per second; may wait for the disk.
+        events: forwards events; None: events are rejected.
+        feedback: stores outcomes; None: outcomes are rejected.
+        peers: the other workers; None: a single worker, or the listener that peers use.
+        access: authenticates requests.
         local: whether only this machine can reach the server.
-        body_bytes: longest body, also after it is unpacked.
-        shown: the models as the Open Inference Protocol shows them.
+        body_bytes: maximum length of a body, also after decompression.
+        oip_models: Open Inference Protocol data of the models.
     """
 
     models: ModelTable
@@ -63,18 +64,18 @@ class Serving:
     reload_seconds: float
     deadline_s: float = 0.0
     ready: Callable[[], dict[str, str]] = field(default=dict)
-    beat: Callable[[], None] | None = None
-    events: Events | None = None
+    heartbeat: Callable[[], None] | None = None
+    events: EventForwarder | None = None
     feedback: Feedback | None = None
-    siblings: Siblings | None = None
+    peers: PeerWorkers | None = None
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
     body_bytes: int = 8_388_608
-    shown: OipModels = field(default_factory=OipModels)
+    oip_models: OipModels = field(default_factory=OipModels)
 
 
-def hot_routes(serving: Serving) -> HotRoutes:
-    """Return what is answered without the application."""
+def hot_routes(serving: ServingContext) -> HotRoutes:
+    """Return the routes that are handled without the application."""
     predict = PredictRoute(
         models=serving.models,
         predictor=serving.predictor,
@@ -85,7 +86,7 @@ def hot_routes(serving: Serving) -> HotRoutes:
     )
     infer = InferRoute(
         models=serving.models,
-        shown=serving.shown,
+        oip_models=serving.oip_models,
         predictor=serving.predictor,
         access=serving.access,
         metrics=serving.metrics,
@@ -96,8 +97,8 @@ def hot_routes(serving: Serving) -> HotRoutes:
     return HotRoutes({"/predict": predict.handle}, [infer.find], partial(_admit, serving))
 
 
-def _admit(serving: Serving, headers: Headers) -> AccessError | None:
-    """Return why who asks may not predict; who may is counted."""
+def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
+    """Return why a caller may not predict; an admitted request counts against its key's rate."""
     try:
         serving.access.allow(headers, "predict")
     except AccessError as error:
@@ -106,61 +107,64 @@ def _admit(serving: Serving, headers: Headers) -> AccessError | None:
     return None
 
 
-def create_app(serving: Serving, routes: HotRoutes | None = None) -> FastAPI:
-    """Return the application; its lifespan watches the aliases."""
+def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> FastAPI:
+    """Return the application; its lifespan runs the task that checks the aliases."""
     routes = routes or hot_routes(serving)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         describe_example(app, lambda: next(iter(serving.models.all()), None))
-        watcher = asyncio.create_task(_watch(serving))
+        alias_watcher = asyncio.create_task(_watch_aliases(serving))
         yield
-        watcher.cancel()
+        alias_watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await watcher
+            await alias_watcher
 
     app = FastAPI(
         title="skewless",
         lifespan=lifespan,
         responses=dict(ERRORS),
         generate_unique_id_function=operation_id,
-        redirect_slashes=False,  # to an address made of what the client says in `Host`
+        docs_url=None,  # FastAPI's pages load their scripts from other hosts
+        redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to the address in the client's `Host` header
     )
+    add_docs_page(app)
     _add_predict(app, routes)
     _add_health(app, serving)
-    add_models(
+    add_model_routes(
         app,
         models=serving.models,
-        siblings=serving.siblings,
+        peers=serving.peers,
         metrics=serving.metrics,
         clock=serving.clock,
     )
-    protocol = oip_router(
+    oip_routes = oip_router(
         routes=routes,
         models=serving.models,
-        shown=serving.shown,
+        oip_models=serving.oip_models,
         metrics=serving.metrics,
         ready=serving.ready,
-        siblings=serving.siblings,
+        peers=serving.peers,
     )
-    app.include_router(protocol)
-    add_events(app, serving.events)
-    add_feedback(app, serving.feedback)
-    app.add_exception_handler(SkewlessError, _on_error)
-    app.add_exception_handler(HTTPException, _on_refused)
+    app.include_router(oip_routes)
+    add_event_routes(app, serving.events)
+    add_feedback_route(app, serving.feedback)
+    app.add_exception_handler(SkewlessError, _reply_error)
+    app.add_exception_handler(HTTPException, _reply_http_error)
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
-    app.add_middleware(DefectMiddleware)
+    app.add_middleware(ErrorMiddleware)
     describe_api(app)
     return app
 
 
-async def _watch(serving: Serving) -> None:
-    beat_at = 0.0
+async def _watch_aliases(serving: ServingContext) -> None:
+    heartbeat_at = 0.0
     while True:
-        if serving.beat is not None and time.monotonic() > beat_at:
-            beat_at = time.monotonic() + _BEAT_SECONDS
-            await asyncio.to_thread(serving.beat)
+        if serving.heartbeat is not None and time.monotonic() > heartbeat_at:
+            heartbeat_at = time.monotonic() + _HEARTBEAT_SECONDS
+            await asyncio.to_thread(serving.heartbeat)
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()
@@ -169,36 +173,38 @@ async def _watch(serving: Serving) -> None:
 def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
     replies: dict[int | str, dict[str, Any]] = {200: {"model": PredictReply}}
 
-    @app.post("/predict", summary="Predict from entity ids", openapi_extra=PREDICT_BODY.described, responses=replies)
+    @app.post(
+        "/predict", summary="Predict from entity keys", openapi_extra=PREDICT_BODY.openapi_extra, responses=replies
+    )
     async def predict(request: Request) -> Response:
-        return await answer(routes, routes.at("/predict"), request)
+        return await run_handler(routes, routes.handler_of("/predict"), request)
 
 
-def _add_health(app: FastAPI, serving: Serving) -> None:
-    @app.get("/health/live", summary="Say whether the process answers")
+def _add_health(app: FastAPI, serving: ServingContext) -> None:
+    @app.get("/health/live", summary="Report that the process responds")
     async def live() -> Response:
         return json_response({"live": True})
 
-    @app.get("/health/ready", summary="Say whether predictions are answered, or why not")
+    @app.get("/health/ready", summary="Report whether the server is ready, or why not")
     async def ready() -> Response:
         reasons = serving.ready()
         return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
-    @app.get("/metrics", summary="Prometheus metrics", response_class=PlainTextResponse)
+    @app.get("/metrics", summary="Return metrics in Prometheus' text format", response_class=PlainTextResponse)
     async def metrics() -> Response:
-        text = await whole_server(serving.metrics, serving.siblings)
+        text = await render_all_workers(serving.metrics, serving.peers)
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-async def _on_refused(request: Request, error: Exception) -> Response:
+async def _reply_http_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     route = f"{request.method} {request.url.path}"
-    refusal = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
-    return json_response(error_json(refusal, request.url.path), error.status_code, dict(error.headers or {}))
+    error_reply = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
+    return json_response(error_json(error_reply, request.url.path), error.status_code, dict(error.headers or {}))
 
 
-async def _on_error(request: Request, error: Exception) -> Response:
+async def _reply_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, SkewlessError):
         raise error
     return json_response(error_json(error, request.url.path), http_status(error), retry_after(error))

@@ -1,4 +1,4 @@
-"""Batch prediction: many rows through the same predictor that answers requests."""
+"""Batch prediction: scores files and many rows with the same predictor as the server."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
@@ -19,77 +20,78 @@ from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.predictions.batches import numbers, texts
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
-_CHUNK_ROWS = 4_096  # enough for a GPU to be worth it
+_CHUNK_ROWS = 4_096  # large enough to use a GPU
 _T = TypeVar("_T")
 _BOOLEANS = {"true": True, "false": False}
 
 
 def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    """Return predictions for rows of entity keys and request fields, as the server would now.
+    """Return predictions for rows of entity keys and request features, as the server would return them now.
 
     Returns:
-        ``id``, ``score``, ``t_us``, ``version`` and every feature that the model saw.
+        ``id``, ``score``, ``t_us``, ``version`` and every feature of the model.
     """
     return _run(_predict_rows(config, model, rows))
 
 
 def predict_file(config: ServerConfig, model: str | None, source: Path, target: Path) -> int:
-    """Predict every row of a Parquet or CSV file into another; return the number of rows.
+    """Predict every row of a Parquet or CSV file into another file; return the number of rows.
 
-    The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``; it
-    appears when all rows are done.
+    The target has the source's columns, then ``id``, ``score``, ``t_us`` and ``version``. It
+    appears once all rows are done.
 
     Raises:
-        PlaceError: there is no folder for the target.
-        SourceError: the file is missing, broken or lacks a column.
-        RequestError: a row is not as the plan says.
-        StoreError: the store or the disk refused; there is no target then.
+        PlaceError: the folder of the target does not exist.
+        SourceError: the file is missing, corrupt, or lacks a column.
+        RequestError: a row does not match the inputs in the plan.
+        StoreError: the store or the disk failed; no target was written.
     """
     return _run(_predict_file(config, model, source, target))
 
 
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Run to the end, in a thread of its own: a notebook has a loop running in this one."""
+    """Run a coroutine in its own thread: in a notebook this thread already runs an event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
 
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
     async with _open(config, name) as (predictor, model):
-        answer = await predictor.predict(model, rows)
-        features = {label: answer.matrix[:, i] for i, label in enumerate(model.assembler.labels)}
-        return pa.table({**_result(answer), **features})
+        scored_slice = await predictor.predict(model, rows)
+        features = {label: numbers(scored_slice.matrix[:, i]) for i, label in enumerate(model.assembler.labels)}
+        return pa.table({**_result_columns(scored_slice), **features})
 
 
 async def _predict_file(config: ServerConfig, name: str | None, source: Path, target: Path) -> int:
     if not target.parent.is_dir():
-        raise PlaceError(f"folder {target.parent}", "does not exist", fix="make it, or name another file")
+        raise PlaceError(f"folder {target.parent}", "does not exist", fix="create it, or choose another file")
     total, writer = 0, None
     temporary = target.with_name(f".{target.name}.tmp")
     async with _open(config, name) as (predictor, model):
         try:
-            for chunk in _chunks(source, min(_CHUNK_ROWS, config.settings.max_batch)):
-                answer = await predictor.predict(model, plain_rows(model.plan, chunk))
-                result = _with_columns(chunk, _result(answer))
-                with _writing(target):
+            for chunk in _read_chunks(source, min(_CHUNK_ROWS, config.settings.max_batch)):
+                scored_slice = await predictor.predict(model, plain_rows(model.plan, chunk))
+                result = _with_columns(chunk, _result_columns(scored_slice))
+                with _report_write_errors(target):
                     writer = writer or _writer(temporary, target, result.schema)
                     writer.write_table(result)
                 total += chunk.num_rows
-            _refuse_empty(source, total)
-            with _writing(target):
+            _check_not_empty(source, total)
+            with _report_write_errors(target):
                 _close(writer)
         except BaseException:
-            # A disk that refused a row may refuse the footer too.
+            # A disk that failed to write a row may also fail to write the footer.
             with suppress(OSError):
                 _close(writer)
             temporary.unlink(missing_ok=True)
@@ -100,18 +102,23 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    guard = Guard.of_runs(config.state, [])
-    online = open_online_reader(config.redis_url, on_connect=guard.renewed)
+    marker_history = MarkerHistory.from_runs(config.state, [])
+    online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
     log = PredictionWriter(
         config.state / "predictions",
         capacity=config.settings.log_capacity,
         flush_seconds=config.settings.log_flush_seconds,
         on_drop=lambda _n, _reason: None,
     )
-    place = Place(second=config.settings.second_runtime, alone=True)
+    scoring_target = ScoringTarget(second=config.settings.second_runtime, alone=True)
     try:
         models = ModelTable(
-            repo=config.repo, state=config.state, store=config.store, online=online, guard=guard, place=place
+            repo=config.repo,
+            state=config.state,
+            store=config.store,
+            online=online,
+            marker_history=marker_history,
+            scoring_target=scoring_target,
         )
         await models.load()
         model = models.get(name)
@@ -120,7 +127,7 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             clock=config.clock,
             log=log,
             limits=PredictorLimits.of(config.settings),
-            guard=guard,
+            marker_history=marker_history,
         )
         yield predictor, model
         await predictor.close()
@@ -141,11 +148,13 @@ def plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
             raise SourceError(
                 "file", "lacks a column", value=column.name, fix=f"it has {', '.join(chunk.column_names)}"
             )
-    values = {column.name: [_plain(v, column.dtype) for v in chunk[column.name].to_pylist()] for column in columns}
+    values = {
+        column.name: [_plain_value(v, column.dtype) for v in chunk[column.name].to_pylist()] for column in columns
+    }
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
 
-def _plain(value: object, dtype: DType) -> object:
+def _plain_value(value: object, dtype: DType) -> object:
     if isinstance(value, datetime):
         return to_us(value)
     if isinstance(value, float) and math.isnan(value):
@@ -161,15 +170,15 @@ def _number(text: str) -> object:
     try:
         number = float(text)
     except ValueError:
-        return text  # refused, by field and value, where the request is parsed
+        return text  # the request parser rejects it, with field and value
     return None if math.isnan(number) else number
 
 
-def _chunks(source: Path, rows: int) -> Iterator[pa.Table]:
+def _read_chunks(source: Path, rows: int) -> Iterator[pa.Table]:
     try:
         if source.suffix == ".csv":
             names = pa_csv.open_csv(source).schema.names
-            # Text, so that a key such as "007" or "NA" stays what it is; the plan's types are applied later.
+            # As text, so that a key such as "007" or "NA" keeps its characters; the request parser applies types.
             convert = pa_csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 null_values=[""],
@@ -187,21 +196,21 @@ def _chunks(source: Path, rows: int) -> Iterator[pa.Table]:
         raise SourceError(f"file {source}", f"cannot be read: {error}", fix="give a Parquet or CSV file") from error
 
 
-def _result(answer: Answer) -> dict[str, Any]:
-    n = len(answer.ids)
-    return {
-        "id": list(answer.ids),
-        "score": answer.scores,
-        "t_us": [answer.t] * n,
-        "version": [answer.model.version] * n,
+def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
+    n = len(scored_slice.ids)
+    return {  # built from buffers: pa.array imports pandas, which takes longer than predicting a row
+        "id": texts(scored_slice.ids),
+        "score": numbers(scored_slice.scores),
+        "t_us": numbers(np.full(n, scored_slice.t, dtype=np.int64)),
+        "version": texts([scored_slice.model.version] * n),
     }
 
 
-def _with_columns(chunk: pa.Table, columns: dict[str, Any]) -> pa.Table:
+def _with_columns(chunk: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
     for name, values in columns.items():
         if name in chunk.column_names:
-            raise SourceError("file", "already has a column of the answer", value=name, fix="rename that column")
-        chunk = chunk.append_column(name, pa.array(values))
+            raise SourceError("file", "has a column with a name of the result", value=name, fix="rename that column")
+        chunk = chunk.append_column(name, values)
     return chunk
 
 
@@ -210,12 +219,12 @@ def _writer(path: Path, target: Path, schema: pa.Schema) -> pq.ParquetWriter | p
 
 
 @contextmanager
-def _writing(target: Path) -> Iterator[None]:
+def _report_write_errors(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise StoreError(
-            f"file {target}", f"cannot be written: {error}", fix="make room, or name another file"
+            f"file {target}", f"cannot be written: {error}", fix="free disk space, or choose another file"
         ) from error
 
 
@@ -224,6 +233,6 @@ def _close(writer: pq.ParquetWriter | pa_csv.CSVWriter | None) -> None:
         writer.close()
 
 
-def _refuse_empty(source: Path, total: int) -> None:
+def _check_not_empty(source: Path, total: int) -> None:
     if total == 0:
-        raise SourceError(f"file {source}", "has no row", fix="give at least one row")
+        raise SourceError(f"file {source}", "has no rows", fix="give a file with at least one row")

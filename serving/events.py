@@ -1,4 +1,4 @@
-"""Events that come over HTTP, into the streams of a project's event sources."""
+"""Forwarding of events from HTTP requests to the streams of a project's event sources."""
 
 from __future__ import annotations
 
@@ -11,82 +11,82 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied import PlanInForce
-from skewless.infra.plans.needed_views import NeededWatch
+from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.plans.needed_views import NeededViewsMonitor
 from skewless.serving.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from skewless.infra.streams.port import EventSender
 
 SOURCE = "event source"
-_BODY_EVENTS = 32  # a body may be as long as so many of the longest events
+_BODY_EVENTS = 32  # maximum length of a body, as a number of events of maximum length
 
 
-class Events:
-    """Sends to the event sources of the plan in force, and to those that only models need.
+class EventForwarder:
+    """Forwards events to the sources of the applied plan, and to sources that only model versions need.
 
-    There is one connection for each, opened when it is first used.
+    Each source has one connection, which is opened on first use.
 
     Args:
         state: the project's state folder.
-        store: its packages.
+        store: the model packages.
     """
 
     def __init__(self, state: Path, redis_url: str, store: PackageStore, settings: Settings) -> None:
         self._redis_url = redis_url
         self._settings = settings
-        self._plan = PlanInForce(state)
-        self._needed = NeededWatch(state, store, settings.keep_versions)
-        self._lanes: dict[str, _Lane] = {}
+        self._plan = AppliedPlanReader(state)
+        self._needed = NeededViewsMonitor(state, store, settings.keep_versions)
+        self._threads: dict[str, _SenderThread] = {}
 
     @property
-    def most_bytes(self) -> int:
-        """The longest body of a request."""
+    def max_bytes(self) -> int:
+        """Maximum length of a request body."""
         return self._settings.event_bytes * _BODY_EVENTS
 
     def source(self, name: str) -> EventSource:
-        """Return an event source by its name.
+        """Return an event source by name.
 
         Raises:
-            RequestError: nothing needs a source of this name.
-            StalePlanError: there is no plan any more.
+            RequestError: neither the plan nor a model has a source of this name.
+            StalePlanError: the project has no applied plan any more.
         """
-        known: Sequence[EventSource] = ()
+        sources: Sequence[EventSource] = ()
         for plan in (self._plan.read, lambda: self._needed.read().plan):
-            known = plan().sources
-            for source in known:
+            sources = plan().sources
+            for source in sources:
                 if source.name == name:
                     return source
         raise RequestError(
             SOURCE,
             "is unknown",
             value=name,
-            fix=f"use one of: {', '.join(item.name for item in known) or '- (the project has none)'}",
+            fix=f"use one of: {', '.join(item.name for item in sources) or '- (the project has no event source)'}",
         )
 
     async def send(self, source: EventSource, payloads: Sequence[bytes]) -> None:
-        """Put messages into a source's stream, and return when it has them.
+        """Send messages to a source's stream, and return when the stream has stored them.
 
         Raises:
-            StoreError: the stream is away; some may have been sent.
-            DefinitionError: the source is a Kafka topic, and its client is not installed.
+            StoreError: the stream is unavailable; some messages may have been sent.
+            DefinitionError: the source is a Kafka topic, and the Kafka client is not installed.
         """
-        lane = self._lanes.get(source.name)
-        if lane is None or not lane.source.same_stream(source):
-            replaced, lane = lane, _Lane(source, self._open(source))
-            self._lanes[source.name] = lane
+        thread = self._threads.get(source.name)
+        if thread is None or not thread.source.same_stream(source):
+            replaced, thread = thread, _SenderThread(source, self._open(source))
+            self._threads[source.name] = thread
             if replaced is not None:
                 await replaced.close()
-        await lane.send(payloads)
+        await thread.send(payloads)
 
     async def close(self) -> None:
-        """Give the connections back."""
-        for lane in self._lanes.values():
-            await lane.close()
-        self._lanes.clear()
+        """Close the connections."""
+        for thread in self._threads.values():
+            await thread.close()
+        self._threads.clear()
 
     def _open(self, source: EventSource) -> EventSender:
-        from skewless.infra.streams.senders import open_sender  # noqa: PLC0415 - for servers that are sent events
+        from skewless.infra.streams.senders import open_sender  # noqa: PLC0415 - loaded with the first event
 
         return open_sender(
             source,
@@ -97,8 +97,8 @@ class Events:
         )
 
 
-class _Lane:
-    """One sender, which works in a thread; what comes meanwhile is sent together afterwards."""
+class _SenderThread:
+    """One sender that works in a thread; messages that arrive during a send are sent together afterwards."""
 
     def __init__(self, source: EventSource, sender: EventSender) -> None:
         self.source = source
@@ -107,12 +107,12 @@ class _Lane:
         self.send = self._commit.add
 
     async def close(self) -> None:
-        async with self._commit.turn:
+        async with self._commit.lock:
             await asyncio.to_thread(self._sender.close)
 
     async def _send(self, payloads: Sequence[bytes]) -> None:
         try:
             await asyncio.to_thread(self._sender.send, payloads)
         except StoreError:
-            await asyncio.to_thread(self._sender.close)  # it is opened anew by the next
+            await asyncio.to_thread(self._sender.close)  # the next send opens it again
             raise

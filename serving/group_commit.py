@@ -1,4 +1,4 @@
-"""Group commit: what callers hand over while a write is under way is written together, next."""
+"""Group commit: items that arrive during a write are written together by the next write."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ T = TypeVar("T")
 @dataclass(kw_only=True)
 class _Group(Generic[T]):
     items: list[T] = field(default_factory=list)
-    written: asyncio.Task[None] | None = None
+    write_task: asyncio.Task[None] | None = None
 
 
 class GroupCommit(Generic[T]):
-    """Belongs to one event loop.
+    """Collects items of concurrent callers into one write at a time. Belongs to one event loop.
 
     Args:
-        write: makes items durable, or raises: then each of those who handed them over is told.
+        write: makes items durable, or raises; every caller of the group receives the error.
     """
 
     def __init__(self, write: Callable[[Sequence[T]], Awaitable[None]]) -> None:
         self._write = write
-        self._gathering: _Group[T] | None = None
-        self.turn = asyncio.Lock()  # who holds it is alone with what is written to
+        self._next_group: _Group[T] | None = None
+        self.lock = asyncio.Lock()  # held during each write; its holder has the target to itself
 
     async def add(self, items: Sequence[T]) -> None:
-        """Return once items are durable."""
-        group = self._gathering
-        if group is None or group.written is None:
-            group = self._gathering = _Group()
-            group.written = asyncio.create_task(self._commit(group))
+        """Return once the items are durable."""
+        group = self._next_group
+        if group is None or group.write_task is None:
+            group = self._next_group = _Group()
+            group.write_task = asyncio.create_task(self._commit(group))
         group.items.extend(items)
-        # A client that goes away must not stop what others wait for.
-        await asyncio.shield(group.written)
+        # Shielded, because a client that disconnects must not cancel the write of others.
+        await asyncio.shield(group.write_task)
 
     async def _commit(self, group: _Group[T]) -> None:
-        async with self.turn:
-            self._gathering = None
+        async with self.lock:
+            self._next_group = None
             await self._write(group.items)

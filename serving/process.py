@@ -1,4 +1,4 @@
-"""One serving process: everything opened, the application run, everything closed."""
+"""One serving process: opens all resources, runs the application, and closes the resources."""
 
 from __future__ import annotations
 
@@ -17,81 +17,81 @@ import uvloop
 from skewless.contract.settings import Settings
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.host.processes import Presence
-from skewless.infra.online.guard import Guard
+from skewless.infra.host.processes import ProcessRecord
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.plans.applied import PlanInForce
+from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.infra.runtimes.candidates import Place
-from skewless.infra.verdicts.last_verdicts import last_freshness, last_parity
+from skewless.infra.runtimes.candidates import ScoringTarget
+from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
 from skewless.serving.access.gate import OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
-from skewless.serving.announcement import announcing
-from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.events import Events
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.announcement import announce_server
+from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.events import EventForwarder
+from skewless.serving.http.fair_queue import FairQueue
 from skewless.serving.http.feedback_routes import Feedback
-from skewless.serving.http.http_server import Entrance, run_http
-from skewless.serving.http.listening import bind, listen_privately
+from skewless.serving.http.hot_protocol import make_protocol
+from skewless.serving.http.http_server import Listener, run_http
+from skewless.serving.http.sockets import bind, listen_on_path
 from skewless.serving.http.tls import TlsOptions, tls_options
-from skewless.serving.http.turns import Turns
-from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.routes import VitalsFile
 from skewless.serving.models.table import ModelTable
+from skewless.serving.models.traffic_policies import RolloutCountsFile
+from skewless.serving.peer_workers import PeerWorkers, socket_of
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.siblings import Siblings, socket_of
 
 _KEEP_ALIVE_SECONDS = 75
-_YOUNG_OBJECTS = 20_000  # a batch makes thousands, which go by themselves
+_YOUNG_OBJECTS = 20_000  # a batch creates thousands of objects, which reference counting frees
 _SWITCH_S = 1e-3
-_LAST_SECONDS = 30  # for requests under way, once the server no longer listens
+_LAST_SECONDS = 30  # for requests in progress after the server stops listening
 
 
 async def serve(
     config: ServerConfig,
-    link: socket.socket,
+    sock: socket.socket,
     shutdown: Shutdown,
     on_ready: Callable[[], None],
     *,
     metrics: Metrics,
-    siblings: Siblings | None = None,
+    peers: PeerWorkers | None = None,
 ) -> None:
-    """Answer requests until the shutdown, then write the log.
+    """Serve requests until the shutdown, then write the rest of the log.
 
     Args:
-        link: bound; it listens once everything is ready.
-        siblings: the other workers; None: there are none.
+        sock: a bound socket; it listens once everything is ready.
+        peers: the other workers; None: this is the only worker.
 
     Raises:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     async with AsyncExitStack() as stack:
         settings = config.settings
-        guard = Guard.of_runs(config.state, [])
-        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, guard.renewed)
+        marker_history = MarkerHistory.from_runs(config.state, [])
+        online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
             capacity=config.settings.log_capacity,
             flush_seconds=config.settings.log_flush_seconds,
-            on_drop=_counting_drops(metrics),
+            on_drop=_drop_counter(metrics),
         )
         stack.callback(writer.close)
-        models = _models(config, online, guard, metrics)
+        models = _models(config, online, marker_history, metrics)
         await models.load()
-        predictor = _predictor(config, online, writer, guard, metrics)
+        predictor = _predictor(config, online, writer, marker_history, metrics)
         stack.push_async_callback(predictor.close)
-        vitals = VitalsFile(config.state, models.routes, config.clock)
-        vitals.start()
-        stack.push_async_callback(vitals.close)
-        events = Events(config.state, settings.stream_url or config.redis_url, config.store, settings)
+        counts_file = RolloutCountsFile(config.state, models.policies, config.clock)
+        counts_file.start()
+        stack.push_async_callback(counts_file.close)
+        events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
-        serving = Serving(
+        serving = ServingContext(
             models=models,
             predictor=predictor,
             metrics=metrics,
@@ -100,61 +100,69 @@ async def serve(
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
-            beat=_beat(config, models, writer, stack),
+            heartbeat=_make_heartbeat(config, models, writer, stack),
             events=events,
-            feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, most=settings.max_batch),
-            siblings=siblings,
+            feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, max_rows=settings.max_batch),
+            peers=peers,
             access=open_access(
                 settings, config.host, KeyFile(config.state), config.clock.now_us, share=1 / config.workers
             ),
             local=is_loopback(config.host),
         )
-        entrances = _entrances(serving, link, _wire_limits(settings, events), tls_options(settings, config.repo))
-        _settle_down()
-        await run_http(entrances, shutdown, settings.drain_seconds, on_ready)
+        listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
+        _tune_interpreter()
+        await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 
 
-def _models(config: ServerConfig, online: OnlineReader, guard: Guard, metrics: Metrics) -> ModelTable:
+def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
     settings = config.settings
     return ModelTable(
         repo=config.repo,
         state=config.state,
         store=config.store,
         online=online,
-        guard=guard,
+        marker_history=marker_history,
         metrics=metrics,
         keep=settings.keep_versions,
-        place=Place(second=settings.second_runtime),
+        scoring_target=ScoringTarget(second=settings.second_runtime),
     )
 
 
-def _settle_down() -> None:
-    """Take what stands now out of the garbage collector's sight, and let threads give way to the loop sooner."""
+def _tune_interpreter() -> None:
+    """Exclude existing objects from garbage collection, and let threads yield to the event loop sooner.
+
+    Models and libraries live as long as the process. Without this, each full collection would scan all of them, and
+    requests would wait for it.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(_YOUNG_OBJECTS, *gc.get_threshold()[1:])
     sys.setswitchinterval(_SWITCH_S)
 
 
-def metrics_of(config: ServerConfig) -> Metrics:
-    """Return the metrics of one process, which also show what is kept of checks: parity, freshness, open alerts."""
+def make_metrics(config: ServerConfig) -> Metrics:
+    """Return the metrics of one process, including the stored results of parity, freshness and alerts."""
     state = config.state
     return Metrics(
-        parity=lambda: last_parity(state).values(),
+        parity=lambda: read_last_parity(state).values(),
         alerts=lambda: open_alerts(state),
-        freshness=lambda: last_freshness(state).values(),
+        freshness=lambda: read_last_freshness(state).values(),
     )
 
 
 def _predictor(
-    config: ServerConfig, online: OnlineReader, writer: PredictionWriter, guard: Guard, metrics: Metrics
+    config: ServerConfig,
+    online: OnlineReader,
+    writer: PredictionWriter,
+    marker_history: MarkerHistory,
+    metrics: Metrics,
 ) -> Predictor:
     predictor = Predictor(
         online=online,
         clock=config.clock,
         log=writer,
         limits=PredictorLimits.of(config.settings),
-        guard=guard,
+        marker_history=marker_history,
         metrics=metrics,
     )
     predictor.skew_us = _skew_us(config.redis_url)
@@ -162,8 +170,8 @@ def _predictor(
     return predictor
 
 
-def _counting_drops(metrics: Metrics) -> Callable[[int, str], None]:
-    """Return what the log's thread may call: series belong to the loop."""
+def _drop_counter(metrics: Metrics) -> Callable[[int, str], None]:
+    """Return a callback for the log's thread; it counts on the event loop, to which all series belong."""
     loop = asyncio.get_running_loop()
 
     def count(n: int, reason: str) -> None:
@@ -172,47 +180,50 @@ def _counting_drops(metrics: Metrics) -> Callable[[int, str], None]:
     return count
 
 
-def _wire_limits(settings: Settings, events: Events) -> WireLimits:
-    longer = tuple((path, events.most_bytes) for path in ("/events/", "/push"))
+def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
+    longer_bodies = tuple((path, events.max_bytes) for path in ("/events/", "/push"))
     return WireLimits(
         body_bytes=settings.body_bytes,
         header_bytes=settings.header_bytes,
         unfinished_bytes=settings.unfinished_body_bytes,
         wait_seconds=settings.max_wait_ms / 1_000,
         keep_alive_seconds=_KEEP_ALIVE_SECONDS,
-        longer=longer,
+        longer_bodies=longer_bodies,
     )
 
 
-def _entrances(serving: Serving, link: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Entrance]:
-    """Return the way in for clients and, for a worker, the one for its siblings, who get answers of it alone."""
-    bodies = UnfinishedBodies(limits.unfinished_bytes)
-    turns = Turns(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
-    public = Entrance(link=link, options=_options(serving, limits, turns, **tls))
-    if serving.siblings is None:
+def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Listener]:
+    """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data."""
+    bodies = BodyBudget(limits.unfinished_bytes)
+    queue = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
+    public = Listener(sock=sock, options=_options(serving, limits, queue, **tls))
+    if serving.peers is None:
         return [public]
-    place = socket_of(serving.siblings.folder, serving.siblings.number)
-    alone = replace(serving, siblings=None, access=OpenAccess(), local=True)
-    return [public, Entrance(link=listen_privately(place), options=_options(alone, limits, turns, lifespan="off"))]
+    path = socket_of(serving.peers.folder, serving.peers.number)
+    peer_context = replace(serving, peers=None, access=OpenAccess(), local=True)
+    return [
+        public,
+        Listener(sock=listen_on_path(path), options=_options(peer_context, limits, queue, lifespan="off")),
+    ]
 
 
 def _options(
-    serving: Serving,
+    serving: ServingContext,
     limits: WireLimits,
-    turns: Turns,
-    **more: Any,  # noqa: ANN401 - of uvicorn
+    queue: FairQueue,
+    **uvicorn_options: Any,  # noqa: ANN401 - of uvicorn
 ) -> uvicorn.Config:
     routes = hot_routes(serving)
     return uvicorn.Config(
         create_app(serving, routes),
         log_config=None,
-        log_level="error",  # what is wrong with a request is told to who sent it
+        log_level="error",  # the client, not the log, learns about an invalid request
         access_log=False,
         server_header=False,
         ws="none",
         timeout_graceful_shutdown=_LAST_SECONDS,
-        http=fast_lane(routes, limits, turns.bodies, turns),
-        **more,
+        http=make_protocol(routes, limits, queue.bodies, queue),
+        **uvicorn_options,
     )
 
 
@@ -224,44 +235,46 @@ def _skew_us(redis_url: str) -> int:
         probe.close()
 
 
-def _beat(
+def _make_heartbeat(
     config: ServerConfig, models: ModelTable, writer: PredictionWriter, stack: AsyncExitStack
 ) -> Callable[[], None]:
-    """Return what says that this process runs, on which plan, what it serves, and whether its log takes rows."""
-    presence, plan = Presence(config.state, "server"), PlanInForce(config.state)
+    """Return a function that records that the process runs, its plan, its models, and whether its log works."""
+    presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
     stack.callback(presence.close)
 
-    def beat() -> None:
+    def heartbeat() -> None:
         served = {model.name: model.version for model in models.all()}
-        presence.beat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.trouble})
+        presence.send_heartbeat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.problem})
 
-    return beat
+    return heartbeat
 
 
 def _reasons(
     shutdown: Shutdown, skew_us: int, settings: Settings, models: ModelTable, writer: PredictionWriter
 ) -> dict[str, str]:
-    if shutdown.asked:
-        return {"server": "it is going down"}
-    reasons = {f"model {name}": why for name, why in models.unserved(settings.required_models).items()}
-    needing = sorted(model.name for model in models.all() if model.package.spec.log == "required")
-    if writer.trouble is not None and needing:
-        reasons["prediction log"] = f"cannot be written ({writer.trouble}), and is required by {', '.join(needing)}"
+    if shutdown.is_requested:
+        return {"server": "is shutting down"}
+    reasons = {f"model {name}": why for name, why in models.unserved_reasons(settings.required_models).items()}
+    dependent_models = sorted(model.name for model in models.all() if model.package.spec.log == "required")
+    if writer.problem is not None and dependent_models:
+        reasons["prediction log"] = (
+            f"cannot be written ({writer.problem}), but is required by {', '.join(dependent_models)}"
+        )
     limit_ms = settings.skew_limit_ms
     if skew_us > limit_ms * 1_000:
         reasons["clock"] = (
-            f"the store and this server are {skew_us / 1e3:.0f} ms apart, over the limit of {limit_ms:.0f} ms: run NTP"
+            f"differs by {skew_us / 1e3:.0f} ms between store and server, over the limit of {limit_ms:.0f} ms: run NTP"
         )
     return reasons
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered and the log is written.
+    """Serve until SIGTERM or SIGINT, complete the requests in progress and write the log.
 
-    A second signal ends what is left at once.
+    A second signal ends the process at once.
 
     Args:
-        on_ready: told the server's URL once predictions are answered.
+        on_ready: called with the server's URL once it serves predictions.
 
     Raises:
         PlaceError: the port is in use.
@@ -274,7 +287,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
-    with bind(config.host, config.port) as link, on_signals(shutdown):
-        config = replace(config, port=link.getsockname()[1])
-        with announcing(config, on_ready) as ready:
-            await serve(config, link, shutdown, ready, metrics=metrics_of(config))
+    with bind(config.host, config.port) as sock, on_signals(shutdown):
+        config = replace(config, port=sock.getsockname()[1])
+        with announce_server(config, on_ready) as ready:
+            await serve(config, sock, shutdown, ready, metrics=make_metrics(config))

@@ -1,4 +1,4 @@
-"""What a server needs to know."""
+"""Configuration of a prediction server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skewless.infra.packages.store import PackageStore
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """What is not in the settings, or was chosen against them, stands by itself. Workers get it pickled."""
+    """Configuration of a server: values that are not settings, or that override them. Workers receive it pickled."""
 
     repo: Path
     state: Path
@@ -25,7 +25,7 @@ class ServerConfig:
 
     @classmethod
     def of(cls, settings: Settings, repo: Path, state: Path, redis_url: str, clock: Clock) -> ServerConfig:
-        """Return what the settings say."""
+        """Return the configuration from the settings."""
         return cls(
             repo=repo,
             state=state,
@@ -39,12 +39,12 @@ class ServerConfig:
 
     @property
     def store(self) -> PackageStore:
-        """The packages, and whose are loaded."""
+        """The model packages."""
         return PackageStore.of(self.state, self.settings)
 
     @property
     def url(self) -> str:
-        """Where the server is, once its port is known."""
+        """URL of the server, once its port is known."""
         scheme = "http" if self.settings.tls_cert is None else "https"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{scheme}://{host}:{self.port}"

@@ -1,4 +1,4 @@
-"""The way out of a serving process: asked once, it drains; asked twice, it leaves at once."""
+"""Shutdown of a serving process: the first signal drains it, the second ends it at once."""
 
 from __future__ import annotations
 
@@ -15,84 +15,84 @@ from skewless.serving.announcement import notify
 _CRASH = ": native code crashed, its stacks are on stderr"
 _CAUSES = {
     **dict.fromkeys(("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"), _CRASH),
-    "SIGKILL": ": somebody killed it, or the kernel for want of memory; the kernel's log says which",
+    "SIGKILL": ": killed by a user, or by the kernel for lack of memory; the kernel's log says which",
 }
 _log = structlog.get_logger()
 
 
 class Shutdown:
-    """Tells those who wait that the process is to end."""
+    """Notifies waiting tasks that the process must end."""
 
     def __init__(self) -> None:
-        self._begun = asyncio.Event()
-        self._at_once = asyncio.Event()
+        self._begin_event = asyncio.Event()
+        self._force_event = asyncio.Event()
 
     @property
-    def asked(self) -> bool:
-        """Whether the process is to end."""
-        return self._begun.is_set()
+    def is_requested(self) -> bool:
+        """Whether the process must end."""
+        return self._begin_event.is_set()
 
-    def ask(self) -> None:
-        """Begin the shutdown; the second time, do not wait for anything any more."""
-        if self.asked:
-            self.end()
+    def request(self) -> None:
+        """Begin the shutdown; a second call ends all waiting."""
+        if self.is_requested:
+            self.force()
         self.begin()
 
     def begin(self) -> None:
-        """Begin the shutdown."""
-        self._begun.set()
+        """Begin the shutdown, with draining."""
+        self._begin_event.set()
 
-    def end(self) -> None:
-        """Do not wait for anything any more."""
-        self._begun.set()
-        self._at_once.set()
+    def force(self) -> None:
+        """Begin the shutdown without draining."""
+        self._begin_event.set()
+        self._force_event.set()
 
-    async def begun(self) -> None:
-        """Wait until the process is to end."""
-        await self._begun.wait()
+    async def wait_begun(self) -> None:
+        """Wait until the shutdown begins."""
+        await self._begin_event.wait()
 
-    async def at_once(self) -> None:
-        """Wait until the process is to end without waiting for anything."""
-        await self._at_once.wait()
+    async def wait_forced(self) -> None:
+        """Wait until the shutdown must not wait any longer."""
+        await self._force_event.wait()
 
-    async def within(self, seconds: float) -> bool:
-        """Wait some seconds, or until the shutdown begins; return whether it has."""
+    async def wait(self, seconds: float) -> bool:
+        """Wait some seconds, or until the shutdown begins; return whether it has begun."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._begun.wait(), seconds)
-        return self.asked
+            await asyncio.wait_for(self._begin_event.wait(), seconds)
+        return self.is_requested
 
-    async def drained(self, seconds: float) -> None:
-        """Wait until the shutdown has begun some seconds ago, or is to be at once."""
-        await self.begun()
+    async def wait_drained(self, seconds: float) -> None:
+        """Wait until the shutdown began some seconds ago, or must not wait any longer."""
+        await self.wait_begun()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self.at_once(), seconds)
+            await asyncio.wait_for(self.wait_forced(), seconds)
 
 
 @contextlib.contextmanager
 def on_signals(shutdown: Shutdown) -> Iterator[None]:
-    """Let SIGTERM, SIGINT and SIGHUP ask for the shutdown."""
+    """Begin the shutdown on SIGTERM, SIGINT and SIGHUP."""
     loop = asyncio.get_running_loop()
 
-    def ask(number: signal.Signals) -> None:
-        _log.info("shutdown_asked", signal=number.name)
+    def request(signal_number: signal.Signals) -> None:
+        _log.info("shutdown_requested", signal=signal_number.name)
         notify("STOPPING=1")
-        shutdown.ask()
+        shutdown.request()
 
-    # A terminal that closes would else end the process without a word; nohup has it ignored.
-    hung_up = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
-    numbers = (signal.SIGINT, signal.SIGTERM, *hung_up)
-    for number in numbers:
-        loop.add_signal_handler(number, ask, number)
+    # A closing terminal would kill the process without a log entry. Under nohup, SIGHUP stays ignored.
+    hangup_signals = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)
+    signals = (signal.SIGINT, signal.SIGTERM, *hangup_signals)
+    for signal_number in signals:
+        loop.add_signal_handler(signal_number, request, signal_number)
     try:
         yield
     finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
+        for signal_number in signals:
+            loop.remove_signal_handler(signal_number)
 
 
 def report_crashes() -> None:
-    """Have the stacks of all threads written to stderr when native code crashes (SIGSEGV, SIGABRT and the like)."""
-    with contextlib.suppress(AttributeError, OSError, ValueError):  # stderr is no file, or closed
+    """Write the stacks of all threads to stderr when native code crashes (SIGSEGV, SIGABRT and the like)."""
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # stderr is not a file, or is closed
         faulthandler.enable()
 
 
@@ -105,7 +105,7 @@ def cause_of(code: int) -> str:
     if code > 0:
         return f"exit code {code}"
     if code == 0:
-        return "exit code 0, though nobody asked it to end"
+        return "exit code 0, without a shutdown"
     try:
         name = signal.Signals(-code).name
     except ValueError:

@@ -1,4 +1,4 @@
-"""The command line: which verbs there are. Each imports what it needs when it runs, so that help is instant."""
+"""The command line: its table of commands. A command imports its libraries when it runs, so help is instant."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperGroup
 
 from skewless import __version__
 from skewless.commands.alerts import alerts
-from skewless.commands.bootstrap import bootstrap
+from skewless.commands.backfill import backfill
 from skewless.commands.dataset import dataset
 from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo
@@ -20,6 +20,7 @@ from skewless.commands.drift import drift
 from skewless.commands.feedback import feedback
 from skewless.commands.freshness import freshness
 from skewless.commands.get import get
+from skewless.commands.group_help import SectionedGroup
 from skewless.commands.housekeeping import housekeeping
 from skewless.commands.import_events import import_events
 from skewless.commands.importance import importance
@@ -50,236 +51,271 @@ from skewless.commands.why import why
 
 
 @dataclass(frozen=True)
-class Verb:
-    """One command, with what its help shows under "Example".
+class Command:
+    """One command, with the examples that its help shows.
 
     Args:
-        called: what is typed, where it is not the function's name: a word, or a group and a word.
-        kind: how its help is written.
+        path: the words that a user types, if they differ from the function's name: a word, or a group and a word.
+        kind: the class that writes its help.
     """
 
     run: Callable[..., None]
     short: str
     examples: tuple[str, ...]
-    called: str = ""
+    path: str = ""
     kind: type[TyperCommand] = TyperCommand
 
     @property
     def name(self) -> str:
-        """Return what is typed."""
-        return self.called or self.run.__name__
+        """Return the words that a user types."""
+        return self.path or self.run.__name__
 
     @property
     def epilog(self) -> str:
-        """Return the examples, a line each; the mark keeps the lines as they are."""
+        """Return the examples, one per line; the mark keeps click from joining the lines."""
         return "\n".join(("\b", "Example:", *(f"  $ {line}" for line in self.examples)))
 
 
 _ROW = (
     """--row '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'"""
 )
-GROUPS = {"keys": "Say who may ask the prediction server.", "runs": "See and ask what the scheduler does."}
-VERBS = (
-    Verb(init, "Write a small working project.", ("skewless init my-project", "skewless init my-project --dry-run")),
-    Verb(plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --check --json")),
-    Verb(apply, "Put the definitions in force.", ("skewless apply --repo my-project", "skewless apply --dry-run")),
-    Verb(
+GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
+COMMANDS = (
+    Command(
+        init,
+        "Write a new project from a template.",
+        ("skewless init my-project", "skewless init my-project --template churn"),
+    ),
+    Command(
+        plan, "Show what `apply` would change.", ("skewless plan --repo my-project", "skewless plan --check --json")
+    ),
+    Command(apply, "Apply the definitions.", ("skewless apply --repo my-project", "skewless apply --dry-run")),
+    Command(
         validate,
-        "Check sources and labels.",
+        "Check sources and labels against their suites.",
         ("skewless validate --repo my-project", "skewless validate card_days fraud --json"),
     ),
-    Verb(
-        train,
-        "Train models; promote what passes its gate.",
-        ("skewless train --repo my-project", "skewless train fraud --json"),
-    ),
-    Verb(
-        track,
-        "Publish trained versions to MLflow.",
-        ("skewless track --repo my-project", "skewless track fraud --dry-run --json"),
-    ),
-    Verb(
-        sign,
-        "Sign packages that have no signature.",
-        ("skewless sign --repo my-project", "skewless sign fraud --dry-run --json"),
-    ),
-    Verb(
-        promote,
-        "Compare a version; put it in its place.",
-        ("skewless promote fraud 000003 --dry-run", "skewless promote fraud --repo my-project --json"),
-    ),
-    Verb(
-        versions,
-        "List a model's versions and moves.",
-        ("skewless versions fraud --repo my-project", "skewless versions fraud --json"),
-    ),
-    Verb(
-        dataset,
-        "Write training rows larger than memory.",
-        (
-            "skewless dataset --entities asked.parquet --service fraud --out rows",
-            "skewless dataset --entities asked.csv --service fraud --out rows --time asked_at --dry-run",
-        ),
-    ),
-    Verb(
+    Command(
         materialize,
-        "Publish new rows to log and online store.",
+        "Write new source rows to the log and the online store.",
         ("skewless materialize --repo my-project", "skewless materialize --dry-run"),
     ),
-    Verb(
+    Command(
         import_events,
-        "Append events from before the stream.",
+        "Append the history of event sources to the log.",
         ("skewless import --repo my-project", "skewless import arrivals --dry-run"),
-        called="import",
+        path="import",
     ),
-    Verb(
+    Command(
         stream,
-        "Take events to log and online states.",
+        "Ingest events into the log and the online store.",
         ("skewless stream --repo my-project", "skewless stream arrivals --replay data/arrivals --until-idle"),
     ),
-    Verb(
-        bootstrap,
-        "Build windowed views from the log.",
-        ("skewless bootstrap carrier_now --repo my-project", "skewless bootstrap --dry-run"),
+    Command(
+        backfill,
+        "Build window states from the log.",
+        ("skewless backfill carrier_now --repo my-project", "skewless backfill --dry-run"),
     ),
-    Verb(
-        serve,
-        "Answer predictions over HTTP.",
-        ("skewless serve --repo my-project --port 8080", "skewless serve --port 0 --json"),
-        kind=SettingsCommand,
-    ),
-    Verb(
-        add_key,
-        "Make an API key; it is shown once.",
-        (
-            "skewless keys add web --repo my-project --scope predict",
-            "skewless keys add shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
-        ),
-        called="keys add",
-    ),
-    Verb(list_keys, "List the API keys.", ("skewless keys list --repo my-project",), called="keys list"),
-    Verb(revoke_key, "Forget an API key.", ("skewless keys revoke web --repo my-project",), called="keys revoke"),
-    Verb(
-        predict,
-        "Predict rows, or a file to a file.",
-        (f"skewless predict fraud {_ROW}", "skewless predict --in payments.parquet --out scores.csv"),
-    ),
-    Verb(
+    Command(
         get,
-        "Show an entity's values and where they come from.",
+        "Show the features of one entity and their origin.",
         (
             "skewless get card_days --key card_id=9007199254740993 --repo my-project",
             "skewless get fraud_features --key card_id=9007199254740993 --key shop_id=s1 --as-of 2025-01-31T12:00:00Z",
         ),
     ),
-    Verb(
+    Command(
+        dataset,
+        "Write a training set that is larger than memory.",
+        (
+            "skewless dataset --entities entities.parquet --service fraud --out rows",
+            "skewless dataset --entities entities.csv --service fraud --out rows --time event_time --dry-run",
+        ),
+    ),
+    Command(
+        train,
+        "Train models and promote versions that pass their gate.",
+        ("skewless train --repo my-project", "skewless train fraud --json"),
+    ),
+    Command(
+        promote,
+        "Evaluate a version and promote it if it passes its gate.",
+        ("skewless promote fraud 000003 --dry-run", "skewless promote fraud --repo my-project --json"),
+    ),
+    Command(
+        versions,
+        "List a model's versions and the changes of its aliases.",
+        ("skewless versions fraud --repo my-project", "skewless versions fraud --json"),
+    ),
+    Command(
+        triggers,
+        "Show whether a model needs retraining, and why.",
+        ("skewless triggers fraud --repo my-project", "skewless triggers fraud --start --json"),
+    ),
+    Command(
+        track,
+        "Publish trained versions to MLflow.",
+        ("skewless track --repo my-project", "skewless track fraud --dry-run --json"),
+    ),
+    Command(
+        sign,
+        "Sign packages that have no signature.",
+        ("skewless sign --repo my-project", "skewless sign fraud --dry-run --json"),
+    ),
+    Command(
+        serve,
+        "Serve predictions over HTTP.",
+        ("skewless serve --repo my-project --port 8080", "skewless serve --port 0 --json"),
+        kind=SettingsCommand,
+    ),
+    Command(
+        predict,
+        "Predict rows, or all rows of a file.",
+        (f"skewless predict fraud {_ROW}", "skewless predict --in payments.parquet --out scores.csv"),
+    ),
+    Command(
+        rollout,
+        "Show, begin or advance the rollout of a version.",
+        ("skewless rollout --repo my-project", "skewless rollout fraud --begin 000002 --dry-run"),
+    ),
+    Command(
+        rollback,
+        "Send all traffic back to the champion.",
+        ("skewless rollback fraud --repo my-project", 'skewless rollback fraud --reason "scores look wrong"'),
+    ),
+    Command(
         feedback,
-        "Append outcomes of predictions.",
+        "Record outcomes of predictions.",
         ("skewless feedback outcomes.parquet --dry-run", "skewless feedback payments.csv --model fraud"),
     ),
-    Verb(
+    Command(
+        add_key,
+        "Create an API key and show it once.",
+        (
+            "skewless keys add web --repo my-project --scope predict",
+            "skewless keys add shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+        ),
+        path="keys add",
+    ),
+    Command(list_keys, "List the API keys.", ("skewless keys list --repo my-project",), path="keys list"),
+    Command(revoke_key, "Revoke an API key.", ("skewless keys revoke web --repo my-project",), path="keys revoke"),
+    Command(
         quality,
-        "Show live quality by version.",
+        "Show the live quality of each version.",
         ("skewless quality fraud --repo my-project", "skewless quality fraud --since 60d --window 7d --json"),
     ),
-    Verb(
-        replay, "Prove every logged prediction.", ("skewless replay --repo my-project", "skewless replay --new --json")
+    Command(
+        drift,
+        "Compare live features, scores and labels with training.",
+        ("skewless drift --repo my-project", "skewless drift fraud --window 12h --check --json"),
     ),
-    Verb(
-        report,
-        "Write all that is known as one HTML page.",
-        ("skewless report --repo my-project", "skewless report fraud --out fraud.html --json"),
+    Command(
+        freshness,
+        "Show the age of the latest data of each view.",
+        ("skewless freshness --repo my-project", "skewless freshness card_days --check --json"),
     ),
-    Verb(
-        why,
-        "Take one logged prediction apart.",
-        ("skewless why 5c0d81-1f --repo my-project", "skewless why 5c0d81-1f --no-proof --json"),
-    ),
-    Verb(
+    Command(
         importance,
-        "Show what moved a model's answers over time.",
+        "Show feature importance over time.",
         ("skewless importance fraud --repo my-project", "skewless importance --window 6h --windows 28 --json"),
     ),
-    Verb(
+    Command(
+        why,
+        "Explain one logged prediction.",
+        ("skewless why 5c0d81-1f --repo my-project", "skewless why 5c0d81-1f --no-proof --json"),
+    ),
+    Command(
+        replay,
+        "Recompute logged predictions and compare them bit for bit.",
+        ("skewless replay --repo my-project", "skewless replay --new --json"),
+    ),
+    Command(
         parity,
         "Compare the online store with the log.",
         ("skewless parity --repo my-project", "skewless parity carrier_now --sample 5000 --repair --json"),
     ),
-    Verb(
-        drift,
-        "Compare what is asked with training.",
-        ("skewless drift --repo my-project", "skewless drift fraud --window 12h --check --json"),
+    Command(
+        alerts,
+        "List open alerts, or resolve one.",
+        ("skewless alerts --repo my-project", "skewless alerts --all --json"),
     ),
-    Verb(
-        freshness,
-        "Show how old the newest data is.",
-        ("skewless freshness --repo my-project", "skewless freshness card_days --check --json"),
+    Command(
+        report,
+        "Write an HTML report.",
+        ("skewless report --repo my-project", "skewless report fraud --out fraud.html --json"),
     ),
-    Verb(alerts, "Show what is wrong.", ("skewless alerts --repo my-project", "skewless alerts --all --json")),
-    Verb(
-        rollout,
-        "Show and move rollouts of new versions.",
-        ("skewless rollout --repo my-project", "skewless rollout fraud --begin 000002 --dry-run"),
+    Command(
+        status,
+        "Show the state of the project.",
+        ("skewless status --repo my-project", "skewless status --json"),
     ),
-    Verb(
-        rollback,
-        "Give the champion everything again.",
-        ("skewless rollback fraud --repo my-project", 'skewless rollback fraud --reason "scores look wrong"'),
+    Command(
+        doctor,
+        "Check the machine and the project, and suggest fixes.",
+        ("skewless doctor", "skewless doctor --repo my-project --json"),
     ),
-    Verb(
+    Command(
         scheduler,
-        "Do all that a project does by itself.",
+        "Run the scheduled jobs.",
         ("skewless scheduler --repo my-project", "skewless scheduler --once", "skewless scheduler --only retrain"),
     ),
-    Verb(list_runs, "List the scheduler's runs.", ("skewless runs list 'retrain fraud' --json",), called="runs list"),
-    Verb(show_run, "Show a run.", ("skewless runs show retrain:fraud@20260115T040000Z",), called="runs show"),
-    Verb(
+    Command(list_runs, "List scheduled runs.", ("skewless runs list 'retrain fraud' --json",), path="runs list"),
+    Command(show_run, "Show one run.", ("skewless runs show retrain:fraud@20260115T040000Z",), path="runs show"),
+    Command(
         start_run,
-        "Ask for a run now.",
+        "Request a run of a job.",
         ("skewless runs start 'retrain fraud' --cause 'new prices'",),
-        called="runs start",
+        path="runs start",
     ),
-    Verb(retry_run, "Ask for a run again.", ("skewless runs retry materialize@20260115T120000Z",), called="runs retry"),
-    Verb(cancel_run, "End a run.", ("skewless runs cancel retrain:fraud@20260115T040000Z",), called="runs cancel"),
-    Verb(
-        triggers,
-        "Show what asks for a retraining.",
-        ("skewless triggers fraud --repo my-project", "skewless triggers fraud --start --json"),
+    Command(
+        retry_run,
+        "Request another attempt of a run.",
+        ("skewless runs retry materialize@20260115T120000Z",),
+        path="runs retry",
     ),
-    Verb(housekeeping, "Remove what need not be kept.", ("skewless housekeeping --repo my-project",)),
-    Verb(status, "Show where the project stands.", ("skewless status --repo my-project", "skewless status --json")),
-    Verb(
-        doctor, "Check the machine; say what to fix.", ("skewless doctor", "skewless doctor --repo my-project --json")
+    Command(
+        cancel_run,
+        "Cancel a run that is in progress.",
+        ("skewless runs cancel retrain:fraud@20260115T040000Z",),
+        path="runs cancel",
     ),
-    Verb(
+    Command(
+        housekeeping,
+        "Compact logs and delete what is past its retention.",
+        ("skewless housekeeping --repo my-project",),
+    ),
+    Command(
         demo,
-        "Walk through everything once.",
+        "Run a complete example on flight data.",
         ("skewless demo --repo feature_repo", "skewless demo --drift --repo feature_repo"),
     ),
 )
 
 
 def create_app() -> typer.Typer:
-    """Return the command line with every verb."""
+    """Return the command line with all commands."""
     app = _group(
-        "skewless", "Real-time tree models on a feature store, with offline and online values equal bit for bit."
+        "skewless",
+        "Serve tree models from a feature store, with training and serving features equal bit for bit.",
+        SectionedGroup,
     )
-    groups = {name: _group(name, text) for name, text in GROUPS.items()}
-    app.callback(epilog="Each verb has its own --help with an example. Start with: skewless init my-project")(_options)
+    groups = {name: _group(name, text, TyperGroup) for name, text in GROUPS.items()}
+    app.callback(epilog="Start with: skewless init my-project. Each command has a --help with an example.")(_options)
     for group in groups.values():
         app.add_typer(group)
-    for verb in VERBS:
-        above, _, word = verb.name.rpartition(" ")
-        place = groups[above] if above else app
-        place.command(word, cls=verb.kind, short_help=verb.short, epilog=verb.epilog)(verb.run)
+    for command in COMMANDS:
+        group_name, _, word = command.name.rpartition(" ")
+        parent = groups[group_name] if group_name else app
+        parent.command(word, cls=command.kind, short_help=command.short, epilog=command.epilog)(command.run)
     return app
 
 
-def _group(name: str, text: str) -> typer.Typer:
+def _group(name: str, text: str, kind: type[TyperGroup]) -> typer.Typer:
     # Without rich markup, help is plain text: it costs no import of rich.
     return typer.Typer(
         name=name,
         help=text,
+        cls=kind,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         no_args_is_help=True,
@@ -289,12 +325,12 @@ def _group(name: str, text: str) -> typer.Typer:
 
 
 def main() -> None:
-    """Run the command line; the exit code says what happened (see ``skewless.contract.errors``)."""
-    create_app()()
+    """Run the command line and exit with the code of ``skewless.contract.errors``."""
+    create_app()(prog_name="skewless")
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - called by typer
-    if wanted:
+def _show_version(is_requested: bool) -> None:  # noqa: FBT001 - called by typer
+    if is_requested:
         typer.echo(__version__)
         raise typer.Exit
 
@@ -303,7 +339,7 @@ _Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_
 
 
 def _options(*, version: _Version = False) -> None:
-    """Do nothing: the options of the program itself act on their own."""
+    """Do nothing: each option of the program itself has a callback."""
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from skewless.infra.online.features import FeatureReader, OnlineFeatures
     from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.plans.applied import Applied
-    from skewless.infra.plans.needed_views import NeededViews, NeededWatch
+    from skewless.infra.plans.applied_plan import AppliedPlan
+    from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
     from skewless.infra.plans.planning import Planner
     from skewless.infra.streams.streams import Streams
     from skewless.serving.server_config import ServerConfig
@@ -40,11 +40,11 @@ class Workspace:
 
     Args:
         repo: the folder with ``feature_store.yaml`` and ``definitions.py``.
-        settings: values that win over ``skewless.yaml`` and the environment.
+        settings: values that override ``skewless.yaml`` and the environment.
 
     Raises:
-        PlaceError: the folder holds no project.
-        DefinitionError: a setting cannot be right.
+        PlaceError: the folder has no project.
+        DefinitionError: a setting is invalid.
     """
 
     def __init__(self, repo: str | Path = ".", **settings: Any) -> None:  # noqa: ANN401 - checked by Settings
@@ -54,7 +54,7 @@ class Workspace:
         if not (self.repo / CONFIG_FILE).is_file():
             raise PlaceError(
                 f"folder {self.repo}",
-                f"is no project: it has no {CONFIG_FILE}",
+                f"is not a project: it has no {CONFIG_FILE}",
                 fix="name a project with --repo DIR, or start one with `skewless init DIR`",
             )
         self.settings: Settings = load_settings(self.repo, **settings)
@@ -67,35 +67,35 @@ class Workspace:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close what was opened."""
+        """Close the project."""
         self.close()
 
     @cached_property
     def clock(self) -> Clock:
-        """The clock that everything in this project reads."""
+        """The clock of the project and all its processes."""
         return open_clock(self.settings.clock)
 
     @cached_property
-    def applied(self) -> Applied:
-        """The plan in force.
+    def applied(self) -> AppliedPlan:
+        """The applied plan.
 
         Raises:
-            StalePlanError: nothing was applied, or the registry has moved on.
+            StalePlanError: no plan is applied, or the registry has changed since.
         """
-        from skewless.infra.plans.applied import load_current
+        from skewless.infra.plans.applied_plan import load_current
 
         return load_current(self.repo, self.state)
 
     @property
     def needed(self) -> NeededViews:
-        """All that has to be fed now: the plan's views, and those that only models read."""
+        """All views that must be up to date: the plan's, and older versions that served models read."""
         return self._needed.read()
 
     @cached_property
-    def _needed(self) -> NeededWatch:
-        from skewless.infra.plans.needed_views import NeededWatch
+    def _needed(self) -> NeededViewsMonitor:
+        from skewless.infra.plans.needed_views import NeededViewsMonitor
 
-        return NeededWatch(self.state, self.store, self.settings.keep_versions)
+        return NeededViewsMonitor(self.state, self.store, self.settings.keep_versions)
 
     @cached_property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -106,7 +106,7 @@ class Workspace:
 
     @cached_property
     def views(self) -> OfflineViews:
-        """What the accepted log answers."""
+        """The views of the accepted log."""
         from skewless.infra.offline.views import OfflineViews
 
         return OfflineViews(self.state, self.connection)
@@ -118,7 +118,7 @@ class Workspace:
 
     @cached_property
     def private(self) -> PrivateServer:
-        """The Redis server that is this project's own; started when it is first needed."""
+        """The project's private Redis server; starts on first use."""
         from skewless.infra.online.private_server import PrivateServer
 
         return PrivateServer(self.state)
@@ -147,7 +147,7 @@ class Workspace:
 
     @cached_property
     def streams(self) -> Streams:
-        """What works on the event sources: those of the plan in force, and what else models need of them."""
+        """The event sources of the applied plan and of served models."""
         from skewless.infra.streams.streams import Streams
 
         _ = self.applied  # the registry must be that of the plan
@@ -162,7 +162,7 @@ class Workspace:
         )
 
     def training_set(self, model: str) -> Dataset:
-        """Return a model's training set as of now; ``.table()`` gives Arrow."""
+        """Return a model's current training set; ``.table()`` gives Arrow."""
         from skewless.training.dataset import build_dataset
 
         plan, spec, now_us = self.applied.plan, self.applied.model(model), self.clock.now_us()
@@ -172,20 +172,20 @@ class Workspace:
 
     @cached_property
     def readiness(self) -> VersionReadiness:
-        """What judges whether a version can be served, and sees to it."""
+        """Decides whether a version can be served, and prepares the online store for it."""
         from skewless.infra.materialization.readiness import VersionReadiness
 
-        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.new_rows)
+        return VersionReadiness(streams=self.streams, materializer=self.materializer, check=self.checks.check_rows)
 
     def refresh(self) -> None:
-        """Take up a plan that was applied meanwhile."""
+        """Load the current plan, if another was applied meanwhile."""
         for name in ("applied", "materializer", "checks", "streams", "readiness", "_feature_readers"):
             self.__dict__.pop(name, None)
 
     def online_features(
         self, service: str, columns: Mapping[str, Sequence[Any]], *, vocabularies: Vocabularies | None = None
     ) -> OnlineFeatures:
-        """Return what a feature service holds now for some entities: a matrix, and why.
+        """Return the current features of a feature service for some entities: a matrix, and the status of each read.
 
         Args:
             service: its name.
@@ -200,17 +200,17 @@ class Workspace:
         return reader.read(parse_columns(reader.plan, columns), self.clock.now_us())
 
     def feature_reader(self, service: str, vocabularies: Vocabularies | None = None) -> FeatureReader:
-        """Return what reads a service's features, for those who read often; it stays with the plan now in force.
+        """Return a reader of a service's features, for many reads; it keeps the plan that is applied now.
 
         Raises:
-            RequestError: there is no such service.
+            RequestError: the plan has no such service.
         """
         from skewless.infra.online.features import FeatureReader
-        from skewless.infra.online.guard import Guard
+        from skewless.infra.online.marker_history import MarkerHistory
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
-        plan, reader = self.applied.plan.only(service), self.online_reader
-        return FeatureReader(plan, reader, vocabularies, Guard.of_runs(self.state, [plan], reader))
+        plan, reader = self.applied.plan.select_service(service), self.online_reader
+        return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader))
 
     @cached_property
     def _feature_readers(self) -> dict[str, FeatureReader]:
@@ -226,15 +226,15 @@ class Workspace:
     def server_config(
         self, *, host: str | None = None, port: int | None = None, workers: int | None = None
     ) -> ServerConfig:
-        """Return what ``skewless.serving.process.run_server`` needs."""
+        """Return the configuration of the prediction server."""
         from skewless.serving.server_config import ServerConfig
 
-        given = {"host": host, "port": port, "workers": workers}
-        chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-        return replace(ServerConfig.of(self.settings, self.repo, self.state, self.redis_url, self.clock), **chosen)
+        options = {"host": host, "port": port, "workers": workers}
+        overrides: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        return replace(ServerConfig.of(self.settings, self.repo, self.state, self.redis_url, self.clock), **overrides)
 
     def close(self) -> None:
-        """Let go of the online store and the database; a private server stops when nobody uses it."""
+        """Close the online store and the database; a private server stops when no process uses it."""
         ends = {"online": "close", "online_reader": "close", "connection": "close", "private": "release"}
         for name, end in ends.items():
             if name in self.__dict__:
@@ -242,19 +242,19 @@ class Workspace:
 
     @property
     def models(self) -> tuple[ModelSpec, ...]:
-        """The models of the plan in force."""
+        """The models of the applied plan."""
         return self.applied.models
 
     @property
     def planner(self) -> Planner:
-        """What compares the definitions with the plan in force, and applies them."""
+        """Compares the definitions with the applied plan, and applies them."""
         from skewless.infra.plans.planning import Planner
 
         return Planner(repo=self.repo, state=self.state, connection=self.connection, settings=self.settings)
 
     @cached_property
     def materializer(self) -> Materializer:
-        """What moves source rows to the log and to the online store."""
+        """Appends source rows to the log and writes them to the online store."""
         from skewless.infra.materialization.materialize import Materializer
 
         return Materializer(

@@ -7,9 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 
-from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
-from skewless.infra.online.port import Binaries, Mark, Marked
+from skewless.infra.online.port import Binaries, Marker, ReadCallback, RowsAndMarkers
 
 
 class MemoryStore:
@@ -17,7 +16,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.rows: dict[bytes, bytes] = {}
-        self.markers: dict[str, Mark] = {}
+        self.markers: dict[str, Marker] = {}
         self._alone = threading.Lock()
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
@@ -38,14 +37,14 @@ class MemoryStore:
 
     def set_markers(
         self,
-        marks: Mapping[str, Mark],
+        marks: Mapping[str, Marker],
         expected: Mapping[str, int | None] | None = None,  # noqa: ARG002 - nothing is ever lost here
     ) -> None:
         """Record how far partitions were applied, none going back."""
         with self._alone:
             for name, mark in marks.items():
                 old = self.markers.get(name, mark)
-                self.markers[name] = Mark(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
+                self.markers[name] = Marker(max(old.position, mark.position), mark.watermark_us or old.watermark_us)
 
     def clock_offset_us(self) -> int:
         """Return 0: there is no other clock."""
@@ -65,19 +64,19 @@ class MemoryReader:
         """Return the row of each key, in order."""
         return [self._store.rows.get(key) for key in keys]
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         """Call ``done`` at once with the row of each key and the marker of each name."""
         rows, markers = self._store.rows, self._store.markers
         done(([rows.get(key) for key in keys], [markers.get(name) for name in names]))
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Do nothing: replies do not keep anybody waiting."""
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order."""
         return await self.get(keys), [self._store.markers.get(name) for name in names]
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
         """Do nothing: nobody removes rows here."""
 
     async def close(self) -> None:
@@ -94,7 +93,7 @@ class BlockingMemoryReader:
         """Return the row of each key, in order."""
         return [self._store.rows.get(key) for key in _each(keys)]
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order."""
         return self.get(keys), [self._store.markers.get(name) for name in names]
 

@@ -9,7 +9,7 @@ from threading import Condition
 from zlib import crc32
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.streams.redis_leases import fair_share
 
 _SLICE_S = 0.02
@@ -79,7 +79,9 @@ class MemoryBroker:
 class MemoryStream:
     """One member of a group; see ``EventStream``."""
 
-    def __init__(self, broker: MemoryBroker, owner: Owner, *, group: str = "skewless", member: str = "") -> None:
+    def __init__(
+        self, broker: MemoryBroker, owner: RebalanceListener, *, group: str = "skewless", member: str = ""
+    ) -> None:
         self._broker = broker
         self._owner = owner
         self._group = broker.group(group)
@@ -117,11 +119,11 @@ class MemoryStream:
             ends = {partition: len(self._broker.log(int(partition.name))) for partition in self._next}
         return sum(max(0, end - self._next[partition]) for partition, end in ends.items())
 
-    def drained(self) -> Mapping[Partition, float]:
+    def find_drained(self) -> Mapping[Partition, float]:
         """See ``EventStream``."""
         return dict.fromkeys(self._drained, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         """See ``EventStream``."""
         return [str(index) for index in range(len(self._broker))]
 
@@ -147,12 +149,12 @@ class MemoryStream:
         free = [index for index in range(len(self._broker)) if index not in self._group.owners]
         for index in free[: max(0, n)]:
             partition = self._broker.partition(index)
-            self._next[partition] = self._owner.assigned(partition) or 0
+            self._next[partition] = self._owner.on_assigned(partition) or 0
             self._group.owners[index] = self._me
 
     def _let_go(self, partitions: Sequence[Partition]) -> None:
         for partition in partitions:
-            self._owner.revoked(partition)
+            self._owner.on_revoked(partition)
             del self._next[partition]
             del self._group.owners[int(partition.name)]
 

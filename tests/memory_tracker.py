@@ -20,7 +20,7 @@ class MemoryTracker:
         self.runs: dict[str, dict[str, TrackedRun]] = defaultdict(dict)
         self._aliases: dict[str, dict[str, str]] = defaultdict(dict)
 
-    def published(self, model: str) -> frozenset[str]:
+    def published_digests(self, model: str) -> frozenset[str]:
         """Return the digests of the versions that are published whole."""
         self._answer()
         return frozenset(self.runs[model])

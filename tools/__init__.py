@@ -1,1 +1,1 @@
-"""What the Makefile runs on the locked requirements; no part of the product."""
+"""Development tools that the Makefile runs; not part of the product."""

@@ -1,4 +1,4 @@
-"""Writes the bill of materials: locked requirements in, CycloneDX 1.6 out, the same for the same requirements.
+"""Writes a bill of materials in CycloneDX 1.6 from locked requirements; equal requirements give equal bytes.
 
 It names no registry and no machine. Run by ``make lock``: ``python -m tools.sbom requirements.txt sbom.json``.
 """
@@ -25,9 +25,9 @@ class Pin:
     """A locked requirement.
 
     Args:
-        marker: where it is installed; empty: everywhere.
+        marker: environment marker; empty: installed everywhere.
         hashes: SHA-256 of each file that may be installed.
-        via: who asks for it.
+        via: packages that require it.
     """
 
     name: str
@@ -38,21 +38,21 @@ class Pin:
 
     @property
     def purl(self) -> str:
-        """Return the package URL, which names it for everybody."""
+        """Return the package URL."""
         return f"pkg:pypi/{self.name}@{self.version}"
 
 
 def read_pins(text: str) -> list[Pin]:
-    """Return what a file of ``uv pip compile`` pins, in its order.
+    """Return the requirements in a file of ``uv pip compile``, in order.
 
     >>> [(pin.purl, pin.via) for pin in read_pins(chr(10).join(["a==1", "    # via", "    #   b", "    #   c"]))]
     [('pkg:pypi/a@1', ['b', 'c'])]
     """
     pins: list[Pin] = []
     for line in text.splitlines():
-        if found := _PIN.match(line):
-            marker = (found["marker"] or "").strip()
-            pins.append(Pin(name=found["name"].lower(), version=found["version"], marker=marker))
+        if match := _PIN.match(line):
+            marker = (match["marker"] or "").strip()
+            pins.append(Pin(name=match["name"].lower(), version=match["version"], marker=marker))
         elif pins:
             pins[-1].hashes += _HASH.findall(line)
             via = _VIA.match(line.strip())
@@ -60,25 +60,27 @@ def read_pins(text: str) -> list[Pin]:
     return pins
 
 
-def bill_of(pins: list[Pin], project: str, version: str) -> Mapping[str, Any]:
+def make_bill(pins: list[Pin], project: str, version: str) -> Mapping[str, Any]:
     """Return the bill of materials as plain JSON values."""
     root = f"pkg:pypi/{project}@{version}"
     by_name: dict[str, list[Pin]] = {}
     for pin in pins:
         by_name.setdefault(pin.name, []).append(pin)
-    needs: dict[str, set[str]] = {ref: set() for ref in (root, *(pin.purl for pin in pins))}
+    dependencies: dict[str, set[str]] = {ref: set() for ref in (root, *(pin.purl for pin in pins))}
     for pin in pins:
         for name in pin.via:
-            askers = [asker.purl for asker in by_name.get(name, [])] or ([root] if name.startswith(project) else [])
-            for asker in askers:
-                needs[asker].add(pin.purl)
+            dependents = [dependent.purl for dependent in by_name.get(name, [])] or (
+                [root] if name.startswith(project) else []
+            )
+            for dependent in dependents:
+                dependencies[dependent].add(pin.purl)
     return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {"component": {"type": "library", "bom-ref": root, "name": project, "version": version}},
         "components": [_component(pin) for pin in pins],
-        "dependencies": [{"ref": ref, "dependsOn": sorted(found)} for ref, found in sorted(needs.items())],
+        "dependencies": [{"ref": ref, "dependsOn": sorted(match)} for ref, match in sorted(dependencies.items())],
     }
 
 
@@ -96,8 +98,8 @@ def _component(pin: Pin) -> dict[str, Any]:
 
 
 def main(source: Path, target: Path) -> None:
-    """Write the bill of materials of a file of requirements."""
-    body = bill_of(read_pins(source.read_text(encoding="utf-8")), "skewless", __version__)
+    """Write the bill of materials of a requirements file."""
+    body = make_bill(read_pins(source.read_text(encoding="utf-8")), "skewless", __version__)
     target.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 

@@ -1,1 +1,1 @@
-"""From dataset to model package, and its promotion."""
+"""Training: datasets, trainers, evaluation plots, promotion, rollouts and scheduling."""

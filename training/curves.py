@@ -1,4 +1,4 @@
-"""What a single number of the metrics hides, as plain JSON values: curves, and how much each feature matters."""
+"""Computes evaluation curves and feature importance, as plain JSON values."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ Curve = dict[str, Any]
 _POINTS = 200
 _BINS = 40
 Measure = Callable[[Scores], float | None]
-"""The gate's metric of scores of the rows that were given."""
+"""Returns the gate's metric of scores of some rows; None if it is undefined."""
 ROWS = 2_000
 
 
-def curves(labels: Vector, scores: Scores, weights: Vector, *, task: Task) -> Curve:
-    """Return the curves of scores against labels; those that do not exist on these rows are left out.
+def compute_curves(labels: Vector, scores: Scores, weights: Vector, *, task: Task) -> Curve:
+    """Return the curves of scores against labels; curves that are undefined for these rows are omitted.
 
     - binary: ``roc``, ``precision_recall``, ``calibration``, and ``scores``, a histogram per label;
     - regression: ``calibration`` (mean prediction against mean label), ``residuals`` and ``scores``;
-    - multiclass: ``confusion``, weights by label (rows) and likeliest class (columns);
+    - multiclass: ``confusion``, weights by label (rows) and most likely class (columns);
     - ranking: ``scores``.
 
     Args:
         labels: ``(n,)`` float64.
         scores: ``(n,)`` or ``(n, k)`` float64.
         weights: ``(n,)`` float64.
-        task: what was predicted.
+        task: the task of the model.
 
-    >>> curves(np.array([0.0, 1.0]), np.array([0.2, 0.9]), np.ones(2), task="binary")["roc"]
+    >>> compute_curves(np.array([0.0, 1.0]), np.array([0.2, 0.9]), np.ones(2), task="binary")["roc"]
     {'false_positive': [0.0, 0.0, 1.0], 'true_positive': [0.0, 1.0, 1.0]}
     """
     if task == "multiclass":
         return {"confusion": _confusion(labels, scores, weights)}
     if task == "ranking":
         return {"scores": {"all": histogram(scores)}}
-    found: Curve = {"calibration": calibration_table(labels, scores, weights)}
+    result: Curve = {"calibration": calibration_table(labels, scores, weights)}
     if task == "regression":
-        return found | {"scores": {"all": histogram(scores)}, "residuals": histogram(labels - scores)}
+        return result | {"scores": {"all": histogram(scores)}, "residuals": histogram(labels - scores)}
     span = (0.0, 1.0)
-    found["scores"] = {str(label): histogram(scores[labels == label], span) for label in (0, 1)}
-    return found | _thresholds(labels, scores, weights)
+    result["scores"] = {str(label): histogram(scores[labels == label], span) for label in (0, 1)}
+    return result | _threshold_curves(labels, scores, weights)
 
 
 def histogram(values: Vector, span: tuple[float, float] | None = None) -> Curve:
-    """Return ``edges`` and ``counts``, one less, of the finite values in bins of equal width.
+    """Return ``edges`` and ``counts`` (one fewer) of the finite values in bins of equal width.
 
     >>> histogram(np.array([0.1, 0.96, 0.99]), (0.0, 1.0))["counts"][-3:]
     [0, 1, 1]
@@ -62,26 +62,27 @@ def histogram(values: Vector, span: tuple[float, float] | None = None) -> Curve:
     return {"edges": edges.tolist(), "counts": counts.tolist()}
 
 
-def _thresholds(labels: Vector, scores: Vector, weights: Vector) -> Curve:
-    """Return the curves over every threshold, thinned to a few points."""
+def _threshold_curves(labels: Vector, scores: Vector, weights: Vector) -> Curve:
+    """Return the ROC and precision-recall curves over all thresholds, reduced to some points."""
     order = np.argsort(-scores, kind="stable")
     ranked, positive = scores[order], labels[order] == 1.0
     hits, misses = np.cumsum(weights[order] * positive), np.cumsum(weights[order] * ~positive)
     if not (hits[-1] > 0 and misses[-1] > 0):
         return {}
+    # Rows with equal scores are on the same side of every threshold, so only the last of them is a point.
     ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
     hits, misses = hits[ends], misses[ends]
     roc = {"false_positive": np.r_[0.0, misses / misses[-1]], "true_positive": np.r_[0.0, hits / hits[-1]]}
-    called = hits + misses > 0
-    precision = hits[called] / (hits + misses)[called]
-    recall = {"recall": hits[called] / hits[-1], "precision": precision, "threshold": ranked[ends][called]}
-    return {"roc": _thinned(roc), "precision_recall": _thinned(recall)}
+    is_defined = hits + misses > 0
+    precision = hits[is_defined] / (hits + misses)[is_defined]
+    recall = {"recall": hits[is_defined] / hits[-1], "precision": precision, "threshold": ranked[ends][is_defined]}
+    return {"roc": _reduce_points(roc), "precision_recall": _reduce_points(recall)}
 
 
-def _thinned(curve: dict[str, Vector]) -> dict[str, list[float]]:
+def _reduce_points(curve: dict[str, Vector]) -> dict[str, list[float]]:
     points = len(next(iter(curve.values())))
-    keep = np.unique(np.linspace(0, points - 1, min(points, _POINTS)).round().astype(np.intp))
-    return {name: values[keep].tolist() for name, values in curve.items()}
+    indices = np.unique(np.linspace(0, points - 1, min(points, _POINTS)).round().astype(np.intp))
+    return {name: values[indices].tolist() for name, values in curve.items()}
 
 
 def _confusion(labels: Vector, scores: Matrix, weights: Vector) -> list[list[float]]:
@@ -92,42 +93,43 @@ def _confusion(labels: Vector, scores: Matrix, weights: Vector) -> list[list[flo
     return rows
 
 
-def importance(model: TrainedModel, matrix: Matrix, metric: str, measure: Measure, seed: int) -> dict[str, Any]:
-    """Return per kind of importance a number per feature, in the order of the columns.
+def compute_importance(model: TrainedModel, matrix: Matrix, metric: str, measure: Measure, seed: int) -> dict[str, Any]:
+    """Return, by kind of importance, a number per feature, in the order of the columns.
 
-    ``gain`` is the sum over a feature's splits, ``splits`` their number. ``permutation`` is how much worse the
-    metric gets on rows that the model never saw once the feature's values change places between rows (Breiman,
-    2001): 0 or less is a feature that does not help. It is left out where the metric does not exist.
+    ``gain`` is the sum over a feature's splits, ``splits`` their number. ``permutation`` is the loss of the metric on
+    test rows after the feature's values were shuffled between rows (Breiman, 2001); at 0 or less the feature does not
+    help. It is omitted if the metric is undefined.
 
     Args:
-        model: names its features in the order of the columns.
-        matrix: ``(n, n_features)`` float64, of test rows.
-        metric: whose loss counts.
-        measure: the metric of scores of these rows.
-        seed: of the places.
+        model: a trained model; its importance has the features in the order of the columns.
+        matrix: ``(n, n_features)`` float64, test rows.
+        metric: name of the metric.
+        measure: returns the metric of scores of these rows.
+        seed: seed of the shuffles.
     """
-    found: dict[str, Any] = {"gain": dict(model.importance)}
+    result: dict[str, Any] = {"gain": dict(model.importance)}
     if model.splits:
-        found["splits"] = dict(model.splits)
-    permuted = _permutation(model, matrix, measure, seed)
-    if permuted is None:
-        return found
+        result["splits"] = dict(model.splits)
+    losses = _permutation_losses(model, matrix, measure, seed)
+    if losses is None:
+        return result
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    return found | {"permutation": {name: sign * value for name, value in permuted.items()}, "metric": metric}
+    return result | {"permutation": {name: sign * value for name, value in losses.items()}, "metric": metric}
 
 
-def _permutation(model: TrainedModel, matrix: Matrix, measure: Measure, seed: int) -> Mapping[str, float] | None:
-    """Return by how much the metric falls without each feature; None where it does not exist."""
-    whole = measure(model.score(matrix))
-    if whole is None:
+def _permutation_losses(model: TrainedModel, matrix: Matrix, measure: Measure, seed: int) -> Mapping[str, float] | None:
+    """Return the decrease of the metric for each shuffled feature; None if the metric is undefined."""
+    reference = measure(model.score(matrix))
+    if reference is None:
         return None
     rng = np.random.default_rng(seed)
-    lost: dict[str, float] = {}
+    losses: dict[str, float] = {}
+    # Shuffling keeps the feature's distribution and removes its relation to the label.
     for index, name in enumerate(model.importance):
-        changed = matrix.copy()
-        changed[:, index] = rng.permutation(changed[:, index])
-        without = measure(model.score(changed))
-        if without is None:
+        shuffled = matrix.copy()
+        shuffled[:, index] = rng.permutation(shuffled[:, index])
+        value = measure(model.score(shuffled))
+        if value is None:
             return None
-        lost[name] = whole - without
-    return lost
+        losses[name] = reference - value
+    return losses

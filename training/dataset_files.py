@@ -1,13 +1,12 @@
-"""Datasets larger than memory: entity rows joined part by part, written to Parquet as it goes."""
+"""Builds datasets larger than memory: joins entity rows part by part and writes each part to Parquet."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -21,30 +20,33 @@ from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array, StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
 from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
-from skewless.infra.offline.views import LogMark, OfflineViews
-from skewless.infra.plans.applied import Applied
+from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.plans.applied_plan import AppliedPlan
 from skewless.training.dataset_folder import DatasetFolder, merge_status
-from skewless.training.mode_gap import ModeGap, mode_gap, spread
+from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
+
+if TYPE_CHECKING:
+    import duckdb
 
 OnRows = Callable[[int, int], None]
 
-# Entity rows that are sought at once: each search reads the narrow columns of the whole log.
+# Entity rows of one search: each search reads the key and time columns of the complete log.
 SEARCH_BYTES = 256_000_000
-# A part takes about three times this while it is put together: each reads the wide columns of its rows.
+# Rows of one part, which reads the value columns of its rows; building it takes about three times this memory.
 PART_BYTES = 256_000_000
 LEAST_ROWS = 50_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetReport:
-    """What stands in the folder, or would.
+    """The contents of a dataset folder, after a run or in its preview.
 
     Args:
         rows: entity rows.
-        written: rows that this run wrote; the others stood before.
+        written: rows that this run wrote; earlier runs wrote the others.
         columns: names of all columns, the entity file's first.
         status: per view, reads by status.
-        mode_gap: how the time modes differ; None without windowed views, and where nothing was written.
+        mode_gap: difference of the time modes; None without windowed views, and in a preview.
     """
 
     rows: int
@@ -60,8 +62,8 @@ class DatasetFiles:
     """Writes the rows of an entity file with the features of one service.
 
     Args:
-        plan: of the service (``FeaturePlan.only``).
-        mode: from when on a feature row counts; as ``ModelSpec.time_mode``.
+        plan: plan of the service (``FeaturePlan.only``).
+        mode: the time from which a feature row counts, as in ``ModelSpec.time_mode``.
         part_rows: rows of a part; by default as many as fit in about ``PART_BYTES``.
     """
 
@@ -78,64 +80,63 @@ class DatasetFiles:
         Raises:
             SourceError: the entity file has a column with the name of a feature.
         """
-        own, labels = list(self.entities.types), [ref.label for ref in self._refs]
-        for name in own:
+        entity_columns, labels = list(self.entities.types), [ref.label for ref in self._refs]
+        for name in entity_columns:
             if name in labels or name.startswith("__"):
                 raise SourceError(
                     self.entities.table.name,
-                    "has a column whose name is taken",
+                    "has a column with a reserved name",
                     value=name,
-                    fix="rename it: feature columns are called view__feature, and __ begins our own",
+                    fix="rename it: feature columns are named view__feature, and names that begin with __ are reserved",
                 )
-        return (*own, *labels)
+        return (*entity_columns, *labels)
 
-    def foresee(self, out: Path) -> DatasetReport:
-        """Return what ``write`` would leave; nothing is changed.
+    def preview(self, out: Path) -> DatasetReport:
+        """Return the report that ``write`` would give; nothing is changed.
 
         Raises:
-            SourceError: the entity file is not as it should be.
-            PlaceError: the folder holds other things.
+            SourceError: the entity file is invalid.
+            PlaceError: the folder has other contents.
         """
         folder = DatasetFolder(out)
-        folder.look()
+        folder.read_manifest()
         rows, size = self.entities.count(), self._part_rows
-        left = rows - folder.rows
+        remaining = rows - folder.rows
         return DatasetReport(
             rows=rows,
-            written=left,
-            parts=len(folder.parts) + -(-left // size),
+            written=remaining,
+            parts=len(folder.parts) + -(-remaining // size),
             columns=self.columns(),
             status=merge_status(folder.parts),
         )
 
     def write(self, out: Path, on_rows: OnRows = lambda _done, _total: None) -> DatasetReport:
-        """Write the parts that are missing; run it again after an interruption.
+        """Write the missing parts; run it again after an interruption.
 
-        Views are read as they were when the dataset was begun, so that it is the same however often it
-        was interrupted.
+        Views are read as they were at the start of the dataset, so interruptions do not change it.
 
         Args:
-            out: a new or empty folder, or one where this dataset was begun.
-            on_rows: told how many rows of how many are done.
+            out: a new or empty folder, or the folder of an interrupted run.
+            on_rows: called with the number of finished rows and of all rows.
 
         Raises:
-            SourceError: the entity file is not as it should be.
-            PlaceError, ConflictError: the folder holds other things.
-            StoreError: the disk refused.
+            SourceError: the entity file is invalid.
+            PlaceError, ConflictError: the folder has other contents.
+            StoreError: the disk refused the write.
         """
-        DatasetFolder(out).look()
+        DatasetFolder(out).read_manifest()
         columns, total = self.columns(), self.entities.count()
         folder = DatasetFolder(out)
-        with folder.locked():
-            folder.look()
+        with folder.lock():
+            folder.read_manifest()
             folder.open(self._identity(folder, total))
-            before = folder.rows
+            rows_before = folder.rows
             if not folder.complete:
                 self._write_parts(folder, total, on_rows)
                 folder.finish()
         return DatasetReport(
             rows=total,
-            written=total - before,
+            written=total - rows_before,
             parts=len(folder.parts),
             columns=columns,
             status=merge_status(folder.parts),
@@ -143,61 +144,67 @@ class DatasetFiles:
         )
 
     def _gap(self, total: int, logs: Mapping[str, Mapping[str, int]]) -> ModeGap | None:
-        """Return how the modes differ on rows that are evenly spread over the file."""
+        """Return the difference of the time modes on evenly spread rows of the file."""
         if not self.plan.windows or not total:
             return None
-        wanted, some, passed = spread(total), [], 0
+        indices, samples, offset = spread_indices(total), [], 0
         for rows in self.entities.read(self._part_rows):
-            inside = wanted[(wanted >= passed) & (wanted < passed + rows.keys.num_rows)] - passed
-            some.append(rows.keys.take(pa.array(inside)))
-            passed += rows.keys.num_rows
-        return mode_gap(self.plan, self.views, pa.concat_tables(some), logs)
+            selected = indices[(indices >= offset) & (indices < offset + rows.keys.num_rows)] - offset
+            samples.append(rows.keys.take(pa.array(selected)))
+            offset += rows.keys.num_rows
+        return measure_mode_gap(self.plan, self.views, pa.concat_tables(samples), logs)
 
     def _write_parts(self, folder: DatasetFolder, total: int, on_rows: OnRows) -> None:
-        marks = {name: LogMark(**mark) for name, mark in folder.identity["views"].items()}
-        size, passed = self._part_rows, 0
+        snapshots = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
+        size, offset = self._part_rows, 0
         on_rows(folder.rows, total)
-        for some in self.entities.read(size * max(1, _rows(SEARCH_BYTES, len(self.entities.types)) // size)):
-            skip = min(max(0, folder.rows - passed), some.own.num_rows)
-            passed += some.own.num_rows
-            if skip == some.own.num_rows:
+        for search_rows in self.entities.read(
+            size * max(1, _rows_in_bytes(SEARCH_BYTES, len(self.entities.types)) // size)
+        ):
+            # Rows of finished parts are skipped; the part size is in the identity, so parts have fixed limits.
+            skip = min(max(0, folder.rows - offset), search_rows.own.num_rows)
+            offset += search_rows.own.num_rows
+            if skip == search_rows.own.num_rows:
                 continue
-            rest = some.slice(skip, some.own.num_rows - skip)
-            found = {
-                view.name: self.views.find(view, rest.keys, self.mode, marks[view.name]) for view in self.plan.views
+            unwritten = search_rows.slice(skip, search_rows.own.num_rows - skip)
+            log_rows = {
+                view.name: self.views.find_positions(view, unwritten.keys, self.mode, snapshots[view.name])
+                for view in self.plan.views
             }
-            for first in range(0, rest.own.num_rows, size):
-                part = rest.slice(first, size)
+            for first in range(0, unwritten.own.num_rows, size):
+                part = unwritten.slice(first, size)
                 windows = {
                     view.name: self.views.read_window(view, part.keys, self.mode, folder.identity["logs"][view.name])
                     for view in self.plan.windows
                 }
-                ids_of = {name: ids[first : first + size] for name, ids in found.items()}
-                table, status = self._joined(part, ids_of, windows)
+                ids_of = {name: ids[first : first + size] for name, ids in log_rows.items()}
+                table, status = self._build_part(part, ids_of, windows)
                 folder.add(table, status)
                 on_rows(folder.rows, total)
 
-    def _joined(
-        self, rows: EntityFileRows, found: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
+    def _build_part(
+        self, rows: EntityFileRows, log_rows: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
-        reads = {view.name: self.views.at(view, found[view.name]) for view in self.plan.views} | dict(windows)
+        reads = {view.name: self.views.read_positions(view, log_rows[view.name]) for view in self.plan.views} | dict(
+            windows
+        )
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
-        made = {}
+        transformed = {}
         if any(ref.group not in reads for ref in self._refs):
-            made = dict(Assembler(self.plan, {}).columns(rows.t, reads, rows.request))
+            transformed = dict(Assembler(self.plan, {}).assemble_columns(rows.t, reads, rows.request))
         table = rows.own
         for ref in self._refs:
             if ref.group in reads:
-                column = _feature(reads[ref.group], status[ref.group], ref.name, self.plan.dtype(ref))
+                column = _feature_column(reads[ref.group], status[ref.group], ref.name, self.plan.dtype(ref))
             else:
-                column = pa.array(made[ref.label])
+                column = pa.array(transformed[ref.label])
             table = table.append_column(ref.label, column)
-        return table, {name: count_statuses(each) for name, each in status.items()}
+        return table, {name: count_statuses(statuses) for name, statuses in status.items()}
 
     def _identity(self, folder: DatasetFolder, total: int) -> dict[str, Any]:
-        """Return what the rows follow from; logs as they were when the dataset was begun."""
-        known = folder.identity.get("views", {})
-        marks = {view.name: self.views.mark(view) for view in self.plan.views}
+        """Return all inputs that determine the rows; log positions are those of the start of the dataset."""
+        stored = folder.identity.get("views", {})
+        snapshots = {view.name: self.views.take_snapshot(view) for view in self.plan.views}
         return {
             "plan": self.plan.hash,
             "service": self.plan.services[0].name,
@@ -206,57 +213,60 @@ class DatasetFiles:
             "time": self.entities.time_column,
             "rows": total,
             "part_rows": self._part_rows,
-            "views": {name: known.get(name, {"end": mark.end, "run_id": mark.run_id}) for name, mark in marks.items()},
+            "views": {
+                name: stored.get(name, {"end": mark.end, "run_id": mark.run_id}) for name, mark in snapshots.items()
+            },
             **self._logs(folder),
         }
 
     def _logs(self, folder: DatasetFolder) -> dict[str, Any]:
-        """Return up to where the events of windowed views count."""
-        known = folder.identity.get("logs", {})
+        """Return the log positions up to which the events of windowed views count."""
+        stored = folder.identity.get("logs", {})
         if not self.plan.windows:
             return {}
         return {
-            "logs": {view.name: known.get(view.name) or dict(self.views.log_ends(view)) for view in self.plan.windows}
+            "logs": {view.name: stored.get(view.name) or dict(self.views.log_ends(view)) for view in self.plan.windows}
         }
 
     @property
     def _part_rows(self) -> int:
-        return self.part_rows or _rows(PART_BYTES, len(self.entities.types) + len(self._refs))
+        return self.part_rows or _rows_in_bytes(PART_BYTES, len(self.entities.types) + len(self._refs))
 
     @property
     def _refs(self) -> tuple[FeatureRef, ...]:
         return self.plan.services[0].features
 
 
-def find_files(
+def open_dataset_files(
     connection: duckdb.DuckDBPyConnection,
     views: OfflineViews,
-    applied: Applied,
+    applied: AppliedPlan,
     entities: Path,
     name: str,
     *,
     mode: TimeMode,
     time_column: str,
 ) -> DatasetFiles:
-    """Return what writes an entity file with the features of a service, or of a model's.
+    """Return the writer of a dataset from an entity file, with the features of a service or of a model.
 
     Raises:
-        RequestError: there is no such service or model.
-        SourceError: the file is missing or broken, or lacks a column.
+        RequestError: the service or model does not exist.
+        SourceError: the file is missing or invalid, or lacks a column; or a view has never been filled.
     """
     services = {spec.name: spec.service for spec in applied.models}
     services |= {service.name: service.name for service in applied.plan.services}
     check_known("name", name, services, problem="is neither a feature service nor a model")
-    plan = applied.plan.only(services[name])
+    plan = applied.plan.select_service(services[name])
+    views.check_filled(plan)
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)
 
 
-def _rows(size: int, columns: int) -> int:
-    """Return how many rows of so many columns take about so many bytes."""
+def _rows_in_bytes(size: int, columns: int) -> int:
+    """Return how many rows with a number of columns fit into ``size`` bytes."""
     return max(LEAST_ROWS, size // (8 * columns))
 
 
-def _feature(read: ViewRead, status: StatusArray, name: str, dtype: DType) -> pa.Array:
-    """Return one feature in its own type; null for all but PRESENT."""
+def _feature_column(read: ViewRead, status: StatusArray, name: str, dtype: DType) -> pa.Array:
+    """Return one feature in its own type; null unless its status is PRESENT."""
     return pa.array(read.values[name], arrow_type(dtype), mask=null_mask(read, status, name))

@@ -1,4 +1,4 @@
-"""A dataset on disk: Parquet parts, and a manifest that says what they are and which of them stand."""
+"""The folder of a dataset: Parquet parts, and a manifest with the dataset's identity and its finished parts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ FORMAT = 1
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPart:
-    """One finished file.
+    """A finished file of a dataset.
 
     Args:
-        rows: how many rows it holds.
+        rows: its number of rows.
         status: per view, reads by status.
     """
 
@@ -38,11 +38,11 @@ class DatasetPart:
 class DatasetFolder:
     """The folder of one dataset.
 
-    A part is written beside its place, made durable and renamed; then the manifest names it. So what
-    the manifest names is whole, and an interrupted run goes on after it.
+    A part is written to a temporary file, made durable and renamed; then the manifest names it. So all parts in the
+    manifest are complete, and an interrupted run continues after them.
 
     Args:
-        path: a folder that is new, empty, or holds this dataset.
+        path: a folder that is new, empty, or has this dataset.
     """
 
     def __init__(self, path: Path) -> None:
@@ -51,11 +51,11 @@ class DatasetFolder:
         self.parts: list[DatasetPart] = []
         self.complete = False
 
-    def look(self) -> None:
+    def read_manifest(self) -> None:
         """Read the manifest, if there is one; nothing is changed.
 
         Raises:
-            PlaceError: the folder holds other things, or cannot be read.
+            PlaceError: the folder has other contents, or cannot be read.
         """
         manifest = self.path / MANIFEST
         if manifest.is_file():
@@ -64,42 +64,42 @@ class DatasetFolder:
                 self.parts = [DatasetPart(**part) for part in body["parts"]]
                 self.identity, self.complete = dict(body["identity"]), bool(body["complete"])
             except (ValueError, KeyError, TypeError) as error:
-                raise self._foreign(f"holds a {MANIFEST} that no run of ours wrote") from error
-            lost = [part.name for part in self.parts if not (self.path / part.name).is_file()]
-            if lost:
-                raise self._foreign(f"lacks {lost[0]}, which its {MANIFEST} names")
+                raise self._error(f"has a {MANIFEST} that skewless did not write") from error
+            missing = [part.name for part in self.parts if not (self.path / part.name).is_file()]
+            if missing:
+                raise self._error(f"lacks {missing[0]}, which its {MANIFEST} names")
         elif self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - self._leftovers()):
-            raise self._foreign("is not an empty folder")
+            raise self._error("is not an empty folder")
 
     def open(self, identity: Mapping[str, Any]) -> None:
-        """Begin a dataset, or go on with it; call ``look`` first, within ``locked``.
+        """Start a dataset, or continue it; call ``read_manifest`` first, within ``lock``.
 
         Args:
-            identity: what the rows follow from, plain values.
+            identity: all inputs that determine the rows, plain values.
 
         Raises:
-            ConflictError: the folder holds another dataset.
-            StoreError: the disk refused.
+            ConflictError: the folder has another dataset.
+            StoreError: the disk refused the write.
         """
-        wanted = json.loads(json.dumps({"format": FORMAT, **identity}))
-        if self.identity and self.identity != wanted:
-            other = sorted(key for key in wanted if self.identity.get(key) != wanted[key])
+        expected = json.loads(json.dumps({"format": FORMAT, **identity}))
+        if self.identity and self.identity != expected:
+            different = sorted(key for key in expected if self.identity.get(key) != expected[key])
             raise ConflictError(
                 f"folder {self.path}",
-                f"holds another dataset: it differs in {', '.join(other)}",
+                f"has another dataset, which differs in {', '.join(different)}",
                 fix="name an empty folder, or remove this one",
             )
-        self.identity = wanted
+        self.identity = expected
         try:
-            for left in self._leftovers():
-                left.unlink()
+            for leftover in self._leftovers():
+                leftover.unlink()
             self._write_manifest()
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Let nobody else write the folder for a while; the kernel frees it when its holder dies."""
+    def lock(self) -> Iterator[None]:
+        """Lock the folder against other writers; the kernel releases the lock if the process dies."""
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
@@ -112,7 +112,7 @@ class DatasetFolder:
         """Write the next part durably.
 
         Raises:
-            StoreError: the disk refused; the parts before stand.
+            StoreError: the disk refused the write; earlier parts stay.
         """
         name = f"part-{len(self.parts):06d}.parquet"
         temporary = self.path / f".{name}.tmp"
@@ -125,23 +125,23 @@ class DatasetFolder:
             self._write_manifest()
         except (OSError, pa.ArrowException) as error:
             temporary.unlink(missing_ok=True)
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
 
     def finish(self) -> None:
-        """Say in the manifest that nothing is missing."""
+        """Mark the dataset as complete in the manifest."""
         self.complete = True
         try:
             self._write_manifest()
         except OSError as error:
-            raise self._refused(error) from error
+            raise self._write_error(error) from error
 
     @property
     def rows(self) -> int:
-        """Return how many rows stand."""
+        """Return the number of written rows."""
         return sum(part.rows for part in self.parts)
 
     def _leftovers(self) -> set[Path]:
-        """Return what a killed run had not finished writing."""
+        """Return the temporary files of killed runs."""
         return {path for name in (MANIFEST, "part-*") for path in self.path.glob(f".{name}.tmp")}
 
     def _write_manifest(self) -> None:
@@ -154,17 +154,19 @@ class DatasetFolder:
         temporary.replace(self.path / MANIFEST)
         sync_folder(self.path)
 
-    def _foreign(self, problem: str) -> PlaceError:
+    def _error(self, problem: str) -> PlaceError:
         return PlaceError(f"folder {self.path}", problem, fix="name a new or empty folder, or remove this one")
 
-    def _refused(self, error: Exception) -> StoreError:
+    def _write_error(self, error: Exception) -> StoreError:
         return StoreError(
-            f"folder {self.path}", f"cannot be written: {error}", fix="free disk space or rights, then run it again"
+            f"folder {self.path}",
+            f"cannot be written: {error}",
+            fix="free disk space or change the folder's rights, then run it again",
         )
 
 
 def merge_status(parts: Sequence[DatasetPart]) -> dict[str, dict[str, int]]:
-    """Return per view how many reads had each status, over all parts.
+    """Return per view the number of reads by status, over all parts.
 
     >>> merge_status([DatasetPart(name="a", rows=1, status={"v": {"PRESENT": 1}})] * 2)
     {'v': {'PRESENT': 2}}
@@ -172,7 +174,7 @@ def merge_status(parts: Sequence[DatasetPart]) -> dict[str, dict[str, int]]:
     total: dict[str, dict[str, int]] = {}
     for part in parts:
         for view, counts in part.status.items():
-            into = total.setdefault(view, {})
+            view_total = total.setdefault(view, {})
             for name, count in counts.items():
-                into[name] = into.get(name, 0) + count
+                view_total[name] = view_total.get(name, 0) + count
     return total

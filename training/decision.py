@@ -1,4 +1,4 @@
-"""The gate: whether a version may become champion, and on what evidence."""
+"""The gate: decides from evidence whether a version may become champion."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Gate
 from skewless.training.slices import SliceGain
-from skewless.validation.evaluation.bootstrap import Gain
+from skewless.validation.evaluation.bootstrap import MetricGain
 
 _ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decision:
-    """Whether a version becomes champion, and why.
+    """The gate's decision about a version, with its reason and numbers.
 
     Args:
         candidate: the gate's metric of the new version.
-        champion: the same of the champion on the same rows; None without a comparable champion.
-        baseline: the same of a constant prediction on the same rows; None where the metric has none.
-        gain: of the new version over the champion, with its interval; None without one.
-        slices: the same in each slice, the worst first.
-        by_rollout: whether a rollout, not the alias's move, is what a promotion begins.
+        champion: the champion's metric on the same rows; None without a comparable champion.
+        baseline: the metric of a constant prediction on the same rows; None if the metric has none.
+        gain: gain of the new version over the champion, with its interval; None without a champion.
+        slices: the gain in each slice, the worst first.
+        by_rollout: whether a promotion starts a rollout instead of moving the alias.
     """
 
     promote: bool
@@ -32,7 +32,7 @@ class Decision:
     candidate: float | None
     champion: float | None
     baseline: float | None = None
-    gain: Gain | None = None
+    gain: MetricGain | None = None
     slices: tuple[SliceGain, ...] = ()
     by_rollout: bool = False
 
@@ -52,22 +52,22 @@ class Decision:
 
 @dataclass(frozen=True, kw_only=True)
 class GateEvidence:
-    """What a gate decides by; each number is the gate's metric on the same test rows.
+    """The evidence of a gate; each number is the gate's metric on the same test rows.
 
     Args:
-        candidate: of the new version; None: it does not exist on these rows.
-        baseline: of a constant prediction; None where the metric has none.
-        champion: of the champion; None: there is none, or it cannot be compared.
-        obstacle: why there is a champion that cannot be compared; empty otherwise.
-        gain: of the new version over the champion, whose interval decides if the gate has a confidence.
-        slices: a lost one is enough for a no.
+        candidate: the new version's; None: it is undefined on these rows.
+        baseline: a constant prediction's; None if the metric has none.
+        champion: the champion's; None: no champion exists, or it cannot be compared.
+        obstacle: why the champion cannot be compared; empty otherwise.
+        gain: gain of the new version over the champion; its interval decides if the gate has a confidence.
+        slices: gains in slices; one lost slice fails the gate.
     """
 
     candidate: float | None
     baseline: float | None = None
     champion: float | None = None
     obstacle: str = ""
-    gain: Gain | None = None
+    gain: MetricGain | None = None
     slices: Sequence[SliceGain] = ()
 
 
@@ -92,52 +92,52 @@ def decide(gate: Gate, evidence: GateEvidence) -> Decision:
 def _verdict(gate: Gate, evidence: GateEvidence) -> tuple[bool, str]:
     candidate, baseline = evidence.candidate, evidence.baseline
     if candidate is None:
-        return False, f"{gate.metric} does not exist on the test rows"
+        return False, f"{gate.metric} is undefined on the test rows"
     sign = -1.0 if gate.metric in LOWER_IS_BETTER else 1.0
-    found = f"{gate.metric} {candidate:.4f}"
+    text = f"{gate.metric} {candidate:.4f}"
     if gate.floor is not None and sign * candidate < sign * gate.floor:
-        return False, f"{found} misses the floor {gate.floor:.4f}"
+        return False, f"{text} misses the floor {gate.floor:.4f}"
     if gate.beat_baseline and baseline is not None and not sign * candidate > sign * baseline:
-        return False, f"{found} does not beat the constant prediction's {baseline:.4f} on the same rows"
-    promote, reason = _against_champion(gate, evidence, candidate, sign)
+        return False, f"{text} is not better than the constant prediction's {baseline:.4f} on the same rows"
+    promote, reason = _compare_with_champion(gate, evidence, candidate, sign)
     if gate.beat_baseline and baseline is None:
-        reason += f"; {gate.metric} has no baseline to beat on these rows"
+        reason += f"; {gate.metric} has no baseline on these rows"
     return promote, reason
 
 
-def _against_champion(gate: Gate, evidence: GateEvidence, candidate: float, sign: float) -> tuple[bool, str]:
+def _compare_with_champion(gate: Gate, evidence: GateEvidence, candidate: float, sign: float) -> tuple[bool, str]:
     champion, gain = evidence.champion, evidence.gain
     if champion is None:
-        return _without_champion(gate, evidence, candidate)
+        return _decide_without_champion(gate, evidence, candidate)
     text = f"{gate.metric} {candidate:.4f} against the champion's {champion:.4f} on the same rows"
     if gate.confidence is not None:
         text += f", {_interval(gain)}"
-    lowest = sign * (candidate - champion) if gate.confidence is None else None if gain is None else gain.low
-    # 0.69 - 0.70 is a little less than -0.01 in floating point.
-    if lowest is None or lowest < -gate.tolerance * _ROUNDING:
+    lowest_gain = sign * (candidate - champion) if gate.confidence is None else None if gain is None else gain.low
+    # In floating point 0.69 - 0.70 is slightly less than -0.01, so a tolerance of 0.01 needs this rounding.
+    if lowest_gain is None or lowest_gain < -gate.tolerance * _ROUNDING:
         return False, text
-    lost = [each.sentence for each in evidence.slices if each.lost]
-    if lost:
-        more = f", and {len(lost) - 1} more" if len(lost) > 1 else ""
-        return False, f"{text}; but it loses in {lost[0]}{more}"
+    lost_slices = [each.sentence for each in evidence.slices if each.lost]
+    if lost_slices:
+        more = f", and {len(lost_slices) - 1} more" if len(lost_slices) > 1 else ""
+        return False, f"{text}; but it loses in {lost_slices[0]}{more}"
     return True, text
 
 
-def _without_champion(gate: Gate, evidence: GateEvidence, candidate: float) -> tuple[bool, str]:
-    """Return the verdict on what reached floor and baseline, where no champion was measured."""
+def _decide_without_champion(gate: Gate, evidence: GateEvidence, candidate: float) -> tuple[bool, str]:
+    """Return the verdict on a version that passed floor and baseline, if no champion was measured."""
     if not evidence.obstacle:
         return True, f"{gate.metric} {candidate:.4f}, no champion to compare with"
-    measured = []
+    passed = []
     if gate.floor is not None:
-        measured.append(f"reaches the floor {gate.floor:.4f}")
+        passed.append(f"reaches the floor {gate.floor:.4f}")
     if gate.beat_baseline and evidence.baseline is not None:
-        measured.append(f"beats the constant prediction's {evidence.baseline:.4f}")
-    by = " and ".join(measured) or "has no floor or baseline to be judged by"
-    text = f"{gate.metric} {candidate:.4f} {by}; the champion cannot be compared: {evidence.obstacle}"
-    return bool(measured), text
+        passed.append(f"is better than the constant prediction's {evidence.baseline:.4f}")
+    reasons = " and ".join(passed) or "has no floor or baseline to pass"
+    text = f"{gate.metric} {candidate:.4f} {reasons}; the champion cannot be compared: {evidence.obstacle}"
+    return bool(passed), text
 
 
-def _interval(gain: Gain | None) -> str:
+def _interval(gain: MetricGain | None) -> str:
     if gain is None or gain.low is None or gain.high is None:
         return "the gain without an interval"
     return f"the gain between {gain.low:+.4f} and {gain.high:+.4f} ({gain.confidence:.4g} confidence)"

@@ -1,4 +1,4 @@
-"""The training data's profile per feature: what live values are later compared with."""
+"""Profiles the training data per feature, as a baseline for live values."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from skewless.infra.runtimes.port import Matrix, Vector
 _BINS = 20
 
 
-def profile(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
+def profile_features(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
     """Return a histogram and summary per feature, as plain JSON values.
 
-    A feature has ``edges`` (at most 19, increasing) and ``counts``, one more: bin ``i`` holds the
-    values with ``edges[i - 1] <= value < edges[i]``, the outer bins are open, infinities count. Edges
-    are values of the data: quantiles, or every value where there are at most 20. ``nulls`` are NaN;
-    ``min``, ``max`` and ``mean`` are of finite values, None without any.
+    A feature has ``edges`` (at most 19, increasing) and one more ``counts``: bin ``i`` contains the values with
+    ``edges[i - 1] <= value < edges[i]``; the outer bins are open and include infinities. Edges are values of the data:
+    quantiles, or all values if there are at most 20. ``nulls`` counts NaN; ``min``, ``max`` and ``mean`` are of finite
+    values, None without any.
 
     Args:
         matrix: ``(n, n_features)`` float64.
         names: names of the columns, in order.
 
-    >>> profile(np.array([[1.0], [2.0], [np.nan]]), ["x"])["features"]["x"]["counts"]
+    >>> profile_features(np.array([[1.0], [2.0], [np.nan]]), ["x"])["features"]["x"]["counts"]
     [1, 1]
     """
     return {
@@ -34,7 +34,7 @@ def profile(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
 
 
 def bin_edges(values: Vector, bins: int = _BINS) -> Vector:
-    """Return the inner edges, at most ``bins - 1``, increasing; none for fewer than two values."""
+    """Return the inner edges, at most ``bins - 1``, increasing; none for fewer than two distinct values."""
     finite = values[np.isfinite(values)]
     distinct: Vector = np.unique(finite) + 0.0
     if distinct.size <= bins:
@@ -47,7 +47,7 @@ def bin_edges(values: Vector, bins: int = _BINS) -> Vector:
 
 
 def bin_counts(values: Vector, edges: Vector) -> list[int]:
-    """Return how many values lie in each of the ``len(edges) + 1`` bins; NaN in none.
+    """Return the number of values in each of the ``len(edges) + 1`` bins; NaN is in none.
 
     >>> bin_counts(np.array([-1.0, 0.0, 0.5, np.nan, np.inf]), np.array([0.0, 1.0]))
     [1, 2, 1]
@@ -75,5 +75,5 @@ def column_profile(values: Vector) -> dict[str, Any]:
 
 
 def _mean(finite: Vector) -> float:
-    """Return the mean, dividing first so that huge values do not overflow."""
+    """Return the mean; each value is divided first, so that the sum of huge values does not overflow."""
     return float((finite / finite.size).sum())

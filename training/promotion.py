@@ -1,4 +1,4 @@
-"""Promotion: the alias moves to a new version only on evidence from the same rows."""
+"""Promotes versions: compares a new version with the champion on the same rows and moves the alias."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
-from skewless.infra.verdicts.last_verdicts import last_parity
+from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
-from skewless.training.quality import measure, version_scores
-from skewless.training.slices import DEFAULT_CONFIDENCE, slice_gains
-from skewless.training.train import Trained
-from skewless.validation.evaluation.bootstrap import RESAMPLES, Pair, paired_gain
+from skewless.training.quality import measure, score_version
+from skewless.training.slices import DEFAULT_CONFIDENCE, measure_slice_gains
+from skewless.training.train import TrainedVersion
+from skewless.validation.evaluation.bootstrap import RESAMPLES, ScorePair, paired_gain
 from skewless.validation.evaluation.evaluation import gate_baseline, gate_metric
 
 CHAMPION = "champion"
-# Brings what a pinned plan reads to the online store; returns what is lacking still, a sentence each.
+# Brings all data of a pinned plan to the online store; returns the remaining problems, a sentence each.
 Prepare = Callable[[FeaturePlan], list[str]]
-_DRAWS = 200_000_000  # rows that all resamples together draw: seconds
-_FEWEST_RESAMPLES = 200
+_MAX_RESAMPLED_ROWS = 200_000_000  # rows of all resamples together, which take seconds
+_MIN_RESAMPLES = 200
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainReport:
-    """A trained version, and whether it became champion.
+    """A trained version and the gate's decision about it.
 
     Args:
-        untracked: why it could not be published, where MLflow is set and away.
+        untracked: why it could not be published to MLflow; None: it was published, or MLflow is not set.
     """
 
-    trained: Trained
+    trained: TrainedVersion
     decision: Decision
     dataset: Dataset
     untracked: SkewlessError | None = None
@@ -66,21 +66,21 @@ class TrainReport:
 def promote(
     dataset: Dataset,
     spec: ModelSpec,
-    trained: Trained,
+    trained: TrainedVersion,
     store: PackageStore,
     now_us: int,
     *,
     state: Path | None = None,
     prepare: Prepare | None = None,
 ) -> Decision:
-    """Compare a new version with the champion, keep the decision, and move the alias if the gate allows.
+    """Compare a new version with the champion, store the decision, and move the alias if the gate passes.
 
-    Where the spec has a rollout, a version that passed takes over by it, not here: the decision says so.
+    If the spec has a rollout, the alias does not move: the decision has ``by_rollout``, and the rollout starts.
 
     Args:
-        state: the project's state folder, with the last verdict of parity: a model whose views are online not what
-            the log says is not promoted.
-        prepare: brings what a version reads to the online store; a version that lacks something is not promoted.
+        state: the project's state folder with the last parity verdicts: a version is not promoted if one of its
+            views has mismatches.
+        prepare: brings a version's data to the online store; a version whose data is incomplete is not promoted.
 
     Raises:
         ConflictError: the alias moved meanwhile.
@@ -88,8 +88,8 @@ def promote(
     holder = Aliases(store.root).get(spec.name, CHAMPION)
     decision = judge(dataset, spec, trained.scores, store, against=holder, state=state)
     if prepare is not None:
-        decision = once_ready(decision, dataset.plan, prepare)
-    settle(spec, trained.package.version, decision, store.root, now_us, expect=holder)
+        decision = check_readiness(decision, dataset.plan, prepare)
+    record_decision(spec, trained.package.version, decision, store.root, now_us, expect=holder)
     return decision
 
 
@@ -105,49 +105,49 @@ def judge(
 ) -> Decision:
     """Return the gate's decision about a version; nothing is changed.
 
-    The champion is scored on the vectors of its own plan for the same rows.
+    The champion scores the vectors of its own plan for the same rows.
 
     Args:
-        scores: the version's, of the dataset's test rows.
+        scores: the version's scores of the dataset's test rows.
         against: the champion's version, if there is one.
-        state: as of ``promote``.
-        plan: the version's; None: the dataset's.
+        state: see ``promote``.
+        plan: the version's plan; None: the dataset's.
     """
     metrics = measure(dataset, spec, scores)
     evidence = GateEvidence(candidate=gate_metric(spec, metrics), baseline=gate_baseline(spec, metrics))
     if against is not None:
-        evidence = _compared(dataset, spec, evidence, scores, store, against)
+        evidence = _add_champion(dataset, spec, evidence, scores, store, against)
     decision = decide(spec.gate, evidence)
-    skew = "" if state is None else skewed(plan or dataset.plan, state)
+    skew = "" if state is None else describe_mismatches(plan or dataset.plan, state)
     if skew:
         decision = replace(decision, promote=False, reason=f"{skew}; {decision.reason}")
     by_rollout = against is not None and spec.rollout is not None and spec.rollout.kind != "at_once"
     return replace(decision, by_rollout=by_rollout)
 
 
-def once_ready(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> Decision:
-    """Return a decision that lets a version pass only if all that it reads is online and up to date (SEMANTICS 8.5).
+def check_readiness(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> Decision:
+    """Return the decision; it fails if data of the version is not online and up to date (SEMANTICS 8.5).
 
     Args:
-        plan: what the version pins.
-        prepare: brings that to the online store, and returns what is lacking still.
+        plan: the version's pinned plan.
+        prepare: brings its data to the online store, and returns the remaining problems.
     """
-    lacking = prepare(plan) if decision.promote else []
-    if not lacking:
+    problems = prepare(plan) if decision.promote else []
+    if not problems:
         return decision
-    return replace(decision, promote=False, reason=f"it passed, but cannot be served yet: {'; '.join(lacking)}")
+    return replace(decision, promote=False, reason=f"it passed, but is not ready to be served: {'; '.join(problems)}")
 
 
-def settle(
+def record_decision(
     spec: ModelSpec, version: str, decision: Decision, packages: Path, now_us: int, *, expect: str | None
 ) -> None:
-    """Keep a decision, and move the alias if it allows and no rollout is to do so.
+    """Store a decision, and move the alias if it passed and no rollout does that.
 
     Args:
         expect: the version that must still be champion, None if there was none.
 
     Raises:
-        ConflictError: the alias moved meanwhile; the decision is kept all the same.
+        ConflictError: the alias moved meanwhile; the decision stays stored.
     """
     Decisions(packages).add(spec.name, version, {"against": expect, **decision.as_dict()}, now_us)
     if decision.promote and not decision.by_rollout:
@@ -155,45 +155,46 @@ def settle(
         Aliases(packages).move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
 
 
-def skewed(plan: FeaturePlan, state: Path) -> str:
-    """Return which views of a model parity last found different from the log; empty: none."""
-    verdicts = {item.hash: item for item in sorted(last_parity(state).values(), key=lambda item: item.at_us)}
-    found = [
+def describe_mismatches(plan: FeaturePlan, state: Path) -> str:
+    """Return a sentence about the model's views with mismatches in the last parity check; empty: none."""
+    verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
+    sentences = [
         f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
         for view in plan.all_views
         if (verdict := verdicts.get(view.hash)) and verdict.mismatches
     ]
-    return "; ".join(found)
+    return "; ".join(sentences)
 
 
-def _compared(
+def _add_champion(
     dataset: Dataset, spec: ModelSpec, evidence: GateEvidence, scores: Scores, store: PackageStore, version: str
 ) -> GateEvidence:
-    """Return the evidence with the champion's part: its metric and the gain, or why it cannot be measured."""
+    """Return the evidence with the champion's metric and the gain, or the reason why it cannot be measured."""
     try:
-        champion = version_scores(dataset, spec, store, version)
+        champion = score_version(dataset, spec, store, version)
     except SkewlessError as error:
-        # A champion that cannot be scored measures nothing; a new version is the remedy.
+        # A champion that cannot be scored must not block a new version, which is the remedy.
         _log.warning("champion_not_comparable", model=spec.name, version=version, error=str(error))
         return replace(evidence, obstacle=error.cause())
-    measured = gate_metric(spec, measure(dataset, spec, champion))
-    if measured is None:
-        return replace(evidence, obstacle=f"its {spec.gate.metric} does not exist on the test rows")
-    gate, pair = spec.gate, _test_rows(dataset, spec, scores, champion)
-    resamples = min(RESAMPLES, max(_FEWEST_RESAMPLES, _DRAWS // pair.labels.size))
+    champion_metric = gate_metric(spec, measure(dataset, spec, champion))
+    if champion_metric is None:
+        return replace(evidence, obstacle=f"its {spec.gate.metric} is undefined on the test rows")
+    gate, pair = spec.gate, _score_pair(dataset, spec, scores, champion)
+    # Large test sets need fewer resamples for a stable interval, and each resample costs more.
+    resamples = min(RESAMPLES, max(_MIN_RESAMPLES, _MAX_RESAMPLED_ROWS // pair.labels.size))
     confidence = DEFAULT_CONFIDENCE if gate.confidence is None else gate.confidence
     columns = {name: each.only(dataset.test) for name, each in dataset.slices.items()}
     return replace(
         evidence,
-        champion=measured,
+        champion=champion_metric,
         gain=paired_gain(pair, gate.metric, confidence=confidence, resamples=resamples, seed=spec.seed),
-        slices=slice_gains(pair, columns, gate, spec.seed),
+        slices=measure_slice_gains(pair, columns, gate, spec.seed),
     )
 
 
-def _test_rows(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> Pair:
+def _score_pair(dataset: Dataset, spec: ModelSpec, candidate: Scores, champion: Scores) -> ScorePair:
     test = dataset.test
-    return Pair(
+    return ScorePair(
         labels=dataset.labels[test],
         candidate=candidate,
         champion=champion,

@@ -1,4 +1,4 @@
-"""A version's scores of a dataset's test rows, and their quality in numbers and in words."""
+"""Scores a dataset's test rows with a version, and measures and describes the quality."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from skewless.validation.evaluation.metrics import Metrics
 
 
 def measure(dataset: Dataset, spec: ModelSpec, scores: Scores) -> Metrics:
-    """Return the quality of scores of the dataset's test rows."""
+    """Return the metrics of scores of the dataset's test rows."""
     test = dataset.test
     groups = None if dataset.groups is None else dataset.groups[test]
     return evaluate(dataset.labels[test], scores, dataset.weights[test], task=spec.task, groups=groups)
 
 
-def version_scores(dataset: Dataset, spec: ModelSpec, store: PackageStore, version: str) -> Scores:
+def score_version(dataset: Dataset, spec: ModelSpec, store: PackageStore, version: str) -> Scores:
     """Return a version's scores of the test rows, from the vectors of its own pinned plan.
 
     Raises:
         PackageError: the package is altered, cannot be loaded, or has another task or other classes.
         DefinitionError: a transform of the package gives other bits for one row than for many.
         SourceError: the label table lacks a key or request field that the version needs.
-        StoreError: the log of one of its views is gone.
+        StoreError: the log of one of its views is missing.
     """
     model = load_model(store, spec.name, version)
     try:
@@ -41,7 +41,7 @@ def version_scores(dataset: Dataset, spec: ModelSpec, store: PackageStore, versi
                 f"model {spec.name!r} {version}",
                 "has another task",
                 value=" ".join([trained.task, *trained.classes]),
-                fix="train it again under the plan in force",
+                fix="train it again with the applied plan",
             )
         matrix = dataset.test_matrix(model.assembler, trained.labels)
         return model.runtime.score(np.ascontiguousarray(matrix))
@@ -50,25 +50,28 @@ def version_scores(dataset: Dataset, spec: ModelSpec, store: PackageStore, versi
 
 
 def quality_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """Return a model's quality for people, against the constant prediction of the base rate."""
+    """Return lines for people about a model's quality, compared with the constant prediction of the base rate."""
     if "auc" not in metrics:
         return [
-            f"{name} {_number(metrics[name])} (base {_number(metrics[f'baseline_{name}'])})"
+            f"{name} {_format_number(metrics[name])} (base {_format_number(metrics[f'baseline_{name}'])})"
             for name in metrics
             if f"baseline_{name}" in metrics
         ]
-    auc = _number(metrics["auc"])
+    auc = _format_number(metrics["auc"])
     base, error = metrics["baseline_log_loss"], metrics["calibration_error"]
-    precision, recall = _percent(metrics["precision_at_base_rate"]), _percent(metrics["recall_at_base_rate"])
+    precision, recall = (
+        _format_percent(metrics["precision_at_base_rate"]),
+        _format_percent(metrics["recall_at_base_rate"]),
+    )
     return [
-        f"AUC {auc}, log loss {metrics['log_loss']:.4f} (of the base rate {metrics['base_rate']:.1%}: {base:.4f})",
+        f"AUC {auc}, log loss {metrics['log_loss']:.4f} (base rate {metrics['base_rate']:.1%}: {base:.4f})",
         f"precision {precision}, recall {recall} at the base rate; calibration error {error:.4f}",
     ]
 
 
-def _number(value: float | None) -> str:
+def _format_number(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4f}"
 
 
-def _percent(value: float | None) -> str:
+def _format_percent(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.1%}"

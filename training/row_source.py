@@ -1,11 +1,11 @@
-"""The label rows of a training set, read again as another plan sees them: so versions of different plans compare."""
+"""Reads the label rows of a training set again with another plan, to compare versions of different plans."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -16,17 +16,28 @@ from skewless.contract.spec import LabelSource, ModelSpec
 from skewless.contract.status import Int64Array
 from skewless.contract.vector import Assembler, Matrix
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import LABEL, askable, columns_of, entity_rows, known_by, read_labels, request_arrays
+from skewless.infra.offline.labels import (
+    LABEL,
+    entity_rows,
+    find_known_labels,
+    find_servable,
+    read_labels,
+    request_arrays,
+    select_columns,
+)
 from skewless.infra.offline.views import OfflineViews
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 @dataclass(frozen=True, kw_only=True)
 class RowSource:
-    """Where the rows of a dataset come from: label table and accepted log.
+    """The source of a dataset's rows: label table and accepted log.
 
     Args:
         plan: the pinned plan of the dataset.
-        now_us: what was known by then counts.
+        now_us: labels that became known later do not count.
     """
 
     connection: duckdb.DuckDBPyConnection
@@ -39,58 +50,58 @@ class RowSource:
     def matrix(
         self, assembler: Assembler, labels: LabelSource, t: Int64Array, expected: npt.NDArray[np.float64]
     ) -> Matrix:
-        """Return the last rows of the dataset as another model sees them, shape ``(n, n_features)``.
+        """Return the other model's vectors of the last rows of the dataset, shape ``(n, n_features)``.
 
-        Its own views are read from the log, in the time mode of the dataset.
+        Its views are read from the log, in the time mode of the dataset.
 
         Args:
-            labels: of the other model: names its keys and request fields where the spec does not.
-            t: the rows' prediction times, without gaps: all rows between the first and the last.
+            labels: label source of the other model; names its keys and request fields if the spec does not.
+            t: prediction times of the rows: all rows between the first and the last.
             expected: their labels.
 
         Raises:
             SourceError: the label table lacks a key or request field, or has changed.
-            StoreError: the log of a view is gone.
+            StoreError: the log of a view is missing.
         """
         plan = assembler.plan
         rows = self._rows(plan, labels, int(t[0]), int(t[-1]))
-        if not (_equal(rows, TIME, t) and _equal(rows, LABEL, expected)):
+        if not (_is_equal(rows, TIME, t) and _is_equal(rows, LABEL, expected)):
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
-        own = columns_of(plan, rows)
-        self._refuse_unasked(plan, own)
+        own_rows = select_columns(plan, rows)
+        self._check_request_fields(plan, own_rows)
         for view in plan.all_views:
-            self._refuse_lost(plan, view.name)
-        reads = self.views.read(plan, entity_rows(plan, own), self.spec.time_mode)
-        return assembler.assemble(t, reads, request_arrays(plan.request, own)).matrix
+            self._check_log(plan, view.name)
+        reads = self.views.read(plan, entity_rows(plan, own_rows), self.spec.time_mode)
+        return assembler.assemble(t, reads, request_arrays(plan.request, own_rows)).matrix
 
     def _rows(self, plan: FeaturePlan, labels: LabelSource, first: int, last: int) -> pa.Table:
-        # A key that was renamed since is named by the label source of its time.
-        both = replace(self.spec.labels, columns={**labels.columns, **self.spec.labels.columns})
-        spec = replace(self.spec, labels=both)
+        # The other model's label source names keys that were renamed since.
+        labels_of_both = replace(self.spec.labels, columns={**labels.columns, **self.spec.labels.columns})
+        spec = replace(self.spec, labels=labels_of_both)
         rows = read_labels(self.connection, self.repo, self.plan, spec, between=(first, last), other=plan)
-        return rows.filter(pa.array(known_by(rows, self.now_us) & askable(self.plan.request, rows)))
+        return rows.filter(pa.array(find_known_labels(rows, self.now_us) & find_servable(self.plan.request, rows)))
 
-    def _refuse_unasked(self, plan: FeaturePlan, rows: pa.Table) -> None:
-        unasked = int((~askable(plan.request, rows)).sum())
-        if unasked:
+    def _check_request_fields(self, plan: FeaturePlan, rows: pa.Table) -> None:
+        rejected = int((~find_servable(plan.request, rows)).sum())
+        if rejected:
             raise SourceError(
                 f"label table of model {self.spec.name!r}",
-                "has test rows with a null request field, which its server would refuse",
-                value=unasked,
-                fix="train it again under the plan in force",
+                "has test rows with a null request field, which its server would reject",
+                value=rejected,
+                fix="train it again with the applied plan",
             )
 
-    def _refuse_lost(self, plan: FeaturePlan, name: str) -> None:
-        latest = {view.name: view for view in plan.views}
-        if name in latest:
-            files = self.views.log(latest[name]).files()
+    def _check_log(self, plan: FeaturePlan, name: str) -> None:
+        views = {view.name: view for view in plan.views}
+        if name in views:
+            files = self.views.log(views[name]).files()
         else:
-            files = [file for part in self.views.log_parts(plan.window(name)) for file in part.files]
+            files = [file for part in self.views.log_partitions(plan.window(name)) for file in part.files]
         if not files:
             raise StoreError(f"log of view {name!r}", "has no row", fix="restore the state folder from a backup")
 
 
-def _equal(rows: pa.Table, name: str, values: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bool:
+def _is_equal(rows: pa.Table, name: str, values: npt.NDArray[np.int64] | npt.NDArray[np.float64]) -> bool:
     return bool(np.array_equal(rows[name].to_numpy(), values))

@@ -1,4 +1,4 @@
-"""A search for better parameters on the validation rows (Optuna's tree-structured Parzen estimator)."""
+"""Searches better parameters on the validation rows, with Optuna's tree-structured Parzen estimator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """Parameters that were tried, and the gate's metric that they reached on the validation rows."""
+    """Parameters of one trial, with their gate metric on the validation rows."""
 
     params: Mapping[str, Any]
     value: float | None
@@ -28,13 +28,13 @@ class Trial:
 
 @dataclass(frozen=True, kw_only=True)
 class SearchResult:
-    """What a search found.
+    """The result of a search.
 
     Args:
-        params: all parameters of the model, with the best of those that were searched.
-        metric: the gate's.
-        trials: in the order that they were made; the first is that of the declared parameters.
-        best: number of the best of them, from 0.
+        params: all parameters of the model, with the best searched values.
+        metric: name of the gate's metric.
+        trials: all trials, in order; the first has the declared parameters.
+        best: index of the best trial.
     """
 
     params: Mapping[str, Any]
@@ -50,38 +50,38 @@ class SearchResult:
 def search(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> SearchResult:
     """Try parameters until the trials or the seconds of ``spec.search`` are used up.
 
-    The declared parameters are tried first, so the best is never worse than they are on the validation rows.
-    With the same rows, spec and number of trials the result is the same.
+    The declared parameters are tried first, so the result is never worse than they are on the validation rows.
+    The same rows, spec and number of trials give the same result.
 
     Raises:
-        DefinitionError: no search is declared, or no validation period, or Optuna is not installed, or a parameter's
-            space cannot be drawn from.
-        SourceError: the gate's metric does not exist on the validation rows of any trial.
+        DefinitionError: no search or no validation period is declared, Optuna is not installed, or a parameter's
+            space is invalid.
+        SourceError: the gate's metric is undefined on the validation rows in every trial.
     """
     declared = spec.search
     if declared is None or validation is None:
-        problem = "is not declared" if declared is None else "needs validation rows, and there are none"
+        problem = "is not declared" if declared is None else "has no validation rows"
         raise DefinitionError(f"model {spec.name!r} search", problem, fix="set ModelSpec.search and Split.validation")
     trials: list[Trial] = []
 
-    def tried(drawn: Mapping[str, Any]) -> float | None:
-        params = {**spec.params, **drawn}
-        value = _value(trainer, rows, replace(spec, params=params), validation)
+    def run_trial(searched: Mapping[str, Any]) -> float | None:
+        params = {**spec.params, **searched}
+        value = _train_and_measure(trainer, rows, replace(spec, params=params), validation)
         trials.append(Trial(params=params, value=value))
         return value
 
-    tried({})
-    _study(spec, declared, tried)
-    best = _best(spec, trials)
+    run_trial({})
+    _run_study(spec, declared, run_trial)
+    best = _find_best(spec, trials)
     return SearchResult(params=trials[best].params, metric=spec.gate.metric, trials=tuple(trials), best=best)
 
 
-def _study(spec: ModelSpec, declared: Search, tried: Callable[[Mapping[str, Any]], float | None]) -> None:
-    """Try what Optuna draws until the trials or the seconds are used up."""
-    optuna = _optuna(spec)
+def _run_study(spec: ModelSpec, declared: Search, run_trial: Callable[[Mapping[str, Any]], float | None]) -> None:
+    """Try Optuna's suggestions until the trials or the seconds are used up."""
+    optuna = _import_optuna(spec)
 
     def objective(trial: Draw) -> float:
-        value = tried({name: _drawn(trial, declared, name) for name in declared.space})
+        value = run_trial({name: _suggest(trial, declared, name) for name in declared.space})
         if value is None:
             raise optuna.TrialPruned
         return value
@@ -91,7 +91,7 @@ def _study(spec: ModelSpec, declared: Search, tried: Callable[[Mapping[str, Any]
     study.optimize(objective, n_trials=declared.trials, timeout=declared.seconds)
 
 
-def _optuna(spec: ModelSpec) -> ModuleType:
+def _import_optuna(spec: ModelSpec) -> ModuleType:
     try:
         import optuna  # noqa: PLC0415 - an extra
     except ImportError as error:
@@ -101,28 +101,28 @@ def _optuna(spec: ModelSpec) -> ModuleType:
     return optuna
 
 
-def _drawn(trial: Draw, declared: Search, name: str) -> Any:  # noqa: ANN401 - of the space
+def _suggest(trial: Draw, declared: Search, name: str) -> Any:  # noqa: ANN401 - of the space
     space = declared.space[name]
     if "choices" in space:
         return trial.suggest_categorical(name, space["choices"])
     low, high = space["low"], space["high"]
-    whole = isinstance(low, int) and isinstance(high, int)
-    return (trial.suggest_int if whole else trial.suggest_float)(name, low, high, log=name in declared.log)
+    is_integer = isinstance(low, int) and isinstance(high, int)
+    return (trial.suggest_int if is_integer else trial.suggest_float)(name, low, high, log=name in declared.log)
 
 
-def _value(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet) -> float | None:
+def _train_and_measure(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet) -> float | None:
     scores = trainer.train(rows, spec, validation).score(validation.matrix)
     weights, groups = validation.weights, validation.groups
     return gate_metric(spec, evaluate(validation.labels, scores, weights, task=spec.task, groups=groups))
 
 
-def _best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
+def _find_best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
     sign = -1.0 if spec.gate.metric in LOWER_IS_BETTER else 1.0
-    found = [(sign * trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
-    if not found:
+    results = [(sign * trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
+    if not results:
         raise SourceError(
             f"labels of model {spec.name!r}",
             f"have no {spec.gate.metric} on the validation rows",
             fix="lengthen Split.validation, or choose another metric",
         )
-    return -max(found)[1]
+    return -max(results)[1]

@@ -1,4 +1,4 @@
-"""Training: dataset -> model -> evaluation -> package. Nothing is served until the package is promoted."""
+"""Trains a model from a dataset, evaluates it and writes its package; promotion is a separate step."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
 from skewless.infra.runtimes.port import Scores
-from skewless.training.contents import Fitted, package_contents
 from skewless.training.dataset import Dataset
+from skewless.training.package_contents import FittedModel, build_package_contents
 from skewless.training.quality import measure
 from skewless.training.search import search
 from skewless.training.trainers.port import Trainer
-from skewless.training.trainers.settings import refuse_empty_features
+from skewless.training.trainers.settings import check_features_present
 from skewless.validation.evaluation.evaluation import gate_metric
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """A new package with its scores of the test rows, and their quality."""
+class TrainedVersion:
+    """A new package with its scores of the test rows and their metrics."""
 
     package: Package
     metrics: dict[str, Any]
@@ -36,57 +36,57 @@ class Trained:
 
 def train(
     dataset: Dataset, spec: ModelSpec, store: PackageStore, *, threads: int, now_us: int, bounds: Bounds | None = None
-) -> Trained:
-    """Train a model, write its package, and open it again as the server would.
+) -> TrainedVersion:
+    """Train a model, write its package, and load it as the server would.
 
     Args:
-        bounds: what must hold of its features and request fields.
+        bounds: limits of its features and request fields.
 
     Raises:
-        SourceError: labels that the task cannot have, or no feature with a value; nothing was written.
-        DefinitionError: the gate's metric is none of the evaluation's, or the search cannot be; nothing was written.
-        PackageError: the runtime that would serve it differs from the library that trained it.
+        SourceError: labels are invalid for the task, or no feature has a value; nothing was written.
+        DefinitionError: the gate's metric is not part of the evaluation, or the search is invalid; nothing was written.
+        PackageError: the serving runtime differs from the training library.
     """
-    trainer, rows = trainer_for(spec.algorithm, threads), dataset.training_rows(dataset.train)
+    trainer, rows = find_trainer(spec.algorithm, threads), dataset.training_rows(dataset.train)
     validation = dataset.training_rows(dataset.validation) if dataset.validation.any() else None
-    refuse_empty_features(spec, rows)
-    found = search(trainer, rows, spec, validation) if spec.search else None
-    if found is not None:
-        spec = replace(spec, params=found.params)
+    check_features_present(spec, rows)
+    result = search(trainer, rows, spec, validation) if spec.search else None
+    if result is not None:
+        spec = replace(spec, params=result.params)
     model = trainer.train(rows, spec, validation)
     scores = model.score(dataset.matrix[dataset.test])
     metrics = measure(dataset, spec, scores)
     gate_metric(spec, metrics)
-    fitted = Fitted(spec=spec, model=model, scores=scores, metrics=metrics, search=found)
-    package = write_package(store, spec.name, package_contents(dataset, fitted, bounds or Bounds(), now_us))
+    fitted = FittedModel(spec=spec, model=model, scores=scores, metrics=metrics, search=result)
+    package = write_package(store, spec.name, build_package_contents(dataset, fitted, bounds or Bounds(), now_us))
     load_model(store, spec.name, package.version).runtime.close()
-    return Trained(package=package, metrics=metrics, scores=scores)
+    return TrainedVersion(package=package, metrics=metrics, scores=scores)
 
 
-def trainer_for(algorithm: Algorithm, threads: int = 1) -> Trainer:
-    """Return the trainer; its library is imported here and not before (seconds).
+def find_trainer(algorithm: Algorithm, threads: int = 1) -> Trainer:
+    """Return the trainer of an algorithm. Its library is imported only now, because that takes seconds.
 
-    An algorithm that is not ours is trained by what a package registers for it in the entry point group
-    ``skewless.trainers``: a function from the number of threads to a Trainer.
+    A package can register further algorithms in the entry point group ``skewless.trainers``, each as a function from
+    the number of threads to a Trainer.
 
     Raises:
-        DefinitionError: the library is not installed, or nothing trains this algorithm.
+        DefinitionError: the library is not installed, or no trainer supports the algorithm.
     """
-    # Threads that spin while they wait make training three times slower beside any other load.
+    # With spinning wait threads, training is three times slower on a machine with other load.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if algorithm in ALGORITHMS:
-        return _ours(algorithm, threads)
+        return _import_trainer(algorithm, threads)
     make: Callable[[int], Trainer] | None = find_plugin("skewless.trainers", algorithm)
     if make is None:
         raise DefinitionError(
             f"algorithm {algorithm!r}",
             "is unknown",
-            fix=f"use one of {', '.join(ALGORITHMS)}, or install what registers it in skewless.trainers",
+            fix=f"use one of {', '.join(ALGORITHMS)}, or install a package that registers it in skewless.trainers",
         )
     return make(threads)
 
 
-def _ours(algorithm: Algorithm, threads: int) -> Trainer:
+def _import_trainer(algorithm: Algorithm, threads: int) -> Trainer:
     try:
         if algorithm == "lightgbm":
             from skewless.training.trainers.lightgbm import LightGBMTrainer  # noqa: PLC0415 - seconds to import

@@ -1,1 +1,1 @@
-"""Data gates and the replay that proves what was served."""
+"""Validation: data gates, evaluation, drift, live quality, parity and replay."""

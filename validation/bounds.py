@@ -1,4 +1,4 @@
-"""From the suites of a model's data to the bounds that travel in its package."""
+"""Derives the bounds in a model's package from the suites of its data."""
 
 from __future__ import annotations
 
@@ -20,59 +20,60 @@ if TYPE_CHECKING:
 
 Suites = Mapping[str, "Sequence[Expectation]"]
 _ALL = 1.0
-_UNUSABLE = frozenset({DType.BYTES})
+_UNSUPPORTED = frozenset({DType.BYTES})
 
 
 def compile_bounds(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> Bounds:
-    """Return what must hold of every value of a model's features, keys and request fields.
+    """Return the bounds of a model's features, keys and request fields.
 
-    Taken are ``ExpectColumnValuesToBeBetween``, ``...ToBeInSet`` and ``...ToNotBeNull`` that close the gate and hold of
-    all rows: with ``mostly`` below 1, another severity than critical, or a ``row_condition``, some rows break them.
+    They come from ``ExpectColumnValuesToBeBetween``, ``...ToBeInSet`` and ``...ToNotBeNull`` that are critical and
+    apply to all rows. Expectations with ``mostly`` below 1, another severity or a ``row_condition`` are ignored,
+    because some valid rows violate them.
 
     Args:
         plan: the part of the plan that the model pins.
-        suites: by view, ``labels`` or ``labels:MODEL``.
+        suites: suites by view, ``labels`` or ``labels:MODEL``.
     """
-    return Bounds(features=_features(plan, spec, suites), fields=_fields(plan, spec, suites))
+    return Bounds(features=_feature_bounds(plan, spec, suites), fields=_field_bounds(plan, spec, suites))
 
 
-def _features(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> dict[str, Bound]:
-    of_labels = _fields(plan, spec, suites)
-    found = {}
+def _feature_bounds(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> dict[str, Bound]:
+    label_bounds = _field_bounds(plan, spec, suites)
+    bounds = {}
     for ref in plan.services[0].features:
-        bound = of_labels.get(ref.name) if ref.group == REQUEST else None
+        bound = label_bounds.get(ref.name) if ref.group == REQUEST else None
         if ref.group in {view.name for view in plan.views}:
-            bound = _bound(suites.get(ref.group, ()), ref.name, plan.dtype(ref))
+            bound = _column_bound(suites.get(ref.group, ()), ref.name, plan.dtype(ref))
         if bound is not None and not bound.is_open:
-            found[ref.label] = bound
-    return found
+            bounds[ref.label] = bound
+    return bounds
 
 
-def _fields(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> dict[str, Bound]:
+def _field_bounds(plan: FeaturePlan, spec: ModelSpec, suites: Suites) -> dict[str, Bound]:
     suite = suites.get(f"{LABELS}:{spec.name}") or suites.get(LABELS, ())
-    found = {
-        column.name: _bound(suite, spec.labels.column(column.name), column.dtype)
+    bounds = {
+        column.name: _column_bound(suite, spec.labels.column(column.name), column.dtype)
         for column in (*plan.join_keys, *plan.request)
     }
-    return {name: bound for name, bound in found.items() if not bound.is_open}
+    return {name: bound for name, bound in bounds.items() if not bound.is_open}
 
 
-def _bound(suite: Sequence[Expectation], column: str, dtype: DType) -> Bound:
+def _column_bound(suite: Sequence[Expectation], column: str, dtype: DType) -> Bound:
     bound = Bound()
     for expectation in suite:
         arguments: dict[str, Any] = expectation.configuration.kwargs
-        if arguments.get("column") == column and _holds_of_all(expectation, arguments):
-            bound = bound.within(_of(expectation.expectation_type, arguments, dtype))
+        if arguments.get("column") == column and _applies_to_all(expectation, arguments):
+            bound = bound.intersect(_expectation_bound(expectation.expectation_type, arguments, dtype))
     return bound
 
 
-def _holds_of_all(expectation: Expectation, arguments: Mapping[str, Any]) -> bool:
+def _applies_to_all(expectation: Expectation, arguments: Mapping[str, Any]) -> bool:
     critical = expectation.configuration.severity == "critical"
     return critical and arguments.get("mostly", _ALL) == _ALL and not arguments.get("row_condition")
 
 
-def _of(kind: str, arguments: Mapping[str, Any], dtype: DType) -> Bound:
-    """Return what one expectation says of a column; an open bound where that cannot be compared."""
+def _expectation_bound(kind: str, arguments: Mapping[str, Any], dtype: DType) -> Bound:
+    """Return the bound of one expectation; an open bound if it cannot be compared."""
     if kind == "expect_column_values_to_not_be_null":
         return Bound(nullable=False)
     if kind == "expect_column_values_to_be_between" and not dtype.is_text:
@@ -82,19 +83,19 @@ def _of(kind: str, arguments: Mapping[str, Any], dtype: DType) -> Bound:
         if high is not None and arguments.get("strict_max"):
             high = math.nextafter(high, -math.inf)
         return Bound(low=low, high=high)
-    if kind == "expect_column_values_to_be_in_set" and dtype not in _UNUSABLE:
-        return Bound(allowed=_allowed(arguments.get("value_set") or (), dtype))
+    if kind == "expect_column_values_to_be_in_set" and dtype not in _UNSUPPORTED:
+        return Bound(allowed=_allowed_values(arguments.get("value_set") or (), dtype))
     return Bound()
 
 
-def _allowed(values: Sequence[object], dtype: DType) -> tuple[Value, ...] | None:
-    usable = [value if isinstance(value, str) and dtype.is_text else _number(value) for value in values]
-    found = [value for value in usable if value is not None]
-    return tuple(sorted(set(found))) if len(found) == len(usable) else None
+def _allowed_values(values: Sequence[object], dtype: DType) -> tuple[Value, ...] | None:
+    converted = [value if isinstance(value, str) and dtype.is_text else _number(value) for value in values]
+    numbers = [value for value in converted if value is not None]
+    return tuple(sorted(set(numbers))) if len(numbers) == len(converted) else None
 
 
 def _number(value: object) -> float | None:
-    """Return a limit as vectors hold it: times are microseconds; None where it is no number."""
+    """Return a limit as a float, times as microseconds; None if it is not a number."""
     if isinstance(value, datetime):
         return float(to_us(value if value.tzinfo else value.replace(tzinfo=UTC)))
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Data Docs: what gates found, as a page for each batch and an index that are read without a network."""
+"""Writes Data Docs: an HTML page for each batch that a gate checked, and an index; they need no network."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ _TEMPLATE = "data_docs.html"
 
 
 def data_docs_folder(state: Path) -> Path:
-    """Return where the Data Docs of the last recorded validation lie in a state folder."""
+    """Return the folder of the last recorded validation's Data Docs."""
     return state / "data_docs"
 
 
 def write_data_docs(reports: Sequence[GateReport], folder: Path, *, site: str, now_us: int) -> Path:
-    """Write the pages of some reports into a folder, in the place of older ones; return the index.
+    """Write the pages of some reports into a folder, replacing older pages; return the index.
 
     Args:
-        folder: made if it is not there.
+        folder: created if it does not exist.
         site: name of the site.
-        now_us: when the reports were made, UTC microseconds.
+        now_us: time of the reports, UTC microseconds.
 
     Raises:
         StoreError: the disk refused a page.
     """
-    folder.mkdir(parents=True, exist_ok=True)  # outside of the state it is as open as other folders of its owner
+    folder.mkdir(parents=True, exist_ok=True)  # outside of the state folder, with the user's default rights
     shared = {"site": site, "time": from_us(now_us).isoformat(sep=" ", timespec="seconds")}
     for report in reports:
         _write(folder / page_name(report.name), render_page(__package__, _TEMPLATE, report=report, **shared))
-    # A percent sign of a file's name is none of its address.
+    # A percent sign in a file name must be quoted in its address.
     pages = [(report, quote(page_name(report.name))) for report in reports]
     _write(folder / INDEX, render_page(__package__, _TEMPLATE, report=None, pages=pages, **shared))
     return folder / INDEX
 
 
 def page_name(name: str) -> str:
-    """Return the file with the results of a batch.
+    """Return the file name of a batch's page.
 
     >>> page_name("labels:fraud")
     'labels%3Afraud.html'

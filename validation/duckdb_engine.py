@@ -1,13 +1,13 @@
-"""Great Expectations on a DuckDB connection of ours, with nothing between but SQL.
+"""Runs Great Expectations on an existing DuckDB connection.
 
-Written for Great Expectations 1.24: no data context, data source or batch definition is made (each costs time,
-state or a second connection); an execution engine and a validator are enough. Three things are corrected:
+Written for Great Expectations 1.24, with an execution engine and a validator. A data context, data source or batch
+definition would cost time, state or a second connection. Three things are adapted:
 
-* GE closes the connection after each query and reads the result afterwards, which DuckDB refuses; for SQLite and
-  others it keeps one connection, and so do we (``get_connection``).
-* SQLAlchemy wants to begin, roll back and close; the connection is the caller's, with its transaction, temporary
-  views and registered Arrow tables, so those calls do nothing.
-* GE does not know how DuckDB spells a regular expression (``regexp_matches``) or LIKE; Dremio spells both the same.
+* GE closes the connection after each query and reads the result afterwards, which DuckDB does not allow. For SQLite
+  and others GE keeps one connection, and so does this engine (``get_connection``).
+* SQLAlchemy calls begin, rollback and close. The caller owns the connection, with its transaction, temporary views
+  and registered Arrow tables, so these calls do nothing.
+* GE does not know DuckDB's regular expressions (``regexp_matches``) and LIKE; Dremio has the same syntax.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from great_expectations.validator.validator import Validator
 
 
 class BorrowedConnection(ConnectionWrapper):
-    """A DuckDB connection whose transaction and life belong to somebody else."""
+    """A DuckDB connection whose transaction and lifetime the caller controls."""
 
     def begin(self) -> None:
         """Leave the caller's transaction as it is."""
@@ -45,10 +45,10 @@ class BorrowedConnection(ConnectionWrapper):
 
 
 class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
-    """GE's SQL engine on one borrowed DuckDB connection."""
+    """GE's SQL engine on a DuckDB connection of the caller."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
-        """Borrow ``connection`` until ``close``."""
+        """Use ``connection`` until ``close``."""
         engine = sqlalchemy.create_engine(
             "duckdb://", creator=lambda: BorrowedConnection(connection), poolclass=sqlalchemy.StaticPool
         )
@@ -74,7 +74,7 @@ class ExpectationEvaluator:
     """Evaluates expectations on one table or view of a DuckDB connection."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, table: str) -> None:
-        """Prepare to evaluate on ``table``, a plain identifier that ``connection`` can see."""
+        """Prepare to evaluate on ``table``, a plain identifier in ``connection``."""
         self._engine = DuckDBExecutionEngine(connection)
         data = SqlAlchemyBatchData(execution_engine=self._engine, table_name=table, create_temp_table=False)
         self._validator = QuietValidator(execution_engine=self._engine, batches=[Batch(data=cast("Any", data))])
@@ -87,52 +87,54 @@ class ExpectationEvaluator:
         Args:
             suite: the expectations.
             detail: GE's result format, ``BOOLEAN_ONLY`` (cheapest) to ``SUMMARY`` (with counts and samples).
-            sample: how many unexpected values to bring along.
+            sample: number of unexpected values to return.
         """
-        return self._validated(suite, {"result_format": detail, "partial_unexpected_count": sample})
+        return self._validate(suite, {"result_format": detail, "partial_unexpected_count": sample})
 
     def queries(self, suite: Sequence[Expectation], row: str) -> list[str | None]:
-        """Return SQL for the rows that break each expectation, their column ``row`` first; None: it is not of rows.
+        """Return SQL for the rows that violate each expectation, column ``row`` first; None: it is not about rows.
 
         Args:
-            suite: expectations that do not hold.
-            row: a column that tells rows apart.
+            suite: failed expectations.
+            row: a column that identifies rows.
         """
-        wanted = {
+        result_format = {
             "result_format": "BOOLEAN_ONLY",
             "unexpected_index_column_names": [row],
             "return_unexpected_index_query": True,
         }
-        found = [result.result.get("unexpected_index_query") for result in self._validated(suite, wanted)]
-        return [None if query is None else query.rstrip().removesuffix(";") for query in found]
+        queries = [result.result.get("unexpected_index_query") for result in self._validate(suite, result_format)]
+        return [None if query is None else query.rstrip().removesuffix(";") for query in queries]
 
     def close(self) -> None:
-        """Let go of the connection, which stays open."""
+        """Release the connection, which stays open."""
         self._engine.close()
 
-    def _validated(self, suite: Sequence[Expectation], wanted: dict[str, Any]) -> list[ExpectationValidationResult]:
+    def _validate(
+        self, suite: Sequence[Expectation], result_format: dict[str, Any]
+    ) -> list[ExpectationValidationResult]:
         configurations = [expectation.configuration for expectation in suite]
         with _quiet():
             results = self._validator.graph_validate(
-                configurations=configurations, runtime_configuration={"result_format": wanted}
+                configurations=configurations, runtime_configuration={"result_format": result_format}
             )
         return _in_order(configurations, results)
 
 
 def _in_order(configurations: Sequence[Any], results: Sequence[Any]) -> list[Any]:
-    """GE puts results that it could not evaluate first: sort by the identity of the expectation."""
-    rest = list(results)
+    """Return results in the order of their expectations; GE puts results that it could not evaluate first."""
+    remaining = list(results)
     ordered = []
     for configuration in configurations:
-        found = next(result for result in rest if result.expectation_config == configuration)
-        rest.remove(found)
-        ordered.append(found)
+        match = next(result for result in remaining if result.expectation_config == configuration)
+        remaining.remove(match)
+        ordered.append(match)
     return ordered
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """GE logs every failed query with its traceback; the report says it, so keep it off the terminal."""
+    """Silence GE, which logs every failed query with its traceback; the report has the error."""
     logger = logging.getLogger("great_expectations")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -1,4 +1,4 @@
-"""One logged prediction taken apart: each feature with its origin, state and share, and the nearest of its bounds."""
+"""Explains one logged prediction: the origin, status and contribution of each feature, and the nearest bound."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from skewless.contract.errors import RequestError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.reader import Entry, LoggedRead
+from skewless.infra.predictions.reader import LoggedViewRead, PredictionEntry
 
 Bounds = Mapping[str, tuple[float | None, float | None]]
-"""Feature -> lowest and highest value allowed; None: no limit on that side."""
+"""Feature -> lowest and highest allowed value; None: no limit on that side."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedFeature:
-    """One column of the vector.
+    """One feature of the vector.
 
     Args:
-        group: the view or transform that it is of, or ``request``.
-        value: as the model saw it; a category as its word, None where missing.
-        status: of a view's feature a Status; else GIVEN (sent), COMPUTED (by a transform) or NULL.
+        group: its view or transform, or ``request``.
+        value: the value in the vector; a category as text, None if missing.
+        status: for a view's feature a Status; otherwise GIVEN (sent), COMPUTED (by a transform) or NULL.
         age_s: age of the view's row at the prediction, seconds; None without a row.
-        contribution: what it added to the margin; None where the model has no contributions.
+        contribution: its contribution to the margin; None if the model has no contributions.
     """
 
     feature: str
@@ -44,14 +44,14 @@ class ExplainedFeature:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplainedRead:
-    """What one view had answered, and from which row of the accepted log.
+    """The read of one view, with its row of the accepted log.
 
     Args:
         hash: identity of the view's stored rows.
         event_us: event time, microseconds; None without a row.
-        created_us: created time; None where there is none.
-        position, run: of the row in the accepted log.
-        applied: of a windowed view, the last applied position by log partition (its 64-bit number).
+        created_us: created time; None without one.
+        position, run: position and run of the row in the accepted log.
+        applied: for a windowed view, the last applied position by log partition (its 64-bit number).
     """
 
     view: str
@@ -67,14 +67,14 @@ class ExplainedRead:
 
 @dataclass(frozen=True, kw_only=True)
 class Explanation:
-    """Why a model answered what it answered.
+    """The explanation of one prediction.
 
     Args:
-        inputs: what the caller sent: an object, or the list of a vector.
-        output: index of the output that is explained: the largest of several.
-        bias: what the margin is before any feature; None without contributions.
-        margin: raw output of the model: the bias and all contributions, but for rounding.
-        features: the greatest contributions first.
+        inputs: the caller's input: an object, or a vector as a list.
+        output: index of the explained output: the largest of several.
+        bias: the margin without any feature; None without contributions.
+        margin: raw output of the model: the sum of the bias and all contributions, except for rounding.
+        features: the largest contributions first.
     """
 
     score: float
@@ -91,8 +91,8 @@ class Explanation:
         return asdict(self)
 
 
-def explain(model: ServedModel, entry: Entry) -> Explanation:
-    """Return one logged prediction taken apart, by the package that answered it."""
+def explain(model: ServedModel, entry: PredictionEntry) -> Explanation:
+    """Return the explanation of one logged prediction, by the package that served it."""
     logged = entry.logged
     matrix = np.ascontiguousarray(logged.vectors)
     outputs = np.atleast_1d(logged.scores[0])
@@ -116,24 +116,24 @@ def explain(model: ServedModel, entry: Entry) -> Explanation:
 
 def _contributions(model: ServedModel, matrix: npt.NDArray[np.float64], output: int) -> npt.NDArray[np.float64] | None:
     try:
-        found = model.runtime.contributions(matrix)[0]
-    except RequestError:  # this kind of model has none
+        values = model.runtime.contributions(matrix)[0]
+    except RequestError:  # this kind of model has no contributions
         return None
-    return np.asarray(found[output] if found.ndim > 1 else found, dtype=np.float64)
+    return np.asarray(values[output] if values.ndim > 1 else values, dtype=np.float64)
 
 
 def _features(
     model: ServedModel,
-    entry: Entry,
+    entry: PredictionEntry,
     reads: Mapping[str, ExplainedRead],
     parts: npt.NDArray[np.float64] | None,
 ) -> list[ExplainedFeature]:
     vocabularies = model.package.plan["vocabularies"]
-    found = []
+    features = []
     for i, ref in enumerate(model.assembler.refs):
         read = reads.get(ref.group)
         value = _value(float(entry.logged.vectors[0, i]), vocabularies.get(ref.label))
-        found.append(
+        features.append(
             ExplainedFeature(
                 feature=ref.label,
                 group=ref.group,
@@ -143,13 +143,13 @@ def _features(
                 contribution=None if parts is None else float(parts[i]),
             )
         )
-    return found
+    return features
 
 
 def _value(number: float, words: list[str] | None) -> float | str | None:
     if math.isnan(number):
         return None
-    if words is None or number not in range(len(words)):  # a vector that was sent may hold any number
+    if words is None or number not in range(len(words)):  # a vector from a caller may have any number
         return number
     return words[int(number)]
 
@@ -164,32 +164,32 @@ def _status(group: str, read: ExplainedRead | None, value: object, *, given: boo
     return "GIVEN" if given or group == REQUEST else "COMPUTED"
 
 
-def _read(view: str, read: LoggedRead, t: int) -> ExplainedRead:
+def _read(view: str, read: LoggedViewRead, t: int) -> ExplainedRead:
     event, created, seq, run = (
         int(getattr(read.versions, name)[0]) for name in ("event_ts", "created_ts", "seq", "run_id")
     )
-    origin = seq >= 0
+    has_row = seq >= 0
     slots = read.applied
     applied = {} if slots is None else zip(slots.partition.tolist(), slots.seq.tolist(), strict=True)
     return ExplainedRead(
         view=view,
         hash=read.hashes[0],
         status=Status(int(read.status[0])).name,
-        age_s=(t - event) / 1_000_000 if origin else None,
-        event_us=event if origin else None,
-        created_us=created if origin and created != NO_TIME else None,
-        position=seq if origin else None,
-        run=run if origin else None,
+        age_s=(t - event) / 1_000_000 if has_row else None,
+        event_us=event if has_row else None,
+        created_us=created if has_row and created != NO_TIME else None,
+        position=seq if has_row else None,
+        run=run if has_row else None,
         applied={f"{partition & (2**64 - 1):016x}": last for partition, last in applied},
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class NearestBound:
-    """One side of one feature's bounds, and how a value lies to it.
+    """One side of a feature's bounds, and the distance of a value to it.
 
     Args:
-        slack: distance from the value to the bound as a share of the feature's spread; below 0: it is broken.
+        slack: distance from the value to the bound as a share of the feature's spread; below 0: the value is outside.
     """
 
     feature: str
@@ -200,37 +200,37 @@ class NearestBound:
 
     @property
     def broken(self) -> bool:
-        """Say whether the value lies outside."""
+        """Return whether the value is outside."""
         return self.slack < 0
 
     def line(self) -> str:
-        """Return it in a sentence."""
+        """Return a sentence about it."""
         where = "outside" if self.broken else "inside"
         return (
-            f"{self.feature} = {self.value:g} lies {where} its {self.side} bound {self.bound:g},"
+            f"{self.feature} = {self.value:g} is {where} its {self.side} bound {self.bound:g},"
             f" by {abs(self.slack):.1%} of its spread"
         )
 
 
 def nearest_bound(bounds: Bounds, values: Mapping[str, float], spreads: Mapping[str, float]) -> NearestBound | None:
-    """Return the bound with the least slack, the most broken one first; None where nothing is bounded.
+    """Return the bound with the least slack; None if no value is bounded.
 
     Args:
-        bounds: by feature.
-        values: of one vector; NaN is missing, and near to nothing.
-        spreads: by feature, what its values differ by (highest less lowest); of those left out, the bounds' own.
+        bounds: bounds by feature.
+        values: values of one vector; NaN is missing and ignored.
+        spreads: by feature, its highest minus its lowest value; features without an entry use their bounds' spread.
 
-    >>> found = nearest_bound({"x": (0.0, 10.0), "y": (None, 5.0)}, {"x": 9.0, "y": 6.0}, {"y": 4.0})
-    >>> found.feature, found.side, found.slack
+    >>> nearest = nearest_bound({"x": (0.0, 10.0), "y": (None, 5.0)}, {"x": 9.0, "y": 6.0}, {"y": 4.0})
+    >>> nearest.feature, nearest.side, nearest.slack
     ('y', 'high', -0.25)
     """
-    found = [
+    candidates = [
         NearestBound(feature=name, side=side, bound=bound, value=values[name], slack=gap / _spread(spreads, name, pair))
         for name, pair in bounds.items()
         if not math.isnan(values.get(name, math.nan))
         for side, bound, gap in _sides(pair, values[name])
     ]
-    return min(found, key=lambda item: item.slack, default=None)
+    return min(candidates, key=lambda item: item.slack, default=None)
 
 
 def _sides(pair: tuple[float | None, float | None], value: float) -> list[tuple[Literal["low", "high"], float, float]]:
@@ -244,7 +244,7 @@ def _sides(pair: tuple[float | None, float | None], value: float) -> list[tuple[
 
 
 def _spread(spreads: Mapping[str, float], name: str, pair: tuple[float | None, float | None]) -> float:
-    """Return what distances of a feature are measured in, above zero."""
+    """Return the unit of a feature's distances, above zero."""
     low, high = pair
     if spreads.get(name, 0.0) > 0:
         return spreads[name]

@@ -1,4 +1,4 @@
-"""What a data gate found, expectation by expectation."""
+"""The report of a data gate, with a result for each expectation."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class ExpectationResult:
 
     Args:
         expectation: its type, for example ``expect_column_values_to_be_between``.
-        column: the column it is about (several joined by ", "); None for the whole table.
-        success: whether it holds.
-        severity: ``critical`` closes the gate; ``warning`` and ``info`` are only reported.
+        column: its column (several joined by ", "); None for the table.
+        success: whether it passed.
+        severity: ``critical`` fails the gate; ``warning`` and ``info`` are only reported.
         kwargs: its arguments, as JSON values.
-        unexpected_count: values that break it; None where values are not counted, or where it holds.
-        unexpected_percent: the same in percent of the values looked at (nulls are not).
-        observed: the aggregate looked at (mean, row count ...), where there is one and it failed.
+        unexpected_count: number of values that violate it; None if values are not counted, or if it passed.
+        unexpected_percent: their share in percent of the checked values (nulls are not checked).
+        observed: the observed aggregate (mean, row count ...), if there is one and it failed.
         sample: some of the unexpected values, as JSON values.
         error: why it could not be evaluated, for example a missing column.
     """
@@ -41,23 +41,23 @@ class ExpectationResult:
     error: str | None = None
 
     @property
-    def closes(self) -> bool:
-        """Say whether this result closes the gate."""
+    def fails_gate(self) -> bool:
+        """Return whether this result fails the gate."""
         return not self.success and self.severity == "critical"
 
     @property
     def expected(self) -> str:
-        """Return what was expected, in words."""
+        """Return the expectation as text."""
         about = "" if self.column is None else f" on column {self.column!r}"
         return f"{self.expectation}({self.arguments}){about}"
 
     @property
     def arguments(self) -> str:
-        """Return the arguments but for the columns, as they are written."""
+        """Return the arguments except the columns, in Python syntax."""
         return ", ".join(f"{key}={value!r}" for key, value in self.kwargs.items() if key not in COLUMN_KEYS)
 
     def sentence(self) -> str:
-        """Return what was expected and what was seen, on one line.
+        """Return the expectation and the observation, on one line.
 
         >>> ExpectationResult(expectation="expect_column_mean_to_be_between", column="x", success=False,
         ...     kwargs={"column": "x", "max_value": 1.0}, observed=7.5).sentence()
@@ -67,7 +67,7 @@ class ExpectationResult:
 
     @property
     def seen(self) -> str:
-        """Return what was seen, in words."""
+        """Return the observation as text."""
         if self.error is not None:
             return f"could not be evaluated: {self.error}"
         if self.success:
@@ -85,10 +85,10 @@ class GateReport:
     Args:
         name: the view, or ``labels``.
         n_rows: rows in the batch.
-        seconds: what the check took.
+        seconds: duration of the check.
         results: one for each expectation, in the order of the suite.
-        since_us: rows that were known by then had passed before, and were not judged one by one again; what is
-            said of the whole table was. None: all rows were judged.
+        since_us: rows known by then had passed before and were not checked again, except by expectations about
+            the complete table. None: all rows were checked.
     """
 
     name: str
@@ -99,12 +99,12 @@ class GateReport:
 
     @property
     def success(self) -> bool:
-        """Say whether the gate is open: no critical expectation failed."""
-        return not any(result.closes for result in self.results)
+        """Return whether the gate passed: no critical expectation failed."""
+        return not any(result.fails_gate for result in self.results)
 
     @property
     def failed(self) -> tuple[ExpectationResult, ...]:
-        """Return the results that do not hold, warnings included."""
+        """Return the failed results, warnings included."""
         return tuple(result for result in self.results if not result.success)
 
     def as_dict(self) -> dict[str, Any]:
@@ -112,17 +112,17 @@ class GateReport:
         return {"success": self.success, **asdict(self), "results": [asdict(result) for result in self.results]}
 
     def raise_if_failed(self) -> None:
-        """Do nothing if the gate is open.
+        """Raise an error if the gate failed.
 
         Raises:
-            GateError: names every expectation that closed it (the first three in full).
+            GateError: names the failed critical expectations (the first three in full).
         """
-        closing = [result for result in self.results if result.closes]
-        if not closing:
+        failures = [result for result in self.results if result.fails_gate]
+        if not failures:
             return
-        more = f"; and {len(closing) - _SHOWN} more" if len(closing) > _SHOWN else ""
+        more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
         raise GateError(
             f"batch {self.name!r} of {self.n_rows} rows",
-            "; ".join(result.sentence() for result in closing[:_SHOWN]) + more,
+            "; ".join(result.sentence() for result in failures[:_SHOWN]) + more,
             fix="correct these rows at their source, or change the suite in expectations.py",
         )

@@ -1,4 +1,4 @@
-"""Data gates: no rows pass to the store or to training unless their suite holds."""
+"""Data gates: rows are accepted or used for training only if they pass their suite."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ FailedRows = dict[int, str]
 
 @dataclass(frozen=True, kw_only=True)
 class DataGate:
-    """Runs suites on rows that DuckDB can see; the rows never leave DuckDB, samples excepted.
+    """Runs suites on rows in DuckDB; only samples of rows leave DuckDB.
 
     Args:
-        sample: how many unexpected values a failed expectation shows.
+        sample: number of unexpected values that a failed expectation shows.
     """
 
     sample: int = 10
@@ -41,19 +41,19 @@ class DataGate:
         suite: Sequence[Expectation],
         params: Sequence[object] = (),
     ) -> GateReport:
-        """Return the verdict of ``suite`` on the rows of ``query``.
+        """Return the report of ``suite`` on the rows of ``query``.
 
-        Every expectation is first evaluated for its verdict alone; only the failed ones again, for counts and samples.
-        On an empty batch an expectation about a column holds, if the column is there.
+        Every expectation is first evaluated only for its verdict; failed expectations again, for counts and samples.
+        On an empty batch an expectation about a column passes if the column exists.
 
         Without ``params`` the query becomes a temporary view (read once for each kind of expectation); with them a
-        temporary table, as a view cannot hold bound values. Both are dropped again; the connection's transaction,
-        settings and other objects are left alone.
+        temporary table, because a view cannot have bound values. Both are dropped at the end. The connection's
+        transaction, settings and other objects are unchanged.
 
         Args:
             name: the view's name, or ``labels``.
             query: a SELECT, or ``FROM table``.
-            connection: where the query means something; not used by another thread meanwhile.
+            connection: the connection of the query; no other thread may use it meanwhile.
             suite: expectations of Great Expectations.
             params: values bound to the query.
 
@@ -63,37 +63,37 @@ class DataGate:
         start = time.perf_counter()
         with _relation(name, query, connection, params) as (table, n_rows):
             results = _evaluate(connection, table, suite, self.sample) if suite else ()
-            results = results if n_rows else tuple(map(_vacuous, results))
+            results = results if n_rows else tuple(map(_pass_empty_column, results))
         return GateReport(name=name, n_rows=n_rows, seconds=time.perf_counter() - start, results=results)
 
     def failed_rows(
         self, report: GateReport, query: str, connection: duckdb.DuckDBPyConnection, suite: Sequence[Expectation]
     ) -> FailedRows:
-        """Return which rows of a batch broke expectations that speak of single rows, and closed the gate.
+        """Return the rows that violate critical expectations about single rows, each with the expectations.
 
         Args:
-            report: of the same query and suite.
-            query: its rows have the whole number ``ROW`` to tell them apart.
+            report: the report of the same query and suite.
+            query: its rows have a unique integer ``ROW``.
         """
         from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - as in _evaluate
 
-        broken_by = [
+        failures = [
             (item, result.expected)
             for item, result in zip(suite, report.results, strict=True)
-            if result.closes and result.error is None
+            if result.fails_gate and result.error is None
         ]
-        found: dict[int, list[str]] = {}
+        reasons_by_row: dict[int, list[str]] = {}
         with _relation(report.name, query, connection, ()) as (table, _):
             with closing(ExpectationEvaluator(connection, table)) as evaluator:
-                queries = evaluator.queries([item for item, _ in broken_by], ROW)
-            for (_, reason), broken in zip(broken_by, queries, strict=True):
-                for row in _numbers(connection, broken):
-                    found.setdefault(row, []).append(reason)
-        return {row: "; ".join(reasons) for row, reasons in sorted(found.items())}
+                queries = evaluator.queries([item for item, _ in failures], ROW)
+            for (_, reason), row_query in zip(failures, queries, strict=True):
+                for row in _row_numbers(connection, row_query):
+                    reasons_by_row.setdefault(row, []).append(reason)
+        return {row: "; ".join(reasons) for row, reasons in sorted(reasons_by_row.items())}
 
 
-def _numbers(connection: duckdb.DuckDBPyConnection, query: str | None) -> list[int]:
-    """Return the numbers of the rows that a query of Great Expectations finds; some of its queries are no SQL."""
+def _row_numbers(connection: duckdb.DuckDBPyConnection, query: str | None) -> list[int]:
+    """Return the row numbers of a query of Great Expectations; empty if the query is not valid SQL."""
     if query is None:
         return []
     try:
@@ -106,16 +106,16 @@ def _numbers(connection: duckdb.DuckDBPyConnection, query: str | None) -> list[i
 def _relation(
     name: str, query: str, connection: duckdb.DuckDBPyConnection, params: Sequence[object]
 ) -> Iterator[tuple[str, int]]:
-    """Yield the name of a temporary view or table over the query, and its number of rows."""
+    """Yield the name of a temporary view or table of the query, and its number of rows."""
     kind, table = "TABLE" if params else "VIEW", f"gate_{secrets.token_hex(8)}"
     try:
         connection.execute(f"CREATE TEMPORARY {kind} {table} AS {query}", list(params))
     except duckdb.Error as error:
-        raise _broken(name, error) from error
+        raise _read_error(name, error) from error
     try:
         yield table, _count(name, table, connection)
     finally:
-        # A query that failed inside the caller's transaction has ended it, and our object with it.
+        # A failed query in the caller's transaction aborts it, which also removes the view or table.
         with suppress(duckdb.TransactionException):
             connection.execute(f"DROP {kind} IF EXISTS {table}")
 
@@ -124,11 +124,11 @@ def _count(name: str, table: str, connection: duckdb.DuckDBPyConnection) -> int:
     try:
         rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
     except duckdb.Error as error:
-        raise _broken(name, error) from error
+        raise _read_error(name, error) from error
     return int(rows[0][0])
 
 
-def _broken(name: str, error: duckdb.Error) -> SourceError:
+def _read_error(name: str, error: duckdb.Error) -> SourceError:
     first_line = str(error).split("\n", 1)[0]
     return SourceError(f"batch {name!r}", f"cannot be read: {first_line}", fix="check the source of this batch")
 
@@ -136,52 +136,52 @@ def _broken(name: str, error: duckdb.Error) -> SourceError:
 def _evaluate(
     connection: duckdb.DuckDBPyConnection, table: str, suite: Sequence[Expectation], sample: int
 ) -> tuple[ExpectationResult, ...]:
-    from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - seconds; only where there is a suite
+    from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - takes seconds; only with a suite
 
     with closing(ExpectationEvaluator(connection, table)) as evaluator:
         verdicts = evaluator.evaluate(suite, detail="BOOLEAN_ONLY")
-        failed = [at for at, verdict in enumerate(verdicts) if not (verdict.success or _raised(verdict))]
+        failed = [index for index, verdict in enumerate(verdicts) if not (verdict.success or _has_error(verdict))]
         if failed:
-            details = evaluator.evaluate([suite[at] for at in failed], detail="SUMMARY", sample=sample)
-            for at, detail in zip(failed, details, strict=True):
-                verdicts[at] = verdicts[at] if detail.success or _raised(detail) else detail
+            details = evaluator.evaluate([suite[index] for index in failed], detail="SUMMARY", sample=sample)
+            for index, detail in zip(failed, details, strict=True):
+                verdicts[index] = verdicts[index] if detail.success or _has_error(detail) else detail
     return tuple(_result(verdict) for verdict in verdicts)
 
 
 def _result(verdict: ExpectationValidationResult) -> ExpectationResult:
     plain = cast("dict[str, Any]", verdict.to_json_dict())
-    config, seen = plain["expectation_config"], plain["result"]
+    config, observation = plain["expectation_config"], plain["result"]
     return ExpectationResult(
         expectation=config["type"],
         column=_column(config["kwargs"]),
         success=bool(plain["success"]),
         severity=config.get("severity", "critical"),
         kwargs=config["kwargs"],
-        unexpected_count=seen.get("unexpected_count"),
-        unexpected_percent=seen.get("unexpected_percent"),
-        observed=seen.get("observed_value"),
-        sample=tuple(seen.get("partial_unexpected_list") or ()),
+        unexpected_count=observation.get("unexpected_count"),
+        unexpected_percent=observation.get("unexpected_percent"),
+        observed=observation.get("observed_value"),
+        sample=tuple(observation.get("partial_unexpected_list") or ()),
         error=_error(plain["exception_info"]),
     )
 
 
-def _vacuous(result: ExpectationResult) -> ExpectationResult:
-    """What is said of a column's values holds of no values; GE refuses their mean, minimum and the like."""
+def _pass_empty_column(result: ExpectationResult) -> ExpectationResult:
+    """Let an expectation about a column pass for an empty batch; GE fails for its mean, minimum and so on."""
     return replace(result, success=True) if result.column is not None and result.error is None else result
 
 
 def _column(kwargs: dict[str, Any]) -> str | None:
-    found = [kwargs[key] for key in COLUMN_KEYS if key in kwargs]
-    names = [name for item in found for name in ([item] if isinstance(item, str) else item)]
+    columns = [kwargs[key] for key in COLUMN_KEYS if key in kwargs]
+    names = [name for item in columns for name in ([item] if isinstance(item, str) else item)]
     return ", ".join(names) or None
 
 
-def _raised(verdict: ExpectationValidationResult) -> bool:
+def _has_error(verdict: ExpectationValidationResult) -> bool:
     return _error(verdict.exception_info or {}) is not None
 
 
 def _error(info: dict[str, Any]) -> str | None:
-    """Return the first line of what was raised; GE gives it directly, or once for each metric."""
+    """Return the first line of the raised error; GE reports it directly, or once per metric."""
     each = [info] if "raised_exception" in info else list(info.values())
     messages = [str(item["exception_message"]) for item in each if item.get("raised_exception")]
     return messages[0].split("\n", 1)[0] if messages else None

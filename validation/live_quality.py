@@ -1,4 +1,4 @@
-"""How good each version of a model is on what it has been asked, as far as outcomes are known."""
+"""Measures the live quality of each version on predictions with known outcomes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from skewless.contract.spec import ModelSpec
 from skewless.contract.status import Int64Array
 from skewless.infra.runtimes.port import Scores, Vector
-from skewless.validation.evaluation.estimated import Table, estimate
+from skewless.validation.evaluation.estimated import Table, estimate_metrics
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.evaluation.interval import Interval, mean_interval, metric_interval
 from skewless.validation.evaluation.metrics import Metrics
@@ -27,19 +27,19 @@ _ROUNDING = 1e-12
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The quality of one version, in one role under one policy if those were told apart.
+    """The quality of one version; by arm, in one role under one policy.
 
     Args:
-        predictions: that were logged.
-        mature: of these, old enough for most labels to have come.
-        labelled: of these, with a label.
-        unusable: labels left out: they are none that the model knows.
-        units: entities with a usable label, as a rollout draws them; intervals let rows of one vary together.
-        metrics: of labelled predictions, see ``evaluate``; None: there are none.
-        interval: 95 % interval of the gate's metric; None: too few, or no formula for it.
-        estimated: metrics expected of all predictions, see ``estimate``; None: the model gives no probabilities.
+        predictions: number of logged predictions.
+        mature: predictions that are old enough to have most labels.
+        labelled: predictions with a label.
+        unusable: labels that are skipped because the task does not have them.
+        units: entities with a usable label, as a rollout assigns them; rows of one unit may be correlated.
+        metrics: metrics of labelled predictions, see ``evaluate``; None: no labels.
+        interval: 95 % interval of the gate's metric; None: too few labels, or no formula for it.
+        estimated: expected metrics of all predictions, see ``estimate_metrics``; None: the model has no probabilities.
         valued: predictions with a business value.
-        value: mean business value; None: there is none.
+        value: mean business value; None: no values.
         value_interval: its 95 % interval.
     """
 
@@ -65,11 +65,11 @@ class Quality:
 
     @property
     def maturity(self) -> float:
-        """Return the share of predictions that are old enough for most labels to have come."""
+        """Return the share of predictions that are old enough to have most labels."""
         return self.mature / self.predictions
 
     def metric(self, name: str) -> float | None:
-        """Return a metric of labelled predictions; None if it does not exist."""
+        """Return a metric of labelled predictions; None if it is undefined."""
         return None if self.metrics is None else self.metrics.get(name)
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,62 +88,64 @@ def live_quality(
     """Return the quality of each version on labelled predictions, in order of the versions.
 
     Args:
-        rows: what ``LabelledLog.read`` returns.
-        spec: task, classes and gate of the model.
-        mature_until_us: predictions up to this moment are mature; None: none is.
+        rows: the result of ``LabelledLog.read``.
+        spec: the model's spec.
+        mature_until_us: predictions up to this time are mature; None: none are.
         calibrations: calibration table by version.
         by: ``version``, or ``arm``: version, role and policy.
     """
     names = _GROUPS[by]
     arms = rows.group_by(names).aggregate([]).sort_by([(name, "ascending") for name in names])
     return [
-        _quality(arm, _of(rows, arm), spec, mature_until_us, (calibrations or {}).get(arm["version"]))
+        _quality(arm, _select_rows(rows, arm), spec, mature_until_us, (calibrations or {}).get(arm["version"]))
         for arm in arms.to_pylist()
     ]
 
 
-def matured(rows: pa.Table, mature_until_us: int | None) -> pa.Table:
-    """Return the predictions that are old enough for most labels to have come."""
+def select_mature(rows: pa.Table, mature_until_us: int | None) -> pa.Table:
+    """Return the predictions that are old enough to have most labels."""
     return rows.slice(0, 0) if mature_until_us is None else rows.filter(pc.field("t") <= mature_until_us)
 
 
-def _of(rows: pa.Table, arm: Mapping[str, Any]) -> pa.Table:
-    chosen = pc.scalar(True)  # noqa: FBT003 - Arrow's own signature
+def _select_rows(rows: pa.Table, arm: Mapping[str, Any]) -> pa.Table:
+    condition = pc.scalar(True)  # noqa: FBT003 - Arrow's own signature
     for name, value in arm.items():
-        chosen &= pc.field(name).is_null() if value is None else pc.field(name) == value
-    return rows.filter(chosen)
+        condition &= pc.field(name).is_null() if value is None else pc.field(name) == value
+    return rows.filter(condition)
 
 
 def _quality(
     arm: Mapping[str, Any], rows: pa.Table, spec: ModelSpec, mature_until_us: int | None, calibration: Table | None
 ) -> Quality:
-    labels, scores = _numbers(rows["label"]), _scores(rows)
-    known, usable = ~np.isnan(labels), _usable(labels, scores, spec)
-    units, values = rows["unit"].to_numpy(), _numbers(rows["value"])
-    valued = ~np.isnan(values)
-    queries = np.unique(rows["t"].to_numpy(), return_inverse=True)[1].astype(np.int64)  # one request has one time
-    found = None
-    if usable.any():
-        groups = queries[usable] if spec.task == "ranking" else None
-        found = evaluate(labels[usable], scores[usable], task=spec.task, groups=groups)
+    labels, scores = _to_floats(rows["label"]), _scores(rows)
+    has_label, is_usable = ~np.isnan(labels), _is_usable(labels, scores, spec)
+    units, values = rows["unit"].to_numpy(), _to_floats(rows["value"])
+    has_value = ~np.isnan(values)
+    queries = np.unique(rows["t"].to_numpy(), return_inverse=True)[1].astype(
+        np.int64
+    )  # rows of one request have one time, so the time identifies the query
+    metrics = None
+    if is_usable.any():
+        groups = queries[is_usable] if spec.task == "ranking" else None
+        metrics = evaluate(labels[is_usable], scores[is_usable], task=spec.task, groups=groups)
     return Quality(
         **arm,
         predictions=rows.num_rows,
-        mature=matured(rows, mature_until_us).num_rows,
-        labelled=int(known.sum()),
-        unusable=int((known & ~usable).sum()),
-        units=np.unique(units[usable]).size,
-        metrics=found,
-        interval=metric_interval(spec.gate.metric, labels[usable], scores[usable], units[usable]),
-        estimated=estimate(scores, spec.task, calibration),
-        valued=int(valued.sum()),
-        value=float(values[valued].mean()) if valued.any() else None,
-        value_interval=mean_interval(values[valued], units[valued]),
+        mature=select_mature(rows, mature_until_us).num_rows,
+        labelled=int(has_label.sum()),
+        unusable=int((has_label & ~is_usable).sum()),
+        units=np.unique(units[is_usable]).size,
+        metrics=metrics,
+        interval=metric_interval(spec.gate.metric, labels[is_usable], scores[is_usable], units[is_usable]),
+        estimated=estimate_metrics(scores, spec.task, calibration),
+        valued=int(has_value.sum()),
+        value=float(values[has_value].mean()) if has_value.any() else None,
+        value_interval=mean_interval(values[has_value], units[has_value]),
     )
 
 
-def _usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.bool_]:
-    """Return which labels are ones that the task has."""
+def _is_usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.bool_]:
+    """Return the mask of labels that the task can have."""
     if spec.task == "binary":
         return np.isin(labels, (0.0, 1.0))
     if spec.task == "multiclass":
@@ -152,23 +154,23 @@ def _usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.b
 
 
 def _scores(rows: pa.Table) -> Scores:
-    """Return one score a row, or all of a model with several outputs."""
+    """Return one score per row, or all scores of a model with several outputs."""
     if rows["scores"].null_count:
-        return _numbers(rows["score"])
+        return _to_floats(rows["score"])
     lists: Sequence[Sequence[float]] = rows["scores"].to_pylist()
     return np.array(lists, dtype=np.float64).reshape(len(lists), -1)
 
 
-def _numbers(column: pa.ChunkedArray) -> Vector:
+def _to_floats(column: pa.ChunkedArray) -> Vector:
     return np.asarray(pc.fill_null(column, np.nan).to_numpy(), dtype=np.float64)
 
 
 def delay_quantile(delays: Int64Array, ages: Int64Array, quantile: float = QUANTILE) -> int | None:
-    """Return the delay within which a share of the labels come; None without any.
+    """Return the delay within which a share of the labels arrives; None without labels.
 
-    What is young shows its short delays only (right truncation): counting those would promise too much. This is the
-    reverse-time product-limit estimator (Lagakos, Barraj and De Gruttola, 1988), which asks of each delay how often it
-    was met among rows old enough to have shown it. Delays longer than any age are beyond it.
+    Young predictions show only short delays (right truncation), so plain quantiles are too small. This is the
+    reverse-time product-limit estimator (Lagakos, Barraj and De Gruttola, 1988): for each delay it estimates the share
+    among the predictions that are old enough to show it. It cannot estimate delays longer than the largest age.
 
     Args:
         delays: ``(n,)`` from prediction to label, microseconds; negative ones count as 0.
@@ -180,10 +182,10 @@ def delay_quantile(delays: Int64Array, ages: Int64Array, quantile: float = QUANT
     """
     if not delays.size:
         return None
-    values, met = np.unique(np.maximum(delays, 0), return_counts=True)
-    shown = np.searchsorted(np.sort(delays), values, side="right")
-    young = np.searchsorted(np.sort(ages), values, side="left")
-    hazard = met / np.maximum(shown - young, met)
-    # Share of labels with a delay of at most each value: what is left of 1 after all longer ones.
+    values, counts = np.unique(np.maximum(delays, 0), return_counts=True)
+    at_most = np.searchsorted(np.sort(delays), values, side="right")
+    younger = np.searchsorted(np.sort(ages), values, side="left")
+    hazard = counts / np.maximum(at_most - younger, counts)
+    # Share of labels with a delay of at most each value: 1 reduced by the hazards of all longer delays.
     within = np.append(np.cumprod((1.0 - hazard)[:0:-1])[::-1], 1.0)
     return int(values[np.searchsorted(within, quantile - _ROUNDING)])

@@ -1,4 +1,4 @@
-"""What parity asks of a kind of view, and what both kinds have in common."""
+"""The interface of parity checkers, and their result."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from skewless.contract.status import BoolArray
 from skewless.infra.online.port import OnlineStore
 from skewless.validation.parity_report import Mismatch
 
-BATCH_KEYS = 500  # entities that are read at once
+BATCH_KEYS = 500  # entities per read
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParityResult:
-    """What came of comparing some entities with the log.
+    """The result of comparing some entities with the log.
 
     Args:
-        keys: their key columns, whole and distinct.
-        names: under which they are stored; empty where nothing could be read.
-        stored: what was found there.
-        available: for which of them the store could answer.
-        faults: by row, why it is not what the log says.
-        at_us: when they were read.
+        keys: their key columns, without nulls, distinct.
+        names: their keys in the store; empty if nothing could be read.
+        stored: their stored values.
+        available: whether the store could read each of them.
+        faults: mismatches by row.
+        at_us: time of the reads.
     """
 
     keys: pa.Table
@@ -37,7 +37,7 @@ class ParityResult:
 
     @property
     def repairable(self) -> list[int]:
-        """Return the rows that a repair may help."""
+        """Return the rows that can be repaired."""
         return [row for row, fault in self.faults.items() if fault.repairable]
 
     def entity(self, row: int) -> dict[str, Any]:
@@ -45,23 +45,23 @@ class ParityResult:
         return entity_of(self.keys, row)
 
 
-class Checker(Protocol):
-    """Compares one view; it may do so beside writers that go on."""
+class ParityChecker(Protocol):
+    """Compares one view; writers may run meanwhile."""
 
     def sample(self, n: int, seed: int) -> pa.Table:
-        """Return the keys of entities that the log knows, at most n, and of a few that it does not."""
+        """Return the keys of at most n entities in the log, and of a few that are not in it."""
         ...
 
     def check(self, keys: pa.Table) -> ParityResult:
-        """Compare what is online with the log.
+        """Compare the online values with the log.
 
         Raises:
-            StoreError: the store is away, or a log file is damaged.
+            StoreError: the store does not answer, or a log file is corrupt.
         """
         ...
 
-    def repair(self, checked: ParityResult, store: OnlineStore) -> None:
-        """Put what the log says in the place of what can be repaired and has not changed since it was read."""
+    def repair(self, result: ParityResult, store: OnlineStore) -> None:
+        """Replace repairable values with those of the log, unless they have changed since they were read."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The verdict of parity: what the online store holds against what the accepted log says, for programs and people."""
+"""The report of a parity check: mismatches of the online store with the accepted log, as data and as text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 from skewless.infra.verdicts.last_verdicts import LastParity
 
-_MOST_EXAMPLES = 3  # of a view and cause
+_MAX_EXAMPLES = 3  # per view and cause
 _SHOWN = 10
 
 
-class Fault(StrEnum):
-    """Why an entity's online state is not what the log says."""
+class ParityFault(StrEnum):
+    """The kind of an entity's mismatch with the log."""
 
     VALUE = "value"
     LOST = "lost"
@@ -26,31 +26,31 @@ class Fault(StrEnum):
     LOST_ROW = "lost_row"
 
 
-GLOSS: Mapping[Fault, str] = {
-    Fault.VALUE: "a feature has other bits than the log gives for the very same positions",
-    Fault.LOST: "an event that was applied is not in the state",
-    Fault.ABSENT: "events were applied, and there is no state",
-    Fault.AHEAD: "it names positions that the log does not have: it was filled from another log",
-    Fault.DAMAGED: "it cannot be read",
-    Fault.STALE_ROW: "an older row stands where a newer one was applied",
-    Fault.LOST_ROW: "a row was applied, and there is none",
+GLOSS: Mapping[ParityFault, str] = {
+    ParityFault.VALUE: "a feature has other bits than the log gives for the same positions",
+    ParityFault.LOST: "an event that was applied is not in the state",
+    ParityFault.ABSENT: "events were applied, but the state is missing",
+    ParityFault.AHEAD: "it has positions that the log does not have: another log filled it",
+    ParityFault.DAMAGED: "it cannot be read",
+    ParityFault.STALE_ROW: "an older row replaced a newer row",
+    ParityFault.LOST_ROW: "a row was applied, but it is missing",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mismatch:
-    """One entity that is not what the log says.
+    """One entity whose online value differs from the log.
 
     Args:
         entity: its key.
-        feature: the first that differs; None where it is about all of them.
-        online, log: that feature on both sides.
-        positions: up to where the state says that each log partition was applied; of a row, its own.
-        repairable: whether a repair may put the log's answer in its place.
+        feature: the first feature that differs; None if the mismatch is about all features.
+        online, log: the values of that feature.
+        positions: the state's last applied position of each log partition; for a row, its own position.
+        repairable: whether a repair can replace the value.
     """
 
     view: str
-    cause: Fault
+    cause: ParityFault
     entity: Mapping[str, object]
     feature: str | None = None
     online: object = None
@@ -60,28 +60,28 @@ class Mismatch:
     repairable: bool = True
 
     def line(self) -> str:
-        """Return it for people.
+        """Return a line about it.
 
-        >>> Mismatch(view="v", cause=Fault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0).line()
+        >>> Mismatch(view="v", cause=ParityFault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0).line()
         'v id=7: value: n is 3.0 online, 2.0 in the log'
         """
         keys = " ".join(f"{name}={value!r}" for name, value in self.entity.items())
-        said = [f"{self.feature} is {self.online!r} online, {self.log!r} in the log"] if self.feature else []
-        said += [self.detail] if self.detail else []
-        where = ", ".join(f"{partition} at {position}" for partition, position in self.positions.items())
-        said += [f"applied: {where}"] if where else []
-        return f"{self.view} {keys}: {self.cause.value}: {'; '.join(said)}"
+        parts = [f"{self.feature} is {self.online!r} online, {self.log!r} in the log"] if self.feature else []
+        parts += [self.detail] if self.detail else []
+        positions = ", ".join(f"{partition} at {position}" for partition, position in self.positions.items())
+        parts += [f"applied: {positions}"] if positions else []
+        return f"{self.view} {keys}: {self.cause.value}: {'; '.join(parts)}"
 
 
 @dataclass(kw_only=True)
 class ViewParity:
-    """What came of one view.
+    """The parity of one view.
 
     Args:
-        at_us: when its states were read.
-        compared: entities that were compared; the mismatches are among them.
-        unavailable: entities that the store could not answer for, as predictions would have said too.
-        left: mismatches after the repair; None where nothing was repaired.
+        at_us: time of the reads.
+        compared: number of compared entities, mismatches included.
+        unavailable: entities that the store could not read, as in predictions.
+        left: mismatches after the repair; None without a repair.
     """
 
     view: str
@@ -94,24 +94,24 @@ class ViewParity:
     left: list[Mismatch] | None = None
 
     @property
-    def standing(self) -> list[Mismatch]:
-        """Return the mismatches that are there now."""
+    def remaining(self) -> list[Mismatch]:
+        """Return the current mismatches, after a repair if there was one."""
         return self.mismatches if self.left is None else self.left
 
     @property
     def by_cause(self) -> dict[str, int]:
-        """Return how many mismatches were found, by cause."""
-        return _by_cause(self.mismatches)
+        """Return the number of mismatches before a repair, by cause."""
+        return _count_by_cause(self.mismatches)
 
     def verdict(self) -> LastParity:
-        """Return what is kept of it."""
+        """Return the verdict to store."""
         return LastParity(
             view=self.view,
             hash=self.hash,
             at_us=self.at_us,
             compared=self.compared,
-            mismatches=len(self.standing),
-            by_cause=_by_cause(self.standing),
+            mismatches=len(self.remaining),
+            by_cause=_count_by_cause(self.remaining),
             unavailable=self.unavailable,
         )
 
@@ -129,12 +129,12 @@ class ViewParity:
         return body
 
     def line(self) -> str:
-        """Return it for people."""
+        """Return a line about it."""
         text = f"{self.view}: {self.compared:,} entities compared"
         if self.unavailable:
             text += f", {self.unavailable:,} UNAVAILABLE"
         if not self.mismatches:
-            return text + (", every one equal, bit for bit" if self.compared else "")
+            return text + (", all equal, bit for bit" if self.compared else "")
         causes = ", ".join(f"{count:,} {cause}" for cause, count in self.by_cause.items())
         text += f", {len(self.mismatches):,} MISMATCHES ({causes})"
         if self.left is not None:
@@ -144,61 +144,61 @@ class ViewParity:
 
 @dataclass(kw_only=True)
 class ParityReport:
-    """The verdict on some views."""
+    """The parity of some views."""
 
     views: list[ViewParity]
 
     @property
     def ok(self) -> bool:
-        """Say whether all that was compared is now what the log says."""
-        return not any(view.standing for view in self.views)
+        """Return whether all compared entities now equal the log."""
+        return not any(view.remaining for view in self.views)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
-        found = [item for view in self.views for item in view.mismatches]
+        mismatches = [item for view in self.views for item in view.mismatches]
         body: dict[str, Any] = {
             "compared": sum(view.compared for view in self.views),
             "unavailable": sum(view.unavailable for view in self.views),
-            "mismatches": len(found),
-            "by_cause": _by_cause(found),
+            "mismatches": len(mismatches),
+            "by_cause": _count_by_cause(mismatches),
             "views": {view.view: view.as_dict() for view in self.views},
             "examples": [asdict(item) for view in self.views for item in _examples(view.mismatches)],
         }
         if any(view.left is not None for view in self.views):
-            left = sum(len(view.standing) for view in self.views)
-            body |= {"repaired": len(found) - left, "left": left}
+            remaining = sum(len(view.remaining) for view in self.views)
+            body |= {"repaired": len(mismatches) - remaining, "left": remaining}
         return body
 
     def lines(self) -> list[str]:
-        """Return the verdict for people: a line for each view, examples, and what to do."""
-        text = [view.line() for view in self.views] or ["the plan has no view"]
-        standing = [item for view in self.views for item in view.standing]
-        shown = [item for view in self.views for item in _examples(view.standing)]
+        """Return the report as text: a line for each view, examples, and advice."""
+        text = [view.line() for view in self.views] or ["the plan has no views"]
+        remaining = [item for view in self.views for item in view.remaining]
+        shown = [item for view in self.views for item in _examples(view.remaining)]
         text += [f"  {item.line()}" for item in shown[:_SHOWN]]
-        for cause in dict.fromkeys(item.cause for item in standing):
+        for cause in dict.fromkeys(item.cause for item in remaining):
             text.append(f"  {cause.value}: {GLOSS[cause]}")
-        return text + [f"  {line}" for line in self._advice(standing)]
+        return text + [f"  {line}" for line in self._advice(remaining)]
 
-    def _advice(self, standing: list[Mismatch]) -> Iterator[str]:
-        hopeless = sorted({item.view for item in standing if not item.repairable})
-        able = sorted({item.view for item in standing if item.repairable})
-        if able:
-            yield f"what to do: `skewless parity {' '.join(able)} --repair` puts the log's answer in their place"
-        if hopeless:
-            fix = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
-            yield f"what to do about {', '.join(hopeless)}: a repair would not help; {fix}"
-        waiting = [view.view for view in self.views if view.unavailable]
-        if waiting:
-            yield f"{', '.join(waiting)} cannot answer: `skewless stream`, `bootstrap` or `materialize` fills it"
+    def _advice(self, remaining: list[Mismatch]) -> Iterator[str]:
+        unrepairable = sorted({item.view for item in remaining if not item.repairable})
+        repairable = sorted({item.view for item in remaining if item.repairable})
+        if repairable:
+            yield f"fix: `skewless parity {' '.join(repairable)} --repair` repairs these values from the log"
+        if unrepairable:
+            fix = "set the correct online store and state folder, or fill an empty store (backfill, materialize)"
+            yield f"fix for {', '.join(unrepairable)}: a repair cannot help; {fix}"
+        unavailable = [view.view for view in self.views if view.unavailable]
+        if unavailable:
+            yield f"{', '.join(unavailable)} is unavailable: `skewless stream`, `backfill` or `materialize` fills it"
 
 
-def _examples(found: list[Mismatch]) -> Iterator[Mismatch]:
-    seen: Counter[Fault] = Counter()
-    for item in found:
-        seen[item.cause] += 1
-        if seen[item.cause] <= _MOST_EXAMPLES:
+def _examples(mismatches: list[Mismatch]) -> Iterator[Mismatch]:
+    counts: Counter[ParityFault] = Counter()
+    for item in mismatches:
+        counts[item.cause] += 1
+        if counts[item.cause] <= _MAX_EXAMPLES:
             yield item
 
 
-def _by_cause(found: list[Mismatch]) -> dict[str, int]:
-    return {cause.value: count for cause, count in Counter(item.cause for item in found).most_common()}
+def _count_by_cause(mismatches: list[Mismatch]) -> dict[str, int]:
+    return {cause.value: count for cause, count in Counter(item.cause for item in mismatches).most_common()}

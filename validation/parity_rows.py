@@ -1,7 +1,7 @@
-"""Parity of latest-value views: the online row of an entity against the winner among the log rows that were applied.
+"""Parity of latest-value views: compares an entity's online row with the winner among the applied log rows.
 
-A run that goes on puts rows before it moves the marker, so a row may be newer than the winner up to the marker; then
-it must be the log row that it names.
+A run writes rows before it moves the marker. So an online row may be newer than the winner up to the marker; then it
+must equal the log row at its position.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from skewless.contract.rows import RowCodec, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.key_samples import row_keys
-from skewless.infra.offline.views import LogMark, OfflineViews
-from skewless.infra.online.guard import Guard
+from skewless.infra.offline.key_samples import sample_row_keys
+from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
-from skewless.validation.parity_report import Fault, Mismatch
+from skewless.validation.parity_report import Mismatch, ParityFault
 
 _ALWAYS = 2**62
 _BYTES = 64
@@ -39,19 +39,19 @@ class RowParity:
     view: View
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: Guard
+    marker_history: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
-        """See ``Checker``."""
-        return row_keys(self.views.connection, self.view.keys, self.views.log(self.view).files(), n, seed)
+        """See ``ParityChecker``."""
+        return sample_row_keys(self.views.connection, self.view.keys, self.views.log(self.view).files(), n, seed)
 
     def check(self, keys: pa.Table) -> ParityResult:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
         names: list[bytes] = KeyCodec(self.project, self.view).pack(columns).to_pylist()
         stored, marker = self._read(names)
-        checked = ParityResult(
+        result = ParityResult(
             keys=keys,
             names=names,
             stored=stored,
@@ -59,88 +59,94 @@ class RowParity:
             faults={},
             at_us=self.clock.now_us(),
         )
-        return checked if marker is None else _RowComparison(self.view, self.views, checked, marker).judged()
+        return result if marker is None else _RowComparison(self.view, self.views, result, marker).compare()
 
-    def repair(self, checked: ParityResult, store: OnlineStore) -> None:
-        """See ``Checker``."""
-        rows = np.array(checked.repairable, dtype=np.int64)
+    def repair(self, result: ParityResult, store: OnlineStore) -> None:
+        """See ``ParityChecker``."""
+        rows = np.array(result.repairable, dtype=np.int64)
         end = self.views.log(self.view).next_seq()
-        winner = _winners(self.view, self.views, checked.keys.take(pa.array(rows)), end)
-        rows, winner = rows[winner >= 0], winner[winner >= 0]
+        winners = _winners(self.view, self.views, result.keys.take(pa.array(rows)), end)
+        rows, winners = rows[winners >= 0], winners[winners >= 0]
         if len(rows):
-            read = self.views.at(self.view, winner)
+            read = self.views.read_positions(self.view, winners)
             packed = RowCodec(self.view).encode(read.versions, read.values, read.nulls)
-            store.replace([checked.names[row] for row in rows], [checked.stored[row] for row in rows], packed)
+            store.replace([result.names[row] for row in rows], [result.stored[row] for row in rows], packed)
 
     def _read(self, names: Sequence[bytes]) -> tuple[list[bytes | None], int | None]:
-        """Return the rows, and the position up to which the log had surely been applied to each of them."""
+        """Return the rows, and the position up to which the log had certainly been applied to all of them."""
         mark = marker_key(self.project, self.view)
         stored: list[bytes | None] = []
-        least: int | None = None
+        applied: int | None = None
         for first in range(0, len(names), BATCH_KEYS):
-            some = names[first : first + BATCH_KEYS]
-            rows, (found,) = self.reader.get_marked(some, [mark])
-            if found is None or self.guard.lost([mark], [found]):
+            batch = names[first : first + BATCH_KEYS]
+            rows, (marker,) = self.reader.get_with_markers(batch, [mark])
+            if marker is None or self.marker_history.find_lost([mark], [marker]):
                 return [None] * len(names), None
             stored += rows
-            least = found.position if least is None else min(least, found.position)
-        return stored, least
+            applied = marker.position if applied is None else min(applied, marker.position)
+        return stored, applied
 
 
 class _RowComparison:
     """One comparison of rows with the log."""
 
-    def __init__(self, view: View, views: OfflineViews, checked: ParityResult, marker: int) -> None:
-        self._view, self._checked = view, checked
+    def __init__(self, view: View, views: OfflineViews, result: ParityResult, marker: int) -> None:
+        self._view, self._checked = view, result
         log: AcceptedLog = views.log(view)
         self._end = log.next_seq()
         codec = RowCodec(view)
-        self._sound = codec.sound(checked.stored)
-        self._online = codec.decode(checked.stored)
+        self._is_valid = codec.find_intact(result.stored)
+        self._online = codec.decode(result.stored)
         self._seq = self._online.versions.seq.astype(np.int64)
-        self._there = np.array([row is not None for row in checked.stored], dtype=np.bool_) & self._sound
-        self._winner = _winners(view, views, checked.keys, min(marker + 1, self._end))
-        self._foreign = marker >= self._end
-        named = np.where(self._there & (self._seq < self._end), self._seq, -1)
-        self._best, self._log = views.at(view, self._winner), views.at(view, named)
-        self._keys_named = views.keys_at(view, named)
+        self._exists = np.array([row is not None for row in result.stored], dtype=np.bool_) & self._is_valid
+        self._winner = _winners(view, views, result.keys, min(marker + 1, self._end))
+        self._is_other_log = marker >= self._end
+        positions = np.where(self._exists & (self._seq < self._end), self._seq, -1)
+        self._winner_read, self._log_read = (
+            views.read_positions(view, self._winner),
+            views.read_positions(view, positions),
+        )
+        self._log_keys = views.read_keys(view, positions)
 
-    def judged(self) -> ParityResult:
-        """Return what was read with its faults."""
-        checked = self._checked
-        found = {row: fault for row in range(checked.keys.num_rows) if (fault := self._fault(row)) is not None}
-        return replace(checked, faults=found)
+    def compare(self) -> ParityResult:
+        """Return the result with all mismatches."""
+        result = self._checked
+        faults = {row: fault for row in range(result.keys.num_rows) if (fault := self._find_mismatch(row)) is not None}
+        return replace(result, faults=faults)
 
-    def _fault(self, row: int) -> Mismatch | None:
-        if not self._sound[row]:
-            held = self._checked.stored[row] or b""
-            return self._mismatch(row, Fault.DAMAGED, detail=f"{len(held):,} bytes, {held[:_BYTES].hex()}")
-        if not self._there[row]:
+    def _find_mismatch(self, row: int) -> Mismatch | None:
+        # The order matters: a corrupt row has no version, and a row beyond the log has no log row to compare with.
+        if not self._is_valid[row]:
+            value = self._checked.stored[row] or b""
+            return self._mismatch(row, ParityFault.DAMAGED, detail=f"{len(value):,} bytes, {value[:_BYTES].hex()}")
+        if not self._exists[row]:
             if self._winner[row] < 0:
                 return None
-            return self._mismatch(row, Fault.LOST_ROW, detail=f"log position {self._winner[row]} was applied")
+            return self._mismatch(row, ParityFault.LOST_ROW, detail=f"log position {self._winner[row]} was applied")
         if self._seq[row] >= self._end:
-            return self._mismatch(row, Fault.AHEAD, detail=f"the log ends at {self._end - 1}")
-        if _rank(self._online.versions, row) < _rank(self._best.versions, row):
-            return self._mismatch(row, Fault.STALE_ROW, detail=f"log position {self._winner[row]} was applied")
-        return self._value(row)
+            return self._mismatch(row, ParityFault.AHEAD, detail=f"the log ends at {self._end - 1}")
+        if _rank(self._online.versions, row) < _rank(self._winner_read.versions, row):
+            return self._mismatch(row, ParityFault.STALE_ROW, detail=f"log position {self._winner[row]} was applied")
+        return self._compare_values(row)
 
-    def _value(self, row: int) -> Mismatch | None:
+    def _compare_values(self, row: int) -> Mismatch | None:
         entity = entity_of(self._checked.keys, row)
-        if entity_of(self._keys_named, row) != entity:
-            return self._mismatch(row, Fault.VALUE, detail="the log position that it names is another entity's")
-        if _origin(self._online.versions, row) != _origin(self._log.versions, row):
-            return self._mismatch(row, Fault.VALUE, detail="its times are not those of the log row")
+        if entity_of(self._log_keys, row) != entity:
+            return self._mismatch(row, ParityFault.VALUE, detail="its log position belongs to another entity")
+        if _origin(self._online.versions, row) != _origin(self._log_read.versions, row):
+            return self._mismatch(row, ParityFault.VALUE, detail="its times differ from the log row's")
         for column in self._view.features:
-            online, log = (_cell(read, column.name, row) for read in (self._online, self._log))
-            if _bits(online) != _bits(log):
-                return self._mismatch(row, Fault.VALUE, feature=column.name, online=_plain(online), log=_plain(log))
+            online, log = (_read_cell(read, column.name, row) for read in (self._online, self._log_read))
+            if _comparable(online) != _comparable(log):
+                return self._mismatch(
+                    row, ParityFault.VALUE, feature=column.name, online=_to_plain(online), log=_to_plain(log)
+                )
         return None
 
     def _mismatch(
         self,
         row: int,
-        cause: Fault,
+        cause: ParityFault,
         *,
         feature: str | None = None,
         online: object = None,
@@ -154,17 +160,17 @@ class _RowComparison:
             feature=feature,
             online=online,
             log=log,
-            positions={self._view.partition: int(self._seq[row])} if self._there[row] else {},
+            positions={self._view.partition: int(self._seq[row])} if self._exists[row] else {},
             detail=detail,
-            # A row that is newer than the log was put by somebody with another log.
-            repairable=not self._foreign and cause is not Fault.AHEAD and bool(self._winner[row] >= 0),
+            # A row beyond the end of the log was written from another log.
+            repairable=not self._is_other_log and cause is not ParityFault.AHEAD and bool(self._winner[row] >= 0),
         )
 
 
 def _winners(view: View, views: OfflineViews, keys: pa.Table, end: int) -> Int64Array:
-    """Return the position of the newest row of each key before a position; -1: none."""
-    asked = keys.append_column(TIME, pa.array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
-    return views.find(view, asked, "event_time", LogMark(end=end, run_id=0))
+    """Return the position of the winning row of each key before ``end``; -1: none."""
+    entities = keys.append_column(TIME, pa.array(np.full(keys.num_rows, _ALWAYS, dtype=np.int64)))
+    return views.find_positions(view, entities, "event_time", LogSnapshot(end=end, run_id=0))
 
 
 def _rank(versions: Versions, row: int) -> tuple[int, int, int]:
@@ -179,18 +185,18 @@ def _origin(versions: Versions, row: int) -> tuple[int, int, int, bool]:
     return (*times, bool(versions.tombstone[row]))
 
 
-def _cell(read: ViewRead, name: str, row: int) -> Any:  # noqa: ANN401 - numpy's scalars, text, bytes
+def _read_cell(read: ViewRead, name: str, row: int) -> Any:  # noqa: ANN401 - numpy's scalars, text, bytes
     null: BoolArray = read.nulls[name]
     return None if null[row] else read.values[name][row]
 
 
-def _bits(value: Any) -> object:  # noqa: ANN401 - as above
+def _comparable(value: Any) -> object:  # noqa: ANN401 - as above
     if isinstance(value, np.floating):
         return "nan" if np.isnan(value) else value.tobytes()
     return value
 
 
-def _plain(value: Any) -> object:  # noqa: ANN401 - as above
+def _to_plain(value: Any) -> object:  # noqa: ANN401 - as above
     if isinstance(value, bytes):
         return value.hex()
     return value.item() if isinstance(value, np.generic) else value

@@ -1,7 +1,7 @@
-"""Parity of windowed views: online states against the log at the very positions that they name (SEMANTICS 7.1).
+"""Parity of windowed views: compares online states with the log at their applied positions (SEMANTICS 7.1).
 
-A state says up to where each partition was applied to it, so it can be computed again whatever a worker does
-meanwhile. What it may lack is told by the marker that came in the same round trip: all before that was applied.
+A state has the applied position of each partition, so it can be recomputed even while a worker runs. The marker, which
+is read in the same round trip, shows missing events: all events up to the marker have been applied.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.reading import WindowReader
-from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import read_pointer
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.key_samples import event_keys
+from skewless.infra.offline.key_samples import sample_event_keys
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.offline.window_events import LogPart
-from skewless.infra.offline.window_positions import applied_matrix, rebuilt_states, touched_between
-from skewless.infra.online.guard import Guard
+from skewless.infra.offline.window_events import LogPartition
+from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows, rebuild_states
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.online.state_view import StateView
 from skewless.infra.streams.state_writer import PENDING_US
-from skewless.validation.bits import equal_bits
+from skewless.validation.bit_comparison import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
-from skewless.validation.parity_report import Fault, Mismatch
+from skewless.validation.parity_report import Mismatch, ParityFault
 
-_TRIES = 3
-_CLOCKS_APART_US = 60_000_000  # what clocks of two machines may be apart; more is no clock
+_MAX_READS = 3
+_CLOCKS_APART_US = 60_000_000  # largest plausible difference of two machines' clocks
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Read:
-    """States that were read in one round trip; ``markers``: None where the view could not answer."""
+class _StateBatch:
+    """States that were read in one round trip; ``markers`` is None if the view was unavailable."""
 
     names: list[bytes]
     stored: list[bytes | None]
@@ -50,18 +50,18 @@ class _Read:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Held:
-    """What the states of all entities hold.
+class _StateTotals:
+    """The decoded states of all entities.
 
     Args:
-        sound: which of them can be read.
-        early: which were rolled up to a moment that this machine's clock has not reached: predictions are refused.
-        features: as predictions would have seen them, shape ``(n, n_features)``.
+        sound: which of them can be decoded.
+        early: which were rolled up to a time that this machine's clock has not reached; predictions reject them.
+        features: values that predictions would read, shape ``(n, n_features)``.
     """
 
     sound: BoolArray
     early: BoolArray
-    slots: Slots
+    slots: AppliedPositions
     features: Floats
 
 
@@ -73,18 +73,18 @@ class WindowParity:
     view: WindowView
     views: OfflineViews
     reader: BlockingOnlineReader
-    guard: Guard
+    marker_history: MarkerHistory
     clock: Clock
 
     def sample(self, n: int, seed: int) -> pa.Table:
-        """See ``Checker``."""
-        return event_keys(self.views.connection, self.view, self.views.log_parts(self.view), n, seed)
+        """See ``ParityChecker``."""
+        return sample_event_keys(self.views.connection, self.view, self.views.log_partitions(self.view), n, seed)
 
     def check(self, keys: pa.Table) -> ParityResult:
-        """See ``Checker``."""
+        """See ``ParityChecker``."""
         reads = [self._read(keys.slice(first, BATCH_KEYS)) for first in range(0, keys.num_rows, BATCH_KEYS)]
         counts = [len(read.stored) for read in reads]
-        checked = ParityResult(
+        result = ParityResult(
             keys=keys,
             names=[name for read in reads for name in read.names],
             stored=[state for read in reads for state in read.stored],
@@ -93,47 +93,49 @@ class WindowParity:
             at_us=max(read.t for read in reads),
         )
         t = np.repeat(np.array([read.t for read in reads], dtype=np.int64), counts)
-        # After the states: whatever they name stands in the log by now.
-        comparison = _StateComparison(self.view, self.views, checked, _held(self.view, reads), t)
+        # The log is read after the states, so it already has all their positions.
+        comparison = _StateComparison(self.view, self.views, result, _decode_states(self.view, reads), t)
         markers = [read.markers or {} for read in reads]
         upto = [[each.get(part.partition, -1) for part in comparison.parts] for each in markers]
-        return comparison.judged(np.repeat(np.array(upto, dtype=np.int64).reshape(len(reads), -1), counts, axis=0))
+        return comparison.compare(np.repeat(np.array(upto, dtype=np.int64).reshape(len(reads), -1), counts, axis=0))
 
-    def repair(self, checked: ParityResult, store: OnlineStore) -> None:
-        """See ``Checker``; the log is read to its end, so that no event which was applied is left out."""
-        rows = checked.repairable
+    def repair(self, result: ParityResult, store: OnlineStore) -> None:
+        """See ``ParityChecker``; the log is read to its end, so that no applied event is skipped."""
+        rows = result.repairable
         if not rows:
             return
-        parts, m = self.views.log_parts(self.view), self.clock.now_us() - PENDING_US
+        parts, rolled_up_us = self.views.log_partitions(self.view), self.clock.now_us() - PENDING_US
         states = StateView.of(self.project, self.view, 0)
-        keys = checked.keys.take(pa.array(rows))
-        for places, tiles in rebuilt_states(self.views.connection, self.view, parts, keys, m):
-            chosen = [rows[place] for place in places.tolist()]
-            names = pa.array([checked.names[row] for row in chosen], pa.large_binary())
-            old = [checked.stored[row] for row in chosen]
+        keys = result.keys.take(pa.array(rows))
+        for places, tiles in rebuild_states(self.views.connection, self.view, parts, keys, rolled_up_us):
+            selected = [rows[place] for place in places.tolist()]
+            names = pa.array([result.names[row] for row in selected], pa.large_binary())
+            old = [result.stored[row] for row in selected]
             states.replace(store, names, old, states.codec.pack(tiles))
 
-    def _read(self, keys: pa.Table) -> _Read:
+    def _read(self, keys: pa.Table) -> _StateBatch:
         pointer = generation_key(self.project, self.view)
         columns = {name: keys[name].combine_chunks() for name in keys.column_names}
-        for _ in range(_TRIES):
-            text = self.reader.get_marked([pointer], [])[0][0]
-            told = None if text is None else read_pointer(text)
-            if told is None:
+        for _ in range(_MAX_READS):
+            text = self.reader.get_with_markers([pointer], [])[0][0]
+            pointed = None if text is None else read_pointer(text)
+            if pointed is None:
                 break
-            generation, partitions = told
+            generation, partitions = pointed
             names = KeyCodec(self.project, self.view, generation).pack(columns).to_pylist()
             marks = [window_marker(self.project, self.view, generation, part) for part in partitions]
-            values, stood = self.reader.get_marked([pointer, *names], marks)
-            if values[0] == text:  # else another generation has become the one that is read
-                found = dict(zip(partitions, stood, strict=True))
-                lost = self.guard.lost(marks, stood)
-                markers = None if lost else {part: mark.position for part, mark in found.items() if mark is not None}
-                return _Read(names=names, stored=values[1:], markers=markers, t=self._now())
-        return _Read(names=[b""] * keys.num_rows, stored=[None] * keys.num_rows, markers=None, t=self._now())
+            values, marker_values = self.reader.get_with_markers([pointer, *names], marks)
+            if values[0] == text:  # otherwise readers have switched to another generation meanwhile
+                by_partition = dict(zip(partitions, marker_values, strict=True))
+                lost = self.marker_history.find_lost(marks, marker_values)
+                markers = (
+                    None if lost else {part: mark.position for part, mark in by_partition.items() if mark is not None}
+                )
+                return _StateBatch(names=names, stored=values[1:], markers=markers, t=self._now())
+        return _StateBatch(names=[b""] * keys.num_rows, stored=[None] * keys.num_rows, markers=None, t=self._now())
 
     def _now(self) -> int:
-        # Behind the read: no state that was read was rolled up later than that.
+        # Taken after the read: no read state was rolled up later than this.
         return self.clock.now_us() // MILLISECOND * MILLISECOND
 
 
@@ -141,37 +143,38 @@ class _StateComparison:
     """One comparison of states with the log."""
 
     def __init__(
-        self, view: WindowView, views: OfflineViews, checked: ParityResult, held: _Held, t: Int64Array
+        self, view: WindowView, views: OfflineViews, result: ParityResult, states: _StateTotals, t: Int64Array
     ) -> None:
-        self._view, self._views, self._checked, self._held, self._t = view, views, checked, held, t
-        self.parts = views.log_parts(view)
+        self._view, self._views, self._checked, self._decode_states, self._t = view, views, result, states, t
+        self.parts = views.log_partitions(view)
         ends = views.log_ends(view)
         self._ends = np.array([ends.get(part.partition, -1) for part in self.parts], dtype=np.int64)
-        n = checked.keys.num_rows
-        self._applied, known = applied_matrix(held.slots, self.parts, n)
+        n = result.keys.num_rows
+        self._applied, known = applied_matrix(states.slots, self.parts, n)
         self._ahead: BoolArray = np.asarray((self._applied > self._ends).any(axis=1), dtype=np.bool_)
-        self._ahead[held.slots.entity[~known]] = True
+        self._ahead[states.slots.entity[~known]] = True
         self._faults: dict[int, Mismatch] = {}
 
-    def judged(self, upto: Int64Array) -> ParityResult:
-        """Return what was read with its faults.
+    def compare(self, upto: Int64Array) -> ParityResult:
+        """Return the result with all mismatches.
 
         Args:
-            upto: per row and part, the position up to which all had surely been applied.
+            upto: per row and part, the position up to which all events had certainly been applied.
         """
-        held = self._held
-        there = self._checked.available & ~held.early
-        foreign = bool((upto > self._ends).any())
-        for row in np.flatnonzero(there & ~held.sound).tolist():
-            self._add(row, Fault.DAMAGED, detail=_damage(self._checked.stored[row]))
-        for row in np.flatnonzero(there & held.sound & self._ahead).tolist():
-            self._add(row, Fault.AHEAD, detail=self._excess(row))
-        rows = np.flatnonzero(there & held.sound & ~self._ahead)
+        states = self._decode_states
+        comparable = self._checked.available & ~states.early
+        is_other_log = bool((upto > self._ends).any())
+        for row in np.flatnonzero(comparable & ~states.sound).tolist():
+            self._add(row, ParityFault.DAMAGED, detail=_describe_bytes(self._checked.stored[row]))
+        for row in np.flatnonzero(comparable & states.sound & self._ahead).tolist():
+            self._add(row, ParityFault.AHEAD, detail=self._describe_excess(row))
+        # Only states whose positions are in the log can be recomputed from it.
+        rows = np.flatnonzero(comparable & states.sound & ~self._ahead)
         self._compare_values(rows)
         for number, part in enumerate(self.parts):
-            self._look_for_lost(rows, number, part, upto[:, number])
-        found = {row: replace(fault, repairable=not foreign) for row, fault in sorted(self._faults.items())}
-        return replace(self._checked, available=there, faults=found)
+            self._find_lost(rows, number, part, upto[:, number])
+        faults = {row: replace(fault, repairable=not is_other_log) for row, fault in sorted(self._faults.items())}
+        return replace(self._checked, available=comparable, faults=faults)
 
     def _compare_values(self, rows: Int64Array) -> None:
         if not len(rows):
@@ -179,7 +182,7 @@ class _StateComparison:
         entities = self._entities(rows)
         log = self._views.join.read_applied(self._view, self.parts, entities, self._applied[rows])
         expected = np.stack([log.values[column.name] for column in self._view.features], axis=1)
-        online = self._held.features[rows]
+        online = self._decode_states.features[rows]
         different = ~equal_bits(online, expected)
         for place in np.flatnonzero(different.any(axis=1)).tolist():
             feature = int(different[place].argmax())
@@ -187,36 +190,40 @@ class _StateComparison:
             sides = [
                 None if np.isnan(side) else float(side) for side in (online[place, feature], expected[place, feature])
             ]
-            self._add(int(rows[place]), Fault.VALUE, feature=name, online=sides[0], log=sides[1])
+            self._add(int(rows[place]), ParityFault.VALUE, feature=name, online=sides[0], log=sides[1])
 
-    def _look_for_lost(self, rows: Int64Array, number: int, part: LogPart, upto: Int64Array) -> None:
+    def _find_lost(self, rows: Int64Array, number: int, part: LogPartition, upto: Int64Array) -> None:
         after = self._applied[:, number]
         upto = np.minimum(upto, self._ends[number])
-        asked = np.array([row for row in rows.tolist() if row not in self._faults and after[row] < upto[row]], np.int64)
-        if not len(asked):
+        candidates = np.array(
+            [row for row in rows.tolist() if row not in self._faults and after[row] < upto[row]], np.int64
+        )
+        if not len(candidates):
             return
-        entities = self._entities(asked)
-        lacks = touched_between(self._views.connection, self._view, part, entities, after[asked], upto[asked])
-        for row in asked[lacks].tolist():
-            absent = self._checked.stored[row] is None
+        entities = self._entities(candidates)
+        is_lost = find_touched_rows(
+            self._views.connection, self._view, part, entities, after[candidates], upto[candidates]
+        )
+        for row in candidates[is_lost].tolist():
+            is_missing = self._checked.stored[row] is None
             detail = f"all of {part.partition} up to {upto[row]} had been applied"
-            self._add(row, Fault.ABSENT if absent else Fault.LOST, detail=detail)
+            self._add(row, ParityFault.ABSENT if is_missing else ParityFault.LOST, detail=detail)
 
     def _entities(self, rows: Int64Array) -> pa.Table:
         keys = self._checked.keys.take(pa.array(rows))
         return keys.append_column(TIME, pa.array(self._t[rows]))
 
-    def _excess(self, row: int) -> str:
-        over = np.flatnonzero(self._applied[row] > self._ends)
-        if not len(over):
-            return "it names a partition that the log does not have"
-        part = int(over[0])
+    def _describe_excess(self, row: int) -> str:
+        beyond = np.flatnonzero(self._applied[row] > self._ends)
+        if not len(beyond):
+            return "it has a partition that the log does not have"
+        part = int(beyond[0])
         return f"{self.parts[part].partition} ends at {self._ends[part]}"
 
     def _add(
         self,
         row: int,
-        cause: Fault,
+        cause: ParityFault,
         *,
         feature: str | None = None,
         online: object = None,
@@ -238,29 +245,29 @@ class _StateComparison:
         )
 
 
-def _held(view: WindowView, reads: Sequence[_Read]) -> _Held:
-    """Return what the states hold; those that cannot be read count as empty."""
+def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTotals:
+    """Return the decoded states; states that cannot be decoded count as empty."""
     codec, reader = TileCodec(view), WindowReader(view)
-    sounds, early, features, slots = [], [], [], []
-    done = 0
+    validity, early, features, slots = [], [], [], []
+    offset = 0
     for read in reads:
         tiles, sound = codec.unpack_sound(read.stored)
-        sane = sound & (tiles.m <= read.t + _CLOCKS_APART_US)
-        tiles = codec.unpack([state if ok else None for state, ok in zip(read.stored, sane.tolist(), strict=True)])
-        with np.errstate(all="ignore"):  # damaged words make any number
+        is_valid = sound & (tiles.m <= read.t + _CLOCKS_APART_US)
+        tiles = codec.unpack([state if ok else None for state, ok in zip(read.stored, is_valid.tolist(), strict=True)])
+        with np.errstate(all="ignore"):  # corrupt states can give any number
             features.append(reader.features(tiles, read.t))
-        sounds.append(sane)
+        validity.append(is_valid)
         early.append(tiles.m > read.t)
-        slots.append((tiles.slots.entity + done, tiles.slots.partition, tiles.slots.seq))
-        done += len(read.stored)
+        slots.append((tiles.slots.entity + offset, tiles.slots.partition, tiles.slots.seq))
+        offset += len(read.stored)
     entity, partition, seq = (np.concatenate([each[i] for each in slots]) for i in range(3))
-    return _Held(
-        sound=np.concatenate(sounds),
+    return _StateTotals(
+        sound=np.concatenate(validity),
         early=np.concatenate(early),
-        slots=Slots(entity=entity, partition=partition, first=seq, seq=seq),
+        slots=AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq),
         features=np.concatenate(features),
     )
 
 
-def _damage(state: bytes | None) -> str:
+def _describe_bytes(state: bytes | None) -> str:
     return f"{len(state or b''):,} bytes that begin with {(state or b'')[:24].hex()}"

@@ -1,4 +1,4 @@
-"""Batches that a gate refused: kept whole, each bad row with the reason, until their source is corrected."""
+"""Stores batches that a gate rejected, with the reason for each bad row."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from skewless.infra.storage.durable import make_folder
 
 
 def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
-    """Keep what a gate has judged and refused as a Parquet file of the folder, named by its content.
+    """Store a rejected batch as a Parquet file that is named by the hash of its content.
 
-    So a batch that is refused on every tick is kept once. Memory does not grow with the rows.
+    So a batch that is rejected on every tick is stored once. Memory does not grow with the rows.
 
     Args:
-        rows: a Parquet file; its rows that have a reason in ``__reject`` are left out.
-        folder: made if it is not there.
-        reasons: by position in ``rows``, why a row was refused: put into ``__reject``; rows without one are good
-            rows of a bad batch.
+        rows: a Parquet file; rows with a reason in ``__reject`` are skipped.
+        folder: created if it does not exist.
+        reasons: the reason for ``__reject`` by position in ``rows``; other rows are good rows of a bad batch.
     """
     make_folder(folder)
     temporary = folder / f".{uuid.uuid4().hex}.tmp"
     try:
         _copy(rows, temporary, reasons)
+        # The name is the content's hash, so a repeated rejection of the same rows replaces the same file.
         with temporary.open("rb") as file:
             name = file_digest(file, "sha256").hexdigest()[:16]
         temporary.replace(folder / f"{name}.parquet")
@@ -39,7 +39,7 @@ def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
 
 
 def _copy(rows: Path, target: Path, reasons: Mapping[int, str]) -> None:
-    """Copy the judged rows without what a run adds, so that the same rows give the same bytes."""
+    """Copy the checked rows without columns that a run adds, so that equal rows give equal bytes."""
     numbers = sorted(reasons)
     with pq.ParquetFile(rows, pre_buffer=False) as file:
         columns = [name for name in file.schema_arrow.names if name not in {SEQ, INGEST, RUN}]
@@ -48,17 +48,17 @@ def _copy(rows: Path, target: Path, reasons: Mapping[int, str]) -> None:
         with pq.ParquetWriter(target, schema) as writer:
             for batch in file.iter_batches(columns=columns):
                 stop = start + batch.num_rows
-                told = {number - start: reasons[number] for number in _within(numbers, start, stop)}
-                writer.write_batch(_judged(batch, told))
+                batch_reasons = {number - start: reasons[number] for number in _select_range(numbers, start, stop)}
+                writer.write_batch(_add_reasons(batch, batch_reasons))
                 start = stop
 
 
-def _within(numbers: list[int], start: int, stop: int) -> list[int]:
+def _select_range(numbers: list[int], start: int, stop: int) -> list[int]:
     return numbers[bisect_left(numbers, start) : bisect_left(numbers, stop)]
 
 
-def _judged(batch: pa.RecordBatch, reasons: Mapping[int, str]) -> pa.RecordBatch:
-    good = pc.is_null(batch[REJECT])
-    place = batch.schema.get_field_index(REJECT)
-    told = pa.array([reasons.get(i) for i in range(batch.num_rows)], batch[REJECT].type)
-    return batch.set_column(place, batch.schema.field(REJECT), told).filter(good)
+def _add_reasons(batch: pa.RecordBatch, reasons: Mapping[int, str]) -> pa.RecordBatch:
+    is_checked = pc.is_null(batch[REJECT])
+    index = batch.schema.get_field_index(REJECT)
+    values = pa.array([reasons.get(i) for i in range(batch.num_rows)], batch[REJECT].type)
+    return batch.set_column(index, batch.schema.field(REJECT), values).filter(is_checked)

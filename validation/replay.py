@@ -1,4 +1,4 @@
-"""Replay: every logged prediction computed again from the accepted log, and compared bit for bit."""
+"""Replay: recomputes every logged prediction from the accepted log and compares it bit for bit."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from skewless.infra.log.runs import MaterializationRun
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.reader import Logged, PredictionLog
-from skewless.validation.bits import compare_bits, equal_bits
-from skewless.validation.legitimacy import check_states, check_versions
-from skewless.validation.rebuilt import Rebuilt, entity_table, key_rows, rebuild, rescore
+from skewless.infra.predictions.reader import LoggedPredictions, PredictionLog
+from skewless.validation.allowed_reads import check_states, check_versions
+from skewless.validation.bit_comparison import compare_bits, equal_bits
+from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows, rebuild, rescore
 from skewless.validation.replay_report import Reason, ReplayReport, TrainingGap
 
 _MILLISECOND = 1_000
@@ -26,11 +26,11 @@ _MILLISECOND = 1_000
 def replay_log(
     log: PredictionLog, *, views: OfflineViews, store: PackageStore, model: str | None = None
 ) -> ReplayReport:
-    """Recompute the predictions of a log, or those of one model; reads log, ledger and packages only.
+    """Recompute the predictions of a log, or those of one model; reads only logs, ledger and packages.
 
     Raises:
-        PackageError: a package that answered was altered or is gone.
-        StoreError: a log file is damaged.
+        PackageError: a package that served predictions is altered or missing.
+        StoreError: a log file is corrupt.
     """
     report = ReplayReport()
     runs = views.ledger.runs()
@@ -38,20 +38,24 @@ def replay_log(
         if model in {None, version.model}:
             served = load_model(store, version.model, version.version)
             try:
-                for logged in log.pieces(version):
-                    replay_piece(report, served, views, logged, runs)
+                for logged in log.batches(version):
+                    replay_batch(report, served, views, logged, runs)
             finally:
                 served.runtime.close()
     return report
 
 
-def replay_piece(
-    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, runs: Sequence[MaterializationRun]
+def replay_batch(
+    report: ReplayReport,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    runs: Sequence[MaterializationRun],
 ) -> None:
-    """Add to a report what comes of some predictions of one model version.
+    """Replay a batch of predictions of one model version and add the results to a report.
 
     Args:
-        runs: of the project, in the order of their ids.
+        runs: materialization runs of the project, in order of their ids.
     """
     report.compared += len(logged.ids)
     if logged.source == "vectors":
@@ -60,7 +64,7 @@ def replay_piece(
         return
     rebuilt = rebuild(model, views, logged, report.findings)
     compare_bits(model, logged, rebuilt, report.findings)
-    report.inside_run += int(_inside(logged, runs).sum())
+    report.inside_run += int(_is_inside_run(logged, runs).sum())
     _count_status(report, model, logged, rebuilt)
     _check_views(report, model, views, logged, rebuilt)
     for mode in ("knowledge", "event_time"):
@@ -68,39 +72,50 @@ def replay_piece(
 
 
 def _check_views(
-    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+    report: ReplayReport,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    rebuilt: RebuiltPredictions,
 ) -> None:
     for view in model.plan.views:
-        raced = check_versions(view, views, logged, rebuilt, report.findings)
-        report.changing += int(raced.changed.sum())
-        report.saw_old += int(raced.saw_old.sum())
-        report.saw_new += int(raced.saw_new.sum())
+        in_flight = check_versions(view, views, logged, rebuilt, report.findings)
+        report.changing += int(in_flight.changed.sum())
+        report.saw_old += int(in_flight.saw_old.sum())
+        report.saw_new += int(in_flight.saw_new.sum())
     for window in model.plan.windows:
         check_states(window, views, logged, rebuilt.ask, report.findings)
 
 
-def _count_status(report: ReplayReport, model: ServedModel, logged: Logged, rebuilt: Rebuilt) -> None:
+def _count_status(
+    report: ReplayReport, model: ServedModel, logged: LoggedPredictions, rebuilt: RebuiltPredictions
+) -> None:
     for view in model.plan.all_views:
         status = logged.reads[view.name].status
         report.status.setdefault(view.name, Counter()).update(count_statuses(status))
-        keys, absent = key_rows(view, rebuilt.ask), np.flatnonzero(status == Status.NOT_FOUND)
-        report.absent.setdefault(view.name, set()).update(keys[i] for i in absent)
+        keys, not_found = key_rows(view, rebuilt.ask), np.flatnonzero(status == Status.NOT_FOUND)
+        report.absent.setdefault(view.name, set()).update(keys[i] for i in not_found)
 
 
-def _inside(logged: Logged, runs: Sequence[MaterializationRun]) -> BoolArray:
+def _is_inside_run(logged: LoggedPredictions, runs: Sequence[MaterializationRun]) -> BoolArray:
     inside = np.zeros(len(logged.ids), dtype=np.bool_)
-    ended = np.iinfo(np.int64).max
+    end_us = np.iinfo(np.int64).max
     for run in reversed(runs):
-        # A run that crashed is in flight until the next one that ends, which covers it.
-        ended = ended if run.ended_us is None else run.ended_us
-        inside |= (logged.read_end >= run.started_us) & (logged.read_start <= ended)
+        # A crashed run counts as in flight until the end of the next finished run, which repeats its rows.
+        end_us = end_us if run.ended_us is None else run.ended_us
+        inside |= (logged.read_end >= run.started_us) & (logged.read_start <= end_us)
     return inside
 
 
 def _add_gap(
-    gap: TrainingGap, mode: TimeMode, model: ServedModel, views: OfflineViews, logged: Logged, rebuilt: Rebuilt
+    gap: TrainingGap,
+    mode: TimeMode,
+    model: ServedModel,
+    views: OfflineViews,
+    logged: LoggedPredictions,
+    rebuilt: RebuiltPredictions,
 ) -> None:
-    """Compare a piece with what training in a time mode would join (SEMANTICS 7.2): reported, never failed."""
+    """Compare a batch with the training rows of a time mode (SEMANTICS 7.2); differences do not fail the replay."""
     reads = {
         view.name: views.read_view(view, entity_table(view, rebuilt.ask, logged.t), mode) for view in model.plan.views
     }
@@ -109,27 +124,27 @@ def _add_gap(
         for view in model.plan.windows
     }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
-    asked_now = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
-    gap.rows += int(asked_now.sum())
-    gap.different += int((asked_now & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
+    is_current = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
+    gap.rows += int(is_current.sum())
+    gap.different += int((is_current & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
     for view, read in reads.items():
         reasons = gap.reasons.setdefault(view, Counter())
-        for reason, rows in _reasons(read, rebuilt.reads[view], mode, logged.read_start < logged.t).items():
-            if (rows & asked_now).any():
-                reasons[reason] += int((rows & asked_now).sum())
+        for reason, rows in _find_reasons(read, rebuilt.reads[view], mode, logged.read_start < logged.t).items():
+            if (rows & is_current).any():
+                reasons[reason] += int((rows & is_current).sum())
 
 
-def _reasons(trained: ViewRead, served: ViewRead, mode: TimeMode, cached: BoolArray) -> dict[Reason, BoolArray]:
+def _find_reasons(trained: ViewRead, served: ViewRead, mode: TimeMode, cached: BoolArray) -> dict[Reason, BoolArray]:
     if trained.block is not None and served.block is not None:
-        # Windows come from many rows: any event that one side knows and the other does not.
+        # A window depends on many rows, so the reason is any event that only one side knows.
         changed = np.asarray((~equal_bits(trained.block, served.block)).any(axis=1), dtype=np.bool_)
-        return _not_known(changed, cached) if mode == "knowledge" else {"late": changed}
-    other = trained.versions.seq != served.versions.seq
+        return _split_by_cache(changed, cached) if mode == "knowledge" else {"late": changed}
+    is_different = trained.versions.seq != served.versions.seq
     if mode == "knowledge":
-        return _not_known(other, cached)
-    same_event = other & (trained.versions.event_ts == served.versions.event_ts)
-    return {"corrected": same_event, "late": np.asarray(other & ~same_event, dtype=np.bool_)}
+        return _split_by_cache(is_different, cached)
+    is_corrected = is_different & (trained.versions.event_ts == served.versions.event_ts)
+    return {"corrected": is_corrected, "late": np.asarray(is_different & ~is_corrected, dtype=np.bool_)}
 
 
-def _not_known(other: BoolArray, cached: BoolArray) -> dict[Reason, BoolArray]:
+def _split_by_cache(other: BoolArray, cached: BoolArray) -> dict[Reason, BoolArray]:
     return {"in_flight": other & ~cached, "cached": other & cached}

@@ -1,4 +1,4 @@
-"""The verdict of a replay: what was found different, by cause, for programs and for people."""
+"""The report of a replay: differences by cause, as data and as text."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
-_MOST_EXAMPLES = 3
+_MAX_EXAMPLES = 3
 Reason = Literal["in_flight", "cached", "late", "corrected"]
 
 
 class Cause(StrEnum):
-    """Why a logged prediction is not what the log of rows says it must be."""
+    """Why a logged prediction differs from its recomputation."""
 
     LOGGED_VALUE = "logged_value"
     VALUE = "value"
@@ -30,14 +30,14 @@ class Cause(StrEnum):
 
 GLOSS: Mapping[Cause, str] = {
     Cause.LOGGED_VALUE: "the logged vector or score was altered after it was served",
-    Cause.VALUE: "a feature value served is not the one in the log row it names",
-    Cause.TRANSFORM: "a request-time transform computed something else",
-    Cause.LOST_WRITE: "a row applied before the read was not there",
-    Cause.STALE_WRITE: "an older row stood where a newer one had been read before",
-    Cause.UNKNOWN_VERSION: "the row read belongs to no run that had begun",
-    Cause.LOG_ALTERED: "the row named is not in the log, or is another than was read",
-    Cause.STATUS: "the status served does not follow from the row and the time",
-    Cause.PLAN: "the prediction was made under another plan than the package's",
+    Cause.VALUE: "a served feature value differs from its log row",
+    Cause.TRANSFORM: "a request-time transform gave another result",
+    Cause.LOST_WRITE: "a row that was applied before the read was missing",
+    Cause.STALE_WRITE: "an older row was read after a newer row",
+    Cause.UNKNOWN_VERSION: "the row that was read belongs to a run that had not begun",
+    Cause.LOG_ALTERED: "the named row is not in the log, or differs from the read row",
+    Cause.STATUS: "the served status does not follow from the row and the time",
+    Cause.PLAN: "the prediction was made with another plan than the package's",
     Cause.FLOAT32_SCORE: "the model was scored on values rounded to float32",
     Cause.SCORE: "the model gave another score for the same vector",
 }
@@ -45,7 +45,7 @@ GLOSS: Mapping[Cause, str] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One difference: prediction, cause, and the view or feature it is about."""
+    """One difference: prediction, cause, and the view or feature."""
 
     prediction: str
     cause: Cause
@@ -55,7 +55,7 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Findings:
-    """Differences counted by cause; the first of each cause and thing are kept as examples."""
+    """Counts of differences by cause, with the first of each cause and view or feature as examples."""
 
     by_cause: Counter[Cause] = field(default_factory=Counter)
     predictions: set[str] = field(default_factory=set)
@@ -67,20 +67,20 @@ class Findings:
         self.by_cause[cause] += 1
         self.predictions.add(prediction)
         self._seen[cause, about] += 1
-        if self._seen[cause, about] <= _MOST_EXAMPLES:
+        if self._seen[cause, about] <= _MAX_EXAMPLES:
             self.examples.append(Finding(prediction=prediction, cause=cause, about=about, detail=detail))
 
 
 @dataclass(kw_only=True)
 class TrainingGap:
-    """How training in one time mode would differ from what was served.
+    """The difference between served vectors and the training rows of one time mode.
 
     Args:
-        rows: predictions compared: all but those that were asked as of another time.
+        rows: compared predictions: all except ``as_of`` requests.
         different: predictions whose vector differs.
-        reasons: reads that differ, by view and reason: ``in_flight`` (the run had not ended at t), ``cached`` (a
-            feature cache held what stood before), ``late`` (training uses a row that came later), ``corrected``
-            (the same with equal event time).
+        reasons: different reads, by view and reason: ``in_flight`` (the run had not ended at t), ``cached`` (a
+            feature cache had an older row), ``late`` (training uses a row that arrived later), ``corrected`` (a later
+            row with equal event time).
     """
 
     rows: int = 0
@@ -93,7 +93,7 @@ class TrainingGap:
         return {"rows": self.rows, "different": self.different, "reasons": reasons}
 
     def why(self) -> str:
-        """Return the reasons for people, or nothing.
+        """Return the reasons as text, empty without any.
 
         >>> TrainingGap(reasons={"weather": Counter({"late": 3})}).why()
         '; weather: 3 late'
@@ -108,17 +108,17 @@ class TrainingGap:
 
 @dataclass(kw_only=True)
 class ReplayReport:
-    """The verdict.
+    """The report of a replay.
 
     Args:
-        compared: predictions recomputed.
-        given: those among them whose full vectors had been sent: nothing was read for them.
-        findings: every difference; none is the promise.
+        compared: recomputed predictions.
+        given: recomputed predictions whose full vectors the caller had sent, so nothing was read.
+        findings: all differences; there should be none.
         status: per view, reads by status.
-        absent: per view, the keys that read NOT_FOUND.
-        inside_run: predictions read while a materialisation was running.
-        changing, saw_old, saw_new: reads of keys that such a run was changing, and what they found.
-        training: what training in each time mode would have used instead (not a failure).
+        absent: per view, the keys with status NOT_FOUND.
+        inside_run: predictions whose reads overlapped a materialization run.
+        changing, saw_old, saw_new: reads of keys that such a run was changing, and the row that they returned.
+        training: differences from the training rows of each time mode (not a failure).
     """
 
     compared: int = 0
@@ -136,12 +136,12 @@ class ReplayReport:
 
     @property
     def different(self) -> int:
-        """Return how many predictions differ in at least one bit, or read what could not be there."""
+        """Return the number of predictions that differ in at least one bit, or whose reads are impossible."""
         return len(self.findings.predictions)
 
     @property
     def ok(self) -> bool:
-        """Say whether every logged prediction was proven."""
+        """Return whether every logged prediction is proven."""
         return self.different == 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class ReplayReport:
         }
 
     def _status_lines(self) -> list[str]:
-        """Return the reads of each view by status, with the reason of those that found nothing."""
+        """Return a line per view with its reads by status, and the reason of NOT_FOUND."""
         return [f"{view}: {_shares(counts)}{self._reason(view)}" for view, counts in self.status.items()]
 
     def _reason(self, view: str) -> str:
@@ -168,14 +168,14 @@ class ReplayReport:
         if not keys:
             return ""
         nulls = sum(1 for key in keys if isinstance(key, tuple) and None in key)
-        null_text = " (the null key among them)" if nulls else ""
-        return f"; NOT_FOUND are {len(keys):,} keys{null_text} of which nothing was published by then"
+        null_text = " (including the null key)" if nulls else ""
+        return f"; NOT_FOUND are {len(keys):,} keys{null_text} without a published row at that time"
 
     def lines(self) -> list[str]:
-        """Return the verdict for people, a sentence a line."""
-        verdict = "every one equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
+        """Return the report as text, a sentence per line."""
+        verdict = "all equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
         if not self.compared:
-            return ["no prediction is logged: there is nothing to prove"]
+            return ["the log has no predictions to prove"]
         text = [f"{self.compared:,} predictions recomputed from the accepted log: {verdict}"]
         causes = self.findings.by_cause.most_common()
         text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in causes]
@@ -183,7 +183,7 @@ class ReplayReport:
             f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
         ]
         if self.given:
-            text.append(f"  of {self.given:,} the vectors had been sent: they are scored again, nothing was read")
+            text.append(f"  {self.given:,} of them came as full vectors: they were scored again without reads")
         text += [f"  {line}" for line in self._status_lines()]
         text.append(
             f"{self.inside_run:,} were read while a run was writing; of reads whose key it changed,"

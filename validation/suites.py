@@ -1,4 +1,4 @@
-"""The expectations that a user's repo declares, by view: read from its ``expectations.py``, and written as one."""
+"""Loads and writes a repo's ``expectations.py``, with the suites by view."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import DefinitionError
-from skewless.validation.suggest import Suggested
+from skewless.validation.suggest import SuggestedExpectation
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 FILE = "expectations.py"
 LABELS = "labels"
 _WIDTH = 120
-_HEAD = '''"""What must hold of the data before use: suggested by `skewless validate`, to be read and changed."""
+_HEAD = '''"""Expectations that data must meet: suggested by `skewless validate`, to be reviewed and edited."""
 
 import great_expectations.expectations as gxe
 
@@ -29,10 +29,10 @@ SUITES = {
 def load_suites(repo: Path) -> Mapping[str, list[Expectation]]:
     """Return ``SUITES`` of the repo's ``expectations.py``: view name (or ``labels``) -> expectations.
 
-    A repo without the file has no suites (and does not pay for the import of Great Expectations).
+    A repo without the file has no suites (and does not import Great Expectations).
 
     Raises:
-        DefinitionError: the file cannot be run, or holds something else; names file and line.
+        DefinitionError: the file cannot be run, or its SUITES are invalid; names file and line.
     """
     path = repo / FILE
     if not path.is_file():
@@ -52,7 +52,7 @@ def _run(path: Path) -> dict[str, Any]:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # a user's module may raise anything at all
+    except Exception as error:  # a user's module may raise any type
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DefinitionError(f"{path}, line {_line(path, error)}", problem, fix="correct this line") from error
     return vars(module)
@@ -67,12 +67,12 @@ def _line(path: Path, error: Exception) -> int:
 
 def _name(path: Path, name: object) -> str:
     if not isinstance(name, str):
-        raise DefinitionError(f"{path}", "has a key in SUITES that is no view's name", value=name, fix="use a string")
+        raise DefinitionError(f"{path}", "has a key in SUITES that is not a text", value=name, fix="use a string")
     return name
 
 
 def _suite(path: Path, name: str, suite: object) -> list[Expectation]:
-    from great_expectations.expectations.expectation import Expectation  # noqa: PLC0415 - seconds; only with suites
+    from great_expectations.expectations.expectation import Expectation  # noqa: PLC0415 - takes seconds; only with suites
 
     if not isinstance(suite, list | tuple):
         raise DefinitionError(f"{path}: SUITES[{name!r}]", "is not a list", value=suite, fix="list its expectations")
@@ -87,7 +87,7 @@ def _suite(path: Path, name: str, suite: object) -> list[Expectation]:
     return list(suite)
 
 
-def suite_source(suites: Mapping[str, Sequence[Suggested]]) -> str:
+def suite_source(suites: Mapping[str, Sequence[SuggestedExpectation]]) -> str:
     """Return the source text of a module with ``SUITES``, by view or ``labels:MODEL``."""
     parts = [_HEAD]
     for name, suite in suites.items():
@@ -96,8 +96,8 @@ def suite_source(suites: Mapping[str, Sequence[Suggested]]) -> str:
     return "".join([*parts, "}\n"])
 
 
-def _call(item: Suggested, indent: str) -> str:
-    """Return a call on one line, or its arguments on one, or each argument on its own."""
+def _call(item: SuggestedExpectation, indent: str) -> str:
+    """Return a call on one line; if too long, with its arguments on one line, or each argument on its own line."""
     arguments = [f"{name}={_literal(value)}" for name, value in item.arguments.items()]
     head, deeper = f"{indent}gxe.{item.kind}(", indent + " " * 4
     short, middle = f"{head}{', '.join(arguments)}),", f"{deeper}{', '.join(arguments)}"

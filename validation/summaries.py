@@ -1,4 +1,4 @@
-"""What the tables of a project hold, column by column: one DuckDB query for each."""
+"""Summarises tables by column, with one DuckDB query per table."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import duckdb
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.infra.offline.sql import names, quote
-from skewless.validation.suggest import MOST_WORDS, ColumnSummary, Range
+from skewless.infra.offline.sql import quote, quote_all
+from skewless.validation.suggest import MAX_WORDS, ColumnSummary, Range
 
 _NUMBERS = frozenset({DType.INT32, DType.INT64, DType.FLOAT32, DType.FLOAT64})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What a query's rows hold.
+    """A summary of a query's rows.
 
     Args:
-        columns: as they were asked for.
-        distinct: per asked set of columns, how many different values they have together.
+        columns: summaries of the requested columns.
+        distinct: for each requested set of columns, the number of distinct combinations of values.
     """
 
     rows: int
@@ -37,40 +37,40 @@ def summarise(
     columns: Sequence[Column],
     sets: Sequence[Sequence[str]] = (),
 ) -> Summary:
-    """Return what the rows of a query hold, from one pass over them.
+    """Return a summary of the rows of a query, from one pass over them.
 
     Args:
         parameters: values bound to the query.
-        columns: the columns to look at, with their types in the plan.
-        sets: columns whose different values are counted together.
+        columns: the columns to summarise, with their types in the plan.
+        sets: sets of columns whose distinct combinations are counted.
     """
-    parts = ["count(*)", *(f"count(DISTINCT ({names(keys)}))" for keys in sets)]
-    parts += [part for column in columns for part in _parts(column)]
+    parts = ["count(*)", *(f"count(DISTINCT ({quote_all(keys)}))" for keys in sets)]
+    parts += [part for column in columns for part in _column_sql(column)]
     row = connection.execute(f"SELECT {', '.join(parts)} FROM ({query})", list(parameters)).fetchall()[0]
-    rest = iter(row[1 + len(sets) :])
+    values = iter(row[1 + len(sets) :])
     return Summary(
         rows=row[0],
         distinct=tuple(row[1 : 1 + len(sets)]),
-        columns=tuple(_summary(column, row[0], [next(rest) for _ in range(5)]) for column in columns),
+        columns=tuple(_column_summary(column, row[0], [next(values) for _ in range(5)]) for column in columns),
     )
 
 
-def _parts(column: Column) -> list[str]:
-    """Return SQL for values, least, greatest, mean and words of a column."""
+def _column_sql(column: Column) -> list[str]:
+    """Return SQL for the count, minimum, maximum, mean and words of a column."""
     name = quote(column.name)
     if column.dtype in _NUMBERS:
         number = f"CAST({name} AS DOUBLE)"
         finite = f"FILTER (WHERE isfinite({number}))"
-        return [f"count({name})", *(f"{what}({number}) {finite}" for what in ("min", "max", "avg")), "NULL"]
+        return [f"count({name})", *(f"{function}({number}) {finite}" for function in ("min", "max", "avg")), "NULL"]
     if column.dtype is DType.STRING:
-        words = f"CASE WHEN count(DISTINCT {name}) <= {MOST_WORDS} THEN list(DISTINCT {name}) END"
+        words = f"CASE WHEN count(DISTINCT {name}) <= {MAX_WORDS} THEN list(DISTINCT {name}) END"
         return [f"count({name})", "NULL", "NULL", "NULL", words]
     return [f"count({name})", "NULL", "NULL", "NULL", "NULL"]
 
 
-def _summary(column: Column, rows: int, found: Sequence[Any]) -> ColumnSummary:
-    values, least, greatest, mean, words = found
-    extent: Range | None = None if least is None else (least, greatest)
+def _column_summary(column: Column, rows: int, row: Sequence[Any]) -> ColumnSummary:
+    values, smallest, largest, mean, words = row
+    extent: Range | None = None if smallest is None else (smallest, largest)
     return ColumnSummary(
         name=column.name,
         dtype=column.dtype,

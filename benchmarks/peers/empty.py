@@ -16,7 +16,7 @@ class Row(BaseModel):
     shop_id: str
 
 
-class Ask(BaseModel):
+class RequestBody(BaseModel):
     """What our ``POST /predict`` takes."""
 
     model: str | None = None
@@ -28,7 +28,7 @@ app = FastAPI()
 
 
 @app.post("/predict")
-async def predict(ask: Ask) -> dict[str, float]:
+async def predict(ask: RequestBody) -> dict[str, float]:
     """Answer with a number."""
     return {"score": float(len(ask.rows))}
 

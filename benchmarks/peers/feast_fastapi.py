@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 from feast import FeatureStore
 
-from benchmarks.peers.empty import Ask
+from benchmarks.peers.empty import RequestBody
 
 
 def create_app(repo: str, model_file: str, threads: int) -> FastAPI:
@@ -28,7 +28,7 @@ def create_app(repo: str, model_file: str, threads: int) -> FastAPI:
     app = FastAPI()
 
     @app.post("/predict")
-    def predict(ask: Ask) -> dict[str, list[float]]:
+    def predict(ask: RequestBody) -> dict[str, list[float]]:
         rows = [row.model_dump() for row in ask.rows]
         found = store.get_online_features(service, rows, full_feature_names=True).to_dict()
         matrix = np.array([found[name] for name in names], dtype=np.float64).T

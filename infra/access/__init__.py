@@ -1,1 +1,1 @@
-"""Who may ask: API keys and the file that they are kept in."""
+"""API keys and the file that stores them."""

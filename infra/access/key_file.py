@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import ConflictError, DefinitionError, PlaceError
-from skewless.infra.access.api_keys import ApiKey, with_key, without_key
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.access.api_keys import ApiKey, add_key, remove_key
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 _FORMAT = 1
 _DIGEST_BYTES = 32
@@ -17,22 +17,22 @@ _OWNER_ONLY = 0o600
 _Keys = tuple[ApiKey, ...]
 
 Stamp = tuple[int, int, int]
-"""What is another when a file was replaced: inode, time of change, size."""
+"""Inode, time of change and size of a file; it differs after the file was replaced."""
 
 
-def stamp_of(path: Path) -> Stamp | None:
-    """Return what tells this version of a file from others; None: there is no file, or none that can be seen."""
+def read_stamp(path: Path) -> Stamp | None:
+    """Return the stamp of a file; None: the file is missing or not accessible."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_ctime_ns, found.st_size
+    return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 class KeyFile:
     """The API keys of a project: ``api_keys.json`` in its state folder, which its owner alone may read.
 
-    Writers exclude each other; readers need no lock, because the file is replaced as a whole.
+    Writers exclude each other; readers need no lock, because a write replaces the file atomically.
 
     Args:
         state: the state folder.
@@ -43,53 +43,53 @@ class KeyFile:
         self._lock = state / "api_keys.lock"
 
     def stamp(self) -> Stamp | None:
-        """Return what tells this version of the file from others; None: there is no file, or none that can be seen."""
-        return stamp_of(self.path)
+        """Return the stamp of the file; None: the file is missing or not accessible."""
+        return read_stamp(self.path)
 
     def read(self) -> _Keys:
-        """Return all keys in the order they were made, also those that have expired; no file: none.
+        """Return all keys in order of their creation, expired keys too; no keys without a file.
 
         Raises:
-            PlaceError: the file cannot be read, or does not hold what was written.
+            PlaceError: the file cannot be read, or does not contain API keys.
         """
         try:
-            keys = _decoded(self.path.read_bytes())
+            keys = _decode(self.path.read_bytes())
         except FileNotFoundError:
             return ()
         except OSError as error:
-            raise self._broken(f"cannot be read: {error.strerror}") from error
+            raise self._file_error(f"cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError, DefinitionError, ConflictError) as error:
-            raise self._broken(f"does not hold API keys: {error!r}") from error
+            raise self._file_error(f"does not contain API keys: {error!r}") from error
         return keys
 
     def add(self, key: ApiKey) -> None:
-        """Remember a key; servers know it within a second.
+        """Store a key; servers accept it within a second.
 
         Raises:
-            ConflictError: there is one of this name.
-            StoreError: the disk refused.
+            ConflictError: a key of this name exists.
+            StoreError: the disk refused the write.
         """
-        self._change(lambda keys: with_key(keys, key))
+        self._change(lambda keys: add_key(keys, key))
 
     def revoke(self, name: str) -> None:
-        """Forget a key; servers refuse it within a second.
+        """Delete a key; servers reject it within a second.
 
         Raises:
-            DefinitionError: there is none of this name.
-            StoreError: the disk refused.
+            RequestError: no key has this name.
+            StoreError: the disk refused the write.
         """
-        self._change(lambda keys: without_key(keys, name))
+        self._change(lambda keys: remove_key(keys, name))
 
     def _change(self, change: Callable[[_Keys], _Keys]) -> None:
-        with exclusive(self._lock):
-            replace_durable(self.path, _encoded(change(self.read())), _OWNER_ONLY)
+        with hold_lock(self._lock):
+            replace_durable(self.path, _encode(change(self.read())), _OWNER_ONLY)
 
-    def _broken(self, problem: str) -> PlaceError:
-        fix = "let the user own it that serves, or restore it, or remove it and add the keys anew"
+    def _file_error(self, problem: str) -> PlaceError:
+        fix = "make the server's user its owner, restore it, or delete it and add the keys again"
         return PlaceError(f"file {self.path}", problem, fix=fix)
 
 
-def _encoded(keys: _Keys) -> bytes:
+def _encode(keys: _Keys) -> bytes:
     items = [
         {
             "name": key.name,
@@ -104,17 +104,17 @@ def _encoded(keys: _Keys) -> bytes:
     return (json.dumps({"format": _FORMAT, "keys": items}, indent=1) + "\n").encode()
 
 
-def _decoded(data: bytes) -> _Keys:
+def _decode(data: bytes) -> _Keys:
     body = json.loads(data)
     if body["format"] != _FORMAT:
         raise ValueError(f"format {body['format']!r}")
     keys: _Keys = ()
     for item in body["keys"]:
-        keys = with_key(keys, _key(item))
+        keys = add_key(keys, _decode_key(item))
     return keys
 
 
-def _key(item: Mapping[str, Any]) -> ApiKey:
+def _decode_key(item: Mapping[str, Any]) -> ApiKey:
     digest = bytes.fromhex(item["sha256"])
     if len(digest) != _DIGEST_BYTES:
         raise ValueError(f"{item['name']!r} has no SHA-256")

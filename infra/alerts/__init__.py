@@ -1,1 +1,1 @@
-"""What somebody should be told, and how they are told."""
+"""Alerts about a project, and the webhook that sends them."""

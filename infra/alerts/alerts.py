@@ -1,4 +1,4 @@
-"""Alerts: told once to the log and a webhook, kept until they are resolved."""
+"""Alerts: each is logged and sent to a webhook once, and stays open until it is resolved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import structlog
 from skewless.contract.clock import from_us
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.webhook import Webhook
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
@@ -25,14 +25,14 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, kw_only=True)
 class Alert:
-    """Something that a person should know.
+    """An open problem that somebody should look at.
 
     Args:
-        name: its kind, for example ``drift``; with ``subject`` it says which alert it is.
-        subject: what it is about, for example a model or a view.
-        message: what is wrong, in a sentence.
-        at_us: when it was found, UTC microseconds.
-        evidence: what it rests on, as plain values.
+        name: its kind, for example ``drift``; name and ``subject`` identify the alert.
+        subject: for example a model or a view.
+        message: the problem, in a sentence.
+        at_us: time of detection, UTC microseconds.
+        evidence: the measurements behind it, as plain values.
     """
 
     name: str
@@ -44,20 +44,20 @@ class Alert:
 
     @property
     def key(self) -> tuple[str, str]:
-        """Return what tells one alert from another."""
+        """Return the name and subject, which identify the alert."""
         return self.name, self.subject
 
 
 @dataclass(frozen=True, kw_only=True)
-class KeptAlert:
-    """An alert as it is kept.
+class AlertRecord:
+    """A stored alert.
 
     Args:
         number: 1 for the project's first alert.
         alert: as it was last sent.
         since_us: when it was first sent.
-        resolved_at_us: when it was over; None: it is open.
-        owed: notices that the webhook has not taken yet.
+        resolved_at_us: when it was resolved; None: it is open.
+        owed: notices that the webhook has not accepted yet.
     """
 
     number: int
@@ -68,7 +68,7 @@ class KeptAlert:
 
     @property
     def is_open(self) -> bool:
-        """Say whether it is not resolved."""
+        """Return whether it is not resolved."""
         return self.resolved_at_us is None
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,22 +88,22 @@ class KeptAlert:
 
 
 class Alerts:
-    """The alerts of one project; any number of processes may send at once.
+    """The alerts of one project; several processes may send at the same time.
 
-    An alert that is open already is not told again, unless its severity has changed. What a webhook does not take is
-    kept and offered again with the next alert; a receiver may see a notice twice, with the same ``id``.
+    An open alert is not sent again unless its severity changes. Notices that the webhook does not accept are stored
+    and sent again with the next alert. A receiver may see a notice twice, with the same ``id``.
 
     Args:
         state: the project's state folder.
-        webhook: URL that takes each notice as JSON (setting ``alert_webhook``); None: there is none.
+        webhook: URL that receives each notice as JSON (setting ``alert_webhook``); None: there is none.
     """
 
     def __init__(self, state: Path, webhook: str | None = None) -> None:
         self._folder = state / "alerts"
         self._webhook = None if webhook is None else Webhook(webhook)
-        self._turn = threading.Lock()
-        self._wanted = False
-        self._courier: threading.Thread | None = None
+        self._sender_lock = threading.Lock()
+        self._has_new_notices = False
+        self._sender: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Return the alerts; leaving the block closes them."""
@@ -114,17 +114,17 @@ class Alerts:
         self.close()
 
     def send(self, alert: Alert) -> bool:
-        """Keep an alert, and tell of it if it is new; does not wait for the webhook. Return whether it was told.
+        """Store an alert, and log and send it if it is new; return whether it is. Does not wait for the webhook.
 
         Raises:
-            StoreError: the disk refused, or the kept alerts are damaged.
+            StoreError: the disk refused the write, or the stored alerts are corrupt.
         """
-        with _book_of(self._folder) as book:
-            told = book.raised(alert, owed=self._webhook is not None)
-        if told:
-            _tell(alert, "raised")
-            self._deliver()
-        return told
+        with _edit_records(self._folder) as editor:
+            is_new = editor.raise_alert(alert, owed=self._webhook is not None)
+        if is_new:
+            _log_notice(alert, "raised")
+            self._start_sender()
+        return is_new
 
     def resolve(self, name: str, subject: str, at_us: int) -> bool:
         """Close the open alert of this name and subject; return whether there was one.
@@ -134,156 +134,159 @@ class Alerts:
         """
         if not any(alert.key == (name, subject) for alert in open_alerts(self._folder.parent)):
             return False
-        with _book_of(self._folder) as book:
-            closed = book.resolved((name, subject), at_us, owed=self._webhook is not None)
+        with _edit_records(self._folder) as editor:
+            closed = editor.resolve_alert((name, subject), at_us, owed=self._webhook is not None)
         if closed is not None:
-            _tell(closed, "resolved")
-            self._deliver()
+            _log_notice(closed, "resolved")
+            self._start_sender()
         return closed is not None
 
-    def kept(self) -> list[KeptAlert]:
-        """Return all open alerts and the newest resolved ones, oldest first.
+    def records(self) -> list[AlertRecord]:
+        """Return all open alerts and the latest resolved alerts, oldest first.
 
         Raises:
-            StoreError: the file is damaged.
+            StoreError: the file is corrupt.
         """
         return _read(self._folder)
 
     def close(self, seconds: float = 10.0) -> None:
-        """Wait for the webhook, but not longer than this; what it has not taken stays owed."""
-        courier = self._courier
-        if courier is not None:
-            courier.join(seconds)
+        """Wait for the webhook, at most for ``seconds``; notices that it has not accepted stay stored."""
+        sender = self._sender
+        if sender is not None:
+            sender.join(seconds)
 
-    def _deliver(self) -> None:
-        """Let a thread offer what is owed to the webhook."""
+    def _start_sender(self) -> None:
+        """Start the thread that sends the stored notices, unless it runs."""
         if self._webhook is None:
             return
-        with self._turn:
-            self._wanted = True
-            if self._courier is None:
-                self._courier = threading.Thread(target=self._carry, args=(self._webhook,), daemon=True)
-                self._courier.start()
+        with self._sender_lock:
+            self._has_new_notices = True
+            if self._sender is None:
+                self._sender = threading.Thread(target=self._send_notices, args=(self._webhook,), daemon=True)
+                self._sender.start()
 
-    def _carry(self, webhook: Webhook) -> None:
+    def _send_notices(self, webhook: Webhook) -> None:
+        # The flag and the end of the thread change under one lock. So a notice that is stored during the last round
+        # either gets another round of this thread, or starts a new thread.
         while True:
-            with self._turn:
-                if not self._wanted:
-                    self._courier = None
+            with self._sender_lock:
+                if not self._has_new_notices:
+                    self._sender = None
                     return
-                self._wanted = False
-            with exclusive(self._folder / "delivery.lock"):
-                self._offer(webhook)
+                self._has_new_notices = False
+            with hold_lock(self._folder / "delivery.lock"):
+                self._send_unsent(webhook)
 
-    def _offer(self, webhook: Webhook) -> None:
-        """Send what is owed, in order, up to the first notice that the webhook does not take."""
-        for kept in _read(self._folder):
-            for notice in kept.owed:
-                if not webhook.post(_body(kept, notice)):
+    def _send_unsent(self, webhook: Webhook) -> None:
+        """Send the stored notices, in order, up to the first that the webhook does not accept."""
+        # The request is sent without the lock on the records, because it can take seconds.
+        for record in _read(self._folder):
+            for notice in record.owed:
+                if not webhook.post(_webhook_body(record, notice)):
                     return
-                with _book_of(self._folder) as book:
-                    book.delivered(kept.number, notice)
+                with _edit_records(self._folder) as editor:
+                    editor.mark_delivered(record.number, notice)
 
 
 @contextmanager
-def _book_of(folder: Path) -> Iterator[_Book]:
-    """Yield the kept alerts to be changed; nobody else changes them meanwhile, and an error changes nothing."""
-    with exclusive(folder / "alerts.lock"):
-        book = _Book(_read(folder))
-        yield book
-        if book.changed:
-            _write(folder, book.items)
+def _edit_records(folder: Path) -> Iterator[_RecordEditor]:
+    """Yield the stored alerts for editing, under a lock; if the block raises, nothing changes."""
+    with hold_lock(folder / "alerts.lock"):
+        editor = _RecordEditor(_read(folder))
+        yield editor
+        if editor.changed:
+            _write(folder, editor.items)
 
 
-class _Book:
-    """The kept alerts while they are changed, oldest first."""
+class _RecordEditor:
+    """The stored alerts, oldest first, while a process edits them."""
 
-    def __init__(self, items: list[KeptAlert]) -> None:
+    def __init__(self, items: list[AlertRecord]) -> None:
         self.items = items
         self.changed = False
 
-    def raised(self, alert: Alert, *, owed: bool) -> bool:
-        """Keep an alert; return whether it is told."""
+    def raise_alert(self, alert: Alert, *, owed: bool) -> bool:
+        """Store an alert; return whether it must be sent."""
         notices: tuple[Notice, ...] = ("raised",) if owed else ()
         last = self._open(alert.key)
         if last is None:
             number = max((item.number for item in self.items), default=0) + 1
-            self._put(KeptAlert(number=number, alert=alert, since_us=alert.at_us, owed=notices))
+            self._put(AlertRecord(number=number, alert=alert, since_us=alert.at_us, owed=notices))
             return True
-        told = last.alert.severity != alert.severity
-        self._put(replace(last, alert=alert, owed=_with(last.owed, notices) if told else last.owed))
-        return told
+        severity_changed = last.alert.severity != alert.severity
+        self._put(replace(last, alert=alert, owed=_add_notices(last.owed, notices) if severity_changed else last.owed))
+        return severity_changed
 
-    def resolved(self, key: tuple[str, str], at_us: int, *, owed: bool) -> Alert | None:
+    def resolve_alert(self, key: tuple[str, str], at_us: int, *, owed: bool) -> Alert | None:
         """Close an open alert and return it."""
         last = self._open(key)
         if last is None:
             return None
-        self._put(replace(last, resolved_at_us=at_us, owed=_with(last.owed, ("resolved",) if owed else ())))
+        self._put(replace(last, resolved_at_us=at_us, owed=_add_notices(last.owed, ("resolved",) if owed else ())))
         return last.alert
 
-    def delivered(self, number: int, notice: Notice) -> None:
-        """Take a notice off what is owed."""
+    def mark_delivered(self, number: int, notice: Notice) -> None:
+        """Remove a notice that the webhook has accepted."""
         for item in self.items:
             if item.number == number:
-                self._put(replace(item, owed=tuple(one for one in item.owed if one != notice)))
+                self._put(replace(item, owed=tuple(other for other in item.owed if other != notice)))
 
-    def _open(self, key: tuple[str, str]) -> KeptAlert | None:
+    def _open(self, key: tuple[str, str]) -> AlertRecord | None:
         return next((item for item in self.items if item.is_open and item.alert.key == key), None)
 
-    def _put(self, item: KeptAlert) -> None:
+    def _put(self, item: AlertRecord) -> None:
         others = [other for other in self.items if other.number != item.number]
-        self.items = sorted([*others, item], key=lambda one: one.number)
+        self.items = sorted([*others, item], key=lambda record: record.number)
         self.changed = True
 
 
 def open_alerts(state: Path) -> list[Alert]:
-    """Return the alerts that are not resolved; none where the file is damaged: for metrics, which never fail."""
+    """Return the open alerts; none if the file is corrupt, because metrics must not fail."""
     try:
         return [item.alert for item in _read(state / "alerts") if item.is_open]
     except StoreError:
         return []
 
 
-def _with(owed: tuple[Notice, ...], more: Iterable[Notice]) -> tuple[Notice, ...]:
+def _add_notices(owed: tuple[Notice, ...], more: Iterable[Notice]) -> tuple[Notice, ...]:
     return (*owed, *(notice for notice in more if notice not in owed))
 
 
-def _tell(alert: Alert, notice: Notice) -> None:
+def _log_notice(alert: Alert, notice: Notice) -> None:
     write = {"critical": _log.error, "warning": _log.warning}.get(alert.severity, _log.info)
     if notice == "resolved":
         write = _log.info
     write(f"alert_{notice}", alert=alert.name, subject=alert.subject, severity=alert.severity, message=alert.message)
 
 
-def _body(kept: KeptAlert, notice: Notice) -> dict[str, Any]:
-    """Return what the webhook is sent."""
+def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
+    """Return the body of a webhook request."""
     return {
-        "id": f"{kept.number}-{notice}-{kept.alert.severity}",
+        "id": f"{record.number}-{notice}-{record.alert.severity}",
         "notice": notice,
-        "since_us": kept.since_us,
-        "resolved_at_us": kept.resolved_at_us,
-        **asdict(kept.alert),
+        "since_us": record.since_us,
+        "resolved_at_us": record.resolved_at_us,
+        **asdict(record.alert),
     }
 
 
-def _write(folder: Path, items: list[KeptAlert]) -> None:
+def _write(folder: Path, items: list[AlertRecord]) -> None:
     resolved = [item.number for item in items if not item.is_open and not item.owed]
-    forgotten = set(resolved[:-_MOST_RESOLVED])
-    body = [asdict(item) for item in items if item.number not in forgotten]
+    expired = set(resolved[:-_MOST_RESOLVED])
+    body = [asdict(item) for item in items if item.number not in expired]
     replace_durable(folder / "alerts.json", json.dumps(body, indent=1).encode())
 
 
-def _read(folder: Path) -> list[KeptAlert]:
+def _read(folder: Path) -> list[AlertRecord]:
     path = folder / "alerts.json"
     try:
-        return [_kept(item) for item in json.loads(path.read_bytes())]
+        return [_decode_record(item) for item in json.loads(path.read_bytes())]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
-        fix = "restore the file, or move it away: its alerts are then forgotten"
-        raise StoreError(f"file {path}", "does not hold alerts", fix=fix) from error
+        fix = "restore the file, or move it away to start without alerts"
+        raise StoreError(f"file {path}", "does not contain alerts", fix=fix) from error
 
 
-def _kept(item: dict[str, Any]) -> KeptAlert:
-    return KeptAlert(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})
+def _decode_record(item: dict[str, Any]) -> AlertRecord:
+    return AlertRecord(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})

@@ -1,4 +1,4 @@
-"""A webhook: JSON sent to a URL, tried again a few times, never an exception."""
+"""Sends JSON to a webhook's URL, with a few retries; a failure is logged, not raised."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from skewless.contract.errors import DefinitionError
 TOKEN_VARIABLE = "SKEWLESS_ALERT_TOKEN"  # noqa: S105 - its name, not a token
 _TIMEOUT_SECONDS = 5.0
 _WAITS = (0.5, 2.0, 8.0)
-_TAKEN = range(200, 300)
+_ACCEPTED = range(200, 300)
 _log = structlog.get_logger()
 
 
 class Webhook:
-    """Where notices are sent. Redirects are not followed: they would carry the token to another host.
+    """The receiver of notices. Redirects are not followed, because they could send the token to another host.
 
     Args:
-        url: ``http://`` or ``https://``; it may hold a secret and is never logged.
-        waits: seconds before each further attempt.
-        sleep: how to wait.
+        url: ``http://`` or ``https://``; it may contain a secret and is never logged.
+        waits: seconds before each retry.
+        sleep: waits that many seconds.
 
     Raises:
-        DefinitionError: it is no such URL.
+        DefinitionError: the URL is neither http nor https.
     """
 
     def __init__(
@@ -38,12 +38,12 @@ class Webhook:
     ) -> None:
         self._url = urlsplit(url)
         if self._url.scheme not in {"http", "https"} or not self._url.hostname:
-            raise DefinitionError("setting 'alert_webhook'", "is no http or https URL", fix="correct it")
+            raise DefinitionError("setting 'alert_webhook'", "is not an http or https URL", fix="correct it")
         self._waits = waits
         self._sleep = sleep
 
     def post(self, body: Mapping[str, Any]) -> bool:
-        """Send a body as JSON; return whether it was taken (a status of 200 to 299)."""
+        """Send a body as JSON; return whether the receiver accepted it (status 200 to 299)."""
         data = json.dumps(body).encode()
         problem = self._attempt(data)
         for seconds in self._waits:
@@ -56,7 +56,7 @@ class Webhook:
         return problem is None
 
     def _attempt(self, data: bytes) -> str | None:
-        """Send once; return what went wrong."""
+        """Send once; return the problem, None if there was none."""
         kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
         connection = kind(self._url.hostname or "", self._url.port, timeout=_TIMEOUT_SECONDS)
         path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
@@ -67,10 +67,10 @@ class Webhook:
             return type(error).__name__
         finally:
             connection.close()
-        return None if status in _TAKEN else f"status {status}"
+        return None if status in _ACCEPTED else f"status {status}"
 
 
 def _headers() -> dict[str, str]:
     token = os.environ.get(TOKEN_VARIABLE)
-    proof = {"Authorization": f"Bearer {token}"} if token else {}
-    return {"Content-Type": "application/json", "User-Agent": "skewless", **proof}
+    authorization = {"Authorization": f"Bearer {token}"} if token else {}
+    return {"Content-Type": "application/json", "User-Agent": "skewless", **authorization}

@@ -1,1 +1,1 @@
-"""From Feast objects to the FeaturePlan."""
+"""The compiler: turns Feast objects into a feature plan."""

@@ -1,4 +1,4 @@
-"""Feast aggregations to the aggregates of a windowed view."""
+"""Compile Feast aggregations to the aggregates of a windowed view."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.hops import check_hops, default_hop
 from skewless.contract.windows.view import SQUARED, Aggregate, Function
-from skewless.infra.compiler.event_columns import check_known
-from skewless.infra.compiler.views import refuse_cases
+from skewless.infra.compiler.event_columns import check_columns_exist
+from skewless.infra.compiler.views import check_case
 
 ALIASES = {
     "avg": Function.MEAN,
@@ -24,7 +24,7 @@ ALIASES = {
     "variance": Function.VAR,
 }
 LONGEST_DAYS = 400
-MOST_HOPS = 15  # the tag of a tile has four bits for its level, and so for its sketch
+MOST_HOPS = 15  # the tag of a tile has four bits for its level, and four for its sketch
 _FOR_TEXT = frozenset({Function.COUNT, Function.COUNT_DISTINCT})
 _SERVED = frozenset(
     {PrimitiveFeastType.FLOAT64, PrimitiveFeastType.FLOAT32, PrimitiveFeastType.INT64, PrimitiveFeastType.INT32}
@@ -38,29 +38,30 @@ def compile_aggregates(
     """Return the aggregates of a windowed view, in the order of their declaration.
 
     Args:
-        types: of the columns that they may read.
+        types: types of the columns that aggregates may read.
+        keys: names of the entity keys.
 
     Raises:
-        DefinitionError: one of them cannot be computed exactly.
+        DefinitionError: an aggregate cannot be computed exactly.
     """
     owner = f"windowed view {view.name!r}"
-    found = tuple(_aggregate(owner, view, item, types) for item in view.aggregations)
-    _check_tiles(owner, found)
-    names = [item.name for item in found]
+    aggregates = tuple(_compile_aggregate(owner, view, item, types) for item in view.aggregations)
+    _check_tiles(owner, aggregates)
+    names = [item.name for item in aggregates]
     _check_names(owner, names, keys)
     _check_schema(owner, [field for field in view.features if field.name not in keys], names)
-    return found
+    return aggregates
 
 
-def _aggregate(owner: str, view: StreamFeatureView, item: Aggregation, types: Mapping[str, DType]) -> Aggregate:
+def _compile_aggregate(owner: str, view: StreamFeatureView, item: Aggregation, types: Mapping[str, DType]) -> Aggregate:
     name = item.resolved_name(item.time_window)
     owner = f"{owner} aggregation {name!r}"
     function = _function(owner, item.function)
     if not item.column:
         raise DefinitionError(
-            owner, "has no column", fix="name one; a key counts every event: Aggregation(column=KEY, ...)"
+            owner, "has no column", fix="add a column; a key counts every event: Aggregation(column=KEY, ...)"
         )
-    check_known(owner, types, [item.column])
+    check_columns_exist(owner, types, [item.column])
     _check_type(owner, item.column, function, types[item.column])
     window_us = _window(owner, item.time_window)
     return Aggregate(
@@ -74,7 +75,7 @@ def _function(owner: str, name: str) -> Function:
     if name in list(Function):
         return Function(name)
     raise DefinitionError(
-        owner, "has a function that is unknown", value=name, fix=f"use one of {', '.join((*Function, *ALIASES))}"
+        owner, "has an unknown function", value=name, fix=f"use one of {', '.join((*Function, *ALIASES))}"
     )
 
 
@@ -82,16 +83,16 @@ def _check_type(owner: str, column: str, function: Function, dtype: DType) -> No
     if dtype.is_text and function not in _FOR_TEXT:
         raise DefinitionError(
             owner,
-            f"takes the {function} of text",
+            f"computes {function} of text",
             value=f"{column} {dtype}",
             fix="use count or count_distinct, or a number column",
         )
     if dtype is DType.TIMESTAMP and function in SQUARED:
         raise DefinitionError(
             owner,
-            f"takes the {function} of moments, whose squares are too large to be summed exactly",
+            f"computes {function} of times, whose squares are too large for an exact sum",
             value=f"{column} {dtype}",
-            fix="derive a difference of times in the view's transform",
+            fix="derive a time difference in the view's transform",
         )
 
 
@@ -101,12 +102,12 @@ def _window(owner: str, length: timedelta | None) -> int:
             owner,
             "has no time_window",
             value=None if length is None else str(length),
-            fix="give it a length, such as time_window=timedelta(hours=1)",
+            fix="set a length, such as time_window=timedelta(hours=1)",
         )
     if length > timedelta(days=LONGEST_DAYS):
         raise DefinitionError(
             owner,
-            f"has a time_window longer than {LONGEST_DAYS} days, which is read tile by tile at each prediction",
+            f"has a time_window longer than {LONGEST_DAYS} days, whose tiles are too many to read for each prediction",
             value=str(length),
             fix="shorten it, or compute it in a batch table and declare a FeatureView",
         )
@@ -114,7 +115,7 @@ def _window(owner: str, length: timedelta | None) -> int:
 
 
 def _hop(view: StreamFeatureView, item: Aggregation, window_us: int) -> int:
-    # Feast fills in the window where no slide_interval is given.
+    # Feast sets slide_interval to the window if it is not given.
     if item.slide_interval and item.slide_interval != item.time_window:
         return item.slide_interval // _MICROSECOND
     if view.enable_tiling and view.tiling_hop_size:
@@ -122,16 +123,16 @@ def _hop(view: StreamFeatureView, item: Aggregation, window_us: int) -> int:
     return default_hop(window_us)
 
 
-def _check_tiles(owner: str, found: tuple[Aggregate, ...]) -> None:
-    check_hops(owner, [(item.window_us, item.hop_us) for item in found])
-    hops = {item.hop_us for item in found}
-    hashed = {item.column for item in found if item.function is Function.COUNT_DISTINCT}
-    for what, used in (("hops", hops), ("columns of count_distinct", hashed)):
-        if len(used) > MOST_HOPS:
+def _check_tiles(owner: str, aggregates: tuple[Aggregate, ...]) -> None:
+    check_hops(owner, [(item.window_us, item.hop_us) for item in aggregates])
+    hops = {item.hop_us for item in aggregates}
+    hashed = {item.column for item in aggregates if item.function is Function.COUNT_DISTINCT}
+    for kind, values in (("hops", hops), ("columns of count_distinct", hashed)):
+        if len(values) > MOST_HOPS:
             raise DefinitionError(
                 owner,
-                f"has more than {MOST_HOPS} different {what}, more than a tile can name",
-                value=len(used),
+                f"has more than {MOST_HOPS} different {kind}",
+                value=len(values),
                 fix="split the view",
             )
 
@@ -140,7 +141,7 @@ def _check_names(owner: str, names: Sequence[str], keys: Sequence[str]) -> None:
     for name in names:
         if names.count(name) > 1:
             raise DefinitionError(
-                owner, "has two features of one name", value=name, fix="give each Aggregation a name of its own"
+                owner, "has two features with one name", value=name, fix="give each Aggregation its own name"
             )
         if name.startswith("__"):
             raise DefinitionError(
@@ -148,7 +149,7 @@ def _check_names(owner: str, names: Sequence[str], keys: Sequence[str]) -> None:
             )
         if name in keys:
             raise DefinitionError(owner, "has a feature with the name of a key", value=name, fix="rename the feature")
-    refuse_cases(owner, [*keys, *names])
+    check_case(owner, [*keys, *names])
 
 
 def _check_schema(owner: str, declared: list[Field], names: list[str]) -> None:
@@ -156,18 +157,18 @@ def _check_schema(owner: str, declared: list[Field], names: list[str]) -> None:
         return
     fields = {field.name: field for field in declared}
     if sorted(field.name for field in declared) != sorted(names):
-        odd = sorted(set(fields) ^ set(names)) or ["a feature twice"]
+        differing = sorted(set(fields) ^ set(names)) or ["a feature twice"]
         raise DefinitionError(
             f"{owner} schema",
-            "does not list the features that its aggregations make",
-            value=", ".join(odd),
-            fix=f"list {', '.join(names)}, or nothing but the keys",
+            "does not list the features of its aggregations",
+            value=", ".join(differing),
+            fix=f"list {', '.join(names)}, or only the keys",
         )
     for field in declared:
         if field.dtype not in _SERVED:
             raise DefinitionError(
                 f"{owner} feature {field.name!r}",
-                "is declared with a type that no aggregate has",
+                "has a type that aggregates cannot have",
                 value=str(field.dtype),
-                fix="declare it as Float64: aggregates are served as float64",
+                fix="declare it as Float64: all aggregates are float64",
             )

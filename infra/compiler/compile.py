@@ -1,14 +1,10 @@
-"""Compiles a user's repo: Feast objects and model specs in, plan and specs out; nothing is changed."""
+"""Compile a repo: read its Feast objects and model specs, return the plan and the specs; change nothing."""
 
 from __future__ import annotations
 
 import importlib
-import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -20,8 +16,11 @@ from skewless.contract.errors import DefinitionError, SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ALGORITHMS, ModelSpec
 from skewless.contract.transforms import TransformRunner
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.compiler.event_transforms import check_event_transform
-from skewless.infra.compiler.registration import feast_objects
+from skewless.infra.compiler.input_recorder import InputRecorder
+from skewless.infra.compiler.registration import build_feast_objects
+from skewless.infra.compiler.repo_modules import repo_modules
 from skewless.infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from skewless.infra.compiler.views import compile_view
 from skewless.infra.compiler.windows import compile_windows
@@ -32,54 +31,54 @@ DEFINITIONS = "definitions"
 MODELS = "models"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Compiled:
-    """What a repo declares: the plan, the models, and the Feast objects to register."""
-
-    plan: FeaturePlan
-    models: tuple[ModelSpec, ...]
-    feast_objects: tuple[Any, ...]
-
-
-def compile_repo(repo: Path) -> Compiled:
+def compile_repo(repo: Path) -> CompiledRepo:
     """Return what the repo's ``definitions.py`` and ``models.py`` declare.
 
     Raises:
-        DefinitionError: something cannot be served exactly; names the thing, the value and the fix.
+        DefinitionError: a definition cannot be served exactly.
     """
-    project = _project_name(repo)
-    with repo_modules(repo):
+    recorder = InputRecorder(repo=repo.absolute())
+    with recorder.watching(), repo_modules(repo):
+        project = _project_name(repo)
         module = load_module(repo, DEFINITIONS)
         objects = _feast_objects(module)
         plan = _compile_plan(project, repo, objects)
         models = _models(repo)
+        recorder.read_modules((DEFINITIONS, MODELS))
     for transform in plan.transforms:
-        TransformRunner.of_plan(plan, transform).check()
+        TransformRunner.from_plan(plan, transform).check()
     for window in plan.windows:
         check_event_transform(window)
     for spec in models:
         check_model(plan, spec)
-    return Compiled(plan=plan, models=models, feast_objects=feast_objects(plan, objects))
+    objects_to_register = build_feast_objects(plan, objects)
+    return CompiledRepo(
+        plan=plan,
+        models=models,
+        feast_objects=objects_to_register,
+        inputs=recorder.inputs(),
+        files=recorder.repo_files(),
+    )
 
 
 def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
-    """Check that a model's service exists and holds nothing that a tree model cannot see, and its names.
+    """Check a model against the plan: service, feature types, algorithm, group and cron expression.
 
     Raises:
-        DefinitionError: the service is unknown, one of its features is bytes, the cron cannot be read, nothing
-            trains the algorithm, or the group of a ranking model is neither a key nor a request field.
+        DefinitionError: the service or the algorithm is unknown, a feature is bytes, the cron expression is invalid,
+            or the group of a ranking model is neither a key nor a request field.
     """
     _check_algorithm(spec)
     _check_group(plan, spec)
-    _check_asked(plan, spec)
+    _check_request(plan, spec)
     if spec.retrain is not None:
         cron_trigger(f"retrain {spec.name}", spec.retrain)
     for ref in plan.service(spec.service).features:
         if plan.dtype(ref) == "bytes":
             raise DefinitionError(
                 f"model {spec.name!r} feature {ref.label!r}",
-                "is of type bytes, which no model can see",
-                fix="leave it out of the feature service",
+                "is of type bytes, which models cannot read",
+                fix="remove it from the feature service",
             )
 
 
@@ -89,22 +88,22 @@ def _check_algorithm(spec: ModelSpec) -> None:
             f"model {spec.name!r} algorithm",
             "is unknown",
             value=spec.algorithm,
-            fix=f"use one of {', '.join(ALGORITHMS)}, or install what registers it in skewless.trainers",
+            fix=f"use one of {', '.join(ALGORITHMS)}, or install a package that registers it in skewless.trainers",
         )
 
 
-def _check_asked(plan: FeaturePlan, spec: ModelSpec) -> None:
-    part = plan.only(spec.service)
+def _check_request(plan: FeaturePlan, spec: ModelSpec) -> None:
+    part = plan.select_service(spec.service)
     if not part.join_keys and not part.request:
         raise DefinitionError(
             f"model {spec.name!r} service {spec.service!r}",
-            "asks nothing of the caller, so that all its predictions are one",
+            "has neither join keys nor request fields, so all its predictions would be equal",
             fix="add a feature that has a key or a request field",
         )
 
 
 def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
-    part = plan.only(spec.service)
+    part = plan.select_service(spec.service)
     names = [column.name for column in (*part.join_keys, *part.request)]
     if spec.group is not None and spec.group not in names:
         raise DefinitionError(
@@ -115,30 +114,11 @@ def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
         )
 
 
-@contextmanager
-def repo_modules(repo: Path) -> Iterator[None]:
-    """Make the repo's modules importable by their bare names for a while."""
-    own = {path.stem for path in repo.glob("*.py")}
-    hidden = {name: sys.modules.pop(name) for name in own & sys.modules.keys()}
-    bytecode = sys.dont_write_bytecode
-    sys.dont_write_bytecode = True
-    sys.path.insert(0, str(repo))
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path.remove(str(repo))
-        sys.dont_write_bytecode = bytecode
-        for name in own:
-            sys.modules.pop(name, None)
-        sys.modules.update(hidden)
-
-
 def load_module(repo: Path, name: str) -> ModuleType:
     """Return a module of the repo; call inside ``repo_modules``.
 
     Raises:
-        DefinitionError: there is no such file, or running it failed; names the file and line.
+        DefinitionError: the file is missing or fails to run; names file and line.
     """
     path = repo / f"{name}.py"
     if not path.exists():
@@ -147,20 +127,20 @@ def load_module(repo: Path, name: str) -> ModuleType:
         )
     try:
         with warnings.catch_warnings():
-            # Feast warns that what it computes for stream feature views is experimental; windows are ours.
+            # Feast warns that its computation of stream feature views is experimental; we do not use it.
             warnings.filterwarnings("ignore", message="Stream feature views are experimental")
             return importlib.import_module(name)
     except SkewlessError:
         raise
     except Exception as error:
         raise DefinitionError(
-            f"file {_where(error, repo) or path}",
+            f"file {_find_line(error, repo) or path}",
             str(error) or type(error).__name__,
             fix="correct the definition there",
         ) from error
 
 
-def _where(error: BaseException, repo: Path) -> str | None:
+def _find_line(error: BaseException, repo: Path) -> str | None:
     if isinstance(error, SyntaxError):
         return f"{error.filename}:{error.lineno}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(str(repo))]
@@ -181,15 +161,15 @@ def _project_name(repo: Path) -> str:
 
 def _feast_objects(module: ModuleType) -> list[Any]:
     kinds = (Entity, FeatureView, OnDemandFeatureView, FeatureService)
-    # An object may stand under two names of the module.
-    found = list({id(value): value for value in vars(module).values() if isinstance(value, kinds)}.values())
-    _distinct_names(found)
-    return found
+    # One object may have several names in the module.
+    objects = list({id(value): value for value in vars(module).values() if isinstance(value, kinds)}.values())
+    _check_distinct(objects)
+    return objects
 
 
-def _distinct_names(found: list[Any]) -> None:
+def _check_distinct(objects: list[Any]) -> None:
     seen: dict[tuple[bool, str], object] = {}
-    for value in found:
+    for value in objects:
         key = (isinstance(value, Entity), value.name)
         if seen.setdefault(key, value) is not value:
             raise DefinitionError(

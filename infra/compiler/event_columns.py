@@ -1,4 +1,4 @@
-"""The columns of events: as a user writes them in a line of text, and as a file has them."""
+"""Parse the columns of events from a declaration, or read them from the schema of a file."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pyarrow as pa
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
-from skewless.infra.compiler.views import refuse_cases
+from skewless.infra.compiler.views import check_case
 
-# Our own names, Feast's in lower case, and Spark's: a declaration may be copied from either.
+# Our type names, Feast's in lower case, and Spark's: a declaration may be copied from either.
 _SPELLINGS = {
     **{dtype.value: dtype for dtype in DType},
     "double": DType.FLOAT64,
@@ -37,7 +37,7 @@ _FILE_TYPES = (
     (lambda kind: kind in {pa.uint32(), pa.int64()}, DType.INT64),
 )
 _COLUMN = re.compile(r"(?:`(?P<quoted>[^`]+)`|(?P<plain>[^\s:`]+))\s*[:\s]\s*(?P<type>\S.*)")
-_COMMA = re.compile(r",(?![^(<]*[)>])")  # not those of decimal(10,2) and map<a,b>
+_COMMA = re.compile(r",(?![^(<]*[)>])")  # but not a comma in decimal(10,2) or map<a,b>
 
 
 def parse_columns(owner: str, text: str) -> tuple[Column, ...]:
@@ -47,14 +47,14 @@ def parse_columns(owner: str, text: str) -> tuple[Column, ...]:
     'odd name'
 
     Raises:
-        DefinitionError: a part is no column, its type is unknown or bytes, or two names clash.
+        DefinitionError: a part is not a column, its type is unknown or bytes, or two names are equal.
     """
-    columns = tuple(_column(owner, part.strip()) for part in _COMMA.split(text))
+    columns = tuple(_parse_column(owner, part.strip()) for part in _COMMA.split(text))
     names = [column.name for column in columns]
     for name in names:
         if names.count(name) > 1:
             raise DefinitionError(owner, "declares a column twice", value=name, fix="declare it once")
-    refuse_cases(owner, names)
+    check_case(owner, names)
     return columns
 
 
@@ -67,38 +67,36 @@ def parse_names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def columns_of_file(schema: pa.Schema, without: Sequence[str | None]) -> tuple[Column, ...]:
-    """Return the columns of a file whose types events can have; the others cannot be read from JSON.
+def read_file_columns(schema: pa.Schema, without: Sequence[str | None]) -> tuple[Column, ...]:
+    """Return the columns of a file with types that JSON events can have.
 
     Args:
-        without: names that are left out.
+        without: names to skip.
     """
-    found = ((field.name, _dtype(field.type)) for field in schema if field.name not in without)
-    return tuple(Column(name=name, dtype=dtype) for name, dtype in found if dtype is not None)
+    types = ((field.name, _dtype(field.type)) for field in schema if field.name not in without)
+    return tuple(Column(name=name, dtype=dtype) for name, dtype in types if dtype is not None)
 
 
-def check_known(owner: str, columns: Mapping[str, DType], wanted: Sequence[str]) -> None:
-    """Check that columns are declared.
+def check_columns_exist(owner: str, columns: Mapping[str, DType], names: Sequence[str]) -> None:
+    """Check that the named columns are declared.
 
     Raises:
-        DefinitionError: one is not.
+        DefinitionError: a column is not declared.
     """
-    for name in wanted:
+    for name in names:
         if name not in columns:
             raise DefinitionError(
                 owner,
                 "names a column that events do not have",
                 value=name,
-                fix=f"declare it, or use one of {', '.join(columns)}",
+                fix=f"declare the column, or use one of {', '.join(columns)}",
             )
 
 
-def _column(owner: str, text: str) -> Column:
+def _parse_column(owner: str, text: str) -> Column:
     match = _COLUMN.fullmatch(text)
     if match is None:
-        raise DefinitionError(
-            owner, "declares something that is no column", value=text, fix='write "name type, name type"'
-        )
+        raise DefinitionError(owner, "declares an invalid column", value=text, fix='write "name type, name type"')
     name, kind = match["quoted"] or match["plain"], match["type"].strip()
     dtype = _SPELLINGS.get(kind.lower())
     if dtype is None or dtype is DType.BYTES:

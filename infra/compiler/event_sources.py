@@ -1,4 +1,4 @@
-"""Feast stream sources to the plan's event sources."""
+"""Compile Feast stream sources to the plan's event sources."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.keys import KEY_DTYPES
 from skewless.contract.windows.view import EventSource
-from skewless.infra.compiler.event_columns import check_known, columns_of_file, parse_columns
-from skewless.infra.compiler.views import TAG_DELAY, known_tags, length_us, readable_source, source_path
+from skewless.infra.compiler.event_columns import check_columns_exist, parse_columns, read_file_columns
+from skewless.infra.compiler.views import TAG_DELAY, check_source_kind, check_tags, parse_duration_us, source_path
 from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.sources.source_schema import read_schema
 
@@ -36,99 +36,107 @@ _DIGITS = re.compile(r"\d{1,2}", re.ASCII)
 
 
 def compile_source(view: StreamFeatureView, repo: Path) -> EventSource:
-    """Return the plan's form of the stream that a windowed view reads.
+    """Return the event source of a windowed view.
 
     Raises:
-        DefinitionError: the stream is of a kind or shape that cannot be read.
+        DefinitionError: the stream is of an unsupported kind, or its declaration is invalid.
     """
     stream: Any = view.stream_source
     if not isinstance(stream, KafkaSource | PushSource):
         raise DefinitionError(
             f"windowed view {view.name!r}",
-            "has a source that is no stream we can read",
+            "has a source that is not a supported stream",
             value=type(view.source).__name__,
             fix="use a PushSource or a KafkaSource",
         )
     owner = f"event source {stream.name!r}"
-    tags = known_tags(owner, stream.tags, SOURCE_TAGS)
-    place = _place(owner, stream)
-    event_column = _event_column(owner, view, stream)
+    return compile_stream(owner, stream, _event_column(owner, view, stream), repo)
+
+
+def compile_stream(owner: str, stream: KafkaSource | PushSource, event_column: str, repo: Path) -> EventSource:
+    """Return the event source of a stream whose event time is in ``event_column``.
+
+    Raises:
+        DefinitionError: the declaration of the stream is invalid.
+    """
+    tags = check_tags(owner, stream.tags, SOURCE_TAGS)
+    location = _location(owner, stream)
     history = _history(owner, stream.batch_source, event_column)
     columns = _columns(owner, repo, stream, tags, {event_column, history.created_timestamp_column})
     types = {column.name: column.dtype for column in columns}
     earliest, latest = _range(owner, tags)
     return EventSource(
         name=stream.name,
-        **place,
+        **location,
         event_column=event_column,
         columns=columns,
         id_column=_id_column(owner, types, tags.get(TAG_EVENT_ID)),
         scales=default_scales(types) | declared_scales(owner, types, tags),
         history=source_path(history),
         created_column=history.created_timestamp_column or None,
-        delay_us=length_us(owner, TAG_DELAY, tags),
-        dedupe_us=length_us(owner, TAG_DEDUPE, tags, "1d"),
+        delay_us=parse_duration_us(owner, TAG_DELAY, tags),
+        dedupe_us=parse_duration_us(owner, TAG_DEDUPE, tags, "1d"),
         earliest_us=earliest,
         latest_us=latest,
     )
 
 
-def add_source(found: dict[str, EventSource], source: EventSource) -> None:
-    """Add the source of one more view to those that were found.
+def add_source(sources: dict[str, EventSource], source: EventSource) -> None:
+    """Add the source of a view to the sources by name.
 
     Raises:
-        DefinitionError: another view reads a source of this name that is declared otherwise.
+        DefinitionError: another view has a different source of this name.
     """
-    if found.setdefault(source.name, source) != source:
+    if sources.setdefault(source.name, source) != source:
         raise DefinitionError(f"event source {source.name!r}", "is defined twice", fix="rename or remove one of them")
 
 
 def default_scales(types: Mapping[str, DType]) -> dict[str, int]:
-    """Return how many decimal digits are kept of number columns of which nothing is said."""
+    """Return the default number of decimal digits in sums, per number column."""
     return {name: _DEFAULT_DIGITS.get(dtype, 0) for name, dtype in types.items() if dtype in _NUMBERS}
 
 
 def declared_scales(owner: str, types: Mapping[str, DType], tags: Mapping[str, str]) -> dict[str, int]:
-    """Return the decimal digits that tags declare, per column.
+    """Return the number of decimal digits in sums that tags declare, per column.
 
     Raises:
-        DefinitionError: a column is unknown or no number, or the digits are none that can be kept.
+        DefinitionError: a column is unknown or not a number, or the digits are out of range.
     """
     texts = {tag.removeprefix(TAG_SCALE): text for tag, text in tags.items() if tag.startswith(TAG_SCALE)}
-    check_known(f"{owner} tag {TAG_SCALE}COLUMN", types, list(texts))
+    check_columns_exist(f"{owner} tag {TAG_SCALE}COLUMN", types, list(texts))
     for name, text in texts.items():
         if types[name] not in _NUMBERS:
             raise DefinitionError(
                 f"{owner} tag '{TAG_SCALE}{name}'",
-                "asks for decimal digits of a column that has none",
+                "is for a column that is not a number",
                 value=str(types[name]),
                 fix="remove the tag",
             )
         if not _DIGITS.fullmatch(text) or int(text) > MOST_DIGITS:
             raise DefinitionError(
                 f"{owner} tag '{TAG_SCALE}{name}'",
-                "is not a number of decimal digits that sums can keep",
+                "is not a supported number of decimal digits",
                 value=text,
-                fix=f"use 0 to {MOST_DIGITS}: numbers are summed as 64-bit integers of that many digits",
+                fix=f"use 0 to {MOST_DIGITS}: numbers are summed as 64-bit integers with so many decimal digits",
             )
     return {name: int(text) for name, text in texts.items()}
 
 
-def _place(owner: str, stream: KafkaSource | PushSource) -> dict[str, Any]:
-    """Return where the events come from, as fields of the source."""
+def _location(owner: str, stream: KafkaSource | PushSource) -> dict[str, Any]:
+    """Return kind and address of the stream, as fields of the source."""
     if isinstance(stream, PushSource):
         return {"kind": "push"}
     options = stream.kafka_options
     if not isinstance(options.message_format, JsonFormat):
         raise DefinitionError(
             owner,
-            "has messages of a format that cannot be read",
+            "has messages of an unsupported format",
             value=type(options.message_format).__name__,
             fix='use JsonFormat(schema_json="...")',
         )
     for name, value in (("topic", options.topic), ("kafka_bootstrap_servers", options.kafka_bootstrap_servers)):
         if not value:
-            raise DefinitionError(owner, f"has no {name}", fix=f"give the KafkaSource its {name}")
+            raise DefinitionError(owner, f"has no {name}", fix=f"set {name} of the KafkaSource")
     return {"kind": "kafka", "topic": options.topic, "servers": options.kafka_bootstrap_servers}
 
 
@@ -136,7 +144,9 @@ def _event_column(owner: str, view: StreamFeatureView, stream: KafkaSource | Pus
     own = stream.timestamp_field or view.timestamp_field
     if not own:
         raise DefinitionError(
-            f"windowed view {view.name!r}", "has no timestamp_field", fix="name the column that says when it happened"
+            f"windowed view {view.name!r}",
+            "has no timestamp_field",
+            fix="set timestamp_field to the column with the event time",
         )
     if view.timestamp_field and view.timestamp_field != own:
         raise DefinitionError(
@@ -149,8 +159,8 @@ def _event_column(owner: str, view: StreamFeatureView, stream: KafkaSource | Pus
 
 
 def _history(owner: str, source: Any, event_column: str) -> Any:  # noqa: ANN401 - as readable_source
-    """Return the table of earlier events, which must have the columns of the stream under their names."""
-    history = readable_source(owner, source)
+    """Return the source of earlier events; its columns must have the names of the stream's columns."""
+    history = check_source_kind(owner, source)
     if history.timestamp_field != event_column:
         raise DefinitionError(
             f"{owner} batch_source",
@@ -161,7 +171,7 @@ def _history(owner: str, source: Any, event_column: str) -> Any:  # noqa: ANN401
     if history.field_mapping:
         raise DefinitionError(
             f"{owner} batch_source",
-            "renames columns, which events of one source cannot have",
+            "renames columns, which is not supported for events",
             value=dict(history.field_mapping),
             fix="write the file with the stream's names and remove field_mapping",
         )
@@ -177,10 +187,15 @@ def _columns(
         if column.name in without:
             raise DefinitionError(
                 f"{owner} column {column.name!r}",
-                "is declared, though it is the time of the event or of its row",
-                fix="leave it out of the columns: views may read the time of an event without that",
+                "is the event time or the created time, and declared as a column, too",
+                fix="remove it from the columns: views can read the event time anyway",
             )
     return columns
+
+
+def declares_columns(stream: KafkaSource | PushSource) -> bool:
+    """Return whether a stream lists its columns itself, so that no file of its history is read for them."""
+    return bool(stream.tags.get(TAG_COLUMNS) or _schema_text(stream))
 
 
 def _schema_text(stream: KafkaSource | PushSource) -> str:
@@ -190,12 +205,12 @@ def _schema_text(stream: KafkaSource | PushSource) -> str:
 
 def _columns_of_history(owner: str, repo: Path, source: Any, without: set[str]) -> tuple[Column, ...]:  # noqa: ANN401
     table = _files(repo, source) if isinstance(source, FileSource) else None
-    columns = () if table is None or table.is_text else columns_of_file(read_schema(table), sorted(without))
+    columns = () if table is None or table.is_text else read_file_columns(read_schema(table), sorted(without))
     if not columns:
         raise DefinitionError(
             owner,
-            "does not say what columns its events have",
-            fix=f'give it tags={{"{TAG_COLUMNS}": "name type, name type"}}',
+            "does not declare the columns of its events",
+            fix=f'set tags={{"{TAG_COLUMNS}": "name type, name type"}}',
         )
     return columns
 
@@ -203,18 +218,18 @@ def _columns_of_history(owner: str, repo: Path, source: Any, without: set[str]) 
 def _files(repo: Path, source: FileSource) -> Table | None:
     try:
         return find_table(repo, source_path(source), f"history {source.path!r}")
-    except SourceError:  # there may be no event yet
+    except SourceError:  # a stream without earlier events has no history file
         return None
 
 
 def _id_column(owner: str, types: Mapping[str, DType], name: str | None) -> str | None:
     if name is None:
         return None
-    check_known(f"{owner} tag {TAG_EVENT_ID!r}", types, [name])
+    check_columns_exist(f"{owner} tag {TAG_EVENT_ID!r}", types, [name])
     if types[name] not in KEY_DTYPES:
         raise DefinitionError(
             f"{owner} tag {TAG_EVENT_ID!r}",
-            f"names a column of type {types[name]}, which cannot tell events apart",
+            f"names a column of type {types[name]}, which cannot identify events",
             value=name,
             fix="use a string or an integer column",
         )
@@ -222,8 +237,8 @@ def _id_column(owner: str, types: Mapping[str, DType], name: str | None) -> str 
 
 
 def _range(owner: str, tags: Mapping[str, str]) -> tuple[int, int]:
-    earliest = _moment(owner, TAG_EARLIEST, tags.get(TAG_EARLIEST, "1970-01-01"))
-    latest = _moment(owner, TAG_LATEST, tags.get(TAG_LATEST, "2200-01-01"))
+    earliest = _parse_date(owner, TAG_EARLIEST, tags.get(TAG_EARLIEST, "1970-01-01"))
+    latest = _parse_date(owner, TAG_LATEST, tags.get(TAG_LATEST, "2200-01-01"))
     if earliest >= latest:
         raise DefinitionError(
             f"{owner} tag {TAG_LATEST!r}", f"is not after {TAG_EARLIEST!r}", fix="give a later date, or remove one"
@@ -231,8 +246,8 @@ def _range(owner: str, tags: Mapping[str, str]) -> tuple[int, int]:
     return earliest, latest
 
 
-def _moment(owner: str, tag: str, text: str) -> int:
-    found = parse_time(text)
-    if found is None:
+def _parse_date(owner: str, tag: str, text: str) -> int:
+    parsed = parse_time(text)
+    if parsed is None:
         raise DefinitionError(f"{owner} tag {tag!r}", "is not a date", value=text, fix="write it as 2024-01-31")
-    return found[0]
+    return parsed[0]

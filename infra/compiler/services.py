@@ -1,4 +1,4 @@
-"""Feast on-demand views and feature services to the plan's transforms and services."""
+"""Compile Feast on-demand views and feature services to the plan's transforms and services."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.plan import Service, View
 from skewless.contract.windows.view import WindowView
-from skewless.infra.compiler.views import compile_field, known_tags, refuse_reserved
+from skewless.infra.compiler.views import check_reserved, check_tags, compile_field
 
 TAG_PREDICTION_TIME = "skewless.prediction_time"
 
 
 def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
-    """Return the fields that a request brings for the on-demand views; one name has one type.
+    """Return the request fields of on-demand views; a name has one type.
 
     Raises:
-        DefinitionError: two request sources declare one field with two types, or as two things.
+        DefinitionError: two request sources declare a field differently.
     """
+    # The prediction time is passed like a request field, but is not part of a request.
     fields: dict[str, Column] = {}
     times: set[str] = set()
     for view in on_demand:
         for source in view.source_request_sources.values():
-            time_field = _time_field(source)
+            time_field = find_time_field(source)
             for field in source.schema:
                 column = compile_field(f"request source {source.name!r}", field)
                 if column.name == time_field:
@@ -40,19 +41,23 @@ def compile_request(on_demand: list[OnDemandFeatureView]) -> tuple[Column, ...]:
                         f"request field {column.name!r}",
                         "is declared with two types",
                         value=f"{fields[column.name].dtype} and {column.dtype}",
-                        fix="declare it once",
+                        fix="declare the field with one type",
                     )
     for name in sorted(times & fields.keys()):
         raise DefinitionError(
-            f"request field {name!r}", "is also declared as the time of the prediction", fix="rename one of them"
+            f"request field {name!r}", "is also declared as the prediction time", fix="rename one of them"
         )
     return tuple(fields.values())
 
 
-def _time_field(source: RequestSource) -> str | None:
-    """Return the field that holds the time of the prediction, which the request does not bring; None: there is none."""
+def find_time_field(source: RequestSource) -> str | None:
+    """Return the field with the prediction time, which is not part of the request; None if there is none.
+
+    Raises:
+        DefinitionError: the tag does not name a UnixTimestamp of the schema.
+    """
     owner = f"request source {source.name!r}"
-    name = known_tags(owner, source.tags or {}, [TAG_PREDICTION_TIME]).get(TAG_PREDICTION_TIME)
+    name = check_tags(owner, source.tags or {}, [TAG_PREDICTION_TIME]).get(TAG_PREDICTION_TIME)
     if name is None:
         return None
     types = {field.name: compile_field(owner, field).dtype for field in source.schema}
@@ -61,16 +66,16 @@ def _time_field(source: RequestSource) -> str | None:
             f"{owner} tag {TAG_PREDICTION_TIME!r}",
             "does not name a field of type UnixTimestamp",
             value=name,
-            fix="name one that the source's schema lists",
+            fix="name a field of the source's schema",
         )
     return name
 
 
 def check_inputs(views: Iterable[View | WindowView], request: Sequence[Column]) -> None:
-    """Check that each name in a request means one thing: a join key of one type, or a request field.
+    """Check that each name in a request is either a join key of one type, or a request field.
 
     Raises:
-        DefinitionError: two names clash; case does not tell names apart, since it does not in SQL.
+        DefinitionError: two names are equal, without regard to case, as in SQL.
     """
     keys: dict[str, Column] = {}
     for key in (key for view in views for key in view.keys):
@@ -78,9 +83,9 @@ def check_inputs(views: Iterable[View | WindowView], request: Sequence[Column]) 
             first = keys[key.name.lower()]
             raise DefinitionError(
                 f"join key {key.name!r}",
-                "has two types, or differs from another only in case",
+                "has two types, or differs from another key only in case",
                 value=f"{first.name} {first.dtype} and {key.name} {key.dtype}",
-                fix="declare it alike in all entities, or rename one",
+                fix="declare it with one type and case in all entities, or rename one",
             )
     for field in request:
         if field.name.lower() in keys:
@@ -90,23 +95,26 @@ def check_inputs(views: Iterable[View | WindowView], request: Sequence[Column]) 
 
 
 def compile_transform(view: OnDemandFeatureView) -> Transform:
-    """Return the plan's form of an on-demand view, with the source text of its module.
+    """Return the transform of an on-demand view, with the source text of its module.
 
     Raises:
-        DefinitionError: it is not in Python mode, or its inputs share a name.
+        DefinitionError: it is not in Python mode, or two inputs have one name.
     """
     owner = f"on-demand feature view {view.name!r}"
-    refuse_reserved(owner, view.name)
+    check_reserved(owner, view.name)
     if view.mode != "python":
         raise DefinitionError(
             owner,
-            "would compute through pandas, which gives other bits for one row than for many",
+            "computes with pandas, whose results depend on the number of rows",
             value=f"mode={view.mode!r}",
             fix='use mode="python" with a numpy function',
         )
     if view.singleton:
         raise DefinitionError(
-            owner, "would be called row by row", value="singleton=True", fix="remove that: the function takes arrays"
+            owner,
+            "is called row by row",
+            value="singleton=True",
+            fix="remove singleton=True: the function takes arrays",
         )
     transformation: Any = view.feature_transformation
     function = transformation.udf
@@ -122,28 +130,28 @@ def compile_transform(view: OnDemandFeatureView) -> Transform:
 def compile_service(
     service: FeatureService, views: Mapping[str, View | WindowView], transforms: Mapping[str, Transform]
 ) -> Service:
-    """Return the plan's form of a feature service, its features in the order of their declaration.
+    """Return the service of a Feast feature service, with its features in the order of declaration.
 
     Raises:
-        DefinitionError: it is empty, lists a feature twice, or names a view that is not defined.
+        DefinitionError: it is empty, lists a feature twice, or names an unknown view.
     """
     owner = f"feature service {service.name!r}"
     refs = [
         FeatureRef(group=projection.name, name=field.name)
         for projection in service.feature_view_projections
         for field in _fields(owner, projection)
-        if _known(service, projection.name, field.name, views, transforms)
+        if _is_feature(service, projection.name, field.name, views, transforms)
     ]
     labels = [ref.label for ref in refs]
     for label in labels:
         if labels.count(label) > 1:
-            raise DefinitionError(owner, "has two features of one name", value=label, fix="list it once")
+            raise DefinitionError(owner, "has two features with one name", value=label, fix="list it once")
     if not refs:
         raise DefinitionError(owner, "has no feature", fix="list at least one view")
     return Service(name=service.name, features=tuple(refs))
 
 
-def _known(
+def _is_feature(
     service: FeatureService,
     group: str,
     name: str,
@@ -156,7 +164,7 @@ def _known(
         return True
     raise DefinitionError(
         f"feature service {service.name!r}",
-        "names a view that definitions.py does not hold",
+        "names a view that is not in definitions.py",
         value=group,
         fix="define the view at the top level of definitions.py",
     )
@@ -166,13 +174,13 @@ def _fields(owner: str, projection: FeatureViewProjection) -> Sequence[Field]:
     if projection.join_key_map:
         raise DefinitionError(
             f"{owner} view {projection.name!r}",
-            "renames join keys, which this version cannot serve",
+            "renames join keys, which is not supported",
             value=dict(projection.join_key_map),
             fix="define a second feature view over the same source with an entity of that key",
         )
     if not projection.desired_features:
         return projection.features
-    # view[["feature"]] of a view that was written without a schema: they are told apart only now.
+    # view[["feature"]] of a view without a declared schema: Feast resolves its features only now.
     known = {field.name: field for field in projection.features}
     for name in projection.desired_features:
         if name not in known:
@@ -192,27 +200,27 @@ def _inputs(owner: str, view: OnDemandFeatureView) -> tuple[FeatureRef, ...]:
         for field in _fields(owner, projection)
     ]
     refs += [
-        FeatureRef(group=PREDICTION if field.name == _time_field(source) else REQUEST, name=field.name)
+        FeatureRef(group=PREDICTION if field.name == find_time_field(source) else REQUEST, name=field.name)
         for source in view.source_request_sources.values()
         for field in source.schema
     ]
     names = [ref.name for ref in refs]
     for name in names:
         if names.count(name) > 1:
-            raise DefinitionError(owner, "has two inputs of one name", value=name, fix="rename one of the features")
+            raise DefinitionError(owner, "has two inputs with one name", value=name, fix="rename one of the features")
     return tuple(refs)
 
 
 def module_source(owner: str, function: Any) -> str:  # noqa: ANN401 - a user's function
-    """Return the text of the module that a function is defined in.
+    """Return the source text of the module that defines a function.
 
     Raises:
-        DefinitionError: it is not in a file.
+        DefinitionError: the function is not defined in a file.
     """
-    # Feast rewrites the function's __module__ to "__main__", so the file of its code says where it lives.
+    # Feast sets the function's __module__ to "__main__", so find the module by the file of its code.
     try:
         return Path(inspect.getsourcefile(function) or "").read_text()
     except (OSError, TypeError) as error:
         raise DefinitionError(
-            owner, "has a function whose module cannot be read", fix="define it in a file beside definitions.py"
+            owner, "has a function whose module cannot be read", fix="define it in a file next to definitions.py"
         ) from error

@@ -1,4 +1,4 @@
-"""Feast feature views to plan views."""
+"""Compile Feast feature views to the plan's latest-value views; helpers for all definitions."""
 
 from __future__ import annotations
 
@@ -38,39 +38,39 @@ _DTYPES = {
     PrimitiveFeastType.UNIX_TIMESTAMP: DType.TIMESTAMP,
 }
 _KEY_TYPES = {ValueType.INT32: DType.INT32, ValueType.INT64: DType.INT64, ValueType.STRING: DType.STRING}
-NOBODY = DUMMY_ENTITY_NAME  # Feast's name of the entity of views without one
+DUMMY_ENTITY = DUMMY_ENTITY_NAME  # name of Feast's entity for views without entities
 _LENGTH = re.compile(r"(\d+)(us|ms|s|m|h|d)")
 _UNITS = {"us": 1, "ms": 10**3, "s": 10**6, "m": 60 * 10**6, "h": 3600 * 10**6, "d": 86400 * 10**6}
 
 
 def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> View:
-    """Return the plan's form of a latest-value feature view.
+    """Return the latest-value view of a Feast feature view.
 
     Raises:
-        DefinitionError: the view is of a kind, type or shape that cannot be served.
+        DefinitionError: the view cannot be served.
     """
     name = feast_view.name
     owner = f"feature view {name!r}"
-    refuse_reserved(owner, name)
-    keys = tuple(compile_key(feast_view, entities, entity) for entity in feast_view.entities or [NOBODY])
-    tags = known_tags(owner, feast_view.tags, _TAGS)
+    check_reserved(owner, name)
+    keys = tuple(compile_key(feast_view, entities, entity) for entity in feast_view.entities or [DUMMY_ENTITY])
+    tags = check_tags(owner, feast_view.tags, _TAGS)
     return View(
         name=name,
-        keys=_some(name, "entity", keys),
-        features=_some(name, "feature", _features(feast_view, {key.name for key in keys})),
+        keys=_check_not_empty(name, "entity", keys),
+        features=_check_not_empty(name, "feature", _features(feast_view, {key.name for key in keys})),
         source=_source(feast_view, tags.get(TAG_TOMBSTONE)),
         ttl_us=(feast_view.ttl or timedelta(0)) // timedelta(microseconds=1),
-        delay_us=length_us(owner, TAG_DELAY, tags),
-        freshness_us=length_us(owner, TAG_FRESHNESS, tags),
-        max_age_us=length_us(owner, TAG_MAX_AGE, tags),
+        delay_us=parse_duration_us(owner, TAG_DELAY, tags),
+        freshness_us=parse_duration_us(owner, TAG_FRESHNESS, tags),
+        max_age_us=parse_duration_us(owner, TAG_MAX_AGE, tags),
     )
 
 
-def refuse_reserved(owner: str, name: str) -> None:
-    """Refuse a view that is named as the request or the prediction is: a reference could mean either.
+def check_reserved(owner: str, name: str) -> None:
+    """Check that a view does not have a reserved name, which would make references ambiguous.
 
     Raises:
-        DefinitionError: it is.
+        DefinitionError: the name is reserved.
     """
     if name in {REQUEST, PREDICTION}:
         raise DefinitionError(owner, "has a reserved name", fix="rename the view")
@@ -80,9 +80,9 @@ def compile_field(owner: str, field: Field) -> Column:
     """Return a typed column for a Feast field.
 
     Raises:
-        DefinitionError: the type is not one of the plan's, or the name is reserved.
+        DefinitionError: the type is not supported, or the name is reserved.
     """
-    dtype = primitive(field.dtype)
+    dtype = to_dtype(field.dtype)
     if dtype is None:
         raise DefinitionError(
             f"{owner} feature {field.name!r}",
@@ -97,8 +97,8 @@ def compile_field(owner: str, field: Field) -> Column:
     return Column(name=field.name, dtype=dtype)
 
 
-def primitive(dtype: object) -> DType | None:
-    """Return the plan's type for a Feast type, None where it has none."""
+def to_dtype(dtype: object) -> DType | None:
+    """Return the plan's type for a Feast type, or None."""
     return _DTYPES.get(dtype) if isinstance(dtype, PrimitiveFeastType) else None
 
 
@@ -106,28 +106,28 @@ def compile_key(feast_view: FeatureView, entities: Mapping[str, Entity], entity_
     """Return the typed join key of one of a view's entities.
 
     Raises:
-        DefinitionError: the entity is unknown, or has a key of a type that cannot be one.
+        DefinitionError: the entity is unknown, or its type cannot be a key.
     """
     entity = entities.get(entity_name)
-    if entity is None and entity_name == NOBODY:
+    if entity is None and entity_name == DUMMY_ENTITY:
         raise DefinitionError(
             f"feature view {feast_view.name!r}",
-            "has no entity, and `skewless` serves by entity",
-            fix="give it one; Feast's own verbs materialise and serve a view without entities",
+            "has no entity, which `skewless` needs to serve it",
+            fix="add an entity; Feast's own commands materialize and serve a view without entities",
         )
     if entity is None:
         raise DefinitionError(
             f"feature view {feast_view.name!r}",
-            "names an entity that definitions.py does not hold",
+            "names an entity that is not in definitions.py",
             value=entity_name,
             fix="define the Entity at the top level of definitions.py",
         )
     declared = [field.dtype for field in feast_view.entity_columns if field.name == entity.join_key]
-    dtype = primitive(declared[0]) if declared else _KEY_TYPES.get(entity.value_type)
+    dtype = to_dtype(declared[0]) if declared else _KEY_TYPES.get(entity.value_type)
     if dtype not in KEY_DTYPES:
         raise DefinitionError(
             f"entity {entity_name!r}",
-            "needs a key of type string, int32 or int64",
+            "has a key that is not a string, int32 or int64",
             value=str(declared[0] if declared else entity.value_type),
             fix="set value_type=ValueType.STRING or ValueType.INT64 on the Entity",
         )
@@ -140,33 +140,35 @@ def _features(feast_view: FeatureView, keys: set[str]) -> tuple[Column, ...]:
     names = [column.name for column in columns]
     for name in names:
         if names.count(name) > 1:
-            raise DefinitionError(owner, "has two features of one name", value=name, fix="rename or remove one of them")
-    refuse_cases(owner, [*keys, *names])
+            raise DefinitionError(
+                owner, "has two features with one name", value=name, fix="rename or remove one of them"
+            )
+    check_case(owner, [*keys, *names])
     return tuple(columns)
 
 
-def refuse_cases(owner: str, names: Sequence[str]) -> None:
-    """Refuse names that differ only in case.
+def check_case(owner: str, names: Sequence[str]) -> None:
+    """Check that no two names differ only in case.
 
     Raises:
-        DefinitionError: two of them do.
+        DefinitionError: two names do.
     """
     first: dict[str, str] = {}
     for name in names:
         if first.setdefault(name.lower(), name) != name:
             raise DefinitionError(
                 owner,
-                "has names that differ only in case, which SQL does not tell apart",
+                "has names that differ only in case, which are equal in SQL",
                 value=f"{first[name.lower()]} and {name}",
                 fix="rename one of them",
             )
 
 
-def readable_source(owner: str, source: Any) -> Any:  # noqa: ANN401 - Feast's sources share no type with a path
-    """Return a batch source that can be read, and says when a row happened.
+def check_source_kind(owner: str, source: Any) -> Any:  # noqa: ANN401 - Feast's sources share no type with a path
+    """Return a batch source after checking that it is of a supported kind and has a timestamp field.
 
     Raises:
-        DefinitionError: it is of another kind, or has no timestamp field.
+        DefinitionError: it is not supported, or has no timestamp field.
     """
     if is_lake(source):
         raise DefinitionError(owner, NO_LAKES, value=source.path, fix=EXPORT_LAKE)
@@ -183,22 +185,22 @@ def readable_source(owner: str, source: Any) -> Any:  # noqa: ANN401 - Feast's s
         raise DefinitionError(
             f"{owner} source {source.path!r}",
             "has no timestamp_field",
-            fix="name the column that says when a row happened",
+            fix="set timestamp_field to the column with the event time",
         )
     return source
 
 
 def source_path(source: Any) -> str:  # noqa: ANN401 - as above
-    """Return the path of a readable source as the plan holds it."""
+    """Return the path of a source for the plan."""
     return str(source.path).removeprefix("file://")
 
 
 def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
-    source = readable_source(f"feature view {feast_view.name!r}", feast_view.batch_source)
+    source = check_source_kind(f"feature view {feast_view.name!r}", feast_view.batch_source)
     renamed = {plan_name: column for column, plan_name in source.field_mapping.items()}
     return Source(
         path=source_path(source),
-        # A mapped time is called as the view calls it, as in Feast.
+        # As in Feast, a mapped time column is named by its name in the view.
         event_column=renamed.get(source.timestamp_field, source.timestamp_field),
         created_column=renamed.get(source.created_timestamp_column, source.created_timestamp_column) or None,
         tombstone_column=tombstone,
@@ -206,39 +208,42 @@ def _source(feast_view: FeatureView, tombstone: str | None) -> Source:
     )
 
 
-def known_tags(owner: str, tags: Mapping[str, str], known: Collection[str]) -> Mapping[str, str]:
-    """Return tags, those of ours among them all known; a known tag that ends in a dot is followed by a column.
+def check_tags(owner: str, tags: Mapping[str, str], known: Collection[str]) -> Mapping[str, str]:
+    """Return tags after checking that all ``skewless.`` tags are known.
+
+    Args:
+        known: known tags; a tag that ends in a dot is followed by the name of a column.
 
     Raises:
-        DefinitionError: one of ours is unknown.
+        DefinitionError: a ``skewless.`` tag is unknown.
     """
     starts = tuple(tag for tag in known if tag.endswith("."))
     for tag in tags:
         if tag.startswith("skewless.") and tag not in known and not (starts and tag.startswith(starts)):
-            shown = sorted(f"{tag}COLUMN" if tag.endswith(".") else tag for tag in known)
-            raise DefinitionError(f"{owner} tag", "is unknown", value=tag, fix=f"use {', '.join(shown)}")
+            names = sorted(f"{tag}COLUMN" if tag.endswith(".") else tag for tag in known)
+            raise DefinitionError(f"{owner} tag", "is unknown", value=tag, fix=f"use one of {', '.join(names)}")
     return tags
 
 
-def length_us(owner: str, tag: str, tags: Mapping[str, str], default: str = "0s") -> int:
-    """Return a tag's length of time, microseconds.
+def parse_duration_us(owner: str, tag: str, tags: Mapping[str, str], default: str = "0s") -> int:
+    """Return the duration in a tag, microseconds.
 
     Raises:
-        DefinitionError: it is none.
+        DefinitionError: it is not a duration.
     """
     text = tags.get(tag, default)
     match = _LENGTH.fullmatch(text)
     if match is None:
         raise DefinitionError(
             f"{owner} tag {tag!r}",
-            "is not a length of time",
+            "is not a duration",
             value=text,
             fix="write it as 90s, 15m, 1h or 2d",
         )
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _some(view: str, what: str, columns: tuple[Column, ...]) -> tuple[Column, ...]:
+def _check_not_empty(view: str, kind: str, columns: tuple[Column, ...]) -> tuple[Column, ...]:
     if not columns:
-        raise DefinitionError(f"feature view {view!r}", f"has no {what}", fix=f"give it at least one {what}")
+        raise DefinitionError(f"feature view {view!r}", f"has no {kind}", fix=f"add at least one {kind}")
     return columns

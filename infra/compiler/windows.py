@@ -1,4 +1,4 @@
-"""Feast stream feature views to windowed views."""
+"""Compile Feast stream feature views to windowed views."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from skewless.infra.compiler.event_transforms import (
 from skewless.infra.compiler.views import (
     TAG_FRESHNESS,
     TAG_MAX_AGE,
+    check_reserved,
+    check_tags,
     compile_key,
-    known_tags,
-    length_us,
-    refuse_reserved,
+    parse_duration_us,
 )
 
 TAG_DISTINCT = "skewless.distinct"
@@ -37,17 +37,17 @@ VIEW_TAGS = (TAG_WHERE, TAG_INPUTS, TAG_DERIVED, TAG_SCALE, TAG_DISTINCT, TAG_FR
 
 _SKETCH = range(2, 4097)
 _SKETCH_DEFAULT = "256"
-_FRESHNESS_DEFAULT = "1m"  # a worker that lives has applied what came within a second
+_FRESHNESS_DEFAULT = "1m"  # a running worker applies events within a second
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def compile_windows(
     repo: Path, views: Sequence[StreamFeatureView], entities: Mapping[str, Entity]
 ) -> tuple[dict[str, WindowView], dict[str, EventSource]]:
-    """Return the plan's form of stream feature views and of the streams that they read, by name.
+    """Return the windowed views of stream feature views, and their event sources, by name.
 
     Raises:
-        DefinitionError: one of them cannot be computed exactly, or contradicts itself or another.
+        DefinitionError: a view cannot be computed exactly, or definitions contradict each other.
     """
     windows: dict[str, WindowView] = {}
     sources: dict[str, EventSource] = {}
@@ -80,22 +80,22 @@ def _window(view: StreamFeatureView, entities: Mapping[str, Entity], source: Eve
         filter=where,
         scales=_scales(owner, view, source, types, aggregates),
         sketch_size=_sketch_size(owner, view.tags.get(TAG_DISTINCT, _SKETCH_DEFAULT)),
-        freshness_us=length_us(owner, TAG_FRESHNESS, view.tags, _FRESHNESS_DEFAULT),
-        max_age_us=length_us(owner, TAG_MAX_AGE, view.tags),
+        freshness_us=parse_duration_us(owner, TAG_FRESHNESS, view.tags, _FRESHNESS_DEFAULT),
+        max_age_us=parse_duration_us(owner, TAG_MAX_AGE, view.tags),
     )
 
 
 def _complete_schema(feast_view: StreamFeatureView, view: WindowView) -> None:
-    """Give a Feast view that lists no features those that it has, where Feast's own inference would look into a file.
+    """Set the features of a Feast view without declared features, which Feast would infer from a file.
 
-    It is done in place, as by Feast, so that the services and on-demand views that took the list know them too.
+    The list is changed in place, as Feast does: services and on-demand views share it.
     """
     if not feast_view.features:
         feast_view.features.extend(Field(name=column.name, dtype=Float64) for column in view.features)
 
 
 def _check_kind(owner: str, view: StreamFeatureView) -> None:
-    refuse_reserved(owner, view.name)
+    check_reserved(owner, view.name)
     if view.name == EVENT_GROUP:
         raise DefinitionError(owner, "has a reserved name", fix="rename the view")
     if not view.aggregations:
@@ -105,15 +105,15 @@ def _check_kind(owner: str, view: StreamFeatureView) -> None:
             fix="add aggregations, or declare a FeatureView for latest values",
         )
     if not view.online:
-        raise DefinitionError(owner, "is not to be served", value="online=False", fix="remove that, or the view")
-    known_tags(owner, view.tags, VIEW_TAGS)
+        raise DefinitionError(owner, "is not online", value="online=False", fix="remove online=False, or the view")
+    check_tags(owner, view.tags, VIEW_TAGS)
 
 
 def _keys(
     owner: str, view: StreamFeatureView, entities: Mapping[str, Entity], source: EventSource
 ) -> tuple[Column, ...]:
     if view.entities == [DUMMY_ENTITY_NAME]:
-        raise DefinitionError(owner, "has no entity", fix="give it at least one entity")
+        raise DefinitionError(owner, "has no entity", fix="add at least one entity")
     keys = tuple(compile_key(view, entities, name) for name in view.entities)
     types = {column.name: column.dtype for column in source.columns}
     for key in keys:
@@ -128,18 +128,21 @@ def _keys(
 
 
 def _check_ttl(owner: str, ttl: timedelta | None, aggregates: tuple[Aggregate, ...]) -> None:
-    # A ttl that no window reaches says nothing; windows forget by themselves.
+    # A ttl longer than all windows has no effect: events expire with their window.
     if ttl and ttl // _MICROSECOND < max(item.window_us for item in aggregates):
         raise DefinitionError(
-            owner, "has a ttl shorter than a window", value=str(ttl), fix="remove the ttl: windows forget by themselves"
+            owner,
+            "has a ttl shorter than a window",
+            value=str(ttl),
+            fix="remove the ttl: events expire with their window",
         )
 
 
 def _inputs(
     source: EventSource, keys: tuple[Column, ...], transform: Transform | None, read: set[str | None]
 ) -> tuple[Column, ...]:
-    wanted = read | {ref.name for ref in (() if transform is None else transform.inputs)}
-    return tuple(column for column in source.readable if column.name in wanted and column not in keys)
+    names = read | {ref.name for ref in (() if transform is None else transform.inputs)}
+    return tuple(column for column in source.readable if column.name in names and column not in keys)
 
 
 def _scales(
@@ -154,7 +157,7 @@ def _scales(
     for name in own:
         if name not in summed:
             raise DefinitionError(
-                f"{owner} tag '{TAG_SCALE}{name}'", "is about a column that the view does not sum", fix="remove the tag"
+                f"{owner} tag '{TAG_SCALE}{name}'", "is for a column that the view does not sum", fix="remove the tag"
             )
     scales = default_scales(types) | dict(source.scales) | own
     return {name: scales.get(name, 0) for name in summed}
@@ -165,7 +168,7 @@ def _sketch_size(owner: str, text: str) -> int:
     if size not in _SKETCH:
         raise DefinitionError(
             f"{owner} tag {TAG_DISTINCT!r}",
-            "is not a number of values that can be told apart exactly",
+            "is not a supported size of the sketch of count_distinct",
             value=text,
             fix=f"use {_SKETCH.start} to {_SKETCH.stop - 1}",
         )

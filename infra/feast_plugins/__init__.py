@@ -1,1 +1,1 @@
-"""Feast's stores and compute engine on ours, named by class path in ``feature_store.yaml``."""
+"""Feast plugins: online store, offline store, provider and compute engine, named in ``feature_store.yaml``."""

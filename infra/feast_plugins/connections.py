@@ -1,4 +1,4 @@
-"""The store behind Feast's online store: opened when first used, shared by all threads, closed once."""
+"""Connections of Feast's online store: opened on first use, shared by all threads, closed once."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from skewless.infra.online.port import BlockingOnlineReader, Mark, OnlineStore
+from skewless.infra.online.port import BlockingOnlineReader, Marker, OnlineStore
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.store import open_blocking_reader, open_online_store
 
 
 class Connections:
-    """The sides that write and read.
+    """The writer and the reader of an online store.
 
     Args:
-        url: of the store; None: the private server of ``state``, started if need be.
+        url: URL of the store; None: the private server of ``state``, which is started if necessary.
         state: the project's state folder.
     """
 
     def __init__(self, url: str | None, state: Path) -> None:
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
         self._private = None if url else PrivateServer(state)
         self._url = url
         self._writer: OnlineStore | None = None
@@ -29,72 +29,72 @@ class Connections:
 
     @property
     def writer(self) -> OnlineStore:
-        """The side that writes, newer wins."""
-        with self._alone:
+        """The writer: a newer row replaces an older row."""
+        with self._lock:
             if self._writer is None:
                 self._writer = open_online_store(self._address())
             return self._writer
 
     @property
     def reader(self) -> BlockingOnlineReader:
-        """The side that reads."""
-        with self._alone:
+        """The reader."""
+        with self._lock:
             if self._reader is None:
                 self._reader = open_blocking_reader(self._address())
-                self._reader.on_connect(self._connected)
+                self._reader.on_connect(self._run_callbacks)
             return self._reader
 
-    def on_connect(self, work: Callable[[], None]) -> None:
-        """Have something done whenever a connection was made to read over, before it is used."""
-        self._on_connect.append(work)
+    def on_connect(self, callback: Callable[[], None]) -> None:
+        """Call a function after each new connection of the reader, before its first read."""
+        self._on_connect.append(callback)
 
     def get(self, keys: Sequence[bytes | None]) -> list[bytes | None]:
-        """Return the row of each key, in order, from one round trip; a key that is None has none.
+        """Return the row of each key, in order, in one round trip; None for a key that is None.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unreachable.
         """
         named = [key for key in keys if key is not None]
-        found = self.reader.get(named) if named else []
+        stored = self.reader.get(named) if named else []
         if len(named) == len(keys):
-            return found
-        rows = iter(found)
+            return stored
+        rows = iter(stored)
         return [None if key is None else next(rows) for key in keys]
 
-    def get_marked(
+    def get_with_markers(
         self, keys: Sequence[bytes | None], names: Sequence[str]
-    ) -> tuple[list[bytes | None], dict[str, Mark | None]]:
-        """Return the row of each key, in order, and where each marker stands, from one round trip.
+    ) -> tuple[list[bytes | None], dict[str, Marker | None]]:
+        """Return the row of each key, in order, and the value of each marker, in one round trip.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unreachable.
         """
         if not names:
             return self.get(keys), {}
         named = list(dict.fromkeys(key for key in keys if key is not None))
-        found, stood = self.reader.get_marked(named, names)
-        rows = dict(zip(named, found, strict=True))
-        return [None if key is None else rows[key] for key in keys], dict(zip(names, stood, strict=True))
+        stored, markers = self.reader.get_with_markers(named, names)
+        rows = dict(zip(named, stored, strict=True))
+        return [None if key is None else rows[key] for key in keys], dict(zip(names, markers, strict=True))
 
     @property
     def address(self) -> str:
-        """The URL of the store; a private server is started if need be."""
-        with self._alone:
+        """The URL of the store; a private server is started if necessary."""
+        with self._lock:
             return self._address()
 
     def close(self) -> None:
-        """Give the connections back; a private server goes down when nobody else uses it."""
-        with self._alone:
-            for opened in (self._writer, self._reader):
-                if opened is not None:
-                    opened.close()
+        """Close the connections; a private server stops if no other process uses it."""
+        with self._lock:
+            for side in (self._writer, self._reader):
+                if side is not None:
+                    side.close()
             self._writer = self._reader = None
             if self._private is not None:
                 self._private.release()
 
-    def _connected(self) -> None:
-        for work in self._on_connect:
-            work()
+    def _run_callbacks(self) -> None:
+        for callback in self._on_connect:
+            callback()
 
     def _address(self) -> str:
         return self._private.ensure() if self._private is not None else str(self._url)

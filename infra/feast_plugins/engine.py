@@ -1,4 +1,4 @@
-"""Feast's compute engine: `feast materialize` through the accepted log wherever a view compiles exactly."""
+"""The compute engine for Feast: `feast materialize` goes through the accepted log if a view compiles exactly."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from feast.repo_config import FeastConfigBaseModel
 
 from skewless.contract.clock import from_us, open_clock, to_us
 from skewless.contract.errors import SkewlessError
+from skewless.infra.feast_plugins.latest_messages import read_latest_rows, to_messages
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.infra.feast_plugins.pulled import as_messages, newest_rows
-from skewless.infra.feast_plugins.stored import StoredView, Table, is_plain, stored_form
-from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, is_plain
+from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.log.runs import RunLedger
-from skewless.infra.materialization.left_out import tell_left_out
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.materialization.run_report import RunStep
+from skewless.infra.materialization.skipped_rows import warn_skipped
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.sources.place import repo_of, settings_of, state_of
@@ -38,13 +38,13 @@ from skewless.infra.sources.place import repo_of, settings_of, state_of
 _log = structlog.get_logger()
 BATCH_ROWS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-# Feast asks for "until now" by the second, some time before the engine reads its clock.
+# Feast passes the current time in seconds, and the engine reads its clock a little later.
 _NOW_SLACK = timedelta(minutes=1)
-_NO_TTL = timedelta(weeks=52)  # where Feast begins when a view without ttl was never materialised
+_NO_TTL = timedelta(weeks=52)  # Feast's default start for a view without ttl that was never materialized
 
 
 class SkewlessComputeEngineConfig(FeastConfigBaseModel):
-    """The lines under ``batch_engine``."""
+    """The configuration under ``batch_engine``."""
 
     type: Literal["skewless.infra.feast_plugins.engine.SkewlessComputeEngine"] = (
         "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
@@ -53,34 +53,34 @@ class SkewlessComputeEngineConfig(FeastConfigBaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class SkewlessJob(MaterializationJob):
-    """A materialisation that is over."""
+    """A finished materialization."""
 
     task: MaterializationTask
     failure: SkewlessError | None = None
 
     def status(self) -> MaterializationJobStatus:
-        """Return how it ended."""
+        """Return the status."""
         return MaterializationJobStatus.ERROR if self.failure else MaterializationJobStatus.SUCCEEDED
 
     def error(self) -> BaseException | None:
-        """Return why it failed."""
+        """Return the error, or None."""
         return self.failure
 
     def should_be_retried(self) -> bool:
-        """Say that running it again is the user's to decide; it goes on where it stopped."""
+        """Return False: the user decides; the next run continues after the last completed batch."""
         return False
 
     def job_id(self) -> str:
-        """Return a name for people."""
+        """Return a readable name."""
         return f"{self.task.feature_view.name}-{self.task.start_time}-{self.task.end_time}"
 
     def url(self) -> str | None:
-        """Return None: there is no page about it."""
+        """Return None: jobs have no web page."""
         return None
 
 
 class SkewlessComputeEngine(ComputeEngine):
-    """Fills the online store."""
+    """Materializes views to the online store."""
 
     def update(
         self,
@@ -90,41 +90,42 @@ class SkewlessComputeEngine(ComputeEngine):
         entities_to_delete: Sequence[Entity],
         entities_to_keep: Sequence[Entity],
     ) -> None:
-        """Do nothing: the engine keeps no infrastructure."""
+        """Do nothing: the engine has no infrastructure."""
 
     def teardown_infra(self, project: str, fvs: Sequence[Table], entities: Sequence[Entity]) -> None:
-        """Do nothing: the accepted log is history, and outlives the online store."""
+        """Do nothing: the accepted log must outlive the online store."""
 
     def get_historical_features(self, registry: BaseRegistry, task: HistoricalRetrievalTask) -> LocalRetrievalJob:
-        """Return what Feast's own engine computes; Feast asks the offline store itself, not this."""
-        return self._feasts_own().get_historical_features(registry, task)
+        """Return the result of Feast's local engine; Feast usually calls the offline store instead."""
+        return self._local_engine().get_historical_features(registry, task)
 
     def _materialize_one(self, registry: BaseRegistry, task: MaterializationTask, **kwargs: Any) -> MaterializationJob:  # noqa: ANN401 - Feast's signature
         view = task.feature_view
         if isinstance(self.online_store, SkewlessOnlineStore) and is_windowed(view):
             _log.warning(
-                "windowed_view_left_out",
+                "windowed_view_skipped",
                 view=view.name,
-                problem="its features are computed from events, not materialised",
-                fix="`skewless stream` keeps it up to date, `skewless bootstrap` fills it",
+                problem="its features are computed from events, not materialized",
+                fix="`skewless stream` keeps it up to date, `skewless backfill` builds its states",
             )
             return SkewlessJob(task=task)
+        # Feast's engine handles other stores, and views that are computed or also written offline.
         if not isinstance(self.online_store, SkewlessOnlineStore) or not is_plain(view) or view.offline:
-            job: MaterializationJob = self._feasts_own()._materialize_one(registry, task, **kwargs)  # noqa: SLF001 - the method that a single task is
+            job: MaterializationJob = self._local_engine()._materialize_one(registry, task, **kwargs)  # noqa: SLF001 - Feast has no public method for one task
             return job
         entities = {entity.name: entity.join_key for entity in registry.list_entities(task.project)}
-        stored = stored_form(view, self.repo_config, lambda: entities)
+        stored = build_stored_view(view, self.repo_config, lambda: entities)
         try:
             if stored.exact:
-                self._accept(self.online_store, stored, task)
+                self._materialize_log(self.online_store, stored, task)
             elif view.online:
-                self._pull(self.online_store, registry, task)
+                self._materialize_messages(self.online_store, registry, task)
         except SkewlessError as error:
             return SkewlessJob(task=task, failure=error)
         return SkewlessJob(task=task)
 
-    def _accept(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
-        """Bring a view up to date from its source, through the log."""
+    def _materialize_log(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
+        """Materialize a view through the accepted log."""
         settings, state = settings_of(self.repo_config), state_of(self.repo_config)
         clock = open_clock(settings.clock)
         connection = connect(state / "spill", memory_limit=settings.memory_limit, threads=settings.threads)
@@ -139,29 +140,31 @@ class SkewlessComputeEngine(ComputeEngine):
                 clock=clock,
                 strict=settings.strict,
             )
-            with _Bar(task.tqdm_builder) as bar:
-                events = events_of(task, from_us(clock.now_us()))
+            with _ProgressBar(task.tqdm_builder) as bar:
+                events = build_event_range(task, from_us(clock.now_us()))
                 reports = materializer.run([stored.view], events=events, naive_is_utc=True, on_step=bar.step)
         finally:
             connection.close()
         for report in reports:
-            tell_left_out(report.view, report.left_out)
+            warn_skipped(report.view, report.left_out)
 
-    def _pull(self, online: SkewlessOnlineStore, registry: BaseRegistry, task: MaterializationTask) -> None:
-        """Write the newest rows of a view that only Feast's own types can carry."""
+    def _materialize_messages(
+        self, online: SkewlessOnlineStore, registry: BaseRegistry, task: MaterializationTask
+    ) -> None:
+        """Write the latest rows of a view with types that only Feast's messages support."""
         now_us = open_clock(settings_of(self.repo_config).clock).now_us()
         start = _EPOCH if is_incremental(task, from_us(now_us)) else task.start_time
-        # A row of the future would hide the one of now; it comes with the first run after its time.
+        # A future row would hide the current row; the first run after its time writes it.
         task = replace(task, end_time=from_us(min(to_us(task.end_time), now_us)))
-        table = newest_rows(self.get_execution_context(registry, task), registry, task, start)
+        table = read_latest_rows(self.get_execution_context(registry, task), registry, task, start)
         done = 0
-        with _Bar(task.tqdm_builder) as bar:
-            for rows in as_messages(task.feature_view, table, BATCH_ROWS):
+        with _ProgressBar(task.tqdm_builder) as bar:
+            for rows in to_messages(task.feature_view, table, BATCH_ROWS):
                 online.online_write_batch(self.repo_config, task.feature_view, rows, None)
                 done += len(rows)
                 bar.move(done, table.num_rows)
 
-    def _feasts_own(self) -> LocalComputeEngine:
+    def _local_engine(self) -> LocalComputeEngine:
         limits = self.repo_config.materialization_config
         size = limits.online_write_batch_size or BATCH_ROWS
         bounded = limits.model_copy(update={"online_write_batch_size": size})
@@ -173,10 +176,10 @@ class SkewlessComputeEngine(ComputeEngine):
         )
 
 
-def events_of(task: MaterializationTask, now: datetime) -> EventRange | None:
-    """Return which event times a task is about; None: everything that was published until now.
+def build_event_range(task: MaterializationTask, now: datetime) -> EventRange | None:
+    """Return the range of event times of a task; None: all rows that are due.
 
-    An incremental task means whatever the log lacks, late rows too; one with a start of its own, a backfill.
+    An incremental task covers all rows that are not in the log, also late rows; any other task is a backfill.
     """
     end_us = to_us(task.end_time)
     if not is_incremental(task, now):
@@ -185,7 +188,7 @@ def events_of(task: MaterializationTask, now: datetime) -> EventRange | None:
 
 
 def is_incremental(task: MaterializationTask, now: datetime) -> bool:
-    """Say whether a task goes on from the last one, or is the first: Feast tells by nothing but its start."""
+    """Say whether a task continues the last task, or is the first: only its start time shows this."""
     view = task.feature_view
     last = view.most_recent_end_time
     start = to_us(task.start_time)
@@ -195,11 +198,11 @@ def is_incremental(task: MaterializationTask, now: datetime) -> bool:
     return abs(first - start) <= _NOW_SLACK // timedelta(microseconds=1)
 
 
-class _Bar:
-    """A bar over the rows that are applied, made when their number is known.
+class _ProgressBar:
+    """A progress bar over the applied rows, created when their number is known.
 
     Args:
-        build: returns a bar of a length; None: no bar is shown.
+        build: creates a bar of a length; None: no bar.
     """
 
     def __init__(self, build: Callable[[int], Any] | None) -> None:
@@ -208,21 +211,21 @@ class _Bar:
         self._done = 0
 
     def __enter__(self) -> Self:
-        """Return the bar; leaving the block ends it."""
+        """Return the bar."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the bar."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def step(self, step: RunStep) -> None:
-        """Move the bar to where a run is."""
+        """Move the bar to the progress of a run."""
         if step.total is not None:
             self.move(step.done, step.total)
 
     def move(self, done: int, total: int) -> None:
-        """Move the bar to so many rows."""
+        """Move the bar to a number of rows."""
         if self._build is None:
             return
         if self._bar is None:

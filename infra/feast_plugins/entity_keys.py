@@ -1,4 +1,4 @@
-"""Entity keys as Feast passes them to the bytes that name a row online."""
+"""Encode the entity keys that Feast passes to keys of the online store."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec, KeyValue, parse_key
 from skewless.contract.plan import View
-from skewless.infra.feast_plugins.stored import DUMMY_KEY
-from skewless.infra.feast_plugins.values import kind_of
+from skewless.infra.feast_plugins.stored_views import DUMMY_KEY
+from skewless.infra.feast_plugins.values import value_field
 
 _DUMMY = (DUMMY_KEY, Value(string_val=""))
 _KINDS = {DType.INT32: "int32_val", DType.INT64: "int64_val", DType.STRING: "string_val"}
 
 
-def key_bytes(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]]) -> list[bytes | None]:
-    """Return the key of each row of parallel key columns, None where a part is null.
+def encode_keys(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]]) -> list[bytes | None]:
+    """Return the online key of each row of parallel key columns, None if a part is null.
 
     Raises:
         RequestError: a value has another type than its key.
     """
-    return codec.encode_columns(key_values(view.keys, columns))
+    return codec.encode_columns(parse_keys(view.keys, columns))
 
 
-def key_values(keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> dict[str, list[KeyValue | None]]:
-    """Return key columns as plain values, None where they are null.
+def parse_keys(keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> dict[str, list[KeyValue | None]]:
+    """Return key columns as plain values, None for null.
 
     Raises:
         RequestError: a value has another type than its key.
@@ -37,7 +37,7 @@ def key_values(keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -
 
 
 def key_columns(keys: Sequence[EntityKey]) -> dict[str, list[Value]]:
-    """Return entity keys as columns; the key of a view without entities is sometimes empty, sometimes a dummy.
+    """Return entity keys as columns; Feast passes the key of a view without entities as empty or as a dummy.
 
     >>> sorted(key_columns([EntityKey(join_keys=["id"], entity_values=[Value(int64_val=1)])]))
     ['id']
@@ -51,10 +51,10 @@ def key_columns(keys: Sequence[EntityKey]) -> dict[str, list[Value]]:
 
 
 def _values(column: Column, values: Sequence[Value]) -> list[KeyValue | None]:
-    kinds = [kind_of(value) for value in values]
+    kinds = [value_field(value) for value in values]
     pairs = zip(values, kinds, strict=True)
     if column.dtype is DType.BYTES:
-        # The kind is part of the message, so that keys of two types never meet.
+        # The serialized message includes the type, so keys of different types are never equal.
         return [value.SerializeToString(deterministic=True).hex() if kind else None for value, kind in pairs]
     if set(kinds) <= {_KINDS[column.dtype]}:
         return [getattr(value, _KINDS[column.dtype]) for value in values]

@@ -1,4 +1,4 @@
-"""The entity rows of a historical request, whatever form they come in, as one Arrow table."""
+"""Read the entity rows of a historical request from a data frame, Arrow table, SQL query or time range."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from feast.infra.offline_stores.offline_utils import DEFAULT_ENTITY_DF_EVENT_TIM
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import RequestError
-from skewless.infra.feast_plugins.asked_features import AskedView
 from skewless.infra.feast_plugins.feature_history import view_source, view_table
-from skewless.infra.feast_plugins.windowed import is_windowed
+from skewless.infra.feast_plugins.requested_features import RequestedView
+from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.matched_rows import register_tables
 from skewless.infra.offline.sql import quote, to_microseconds
-from skewless.infra.offline.winners import registered
 
 _TABLE = "entity_df"
 
 
 @dataclass(frozen=True, kw_only=True)
 class EntityRows:
-    """What a request asks about.
+    """The entity rows of a request.
 
     Args:
-        table: the columns as they were given; they are also the first of the answer.
-        time: the column that says as of when.
+        table: all columns, unchanged; they are also the first columns of the result.
+        time: name of the time column.
         types: DuckDB's type of each column.
     """
 
@@ -37,38 +37,38 @@ class EntityRows:
     time: str
     types: dict[str, str]
 
-    def joinable(self, connection: duckdb.DuckDBPyConnection, keys: dict[str, str]) -> pa.Table:
+    def select_keys(self, connection: duckdb.DuckDBPyConnection, keys: dict[str, str]) -> pa.Table:
         """Return keys and ``__t`` (int64 microseconds, floored) of each row, in order.
 
         Args:
-            keys: column -> SQL over the entity rows.
+            keys: column -> SQL expression on the entity rows.
         """
-        moment = to_microseconds(quote(self.time), self.types[self.time])
-        parts = [*(f"{expression} AS {quote(name)}" for name, expression in keys.items()), f"{moment} AS {TIME}"]
-        # Only what is named is read, so a payload of any type passes untouched.
-        needed = [name for name in self.table.column_names if name == self.time or name in keys]
-        with registered(connection, {_TABLE: self.table.select(needed)}):
+        time_sql = to_microseconds(quote(self.time), self.types[self.time])
+        parts = [*(f"{expression} AS {quote(name)}" for name, expression in keys.items()), f"{time_sql} AS {TIME}"]
+        # DuckDB reads only these columns, so other columns may have any type.
+        required = [name for name in self.table.column_names if name == self.time or name in keys]
+        with register_tables(connection, {_TABLE: self.table.select(required)}):
             return connection.sql(f"SELECT {', '.join(parts)} FROM {_TABLE}").to_arrow_table()
 
 
-def read_entities(connection: duckdb.DuckDBPyConnection, given: pd.DataFrame | pa.Table) -> EntityRows:
-    """Return entity rows that were given as a data frame or an Arrow table.
+def read_entities(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame | pa.Table) -> EntityRows:
+    """Return the entity rows of a data frame or an Arrow table.
 
     Raises:
-        RequestError: a column holds values of several types, or none says when.
+        RequestError: a column has values of several types, or the time column is missing.
     """
-    table = given if isinstance(given, pa.Table) else _from_pandas(given)
+    table = rows if isinstance(rows, pa.Table) else _from_pandas(rows)
     types = _sql_types(connection, table.schema)
     return EntityRows(table=table, time=_time_column(types), types=types)
 
 
 def query_entities(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], query: str
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[RequestedView], query: str
 ) -> EntityRows:
     """Return the entity rows of a SQL query, which may read the sources of views.
 
     Raises:
-        RequestError: DuckDB refuses the query, or no column says when.
+        RequestError: DuckDB rejects the query, or the time column is missing.
     """
     with _source_views(config, connection, views):
         try:
@@ -82,17 +82,17 @@ def query_entities(
 
 @contextmanager
 def _source_views(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView]
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[RequestedView]
 ) -> Iterator[None]:
-    """Let SQL read each view's source under the names of the view and of the source, for a while.
+    """Make each view's source readable by SQL under the names of the view and of the source, within the block.
 
-    Windowed views have no table that could be read.
+    Windowed views are skipped: they have no table.
     """
-    views = [asked for asked in views if not is_windowed(asked.view)]
-    named = named_relations(config, views)
+    views = [requested for requested in views if not is_windowed(requested.view)]
+    named = relations_by_name(config, views)
     with ExitStack() as stack:
-        for asked in views:
-            stack.enter_context(view_table(config, asked.view).opened(connection))
+        for requested in views:
+            stack.enter_context(view_table(config, requested.view).open(connection))
         for name, relation in named.items():
             connection.execute(f"CREATE OR REPLACE TEMP VIEW {quote(name)} AS SELECT * FROM {relation}")
         try:
@@ -102,26 +102,26 @@ def _source_views(
                 connection.execute(f"DROP VIEW IF EXISTS {quote(name)}")
 
 
-def named_relations(config: RepoConfig, views: Sequence[AskedView]) -> dict[str, str]:
-    """Return what SQL may read, by name: the source of each view under its own name and the view's."""
+def relations_by_name(config: RepoConfig, views: Sequence[RequestedView]) -> dict[str, str]:
+    """Return the relations for SQL queries by name: each view's source, under its name and that of the view."""
     named: dict[str, str] = {}
-    for asked in views:
-        if is_windowed(asked.view):
+    for requested in views:
+        if is_windowed(requested.view):
             continue
-        relation = view_table(config, asked.view).literal
-        named |= {asked.view.batch_source.name: relation, asked.view.name: relation}
+        relation = view_table(config, requested.view).literal
+        named |= {requested.view.batch_source.name: relation, requested.view.name: relation}
     return named
 
 
 def _sql_types(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
-    """Return DuckDB's type of each column, empty where it has none: such a column can be payload only."""
-    # One by one, since names may differ only in case, which SQL does not tell apart.
+    """Return DuckDB's type of each column; empty for a type that DuckDB does not support."""
+    # One column at a time: names may differ only in case, which SQL ignores.
     return {field.name: _sql_type(connection, field.type) for field in schema}
 
 
 def _sql_type(connection: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
     try:
-        with registered(connection, {_TABLE: pa.table({"x": pa.nulls(0, kind)})}):
+        with register_tables(connection, {_TABLE: pa.table({"x": pa.nulls(0, kind)})}):
             rows = connection.execute(f"DESCRIBE SELECT x FROM {_TABLE}").fetchall()
     except (duckdb.Error, pa.ArrowException):
         return ""
@@ -136,7 +136,7 @@ def _from_pandas(frame: pd.DataFrame) -> pa.Table:
         return pa.Table.from_pandas(frame, preserve_index=False)
     except (pa.ArrowException, ValueError) as error:
         raise RequestError(
-            "entity rows", f"cannot be read: {error}", fix="give each column a name of its own and values of one type"
+            "entity rows", f"cannot be read: {error}", fix="give each column a unique name and values of one type"
         ) from error
 
 
@@ -148,62 +148,61 @@ def _time_column(types: dict[str, str]) -> str:
         return times[0]
     raise RequestError(
         "entity rows",
-        f"need one column of times, named {EVENT_TIMESTAMP} where there are more",
+        f"have no time column, or several without {EVENT_TIMESTAMP}",
         value=types.get(EVENT_TIMESTAMP) or ", ".join(times) or None,
         fix=f"add {EVENT_TIMESTAMP} as a timestamp, best with zone UTC",
     )
 
 
 def range_entities(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[AskedView], start: int, end: int
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, views: Sequence[RequestedView], start: int, end: int
 ) -> EntityRows:
-    """Return one row for each key that the views' sources, or logs of events, have in a range, at its end.
+    """Return one row, at the end of a time range, for each key in that range of the views' sources or event logs.
 
-    A view with other keys than another adds rows of its own, in which the other's keys are null.
+    Views with different keys add separate rows, in which the other keys are null.
 
     Args:
-        start: microseconds; it belongs to the range.
-        end: so does it.
+        start, end: first and last event time of the range, microseconds.
     """
-    moment = pa.array([end], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-    keyed = [asked for asked in views if asked.view.entity_columns]
+    end_time = pa.array([end], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
+    keyed = [requested for requested in views if requested.view.entity_columns]
     if not keyed:
-        return read_entities(connection, pa.table({EVENT_TIMESTAMP: moment}))
-    found = [_keys_between(config, connection, asked, start, end) for asked in keyed]
-    kinds = {field.name: field.type for table in found for field in table.schema}
+        return read_entities(connection, pa.table({EVENT_TIMESTAMP: end_time}))
+    tables = [_read_keys(config, connection, requested, start, end) for requested in keyed]
+    kinds = {field.name: field.type for table in tables for field in table.schema}
     schema = pa.schema(list(kinds.items()))
-    rows = pa.concat_tables([_filled(table, schema) for table in found])
+    rows = pa.concat_tables([_add_missing_columns(table, schema) for table in tables])
     distinct = rows.group_by(rows.column_names, use_threads=False).aggregate([])
     distinct = distinct.sort_by([(name, "ascending") for name in distinct.column_names])
-    ends = pa.repeat(moment[0], distinct.num_rows)
+    ends = pa.repeat(end_time[0], distinct.num_rows)
     return read_entities(connection, distinct.append_column(EVENT_TIMESTAMP, ends))
 
 
-def _keys_between(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
+def _read_keys(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, requested: RequestedView, start: int, end: int
 ) -> pa.Table:
-    view = asked.view
+    view = requested.view
     if is_windowed(view):
-        from skewless.infra.feast_plugins.window_history import window_keys  # noqa: PLC0415 - for projects with windows only
+        from skewless.infra.feast_plugins.window_history import read_window_keys  # noqa: PLC0415 - for projects with windows only
 
-        return window_keys(config, connection, asked, start, end)
+        return read_window_keys(config, connection, requested, start, end)
     source = view_source(config, connection, view)
     names = {
-        view.projection.join_key_map.get(column.name, column.name): source.key(column.name)
+        view.projection.join_key_map.get(column.name, column.name): source.key_sql(column.name)
         for column in view.entity_columns
     }
     keys = [f"{expression} AS {quote(name)}" for name, expression in names.items()]
-    moment = source.moment(view.batch_source.timestamp_field)
+    time_sql = source.time_sql(view.batch_source.timestamp_field)
     conditions = [
-        f"{moment} BETWEEN {start} AND {end}",
+        f"{time_sql} BETWEEN {start} AND {end}",
         *(f"{expression} IS NOT NULL" for expression in names.values()),
     ]
     query = f"SELECT DISTINCT {', '.join(keys)} FROM {source.table.relation} WHERE {' AND '.join(conditions)}"
-    with source.table.opened(connection):
+    with source.table.open(connection):
         return connection.sql(query, params=source.table.parameters).to_arrow_table()
 
 
-def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def _add_missing_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     columns = {
         field.name: table[field.name].cast(field.type)
         if field.name in table.column_names

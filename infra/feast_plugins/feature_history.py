@@ -1,4 +1,4 @@
-"""The source of a Feast view as a history that the as-of join reads."""
+"""Build the history of a Feast view's source for the as-of join."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from feast.repo_config import RepoConfig
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.rows import NO_TIME
-from skewless.infra.compiler.views import primitive
-from skewless.infra.feast_plugins.asked_features import AskedView
-from skewless.infra.feast_plugins.asked_features import Table as View
-from skewless.infra.feast_plugins.key_types import as_type, common_type
+from skewless.infra.compiler.views import to_dtype
+from skewless.infra.feast_plugins.key_types import cast_key, common_type
+from skewless.infra.feast_plugins.requested_features import RequestedView
+from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.offline.as_of import History
+from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.source_columns import NAIVE, is_converted
 from skewless.infra.offline.sources import Table
-from skewless.infra.offline.sql import cast, may_misfit, quote, to_microseconds
-from skewless.infra.offline.winners import copied
+from skewless.infra.offline.sql import can_misfit, cast_sql, quote, to_microseconds
 from skewless.infra.sources.source_schema import source_table
 
 EVENT = "__event"
 CREATED = "__created"
 _POSITION = "__position"
-_ANYBODY = "__anybody"
+_CONSTANT_KEY = "__anybody"
 
 
 @dataclass(frozen=True, kw_only=True)
 class HistorySource:
-    """A batch source and what its columns are.
+    """A batch source with its columns.
 
     Args:
         types: DuckDB's type of each column.
@@ -47,10 +47,10 @@ class HistorySource:
     mapping: Mapping[str, str]
 
     def column(self, name: str) -> str:
-        """Return the column behind a name of the view.
+        """Return the column of a name in the view.
 
         Raises:
-            SourceError: there is none.
+            SourceError: the source has no such column.
         """
         for column in (self.mapping.get(name, name), name):
             if column in self.types:
@@ -62,19 +62,19 @@ class HistorySource:
             fix=f"correct the definition, or add the column; it has {', '.join(self.types)}",
         )
 
-    def key(self, name: str) -> str:
-        """Return SQL of a key; a view without entities has the empty text.
+    def key_sql(self, name: str) -> str:
+        """Return SQL of a key; for a view without entities, the empty text.
 
         Raises:
-            SourceError: there is no such column.
+            SourceError: the source has no such column.
         """
         return "''" if name == DUMMY_ENTITY_ID and name not in self.types else quote(self.column(name))
 
-    def feature(self, name: str, dtype: DType | None) -> str:
-        """Return SQL of a feature in its declared type, where that changes no value, else as the source has it.
+    def feature_sql(self, name: str, dtype: DType | None) -> str:
+        """Return SQL of a feature in its declared type if this changes no value, else in the type of the source.
 
         Raises:
-            SourceError: there is no such column.
+            SourceError: the source has no such column.
         """
         column = self.column(name)
         kind = self.types[column]
@@ -82,21 +82,21 @@ class HistorySource:
             return quote(column)
         if kind == '"NULL"':
             return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
-        return cast(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
+        return cast_sql(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
 
-    def misfit(self, name: str, dtype: DType | None) -> str | None:
-        """Return SQL for whether a feature's value does not fit its declared type; None: every value does.
+    def misfit_sql(self, name: str, dtype: DType | None) -> str | None:
+        """Return SQL of whether a feature's value does not fit its declared type; None: all values fit.
 
         Raises:
-            SourceError: there is no such column.
+            SourceError: the source has no such column.
         """
         kind = self.types[self.column(name)]
-        if dtype is None or not is_converted(kind, dtype) or not may_misfit(kind, dtype):
+        if dtype is None or not is_converted(kind, dtype) or not can_misfit(kind, dtype):
             return None
-        return f"({quote(self.column(name))} IS NOT NULL AND ({self.feature(name, dtype)}) IS NULL)"
+        return f"({quote(self.column(name))} IS NOT NULL AND ({self.feature_sql(name, dtype)}) IS NULL)"
 
-    def moment(self, name: str) -> str:
-        """Return SQL of a time column as int64 microseconds; without a zone it is UTC, as in Feast.
+    def time_sql(self, name: str) -> str:
+        """Return SQL of a time column as int64 microseconds; naive times are UTC, as in Feast.
 
         Raises:
             SourceError: the column is missing or is not a time.
@@ -113,14 +113,14 @@ class HistorySource:
         return to_microseconds(quote(column), kind)
 
     def count(self, connection: duckdb.DuckDBPyConnection, conditions: Mapping[str, str]) -> dict[str, int]:
-        """Return by name how many rows meet each of some conditions; one that no row meets is left out."""
+        """Return the number of rows that meet each condition, by name; conditions without rows are omitted."""
         if not conditions:
             return {}
         counts = ", ".join(f"count(*) FILTER ({condition})" for condition in conditions.values())
-        with self.table.opened(connection):
+        with self.table.open(connection):
             query = f"SELECT {counts} FROM {self.table.relation}"
-            (found,) = connection.execute(query, self.table.parameters).fetchall()
-        return {name: rows for name, rows in zip(conditions, found, strict=True) if rows}
+            (totals,) = connection.execute(query, self.table.parameters).fetchall()
+        return {name: rows for name, rows in zip(conditions, totals, strict=True) if rows}
 
 
 def open_source(
@@ -130,13 +130,13 @@ def open_source(
     owner: str,
     declared: Mapping[str, DType] | None = None,
 ) -> HistorySource:
-    """Return a batch source; read it within its ``table.opened``.
+    """Return a batch source; read it within its ``table.open``.
 
     Args:
-        declared: types of its columns, for sources that carry none.
+        declared: types of its columns, for sources without types.
 
     Raises:
-        SourceError: it is missing, broken, or of a kind that we cannot read.
+        SourceError: the source is missing or corrupt, or of an unsupported kind.
     """
     table = source_table(config, source, owner, declared)
     mapping = {name: column for column, name in (source.field_mapping if source else {}).items()}
@@ -153,32 +153,34 @@ def view_source(config: RepoConfig, connection: duckdb.DuckDBPyConnection, view:
 
 
 def view_table(config: RepoConfig, view: View) -> Table:
-    """Return the table behind a view, its untyped columns read as the view declares them.
+    """Return the table of a view's source; untyped columns get the view's types.
 
     Raises:
-        SourceError: there is no file, or the source is of a kind that we cannot read.
+        SourceError: the file does not exist, or the source is of an unsupported kind.
     """
     return source_table(config, view.batch_source, f"feature view {view.name!r}", declared_types(view))
 
 
 def declared_types(view: View) -> dict[str, DType]:
-    """Return the types of a view's source columns, as far as the view declares them."""
+    """Return the types that a view declares for the columns of its source."""
     mapping = {name: column for column, name in (view.batch_source.field_mapping if view.batch_source else {}).items()}
-    types = {field.name: primitive(field.dtype) for field in (*view.entity_columns, *view.features)}
+    types = {field.name: to_dtype(field.dtype) for field in (*view.entity_columns, *view.features)}
     return {mapping.get(name, name): dtype for name, dtype in types.items() if dtype is not None}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewHistory:
-    """How a view's rows are found.
+    """The history of a view's rows for a request.
 
     Args:
-        features: position in the request -> SQL of the feature; its column is ``column(i)``.
-        misfits: feature of the view -> SQL for whether its value does not fit its type: materialisation leaves such
-            rows out, and so does the history.
+        source: the batch source.
+        event, created: SQL of the event time and of the created time, microseconds.
         keys: column of the entity rows -> SQL of the key in the source, in the type of ``types``.
-        types: column of the entity rows -> type in which the key is compared.
-        ttl_us: rows older than this find nothing; 0: no limit.
+        types: column of the entity rows -> type in which keys are compared.
+        features: SQL of each requested feature; ``columns`` has their names in the history.
+        misfits: feature of the view -> SQL of whether its value does not fit its type; such rows are skipped, as
+            materialization skips them.
+        ttl_us: rows older than this do not match; 0: no limit.
     """
 
     source: HistorySource
@@ -192,24 +194,26 @@ class ViewHistory:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Return the names under which the history has the features."""
+        """Return the names of the features in the history."""
         return tuple(f"__f{i}" for i in range(len(self.features)))
 
     def select(self, position: str | None) -> str:
-        """Return SQL for the source's rows, keys and times in one form."""
+        """Return SQL of the source's rows, with keys, times and features under fixed names."""
         parts = [f"{expression} AS {quote(name)}" for name, expression in self.keys.items()]
         parts += [f"{self.event} AS {EVENT}", f"coalesce({self.created or 'NULL'}, {NO_TIME}) AS {CREATED}"]
         parts += [f"{expression} AS {name}" for expression, name in zip(self.features, self.columns, strict=True)]
         if position is not None:
             parts.append(f"{position} AS {_POSITION}")
-        wanted = " AND ".join(f"NOT {misfit}" for misfit in self.misfits.values())
-        return f"SELECT {', '.join(parts)} FROM {self.source.table.relation}{' WHERE ' * bool(wanted)}{wanted}"
+        condition = " AND ".join(f"NOT {misfit}" for misfit in self.misfits.values())
+        return f"SELECT {', '.join(parts)} FROM {self.source.table.relation}{' WHERE ' * bool(condition)}{condition}"
 
     def history(self, relation: str, row_id: str, *, as_known: bool) -> History:
-        """Return the history over a relation that ``select`` made.
+        """Return the history on the relation of ``select``.
 
         Args:
-            as_known: a row counts only from ``created`` on; rows that lack it never do.
+            relation: SQL of the relation.
+            row_id: SQL of a unique number of each row.
+            as_known: a row is valid only from its created time on; rows without a created time never are.
         """
         common: dict[str, Any] = {
             "relation": relation,
@@ -222,46 +226,46 @@ class ViewHistory:
             return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
         return History(**common, valid_from=EVENT, rank=[CREATED])
 
-    def left_out(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
-        """Return how many rows of the source are left out, by reason."""
+    def count_skipped(self, connection: duckdb.DuckDBPyConnection) -> dict[str, int]:
+        """Return the number of skipped rows of the source, by reason."""
         reasons = {f"column {name!r} does not fit its declared type": sql for name, sql in self.misfits.items()}
         return self.source.count(connection, reasons)
 
     @contextmanager
-    def opened(
+    def open(
         self, connection: duckdb.DuckDBPyConnection, *, as_known: bool
     ) -> Iterator[tuple[History, list[Any], int]]:
-        """Yield the history, its parameters and its number of rows, readable for a while."""
+        """Yield the history, its parameters and its number of rows, which can be read within the block."""
         table = self.source.table
-        with table.opened(connection):
-            position = table.position(connection)
+        with table.open(connection):
+            position = table.position_sql(connection)
             if position is not None:
-                counted = connection.execute(f"SELECT count(*) FROM {table.relation}", table.parameters).fetchall()
+                count = connection.execute(f"SELECT count(*) FROM {table.relation}", table.parameters).fetchall()
                 history = self.history(f"({self.select(position)})", _POSITION, as_known=as_known)
-                yield history, table.parameters, int(counted[0][0])
+                yield history, table.parameters, int(count[0][0])
                 return
-            with copied(connection, "source_copy", self.select(None), table.parameters) as name:
-                counted = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
-                yield self.history(name, "rowid", as_known=as_known), [], int(counted[0][0])
+            with copy_to_table(connection, "source_copy", self.select(None), table.parameters) as name:
+                count = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
+                yield self.history(name, "rowid", as_known=as_known), [], int(count[0][0])
 
 
-def view_history(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, entity_types: Mapping[str, str]
+def build_view_history(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, requested: RequestedView, entity_types: Mapping[str, str]
 ) -> ViewHistory:
-    """Return how the rows of a view are found for entity rows of some columns.
+    """Return the history of a view for entity rows with some columns.
 
     Args:
         entity_types: DuckDB's type of each column of the entity rows.
 
     Raises:
-        SourceError: the source is missing or broken, or lacks a column.
-        RequestError: the entity rows lack a key, or have it in another type.
+        SourceError: the source is missing or corrupt, or has no such column.
+        RequestError: the entity rows have no such key, or a key of another type.
     """
-    view = asked.view
+    view = requested.view
     owner = f"feature view {view.name!r}"
     source = view_source(config, connection, view)
-    # A view without entities has one key, the same on both sides.
-    keys, types = ({}, {}) if view.entity_columns else ({_ANYBODY: "''"}, {_ANYBODY: "VARCHAR"})
+    # A view without entities has one constant key on both sides.
+    keys, types = ({}, {}) if view.entity_columns else ({_CONSTANT_KEY: "''"}, {_CONSTANT_KEY: "VARCHAR"})
     for column in view.entity_columns:
         name = view.projection.join_key_map.get(column.name, column.name)
         if column.name == DUMMY_ENTITY_ID and name not in entity_types:
@@ -269,21 +273,24 @@ def view_history(
             continue
         if name not in entity_types:
             raise RequestError(
-                "entity rows", f"lack the key of {owner}", value=name, fix="add the column, or leave the view out"
+                "entity rows",
+                f"have no key of {owner}",
+                value=name,
+                fix="add the column, or remove the view from the request",
             )
-        here = "VARCHAR" if column.name == DUMMY_ENTITY_ID else source.types[source.column(column.name)]
-        types[name] = common_type(f"{owner} key {name!r}", entity_types[name], here)
-        keys[name] = as_type(source.key(column.name), here, types[name])
+        source_type = "VARCHAR" if column.name == DUMMY_ENTITY_ID else source.types[source.column(column.name)]
+        types[name] = common_type(f"{owner} key {name!r}", entity_types[name], source_type)
+        keys[name] = cast_key(source.key_sql(column.name), source_type, types[name])
     batch = view.batch_source
-    declared = {field.name: primitive(field.dtype) for field in view.features}
-    misfits = {name: source.misfit(name, dtype) for name, dtype in declared.items()}
+    declared = {field.name: to_dtype(field.dtype) for field in view.features}
+    misfits = {name: source.misfit_sql(name, dtype) for name, dtype in declared.items()}
     return ViewHistory(
         source=source,
-        event=source.moment(batch.timestamp_field),
-        created=source.moment(batch.created_timestamp_column) if batch.created_timestamp_column else None,
+        event=source.time_sql(batch.timestamp_field),
+        created=source.time_sql(batch.created_timestamp_column) if batch.created_timestamp_column else None,
         keys=keys,
         types=types,
-        features=tuple(source.feature(name, declared.get(name)) for name in asked.labels),
+        features=tuple(source.feature_sql(name, declared.get(name)) for name in requested.labels),
         misfits={name: misfit for name, misfit in misfits.items() if misfit},
         ttl_us=(view.ttl or timedelta(0)) // timedelta(microseconds=1),
     )

@@ -1,4 +1,4 @@
-"""Keys of entity rows and of sources brought to one type, so that equal keys meet and others never do."""
+"""Compare keys of entity rows and of sources in one common type."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from skewless.contract.errors import RequestError
 INTEGER = "BIGINT"
 _INTEGERS = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "HUGEINT"}
 _FLOATS = {"FLOAT", "DOUBLE"}
-_NOTHING = {'"NULL"', "NULL"}
+_NULL_TYPES = {'"NULL"', "NULL"}
 
 
 def common_type(owner: str, entity_type: str, source_type: str) -> str:
-    """Return DuckDB's type in which a key of an entity row and one of a source are compared.
+    """Return DuckDB's type for comparing a key of entity rows with a key of a source.
 
     Raises:
         RequestError: keys of these types can never be equal.
@@ -22,12 +22,12 @@ def common_type(owner: str, entity_type: str, source_type: str) -> str:
     'VARCHAR'
     """
     entity, source = _kind(entity_type), _kind(source_type)
-    if entity in _NOTHING:
+    if entity in _NULL_TYPES:
         return source
-    if source in _NOTHING or entity == source:
+    if source in _NULL_TYPES or entity == source:
         return entity
     if {entity, source} <= {INTEGER, "HUGEINT", "DOUBLE"}:
-        # pandas turns integers into floats where one is missing.
+        # pandas converts a column of integers with a null to floats.
         return "HUGEINT" if "HUGEINT" in {entity, source} else INTEGER
     raise RequestError(
         owner,
@@ -36,10 +36,10 @@ def common_type(owner: str, entity_type: str, source_type: str) -> str:
     )
 
 
-def as_type(expression: str, from_type: str, target: str) -> str:
-    """Return a key as the type in which it is compared; null where it cannot be one.
+def cast_key(expression: str, from_type: str, target: str) -> str:
+    """Return SQL of a key in the type of the comparison; null if the key does not fit the type.
 
-    >>> as_type("k", "DOUBLE", "BIGINT")
+    >>> cast_key("k", "DOUBLE", "BIGINT")
     'CASE WHEN k = trunc(k) THEN TRY_CAST(k AS BIGINT) END'
     """
     if from_type in _FLOATS and target in {INTEGER, "HUGEINT"}:
@@ -54,7 +54,7 @@ def _kind(sql_type: str) -> str:
         return INTEGER
     if sql_type in _FLOATS:
         return "DOUBLE"
-    if sql_type in _NOTHING:
+    if sql_type in _NULL_TYPES:
         return "NULL"
     if sql_type.startswith(("ENUM", "VARCHAR", "UUID", "JSON")):
         return "VARCHAR"

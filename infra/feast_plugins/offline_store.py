@@ -1,4 +1,4 @@
-"""Feast's offline store on ours: the as-of join over Parquet, CSV and DuckDB sources, in event time."""
+"""The offline store for Feast: as-of joins on Parquet, CSV and DuckDB sources."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from feast.utils import compute_non_entity_date_range
 
 from skewless.contract.clock import open_clock, to_us
 from skewless.contract.columns import digest
-from skewless.infra.feast_plugins.answers import Entities, PointInTimeAnswer, QueryAnswer, engine
 from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
-from skewless.infra.feast_plugins.asked_features import RequestedFeatures, Table, asked_features
 from skewless.infra.feast_plugins.entity_rows import query_entities, range_entities, read_entities
 from skewless.infra.feast_plugins.feature_history import HistorySource, open_source
+from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, resolve_features
+from skewless.infra.feast_plugins.results import Entities, PointInTimeResult, QueryResult, open_connection
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from skewless.infra.materialization.left_out import leave_out
-from skewless.infra.offline.sources import is_remote, is_there
-from skewless.infra.offline.sql import names, quote
+from skewless.infra.materialization.skipped_rows import record_skipped
+from skewless.infra.offline.sources import has_files, is_remote
+from skewless.infra.offline.sql import quote, quote_all
 from skewless.infra.sources.place import repo_of, settings_of, state_of
 from skewless.infra.sources.source_schema import check_source, column_types, readable_path, source_table
 
 _CALLER = "get_historical_features"
-_ASKED = "_feature_refs"
+_USER_REFS = "_feature_refs"
 
 _log = structlog.get_logger()
 
@@ -45,9 +45,9 @@ class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
     """The ``offline_store`` of a ``feature_store.yaml``.
 
     Args:
-        memory_limit: DuckDB's limit, beyond which it spills; the project's setting where it is not given.
-        threads: DuckDB's threads; the project's setting where it is not given.
-        time_mode: ``event_time``: what had happened by the time of an entity row counts. ``knowledge``: only what was
+        memory_limit: memory limit of DuckDB, beyond which it spills; None: the project's setting.
+        threads: threads of DuckDB; None: the project's setting.
+        time_mode: ``event_time``: all rows and events before the time of an entity row count. ``knowledge``: only those
             known by then: rows from their created time on, as with ``filter_by_created_timestamp``, and events from
             when serving could have known them.
     """
@@ -61,7 +61,7 @@ class SkewlessOfflineStoreConfig(FeastConfigBaseModel):
 
 
 class SkewlessOfflineStore(OfflineStore):
-    """Answers from the batch sources of a Feast project, as its definitions name them."""
+    """Reads the batch sources of a Feast project."""
 
     supports_filter_by_created_timestamp = True
 
@@ -78,31 +78,31 @@ class SkewlessOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Return a job for the features that stood at the times of entity rows, in their order.
+        """Return a job for the features at the times of entity rows, in their order.
 
         Args:
-            entity_df: a data frame, an Arrow table, or DuckDB SQL, which sees each view's source under the names
+            entity_df: a data frame, an Arrow table, or DuckDB SQL, which can read each view's source under the names
                 of the view and of the source, and files relative to the repo; None: one row for each key that has
-                a row from ``start_date`` to ``end_date``, as of the end.
-            filter_by_created_timestamp: count a row only from its created time on, and an event of a windowed view
-                from when serving could have known it; ``time_mode: knowledge`` says so for all requests.
+                a row from ``start_date`` to ``end_date``, with the end as its time.
+            filter_by_created_timestamp: a row counts only from its created time on, and an event of a windowed view
+                from when serving could have known it; ``time_mode: knowledge`` sets this for all requests.
 
         Raises:
-            RequestError: a feature is unknown or two would share a name.
-            StalePlanError: a windowed view is not in the plan in force.
+            RequestError: a feature is unknown, or two features have one name.
+            StalePlanError: a windowed view is not in the applied plan.
         """
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
-        count = _asked_count(feature_refs)
-        asked = asked_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
-        answer = PointInTimeAnswer(
+        count = _count_user_refs(feature_refs)
+        requested = resolve_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
+        result = PointInTimeResult(
             config=config,
-            asked=asked,
-            entities=_entities(config, asked, entity_df, (start_date, end_date)),
+            requested=requested,
+            entities=_entity_reader(config, requested, entity_df, (start_date, end_date)),
             query=entity_df.strip().rstrip(";") if isinstance(entity_df, str) else None,
             as_known=filter_by_created_timestamp or getattr(config.offline_store, "time_mode", "") == "knowledge",
         )
         return SkewlessRetrievalJob(
-            config, answer, full_feature_names=full_feature_names, on_demand=on_demand, refs=feature_refs
+            config, result, full_feature_names=full_feature_names, on_demand=on_demand, refs=feature_refs
         )
 
     @staticmethod
@@ -116,30 +116,30 @@ class SkewlessOfflineStore(OfflineStore):
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """Return a job for the last row of each key in a range of event time, both ends of which belong to it.
+        """Return a job for the last row of each key in a range of event times; both ends are included.
 
-        Of rows with equal times the one created last wins, one without a created time never does. Rows without an
-        event time or a key are left out, since nobody could ask for them, and counted.
+        Among rows with equal event times, the latest created time wins. Rows without an event time or a key are
+        skipped and counted.
 
         Raises:
-            GateError: there are such rows, and the setting ``strict`` allows none.
+            GateError: rows are skipped, and the setting ``strict`` is on.
         """
-        source, condition = _ranged(config, data_source, timestamp_field, start_date, end_date)
+        source, condition = _open_range(config, data_source, timestamp_field, start_date, end_date)
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
-        order = [f"{source.moment(timestamp_field)} DESC"]
+        order = [f"{source.time_sql(timestamp_field)} DESC"]
         if created_timestamp_column:
-            order.append(f"{source.moment(created_timestamp_column)} DESC NULLS LAST")
+            order.append(f"{source.time_sql(created_timestamp_column)} DESC NULLS LAST")
         join_key_columns = [key for key in join_key_columns if key != DUMMY_ENTITY_ID or key in source.types]
         keys = [quote(source.column(key)) for key in join_key_columns]
-        wanted = {"event time": timestamp_field, **{f"key {key!r}": key for key in join_key_columns}}
-        _count_left_out(config, data_source, source, wanted)
+        required = {"event time": timestamp_field, **{f"key {key!r}": key for key in join_key_columns}}
+        _count_skipped(config, data_source, source, required)
         partition = f"PARTITION BY {', '.join(keys)}" if keys else ""
         conditions = " AND ".join([condition, *(f"{key} IS NOT NULL" for key in keys)])
         query = (
-            f"{_selected(source, columns)} WHERE {conditions}"
+            f"{_select_sql(source, columns)} WHERE {conditions}"
             f" QUALIFY row_number() OVER ({partition} ORDER BY {', '.join(order)}) = 1"
         )
-        return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
+        return SkewlessRetrievalJob(config, QueryResult(config=config, table=source.table, query=query))
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -152,19 +152,19 @@ class SkewlessOfflineStore(OfflineStore):
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """Return a job for all rows in a range of event time, both ends of which belong to it."""
-        source, condition = _ranged(config, data_source, timestamp_field, start_date, end_date)
+        """Return a job for all rows in a range of event times; both ends are included."""
+        source, condition = _open_range(config, data_source, timestamp_field, start_date, end_date)
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
-        # Feast names no feature where a transformation wants every column.
-        selected = _selected(source, columns) if feature_name_columns else f"SELECT * FROM {source.table.relation}"
+        # Feast passes no feature if a transformation needs all columns.
+        selected = _select_sql(source, columns) if feature_name_columns else f"SELECT * FROM {source.table.relation}"
         query = f"{selected} WHERE {condition}"
-        return SkewlessRetrievalJob(config, QueryAnswer(config=config, table=source.table, query=query))
+        return SkewlessRetrievalJob(config, QueryResult(config=config, table=source.table, query=query))
 
     @staticmethod
     def offline_write_batch(
         config: RepoConfig, feature_view: Table, table: pa.Table, progress: Callable[[int], Any] | None
     ) -> None:
-        """Append rows to a view's batch source without writing an old file again.
+        """Append rows to a view's batch source without changing existing files.
 
         Raises:
             SourceError: the rows do not fit the source.
@@ -181,23 +181,23 @@ class SkewlessOfflineStore(OfflineStore):
         logging_config: LoggingConfig,
         registry: BaseRegistry,  # noqa: ARG004 - Feast's signature
     ) -> None:
-        """Append served features to the folder of Parquet files that a feature service logs to."""
+        """Append served features to the folder of a feature service's log, as Parquet files."""
         destination = logging_config.destination
         path = readable_path(destination.to_data_source(), "logging destination")
         write_log(repo_of(config) / path, data, getattr(destination, "partition_by", None) or ())
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
-        """Check that a source can be read and has the time columns that it names; if it is not there yet, warn.
+        """Check that a source can be read and has its time columns; log a warning if the file is missing.
 
         Raises:
-            SourceError: it cannot, or has not.
+            SourceError: it cannot be read, or a time column is missing.
         """
         owner = f"data source {data_source.name!r}"
         path = readable_path(data_source, owner)
-        if is_remote(path) or is_there(repo_of(config), path):
+        if is_remote(path) or has_files(repo_of(config), path):
             check_source(source_table(config, data_source, owner), data_source)
         else:
-            _log.warning("source_not_there", source=data_source.name, path=path, fix="put the file there")
+            _log.warning("source_missing", source=data_source.name, path=path, fix="put the file there")
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
@@ -205,65 +205,65 @@ class SkewlessOfflineStore(OfflineStore):
         """Return each column of a source with its Arrow type.
 
         Raises:
-            SourceError: it cannot be read.
+            SourceError: the source cannot be read.
         """
         return column_types(source_table(config, data_source, f"data source {data_source.name!r}"))
 
 
-def _entities(
+def _entity_reader(
     config: RepoConfig,
-    asked: RequestedFeatures,
-    given: pd.DataFrame | pa.Table | str | None,
+    requested: RequestedFeatures,
+    entity_df: pd.DataFrame | pa.Table | str | None,
     dates: tuple[datetime | None, datetime | None],
 ) -> Entities:
-    if given is None:
-        start, end = map(to_us, compute_non_entity_date_range([item.view for item in asked.views], *dates))
-        return lambda connection: range_entities(config, connection, asked.views, start, end)
-    if isinstance(given, str):
-        return lambda connection: query_entities(config, connection, asked.views, given)
-    return lambda connection: read_entities(connection, given)
+    if entity_df is None:
+        start, end = map(to_us, compute_non_entity_date_range([item.view for item in requested.views], *dates))
+        return lambda connection: range_entities(config, connection, requested.views, start, end)
+    if isinstance(entity_df, str):
+        return lambda connection: query_entities(config, connection, requested.views, entity_df)
+    return lambda connection: read_entities(connection, entity_df)
 
 
-def _ranged(
+def _open_range(
     config: RepoConfig, data_source: DataSource, timestamp_field: str, start: datetime | None, end: datetime | None
 ) -> tuple[HistorySource, str]:
-    with engine(config) as connection:
-        # Feast passes the source's own names here, and those of the view elsewhere.
+    with open_connection(config) as connection:
+        # Feast passes the names of the source's columns here, and the names in the view elsewhere.
         source = replace(open_source(config, connection, data_source, f"data source {data_source.name!r}"), mapping={})
-    moment = source.moment(timestamp_field)
+    time_sql = source.time_sql(timestamp_field)
     limits = [(">=", start), ("<=", end)]
-    conditions = [f"{moment} {sign} {to_us(limit)}" for sign, limit in limits if limit is not None]
+    conditions = [f"{time_sql} {sign} {to_us(limit)}" for sign, limit in limits if limit is not None]
     return source, " AND ".join(conditions) or "true"
 
 
-def _count_left_out(
-    config: RepoConfig, data_source: DataSource, source: HistorySource, wanted: Mapping[str, str]
+def _count_skipped(
+    config: RepoConfig, data_source: DataSource, source: HistorySource, required: Mapping[str, str]
 ) -> None:
-    """Count the rows of a source that lack what no row may lack; ``wanted``: by what it is, its column."""
-    conditions = {f"{what} is null": f"{quote(source.column(column))} IS NULL" for what, column in wanted.items()}
-    with engine(config) as connection:
+    """Count the rows of a source with a null in a required column; ``required``: description -> column."""
+    conditions = {f"{name} is null": f"{quote(source.column(column))} IS NULL" for name, column in required.items()}
+    with open_connection(config) as connection:
         reasons = source.count(connection, conditions)
     settings, name = settings_of(config), f"source {data_source.name}"
     now_us, identity = open_clock(settings.clock).now_us(), digest(data_source.name)
-    leave_out(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
+    record_skipped(state_of(config), name, identity, "materialize", reasons, now_us, strict=settings.strict)
 
 
-def _selected(source: HistorySource, columns: Sequence[str | None]) -> str:
-    # A column that is asked for twice, as key and as feature, is given once.
+def _select_sql(source: HistorySource, columns: Sequence[str | None]) -> str:
+    # A column that is both key and feature is selected once.
     distinct = list(dict.fromkeys(column for column in columns if column))
-    return f"SELECT {names([source.column(column) for column in distinct])} FROM {source.table.relation}"
+    return f"SELECT {quote_all([source.column(column) for column in distinct])} FROM {source.table.relation}"
 
 
-def _asked_count(refs: Sequence[str]) -> int | None:
-    """Return how many of the first references the user asked for, None where that cannot be told.
+def _count_user_refs(refs: Sequence[str]) -> int | None:
+    """Return how many of the first references are the user's own; None if this is unknown.
 
-    Feast 0.67 appends the inputs of on-demand views in the order of a set, which changes from process to process,
-    and does not pass on where they begin. Only the frame of its function that we are called from still knows.
+    Feast 0.67 appends the inputs of on-demand views in the order of a set, which differs between processes, and does
+    not pass their position. Only the calling frame of Feast's function still has the original list.
     """
     frame = inspect.currentframe()
     while frame is not None:
-        asked = frame.f_locals.get(_ASKED) if frame.f_code.co_name == _CALLER else None
-        if isinstance(asked, list) and list(refs[: len(asked)]) == asked:
-            return len(asked)
+        own_refs = frame.f_locals.get(_USER_REFS) if frame.f_code.co_name == _CALLER else None
+        if isinstance(own_refs, list) and list(refs[: len(own_refs)]) == own_refs:
+            return len(own_refs)
         frame = frame.f_back
     return None

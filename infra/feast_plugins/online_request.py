@@ -1,4 +1,4 @@
-"""A request for online features: what Feast makes of it before the store is read, and of the response afterwards."""
+"""Resolve a request for online features with Feast's functions, and complete its response after the read."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
 from skewless.contract.errors import RequestError
-from skewless.infra.feast_plugins.stored import Table
+from skewless.infra.feast_plugins.stored_views import Table
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineRequest:
-    """A request, resolved.
+    """A resolved request.
 
     Args:
-        keys: the request's key columns, by join key as the request calls it.
-        views: the views to be read, each with the features wanted of it.
+        keys: key columns by the join key's name in the request.
+        views: the views to read, each with its requested features.
         join_keys: entity -> join key.
-        on_demand: the views to be computed afterwards.
-        refs: the features asked for.
-        names: the columns that the response may keep.
-        response: filled by whoever reads; holds the keys and the request's own fields.
-        full_names: write the view's name before those of its features.
+        on_demand: the on-demand views to compute after the read.
+        refs: the requested features.
+        names: the columns of the final response.
+        response: has the keys and request fields; the read adds features.
+        full_names: prefix features with the view's name.
     """
 
     keys: Mapping[str, Sequence[Value]]
@@ -53,14 +53,14 @@ class OnlineRequest:
         *,
         full_names: bool,
     ) -> OnlineRequest:
-        """Return what a request is about.
+        """Return a resolved request.
 
         Raises:
-            RequestError: there is no row, so nothing says which keys there are.
-            ValueError: the rows differ in their columns.
+            RequestError: the request has no rows, so its keys are unknown.
+            ValueError: the rows have different columns.
             FeastError: a feature is not defined, or a field of the request is missing.
         """
-        found = utils._prepare_entities_to_read_from_online_store(  # noqa: SLF001 - the one place where Feast resolves
+        resolve_alert = utils._prepare_entities_to_read_from_online_store(  # noqa: SLF001 - Feast resolves requests only here
             registry=registry,
             project=project,
             features=features,
@@ -68,7 +68,7 @@ class OnlineRequest:
             full_feature_names=full_names,
             native_entity_values=True,
         )
-        keys, views, join_keys, on_demand, refs, names, response = found
+        keys, views, join_keys, on_demand, refs, names, response = resolve_alert
         return cls(
             keys=keys,
             views=views,
@@ -80,11 +80,11 @@ class OnlineRequest:
             full_names=full_names,
         )
 
-    def answer(self, types: dict[str, ValueType]) -> OnlineResponse:
-        """Return the response, its on-demand features computed; call it once, after everything was read.
+    def build_response(self, types: dict[str, ValueType]) -> OnlineResponse:
+        """Return the response with on-demand features; call it once, after all views were read.
 
         Args:
-            types: Feast's type of each feature that was read, by short and by full name.
+            types: Feast's type of each feature, by short and by full name.
         """
         if self.on_demand:
             utils._augment_response_with_on_demand_transforms(  # noqa: SLF001 - as above
@@ -99,7 +99,7 @@ def _columns(rows: EntityRows) -> Mapping[str, Any]:
         return rows
     if not rows:
         raise RequestError(
-            "entity_rows", "has no row", fix="give at least one, or a table of columns: {join key: []} asks for nothing"
+            "entity_rows", "has no row", fix="give at least one row, or columns: {join key: []} gives an empty response"
         )
     columns: dict[str, list[Any]] = {name: [] for name in rows[0]}
     for row in rows:

@@ -1,4 +1,4 @@
-"""Windowed views as Feast reads them online: computed from their states, at the moment of the request."""
+"""Online reads of windowed views for Feast: compute features from states at the time of the request."""
 
 from __future__ import annotations
 
@@ -20,70 +20,70 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import row_status
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.feast_plugins.entity_keys import key_values
-from skewless.infra.feast_plugins.online_answers import FeastRow, ViewFeatures, refuse_missing_keys
-from skewless.infra.feast_plugins.stored import Table
+from skewless.infra.feast_plugins.entity_keys import parse_keys
+from skewless.infra.feast_plugins.online_results import FeastRow, ViewFeatures, check_join_keys
+from skewless.infra.feast_plugins.stored_views import Table
 from skewless.infra.feast_plugins.values import unpack_values
-from skewless.infra.feast_plugins.vectors import column_entries, event_stamps, response_bytes, shown_cells
-from skewless.infra.feast_plugins.windowed import WindowPlans
-from skewless.infra.online.guard import AgeLimit, Guard
-from skewless.infra.online.port import Mark
+from skewless.infra.feast_plugins.vectors import encode_columns, encode_event_times, encode_response, find_present
+from skewless.infra.feast_plugins.windowed_views import WindowPlans
+from skewless.infra.online.marker_history import AgeLimit, MarkerHistory
+from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import WindowStates
 
-_LOOK_S = 0.5
-_MOST = 1_000
+_REFRESH_S = 0.5  # time between two reads of the current generations
+_MAX_CACHED = 1_000
 _KIND = "double_val"
 
 
 class Reader(Protocol):
-    """What states are read with."""
+    """The reader of states."""
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key."""
         ...
 
-    def on_connect(self, work: Callable[[], None]) -> None:
-        """Have something done whenever a connection was made, before anything is read over it."""
+    def on_connect(self, callback: Callable[[], None]) -> None:
+        """Call a function after each new connection, before its first read."""
         ...
 
 
 @dataclass(kw_only=True)
-class _Known:
-    """A view that was asked for before.
+class _CachedView:
+    """A view with its state reader, cached between requests.
 
     Args:
-        look_at: when it is looked up again which states are read, on the monotonic clock.
-        wanted: what was asked of it.
+        refresh_at: when to read the current generation again, on the monotonic clock.
+        features: requested features by request.
     """
 
     view: WindowView
     pointers: Sequence[bytes]
     states: WindowStates
-    guard: Guard
-    look_at: float = 0.0
-    wanted: dict[object, ViewFeatures] = field(default_factory=dict)
+    history: MarkerHistory
+    refresh_at: float = 0.0
+    features: dict[object, ViewFeatures] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
-class AskedWindow:
-    """What a request wants of one windowed view.
+class RequestedWindow:
+    """The part of a request for one windowed view.
 
     Args:
-        keys: the key of each entity's state, None where it has a null or no states are known.
-        marks: the markers to be read with them.
+        keys: the online key of each entity's state, None if a key is null or the view has no states.
+        markers: the markers to read with them.
     """
 
     table: Table
-    wanted: ViewFeatures
+    features: ViewFeatures
     keys: Sequence[bytes | None]
-    marks: Sequence[str]
-    known: _Known
+    markers: Sequence[str]
+    cached: _CachedView
 
-    def respond(
+    def add_features(
         self,
         response: GetOnlineFeaturesResponse,
         rows: Sequence[bytes | None],
-        stood: Mapping[str, Mark | None],
+        markers: Mapping[str, Marker | None],
         now_us: int,
         *,
         full_names: bool,
@@ -91,38 +91,42 @@ class AskedWindow:
         """Add the view's features to a response.
 
         Args:
-            rows: what the store holds under the keys.
-            stood: where the markers were.
-            full_names: write the view's name before those of its features.
+            rows: the stored states of the keys.
+            markers: values of the markers.
+            full_names: prefix features with the view's name.
         """
-        read = self._read(rows, stood, now_us)
+        read = self._read(rows, markers, now_us)
         prefix = f"{self.table.projection.name_to_use()}__" if full_names else ""
-        response.metadata.feature_names.val.extend([prefix + name for name in self.wanted.names])
-        # What the states cannot tell is not found: Feast has no status for it.
-        status = row_status(read.found, read.versions.event_ts, now_us, 0)
-        nulls = np.stack([read.nulls[name] for name in self.wanted.names])
-        values = [read.values[name] for name in self.wanted.names]
-        entries = column_entries(self.wanted.kinds, values, shown_cells(nulls, status))
-        stamps = event_stamps(read.versions.event_ts, read.found)
-        response.MergeFromString(response_bytes(entries, nulls, status, stamps))
+        response.metadata.feature_names.val.extend([prefix + name for name in self.features.names])
+        # Unavailable features are NOT_FOUND: Feast has no status for them.
+        status = row_status(read.has_row, read.versions.event_ts, now_us, 0)
+        nulls = np.stack([read.nulls[name] for name in self.features.names])
+        values = [read.values[name] for name in self.features.names]
+        entries = encode_columns(self.features.kinds, values, find_present(nulls, status))
+        event_times = encode_event_times(read.versions.event_ts, read.has_row)
+        response.MergeFromString(encode_response(entries, nulls, status, event_times))
 
-    def feast_rows(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> list[FeastRow]:
-        """Return one pair a row, as ``OnlineStore.online_read`` does."""
-        read = self._read(rows, stood, now_us)
-        names = self.wanted.names
+    def build_feast_rows(
+        self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int
+    ) -> list[FeastRow]:
+        """Return a pair (time, values) per row, as ``OnlineStore.online_read``."""
+        read = self._read(rows, markers, now_us)
+        names = self.features.names
         columns = [unpack_values(_KIND, read.values[name], ~read.nulls[name]) for name in names]
         return [
-            (from_us(moment), dict(zip(names, values, strict=True))) if found else (None, None)
-            for moment, found, *values in zip(
-                read.versions.event_ts.tolist(), read.found.tolist(), *columns, strict=True
+            (from_us(event_us), dict(zip(names, values, strict=True))) if has_row else (None, None)
+            for event_us, has_row, *values in zip(
+                read.versions.event_ts.tolist(), read.has_row.tolist(), *columns, strict=True
             )
         ]
 
-    def _read(self, rows: Sequence[bytes | None], stood: Mapping[str, Mark | None], now_us: int) -> ViewRead:
-        view, t = self.known.view, now_us // MILLISECOND * MILLISECOND
-        limits = [AgeLimit(view.hash, self.marks, view.max_age_us)] if view.max_age_us else []
-        standing = self.known.guard.judge(self.marks, [stood[mark] for mark in self.marks]).within(limits, t)
-        return self.known.states.read(self.keys, rows, standing, t).reads[view.name]
+    def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
+        view, t = self.cached.view, now_us // MILLISECOND * MILLISECOND
+        limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
+        status = self.cached.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
+            limits, t
+        )
+        return self.cached.states.read(self.keys, rows, status, t).reads[view.name]
 
 
 class OnlineWindows:
@@ -135,37 +139,39 @@ class OnlineWindows:
     def __init__(self, state: Path) -> None:
         self._state = state
         self._plans = WindowPlans(state)
-        self._known: dict[str, _Known] = {}
-        self._alone = threading.Lock()
+        self._cached: dict[str, _CachedView] = {}
+        self._lock = threading.Lock()
 
-    def ask(
+    def build_request(
         self, reader: Reader, table: Table, names: Sequence[str] | None, columns: Mapping[str, Sequence[Value]]
-    ) -> AskedWindow:
-        """Return what a request wants of a view.
+    ) -> RequestedWindow:
+        """Return the part of a request for a view.
 
         Args:
-            names: the features, in any order; None: all.
+            names: the features, in any order; None: all features.
             columns: the entities' keys, by join key.
 
         Raises:
-            StalePlanError: the plan in force lacks the view.
+            StalePlanError: the applied plan has no such view.
             RequestError: a feature is unknown, a join key is missing, or has a value of another type.
-            StoreError: the store is away.
+            StoreError: the store is unreachable.
         """
         view = self._plans.view(table, names or ())
-        refuse_missing_keys(table, view.keys, columns)
-        values = key_values(view.keys, columns)
+        check_join_keys(table, view.keys, columns)
+        values = parse_keys(view.keys, columns)
         n = len(next(iter(values.values())))
-        with self._alone:
-            known = self._of(view, reader)
-            if time.monotonic() > known.look_at:
-                known.states.take(reader.get(known.pointers))
-                known.look_at = time.monotonic() + _LOOK_S
-            keys, marks = known.states.names(values, n), known.states.markers
-        return AskedWindow(table=table, wanted=_wanted(known, table, names), keys=keys, marks=marks, known=known)
+        with self._lock:
+            cached = self._get(view, reader)
+            # A backfill replaces the generation: read its pointer again from time to time, not for each request.
+            if time.monotonic() > cached.refresh_at:
+                cached.states.load_generations(reader.get(cached.pointers))
+                cached.refresh_at = time.monotonic() + _REFRESH_S
+            keys, markers = cached.states.names(values, n), cached.states.markers
+        features = _select_features(cached, table, names)
+        return RequestedWindow(table=table, features=features, keys=keys, markers=markers, cached=cached)
 
-    def _of(self, view: WindowView, reader: Reader) -> _Known:
-        if view.hash not in self._known:
+    def _get(self, view: WindowView, reader: Reader) -> _CachedView:
+        if view.hash not in self._cached:
             plan = FeaturePlan(
                 project=self._plans.plan.project,
                 views=(),
@@ -174,24 +180,24 @@ class OnlineWindows:
                 services=(),
                 windows=(view,),
             )
-            guard, states = Guard.of_runs(self._state, [plan], reader), WindowStates(plan)
-            self._known[view.hash] = _Known(view=view, pointers=states.pointers, states=states, guard=guard)
-        return self._known[view.hash]
+            history, states = MarkerHistory.from_runs(self._state, [plan], reader), WindowStates(plan)
+            self._cached[view.hash] = _CachedView(view=view, pointers=states.pointers, states=states, history=history)
+        return self._cached[view.hash]
 
 
-def _wanted(known: _Known, table: Table, names: Sequence[str] | None) -> ViewFeatures:
-    used = table.projection.name_to_use()
-    version = (used, None if names is None else tuple(names))
-    if version not in known.wanted:
-        if len(known.wanted) >= _MOST:
-            known.wanted.clear()
-        own = [column.name for column in known.view.features]
+def _select_features(view: _CachedView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
+    prefix = table.projection.name_to_use()
+    version = (prefix, None if names is None else tuple(names))
+    if version not in view.features:
+        if len(view.features) >= _MAX_CACHED:
+            view.features.clear()
+        own = [column.name for column in view.view.features]
         chosen = own if names is None else sorted(names, key=own.index)
-        known.wanted[version] = ViewFeatures(
+        view.features[version] = ViewFeatures(
             names=chosen,
-            places=np.array([own.index(name) for name in chosen], dtype=np.intp),
+            positions=np.array([own.index(name) for name in chosen], dtype=np.intp),
             kinds=[_KIND] * len(chosen),
             writers=(),
-            types={f"{used}__{name}": ValueType.DOUBLE for name in chosen} | dict.fromkeys(chosen, ValueType.DOUBLE),
+            types={f"{prefix}__{name}": ValueType.DOUBLE for name in chosen} | dict.fromkeys(chosen, ValueType.DOUBLE),
         )
-    return known.wanted[version]
+    return view.features[version]

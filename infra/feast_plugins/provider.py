@@ -1,4 +1,4 @@
-"""Feast's provider, whose pushes go to our online store as columns, not as a message per value."""
+"""The provider for Feast: it writes pushed frames to our online store as columns, not as a message per value."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ import pyarrow as pa
 from feast import FeatureView
 from feast.infra.passthrough_provider import PassthroughProvider
 
+from skewless.infra.feast_plugins.latest_messages import frame_to_messages
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore
-from skewless.infra.feast_plugins.pulled import frame_messages
-from skewless.infra.feast_plugins.stored import OPAQUE, Table
+from skewless.infra.feast_plugins.stored_views import OPAQUE, Table
 
 
 class SkewlessProvider(PassthroughProvider):
-    """What ``provider`` may name beside our stores; everything but pushes is as on Feast's local provider."""
+    """The provider to use with our stores; all but pushes is as in Feast's local provider."""
 
     def ingest_df(self, feature_view: Table, df: pd.DataFrame, field_mapping: dict[Any, Any] | None = None) -> None:
         """Write a frame to the online store.
 
         Raises:
             SourceError: a row has no key or time, or a value of another type than its feature.
-            StoreError: the store refused or is away.
+            StoreError: the store failed or is unreachable.
         """
         store = self.online_store
-        known = isinstance(feature_view, FeatureView) and feature_view.batch_source is not None
-        if not (isinstance(store, SkewlessOnlineStore) and known and self._as_columns(store, feature_view, df)):
+        has_source = isinstance(feature_view, FeatureView) and feature_view.batch_source is not None
+        if not (isinstance(store, SkewlessOnlineStore) and has_source and self._write_columns(store, feature_view, df)):
             super().ingest_df(feature_view, df, field_mapping)
 
     async def ingest_df_async(
         self, feature_view: Table, df: pd.DataFrame, field_mapping: dict[Any, Any] | None = None
     ) -> None:
-        """Write as ``ingest_df`` does, beside the event loop."""
+        """Write as ``ingest_df``, in a thread."""
         await asyncio.to_thread(self.ingest_df, feature_view, df, field_mapping)
 
-    def _as_columns(self, store: SkewlessOnlineStore, view: FeatureView, df: pd.DataFrame) -> bool:
-        if OPAQUE in store.form(self.repo_config, view).kinds.values():
-            store.online_write_batch(self.repo_config, view, frame_messages(view, df), None)
+    def _write_columns(self, store: SkewlessOnlineStore, view: FeatureView, df: pd.DataFrame) -> bool:
+        if OPAQUE in store.stored_view(self.repo_config, view).kinds.values():
+            store.online_write_batch(self.repo_config, view, frame_to_messages(view, df), None)
             return True
         source: Any = view.batch_source
         table = pa.Table.from_pandas(df, preserve_index=False)

@@ -1,4 +1,4 @@
-"""Frames that are pushed to an event source: each row becomes a message of its stream."""
+"""Send pushed frames to event sources: each row becomes a message of the stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.feast_plugins.windowed import WindowPlans
+from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.senders import open_sender
 
@@ -25,10 +25,10 @@ _INTEGERS = frozenset({DType.INT32, DType.INT64, DType.TIMESTAMP})
 
 
 class EventPusher:
-    """Sends to the event sources of a project; threads may share it.
+    """Sends frames to the event sources of a project; threads may share it.
 
     Args:
-        address: the Redis that holds the streams of push sources.
+        address: URL of the Redis with the streams of push sources.
     """
 
     def __init__(self, state: Path, settings: Settings, project: str, address: str) -> None:
@@ -37,14 +37,14 @@ class EventPusher:
         self._project = project
         self._address = address
         self._senders: dict[str, tuple[EventSource, EventSender]] = {}
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
 
     def push(self, name: str, frame: pd.DataFrame) -> None:
-        """Put the rows of a frame into a source's stream, and return when it has them.
+        """Send the rows of a frame to a source's stream, and return when the stream has them.
 
         Raises:
-            RequestError: the plan in force has no such source, or a row cannot be sent.
-            StoreError: the stream is away; some rows may have been sent.
+            RequestError: the applied plan has no such source, or a row cannot be sent.
+            StoreError: the stream is unreachable; some rows may have been sent.
         """
         source = self._plans.source(name)
         if source is None:
@@ -52,50 +52,51 @@ class EventPusher:
                 "event source", "is not in the applied plan", value=name, fix="run `skewless apply`, then push again"
             )
         payloads = event_payloads(source, frame)
-        with self._alone:
+        with self._lock:
             try:
-                self._sender(source).send(payloads)
+                self._get_sender(source).send(payloads)
+            # Do not reuse a failed connection: the next push opens a new one.
             except StoreError:
-                _, broken = self._senders.pop(name, (None, None))
-                if broken is not None:
-                    broken.close()
+                _, failed = self._senders.pop(name, (None, None))
+                if failed is not None:
+                    failed.close()
                 raise
 
     def close(self) -> None:
-        """Give the connections back."""
-        with self._alone:
+        """Close the connections."""
+        with self._lock:
             for _, sender in self._senders.values():
                 sender.close()
             self._senders.clear()
 
-    def _sender(self, source: EventSource) -> EventSender:
-        known = self._senders.get(source.name)
-        if known is None or known[0] != source:
-            if known is not None:
-                known[1].close()
-            opened = open_sender(
+    def _get_sender(self, source: EventSource) -> EventSender:
+        cached = self._senders.get(source.name)
+        if cached is None or cached[0] != source:
+            if cached is not None:
+                cached[1].close()
+            sender = open_sender(
                 source,
                 redis_url=self._address,
                 project=self._project,
                 n_partitions=self._settings.stream_partitions,
                 kafka=self._settings.kafka,
             )
-            known = self._senders[source.name] = (source, opened)
-        return known[1]
+            cached = self._senders[source.name] = (source, sender)
+        return cached[1]
 
 
 def event_payloads(source: EventSource, frame: pd.DataFrame) -> list[bytes]:
     """Return the rows of a frame as messages: JSON objects of the source's columns, times in microseconds.
 
-    What a column cannot hold is sent as it is, for the worker to refuse with its reason. NaN is null.
+    A value that does not fit its column is sent unchanged: the worker rejects it with a reason. NaN is null.
 
     Raises:
-        RequestError: the frame lacks the time of events, or holds what JSON cannot.
+        RequestError: the frame has no event time column, or a value that JSON cannot represent.
     """
     if source.event_column not in frame.columns:
         raise RequestError(
             f"event source {source.name!r}",
-            "was sent a frame without the time of its events",
+            "was sent a frame without the event time column",
             value=source.event_column,
             fix=f"add the column {source.event_column!r}",
         )
@@ -109,7 +110,7 @@ def event_payloads(source: EventSource, frame: pd.DataFrame) -> list[bytes]:
         ]
     except (TypeError, ValueError) as error:
         raise RequestError(
-            f"event source {source.name!r}", f"was sent what JSON cannot hold: {error}", fix="send plain values"
+            f"event source {source.name!r}", f"was sent a value that is not JSON: {error}", fix="send plain values"
         ) from error
 
 
@@ -123,10 +124,10 @@ def _values(source: EventSource, name: str, column: pd.Series[Any], dtype: DType
             fix="send values of one type",
         ) from error
     if pa.types.is_timestamp(values.type):
-        # Without a zone a time is UTC, as everywhere.
+        # Naive times are UTC, as everywhere.
         return list(values.cast(pa.timestamp("us", tz=values.type.tz), safe=False).cast(pa.int64()).to_pylist())
     if pa.types.is_floating(values.type) and dtype in _INTEGERS:
-        # pandas turns integers into floats where one is missing.
+        # pandas converts a column of integers with a null to floats.
         with contextlib.suppress(pa.ArrowInvalid):
             values = values.cast(pa.int64())
     return [None if isinstance(value, float) and math.isnan(value) else value for value in values.to_pylist()]

@@ -1,4 +1,4 @@
-"""Retrieval jobs: what Feast hands to its users to take a result from."""
+"""The retrieval job, from which users of Feast get a result."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
 from skewless.contract.clock import from_us
-from skewless.infra.feast_plugins.answers import PointInTimeAnswer, RetrievalAnswer
+from skewless.infra.feast_plugins.results import PointInTimeResult, RetrievalResult
 from skewless.infra.feast_plugins.saved_rows import save_rows
 
-_EXACT = 2**53  # beyond, float64 does not tell integers apart
+_EXACT = 2**53  # greatest integer up to which float64 is exact
 _BATCH_ROWS = 100_000
 
 
 class SkewlessRetrievalJob(RetrievalJob):
-    """A result that is computed when it is taken, each time anew."""
+    """A lazy result: each read computes it again."""
 
     def __init__(
         self,
         config: RepoConfig,
-        answer: RetrievalAnswer,
+        result: RetrievalResult,
         *,
         full_feature_names: bool = False,
         on_demand: Sequence[OnDemandFeatureView] = (),
         refs: Sequence[str] = (),
     ) -> None:
         self._config = config
-        self._answer = answer
+        self._result = result
         self._full_feature_names = full_feature_names
         self._on_demand = list(on_demand)
         self._refs = list(refs)
@@ -43,19 +43,19 @@ class SkewlessRetrievalJob(RetrievalJob):
 
     @property
     def full_feature_names(self) -> bool:
-        """Say whether features are named with their views."""
+        """Return whether feature names have the view as prefix."""
         return self._full_feature_names
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """Return the views whose features are computed from the result."""
+        """Return the on-demand views, which Feast computes from the result."""
         return self._on_demand
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        """Return which features were asked for, by which columns, for what times; None for plain queries."""
-        if self._metadata is None and isinstance(self._answer, PointInTimeAnswer):
-            rows = self._answer.entity_rows()
+        """Return the requested features, the key columns and the time range; None for plain queries."""
+        if self._metadata is None and isinstance(self._result, PointInTimeResult):
+            rows = self._result.entity_rows()
             times = rows.table[rows.time].cast(pa.timestamp("us"), safe=False).cast(pa.int64())
             ends = pc.min_max(times).as_py()
             first, last = (None if ends[end] is None else from_us(ends[end]) for end in ("min", "max"))
@@ -71,17 +71,17 @@ class SkewlessRetrievalJob(RetrievalJob):
         """Return the result as one Arrow table; its columns follow the request.
 
         Raises:
-            SkewlessError: a source, a key or a name cannot be right.
+            SkewlessError: a source, a key or a name is invalid.
         """
-        return self._ordered(super().to_arrow(validation_reference, timeout))
+        return self._order_columns(super().to_arrow(validation_reference, timeout))
 
     def to_df(
         self, validation_reference: ValidationReference | None = None, timeout: int | None = None
     ) -> pd.DataFrame:
         """Return the result as a data frame.
 
-        An integer column with nulls becomes float64, as pandas has it, unless that would change a value:
-        then it becomes ``Int64``.
+        An integer column with nulls becomes float64, as usual in pandas, unless this would change a value: then it
+        becomes ``Int64``.
         """
         return _exact_frame(self.to_arrow(validation_reference, timeout))
 
@@ -90,14 +90,14 @@ class SkewlessRetrievalJob(RetrievalJob):
 
         On-demand features are computed batch by batch.
         """
-        pieces = (self._with_on_demand(piece) for piece in self._answer.batches(batch_rows))
-        first = next(pieces)
-        rest = (batch for piece in pieces for batch in piece.cast(first.schema).to_batches())
+        tables = (self._add_on_demand(table) for table in self._result.batches(batch_rows))
+        first = next(tables)
+        rest = (batch for table in tables for batch in table.cast(first.schema).to_batches())
         return pa.RecordBatchReader.from_batches(first.schema, chain(first.to_batches(), rest))
 
     def to_sql(self) -> str:
-        """Return one DuckDB statement for the stored features; ``entity_df`` stands for a data frame."""
-        return self._answer.sql()
+        """Return one DuckDB statement for the stored features; ``entity_df`` is the name of a data frame."""
+        return self._result.sql()
 
     def persist(
         self,
@@ -108,28 +108,28 @@ class SkewlessRetrievalJob(RetrievalJob):
         """Write the result to a Parquet file, a folder of them, or a table of a DuckDB database.
 
         Raises:
-            SavedDatasetLocationAlreadyExists: something is there, and may not be overwritten.
-            SourceError: the storage is of another kind.
+            SavedDatasetLocationAlreadyExists: the location exists, and ``allow_overwrite`` is false.
+            SourceError: the storage is of an unsupported kind.
         """
         save_rows(self._config, self.to_reader(), storage.to_data_source(), overwrite=allow_overwrite)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        return pa.concat_tables(self._answer.batches(_BATCH_ROWS))
+        return pa.concat_tables(self._result.batches(_BATCH_ROWS))
 
-    def _with_on_demand(self, table: pa.Table) -> pa.Table:
+    def _add_on_demand(self, table: pa.Table) -> pa.Table:
         if not self._on_demand:
-            return self._ordered(table)
-        return self._ordered(_Given(self, table).to_arrow())
+            return self._order_columns(table)
+        return self._order_columns(_MaterializedTable(self, table).to_arrow())
 
-    def _ordered(self, table: pa.Table) -> pa.Table:
-        if not isinstance(self._answer, PointInTimeAnswer):
+    def _order_columns(self, table: pa.Table) -> pa.Table:
+        if not isinstance(self._result, PointInTimeResult):
             return table
-        order = [name for name in self._answer.asked.order if name in table.column_names]
+        order = [name for name in self._result.requested.order if name in table.column_names]
         return table.select([name for name in table.column_names if name not in set(order)] + order)
 
 
-class _Given(RetrievalJob):
-    """A table that is there already, for Feast's own computation of on-demand features."""
+class _MaterializedTable(RetrievalJob):
+    """A computed table in the form of a job, from which Feast computes on-demand features."""
 
     def __init__(self, job: SkewlessRetrievalJob, table: pa.Table) -> None:
         self._job = job

@@ -1,4 +1,4 @@
-"""Feast's rows to packed rows: what a direct write (push, write to the online store) puts into the store."""
+"""Convert Feast's rows to packed rows, for direct writes to the online store (pushes)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from skewless.contract.clock import Clock, to_us
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME, Versions
 from skewless.contract.status import Int64Array
-from skewless.infra.feast_plugins.entity_keys import key_bytes, key_columns
-from skewless.infra.feast_plugins.stored import StoredView
+from skewless.infra.feast_plugins.entity_keys import encode_keys, key_columns
+from skewless.infra.feast_plugins.stored_views import StoredView
 from skewless.infra.feast_plugins.values import pack_values
 from skewless.infra.online.port import Binaries
 
@@ -28,7 +28,7 @@ _NO_RUN = -1
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRows:
-    """Rows ready to be put: their keys, event times (microseconds) and bytes, in the order of arrival."""
+    """Rows to write: keys, event times (microseconds) and packed bytes, in the order of arrival."""
 
     keys: Binaries
     event_ts: Int64Array
@@ -36,21 +36,21 @@ class PackedRows:
 
 
 class Positions:
-    """Numbers direct writes: microseconds of the clock, but strictly growing, always above 2^50."""
+    """Numbers direct writes: the clock in microseconds, but strictly growing and above 2^50."""
 
     def __init__(self, clock: Clock) -> None:
-        """Start at the present moment."""
+        """Start at the current time."""
         self._clock = clock
         self._next = 2**50
-        self._alone = threading.Lock()
+        self._lock = threading.Lock()
 
     def now_us(self) -> int:
-        """Return the present moment."""
+        """Return the current time, UTC microseconds."""
         return self._clock.now_us()
 
-    def take(self, n: int) -> Int64Array:
-        """Return n numbers that nobody else of this process gets."""
-        with self._alone:
+    def reserve(self, n: int) -> Int64Array:
+        """Return n numbers, each unique in this process."""
+        with self._lock:
             first = max(self._next, self._clock.now_us())
             self._next = first + n
         return np.arange(first, first + n, dtype=np.int64)
@@ -64,7 +64,7 @@ def pack_rows(stored: StoredView, project: str, data: Sequence[Row], positions: 
         RequestError: a key has another type than declared.
     """
     view = stored.view
-    keys = key_bytes(stored.key_codec(project), view, key_columns([row[0] for row in data]))
+    keys = encode_keys(stored.key_codec(project), view, key_columns([row[0] for row in data]))
     values, nulls = pack_values(stored, [row[1] for row in data])
     versions = _versions(stored, data, positions)
     rows = stored.codec.pack(versions, values, nulls)
@@ -72,16 +72,16 @@ def pack_rows(stored: StoredView, project: str, data: Sequence[Row], positions: 
     if len(named) < len(rows):
         raise SourceError(
             f"view {view.name!r}",
-            "was sent a row whose key is null, which no entity could ever read",
+            "was sent a row with a null key",
             value=keys.index(None) if None in keys else None,
-            fix="leave such rows out",
+            fix="remove such rows",
         )
     return PackedRows(keys=named, event_ts=versions.event_ts, rows=rows)
 
 
 def _versions(stored: StoredView, data: Sequence[Row], positions: Int64Array) -> Versions:
-    event = [_moment(row[2]) for row in data]
-    created = [_moment(row[3]) for row in data]
+    event = [_to_us(row[2]) for row in data]
+    created = [_to_us(row[3]) for row in data]
     if None in event:
         raise SourceError(
             f"view {stored.view.name!r}",
@@ -89,12 +89,12 @@ def _versions(stored: StoredView, data: Sequence[Row], positions: Int64Array) ->
             value=event.index(None),
             fix="fill the timestamp column",
         )
-    made = np.array([NO_TIME if moment is None else moment for moment in created], dtype=np.int64)
-    return push_versions(np.array(event, dtype=np.int64), made, positions)
+    created_ts = np.array([NO_TIME if time_us is None else time_us for time_us in created], dtype=np.int64)
+    return push_versions(np.array(event, dtype=np.int64), created_ts, positions)
 
 
 def push_versions(event_ts: Int64Array, created_ts: Int64Array | None, positions: Int64Array) -> Versions:
-    """Return the versions of rows that no run wrote; without created times none of them has one."""
+    """Return the versions of directly written rows; ``created_ts`` None: no row has a created time."""
     n = len(positions)
     return Versions(
         event_ts=event_ts,
@@ -105,6 +105,6 @@ def push_versions(event_ts: Int64Array, created_ts: Int64Array | None, positions
     )
 
 
-def _moment(moment: datetime | None) -> int | None:
-    # pandas has a null of its own among times, which alone differs from itself.
-    return None if moment is None or moment != moment else to_us(moment)  # noqa: PLR0124
+def _to_us(time: datetime | None) -> int | None:
+    # pandas.NaT, the null of times in pandas, is the only time that differs from itself.
+    return None if time is None or time != time else to_us(time)  # noqa: PLR0124

@@ -1,4 +1,4 @@
-"""Rows written where Feast can read them again: saved datasets, appended rows, logs of served features."""
+"""Write rows to Parquet files and DuckDB tables: saved datasets, appended rows, logs of served features."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.repo_config import RepoConfig
 
 from skewless.contract.errors import SourceError
+from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
 from skewless.infra.offline.sql import quote
-from skewless.infra.offline.warehouse import Warehouse, find_warehouse
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import readable_path
-from skewless.infra.storage.durable import refused, sync_folder
+from skewless.infra.storage.durable import disk_error, sync_folder
 
 
 def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource, *, overwrite: bool) -> None:
-    """Write rows to a new place: whole, or nothing is there afterwards.
+    """Write rows to a file, folder or database table, atomically.
 
     Args:
-        overwrite: whether the place may exist.
+        overwrite: whether to replace an existing target.
 
     Raises:
-        SavedDatasetLocationAlreadyExists: it exists and may not be overwritten.
-        SourceError: it is of a kind that we cannot write.
-        StoreError: the disk refused.
+        SavedDatasetLocationAlreadyExists: the target exists, and ``overwrite`` is false.
+        SourceError: the target is of an unsupported kind.
+        StoreError: the disk failed.
     """
     path = readable_path(target, "saved dataset")
-    warehouse = find_warehouse(path)
+    warehouse = parse_database_address(path)
     if warehouse is not None:
         _save_table(repo_of(config), warehouse, rows, overwrite=overwrite)
         return
-    place = repo_of(config) / path
-    if place.exists() and not overwrite:
+    target_path = repo_of(config) / path
+    if target_path.exists() and not overwrite:
         raise SavedDatasetLocationAlreadyExists(location=path)
-    if place.suffix == ".parquet":
-        write_file(place, rows)
+    if target_path.suffix == ".parquet":
+        write_file(target_path, rows)
         return
-    old = sorted(place.rglob("*.parquet")) if place.exists() else []
-    write_file(place / "part-000000.parquet", rows)
+    old = sorted(target_path.rglob("*.parquet")) if target_path.exists() else []
+    write_file(target_path / "part-000000.parquet", rows)
     for file in old:
         if file.name != "part-000000.parquet":
             file.unlink()
 
 
 def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
-    """Write a Parquet file batch by batch; it stands under its name only when it is whole and on disk.
+    """Write a Parquet file batch by batch; it gets its name when it is complete and synced to disk.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk failed.
     """
     temporary = path.with_name(f".{path.name}.{uuid4().hex}.tmp")
     try:
@@ -68,22 +68,22 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def insert_rows(repo: Path, warehouse: Warehouse, rows: pa.Table) -> None:
+def insert_rows(repo: Path, warehouse: DatabaseTable, rows: pa.Table) -> None:
     """Append rows to a table of a DuckDB database, column by name.
 
     Raises:
-        SourceError: it is a view, has other columns, or the database is open elsewhere.
+        SourceError: the table is a view or has other columns, or another process has the database open.
     """
     target = ".".join(quote(part) for part in warehouse.parts)
     _write(repo, warehouse, rows, [f"INSERT INTO {target} BY NAME SELECT * FROM new_rows"])
 
 
-def _save_table(repo: Path, warehouse: Warehouse, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
+def _save_table(repo: Path, warehouse: DatabaseTable, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
     schema, table = warehouse.parts
     create = "CREATE OR REPLACE TABLE" if overwrite else "CREATE TABLE"
     statements = [
@@ -98,11 +98,11 @@ def _save_table(repo: Path, warehouse: Warehouse, rows: pa.RecordBatchReader, *,
         raise
 
 
-def _write(repo: Path, warehouse: Warehouse, rows: pa.Table | pa.RecordBatchReader, statements: list[str]) -> None:
-    place = repo / warehouse.path
-    place.parent.mkdir(parents=True, exist_ok=True)
+def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatchReader, statements: list[str]) -> None:
+    path = repo / warehouse.path
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with duckdb.connect(str(place)) as connection:
+        with duckdb.connect(str(path)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("new_rows", rows)
             connection.execute("BEGIN")

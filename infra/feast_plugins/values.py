@@ -1,4 +1,4 @@
-"""Feast's ``Value`` messages to packed columns and back, exact to the last bit."""
+"""Convert Feast's ``Value`` messages to packed columns and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.status import BoolArray
-from skewless.infra.feast_plugins.stored import OPAQUE, StoredView
+from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView
 
 SECOND_US = 1_000_000
 
-# Feast's null among timestamps: numpy's NaT.
+# Feast's null of timestamps: numpy's NaT.
 _NO_TIME = -(2**63)
-# What else a column takes because nothing is lost.
+# Narrower types that a column also accepts.
 _WIDENED = {"int64_val": "int32_val", "double_val": "float_val"}
 _NEVER_NULL = frozenset({"int32_val", "int64_val", "float_val", "double_val", "bool_val", "string_val", "bytes_val"})
 
@@ -32,10 +32,10 @@ Columns = Mapping[str, npt.NDArray[Any]]
 Nulls = Mapping[str, BoolArray]
 
 
-def kind_of(value: Value | None) -> str | None:
-    """Return the field that a value stands in, None for null.
+def value_field(value: Value | None) -> str | None:
+    """Return the name of the field that is set in a value, None for null.
 
-    >>> kind_of(Value(int64_val=1)), kind_of(Value()), kind_of(Value(null_val=0))
+    >>> value_field(Value(int64_val=1)), value_field(Value()), value_field(Value(null_val=0))
     ('int64_val', None, None)
     """
     kind: str | None = None if value is None else value.WhichOneof("val")
@@ -45,7 +45,7 @@ def kind_of(value: Value | None) -> str | None:
 
 
 def pack_values(stored: StoredView, rows: Sequence[Mapping[str, Value]]) -> tuple[Columns, Nulls]:
-    """Return the columns of some rows' values, and where they are null: shape ``(n,)`` each.
+    """Return the columns of some rows' values, and where they are null, shape ``(n,)`` each.
 
     Raises:
         SourceError: a value has another type than its feature.
@@ -53,52 +53,52 @@ def pack_values(stored: StoredView, rows: Sequence[Mapping[str, Value]]) -> tupl
     values, nulls = {}, {}
     for column in stored.view.features:
         name, kind = column.name, stored.kinds[column.name]
-        found = [row.get(name) for row in rows]
-        kinds = _kinds(found, kind)
+        messages = [row.get(name) for row in rows]
+        kinds = _kinds(messages, kind)
         nulls[name] = np.fromiter((item is None for item in kinds), dtype=np.bool_, count=len(kinds))
         if kind == OPAQUE:
             nested = stored.types[name] in _NESTED
-            whole = [value and _with_empty_lists(value) for value in found] if nested else found
-            values[name] = _objects(_serialised(whole, kinds))
+            complete = [value and _restore_empty_lists(value) for value in messages] if nested else messages
+            values[name] = _objects(_serialize(complete, kinds))
         else:
-            values[name] = _array(stored, column, _plain(column, kind, found, kinds))
+            values[name] = _array(stored, column, _plain(column, kind, messages, kinds))
     return values, nulls
 
 
-def _kinds(found: Sequence[Value | None], kind: str) -> Sequence[str | None]:
-    if kind in _NEVER_NULL and None not in found:
-        kinds = [value.WhichOneof("val") for value in found if value is not None]
+def _kinds(messages: Sequence[Value | None], kind: str) -> Sequence[str | None]:
+    if kind in _NEVER_NULL and None not in messages:
+        kinds = [value.WhichOneof("val") for value in messages if value is not None]
         if set(kinds) == {kind}:
             return kinds
-    return [kind_of(value) for value in found]
+    return [value_field(value) for value in messages]
 
 
-def _with_empty_lists(value: Value) -> Value:
-    """Return a list of lists whose empty lists are lists: Feast writes them as null, which no list may hold here."""
-    kind = kind_of(value)
+def _restore_empty_lists(value: Value) -> Value:
+    """Return a list of lists with empty lists instead of nulls: Feast writes empty inner lists as null."""
+    kind = value_field(value)
     if kind not in {"list_val", "set_val"}:
         return value
-    inner = [_EMPTY if kind_of(item) is None else _with_empty_lists(item) for item in getattr(value, kind).val]
+    inner = [_EMPTY if value_field(item) is None else _restore_empty_lists(item) for item in getattr(value, kind).val]
     return Value(**{kind: RepeatedValue(val=inner)})
 
 
-def _serialised(found: Iterable[Value | None], kinds: Iterable[str | None]) -> list[bytes | None]:
-    pairs = zip(found, kinds, strict=True)
+def _serialize(messages: Iterable[Value | None], kinds: Iterable[str | None]) -> list[bytes | None]:
+    pairs = zip(messages, kinds, strict=True)
     return [None if value is None or not kind else value.SerializeToString(deterministic=True) for value, kind in pairs]
 
 
-def _plain(column: Column, kind: str, found: Sequence[Value | None], kinds: Sequence[str | None]) -> list[Any]:
-    strange = set(kinds) - {kind, _WIDENED.get(kind, kind), None}
-    if strange:
+def _plain(column: Column, kind: str, messages: Sequence[Value | None], kinds: Sequence[str | None]) -> list[Any]:
+    other_kinds = set(kinds) - {kind, _WIDENED.get(kind, kind), None}
+    if other_kinds:
         raise SourceError(
             f"feature {column.name!r}",
             f"is declared as {column.dtype}, but a value has another type",
-            value=min(str(item) for item in strange),
+            value=min(str(item) for item in other_kinds),
             fix="send the declared type, or correct the schema of the feature view",
         )
     if set(kinds) == {kind}:
-        return list(map(attrgetter(kind), found))
-    return [getattr(value, item) if item else None for value, item in zip(found, kinds, strict=True)]
+        return list(map(attrgetter(kind), messages))
+    return [getattr(value, item) if item else None for value, item in zip(messages, kinds, strict=True)]
 
 
 def _array(stored: StoredView, column: Column, plain: list[Any]) -> npt.NDArray[Any]:
@@ -110,7 +110,7 @@ def _array(stored: StoredView, column: Column, plain: list[Any]) -> npt.NDArray[
     if len(numbers) and max(int(numbers.max()), -int(numbers.min())) > 2**63 // SECOND_US:
         raise SourceError(
             f"view {stored.view.name!r} feature {column.name!r}",
-            "holds a time that microseconds cannot count",
+            "has a time out of the range of microseconds",
             value=int(numbers[np.abs(numbers).argmax()]),
             fix="send seconds since the epoch",
         )
@@ -123,16 +123,17 @@ def _objects(values: Sequence[Any]) -> npt.NDArray[Any]:
     return objects
 
 
-def unpack_values(kind: str, values: npt.NDArray[Any], shown: BoolArray) -> list[Value]:
-    """Return one message per entry, empty where it is not shown.
+def unpack_values(kind: str, values: npt.NDArray[Any], present: BoolArray) -> list[Value]:
+    """Return one message per entry; empty if it is not present.
 
     Args:
         kind: the field of ``Value``, or ``OPAQUE``.
-        values: a column as the row codec returns it.
+        values: a column from the row codec.
+        present: which entries have a value.
     """
     if kind == "unix_timestamp_val":
         values = values // SECOND_US
-    pairs = zip(values.tolist(), shown.tolist(), strict=True)
+    pairs = zip(values.tolist(), present.tolist(), strict=True)
     if kind == OPAQUE:
         return [Value.FromString(value) if ok else Value() for value, ok in pairs]
     return [Value(**{kind: value}) if ok else Value() for value, ok in pairs]

@@ -1,4 +1,4 @@
-"""Windowed views in retrievals: the past of their features, computed from the accepted log of events."""
+"""Read windowed views for historical requests: features at past times, computed from the accepted log of events."""
 
 from __future__ import annotations
 
@@ -15,55 +15,61 @@ from skewless.contract.errors import RequestError
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.feast_plugins.asked_features import AskedView
-from skewless.infra.feast_plugins.key_types import as_type, common_type
-from skewless.infra.feast_plugins.windowed import WindowPlans
+from skewless.infra.feast_plugins.key_types import cast_key, common_type
+from skewless.infra.feast_plugins.requested_features import RequestedView
+from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ID, TIME
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
+from skewless.infra.offline.matched_rows import HistoryRows
 from skewless.infra.offline.sql import quote
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.offline.winners import Rows
 from skewless.infra.sources.place import state_of
 
 if TYPE_CHECKING:
     from skewless.infra.feast_plugins.entity_rows import EntityRows
 
 
-def window_rows(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView, mode: TimeMode
-) -> Rows:
+def read_window_rows(
+    config: RepoConfig,
+    connection: duckdb.DuckDBPyConnection,
+    entities: EntityRows,
+    requested: RequestedView,
+    mode: TimeMode,
+) -> HistoryRows:
     """Return the features of a windowed view at the times of entity rows, in their order.
 
     Args:
-        mode: ``knowledge``: only the events that serving could have known by then count.
+        mode: ``knowledge``: only events that serving could have known by then count.
 
     Raises:
-        StalePlanError: the plan in force lacks the view.
-        RequestError: a feature is unknown, or the entity rows lack a key or have it in another type.
+        StalePlanError: the applied plan has no such view.
+        RequestError: a feature is unknown, or the entity rows have no such key, or a key of another type.
     """
     state = state_of(config)
-    view = WindowPlans(state).view(asked.view, asked.labels)
-    rows = _asked_rows(connection, entities, asked, view)
-    read = WindowJoin(connection).read(view, log_parts(state / "log", view.source), rows, mode=mode)
-    places = pa.array(np.arange(rows.num_rows))
-    columns = [pa.array(read.values[name], mask=read.nulls[name]) for name in asked.labels]
-    table = pa.table([places, *columns], names=[ID, *(f"__f{i}" for i in range(len(columns)))])
-    return Rows(table=table, at=np.arange(rows.num_rows, dtype=np.int64))
+    view = WindowPlans(state).view(requested.view, requested.labels)
+    rows = _read_key_rows(connection, entities, requested, view)
+    read = WindowJoin(connection).read(view, read_log_partitions(state / "log", view.source), rows, mode=mode)
+    numbers = pa.array(np.arange(rows.num_rows))
+    columns = [pa.array(read.values[name], mask=read.nulls[name]) for name in requested.labels]
+    table = pa.table([numbers, *columns], names=[ID, *(f"__f{i}" for i in range(len(columns)))])
+    return HistoryRows(table=table, at=np.arange(rows.num_rows, dtype=np.int64))
 
 
-def window_keys(
-    config: RepoConfig, connection: duckdb.DuckDBPyConnection, asked: AskedView, start: int, end: int
+def read_window_keys(
+    config: RepoConfig, connection: duckdb.DuckDBPyConnection, requested: RequestedView, start: int, end: int
 ) -> pa.Table:
-    """Return each key that had an accepted event in a range of time, both ends of which belong to it."""
+    """Return the distinct keys with an accepted event in a range of event times; both ends are included."""
     state = state_of(config)
-    view = WindowPlans(state).view(asked.view, asked.labels)
-    files = [file for part in log_parts(state / "log", view.source) for file in part.files]
+    view = WindowPlans(state).view(requested.view, requested.labels)
+    files = [file for part in read_log_partitions(state / "log", view.source) for file in part.files]
     names = [quote(column.name) for column in view.keys]
-    renamed = [f"{quote(column.name)} AS {quote(_called(asked, column))}" for column in view.keys]
+    renamed = [f"{quote(column.name)} AS {quote(_request_name(requested, column))}" for column in view.keys]
     if not files:
-        empty = [f"CAST(NULL AS {column.dtype.sql}) AS {quote(_called(asked, column))}" for column in view.keys]
+        empty = [
+            f"CAST(NULL AS {column.dtype.sql}) AS {quote(_request_name(requested, column))}" for column in view.keys
+        ]
         return connection.sql(f"SELECT {', '.join(empty)} LIMIT 0").to_arrow_table()
     conditions = [f"{EVENT} BETWEEN {start} AND {end}", f"{REJECT} IS NULL", *(f"{name} IS NOT NULL" for name in names)]
     return connection.sql(
@@ -73,31 +79,36 @@ def window_keys(
     ).to_arrow_table()
 
 
-def _asked_rows(
-    connection: duckdb.DuckDBPyConnection, entities: EntityRows, asked: AskedView, view: WindowView
+def _read_key_rows(
+    connection: duckdb.DuckDBPyConnection, entities: EntityRows, requested: RequestedView, view: WindowView
 ) -> pa.Table:
-    """Return the keys as the view calls and types them, and ``__t``; a row without a time has no key either.
+    """Return the keys with the view's names and types, and ``__t``; a row without a time has null keys.
 
     Times are floored to the millisecond, as serving floors its clock.
     """
-    called = {_called(asked, column): column for column in view.keys}
-    rows = entities.joinable(connection, {name: _key(entities, view, name, column) for name, column in called.items()})
-    timed = rows[TIME].is_valid()
-    keys = {column.name: pc.if_else(timed, rows[name], None) for name, column in called.items()}
-    return pa.table({**keys, TIME: pa.array(arrays.int64s(rows[TIME], 0) // MILLISECOND * MILLISECOND)})
+    columns = {_request_name(requested, column): column for column in view.keys}
+    rows = entities.select_keys(
+        connection, {name: _key_sql(entities, view, name, column) for name, column in columns.items()}
+    )
+    has_time = rows[TIME].is_valid()
+    keys = {column.name: pc.if_else(has_time, rows[name], None) for name, column in columns.items()}
+    return pa.table({**keys, TIME: pa.array(arrays.to_int64(rows[TIME], 0) // MILLISECOND * MILLISECOND)})
 
 
-def _called(asked: AskedView, column: Column) -> str:
-    """Return what the request calls a key of the view."""
-    return str(asked.view.projection.join_key_map.get(column.name, column.name))
+def _request_name(requested: RequestedView, column: Column) -> str:
+    """Return the name of a key in the request."""
+    return str(requested.view.projection.join_key_map.get(column.name, column.name))
 
 
-def _key(entities: EntityRows, view: WindowView, name: str, column: Column) -> str:
+def _key_sql(entities: EntityRows, view: WindowView, name: str, column: Column) -> str:
     owner = f"windowed view {view.name!r}"
     if name not in entities.types:
         raise RequestError(
-            "entity rows", f"lack the key of {owner}", value=name, fix="add the column, or leave the view out"
+            "entity rows",
+            f"have no key of {owner}",
+            value=name,
+            fix="add the column, or remove the view from the request",
         )
     common = common_type(f"{owner} key {name!r}", entities.types[name], column.dtype.sql)
-    key = as_type(quote(name), entities.types[name], common)
+    key = cast_key(quote(name), entities.types[name], common)
     return f"TRY_CAST({key} AS {column.dtype.sql})"

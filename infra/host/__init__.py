@@ -1,1 +1,1 @@
-"""The processes of a project on their machine: who runs, at which priority, what they log, what is plugged in."""
+"""The processes of a project and their machine: heartbeats, priorities, logging, metrics and plugins."""

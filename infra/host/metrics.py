@@ -9,13 +9,13 @@ from skewless.contract.errors import PlaceError
 
 
 def serve_metrics(collector: Collector, port: int, setting: str) -> int:
-    """Serve what a collector shows on loopback; return the port.
+    """Serve a collector's metrics on loopback; return the port.
 
     Args:
-        setting: what the port was chosen with, as errors call it.
+        setting: name of the setting or option that chose the port, for errors.
 
     Raises:
-        PlaceError: the port is not free.
+        PlaceError: the port is in use.
     """
     collectors = CollectorRegistry()
     collectors.register(collector)

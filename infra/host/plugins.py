@@ -1,4 +1,4 @@
-"""Code of other packages, found by the name that it registers as an entry point."""
+"""Loads code of other packages that is registered as an entry point."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ Group = Literal["skewless.online_stores", "skewless.runtimes", "skewless.trainer
 
 
 def is_registered(group: Group, name: str) -> bool:
-    """Say whether an installed package registers a name; nothing of it is imported."""
+    """Return whether an installed package registers a name; nothing is imported."""
     return bool(_entry_points(group, name))
 
 
-def find_plugin(group: Group, name: str) -> Any | None:  # noqa: ANN401 - whatever the other package registers
-    """Return what an installed package registers under a name, imported now; None where none does.
+def find_plugin(group: Group, name: str) -> Any | None:  # noqa: ANN401 - any object may be registered
+    """Import and return the object that an installed package registers under a name; None if there is none.
 
     Raises:
-        DefinitionError: it is registered and cannot be imported.
+        DefinitionError: the registered object cannot be imported.
     """
-    for found in _entry_points(group, name):
+    for entry_point in _entry_points(group, name):
         try:
-            return found.load()
+            return entry_point.load()
         except (ImportError, AttributeError) as error:
             raise DefinitionError(
                 f"entry point {name!r} of {group}",
                 f"cannot be imported: {error}",
-                value=found.value,
+                value=entry_point.value,
                 fix="repair or remove the package that registers it",
             ) from error
     return None
 
 
 def _entry_points(group: Group, name: str) -> EntryPoints:
-    from importlib.metadata import entry_points  # noqa: PLC0415 - reads every installed package: only if asked
+    from importlib.metadata import entry_points  # noqa: PLC0415 - reads every installed package: only on demand
 
     return entry_points(group=group, name=name)

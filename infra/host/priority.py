@@ -1,4 +1,7 @@
-"""Threads that give way to those who answer requests: the event loop of their process, and servers beside it."""
+"""Runs background work in threads of low priority, so that it does not delay requests.
+
+The event loop of the same process and the servers on the same machine keep their priority.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,38 @@ _T = TypeVar("_T")
 _LOW = 10  # a tenth of a busy core
 
 
-def give_way() -> None:
-    """Lower the priority of the calling thread: on Linux that of one thread can be; elsewhere nothing happens."""
+def lower_priority() -> None:
+    """Lower the priority of the calling thread, on Linux only: other systems cannot do it for one thread."""
     if sys.platform == "linux":
-        own = threading.get_native_id()
+        thread_id = threading.get_native_id()
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, own, max(_LOW, os.getpriority(os.PRIO_PROCESS, own)))
+            os.setpriority(os.PRIO_PROCESS, thread_id, max(_LOW, os.getpriority(os.PRIO_PROCESS, thread_id)))
 
 
 def use_idle_time() -> None:
-    """Let the calling thread run only while a core has nothing else to do; where that cannot be, it gives way."""
-    give_way()
+    """Run the calling thread only while a core is idle; where that is impossible, lower its priority."""
+    lower_priority()
     if sys.platform == "linux":
         with suppress(OSError):
             os.sched_setscheduler(threading.get_native_id(), os.SCHED_IDLE, os.sched_param(0))
 
 
-def run_aside(work: Callable[[], _T], lower: Callable[[], None] = give_way) -> _T:
-    """Return what work returns, done by a thread of lower priority, which all that it starts inherits.
+def run_at_low_priority(work: Callable[[], _T], lower: Callable[[], None] = lower_priority) -> _T:
+    """Run work in a thread of lower priority and return its result; threads that it starts inherit the priority.
 
-    The calling thread waits, and may be interrupted: then the other one ends with the process.
+    The calling thread waits and may be interrupted; then the other thread ends with the process.
 
     Args:
-        lower: ``give_way``, where others may wait for what the thread holds; or ``use_idle_time``.
+        lower: ``lower_priority``, if other threads may wait for locks of this thread; or ``use_idle_time``.
     """
-    done = Future[_T]()
+    result = Future[_T]()
 
     def run() -> None:
         lower()
         try:
-            done.set_result(work())
+            result.set_result(work())
         except BaseException as error:  # noqa: BLE001 - the caller gets it
-            done.set_exception(error)
+            result.set_exception(error)
 
-    threading.Thread(target=run, name="aside", daemon=True).start()
-    return done.result()
+    threading.Thread(target=run, name="low-priority", daemon=True).start()
+    return result.result()

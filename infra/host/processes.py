@@ -1,4 +1,4 @@
-"""Which processes of a project run, and on which plan: each says so itself, about once a second (SEMANTICS 8.3)."""
+"""Heartbeats of a project's processes: each writes a file with its plan about once a second (SEMANTICS 8.3)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
-from skewless.infra.host.priority import run_aside, use_idle_time
+from skewless.infra.host.priority import run_at_low_priority, use_idle_time
 from skewless.infra.storage.durable import make_folder
 
 _T = TypeVar("_T")
 Kind = Literal["server", "stream", "scheduler"]
 SILENT_S = 5.0
-_BEAT_S = 1.0
-_FORGOTTEN_S = 86_400.0
+_HEARTBEAT_S = 1.0
+_EXPIRY_S = 86_400.0
 _log = structlog.get_logger()
 
 
@@ -32,9 +32,9 @@ class Process:
     """A process that works on a project.
 
     Args:
-        started_s, beat_s: when it began and when it was last heard of, seconds of real time.
-        plan: hash of the plan that it works on; empty: none yet.
-        detail: what its kind says of itself, plain JSON values.
+        started_s, beat_s: times of its start and of its last heartbeat, seconds of real time.
+        plan: hash of the plan that it uses; empty: none yet.
+        detail: values specific to its kind, plain JSON.
     """
 
     kind: Kind
@@ -46,107 +46,110 @@ class Process:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def silent_s(self, now_s: float) -> float:
-        """Return for how long it has not been heard of."""
+        """Return the seconds since its last heartbeat."""
         return max(0.0, now_s - self.beat_s)
 
     def is_silent(self, now_s: float) -> bool:
-        """Say whether it is dead or stuck: it has not been heard of for several of its beats."""
+        """Return whether it is dead or stuck: it has missed several heartbeats."""
         return self.silent_s(now_s) > SILENT_S
 
 
-class Presence:
-    """Says that this process runs, in a file of its own that goes with it; a killed one leaves its file behind.
+class ProcessRecord:
+    """The heartbeat file of this process. It is deleted at the end; a killed process leaves its file behind.
 
     Args:
         state: the project's state folder.
     """
 
     def __init__(self, state: Path, kind: Kind) -> None:
-        self._me = Process(
+        self._own = Process(
             kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=time.time(), beat_s=time.time()
         )
-        self._path = _folder(state) / f"{kind}-{self._me.host}-{self._me.pid}-{secrets.token_hex(4)}.json"
+        self._path = _folder(state) / f"{kind}-{self._own.host}-{self._own.pid}-{secrets.token_hex(4)}.json"
         self._staging = self._path.with_name(f".{self._path.name}.tmp")
         self._plan = ""
-        _sweep(state, self._me)
+        _sweep(state, self._own)
 
-    def beat(self, plan: str, detail: Mapping[str, Any]) -> None:
-        """Say that it lives, and once in the log that it has taken up another plan; nothing waits for the disk."""
+    def send_heartbeat(self, plan: str, detail: Mapping[str, Any]) -> None:
+        """Write a heartbeat, and log a change of the plan once; the write is not synced to disk."""
         if plan != self._plan:
-            _log.info("plan_taken_up", kind=self._me.kind, plan=plan, before=self._plan or None)
+            _log.info("plan_loaded", kind=self._own.kind, plan=plan, before=self._plan or None)
             self._plan = plan
-        body = {**asdict(self._me), "beat_s": time.time(), "plan": plan, "detail": dict(detail)}
+        body = {**asdict(self._own), "beat_s": time.time(), "plan": plan, "detail": dict(detail)}
         try:
             make_folder(self._path.parent)
+            # Readers see the old or the new file, never a part, because the rename is atomic.
             self._staging.write_text(json.dumps(body))
             self._staging.replace(self._path)
         except OSError as error:
-            _log.warning("presence_not_written", error=str(error))
+            _log.warning("heartbeat_not_written", error=str(error))
 
     def close(self) -> None:
-        """Take the file away, and what a full disk left of it."""
+        """Delete the file, and the part of it that a full disk left."""
         self._path.unlink(missing_ok=True)
         self._staging.unlink(missing_ok=True)
 
 
 @contextmanager
-def beating(presence: Presence, plan: Callable[[], str], detail: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
-    """Say about once a second that the process runs, from a thread of its own, until the block ends."""
+def send_heartbeats(
+    record: ProcessRecord, plan: Callable[[], str], detail: Callable[[], Mapping[str, Any]]
+) -> Iterator[None]:
+    """Send heartbeats about once a second, from another thread, until the block ends."""
     ended = threading.Event()
 
-    def beat() -> None:
+    def run() -> None:
         while not ended.is_set():
-            presence.beat(plan(), detail())
-            ended.wait(_BEAT_S)
+            record.send_heartbeat(plan(), detail())
+            ended.wait(_HEARTBEAT_S)
 
-    thread = threading.Thread(target=beat, name="presence", daemon=True)
+    thread = threading.Thread(target=run, name="heartbeat", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        presence.close()
+        record.close()
 
 
 def read_processes(state: Path) -> list[Process]:
-    """Return the processes that run, or were killed and not replaced, by kind and start; damaged files are left out."""
-    found = []
+    """Return the processes that run, or were killed and not replaced, by kind and start; corrupt files are skipped."""
+    processes = []
     for path in _folder(state).glob("*.json"):
         try:
-            found.append(Process(**json.loads(path.read_bytes())))
+            processes.append(Process(**json.loads(path.read_bytes())))
         except (OSError, ValueError, TypeError):
-            continue  # it has just ended, or the power was cut
-    return sorted(found, key=lambda item: (item.kind, item.started_s))
+            continue  # the process has just ended, or the power was cut
+    return sorted(processes, key=lambda item: (item.kind, item.started_s))
 
 
-def beside_servers(state: Path, work: Callable[[], _T]) -> _T:
-    """Return what work returns; if a server runs on this machine, work takes only the time that it leaves idle."""
-    return run_aside(work, use_idle_time) if is_served_here(state) else work()
+def run_behind_servers(state: Path, work: Callable[[], _T]) -> _T:
+    """Run work and return its result; if a server runs on this machine, the work uses only its idle time."""
+    return run_at_low_priority(work, use_idle_time) if is_served_here(state) else work()
 
 
 def is_served_here(state: Path) -> bool:
-    """Say whether a server of the project runs on this machine."""
-    own, now_s = socket.gethostname(), time.time()
+    """Return whether a server of the project runs on this machine."""
+    host, now_s = socket.gethostname(), time.time()
     return any(
-        process.kind == "server" and process.host == own and not process.is_silent(now_s)
+        process.kind == "server" and process.host == host and not process.is_silent(now_s)
         for process in read_processes(state)
     )
 
 
-def _sweep(state: Path, me: Process) -> None:
-    """Remove what killed processes of the same kind left on this machine, and what is silent for a day anywhere."""
+def _sweep(state: Path, own: Process) -> None:
+    """Delete files of killed processes of this kind on this machine, and all files that are a day old."""
     for path in _folder(state).glob("*.json"):
         with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _FORGOTTEN_S:
+            if time.time() - path.stat().st_mtime > _EXPIRY_S:
                 path.unlink()
-    for path in _folder(state).glob(f"{me.kind}-{me.host}-*.json"):
-        pid = path.name.removeprefix(f"{me.kind}-{me.host}-").partition("-")[0]
-        if pid.isdecimal() and not _lives(int(pid)):
+    for path in _folder(state).glob(f"{own.kind}-{own.host}-*.json"):
+        pid = path.name.removeprefix(f"{own.kind}-{own.host}-").partition("-")[0]
+        if pid.isdecimal() and not _is_alive(int(pid)):
             path.unlink(missing_ok=True)
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,13 +1,13 @@
-"""What must not be shown: passwords of URLs, API keys, and what a header says to prove who asks."""
+"""Masks secrets in texts: passwords of URLs, API keys and credentials in headers."""
 
 from __future__ import annotations
 
 import re
 
 _WORD = re.compile(r"\S+")
-# The name stays: it is no secret, and says whose key it was. A part of a key is masked as well.
+# The name stays: it is not secret, and identifies the owner. Parts of a key are masked as well.
 _API_KEY = re.compile(r"\b(sk_[a-z0-9-]+_)[\w-]{8,}")
-_PROOF = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"\b(Bearer|Basic) +[\w.~+/=-]{8,}", re.IGNORECASE)
 _HEADER = re.compile(
     r"""\b((?:proxy-)?authorization|x-api-key)(["']?\s*[:=,]\s*(?:b?["'])?)(?:(?:bearer|basic)\s+)?[^\s"',)}\]]+""",
     re.IGNORECASE,
@@ -17,16 +17,16 @@ _HEADER = re.compile(
 def redact(text: str) -> str:
     """Return a text with every secret in it masked.
 
-    >>> redact("Redis at redis://user:p@ss@host:6379/0 is away")
-    'Redis at redis://***@host:6379/0 is away'
+    >>> redact("Redis at redis://user:p@ss@host:6379/0 is unreachable")
+    'Redis at redis://***@host:6379/0 is unreachable'
     >>> redact("sk_web_0123456789abcdef")
     'sk_web_***'
     >>> redact("{'authorization': 'Bearer eyJhbGciOiJI'}")
     "{'authorization': '***'}"
     """
-    text = _WORD.sub(_without_password, text) if "://" in text else text
+    text = _WORD.sub(_mask_password, text) if "://" in text else text
     text = _API_KEY.sub(r"\1***", text)
-    text = _PROOF.sub(r"\1 ***", text)
+    text = _CREDENTIALS.sub(r"\1 ***", text)
     return _HEADER.sub(r"\1\2***", text)
 
 
@@ -40,8 +40,8 @@ def display_url(url: str) -> str:
     return f"{scheme}://***@{rest.rpartition('@')[2]}" if "@" in rest else f"{scheme}://{rest}"
 
 
-def _without_password(found: re.Match[str]) -> str:
-    """Return a word without what stands before its last @, where it is a URL: a password may hold an @."""
-    word = found[0]
+def _mask_password(match: re.Match[str]) -> str:
+    """Return a word; if it is a URL, mask all up to its last @, because a password may contain an @."""
+    word = match[0]
     start, end = word.find("://") + len("://"), word.rfind("@")
     return f"{word[:start]}***{word[end:]}" if len("://") <= start <= end else word

@@ -1,1 +1,1 @@
-"""Jobs that run by themselves: who may run them, what ran, and the processes that they run in."""
+"""Scheduled jobs: their schedule, lease, ledger and processes."""

@@ -1,4 +1,4 @@
-"""Cron lines as people know them: five fields in UTC, Sunday is 0 or 7."""
+"""Parses cron lines: five fields in UTC; Sunday is 0 or 7."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NUMBERS = re.compile(r"(?:(?P<all>\*)|(?P<first>[0-7])(?:-(?P<last>[0-7]))?)(?:
 
 
 def cron_trigger(job: str, cron: str) -> CronTrigger:
-    """Return when a job runs.
+    """Return the trigger that starts a job at the times of a cron line.
 
     Raises:
         DefinitionError: the line cannot be read.
@@ -28,15 +28,15 @@ def cron_trigger(job: str, cron: str) -> CronTrigger:
 
 
 def weekdays(field: str) -> str:
-    """Return the field of weekdays by their names: APScheduler, unlike cron, counts from Monday.
+    """Return the weekday field with names, because APScheduler counts from Monday and cron from Sunday.
 
     >>> [weekdays(field) for field in ("*", "0", "1-5", "5-7", "*/2", "mon,7")]
     ['*', 'sun', 'mon,tue,wed,thu,fri', 'fri,sat,sun', 'sun,tue,thu,sat', 'mon,sun']
     """
-    return ",".join(_by_name(part) for part in field.split(","))
+    return ",".join(_name_days(part) for part in field.split(","))
 
 
-def _by_name(part: str) -> str:
+def _name_days(part: str) -> str:
     match = _NUMBERS.fullmatch(part)
     if match is None or part == "*":
         return part

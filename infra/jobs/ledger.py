@@ -1,14 +1,14 @@
-"""The ledger of the scheduler: who held the lease, and what ran.
+"""The ledger of the scheduler: the holders of the lease, and all runs.
 
 ::
 
-    scheduler/terms/TOKEN.json          who held the lease under this fencing token, since when
-    scheduler/runs/JOB/known.json       since when the job is known: what was due before was not missed
-    scheduler/runs/JOB/TIME.json        a run began: the tick is taken
-    scheduler/runs/JOB/TIME.end.json    it ended, or a later holder said that it was lost
+    scheduler/terms/TOKEN.json          the holder of the lease with this fencing token, and its start
+    scheduler/runs/JOB/known.json       when the job was first seen: earlier ticks were not missed
+    scheduler/runs/JOB/TIME.json        a run started: the tick is claimed
+    scheduler/runs/JOB/TIME.end.json    it ended, or a later holder recorded it as lost
 
-Each file is linked into place whole, once. So a tick is run once, whoever claims it; and a holder whose time is over
-is refused, because the file of a later term stands there.
+Each file is complete when it gets its name by a hard link, which fails if the name exists. So each tick runs once,
+even if two schedulers claim it. A former holder cannot write, because the file of a later term exists.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.run import Run, RunId, State
-from skewless.infra.storage.durable import create_durable, exclusive
+from skewless.infra.storage.durable import create_durable, hold_lock
 
 FOLDER = "scheduler"
 _END = ".end"
@@ -31,7 +31,7 @@ _KNOWN = "known"
 
 @dataclass(frozen=True, kw_only=True)
 class _Name:
-    """The name of a file of a run: to compare ten thousands of them costs less than to parse them."""
+    """The name of a run's file, unparsed: comparing tens of thousands of names is cheaper than parsing them."""
 
     folder: str
     stem: str
@@ -52,27 +52,27 @@ class Ledger:
         self._runs = state / FOLDER / "runs"
         self._lock = state / FOLDER / ".lock"
 
-    def newest_token(self) -> int:
-        """Return the highest fencing token that a term began with, 0 before the first."""
+    def latest_token(self) -> int:
+        """Return the highest fencing token of all terms, 0 before the first term."""
         return max((int(path.stem) for path in self._terms.glob("[0-9]*.json")), default=0)
 
     def begin_term(self, token: int, holder: str, now_us: int) -> None:
-        """Record a new holder; what those before it would write is refused from now on.
+        """Record a new holder; writes of earlier holders are rejected from now on.
 
         Raises:
-            ConflictError: a term with this token or a later one has begun.
+            ConflictError: a term with this token or a later token exists.
         """
-        with exclusive(self._lock):
-            if token <= self.newest_token():
-                raise _over(token, self.newest_token())
+        with hold_lock(self._lock):
+            if token <= self.latest_token():
+                raise _conflict(token, self.latest_token())
             self._sweep()
             _create(self._terms / f"{token:010d}.json", {"token": token, "holder": holder, "started_us": now_us})
 
-    def know(self, job: str, token: int, now_us: int) -> int:
-        """Return since when a job is known, which is now if it was not.
+    def register_job(self, job: str, token: int, now_us: int) -> int:
+        """Return the time when a job was first registered, microseconds; register it now if it is new.
 
         Raises:
-            ConflictError: the term of this token is over.
+            ConflictError: a later term exists.
         """
         path = self._runs / RunId(job=job, tick_us=0).folder / f"{_KNOWN}.json"
         if not path.exists():
@@ -80,10 +80,10 @@ class Ledger:
         return int(_read(path)["since_us"])
 
     def start(self, run: Run) -> bool:
-        """Record that a run begins; say whether it is this caller's, or was taken before.
+        """Record the start of a run; return False if the tick was already claimed.
 
         Raises:
-            ConflictError: the term of its token is over.
+            ConflictError: a later term exists.
         """
         body = {
             "cause": run.cause,
@@ -103,10 +103,10 @@ class Ledger:
         outputs: Mapping[str, Any] | None = None,
         error: str | None = None,
     ) -> Run:
-        """Record what came of a run; return it as the ledger has it, which is the first word on it.
+        """Record the end of a run; return the recorded run. The first recorded end counts.
 
         Raises:
-            ConflictError: the term of the token is over.
+            ConflictError: a later term exists.
         """
         body = {"state": state, "ended_us": now_us, "outputs": outputs or {}, "error": error, "token": token}
         self._write(token, self._path(run.id, _END), body)
@@ -116,58 +116,60 @@ class Ledger:
         """Return a run.
 
         Raises:
-            RequestError: there is none.
+            RequestError: the ledger does not have it.
         """
         try:
-            begun = _read(self._path(run_id))
+            start = _read(self._path(run_id))
         except FileNotFoundError as error:
             fix = "copy one from `skewless runs list`"
             raise RequestError("run", "is not in the ledger", value=str(run_id), fix=fix) from error
-        run = Run(id=run_id, **begun)
+        run = Run(id=run_id, **start)
         try:
-            ended = _read(self._path(run_id, _END))
+            end = _read(self._path(run_id, _END))
         except FileNotFoundError:
             return run
-        ended.pop("token")
-        return replace(run, **ended)
+        end.pop("token")
+        return replace(run, **end)
 
     def ids(self, job: str | None = None) -> list[RunId]:
-        """Return the runs of a job, or all, in the order of their ticks; nothing but names is read."""
-        return list(self.backwards(job))[::-1]
+        """Return the runs of a job, or of all jobs, in order of their ticks; only file names are read."""
+        return list(self.read_latest_first(job))[::-1]
 
-    def backwards(self, job: str | None = None) -> Iterator[RunId]:
-        """Yield the runs of a job, or all, the newest tick first."""
+    def read_latest_first(self, job: str | None = None) -> Iterator[RunId]:
+        """Yield the runs of a job, or of all jobs, latest tick first."""
         names = [name for name in self._names(job) if not name.stem.endswith(_END)]
-        return (RunId.parse(str(name)) for name in sorted(names, key=_order, reverse=True))
+        return (RunId.parse(str(name)) for name in sorted(names, key=_sort_key, reverse=True))
 
     def open(self) -> list[RunId]:
-        """Return the runs without an end, in the order of their ticks."""
+        """Return the runs without an end, in order of their ticks."""
         names = set(self._names(None))
-        begun = [name for name in names if not name.stem.endswith(_END)]
-        left = [name for name in begun if replace(name, stem=name.stem + _END) not in names]
-        return [RunId.parse(str(name)) for name in sorted(left, key=_order)]
+        starts = [name for name in names if not name.stem.endswith(_END)]
+        running = [name for name in starts if replace(name, stem=name.stem + _END) not in names]
+        return [RunId.parse(str(name)) for name in sorted(running, key=_sort_key)]
 
     def prune(self, before_us: int) -> int:
-        """Remove the runs that were due before a moment, but for each job's newest; return how many.
+        """Delete the runs that were due before a time, except each job's latest run; return their number.
 
-        A job's newest run stays, since it says up to when nothing was missed.
+        The latest run stays, because it shows up to which tick no run was missed.
         """
-        still = set(self.open())
+        running = set(self.open())
         removed = 0
         for job in sorted({run_id.job for run_id in self.ids()}):
             for run_id in self.ids(job)[:-1]:
-                if run_id.tick_us < before_us and run_id not in still:
-                    # An end without its start is never read; the other way round the run would look lost.
+                if run_id.tick_us < before_us and run_id not in running:
+                    # In this order a kill leaves an end without a start, which nobody reads.
+                    # A start without an end would look like a lost run.
                     self._path(run_id).unlink(missing_ok=True)
                     self._path(run_id, _END).unlink(missing_ok=True)
                     removed += 1
         return removed
 
     def _write(self, token: int, path: Path, body: Mapping[str, Any]) -> bool:
-        with exclusive(self._lock):
-            newest = self.newest_token()
-            if token < newest:
-                raise _over(token, newest)
+        # The check and the write are under one lock, so no new term can begin between them.
+        with hold_lock(self._lock):
+            latest = self.latest_token()
+            if token < latest:
+                raise _conflict(token, latest)
             return _create(path, body)
 
     def _names(self, job: str | None) -> Iterator[_Name]:
@@ -175,7 +177,7 @@ class Ledger:
             try:
                 with os.scandir(self._runs / folder) as entries:
                     names = [entry.name for entry in entries]
-            except (FileNotFoundError, ValueError):  # a name with a zero byte names no folder
+            except (FileNotFoundError, ValueError):  # a name with a zero byte is not a folder's
                 continue
             for name in names:
                 if name[0].isdigit():
@@ -185,7 +187,7 @@ class Ledger:
         return [path.name for path in self._runs.iterdir()] if self._runs.is_dir() else []
 
     def _sweep(self) -> None:
-        """Remove what killed writers have left; whoever writes here holds the lock."""
+        """Delete the temporary files of killed writers; the caller holds the lock, so no writer is active."""
         for folder in (self._terms, *(self._runs / name for name in self._folders())):
             for leftover in folder.glob(".*.tmp"):
                 leftover.unlink(missing_ok=True)
@@ -194,8 +196,8 @@ class Ledger:
         return self._runs / run_id.folder / f"{run_id.stem}{suffix}.json"
 
 
-def _order(name: _Name) -> tuple[str, str]:
-    """Return what sorts names by tick, then job, then attempt: a broken second comes behind the whole one."""
+def _sort_key(name: _Name) -> tuple[str, str]:
+    """Return the sort key of a name: tick, then job, then attempt. Fractions of a second sort after the full second."""
     return name.stem.replace(".", "Z."), name.folder
 
 
@@ -212,13 +214,13 @@ def _read(path: Path) -> dict[str, Any]:
         body: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
         fix = "restore the file, or move it out of the folder"
-        raise StoreError(f"ledger entry '{path.parent.name}/{path.name}'", "is damaged", fix=fix) from error
+        raise StoreError(f"ledger entry '{path.parent.name}/{path.name}'", "is corrupt", fix=fix) from error
     return body
 
 
-def _over(token: int, newest: int) -> ConflictError:
+def _conflict(token: int, latest: int) -> ConflictError:
     return ConflictError(
         f"scheduler with fencing token {token}",
-        f"is no longer the holder: token {newest} was given out",
-        fix="nothing: the other scheduler goes on",
+        f"has lost the lease to the scheduler with token {latest}",
+        fix="do nothing: the other scheduler continues",
     )

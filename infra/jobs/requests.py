@@ -1,4 +1,4 @@
-"""What people and triggers ask of the scheduler: begin a run, or end one; a file each, which the holder takes up."""
+"""Requests to the scheduler, by people and triggers, to start or cancel a run: a file each, until it is handled."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _KINDS: tuple[Kind, ...] = ("start", "cancel")
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One wish.
+    """A request to start or cancel a run.
 
     Args:
         kind: ``start`` the run, or ``cancel`` it.
-        cause: why, in words.
+        cause: the reason, as text.
     """
 
     kind: Kind
@@ -33,7 +33,7 @@ class Request:
 class Requests:
     """The open requests of one project.
 
-    A request is removed after it was done; to do it twice changes nothing, since a run begins once and ends once.
+    A request is removed after it was handled. Handling it twice is harmless, because a run starts and ends once.
 
     Args:
         state: the project's state folder.
@@ -43,11 +43,11 @@ class Requests:
         self._root = state / FOLDER / "requests"
 
     def put(self, request: Request) -> None:
-        """Ask.
+        """Store a request.
 
         Raises:
-            ConflictError: the same was asked for already.
-            StoreError: the disk refused.
+            ConflictError: the same request is open.
+            StoreError: the disk refused the write.
         """
         try:
             create_durable(self._path(request), (json.dumps({"cause": request.cause}) + "\n").encode())
@@ -56,16 +56,16 @@ class Requests:
             raise ConflictError(thing, f"already has a request to {request.kind}", fix="wait for it") from error
 
     def open(self) -> list[Request]:
-        """Return what was asked for and not yet done, oldest tick first."""
-        found = [
+        """Return the open requests, oldest tick first."""
+        requests = [
             Request(kind=kind, run_id=RunId.parse(path.stem), cause=json.loads(path.read_bytes())["cause"])
             for kind in _KINDS
             for path in (self._root / kind).glob("[!.]*.json")
         ]
-        return sorted(found, key=lambda request: (request.run_id.tick_us, request.run_id.job))
+        return sorted(requests, key=lambda request: (request.run_id.tick_us, request.run_id.job))
 
-    def done(self, request: Request) -> None:
-        """Take a request off the list."""
+    def remove(self, request: Request) -> None:
+        """Delete a request, after it was handled."""
         self._path(request).unlink(missing_ok=True)
 
     def _path(self, request: Request) -> Path:

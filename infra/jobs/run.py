@@ -1,4 +1,4 @@
-"""A run of a job: what it is called, why it began, and what came of it."""
+"""A run of a job: its id, cause, state, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _FORM = "%Y%m%dT%H%M%S"
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class RunId:
-    """The job, the time it was due, and which attempt this is.
+    """The id of a run: its job, its due time and the number of the attempt.
 
     Args:
-        tick_us: when it was due, or was asked for; microseconds of the project's clock.
+        tick_us: when it was due or requested; microseconds of the project's clock.
         attempt: 1 for the first.
 
     >>> str(RunId(job="drift fraud", tick_us=1_000_000, attempt=2))
@@ -35,49 +35,49 @@ class RunId:
     attempt: int = 1
 
     def __str__(self) -> str:
-        """Return the name: it is that of a file, and is typed."""
+        """Return the id as text, which is also a file name."""
         return f"{self.folder}@{self.stem}"
 
     @property
     def folder(self) -> str:
-        """Return the job as one word."""
+        """Return the job as one word, for a folder."""
         return self.job.replace(" ", ":")
 
     @property
     def stem(self) -> str:
-        """Return time and attempt."""
-        moment = from_us(self.tick_us)
-        broken = f".{moment.microsecond:06d}" if moment.microsecond else ""
-        return f"{moment:{_FORM}}{broken}Z" + (f"+{self.attempt}" if self.attempt > 1 else "")
+        """Return time and attempt, for a file name."""
+        due = from_us(self.tick_us)
+        fraction = f".{due.microsecond:06d}" if due.microsecond else ""
+        return f"{due:{_FORM}}{fraction}Z" + (f"+{self.attempt}" if self.attempt > 1 else "")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what a name says.
+        """Return the id that a text holds.
 
         Raises:
-            RequestError: it is no name of a run.
+            RequestError: the text is not the id of a run.
         """
-        found = _ID.fullmatch(text)
+        match = _ID.fullmatch(text)
         try:
-            whole = datetime.strptime(found["at"], _FORM).replace(tzinfo=UTC) if found else None
+            due = datetime.strptime(match["at"], _FORM).replace(tzinfo=UTC) if match else None
         except ValueError:
-            whole = None
-        if found is None or whole is None:
+            due = None
+        if match is None or due is None:
             raise RequestError("run", "is not the id of a run", value=text, fix="copy one from `skewless runs list`")
-        tick_us = to_us(whole) + int(found["us"] or 0)
-        return cls(job=found["job"].replace(":", " "), tick_us=tick_us, attempt=int(found["attempt"] or 1))
+        tick_us = to_us(due) + int(match["us"] or 0)
+        return cls(job=match["job"].replace(":", " "), tick_us=tick_us, attempt=int(match["attempt"] or 1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run, as the ledger has it; times are microseconds of the project's clock.
+    """One run, as the ledger records it; times are microseconds of the project's clock.
 
     Args:
-        cause: why it began, in words.
-        token: fencing token of the scheduler that began it.
-        inputs: what it was given, plain JSON values.
-        outputs: what it answered, plain JSON values.
-        error: what went wrong, in a sentence.
+        cause: why it started, as text.
+        token: fencing token of the scheduler that started it.
+        inputs: plain JSON values.
+        outputs: plain JSON values.
+        error: the problem, in a sentence.
     """
 
     id: RunId
@@ -92,7 +92,7 @@ class Run:
 
     @property
     def seconds(self) -> float | None:
-        """How long it took; None while it runs."""
+        """Return its duration; None while it runs."""
         return None if self.ended_us is None else (self.ended_us - self.started_us) / 1e6
 
     def as_dict(self) -> dict[str, Any]:

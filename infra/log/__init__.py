@@ -1,1 +1,1 @@
-"""The accepted log and the ledger of runs: what replay and training read."""
+"""The accepted log and the ledger of runs: the data that replay and training read."""

@@ -1,8 +1,8 @@
 """The accepted log: Parquet files in a chain, each named by its first position (SEMANTICS 1.4, 4.2).
 
-A file is written beside its place, made durable, then linked to its name: it stands whole or not
-at all, and of two writers one loses. The next file starts at last + 1, so the chain can be followed
-without listing the folder; the notes about the files save opening each, and tell the end from a file that is missing.
+A file is written under a temporary name, made durable, then linked to its final name. So a file under a final name is
+complete, and if two writers race, one fails. The next file starts at last + 1, so readers follow the chain without
+listing the folder. The inventory saves opening each file, and distinguishes the end of the chain from a missing file.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.inventory import Inventory, damaged, missing, noted
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.inventory import Inventory, add_to_inventory, corrupt_file_error, missing_file_error
+from skewless.infra.log.manifest import FileRange
 from skewless.infra.storage.durable import make_folder, sync_file, sync_folder
 
 SEQ = "__seq"
@@ -33,15 +32,15 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 
-# Row groups are what a reader skips, and what it holds at a time.
+# Readers skip row groups by their statistics, and hold one row group in memory at a time.
 _GROUP_ROWS = 100_000
 
 
-class Draft:
-    """Rows that are about to stand in a log: numbered and on disk, but no part of it before they are adopted.
+class StagedRows:
+    """Numbered rows in a temporary file that are not part of the log before ``commit_rows``.
 
     Args:
-        path: where to write; in the folder of the log, so that a link can give it its name.
+        path: a temporary path in the folder of the log, so that the final name can be a hard link.
         first: position of its first row.
     """
 
@@ -49,112 +48,113 @@ class Draft:
         self.path = path
         self.first = first
         self.rows = 0
-        self._writer: pq.ParquetWriter | None = None
+        self._open_writer: pq.ParquetWriter | None = None
 
     def write(self, rows: pa.Table) -> None:
-        """Number some rows and write them; all batches have one schema, without ``__seq``.
+        """Number rows and write them; all batches must have one schema, without ``__seq``.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         start = self.first + self.rows
         numbers = np.arange(start, start + rows.num_rows, dtype=np.int64)
         numbered = rows.append_column(SEQ, pa.array(numbers))
-        with _translated(self.path.parent):
-            if self._writer is None:
-                self._writer = _writer(self.path, numbered.schema)
-            self._writer.write_table(numbered, row_group_size=_GROUP_ROWS)
+        with _translate_errors(self.path.parent):
+            if self._open_writer is None:
+                self._open_writer = _open_writer(self.path, numbered.schema)
+            self._open_writer.write_table(numbered, row_group_size=_GROUP_ROWS)
         self.rows += rows.num_rows
 
     def close(self) -> None:
-        """End the file; what was written is readable then, but not yet durable."""
-        if self._writer is not None:
-            with _translated(self.path.parent):
-                self._writer.close()
-            self._writer = None
+        """Close the file; its rows are readable then, but not yet durable."""
+        if self._open_writer is not None:
+            with _translate_errors(self.path.parent):
+                self._open_writer.close()
+            self._open_writer = None
 
 
 class AcceptedLog:
-    """The log of one partition; ``seq`` is dense and starts at 0."""
+    """The log of one partition; ``seq`` starts at 0 and has no gaps."""
 
     def __init__(self, root: Path, partition: str) -> None:
         self.partition = partition
         self._folder = root / partition
         self._inventory = Inventory(root, partition)
-        self._segments: list[Span] = []
+        self._segments: list[FileRange] = []
 
-    def segments(self) -> Sequence[Span]:
-        """Return all files in order, following the chain from where it was last known.
+    def segments(self) -> Sequence[FileRange]:
+        """Return all files in order; only files after the last known one are looked up.
 
         Raises:
-            StoreError: a file is missing, cut short or altered.
+            StoreError: a file is missing, truncated or altered.
         """
-        while (segment := self._at(self.next_seq(follow=False))) is not None:
+        while (segment := self._find_file(self.next_seq(follow=False))) is not None:
             self._segments.append(segment)
         return tuple(self._segments)
 
     def files(self, first: int = 0) -> list[str]:
-        """Return the paths of the files that hold positions from ``first`` on.
+        """Return the paths of the files with positions from ``first`` on.
 
         Raises:
-            StoreError: a file is missing, cut short or altered.
+            StoreError: a file is missing, truncated or altered.
         """
         return [str(segment.path) for segment in self.segments() if segment.last >= first]
 
     def next_seq(self, *, follow: bool = True) -> int:
-        """Return the position that the next row will get."""
+        """Return the position of the next row; with ``follow`` false, as far as known without reading the disk."""
         segments = self.segments() if follow else self._segments
         return segments[-1].last + 1 if segments else 0
 
     @contextlib.contextmanager
-    def draft(self) -> Iterator[Draft]:
-        """Lend a file for the rows that come next; it is removed unless it was adopted.
+    def stage_rows(self) -> Iterator[StagedRows]:
+        """Create a temporary file for the next rows; it is removed at the end unless ``commit_rows`` has linked it.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
-        draft = Draft(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
-        with _translated(self._folder):
+        staged = StagedRows(self._folder / f".{uuid.uuid4().hex}.tmp", self.next_seq())
+        with _translate_errors(self._folder):
             make_folder(self._folder)
         try:
-            yield draft
+            yield staged
         finally:
             with contextlib.suppress(StoreError):
-                draft.close()
+                staged.close()
             with contextlib.suppress(OSError):
-                draft.path.unlink()
+                staged.path.unlink()
 
-    def adopt(self, draft: Draft) -> Span:
-        """Make a draft of at least one row durable and part of the log; return its segment.
+    def commit_rows(self, staged: StagedRows) -> FileRange:
+        """Make staged rows, at least one, durable and part of the log; return their file.
 
         Raises:
-            ConflictError: another writer took the position.
-            StoreError: the disk refused.
+            ConflictError: another writer has appended at this position.
+            StoreError: the file cannot be written.
         """
-        path = self._path(draft.first)
-        draft.close()
-        with _translated(self._folder):
-            sync_file(draft.path)
-            self._link(draft.path, path)
+        path = self._file_path(staged.first)
+        staged.close()
+        with _translate_errors(self._folder):
+            sync_file(staged.path)
+            # A link fails if the name exists, so of two writers only one succeeds.
+            self._link(staged.path, path)
             sync_folder(self._folder)
-        noted(self._inventory, path, draft.rows)
-        segment = Span(path=path, first=draft.first, last=draft.first + draft.rows - 1)
+        add_to_inventory(self._inventory, path, staged.rows)
+        segment = FileRange(path=path, first=staged.first, last=staged.first + staged.rows - 1)
         self._segments.append(segment)
         return segment
 
-    def append(self, rows: pa.Table) -> Span:
-        """Number the rows, at least one, and write them durably; return their segment.
+    def append(self, rows: pa.Table) -> FileRange:
+        """Number rows, at least one, and append them durably; return their file.
 
         Raises:
-            ConflictError: another writer took the position.
-            StoreError: the disk refused.
+            ConflictError: another writer has appended at this position.
+            StoreError: the file cannot be written.
         """
-        with self.draft() as draft:
-            draft.write(rows)
-            return self.adopt(draft)
+        with self.stage_rows() as staged:
+            staged.write(rows)
+            return self.commit_rows(staged)
 
     def sweep(self) -> None:
-        """Remove what killed writers left; call only while nobody else writes this partition."""
+        """Remove temporary files of killed writers; call it only while no other process writes this partition."""
         for path in self._folder.glob(".*.tmp"):
             path.unlink(missing_ok=True)
 
@@ -169,72 +169,74 @@ class AcceptedLog:
                 fix="run it again",
             ) from error
 
-    def _path(self, first: int) -> Path:
+    def _file_path(self, first: int) -> Path:
         return self._folder / f"{first:020d}.parquet"
 
-    def _at(self, first: int) -> Span | None:
-        path = self._path(first)
-        notes = self._inventory.notes()
-        note = notes.get(path.name)
-        if note is None and not path.exists():
-            # A file stands before it is noted, so one behind a hole was written after what was there.
-            if path.name > self._inventory.newest():
+    def _find_file(self, first: int) -> FileRange | None:
+        path = self._file_path(first)
+        entries = self._inventory.entries()
+        entry = entries.get(path.name)
+        if entry is None and not path.exists():
+            # Files are written in order and noted after they exist. So a later note proves that this file is missing.
+            if path.name > self._inventory.latest_name():
                 return None
             if not path.exists():
-                raise missing(path)
+                raise missing_file_error(path)
         self._inventory.check(path)
-        rows = _count(path) if note is None or note.rows < 0 else note.rows
-        return Span(path=path, first=first, last=first + rows - 1)
+        rows = _count_rows(path) if entry is None or entry.rows < 0 else entry.rows
+        return FileRange(path=path, first=first, last=first + rows - 1)
 
 
-def _count(path: Path) -> int:
+def _count_rows(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (OSError, pa.ArrowException) as error:
-        raise damaged(path, error) from error
+        raise corrupt_file_error(path, error) from error
 
 
-def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+def _open_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     text = [field.name for field in schema if not pa.types.is_primitive(field.type)]
     return pq.ParquetWriter(path, schema, compression="zstd", compression_level=1, use_dictionary=text)
 
 
 @contextlib.contextmanager
-def _translated(folder: Path) -> Iterator[None]:
+def _translate_errors(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, pa.ArrowException) as error:
         raise StoreError(
-            f"log folder {folder}", f"cannot be written: {error}", fix="free disk space or rights, then run again"
+            f"log folder {folder}",
+            f"cannot be written: {error}",
+            fix="free disk space, or give write access, then run again",
         ) from error
 
 
 def due_sql(delay_us: int) -> str:
-    """Return SQL for when a log row is due, int64 microseconds; null for a row without a time.
+    """Return SQL for the time at which a log row is due, int64 microseconds; null for a row without a time.
 
-    That is when it was written, and not before it happens: a forecast waits for its event time. Without a created
-    time it is the event time plus the declared delay.
+    A row is due when it was created, but not before its event time: a forecast waits until then. Without a created
+    time, the event time plus the declared delay is used.
     """
     return f"greatest({EVENT}, coalesce({CREATED}, {EVENT} + {delay_us}))"
 
 
 def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
-    """Return how many rows of some log files are in quarantine, by reason; groups without any are not read."""
+    """Return the number of quarantined rows in log files, by reason; skips row groups without any."""
     counts: Counter[str] = Counter()
     for path in files:
         with pq.ParquetFile(path) as file:
             column = file.schema_arrow.get_field_index(REJECT)
-            groups = [i for i in range(file.num_row_groups) if not _all_null(file.metadata.row_group(i), column)]
-            reasons = file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null()
-        counts.update({item["values"]: item["counts"] for item in pc.value_counts(reasons).to_pylist()})
+            groups = [i for i in range(file.num_row_groups) if not _is_all_null(file.metadata.row_group(i), column)]
+            if groups:
+                counts.update(file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null().to_pylist())
     return dict(counts)
 
 
 def count_rejected(files: Sequence[str]) -> int:
-    """Return how many rows of some log files are in quarantine."""
+    """Return the number of quarantined rows in log files."""
     return sum(rejected_reasons(files).values())
 
 
-def _all_null(group: pq.RowGroupMetaData, column: int) -> bool:
+def _is_all_null(group: pq.RowGroupMetaData, column: int) -> bool:
     statistics = group.column(column).statistics
     return bool(statistics is not None and statistics.has_null_count and statistics.null_count == group.num_rows)

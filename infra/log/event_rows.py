@@ -1,4 +1,4 @@
-"""What a row of a stream partition's log holds beside the event's own columns."""
+"""The schema of a stream partition's log rows: the event's columns and the columns that skewless adds."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ DECLARED = "__declared"
 
 
 def event_schema(source: EventSource) -> pa.Schema:
-    """Return the columns of a source's log rows, before they are numbered.
+    """Return the columns of a source's log rows, without their position.
 
-    Times are int64 microseconds. ``__event_ts`` of a rejected row is that of its arrival if it has none itself.
-    ``__source_pos`` is the position in the stream, ``__reject`` the reason for a row in quarantine, whose message
-    stands in ``__raw``. Rows of history have ``__declared`` too: their ``__known_at`` is declared, not when they were
-    applied; in other rows, and in logs without the column, it is null.
+    Times are int64 microseconds. ``__event_ts`` of a rejected row without an event time is its time of arrival.
+    ``__source_pos`` is the position in the stream. ``__reject`` is the reason for a quarantined row, and ``__raw`` its
+    message. Backfilled rows of history also have ``__declared``: their ``__known_at`` was declared, not measured. In
+    other rows, and in logs without the column, it is null.
     """
-    own = [pa.field(column.name, arrow_type(column.dtype)) for column in source.columns]
-    ours = [
+    event_columns = [pa.field(column.name, arrow_type(column.dtype)) for column in source.columns]
+    added_columns = [
         pa.field(EVENT, pa.int64()),
         pa.field(INGEST, pa.int64()),
         pa.field(SOURCE_POS, pa.int64()),
@@ -30,4 +30,4 @@ def event_schema(source: EventSource) -> pa.Schema:
         pa.field(REJECT, pa.string()),
         pa.field(RAW, pa.binary()),
     ]
-    return pa.schema([*own, *ours])
+    return pa.schema([*event_columns, *added_columns])

@@ -1,7 +1,7 @@
-"""The manifest of an event log: which compacted files hold its older positions (SEMANTICS 4.2).
+"""The manifest of an event log: lists the compacted files with its older positions (SEMANTICS 4.2).
 
-It is one small JSON file that is replaced as a whole. Readers take it instead of listing the folder, and follow the
-chain of batch files from its end on.
+It is one small JSON file that is replaced atomically. Readers use it instead of listing the folder, and follow the
+chain of batch files from its end.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.durable import refused, sync_folder, write_durable
+from skewless.infra.storage.durable import disk_error, sync_folder, write_durable
 
 NAME = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Span:
+class FileRange:
     """One file of the log: positions ``first`` to ``last``, both included."""
 
     path: Path
@@ -30,7 +30,7 @@ class Span:
 
     @property
     def rows(self) -> int:
-        """How many rows the file holds."""
+        """Number of rows in the file."""
         return self.last - self.first + 1
 
 
@@ -43,11 +43,11 @@ class Gap:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retired:
-    """Positions ``first`` to ``last`` were merged ``at_us``; the files merged may still have readers.
+class MergedRange:
+    """Positions ``first`` to ``last`` were merged at ``at_us``; the merged files may still have readers.
 
     Args:
-        at_us: microseconds of real time.
+        at_us: wall-clock time, microseconds.
     """
 
     first: int
@@ -57,109 +57,112 @@ class Retired:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """The compacted part of a log: dense from position 0 on.
+    """The compacted part of a log, from position 0 without holes.
 
     Args:
-        generation: grows by one with each replacement; 0: there was none yet.
-        gaps: disjoint, growing, not adjacent.
-        retired: oldest first.
+        generation: increases by one with each replacement; 0: not written yet.
+        spans: the compacted files, in order.
+        gaps: disjoint, ascending, not adjacent.
+        retired: merged ranges, oldest first.
     """
 
     generation: int = 0
-    spans: tuple[Span, ...] = ()
+    spans: tuple[FileRange, ...] = ()
     gaps: tuple[Gap, ...] = ()
-    retired: tuple[Retired, ...] = ()
+    retired: tuple[MergedRange, ...] = ()
 
     @property
     def end(self) -> int:
-        """Its last position; -1: it has none."""
+        """Last position; -1 if it is empty."""
         return self.spans[-1].last if self.spans else -1
 
 
 class ManifestFile:
-    """The manifest in the folder of a log; remembered while the file is the same."""
+    """The manifest in the folder of a log; cached until the file changes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / NAME
-        self._known = Manifest()
+        self._manifest = Manifest()
         self._signature: tuple[int, int, int] | None = None
         self._is_new = False
 
     def read(self) -> Manifest:
-        """Return the manifest as it is now; the same object as before if it was not replaced.
+        """Return the current manifest; the same object as before if the file has not changed.
 
         Raises:
-            StoreError: the file is damaged or cannot be read.
+            StoreError: the file is corrupt or cannot be read.
         """
         try:
             if self._signature != _signature(self._path.stat()):
                 self._load()
         except FileNotFoundError:
-            self._lost()
+            self._check_new()
         except OSError as error:
-            raise self._damaged(error) from error
-        return self._known
+            raise self._corrupt_error(error) from error
+        return self._manifest
 
     def replace(self, old: Manifest, new: Manifest) -> bool:
-        """Replace ``old`` durably; return whether it was still the one in force, and so was replaced.
+        """Replace ``old`` durably; return False, without a change, if it is not the current manifest.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         if self.read() != old:
             return False
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
-        write_durable(temporary, _encoded(new))
+        write_durable(temporary, _encode(new))
         try:
             temporary.replace(self._path)
             sync_folder(self._folder)
         except OSError as error:
             temporary.unlink(missing_ok=True)
-            raise refused(self._path, error) from error
+            raise disk_error(self._path, error) from error
         return True
 
     def _load(self) -> None:
         with self._path.open("rb") as file:
             signature, text = _signature(os.fstat(file.fileno())), file.read()
         try:
-            self._known = _decoded(text, self._folder)
+            self._manifest = _decode(text, self._folder)
         except (ValueError, TypeError, KeyError) as error:
-            raise self._damaged(error) from error
+            raise self._corrupt_error(error) from error
         self._signature = signature
 
-    def _lost(self) -> None:
-        # Without this check a log whose manifest was lost would begin again at 0.
-        if self._known.generation or not (self._is_new or self._begins()):
+    def _check_new(self) -> None:
+        # Without this check, a log that lost its manifest would start again at position 0.
+        if self._manifest.generation or not (self._is_new or self._is_first()):
             raise StoreError(
-                f"log manifest {self._path}", "is missing", fix="restore it from a backup: the log is the authority"
+                f"log manifest {self._path}",
+                "is missing",
+                fix="restore it from a backup; the log is the source of truth",
             )
         self._is_new = True
 
-    def _begins(self) -> bool:
-        # A compaction that was killed before it had a manifest leaves its file beside the first batch.
+    def _is_first(self) -> bool:
+        # A compaction that was killed before it wrote a manifest leaves its file next to the first batch.
         return batch_path(self._folder, 0).exists() or not any(self._folder.glob("c*-*.parquet"))
 
-    def _damaged(self, error: Exception) -> StoreError:
+    def _corrupt_error(self, error: Exception) -> StoreError:
         return StoreError(
-            f"log manifest {self._path}", f"is damaged: {error}", fix="restore it from a backup or make it readable"
+            f"log manifest {self._path}", f"is corrupt: {error}", fix="restore it from a backup or make it readable"
         )
 
 
 def batch_path(folder: Path, first: int) -> Path:
-    """Return where the batch that begins at a position stands."""
+    """Return the path of the batch file that begins at a position."""
     return folder / f"{first:020d}.parquet"
 
 
 def compacted_path(folder: Path, first: int, last: int) -> Path:
-    """Return where the compacted file of some positions stands."""
+    """Return the path of the compacted file of a range."""
     return folder / f"c{first:020d}-{last:020d}.parquet"
 
 
-def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
-    """Return growing, disjoint gaps with those that touch made one.
+def join_gaps(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
+    """Return ascending, disjoint gaps with adjacent ones joined.
 
-    >>> joined([Gap(first=0, last=1), Gap(first=2, last=3), Gap(first=5, last=5)])
+    >>> join_gaps([Gap(first=0, last=1), Gap(first=2, last=3), Gap(first=5, last=5)])
     (Gap(first=0, last=3), Gap(first=5, last=5))
     """
     result: list[Gap] = []
@@ -171,7 +174,7 @@ def joined(gaps: Iterable[Gap]) -> tuple[Gap, ...]:
     return tuple(result)
 
 
-def _sum(body: Mapping[str, object]) -> int:
+def _checksum(body: Mapping[str, object]) -> int:
     return zlib.crc32(json.dumps(body).encode())
 
 
@@ -179,26 +182,26 @@ def _signature(stat: os.stat_result) -> tuple[int, int, int]:
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
-def _encoded(manifest: Manifest) -> bytes:
+def _encode(manifest: Manifest) -> bytes:
     body = {
         "generation": manifest.generation,
         "spans": [[span.first, span.last] for span in manifest.spans],
         "gaps": [[gap.first, gap.last] for gap in manifest.gaps],
         "retired": [[item.first, item.last, item.at_us] for item in manifest.retired],
     }
-    return json.dumps(body | {"sum": _sum(body)}).encode()
+    return json.dumps(body | {"sum": _checksum(body)}).encode()
 
 
-def _decoded(text: bytes, folder: Path) -> Manifest:
+def _decode(text: bytes, folder: Path) -> Manifest:
     body = json.loads(text)
-    # Those of a release before have none.
-    if body.pop("sum", None) not in {None, _sum(body)}:
-        raise ValueError("its bytes are not those that were written")
+    # Manifests of older releases have no checksum.
+    if body.pop("sum", None) not in {None, _checksum(body)}:
+        raise ValueError("its checksum is wrong")
     return Manifest(
         generation=int(body["generation"]),
         spans=tuple(
-            Span(path=compacted_path(folder, first, last), first=first, last=last) for first, last in body["spans"]
+            FileRange(path=compacted_path(folder, first, last), first=first, last=last) for first, last in body["spans"]
         ),
         gaps=tuple(Gap(first=first, last=last) for first, last in body["gaps"]),
-        retired=tuple(Retired(first=first, last=last, at_us=at_us) for first, last, at_us in body["retired"]),
+        retired=tuple(MergedRange(first=first, last=last, at_us=at_us) for first, last, at_us in body["retired"]),
     )

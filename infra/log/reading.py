@@ -1,4 +1,4 @@
-"""Rows out of the files of an event log, whatever columns each file has."""
+"""Reads rows from the files of an event log, whose columns may differ."""
 
 from __future__ import annotations
 
@@ -7,39 +7,42 @@ from collections.abc import Iterable, Iterator
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.log.inventory import damaged
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.inventory import corrupt_file_error
+from skewless.infra.log.manifest import FileRange
 
-# Row groups are what a reader skips, and what it holds at a time.
+# Readers skip row groups by their statistics, and hold one row group in memory at a time.
 GROUP_ROWS = 100_000
-# Threads cost more than they save on a batch of some hundred rows.
+# Threads cost more than they save on a batch of a few hundred rows.
 _THREADS_FROM = 10_000
 
 
-def tables(span: Span, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of one file that stand at positions ``first`` to ``last``, in order and in bounded batches.
+def read_tables(span: FileRange, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of one file at positions ``first`` to ``last``, in order and in bounded batches.
 
     Args:
-        schema: the columns of each batch; those that the file lacks are null.
+        span: the file.
+        first: first position.
+        last: last position, included.
+        schema: the columns of each batch; columns that the file lacks are null.
 
     Raises:
-        FileNotFoundError: the file has gone.
-        StoreError: the file is damaged.
+        FileNotFoundError: the file was removed.
+        StoreError: the file is corrupt.
     """
     try:
         with pq.ParquetFile(span.path) as file:
-            for start, rows in _groups(file, span.first, first, last, schema):
+            for start, rows in _read_groups(file, span.first, first, last, schema):
                 begin = max(first - start, 0)
-                # A table without columns cannot be sliced: it gets its null columns first.
+                # A table without columns cannot be sliced, so null columns are added before.
                 yield conform(rows, schema).slice(begin, last + 1 - start - begin)
     except FileNotFoundError as error:
         raise FileNotFoundError(error.errno, error.strerror, str(span.path)) from error
     except (OSError, pa.ArrowException) as error:
-        raise damaged(span.path, error) from error
+        raise corrupt_file_error(span.path, error) from error
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return rows with the columns of a schema, in its order; those that they lack are null.
+    """Return rows with the columns of a schema, in its order; columns that the rows lack are null.
 
     >>> conform(pa.table({"b": [1], "a": [2]}), pa.schema([("a", pa.int64()), ("c", pa.string())])).to_pylist()
     [{'a': 2, 'c': None}]
@@ -54,22 +57,22 @@ def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     return pa.table(columns, schema=schema)
 
 
-def regrouped(batches: Iterable[pa.Table], size: int = GROUP_ROWS) -> Iterator[pa.Table]:
-    """Yield the same rows in tables of ``size`` rows, but for the last one."""
-    waiting: list[pa.Table] = []
+def regroup(batches: Iterable[pa.Table], size: int = GROUP_ROWS) -> Iterator[pa.Table]:
+    """Yield the same rows in tables of ``size`` rows; the last one may be smaller."""
+    pending: list[pa.Table] = []
     count = 0
     for batch in batches:
-        waiting.append(batch)
+        pending.append(batch)
         count += batch.num_rows
         while count >= size:
-            rows = pa.concat_tables(waiting)
+            rows = pa.concat_tables(pending)
             yield rows.slice(0, size).combine_chunks()
-            waiting, count = [rows.slice(size)], count - size
+            pending, count = [rows.slice(size)], count - size
     if count:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield pa.concat_tables(pending).combine_chunks()
 
 
-def _groups(
+def _read_groups(
     file: pq.ParquetFile, start: int, first: int, last: int, schema: pa.Schema
 ) -> Iterator[tuple[int, pa.Table]]:
     stored = set(file.schema_arrow.names)

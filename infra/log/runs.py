@@ -1,7 +1,7 @@
-"""The ledger of materialisation runs: when each began, and which log rows it had applied by its end.
+"""The ledger of materialization runs: when each began, and the log rows that it has applied.
 
-Two files a run, each created once: ``ID.start.json`` and ``ID.end.json``. A run without an end
-crashed, or is in flight, until a later run covers its rows (SEMANTICS 2.6, 2.7).
+A run has two files, each created once: ``ID.start.json`` and ``ID.end.json``. A run without an end is running, or
+crashed; then a later run covers its rows (SEMANTICS 2.6, 2.7).
 """
 
 from __future__ import annotations
@@ -31,12 +31,14 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class MaterializationRun:
-    """One materialisation run; times are microseconds of the project's clock.
+    """One materialization run; times are microseconds of the project's clock.
 
     Args:
-        skew_us: distance of this machine's clock to the store's when the run began.
-        ended_us: None while it runs, and for ever if it crashed.
-        covers: per partition, what it applied.
+        run_id: from 1.
+        started_us: when it began.
+        skew_us: offset of this machine's clock to the store's when the run began.
+        ended_us: None while it runs, and forever if it crashed.
+        covers: per partition, the positions that it applied.
     """
 
     run_id: int
@@ -54,7 +56,7 @@ class RunLedger:
         self._finished: dict[int, MaterializationRun] = {}
 
     def start(self, now_us: int, skew_us: int = 0) -> MaterializationRun:
-        """Record that a run begins; it gets the next free id."""
+        """Record the start of a run; it gets the next free id."""
         make_folder(self._root)
         run_id = max(self._ids(), default=0) + 1
         while not self._create(run_id, "start", {"started_us": now_us, "skew_us": skew_us}):
@@ -62,13 +64,13 @@ class RunLedger:
         return MaterializationRun(run_id=run_id, started_us=now_us, skew_us=skew_us)
 
     def finish(self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int) -> MaterializationRun:
-        """Record that a run has ended, and what it applied."""
+        """Record the end of a run and the positions that it applied."""
         body = {"ended_us": now_us, "covers": {name: asdict(item) for name, item in covers.items()}}
         self._create(run.run_id, "end", body)
         return replace(run, ended_us=now_us, covers=covers)
 
     def withdraw(self, run: MaterializationRun) -> None:
-        """Forget a run that failed before it left a row in the log or in the store."""
+        """Remove a run that failed before it wrote a row to the log or the store."""
         self._path(run.run_id, "start").unlink(missing_ok=True)
 
     def runs(self) -> list[MaterializationRun]:
@@ -91,17 +93,18 @@ class RunLedger:
         self._finished[run_id] = run
         return run
 
-    def _path(self, run_id: int, what: str) -> Path:
-        return self._root / f"{run_id:010d}.{what}.json"
+    def _path(self, run_id: int, suffix: str) -> Path:
+        return self._root / f"{run_id:010d}.{suffix}.json"
 
-    def _create(self, run_id: int, what: str, body: Mapping[str, object]) -> bool:
+    def _create(self, run_id: int, suffix: str, body: Mapping[str, object]) -> bool:
         temporary = self._root / f".{uuid.uuid4().hex}.tmp"
         try:
             with temporary.open("w") as file:
                 file.write(json.dumps(body))
                 file.flush()
                 os.fsync(file.fileno())
-            os.link(temporary, self._path(run_id, what))
+            # The link fails if another process has just taken the id.
+            os.link(temporary, self._path(run_id, suffix))
             sync_folder(self._root)
         except FileExistsError:
             return False
@@ -109,7 +112,7 @@ class RunLedger:
             raise StoreError(
                 f"run ledger {self._root}",
                 f"cannot be written: {error}",
-                fix="free disk space or rights, then run again",
+                fix="free disk space, or give write access, then run again",
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
@@ -118,7 +121,7 @@ class RunLedger:
 
 @dataclass(frozen=True, kw_only=True)
 class KnownRange:
-    """Log positions ``first`` to ``last`` that one run was the first to finish with."""
+    """Log positions ``first`` to ``last`` that one run was the first to apply completely."""
 
     first: int
     last: int
@@ -127,22 +130,22 @@ class KnownRange:
 
 
 def known_ranges(runs: Iterable[MaterializationRun], partition: str) -> list[KnownRange]:
-    """Return disjoint, growing ranges of one partition: each position belongs to the first run that ended with it."""
+    """Return disjoint, ascending ranges of one partition: each position belongs to the first run that applied it."""
     finished = [run for run in runs if run.ended_us is not None and partition in run.covers]
     ranges: list[KnownRange] = []
-    covered = -1
-    # Runs exclude each other, so their ids tell the order; their clock may have been set back.
+    last_position = -1
+    # Runs exclude each other, so ids give their order. Times do not: a clock may be set back.
     for run in sorted(finished, key=lambda item: item.run_id):
         part = run.covers[partition]
-        if part.last > covered:
-            first = max(part.first, covered + 1)
+        if part.last > last_position:
+            first = max(part.first, last_position + 1)
             ranges.append(KnownRange(first=first, last=part.last, kind=part.kind, ended_us=run.ended_us or 0))
-            covered = part.last
+            last_position = part.last
     return ranges
 
 
 def last_by_partition(runs: Iterable[MaterializationRun]) -> dict[str, int]:
-    """Return the last position of each partition that a finished run had applied; -1: it applied none.
+    """Return the last position of each partition that a finished run has applied; -1: it applied none.
 
     >>> from skewless.infra.log.runs import Coverage
     >>> cover = Coverage(first=0, last=4, kind="live")
@@ -150,14 +153,14 @@ def last_by_partition(runs: Iterable[MaterializationRun]) -> dict[str, int]:
     >>> last_by_partition([first, MaterializationRun(run_id=2, started_us=9)])
     {'p': 4}
     """
-    found: dict[str, int] = {}
+    last_positions: dict[str, int] = {}
     for run in runs:
         if run.ended_us is not None:
             for partition, part in run.covers.items():
-                found[partition] = max(part.last, found.get(partition, -1))
-    return found
+                last_positions[partition] = max(part.last, last_positions.get(partition, -1))
+    return last_positions
 
 
 def last_covered(runs: Iterable[MaterializationRun], partition: str) -> int:
-    """Return the last position of a partition that a finished run had applied; -1: none."""
+    """Return the last position of a partition that a finished run has applied; -1: none."""
     return last_by_partition(runs).get(partition, -1)

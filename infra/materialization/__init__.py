@@ -1,1 +1,1 @@
-"""From source rows to the accepted log to the newest row of each entity in the online store."""
+"""Materialization: appends source rows to the accepted log, and writes each entity's latest row to the online store."""

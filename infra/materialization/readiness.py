@@ -1,4 +1,4 @@
-"""Whether all that a model version reads is in the online store and up to date, and what brings it there (8.5)."""
+"""Checks that the online store has all data that a model version reads, and fills in missing data (SEMANTICS 8.5)."""
 
 from __future__ import annotations
 
@@ -21,84 +21,91 @@ OnRows = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True, kw_only=True)
 class VersionReadiness:
-    """Judges, and fills, what the views of a plan have in the online store.
+    """Checks and completes the data of a plan's views in the online store.
 
     Args:
         streams: of the project.
         materializer: of the project.
-        check: the gate that new rows must pass.
+        check: the gate for new rows.
     """
 
     streams: Streams
     materializer: Materializer
     check: Check | None = None
 
-    def lacking(self, plan: FeaturePlan, *, behind: bool = True) -> list[str]:
-        """Return what the views that a version pins lack online, a sentence each; none: it can be served.
+    def find_missing(self, plan: FeaturePlan, *, behind: bool = True) -> list[str]:
+        """Return what the views of a version's plan lack online, one clause each; empty if it can be served.
 
         Args:
-            behind: whether rows count that are in the log and not online yet, of which a busy stream always has some.
+            plan: pinned by the version.
+            behind: whether to report rows that are logged and not applied yet; a busy stream always has some.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unavailable.
         """
         with closing(open_online_store(self.streams.redis_url)) as store:
-            found = [self._rows_lacking(store, plan, view, behind=behind) for view in plan.views]
-            found += [self._states_lacking(store, plan, view, behind=behind) for view in plan.windows]
-        return [item for item in found if item]
+            problems = [self._find_missing_rows(store, plan, view, behind=behind) for view in plan.views]
+            problems += [self._find_missing_states(store, plan, view, behind=behind) for view in plan.windows]
+        return [item for item in problems if item]
 
     def prepare(self, plan: FeaturePlan, on_rows: OnRows | None = None) -> list[str]:
-        """Materialise and build what is missing, and apply what is behind; return what is lacking still.
+        """Materialize and build missing data and apply rows that are behind; return what is still missing.
 
-        It does what a run of materialisation and a stream worker do, beside those that run. A store that is away is
-        something that is lacking.
+        Does the same as a materialization run and a stream worker, and may run at the same time as these. If the store
+        is unavailable, that is returned too.
 
         Args:
-            plan: what a version pins.
-            on_rows: told how far it is.
+            plan: pinned by the version.
+            on_rows: called with the progress.
         """
         try:
-            return self._prepare(plan, on_rows or (lambda _what, _done, _total: None)) if self.lacking(plan) else []
+            return (
+                self._prepare(plan, on_rows or (lambda _what, _done, _total: None)) if self.find_missing(plan) else []
+            )
         except StoreError as error:
             return [f"{error.thing}: {error.problem}"]
 
     def _prepare(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
-        problems = self._materialise(plan, on_rows)
+        problems = self._materialize(plan, on_rows)
         streams = replace(self.streams, plan=plan)
         with closing(open_online_store(streams.redis_url)) as store:
-            streams.bootstrapper(store).ensure(
+            streams.backfiller(store).build_missing(
                 plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
             )
             for source in plan.sources:
                 streams.catch_up(source.name, store)
-        return problems + self.lacking(plan, behind=False)
+        return problems + self.find_missing(plan, behind=False)
 
-    def _materialise(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
+    def _materialize(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
         with closing(open_online_store(self.streams.redis_url)) as store:
-            missing = [view for view in plan.views if self._rows_lacking(store, plan, view, behind=True)]
-        if not missing:
+            missing_views = [view for view in plan.views if self._find_missing_rows(store, plan, view, behind=True)]
+        if not missing_views:
             return []
         try:
             reports = self.materializer.run(
-                missing, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
+                missing_views, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
             )
         except StoreError:
             raise
         except SkewlessError as error:
             return [f"{error.thing}: {error.problem}"]
-        return [f"view {report.view!r} cannot be fed: {report.problem}" for report in reports if report.problem]
+        return [f"view {report.view!r} cannot be updated: {report.problem}" for report in reports if report.problem]
 
-    def _rows_lacking(self, store: OnlineStore, plan: FeaturePlan, view: View, *, behind: bool) -> str:
-        reached = store.marker(marker_key(plan.project, view))
-        if reached is None:
+    def _find_missing_rows(self, store: OnlineStore, plan: FeaturePlan, view: View, *, behind: bool) -> str:
+        position = store.marker(marker_key(plan.project, view))
+        if position is None:
             return f"view {view.name!r} is not in the online store"
-        rows = self.materializer.log(view).next_seq() - 1 - reached
+        rows = self.materializer.log(view).next_seq() - 1 - position
         if behind and rows > 0:
             return f"view {view.name!r} is {rows:,} rows behind"
-        return f"view {view.name!r} was not fed while nothing read it" if behind and self._was_left(view) else ""
+        return (
+            f"view {view.name!r} was not updated while nothing read it"
+            if behind and self._has_unread_rows(view)
+            else ""
+        )
 
-    def _was_left(self, view: View) -> bool:
-        """Say whether its source holds rows that no run has read, because nothing needed the view."""
+    def _has_unread_rows(self, view: View) -> bool:
+        """Return whether its source has rows that no run has read, because nothing needed the view."""
         materializer, needed = self.materializer, self.materializer.needed
         if needed is None or view.hash in needed.readers:
             return False
@@ -107,14 +114,14 @@ class VersionReadiness:
         except SourceError:
             return True
 
-    def _states_lacking(self, store: OnlineStore, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
-        live = self.streams.generations.live(view)
+    def _find_missing_states(self, store: OnlineStore, plan: FeaturePlan, view: WindowView, *, behind: bool) -> str:
+        live = self.streams.generations.find_live(view)
         if live is None:
             return f"windowed view {view.name!r} has no states"
         events, ends = 0, log_ends(self.streams.log_root, view.source)
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
-        for end, mark in zip(ends.values(), store.peek_marks(names), strict=True):
+        for end, mark in zip(ends.values(), store.read_markers(names), strict=True):
             if mark is None and end >= 0:
-                return f"windowed view {view.name!r} lacks states that were lost, or that are being built"
+                return f"windowed view {view.name!r} has states that were lost or are still being built"
             events += max(0, end - (-1 if mark is None else mark.position))
         return f"windowed view {view.name!r} is {events:,} events behind" if behind and events else ""

@@ -1,4 +1,4 @@
-"""What a materialisation says of itself: before, while it runs, and after."""
+"""Reports of materialization: what a run would do, its progress, and its result."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from skewless.contract.errors import SkewlessError
 
 @dataclass(frozen=True, kw_only=True)
 class RunStep:
-    """How far a run is with one view.
+    """The progress of a run with one view.
 
     Args:
-        done: rows so far.
-        total: rows in all, where that is known.
+        view: name of the view.
+        doing: the phase.
+        done: processed rows.
+        total: all rows, if known.
     """
 
     view: str
@@ -26,7 +28,7 @@ class RunStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Pending:
-    """What a run would do for one view: rows accepted and rejected, and entities that get a row."""
+    """The expected result for one view: accepted rows, rejected rows, and entities that get a row."""
 
     view: str
     accepted: int
@@ -36,11 +38,15 @@ class Pending:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewReport:
-    """What a run did for one view, in rows.
+    """The result for one view, in rows.
 
     Args:
-        left_out: rows of the source that are not in the online store: rejected by this run, or not due; by reason.
-        problem: why a version that only models read has not been fed; None: it has.
+        view: name of the view.
+        accepted, rejected: rows appended to the log.
+        applied: rows sent to the online store.
+        written: rows that the online store has written, because they were newer.
+        left_out: skipped rows of the source, by reason: rejected in this run, or not due yet.
+        problem: why a version that only models read was not updated; None: it was.
     """
 
     view: str
@@ -52,8 +58,8 @@ class ViewReport:
     problem: str | None = None
 
     @classmethod
-    def unfed(cls, view: str, error: SkewlessError) -> ViewReport:
-        """Return the report of a view that could not be fed."""
+    def failed_view(cls, view: str, error: SkewlessError) -> ViewReport:
+        """Return the report of a view that could not be updated."""
         return cls(view=view, accepted=0, rejected=0, applied=0, written=0, problem=str(error))
 
 

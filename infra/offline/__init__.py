@@ -1,1 +1,1 @@
-"""The offline side: DuckDB over Parquet."""
+"""The offline store: point-in-time reads of sources and accepted logs with DuckDB."""

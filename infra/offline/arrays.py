@@ -1,4 +1,4 @@
-"""Arrow columns of log rows to the numpy columns that both sides share, exact to the last bit."""
+"""Convert Arrow columns of log rows to numpy, bit for bit, in the form of an online read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
@@ -17,87 +16,87 @@ from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
-from skewless.infra.offline.winners import Winners
+from skewless.infra.offline.matched_rows import MatchedRows
 
 _GROUP_BYTES = 64_000_000
 
 
-def nulls(column: pa.ChunkedArray) -> BoolArray:
+def find_nulls(column: pa.ChunkedArray) -> BoolArray:
     """Return where a column is null, shape ``(n,)``."""
     return np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
 
 
-def int64s(column: pa.ChunkedArray, fill: int) -> Int64Array:
+def to_int64(column: pa.ChunkedArray, fill: int) -> Int64Array:
     """Return an integer column as int64, nulls replaced."""
-    filled = pc.fill_null(column.cast(pa.int64()), fill)
+    filled = column.cast(pa.int64()).fill_null(fill)
     return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64).copy()
 
 
-def values(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
+def to_numpy(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
     """Return a column as the numpy type of its dtype; nulls are zero, or None for text."""
     if dtype.is_text:
         objects = np.empty(len(column), dtype=object)
         objects[:] = column.to_pylist()
         return objects
-    filled = pc.fill_null(column, pa.scalar(0, pa.int64()).cast(column.type))
+    filled = column.fill_null(pa.scalar(0, pa.int64()).cast(column.type))
     return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(dtype.numpy)
 
 
-def versions(table: pa.Table) -> Versions:
-    """Return where each log row comes from; rows that are all null were not found."""
+def to_versions(table: pa.Table) -> Versions:
+    """Return the origin of each log row; a row of nulls is an entity without a row."""
     return Versions(
-        event_ts=int64s(table[EVENT], NO_TIME),
-        created_ts=int64s(table[CREATED], NO_TIME),
-        seq=int64s(table[SEQ], -1),
-        run_id=int64s(table[RUN], -1),
-        tombstone=np.asarray(pc.fill_null(table[TOMBSTONE], False).to_numpy(zero_copy_only=False), dtype=np.bool_),  # noqa: FBT003 - Arrow's own signature
+        event_ts=to_int64(table[EVENT], NO_TIME),
+        created_ts=to_int64(table[CREATED], NO_TIME),
+        seq=to_int64(table[SEQ], -1),
+        run_id=to_int64(table[RUN], -1),
+        tombstone=np.asarray(table[TOMBSTONE].fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_),  # noqa: FBT003 - Arrow's own signature
     )
 
 
-def view_read(view: View, winners: Winners) -> ViewRead:
-    """Return log rows in the shape of an online read; fetched some columns at a time, which bounds the memory."""
+def build_view_read(view: View, winners: MatchedRows) -> ViewRead:
+    """Return log rows in the form of an online read; reads some columns at a time to bound the memory."""
     first, *others = _groups(view.features, winners.count)
     rows = winners.rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
-    hit = rows.at < rows.table.num_rows
-    stood = _spread_versions(versions(rows.table), rows.at, hit)
-    found = hit & ~stood.tombstone
-    absent = ~found
+    is_match = rows.at < rows.table.num_rows
+    versions = _spread_versions(to_versions(rows.table), rows.at, is_match)
+    has_row = is_match & ~versions.tombstone
+    absent = ~has_row
     read_values: dict[str, npt.NDArray[Any]] = {}
     read_nulls: dict[str, BoolArray] = {}
     for group in (first, *others):
         rows = rows if group is first else winners.rows(group)
         for name in group:
             column, dtype = rows.table[name], view.feature(name).dtype
-            read_values[name] = _spread(values(column, dtype), rows.at, hit)
-            # Shared where it is the same: most columns hold no null.
-            read_nulls[name] = _spread(nulls(column), rows.at, hit) | absent if column.null_count else absent
+            read_values[name] = _spread(to_numpy(column, dtype), rows.at, is_match)
+            # Columns without nulls share one array: most columns are such.
+            read_nulls[name] = _spread(find_nulls(column), rows.at, is_match) | absent if column.null_count else absent
             if dtype.is_text:
                 read_values[name][read_nulls[name]] = None
-    return ViewRead(found=found, available=True, versions=stood, values=read_values, nulls=read_nulls)
+    return ViewRead(has_row=has_row, available=True, versions=versions, values=read_values, nulls=read_nulls)
 
 
 def _groups(features: Sequence[Column], rows: int) -> list[list[str]]:
-    """Return the features' names, at least one group, so many together that a group takes about ``_GROUP_BYTES``."""
+    """Return the names of the features in groups of about ``_GROUP_BYTES``; at least one group, maybe empty."""
     names = [column.name for column in features]
     size = max(1, _GROUP_BYTES // (8 * rows + 1))
     return [names[first : first + size] for first in range(0, len(names), size)] or [[]]
 
 
-def _spread_versions(found: Versions, at: Int64Array, hit: BoolArray) -> Versions:
+def _spread_versions(versions: Versions, at: Int64Array, is_match: BoolArray) -> Versions:
     none = Versions.empty(1)
     spread = {
-        item.name: np.where(hit, _spread(getattr(found, item.name), at, hit), getattr(none, item.name))
+        item.name: np.where(is_match, _spread(getattr(versions, item.name), at, is_match), getattr(none, item.name))
         for item in fields(Versions)
     }
     return Versions(**spread)
 
 
-def _spread(compact: npt.NDArray[Any], at: Int64Array, hit: BoolArray) -> npt.NDArray[Any]:
-    """Return the values at places, shape ``(n,)``; zero (None for text) where nothing was hit."""
-    nothing = None if compact.dtype == object else 0
+def _spread(compact: npt.NDArray[Any], at: Int64Array, is_match: BoolArray) -> npt.NDArray[Any]:
+    """Return the values at positions, shape ``(n,)``; zero (None for text) without a match."""
+    fill = None if compact.dtype == object else 0
     if not len(compact):
-        return np.full(len(at), nothing, dtype=compact.dtype)
+        return np.full(len(at), fill, dtype=compact.dtype)
     spread = compact.take(at, mode="clip")
-    if not hit.all():
-        spread[~hit] = nothing
+    if not is_match.all():
+        spread[~is_match] = fill
     return spread

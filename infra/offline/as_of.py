@@ -1,14 +1,14 @@
-"""SQL of the as-of join: narrow rows find the winner, then its wide columns are fetched once, by row id.
+"""Build the SQL of the as-of join: match on narrow rows first, then fetch the wide columns by row id.
 
-Only keys, times, ranks and row ids pass through sorts and windows; values never do, so they come out
-bit for bit (-0.0, NaN payloads, int64 beyond 2^53) and memory does not grow with the number of columns.
+Only keys, times, ranks and row ids pass through sorts and windows. Values do not, so they stay equal bit for bit
+(-0.0, NaN payloads, int64 beyond 2^53), and memory does not grow with the number of columns.
 
-Each row of a history is valid from a moment on. Two questions are asked of it::
+Each row of a history is valid from a time on. There are two kinds of queries::
 
     latest           the row that became valid last; among equals the highest rank
-    running maximum  the highest rank among all rows valid so far: a store where newer wins
+    running maximum  the highest rank among all rows valid so far, as in a store that keeps the newer row
 
-The history stands first in the text, so its parameters are bound first.
+The history comes first in the text, so its parameters are bound first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skewless.infra.offline.sql import names, quote
+from skewless.infra.offline.sql import quote, quote_all
 
 ROW = "__row"
 TIME = "__t"
@@ -27,19 +27,19 @@ _ID_BITS = 63
 
 @dataclass(frozen=True, kw_only=True)
 class History:
-    """Rows that are each valid from a moment on.
+    """Rows that are each valid from a time on.
 
     Args:
-        relation: what stands after FROM; may hold ``?``, which the caller binds.
-        keys: key columns, named as in the entity rows; a row with a null key is never found.
+        relation: SQL after FROM; may contain ``?``, which the caller binds.
+        keys: key columns, named as in the entity rows; a row with a null key never matches.
         valid_from: SQL of int64 microseconds; null: never valid.
-        rank: SQL of int64 numbers, least significant last, none of them null; which row wins (see above).
-            Rows that still tie are told apart by their id.
-        row_id: SQL of a BIGINT >= 0, unique and the same whenever the relation is read, as log position,
+        rank: SQL of int64 numbers, least significant last, without nulls: the order of rows (see above).
+            The id decides between equal ranks.
+        row_id: SQL of a BIGINT >= 0, unique and constant for all reads of the relation: log position,
             ``rowid`` or file position. A relation without one must be copied to a temporary table first.
-        columns: what is fetched of the winners.
-        condition: SQL of which rows count.
-        running: ask for the running maximum, not for the latest.
+        columns: columns to fetch of the matched rows.
+        condition: SQL condition on the rows.
+        running: query the running maximum instead of the latest row.
     """
 
     relation: str
@@ -54,30 +54,30 @@ class History:
 
 @dataclass(frozen=True, kw_only=True)
 class KeyPart:
-    """One of ``count`` equal parts of the keys, by their hash: work that does not fit is done in parts."""
+    """One of ``count`` equal parts of the keys, by their hash: large joins run part by part."""
 
     number: int = 0
     count: int = 1
 
 
 def winners_sql(history: History, entities: str, part: KeyPart | None = None) -> str:
-    """Return SQL for ``__row`` and ``__id``: which history row each entity row finds; none where it finds nothing.
+    """Return SQL for ``__row`` and ``__id``: the history row that each entity row matches; no row without a match.
 
     Args:
         entities: a relation with the keys, ``__t`` (int64 microseconds) and ``__row`` (unique BIGINT).
-        part: answer only for the keys of one part.
+        part: restrict the query to the keys of one part.
 
     >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=["made"], row_id="seq", columns=["v"])
     >>> import duckdb
     >>> con = duckdb.connect()
     >>> _ = con.execute("CREATE TABLE log AS FROM (VALUES (1, 10, 0, 0), (1, 10, 5, 1)) t(k, ts, made, seq)")
-    >>> _ = con.execute("CREATE TABLE asked AS FROM (VALUES (0, 1, 9), (1, 1, 10), (2, NULL, 10)) t(__row, k, __t)")
-    >>> con.sql(winners_sql(log, "asked")).fetchall()
+    >>> _ = con.execute("CREATE TABLE entities AS FROM (VALUES (0, 1, 9), (1, 1, 10), (2, NULL, 10)) t(__row, k, __t)")
+    >>> con.sql(winners_sql(log, "entities")).fetchall()
     [(1, 1)]
     """
-    keys = names(history.keys)
+    keys = quote_all(history.keys)
     best = _running(keys) if history.running else _latest(keys, len(history.rank))
-    both = f"{_candidates(history)} UNION ALL {_asked(history, entities)}"
+    both = f"{_candidates(history)} UNION ALL {_entity_rows_sql(history, entities)}"
     if part is not None and part.count > 1:
         both = f"SELECT * FROM ({both}) WHERE hash({keys}) % {part.count} = {part.number}"
     return (
@@ -86,73 +86,74 @@ def winners_sql(history: History, entities: str, part: KeyPart | None = None) ->
     )
 
 
-def rows_sql(history: History, wanted: str, columns: Sequence[str]) -> str:
-    """Return SQL for ``__id`` and columns of the history rows whose ids a relation holds; in any order.
+def rows_sql(history: History, ids: str, columns: Sequence[str]) -> str:
+    """Return SQL for ``__id`` and columns of the history rows with the given ids, in any order.
 
     Args:
-        wanted: a relation with one column ``__id``, without duplicates.
+        ids: a relation with one column ``__id``, without duplicates.
 
     >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=[], row_id="seq", columns=["v"])
-    >>> rows_sql(log, "wanted", ["v"])
-    'SELECT h.* FROM (SELECT seq AS __id, "v" FROM log WHERE true) h SEMI JOIN wanted w ON h.__id = w.__id'
+    >>> rows_sql(log, "ids", ["v"])
+    'SELECT h.* FROM (SELECT seq AS __id, "v" FROM log WHERE true) h SEMI JOIN ids w ON h.__id = w.__id'
     """
     listed = ", ".join([f"{history.row_id} AS {ID}", *(quote(column) for column in columns)])
     rows = f"SELECT {listed} FROM {history.relation} WHERE {history.condition}"
-    return f"SELECT h.* FROM ({rows}) h SEMI JOIN {wanted} w ON h.{ID} = w.{ID}"
+    return f"SELECT h.* FROM ({rows}) h SEMI JOIN {ids} w ON h.{ID} = w.{ID}"
 
 
 def as_of_sql(history: History, entities: str, ttl_us: int = 0) -> str:
-    """Return SQL for ``__row`` and the history's columns of the row that each entity row finds, null if none.
+    """Return SQL for ``__row`` and the history's columns of the row that each entity row matches, null if none.
 
     One statement, ordered by ``__row``; the relation's parameters are bound twice, one list after the other.
 
     Args:
         entities: as for ``winners_sql``.
-        ttl_us: a row is not found later than this after it became valid; 0: no limit.
+        ttl_us: a row does not match later than this after it became valid; 0: no limit.
 
     >>> log = History(relation="log", keys=["k"], valid_from="ts", rank=[], row_id="rowid", columns=["v"])
     >>> import duckdb
     >>> con = duckdb.connect()
     >>> _ = con.execute("CREATE TABLE log AS FROM (VALUES (1, 10, 'a'), (1, 20, 'b')) t(k, ts, v)")
-    >>> _ = con.execute("CREATE TABLE asked AS FROM (VALUES (0, 1, 30), (1, 1, 9), (2, 1, 11)) t(__row, k, __t)")
-    >>> con.sql(as_of_sql(log, "asked")).fetchall()
+    >>> _ = con.execute("CREATE TABLE entities AS FROM (VALUES (0, 1, 30), (1, 1, 9), (2, 1, 11)) t(__row, k, __t)")
+    >>> con.sql(as_of_sql(log, "entities")).fetchall()
     [(0, 'b'), (1, None), (2, 'a')]
-    >>> con.sql(as_of_sql(log, "asked", ttl_us=5)).fetchall()
+    >>> con.sql(as_of_sql(log, "entities", ttl_us=5)).fetchall()
     [(0, None), (1, None), (2, 'a')]
     """
-    found = f"found AS MATERIALIZED ({winners_sql(history, entities)})"
+    winners = f"winners AS MATERIALIZED ({winners_sql(history, entities)})"
     columns = "".join(f", {quote(column)}" for column in history.columns)
     rows = f"SELECT {history.row_id} AS {ID}, {history.valid_from} AS {FROM}{columns} FROM {history.relation}"
     fresh = f" AND e.{TIME} - h.{FROM} <= {ttl_us}" if ttl_us > 0 else ""
-    shown = "".join(f", h.{quote(column)}" for column in history.columns)
+    selected = "".join(f", h.{quote(column)}" for column in history.columns)
     return (
-        f"WITH {found} SELECT e.{ROW}{shown} FROM {entities} e LEFT JOIN found f ON e.{ROW} = f.{ROW}"
+        f"WITH {winners} SELECT e.{ROW}{selected} FROM {entities} e LEFT JOIN winners f ON e.{ROW} = f.{ROW}"
         f" LEFT JOIN ({rows}) h ON f.{ID} = h.{ID}{fresh} ORDER BY e.{ROW}"
     )
 
 
 def _candidates(history: History) -> str:
-    """Return SQL for the history in the form of the union: keys, when valid, no entity row, how ranked."""
-    keys = names(history.keys)
+    """Return SQL for the history as one side of the union: keys, valid-from time, no entity row, ranks."""
+    keys = quote_all(history.keys)
     ranks = [f"__rank_{i}" for i in range(len(history.rank))]
     narrow = [keys, f"{history.valid_from} AS {TIME}", f"CAST(NULL AS BIGINT) AS {ROW}"]
     narrow += [f"{rank} AS {name}" for rank, name in zip(history.rank, ranks, strict=True)]
     narrow.append(f"{history.row_id} AS {ID}")
-    wanted = " AND ".join([f"({history.condition})", *(f"{quote(key)} IS NOT NULL" for key in history.keys)])
-    rows = f"SELECT {', '.join(narrow)} FROM {history.relation} WHERE {wanted}"
+    condition = " AND ".join([f"({history.condition})", *(f"{quote(key)} IS NOT NULL" for key in history.keys)])
+    rows = f"SELECT {', '.join(narrow)} FROM {history.relation} WHERE {condition}"
     if not history.running:
         return f"SELECT * FROM ({rows}) WHERE {TIME} IS NOT NULL"
-    # Rank and id in one number: the greatest carries its id along. A single rank fits in as it is.
-    place = f"row_number() OVER (PARTITION BY {keys} ORDER BY {', '.join([*ranks, ID])})"
+    # Rank and id in one number, so that the maximum contains its id. A single rank needs no numbering.
+    rank = f"row_number() OVER (PARTITION BY {keys} ORDER BY {', '.join([*ranks, ID])})"
     if len(ranks) == 1:
-        place = ranks[0]
-    code = f"CAST({place} AS HUGEINT) * {1 << _ID_BITS} + {ID}"
+        rank = ranks[0]
+    code = f"CAST({rank} AS HUGEINT) * {1 << _ID_BITS} + {ID}"
     return f"SELECT {keys}, {TIME}, {ROW}, {code} AS __code FROM ({rows}) WHERE {TIME} IS NOT NULL"
 
 
-def _asked(history: History, entities: str) -> str:
-    nothing = ["NULL"] if history.running else ["NULL"] * (len(history.rank) + 1)
-    return f"SELECT {names(history.keys)}, {TIME}, {ROW}, {', '.join(nothing)} FROM {entities} WHERE {TIME} IS NOT NULL"
+def _entity_rows_sql(history: History, entities: str) -> str:
+    nulls = ["NULL"] if history.running else ["NULL"] * (len(history.rank) + 1)
+    columns = f"{quote_all(history.keys)}, {TIME}, {ROW}, {', '.join(nulls)}"
+    return f"SELECT {columns} FROM {entities} WHERE {TIME} IS NOT NULL"
 
 
 def _latest(keys: str, ranks: int) -> str:

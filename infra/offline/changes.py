@@ -1,4 +1,4 @@
-"""What a source holds that the log does not: the rows that the next materialisation accepts."""
+"""Find the rows of a source that are not in the log: the next materialization accepts them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pyarrow as pa
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE, due_sql
 from skewless.infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
-from skewless.infra.offline.sources import ORDER, Table, broken
-from skewless.infra.offline.sql import cast, names, quote, text, to_microseconds
+from skewless.infra.offline.sources import ORDER, Table, read_error
+from skewless.infra.offline.sql import cast_sql, quote, quote_all, sql_literal, to_microseconds
 
-# What rows wait for. Nobody calls a row late that happens later, or whose source is declared to be late.
+# Why a row is not due yet. The last two are ordinary: no problem of the data.
 CREATED_LATER = "created time lies in the future"
 EVENT_LATER = "event time lies in the future"
 DELAYED = "declared delay has not passed"
@@ -26,9 +26,9 @@ _CONTENT = "__content"
 
 @dataclass(frozen=True, kw_only=True)
 class EventRange:
-    """Which rows to look at, by event time: ``start_us <= event <= end_us``; None: no limit.
+    """A range of event times: ``start_us <= event <= end_us``; None: no limit.
 
-    Rows without an event time belong to every range, so that each run says that they are left out.
+    Rows without an event time belong to every range, so that each run reports them as skipped.
     """
 
     start_us: int | None = None
@@ -43,11 +43,11 @@ class EventRange:
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """Which rows to look at, by when they are due: ``after_us < due <= upto_us``.
+    """A range of due times: ``after_us < due <= upto_us``.
 
     Args:
-        after_us: None: everything up to ``upto_us``, rows without a time too.
-        events: of these, only rows with such an event time.
+        after_us: None: all rows up to ``upto_us``, also rows without a time.
+        events: a further limit on event times.
     """
 
     after_us: int | None
@@ -65,11 +65,13 @@ class Window:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SourceShare:
-    """Some files of a source, and which of their rows are looked at.
+class SourceSlice:
+    """Some files of a source, and the range of their rows to compare with the log.
 
     Args:
-        log_files: the log files that may hold such rows.
+        table: the files.
+        window: the due times of the rows.
+        log_files: log files that may contain such rows.
     """
 
     table: Table
@@ -79,42 +81,42 @@ class SourceShare:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """The rows of a source that no log file holds.
+    """The rows of a source that are not in the log.
 
     Args:
-        shares: at least one; every file of the source in at most one of them.
-        naive_is_utc: whether times without a zone are accepted, as Feast does.
+        slices: at least one slice; each file of the source is in at most one of them.
+        naive_is_utc: whether to accept times without a zone, as Feast does.
     """
 
     view: View
-    shares: Sequence[SourceShare]
+    slices: Sequence[SourceSlice]
     naive_is_utc: bool = False
 
     def batches(self, connection: duckdb.DuckDBPyConnection, batch_rows: int) -> Iterator[pa.Table]:
-        """Yield the rows in the order of their acceptance; the connection is taken until the last one.
+        """Yield the rows in the order of the log; the connection is in use until the last row.
 
-        Rows that cannot be accepted come with a reason in ``__reject`` and themselves in ``__raw``. Beyond
-        DuckDB's memory limit it spills.
+        A rejected row has a reason in ``__reject`` and its JSON in ``__raw``. Beyond DuckDB's memory limit, the query
+        spills to disk.
 
         Raises:
             SourceError: a file of the source cannot be read, or has another shape than declared.
         """
-        with self._opened(connection):
+        with self._open(connection):
             query, parameters = self._query(connection)
-            # Of rows that tie, the later in file order gets the greater position, and wins (SEMANTICS 2.1).
-            ordered = f"SELECT {names(_columns(self.view))} FROM ({query}) ORDER BY {EVENT}, {CREATED}, {ORDER}"
+            # Among equal rows, the later in file order gets the greater position, and so wins (SEMANTICS 2.1).
+            ordered = f"SELECT {quote_all(_columns(self.view))} FROM ({query}) ORDER BY {EVENT}, {CREATED}, {ORDER}"
             for batch in connection.sql(ordered, params=parameters).to_arrow_reader(batch_rows):
                 yield pa.Table.from_batches([batch])
 
     def count(self, connection: duckdb.DuckDBPyConnection) -> tuple[int, int, int]:
-        """Return how many rows can be accepted, how many cannot, and how many entities the former are about.
+        """Return the numbers of accepted rows, of rejected rows, and of entities with accepted rows.
 
         Raises:
             SourceError: as ``batches``.
         """
-        with self._opened(connection):
+        with self._open(connection):
             query, parameters = self._query(connection)
-            keys = names(column.name for column in self.view.keys)
+            keys = quote_all(column.name for column in self.view.keys)
             good = f"FILTER (WHERE {REJECT} IS NULL)"
             counted = f"SELECT count(*) {good}, count({REJECT}), count(DISTINCT ({keys})) {good} FROM ({query})"
             ((accepted, rejected, entities),) = connection.sql(counted, params=parameters).fetchall()
@@ -122,55 +124,56 @@ class Changes:
 
     def _query(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, list[object]]:
         queries, parameters = [], []
-        for share in self.shares:
-            types = share.table.column_types(connection)
-            check_view(share.table.name, types, self.view, naive_is_utc=self.naive_is_utc)
-            bounds = _event_bounds(connection, self.view, share, types)
-            query, bound = _share_sql(self.view, share, share.table.ordered(connection, types), types, bounds)
+        for part in self.slices:
+            types = part.table.column_types(connection)
+            check_view(part.table.name, types, self.view, naive_is_utc=self.naive_is_utc)
+            bounds = _event_bounds(connection, self.view, part, types)
+            query, values = _slice_sql(self.view, part, part.table.ordered_sql(connection, types), types, bounds)
+            # Slices may have different files and due times, but the same columns.
             queries.append(f"SELECT * FROM ({query})")
-            parameters += bound
+            parameters += values
         return " UNION ALL ".join(queries), parameters
 
     @contextmanager
-    def _opened(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
-        table = self.shares[0].table
+    def _open(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        table = self.slices[0].table
         try:
-            with table.opened(connection):
+            with table.open(connection):
                 yield
         except (duckdb.Error, pa.ArrowException, OSError) as error:
-            raise broken(table.name, error) from error
+            raise read_error(table.name, error) from error
 
 
-def _share_sql(
-    view: View, share: SourceShare, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
+def _slice_sql(
+    view: View, part: SourceSlice, ordered: str, types: Mapping[str, str], bounds: tuple[int, int] | None
 ) -> tuple[str, list[object]]:
-    """Return SQL for the rows of a share that the log lacks, with their place in file order, and its parameters."""
-    condition = share.window.condition(view.delay_us)
-    relation = _pruned(view, types, ordered, share.window.after_us)
-    columns = names(_columns(view))
+    """Return SQL for the rows of a slice that are not in the log, with their file order, and its parameters."""
+    condition = part.window.condition(view.delay_us)
+    relation = _pruned_sql(view, types, ordered, part.window.after_us)
+    columns = quote_all(_columns(view))
     content = f"SELECT {columns}, hash({columns}) AS {_CONTENT}"
-    fresh = f"{content}, {ORDER} FROM ({judged_rows(view, types, relation, [ORDER])}) WHERE {condition}"
-    if not share.log_files:
-        return fresh, share.table.parameters
-    # By key, time and a hash of the rest: what a join of whole rows would hold in memory is wide.
+    fresh = f"{content}, {ORDER} FROM ({checked_rows_sql(view, types, relation, [ORDER])}) WHERE {condition}"
+    if not part.log_files:
+        return fresh, part.table.parameters
+    # Compare key, time and a hash of the row: a join on all columns would need much more memory.
     same = [EVENT, _CONTENT, *(column.name for column in view.keys)]
     near = f" AND ({EVENT} BETWEEN {bounds[0]} AND {bounds[1]} OR {EVENT} IS NULL)" if bounds else ""
-    logged = f"SELECT {names(same)} FROM ({content} FROM read_parquet(?) WHERE {condition}{near})"
+    logged = f"SELECT {quote_all(same)} FROM ({content} FROM read_parquet(?) WHERE {condition}{near})"
     equal = " AND ".join(f"n.{quote(name)} IS NOT DISTINCT FROM o.{quote(name)}" for name in same)
     query = f"SELECT * FROM ({fresh}) n ANTI JOIN ({logged}) o ON {equal}"
-    return query, [*share.table.parameters, list(share.log_files)]
+    return query, [*part.table.parameters, list(part.log_files)]
 
 
 def _event_bounds(
-    connection: duckdb.DuckDBPyConnection, view: View, share: SourceShare, types: Mapping[str, str]
+    connection: duckdb.DuckDBPyConnection, view: View, part: SourceSlice, types: Mapping[str, str]
 ) -> tuple[int, int] | None:
-    """Return the first and last event time of a share, so that the log need not be read beyond; None: unknown."""
-    if share.window.after_us is not None or not share.log_files:
+    """Return the first and last event time of a slice, which limit the read of the log; None: unknown."""
+    if part.window.after_us is not None or not part.log_files:
         return None
     event, kind = quote(view.source.event_column), types[view.source.event_column]
     first, last = (to_microseconds(f"{end}({event})", kind) for end in ("min", "max"))
-    query = f"SELECT {first}, {last} FROM {share.table.relation}"
-    ((earliest, latest),) = connection.execute(query, share.table.parameters).fetchall()
+    query = f"SELECT {first}, {last} FROM {part.table.relation}"
+    ((earliest, latest),) = connection.execute(query, part.table.parameters).fetchall()
     return None if earliest is None else (earliest, latest)
 
 
@@ -179,99 +182,102 @@ def _columns(view: View) -> list[str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Waiting:
+class PendingRows:
     """The rows of a source that are not due yet.
 
     Args:
-        rows: how many, by what they wait for.
-        next_us: when the first of them is due; None: there are none.
+        rows: number of rows by reason.
+        next_us: when the first of them is due; None: no rows.
     """
 
     rows: Mapping[str, int]
     next_us: int | None
 
 
-def waiting_rows(
+def read_pending(
     connection: duckdb.DuckDBPyConnection, view: View, table: Table, after_us: int, events: EventRange | None = None
-) -> Waiting:
-    """Return which rows of a source are due later than a moment; ``events``: of these event times alone.
+) -> PendingRows:
+    """Return the rows of a source that are due after a time; ``events`` limits their event times.
 
     Raises:
         SourceError: a file of the source cannot be read.
     """
     types = table.column_types(connection)
-    moments = f"{_moment(view.source.event_column, types)} AS {EVENT}, {_moment(view.source.created_column, types)}"
-    rows = f"SELECT {moments} AS {CREATED} FROM {_pruned(view, types, table.relation, after_us)}"
+    times = f"{_time_sql(view.source.event_column, types)} AS {EVENT}, {_time_sql(view.source.created_column, types)}"
+    rows = f"SELECT {times} AS {CREATED} FROM {_pruned_sql(view, types, table.relation, after_us)}"
     reason = (
         f"CASE WHEN {CREATED} > {after_us} THEN '{CREATED_LATER}' WHEN {EVENT} > {after_us} THEN '{EVENT_LATER}'"
         f" ELSE '{DELAYED}' END"
     )
-    wanted = "" if events is None else f" AND {events.condition()}"
+    range_condition = "" if events is None else f" AND {events.condition()}"
     due = due_sql(view.delay_us)
     query = (
-        f"SELECT {reason}, count(*), min({due}) FROM ({rows}) WHERE {due} > {after_us}{wanted} GROUP BY 1 ORDER BY 1"
+        f"SELECT {reason}, count(*), min({due}) FROM ({rows}) WHERE {due} > {after_us}{range_condition}"
+        " GROUP BY 1 ORDER BY 1"
     )
     try:
-        with table.opened(connection):
-            found = connection.execute(query, table.parameters).fetchall()
+        with table.open(connection):
+            reasons = connection.execute(query, table.parameters).fetchall()
     except duckdb.Error as error:
-        raise broken(table.name, error) from error
-    return Waiting(rows={row[0]: row[1] for row in found}, next_us=min((row[2] for row in found), default=None))
+        raise read_error(table.name, error) from error
+    return PendingRows(
+        rows={reason: count for reason, count, _ in reasons}, next_us=min((due for _, _, due in reasons), default=None)
+    )
 
 
-def judged_rows(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:
-    """Return SQL for a source's rows in the plan's types, each with a reason if it must be rejected.
+def checked_rows_sql(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:
+    """Return SQL for a source's rows in the plan's types, each with the reason if it is rejected.
 
     Args:
-        types: of the source's columns: what a rejected row is kept by.
-        more: columns of the relation that are passed on as they are.
+        types: types of the source's columns; the JSON of a rejected row has all of them.
+        more: further columns of the relation, passed on unchanged.
     """
     source = view.source
     casts = {}
     for column in (*view.keys, *view.features):
         name = source.column(column.name)
         raw = "''" if column.name == NO_ENTITY else quote(name)
-        casts[column.name] = (raw, cast(raw, types.get(name, ""), column.dtype))
+        casts[column.name] = (raw, cast_sql(raw, types.get(name, ""), column.dtype))
     typed = ", ".join(f"{expression} AS {quote(name)}" for name, (_, expression) in casts.items())
     bad = ", ".join(
         f"({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{i}')}"
         for i, (raw, expression) in enumerate(casts.values())
     )
     tombstone = f"coalesce({quote(source.tombstone_column)}, false)" if source.tombstone_column else "false"
-    whole = ", ".join(f"{text(name)}: {quote(name)}" for name in types)
+    all_columns = ", ".join(f"{sql_literal(name)}: {quote(name)}" for name in types)
     passed = "".join(f", {name}" for name in more)
     rows = (
-        f"SELECT {typed}, {bad}, {_moment(source.event_column, types)} AS {EVENT},"
-        f" {_moment(source.created_column, types)} AS {CREATED}, {tombstone} AS {TOMBSTONE},"
-        f" to_json({{{whole}}})::VARCHAR AS __json{passed}"
+        f"SELECT {typed}, {bad}, {_time_sql(source.event_column, types)} AS {EVENT},"
+        f" {_time_sql(source.created_column, types)} AS {CREATED}, {tombstone} AS {TOMBSTONE},"
+        f" to_json({{{all_columns}}})::VARCHAR AS __json{passed}"
         f" FROM {relation}"
     )
     return (
         f"SELECT * REPLACE (coalesce({TOMBSTONE}, false) AS {TOMBSTONE}),"
         f" CASE WHEN {REJECT} IS NOT NULL THEN __json END AS {RAW}"
-        f" FROM (SELECT *, {_reason(view, list(casts))} AS {REJECT} FROM ({rows}))"
+        f" FROM (SELECT *, {_reason_sql(view, list(casts))} AS {REJECT} FROM ({rows}))"
     )
 
 
-def _moment(column: str | None, types: Mapping[str, str]) -> str:
+def _time_sql(column: str | None, types: Mapping[str, str]) -> str:
     return to_microseconds(quote(column), types.get(column, "")) if column else "CAST(NULL AS BIGINT)"
 
 
-def _pruned(view: View, types: Mapping[str, str], relation: str, after_us: int | None) -> str:
-    """Return a source without rows that were surely published before, by a condition that file statistics answer."""
+def _pruned_sql(view: View, types: Mapping[str, str], relation: str, after_us: int | None) -> str:
+    """Return a source without rows that certainly were due before, by a condition that uses file statistics."""
     if after_us is None or view.source.created_column:
         return relation
-    # One microsecond early: a time in nanoseconds is cut to the microsecond only afterwards.
+    # One microsecond earlier: a time in nanoseconds is floored to the microsecond only later.
     make = "make_timestamp" if types[view.source.event_column] in NAIVE else "make_timestamptz"
     earliest = f"{make}(CAST({after_us - view.delay_us - 1} AS BIGINT))"
     return f"(SELECT * FROM {relation} WHERE {quote(view.source.event_column)} >= {earliest})"
 
 
-def _reason(view: View, columns: list[str]) -> str:
+def _reason_sql(view: View, columns: list[str]) -> str:
     cases = [(f"{EVENT} IS NULL", "event time is null")]
     cases += [(f"{quote(key.name)} IS NULL", f"key {key.name!r} is null") for key in view.keys]
     cases += [
         (quote(f"__bad_{i}"), f"column {name!r} does not fit its declared type") for i, name in enumerate(columns)
     ]
-    whens = " ".join(f"WHEN {condition} THEN {text(reason)}" for condition, reason in cases)
+    whens = " ".join(f"WHEN {condition} THEN {sql_literal(reason)}" for condition, reason in cases)
     return f"CASE {whens} END"

@@ -1,4 +1,4 @@
-"""DuckDB connections with bounded memory, UTC, and spilling into the project's state folder."""
+"""Open DuckDB connections with bounded memory, in UTC, that spill into the project's state folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import duckdb
 
 from skewless.contract.errors import DefinitionError
-from skewless.infra.host.priority import run_aside
+from skewless.infra.host.priority import run_at_low_priority
 
 
 def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duckdb.DuckDBPyConnection:
@@ -22,11 +22,11 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
     if threads:
         config["threads"] = threads
     try:
-        # It starts its threads here: they give way, whoever asks it.
-        connection = run_aside(lambda: duckdb.connect(":memory:", config=config))
+        # DuckDB starts its threads here. They get a low priority, whichever thread queries it later.
+        connection = run_at_low_priority(lambda: duckdb.connect(":memory:", config=config))
         connection.execute("SET TimeZone = 'UTC'")
-        # Both replace a window or a join by arg_max, which carries values through sort keys: there -0.0
-        # is 0.0 and all NaN are one.
+        # Both optimizations replace a window or a join by arg_max, which passes values through sort keys: they would
+        # turn -0.0 into 0.0, and all NaN into one.
         connection.execute("SET disabled_optimizers = 'top_n_window_elimination'")
         connection.execute("SET asof_loop_join_threshold = 0")
     except duckdb.Error as error:

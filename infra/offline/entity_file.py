@@ -1,4 +1,4 @@
-"""The entity rows that a dataset is asked for: a file of keys, times and whatever else its owner keeps there."""
+"""Read an entity file: a table with keys, times, request fields and any other columns, for a training set."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.status import Int64Array
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.labels import nullable, request_arrays, to_milliseconds
+from skewless.infra.offline.labels import is_nullable, request_arrays, to_milliseconds
 from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import Table, broken, find_table
-from skewless.infra.offline.sql import cast, quote, to_microseconds
+from skewless.infra.offline.sources import Table, find_table, read_error
+from skewless.infra.offline.sql import cast_sql, quote, to_microseconds
 
 _BATCH_ROWS = 100_000
 _TYPED = "__typed_"
@@ -32,9 +32,9 @@ class EntityFileRows:
     """Some rows of the file, in its order.
 
     Args:
-        own: the file's columns as they are.
+        own: the file's columns, unchanged.
         keys: key columns in the plan's types, and ``__t``: the time floored to the millisecond, as serving does.
-        request: per request field, what transforms see.
+        request: per request field, its array for transforms.
     """
 
     own: pa.Table
@@ -43,7 +43,7 @@ class EntityFileRows:
 
     @property
     def t(self) -> Int64Array:
-        """Return the times asked for, microseconds."""
+        """Return the times of the rows, microseconds."""
         t: Int64Array = self.keys[TIME].to_numpy()
         return t
 
@@ -58,11 +58,11 @@ class EntityFileRows:
 
 @dataclass(frozen=True, kw_only=True)
 class EntityFile:
-    """A Parquet or CSV file (folder, glob, database table) with a row for each question.
+    """A Parquet or CSV file (folder, glob, database table) with one entity and time per row.
 
     Args:
-        plan: of the one service that is asked (``FeaturePlan.only``).
-        time_column: when each question is asked.
+        plan: the part of the plan for one service (``FeaturePlan.select_service``).
+        time_column: column with the prediction time.
     """
 
     table: Table
@@ -72,17 +72,17 @@ class EntityFile:
 
     @classmethod
     def find(cls, connection: duckdb.DuckDBPyConnection, path: Path, plan: FeaturePlan, time_column: str) -> EntityFile:
-        """Return the file behind a path.
+        """Return the entity file at a path.
 
         Raises:
-            SourceError: it is missing or broken, lacks a column, or has a column of another type.
+            SourceError: the file is missing or corrupt, has no such column, or a column has another type.
         """
-        wanted = {column.name: column.dtype for column in (*plan.join_keys, *plan.request)}
-        wanted[time_column] = DType.TIMESTAMP
-        table = find_table(Path.cwd(), str(path), f"entity file {str(path)!r}", wanted)
-        found = cls(table=table, plan=plan, time_column=time_column, connection=connection)
-        check_columns(table.name, found.types, wanted)
-        return found
+        required = {column.name: column.dtype for column in (*plan.join_keys, *plan.request)}
+        required[time_column] = DType.TIMESTAMP
+        table = find_table(Path.cwd(), str(path), f"entity file {str(path)!r}", required)
+        file = cls(table=table, plan=plan, time_column=time_column, connection=connection)
+        check_columns(table.name, file.types, required)
+        return file
 
     @cached_property
     def types(self) -> dict[str, str]:
@@ -93,45 +93,45 @@ class EntityFile:
         """Return the number of rows.
 
         Raises:
-            SourceError: a row lacks its time, or a field without which nothing could be asked.
+            SourceError: a row has no time, or no value of a field that a request must have.
         """
-        needed = [column for column in self.plan.request if not nullable(column.dtype)]
-        nulls = [f"count(*) - count({self._typed(column)})" for column in needed]
+        required = [column for column in self.plan.request if not is_nullable(column.dtype)]
+        nulls = [f"count(*) - count({self._typed(column)})" for column in required]
         query = (
-            f"SELECT count(*), {', '.join([f'count(*) - count({self._moment})', *nulls])} FROM {self.table.relation}"
+            f"SELECT count(*), {', '.join([f'count(*) - count({self._time_sql})', *nulls])} FROM {self.table.relation}"
         )
         try:
-            with self.table.opened(self.connection):
-                found = self.connection.execute(query, self.table.parameters).fetchall()[0]
+            with self.table.open(self.connection):
+                row = self.connection.execute(query, self.table.parameters).fetchall()[0]
         except duckdb.Error as error:
-            raise broken(self.table.name, error) from error
-        for name, count in zip([self.time_column, *(column.name for column in needed)], found[1:], strict=True):
+            raise read_error(self.table.name, error) from error
+        for name, count in zip([self.time_column, *(column.name for column in required)], row[1:], strict=True):
             if count:
                 raise SourceError(
                     f"{self.table.name} column {name!r}",
-                    "is null where it must not be",
-                    value=f"{count} of {found[0]} rows",
-                    fix="fill it, or leave these rows out",
+                    "has null values",
+                    value=f"{count} of {row[0]} rows",
+                    fix="fill in the values, or remove these rows",
                 )
-        return int(found[0])
+        return int(row[0])
 
     def read(self, rows: int) -> Iterator[EntityFileRows]:
-        """Yield all rows in the order of the file, so many at a time.
+        """Yield all rows in the order of the file, ``rows`` at a time.
 
         Raises:
-            SourceError: the file broke while it was read.
+            SourceError: the file cannot be read.
         """
         typed = [f"{self._typed(c)} AS {quote(_TYPED + c.name)}" for c in self._columns]
-        listed = ", ".join(["*", *typed, f"{self._moment} AS {TIME}"])
-        # Others ask the connection between the batches.
-        with self.table.opened(self.connection), self.connection.cursor() as cursor:
+        listed = ", ".join(["*", *typed, f"{self._time_sql} AS {TIME}"])
+        # The caller uses the connection between two batches, so the read has its own cursor.
+        with self.table.open(self.connection), self.connection.cursor() as cursor:
             cursor.execute("SET TimeZone = 'UTC'")
             try:
                 reader = cursor.sql(f"SELECT {listed} FROM {self.table.relation}", params=self.table.parameters)
-                for table in _gathered(reader.to_arrow_reader(_BATCH_ROWS), rows):
+                for table in _rebatch(reader.to_arrow_reader(_BATCH_ROWS), rows):
                     yield self._split(table)
             except duckdb.Error as error:
-                raise broken(self.table.name, error) from error
+                raise read_error(self.table.name, error) from error
 
     def _split(self, table: pa.Table) -> EntityFileRows:
         typed = {column.name: table[_TYPED + column.name] for column in self._columns}
@@ -147,24 +147,24 @@ class EntityFile:
         return list({column.name: column for column in (*self.plan.join_keys, *self.plan.request)}.values())
 
     def _typed(self, column: Column) -> str:
-        return cast(quote(column.name), self.types[column.name], column.dtype)
+        return cast_sql(quote(column.name), self.types[column.name], column.dtype)
 
     @property
-    def _moment(self) -> str:
+    def _time_sql(self) -> str:
         return to_milliseconds(to_microseconds(quote(self.time_column)))
 
 
-def _gathered(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
+def _rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:
     """Yield tables of exactly ``rows`` rows, the last one shorter."""
-    held: list[pa.RecordBatch] = []
+    pending: list[pa.RecordBatch] = []
     count = 0
     for batch in batches:
-        held.append(batch)
+        pending.append(batch)
         count += batch.num_rows
         while count >= rows:
-            table = pa.Table.from_batches(held)
+            table = pa.Table.from_batches(pending)
             yield table.slice(0, rows)
             rest = table.slice(rows)
-            held, count = rest.to_batches(), rest.num_rows
+            pending, count = rest.to_batches(), rest.num_rows
     if count:
-        yield pa.Table.from_batches(held)
+        yield pa.Table.from_batches(pending)

@@ -1,46 +1,48 @@
-"""The point-in-time join: what each entity's row was at each time, from the accepted log."""
+"""The point-in-time join: read from the accepted log the row of each entity at each time."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.plan import View
-from skewless.contract.rows import NO_TIME, ViewRead, missing
+from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog, due_sql
 from skewless.infra.log.runs import KnownRange, MaterializationRun
-from skewless.infra.offline.arrays import view_read
+from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import TIME, History
-from skewless.infra.offline.winners import Winners, fetch, find, registered
+from skewless.infra.offline.matched_rows import MatchedRows, fetch_rows, find_rows, register_tables
+
+if TYPE_CHECKING:
+    import duckdb
 
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
-# Ranges are found through blocks of 2^8 positions, by a hash join: as-of would sort the whole log.
+# Ranges are joined by blocks of 2^8 positions: a hash join, while an as-of join would sort the whole log.
 _BLOCK_BITS = 8
 
 Order = Literal["event_time", "knowledge", "finished", "started"]
 
 
-class PointInTime:
+class PointInTimeJoin:
     """Joins entity rows with the history of a view (SEMANTICS 2).
 
-    A history says from when on each log row stood:
+    The order determines the time from which each log row is valid:
 
-    - ``event_time``: from its ``event_ts``; late rows too, as if they had come in time.
-    - ``knowledge``: from when serving could have known it (2.6): what training sees.
-    - ``finished``: from the end of the first run that applied it: the oldest that a read may find.
-    - ``started``: from the start of the run that accepted it: the newest that a read may find.
+    - ``event_time``: its ``event_ts``; late rows count as if they had been on time.
+    - ``knowledge``: when serving could have known it (2.6); training uses this order.
+    - ``finished``: the end of the first run that applied it: an online read finds this row or a newer row.
+    - ``started``: the start of the run that accepted it: an online read finds this row or an older row.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
-    def find(
+    def find_positions(
         self,
         view: View,
         log: AcceptedLog,
@@ -51,77 +53,78 @@ class PointInTime:
         runs: Sequence[MaterializationRun],
         end: int | None = None,
     ) -> Int64Array:
-        """Return for each entity row the log position that stood at its time, in the order given; -1: none.
+        """Return for each entity row the log position of the row that is valid at its time; -1: none.
 
-        Expiry is not judged here: status and ttl have one expression, in ``skewless.contract.status``.
+        This does not check the ttl: ``skewless.contract.status`` does.
 
         Args:
-            entities: key columns and ``__t`` (int64 microseconds); any order, duplicates kept.
-            ranges: by which run's end each log position was applied.
-            runs: the ledger.
-            end: the log as it was when this was its next position; by default as it is.
+            entities: key columns and ``__t`` (int64 microseconds), in any order, with duplicates.
+            order: the time from which rows are valid.
+            ranges: ranges of log positions with the run that applied them.
+            runs: the runs of the ledger.
+            end: read only positions below this one; None: the whole log.
         """
         files = log.files()
         if not files or not entities.num_rows:
             return np.full(entities.num_rows, -1, dtype=np.int64)
-        asked = entities.select([*(key.name for key in view.keys), TIME])
+        rows = entities.select([*(key.name for key in view.keys), TIME])
         tables = {"known_ranges": _ranges_table(ranges), "run_starts": _starts_table(runs)}
-        with registered(self._connection, tables):
-            found = history(view, order)
+        with register_tables(self._connection, tables):
+            history = build_history(view, order)
             if end is not None:
-                found = replace(found, condition=f"{found.condition} AND {SEQ} < {end}")
-            return find(self._connection, found, [files], asked, log.next_seq())
+                history = replace(history, condition=f"{history.condition} AND {SEQ} < {end}")
+            return find_rows(self._connection, history, [files], rows, log.next_seq())
 
     def read(self, view: View, log: AcceptedLog, seq: Int64Array) -> ViewRead:
-        """Return the log rows at positions, in their order; -1 finds nothing."""
+        """Return the log rows at positions, in their order; -1: no row."""
         files = log.files()
         if not files or not len(seq):
-            return missing(view, len(seq), available=True)
+            return empty_read(view, len(seq), available=True)
 
-        return view_read(view, Winners(self._connection, event_history(view), [files], seq))
+        return build_view_read(view, MatchedRows(self._connection, build_event_history(view), [files], seq))
 
-    def keys(self, view: View, log: AcceptedLog, seq: Int64Array) -> pa.Table:
+    def read_keys(self, view: View, log: AcceptedLog, seq: Int64Array) -> pa.Table:
         """Return the keys of the log rows at positions, in their order; null for -1."""
         columns = [column.name for column in view.keys]
         files = log.files()
         if not files:
             return pa.table({name: pa.nulls(len(seq)) for name in columns})
-        return fetch(self._connection, event_history(view), [files], seq, columns).in_order()
+        return fetch_rows(self._connection, build_event_history(view), [files], seq, columns).in_order()
 
 
-def history(view: View, order: Order) -> History:
-    """Return from when on each log row of a view stood, and which of those that stood is read; bind its files.
+def build_history(view: View, order: Order) -> History:
+    """Return the history of a view's log rows in one order; bind the log's files.
 
-    In event time the latest row is read, in the other orders the newest that a newer-wins store had
-    been brought by then. Filtering after a reduction by event time would be wrong: an older row that
-    came later never stood (SEMANTICS 2.2).
+    In event time a read gives the latest row. In the other orders it gives the row with the latest event time that
+    the online store had received by then. Filtering after a reduction by event time would be wrong: a row that came
+    later with an older event time was never in the store (SEMANTICS 2.2).
     """
     if order == "event_time":
-        return event_history(view)
+        return build_event_history(view)
     if order == "started":
-        moment = "r.started_us"
-        joined = f"JOIN run_starts r ON log.{RUN} = r.run_id"
+        valid_from = "r.started_us"
+        join = f"JOIN run_starts r ON log.{RUN} = r.run_id"
     else:
         known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE {due_sql(view.delay_us)} END"
-        moment = known if order == "knowledge" else "r.ended_us"
-        joined = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
-    rows = event_history(view)
+        valid_from = known if order == "knowledge" else "r.ended_us"
+        join = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
+    rows = build_event_history(view)
     return replace(
         rows,
-        relation=f"(SELECT log.*, {moment} AS __from FROM read_parquet(?) AS log {joined})",
+        relation=f"(SELECT log.*, {valid_from} AS __from FROM read_parquet(?) AS log {join})",
         valid_from="__from",
         rank=(EVENT, *rows.rank),
         running=True,
     )
 
 
-def event_history(view: View) -> History:
-    """Return the history in which each log row stands from its ``event_ts``; bind the log's files."""
+def build_event_history(view: View) -> History:
+    """Return the history in which each log row is valid from its ``event_ts``; bind the log's files."""
     return History(
         relation="read_parquet(?)",
         keys=[column.name for column in view.keys],
         valid_from=EVENT,
-        # Without such a column in the source, no row of the log has a time of creation.
+        # Without a created column in the source, this rank is null in all rows.
         rank=(f"coalesce({CREATED}, {NO_TIME})",) if view.source.created_column else (),
         row_id=SEQ,
         columns=[*_ORIGIN, *(column.name for column in view.features)],
@@ -129,8 +132,8 @@ def event_history(view: View) -> History:
     )
 
 
-def live_delays(ranges: Sequence[KnownRange]) -> str:
-    """Return SQL for the median of publication minus event time over log rows in live ranges; bind files."""
+def live_delay_sql(ranges: Sequence[KnownRange]) -> str:
+    """Return SQL for the median time from event to publication of log rows in live ranges; bind files."""
     values = ", ".join(f"({item.first}, {item.last}, {item.ended_us})" for item in ranges)
     return (
         f"SELECT quantile_disc(r.ended_us - log.{EVENT}, 0.5)"
@@ -141,12 +144,13 @@ def live_delays(ranges: Sequence[KnownRange]) -> str:
 
 
 def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
-    """Return the ranges, each once for every block of positions that it touches."""
+    """Return the ranges, repeated for each block of positions that they overlap."""
     first = np.array([item.first for item in ranges], dtype=np.int64)
     last = np.array([item.last for item in ranges], dtype=np.int64)
+    # A long range overlaps many blocks: one row of the table for each of them.
     blocks = (last >> _BLOCK_BITS) - (first >> _BLOCK_BITS) + 1
     start = np.cumsum(blocks) - blocks
-    which = np.repeat(np.arange(len(ranges)), blocks)
+    number = np.repeat(np.arange(len(ranges)), blocks)
     table = pa.table(
         {
             "first": first,
@@ -155,8 +159,8 @@ def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
             "ended_us": pa.array([item.ended_us for item in ranges], pa.int64()),
         }
     )
-    block = (first >> _BLOCK_BITS)[which] + np.arange(len(which)) - start[which]
-    return table.take(which).append_column("block", pa.array(block, pa.int64()))
+    block = (first >> _BLOCK_BITS)[number] + np.arange(len(number)) - start[number]
+    return table.take(number).append_column("block", pa.array(block, pa.int64()))
 
 
 def _starts_table(runs: Sequence[MaterializationRun]) -> pa.Table:

@@ -1,10 +1,10 @@
-"""Some of the entities that a log knows: the ones with most rows, others by chance, and some that it has never seen."""
+"""Sample entity keys of a log: the keys with most rows, random keys, and a few keys that do not exist."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import duckdb
 import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
@@ -12,35 +12,38 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import REJECT
-from skewless.infra.offline.sql import names, quote
-from skewless.infra.offline.window_events import LogPart, WindowEvents
+from skewless.infra.offline.sql import quote, quote_all
+from skewless.infra.offline.window_events import LogPartition, WindowEvents
 
-_HOT = 10  # one of so many is chosen for its many rows
-_STRANGERS = 3
+if TYPE_CHECKING:
+    import duckdb
+
+_HOT = 10  # one in ten keys is chosen for its many rows
+_UNKNOWN_KEYS = 3
 
 
-def event_keys(
-    connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPart], n: int, seed: int
+def sample_event_keys(
+    connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPartition], n: int, seed: int
 ) -> pa.Table:
-    """Return at most n distinct keys of a view's events, and a few that no event has; the same for the same seed."""
+    """Return at most n distinct keys of a view's events, and a few unknown keys; equal for equal seeds."""
     events = WindowEvents(connection, view, parts, {}, known=False)
-    found = _chosen(connection, view.keys, events.sql, events.files, n, seed) if events.files else None
-    return _with_strangers(view.keys, found, seed)
+    sample = _sample(connection, view.keys, events.sql, events.files, n, seed) if events.files else None
+    return _add_unknown_keys(view.keys, sample, seed)
 
 
-def row_keys(
+def sample_row_keys(
     connection: duckdb.DuckDBPyConnection, keys: Sequence[Column], files: Sequence[str], n: int, seed: int
 ) -> pa.Table:
-    """Return at most n distinct keys of accepted batch rows, and a few that no row has; as ``event_keys``."""
-    whole = " AND ".join(f"{quote(key.name)} IS NOT NULL" for key in keys)
-    rows = f"SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL AND {whole}"
-    found = _chosen(connection, keys, rows, [list(files)], n, seed) if files else None
-    return _with_strangers(keys, found, seed)
+    """Return at most n distinct keys of accepted batch rows, and a few unknown keys; equal for equal seeds."""
+    has_key = " AND ".join(f"{quote(key.name)} IS NOT NULL" for key in keys)
+    rows = f"SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL AND {has_key}"
+    sample = _sample(connection, keys, rows, [list(files)], n, seed) if files else None
+    return _add_unknown_keys(keys, sample, seed)
 
 
 def sample_sql(keys: Sequence[str], rows: str, n: int, seed: int) -> str:
-    """Return SQL for at most n distinct keys of some rows: a tenth those with most rows, the others by chance."""
-    listed, hot = names(keys), n // _HOT
+    """Return SQL for at most n distinct keys of some rows: a tenth by number of rows, the others at random."""
+    listed, hot = quote_all(keys), n // _HOT
     chance = f"hash({listed}, {seed})"
     counted = f"SELECT {listed}, count(*) AS __n, {chance} AS __chance FROM ({rows}) GROUP BY {listed}"
     ranked = (
@@ -50,7 +53,7 @@ def sample_sql(keys: Sequence[str], rows: str, n: int, seed: int) -> str:
     return f"SELECT {listed} FROM ({ranked}) WHERE __hot <= {hot} OR __place <= {n - hot} ORDER BY __place"
 
 
-def _chosen(
+def _sample(
     connection: duckdb.DuckDBPyConnection,
     keys: Sequence[Column],
     rows: str,
@@ -62,19 +65,19 @@ def _chosen(
     return connection.sql(query, params=list(files)).to_arrow_table()
 
 
-def _with_strangers(keys: Sequence[Column], found: pa.Table | None, seed: int) -> pa.Table:
+def _add_unknown_keys(keys: Sequence[Column], sample: pa.Table | None, seed: int) -> pa.Table:
     columns = {}
     for key in keys:
         kind = arrow_type(key.dtype)
-        strange = pa.array([_stranger(key.dtype, seed, i) for i in range(_STRANGERS)], kind)
-        known = [] if found is None else [chunk.cast(kind) for chunk in found[key.name].chunks]
-        columns[key.name] = pa.chunked_array([*known, strange], kind)
+        unknown = pa.array([_unknown_key(key.dtype, seed, i) for i in range(_UNKNOWN_KEYS)], kind)
+        known = [] if sample is None else [chunk.cast(kind) for chunk in sample[key.name].chunks]
+        columns[key.name] = pa.chunked_array([*known, unknown], kind)
     both = pa.table(columns).combine_chunks()
-    # One that is no stranger after all would be asked for twice.
+    # An unknown key may exist in the log by accident: keep each key once.
     return both.group_by(both.column_names, use_threads=False).aggregate([])
 
 
-def _stranger(dtype: DType, seed: int, i: int) -> int | str:
+def _unknown_key(dtype: DType, seed: int, i: int) -> int | str:
     if dtype is DType.STRING:
         return f"nobody-{seed}-{i}"
-    return -(2**31) + (seed * _STRANGERS + i) % 2**30
+    return -(2**31) + (seed * _UNKNOWN_KEYS + i) % 2**30

@@ -1,4 +1,4 @@
-"""The label table of a model: what was asked, when, and what came of it."""
+"""Read the label table of a model: keys, request fields, times and labels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.source_columns import check_columns
-from skewless.infra.offline.sources import Table, broken, find_table
-from skewless.infra.offline.sql import cast, quote, to_microseconds
+from skewless.infra.offline.sources import Table, find_table, read_error
+from skewless.infra.offline.sql import cast_sql, quote, to_microseconds
 
 LABEL = "__label"
 KNOWN = "__known_us"
@@ -31,21 +31,21 @@ _MILLISECOND = 1_000
 
 
 def label_columns(plan: FeaturePlan, spec: ModelSpec) -> dict[str, DType]:
-    """Return the columns that a label table must have, with the types that they must fit."""
-    wanted = {spec.labels.column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
-    return wanted | own_columns(spec)
+    """Return the columns that a label table must have, with their types."""
+    columns = {spec.labels.column(column.name): column.dtype for column in (*plan.join_keys, *plan.request)}
+    return columns | label_field_columns(spec)
 
 
-def own_columns(spec: ModelSpec) -> dict[str, DType]:
+def label_field_columns(spec: ModelSpec) -> dict[str, DType]:
     """Return the columns of a label table that are neither keys nor request fields, with their types."""
     labels = spec.labels
-    wanted = {labels.event_time: DType.TIMESTAMP, labels.known_time: DType.TIMESTAMP, labels.label: DType.FLOAT64}
-    return wanted | ({labels.weight: DType.FLOAT64} if labels.weight else {})
+    columns = {labels.event_time: DType.TIMESTAMP, labels.known_time: DType.TIMESTAMP, labels.label: DType.FLOAT64}
+    return columns | ({labels.weight: DType.FLOAT64} if labels.weight else {})
 
 
 def find_labels(repo: Path, spec: ModelSpec, plan: FeaturePlan | None = None) -> Table:
-    """Return the files of a model's label table; with a plan, keys and fields without a type get the plan's."""
-    declared = own_columns(spec) if plan is None else label_columns(plan, spec)
+    """Return the files of a model's label table; with a plan, untyped keys and fields get the plan's types."""
+    declared = label_field_columns(spec) if plan is None else label_columns(plan, spec)
     return find_table(repo, spec.labels.path, f"label table of model {spec.name!r}", declared)
 
 
@@ -60,11 +60,11 @@ def read_labels(
 ) -> pa.Table:
     """Return the rows of a model's label table, ordered by prediction time.
 
-    The order does not depend on ``other``: rows that tie are equal in all columns of the plan.
+    The order does not depend on ``other``: rows of equal order are equal in all columns of the plan.
 
     Args:
-        between: earliest and latest ``__t`` of the rows that are read; None: all rows are.
-        other: a second plan, whose keys and request fields are read too; ``columns_of`` picks them out.
+        between: earliest and latest ``__t`` of the rows to read; None: all rows.
+        other: a second plan, whose keys and request fields are read, too; ``select_columns`` selects them.
 
     Returns:
         Key and request columns in the plan's types (times as int64 microseconds), ``__t``
@@ -72,32 +72,32 @@ def read_labels(
         ``__known_us`` (null: never known) and ``__weight``.
 
     Raises:
-        SourceError: the table is missing, broken, or lacks a column.
+        SourceError: the table is missing or corrupt, or has no such column.
     """
     order = ", ".join([TIME, KNOWN, *(quote(c.name) for c in (*plan.join_keys, *plan.request)), LABEL, WEIGHT])
     times = "" if between is None else f" WHERE {TIME} BETWEEN {between[0]:d} AND {between[1]:d}"
-    return ask_labels(connection, repo, plan, spec, f"SELECT * FROM labels{times} ORDER BY {order}", other)
+    return query_labels(connection, repo, plan, spec, f"SELECT * FROM labels{times} ORDER BY {order}", other)
 
 
-def columns_of(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
-    """Return rows that were read with ``other=plan`` as they would be had the plan been the first."""
+def select_columns(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
+    """Return rows that were read with ``other=plan`` in the columns of that plan."""
     own = {f"{_OTHER}{column.name}": column.name for column in (*plan.join_keys, *plan.request)}
     chosen = rows.select([*own, TIME, LABEL, KNOWN, WEIGHT])
     return chosen.rename_columns([own.get(name, name) for name in chosen.column_names])
 
 
-def ask_labels(
+def query_labels(
     connection: duckdb.DuckDBPyConnection,
     repo: Path,
     plan: FeaturePlan,
     spec: ModelSpec,
-    question: str,
+    query: str,
     other: FeaturePlan | None = None,
 ) -> pa.Table:
-    """Return what SQL says of ``labels``, whose columns are those of ``read_labels``.
+    """Return the result of a SQL query on ``labels``, a table with the columns of ``read_labels``.
 
     Raises:
-        SourceError: the table is missing, broken, or lacks a column.
+        SourceError: the table is missing or corrupt, or has no such column.
     """
     table = find_labels(repo, spec, plan)
     if other is not None:
@@ -110,74 +110,74 @@ def ask_labels(
             continue
         check_columns(table.name, types, label_columns(each, spec))
         fields += [
-            f"{cast(quote(name), types[name], c.dtype)} AS {quote(prefix + c.name)}"
+            f"{cast_sql(quote(name), types[name], c.dtype)} AS {quote(prefix + c.name)}"
             for c in (*each.join_keys, *each.request)
             for name in [labels.column(c.name)]
         ]
     horizon = spec.as_dict()["horizon"]
-    moment = f"{to_microseconds(quote(labels.event_time))} - {horizon}"
-    floored = to_milliseconds(moment)
+    prediction_time = f"{to_microseconds(quote(labels.event_time))} - {horizon}"
+    floored = to_milliseconds(prediction_time)
     weight = quote(labels.weight) if labels.weight else "1.0"
-    # A label must be a number. Not isnan: DuckDB answers it from Parquet's statistics, which leave NaN out.
+    # A label must be a finite number. Not isnan: DuckDB evaluates it with Parquet's statistics, which ignore NaN.
     number = f"CAST({quote(labels.label)} AS DOUBLE)"
     label = f"CASE WHEN isfinite({number}) THEN {number} END"
-    query = (
+    labels_sql = (
         f"SELECT {', '.join(fields)}, {floored} AS {TIME}, {label} AS {LABEL},"
         f" {to_microseconds(quote(labels.known_time))} AS {KNOWN}, CAST({weight} AS DOUBLE) AS {WEIGHT}"
         f" FROM {table.relation}"
     )
     try:
-        with table.opened(connection):
-            return connection.sql(f"WITH labels AS ({query}) {question}", params=table.parameters).to_arrow_table()
+        with table.open(connection):
+            return connection.sql(f"WITH labels AS ({labels_sql}) {query}", params=table.parameters).to_arrow_table()
     except duckdb.Error as error:
-        raise broken(table.name, error) from error
+        raise read_error(table.name, error) from error
 
 
-def to_milliseconds(moment: str) -> str:
+def to_milliseconds(time_sql: str) -> str:
     """Return int64 microseconds floored to the millisecond, as serving floors its clock (SEMANTICS 1.2).
 
     >>> to_milliseconds("t")
     '(t) - (((t) % 1000) + 1000) % 1000'
     """
-    # Python's floor, also before 1970: DuckDB's // truncates.
-    return f"({moment}) - ((({moment}) % {_MILLISECOND}) + {_MILLISECOND}) % {_MILLISECOND}"
+    # The floor of Python, also before 1970: DuckDB's // truncates.
+    return f"({time_sql}) - ((({time_sql}) % {_MILLISECOND}) + {_MILLISECOND}) % {_MILLISECOND}"
 
 
-def askable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bool_]:
-    """Return which rows serving would accept: request fields are null at most where they are floats or text."""
-    kept = ~arrays.nulls(rows[TIME])
+def find_servable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bool_]:
+    """Return which rows serving would accept: only float and text fields of a request may be null."""
+    servable = ~arrays.find_nulls(rows[TIME])
     for column in fields:
-        if not nullable(column.dtype):
-            kept &= ~arrays.nulls(rows[column.name])
-    return kept
+        if not is_nullable(column.dtype):
+            servable &= ~arrays.find_nulls(rows[column.name])
+    return servable
 
 
-def nullable(dtype: DType) -> bool:
+def is_nullable(dtype: DType) -> bool:
     """Say whether a request field of this type may be null."""
     return dtype.is_text or dtype in {DType.FLOAT32, DType.FLOAT64}
 
 
 def request_arrays(fields: Sequence[Column], rows: pa.Table) -> dict[str, npt.NDArray[Any]]:
-    """Return the request fields as the arrays that transforms see: float64 with NaN, int64, bool or objects."""
+    """Return the request fields as arrays for transforms: float64 with NaN, int64, bool or objects."""
     return {column.name: _request_array(rows[column.name], column.dtype) for column in fields}
 
 
 def _request_array(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
     if dtype.is_text or dtype is DType.BOOL:
-        return arrays.values(column, dtype)
-    if nullable(dtype):
-        # A float32 field is rounded to float32 first, as serving rounds what it is sent.
-        exact = arrays.values(column, dtype).astype(np.float64)
-        return np.where(arrays.nulls(column), np.nan, exact)
-    return arrays.int64s(column, 0)
+        return arrays.to_numpy(column, dtype)
+    if is_nullable(dtype):
+        # Round a float32 field to float32 first, as serving does.
+        exact = arrays.to_numpy(column, dtype).astype(np.float64)
+        return np.where(arrays.find_nulls(column), np.nan, exact)
+    return arrays.to_int64(column, 0)
 
 
 def entity_rows(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
-    """Return the columns that the point-in-time join needs: keys and ``__t``."""
+    """Return the columns for the point-in-time join: keys and ``__t``."""
     return rows.select([*(column.name for column in plan.join_keys), TIME])
 
 
-def known_by(rows: pa.Table, now_us: int) -> npt.NDArray[np.bool_]:
-    """Return which rows had a label that was known at a moment."""
+def find_known_labels(rows: pa.Table, now_us: int) -> npt.NDArray[np.bool_]:
+    """Return which rows had a label that was known at a time."""
     known = pc.and_(pc.less_equal(rows[KNOWN], now_us), pc.is_valid(rows[LABEL]))
     return np.asarray(pc.fill_null(known, False).to_numpy(zero_copy_only=False), dtype=np.bool_)  # noqa: FBT003 - Arrow's own signature

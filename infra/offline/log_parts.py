@@ -1,13 +1,12 @@
-"""The logs of a source as those read them who compute windows: when their events happened, were applied and known."""
+"""Read the log partitions of an event source: files, applied times, and delays of events."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 
 from skewless.contract.errors import StoreError
@@ -18,47 +17,52 @@ from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.window_events import LogPart, columns_of, ended_at
+from skewless.infra.offline.window_events import LogPartition, find_applied_times, read_column_names
+
+if TYPE_CHECKING:
+    import duckdb
 
 LATE_US = 10_000_000
 _MOST_EVENTS = 1_000_000
 
 
-def log_parts(log_root: Path, source: str) -> list[LogPart]:
+def read_log_partitions(log_root: Path, source: str) -> list[LogPartition]:
     """Return the log partitions of a source, sorted by name."""
     parts = []
     for partition in log_partitions(log_root, source):
         log = EventLog(log_root, partition)
-        ends = log.ends()  # before the files: what is not here any more then stands in them
-        parts.append(LogPart(partition=partition, files=log.files(), ends=ends))
+        # Read the ends first: an entry that moves from there into the files meanwhile is then read twice, not missed.
+        ends = log.read_ends()
+        parts.append(LogPartition(partition=partition, files=log.files(), ends=ends))
     return parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batches:
-    """When positions of one partition were taken, and when their applying had ended; microseconds.
+class AppliedBatches:
+    """The batches of one partition: when their positions were ingested, and when they had been applied; microseconds.
 
     Args:
-        last: growing; each entry is about the positions behind those of the one before.
-        taken: not after those that follow.
-        ended: not before those that come earlier; int64 maximum: not yet. Of history, when it was taken.
+        last: last position of each batch, growing.
+        ingested_us: not after that of any later batch.
+        ended_us: when the batch had been applied, not before any earlier batch; int64 maximum: not yet. For imported
+            history: when it was ingested.
     """
 
     last: Int64Array
-    taken: Int64Array
-    ended: Int64Array
+    ingested_us: Int64Array
+    ended_us: Int64Array
 
     @classmethod
-    def of(cls, connection: duckdb.DuckDBPyConnection, part: LogPart) -> Batches:
+    def read(cls, connection: duckdb.DuckDBPyConnection, part: LogPartition) -> AppliedBatches:
         """Return the batches of a partition."""
         if not part.files:
-            nothing = np.empty(0, dtype=np.int64)
-            return cls(last=nothing, taken=nothing, ended=nothing)
+            no_values = np.empty(0, dtype=np.int64)
+            return cls(last=no_values, ingested_us=no_values, ended_us=no_values)
         files = list(part.files)
-        there = columns_of(connection, files)
-        known = KNOWN_AT if KNOWN_AT in there else "CAST(NULL AS BIGINT)"
-        if DECLARED in there:
-            # History was not applied when it counts as known, but no states were read before they had it.
+        columns = read_column_names(connection, files)
+        known = KNOWN_AT if KNOWN_AT in columns else "CAST(NULL AS BIGINT)"
+        if DECLARED in columns:
+            # The known time of imported history is declared, but no state was read before the history was in it.
             known = f"CASE WHEN {DECLARED} THEN {INGEST} ELSE {known} END"
         rows = connection.sql(
             f"SELECT max({SEQ}) AS last, {INGEST}, {KNOWN_AT} FROM (SELECT {SEQ}, {INGEST}, {known} AS {KNOWN_AT}"
@@ -66,17 +70,17 @@ class Batches:
             params=[files],
         ).fetchnumpy()
         last = np.asarray(rows["last"], dtype=np.int64)
-        ended = _known_at(rows, part, last)
-        taken = np.minimum.accumulate(np.asarray(rows[INGEST], dtype=np.int64)[::-1])[::-1]
-        return cls(last=last, taken=taken, ended=np.maximum.accumulate(ended))
+        ended_us = _known_at(rows, part, last)
+        ingested_us = np.minimum.accumulate(np.asarray(rows[INGEST], dtype=np.int64)[::-1])[::-1]
+        return cls(last=last, ingested_us=ingested_us, ended_us=np.maximum.accumulate(ended_us))
 
-    def surely(self, moment: Int64Array) -> Int64Array:
-        """Return the last position of which all before and itself had been applied before a moment; -1: none."""
-        return self._last(np.searchsorted(self.ended, moment, side="left"))
+    def last_surely_applied(self, t: Int64Array) -> Int64Array:
+        """Return the last position up to which all positions had been applied before ``t``; -1: none."""
+        return self._last(np.searchsorted(self.ended_us, t, side="left"))
 
-    def possibly(self, moment: Int64Array) -> Int64Array:
-        """Return the last position that may have been applied by a moment; -1: none."""
-        return self._last(np.searchsorted(self.taken, moment, side="right"))
+    def last_possibly_applied(self, t: Int64Array) -> Int64Array:
+        """Return the last position that may have been applied at ``t``; -1: none."""
+        return self._last(np.searchsorted(self.ingested_us, t, side="right"))
 
     def _last(self, count: Int64Array) -> Int64Array:
         return np.asarray(np.append(self.last, -1)[np.asarray(count) - 1], dtype=np.int64)
@@ -84,12 +88,12 @@ class Batches:
 
 @dataclass(frozen=True, kw_only=True)
 class Delays:
-    """How late events became known; of a log with more than a million events, every n-th counts.
+    """Delays from event time to known time; of a log with more than a million events, every n-th event counts.
 
     Args:
-        events: those whose time of becoming known is recorded.
-        late: the share of them that became known more than ten seconds after they happened; None without events.
-        p50_s, p99_s: half of them, and 99 in 100, were known that many seconds after they happened, or sooner.
+        events: number of events with a known time.
+        late: share of the events with a delay of more than ten seconds; None without events.
+        p50_s, p99_s: median and 99th percentile of the delays, seconds.
     """
 
     events: int
@@ -98,12 +102,12 @@ class Delays:
     p99_s: float | None
 
 
-def event_delays(connection: duckdb.DuckDBPyConnection, parts: Sequence[LogPart]) -> Delays:
+def measure_event_delays(connection: duckdb.DuckDBPyConnection, parts: Sequence[LogPartition]) -> Delays:
     """Return the delays of the accepted events of a source."""
-    rows = [_rows(connection, part) for part in parts if part.files]
+    rows = [_count_rows(connection, part) for part in parts if part.files]
     stride = 1 + sum(rows) // _MOST_EVENTS
-    found = [_delays(connection, part, stride) for part in parts if part.files]
-    delays = np.sort(np.concatenate([*found, np.empty(0, dtype=np.int64)]))
+    parts_delays = [_read_delays(connection, part, stride) for part in parts if part.files]
+    delays = np.sort(np.concatenate([*parts_delays, np.empty(0, dtype=np.int64)]))
     n = len(delays)
     if not n:
         return Delays(events=0, late=None, p50_s=None, p99_s=None)
@@ -111,41 +115,43 @@ def event_delays(connection: duckdb.DuckDBPyConnection, parts: Sequence[LogPart]
     return Delays(events=n, late=float((delays > LATE_US).mean()), p50_s=p50, p99_s=p99)
 
 
-def _rows(connection: duckdb.DuckDBPyConnection, part: LogPart) -> int:
-    found = connection.execute("SELECT count(*) FROM read_parquet(?)", [list(part.files)]).fetchall()
-    return int(found[0][0])
+def _count_rows(connection: duckdb.DuckDBPyConnection, part: LogPartition) -> int:
+    ((count,),) = connection.execute("SELECT count(*) FROM read_parquet(?)", [list(part.files)]).fetchall()
+    return int(count)
 
 
-def _delays(connection: duckdb.DuckDBPyConnection, part: LogPart, stride: int) -> Int64Array:
-    """Return how long after they happened the events of a partition were known, microseconds."""
+def _read_delays(connection: duckdb.DuckDBPyConnection, part: LogPartition, stride: int) -> Int64Array:
+    """Return the delays from event time to known time of a partition's events, microseconds."""
     files = list(part.files)
-    known_sql = KNOWN_AT if KNOWN_AT in columns_of(connection, files) else f"CAST(NULL AS BIGINT) AS {KNOWN_AT}"
+    known_sql = KNOWN_AT if KNOWN_AT in read_column_names(connection, files) else f"CAST(NULL AS BIGINT) AS {KNOWN_AT}"
     query = (
         f"SELECT {SEQ}, {EVENT}, {known_sql} FROM read_parquet(?, union_by_name=true)"
         f" WHERE {REJECT} IS NULL AND {SEQ} % {stride} = 0"
     )
     rows = connection.sql(query, params=[files]).fetchnumpy()
     known = _known_at(rows, part, np.asarray(rows[SEQ], dtype=np.int64))
-    told = known != NEVER
-    return np.asarray(known[told] - np.asarray(rows[EVENT], dtype=np.int64)[told], dtype=np.int64)
+    is_known = known != NEVER
+    return np.asarray(known[is_known] - np.asarray(rows[EVENT], dtype=np.int64)[is_known], dtype=np.int64)
 
 
-def _known_at(rows: Mapping[str, Any], part: LogPart, seq: Int64Array) -> Int64Array:
+def _known_at(rows: Mapping[str, Any], part: LogPartition, seq: Int64Array) -> Int64Array:
     recorded = np.ma.filled(rows[KNOWN_AT], NEVER).astype(np.int64)
-    return np.where(recorded == NEVER, ended_at(part.ends, seq), recorded)
+    return np.where(recorded == NEVER, find_applied_times(part.ends, seq), recorded)
 
 
-def newest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> int | None:
-    """Return the latest event time of the accepted rows of some log files, UTC microseconds; None: there are none.
+def latest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str]) -> int | None:
+    """Return the latest event time of the accepted rows in some log files, UTC microseconds; None: no rows.
 
     Raises:
-        StoreError: a file is damaged.
+        StoreError: a file is corrupt.
     """
+    import duckdb  # noqa: PLC0415 - the status of a project without events does without
+
     if not files:
         return None
     query = f"SELECT max({EVENT}) FROM read_parquet(?, union_by_name = true) WHERE {REJECT} IS NULL"
     try:
-        ((newest,),) = connection.execute(query, [list(files)]).fetchall()
+        ((latest,),) = connection.execute(query, [list(files)]).fetchall()
     except duckdb.Error as error:
-        raise StoreError("log", f"cannot be read: {error}", fix="restore the damaged file") from error
-    return None if newest is None else int(newest)
+        raise StoreError("log", f"cannot be read: {error}", fix="restore the corrupt file") from error
+    return None if latest is None else int(latest)

@@ -1,4 +1,4 @@
-"""Which columns a view wants of its source, and which of their types fit the declared ones."""
+"""Check that a source has the columns that a view declares, with types that fit."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import View
 
-NO_ENTITY = "__dummy_id"  # Feast's name of the key of a view without entities: no source has it, and it is empty
+NO_ENTITY = (
+    "__dummy_id"  # Feast's key column for a view without entities: it is not a column of the source, its value is empty
+)
 NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
 _ZONED = "TIMESTAMP WITH TIME ZONE"
-_ALL_NULL = '"NULL"'  # a Parquet column that never held a value, as pandas writes it
+_ALL_NULL = '"NULL"'  # type of a Parquet column without any value, as pandas writes it
 _ACCEPTED = {
     DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
     DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},
@@ -25,7 +27,7 @@ _ACCEPTED = {
 
 _INTEGERS = frozenset({"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"})
 _UNSIGNED = frozenset({"UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"})
-# What features also take: Feast turns such values into the declared type, and none of them changes.
+# Further types that features accept, as Feast does: converting to the declared type does not change the values.
 _CONVERTED = {
     DType.INT32: _INTEGERS | _UNSIGNED | {"BOOLEAN", "FLOAT", "DECIMAL"},
     DType.INT64: _INTEGERS | _UNSIGNED | {"BOOLEAN", "FLOAT", "DECIMAL"},
@@ -36,7 +38,7 @@ _CONVERTED = {
 
 
 def check_view(name: str, types: Mapping[str, str], view: View, *, naive_is_utc: bool = False) -> None:
-    """Check that a view's source has the columns that the view names, with types that fit.
+    """Check that a view's source has the columns of the view, with types that fit.
 
     Raises:
         SourceError: as ``check_columns``.
@@ -58,21 +60,24 @@ def is_converted(kind: str, dtype: DType) -> bool:
 def check_columns(
     name: str,
     types: Mapping[str, str],
-    wanted: Mapping[str, DType],
+    columns: Mapping[str, DType],
     *,
     naive_is_utc: bool = False,
     converted: Collection[str] = (),
 ) -> None:
-    """Check that a table has the columns that the plan names, with types that fit exactly.
+    """Check that a table has the declared columns, with types that fit exactly.
 
     Args:
+        name: name of the table in errors.
+        types: DuckDB's type of each column of the table.
+        columns: the declared columns with their types.
         naive_is_utc: accept times without a zone, as Feast does.
-        converted: columns whose values may be turned into the declared type, as Feast does.
+        converted: columns whose values may be converted to the declared type, as Feast does.
 
     Raises:
         SourceError: a column is missing, has no time zone, or is of another type.
     """
-    for column, dtype in wanted.items():
+    for column, dtype in columns.items():
         if column not in types:
             raise SourceError(
                 name,
@@ -100,13 +105,13 @@ def check_columns(
 
 
 def view_columns(view: View) -> dict[str, DType]:
-    """Return the source columns that a view reads, with the types that they must fit."""
+    """Return the source columns that a view reads, with their declared types."""
     source = view.source
     named = [column for column in (*view.keys, *view.features) if column.name != NO_ENTITY]
-    wanted = {source.column(column.name): column.dtype for column in named}
-    wanted[source.event_column] = DType.TIMESTAMP
+    columns = {source.column(column.name): column.dtype for column in named}
+    columns[source.event_column] = DType.TIMESTAMP
     if source.created_column:
-        wanted[source.created_column] = DType.TIMESTAMP
+        columns[source.created_column] = DType.TIMESTAMP
     if source.tombstone_column:
-        wanted[source.tombstone_column] = DType.BOOL
-    return wanted
+        columns[source.tombstone_column] = DType.BOOL
+    return columns

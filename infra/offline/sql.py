@@ -1,4 +1,4 @@
-"""SQL text, built by pure functions; names are quoted, values are bound by the caller."""
+"""Pure functions that build SQL text; they quote names, and the caller binds values."""
 
 from __future__ import annotations
 
@@ -21,39 +21,39 @@ def quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def text(value: str) -> str:
-    """Return a text as a SQL literal, for the few places that take no parameter.
+def sql_literal(value: str) -> str:
+    """Return a text as a SQL literal, for positions that cannot have a parameter.
 
-    >>> text("it's")
+    >>> sql_literal("it's")
     "'it''s'"
     """
     return "'" + value.replace("'", "''") + "'"
 
 
-def names(columns: Iterable[str], prefix: str = "") -> str:
+def quote_all(columns: Iterable[str], prefix: str = "") -> str:
     """Return a list of quoted identifiers.
 
-    >>> names(["a", "b"], "t.")
+    >>> quote_all(["a", "b"], "t.")
     't."a", t."b"'
     """
     return ", ".join(prefix + quote(column) for column in columns)
 
 
-def same_keys(columns: Iterable[str], left: str, right: str) -> str:
+def same_keys_sql(columns: Iterable[str], left: str, right: str) -> str:
     """Return the condition that two rows have the same, non-null key.
 
-    >>> same_keys(["k"], "l", "r")
+    >>> same_keys_sql(["k"], "l", "r")
     'l."k" = r."k"'
     """
     return " AND ".join(f"{left}.{quote(column)} = {right}.{quote(column)}" for column in columns)
 
 
 def to_microseconds(expression: str, from_type: str = "") -> str:
-    """Return a time or date column as int64 microseconds; without a zone it is UTC, nanoseconds are floored.
+    """Return SQL of a time or date column as int64 microseconds; naive times are UTC, nanoseconds are floored.
 
     Args:
         expression: the quoted column.
-        from_type: DuckDB's name of its type; needed for ``TIMESTAMP_NS``, faster for all others.
+        from_type: DuckDB's name of its type; required for ``TIMESTAMP_NS``, faster for all others.
 
     >>> to_microseconds("t", "TIMESTAMP WITH TIME ZONE")
     'epoch_us(t)'
@@ -65,13 +65,13 @@ def to_microseconds(expression: str, from_type: str = "") -> str:
     if from_type in {"TIMESTAMP_NS", "TIMESTAMPTZ_NS"}:
         nanoseconds = f"epoch_ns({expression})"
         return f"(({nanoseconds} - (({nanoseconds} % 1000) + 1000) % 1000) // 1000)"
-    # DuckDB's cast rounds, which would date an event after it happened; date_trunc would cost 50 times more.
+    # DuckDB's cast rounds, so an event could get a later time than its own. date_trunc would take 50 times longer.
     time = f"CAST({expression} AS TIMESTAMPTZ)"
     return f"(epoch_us({time}) - CAST({time} > {expression} AS BIGINT))"
 
 
-def cast(expression: str, from_type: str, dtype: DType) -> str:
-    """Return a source column as the plan's type; null where the value does not fit.
+def cast_sql(expression: str, from_type: str, dtype: DType) -> str:
+    """Return SQL of a source column in the plan's type; null if the value does not fit.
 
     Args:
         expression: the quoted column.
@@ -84,7 +84,7 @@ def cast(expression: str, from_type: str, dtype: DType) -> str:
     if dtype in {DType.INT32, DType.INT64} and (decimal or from_type in _FLOATS):
         return f"CASE WHEN {expression} = trunc({expression}) THEN TRY_CAST({expression} AS {dtype.sql}) END"
     if dtype in {DType.FLOAT32, DType.FLOAT64} and (decimal or from_type in _LONG):
-        # By its digits, once, to the nearest float64, as Python has it; DuckDB would divide two numbers.
+        # Parse the digits, which rounds once to the nearest float64, as Python does. DuckDB would divide two numbers.
         nearest = f"CAST(CAST({expression} AS VARCHAR) AS DOUBLE)"
         return nearest if dtype is DType.FLOAT64 else f"TRY_CAST({nearest} AS FLOAT)"
     if dtype is DType.STRING and from_type == "BOOLEAN":
@@ -94,10 +94,10 @@ def cast(expression: str, from_type: str, dtype: DType) -> str:
     return f"TRY_CAST({expression} AS {dtype.sql})"
 
 
-def may_misfit(from_type: str, dtype: DType) -> bool:
-    """Say whether ``cast`` may find a value that does not fit.
+def can_misfit(from_type: str, dtype: DType) -> bool:
+    """Say whether ``cast_sql`` may find a value that does not fit.
 
-    >>> may_misfit("DOUBLE", DType.INT64), may_misfit("FLOAT", DType.FLOAT64)
+    >>> can_misfit("DOUBLE", DType.INT64), can_misfit("FLOAT", DType.FLOAT64)
     (True, False)
     """
     if dtype in {DType.INT32, DType.INT64}:

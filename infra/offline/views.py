@@ -1,35 +1,39 @@
-"""The offline views of a project: point-in-time reads and reads by position, from log and ledger."""
+"""Offline reads of a project's views, point-in-time or by position, from logs and ledger."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import duckdb
-import pyarrow as pa
-
+from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import AcceptedLog
-from skewless.infra.log.partitions import log_ends
+from skewless.infra.log.partitions import log_ends, log_partitions
+from skewless.infra.log.read_progress import progress_path
 from skewless.infra.log.runs import RunLedger, known_ranges
-from skewless.infra.offline.join import Order, PointInTime, live_delays
-from skewless.infra.offline.log_parts import log_parts
-from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
+from skewless.infra.offline.log_parts import read_log_partitions
+from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
+
+if TYPE_CHECKING:
+    import duckdb
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogMark:
-    """A moment in the life of a log: what came later can be left out, so that work is the same whenever it is done.
+class LogSnapshot:
+    """The extent of a log at one time; reads with it give the same result at any later time.
 
     Args:
         end: the next position of the view's log.
-        run_id: the last run that had ended.
+        run_id: the last finished run.
     """
 
     end: int
@@ -37,12 +41,12 @@ class LogMark:
 
 
 class OfflineViews:
-    """Answers from the accepted log what the online store answers from its rows."""
+    """Reads from the accepted log what the online store serves from its rows."""
 
     def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self._state = state
         self.connection = connection
-        self._join = PointInTime(connection)
+        self._join = PointInTimeJoin(connection)
         self.join = WindowJoin(connection)
         self.ledger = RunLedger(state / "runs")
 
@@ -50,67 +54,89 @@ class OfflineViews:
         """Return the log of a view."""
         return AcceptedLog(self._state / "log", view.partition)
 
+    def check_filled(self, plan: FeaturePlan) -> None:
+        """Check that each view of a plan has been filled once; all features of another view would be null.
+
+        Raises:
+            SourceError: no run has accepted the rows of a view, or the source of a windowed view has no log.
+        """
+        for view in plan.views:
+            # A source without due rows leaves no log, but has been read.
+            if not self.log(view).next_seq() and not progress_path(self._state, view).exists():
+                fix = "run `skewless materialize`"
+                raise SourceError(f"view {view.name!r}", "has never been materialized", fix=fix)
+        for window in plan.windows:
+            if not log_partitions(self._state / "log", window.source):
+                raise SourceError(
+                    f"windowed view {window.name!r}",
+                    "has no accepted event",
+                    value=f"event source {window.source!r}",
+                    fix="run `skewless import` or `skewless stream`",
+                )
+
     def read(self, plan: FeaturePlan, entities: pa.Table, order: Order) -> dict[str, ViewRead]:
-        """Return what each view of the plan held for each entity row at its time ``__t``."""
+        """Return the read of each view of the plan for each entity row at its time ``__t``."""
         rows = {view.name: self.read_view(view, entities, order) for view in plan.views}
         return rows | {view.name: self.read_window(view, entities, order) for view in plan.windows}
 
     def read_view(self, view: View, entities: pa.Table, order: Order) -> ViewRead:
-        """Return what one view held for each entity row at its time ``__t``."""
-        return self._join.read(view, self.log(view), self.find(view, entities, order))
+        """Return the read of one view for each entity row at its time ``__t``."""
+        return self._join.read(view, self.log(view), self.find_positions(view, entities, order))
 
-    def find(self, view: View, entities: pa.Table, order: Order, mark: LogMark | None = None) -> Int64Array:
-        """Return the log position of what one view held for each entity row at its time ``__t``; -1: nothing.
+    def find_positions(
+        self, view: View, entities: pa.Table, order: Order, snapshot: LogSnapshot | None = None
+    ) -> Int64Array:
+        """Return the log position of one view's row for each entity row at its time ``__t``; -1: none.
 
         Args:
-            mark: as log and ledger were when this was their mark; by default as they are.
+            snapshot: read log and ledger as of this snapshot; None: as they are now.
         """
-        runs = [run for run in self.ledger.runs() if mark is None or run.run_id <= mark.run_id]
+        runs = [run for run in self.ledger.runs() if snapshot is None or run.run_id <= snapshot.run_id]
         ranges = known_ranges(runs, view.partition)
-        end = None if mark is None else mark.end
-        return self._join.find(view, self.log(view), entities, order, ranges=ranges, runs=runs, end=end)
+        end = None if snapshot is None else snapshot.end
+        return self._join.find_positions(view, self.log(view), entities, order, ranges=ranges, runs=runs, end=end)
 
-    def mark(self, view: View) -> LogMark:
-        """Return how far a view's log and the ledger have come."""
+    def take_snapshot(self, view: View) -> LogSnapshot:
+        """Return the current extent of a view's log and of the ledger."""
         finished = [run.run_id for run in self.ledger.runs() if run.ended_us is not None]
-        return LogMark(end=self.log(view).next_seq(), run_id=max(finished, default=0))
+        return LogSnapshot(end=self.log(view).next_seq(), run_id=max(finished, default=0))
 
     def observed_delay_us(self, view: View) -> int | None:
-        """Return the median time from event to publication in live runs, to hold against the declared delay.
+        """Return the median time from event to publication in live runs, to compare with the declared delay.
 
-        None where no live run has brought a row.
+        None if no live run has accepted a row.
         """
         live = [item for item in known_ranges(self.ledger.runs(), view.partition) if item.kind == "live"]
         if not live:
             return None
         files = self.log(view).files(live[0].first)
-        rows = self.connection.sql(live_delays(live), params=[files]).fetchall()
+        rows = self.connection.sql(live_delay_sql(live), params=[files]).fetchall()
         return None if rows[0][0] is None else int(rows[0][0])
 
     def read_window(
         self, view: WindowView, entities: pa.Table, order: Order, ends: Mapping[str, int] | None = None
     ) -> ViewRead:
-        """Return what a windowed view held for each entity row at its time ``__t``.
+        """Return the read of a windowed view for each entity row at its time ``__t``.
 
         Args:
             order: ``event_time`` or ``knowledge``.
-            ends: per log partition, the last position that counts; partitions that are not named count as a whole.
+            ends: per log partition, the last position that counts; of other partitions all positions count.
         """
         mode: TimeMode = "event_time" if order == "event_time" else "knowledge"
-        return self.join.read(view, self.log_parts(view), entities, mode=mode, upto=ends)
+        return self.join.read(view, self.log_partitions(view), entities, mode=mode, upto=ends)
 
-    def log_parts(self, view: WindowView) -> list[LogPart]:
-        """Return the log partitions that a windowed view's events lie in."""
-        return log_parts(self._state / "log", view.source)
+    def log_partitions(self, view: WindowView) -> list[LogPartition]:
+        """Return the log partitions of a windowed view's events."""
+        return read_log_partitions(self._state / "log", view.source)
 
     def log_ends(self, view: WindowView) -> Mapping[str, int]:
-        """Return the last position of each of those partitions."""
+        """Return the last position of each log partition of a windowed view's events."""
         return log_ends(self._state / "log", view.source)
 
-    def at(self, view: View, seq: Int64Array) -> ViewRead:
-        """Return the log rows at given positions, in their order; -1 finds nothing."""
+    def read_positions(self, view: View, seq: Int64Array) -> ViewRead:
+        """Return the log rows at positions, in their order; -1: no row."""
         return self._join.read(view, self.log(view), seq)
 
-    def keys_at(self, view: View, seq: Int64Array) -> pa.Table:
-        """Return the keys of the log rows at given positions, in their order; null for -1."""
-        return self._join.keys(view, self.log(view), seq)
+    def read_keys(self, view: View, seq: Int64Array) -> pa.Table:
+        """Return the keys of the log rows at positions, in their order; null for -1."""
+        return self._join.read_keys(view, self.log(view), seq)

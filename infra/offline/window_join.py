@@ -1,7 +1,7 @@
-"""The past of windowed views, from the accepted event log (SEMANTICS 3): what their features were at each time.
+"""Compute features of windowed views at past times from the accepted event log (SEMANTICS 3).
 
-DuckDB reads the log, keeps the events that may matter, sorts them by key and time and streams them out; numpy
-computes the windows of some keys at a time, by the code of the online store (``skewless.contract.windows.history``).
+DuckDB reads the log, filters the events, sorts them by key and time and streams them. Numpy computes the windows of
+some keys at a time with the code that the online store uses (``skewless.contract.windows.history``).
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.reads import window_read
+from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
@@ -24,14 +24,17 @@ from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.arrays import nulls
+from skewless.infra.offline.arrays import find_nulls
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.window_events import EventChunk, LogPart, WindowEvents, events_of_rows
+from skewless.infra.offline.matched_rows import copy_to_table
+from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events
 from skewless.infra.offline.window_sql import all_keys_sql
-from skewless.infra.offline.winners import copied
+
+if TYPE_CHECKING:
+    import duckdb
 
 _KEYS = "all_window_keys"
-_CHUNK_WORDS = 1 << 23  # of the states of a chunk's events
+_CHUNK_WORDS = 1 << 23  # words of the states of a chunk's events
 
 _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
 
@@ -39,11 +42,11 @@ _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
 class WindowJoin:
     """Computes windowed views from event logs.
 
-    Memory: DuckDB's limit, the answer, and a chunk of events with what is computed from it; a chunk is larger than
-    usual only where a single key has more events.
+    Memory: DuckDB's limit, the result, and one chunk of events with its states. A chunk exceeds its size only if a
+    single key has more events.
 
     Args:
-        chunk_rows: how many events are computed at a time, fewer where their states are large.
+        chunk_rows: number of events in a chunk; less if their states are large.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, chunk_rows: int = 1_000_000) -> None:
@@ -53,20 +56,20 @@ class WindowJoin:
     def read(
         self,
         view: WindowView,
-        parts: Sequence[LogPart],
+        parts: Sequence[LogPartition],
         entities: pa.Table,
         *,
         mode: TimeMode,
         upto: Mapping[str, int] | None = None,
     ) -> ViewRead:
-        """Return what a view held for each entity row at its time ``__t``.
+        """Return the read of a view for each entity row at its time ``__t``.
 
         Args:
-            entities: key columns and ``__t`` (int64 microseconds); any order, duplicates kept. A row with a null
-                key finds nothing.
-            mode: ``event_time``: all events before the time count, late ones too; ``knowledge``: only those
-                that serving could have known by then (3.8).
-            upto: per partition, the last position that counts; others count as a whole.
+            entities: key columns and ``__t`` (int64 microseconds), in any order, with duplicates. A row with a null
+                key has no features.
+            mode: ``event_time``: all events before the time count, also late events; ``knowledge``: only events that
+                serving could have known by then (3.8).
+            upto: per partition, the last position that counts; of other partitions all positions count.
         """
         known = mode == "knowledge"
         events = WindowEvents(self._connection, view, parts, upto or {}, known=known)
@@ -76,23 +79,23 @@ class WindowJoin:
         )
 
     def read_applied(
-        self, view: WindowView, parts: Sequence[LogPart], entities: pa.Table, applied: Int64Array
+        self, view: WindowView, parts: Sequence[LogPartition], entities: pa.Table, applied: Int64Array
     ) -> ViewRead:
-        """Return what a view held for each entity row at ``__t`` where only some positions had been applied.
+        """Return the read of a view for each entity row at ``__t``, from the events applied so far.
 
         Args:
-            entities: as in ``read``.
-            applied: the last applied position per row and part, shape ``(n, n_parts)``; -1: none.
+            entities: as for ``read``.
+            applied: the last applied position per row and partition, shape ``(n, n_parts)``; -1: none.
         """
         last = applied.max(axis=0, initial=-1).tolist()
-        upto = {part.partition: most for part, most in zip(parts, last, strict=True)}
+        upto = {part.partition: position for part, position in zip(parts, last, strict=True)}
         events = WindowEvents(self._connection, view, parts, upto, known=False)
 
         def limits(chunk: EventChunk, rows: npt.NDArray[np.intp]) -> list[Limit]:
             return [
                 Limit(
                     values=np.where(chunk.part == number, chunk.events.origin.seq, -1),
-                    most=applied[rows, events.place[number]],
+                    most=applied[rows, events.part_index[number]],
                 )
                 for number in np.unique(chunk.part).tolist()
             ]
@@ -100,48 +103,49 @@ class WindowJoin:
         return self._read(view, events, entities, limits)
 
     def states(
-        self, view: WindowView, parts: Sequence[LogPart], m: int, upto: Mapping[str, int] | None = None
+        self, view: WindowView, parts: Sequence[LogPartition], m: int, upto: Mapping[str, int] | None = None
     ) -> Generator[tuple[pa.Table, Tiles]]:
-        """Yield the states of all entities that have events, some at a time: their keys and their rolled-up tiles.
+        """Yield the states of all entities with events, in chunks: their keys and their rolled-up tiles.
 
-        The connection must not be used for anything else before the iterator is at its end or closed.
+        The connection must not be used for anything else until the iterator is exhausted or closed.
 
         Args:
-            m: before which moment events are rolled up, microseconds.
-            upto: as in ``read``.
+            m: time up to which events are rolled up, microseconds.
+            upto: as for ``read``.
         """
         events = WindowEvents(self._connection, view, parts, upto or {}, known=False)
         if not events.files:
             return
         layout, roller = StateLayout(view), Roller(view)
-        rows = self._rows(layout) // (1 + len(view.hops))
+        rows = self._chunk_size(layout) // (1 + len(view.hops))
         names = [column.name for column in view.keys]
         with (
-            copied(self._connection, _KEYS, all_keys_sql(names, events.sql), events.files) as keys,
+            copy_to_table(self._connection, _KEYS, all_keys_sql(names, events.sql), events.files) as keys,
             closing(events.chunks(keys, rows)) as chunks,
         ):
             for chunk in chunks:
-                seen = chunk.events
+                counted = chunk.events
                 _, first, entity = np.unique(chunk.entity, return_index=True, return_inverse=True)
                 if len(first):
-                    tiles = Tiles.of_events(layout, len(first), entity, seen.origin, seen.words, seen.hashes)
-                    yield seen.keys.take(pa.array(first)), roller.roll(tiles, m)
+                    tiles = Tiles.from_events(layout, len(first), entity, counted.origin, counted.words, counted.hashes)
+                    yield counted.keys.take(pa.array(first)), roller.roll(tiles, m)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
         names, t = [column.name for column in view.keys], _times(entities)
         history = WindowHistory(view)
-        features = np.tile(history.nothing(), (len(t), 1))
-        found = np.logical_and.reduce([~nulls(entities[name]) for name in names])
-        reach, size = max(length + hop for length, hop in view.windows), self._rows(StateLayout(view))
-        with closing(events_of_rows(self._connection, events, entities, names, size, reach)) as chunks:
+        # Rows without events keep these features: zero counts, all else null.
+        features = np.tile(history.empty_features(), (len(t), 1))
+        has_key = np.logical_and.reduce([~find_nulls(entities[name]) for name in names])
+        reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))
+        with closing(read_row_events(self._connection, events, entities, names, size, reach)) as chunks:
             for chunk, rows, key in chunks:
-                seen = chunk.events
-                timeline = Timeline.of_events(chunk.keys, chunk.entity, seen.origin, seen.words, seen.hashes)
+                counted = chunk.events
+                timeline = Timeline.from_events(chunk.keys, chunk.entity, counted.origin, counted.words, counted.hashes)
                 features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
-        return replace(window_read(view, features, t, found), unanswered=None)
+        return replace(build_window_read(view, features, t, has_key), unavailable=None)
 
-    def _rows(self, layout: StateLayout) -> int:
-        # Sketches of runs of blocks are kept for each power of two: about ten hashes an event.
+    def _chunk_size(self, layout: StateLayout) -> int:
+        # RangeSketches stores sketches for each power of two of blocks: about ten hashes per event.
         words = layout.width + 10 * len(layout.hashed)
         return min(self._chunk_rows, _CHUNK_WORDS // max(1, words))
 

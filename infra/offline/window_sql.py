@@ -1,4 +1,4 @@
-"""SQL text of what windowed views read of event logs: whose events, which of them, in which order."""
+"""Build the SQL of reads of event logs for windowed views: events, numbered keys, and their join."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from skewless.contract.columns import Column
-from skewless.contract.windows.measured import limits
+from skewless.contract.windows.aggregate_inputs import sum_limits
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.sql import names, quote, same_keys
+from skewless.infra.offline.sql import quote, quote_all, same_keys_sql
 
 KEY = "__key"
 PART = "__part"
@@ -21,13 +21,13 @@ _ALWAYS = 2**62
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartScan:
-    """What is read of one partition.
+class PartitionScan:
+    """The read of one partition.
 
     Args:
-        number: stands for the partition in ``__part``.
-        columns: the names of the columns that its files have; others are read as null.
-        last: the last position that counts; None: all do.
+        number: number of the partition in ``__part``.
+        columns: names of the columns in its files; other columns are read as null.
+        last: last position that counts; None: all positions.
     """
 
     number: int
@@ -35,14 +35,14 @@ class PartScan:
     last: int | None = None
 
 
-def events_sql(keys: Sequence[Column], inputs: Sequence[Column], scans: Sequence[PartScan], *, known: bool) -> str:
-    """Return SQL for the accepted events with whole keys: keys, inputs, origin; bind each partition's files.
+def events_sql(keys: Sequence[Column], inputs: Sequence[Column], scans: Sequence[PartitionScan], *, known: bool) -> str:
+    """Return SQL for the accepted events with complete keys: keys, inputs, origin; bind each partition's files.
 
     Args:
-        known: read too when each was known, as far as its row says.
+        known: read the recorded known time of each event, too.
 
     >>> from skewless.contract.dtypes import DType
-    >>> scan = PartScan(number=3, columns=frozenset({"id"}), last=9)
+    >>> scan = PartitionScan(number=3, columns=frozenset({"id"}), last=9)
     >>> events_sql([Column(name="id", dtype=DType.INT64)], [Column(name="x", dtype=DType.FLOAT64)], [scan], known=False)
     'SELECT CAST("id" AS BIGINT) AS "id", CAST(NULL AS DOUBLE) AS "x", __event_ts, __seq, 3 AS __part \
 FROM read_parquet(?, union_by_name=true) WHERE __reject IS NULL AND "id" IS NOT NULL AND __seq <= 9'
@@ -50,74 +50,74 @@ FROM read_parquet(?, union_by_name=true) WHERE __reject IS NULL AND "id" IS NOT 
     return " UNION ALL ".join(_scan_sql(keys, inputs, scan, known=known) for scan in scans)
 
 
-def asked_keys_sql(keys: Sequence[str], entities: str, reach_us: int | None) -> str:
-    """Return SQL for the distinct whole keys of entity rows: numbered from 0, and which times matter to them.
+def row_keys_sql(keys: Sequence[str], entities: str, reach_us: int | None) -> str:
+    """Return SQL for the distinct complete keys of entity rows, numbered from 0, with the event times to read.
 
     Args:
-        reach_us: how far before ``__t`` a window may begin; None: all times matter.
+        reach_us: how far before ``__t`` a window may begin; None: read all times.
     """
-    listed = names(keys)
-    whole = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
+    listed = quote_all(keys)
+    has_key = " AND ".join(f"{quote(key)} IS NOT NULL" for key in keys)
     span = (f"min({TIME}) - {reach_us}", f"max({TIME})") if reach_us is not None else (f"-{_ALWAYS}", f"{_ALWAYS}")
     return (
         f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, {span[0]} AS {_FROM}, {span[1]} AS {_UNTIL}"
-        f" FROM {entities} WHERE {whole} GROUP BY {listed}"
+        f" FROM {entities} WHERE {has_key} GROUP BY {listed}"
     )
 
 
 def all_keys_sql(keys: Sequence[str], events: str) -> str:
-    """Return SQL for all keys that events have, numbered as in ``asked_keys_sql``; bind the files of the events."""
-    listed = names(keys)
+    """Return SQL for all keys of events, numbered as in ``row_keys_sql``; bind the files of the events."""
+    listed = quote_all(keys)
     return (
         f"SELECT {listed}, row_number() OVER () - 1 AS {KEY}, min({EVENT}) AS {_FROM},"
         f" max({EVENT}) + 1 AS {_UNTIL} FROM ({events}) GROUP BY {listed}"
     )
 
 
-def places_sql(keys: Sequence[str], entities: str, row: str, numbered: str) -> str:
-    """Return SQL for the row numbers of entity rows with whole keys, and the number of each one's key."""
+def row_numbers_sql(keys: Sequence[str], entities: str, row: str, numbered: str) -> str:
+    """Return SQL for the row numbers of entity rows with complete keys, and their key numbers."""
     return (
-        f"SELECT e.{quote(row)}, k.{KEY} FROM {entities} e JOIN {numbered} k ON {same_keys(keys, 'e', 'k')}"
+        f"SELECT e.{quote(row)}, k.{KEY} FROM {entities} e JOIN {numbered} k ON {same_keys_sql(keys, 'e', 'k')}"
         f" ORDER BY k.{KEY}, e.{TIME}"
     )
 
 
 def timeline_sql(keys: Sequence[str], events: str, numbered: str) -> str:
-    """Return SQL for the events of numbered keys, with ``__key``, by key, time and position."""
+    """Return SQL for the events of numbered keys, with ``__key``, sorted by key, time and position."""
     return (
-        f"SELECT k.{KEY}, e.* FROM ({events}) e JOIN {numbered} k ON {same_keys(keys, 'e', 'k')}"
+        f"SELECT k.{KEY}, e.* FROM ({events}) e JOIN {numbered} k ON {same_keys_sql(keys, 'e', 'k')}"
         f" WHERE e.{EVENT} >= k.{_FROM} AND e.{EVENT} < k.{_UNTIL} ORDER BY {KEY}, {EVENT}, {PART}, {SEQ}"
     )
 
 
-def large_sql(view: WindowView) -> str:
-    """Return a condition that holds for all events with a value too large for an exact sum, and for few others.
+def unsummable_sql(view: WindowView) -> str:
+    """Return a SQL condition that selects all events with a value too large for an exact sum, and few others.
 
-    Of what a transform derives SQL knows nothing: then it holds for all events.
+    If a transform derives a summed column, which SQL cannot do, the condition selects all events.
     """
     conditions = []
-    for name, most in limits(view).items():
+    for name, limit in sum_limits(view).items():
         if name in {column.name for column in view.logged_inputs}:
-            # Short of the limit, for what rounding does to it; NaN is larger than any number.
-            bound = 0.999 * most / 10 ** view.scales.get(name, 0)
+            # A little below the limit, because of rounding; NaN is larger than any number.
+            bound = 0.999 * limit / 10 ** view.scales.get(name, 0)
             conditions.append(f"abs(CAST({quote(name)} AS DOUBLE)) >= {bound!r}")
         elif name != view.event_column:
             return "true"
     return " OR ".join(conditions) or "false"
 
 
-def _scan_sql(keys: Sequence[Column], inputs: Sequence[Column], scan: PartScan, *, known: bool) -> str:
+def _scan_sql(keys: Sequence[Column], inputs: Sequence[Column], scan: PartitionScan, *, known: bool) -> str:
     listed = [_typed(column, scan.columns) for column in (*keys, *inputs)]
     listed += [EVENT, SEQ, f"{scan.number} AS {PART}"]
     if known:
         listed.append(KNOWN_AT if KNOWN_AT in scan.columns else f"CAST(NULL AS BIGINT) AS {KNOWN_AT}")
-    wanted = [f"{REJECT} IS NULL", *(f"{quote(key.name)} IS NOT NULL" for key in keys)]
+    conditions = [f"{REJECT} IS NULL", *(f"{quote(key.name)} IS NOT NULL" for key in keys)]
     if scan.last is not None:
-        wanted.append(f"{SEQ} <= {scan.last}")
-    return f"SELECT {', '.join(listed)} FROM read_parquet(?, union_by_name=true) WHERE {' AND '.join(wanted)}"
+        conditions.append(f"{SEQ} <= {scan.last}")
+    return f"SELECT {', '.join(listed)} FROM read_parquet(?, union_by_name=true) WHERE {' AND '.join(conditions)}"
 
 
 def _typed(column: Column, present: frozenset[str]) -> str:
-    """Return SQL for a column of a log in its declared type; one that was declared later is null in older files."""
+    """Return SQL for a log column in its declared type; a column that older files do not have is null there."""
     name = quote(column.name)
     return f"CAST({name if column.name in present else 'NULL'} AS {column.dtype.sql}) AS {name}"

@@ -1,1 +1,1 @@
-"""Online storage: Redis and what stands before it."""
+"""The online store: its interface, and the adapter for Redis and Valkey."""

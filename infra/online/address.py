@@ -1,4 +1,4 @@
-"""Where an online store is: the URLs of one server, of a cluster, and of what sentinels name."""
+"""Parses the URL of a Redis server, of a Redis Cluster, or of a master that Sentinel manages."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _FIX = (
     "write redis://HOST:PORT/DB, unix://, redis+cluster://HOST:PORT,HOST:PORT/ or "
     "redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB, with rediss for TLS; "
     "in a password '/' is %2F, '@' is %40, ':' is %3A; "
-    "another scheme needs the package that brings it, and stream_url for push sources"
+    "another scheme needs the package of its adapter, and stream_url for push sources"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RedisAddress:
-    """The parts of a URL.
+    """The parsed URL of a Redis.
 
     Args:
-        kind: one server, a cluster, or a master that sentinels name.
-        url: the whole, as it was given.
-        hosts: those to ask first; one for a server on a port, none for a socket file.
-        service: the name under which sentinels know the master.
-        options: what redis-py's connections take: user, password, database, TLS.
+        kind: one server, a cluster, or a master that Sentinel manages.
+        url: the unchanged URL.
+        hosts: hosts and ports to connect to first: cluster nodes or sentinels; empty for one server.
+        service: the name of the master in Sentinel; empty otherwise.
+        options: keyword arguments for redis-py's connections: user, password, database, TLS.
     """
 
     kind: Kind
@@ -41,40 +41,42 @@ class RedisAddress:
 
     @classmethod
     def parse(cls, url: str) -> RedisAddress:
-        """Return the parts of a URL.
+        """Parse a URL.
 
         >>> RedisAddress.parse("redis+sentinel://a:1,b/features/2").hosts
         (('a', 1), ('b', 26379))
 
         Raises:
-            StoreError: it is not the URL of a Redis; what it may hold of a password is not quoted.
+            StoreError: it is not the URL of a Redis. The error does not quote the URL, which may hold a password.
         """
         try:
-            return cls._parsed(url)
+            return cls._parse_parts(url)
         except ValueError:
             raise StoreError("setting 'redis_url'", "is not the URL of a Redis", fix=_FIX) from None
 
     @classmethod
-    def _parsed(cls, url: str) -> RedisAddress:
-        kind = _kind(url)
+    def _parse_parts(cls, url: str) -> RedisAddress:
+        kind = _parse_kind(url)
         if kind == "server":
-            return cls(kind=kind, url=url, options=_options(url))
+            return cls(kind=kind, url=url, options=_parse_options(url))
+        # urlsplit does not understand several hosts, so the authority is split by hand.
         scheme, _, rest = url.partition("://")
-        place, _, path = rest.partition("/")
-        user, at, names = place.rpartition("@")
+        authority, _, path = rest.partition("/")
+        user, at, names = authority.rpartition("@")
         path, mark, query = path.partition("?")
         service, _, database = path.strip("/").partition("/") if kind == "sentinel" else ("", "", path.strip("/"))
         if (kind == "sentinel") is not bool(service) or not names:
             raise ValueError(kind)
+        # redis-py parses user, password, database and TLS from a URL with one placeholder host.
         plain = f"{scheme.partition('+')[0]}://{user}{at}host/{database}{mark}{query}"
-        options = _options(plain)
+        options = _parse_options(plain)
         if kind == "cluster" and options.get("db"):
             raise ValueError(kind)  # a cluster has one database
-        hosts = tuple(_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
+        hosts = tuple(_parse_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
         return cls(kind=kind, url=url, hosts=hosts, service=unquote(service), options=options)
 
 
-def _kind(url: str) -> Kind:
+def _parse_kind(url: str) -> Kind:
     scheme = url.partition("://")[0]
     if scheme in {"redis+cluster", "rediss+cluster"}:
         return "cluster"
@@ -83,7 +85,7 @@ def _kind(url: str) -> Kind:
     return "server"
 
 
-def _options(url: str) -> dict[str, Any]:
+def _parse_options(url: str) -> dict[str, Any]:
     options = dict(parse_url(url))  # type: ignore[no-untyped-call]
     kind = options.pop("connection_class", None)
     if kind is SSLConnection:
@@ -95,7 +97,7 @@ def _options(url: str) -> dict[str, Any]:
     return options
 
 
-def _host(name: str, default: int) -> tuple[str, int]:
+def _parse_host(name: str, default: int) -> tuple[str, int]:
     parts = urlsplit(f"//{name}")
     if not parts.hostname:
         raise ValueError(name)

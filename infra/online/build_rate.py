@@ -1,4 +1,4 @@
-"""How fast the states of a windowed view were last built here: what ``skewless plan`` says about time comes from it."""
+"""Records how fast window states were last built on this host; ``skewless plan`` estimates build times from it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from skewless.contract.errors import StoreError
 from skewless.infra.storage.durable import replace_durable
 
 _FILE = "build.json"
-_MOST_TIMES = 10  # a build says nothing of one that reads more times as many events
+_MAX_FACTOR = 10  # a larger factor makes the estimate worthless
 
 
-def note_build(folder: Path, events: int, seconds: float) -> None:
-    """Keep how long a build took; a disk that refuses is no trouble of the build.
+def record_build(folder: Path, events: int, seconds: float) -> None:
+    """Record how long a build took. A failed write is ignored: the build itself succeeded.
 
     Args:
-        folder: of the files about windows.
+        folder: the state folder for windowed views.
+        events: how many events the build read.
+        seconds: how long it took.
     """
     body = {"host": socket.gethostname(), "events": events, "seconds": seconds}
     with suppress(StoreError, OSError):
         replace_durable(folder / _FILE, json.dumps(body).encode())
 
 
-def build_seconds(folder: Path, events: int) -> float | None:
-    """Return about how long a build of so many events takes; None: the last one was elsewhere, or much smaller."""
+def estimate_build_s(folder: Path, events: int) -> float | None:
+    """Return the estimated seconds of a build of ``events`` events; None if the last one ran elsewhere or was small."""
     try:
         last = json.loads((folder / _FILE).read_bytes())
-        if last["host"] != socket.gethostname() or events > _MOST_TIMES * last["events"] or not last["events"]:
+        if last["host"] != socket.gethostname() or events > _MAX_FACTOR * last["events"] or not last["events"]:
             return None
         return float(last["seconds"] * events / last["events"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""redis-py's clients for an address: of one server, of a cluster, of a master that sentinels name."""
+"""Opens redis-py clients for an address: one server, a cluster, or a master that Sentinel manages."""
 
 from __future__ import annotations
 
@@ -24,38 +24,41 @@ from skewless.infra.online.resp import RespConnection
 
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"
-# A connection may be to the old master. With redis-py's own patience a request would wait for half a minute.
-_ONCE_MORE = 1
+# A connection may still go to the old master. redis-py's default retries would delay a request by half a minute.
+_RETRIES = 1
 
 
 def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-    """Return a blocking client; that of a cluster connects at once, the others when they are used.
+    """Return a blocking client. The client of a cluster connects at once, the others on first use.
 
     Args:
-        on_connect: called for each connection that was made, before it is used.
+        address: of the store.
+        timeout_s: the timeout of one command, in seconds.
+        on_connect: called for each new connection, before it is used.
 
     Raises:
-        RedisError: a cluster does not answer.
+        RedisError: the cluster does not answer.
     """
-    options = _timed(timeout_s)
+    options = _timeout_options(timeout_s)
     if on_connect is not None:
-        options["redis_connect_func"] = partial(_connected, on_connect, address.kind != "cluster")
+        # redis-py then leaves the handshake to this function, except in the client of a cluster.
+        options["redis_connect_func"] = partial(_handle_connect, on_connect, address.kind != "cluster")
     if address.kind == "server":
         return redis.Redis.from_url(address.url, **options)
     if address.kind == "cluster":
         nodes = [ClusterNode(host, port) for host, port in address.hosts]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, **_data_options(address), **options)
-    options["retry"] = Retry(NoBackoff(), _ONCE_MORE)
+    options["retry"] = Retry(NoBackoff(), _RETRIES)
     sentinel: Any = Sentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
     return sentinel.master_for(address.service, **_data_options(address), **options)
 
 
 def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: ANN401 - as above
-    """Return an asynchronous client of one server, or of the master that sentinels name; it connects when it is used.
+    """Return an asynchronous client of one server or of a Sentinel master; it connects on first use.
 
-    It does not try again what has failed: whoever uses it knows better when.
+    It does not retry: the caller decides whether to send a command again.
     """
-    options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    options = _timeout_options(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     if address.kind == "server":
         return redis.asyncio.Redis.from_url(address.url, **options)
     sentinel = AsyncSentinel(address.hosts, sentinel_kwargs=_sentinel_options(address) | options)  # type: ignore[no-untyped-call]
@@ -63,36 +66,38 @@ def open_async_client(address: RedisAddress, timeout_s: float) -> Any:  # noqa: 
 
 
 def open_async_node(address: RedisAddress, host: str, port: int, timeout_s: float) -> Any:  # noqa: ANN401 - as above
-    """Return an asynchronous client of one node of a cluster, which tries nothing again either."""
-    options = _timed(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
+    """Return an asynchronous client of one cluster node; it does not retry either."""
+    options = _timeout_options(timeout_s) | {"retry": AsyncRetry(NoBackoff(), 0)}
     return redis.asyncio.Redis(host=host, port=port, **_data_options(address), **options)
 
 
 def close_client(client: Any) -> None:  # noqa: ANN401 - as above
-    """Close a blocking client, and those of the sentinels that it asks."""
+    """Close a blocking client and its clients of sentinels."""
     client.close()
     for sentinel in _sentinels(client):
         sentinel.close()
 
 
 async def close_async_client(client: Any) -> None:  # noqa: ANN401 - as above
-    """Close an asynchronous client, and those of the sentinels that it asks."""
+    """Close an asynchronous client and its clients of sentinels."""
     await client.aclose()
     for sentinel in _sentinels(client):
         await sentinel.aclose()
 
 
 async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Protocol) -> asyncio.StreamWriter:  # noqa: ANN401 - as above
-    """Open a connection of an asynchronous client, made known as its address says, and hand it to a protocol.
+    """Open a connection of an asynchronous client, authenticate it, and attach a protocol to its transport.
 
-    From then on the client knows nothing of it. That the writer lives keeps it open.
+    The client then no longer owns the connection. It stays open while the returned writer exists.
 
     Args:
-        on_connect: awaited once the connection stands; None: nothing is to be done.
+        client: an asynchronous redis-py client.
+        on_connect: awaited once the connection is open; None: nothing.
+        protocol: receives the bytes of the connection.
 
     Raises:
-        RedisError: it cannot be opened, or the server refuses user, password or database.
-        SkewlessError: what ``on_connect`` raised.
+        RedisError: the connection cannot be opened, or the server rejects user, password or database.
+        SkewlessError: raised by ``on_connect``.
     """
     connection = client.connection_pool.make_connection()
     try:
@@ -101,6 +106,7 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
         await connection.disconnect(nowait=True)
         raise
     writer: asyncio.StreamWriter = connection._writer  # noqa: SLF001 - it has no public name
+    # Otherwise the client would close the connection when it is garbage-collected.
     connection._reader = connection._writer = None  # noqa: SLF001 - as above
     writer.transport.set_protocol(protocol)
     try:
@@ -113,10 +119,10 @@ async def dial(client: Any, on_connect: OnConnect | None, protocol: asyncio.Prot
 
 
 @contextmanager
-def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
-    """Lend one connection of a blocking client of one server.
+def borrow_connection(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
+    """Borrow one connection from the pool of a blocking client of one server.
 
-    After an error it is closed, since a reply may be outstanding.
+    After an error the connection is closed, because a reply may still be outstanding.
     """
     pool = client.connection_pool
     connection = pool.get_connection()
@@ -129,9 +135,9 @@ def lent(client: Any) -> Iterator[RespConnection]:  # noqa: ANN401 - as above
         pool.release(connection)
 
 
-def _connected(on_connect: Callable[[], None], introduce: bool, connection: Any) -> None:  # noqa: ANN401, FBT001 - as above
-    """Make a connection known, which redis-py's client of a cluster has done already, and tell of it."""
-    if introduce:
+def _handle_connect(on_connect: Callable[[], None], authenticate: bool, connection: Any) -> None:  # noqa: ANN401, FBT001 - as above
+    """Authenticate a new connection, unless redis-py's cluster client has done it, and call ``on_connect``."""
+    if authenticate:
         connection.on_connect()
     try:
         on_connect()
@@ -145,7 +151,7 @@ def _sentinels(client: Any) -> list[Any]:  # noqa: ANN401 - as above
     return [] if manager is None else list(manager.sentinels)
 
 
-def _timed(timeout_s: float) -> dict[str, Any]:
+def _timeout_options(timeout_s: float) -> dict[str, Any]:
     return {"socket_timeout": timeout_s, "socket_connect_timeout": min(timeout_s, _CONNECT_S)}
 
 
@@ -154,7 +160,7 @@ def _data_options(address: RedisAddress) -> dict[str, Any]:
 
 
 def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
-    """Return what differs for the sentinels: their own user and password, the same TLS."""
+    """Return the options for connections to sentinels: their own user and password, and the same TLS options."""
     shared = {name: value for name, value in address.options.items() if name.startswith("ssl")}
     own = {name.removeprefix(_SENTINEL): value for name, value in address.options.items() if name.startswith(_SENTINEL)}
     return shared | own

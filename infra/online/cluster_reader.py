@@ -1,4 +1,4 @@
-"""Reading many keys of a cluster at once, over one shared connection to each node, also while slots move."""
+"""Reads many keys of a Redis Cluster at once over one shared connection to each node, also while slots move."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import dial, open_async_node
 from skewless.infra.online.cluster_servers import key_slot
-from skewless.infra.online.failures import store_error
+from skewless.infra.online.failures import to_store_error
 from skewless.infra.online.link import StoreLink
 from skewless.infra.online.markers import split
-from skewless.infra.online.port import Marked, OnConnect, settle
+from skewless.infra.online.port import OnConnect, ReadCallback, RowsAndMarkers, settle
 from skewless.infra.online.resp import command, mget
 from skewless.infra.online.slot_map import Node, SlotMap
 
 Value: TypeAlias = bytes | Exception | None
 
-_HOPS = 5
-_MOVING = (AskError, TryAgainError)  # MOVED is an ASK too
+_HOPS = 5  # how many redirections a request follows
+_MOVING = (AskError, TryAgainError)  # MovedError is a subclass of AskError
 _ASKING = command(b"ASKING")
 _SLOTS = command(b"CLUSTER", b"SLOTS")
 
 
 class ClusterReader:
-    """Holds the map of slots, and one link to each node, made when it is needed.
+    """Keeps the slot map and one shared connection to each node, opened on first use.
 
     Args:
         address: of a cluster.
-        timeout_s: how long a node may take for a reply.
-        on_connect: awaited for each connection that was made, and when slots have got another master, before anything
-            is read there.
+        timeout_s: the timeout of a reply, in seconds.
+        on_connect: awaited for each new connection, and after slots have moved to another master, before anything is
+            read there.
     """
 
     def __init__(self, address: RedisAddress, timeout_s: float, on_connect: OnConnect | None = None) -> None:
@@ -45,212 +45,221 @@ class ClusterReader:
         self._timeout_s = timeout_s
         self._on_connect = on_connect
         self._slots = SlotMap(Node(*host) for host in address.hosts)
-        self._changed = False  # whether slots have got a master that ``on_connect`` has not heard of
+        self._has_new_master = False  # slots have a new master and ``on_connect`` has not run for it yet
         self._links: dict[Node, StoreLink] = {}
-        self._renewing: asyncio.Task[None] | None = None
-        self._following: set[asyncio.Task[None]] = set()
+        self._refresh_task: asyncio.Task[None] | None = None
+        self._read_tasks: set[asyncio.Task[None]] = set()
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Have ``done`` called with the row of each key and the marker of each name, from one round trip to each node.
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
+        """Read rows and markers from one round trip to each node, then call ``done`` with them.
 
-        Where slots move, the request follows them, at the price of more round trips.
+        While slots move, the request follows redirections, which takes more round trips.
         """
         if not len(keys) + len(names):
             done(([], []))
             return
-        if self._slots.stale:
-            self._follow(keys, names, done)
+        if self._slots.is_stale:
+            self._start_redirected_read(keys, names, done)
             return
-        marks = [self._slots.marker_keys(name) for name in names]
+        marker_keys = [self._slots.marker_keys(name) for name in names]
 
-        def finished(values: list[Value], failed: bool) -> None:  # noqa: FBT001 - called by position
+        def complete(values: list[Value], failed: bool) -> None:  # noqa: FBT001 - called by position
             if failed:
-                self._follow_or_fail(values, keys, names, done)
+                self._retry_or_fail(values, keys, names, done)
             else:
-                done(split(values, len(keys), marks))  # type: ignore[arg-type]  # none is an error
+                done(split(values, len(keys), marker_keys))  # type: ignore[arg-type]  # no value is an error here
 
         try:
-            self._send([*keys, *chain.from_iterable(marks)], finished)
+            self._send([*keys, *chain.from_iterable(marker_keys)], complete)
         except RedisClusterException as error:
-            done(self._noted(error))
+            done(self._note_failure(error))
 
-    def linger(self) -> None:
-        """Do nothing: one node's reply would be awaited at the cost of the others'."""
+    def busy_poll(self) -> None:
+        """Do nothing: busy-polling one node would delay the replies of the others."""
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        """Leave a sign under each key that stands for so long.
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Set each key, to expire after ``seconds``.
 
         Raises:
-            RedisError, RedisClusterException: a node is away.
+            RedisError, RedisClusterException: a node is unavailable.
         """
-        await self._renewed()
+        await self._ensure_fresh_map()
         for key in keys:
-            await self._led(command(b"SET", key, b"1", b"EX", b"%d" % seconds), key_slot(key))
+            await self._call_owner(command(b"SET", key, b"1", b"EX", b"%d" % seconds), key_slot(key))
 
     async def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         for link in self._links.values():
             await link.close()
-        tasks = {*self._following, *filter(None, [self._renewing])}
+        tasks = {*self._read_tasks, *filter(None, [self._refresh_task])}
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _send(self, keys: Sequence[bytes], finished: Callable[[list[Value], bool], None]) -> None:
-        """Ask every node for its keys, those of one slot by one command."""
+    def _send(self, keys: Sequence[bytes], on_complete: Callable[[list[Value], bool], None]) -> None:
+        """Send each node one MGET for each slot of its keys."""
         by_slot: defaultdict[int, list[int]] = defaultdict(list)
         for i, key in enumerate(keys):
             by_slot[key_slot(key)].append(i)
         by_node: defaultdict[Node, list[list[int]]] = defaultdict(list)
-        for slot, places in by_slot.items():
-            by_node[self._slots.owner(slot)].append(places)
-        gathering = Gathering(len(keys), len(by_slot), finished)
+        for slot, indices in by_slot.items():
+            by_node[self._slots.owner(slot)].append(indices)
+        assembler = ReplyAssembler(len(keys), len(by_slot), on_complete)
         for node, parts in by_node.items():
-            calls = [mget([keys[i] for i in places]) for places in parts]
-            self._live(node).ask_all(b"".join(calls), [partial(gathering.take, places) for places in parts])
+            calls = [mget([keys[i] for i in indices]) for indices in parts]
+            self._open_link(node).send_all(
+                b"".join(calls), [partial(assembler.add_reply, indices) for indices in parts]
+            )
 
-    def _follow_or_fail(
+    def _retry_or_fail(
         self,
         values: Sequence[Value],
         keys: Sequence[bytes],
         names: Sequence[str],
-        done: Callable[[Marked | StoreError], None],
+        done: ReadCallback,
     ) -> None:
         errors = [value for value in values if isinstance(value, Exception)]
         failure = next((error for error in errors if not isinstance(error, _MOVING)), None)
         if failure is not None:
-            done(self._noted(failure))
+            done(self._note_failure(failure))
             return
-        self._slots.stale = True
-        self._follow(keys, names, done)
+        # The map is out of date, so the complete request is repeated with a fresh one.
+        self._slots.is_stale = True
+        self._start_redirected_read(keys, names, done)
 
-    def _follow(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        async def follow() -> None:
+    def _start_redirected_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
+        async def run() -> None:
             try:
-                answer: Marked | StoreError = await self._followed(keys, names)
+                outcome: RowsAndMarkers | StoreError = await self._read_with_redirects(keys, names)
             except (RedisError, RedisClusterException, SkewlessError) as error:
-                answer = self._noted(error)
-            done(answer)
+                outcome = self._note_failure(error)
+            done(outcome)
 
-        task = asyncio.get_running_loop().create_task(follow())
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
+        task = asyncio.get_running_loop().create_task(run())
+        self._read_tasks.add(task)
+        task.add_done_callback(self._read_tasks.discard)
 
-    async def _followed(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
-        """Ask for everything, with a new map as long as nodes say that slots have moved; then for what is moving."""
-        moved: dict[int, Node] = {}
+    async def _read_with_redirects(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
+        """Refresh the slot map until no node replies MOVED, then read keys of migrating slots one at a time."""
+        new_owners: dict[int, Node] = {}
         for _ in range(_HOPS):
-            await self._renewed()
-            for slot, node in moved.items():
-                self._slots.move(slot, node)
-            marks = [self._slots.marker_keys(name) for name in names]
-            wanted = [*keys, *chain.from_iterable(marks)]
-            values = await self._sent(wanted)
-            news = {value.slot_id: Node(value.host, value.port) for value in values if isinstance(value, MovedError)}
-            if not news:
+            await self._ensure_fresh_map()
+            # A MOVED reply is newer than the map that another node has returned.
+            for slot, node in new_owners.items():
+                self._slots.set_owner(slot, node)
+            marker_keys = [self._slots.marker_keys(name) for name in names]
+            all_keys = [*keys, *chain.from_iterable(marker_keys)]
+            values = await self._send_and_wait(all_keys)
+            redirects = {
+                value.slot_id: Node(value.host, value.port) for value in values if isinstance(value, MovedError)
+            }
+            if not redirects:
                 break
-            moved |= news
-            self._slots.stale = True
-        found = [await self._settled(key, value) for key, value in zip(wanted, values, strict=True)]
-        return split(found, len(keys), marks)
+            new_owners |= redirects
+            self._slots.is_stale = True
+        # Keys of a slot that migrates right now are still errors: they are read one at a time.
+        final_values = [await self._resolve_value(key, value) for key, value in zip(all_keys, values, strict=True)]
+        return split(final_values, len(keys), marker_keys)
 
-    async def _sent(self, keys: Sequence[bytes]) -> list[Value]:
+    async def _send_and_wait(self, keys: Sequence[bytes]) -> list[Value]:
         future: asyncio.Future[list[Value]] = asyncio.get_running_loop().create_future()
         self._send(keys, lambda values, _: settle(future, values))
         return await future
 
-    async def _settled(self, key: bytes, value: Value) -> bytes | None:
+    async def _resolve_value(self, key: bytes, value: Value) -> bytes | None:
         if not isinstance(value, Exception):
             return value
         if not isinstance(value, _MOVING):
             raise value
-        found: bytes | None = await self._led(command(b"GET", key), key_slot(key))
-        return found
+        final_values: bytes | None = await self._call_owner(command(b"GET", key), key_slot(key))
+        return final_values
 
-    async def _led(self, message: bytes, slot: int) -> Any:  # noqa: ANN401 - replies have any type
-        """Return the reply to a command of one key, sent where the map says and then wherever nodes say."""
+    async def _call_owner(self, message: bytes, slot: int) -> Any:  # noqa: ANN401 - replies have any type
+        """Return the reply to a command for one key; follow redirections from the owner in the slot map."""
         node, asking, refusal = self._slots.owner(slot), False, None
         for _ in range(_HOPS):
             try:
-                return await self._exchanged(node, message, asking=asking)
+                return await self._call_node(node, message, asking=asking)
             except AskError as error:
                 node, asking, refusal = Node(error.host, error.port), not isinstance(error, MovedError), error
-        raise RedisClusterException(f"the nodes do not agree on slot {slot}") from refusal  # type: ignore[no-untyped-call]
+        raise RedisClusterException(f"nodes disagree about the owner of slot {slot}") from refusal  # type: ignore[no-untyped-call]
 
-    async def _exchanged(self, node: Node, message: bytes, *, asking: bool) -> Any:  # noqa: ANN401 - as above
-        link = self._live(node)
+    async def _call_node(self, node: Node, message: bytes, *, asking: bool) -> Any:  # noqa: ANN401 - as above
+        link = self._open_link(node)
         if not asking:
             return await link.call(message)
-        # What ASKING allows is the next command of the same connection.
+        # ASKING applies to the next command of the same connection only, so both go out together.
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        link.ask_all(_ASKING + message, [lambda _: None, partial(settle, future)])
+        link.send_all(_ASKING + message, [lambda _: None, partial(settle, future)])
         return await future
 
-    async def _renewed(self) -> None:
-        """Renew a map that is stale; those who want it at the same time share the work."""
-        if not self._slots.stale:
+    async def _ensure_fresh_map(self) -> None:
+        """Refresh a stale slot map; concurrent callers share one refresh."""
+        if not self._slots.is_stale:
             return
-        if self._renewing is None or self._renewing.done():
-            self._renewing = asyncio.get_running_loop().create_task(self._renew())
-        await asyncio.shield(self._renewing)
+        if self._refresh_task is None or self._refresh_task.done():
+            self._refresh_task = asyncio.get_running_loop().create_task(self._refresh_map())
+        # A cancelled caller must not cancel the refresh that others wait for.
+        await asyncio.shield(self._refresh_task)
 
-    async def _renew(self) -> None:
-        """Take the map of the node that answers first."""
-        self._links = {node: link for node, link in self._links.items() if not link.broken}
+    async def _refresh_map(self) -> None:
+        """Load the slot map from the first node that replies."""
+        self._links = {node: link for node, link in self._links.items() if not link.is_broken}
         nodes = self._slots.nodes()
         replies: asyncio.Queue[tuple[Node, Any]] = asyncio.Queue()
         for node in nodes:
-            self._live(node).ask(_SLOTS, partial(_tell, replies, node))
+            self._open_link(node).send(_SLOTS, partial(_queue_reply, replies, node))
         for _ in nodes:
             node, reply = await replies.get()
             if not isinstance(reply, Exception):
-                self._changed |= self._slots.learn(reply, node)
-                if self._changed and self._on_connect is not None:
+                # A new master may lack writes of the old one, so on_connect reads the log before any row is read there.
+                self._has_new_master |= self._slots.load(reply, node)
+                if self._has_new_master and self._on_connect is not None:
                     await self._on_connect()
-                self._changed = False
+                self._has_new_master = False
                 return
         raise reply
 
-    def _live(self, node: Node) -> StoreLink:
+    def _open_link(self, node: Node) -> StoreLink:
         link = self._links.get(node)
-        if link is None or link.broken:
+        if link is None or link.is_broken:
             client = open_async_node(self._address, *node, self._timeout_s)
             link = self._links[node] = StoreLink(partial(dial, client, self._on_connect), self._timeout_s)
         return link
 
-    def _noted(self, error: Exception) -> StoreError:
-        self._slots.stale = True
-        return store_error(self._address.url, error)
+    def _note_failure(self, error: Exception) -> StoreError:
+        self._slots.is_stale = True
+        return to_store_error(self._address.url, error)
 
 
-def _tell(replies: asyncio.Queue[tuple[Node, Any]], node: Node, reply: Any) -> None:  # noqa: ANN401 - as above
+def _queue_reply(replies: asyncio.Queue[tuple[Node, Any]], node: Node, reply: Any) -> None:  # noqa: ANN401 - as above
     replies.put_nowait((node, reply))
 
 
-class Gathering:
-    """Puts each node's reply where the request wants it.
+class ReplyAssembler:
+    """Collects the replies of all nodes into one list of values, in the order of the request.
 
     Args:
-        n: how many values there will be.
-        parts: how many replies bring them.
-        finished: called when all are there, with the values, an error in the place of each that did not come, and
-            whether there is any.
+        n: number of values.
+        parts: number of replies.
+        on_complete: called after the last reply, with the values and whether any of them is an error.
     """
 
-    __slots__ = ("_failed", "_finished", "_left", "_values")
+    __slots__ = ("_failed", "_on_complete", "_remaining", "_values")
 
-    def __init__(self, n: int, parts: int, finished: Callable[[list[Value], bool], None]) -> None:
+    def __init__(self, n: int, parts: int, on_complete: Callable[[list[Value], bool], None]) -> None:
         self._values: list[Value] = [None] * n
-        self._left = parts
+        self._remaining = parts
         self._failed = False
-        self._finished = finished
+        self._on_complete = on_complete
 
-    def take(self, places: Sequence[int], reply: Any) -> None:  # noqa: ANN401 - replies have any type
-        """Take the reply to one part: the values for its places, or the error that came for all of them."""
+    def add_reply(self, indices: Sequence[int], reply: Any) -> None:  # noqa: ANN401 - replies have any type
+        """Add the reply to one command: the values for ``indices``, or one error for all of them."""
         values = self._values
         if isinstance(reply, Exception):
             self._failed = True
-            reply = [reply] * len(places)
-        for place, value in zip(places, reply, strict=True):
-            values[place] = value
-        self._left -= 1
-        if not self._left:
-            self._finished(values, self._failed)
+            # One error applies to all values of its command.
+            reply = [reply] * len(indices)
+        for index, value in zip(indices, reply, strict=True):
+            values[index] = value
+        self._remaining -= 1
+        if not self._remaining:
+            self._on_complete(values, self._failed)

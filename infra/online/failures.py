@@ -1,4 +1,4 @@
-"""What redis-py raises, as errors that say what to do."""
+"""Translates redis-py exceptions into StoreErrors with a fix."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from redis.exceptions import (
 from skewless.contract.errors import StoreError
 from skewless.infra.host.redaction import display_url
 
-_AGAIN = "then run again; nothing was lost"
+_AGAIN = "then run again; no data was lost"
 
 
 @contextmanager
-def translated(url: str) -> Iterator[None]:
-    """Raise StoreError for whatever a store at ``url`` does not do."""
+def translate_errors(url: str) -> Iterator[None]:
+    """Raise StoreError for each failure of the store at ``url``."""
     try:
         yield
     except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
-        raise store_error(url, error) from error
+        raise to_store_error(url, error) from error
 
 
-def store_error(url: str, error: Exception) -> StoreError:
-    """Return what a failure of a store at ``url`` means to its users."""
+def to_store_error(url: str, error: Exception) -> StoreError:
+    """Return the StoreError for a failure of the store at ``url``."""
     if isinstance(error, StoreError):
         return error
-    problem, fix = _explained(error)
+    problem, fix = _explain(error)
     translation = StoreError(f"Redis at {display_url(url)}", problem, fix=fix)
     translation.__cause__ = error
     return translation
 
 
-def _explained(error: Exception) -> tuple[str, str]:
+def _explain(error: Exception) -> tuple[str, str]:
     if isinstance(error, OutOfMemoryError):
         return f"is full: {error}", f"raise its maxmemory, {_AGAIN}"
     if isinstance(error, ReadOnlyError):
-        return f"is a replica, which takes no writes: {error}", f"name its master, or its sentinels, {_AGAIN}"
-    if isinstance(error, AskError | ClusterCrossSlotError):  # MOVED is an ASK too
-        return f"is a node of a cluster: {error}", f"write redis+cluster://HOST:PORT/, {_AGAIN}"
+        return f"is a read-only replica: {error}", f"use the address of its master, or of its sentinels, {_AGAIN}"
+    if isinstance(error, AskError | ClusterCrossSlotError):  # MovedError is a subclass of AskError
+        return f"is a node of a cluster: {error}", f"use redis+cluster://HOST:PORT/, {_AGAIN}"
     return f"did not answer: {error}", f"start it or correct SKEWLESS_REDIS_URL, {_AGAIN}"

@@ -1,4 +1,4 @@
-"""A lock on a file that the kernel drops when its holder dies, however it dies."""
+"""A file lock that the kernel releases when its holder dies, even by SIGKILL."""
 
 from __future__ import annotations
 
@@ -16,73 +16,75 @@ _STEP_S = 0.005
 
 
 class FileLock:
-    """One hold on ``path`` by flock: shared or exclusive, kept until ``release`` or the end of the process.
+    """A shared or exclusive flock on ``path``, held until ``release`` or the end of the process.
 
-    The file itself means nothing and is never removed. Holds do not pass to programs that are started,
-    but they do to a forked copy of the process.
+    The file stays empty or holds a note for people, and is never removed. Started programs do not inherit the lock,
+    but a forked copy of the process does.
     """
 
     def __init__(self, path: Path) -> None:
-        """Name the file; nothing is opened or locked yet."""
+        """Set the path; nothing is opened or locked yet."""
         self.path = path
         self._fd: int | None = None
 
     def acquire(self, *, shared: bool = False, timeout_s: float = 0.0) -> bool:
-        """Take the lock; say whether it was had within ``timeout_s`` seconds.
+        """Acquire the lock; return whether that succeeded within ``timeout_s`` seconds.
 
         Raises:
-            PlaceError: the folder cannot hold lock files.
+            PlaceError: the file cannot be opened or locked.
         """
         flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
-        fd = self._open()
+        fd = self._open_file()
         deadline = time.monotonic() + timeout_s
-        while not self._try(fd, flags):
+        while not self._try_lock(fd, flags):
             if time.monotonic() >= deadline:
                 os.close(fd)
                 return False
             time.sleep(_STEP_S)
+        # The new descriptor already holds the lock, so the old one can be dropped without a gap.
         self.release()
         self._fd = fd
         return True
 
     def release(self) -> None:
-        """Give the lock back; nothing happens if it is not held."""
+        """Release the lock; does nothing if it is not held."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
 
-    def held_by_anyone(self) -> bool:
-        """Say whether some process holds the lock in a way that excludes others."""
+    def is_held(self) -> bool:
+        """Return whether a process holds the lock exclusively."""
         probe = FileLock(self.path)
+        # A shared lock succeeds unless another process holds an exclusive one.
         free = probe.acquire(shared=True)
         probe.release()
         return not free
 
     def text(self) -> str:
-        """Return what the holder wrote into the file, for people."""
+        """Return the holder's note in the file, for people."""
         try:
             return self.path.read_text().strip()
         except OSError:
             return ""
 
-    def _open(self) -> int:
+    def _open_file(self) -> int:
         try:
             return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _unusable(self.path, error) from error
+            raise _unusable_error(self.path, error) from error
 
-    def _try(self, fd: int, flags: int) -> bool:
+    def _try_lock(self, fd: int, flags: int) -> bool:
         try:
             fcntl.flock(fd, flags)
         except BlockingIOError:
             return False
         except OSError as error:
             os.close(fd)
-            raise _unusable(self.path, error) from error
+            raise _unusable_error(self.path, error) from error
         return True
 
 
-def _unusable(path: Path, error: OSError) -> PlaceError:
+def _unusable_error(path: Path, error: OSError) -> PlaceError:
     return PlaceError(
         f"lock file {path}",
         f"cannot be used: {error.strerror}",

@@ -1,4 +1,4 @@
-"""The keys of rows whose entities are integers, in the wire's form without a step for each key."""
+"""Encodes integer entity keys for the Redis protocol without a Python loop over the keys."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import overload
 _END = "}\r\n"
 
 
-class Heads(dict[int, str]):
-    """What stands between the integers of two keys, by the length of the second."""
+class KeySeparators(dict[int, str]):
+    """The bytes between the integers of two keys, by the number of digits of the second."""
 
     def __init__(self, prefix: bytes) -> None:
         super().__init__()
@@ -23,20 +23,20 @@ class Heads(dict[int, str]):
 
 
 class IntegerKeys(Sequence[bytes]):
-    r"""Names the first entity's rows in each view, then the second's, and so on.
+    r"""The keys of the first entity's rows in each view, then of the second's, and so on.
 
-    >>> keys = IntegerKeys([Heads(b"a{id|"), Heads(b"b{id|")], [7, 10])
+    >>> keys = IntegerKeys([KeySeparators(b"a{id|"), KeySeparators(b"b{id|")], [7, 10])
     >>> list(keys)
     [b'a{id|7}', b'b{id|7}', b'a{id|10}', b'b{id|10}']
-    >>> keys.bulks() == b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
+    >>> keys.encode_bulks() == b"".join(b"$%d\r\n%b\r\n" % (len(key), key) for key in keys)
     True
 
     Args:
-        heads: what stands before the integer, for each view; kept from one request to the next.
-        values: the entities.
+        heads: one per view; reused from one request to the next.
+        values: the integer keys of the entities.
     """
 
-    def __init__(self, heads: Sequence[Heads], values: Sequence[int]) -> None:
+    def __init__(self, heads: Sequence[KeySeparators], values: Sequence[int]) -> None:
         self._heads = heads
         self._values = values
 
@@ -58,13 +58,13 @@ class IntegerKeys(Sequence[bytes]):
             for head in self._heads:
                 yield b"%b%d}" % (head.prefix, value)
 
-    def bulks(self) -> bytes:
-        """Return the keys as bulk strings."""
+    def encode_bulks(self) -> bytes:
+        """Return the keys as RESP bulk strings."""
         if not self:
             return b""
         texts = list(map(str, self._values))
         lengths = list(map(len, texts))
         heads = [map(head.__getitem__, lengths) for head in self._heads]
-        # The end of each key stands before the head of the next.
-        pieces = chain.from_iterable(zip(*chain.from_iterable(zip(heads, repeat(texts))), strict=True))
-        return ("".join(pieces)[len(_END) :] + _END).encode("latin-1")
+        # A separator holds the end of one key and the head of the next, so the first end is cut and the last added.
+        chunks = chain.from_iterable(zip(*chain.from_iterable(zip(heads, repeat(texts))), strict=True))
+        return ("".join(chunks)[len(_END) :] + _END).encode("latin-1")

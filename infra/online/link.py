@@ -1,4 +1,4 @@
-"""One connection that many callers share: their commands go out as they come, the replies come back in order."""
+"""One connection that many callers share: commands are pipelined, replies come back in order."""
 
 from __future__ import annotations
 
@@ -15,134 +15,138 @@ from redis.exceptions import InvalidResponse, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.online.bare_socket import BareSocket
 from skewless.infra.online.port import settle
+from skewless.infra.online.raw_socket import RawSocket
 
-# Takes a reply, or the error that came in its place, and does not raise on that.
+# Called with the reply or with an error. It must not raise on an error.
 Done: TypeAlias = Callable[[Any], None]
-# Opens a connection whose bytes go to a protocol.
+# Opens a connection that feeds a protocol.
 Dial: TypeAlias = Callable[[asyncio.Protocol], Awaitable[asyncio.StreamWriter]]
 
-_MORE = object()
-_BEATS = 10
+_MORE = object()  # returned by hiredis for an incomplete reply
+_TICKS = 10
 
 
 class StoreLink(asyncio.Protocol):
-    """A connection that begins to open when it is made, and that is given up when it breaks, for a new one.
+    """A pipelined connection that opens at once and is never reused after it breaks.
 
-    What is asked while it opens is sent when it stands. A reply belongs to whoever has waited for the longest time;
-    who has turned away meanwhile gets his reply all the same, so that none goes to another.
+    Commands that arrive while it opens are sent once it is open. Replies go to callers in the order of their commands.
+    A caller that has stopped waiting still gets its reply, so that no later caller receives it.
 
-    Time is counted in beats of the loop's own timer: a loop that was held up for seconds does not take them for the
-    server's.
+    Timeouts are counted in ticks of the loop's own timer. A loop that was blocked for seconds therefore does not
+    blame the server for them.
 
     Args:
         dial: opens the connection.
-        timeout_s: how long a reply may take, the opening included; up to a tenth less.
+        timeout_s: the timeout of a reply in seconds, the time to connect included; accurate to a tenth.
     """
 
     def __init__(self, dial: Dial, timeout_s: float) -> None:
-        self.broken = False
+        self.is_broken = False
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(
             notEnoughData=_MORE,
             protocolError=InvalidResponse,
             replyError=DefaultParser.parse_error,
         )
-        self._waiting: deque[tuple[Done, int]] = deque()
+        self._pending: deque[tuple[Done, int]] = deque()
         self._unsent: list[bytes] = []
         self._send: Callable[[bytes], None] = self._unsent.append
         self._writer: asyncio.StreamWriter | None = None
-        self._socket: BareSocket | None = None
-        self._beat_s = timeout_s / _BEATS
-        self._beats = 0
+        self._socket: RawSocket | None = None
+        self._tick_s = timeout_s / _TICKS
+        self._ticks = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._opening = self._loop.create_task(self._open(dial))
+        self._open_task = self._loop.create_task(self._open(dial))
 
-    def ask(self, message: bytes, done: Done) -> None:
-        """Send one command and have ``done`` called with its reply, later. The link must not be broken."""
-        if not self._waiting:
+    def send(self, message: bytes, done: Done) -> None:
+        """Send one command and call ``done`` with its reply, later. The link must not be broken."""
+        if not self._pending:
+            # No other caller waits: sending at once saves an iteration of the loop.
             self._send(message)
         else:
-            # Others are at it too: what comes in this round of the loop goes out by one call of the system.
+            # Other callers wait too: commands of the same loop iteration go out with one system call.
             if not self._unsent:
                 self._loop.call_soon(self._flush)
             self._unsent.append(message)
-        self._waiting.append((done, self._beats))
+        self._pending.append((done, self._ticks))
         if self._timer is None:
-            self._timer = self._loop.call_later(self._beat_s, self._beat)
+            self._timer = self._loop.call_later(self._tick_s, self._tick)
 
-    def linger(self) -> None:
-        """Stay awake for a moment: a reply that comes meanwhile reaches its caller before this returns."""
-        while self._waiting and self._socket is not None and not self.broken:
-            data = self._socket.read_soon()
+    def busy_poll(self) -> None:
+        """Busy-poll for up to 100 us: a reply that arrives in that time reaches its caller before this returns."""
+        while self._pending and self._socket is not None and not self.is_broken:
+            data = self._socket.poll()
             if not data:
-                return  # the loop will see what there is, a hung-up server too
+                return  # the event loop handles whatever is left, also a closed connection
             self.data_received(data)
 
-    def ask_all(self, message: bytes, dones: Sequence[Done]) -> None:
-        """Send several commands at once; each of ``dones`` is called with the reply to one, in their order."""
-        self.ask(message, dones[0])
-        self._waiting.extend((done, self._beats) for done in dones[1:])
+    def send_all(self, message: bytes, dones: Sequence[Done]) -> None:
+        """Send several commands at once; call each of ``dones`` with the reply to one, in order."""
+        self.send(message, dones[0])
+        self._pending.extend((done, self._ticks) for done in dones[1:])
 
     async def call(self, message: bytes) -> Any:  # noqa: ANN401 - replies have any type
         """Send one command and return its reply.
 
         Raises:
-            RedisError: the command was refused, or the connection broke.
+            RedisError: the server rejected the command, or the connection broke.
         """
         future: asyncio.Future[Any] = self._loop.create_future()
-        self.ask(message, partial(settle, future))
+        self.send(message, partial(settle, future))
         return await future
 
-    def break_off(self, error: Exception) -> None:
-        """Close the connection and tell everybody who waits why."""
-        self.broken = True
+    def abort(self, error: Exception) -> None:
+        """Close the connection and give the error to all waiting callers."""
+        self.is_broken = True
         self._socket = None
-        self._opening.cancel()
+        self._open_task.cancel()
         if self._timer is not None:
             self._timer.cancel()
         if self._writer is not None:
             self._writer.transport.abort()
         self._unsent.clear()
-        waiting = list(self._waiting)
-        self._waiting.clear()
-        for done, _ in waiting:
+        # Cleared before the callbacks run, because a callback may send a new command over a new link.
+        pending = list(self._pending)
+        self._pending.clear()
+        for done, _ in pending:
             done(error)
 
     async def close(self) -> None:
-        """Close the connection, and leave nothing behind that would still run."""
-        self.break_off(RedisConnectionError("the connection was given back"))
-        await asyncio.wait([self._opening])
+        """Close the connection and cancel its task."""
+        self.abort(RedisConnectionError("the connection was closed"))
+        await asyncio.wait([self._open_task])
 
     def data_received(self, data: bytes) -> None:
-        """Give each reply that is complete to its caller."""
-        waiting, reader = self._waiting, self._reader
+        """Give each complete reply to its caller."""
+        pending, reader = self._pending, self._reader
         reader.feed(data)
         try:
-            while waiting:
+            while pending:
                 reply = reader.gets()
                 if reply is _MORE:
                     return
-                done, _ = waiting.popleft()
-                _tell(done, reply)
+                done, _ = pending.popleft()
+                _deliver(done, reply)
         except InvalidResponse as error:
-            self.break_off(error)
+            self.abort(error)
         else:
-            if reader.has_data() and not self.broken:
-                self.break_off(InvalidResponse("a reply came that nobody had asked for"))
+            # Replies are out of step with commands, so none of them can be trusted any more.
+            if reader.has_data() and not self.is_broken:
+                self.abort(InvalidResponse("received a reply without a command"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell everybody who waits."""
-        self.break_off(RedisConnectionError(str(exc or "the server hung up")))
+        """Give the error to all waiting callers."""
+        self.abort(RedisConnectionError(str(exc or "the server closed the connection")))
 
     async def _open(self, dial: Dial) -> None:
         try:
             self._writer = await dial(self)
         except (RedisError, OSError, SkewlessError) as error:
-            self.break_off(error)
+            self.abort(error)
             return
-        self._socket = BareSocket.under(self._writer.transport)
+        self._socket = RawSocket.of_transport(self._writer.transport)
+        # TLS needs the transport; a plain socket can be written directly.
         self._send = self._writer.transport.write if self._socket is None else self._socket.write
         self._flush()
 
@@ -152,16 +156,17 @@ class StoreLink(asyncio.Protocol):
             self._unsent.clear()
             self._send(message)
 
-    def _beat(self) -> None:
-        self._beats += 1
-        if self._waiting and self._beats - self._waiting[0][1] >= _BEATS:
-            self.break_off(RedisTimeoutError("the server took too long"))
-        self._timer = self._loop.call_later(self._beat_s, self._beat) if self._waiting else None
+    def _tick(self) -> None:
+        self._ticks += 1
+        # Replies come in order, so only the oldest command can be overdue.
+        if self._pending and self._ticks - self._pending[0][1] >= _TICKS:
+            self.abort(RedisTimeoutError("the server did not reply in time"))
+        self._timer = self._loop.call_later(self._tick_s, self._tick) if self._pending else None
 
 
-def _tell(done: Done, reply: Any) -> None:  # noqa: ANN401 - replies have any type
-    """Give a reply to its caller; one that it cannot read is an error of the store: nobody may wait for good."""
+def _deliver(done: Done, reply: Any) -> None:  # noqa: ANN401 - replies have any type
+    """Give a reply to its caller. If the caller cannot read it, it gets that error: no caller may wait forever."""
     try:
         done(reply)
-    except Exception as error:  # noqa: BLE001 - whatever a damaged value leads to
+    except Exception as error:  # noqa: BLE001 - a corrupt value may raise anything
         done(InvalidResponse(f"a value cannot be read: {error!r:.200}"))

@@ -1,4 +1,4 @@
-"""How far the log says that views were applied: no store that lost nothing is behind that (SEMANTICS 4.5)."""
+"""Reads from the logs how far each view was applied: a store with an older marker has lost writes (SEMANTICS 4.5)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from skewless.infra.log.runs import RunLedger, last_by_partition
 
 
 class LogPositions:
-    """Reads the ledger of runs and the ends of event logs; what was read once is not read again. Any thread may ask.
+    """Reads the last applied positions from the run ledger and the event logs' ends files; thread-safe.
+
+    It caches what it has read, and reads only what was added since.
 
     Args:
         state: the project's state folder.
@@ -24,41 +26,43 @@ class LogPositions:
         self._log_root = state / "log"
         self._ledger = RunLedger(state / "runs")
         self._generations = Generations(state)
-        self._rows: dict[str, str] = {}
-        self._windows: dict[str, tuple[str, WindowView]] = {}
+        self._row_partitions: dict[str, str] = {}
+        self._window_views: dict[str, tuple[str, WindowView]] = {}
         self._ends: dict[str, LastEnd] = {}
 
-    def add(self, plan: FeaturePlan) -> None:
-        """Ask for the views of a plan too from now on."""
-        self._rows |= _rows(plan)
-        self._windows |= _windows(plan)
+    def add_plan(self, plan: FeaturePlan) -> None:
+        """Also read positions of the views of a plan from now on."""
+        self._row_partitions |= _row_partitions(plan)
+        self._window_views |= _window_views(plan)
 
-    def keep(self, plans: Iterable[FeaturePlan]) -> None:
-        """Ask for the views of these plans alone from now on: what nobody reads any more need not be applied."""
+    def set_plans(self, plans: Iterable[FeaturePlan]) -> None:
+        """Read positions of the views of these plans only: views that nobody reads may fall behind."""
         rows: dict[str, str] = {}
         windows: dict[str, tuple[str, WindowView]] = {}
         for plan in plans:
-            rows |= _rows(plan)
-            windows |= _windows(plan)
-        self._rows, self._windows = rows, windows
+            rows |= _row_partitions(plan)
+            windows |= _window_views(plan)
+        self._row_partitions, self._window_views = rows, windows
 
     def read(self) -> dict[str, int]:
-        """Return, by the names of markers, the last position that is recorded as applied; -1: none.
+        """Return the last position that is recorded as applied, by marker name; -1: none.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: a file cannot be read.
         """
-        found: dict[str, int] = {}
-        if self._rows:
+        positions: dict[str, int] = {}
+        if self._row_partitions:
             covered = last_by_partition(self._ledger.runs())
-            found.update((marker, covered.get(partition, -1)) for marker, partition in list(self._rows.items()))
-        for project, view in list(self._windows.values()):
-            live = self._generations.live(view)
+            positions.update(
+                (marker, covered.get(partition, -1)) for marker, partition in list(self._row_partitions.items())
+            )
+        for project, view in list(self._window_views.values()):
+            live = self._generations.find_live(view)
             for partition in live.partitions if live else ():
                 end = self._last_end(partition)
                 if live and end.last >= 0:
-                    found[window_marker(project, view, live.number, partition)] = end.last
-        return found
+                    positions[window_marker(project, view, live.number, partition)] = end.last
+        return positions
 
     def _last_end(self, partition: str) -> LastEnd:
         end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))
@@ -66,10 +70,10 @@ class LogPositions:
         return end
 
 
-def _rows(plan: FeaturePlan) -> dict[str, str]:
-    """Return the log partition of each view by its marker."""
+def _row_partitions(plan: FeaturePlan) -> dict[str, str]:
+    """Return the log partition of each view, by marker name."""
     return {marker_key(plan.project, view): view.partition for view in plan.views}
 
 
-def _windows(plan: FeaturePlan) -> dict[str, tuple[str, WindowView]]:
+def _window_views(plan: FeaturePlan) -> dict[str, tuple[str, WindowView]]:
     return {window.hash: (plan.project, window) for window in plan.windows}

@@ -1,15 +1,15 @@
-"""How far log partitions have been applied, in a way that survives servers which lose writes (SEMANTICS 4.5).
+"""Records how far log partitions have been applied, safe against servers that lose writes (SEMANTICS 4.5).
 
-A server that loses acknowledged writes loses its newest ones: a truncated append-only file, an older snapshot
-and a replica that lags are all a beginning of what the server did. So a marker that stands proves that the rows
-put before it stand, if they were put to the same server. Two rules follow::
+A server that loses acknowledged writes loses the latest ones: a truncated append-only file, an older snapshot and a
+lagging replica all hold a prefix of the writes. So a marker proves that all rows written before it, to the same
+server, still exist. Two rules follow::
 
     one marker on every server      rows are spread over slots, so 64 markers are spread over them
-    set only where it was read      the same run id and replication id as when the work began, checked by the
-                                    server itself in the step that sets the marker
+    set only where it was read      the run id and replication id must be the same as at the start of the work;
+                                    the server checks this in the script that sets the marker
 
-After a loss the marker is an older one, and what came after it is applied again. Slots that have moved since
-a marker was set took their rows to a server whose marker says nothing of them: then all is applied again.
+After a loss the marker is an older one, and later log positions are applied again. If slots have moved since a marker
+was set, their rows are on a server whose marker does not cover them. Then everything is applied again.
 """
 
 from __future__ import annotations
@@ -22,119 +22,121 @@ from typing import Any
 
 from skewless.contract.errors import StoreError
 from skewless.infra.online.cluster_servers import key_slot
-from skewless.infra.online.port import LOST, Mark, Marked
+from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
 from skewless.infra.online.servers import Servers
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
-_STANDING = Path(__file__).with_name("standing.lua").read_text()
+_READ_IDENTITY = Path(__file__).with_name("read_identity.lua").read_text()
 _SPREAD = 64
 _SLOTS_EACH = 16_384 // _SPREAD
+# Wildcards in the arguments of the Lua scripts.
 _ANY = "-"
 _SAME = "="
-# Position, watermark, layout; of a release before watermarks the position alone.
-_MARK = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,19})(?: ([!-~]+))?)?")
+# Position, watermark, layout. Releases before watermarks wrote the position only.
+_MARKER = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,19})(?: ([!-~]+))?)?")
 
 
 class Markers:
-    """The markers behind one address. Every method raises what redis-py raises.
+    """The markers in one Redis or Redis Cluster. Methods raise redis-py's exceptions.
 
     Args:
-        servers: where the rows are.
-        place: the address, for people.
+        servers: the servers that hold the rows.
+        address: the address for error messages.
     """
 
-    def __init__(self, servers: Servers, place: str) -> None:
+    def __init__(self, servers: Servers, address: str) -> None:
         self._servers = servers
-        self._place = place
+        self._address = address
         self._advance: Any = servers.client.register_script(_ADVANCE)
-        self._standing: Any = servers.client.register_script(_STANDING)
-        self._began: dict[str, tuple[str | None, list[str]]] = {}
+        self._read_identity: Any = servers.client.register_script(_READ_IDENTITY)
+        self._sessions: dict[str, tuple[str | None, list[str]]] = {}
 
     def get(self, name: str) -> int | None:
-        """Return the position up to which every server holds what was applied; None: unknown, so nothing is sure."""
+        """Begin work that ends with ``set``: return the position that every server has applied; None if unknown."""
         layout = self._servers.layout()
-        answers = [self._standing(keys=[key]) for key in marker_keys(name, spread=layout is not None)]
-        self._began[name] = layout, [identity.decode() for identity, _ in answers]
-        return _position(least([value for _, value in answers], layout))
+        replies = [self._read_identity(keys=[key]) for key in marker_keys(name, spread=layout is not None)]
+        self._sessions[name] = layout, [identity.decode() for identity, _ in replies]
+        return _position(lowest_marker([value for _, value in replies], layout))
 
-    def peek(self, names: Sequence[str]) -> list[Mark | None]:
-        """Return the markers by their names, from one round trip; it is no beginning of work."""
+    def read(self, names: Sequence[str]) -> list[Marker | None]:
+        """Return markers by their names, from one round trip; does not begin work."""
         layout = self._servers.layout()
         marks = [marker_keys(name, spread=layout is not None) for name in names]
         values = iter(self._servers.read([], list(chain.from_iterable(marks))))
-        return [least(list(islice(values, len(each))), layout) for each in marks]
+        return [lowest_marker(list(islice(values, len(each))), layout) for each in marks]
 
-    def refresh(self, marks: Mapping[str, Mark]) -> None:
-        """Record watermarks; positions, and the layouts that they were set under, stay.
+    def refresh(self, marks: Mapping[str, Marker]) -> None:
+        """Record watermarks; positions and layouts stay unchanged.
 
         Raises:
-            StoreError: a marker is further back than it should be.
+            StoreError: a marker is behind its expected position.
         """
         spread = self._servers.layout() is not None
         keys: list[bytes] = []
         values: list[bytes] = []
         for name, (seq, watermark_us) in marks.items():
-            own = marker_keys(name, spread=spread)
-            keys += own
-            values += [f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode()] * len(own)
+            keys_of_marker = marker_keys(name, spread=spread)
+            keys += keys_of_marker
+            values += [f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode()] * len(keys_of_marker)
         if self._servers.write(self._advance, keys, values) < len(keys):
-            raise self.lost()
+            raise self.lost_error()
 
-    def set(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
-        """Record how far partitions were applied, by the names of their markers, never going back.
+    def set(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
+        """Record applied positions by marker name. Markers never go back.
 
         Args:
-            expected: what each marker must have reached, None: anything; by default anything.
+            marks: by name, the new markers.
+            expected: the position that each marker must have reached, None: any; by default any.
 
         Raises:
-            StoreError: a server is not the one any more that it was when ``get`` was last called, or a marker is
-                further back than it should be.
+            StoreError: a server was replaced or restarted after ``get``, or a marker is behind its expected position.
         """
         keys: list[bytes] = []
         values: list[bytes] = []
         for name, (seq, watermark_us) in marks.items():
-            layout, identities = self._began.get(name) or (self._servers.layout(), [])
-            own = marker_keys(name, spread=layout is not None)
-            identities = identities or [_ANY] * len(own)
+            # Without a preceding get, any server may set the marker.
+            layout, identities = self._sessions.get(name) or (self._servers.layout(), [])
+            keys_of_marker = marker_keys(name, spread=layout is not None)
+            identities = identities or [_ANY] * len(keys_of_marker)
             reached = None if expected is None else expected[name]
-            stands = _ANY if reached is None else str(reached)
-            keys += own
-            rest = f"{layout or _ANY} {stands} {watermark_us}"
+            minimum = _ANY if reached is None else str(reached)
+            keys += keys_of_marker
+            rest = f"{layout or _ANY} {minimum} {watermark_us}"
             values += [f"{seq} {identity} {rest}".encode() for identity in identities]
         if self._servers.write(self._advance, keys, values) < len(keys):
-            raise self.lost()
+            raise self.lost_error()
 
-    def guard(self, name: str, position: int | None) -> Callable[[int | None], bytes]:
-        """Return what makes, for the slot of a call, the argument that says where a marker of its server must stand."""
-        stands = b"-" if position is None else b"%d" % position
+    def marker_argument(self, name: str, position: int | None) -> Callable[[int | None], bytes]:
+        """Return a function from a slot to a script argument: a marker of its server and its minimum position."""
+        minimum = b"-" if position is None else b"%d" % position
 
         def argument(slot: int | None) -> bytes:
-            part = None if slot is None else self._part_beside(slot)
+            part = None if slot is None else self._nearest_part(slot)
             key = name.encode() if part is None else marker_key_of(name, part)
-            return key + b" " + stands
+            return key + b" " + minimum
 
         return argument
 
-    def _part_beside(self, slot: int) -> int | None:
-        """Return the nearest part whose marker the server of a slot has; None: it has none."""
+    def _nearest_part(self, slot: int) -> int | None:
+        """Return the nearest part of the slots whose marker is on the server of a slot; None: there is none."""
         server_of = self._servers.client.nodes_manager.get_node_from_slot
-        own, server = slot // _SLOTS_EACH, server_of(slot)
-        if server_of(TAG_SLOTS[own]) == server:
-            return own
+        keys_of_marker, server = slot // _SLOTS_EACH, server_of(slot)
+        if server_of(TAG_SLOTS[keys_of_marker]) == server:
+            return keys_of_marker
         parts = (part for part in range(_SPREAD) if server_of(TAG_SLOTS[part]) == server)
-        return min(parts, key=lambda part: abs(part - own), default=None)
+        return min(parts, key=lambda part: abs(part - keys_of_marker), default=None)
 
-    def lost(self) -> StoreError:
-        """Return the error that says that a server is not what it was."""
+    def lost_error(self) -> StoreError:
+        """Return the error for a server that may have lost writes."""
         return StoreError(
-            f"Redis at {self._place}",
-            "was restarted, emptied or failed over while rows were put, and may have lost some",
-            fix="run it again: what may be lost is put again",
+            f"Redis at {self._address}",
+            "was restarted, emptied or failed over during the write and may have lost rows",
+            fix="run it again; lost rows are written again",
         )
 
 
 def marker_keys(name: str, *, spread: bool) -> list[bytes]:
-    """Return the keys of a marker: one, or one in every 64th part of the slots.
+    """Return the keys of a marker: one key, or one in each 64th of the cluster slots.
 
     >>> len({key_slot(key) // 256 for key in marker_keys("m", spread=True)})
     64
@@ -143,63 +145,66 @@ def marker_keys(name: str, *, spread: bool) -> list[bytes]:
 
 
 def marker_key_of(name: str, part: int) -> bytes:
-    """Return the key of the marker in one of the 64 parts of the slots."""
+    """Return the key of a marker in one of the 64 parts of the slots."""
     return f"{name}:{{{_TAGS[part]}}}".encode()
 
 
-def least(values: Sequence[bytes | None], layout: str | None = None) -> Mark | None:
-    """Return the least of some stored markers; None if one is missing, or says ``LOST``, or has another layout.
+def lowest_marker(values: Sequence[bytes | None], layout: str | None = None) -> Marker | None:
+    """Return the lowest of some stored markers; None if one is missing, ``LOST``, or was set under another layout.
 
-    >>> least([b"7 30", b"5 40"]), least([b"7 30", None]), least([b"7 30", b"-2 0"]), least([b"7 3 a", b"7 3 b"], "a")
-    (Mark(position=5, watermark_us=30), None, None, None)
+    >>> lowest_marker([b"7 30", b"5 40"])
+    Marker(position=5, watermark_us=30)
+    >>> lowest_marker([b"7 30", None]), lowest_marker([b"7 30", b"-2 0"]), lowest_marker([b"7 3 a", b"7 3 b"], "a")
+    (None, None, None)
     """
+    # Slots have moved since: the marker does not cover rows that came from another server.
     if layout is not None and any(_layout(value) != layout for value in values):
         return None
-    found = [mark for value in values if (mark := mark_of(value)) is not None]
-    if not found or len(found) < len(values):
+    markers = [marker for value in values if (marker := parse_marker(value)) is not None]
+    if not markers or len(markers) < len(values):
         return None
-    return Mark(min(mark.position for mark in found), min(mark.watermark_us for mark in found))
+    return Marker(min(marker.position for marker in markers), min(marker.watermark_us for marker in markers))
 
 
-def mark_of(value: bytes | None) -> Mark | None:
-    r"""Return a stored marker; None if there is none, or it says ``LOST``, or is damaged.
+def parse_marker(value: bytes | None) -> Marker | None:
+    r"""Return a stored marker; None if it is missing, ``LOST`` or corrupt.
 
-    >>> mark_of(b"7 30"), mark_of(b"7 30 layout"), mark_of(b"-2 0"), mark_of(None)
-    (Mark(position=7, watermark_us=30), Mark(position=7, watermark_us=30), None, None)
-    >>> [mark_of(text) for text in (b"", b"x 1", b"7 x", b"7 30 ", b"1_0 3", b"9" * 17 + b" 1", b"\xff")]
+    >>> parse_marker(b"7 30"), parse_marker(b"7 30 layout"), parse_marker(b"-2 0"), parse_marker(None)
+    (Marker(position=7, watermark_us=30), Marker(position=7, watermark_us=30), None, None)
+    >>> [parse_marker(text) for text in (b"", b"x 1", b"7 x", b"7 30 ", b"1_0 3", b"9" * 17 + b" 1", b"\xff")]
     [None, None, None, None, None, None, None]
     """
-    found = None if value is None else _MARK.fullmatch(value)
-    if found is None or (number := int(found[1])) <= LOST:
+    match = None if value is None else _MARKER.fullmatch(value)
+    if match is None or (number := int(match[1])) <= LOST:
         return None
-    return Mark(number, int(found[2] or 0))
+    return Marker(number, int(match[2] or 0))
 
 
-def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> Marked:
-    """Return the n rows that come first, and the least of the stored values of each marker.
+def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes]]) -> RowsAndMarkers:
+    """Split values into n rows and the lowest marker of each group of marker keys.
 
     >>> split([b"row", b"7 2", b"5 3"], 1, [[b"m:{1}", b"m:{2}"]])
-    ([b'row'], [Mark(position=5, watermark_us=2)])
+    ([b'row'], [Marker(position=5, watermark_us=2)])
     """
-    found = iter(values[n:])
-    return list(values[:n]), [least(list(islice(found, len(each)))) for each in marks]
+    stored_markers = iter(values[n:])
+    return list(values[:n]), [lowest_marker(list(islice(stored_markers, len(each)))) for each in marks]
 
 
-def _position(mark: Mark | None) -> int | None:
+def _position(mark: Marker | None) -> int | None:
     return None if mark is None else mark.position
 
 
 def _layout(value: bytes | None) -> str:
-    found = None if value is None else _MARK.fullmatch(value)
-    return "" if found is None else (found[3] or b"").decode()
+    match = None if value is None else _MARKER.fullmatch(value)
+    return "" if match is None else (match[3] or b"").decode()
 
 
 def _tags() -> list[int]:
-    """Return the least number for each part of the slots that, as a hash tag, lies in it."""
-    found: dict[int, int] = {}
+    """Return, for each part of the slots, the smallest number that is a hash tag of that part."""
+    tags: dict[int, int] = {}
     for number in islice(count(), 10_000):
-        found.setdefault(key_slot(b"%d" % number) // _SLOTS_EACH, number)
-    return [found[part] for part in range(_SPREAD)]
+        tags.setdefault(key_slot(b"%d" % number) // _SLOTS_EACH, number)
+    return [tags[part] for part in range(_SPREAD)]
 
 
 _TAGS = tuple(_tags())

@@ -1,5 +1,5 @@
--- Writes each row unless the stored one ranks at least as high; answers how many were written.
--- A rank is 32 bytes, compared as unsigned numbers of at most 48 bits, since Lua's numbers are doubles.
+-- Writes each row unless the stored row has a higher or equal rank; returns the number of written rows.
+-- A rank is 32 bytes, compared as unsigned numbers of at most 48 bits, because Lua's numbers are doubles.
 local FORMAT = '>I6I6I6I6I6I2'
 local unpack, rank, insert = unpack, struct.unpack, table.insert
 

@@ -1,7 +1,7 @@
-"""The port to the online store; every adapter passes the suite of ``tests/contract``.
+"""The interface of an online store; every adapter must pass the tests in ``tests/contract``.
 
-A store holds bytes under keys, and markers under names, in one space: ``delete`` takes both by their prefix. It is one
-for all processes of a project. Whoever has it open may use it from several threads, and after a fork.
+A store holds bytes under keys, and markers under names, in one key space: ``delete`` removes both by prefix. All
+processes of a project share it. An open store can be used from several threads, and after a fork.
 """
 
 from __future__ import annotations
@@ -21,76 +21,79 @@ from skewless.contract.status import BoolArray
 Binaries: TypeAlias = Sequence[bytes] | pa.LargeBinaryArray  # an Arrow array must not hold nulls
 Letters: TypeAlias = npt.NDArray[np.uint8]
 
-# What ``append`` did with a state: appended; appended, and due to be rolled up; it had seen all of the update; it has
-# seen a part of it and is as it was; it is damaged or another view's, and is as it was.
-APPENDED, LONG, STOOD, PART, FOREIGN = b"ARSPF"
-# The position of a marker where rows were applied once and are put again: reads as no marker, and moves like any.
+# The result of ``append`` for a state: appended; appended, and due to be rolled up; the complete update was already
+# applied; a part of it was already applied, so nothing was appended; the state is corrupt or another view's.
+APPENDED, LONG, SEEN, PARTLY_SEEN, FOREIGN = b"ARSPF"
+# The position of a marker whose rows must be applied again. It reads as a missing marker and advances like any other.
 LOST = -2
 
 
-class Mark(NamedTuple):
+class Marker(NamedTuple):
     """How far a log partition has been applied (SEMANTICS 4.5, 8.4).
 
     Args:
-        position: it and all before it have been applied.
-        watermark_us: all that had arrived by then has been applied; 0: unknown, or when written, as before.
+        position: all rows up to and including this log position have been applied.
+        watermark_us: all data that arrived before this time has been applied, microseconds. 0 means unknown in a read,
+            and unchanged in a write.
     """
 
     position: int
     watermark_us: int = 0
 
 
-Marked: TypeAlias = tuple[list[bytes | None], list[Mark | None]]  # rows, and markers
+RowsAndMarkers: TypeAlias = tuple[list[bytes | None], list[Marker | None]]
+ReadCallback: TypeAlias = Callable[[RowsAndMarkers | StoreError], None]
 
 
 class OnlineWriter(Protocol):
     """Writes packed rows; blocking, for jobs.
 
-    Every method raises StoreError when the store refuses or is away; what was written before stays written, and
-    writing it again changes nothing. Nothing that is written expires.
+    Every method raises StoreError when the store rejects the command or is unavailable. Earlier writes are kept, and
+    writing the same rows again changes nothing. Values never expire.
     """
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank (SEMANTICS 2.3).
 
-        A row begins with its rank, ``RANK_BYTES`` that are compared as they are. Atomic per row; a key may come more
-        than once. Returns how many rows were written.
+        A row begins with its rank, ``RANK_BYTES`` that are compared as bytes. Atomic per row; a key may occur more than
+        once. Returns the number of written rows.
         """
         ...
 
     def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition has surely been applied, or None.
+        """Return the log position up to which a partition is certainly applied, or None.
 
-        Call it before rows are put: ``set_markers`` is refused by a store that is another, or was restarted, since.
+        Call it before ``put``: ``set_markers`` fails if the store was replaced or restarted since.
         """
         ...
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
-        """Record how far partitions were applied, none going back; call it after the rows up to there were put.
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
+        """Record applied positions. Call it after the rows up to there were written. Markers never go back.
 
         Args:
-            expected: where each marker must stand at least, None: anywhere; by default anywhere.
+            marks: by name, the new markers.
+            expected: the minimum position of each marker before the call, None: any; by default any.
 
         Raises:
-            StoreError: a marker is further back than expected, so that the store has lost writes; it may have
-                recorded others.
+            StoreError: a marker is behind the expected position, so the store has lost writes; other markers may
+                have been recorded.
         """
         ...
 
     def clock_offset_us(self) -> int:
-        """Return the store's clock minus this machine's, in microseconds, measured now."""
+        """Return the store's clock minus this machine's clock, in microseconds, measured now."""
         ...
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         ...
 
 
 class OnlineStore(OnlineWriter, Protocol):
-    """The whole writing side: rows, their repair, and the packed states of windowed views (``StateView``)."""
+    """The complete writing interface: rows, their repair, and the packed states of windowed views (``StateView``)."""
 
     def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the value of each key, in order; None: there is none."""
+        """Return the value of each key, in order; None: no value."""
         ...
 
     def replace(
@@ -100,101 +103,107 @@ class OnlineStore(OnlineWriter, Protocol):
         new: Binaries,
         heads: Sequence[bytes] | None = None,
     ) -> BoolArray:
-        """Put values in the place of what is still as it was read, whatever its rank; return which. Atomic per key.
+        """Replace values that have not changed since they were read, whatever their rank; return which. Atomic per key.
 
         Args:
-            heads: the beginning of each old value that, with its size, tells it from any later one; None: all of it.
+            keys: shape ``(n,)``.
+            old: the values that were read; None: the key had no value.
+            new: the new values.
+            heads: the beginning of each old value; together with its size it identifies the value. None: compare
+                complete values.
         """
         ...
 
     def append(self, keys: Binaries, updates: Binaries, marker: tuple[str, int | None]) -> Letters:
         """Append records to states, once for each position of a log partition (SEMANTICS 4.3); atomic per key.
 
-        How states and updates lie is said in ``skewless/contract/windows/codec.py``. A state that has slots, but none
-        of the update's partition, gets one more; a key without a state gets one with ``EVER`` as its moment. A state
-        is due to be rolled up when it has grown longer than twice its size when it was, and the update's limit.
+        ``skewless/contract/windows/codec.py`` describes the bytes of states and updates. A state without a slot for the
+        update's partition gets one. A key without a state gets one whose time is ``EVER``. A state is due to be rolled
+        up when it is longer than twice its size after the last roll-up plus the update's limit.
 
         Args:
-            marker: name of a marker, and where it must stand at least (None: anywhere).
+            keys: of the states, shape ``(n,)``.
+            updates: one packed update for each key.
+            marker: name of a marker and its minimum position (None: any).
 
         Returns:
-            A letter for each key: ``APPENDED``, ``LONG``, ``STOOD``, ``PART`` or ``FOREIGN``.
+            A letter for each key: ``APPENDED``, ``LONG``, ``SEEN``, ``PARTLY_SEEN`` or ``FOREIGN``.
 
         Raises:
-            StoreError: the marker is further back: the store has lost writes that it would never take again.
+            StoreError: the marker is behind its minimum. The store has lost writes, and appending would hide that.
         """
         ...
 
-    def peek_marks(self, names: Sequence[str]) -> list[Mark | None]:
-        """Return how far partitions were surely applied; whoever sets one asks ``marker`` before."""
+    def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
+        """Return markers by name; a caller that sets one calls ``marker`` first."""
         ...
 
-    def refresh_markers(self, marks: Mapping[str, Mark]) -> None:
-        """Record new watermarks of markers that stand where they should.
+    def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
+        """Record new watermarks; positions stay unchanged.
 
         Raises:
-            StoreError: one is further back, or there is none.
+            StoreError: a marker is missing or behind the given position.
         """
         ...
 
     def publish(self, key: bytes, text: bytes) -> None:
-        """Put a note where servers look, whatever stands there."""
+        """Set a key that servers read, whatever its value."""
         ...
 
     def delete(self, prefix: str) -> int:
-        """Delete all keys and markers that begin with a prefix, some at a time; return how many there were.
+        """Delete all keys and markers with a prefix, in batches; return how many there were.
 
-        Running it again goes on.
+        After an interruption, call it again to delete the rest.
         """
         ...
 
 
-# Awaited for each connection that was made, before anything is read over it; what it raises is told to who asked.
+# Awaited for each new connection, before anything is read over it. Its errors go to the caller of the read.
 OnConnect: TypeAlias = Callable[[], Awaitable[None]]
 
 
 class OnlineReader(Protocol):
-    """Reads packed rows; asynchronous, for the server.
+    """Reads packed rows; asynchronous, for the prediction server.
 
-    Raises StoreError when the store is away.
+    Every method raises StoreError when the store is unavailable.
     """
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip; None: no row."""
         ...
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Have ``done`` called, once, with what ``get_marked`` returns or raises; no task, nothing to await.
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
+        """Call ``done`` once with the result or error of ``get_with_markers``; needs no task and no await.
 
-        It is called from the loop's thread, perhaps before this returns, and must not raise.
+        ``done`` runs in the event loop's thread, perhaps before this returns, and must not raise.
         """
         ...
 
-    def linger(self) -> None:
-        """Stay awake for a moment, for a reply that comes sooner than one could be woken; holds up the event loop.
+    def busy_poll(self) -> None:
+        """Busy-poll for up to 100 us for a reply, which is faster than a wake-up; blocks the event loop.
 
-        For those who asked for little and have nothing else to do.
+        Only for callers that have sent a small request and have nothing else to do.
         """
         ...
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip.
 
-        A marker is as the servers have it that were asked for the rows: after a loss it is an older one, or None.
+        Markers come from the servers that returned the rows: after a loss of writes a marker is older, or None.
         """
         ...
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        """Leave a sign under each key that stands, for ``get``, for so long: what is read must not be removed."""
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Set each key, to expire after ``seconds``: while it exists, nothing deletes the states that it names."""
         ...
 
     async def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         ...
 
 
 def settle(future: asyncio.Future[Any], outcome: Any) -> None:  # noqa: ANN401 - of any kind
-    """Give a future its result, or the error that came in its place, unless nobody awaits it any more."""
+    """Set the result or the error of a future, unless it is already done."""
     if future.done():
         return
     if isinstance(outcome, Exception):
@@ -204,75 +213,75 @@ def settle(future: asyncio.Future[Any], outcome: Any) -> None:  # noqa: ANN401 -
 
 
 class BlockingOnlineReader(Protocol):
-    """Reads as ``OnlineReader`` does, in a blocking way: for jobs, notebooks and Feast."""
+    """The blocking counterpart of ``OnlineReader``, for jobs, notebooks and Feast."""
 
     def on_connect(self, work: Callable[[], None]) -> None:
-        """Have something done whenever a connection was made, before anything is read over it."""
+        """Register a callback for each new connection; it runs before anything is read over it."""
         ...
 
     def get(self, keys: Binaries) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip; None: no row."""
         ...
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
         ...
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         ...
 
 
 class Lease(Protocol):
-    """One candidate for the right to be the scheduler of a project; every method raises StoreError where it is away.
+    """A candidate for the scheduler lease of a project; every method raises StoreError if the store is unavailable.
 
-    One holder has it at a time, each with a fencing token above all before it. A lease alone does not keep a paused
-    holder from writing after its time; the token does, because whoever stores something durable compares it
-    (M. Kleppmann, "How to do distributed locking", 2016). It expires by the store's clock.
+    One candidate holds the lease at a time, with a fencing token above all earlier ones. A lease alone does not stop a
+    paused holder from writing after it has expired. The token does: every durable write compares it
+    (M. Kleppmann, "How to do distributed locking", 2016). The lease expires by the store's clock.
 
     Args:
         holder: a name that no other process has.
-        ttl_s: seconds after which the lease of a holder that was not heard of is free.
+        ttl_s: seconds without a renewal after which the lease expires.
     """
 
     holder: str
     ttl_s: float
 
     def take(self, floor: int) -> int | None:
-        """Return the fencing token if the lease was free, or this holder's already; None if somebody else has it.
+        """Return the fencing token if the lease was free or is this holder's; None if another holder has it.
 
         Args:
-            floor: the token will be above it, even of a store that has lost its data.
+            floor: the token is above it, even if the store has lost its data.
         """
         ...
 
     def renew(self) -> bool:
-        """Say whether the lease is still this holder's; it is for another term then."""
+        """Renew the lease for ``ttl_s`` if this holder still has it; return whether it has."""
         ...
 
     def release(self) -> None:
-        """Let others take the lease at once, if it is this holder's."""
+        """Give up the lease if it is this holder's; another candidate can take it at once."""
         ...
 
-    def held_by(self) -> str | None:
-        """Return who holds the lease now."""
+    def read_holder(self) -> str | None:
+        """Return the name of the current holder, or None."""
         ...
 
     def close(self) -> None:
-        """Give the connection back; the lease stays until it is released or expires."""
+        """Close the connection; the lease stays until it is released or expires."""
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineAdapter:
-    """What opens a store by its URL: an object that a package registers as an entry point ``skewless.online_stores``.
+    """Opens an online store by URL. A package registers such an object as an entry point ``skewless.online_stores``.
 
     Args:
-        store: opens the writing side. It raises StoreError where the store is away, or may remove what it was given.
-        reader: opens the reading side of a server, which asks nothing yet. It is given the seconds that a read may
-            take, and what is awaited for each connection.
+        store: opens the writing side; raises StoreError if the store is unavailable or may evict keys.
+        reader: makes the reading side for a server, given a URL, the timeout of a read in seconds, and a callback for
+            each new connection. It does not connect yet.
         blocking_reader: opens the reading side for jobs and notebooks.
-        lease: makes a candidate of a project, a holder and a term in seconds, which asks nothing yet.
+        lease: makes a lease candidate from URL, project, holder and term in seconds. It does not connect yet.
     """
 
     store: Callable[[str], OnlineStore]

@@ -1,4 +1,4 @@
-"""Where a private server listens: a socket file, or a port of this machine with a password."""
+"""The address of a private server: a Unix socket, or a loopback port with a password."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from skewless.contract.errors import StoreError
 
 SOCKET_NAME = "server.sock"
 # macOS allows 103 bytes for the path of a socket, Linux 107.
-_LONGEST = 100
+_MAX_PATH_BYTES = 100
 _TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class PrivateAddress:
-    """One of ``file`` (a socket, relative to the data folder, or absolute) and ``port`` (then with a password)."""
+    """Either ``file`` (a socket, relative to the data folder, or absolute) or ``port`` with ``password``."""
 
     file: str | None = None
     port: int = 0
@@ -30,13 +30,14 @@ class PrivateAddress:
 
     @classmethod
     def choose(cls, folder: Path, *, use_port: bool = False) -> PrivateAddress:
-        """Return a free address: a socket in ``folder``, else in a private temporary folder, else a port."""
+        """Return a free address: a socket in ``folder``, otherwise in a private temporary folder, otherwise a port."""
         if use_port:
             return cls(port=_free_port(), password=secrets.token_urlsafe(24))
         if _can_listen(folder / SOCKET_NAME):
             return cls(file=SOCKET_NAME)
-        for place in (None, "/tmp"):  # noqa: S108 - only the root of a folder of our own, made with mode 700
-            path = Path(tempfile.mkdtemp(prefix="skewless-", dir=place)) / SOCKET_NAME
+        # The path of a socket is limited to about 100 bytes, which a deep state folder exceeds.
+        for root in (None, "/tmp"):  # noqa: S108 - only the root of a folder of our own, made with mode 700
+            path = Path(tempfile.mkdtemp(prefix="skewless-", dir=root)) / SOCKET_NAME
             if _can_listen(path):
                 return cls(file=str(path))
             path.parent.rmdir()
@@ -44,44 +45,44 @@ class PrivateAddress:
 
     @classmethod
     def load(cls, record: Path) -> PrivateAddress:
-        """Return the address noted in ``record``; the usual one if nothing readable is there."""
+        """Return the address in the file ``record``; the default socket if the file is missing or unreadable."""
         try:
             return cls(**json.loads(record.read_text()))
         except (OSError, ValueError, TypeError):
             return cls(file=SOCKET_NAME)
 
     def save(self, record: Path) -> None:
-        """Note the address in ``record``, in one step."""
+        """Write the address to the file ``record``, atomically."""
         write_private(record, json.dumps(asdict(self)))
 
     def url(self, folder: Path) -> str:
-        """Return the address as redis-py takes it (the path of a socket is percent-encoded)."""
+        """Return the address as a redis-py URL (the path of a socket is percent-encoded)."""
         if self.file is not None:
             return f"unix://{quote(str(folder / self.file))}"
         return f"redis://:{self.password}@127.0.0.1:{self.port}"
 
     def config(self) -> list[str]:
-        """Return the lines of the server's configuration that make it listen here and nowhere else."""
+        """Return the lines of server configuration that make it listen on this address only."""
         if self.file is not None:
-            return ["port 0", f"unixsocket {_quoted(self.file)}", "unixsocketperm 700"]
+            return ["port 0", f"unixsocket {_quote_path(self.file)}", "unixsocketperm 700"]
         return [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}"]
 
-    def ask(self, folder: Path, *words: str) -> str:
-        """Send one command and return its answer of one line.
+    def send_command(self, folder: Path, *words: str) -> str:
+        """Send one command and return its one-line reply.
 
         Raises:
-            OSError: nobody listens, or the answer does not come within 2 seconds.
+            OSError: no server listens, or the reply does not arrive within 2 seconds.
         """
         with self._connect(folder) as connection:
             if self.password:
-                connection.sendall(_command("AUTH", self.password))
+                connection.sendall(_encode_command("AUTH", self.password))
                 connection.recv(256)
-            connection.sendall(_command(*words))
+            connection.sendall(_encode_command(*words))
             line = connection.recv(256)
         return line.decode(errors="replace").strip()
 
-    def forget(self, folder: Path) -> None:
-        """Remove the socket file, and the temporary folder made for it."""
+    def remove(self, folder: Path) -> None:
+        """Remove the socket file and its temporary folder."""
         if self.file is None:
             return
         path = folder / self.file
@@ -104,7 +105,7 @@ class PrivateAddress:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Replace ``path`` in one step by a file that only its owner may read."""
+    """Replace the file ``path`` atomically; only its owner may read it."""
     draft = path.with_name(path.name + ".new")
     try:
         fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -114,12 +115,14 @@ def write_private(path: Path, text: str) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise StoreError(
-            f"file {path}", f"cannot be written: {error.strerror}", fix="make room and the state folder writable"
+            f"file {path}",
+            f"cannot be written: {error.strerror}",
+            fix="make room and make the state folder writable",
         ) from error
 
 
 def _can_listen(path: Path) -> bool:
-    if len(os.fsencode(path)) >= _LONGEST:
+    if len(os.fsencode(path)) >= _MAX_PATH_BYTES:
         return False
     path.unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as trial:
@@ -137,11 +140,11 @@ def _free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def _command(*words: str) -> bytes:
+def _encode_command(*words: str) -> bytes:
     parts = [f"*{len(words)}\r\n".encode()]
     parts += [f"${len(word.encode())}\r\n{word}\r\n".encode() for word in words]
     return b"".join(parts)
 
 
-def _quoted(path: str) -> str:
+def _quote_path(path: str) -> str:
     return '"' + "".join(chr(b) if chr(b).isalnum() or b in b"/._-" else f"\\x{b:02x}" for b in os.fsencode(path)) + '"'

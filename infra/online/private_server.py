@@ -1,4 +1,4 @@
-"""A real Redis-protocol server for one laptop, started when needed and gone when nobody uses it."""
+"""A Valkey server for one machine, started on first use and stopped after its last user."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _CONFIG = (
 
 @dataclass(frozen=True, kw_only=True)
 class ServerStatus:
-    """What is known of the server of a state folder; pids are None where nothing runs."""
+    """The state of a private server; pids are None if it does not run."""
 
     running: bool
     folder: Path
@@ -50,28 +50,27 @@ class ServerStatus:
 
 
 class PrivateServer:
-    """The server of one state folder, shared by every process that calls ``ensure``.
+    """The server of one state folder, shared by all processes that call ``ensure``.
 
-    Data: ``<state>/redis/``, an append-only file synced every second. A process counts as a user from
-    ``ensure`` until ``release`` or its end, whichever way it ends. The server goes down cleanly when the last
-    user has been gone for ``grace_s`` seconds; the next ``ensure`` finds the data again. How this is kept true
-    is drawn in ``watcher.py``.
+    Its data is in ``<state>/redis/``, an append-only file synced every second. A process is a user from ``ensure``
+    until ``release`` or until it dies. The server shuts down cleanly ``grace_s`` seconds after the last user has
+    gone; the next ``ensure`` loads the data again. ``watcher.py`` shows the processes and locks.
 
     Args:
-        state: the project's state folder; made if it is not there.
-        grace_s: how long the server waits for a next user, in seconds.
-        use_port: listen on a loopback port with a random password, not on a socket file.
-        start_timeout_s: how long ``ensure`` waits for the first answer (a large file takes time to load).
+        state: the project's state folder; created if missing.
+        grace_s: how long the server waits for another user, in seconds.
+        use_port: listen on a loopback port with a random password instead of a socket file.
+        start_timeout_s: how long ``ensure`` waits for the first reply, in seconds (a large file takes time to load).
     """
 
     def __init__(
         self, state: Path, *, grace_s: float = 3.0, use_port: bool = False, start_timeout_s: float = 60.0
     ) -> None:
-        """Name the state folder; nothing is made or started yet."""
+        """Set the paths; nothing is created or started yet."""
         self.folder = state.absolute() / "redis"
         self._grace_s = grace_s
         self._use_port = use_port
-        self._timeout_s = start_timeout_s
+        self._start_timeout_s = start_timeout_s
         self._record = self.folder / "server.json"
         self._start = FileLock(self.folder / "start.lock")
         self._users = FileLock(self.folder / "users.lock")
@@ -79,25 +78,25 @@ class PrivateServer:
         self._server = FileLock(self.folder / "server.lock")
 
     def ensure(self) -> str:
-        """Start the server unless it runs, become one of its users, and return its URL for redis-py.
+        """Start the server unless it runs, become a user of it, and return its URL for redis-py.
 
         Raises:
-            PlaceError: the folder, or the server's program, cannot be used.
-            StoreError: the server does not come up or does not answer.
+            PlaceError: the folder or the server's program cannot be used.
+            StoreError: the server does not start or does not reply.
         """
         self._make_folder()
-        with self._alone():
-            # The lease is taken anew each time: the folder may have been removed and made again.
-            self._users.acquire(shared=True, timeout_s=self._timeout_s)
-            with self._forgotten_on_error():
-                return self._running().url(self.folder)
+        with self._exclusive_start():
+            # Acquired again each time: the folder may have been removed and created again.
+            self._users.acquire(shared=True, timeout_s=self._start_timeout_s)
+            with self._release_on_error():
+                return self._ensure_running().url(self.folder)
 
     def release(self) -> None:
-        """Stop being a user; the server goes on for others, and ends without any."""
+        """Stop being a user; the server continues for other users and stops after the last."""
         self._users.release()
 
     def stop(self) -> None:
-        """Shut the server down for all its users, with its data on disk; nothing happens if none runs.
+        """Shut the server down for all users, with its data on disk; does nothing if it does not run.
 
         Raises:
             StoreError: it did not stop within 15 seconds.
@@ -105,15 +104,15 @@ class PrivateServer:
         self._users.release()
         if not self.folder.is_dir():
             return
-        with self._alone():
-            if self._watcher.held_by_anyone():
+        with self._exclusive_start():
+            if self._watcher.is_held():
                 with contextlib.suppress(ValueError, ProcessLookupError):
                     os.kill(int(self._watcher.text()), signal.SIGTERM)
             self._end_orphan()
-            PrivateAddress.load(self._record).forget(self.folder)
+            PrivateAddress.load(self._record).remove(self.folder)
 
     def status(self) -> ServerStatus:
-        """Return whether the server runs, where, and as which processes; changes nothing."""
+        """Return whether the server runs, its URL and its process ids; changes nothing."""
         if not self.folder.is_dir():
             return ServerStatus(running=False, folder=self.folder, url=None, server_pid=None, watcher_pid=None)
         address = PrivateAddress.load(self._record)
@@ -131,46 +130,49 @@ class PrivateServer:
             make_folder(self.folder)
         except OSError as error:
             raise PlaceError(
-                f"state folder {self.folder}", f"cannot be made: {error.strerror}", fix="name a folder you may write"
+                f"state folder {self.folder}",
+                f"cannot be created: {error.strerror}",
+                fix="choose a folder that you may write to",
             ) from error
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive_start(self) -> Iterator[None]:
         lock = FileLock(self._start.path)
-        if not lock.acquire(timeout_s=self._timeout_s):
-            raise self._failure("is being started by another process that does not finish")
+        if not lock.acquire(timeout_s=self._start_timeout_s):
+            raise self._error("is still being started by another process")
         try:
             yield
         finally:
             lock.release()
 
     @contextlib.contextmanager
-    def _forgotten_on_error(self) -> Iterator[None]:
+    def _release_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
             self._users.release()
             raise
 
-    def _running(self) -> PrivateAddress:
-        """Return the address of the server that runs or that could be started; a lost port is tried again."""
+    def _ensure_running(self) -> PrivateAddress:
+        """Return the address of the running server; start it if needed. If its port was taken, try another port."""
         for _ in range(_TRIES):
-            if not self._watcher.held_by_anyone():
+            if not self._watcher.is_held():
                 self._launch()
-            if self._answers():
+            if self._wait_for_reply():
                 return PrivateAddress.load(self._record)
-            if self._watcher.held_by_anyone():
-                raise self._failure("runs, but does not answer")
-        raise self._failure("did not start")
+            if self._watcher.is_held():
+                raise self._error("runs but does not reply")
+        raise self._error("did not start")
 
     def _launch(self) -> None:
         binary, program = find_binary(), Path(__file__).with_name("watcher.py")
         self._end_orphan()
-        PrivateAddress.load(self._record).forget(self.folder)
+        PrivateAddress.load(self._record).remove(self.folder)
         address = PrivateAddress.choose(self.folder, use_port=self._use_port)
         write_private(self.folder / "server.conf", "\n".join((*_CONFIG, *address.config(), "")))
         address.save(self._record)
         log_path = self.folder / "server.log"
+        # Truncated only between two servers, so that no running server loses lines.
         too_long = log_path.is_file() and log_path.stat().st_size > _LOG_LIMIT
         with log_path.open("wb" if too_long else "ab") as log:
             subprocess.run(  # noqa: S603 - our own program; it leaves this process and outlives it
@@ -182,47 +184,47 @@ class PrivateServer:
             )
 
     def _end_orphan(self) -> None:
-        """Wait until no server writes this data, asking one that has lost its watcher to shut down.
+        """Wait until no server writes this data; shut down a server that has lost its watcher.
 
         Two servers on one append-only file would destroy it.
         """
         deadline = time.monotonic() + _STOP_S
-        while self._server.held_by_anyone() or self._watcher.held_by_anyone():
-            if not self._watcher.held_by_anyone():
+        while self._server.is_held() or self._watcher.is_held():
+            if not self._watcher.is_held():
                 with contextlib.suppress(OSError):
-                    PrivateAddress.load(self._record).ask(self.folder, "SHUTDOWN")
+                    PrivateAddress.load(self._record).send_command(self.folder, "SHUTDOWN")
             if time.monotonic() > deadline:
-                raise self._failure("does not stop", value=f"pid {self._server.text()}")
+                raise self._error("does not stop", value=f"pid {self._server.text()}")
             time.sleep(_STEP_S)
 
-    def _answers(self) -> bool:
-        """Wait for the first answer; return False as soon as the watcher is gone."""
-        deadline = time.monotonic() + self._timeout_s
+    def _wait_for_reply(self) -> bool:
+        """Wait for the first reply; return False as soon as the watcher has exited."""
+        deadline = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline:
             if self._ping(PrivateAddress.load(self._record)) == "+PONG":
                 return True
-            if not self._watcher.held_by_anyone():
+            if not self._watcher.is_held():
                 return False
             time.sleep(_STEP_S)
         return False
 
     def _ping(self, address: PrivateAddress) -> str:
         try:
-            return address.ask(self.folder, "PING")
+            return address.send_command(self.folder, "PING")
         except OSError:
             return ""
 
-    def _failure(self, problem: str, *, value: str | None = None) -> StoreError:
+    def _error(self, problem: str, *, value: str | None = None) -> StoreError:
         log = self.folder / "server.log"
         tail = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace") if log.is_file() else ""
         return StoreError(
             f"private Redis server in {self.folder}",
             problem,
             value=value or " ".join(tail.split()) or None,
-            fix=f"read {log}, or set SKEWLESS_REDIS_URL to a Redis of your own",
+            fix=f"read {log}, or set SKEWLESS_REDIS_URL to another Redis server",
         )
 
 
 def _pid(lock: FileLock) -> int | None:
     text = lock.text()
-    return int(text) if text.isdigit() and lock.held_by_anyone() else None
+    return int(text) if text.isdigit() and lock.is_held() else None

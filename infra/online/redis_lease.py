@@ -1,4 +1,4 @@
-"""The scheduler's lease in Redis; it expires by the server's clock."""
+"""The scheduler lease in Redis; it expires by the server's clock."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
-from skewless.infra.online.failures import translated
+from skewless.infra.online.failures import translate_errors
 
-# Asking again after a lost reply finds the lease in one's own name, and gets the same token.
+# After a lost reply, a second request finds the lease in the holder's own name and gets the same token.
 _TAKE = """
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then return tonumber(redis.call('GET', KEYS[2])) end
@@ -21,11 +21,11 @@ return token
 """
 _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE', KEYS[1], ARGV[2]) or 0"
 _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
-_ASKS_PER_TERM = 3
+_ASKS_PER_TERM = 3  # the timeout of a command is a third of the term
 
 
 class RedisLease:
-    """See ``Lease``."""
+    """Implements ``Lease`` with two keys: the holder's name with an expiry, and the last fencing token."""
 
     def __init__(self, url: str, project: str, holder: str, ttl_s: float) -> None:
         self.holder = holder
@@ -35,26 +35,26 @@ class RedisLease:
         self._ttl_ms = int(ttl_s * 1_000)
 
     def take(self, floor: int) -> int | None:
-        """Return the fencing token if the lease was free, or this holder's already; None if somebody else has it."""
+        """Return the fencing token if the lease was free or is this holder's; None if another holder has it."""
         token = self._eval(_TAKE, 2, *self._keys, self.holder, floor, self._ttl_ms)
         return token or None
 
     def renew(self) -> bool:
-        """Say whether the lease is still this holder's; it is for another term then."""
+        """Renew the lease if this holder still has it; return whether it has."""
         return bool(self._eval(_RENEW, 1, self._keys[0], self.holder, self._ttl_ms))
 
     def release(self) -> None:
-        """Let others take the lease at once, if it is this holder's."""
+        """Give up the lease if it is this holder's."""
         self._eval(_RELEASE, 1, self._keys[0], self.holder)
 
-    def held_by(self) -> str | None:
-        """Return who holds the lease now."""
-        with translated(self._url):
-            found = self._client.get(self._keys[0])
-        return None if found is None else str(found.decode())
+    def read_holder(self) -> str | None:
+        """Return the name of the current holder, or None."""
+        with translate_errors(self._url):
+            holder = self._client.get(self._keys[0])
+        return None if holder is None else str(holder.decode())
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         if "_client" in self.__dict__:
             close_client(self._client)
             del self._client
@@ -64,5 +64,5 @@ class RedisLease:
         return open_client(RedisAddress.parse(self._url), self.ttl_s / _ASKS_PER_TERM)
 
     def _eval(self, script: str, n_keys: int, *words: str | int) -> int:
-        with translated(self._url):
+        with translate_errors(self._url):
             return int(self._client.eval(script, n_keys, *words))

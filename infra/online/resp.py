@@ -1,4 +1,4 @@
-"""Commands in Redis's wire format, cut from Arrow columns: no Python object per key."""
+"""Encodes commands in Redis's wire format (RESP), from Arrow columns without a Python object per key."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from redis.exceptions import NoScriptError
 
-from skewless.contract.binaries import constant
+from skewless.contract.binaries import binary_scalar
 from skewless.infra.online.integer_keys import IntegerKeys
 from skewless.infra.online.port import Binaries
 
@@ -20,29 +19,32 @@ Message = Sequence[bytes | memoryview]
 
 
 class RespConnection(Protocol):
-    """What is used of redis-py's connections."""
+    """The used part of redis-py's connections."""
 
     def send_packed_command(self, command: Message) -> None:
-        """Send bytes as they are."""
+        """Send encoded bytes."""
         ...
 
     def read_response(self) -> Any:  # noqa: ANN401 - replies have any type
-        """Return the next reply; raises it where it is an error."""
+        """Return the next reply; raise it if it is an error."""
         ...
 
 
-class Bulks:
-    """Binary values as bulk strings, ready to be sent in slices.
+class BulkStrings:
+    """Binary values as RESP bulk strings, ready to be sent in slices.
 
     Args:
         values: shape ``(n,)``, without nulls.
     """
 
     def __init__(self, values: Binaries) -> None:
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
         array = values if isinstance(values, pa.Array) else pa.array(values, pa.large_binary())
         lengths = pc.binary_length(array).cast(pa.large_string()).cast(pa.large_binary())
+        # One Arrow kernel builds all bulk strings. Slices of them are cut by offsets, without a copy.
         joined = pc.binary_join_element_wise(
-            constant(b"$"), lengths, constant(b"\r\n"), array, constant(b"\r\n"), constant(b"")
+            binary_scalar(b"$"), lengths, binary_scalar(b"\r\n"), array, binary_scalar(b"\r\n"), binary_scalar(b"")
         )
         _, offsets, data = joined.buffers()
         self._offsets = (
@@ -59,26 +61,26 @@ class Bulks:
         return self._data[self._offsets[start] : self._offsets[stop]]
 
 
-def command(*parts: bytes, more: int = 0) -> bytes:
-    r"""Return a command, or its beginning if ``more`` arguments follow.
+def command(*parts: bytes, extra: int = 0) -> bytes:
+    r"""Return a command, or its beginning if ``extra`` arguments follow.
 
     >>> command(b"GET", b"k")
     b'*2\r\n$3\r\nGET\r\n$1\r\nk\r\n'
     """
-    return b"*%d\r\n" % (len(parts) + more) + _bulks(parts)
+    return b"*%d\r\n" % (len(parts) + extra) + _encode_bulks(parts)
 
 
-def mget(keys: Binaries, more: Sequence[bytes] = ()) -> bytes:
-    """Return the command that reads many keys, and some more."""
-    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(more))
+def mget(keys: Binaries, extra: Sequence[bytes] = ()) -> bytes:
+    """Return the MGET command for keys and more keys."""
+    head = b"*%d\r\n$4\r\nMGET\r\n" % (1 + len(keys) + len(extra))
     if isinstance(keys, pa.Array):
-        return b"".join((head, Bulks(keys).cut(0, len(keys)), _bulks(more)))
+        return b"".join((head, BulkStrings(keys).cut(0, len(keys)), _encode_bulks(extra)))
     if isinstance(keys, IntegerKeys):
-        return b"".join((head, keys.bulks(), _bulks(more)))
-    return head + _bulks([*keys, *more] if more else keys)
+        return b"".join((head, keys.encode_bulks(), _encode_bulks(extra)))
+    return head + _encode_bulks([*keys, *extra] if extra else keys)
 
 
-def _bulks(values: Sequence[bytes]) -> bytes:
+def _encode_bulks(values: Sequence[bytes]) -> bytes:
     lines: list[bytes] = []
     for value in values:
         lines.append(_HEADS[len(value)])
@@ -87,29 +89,33 @@ def _bulks(values: Sequence[bytes]) -> bytes:
     return b"\r\n".join(lines)
 
 
-class _Heads(dict[int, bytes]):
-    """The line that stands before a value of some length."""
+class _LengthLines(dict[int, bytes]):
+    """The header line of a bulk string, by the length of the value."""
 
     def __missing__(self, length: int) -> bytes:
         head = self[length] = b"$%d" % length
         return head
 
 
-_HEADS = _Heads()
+_HEADS = _LengthLines()
 
 
 def script_calls(
-    sha: bytes, keys: Bulks, rows: Bulks, parts: Sequence[tuple[int, int]], last: Sequence[bytes] = ()
+    sha: bytes, keys: BulkStrings, rows: BulkStrings, parts: Sequence[tuple[int, int]], last: Sequence[bytes] = ()
 ) -> list[Message]:
-    """Return calls of a script that takes keys and as many arguments, one call for each slice of them.
+    """Return one call of a script for each slice of keys, with the matching slice of arguments.
 
     Args:
-        last: one more argument for each call, if any.
+        sha: digest of the script.
+        keys: of all slices.
+        rows: one argument for each key.
+        parts: the bounds of the slices.
+        last: one additional argument for each call, if any.
     """
     calls: list[Message] = []
     for i, (start, stop) in enumerate(parts):
-        tail = _bulks(last[i : i + 1])
-        head = command(b"EVALSHA", sha, b"%d" % (stop - start), more=2 * (stop - start) + bool(tail))
+        tail = _encode_bulks(last[i : i + 1])
+        head = command(b"EVALSHA", sha, b"%d" % (stop - start), extra=2 * (stop - start) + bool(tail))
         calls.append((head, keys.cut(start, stop), rows.cut(start, stop), tail))
     return calls
 
@@ -118,40 +124,42 @@ def exchange(
     connection: RespConnection,
     calls: Iterable[Message],
     window: int,
-    again: type[Exception] | tuple[type[Exception], ...] = NoScriptError,
+    retry_on: type[Exception] | tuple[type[Exception], ...] = NoScriptError,
     burst: int = 1,
 ) -> tuple[list[Any], list[int]]:
-    """Send calls with up to ``window`` unanswered; return the replies, and the places of those to be sent again.
+    """Send calls, pipelined; return the replies, and the indices of calls that must be sent again.
 
     Args:
-        connection: where to.
+        connection: of the server.
         calls: one message per call, each answered by one reply.
-        window: how many calls may be under way, at least ``burst``.
-        again: refusals that are no failure, by default that the script is unknown.
+        window: maximum number of calls without a reply, at least ``burst``.
+        retry_on: error replies after which a call is repeated, by default that the script is unknown.
         burst: how many calls are sent at once.
 
     Raises:
-        RedisError: a call was refused or the connection broke: it must be closed, since replies may be outstanding.
+        RedisError: the server rejected a call, or the connection broke. Close the connection: replies may be
+            outstanding.
     """
-    under_way: deque[int] = deque()
+    pending: deque[int] = deque()
     replies: list[Any] = []
     refused: list[int] = []
 
-    def answered(n: int) -> None:
-        for _ in range(min(n, len(under_way))):
+    def read_replies(n: int) -> None:
+        for _ in range(min(n, len(pending))):
             try:
                 replies.append(connection.read_response())
-            except again:
-                refused.append(under_way[0])
-            under_way.popleft()
+            except retry_on:
+                refused.append(pending[0])
+            pending.popleft()
 
     first = 0
-    waiting = iter(calls)
-    while bundle := list(islice(waiting, burst)):
-        if len(under_way) + len(bundle) > window:
-            answered(burst)
-        connection.send_packed_command([b"".join(chain.from_iterable(bundle))])
-        under_way.extend(range(first, first + len(bundle)))
-        first += len(bundle)
-    answered(len(under_way))
+    remaining = iter(calls)
+    while batch := list(islice(remaining, burst)):
+        # Replies are read only when the window is full, so that the server always has work.
+        if len(pending) + len(batch) > window:
+            read_replies(burst)
+        connection.send_packed_command([b"".join(chain.from_iterable(batch))])
+        pending.extend(range(first, first + len(batch)))
+        first += len(batch)
+    read_replies(len(pending))
     return replies, refused

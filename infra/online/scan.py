@@ -1,4 +1,4 @@
-"""Going over all keys of a server, some at a time."""
+"""Deletes keys of a server by prefix, in batches."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _SCAN_COUNT = 1_000
 
 
 def delete_keys(client: Any, prefix: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
-    """Delete every key of one server that begins with a prefix; return how many. Running it again goes on."""
+    """Delete every key of one server with a prefix; return how many there were. It can be repeated after a failure."""
     pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
     cursor, deleted = 0, 0
     while True:
         cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
-        # One command each: those of one server of a cluster may lie in many slots.
+        # One command per key: in a cluster, the keys of one server lie in many slots.
         pipeline = client.pipeline(transaction=False)
         for key in keys:
             pipeline.unlink(key)

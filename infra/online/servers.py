@@ -1,4 +1,4 @@
-"""How keys are spread over servers, and the bulk calls that go past redis-py's command methods."""
+"""How keys are spread over servers, and bulk commands that bypass redis-py's command methods."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from skewless.infra.online.clients import close_client, lent
-from skewless.infra.online.lanes import Lanes
+from skewless.infra.online.clients import borrow_connection, close_client
+from skewless.infra.online.pooled_reader import PooledReader
 from skewless.infra.online.port import Binaries
-from skewless.infra.online.resp import Bulks, exchange, mget, script_calls
+from skewless.infra.online.resp import BulkStrings, exchange, mget, script_calls
 
-KEYS_PER_CALL = 100  # what other clients wait for at most
-WINDOW = 16  # calls under way, so that server and client work at the same time
+KEYS_PER_CALL = 100  # other clients wait for one call at most
+WINDOW = 16  # calls without a reply, so that server and client work at the same time
 
 
-# Given the slot that a call goes to (None where there are no slots), returns its last argument.
-Last = Callable[[int | None], bytes]
+# Returns the last argument of a call from its slot (None outside a cluster).
+LastArgument = Callable[[int | None], bytes]
 
 
 class Script(Protocol):
@@ -28,11 +28,11 @@ class Script(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class ScriptReply:
-    """What a script replied for some of the keys.
+    """The reply of a script for one slice of the keys.
 
     Args:
-        places: which of the keys it was called with, in their order.
-        reply: of one call.
+        places: indices of the slice's keys.
+        reply: of the call.
     """
 
     places: Sequence[int]
@@ -40,100 +40,108 @@ class ScriptReply:
 
 
 class Servers(Protocol):
-    """The servers behind one address; ``client`` sends single commands to the right one.
+    """The servers behind one address; ``client`` routes single commands.
 
-    Every method raises what redis-py raises.
+    Methods raise redis-py's exceptions.
     """
 
     client: Any
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
-        """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
+        """Call a script with keys and one argument per key, in slices; return the sum of the replies."""
         ...
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
-        """Call a script of keys and as many arguments on all of them, in parts; return each part's reply.
+    def call(
+        self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
+    ) -> list[ScriptReply]:
+        """Call a script with keys and one argument per key, in slices; return the reply for each slice.
 
         Args:
-            last: makes one more argument for each call.
+            script: the script.
+            keys: shape ``(n,)``.
+            rows: one argument for each key.
+            last: makes one additional argument for each call.
         """
         ...
 
-    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, and of some more, in order, from one round trip; None: no value."""
+    def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, then of ``extra``, in order, from one round trip; None: no value."""
         ...
 
     def masters(self) -> Sequence[Any]:
-        """Return a client of each server that takes writes, in a stable order."""
+        """Return a client of each master, in a stable order."""
         ...
 
     def layout(self) -> str | None:
-        """Return a digest of how the slots are dealt out; the same after a failover; None where there are no slots."""
+        """Return a digest of how slots are spread over masters; None outside a cluster. A failover keeps it."""
         ...
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         ...
 
 
-class OneServer:
-    """One server, known by its address or as the master that sentinels name."""
+class SingleServer:
+    """One server, or the master that Sentinel manages."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         self.client = client
-        self._lanes = Lanes(client)
+        self._reader = PooledReader(client)
 
     def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
-        """Call a script of keys and as many arguments on all of them, in parts; return the sum of the replies."""
+        """Call a script with keys and one argument per key, in slices; return the sum of the replies."""
         return sum(answer.reply for answer in self.call(script, keys, rows))
 
-    def call(self, script: Script, keys: Binaries, rows: Binaries, last: Last | None = None) -> list[ScriptReply]:
-        """Call a script of keys and as many arguments on all of them, in parts; return each part's reply."""
+    def call(
+        self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
+    ) -> list[ScriptReply]:
+        """Call a script with keys and one argument per key, in slices; return the reply for each slice."""
         parts = list(slices(len(keys)))
-        more = [last(None)] * len(parts) if last else ()
-        calls = script_calls(script.sha.encode(), Bulks(keys), Bulks(rows), parts, more)
-        answers: list[ScriptReply] = []
-        with lent(self.client) as connection:
+        extra = [last(None)] * len(parts) if last else ()
+        calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, extra)
+        script_replies: list[ScriptReply] = []
+        with borrow_connection(self.client) as connection:
             while calls:
-                replies, again = exchange(connection, calls, WINDOW)
-                done = [part for i, part in enumerate(parts) if i not in set(again)]
-                answers += [
+                replies, rejected = exchange(connection, calls, WINDOW)
+                done = [part for i, part in enumerate(parts) if i not in set(rejected)]
+                script_replies += [
                     ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)
                 ]
-                parts, calls = [parts[i] for i in again], [calls[i] for i in again]
+                # Only rejected slices are sent again.
+                parts, calls = [parts[i] for i in rejected], [calls[i] for i in rejected]
                 if calls:
-                    # A server that was restarted or emptied meanwhile.
+                    # The server was restarted or emptied since the script was loaded.
                     self.client.script_load(script.script)
-        return answers
+        return script_replies
 
-    def read(self, keys: Binaries, more: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, and of some more, in order, from one round trip; None: no value."""
-        if not len(keys) + len(more):
+    def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
+        """Return the value of each key, then of ``extra``, in order, from one round trip; None: no value."""
+        if not len(keys) + len(extra):
             return []
-        message = mget(keys, more)
-        values = self._lanes.read(message)
+        message = mget(keys, extra)
+        values = self._reader.read(message)
         if values is None:
-            with lent(self.client) as connection:
+            with borrow_connection(self.client) as connection:
                 connection.send_packed_command([message])
                 values = connection.read_response()
         return values
 
     def masters(self) -> Sequence[Any]:
-        """Return the one client."""
+        """Return the client."""
         return (self.client,)
 
     def layout(self) -> str | None:
-        """Return None: there are no slots."""
+        """Return None: only a cluster has slots."""
         return None
 
     def close(self) -> None:
-        """Give the connections back."""
-        self._lanes.close()
+        """Close all connections."""
+        self._reader.close()
         close_client(self.client)
 
 
 def slices(n: int, size: int = KEYS_PER_CALL, start: int = 0) -> Iterable[tuple[int, int]]:
-    """Yield the bounds of parts of at most ``size``, end exclusive.
+    """Yield the bounds of slices of at most ``size``, end exclusive.
 
     >>> list(slices(5, 2))
     [(0, 2), (2, 4), (4, 5)]

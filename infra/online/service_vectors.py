@@ -1,4 +1,4 @@
-"""From the parsed rows of requests to the vectors of one service: which keys are read, and what their rows say."""
+"""Turns requests into the vectors of one service: names the keys to read, and decodes their rows."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ import numpy as np
 from skewless.contract.keys import KeyCodec, KeyValue, marker_key
 from skewless.contract.number_rows import NumberRows
 from skewless.contract.plan import View
-from skewless.contract.request import Ask
-from skewless.contract.rows import RowCodec, Versions, missing
+from skewless.contract.request import ParsedRows
+from skewless.contract.rows import RowCodec, Versions, empty_read
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.guard import AgeLimit, Standing
+from skewless.infra.online.marker_history import AgeLimit, MarkerStatus
 from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
 
 
 class ServiceVectors(NamedTuple):
-    """What a model sees for n rows, and where it comes from.
+    """The vectors for n rows, and their origin.
 
     Args:
         matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
-        status: of what each view of the plan (``all_views``) answered, shape ``(n, n_views)``.
-        event_ts: of the same, microseconds; meaningless where nothing was found. Of a windowed view its watermark.
-        watermark: of each view, shape ``(n_views,)``: up to when all that had arrived by then was in what was read,
+        status: status of each view of the plan (``all_views``), shape ``(n, n_views)``.
+        event_ts: event time of each row in microseconds, same shape; undefined if no row was found. For a windowed
+            view, its watermark.
+        watermark: of each view, shape ``(n_views,)``: the time up to which all arrived data has been applied,
             microseconds, perhaps after ``t``; 0: unknown.
-        versions: per view, where its rows come from.
-        applied: per windowed view, up to where its states had been applied.
-        damaged: how many rows and states of entities could not be read; these are UNAVAILABLE.
+        versions: per view, the origin of its rows.
+        applied: per windowed view, the positions that its states include.
+        corrupt: number of corrupt rows and states; these are UNAVAILABLE.
     """
 
     matrix: Matrix
@@ -42,15 +43,15 @@ class ServiceVectors(NamedTuple):
     watermark: Int64Array
     versions: Mapping[str, Versions]
     applied: Mapping[str, StateProgress]
-    damaged: int = 0
+    corrupt: int = 0
 
 
 class VectorReader:
-    """Names what one service needs from the online store, and turns it into vectors.
+    """Names the keys of one service in the online store, and turns their values into vectors.
 
     Args:
-        assembler: of the service's plan, with its vocabularies.
-        windows: what reads its windowed views.
+        assembler: for the service's plan, with its vocabularies.
+        windows: reads its windowed views.
     """
 
     def __init__(self, assembler: Assembler, windows: WindowStates) -> None:
@@ -60,35 +61,43 @@ class VectorReader:
         self._views = plan.views
         self._keys = [KeyCodec(plan.project, view) for view in plan.views]
         self._rows = [RowCodec(view) for view in plan.views]
-        self._mark_of = {view.name: marker_key(plan.project, view) for view in plan.views}
-        self._marks = list(self._mark_of.values())
-        self._numbers = NumberRows(plan) if NumberRows.fits(plan) else None
-        self._limited = [view for view in plan.all_views if view.max_age_us]
-        self._rows_marks = [[mark] for mark in self._marks]
+        self._marker_by_view = {view.name: marker_key(plan.project, view) for view in plan.views}
+        self._markers = list(self._marker_by_view.values())
+        self._numbers = NumberRows(plan) if NumberRows.supports(plan) else None
+        self._views_with_max_age = [view for view in plan.all_views if view.max_age_us]
+        self._row_marker_lists = [[marker] for marker in self._markers]
 
     @property
     def markers(self) -> list[str]:
-        """Return the markers to be read with the rows: of the views, then of the windowed views."""
-        return [*self._marks, *self._windows.markers] if self._assembler.plan.windows else self._marks
+        """Return the names of the markers to read with the rows: of row views, then of windowed views."""
+        return [*self._markers, *self._windows.markers] if self._assembler.plan.windows else self._markers
 
     def markers_of(self, view: View | WindowView) -> list[str]:
-        """Return the markers that vouch for a view of the plan."""
-        return self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._mark_of[view.name]]
+        """Return the names of a view's markers."""
+        return (
+            self._windows.markers_of(view.name) if isinstance(view, WindowView) else [self._marker_by_view[view.name]]
+        )
 
-    def standing(self, standing: Standing, t: int) -> Standing:
-        """Return what the markers of the service say at a time.
+    def check_ages(self, marker_status: MarkerStatus, t: int) -> MarkerStatus:
+        """Return the status of the service's markers at time ``t``.
 
-        Those of a view that has not been updated for longer than its definition allows count as lost (SEMANTICS 8.4).
+        Views that were not updated for longer than their definition allows count as lost (SEMANTICS 8.4).
         """
-        own = Standing(standing.lost & set(self.markers), standing.watermarks) if standing.lost else standing
-        if not self._limited:
+        own = (
+            MarkerStatus(marker_status.lost & set(self.markers), marker_status.watermarks)
+            if marker_status.lost
+            else marker_status
+        )
+        if not self._views_with_max_age:
             return own
-        return own.within([AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._limited], t)
+        return own.limit_ages(
+            [AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._views_with_max_age], t
+        )
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
-        """Return the keys of n entity rows: the first's in each view, the second's, and so on; then of the states.
+        """Return the keys of n entity rows: the first entity's in each view, the second's, and so on; then of states.
 
-        None stands where a part of a key is null, and for states that are not known yet.
+        A key is None where a part of it is null, and for states of an unknown generation.
         """
         if not self._keys:
             return self._windows.names(keys, n)
@@ -99,74 +108,81 @@ class VectorReader:
         self,
         names: Sequence[bytes | None],
         stored: Sequence[bytes | None],
-        standing: Standing,
+        marker_status: MarkerStatus,
         t: int,
-        ask: Ask,
+        request: ParsedRows,
     ) -> ServiceVectors:
-        """Return the vectors of the n rows of ``ask`` at time ``t``, a whole millisecond.
+        """Return the vectors of the n rows of ``start_read`` at time ``t``, a multiple of one millisecond.
 
         Args:
-            names: as ``names`` returned them.
-            stored: what stands under each; None: nothing.
-            standing: what the markers say that were read with them; the views of lost ones are UNAVAILABLE.
+            names: the keys from ``names``.
+            stored: the value of each key; None: no value.
+            marker_status: the status of the markers that were read with them; views of lost markers are UNAVAILABLE.
+            t: microseconds.
+            request: the request.
         """
-        found = self.numbers(stored, standing, t)
-        return found or self.assemble(self.reads(names, stored, standing, t, ask.n), standing, t, ask)
+        vectors = self.numbers(stored, marker_status, t)
+        return vectors or self.assemble(
+            self.reads(names, stored, marker_status, t, request.n), marker_status, t, request
+        )
 
-    def numbers(self, stored: Sequence[bytes | None], standing: Standing, t: int) -> ServiceVectors | None:
-        """Return what ``vectors`` returns, sooner; None if it cannot be told without the reads of each view."""
-        found = None if self._numbers is None or standing.lost else self._numbers.vectors(stored, t)
-        if found is None:
+    def numbers(self, stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int) -> ServiceVectors | None:
+        """Return the same as ``vectors``, faster; None if the views have to be decoded separately."""
+        vectors = None if self._numbers is None or marker_status.lost else self._numbers.vectors(stored, t)
+        if vectors is None:
             return None
         return ServiceVectors(
-            matrix=found.matrix,
-            status=found.status,
-            event_ts=found.event_ts,
-            watermark=self._watermark(standing),
-            versions=found.versions,
+            matrix=vectors.matrix,
+            status=vectors.status,
+            event_ts=vectors.event_ts,
+            watermark=self._watermark(marker_status),
+            versions=vectors.versions,
             applied={},
         )
 
     def reads(
-        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], standing: Standing, t: int, n: int
+        self, names: Sequence[bytes | None], stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int, n: int
     ) -> ViewReads:
-        """Return what each view answered for n rows; arguments as of ``vectors``."""
+        """Return the decoded rows of each view for n rows; arguments as in ``vectors``."""
         step = len(self._views)
         rows = {
-            view.name: missing(view, n, available=False)
-            if mark in standing.lost
+            view.name: empty_read(view, n, available=False)
+            if marker in marker_status.lost
+            # Values are interleaved by entity: every step-th one belongs to this view.
             else codec.decode(stored[i : step * n : step])
-            for i, (view, codec, mark) in enumerate(zip(self._views, self._rows, self._marks, strict=True))
+            for i, (view, codec, marker) in enumerate(zip(self._views, self._rows, self._markers, strict=True))
         }
-        damaged = sum(int(read.unanswered.sum()) for read in rows.values() if read.unanswered is not None)
-        states = self._windows.read(names[step * n :], stored[step * n :], standing, t)
-        return ViewReads(reads={**rows, **states.reads}, applied=states.applied, damaged=damaged + states.damaged)
+        corrupt = sum(int(read.unavailable.sum()) for read in rows.values() if read.unavailable is not None)
+        states = self._windows.read(names[step * n :], stored[step * n :], marker_status, t)
+        return ViewReads(reads={**rows, **states.reads}, applied=states.applied, corrupt=corrupt + states.corrupt)
 
-    def unavailable(self, t: int, ask: Ask) -> ServiceVectors:
-        """Return the vectors where the store did not answer."""
-        rows = {view.name: missing(view, ask.n, available=False) for view in self._views}
-        states = self._windows.unavailable(ask.n)
-        return self.assemble(ViewReads(reads={**rows, **states.reads}, applied=states.applied), Standing(), t, ask)
+    def unavailable(self, t: int, request: ParsedRows) -> ServiceVectors:
+        """Return the vectors for a store that did not reply."""
+        rows = {view.name: empty_read(view, request.n, available=False) for view in self._views}
+        states = self._windows.unavailable(request.n)
+        return self.assemble(
+            ViewReads(reads={**rows, **states.reads}, applied=states.applied), MarkerStatus(), t, request
+        )
 
-    def assemble(self, found: ViewReads, standing: Standing, t: int, ask: Ask) -> ServiceVectors:
-        """Return the vectors from what each view answered."""
-        vectors = self._assembler.assemble(np.full(ask.n, t, dtype=np.int64), found.reads, ask.fields)
-        views = [view.name for view in self._assembler.plan.all_views]
-        status = np.empty((ask.n, len(views)), dtype=np.uint8)
-        event_ts = np.empty((ask.n, len(views)), dtype=np.int64)
-        for i, name in enumerate(views):
+    def assemble(self, views: ViewReads, marker_status: MarkerStatus, t: int, request: ParsedRows) -> ServiceVectors:
+        """Return the vectors from the decoded rows of each view."""
+        vectors = self._assembler.assemble(np.full(request.n, t, dtype=np.int64), views.reads, request.fields)
+        names = [view.name for view in self._assembler.plan.all_views]
+        status = np.empty((request.n, len(names)), dtype=np.uint8)
+        event_ts = np.empty((request.n, len(names)), dtype=np.int64)
+        for i, name in enumerate(names):
             status[:, i] = vectors.status[name]
-            event_ts[:, i] = found.reads[name].versions.event_ts
+            event_ts[:, i] = views.reads[name].versions.event_ts
         return ServiceVectors(
             matrix=vectors.matrix,
             status=status,
             event_ts=event_ts,
-            watermark=self._watermark(standing),
-            versions={name: read.versions for name, read in found.reads.items()},
-            applied=found.applied,
-            damaged=found.damaged,
+            watermark=self._watermark(marker_status),
+            versions={name: read.versions for name, read in views.reads.items()},
+            applied=views.applied,
+            corrupt=views.corrupt,
         )
 
-    def _watermark(self, standing: Standing) -> Int64Array:
-        marks = [*self._rows_marks, *self._windows.marker_lists]
-        return np.array([standing.watermark(each) for each in marks], dtype=np.int64)
+    def _watermark(self, marker_status: MarkerStatus) -> Int64Array:
+        marker_lists = [*self._row_marker_lists, *self._windows.marker_lists]
+        return np.array([marker_status.watermark(each) for each in marker_lists], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Which node of a cluster serves which slot, as the cluster itself says it."""
+"""The slot map of a Redis Cluster: which node serves which slot."""
 
 from __future__ import annotations
 
@@ -13,63 +13,64 @@ _SLOTS = 16_384
 
 
 class Node(NamedTuple):
-    """Where a node listens."""
+    """The address of a node."""
 
     host: str
     port: int
 
 
 class SlotMap:
-    """A map of slots that is ``stale`` at first, and whenever a node was not what the map says.
+    """A slot map. It is ``is_stale`` at first, and after a node has replied with a redirection.
 
     Args:
-        seeds: nodes to ask where no others are known.
+        seeds: nodes to contact while no others are known.
     """
 
     def __init__(self, seeds: Iterable[Node]) -> None:
-        self.stale = True
+        self.is_stale = True
         self._seeds = tuple(seeds)
         self._owners: list[Node | None] = [None] * _SLOTS
-        self._parts: tuple[int, ...] = ()
+        self._marker_parts: tuple[int, ...] = ()
 
     def owner(self, slot: int) -> Node:
         """Return the master that serves a slot.
 
         Raises:
-            RedisClusterException: none does.
+            RedisClusterException: no master serves it.
         """
         node = self._owners[slot]
         if node is None:
-            raise RedisClusterException(f"slot {slot} is served by no node of the cluster")  # type: ignore[no-untyped-call]
+            raise RedisClusterException(f"no node of the cluster serves slot {slot}")  # type: ignore[no-untyped-call]
         return node
 
     def nodes(self) -> list[Node]:
-        """Return the masters and the seeds, each once."""
+        """Return all masters and seeds, without duplicates."""
         return list(dict.fromkeys([*filter(None, dict.fromkeys(self._owners)), *self._seeds]))
 
     def marker_keys(self, name: str) -> list[bytes]:
-        """Return the keys of one marker on each master: it vouches for all rows of its server."""
-        return [marker_key_of(name, part) for part in self._parts]
+        """Return the keys of a marker, one on each master: it covers all rows of its server."""
+        return [marker_key_of(name, part) for part in self._marker_parts]
 
-    def learn(self, ranges: Iterable[Sequence[Any]], asked: Node) -> bool:
-        """Take over what CLUSTER SLOTS replied; return whether a slot has another master than before.
+    def load(self, ranges: Iterable[Sequence[Any]], sender: Node) -> bool:
+        """Load the reply of CLUSTER SLOTS; return whether a slot has a new master.
 
         Args:
-            ranges: first slot, last slot, and the master's host and port, then its replicas.
-            asked: who replied; a node that does not know its own host names none.
+            ranges: first slot, last slot, host and port of the master, then its replicas.
+            sender: the node that replied; a node that does not know its own host sends none.
         """
-        before, self._owners = self._owners, [None] * _SLOTS
+        old_owners, self._owners = self._owners, [None] * _SLOTS
         for first, last, (host, port, *_), *_ in ranges:
-            node = Node((host or b"").decode() or asked.host, port)
+            node = Node((host or b"").decode() or sender.host, port)
             self._owners[first : last + 1] = [node] * (last + 1 - first)
-        self._renew_parts()
-        self.stale = False
-        return self._owners != before
+        self._update_parts()
+        self.is_stale = False
+        return self._owners != old_owners
 
-    def move(self, slot: int, node: Node) -> None:
-        """Take over what a node said of one slot."""
+    def set_owner(self, slot: int, node: Node) -> None:
+        """Record the new master of one slot, from a redirection."""
         self._owners[slot] = node
-        self._renew_parts()
+        self._update_parts()
 
-    def _renew_parts(self) -> None:
-        self._parts = tuple({self._owners[slot]: part for part, slot in enumerate(TAG_SLOTS)}.values())
+    def _update_parts(self) -> None:
+        # The dict keeps one part for each master.
+        self._marker_parts = tuple({self._owners[slot]: part for part, slot in enumerate(TAG_SLOTS)}.values())

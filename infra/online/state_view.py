@@ -1,4 +1,4 @@
-"""One generation of a windowed view's states: appended to once for each log position, rolled up when they are long."""
+"""One generation of a windowed view's states: appends each log position once, and rolls up long states."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.port import FOREIGN, LONG, PART, STOOD, OnlineStore
+from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateView:
-    """One generation of the states of a windowed view, and what packs, names and writes them.
+    """One generation of the states of a windowed view, with its codecs.
 
-    Every method that writes raises StoreError when the store refuses or is away.
+    Every method that writes raises StoreError when the store rejects the command or is unavailable.
     """
 
     view: WindowView
@@ -36,7 +36,7 @@ class StateView:
 
     @classmethod
     def of(cls, project: str, view: WindowView, generation: int) -> StateView:
-        """Return the means of a view's generation."""
+        """Return the states of one generation of a view."""
         return cls(
             view=view,
             generation=generation,
@@ -47,78 +47,81 @@ class StateView:
         )
 
     def append(self, store: OnlineStore, events: ViewEvents, m: int, marker: tuple[str, int | None]) -> int:
-        """Add events of one partition to the states of their entities; return how many states were changed.
+        """Add events of one partition to the states of their entities; return how many states have changed.
 
-        Events at positions that a state has seen are left out, so that it may be done again; but those of one
-        partition must come in the order of their positions.
+        Positions that a state already includes are skipped, so the call can be repeated. The events of one partition
+        must come in the order of their positions.
 
         Args:
-            m: states that have grown long are rolled up to this moment, microseconds.
-            marker: name and position of the marker that says how far the partition was applied. A store where it is
-                further back has lost writes: it refuses, since it would never take what is missing.
+            store: the online store.
+            events: of one partition.
+            m: the time to which long states are rolled up, microseconds.
+            marker: name and minimum position of the partition's marker. A store whose marker is behind has lost writes
+                and rejects the call: the missing events would never be added.
         """
         if not len(events.rows):
             return 0
         return self._append(store, self.names(events.keys), events, m, marker)
 
     def roll(self, store: OnlineStore, keys: pa.Array, m: int) -> int:
-        """Roll states up to a moment; return how many; one that changes meanwhile is left for the next time."""
+        """Roll up states to time ``m``; return how many. States that change in the meantime are skipped."""
         old = store.get(keys)
         return self.replace(store, keys, old, self.codec.pack(self.roller.roll(self.codec.unpack(old), m)))
 
     def create(self, store: OnlineStore, keys: pa.Table, tiles: Tiles) -> None:
-        """Write whole states of a generation that nobody reads or appends to yet."""
-        named = self.names(keys)
-        # Over what a killed loader left: its number was never given out.
-        if self.replace(store, named, store.get(named), self.codec.pack(tiles)) < len(named):
+        """Write complete states of a generation that nobody reads or appends to yet."""
+        state_keys = self.names(keys)
+        # Replaces states of a killed backfill, whose generation number was never published.
+        if self.replace(store, state_keys, store.get(state_keys), self.codec.pack(tiles)) < len(state_keys):
             raise StoreError(
                 f"view {self.view.name!r}",
-                "is being built by another process too",
+                "is being backfilled by another process",
                 value=self.generation,
-                fix="run `skewless bootstrap` once at a time",
+                fix="run one `skewless backfill` at a time",
             )
 
     def replace(self, store: OnlineStore, keys: pa.Array, old: Sequence[bytes | None], new: pa.Array) -> int:
-        """Replace states that are still as they were read; return how many."""
+        """Replace states that have not changed since they were read; return how many."""
         return int(store.replace(keys, old, new, [self.codec.head(state) for state in old]).sum())
 
     def names(self, keys: pa.Table) -> pa.Array:
-        """Return the keys of the states of some entities."""
+        """Return the keys of the states of entities."""
         return self.keys.pack({name: keys[name].combine_chunks() for name in keys.column_names})
 
     def _append(
-        self, store: OnlineStore, named: pa.Array, events: ViewEvents, m: int, marker: tuple[str, int | None]
+        self, store: OnlineStore, state_keys: pa.Array, events: ViewEvents, m: int, marker: tuple[str, int | None]
     ) -> int:
-        words = named.dictionary_encode()
-        keys = words.dictionary
-        entity = words.indices.to_numpy(zero_copy_only=False).astype(np.int64)
-        tiles = Tiles.of_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
+        # Groups events by entity, so that each state gets one update.
+        encoded = state_keys.dictionary_encode()
+        keys = encoded.dictionary
+        entity = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        tiles = Tiles.from_events(self.layout, len(keys), entity, events.origin, events.words, events.hashes)
         letters = store.append(keys, self.codec.updates(tiles), marker)
         if (letters == FOREIGN).any():
             raise StoreError(
                 f"view {self.view.name!r}",
-                "meets a state in this online store that another plan wrote",
+                "has a corrupt state in the online store, or one that another plan wrote",
                 value=self.view.hash,
-                fix=f"run `skewless bootstrap {self.view.name}`, or correct redis_url",
+                fix=f"run `skewless backfill {self.view.name}`, or correct redis_url",
             )
-        partly = np.asarray(letters == PART, dtype=np.bool_)
-        changed = int((~partly & (letters != STOOD)).sum())
-        long = np.flatnonzero(letters == LONG)
-        if len(long):
-            self.roll(store, keys.take(pa.array(long)), m)
-        if partly.any():
-            new = self._unseen(store, keys, events, entity, partly)
+        partly_applied = np.asarray(letters == PARTLY_SEEN, dtype=np.bool_)
+        changed = int((~partly_applied & (letters != SEEN)).sum())
+        long_states = np.flatnonzero(letters == LONG)
+        if len(long_states):
+            self.roll(store, keys.take(pa.array(long_states)), m)
+        if partly_applied.any():
+            new = self._find_missing(store, keys, events, entity, partly_applied)
             rest = events.take(new)
-            changed += self._append(store, named.take(pa.array(new)), rest, m, marker) if len(new) else 0
+            changed += self._append(store, state_keys.take(pa.array(new)), rest, m, marker) if len(new) else 0
         return changed
 
-    def _unseen(
-        self, store: OnlineStore, keys: pa.Array, events: ViewEvents, entity: Int64Array, partly: BoolArray
+    def _find_missing(
+        self, store: OnlineStore, keys: pa.Array, events: ViewEvents, entity: Int64Array, partly_applied: BoolArray
     ) -> Int64Array:
-        """Return which events lack in states that have seen some of theirs: batches may have other bounds than then."""
-        places = np.flatnonzero(partly)
-        slots = self.codec.unpack(store.get(keys.take(pa.array(places)))).slots
+        """Return the indices of events that partly updated states still lack: batch bounds may differ after a retry."""
+        indices = np.flatnonzero(partly_applied)
+        slots = self.codec.unpack(store.get(keys.take(pa.array(indices)))).slots
         applied = np.full(len(keys), -1, dtype=np.int64)
         own = slots.partition == events.origin.partition[0]
-        applied[places[slots.entity[own]]] = slots.seq[own]
-        return np.flatnonzero(partly[entity] & (events.origin.seq > applied[entity]))
+        applied[indices[slots.entity[own]]] = slots.seq[own]
+        return np.flatnonzero(partly_applied[entity] & (events.origin.seq > applied[entity]))

@@ -1,4 +1,4 @@
-"""The online store of a URL: the one place that knows which adapter speaks to it."""
+"""Opens the online store of a URL with the adapter for its scheme."""
 
 from __future__ import annotations
 
@@ -16,42 +16,43 @@ _REDIS = frozenset({"redis", "rediss", "unix"})
 
 
 def open_online_store(url: str) -> OnlineStore:
-    """Return the writing side.
+    """Open the writing side.
 
     Raises:
-        StoreError: it is away, or removes keys when it is full.
+        StoreError: the store is unavailable, or evicts keys when it is full.
         DefinitionError: the adapter of another package cannot be imported.
     """
     return _adapter(url).store(url)
 
 
 def open_online_reader(url: str, timeout_s: float = 2.0, on_connect: OnConnect | None = None) -> OnlineReader:
-    """Return the reading side of a server; nothing is asked yet.
+    """Open the reading side for a server; it does not connect yet.
 
     Args:
-        timeout_s: how long a read may take.
-        on_connect: awaited for each connection that was made, before anything is read over it.
+        url: of the store.
+        timeout_s: the timeout of a read, in seconds.
+        on_connect: awaited for each new connection, before anything is read over it.
     """
     return _adapter(url).reader(url, timeout_s, on_connect)
 
 
 def open_blocking_reader(url: str) -> BlockingOnlineReader:
-    """Return the reading side for jobs and notebooks."""
+    """Open the reading side for jobs and notebooks."""
     return _adapter(url).blocking_reader(url)
 
 
 def open_lease(url: str, project: str, holder: str, ttl_s: float) -> Lease:
-    """Return a candidate for the lease of a project's scheduler; nothing is asked yet."""
+    """Return a candidate for the scheduler lease of a project; it does not connect yet."""
     return _adapter(url).lease(url, project, holder, ttl_s)
 
 
 def _adapter(url: str) -> OnlineAdapter:
-    """Return the adapter that an installed package registers for the scheme of a URL; for any other scheme, Redis's."""
+    """Return the adapter that an installed package registers for the URL's scheme; otherwise the adapter for Redis."""
     scheme = url.partition("://")[0]
     if scheme.partition("+")[0] not in _REDIS:
-        found: OnlineAdapter | None = find_plugin("skewless.online_stores", scheme)
-        if found is not None:
-            return found
-    from skewless.infra.online.redis_store import REDIS  # noqa: PLC0415 - a server whose store is another does without
+        adapter: OnlineAdapter | None = find_plugin("skewless.online_stores", scheme)
+        if adapter is not None:
+            return adapter
+    from skewless.infra.online.redis_store import REDIS  # noqa: PLC0415 - a server with another store does not load it
 
     return REDIS

@@ -2,10 +2,10 @@
 -- An argument is: view 8 bytes, limit u64, partition 8 bytes, first and last position i64, records.
 -- A state is: view 8 bytes, number of slots and size when rolled up u32 each, m i64, slots of
 -- (partition 8 bytes, last position i64), records. Numbers are little-endian; positions stay below 2^53.
--- The argument behind those of the keys is the name of a marker and the position that it must have reached, '-' for
--- any: a server that lost writes has not, and takes nothing.
--- Answers one letter for each key, or nothing at all: A appended, R appended and due to be rolled up, S stood already,
--- P stood in part, F another view's.
+-- The last argument is the name of a marker and its minimum position, '-' for any. A server that has lost writes has an
+-- older marker, appends nothing and returns an empty string.
+-- Otherwise returns one letter for each key: A appended, R appended and due to be rolled up, S already applied, P partly
+-- applied already, F corrupt or another view's.
 local EVER = '\0\0\0\0\0\0\0\128'
 local sub, unpack, call = string.sub, struct.unpack, redis.call
 
@@ -37,22 +37,22 @@ local function append(key, arg)
   end
   local slots, base = unpack('<I4I4', head, 9)
   if 24 + 16 * slots > call('STRLEN', key) then
-    return 'F' -- damaged: so many do not fit
+    return 'F' -- corrupt: the state is too short for its slots
   end
   if slots > 4 then
     head = call('GETRANGE', key, 0, 23 + 16 * slots)
   end
-  local found, size = slot(head, slots, partition), nil
-  if found then
-    local applied = number(head, 33 + 16 * found)
+  local index, size = slot(head, slots, partition), nil
+  if index then
+    local applied = number(head, 33 + 16 * index)
     if applied >= number(arg, 33) then
       return 'S'
     elseif applied >= number(arg, 25) then
       return 'P'
     end
-    -- In this order: should there be no room, the state does not claim what it lacks.
+    -- In this order: if memory runs out, the slot must not claim records that were not appended.
     size = call('APPEND', key, records)
-    call('SETRANGE', key, 32 + 16 * found, sub(arg, 33, 40))
+    call('SETRANGE', key, 32 + 16 * index, sub(arg, 33, 40))
   else
     local old, at = call('GET', key), 24 + 16 * slots
     local new = sub(old, 1, 8) .. struct.pack('<I4I4', slots + 1, base) .. sub(old, 17, at)
@@ -65,11 +65,11 @@ end
 
 local marker, expected = string.match(ARGV[#KEYS + 1], '^(.*) (%S+)$')
 if expected ~= '-' then
-  local stands = redis.pcall('GET', marker)
-  -- An error: the slot is on its way to another node, whose marker has another name. Then all is applied again.
-  if type(stands) ~= 'table' then
-    stands = tonumber(string.match(stands or '', '^%S+') or '')
-    if not stands or stands < tonumber(expected) then
+  local stored = redis.pcall('GET', marker)
+  -- An error means that the slot migrates to another node, whose marker has another name. Then all is applied again.
+  if type(stored) ~= 'table' then
+    stored = tonumber(string.match(stored or '', '^%S+') or '')
+    if not stored or stored < tonumber(expected) then
       return ''
     end
   end

@@ -1,6 +1,6 @@
--- Replaces states that are still what they were: an argument is the size of the old state as u64, its head of
--- 24 bytes and slots, preceded by its length as u64, then the new state. An old size of 0: only if there is none.
--- Answers one letter for each key: Y replaced, N not.
+-- Replaces states that have not changed since they were read. An argument is the size of the old state as u64, the
+-- length of its head (24 bytes and slots) as u64, the head, and the new state. An old size of 0 means: no state yet.
+-- Returns one letter for each key: Y replaced, N not replaced.
 local sub, call = string.sub, redis.call
 
 local function number(text, at)

@@ -1,1 +1,1 @@
-"""The outcome log: what came of predictions, durable before anybody is told so."""
+"""The outcome log: outcomes of predictions. A write is durable before the caller gets a reply."""

@@ -1,4 +1,4 @@
-"""Merges the small files of the outcome log; a kill at any point loses nothing and counts nothing twice."""
+"""Merges the small files of the outcome log; a kill at any point neither loses nor duplicates a row."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import pyarrow.parquet as pq
 
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.outcomes.writer import FOLDER, SCHEMA, store
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 
-_FEWEST = 2
+_LEAST_FILES = 2
 _TIME_DIGITS = 20
-_MOST_ROWS = 1_000_000
+_MAX_ROWS = 1_000_000
 
 
 def compact(state: Path) -> int:
-    """Merge neighbouring files up to a million rows each; return how many files are gone.
+    """Merge neighbouring files up to a million rows each; return by how many files the log shrank.
 
-    The merged file is in its place before the others go; rows that stand in both are one for readers.
+    The merged file is written before its sources are deleted; readers deduplicate rows that are in both.
 
     Raises:
-        StoreError: the disk refused, or a file is missing or altered; nothing is lost.
+        StoreError: the disk refused the write, or a file is missing or altered; nothing is lost.
     """
     folder = state / FOLDER
-    with exclusive(folder / ".compact.lock"):
+    with hold_lock(folder / ".compact.lock"):
         return sum(_merge(group) for group in _groups(folder))
 
 
@@ -35,30 +35,30 @@ def _groups(folder: Path) -> list[list[Path]]:
     rows = 0
     for path in Inventory(folder).files():
         n = pq.read_metadata(path).num_rows
-        if not groups or rows + n > _MOST_ROWS:
+        if not groups or rows + n > _MAX_ROWS:
             groups.append([])
             rows = 0
         groups[-1].append(path)
         rows += n
-    return [group for group in groups if len(group) >= _FEWEST]
+    return [group for group in groups if len(group) >= _LEAST_FILES]
 
 
 def _merge(paths: list[Path]) -> int:
     first = paths[0]
     inventory = Inventory(first.parent)
-    inventory.compare_all(paths)
-    # A name of its own, as long as any: a merged file is merged again, night after night.
+    inventory.verify_all(paths)
+    # A new random name of fixed length: later compactions merge merged files again, so names must not grow.
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
-    store(merged, _distinct(pa.concat_tables(tables)))
-    inventory.drop(path.name for path in paths)
+    store(merged, _deduplicate(pa.concat_tables(tables)))
+    inventory.remove_entries(path.name for path in paths)
     for path in paths:
         path.unlink()
     return len(paths) - 1
 
 
-def _distinct(table: pa.Table) -> pa.Table:
-    """Return each row once; a kill may have left a merged file beside what it was made of."""
-    places = table.append_column("place", pa.array(range(table.num_rows)))
-    kept = places.group_by(["batch", "row"]).aggregate([("place", "min")])["place_min"]
-    return table.take(kept.combine_chunks().sort())
+def _deduplicate(table: pa.Table) -> pa.Table:
+    """Return the rows without duplicates; a kill may have left a merged file next to its sources."""
+    numbered = table.append_column("place", pa.array(range(table.num_rows)))
+    mark_first = numbered.group_by(["batch", "row"]).aggregate([("place", "min")])["place_min"]
+    return table.take(mark_first.combine_chunks().sort())

@@ -1,4 +1,4 @@
-"""Writes the outcome log: one Parquet file for what came together, durable when ``append`` returns."""
+"""Writes the outcome log: one Parquet file per batch of outcomes, durable when ``append`` returns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.feedback import Outcome
-from skewless.infra.log.inventory import Inventory, noted
-from skewless.infra.storage.durable import make_folder, refused, sync_file, sync_folder
+from skewless.infra.log.inventory import Inventory, add_to_inventory
+from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
 
 FOLDER = "outcomes"
 SCHEMA = pa.schema(
     [
         ("received_at", pa.int64()),
-        ("batch", pa.string()),  # with row: names what was said, however often files are merged
+        ("batch", pa.string()),  # batch and row identify an outcome, however often files are merged
         ("row", pa.int32()),
         ("source", pa.string()),
         ("prediction_id", pa.string()),
@@ -33,7 +33,7 @@ SCHEMA = pa.schema(
 
 
 class OutcomeWriter:
-    """Appends to the outcome log of a project; several processes may at the same time.
+    """Appends to the outcome log of a project; several processes may append at the same time.
 
     Args:
         state: the project's state folder.
@@ -45,15 +45,15 @@ class OutcomeWriter:
         self._files = 0
 
     def append(self, outcomes: Sequence[Outcome], *, received_at: int, source: str) -> Path:
-        """Write outcomes and wait until the disk has them; return the file.
+        """Write outcomes and wait until they are durable; return the file.
 
         Args:
             outcomes: at least one.
             received_at: the clock, UTC microseconds.
-            source: who said so: ``http``, or the name of a file.
+            source: their origin: ``http``, or the name of a file.
 
         Raises:
-            StoreError: the disk refused; nothing of it stands in the log.
+            StoreError: the disk refused the write; the log is unchanged.
         """
         batch = f"{self._name}-{self._files:06d}"
         self._files += 1
@@ -63,10 +63,10 @@ class OutcomeWriter:
 
 
 def store(path: Path, table: pa.Table) -> None:
-    """Put a file of the log in its place, whole or not at all.
+    """Write a file of the log atomically and durably.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk refused the write.
     """
     temporary = path.with_suffix(".tmp")
     try:
@@ -77,12 +77,12 @@ def store(path: Path, table: pa.Table) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise refused(path, error) from error
-    noted(Inventory(path.parent), path, table.num_rows)
+        raise disk_error(path, error) from error
+    add_to_inventory(Inventory(path.parent), path, table.num_rows)
 
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:
-    """Return outcomes as the log holds them."""
+    """Return outcomes in the log's schema."""
     n = len(outcomes)
     columns = {
         "received_at": [received_at] * n,
@@ -101,7 +101,7 @@ def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, sourc
 
 
 def keys_text(outcome: Outcome) -> str | None:
-    """Return the keys as the log writes them: JSON of texts, in the order of their names."""
+    """Return the keys as the log stores them: a JSON object of texts, in order of their names."""
     if outcome.prediction_id is not None:
         return None
     return json.dumps(dict(outcome.keys), ensure_ascii=False, separators=(",", ":"))

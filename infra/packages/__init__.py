@@ -1,1 +1,1 @@
-"""Model packages: immutable folders with a hash of every file, and the aliases that point at them."""
+"""Model packages: signed, immutable folders with a hash of every file, and aliases of versions."""

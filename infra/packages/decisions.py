@@ -1,4 +1,4 @@
-"""What a model's gate decided about its versions, each with its evidence; none is ever removed."""
+"""The decisions of a model's gate about its versions, with their evidence; they are never deleted."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from skewless.infra.storage.names import model_folder
-from skewless.infra.storage.numbered import Numbered
+from skewless.infra.storage.numbered_files import NumberedFiles
 
 
 class Decisions:
-    """The decisions below one packages folder.
+    """The decisions in one packages folder.
 
     Args:
         root: folder of all models' packages.
@@ -21,14 +21,14 @@ class Decisions:
         self._root = root
 
     def add(self, model: str, version: str, decision: Mapping[str, Any], now_us: int) -> None:
-        """Keep a decision about a version.
+        """Store a decision about a version.
 
         Args:
             decision: plain JSON values.
             now_us: the clock, UTC microseconds.
 
         Raises:
-            StoreError: the disk refused; nothing was added.
+            StoreError: the disk refused the write; nothing was added.
         """
         files, record = self._files(model), {"version": version, "at_us": now_us, **decision}
         while True:
@@ -38,14 +38,14 @@ class Decisions:
                 continue
             return
 
-    def backwards(self, model: str) -> Iterator[dict[str, Any]]:
-        """Yield the decisions about a model's versions, newest first."""
-        return (dict(record) for _, record in self._files(model).backwards())
+    def read_latest_first(self, model: str) -> Iterator[dict[str, Any]]:
+        """Yield the decisions about a model's versions, latest first."""
+        return (dict(record) for _, record in self._files(model).read_latest_first())
 
     def last(self, model: str, version: str) -> dict[str, Any] | None:
         """Return the last decision about a version."""
-        return next((each for each in self.backwards(model) if each["version"] == version), None)
+        return next((decision for decision in self.read_latest_first(model) if decision["version"] == version), None)
 
-    def _files(self, model: str) -> Numbered:
+    def _files(self, model: str) -> NumberedFiles:
         folder = model_folder(self._root, model)
-        return Numbered(folder / "decisions", folder / ".decisions.lock", "decision")
+        return NumberedFiles(folder / "decisions", folder / ".decisions.lock", "decision")

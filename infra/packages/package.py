@@ -1,4 +1,4 @@
-"""A model package: what goes into it, and what comes out once every hash was verified."""
+"""A model package: the contents to write, and the package that is read back after verification."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 from skewless.contract.errors import DefinitionError, PackageError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.manifest import MANIFEST, verified_file, verify_folder
+from skewless.infra.packages.manifest import MANIFEST, read_verified_file, verify_folder
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Vector
@@ -25,26 +25,26 @@ Json = Mapping[str, Any]
 
 _EXTRA = "extra/"
 _DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
-_LATER = ("bounds", "curves")  # documents that older packages lack
+_OPTIONAL_DOCUMENTS = ("bounds", "curves")  # documents that older packages lack
 _ARRAYS = ("rows", "margins", "scores")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackageContents:
-    """Everything that a package holds.
+    """The contents of a package.
 
     Args:
         model_name: file name of the model in its library's own text or JSON format.
         model: the model file's bytes.
-        spec: what the user declared.
-        plan: the FeaturePlan, opaque here.
+        spec: the user's ModelSpec.
+        plan: the FeaturePlan as JSON, opaque here.
         reference: rows with expected margins and scores.
         profile: histograms of the training data per feature.
         metrics: the evaluation.
-        fingerprint: identity of the data that it was trained on.
-        about: whatever else is needed to train it again (code hash, library versions, times).
-        bounds: what must hold of its features and request fields (``skewless.contract.bounds``).
-        curves: of the evaluation and the training, and how much each feature matters.
+        fingerprint: identity of the training data.
+        about: other facts that are needed to train it again (code hash, library versions, times).
+        bounds: limits of its features and request fields (``skewless.contract.bounds``).
+        curves: curves of the evaluation and the training, and the importance of each feature.
         extra: text files by name, for example the source of the transforms.
     """
 
@@ -62,12 +62,12 @@ class PackageContents:
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
-        """Return every file but the manifest: path in the folder -> bytes.
+        """Return every file except the manifest: path in the folder -> bytes.
 
         Raises:
-            PackageError: a name is taken twice or could leave the folder, or a value is not JSON.
+            PackageError: two files have one name, a name points out of the folder, or a value is not JSON.
         """
-        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in (*_DOCUMENTS, *_LATER)}
+        files = {f"{name}.json": _to_json(name, getattr(self, name)) for name in (*_DOCUMENTS, *_OPTIONAL_DOCUMENTS)}
         files["spec.json"] = _to_json("spec", self.spec.as_dict())
         files |= {f"reference_{name}.npy": _to_npy(getattr(self.reference, name)) for name in _ARRAYS}
         files |= {_EXTRA + check_file_name(name): text.encode() for name, text in self.extra.items()}
@@ -78,13 +78,13 @@ class PackageContents:
 
 @dataclass(frozen=True, kw_only=True)
 class Package:
-    """A verified package; its folder is never written again.
+    """A verified package; its folder is immutable.
 
     Args:
         path: the folder.
         name: the model's name.
         version: zero-padded number, increasing per model.
-        digest: sha256 of the manifest, so of everything.
+        digest: SHA-256 of the manifest, which identifies all files.
         model_file: the model in its library's own format.
 
     The other fields are those of PackageContents.
@@ -116,13 +116,13 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
         version: its version, for example ``000001``.
 
     Raises:
-        PackageError: no such version, nobody trusted has signed it, or a file is missing, unexpected or altered.
+        PackageError: the version does not exist, no trusted key signed it, or a file is missing, unexpected or altered.
     """
     folder = version_folder(store.root, name, version)
     verified = verify_folder(folder, name, version, store.trust)
     files = verified.files
     documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
-    documents |= {part: json.loads(files.get(f"{part}.json", b"{}")) for part in _LATER}
+    documents |= {part: json.loads(files.get(f"{part}.json", b"{}")) for part in _OPTIONAL_DOCUMENTS}
     return Package(
         path=folder,
         name=name,
@@ -137,22 +137,22 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
 
 
 def read_spec(store: PackageStore, name: str, version: str) -> ModelSpec:
-    """Return what a version was trained by, whatever became of the other files of its package.
+    """Return the ModelSpec of a version, without reading the other files of its package.
 
     Raises:
-        PackageError: there is no such version, nobody trusted has signed it, or its spec cannot be read.
+        PackageError: the version does not exist, no trusted key signed it, or its spec cannot be read.
     """
     folder = version_folder(store.root, name, version)
     try:
-        return ModelSpec.from_dict(json.loads(verified_file(folder, name, version, "spec.json", store.trust)))
+        return ModelSpec.from_dict(json.loads(read_verified_file(folder, name, version, "spec.json", store.trust)))
     except (OSError, ValueError, KeyError, TypeError, DefinitionError) as error:
         raise PackageError(
             f"package {name} {version}", "has a spec that cannot be read", fix="restore the file spec.json"
         ) from error
 
 
-def pin(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a package stores as its plan: the pinned part and the vocabularies."""
+def pin_plan(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a package's plan: the pinned plan, its hash and the vocabularies."""
     return {"features": plan.as_dict(), "hash": plan.hash, "vocabularies": dict(vocabularies)}
 
 
@@ -160,30 +160,30 @@ def pinned_plan(package: Package) -> FeaturePlan:
     """Return the plan that a package pins.
 
     Raises:
-        PackageError: the plan is not the one that its hash names.
+        PackageError: the plan does not match its hash.
     """
-    return _unpinned(package.plan, f"package {package.name} {package.version}")
+    return _decode_plan(package.plan, f"package {package.name} {package.version}")
 
 
 def read_pinned_plan(store: PackageStore, name: str, version: str) -> FeaturePlan:
-    """Return the plan that a version pins, whatever became of the other files of its package.
+    """Return the plan that a version pins, without reading the other files of its package.
 
     Raises:
-        PackageError: there is no such version, nobody trusted has signed it, or the plan is altered.
+        PackageError: the version does not exist, no trusted key signed it, or the plan is altered.
     """
     owner, folder = f"package {name} {version}", version_folder(store.root, name, version)
     try:
-        return _unpinned(json.loads(verified_file(folder, name, version, "plan.json", store.trust)), owner)
+        return _decode_plan(json.loads(read_verified_file(folder, name, version, "plan.json", store.trust)), owner)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PackageError(owner, "has a plan that cannot be read", fix="restore the file plan.json") from error
 
 
-def _unpinned(pinned: Mapping[str, Any], owner: str) -> FeaturePlan:
+def _decode_plan(pinned: Mapping[str, Any], owner: str) -> FeaturePlan:
     plan = FeaturePlan.from_dict(pinned["features"])
     if plan.hash != pinned["hash"]:
         raise PackageError(
             owner,
-            "holds a plan with another hash than it says",
+            "has a plan that does not match its hash",
             value=plan.hash,
             fix="train again with this version of skewless",
         )

@@ -1,4 +1,4 @@
-"""A model package opened to predict: assembler, certified runtime, codecs. Used by server and replay."""
+"""A loaded model package, ready to predict: assembler, certified runtime, parsers. Used by the server and replay."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from skewless.infra.online.window_states import WindowStates
 from skewless.infra.packages.package import Package, open_package, pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.record import LoadColumns
-from skewless.infra.runtimes.candidates import Place, candidates, open_runtime
+from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates, open_runtime
 from skewless.infra.runtimes.certification import Certificate, certify
-from skewless.infra.runtimes.choice import Choice, Tried, choose
+from skewless.infra.runtimes.choice import RuntimeChoice, RuntimeTrial, choose
 from skewless.infra.runtimes.port import Runtime
 
 
@@ -32,11 +32,11 @@ class ServedModel:
 
     Args:
         plan: the part of the plan that the model pins.
-        certificate: of what scores it.
-        tried: the runtimes that were tried at load, where there was more than the library's own.
-        windows: what reads its windowed views.
-        reader: what reads its vectors.
-        parser: what parses the rows of its requests.
+        certificate: the certificate of its runtime.
+        trials: the runtimes that were tried at load, if there were others than the library's own.
+        windows: reads its windowed views.
+        reader: reads its vectors.
+        parser: parses the rows of its requests.
     """
 
     package: Package
@@ -47,7 +47,7 @@ class ServedModel:
     windows: WindowStates
     reader: VectorReader
     parser: RowParser
-    tried: tuple[Tried, ...] = ()
+    trials: tuple[RuntimeTrial, ...] = ()
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class ServedModel:
 
     @cached_property
     def bounds(self) -> BoundsCheck | None:
-        """Return what holds its vectors and requests against its bounds; None: it has none, or they are off."""
+        """Return the check of its vectors and requests against its bounds; None: it has no bounds, or they are off."""
         bounds = Bounds.from_dict(self.package.bounds)
         if self.package.spec.bounds == "off" or not (bounds.features or bounds.fields):
             return None
@@ -74,7 +74,7 @@ class ServedModel:
 
     @cached_property
     def origin(self) -> LoadColumns:
-        """Return what the prediction log says of all its predictions."""
+        """Return the columns of the prediction log that are equal for all its predictions."""
         return LoadColumns(
             model=self.name,
             version=self.version,
@@ -87,14 +87,14 @@ class ServedModel:
         )
 
 
-def load_model(store: PackageStore, name: str, version: str, place: Place | None = None) -> ServedModel:
-    """Return a package opened, verified, its transforms checked and its runtime certified.
+def load_model(store: PackageStore, name: str, version: str, target: ScoringTarget | None = None) -> ServedModel:
+    """Open and verify a package, check its transforms and certify its runtime.
 
     Args:
-        place: where it may be scored besides; None: by its own library alone.
+        target: the machine's scoring options; None: only the library's own runtime is used.
 
     Raises:
-        PackageError: nobody trusted signed it, a file is altered, or the runtime differs from the library that trained.
+        PackageError: no trusted key signed it, a file is altered, or the runtime differs from the training library.
         DefinitionError: a transform gives other bits for one row than for many.
     """
     package = open_package(store, name, version)
@@ -102,7 +102,7 @@ def load_model(store: PackageStore, name: str, version: str, place: Place | None
     assembler = Assembler(plan, package.plan["vocabularies"])
     for runner in assembler.runners:
         runner.check()
-    choice = _scored_by(package, place)
+    choice = _choose_runtime(package, target)
     windows = WindowStates(plan)
     model = ServedModel(
         package=package,
@@ -113,20 +113,20 @@ def load_model(store: PackageStore, name: str, version: str, place: Place | None
         windows=windows,
         reader=VectorReader(assembler, windows),
         parser=RowParser(plan),
-        tried=choice.tried,
+        trials=choice.trials,
     )
-    # A replaced version is freed when the last request that uses it lets go.
+    # A replaced version is freed after the last request that uses it.
     weakref.finalize(model, choice.runtime.close)
     return model
 
 
-def _scored_by(package: Package, place: Place | None) -> Choice:
+def _choose_runtime(package: Package, target: ScoringTarget | None) -> RuntimeChoice:
     spec, reference = package.spec, package.reference
     own = open_runtime(spec.algorithm, package.model_file)
     try:
         certificate = certify(own, reference, tolerance=spec.tolerance)
-        others = [] if place is None else candidates(spec.algorithm, spec.device, package.model_file, place)
-        large = place is not None and place.alone
+        others = [] if target is None else find_candidates(spec.algorithm, spec.device, package.model_file, target)
+        large = target is not None and target.alone
         return choose(own, certificate, others, reference, tolerance=spec.tolerance, large=large)
     except PackageError:
         own.close()

@@ -1,4 +1,4 @@
-"""Signatures of packages: an Ed25519 key of the project signs each manifest, and only trusted keys are loaded."""
+"""Signatures of packages: the project's Ed25519 key signs each manifest; only packages of trusted keys are loaded."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
-from skewless.infra.storage.durable import create_durable, exclusive, replace_durable
+from skewless.infra.storage.durable import create_durable, hold_lock, replace_durable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,17 +21,17 @@ _OWNER_ONLY = 0o600
 _SCHEME = "ed25519:"
 _KEY_BYTES = 32
 _FORMAT = 1
-# What is signed is no other message of the same key.
+# A prefix, so that a signature of another kind of message by the same key is not valid for a manifest.
 _DOMAIN = b"skewless package manifest\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trust:
-    """Whose packages are loaded.
+class TrustPolicy:
+    """The keys whose packages are loaded.
 
     Args:
         file: one trusted public key a line, ``ed25519:`` and base64; read where ``given`` is empty.
-        given: trusted public keys that count instead.
+        given: trusted public keys that replace those of the file.
         unsigned: whether a package without a signature is loaded too.
 
     Raises:
@@ -44,12 +44,12 @@ class Trust:
 
     def __post_init__(self) -> None:
         for key in self.given:
-            if _raw(key) is None:
-                fix = "give what `skewless sign` shows: ed25519: and 44 characters"
+            if _decode_key(key) is None:
+                fix = "write keys as `skewless sign` shows them: ed25519: and 44 characters"
                 raise DefinitionError("setting 'trusted_keys'", "has a value that is not a key", value=key, fix=fix)
 
-    def trusted(self) -> frozenset[str]:
-        """Return the trusted keys; of the file, lines that are no key are left out: they trust nobody."""
+    def trusted_keys(self) -> frozenset[str]:
+        """Return the trusted keys; lines of the file that are not a key are skipped."""
         if self.given:
             return self.given
         try:
@@ -58,31 +58,31 @@ class Trust:
             return frozenset()
         except OSError as error:
             raise PlaceError(
-                f"file {self.file}", f"cannot be read: {error.strerror}", fix="let the user read it that serves"
+                f"file {self.file}", f"cannot be read: {error.strerror}", fix="make it readable for the server's user"
             ) from error
-        return frozenset(line.strip() for line in lines if _raw(line.strip()) is not None)
+        return frozenset(line.strip() for line in lines if _decode_key(line.strip()) is not None)
 
     def check(self, thing: str, manifest: bytes, signature: bytes | None) -> None:
-        """Do nothing if a trusted key has signed a manifest.
+        """Check that a trusted key has signed a manifest.
 
         Args:
             thing: the package, for errors.
             manifest: its bytes.
-            signature: bytes of the signature's file; None: there is none.
+            signature: bytes of the signature file; None: there is none.
 
         Raises:
-            PackageError: it is not signed, or not by a trusted key, or it is another manifest that was signed.
+            PackageError: it has no signature, an untrusted key signed it, or the signature is of another manifest.
         """
         if signature is None:
             if self.unsigned:
                 return
-            fix = "if you trust what is in its folder, run `skewless sign`; or set unsigned_packages: load"
+            fix = "if you trust the files in its folder, run `skewless sign`; or set unsigned_packages: load"
             raise PackageError(thing, "is not signed", fix=fix)
-        key, signed = _decoded(thing, signature)
-        if key not in self.trusted():
+        key, signed = _decode_signature(thing, signature)
+        if key not in self.trusted_keys():
             fix = "train it again here, or add the key to the setting trusted_keys if you trust its owner"
             raise PackageError(thing, "is signed by a key that is not trusted", value=key, fix=fix)
-        if not _verifies(key, signed, manifest):
+        if not _is_valid_signature(key, signed, manifest):
             raise PackageError(
                 thing,
                 "has a signature of another manifest",
@@ -97,8 +97,8 @@ class Signer:
 
     Args:
         path: its private key, PEM.
-        own: whether it is the state folder's own, which is made at its first use.
-        trusted: file of trusted keys that the public key is added to; None: it is trusted already, by a setting.
+        own: whether it is the state folder's own key, which is created at its first use.
+        trusted: file of trusted keys to add the public key to; None: a setting lists the trusted keys.
     """
 
     path: Path
@@ -106,31 +106,31 @@ class Signer:
     trusted: Path | None
 
     def prepare(self) -> str:
-        """Make the key if it is the state folder's own and not there yet, and trust it; return the public key.
+        """Create the state folder's own key if it is missing, and trust it; return the public key.
 
         Raises:
-            PlaceError: the file cannot be read or is no Ed25519 key.
-            StoreError: the disk refused.
+            PlaceError: the file cannot be read or is not an Ed25519 key.
+            StoreError: the disk refused the write.
         """
         if self.own and not self.path.exists():
             _create(self.path)
-        public = _text(self._key().public_key().public_bytes_raw())
+        public = _encode_key(self._key().public_key().public_bytes_raw())
         if self.trusted is not None:
-            _remember(self.trusted, public)
+            _add_trusted_key(self.trusted, public)
         return public
 
     def sign(self, manifest: bytes) -> bytes:
-        """Return the bytes of the signature's file of a manifest."""
+        """Return the bytes of the signature file of a manifest."""
         key = self._key()
         body = {
             "format": _FORMAT,
-            "key": _text(key.public_key().public_bytes_raw()),
+            "key": _encode_key(key.public_key().public_bytes_raw()),
             "signature": base64.b64encode(key.sign(_DOMAIN + manifest)).decode(),
         }
         return (json.dumps(body, indent=1, sort_keys=True) + "\n").encode()
 
     def _key(self) -> Ed25519PrivateKey:
-        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only where something is signed
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - only for signing
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives.serialization import load_pem_private_key  # noqa: PLC0415 - as above
 
@@ -159,52 +159,52 @@ def _create(path: Path) -> None:
     try:
         create_durable(path, text, _OWNER_ONLY)
     except FileExistsError:
-        return  # another training was first, and its key is the project's
+        return  # another training process was first; its key is the project's
 
 
-def _remember(file: Path, key: str) -> None:
-    with exclusive(file.with_name(f".{file.name}.lock")):
-        kept = file.read_text(encoding="ascii", errors="replace").splitlines() if file.exists() else []
-        if key not in (line.strip() for line in kept):
-            replace_durable(file, "".join(f"{line}\n" for line in [*kept, key]).encode(), _OWNER_ONLY)
+def _add_trusted_key(file: Path, key: str) -> None:
+    with hold_lock(file.with_name(f".{file.name}.lock")):
+        lines = file.read_text(encoding="ascii", errors="replace").splitlines() if file.exists() else []
+        if key not in (line.strip() for line in lines):
+            replace_durable(file, "".join(f"{line}\n" for line in [*lines, key]).encode(), _OWNER_ONLY)
 
 
-def _decoded(thing: str, data: bytes) -> tuple[str, bytes]:
+def _decode_signature(thing: str, data: bytes) -> tuple[str, bytes]:
     try:
         body = json.loads(data)
-        if body["format"] != _FORMAT or _raw(body["key"]) is None:
-            raise _unreadable(thing)
+        if body["format"] != _FORMAT or _decode_key(body["key"]) is None:
+            raise _signature_error(thing)
         return str(body["key"]), base64.b64decode(body["signature"], validate=True)
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _unreadable(thing) from error
+        raise _signature_error(thing) from error
 
 
-def _unreadable(thing: str) -> PackageError:
+def _signature_error(thing: str) -> PackageError:
     fix = "restore it, use another version, or train again"
     return PackageError(thing, "has a signature that cannot be read", value=SIGNATURE, fix=fix)
 
 
-def _verifies(key: str, signed: bytes, manifest: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only where a package is opened
+def _is_valid_signature(key: str, signed: bytes, manifest: bytes) -> bool:
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only for opening packages
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 
     try:
-        Ed25519PublicKey.from_public_bytes(_raw(key) or b"").verify(signed, _DOMAIN + manifest)
+        Ed25519PublicKey.from_public_bytes(_decode_key(key) or b"").verify(signed, _DOMAIN + manifest)
     except (InvalidSignature, ValueError):
         return False
     return True
 
 
-def _text(raw: bytes) -> str:
+def _encode_key(raw: bytes) -> str:
     return _SCHEME + base64.b64encode(raw).decode()
 
 
-def _raw(key: object) -> bytes | None:
-    """Return the 32 bytes of a public key's text; None: it is not one."""
+def _decode_key(key: object) -> bytes | None:
+    """Return the 32 bytes of a public key's text; None: the text is not a key."""
     if not isinstance(key, str) or not key.startswith(_SCHEME):
         return None
     try:
         raw = base64.b64decode(key.removeprefix(_SCHEME).encode("ascii"), validate=True)
     except ValueError:
         return None
-    return raw if len(raw) == _KEY_BYTES and _text(raw) == key else None
+    return raw if len(raw) == _KEY_BYTES and _encode_key(raw) == key else None

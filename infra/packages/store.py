@@ -1,4 +1,4 @@
-"""Where the packages of a project lie, who signs them, and whose are loaded."""
+"""The packages of a project: their folder, the key that signs them, and the trusted keys."""
 
 from __future__ import annotations
 
@@ -8,34 +8,34 @@ from typing import Self
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, Trust
+from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, TrustPolicy
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackageStore:
-    """What reads and writes packages needs to know.
+    """The packages of a project, to read and write.
 
     Args:
         root: folder of all models' packages.
-        trust: whose packages are loaded.
-        signer: what signs new ones.
+        trust: the keys whose packages are loaded.
+        signer: signs new packages.
     """
 
     root: Path
-    trust: Trust
+    trust: TrustPolicy
     signer: Signer
 
     @classmethod
     def of(cls, state: Path, settings: Settings) -> Self:
-        """Return the packages of a state folder, as the settings say.
+        """Return the package store of a state folder, with the signing settings.
 
         Raises:
-            DefinitionError: the setting ``trusted_keys`` holds something else than keys.
+            DefinitionError: a value of the setting ``trusted_keys`` is not a key.
         """
         trusted = state / TRUSTED_FILE
         return cls(
             root=state / "packages",
-            trust=Trust(
+            trust=TrustPolicy(
                 file=trusted,
                 given=frozenset(settings.trusted_keys),
                 unsigned=settings.unsigned_packages == "load",
@@ -48,15 +48,15 @@ class PackageStore:
         )
 
     def check_signer(self) -> str:
-        """Return the public key that new packages are signed with; the state folder's own key is made if need be.
+        """Return the public key that signs new packages; create the state folder's own key if it is missing.
 
         Raises:
-            DefinitionError: it is not among the trusted keys.
+            DefinitionError: the key is not trusted.
             PlaceError: the key cannot be read.
-            StoreError: the disk refused to keep a new one.
+            StoreError: the disk refused to store a new key.
         """
         public = self.signer.prepare()
-        if public not in self.trust.trusted():
+        if public not in self.trust.trusted_keys():
             fix = "add it to trusted_keys, or name the key of a trusted one in signing_key"
             raise DefinitionError("setting 'signing_key'", "is a key that is not trusted", value=public, fix=fix)
         return public

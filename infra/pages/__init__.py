@@ -1,10 +1,11 @@
-"""HTML pages for operators: one file each, every value escaped, no scripts, nothing from elsewhere."""
+"""Renders HTML pages for operators: self-contained files without scripts, with every value escaped."""
 
 from __future__ import annotations
 
 from importlib.resources import files
 
-# Styles stand in the page and in its plots. Whatever slips through the escaping can neither run, load nor send.
+# Styles are inline in the page and in its plots. The policy is a second defence: HTML that a bug fails to escape
+# cannot run scripts, load resources or send data.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 
@@ -14,7 +15,7 @@ def render_page(package: str, name: str, **values: object) -> str:
     Args:
         package: the package that holds the template.
         name: file of the template, which extends ``base.html``.
-        values: what the template shows; each is escaped but what the template itself calls safe.
+        values: the template's variables; each is escaped unless the template marks it as safe.
     """
     from jinja2 import DictLoader, Environment, StrictUndefined  # noqa: PLC0415 - only for pages
 

@@ -1,1 +1,1 @@
-"""The plan: computed from definitions, put in force, read again when it changed; which views it needs fed."""
+"""The plan: compute it from definitions, apply it, read the applied plan, and find the views that it needs."""

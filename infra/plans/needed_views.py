@@ -1,4 +1,4 @@
-"""Which versions of views are needed, and by whom: these are fed until nothing reads them any more (SEMANTICS 8.2)."""
+"""Find the views that the plan or retained model versions read: these are kept up to date (SEMANTICS 8.2)."""
 
 from __future__ import annotations
 
@@ -15,51 +15,51 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied import read_applied
-from skewless.infra.plans.wanted import FILE, WantedFile
+from skewless.infra.plans.applied_plan import read_applied
+from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.names import list_models
 
 CHAMPION = "champion"
 PLAN = "plan"
-# Model, version and the plan that it pins.
+# Model, version and its pinned plan.
 Retained = tuple[str, str, FeaturePlan]
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
 class NeededViews:
-    """All that has to be fed.
+    """The views and sources to keep up to date.
 
     Args:
-        plan: the plan in force, to which the views and sources are added that only models pin. Of a view that changed
-            it holds several versions under one name, the one in force first.
-        in_force: hash of the plan in force.
-        readers: by view hash, who reads it: ``plan``, or a model and its version.
-        unreadable: versions whose packages are altered, so that nobody knows which views they need.
+        plan: the applied plan, plus the views and sources that only models pin. Of a changed view it has several
+            versions under one name, the version of the applied plan first.
+        applied_hash: hash of the applied plan.
+        readers: per view hash, its readers: ``plan``, or a model and its version.
+        unreadable: versions with altered packages, whose views are unknown.
     """
 
     plan: FeaturePlan
-    in_force: str
+    applied_hash: str
     readers: Mapping[str, tuple[str, ...]]
     unreadable: tuple[str, ...] = ()
 
-    def only_pinned(self, view: View | WindowView) -> bool:
-        """Say whether a view is no longer in the plan in force."""
+    def is_only_pinned(self, view: View | WindowView) -> bool:
+        """Say whether only models pin a view, and the applied plan no longer has it."""
         return PLAN not in self.readers.get(view.hash, ())
 
     def label(self, view: View | WindowView) -> str:
-        """Return how people call a version of a view: by its name, with its hash where the plan has another."""
-        return f"{view.name}@{view.hash[:8]}" if self.only_pinned(view) else view.name
+        """Return the display name of a view; with its hash if it is not in the applied plan."""
+        return f"{view.name}@{view.hash[:8]}" if self.is_only_pinned(view) else view.name
 
 
-class NeededWatch:
-    """Reads what is needed, again when the plan, an alias, a traffic policy or a wish has changed.
+class NeededViewsMonitor:
+    """Reads the needed views, again after a change of the plan, an alias, a traffic policy or the target versions.
 
     Args:
         state: the project's state folder.
-        store: the packages, whose plans are read if somebody trusted has signed them.
-        keep: champions of a model that a rollback may return to, the present one among them.
+        store: the packages; their plans are read if a trusted key has signed them.
+        keep: number of champions of a model that a rollback may return to, including the current one.
     """
 
     def __init__(self, state: Path, store: PackageStore, keep: int) -> None:
@@ -67,47 +67,47 @@ class NeededWatch:
         self._store = store
         self._packages = store.root
         self._keep = keep
-        self._known: tuple[object, NeededViews] | None = None
+        self._cached: tuple[object, NeededViews] | None = None
         self._pinned: dict[tuple[str, str], FeaturePlan] = {}
 
     def read(self) -> NeededViews:
-        """Return what is needed now; the same object as before where nothing has changed.
+        """Return the needed views; the same object as before if nothing has changed.
 
         Raises:
-            StalePlanError: nothing was applied yet, or the plan is damaged.
-            PackageError: an alias, a policy or the wishes are damaged.
+            StalePlanError: no plan was applied yet, or the file is corrupt.
+            PackageError: an alias, a policy or the target versions are corrupt.
         """
-        stamp = self._stamp()
-        if self._known is None or self._known[0] != stamp:
-            self._known = stamp, self._find()
-        return self._known[1]
+        stamp = self._read_stamp()
+        if self._cached is None or self._cached[0] != stamp:
+            self._cached = stamp, self._find()
+        return self._cached[1]
 
     def _find(self) -> NeededViews:
         applied = read_applied(self._state)
         if applied is None:
             raise StalePlanError(f"file {self._state / 'plan.json'}", "is missing", fix="run `skewless apply`")
         retained, unreadable = self.retained()
-        return unite(applied.plan, retained, unreadable)
+        return merge_needed_views(applied.plan, retained, unreadable)
 
     def retained(self) -> tuple[list[Retained], tuple[str, ...]]:
-        """Return the versions that may answer, and those of them whose packages are altered.
+        """Return the versions that may serve requests, and the names of versions with altered packages.
 
         Raises:
-            PackageError: an alias, a policy or the wishes are damaged.
+            PackageError: an alias, a policy or the target versions are corrupt.
         """
         retained, unreadable = [], []
-        pinned = WantedFile(self._state).read().pinned
+        pinned = TargetVersionsFile(self._state).read().pinned
         for model in list_models(self._packages):
             for version in retained_versions(self._packages, model, self._keep, pinned.get(model, ())):
                 try:
-                    retained.append((model, version, self._plan_of(model, version)))
+                    retained.append((model, version, self._read_plan(model, version)))
                 except PackageError as error:
                     _log.warning("package_unreadable", model=model, version=version, error=str(error))
                     unreadable.append(f"{model} {version}")
         return retained, tuple(unreadable)
 
-    def unfed(self, model: str, version: str) -> list[str]:
-        """Return the views of a version that nothing feeds now; none where nobody knows what is fed.
+    def find_unfed_views(self, model: str, version: str) -> list[str]:
+        """Return the views of a version that are not kept up to date; empty if this is unknown.
 
         Raises:
             PackageError: the version's package is altered.
@@ -116,29 +116,32 @@ class NeededWatch:
             readers = self.read().readers
         except SkewlessError:
             return []
-        return [view.name for view in self._plan_of(model, version).all_views if view.hash not in readers]
+        return [view.name for view in self._read_plan(model, version).all_views if view.hash not in readers]
 
-    def _plan_of(self, model: str, version: str) -> FeaturePlan:
+    def _read_plan(self, model: str, version: str) -> FeaturePlan:
         if (model, version) not in self._pinned:  # a package is immutable
             self._pinned[model, version] = read_pinned_plan(self._store, model, version)
         return self._pinned[model, version]
 
-    def _stamp(self) -> object:
+    def _read_stamp(self) -> object:
         aliases, traffic = Aliases(self._packages), Traffic(self._packages)
         moves = [
             (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._packages)
         ]
-        return _version(self._state / "plan.json"), _version(self._state / FILE), moves
+        return _file_version(self._state / "plan.json"), _file_version(self._state / FILE), moves
 
 
-def unite(plan: FeaturePlan, retained: Iterable[Retained], unreadable: tuple[str, ...] = ()) -> NeededViews:
-    """Return what a plan and the versions that may answer need.
+def merge_needed_views(
+    plan: FeaturePlan, retained: Iterable[Retained], unreadable: tuple[str, ...] = ()
+) -> NeededViews:
+    """Return the views that a plan and the versions that may serve requests need.
 
-    A source keeps the definition that is in force; columns that only older views read are added to it, so that events
-    which still carry them are still understood.
+    A source has the definition of the applied plan, plus the columns that only older views read, so that events with
+    these columns are still parsed.
 
     Args:
-        retained: model, version and pinned plan.
+        plan: the applied plan.
+        retained: model, version and pinned plan of each version.
     """
     readers: dict[str, list[str]] = {view.hash: [PLAN] for view in plan.all_views}
     views, windows = list(plan.views), list(plan.windows)
@@ -148,30 +151,32 @@ def unite(plan: FeaturePlan, retained: Iterable[Retained], unreadable: tuple[str
             continue
         for view in pinned.all_views:
             if view.hash not in readers:
-                of_kind: list[Any] = views if isinstance(view, View) else windows
-                of_kind.append(view)
+                same_kind: list[Any] = views if isinstance(view, View) else windows
+                same_kind.append(view)
             readers.setdefault(view.hash, []).append(f"{model} {version}")
+        # Also for known views: older versions may read columns that the applied source no longer declares.
         for source in pinned.sources:
-            sources[source.name] = _joined(sources.get(source.name), source)
-    fed = replace(plan, views=tuple(views), windows=tuple(windows), sources=tuple(sources.values()))
+            sources[source.name] = _merge_sources(sources.get(source.name), source)
+    needed = replace(plan, views=tuple(views), windows=tuple(windows), sources=tuple(sources.values()))
     return NeededViews(
-        plan=fed,
-        in_force=plan.hash,
-        readers={name: tuple(found) for name, found in readers.items()},
+        plan=needed,
+        applied_hash=plan.hash,
+        readers={view_hash: tuple(names) for view_hash, names in readers.items()},
         unreadable=unreadable,
     )
 
 
 def retained_versions(packages: Path, model: str, keep: int, pinned: Iterable[str] = ()) -> list[str]:
-    """Return the versions of a model that answer, or that a rollback may return to, each once.
+    """Return the distinct versions of a model that serve requests, or that a rollback may return to.
 
-    These are the last champions, the versions of the traffic policy, and those that somebody has loaded.
+    These are the last champions, the versions of the traffic policy, and loaded versions.
 
     Args:
-        keep: how many champions, the present one among them.
+        keep: number of champions, including the current one.
+        pinned: versions that a client has loaded.
 
     Raises:
-        PackageError: an alias or a policy is damaged.
+        PackageError: an alias or a policy is corrupt.
     """
     policy = Traffic(packages).get(model)
     named = versions_of(policy) if policy else ()
@@ -179,20 +184,20 @@ def retained_versions(packages: Path, model: str, keep: int, pinned: Iterable[st
 
 
 def retained_champions(packages: Path, model: str, keep: int) -> list[str]:
-    """Return the last champions of a model, the present one first, each once.
+    """Return the distinct last champions of a model, the current one first.
 
     Raises:
-        PackageError: an alias is damaged.
+        PackageError: an alias is corrupt.
     """
     champions: dict[str, None] = {}
-    for move in Aliases(packages).backwards(model, CHAMPION):
+    for move in Aliases(packages).read_latest_first(model, CHAMPION):
         if len(champions) == keep:
             break
         champions[move.to] = None
     return list(champions)
 
 
-def _joined(current: EventSource | None, older: EventSource) -> EventSource:
+def _merge_sources(current: EventSource | None, older: EventSource) -> EventSource:
     if current is None:
         return older
     names = {column.name for column in current.columns} | {current.event_column}
@@ -200,7 +205,7 @@ def _joined(current: EventSource | None, older: EventSource) -> EventSource:
     return replace(current, columns=(*current.columns, *more)) if more else current
 
 
-def _version(path: Path) -> tuple[int, int]:
+def _file_version(path: Path) -> tuple[int, int]:
     try:
         stat = path.stat()
     except FileNotFoundError:

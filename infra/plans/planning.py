@@ -1,80 +1,90 @@
-"""Plan, then apply: what the definitions would change, computed first and performed second."""
+"""Plan and apply: compute what new definitions would change, then make the changes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
-
-import duckdb
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.changes import Change, compare_models, compare_plans
+from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.compiler.compile import Compiled, compile_repo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.offline.labels import find_labels, label_columns
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
-from skewless.infra.offline.sources import Table, find_table, is_remote, is_there, view_table
-from skewless.infra.online.build_rate import build_seconds
+from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
+from skewless.infra.online.build_rate import estimate_build_s
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied import (
+from skewless.infra.plans.applied_plan import (
     EXPECTATIONS,
-    Applied,
-    definition_files,
-    edited_files,
-    file_sha256,
+    AppliedPlan,
+    find_edited_files,
+    hash_definition_files,
+    hash_file,
     read_applied,
     save_applied,
 )
-from skewless.infra.plans.effects import Breakage, Build, Champion, Effects, Retiring, Served, Training
-from skewless.infra.plans.held_events import check_held_types, check_sums
-from skewless.infra.plans.needed_views import CHAMPION, NeededWatch
-from skewless.infra.plans.registry import check_registration, registered, registry_path
+from skewless.infra.plans.compile_record import read_record, save_record
+from skewless.infra.plans.event_sums import check_logged_types, check_sums
+from skewless.infra.plans.needed_views import CHAMPION, NeededViewsMonitor
+from skewless.infra.plans.plan_effects import (
+    BrokenVersion,
+    Build,
+    Champion,
+    PlanEffects,
+    RetiringView,
+    ServedVersion,
+    Training,
+)
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
+
+if TYPE_CHECKING:
+    import duckdb
 
 _EFFECTS = ("builds", "retires", "trains", "serves", "breakages")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
-    """What ``apply`` would do, and what comes of it.
+    """The changes of an apply, and their effects.
 
     Args:
-        hash: the compiled plan's hash.
-        changes: differences to the plan in force.
-        builds: versions of views that come online.
-        retires: versions of views that go offline.
-        trains: models that get what was declared only by a training.
-        serves: versions that go on being served.
-        breakages: versions that would no longer be fed.
-        notes: what else there is to know, a sentence each.
-        applied: whether it was done.
+        hash: hash of the compiled plan.
+        changes: differences from the applied plan.
+        builds: new versions of views.
+        retires: versions of views without readers.
+        trains: models that need a training to get the new definitions.
+        serves: versions that are still served.
+        breakages: served versions whose views would no longer be kept up to date.
+        notes: further notes, one sentence each.
+        applied: whether the plan was applied.
     """
 
     hash: str
     changes: list[Change]
     builds: list[Build]
-    retires: list[Retiring]
+    retires: list[RetiringView]
     trains: list[Training]
-    serves: list[Served]
-    breakages: list[Breakage]
+    serves: list[ServedVersion]
+    breakages: list[BrokenVersion]
     notes: list[str]
     applied: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values; the hash as ``plan``."""
+        """Return plain values; the hash has the key ``plan``."""
         body = {field.name: getattr(self, field.name) for field in fields(self)}
         body["plan"], body["changes"] = body.pop("hash"), [change.as_dict() for change in self.changes]
         effects = {name: [asdict(item) for item in body[name]] for name in _EFFECTS}
@@ -83,7 +93,7 @@ class PlanReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Planner:
-    """Compares and puts in force the definitions of one repo."""
+    """Plans and applies the definitions of one repo."""
 
     repo: Path
     state: Path
@@ -91,76 +101,131 @@ class Planner:
     settings: Settings = field(default_factory=Settings)
 
     def plan(self) -> PlanReport:
-        """Return what would change; nothing is touched.
+        """Return the changes of an apply, without making them.
 
         Raises:
-            DefinitionError: a definition cannot be right, or Feast refuses it.
-            SourceError: a source is missing, broken or of another shape.
+            DefinitionError: a definition is invalid, or Feast rejects it.
+            SourceError: a source is missing, corrupt or has other columns.
         """
-        compiled = self._compile()
-        self._check_sums(compiled)
-        check_registration(self.repo, compiled.feast_objects)
+        compiled = self._unchanged()
+        if compiled is None:
+            from skewless.infra.plans.registry import check_registration  # noqa: PLC0415 - imports Feast
+
+            compiled, _ = self._compile()
+            self._check_sums(compiled)
+            check_registration(self.repo, compiled.feast_objects)
         return self._compare(compiled)
 
     def apply(self, now_us: int) -> PlanReport:
-        """Register the definitions with Feast and put the plan in force; return what changed.
+        """Register the definitions with Feast and apply the plan; return the changes.
 
         Raises:
-            DefinitionError: a definition cannot be right; nothing was changed.
-            SourceError: a source is missing, broken or of another shape; nothing was changed.
-            StoreError: the disk refused; nothing was changed.
+            DefinitionError: a definition is invalid; nothing was changed.
+            SourceError: a source is missing, corrupt or has other columns; nothing was changed.
+            StoreError: the disk failed; nothing was changed.
         """
-        files = definition_files(self.repo)  # hashed first: an edit made meanwhile is shown by the next plan
-        compiled = self._compile()
+        applied = read_applied(self.state)
+        # Hashed first: an edit made meanwhile is shown by the next plan.
+        files = hash_definition_files(self.repo, applied.files if applied else ())
+        # A registry that is not a file may have changed without a trace: it is written again.
+        is_file = applied is not None and (self.repo / applied.registry).is_file()
+        unchanged = self._unchanged() if is_file else None
+        if unchanged is not None and applied is not None and applied.files == files:
+            return replace(self._compare(unchanged), applied=True)
+        from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
+
+        compiled, tables = self._compile()
+        loaded = hash_definition_files(self.repo, compiled.files)
+        files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         self._check_sums(compiled)
         report = self._compare(compiled)
         make_folder(self.state)
-        place = registry_path(self.repo)
-        with registered(self.repo, compiled.feast_objects):
-            applied = Applied(
+        registry = registry_path(self.repo)
+        with register_objects(self.repo, compiled.feast_objects):
+            applied = AppliedPlan(
                 plan=compiled.plan,
                 models=compiled.models,
                 applied_us=now_us,
-                registry=place,
-                registry_sha256=file_sha256(self.repo / place),
+                registry=registry,
+                registry_sha256=hash_file(self.repo / registry),
                 files=files,
             )
             save_applied(self.state, applied)
+        save_record(self.state, compiled, tables)
         return replace(report, applied=True)
 
-    def _compile(self) -> Compiled:
-        compiled = compile_repo(self.repo)
-        for view in compiled.plan.views:
-            if is_there(self.repo, view.source.path) or is_remote(view.source.path):
-                table = view_table(self.repo, view)
-                check_view(table.name, table.column_types(self.connection), view)
+    def _unchanged(self) -> CompiledRepo | None:
+        """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
+        record, applied = read_record(self.state), read_applied(self.state)
+        if record is None or applied is None or record.difference(self.repo, applied) is not None:
+            return None
+        compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
+        try:
+            tables = {name: _identity(types) for name, (_, types) in self._tables(compiled).items()}
+        except SourceError:  # compiling shows it at its place
+            return None
+        if tables != record.tables:
+            return None
         for source in compiled.plan.sources:
-            history = _history(self.repo, source)
-            if history is not None:
-                check_columns(history.name, history.column_types(self.connection), event_columns(source))
-            check_held_types(self.state / "log", source)
-        for spec in compiled.models:
-            if is_there(self.repo, spec.labels.path) or is_remote(spec.labels.path):
-                table = find_labels(self.repo, spec)
-                pinned = compiled.plan.only(spec.service)
-                check_columns(table.name, table.column_types(self.connection), label_columns(pinned, spec))
+            check_logged_types(self.state / "log", source)
         return compiled
 
-    def _check_sums(self, compiled: Compiled) -> None:
-        """Refuse views that would leave out events of the log, which were accepted when nobody summed their columns."""
+    def _compile(self) -> tuple[CompiledRepo, dict[str, str]]:
+        """Return the definitions, checked against their tables, and the identities of the tables' types."""
+        from skewless.infra.compiler.compile import compile_repo  # noqa: PLC0415 - imports Feast
+
+        compiled = compile_repo(self.repo)
+        tables = self._tables(compiled)
+        for view in compiled.plan.views:
+            name, types = tables[f"view {view.name}"]
+            if types is not None:
+                check_view(name, types, view)
+        for source in compiled.plan.sources:
+            name, types = tables[f"source {source.name}"]
+            if types is not None:
+                check_columns(name, types, event_columns(source))
+            check_logged_types(self.state / "log", source)
+        for spec in compiled.models:
+            name, types = tables[f"labels {spec.name}"]
+            if types is not None:
+                check_columns(name, types, label_columns(compiled.plan.select_service(spec.service), spec))
+        return compiled, {key: _identity(types) for key, (_, types) in tables.items()}
+
+    def _tables(self, compiled: CompiledRepo) -> dict[str, tuple[str, Mapping[str, str] | None]]:
+        """Return the name and the column types of the table behind each source; types None: there is no file."""
+        plan = compiled.plan
+        tables: dict[str, Table | None] = {}
+        for view in plan.views:
+            tables[f"view {view.name}"] = view_table(self.repo, view) if self._is_named(view.source.path) else None
+        for source in plan.sources:
+            tables[f"source {source.name}"] = _find_history(self.repo, source, event_columns(source))
+            history = _find_history(self.repo, source, {})  # as the compiler reads it, which it does not with text
+            tables[f"history {source.name}"] = None if history is None or history.is_text else history
+        for spec in compiled.models:
+            tables[f"labels {spec.name}"] = find_labels(self.repo, spec) if self._is_named(spec.labels.path) else None
+        return {
+            key: ("", None) if table is None else (table.name, table.column_types(self.connection))
+            for key, table in tables.items()
+        }
+
+    def _is_named(self, path: str) -> bool:
+        return has_files(self.repo, path) or is_remote(path)
+
+    def _check_sums(self, compiled: CompiledRepo) -> None:
+        """Check that new views can sum the events of the log, which were accepted without this check."""
         applied = read_applied(self.state)
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
-                check_sums(self.connection, view, log_parts(self.state / "log", view.source))
+                check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
 
-    def _compare(self, compiled: Compiled) -> PlanReport:
+    def _compare(self, compiled: CompiledRepo) -> PlanReport:
         applied = read_applied(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededWatch(self.state, self._store, self.settings.keep_versions).retained()
-        effects = Effects(
+        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
+        effects = PlanEffects(
             old=applied.plan if applied else None,
             new=compiled.plan,
             retained=retained,
@@ -169,15 +234,15 @@ class Planner:
         return PlanReport(
             hash=compiled.plan.hash,
             changes=changes,
-            builds=[self._build(view, effects.needed.label(view)) for view in effects.coming()],
-            retires=effects.retiring(self.settings.retire_hours),
-            trains=list(effects.trainings(compiled.models)),
-            serves=list(effects.served(Traffic(self._packages).get)),
-            breakages=list(effects.breakages()),
+            builds=[self._build(view, effects.needed.label(view)) for view in effects.find_new_views()],
+            retires=effects.find_retiring_views(self.settings.retire_hours),
+            trains=list(effects.find_trainings(compiled.models)),
+            serves=list(effects.find_served_versions(Traffic(self._packages).get)),
+            breakages=list(effects.find_broken_versions()),
             notes=[
-                *self._absent(compiled),
-                *self._edits(applied, changes),
-                *(_kept_back(name) for name in unreadable),
+                *self._missing_files(compiled),
+                *self._edited_files(applied, changes),
+                *(_unreadable_note(name) for name in unreadable),
             ],
         )
 
@@ -189,44 +254,44 @@ class Planner:
     def _store(self) -> PackageStore:
         return PackageStore.of(self.state, self.settings)
 
-    def _registry_change(self, applied: Applied | None) -> list[Change]:
-        """Return that somebody else has written Feast's registry, which then no verb accepts before an ``apply``."""
-        if applied is None or file_sha256(self.repo / applied.registry) == applied.registry_sha256:
+    def _registry_change(self, applied: AppliedPlan | None) -> list[Change]:
+        """Return the change of Feast's registry by another program; commands fail until the next ``apply``."""
+        if applied is None or hash_file(self.repo / applied.registry) == applied.registry_sha256:
             return []
         return [Change(action="change", kind="registry", name=applied.registry)]
 
-    def _absent(self, compiled: Compiled) -> Iterator[str]:
-        """Yield which files are not there yet: they are checked when they are read."""
+    def _missing_files(self, compiled: CompiledRepo) -> Iterator[str]:
+        """Yield a note for each missing file; missing files are checked when they are read."""
         named = [(f"source of view {view.name!r}", view.source.path) for view in compiled.plan.views]
         named += [(f"label table of model {spec.name!r}", spec.labels.path) for spec in compiled.models]
         for thing, path in named:
-            if not is_there(self.repo, path):
+            if not has_files(self.repo, path):
                 yield f"{thing} has no file yet: put it at {path!r}, or correct the path in the definition"
 
-    def _edits(self, applied: Applied | None, changes: list[Change]) -> Iterator[str]:
-        """Yield what files were edited to no effect: all that verbs warn of is shown."""
+    def _edited_files(self, applied: AppliedPlan | None, changes: list[Change]) -> Iterator[str]:
+        """Yield a note for edited files without changed definitions, about which other commands warn."""
         if applied is None:
             return
-        if definition_files(self.repo).get(EXPECTATIONS) != applied.files.get(EXPECTATIONS):
-            yield f"{EXPECTATIONS} was edited: its suites count at once, without `skewless apply`"
-        files = edited_files(self.repo, applied)
+        if hash_definition_files(self.repo).get(EXPECTATIONS) != applied.files.get(EXPECTATIONS):
+            yield f"{EXPECTATIONS} was edited: its suites take effect at once, without `skewless apply`"
+        files = find_edited_files(self.repo, applied)
         if files and not changes:
             were = "was" if len(files) == 1 else "were"
-            yield f"{', '.join(files)} {were} edited to no effect: `skewless apply` takes note of it"
+            yield f"{', '.join(files)} {were} edited without changed definitions: `skewless apply` ends the warnings"
 
     def _build(self, view: View | WindowView, label: str) -> Build:
         if isinstance(view, View):
             return Build(view=label, hash=view.hash, kind="rows", rows=self._new_rows(view))
         generations = Generations(self.state)
-        if generations.live(view) is not None:
+        if generations.find_live(view) is not None:
             return Build(view=label, hash=view.hash, kind="catch up", rows=None)
         events = sum(end + 1 for end in log_ends(self.state / "log", view.source).values())
-        seconds = build_seconds(generations.folder, events)
+        seconds = estimate_build_s(generations.folder, events)
         return Build(view=label, hash=view.hash, kind="states", rows=events, seconds=seconds)
 
     def _new_rows(self, view: View) -> int | None:
-        """Return how many rows the source has more than the log; None: only reading it would tell."""
-        if not is_there(self.repo, view.source.path):
+        """Return the number of rows that the source has more than the log; None: unknown without reading the source."""
+        if not has_files(self.repo, view.source.path):
             return 0
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
@@ -244,24 +309,28 @@ class Planner:
             yield name, Champion(version=version, spec=spec)
 
 
-def _kept_back(name: str) -> str:
-    return f"package {name} cannot be read, so nobody knows which views it needs: nothing is retired before it can"
+def _unreadable_note(name: str) -> str:
+    return f"package {name} cannot be read, so its views are unknown: no view is retired until it can be read"
 
 
 def event_columns(source: EventSource) -> dict[str, DType]:
-    """Return the columns that the history of an event source must have, with the types that they must fit."""
-    wanted = {column.name: column.dtype for column in source.columns}
-    wanted[source.event_column] = DType.TIMESTAMP
+    """Return the columns that the history of an event source must have, with their types."""
+    columns = {column.name: column.dtype for column in source.columns}
+    columns[source.event_column] = DType.TIMESTAMP
     if source.created_column:
-        wanted[source.created_column] = DType.TIMESTAMP
-    return wanted
+        columns[source.created_column] = DType.TIMESTAMP
+    return columns
 
 
-def _history(repo: Path, source: EventSource) -> Table | None:
+def _find_history(repo: Path, source: EventSource, declared: Mapping[str, DType]) -> Table | None:
     """Return the table of earlier events; None where there is no file: a stream may begin with its first event."""
     if source.history is None:
         return None
     try:
-        return find_table(repo, source.history, f"history of event source {source.name!r}", event_columns(source))
+        return find_table(repo, source.history, f"history of event source {source.name!r}", declared)
     except SourceError:
         return None
+
+
+def _identity(types: Mapping[str, str] | None) -> str:
+    return "" if types is None else digest(list(types.items()))

@@ -1,4 +1,4 @@
-"""Feast's registry: the definitions are registered there as they are, so that Feast's tools see them."""
+"""Register the definitions in Feast's registry, so that Feast's tools see them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from skewless.contract.errors import DefinitionError, StoreError
 
 
 @contextmanager
-def registered(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
-    """Apply Feast objects to the registry of a repo; what fails then, here or in the block, leaves it as it was.
+def register_objects(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
+    """Apply Feast objects to the registry of a repo; an error here or in the block restores the registry.
 
-    Feast writes a registry file in its place, where a full disk tears it. So it is given a copy to write.
+    Feast overwrites a registry file directly, so a full disk would corrupt it. So Feast writes to a copy.
 
     Raises:
-        DefinitionError: Feast refuses a definition.
-        StoreError: the disk refused.
+        DefinitionError: Feast rejects a definition.
+        StoreError: the disk failed.
     """
     config = _config(repo)
     if not _is_file(config):
@@ -34,7 +34,7 @@ def registered(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
         yield
         return
     path = repo / config.registry.path
-    with _put_back_on_error(path):
+    with _restore_on_error(path):
         copy = path.with_name(f"{path.name}.new")
         try:
             if path.exists():
@@ -43,20 +43,20 @@ def registered(repo: Path, objects: Sequence[Any]) -> Iterator[None]:
             _apply(repo, config, objects)
             copy.replace(path)
         except OSError as error:
-            raise _refused(error) from error
+            raise _write_error(error) from error
         finally:
             copy.unlink(missing_ok=True)
         yield
 
 
 def check_registration(repo: Path, objects: Sequence[Any]) -> None:
-    """Make the call that ``registered`` makes, on a copy of the registry that is thrown away.
+    """Apply Feast objects to a temporary copy of the registry; nothing else is changed.
 
-    A registry that is not a file is stood in for by an empty one, and no store is touched.
+    The copy of a registry that is not a file is empty.
 
     Raises:
-        DefinitionError: Feast refuses a definition.
-        StoreError: the disk refused.
+        DefinitionError: Feast rejects a definition.
+        StoreError: the disk failed.
     """
     config, scratch = _config(repo), _config(repo)
     scratch.online_config = scratch.openlineage_config = scratch.mlflow_config = None
@@ -85,36 +85,38 @@ def _apply(repo: Path, config: RepoConfig, objects: Sequence[Any]) -> None:
     store = FeatureStore(repo_path=str(repo), config=config)
     try:
         with warnings.catch_warnings():
-            # Feast warns that its own way of computing on-demand views does not scale; ours is used.
+            # Feast warns that its computation of on-demand views does not scale; skewless uses its own.
             warnings.filterwarnings("ignore", message="On demand feature view is an experimental feature")
-            # And so for stream feature views, which it makes again from what the registry holds.
+            # The same for stream feature views, which Feast builds again from the registry.
             warnings.filterwarnings("ignore", message="Stream feature views are experimental")
             store.apply(list(objects))
     except (OSError, sqlite3.Error) as error:
-        raise _refused(error) from error
+        raise _write_error(error) from error
     except Exception as error:
-        raise DefinitionError("Feast registry", f"refuses: {error}", fix="correct the definition") from error
+        raise DefinitionError(
+            "Feast registry", f"rejects a definition: {error}", fix="correct the definition"
+        ) from error
 
 
-def _refused(error: Exception) -> StoreError:
+def _write_error(error: Exception) -> StoreError:
     return StoreError("Feast registry", f"cannot be written: {error}", fix="free disk space or rights, then run again")
 
 
 @contextmanager
-def _put_back_on_error(path: Path) -> Iterator[None]:
-    """Keep the file under a second name meanwhile: putting it back needs no space."""
-    kept = path.with_name(f"{path.name}.before")
-    kept.unlink(missing_ok=True)
+def _restore_on_error(path: Path) -> Iterator[None]:
+    """Keep a hard link to the file within the block: restoring it needs no disk space."""
+    backup = path.with_name(f"{path.name}.before")
+    backup.unlink(missing_ok=True)
     if path.exists():
-        os.link(path, kept)
+        os.link(path, backup)
     try:
         yield
     except BaseException:
-        if kept.exists():
-            kept.replace(path)
+        if backup.exists():
+            backup.replace(path)
         else:
             path.unlink(missing_ok=True)
         raise
     finally:
-        # Two names of one file: replacing one by the other does nothing, and leaves both.
-        kept.unlink(missing_ok=True)
+        # Renaming one hard link to another link of the same file does nothing, so the backup may still exist.
+        backup.unlink(missing_ok=True)

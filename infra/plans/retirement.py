@@ -1,9 +1,9 @@
-"""The end of views that nothing reads any more: their online states are removed after a time of grace (SEMANTICS 8.2).
+"""Retire views without readers: delete their online states after a grace period (SEMANTICS 8.2).
 
 ::
 
     needed ---> unneeded ---> retired
-      ^            |             |      the log keeps its rows: what is needed again is filled from there
+      ^            |             |      the log keeps the rows: a view that is needed again is built from it
       +------------+-------------+
 """
 
@@ -17,25 +17,25 @@ from typing import Literal
 
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 Stage = Literal["needed", "unneeded", "retired"]
 _FILE = "views.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ViewLife:
-    """Where a version of a view stands.
+class ViewLifecycle:
+    """The stage of a version of a view.
 
     Args:
-        hash: of the view: its version.
-        source: the event source of a windowed view; None: it is a latest-value view.
-        since_us: when it came to its stage, microseconds.
+        hash: hash of the view, which identifies the version.
+        source: the event source of a windowed view; None: a latest-value view.
+        since_us: when it entered the stage, UTC microseconds.
     """
 
     name: str
@@ -45,21 +45,22 @@ class ViewLife:
     since_us: int
 
 
-def read_lives(state: Path) -> list[ViewLife]:
-    """Return the versions of views that were ever needed, as they were when somebody last looked."""
+def read_lifecycles(state: Path) -> list[ViewLifecycle]:
+    """Return all versions of views that were ever needed, with their stages at the last run."""
     try:
-        return [ViewLife(**item) for item in json.loads((state / _FILE).read_text())["views"]]
+        return [ViewLifecycle(**item) for item in json.loads((state / _FILE).read_text())["views"]]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retirement:
-    """Looks which views are needed, and removes the states of those that have not been for long enough.
+    """Records which views are needed, and deletes the states of views that were not needed for the grace period.
 
     Args:
         state: the project's state folder.
-        grace_us: for how long a view that nothing reads stays online, microseconds.
+        needed: the needed views.
+        grace_us: how long a view without readers stays online, microseconds.
     """
 
     state: Path
@@ -68,56 +69,57 @@ class Retirement:
     clock: Clock
     grace_us: int
 
-    def run(self) -> list[ViewLife]:
-        """Note what is needed now and retire what is due; return what was retired.
+    def run(self) -> list[ViewLifecycle]:
+        """Record the stages of all views and retire due views; return the retired views.
 
         Raises:
-            StoreError: the store or the disk refused; the next run goes on.
+            StoreError: the store or the disk failed; the next run continues.
         """
-        with exclusive(self.state / "views.lock"):
-            before = read_lives(self.state)
-            lives = [self._moved(life) for life in self._known(before)]
+        with hold_lock(self.state / "views.lock"):
+            before = read_lifecycles(self.state)
+            lives = [self._advance(life) for life in self._all_lives(before)]
             if lives != before:
                 body = {"views": [asdict(life) for life in lives]}
                 replace_durable(self.state / _FILE, json.dumps(body, indent=1).encode())
         old = {life.hash: life.stage for life in before}
         return [life for life in lives if life.stage == "retired" and old.get(life.hash) != "retired"]
 
-    def _known(self, before: list[ViewLife]) -> Iterator[ViewLife]:
+    def _all_lives(self, before: list[ViewLifecycle]) -> Iterator[ViewLifecycle]:
         now_us = self.clock.now_us()
         yield from before
         old = {life.hash for life in before}
         for view in self.needed.plan.all_views:
             if view.hash not in old:
                 source = view.source if isinstance(view, WindowView) else None
-                yield ViewLife(name=view.name, hash=view.hash, source=source, stage="needed", since_us=now_us)
+                yield ViewLifecycle(name=view.name, hash=view.hash, source=source, stage="needed", since_us=now_us)
 
-    def _moved(self, life: ViewLife) -> ViewLife:
+    def _advance(self, life: ViewLifecycle) -> ViewLifecycle:
         now_us, needed = self.clock.now_us(), life.hash in self.needed.readers
         if needed:
             return life if life.stage == "needed" else replace(life, stage="needed", since_us=now_us)
         if life.stage == "needed":
             return replace(life, stage="unneeded", since_us=now_us)
         due = life.stage == "unneeded" and now_us - life.since_us >= self.grace_us
-        # Of an altered package nobody knows what it reads.
+        # The views of an altered package are unknown: they could be any views.
         if due and not self.needed.unreadable and self._retire(life):
             return replace(life, stage="retired", since_us=now_us)
         return life
 
-    def _retire(self, life: ViewLife) -> bool:
-        """Remove a view's rows or states; return False where a server still reads them."""
+    def _retire(self, life: ViewLifecycle) -> bool:
+        """Delete a view's rows or states; return False if a server still reads them."""
         project = self.needed.plan.project
         if life.source is None:
             self.store.delete(f"sk:{project}:{life.hash}:")
             return True
         generations = Generations(self.state)
-        numbers = [item.number for item in generations.of(life)]
+        numbers = [item.number for item in generations.list_all(life)]
+        # Servers renew a lease for each generation that they read.
         if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False
-        # Nobody is about to apply events to them when they are forgotten, so nobody writes behind the deletion.
-        with applying(source_folder(self.state / "log", life.source), alone=True):
+        # Wait until no worker applies events to these states: a worker could write them again after the deletion.
+        with hold_apply_lock(source_folder(self.state / "log", life.source), alone=True):
             for number in numbers:
                 generations.retire(life, number)
-        for behind in (":", "."):
-            self.store.delete(f"sk:{project}:{life.hash}{behind}")
+        for separator in (":", "."):
+            self.store.delete(f"sk:{project}:{life.hash}{separator}")
         return True

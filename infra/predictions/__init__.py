@@ -1,1 +1,1 @@
-"""The prediction log: what was asked, read, seen and answered."""
+"""The prediction log: the inputs, feature reads, vectors and scores of served predictions."""

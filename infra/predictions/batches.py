@@ -1,6 +1,6 @@
-"""Records of the prediction log as Arrow: arrays are laid end to end, no row is touched alone.
+"""Converts records of the prediction log to Arrow, whole arrays at a time: no Python code runs per row.
 
-Arrow's arrays lie over the memory of numpy's: ``pyarrow.array`` would import pandas into the server.
+Arrow arrays share the memory of numpy arrays. ``pyarrow.array`` is not used, because it imports pandas.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.reads import joined
+from skewless.contract.reads import concatenate_versions
 from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.window_states import StateProgress
 from skewless.infra.predictions.checksums import checksums
-from skewless.infra.predictions.record import LoadColumns, Record, Source, best_output
+from skewless.infra.predictions.record import LoadColumns, PredictionBatch, Source, largest_output
 from skewless.infra.predictions.schema import APPLIED, FORMAT, READ, SCHEMA
 
 Scalar = TypeVar("Scalar", bound=np.generic)
-_NUMBERS = ("t", "asked_at", "read_start", "read_end", "skew_us")
+_NUMBER_COLUMNS = ("t", "asked_at", "read_start", "read_end", "skew_us")
 _ROW_FIELDS = ("event_ts", "created_ts", "seq", "run_id")
-_WORDS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
+_TEXT_COLUMNS = ("model", "version", "runtime_id", "plan_hash", "missing", "role")
 
 
-class Constants:
-    """Columns made once and cut to the length that is asked for.
+class ConstantColumns:
+    """Constant columns, built once and sliced to the requested length.
 
     Args:
-        origin: what they say.
-        source: what was sent.
+        origin: their values.
+        source: whether callers sent keys or full vectors.
     """
 
     def __init__(self, origin: LoadColumns, source: Source) -> None:
@@ -45,29 +45,29 @@ class Constants:
 
     def columns(self, n: int) -> dict[str, pa.Array]:
         """Return the columns of n predictions."""
-        self._reach(n)
+        self._grow(n)
         return {name: column.slice(0, n) for name, column in self._columns.items()}
 
     def read_columns(self, n: int) -> dict[str, pa.Array]:
         """Return name and hash of each view, for n predictions."""
-        self._reach(n)
+        self._grow(n)
         return {name: column.slice(0, n * len(self.views)) for name, column in self._read_columns.items()}
 
-    def _reach(self, n: int) -> None:
+    def _grow(self, n: int) -> None:
         if n > self._n:
             origin, hashes = self._origin, self._origin.transform_hashes
             self._n = n
             self._columns = {
-                **{name: cycled([getattr(origin, name)], n) for name in _WORDS},
-                "source": cycled([self._source], n),
+                **{name: repeat_words([getattr(origin, name)], n) for name in _TEXT_COLUMNS},
+                "source": repeat_words([self._source], n),
                 "policy": _policies(origin.policy, n),
                 "tolerance": numbers(np.full(n, origin.tolerance)),
-                "transform_hashes": equal_lists(n, len(hashes), cycled(hashes, n)),
+                "transform_hashes": equal_lists(n, len(hashes), repeat_words(hashes, n)),
                 "format": numbers(np.full(n, FORMAT, dtype=np.uint8)),
             }
             self._read_columns = {
-                "view": cycled([name for name, _ in self.views], n),
-                "hash": cycled([digest for _, digest in self.views], n),
+                "view": repeat_words([name for name, _ in self.views], n),
+                "hash": repeat_words([digest for _, digest in self.views], n),
             }
 
 
@@ -75,19 +75,19 @@ def _policies(policy: int | None, n: int) -> pa.Array:
     return pa.nulls(n, pa.int64()) if policy is None else numbers(np.full(n, policy, dtype=np.int64))
 
 
-def to_batch(records: Sequence[Record], constants: Constants) -> pa.RecordBatch:
+def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> pa.RecordBatch:
     """Return records of one origin and source as rows of the log."""
-    # One pass over the records: a field of all of them is a tuple from here on.
-    held = dict(zip(Record._fields, zip(*records, strict=True), strict=True))
-    lengths = np.fromiter(map(len, held["ids"]), dtype=np.int64, count=len(records))
-    columns = constants.columns(int(lengths.sum())) | _outputs(held["matrix"], held["scores"])
-    for name in _NUMBERS:
-        columns[name] = numbers(np.repeat(np.array(held[name], dtype=np.int64), lengths))
-    columns["narrow"] = numbers(np.repeat(np.array(held["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
-    columns["id"] = texts(list(chain.from_iterable(held["ids"])))
-    columns["inputs"] = utf8(list(chain.from_iterable(held["inputs"])))
-    columns["reads"] = _reads(held["versions"], held["status"], held["applied"], lengths, constants)
-    columns["watermarks"] = _watermarks(held["watermarks"], lengths)
+    # Transposed in one pass over the records: each field becomes a tuple with a value per record.
+    fields = dict(zip(PredictionBatch._fields, zip(*records, strict=True), strict=True))
+    lengths = np.fromiter(map(len, fields["ids"]), dtype=np.int64, count=len(records))
+    columns = constants.columns(int(lengths.sum())) | _outputs(fields["matrix"], fields["scores"])
+    for name in _NUMBER_COLUMNS:
+        columns[name] = numbers(np.repeat(np.array(fields[name], dtype=np.int64), lengths))
+    columns["narrow"] = numbers(np.repeat(np.array(fields["narrow"], dtype=np.uint8), lengths)).cast(pa.bool_())
+    columns["id"] = texts(list(chain.from_iterable(fields["ids"])))
+    columns["inputs"] = utf8(list(chain.from_iterable(fields["inputs"])))
+    columns["reads"] = _reads(fields["versions"], fields["status"], fields["applied"], lengths, constants)
+    columns["watermarks"] = _watermarks(fields["watermarks"], lengths)
     return pa.RecordBatch.from_arrays([columns[name] for name in SCHEMA.names], schema=SCHEMA)
 
 
@@ -96,17 +96,17 @@ def _reads(
     status: Sequence[StatusArray],
     applied: Sequence[Mapping[str, StateProgress]],
     lengths: Int64Array,
-    constants: Constants,
+    constants: ConstantColumns,
 ) -> pa.ListArray:
-    """Return what the views answered: for each row a list of one struct per view, in the order of the plan."""
+    """Return the views' reads: for each row a list of one struct per view, in the order of the plan."""
     n, names = int(lengths.sum()), [name for name, _ in constants.views]
     if not names:
         return equal_lists(n, 0, pa.nulls(0, READ))
-    found = joined(versions)
-    each_view = [found[name] for name in names]
+    by_view = concatenate_versions(versions)
+    each_view = [by_view[name] for name in names]
     columns = {
         **constants.read_columns(n),
-        "status": numbers(end_to_end(status)),
+        "status": numbers(concatenate(status)),
         **{field: numbers(np.stack([getattr(view, field) for view in each_view], axis=1)) for field in _ROW_FIELDS},
         **_window_columns(applied, lengths, names),
     }
@@ -117,7 +117,7 @@ def _reads(
 def _window_columns(
     applied: Sequence[Mapping[str, StateProgress]], lengths: Int64Array, names: Sequence[str]
 ) -> dict[str, pa.Array]:
-    """Return generation and applied positions for each view of each row; null for views without windows."""
+    """Return generation and applied positions of each view of each row; null for views without windows."""
     n, width = int(lengths.sum()), len(names)
     places = [place for place, name in enumerate(names) if name in applied[0]]
     if not places:
@@ -134,8 +134,9 @@ def _window_columns(
 def _slots(
     views: Mapping[int, Sequence[StateProgress]], lengths: Int64Array, width: int
 ) -> tuple[Int64Array, pa.StructArray]:
-    """Return the slots row by row, of a row view by view, and where those of each view end."""
+    """Return the slots, ordered by row and then by view, and the offset at which each view's slots end."""
     slots = [one.slots for each in views.values() for one in each]
+    # Each slot gets the index of its (row, view) pair in row-major order; a stable sort then groups slots by row.
     firsts = np.tile((np.cumsum(lengths) - lengths) * width, len(views)) + np.repeat(list(views), len(lengths))
     counts = [len(each.seq) for each in slots]
     read = np.concatenate([each.entity for each in slots]) * width + np.repeat(firsts, counts)
@@ -146,17 +147,17 @@ def _slots(
     return np.append(0, ends), pa.StructArray.from_arrays([numbers(partition), numbers(seq)], fields=list(APPLIED))
 
 
-def _watermarks(moments: Sequence[Int64Array], lengths: Int64Array) -> pa.ListArray:
-    """Return of each row those of its views, in the order of its reads; null is unknown."""
-    rows = np.repeat(np.stack(moments), lengths, axis=0)
+def _watermarks(watermarks: Sequence[Int64Array], lengths: Int64Array) -> pa.ListArray:
+    """Return for each row the watermarks of its views, in the order of its reads; null: unknown."""
+    rows = np.repeat(np.stack(watermarks), lengths, axis=0)
     known = np.ascontiguousarray(rows > 0).reshape(-1)
     return equal_lists(len(rows), rows.shape[1], numbers(rows, known))
 
 
 def _outputs(matrices: Sequence[Matrix], outputs: Sequence[Matrix]) -> dict[str, pa.Array]:
-    matrix = end_to_end(matrices).reshape(-1, matrices[0].shape[1])
+    matrix = concatenate(matrices).reshape(-1, matrices[0].shape[1])
     scores = np.concatenate(outputs)
-    best, several = best_output(scores), scores.ndim > 1
+    best, several = largest_output(scores), scores.ndim > 1
     return {
         "vector": _lists(matrix),
         "score": numbers(best),
@@ -169,55 +170,57 @@ def _lists(rows: Matrix) -> pa.ListArray:
     return equal_lists(len(rows), rows.shape[1], numbers(rows))
 
 
-def end_to_end(arrays: Sequence[npt.NDArray[Scalar]]) -> npt.NDArray[Scalar]:
-    """Return C-contiguous arrays of one type one after the other, flat and read-only.
+def concatenate(arrays: Sequence[npt.NDArray[Scalar]]) -> npt.NDArray[Scalar]:
+    """Return the concatenation of C-contiguous arrays of one type, flat and read-only.
 
-    Of small arrays it takes a quarter of the time of ``numpy.concatenate``.
+    For small arrays this takes a quarter of the time of ``numpy.concatenate``.
 
-    >>> end_to_end([np.array([[1, 2]]), np.array([[3, 4], [5, 6]])]).tolist()
+    >>> concatenate([np.array([[1, 2]]), np.array([[3, 4], [5, 6]])]).tolist()
     [1, 2, 3, 4, 5, 6]
     """
     return np.frombuffer(b"".join(cast("Sequence[bytes]", arrays)), dtype=arrays[0].dtype)
 
 
 def numbers(values: npt.NDArray[Any], valid: BoolArray | None = None) -> pa.Array:
-    """Return numbers, row by row where they have several dimensions.
+    """Return numbers as an Arrow array; several dimensions are flattened row by row.
 
     Args:
-        valid: where there is one, shape ``(n,)``; None: everywhere.
+        valid: which are not null, shape ``(n,)``; None: all.
 
     >>> numbers(np.array([[1, 2], [3, 4]]), np.array([True, True, False, True])).to_pylist()
     [1, 2, None, 4]
     """
     flat = np.ascontiguousarray(values).reshape(-1)
-    return pa.Array.from_buffers(pa.from_numpy_dtype(flat.dtype), len(flat), [_bits(valid), pa.py_buffer(flat)])
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(flat.dtype), len(flat), [_validity_bits(valid), pa.py_buffer(flat)]
+    )
 
 
 def texts(words: Sequence[str]) -> pa.StringArray:
-    """Return words.
+    """Return texts as an Arrow array.
 
     >>> texts(["a", "", "bc"]).to_pylist(), texts(["é", "b"]).to_pylist()
     (['a', '', 'bc'], ['é', 'b'])
     """
-    whole = "".join(words)
-    if not whole.isascii():
+    joined_text = "".join(words)
+    if not joined_text.isascii():
         return utf8([word.encode() for word in words])
-    return _strings(_ends(words), whole.encode())
+    return _strings(_offsets(words), joined_text.encode())
 
 
 def utf8(words: Sequence[bytes]) -> pa.StringArray:
-    """Return words that are valid UTF-8.
+    """Return texts in UTF-8 as an Arrow array; they must be valid.
 
     >>> utf8([b"a", b"", b"bc"]).to_pylist()
     ['a', '', 'bc']
     """
-    return _strings(_ends(words), b"".join(words))
+    return _strings(_offsets(words), b"".join(words))
 
 
-def cycled(words: Sequence[str], n: int) -> pa.StringArray:
-    """Return words n times over.
+def repeat_words(words: Sequence[str], n: int) -> pa.StringArray:
+    """Return the sequence of words n times as an Arrow array.
 
-    >>> cycled(["a", "bc"], 2).to_pylist()
+    >>> repeat_words(["a", "bc"], 2).to_pylist()
     ['a', 'bc', 'a', 'bc']
     """
     encoded = [word.encode() for word in words]
@@ -228,21 +231,21 @@ def cycled(words: Sequence[str], n: int) -> pa.StringArray:
 
 
 def lists(offsets: Int64Array, values: pa.Array, valid: BoolArray | None = None) -> pa.ListArray:
-    """Return lists of values.
+    """Return lists of values as an Arrow array.
 
     Args:
-        offsets: where each list begins, then where the last one ends, shape ``(n + 1,)``.
-        valid: where there is a list, shape ``(n,)``; None: everywhere.
+        offsets: start of each list, then the end of the last, shape ``(n + 1,)``.
+        valid: which lists are not null, shape ``(n,)``; None: all.
 
     >>> lists(np.array([0, 2, 2, 3]), numbers(np.array([5, 6, 7])), np.array([True, False, True])).to_pylist()
     [[5, 6], None, [7]]
     """
-    buffers = [_bits(valid), pa.py_buffer(offsets.astype(np.int32))]
+    buffers = [_validity_bits(valid), pa.py_buffer(offsets.astype(np.int32))]
     return pa.Array.from_buffers(pa.list_(values.type), len(offsets) - 1, buffers, children=[values])
 
 
 def equal_lists(n: int, width: int, values: pa.Array) -> pa.ListArray:
-    """Return n lists of equal length.
+    """Return n lists of equal length as an Arrow array.
 
     >>> equal_lists(2, 2, numbers(np.arange(4))).to_pylist()
     [[0, 1], [2, 3]]
@@ -250,7 +253,7 @@ def equal_lists(n: int, width: int, values: pa.Array) -> pa.ListArray:
     return lists(np.arange(n + 1) * width, values)
 
 
-def _ends(words: Sequence[str | bytes]) -> Int64Array:
+def _offsets(words: Sequence[str | bytes]) -> Int64Array:
     return np.append(0, np.cumsum(np.fromiter(map(len, words), dtype=np.int64, count=len(words))))
 
 
@@ -259,5 +262,5 @@ def _strings(offsets: Int64Array, data: bytes) -> pa.StringArray:
     return pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
 
 
-def _bits(valid: BoolArray | None) -> pa.Buffer | None:
+def _validity_bits(valid: BoolArray | None) -> pa.Buffer | None:
     return None if valid is None else pa.py_buffer(np.packbits(valid, bitorder="little"))

@@ -1,4 +1,4 @@
-"""Checksums of vectors and scores, which tell an altered log row from an odd prediction."""
+"""Checksums of vectors and scores, to distinguish an altered log row from a wrong prediction."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _STEP, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF5
 def checksums(*columns: _Floats) -> Int64Array:
     """Return one 64-bit checksum per row of arrays of shape ``(n,)`` or ``(n, k)``.
 
-    Of two rows that differ in any bit (every NaN is the same missing value) the checksums differ: always where one
-    number differs, else but for one pair in 2^64.
+    If two rows differ in one number, their checksums always differ; if they differ in several, except for one pair in
+    2^64. All NaNs count as equal, because they mean a missing value.
 
     >>> checksums(np.array([[1.0], [1.0]]), np.array([0.5, -0.5])).tolist()
     [251861717727352478, 9020596573803996711]
@@ -33,8 +33,8 @@ def checksums(*columns: _Floats) -> Int64Array:
     return sums
 
 
-def checksums_of_first_format(vectors: _Floats, scores: _Floats) -> Int64Array:
-    """Return what ``checksum`` holds in files of the first format: blake2b of each vector and its score."""
+def checksums_v1(vectors: _Floats, scores: _Floats) -> Int64Array:
+    """Return the ``checksum`` column of files in the first format: blake2b of each vector and its score."""
     rows = np.ascontiguousarray(_words([vectors, scores]))
     sums = [blake2b(row.tobytes(), digest_size=8).digest() for row in rows]
     return np.frombuffer(b"".join(sums), dtype="<i8").astype(np.int64)
@@ -47,7 +47,7 @@ def _words(columns: Any) -> _Words:  # noqa: ANN401 - arrays of one or two dimen
 
 
 def _mix(words: _Words) -> None:
-    """Spread each bit over its word, by one-to-one steps."""
+    """Mix the bits of each word in place; each step is invertible, so different words stay different."""
     words ^= words >> np.uint64(30)
     words *= _FIRST
     words ^= words >> np.uint64(27)

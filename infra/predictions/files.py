@@ -1,12 +1,12 @@
-"""The files of the prediction log: their names, which of them hold it or are proven, and how one is written.
+"""The files of the prediction log: their names, merged and proven files, and how a file is written.
 
 ::
 
-    00001768478400123456-3f2a91c07b5d-000004.parquet    what a server wrote; the first time in it, its writer, a number
-    00001768435200000000-merged-000000.parquet          what housekeeping merged: a UTC day, a number in the day
+    00001768478400123456-3f2a91c07b5d-000004.parquet    written by a server: first time in it, writer, number
+    00001768435200000000-merged-000000.parquet          merged by housekeeping: UTC day, number in the day
 
-A merged file names the files whose rows it holds. From the moment that it stands they count no more, though they stay
-for those who had begun to read them.
+A merged file names its source files. As soon as it exists, readers ignore the sources, which stay for readers that had
+already opened them.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 FOLDER = "predictions"  # in the state folder
-PIECE_ROWS = 50_000  # what readers hold at a time
+BATCH_ROWS = 50_000  # rows that a reader holds in memory at a time
 DAY_US = 86_400_000_000
 _MERGED_FROM = b"skewless.merged_from"
 _WRITTEN = re.compile(r"(\d{20})-[0-9a-f]{12}-\d{6,}\.parquet")
 _MERGED = re.compile(r"(\d{20})-merged-(\d{6,})\.parquet")
-# What is the same in many rows. Of other columns a dictionary would only be tried, and given up.
-_REPEATED = (
+# Columns with few distinct values. For other columns Parquet would try a dictionary in vain.
+_DICTIONARY_COLUMNS = (
     *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
@@ -42,13 +42,13 @@ _PROVEN = "proven.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listing:
+class FileListing:
     """The Parquet files of a folder.
 
     Args:
-        names: all, in order.
-        written: start of a UTC day -> those whose first prediction is of that day, as servers wrote them.
-        merged: start of a UTC day -> number -> the file that was merged from such.
+        names: all files, sorted.
+        written: start of a UTC day -> the servers' files whose first prediction is of that day.
+        merged: start of a UTC day -> number -> merged file of that day.
     """
 
     names: list[str]
@@ -56,33 +56,33 @@ class Listing:
     merged: Mapping[int, Mapping[int, str]]
 
     @classmethod
-    def of(cls, folder: Path) -> Listing:
-        """Return what stands in a folder; nothing if there is none."""
+    def of(cls, folder: Path) -> FileListing:
+        """Return the listing of a folder, empty if the folder does not exist."""
         names = sorted(path.name for path in folder.glob("*.parquet"))
         written: dict[int, list[str]] = defaultdict(list)
         merged: dict[int, dict[int, str]] = defaultdict(dict)
         for name in names:
-            if found := _WRITTEN.fullmatch(name):
-                written[int(found[1]) // DAY_US * DAY_US].append(name)
-            elif found := _MERGED.fullmatch(name):
-                merged[int(found[1])][int(found[2])] = name
+            if match := _WRITTEN.fullmatch(name):
+                written[int(match[1]) // DAY_US * DAY_US].append(name)
+            elif match := _MERGED.fullmatch(name):
+                merged[int(match[1])][int(match[2])] = name
         return cls(names=names, written=written, merged=merged)
 
-    def merged_beside_written(self) -> list[str]:
-        """Return the merged files whose sources may still stand."""
+    def merged_files_with_sources(self) -> list[str]:
+        """Return the merged files whose sources may still exist."""
         return [name for day in self.written if day in self.merged for name in self.merged[day].values()]
 
 
 def log_files(folder: Path) -> list[Path]:
-    """Return the files that hold the prediction log, each prediction in one of them, in the order of their names.
+    """Return the files to read, sorted by name; each prediction is in exactly one of them.
 
     Raises:
-        StoreError: a file is missing, cut short or altered.
+        StoreError: a file is missing, truncated or altered.
     """
     Inventory(folder).files()
-    found = Listing.of(folder)
-    replaced = {source for name in found.merged_beside_written() for source in merged_from(folder / name)}
-    return [folder / name for name in found.names if name not in replaced]
+    listing = FileListing.of(folder)
+    replaced = {source for name in listing.merged_files_with_sources() for source in merged_from(folder / name)}
+    return [folder / name for name in listing.names if name not in replaced]
 
 
 def merged_name(day_us: int, number: int) -> str:
@@ -94,43 +94,43 @@ def merged_name(day_us: int, number: int) -> str:
     return f"{day_us:020d}-merged-{number:06d}.parquet"
 
 
-def with_sources(rows: pa.Table, names: list[str]) -> pa.Table:
-    """Return rows that say, as a file, the names of which files they came from."""
+def add_source_names(rows: pa.Table, names: list[str]) -> pa.Table:
+    """Return rows whose file metadata names the source files."""
     return rows.replace_schema_metadata({_MERGED_FROM: json.dumps(names)})
 
 
 def merged_from(path: Path) -> list[str]:
-    """Return the names of the files whose rows a merged file holds, in the order of the rows.
+    """Return the names of a merged file's sources, in the order of its rows.
 
     Raises:
-        StoreError: it is damaged.
+        StoreError: the file is corrupt.
     """
     try:
         return list(json.loads(pq.read_metadata(path).metadata[_MERGED_FROM]))
     except (OSError, pa.ArrowException, TypeError, KeyError, ValueError) as error:
         raise StoreError(
-            f"prediction log file {path.name!r}", f"is damaged: {error!r}", fix="remove or restore the damaged file"
+            f"prediction log file {path.name!r}", f"is corrupt: {error!r}", fix="remove or restore the corrupt file"
         ) from error
 
 
 def write_rows(rows: pa.Table, where: Any) -> None:  # noqa: ANN401 - a path, or a stream of Arrow's
-    """Write a file of the log; no bit of a vector or score changes.
+    """Write a file of the log; vectors and scores keep all bits.
 
     Raises:
-        OSError: the disk refused.
+        OSError: the disk refused the write.
     """
     pq.write_table(
         rows,
         where,
         compression="zstd",
-        use_dictionary=list(_REPEATED),
+        use_dictionary=list(_DICTIONARY_COLUMNS),
         column_encoding={"vector.list.element": "BYTE_STREAM_SPLIT"},
         write_statistics=["t", "model", "version"],
     )
 
 
 def proven_files(state: Path) -> frozenset[str]:
-    """Return the names of the files whose predictions were all proven; none where that is not known."""
+    """Return the names of the files whose predictions replay has proven; empty if the list cannot be read."""
     try:
         names = json.loads((state / _PROVEN).read_text())["files"]
         return frozenset(name for name in names if isinstance(name, str))
@@ -139,12 +139,12 @@ def proven_files(state: Path) -> frozenset[str]:
 
 
 def add_proven(state: Path, names: Collection[str]) -> None:
-    """Keep names of proven files, beside those from before that are still there.
+    """Add names of proven files to the list, and drop names of deleted files.
 
     Raises:
-        StoreError: the disk refused; the files are proven once more then.
+        StoreError: the disk refused the write; replay will prove these files again.
     """
-    with exclusive(state / "proven.lock"):
-        standing = {path.name for path in (state / FOLDER).glob("*.parquet")}
-        body = {"files": sorted((proven_files(state) | set(names)) & standing)}
+    with hold_lock(state / "proven.lock"):
+        existing = {path.name for path in (state / FOLDER).glob("*.parquet")}
+        body = {"files": sorted((proven_files(state) | set(names)) & existing)}
         replace_durable(state / _PROVEN, json.dumps(body).encode())

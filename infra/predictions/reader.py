@@ -1,4 +1,4 @@
-"""Reads the prediction log back, model version by model version, in bounded pieces."""
+"""Reads the prediction log, one model version at a time, in bounded batches."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
-from skewless.contract.windows.tiles import Slots
-from skewless.infra.predictions.files import PIECE_ROWS, log_files
+from skewless.contract.windows.tiles import AppliedPositions
+from skewless.infra.predictions.files import BATCH_ROWS, log_files
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import READ
 
-# What files of older formats lack, and what it was then.
-_ROWS = """
+# Columns that files of older formats lack, with their values in that format.
+_ROWS_SQL = """
     SELECT * REPLACE (
         coalesce(asked_at, t) AS asked_at,
         coalesce(read_start, t) AS read_start,
@@ -52,37 +52,37 @@ _ROWS = """
 
 @dataclass(frozen=True, kw_only=True)
 class ModelVersion:
-    """A version that answered predictions."""
+    """A model version in the prediction log."""
 
     model: str
     version: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoggedRead:
-    """What the log says one view answered for n predictions.
+class LoggedViewRead:
+    """The logged reads of one view for n predictions.
 
     Args:
-        applied: of a windowed view, up to where its states had been applied; None for other views.
+        applied: positions up to which a windowed view's states had been applied; None for other views.
     """
 
     hashes: Sequence[str]
     status: StatusArray
     versions: Versions
-    applied: Slots | None = None
+    applied: AppliedPositions | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Logged:
-    """Predictions of one model version as arrays of n entries, in the order of their times.
+class LoggedPredictions:
+    """Predictions of one model version as arrays of n entries, in order of their times.
 
     Args:
-        inputs: JSON text of what each caller sent.
+        inputs: JSON text of each caller's inputs.
         score: shape ``(n,)``: the largest of the outputs.
         scores: shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
-        formats: of the files that they stand in.
-        roles: in which the version answered, or was scored besides.
-        reads: per view; none of full vectors.
+        formats: formats of their files.
+        roles: role of the version: it served the prediction, or scored it as a shadow.
+        reads: per view; empty for full vectors.
     """
 
     source: Source
@@ -102,46 +102,46 @@ class Logged:
     formats: npt.NDArray[np.uint8]
     roles: Sequence[Role]
     checksums: Int64Array
-    reads: dict[str, LoggedRead]
+    reads: dict[str, LoggedViewRead]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class PredictionEntry:
     """One prediction of the log.
 
     Args:
         logged: its arrays, of one entry each.
-        facts: what the log says of it in one text or number, by column (``runtime_id``, ``missing``, ...).
+        facts: its scalar columns by name (``runtime_id``, ``missing``, ...).
     """
 
-    of: ModelVersion
-    logged: Logged
+    model_version: ModelVersion
+    logged: LoggedPredictions
     facts: Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Share:
-    """How many predictions of one kind a file holds."""
+class _FileShare:
+    """The number of predictions of one version, source and role in a file."""
 
     file: str
-    of: ModelVersion
+    model_version: ModelVersion
     source: Source
     role: Role
     rows: int
 
 
 class PredictionLog:
-    """The prediction log of one project, as it is when this is made.
+    """A snapshot of a project's prediction log at the time of its opening.
 
-    Its files stay for the grace time of ``skewless.infra.predictions.compaction.compact``, also when they are merged
+    Its files stay for the grace time of ``skewless.infra.predictions.compaction.compact``, even if they are merged
     meanwhile.
 
     Args:
-        folder: with its files.
-        without: names of files that are left out.
+        folder: folder of the log.
+        without: names of files to skip.
 
     Raises:
-        StoreError: a merged file is damaged.
+        StoreError: a merged file is corrupt.
     """
 
     def __init__(
@@ -152,48 +152,57 @@ class PredictionLog:
 
     @property
     def names(self) -> list[str]:
-        """Return the names of the files, in order."""
+        """Return the names of the files, sorted."""
         return [Path(file).name for file in self._files]
 
     def versions(self) -> list[ModelVersion]:
-        """Return which model versions answered, in order."""
-        return sorted({share.of for share in self._shares}, key=lambda of: (of.model, of.version))
+        """Return the model versions in the log, sorted."""
+        return sorted({share.model_version for share in self._shares}, key=lambda item: (item.model, item.version))
 
-    def pieces(self, of: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[Logged]:
-        """Yield the predictions of one model version in pieces of bounded size, each from one source.
+    def batches(self, version: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[LoggedPredictions]:
+        """Yield the predictions of one model version in batches of bounded size, each from one source.
 
-        A piece is in the order of times; so are the pieces where files do not overlap.
+        A batch is in order of time; so are the batches if files do not overlap.
 
         Args:
-            roles: those that are wanted; a shadow's predictions have the ids of what was answered.
+            roles: roles to include; a shadow's predictions have the ids of the served predictions.
         """
         query = f"""
-            SELECT * FROM ({_ROWS}) WHERE model = ? AND version = ? AND list_contains(?, role) AND source = ?
-            ORDER BY t, id LIMIT {PIECE_ROWS} OFFSET ?
+            SELECT * FROM ({_ROWS_SQL}) WHERE model = ? AND version = ? AND list_contains(?, role) AND source = ?
+            ORDER BY t, id LIMIT {BATCH_ROWS} OFFSET ?
         """
         for source in get_args(Source):
-            chosen = [item for item in self._shares if item.of == of and item.source == source and item.role in roles]
-            for files, total in _grouped(chosen):
-                for offset in range(0, total, PIECE_ROWS):
-                    parameters = [of.model, of.version, list(roles), source, offset]
-                    yield _logged(source, self._relation(query, parameters, files).to_arrow_table())
+            shares = [
+                item
+                for item in self._shares
+                if item.model_version == version and item.source == source and item.role in roles
+            ]
+            for files, total in _group_files(shares):
+                for offset in range(0, total, BATCH_ROWS):
+                    parameters = [version.model, version.version, list(roles), source, offset]
+                    yield _decode_predictions(source, self._relation(query, parameters, files).to_arrow_table())
 
     @cached_property
-    def _shares(self) -> list[_Share]:
-        """What each file holds, in the order of the files."""
+    def _shares(self) -> list[_FileShare]:
+        """The counts of each file, in the order of the files."""
         if not self._files:
             return []
-        named = _ROWS.replace("union_by_name = true", "union_by_name = true, filename = true")
-        query = f"SELECT filename, model, version, source, role, count(*) FROM ({named}) GROUP BY ALL ORDER BY ALL"
+        rows_with_file = _ROWS_SQL.replace("union_by_name = true", "union_by_name = true, filename = true")
+        query = (
+            f"SELECT filename, model, version, source, role, count(*) FROM ({rows_with_file}) GROUP BY ALL ORDER BY ALL"
+        )
         return [
-            _Share(file=file, of=ModelVersion(model=model, version=version), source=source, role=role, rows=rows)
+            _FileShare(
+                file=file, model_version=ModelVersion(model=model, version=version), source=source, role=role, rows=rows
+            )
             for file, model, version, source, role, rows in self._rows(query, [])
         ]
 
-    def find(self, prediction: str) -> Entry | None:
-        """Return one prediction by its id, as it was answered; None if the log does not hold it.
+    def find(self, prediction: str) -> PredictionEntry | None:
+        """Return one prediction by its id, as it was served; None if the log does not have it.
 
-        Of all files the ids are read, and everything of those that have it: a shadow's may be another.
+        The id column of all files is read, then all columns of the files that have the id: a served prediction and
+        its shadow score may be in different files.
         """
         if not self._files:
             return None
@@ -202,13 +211,13 @@ class PredictionLog:
         if not files:
             return None
         table = self._relation(
-            f"SELECT * FROM ({_ROWS}) WHERE id = ? ORDER BY role = 'shadow' LIMIT 1", [prediction], files
+            f"SELECT * FROM ({_ROWS_SQL}) WHERE id = ? ORDER BY role = 'shadow' LIMIT 1", [prediction], files
         ).to_arrow_table()
         facts = {
             name: table[name][0].as_py() for name in table.column_names if not pa.types.is_nested(table[name].type)
         }
-        of = ModelVersion(model=facts["model"], version=facts["version"])
-        return Entry(of=of, logged=_logged(facts["source"], table), facts=facts)
+        version = ModelVersion(model=facts["model"], version=facts["version"])
+        return PredictionEntry(model_version=version, logged=_decode_predictions(facts["source"], table), facts=facts)
 
     def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
         return self._relation(query, parameters).fetchall()
@@ -218,16 +227,16 @@ class PredictionLog:
             return self._connection.sql(query, params=[files or self._files, *parameters])
         except duckdb.Error as error:
             raise StoreError(
-                "prediction log", f"cannot be read: {error}", fix="remove or restore the damaged file"
+                "prediction log", f"cannot be read: {error}", fix="remove or restore the corrupt file"
             ) from error
 
 
-def _grouped(shares: Sequence[_Share]) -> Iterator[tuple[list[str], int]]:
-    """Yield neighbouring files that hold a piece together at most, or one that holds more, with their rows."""
+def _group_files(shares: Sequence[_FileShare]) -> Iterator[tuple[list[str], int]]:
+    """Yield groups of neighbouring files with at most a batch of rows together, or one larger file, with their rows."""
     group: list[str] = []
     total = 0
-    for file, rows in _by_file(shares).items():
-        if group and total + rows > PIECE_ROWS:
+    for file, rows in _rows_by_file(shares).items():
+        if group and total + rows > BATCH_ROWS:
             yield group, total
             group, total = [], 0
         group.append(file)
@@ -236,17 +245,17 @@ def _grouped(shares: Sequence[_Share]) -> Iterator[tuple[list[str], int]]:
         yield group, total
 
 
-def _by_file(shares: Sequence[_Share]) -> dict[str, int]:
+def _rows_by_file(shares: Sequence[_FileShare]) -> dict[str, int]:
     rows: dict[str, int] = {}
     for share in shares:
         rows[share.file] = rows.get(share.file, 0) + share.rows
     return rows
 
 
-def _logged(source: Source, table: pa.Table) -> Logged:
+def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
     n = table.num_rows
     score = table["score"].to_numpy()
-    return Logged(
+    return LoggedPredictions(
         source=source,
         ids=table["id"].to_pylist(),
         t=table["t"].to_numpy(),
@@ -258,36 +267,36 @@ def _logged(source: Source, table: pa.Table) -> Logged:
         plan_hash=table["plan_hash"].to_pylist(),
         transform_hashes=table["transform_hashes"].to_pylist(),
         tolerance=table["tolerance"].to_numpy(),
-        vectors=_matrix(table["vector"]),
+        vectors=_decode_matrix(table["vector"]),
         score=score,
-        scores=score if table["scores"].null_count == n else _matrix(table["scores"]),
+        scores=score if table["scores"].null_count == n else _decode_matrix(table["scores"]),
         formats=table["format"].to_numpy(),
         roles=table["role"].to_pylist(),
         checksums=table["checksum"].to_numpy(),
-        reads=_reads(_flat(table["reads"]), n),
+        reads=_decode_reads(_flatten(table["reads"]), n),
     )
 
 
-def _matrix(lists: pa.ChunkedArray) -> Matrix:
-    flat: Matrix = _flat(lists).to_numpy(zero_copy_only=False)
+def _decode_matrix(lists: pa.ChunkedArray) -> Matrix:
+    flat: Matrix = _flatten(lists).to_numpy(zero_copy_only=False)
     if len(flat) % len(lists):
-        raise StoreError("prediction log", "holds vectors of unequal length", fix="restore the altered file")
+        raise StoreError("prediction log", "has vectors of unequal length", fix="restore the altered file")
     return flat.reshape(len(lists), -1).copy()
 
 
-def _flat(lists: pa.ChunkedArray) -> Any:  # noqa: ANN401 - Arrow's array types
+def _flatten(lists: pa.ChunkedArray) -> Any:  # noqa: ANN401 - Arrow's array types
     array = lists.combine_chunks()
     return (array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array).flatten()
 
 
-def _reads(flat: pa.StructArray, n: int) -> dict[str, LoggedRead]:
+def _decode_reads(flat: pa.StructArray, n: int) -> dict[str, LoggedViewRead]:
     columns = {field.name: flat.field(field.name) for field in READ if field.name in flat.type.names}
     names = columns["view"].to_pylist()
     width = len(names) // n
-    return {names[i]: _read(columns, i, width) for i in range(width)}
+    return {names[i]: _decode_read(columns, i, width) for i in range(width)}
 
 
-def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
+def _decode_read(columns: dict[str, Any], i: int, width: int) -> LoggedViewRead:
     def ints(name: str) -> Int64Array:
         return np.ascontiguousarray(columns[name].to_numpy(zero_copy_only=False)[i::width].astype(np.int64))
 
@@ -298,24 +307,24 @@ def _read(columns: dict[str, Any], i: int, width: int) -> LoggedRead:
         run_id=ints("run_id"),
         tombstone=np.zeros(len(ints("seq")), dtype=np.bool_),
     )
-    return LoggedRead(
+    return LoggedViewRead(
         hashes=columns["hash"].to_pylist()[i::width],
         status=ints("status").astype(np.uint8),
         versions=versions,
-        applied=_applied(columns.get("applied"), i, width),
+        applied=_decode_applied(columns.get("applied"), i, width),
     )
 
 
-def _applied(column: pa.ListArray | None, i: int, width: int) -> Slots | None:
-    """Return the slots of one view; None where it has none in any prediction, as views without windows."""
+def _decode_applied(column: pa.ListArray | None, i: int, width: int) -> AppliedPositions | None:
+    """Return the slots of one view; None if no prediction has any, as for views without windows."""
     if column is None:
         return None
-    own = column.take(pa.array(np.arange(i, len(column), width)))
-    if own.null_count == len(own):
+    of_view = column.take(pa.array(np.arange(i, len(column), width)))
+    if of_view.null_count == len(of_view):
         return None
-    slots = own.flatten()
+    slots = of_view.flatten()
     partition, seq = (
         slots.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("partition", "seq")
     )
-    entity = own.value_parent_indices().to_numpy().astype(np.int64)
-    return Slots(entity=entity, partition=partition, first=seq, seq=seq)
+    entity = of_view.value_parent_indices().to_numpy().astype(np.int64)
+    return AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq)

@@ -1,4 +1,4 @@
-"""Predictions to be logged: everything that replay needs to build the same vectors again (SEMANTICS 2.7)."""
+"""Predictions to be logged, with everything that replay needs to rebuild their vectors (SEMANTICS 2.7)."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ Source = Literal["entities", "vectors"]
 
 @dataclass(frozen=True, kw_only=True)
 class LoadColumns:
-    """The columns of the log that are the same for all predictions of a loaded model.
+    """The columns of the log that are equal for all predictions of a loaded model.
 
-    One object serves all records of the model in one role: the log gathers records by the object, not by what it says.
+    All records of the model in one role share one object: the writer groups records by its identity, not by its values.
 
     Args:
         tolerance: accepted difference of the runtime's scores; 0: bit-equal.
-        missing: the policy for a store that does not answer.
+        missing: the policy for missing features.
         views: name and hash of each view, in the order of the plan.
-        role: in which it answered, or was scored besides.
-        policy: number of the traffic policy that it had the role under; None: none decided.
+        role: its role: it serves requests, or scores them as a shadow.
+        policy: number of the traffic policy that gave it the role; None: no policy exists.
     """
 
     model: str
@@ -44,27 +44,27 @@ class LoadColumns:
     policy: int | None = None
 
 
-class Record(NamedTuple):
-    """The predictions of one model version that were made at once, as arrays of ``n`` entries.
+class PredictionBatch(NamedTuple):
+    """The predictions of one model version in one call, as arrays of ``n`` entries.
 
     Args:
-        origin: what answered; the same object in all records of a loaded model.
-        ids: names of the predictions.
-        t: the time at which everything was evaluated, microseconds.
-        asked_at: the clock when they were asked for; ``t`` to the millisecond, but for ``as_of`` requests.
+        origin: the columns of the loaded model; the same object in all its records.
+        ids: prediction ids.
+        t: the time for which everything was evaluated, microseconds.
+        asked_at: the clock at the request; ``t`` to the millisecond, except for ``as_of`` requests.
         read_start: the clock when the oldest state that was used had been read.
-        read_end: the clock after the store had answered.
-        skew_us: measured distance between the clocks of store and server.
-        inputs: per row, JSON text of what the caller sent: an object of keys and fields, or for a full vector
-            a list of numbers (null: not finite; the vector says what).
+        read_end: the clock after the store's reply.
+        skew_us: measured difference between the clocks of store and server.
+        inputs: per row, JSON text of the caller's input: an object of keys and fields, or for a full vector
+            a list of numbers (null: not finite; the vector has the value).
         matrix: the vectors, float64, shape ``(n, n_features)``.
         scores: float64, shape ``(n,)``, or ``(n, k)`` of a model with k outputs.
-        status: of what each view of the origin answered, shape ``(n, n_views)``.
-        versions: per view, where each row came from.
-        applied: per windowed view, up to where its states had been applied.
-        watermarks: per view of the origin, up to when all that had arrived was in what was read; 0: unknown.
-        source: whether keys were sent and looked up, or full vectors; these have no views.
-        narrow: float64 fields or features came as floats of fewer bits, which the model's spec accepts.
+        status: statuses of the origin's views, shape ``(n, n_views)``.
+        versions: per view, the log rows that were read.
+        applied: per windowed view, the positions up to which its states had been applied.
+        watermarks: per view of the origin, the watermark of the data that was read; 0: unknown.
+        source: whether the caller sent keys to look up, or full vectors, which have no views.
+        narrow: float64 fields or features came as narrower floats, which the model's spec accepts.
     """
 
     origin: LoadColumns
@@ -85,10 +85,10 @@ class Record(NamedTuple):
     narrow: bool = False
 
 
-def best_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return of each row the largest of its outputs, shape ``(n,)``: the one number that stands for the answer.
+def largest_output(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the largest output of each row, shape ``(n,)``: the score that is logged and compared.
 
-    >>> best_output(np.array([[0.1, 0.7, 0.2]])).tolist()
+    >>> largest_output(np.array([[0.1, 0.7, 0.2]])).tolist()
     [0.7]
     """
     return scores if scores.ndim == 1 else np.asarray(scores.max(axis=1))

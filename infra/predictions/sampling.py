@@ -1,4 +1,4 @@
-"""A seeded sample of the prediction log, window by window: the same rows again, whatever files they stand in."""
+"""Draws a seeded sample of the prediction log per time window; the sample does not depend on the files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 from skewless.infra.predictions.files import log_files
 
-# The smallest of each group by a seeded hash, kept while the ids are read: nothing is sorted, and no vector is read
-# but of the chosen ones.
-_CHOSEN = """
+# The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
+# the vectors of selected rows are read.
+_SAMPLE_SQL = """
     CREATE TEMP TABLE chosen AS
     SELECT version, part, predictions, unnest(ids) AS id FROM (
         SELECT version, (t - $since) // $window AS part, count(*) AS predictions,
@@ -22,7 +22,7 @@ _CHOSEN = """
         GROUP BY ALL
     )
 """
-_VECTORS = """
+_VECTORS_SQL = """
     SELECT part, version, predictions, vector FROM read_parquet($files, union_by_name = true) AS log
     JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
 """
@@ -39,21 +39,21 @@ def sample_log(
     most: int,
     seed: int,
 ) -> pa.Table:
-    """Return vectors that a model's versions saw.
+    """Return a sample of the vectors that a model's versions scored.
 
     Args:
-        folder: of the prediction log.
-        since_us, until_us: times of the predictions, the end exclusive.
+        folder: folder of the prediction log.
+        since_us, until_us: time range of the predictions, the end exclusive.
         window_us: length of a window; the first begins at ``since_us``.
-        most: predictions of each version in each window.
-        seed: chooses which.
+        most: largest sample of each version in each window.
+        seed: seed of the sample.
 
     Returns:
         ``part`` (number of the window), ``version``, ``predictions`` (of the version in the window) and
         ``vector``, in that order.
 
     Raises:
-        StoreError: a file of the log is damaged.
+        StoreError: a file of the log is corrupt.
     """
     files = [str(path) for path in log_files(folder)]
     if not files:
@@ -61,11 +61,11 @@ def sample_log(
     values = {"files": files, "model": model, "since": since_us, "until": until_us}
     with connection.cursor() as cursor:
         try:
-            cursor.execute(_CHOSEN.format(most=most), values | {"window": window_us, "seed": str(seed)})
-            return cursor.sql(_VECTORS, params=values).to_arrow_table().cast(_EMPTY.schema)
+            cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
+            return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_EMPTY.schema)
         except duckdb.Error as error:
             raise StoreError(
-                "prediction log", f"cannot be read: {error}", fix="remove or restore the damaged file"
+                "prediction log", f"cannot be read: {error}", fix="remove or restore the corrupt file"
             ) from error
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-FORMAT = 3  # files without the column are of the first format; those of the second lack role and policy
+FORMAT = 3  # format 1 lacks the column `format`, format 2 lacks role and policy
 APPLIED = pa.struct([("partition", pa.int64()), ("seq", pa.int64())])
 READ = pa.struct(
     [

@@ -1,1 +1,1 @@
-"""Who is answered by which version of a model, and what servers counted of each."""
+"""Traffic policies of models, and the servers' counts of each version."""

@@ -1,1 +1,1 @@
-"""What computes a score from a matrix: one file per runtime, none of which imports a training library."""
+"""Runtimes, which score a matrix with a model: one module each, without importing a training library."""

@@ -1,4 +1,4 @@
-"""Which runtimes score a model on this machine: the one of its own library, and what may be tried beside it."""
+"""Finds the runtimes for a model on this machine: that of its own library, and further candidates to try."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 Second = Literal["gpu", "cpu", "none"]
 Device = Literal["auto", "cpu", "cuda"]
-_KNOWN = ("lightgbm", "xgboost")
+_SUPPORTED = ("lightgbm", "xgboost")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
-    """Where and for what models are scored.
+class ScoringTarget:
+    """The machine and purpose for which models are loaded.
 
     Args:
-        second: where a second runtime may work: on a GPU if there is one, on the CPU (nvForest's own CPU class: to
-            try all this out without a GPU), or nowhere.
-        alone: nothing else waits for this process, as in batch prediction: then nothing needs a child process.
-        driver: what the driver says.
-        child_environment: variables that child processes get besides.
+        second: device of a second runtime: a GPU if there is one, the CPU (nvForest's CPU class, for tests without a
+            GPU), or none.
+        alone: no requests wait for this process, as in batch prediction; then no runtime needs a child process.
+        driver: queries the GPU driver.
+        child_environment: additional environment variables of child processes.
     """
 
     second: Second = "gpu"
@@ -43,33 +43,33 @@ class Place:
 def open_runtime(algorithm: str, model_file: Path) -> Runtime:
     """Return the loaded model, not yet certified; the caller closes it.
 
-    An algorithm that is not ours is opened by what a package registers for it in the entry point group
-    ``skewless.runtimes``: a function from the model file to a Runtime.
+    A package can register further algorithms in the entry point group ``skewless.runtimes``, each as a function from
+    the model file to a Runtime.
 
     Raises:
-        PackageError: no runtime serves this algorithm, or the file is missing or not a model.
+        PackageError: no runtime supports this algorithm, or the file is missing or not a model.
     """
     if not model_file.is_file():
         raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
-    return _opener(algorithm)(model_file)
+    return _find_opener(algorithm)(model_file)
 
 
-def _opener(algorithm: str) -> Callable[[Path], Runtime]:
-    ours: dict[str, Callable[[Path], Runtime]] = {
+def _find_opener(algorithm: str) -> Callable[[Path], Runtime]:
+    openers: dict[str, Callable[[Path], Runtime]] = {
         "lightgbm": LightGBMRuntime.from_file,
         "xgboost": XGBoostRuntime.from_file,
         "sklearn": TreeArraysRuntime.from_file,
     }
-    found = ours.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
-    if found is None:
+    opener = openers.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
+    if opener is None:
         raise PackageError(
             "runtime",
-            "serves no such algorithm",
+            "does not support the algorithm",
             value=algorithm,
-            fix=f"use one of {', '.join(ours)}, or install what registers it in skewless.runtimes",
+            fix=f"use one of {', '.join(openers)}, or install a package that registers it in skewless.runtimes",
         )
-    opener: Callable[[Path], Runtime] = found
-    return opener
+    result: Callable[[Path], Runtime] = opener
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,10 +77,10 @@ class RuntimeCandidate:
     """A runtime that may be tried.
 
     Args:
-        name: what it is called before it is open.
+        name: its name before it is opened.
         open: opens it; raises PackageError.
-        problem: why it cannot be tried, if it cannot.
-        reopens: once it failed it has to be opened anew.
+        problem: why it cannot be tried; None: it can.
+        reopens: whether it must be opened again after a failure.
     """
 
     name: str
@@ -89,47 +89,53 @@ class RuntimeCandidate:
     reopens: bool = False
 
 
-def candidates(algorithm: str, device: Device, path: Path, place: Place) -> list[RuntimeCandidate]:
-    """Return what may be tried, and where a GPU is asked for what cannot be.
+def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringTarget) -> list[RuntimeCandidate]:
+    """Return the runtimes to try; if a model requires a GPU and there is none, a candidate with the problem.
 
     Args:
         algorithm: the library that trained the model.
-        device: what the model asks for: ``cpu`` for nothing else, ``cuda`` for a GPU, which is missed then.
-        path: of the model file.
+        device: device of the model's spec: ``cpu`` allows no other, ``cuda`` reports a missing GPU.
+        path: path of the model file.
     """
-    if place.second == "none" or device == "cpu":
+    if target.second == "none" or device == "cpu":
         return []
-    if place.second == "cpu":
-        return [_nvforest(algorithm, path, "cpu", place)] if algorithm in _KNOWN and nvforest.is_installed() else []
-    problem = place.driver().problem
-    found = [] if problem else list(_on_gpu(algorithm, path, place))
-    if not found and device == "cuda":
-        reason = problem or f"nothing is installed that scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
+    if target.second == "cpu":
+        return (
+            [_nvforest_candidate(algorithm, path, "cpu", target)]
+            if algorithm in _SUPPORTED and nvforest.is_installed()
+            else []
+        )
+    problem = target.driver().problem
+    gpu_candidates = [] if problem else list(_gpu_candidates(algorithm, path, target))
+    if not gpu_candidates and device == "cuda":
+        reason = problem or f"no installed package scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
         return [RuntimeCandidate(name="gpu", problem=reason)]
-    return found
+    return gpu_candidates
 
 
-def _on_gpu(algorithm: str, path: Path, place: Place) -> Iterator[RuntimeCandidate]:
-    if algorithm in _KNOWN and nvforest.is_installed():
-        yield _nvforest(algorithm, path, "gpu", place)
+def _gpu_candidates(algorithm: str, path: Path, target: ScoringTarget) -> Iterator[RuntimeCandidate]:
+    if algorithm in _SUPPORTED and nvforest.is_installed():
+        yield _nvforest_candidate(algorithm, path, "gpu", target)
     if algorithm == "xgboost" and xgboost_cuda.is_built_in():
-        yield _xgboost_cuda(path, place)
+        yield _xgboost_cuda_candidate(path, target)
 
 
-def _nvforest(algorithm: str, path: Path, at: nvforest.Place, place: Place) -> RuntimeCandidate:
-    def opened() -> Runtime:
-        if place.alone:
-            return nvforest.NvForestRuntime(algorithm, path, at)
-        return ChildRuntime(algorithm, path, at, environment=place.child_environment)
+def _nvforest_candidate(
+    algorithm: str, path: Path, device: nvforest.ForestDevice, target: ScoringTarget
+) -> RuntimeCandidate:
+    def open_it() -> Runtime:
+        if target.alone:
+            return nvforest.NvForestRuntime(algorithm, path, device)
+        return ChildRuntime(algorithm, path, device, environment=target.child_environment)
 
-    return RuntimeCandidate(name=f"nvforest-{at}", open=opened, reopens=not place.alone)
+    return RuntimeCandidate(name=f"nvforest-{device}", open=open_it, reopens=not target.alone)
 
 
-def _xgboost_cuda(path: Path, place: Place) -> RuntimeCandidate:
-    # It would let go of the GIL; but a device that hangs would hold up all that waits for this process.
-    def opened() -> Runtime:
-        if place.alone:
+def _xgboost_cuda_candidate(path: Path, target: ScoringTarget) -> RuntimeCandidate:
+    # XGBoost releases the GIL, but in this process a device that hangs would block all other requests.
+    def open_it() -> Runtime:
+        if target.alone:
             return xgboost_cuda.XGBoostCudaRuntime.from_file(path)
-        return ChildRuntime("xgboost", path, "gpu", kind="xgboost-cuda", environment=place.child_environment)
+        return ChildRuntime("xgboost", path, "gpu", kind="xgboost-cuda", environment=target.child_environment)
 
-    return RuntimeCandidate(name="xgboost-cuda", open=opened, reopens=not place.alone)
+    return RuntimeCandidate(name="xgboost-cuda", open=open_it, reopens=not target.alone)

@@ -1,4 +1,4 @@
-"""The proof, at load, that a runtime is the library that trained the model (SEMANTICS 6.3)."""
+"""Certifies, at load, that a runtime gives the scores of the library that trained the model (SEMANTICS 6.3)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from skewless.infra.runtimes.reference import Reference
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate:
-    """What a runtime was certified for, once, when it was loaded.
+    """The result of a runtime's certification at load.
 
     Args:
-        runtime_id: the runtime, named in every prediction log row.
-        rows: number of reference rows compared.
-        bit_equal: every margin has the same bits. Only then may it be switched with another per batch.
-        largest_difference: of the margins; 0 where bit-equal, inf where one is not a number.
+        runtime_id: the runtime; also in every row of the prediction log.
+        rows: number of reference rows.
+        bit_equal: whether all margins have the same bits. Only then may runtimes alternate between batches.
+        largest_difference: largest difference of margins; 0 if bit-equal, inf if a margin is not a number.
     """
 
     runtime_id: str
@@ -34,7 +34,7 @@ def certify(runtime: Runtime, reference: Reference, *, tolerance: float = 0.0) -
 
     Args:
         runtime: the runtime, freshly loaded.
-        reference: the rows of the package with the margins and scores computed when it was trained.
+        reference: the package's rows, with the margins and scores at training.
         tolerance: largest margin difference that the spec accepts; 0: bit-equal only.
 
     Raises:
@@ -57,7 +57,7 @@ def certify(runtime: Runtime, reference: Reference, *, tolerance: float = 0.0) -
 
 
 def same_bits(left: Scores, right: Scores) -> NDArray[np.bool_]:
-    """Compare float64 values as they lie in memory: -0.0 is not 0.0, a NaN is itself.
+    """Return which float64 values have equal bits: -0.0 differs from 0.0, a NaN is equal to itself.
 
     >>> same_bits(np.array([0.0, np.nan]), np.array([-0.0, np.nan])).tolist()
     [False, True]
@@ -66,32 +66,32 @@ def same_bits(left: Scores, right: Scores) -> NDArray[np.bool_]:
     return equal
 
 
-def _check_size(runtime: Runtime, expects: int, what: str, found: int) -> None:
-    if found != expects:
+def _check_size(runtime: Runtime, expected: int, name: str, actual: int) -> None:
+    if actual != expected:
         raise PackageError(
             f"runtime {runtime.runtime_id!r}",
-            f"expects {expects} {what}, not those of the reference rows",
-            value=found,
+            f"has another number of {name} ({expected}) than the reference rows",
+            value=actual,
             fix="train and package the model again",
         )
 
 
 def _compare_margins(runtime: Runtime, reference: Reference) -> tuple[int, float]:
-    """Return the number of rows that differ, batched or alone, and the largest difference."""
+    """Return the number of rows that differ, in a batch or alone, and the largest difference."""
     expected = reference.margins
     batched = runtime.margin(reference.rows)
-    alone = _one_by_one(runtime, reference.rows)
-    equal = _by_row(same_bits(batched, expected) & same_bits(alone, expected))
+    alone = _margins_row_by_row(runtime, reference.rows)
+    equal = _rows_equal(same_bits(batched, expected) & same_bits(alone, expected))
     gaps = np.maximum(_gap(batched, expected), _gap(alone, expected))
     return int((~equal).sum()), float(gaps.max())
 
 
-def _by_row(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Return which rows are equal in every output."""
+def _rows_equal(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask of rows that are equal in every output."""
     return np.asarray(equal.reshape(len(equal), -1).all(axis=1), dtype=np.bool_)
 
 
-def _one_by_one(runtime: Runtime, rows: Matrix) -> Scores:
+def _margins_row_by_row(runtime: Runtime, rows: Matrix) -> Scores:
     return np.array([runtime.margin(rows[index : index + 1])[0] for index in range(rows.shape[0])])
 
 
@@ -105,14 +105,14 @@ def _gap(left: Scores, right: Scores) -> Scores:
 
 
 def _check_scores(runtime: Runtime, reference: Reference) -> None:
-    """Refuse a link function that is off by more than one ulp, the most that platforms may differ by."""
+    """Reject a link function that is off by more than one ulp, the largest difference between platforms."""
     scores, expected = runtime.score(reference.rows), reference.scores
-    narrow = expected.astype(np.float32)
-    is_float32 = np.array_equal(narrow.astype(np.float64), expected, equal_nan=True)
-    ulp = np.spacing(np.abs(narrow)).astype(np.float64) if is_float32 else np.spacing(np.abs(expected))
-    off = ~_by_row(_gap(scores, expected) <= ulp)
-    if off.any():
-        problem = f"has the same margins but other scores on {int(off.sum())} of {len(expected)} rows"
+    as_float32 = expected.astype(np.float32)
+    is_float32 = np.array_equal(as_float32.astype(np.float64), expected, equal_nan=True)
+    ulp = np.spacing(np.abs(as_float32)).astype(np.float64) if is_float32 else np.spacing(np.abs(expected))
+    is_different = ~_rows_equal(_gap(scores, expected) <= ulp)
+    if is_different.any():
+        problem = f"has equal margins but different scores on {int(is_different.sum())} of {len(expected)} rows"
         raise _refusal(runtime, problem, float(_gap(scores, expected).max()))
 
 

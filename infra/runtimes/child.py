@@ -1,4 +1,4 @@
-"""A runtime in a process of its own: what holds the GIL there, or breaks, does not hold up or break this one."""
+"""A runtime in a child process: if it holds the GIL or crashes, this process continues."""
 
 from __future__ import annotations
 
@@ -16,73 +16,73 @@ import numpy as np
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.child_port import (
-    ASK,
     READY,
     REPLY,
+    REQUEST,
+    ChildLostError,
     Kind,
-    LostError,
     ResultKind,
-    answer,
-    needed_bytes,
-    question,
+    input_array,
+    memory_size,
+    output_array,
     receive,
 )
-from skewless.infra.runtimes.nvforest import Place
-from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
+from skewless.infra.runtimes.nvforest import ForestDevice
+from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
 
-_START_SECONDS = 120.0  # to import it all and to wake a GPU up
+_START_SECONDS = 120.0  # for imports and the start of a GPU
 _MANY_ROWS = 4_096
 _ROOT = Path(__file__).parents[3]
 
 
 class ChildRuntime:
-    """A model scored in a child process, by nvForest or by XGBoost on a GPU; see Runtime for the contract.
+    """A model in a child process, scored by nvForest or by XGBoost on a GPU; see Runtime for the contract.
 
-    Rows and results lie in memory that both see. One question at a time. The child ends when this process does.
+    Rows and results are in shared memory, one request at a time. The child ends with this process.
 
     Args:
         algorithm: the library that trained the model: ``lightgbm`` or ``xgboost``.
-        path: of its model file.
-        place: where the trees are walked.
-        kind: what walks them; XGBoost's own code works on a GPU alone.
-        answer_s: seconds that an answer for up to 4,096 rows may take, for more rows more in proportion; then the
-            child is taken for lost.
-        environment: variables that it gets besides.
+        path: path of its model file.
+        device: device that evaluates the trees.
+        kind: code that evaluates the trees; XGBoost's own works only on a GPU.
+        timeout_s: seconds that a reply for up to 4,096 rows may take, in proportion for more rows; then the child
+            counts as lost.
+        environment: additional environment variables.
 
     Raises:
-        PackageError: it cannot be opened there, with the child's reason.
+        PackageError: the child cannot open the model, with its reason.
     """
 
     def __init__(
         self,
         algorithm: str,
         path: Path,
-        place: Place,
+        device: ForestDevice,
         *,
         kind: Kind = "nvforest",
-        answer_s: float = 30.0,
+        timeout_s: float = 30.0,
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self._name = f"model file {path.name!r}"
-        self.answer_s = answer_s
-        self._turn = threading.Lock()
+        self.timeout_s = timeout_s
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
-        self._seen: mmap.mmap | None = None
+        self._memory_map: mmap.mmap | None = None
         self._memory = os.memfd_create("skewless")
-        self._connection, theirs = socket.socketpair()
+        self._connection, child_end = socket.socketpair()
         try:
-            with theirs:
-                self._seen = self._resized(mmap.PAGESIZE)
-                arguments = (kind, algorithm, str(path.resolve()), place)
-                self._process = _start((theirs.fileno(), self._memory), arguments, environment or {})
+            with child_end:
+                self._memory_map = self._resize(mmap.PAGESIZE)
+                arguments = (kind, algorithm, str(path.resolve()), device)
+                self._process = _start((child_end.fileno(), self._memory), arguments, environment or {})
             self._connection.settimeout(_START_SECONDS)
-            ready = self._reply()
-        except (LostError, OSError) as error:
+            ready = self._receive_reply()
+        except (ChildLostError, OSError) as error:
             self.close()
             raise PackageError(
                 self._name,
                 f"cannot be opened in a child process: {error}",
-                fix="see `skewless doctor`, or leave it to its own library",
+                fix='run `skewless doctor`, or set device="cpu" in the ModelSpec',
             ) from error
         sizes: tuple[int, int] = READY.unpack(ready[: READY.size])
         self.n_outputs, self.n_features = sizes
@@ -90,96 +90,96 @@ class ChildRuntime:
 
     @property
     def process_id(self) -> int | None:
-        """Return the child's process id; None when it is gone."""
+        """Return the child's process id; None if it has ended."""
         return None if self._process is None else self._process.pid
 
     def margin(self, matrix: Matrix) -> Scores:
         """Return the child's margins.
 
         Raises:
-            LostError: the child failed, is gone, or took too long; it is gone then.
+            ChildLostError: the child failed, ended, or took too long; in each case it is ended.
         """
-        return self._ask(matrix, ResultKind.MARGIN)
+        return self._request(matrix, ResultKind.MARGIN)
 
     def score(self, matrix: Matrix) -> Scores:
         """Return the child's scores; see ``margin``."""
-        return self._ask(matrix, ResultKind.SCORE)
+        return self._request(matrix, ResultKind.SCORE)
 
     def contributions(self, matrix: Matrix) -> Scores:
-        """Refuse: the library's own runtime has them."""
+        """Raise RequestError: only the library's own runtime has contributions."""
         check_matrix(matrix, self.n_features)
-        raise RequestError(self._name, "has no contributions in a child process", fix="ask the library's own runtime")
+        raise RequestError(self._name, "has no contributions in a child process", fix="use the library's own runtime")
 
     def close(self) -> None:
-        """End the child, once it has answered; a second call does nothing."""
-        with self._turn:
-            self._end()
+        """End the child after its current reply; a second call does nothing."""
+        with self._lock:
+            self._stop()
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         process, self._process = self._process, None
         self._connection.close()
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
-            self._seen = None
+            self._memory_map = None
         if process is not None:
             process.kill()
-            _bury(process)
+            _wait_in_background(process)
 
-    def _ask(self, matrix: Matrix, wanted: ResultKind) -> Scores:
+    def _request(self, matrix: Matrix, kind: ResultKind) -> Scores:
         rows = check_matrix(matrix, self.n_features)
         if rows == 0:
-            return by_output(np.empty(0), 0, self.n_outputs)
-        with self._turn:
+            return reshape_outputs(np.empty(0), 0, self.n_outputs)
+        with self._lock:
             if self._process is None:
-                raise LostError("closed")
+                raise ChildLostError("closed")
             try:
-                return self._answer(matrix, rows, wanted)
-            except LostError:
-                self._end()
+                return self._exchange(matrix, rows, kind)
+            except ChildLostError:
+                self._stop()
                 raise
 
-    def _answer(self, matrix: Matrix, rows: int, wanted: ResultKind) -> Scores:
-        needed = needed_bytes(rows, self.n_features, self.n_outputs)
-        if self._seen is None or len(self._seen) < needed:
-            self._seen = self._resized(1 << (needed - 1).bit_length())
-        question(self._seen, rows, self.n_features)[:] = matrix
-        self._connection.settimeout(self.answer_s * max(1.0, rows / _MANY_ROWS))
+    def _exchange(self, matrix: Matrix, rows: int, kind: ResultKind) -> Scores:
+        size = memory_size(rows, self.n_features, self.n_outputs)
+        if self._memory_map is None or len(self._memory_map) < size:
+            self._memory_map = self._resize(1 << (size - 1).bit_length())
+        input_array(self._memory_map, rows, self.n_features)[:] = matrix
+        self._connection.settimeout(self.timeout_s * max(1.0, rows / _MANY_ROWS))
         try:
-            self._connection.sendall(ASK.pack(wanted, rows, len(self._seen)))
+            self._connection.sendall(REQUEST.pack(kind, rows, len(self._memory_map)))
         except OSError as error:
-            raise LostError(str(error)) from error
-        self._reply()
-        found = answer(self._seen, rows, self.n_features, self.n_outputs).copy()
-        return by_output(found, rows, self.n_outputs)
+            raise ChildLostError(str(error)) from error
+        self._receive_reply()
+        values = output_array(self._memory_map, rows, self.n_features, self.n_outputs).copy()
+        return reshape_outputs(values, rows, self.n_outputs)
 
-    def _resized(self, size: int) -> mmap.mmap:
+    def _resize(self, size: int) -> mmap.mmap:
         os.ftruncate(self._memory, size)
         return mmap.mmap(self._memory, size)
 
-    def _reply(self) -> bytes:
+    def _receive_reply(self) -> bytes:
         failed, length = REPLY.unpack(receive(self._connection, REPLY.size))
-        said = receive(self._connection, length)
+        body = receive(self._connection, length)
         if failed:
-            raise LostError(said.decode(errors="replace"))
-        return said
+            raise ChildLostError(body.decode(errors="replace"))
+        return body
 
 
 def _start(shared: tuple[int, int], arguments: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    # -P: what lies in the working directory is not taken for a module.
+    # -P: a file in the working directory must not shadow a module.
     command = [sys.executable, "-P", "-m", "skewless.infra.runtimes.child_main", *map(str, shared), *arguments]
     return subprocess.Popen(  # noqa: S603 - our own program
         command, pass_fds=shared, env=_environment(more), stdin=subprocess.DEVNULL
     )
 
 
-def _bury(process: subprocess.Popen[bytes]) -> None:
-    """Let a thread wait for the end of a killed process: a driver takes its time, and the loop may be who asks."""
+def _wait_in_background(process: subprocess.Popen[bytes]) -> None:
+    """Wait for a killed process in a thread: a GPU driver can take long, and the caller may be the event loop."""
     with suppress(RuntimeError):  # the interpreter itself is ending
         threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
-    """Return this process's environment, in which the child finds this code wherever it was started."""
+    """Return this process's environment with a PYTHONPATH on which the child finds this code."""
     paths = [str(_ROOT), more.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
     return {**os.environ, **more, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}

@@ -1,4 +1,4 @@
-"""Which runtimes a model uses: each is certified and measured when the model is loaded, and the table is kept."""
+"""Chooses the runtimes of a model: each is certified and measured when the model is loaded."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any, Literal
 import structlog
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, choose_steps
 from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.certification import Certificate, certify
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.reference import Reference
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 
 Role = Literal["own", "shared", "chosen", "slower", "refused"]
-_SLACK = 20.0  # times the expected seconds that a child may take
-_LEAST_ANSWER_S = 1.0
+_SLACK = 20.0  # a child may take this many times the expected seconds
+_MIN_TIMEOUT_S = 1.0
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A runtime that was tried when the model was loaded.
+class RuntimeTrial:
+    """The trial of a runtime when the model was loaded.
 
     Args:
-        role: ``own``: the library's; ``shared``: gives the same bits and gets the batches on which it is faster;
-            ``chosen``: within the tolerance, and gets all batches of this load; ``slower``: gets none; ``refused``.
-        reason: of a refusal.
-        from_rows: the fewest rows of a batch that it gets.
+        role: ``own``: the library's; ``shared``: bit-equal, gets the batches on which it is faster;
+            ``chosen``: within the tolerance, gets all batches; ``slower``: gets none; ``refused``: not certified.
+        reason: reason of a refusal.
+        from_rows: rows of the smallest batch that it gets.
     """
 
     runtime: str
@@ -58,147 +58,164 @@ class Tried:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Choice:
-    """What scores a model.
+class RuntimeChoice:
+    """The runtime that scores a model, and the trials behind its choice.
 
     Args:
-        certificate: of what answers; where several share the work, all are bit-equal.
-        tried: all runtimes, the library's own first.
+        certificate: certificate of the runtime; if several share the work, all are bit-equal.
+        trials: all runtimes, the library's own first.
     """
 
     runtime: Runtime
     certificate: Certificate
-    tried: tuple[Tried, ...]
+    trials: tuple[RuntimeTrial, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Certified:
-    member: Member
+class _CertifiedRuntime:
+    member: RuntimeMember
     certificate: Certificate
 
 
 def choose(
-    own: Runtime,
+    library: Runtime,
     certificate: Certificate,
     candidates: Sequence[RuntimeCandidate],
     reference: Reference,
     *,
     tolerance: float = 0.0,
     large: bool = False,
-) -> Choice:
-    """Certify and measure the candidates, and return what scores the model.
+) -> RuntimeChoice:
+    """Certify and measure the candidates, and return the runtime that scores the model.
 
-    Bit-equal runtimes share the batches. One that differs within the tolerance gets all batches or none: all where it
-    is faster at every size than what else there is (``large``: at the largest). What gets none is closed.
+    Bit-equal runtimes share the batches. A runtime that differs within the tolerance gets all batches or none: all if
+    it is faster than the others at every size (``large``: at the largest). Unused runtimes are closed.
 
     Args:
-        own: the library's runtime.
+        library: the library's own runtime.
         certificate: its certificate.
         tolerance: largest margin difference that the spec accepts.
         large: batches are large, as in batch prediction.
     """
-    refused: list[Tried] = []
-    others: list[_Certified] = []
+    refused: list[RuntimeTrial] = []
+    accepted: list[_CertifiedRuntime] = []
     for candidate in candidates:
         try:
-            others.append(_certified(candidate, reference, tolerance))
+            accepted.append(_certify_candidate(candidate, reference, tolerance))
         except PackageError as error:
-            refused.append(Tried(runtime=candidate.name, role="refused", reason=error.sentence()))
+            refused.append(RuntimeTrial(runtime=candidate.name, role="refused", reason=error.sentence()))
             _log.warning("runtime_refused", runtime=candidate.name, reason=error.sentence())
-    if not others:
-        first = Tried(runtime=own.runtime_id, role="own", certificate=certificate, from_rows=1)
-        return Choice(runtime=own, certificate=certificate, tried=(first, *refused) if refused else ())
-    mine = _Certified(member=Member(own, calibrate(own, reference.rows)), certificate=certificate)
-    return _chosen([mine, *others], refused, large=large)
+    if not accepted:
+        first = RuntimeTrial(runtime=library.runtime_id, role="own", certificate=certificate, from_rows=1)
+        return RuntimeChoice(runtime=library, certificate=certificate, trials=(first, *refused) if refused else ())
+    own_certified = _CertifiedRuntime(
+        member=RuntimeMember(library, calibrate(library, reference.rows)), certificate=certificate
+    )
+    return _build_choice([own_certified, *accepted], refused, large=large)
 
 
-def _chosen(everyone: Sequence[_Certified], refused: Sequence[Tried], *, large: bool) -> Choice:
-    plan = _plan(everyone[0], everyone[1:], large=large)
-    own = everyone[0]
-    tried = [*(_tried(each, at, plan, exact=_is_exact(each, own)) for at, each in enumerate(everyone)), *refused]
-    _log.info("runtimes_measured", runtimes=[item.as_dict() for item in tried])
-    used = {step.at for step in plan}
-    for at, each in enumerate(everyone[1:], 1):
-        if at not in used:
-            each.member.close()
-    members = {at: everyone[at].member for at in sorted(used - {0})}
-    places = {at: place for place, at in enumerate([0, *members])}
+def _build_choice(
+    certified: Sequence[_CertifiedRuntime], refused: Sequence[RuntimeTrial], *, large: bool
+) -> RuntimeChoice:
+    plan = _assign_batches(certified[0], certified[1:], large=large)
+    library = certified[0]
+    trials = [
+        *(
+            _describe_trial(member, index, plan, exact=_is_exact(member, library))
+            for index, member in enumerate(certified)
+        ),
+        *refused,
+    ]
+    _log.info("runtimes_measured", runtimes=[item.as_dict() for item in trials])
+    used_indices = {step.at for step in plan}
+    for index, member in enumerate(certified[1:], 1):
+        if index not in used_indices:
+            member.member.close()
+    members = {index: certified[index].member for index in sorted(used_indices - {0})}
+    places = {index: place for place, index in enumerate([0, *members])}
     if not members:
-        return Choice(runtime=own.member.runtime, certificate=own.certificate, tried=tuple(tried))
-    moved = [Step(rows=step.rows, at=places[step.at]) for step in plan]
-    runtime = SharedRuntime(own.member, list(members.values()), moved)
-    certificates = [*(everyone[at].certificate for at in members), own.certificate]
-    weakest = next((found for found in certificates if not found.bit_equal), own.certificate)
-    return Choice(runtime=runtime, certificate=weakest, tried=tuple(tried))
+        return RuntimeChoice(runtime=library.member.runtime, certificate=library.certificate, trials=tuple(trials))
+    steps = [Step(rows=step.rows, at=places[step.at]) for step in plan]
+    runtime = SharedRuntime(library.member, list(members.values()), steps)
+    certificates = [*(certified[index].certificate for index in members), library.certificate]
+    weakest = next((item for item in certificates if not item.bit_equal), library.certificate)
+    return RuntimeChoice(runtime=runtime, certificate=weakest, trials=tuple(trials))
 
 
-def _certified(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _Certified:
+def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _CertifiedRuntime:
     if candidate.open is None:
-        raise PackageError(f"runtime {candidate.name!r}", str(candidate.problem), fix="the CPU answers meanwhile")
+        raise PackageError(
+            f"runtime {candidate.name!r}", str(candidate.problem), fix="do nothing: the CPU scores meanwhile"
+        )
     runtime: Runtime | None = None
     try:
         runtime = candidate.open()
         certificate = certify(runtime, reference, tolerance=tolerance)
         calibration = calibrate(runtime, reference.rows)
-    except Exception as error:  # no process, no memory, a device that is lost: only this runtime is refused for it
+    except Exception as error:  # no process, no memory, a lost device: refuse only this runtime
         if runtime is not None:
             runtime.close()
         if isinstance(error, PackageError):
             raise
         raise PackageError(
-            f"runtime {candidate.name!r}", f"failed when it was tried: {error}", fix="the CPU answers meanwhile"
+            f"runtime {candidate.name!r}", f"failed its trial: {error}", fix="do nothing: the CPU scores meanwhile"
         ) from error
     if isinstance(runtime, ChildRuntime):
-        runtime.answer_s = max(_LEAST_ANSWER_S, _SLACK * calibration.seconds[-1])
-    again = partial(_opened_again, candidate, reference, tolerance, certificate) if candidate.reopens else None
-    return _Certified(member=Member(runtime, calibration, again), certificate=certificate)
+        runtime.timeout_s = max(_MIN_TIMEOUT_S, _SLACK * calibration.seconds[-1])
+    reopen = partial(_reopen, candidate, reference, tolerance, certificate) if candidate.reopens else None
+    return _CertifiedRuntime(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)
 
 
-def _opened_again(candidate: RuntimeCandidate, reference: Reference, tolerance: float, before: Certificate) -> Runtime:
-    """Return a runtime that was lost, certified as it was before: what shared the batches must still be bit-equal.
+def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float, earlier: Certificate) -> Runtime:
+    """Open and certify a lost runtime again; it must be bit-equal if it was before.
 
-    The log names what answers once per load, so it must still be the same version too.
+    Its version must be the same, too, because the log names the runtime once per load.
     """
-    found = _certified(candidate, reference, tolerance)
-    same = found.certificate.runtime_id == before.runtime_id
-    if not same or (before.bit_equal and not found.certificate.bit_equal):
-        found.member.close()
-        problem = "came back with other bits" if same else f"came back as {found.certificate.runtime_id!r}"
+    certified = _certify_candidate(candidate, reference, tolerance)
+    is_same_version = certified.certificate.runtime_id == earlier.runtime_id
+    if not is_same_version or (earlier.bit_equal and not certified.certificate.bit_equal):
+        certified.member.close()
+        problem = (
+            "has other bits after reopening"
+            if is_same_version
+            else f"has reopened as {certified.certificate.runtime_id!r}"
+        )
         raise PackageError(f"runtime {candidate.name!r}", problem, fix="load the model again")
-    return found.member.runtime
+    return certified.member.runtime
 
 
-def _plan(mine: _Certified, others: Sequence[_Certified], *, large: bool) -> tuple[Step, ...]:
-    """Return which of ``(mine, *others)`` a batch goes to: bit-equal ones by size, or a tolerant one every time."""
-    everyone = [mine, *others]
-    exact = [at for at, each in enumerate(everyone) if each is mine or _is_exact(each, mine)]
-    found = steps([everyone[at].member.calibration for at in exact])
-    shared = tuple(Step(rows=step.rows, at=exact[step.at]) for step in found)
-    judged = SIZES[-1:] if large else SIZES
-    for at, each in enumerate(everyone):
-        if at not in exact and all(
-            each.member.calibration.beats(everyone[_at(shared, size)].member.calibration, size) for size in judged
+def _assign_batches(own: _CertifiedRuntime, others: Sequence[_CertifiedRuntime], *, large: bool) -> tuple[Step, ...]:
+    """Return which of ``(own, *others)`` gets a batch: a bit-equal runtime by size, or always the same tolerant one."""
+    members = [own, *others]
+    exact_indices = [index for index, each in enumerate(members) if each is own or _is_exact(each, own)]
+    steps = choose_steps([members[index].member.calibration for index in exact_indices])
+    shared = tuple(Step(rows=step.rows, at=exact_indices[step.at]) for step in steps)
+    sizes = SIZES[-1:] if large else SIZES
+    for index, each in enumerate(members):
+        if index not in exact_indices and all(
+            each.member.calibration.is_faster(members[_runtime_index(shared, size)].member.calibration, size)
+            for size in sizes
         ):
-            return (Step(rows=1, at=at),)
+            return (Step(rows=1, at=index),)
     return shared
 
 
-def _is_exact(each: _Certified, mine: _Certified) -> bool:
-    """Say whether it and the library's runtime give the same bits: both have those of the library that trained."""
-    return each.certificate.bit_equal and mine.certificate.bit_equal
+def _is_exact(member: _CertifiedRuntime, own: _CertifiedRuntime) -> bool:
+    """Return whether it is bit-equal to the library's runtime, because both are bit-equal to the training library."""
+    return member.certificate.bit_equal and own.certificate.bit_equal
 
 
-def _at(plan: Sequence[Step], rows: int) -> int:
+def _runtime_index(plan: Sequence[Step], rows: int) -> int:
     return [step.at for step in plan if step.rows <= rows][-1]
 
 
-def _tried(each: _Certified, at: int, plan: Sequence[Step], *, exact: bool) -> Tried:
-    rows = [step.rows for step in plan if step.at == at]
-    used: Role = "shared" if exact else "chosen"
-    return Tried(
-        runtime=each.member.runtime_id,
-        role="own" if at == 0 else used if rows else "slower",
-        certificate=each.certificate,
-        calibration=each.member.calibration,
+def _describe_trial(member: _CertifiedRuntime, index: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
+    rows = [step.rows for step in plan if step.at == index]
+    role_if_used: Role = "shared" if exact else "chosen"
+    return RuntimeTrial(
+        runtime=member.member.runtime_id,
+        role="own" if index == 0 else role_if_used if rows else "slower",
+        certificate=member.certificate,
+        calibration=member.member.calibration,
         from_rows=min(rows, default=None),
     )

@@ -1,4 +1,4 @@
-"""Which GPUs NVIDIA's driver shows to this process, asked of the driver itself: nothing has to be installed."""
+"""Lists the GPUs that NVIDIA's driver shows to this process, through the driver's own library: needs no package."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Device:
     """A GPU.
 
     Args:
-        memory: bytes on it.
+        memory: its bytes of memory.
         capability: its compute capability, for example ``9.0``.
     """
 
@@ -27,12 +27,12 @@ class Device:
 
 @dataclass(frozen=True, kw_only=True)
 class Driver:
-    """What the driver says.
+    """The state of the GPU driver.
 
     Args:
-        devices: those that this process may use (``CUDA_VISIBLE_DEVICES``).
-        version: of CUDA that it supports, for example ``13.0``; None: there is no driver.
-        problem: why there is no device; None where there is one.
+        devices: the GPUs that this process may use (``CUDA_VISIBLE_DEVICES``).
+        version: CUDA version that it supports, for example ``13.0``; None: no driver is installed.
+        problem: why no device is available; None: some device is.
     """
 
     devices: tuple[Device, ...] = ()
@@ -42,38 +42,38 @@ class Driver:
 
 @cache
 def driver() -> Driver:
-    """Ask the driver, once."""
+    """Return the driver's state; it is queried once."""
     try:
         library = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return Driver(problem="no NVIDIA driver is installed")
-    return ask(library)
+    return query_driver(library)
 
 
-def ask(library: Any) -> Driver:  # noqa: ANN401 - a ctypes library
-    """Return what a loaded ``libcuda`` says; a driver that fails shows no device."""
+def query_driver(library: Any) -> Driver:  # noqa: ANN401 - a ctypes library
+    """Return the state of a loaded ``libcuda``; a driver that fails has no devices."""
     version = ctypes.c_int()
     library.cuDriverGetVersion(ctypes.byref(version))
-    said = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    cuda_version = f"{version.value // 1000}.{version.value % 1000 // 10}"
     code = library.cuInit(0)
     if code != 0:
-        return Driver(version=said, problem=f"the driver does not start (CUDA error {code})")
+        return Driver(version=cuda_version, problem=f"the driver does not start (CUDA error {code})")
     count = ctypes.c_int()
     if library.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-        return Driver(version=said, problem="the driver shows no device")
-    return Driver(version=said, devices=tuple(_device(library, at) for at in range(count.value)))
+        return Driver(version=cuda_version, problem="the driver has no device")
+    return Driver(version=cuda_version, devices=tuple(_device(library, at) for at in range(count.value)))
 
 
-def _device(library: Any, at: int) -> Device:  # noqa: ANN401 - a ctypes library
+def _device(library: Any, index: int) -> Device:  # noqa: ANN401 - a ctypes library
     handle, name, memory = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES), ctypes.c_size_t()
-    library.cuDeviceGet(ctypes.byref(handle), at)
+    library.cuDeviceGet(ctypes.byref(handle), index)
     library.cuDeviceGetName(name, _NAME_BYTES, handle)
     library.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
     major, minor = (_attribute(library, which, handle) for which in (_MAJOR, _MINOR))
     return Device(name=name.value.decode(errors="replace"), memory=memory.value, capability=f"{major}.{minor}")
 
 
-def _attribute(library: Any, which: int, handle: ctypes.c_int) -> int:  # noqa: ANN401 - a ctypes library
+def _attribute(library: Any, attribute: int, handle: ctypes.c_int) -> int:  # noqa: ANN401 - a ctypes library
     value = ctypes.c_int()
-    library.cuDeviceGetAttribute(ctypes.byref(value), which, handle)
+    library.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
     return value.value

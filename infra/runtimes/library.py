@@ -1,4 +1,4 @@
-"""A shared library inside an installed wheel, found without importing its Python package."""
+"""Loads the shared library of an installed package without importing the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from skewless.contract.errors import PackageError
 class NativeLibrary:
     """A loaded shared library with its version.
 
-    Every function of it returns 0, or another number and leaves a message behind.
+    Its functions return 0 on success; after another value, ``last_error`` returns a message.
     """
 
     handle: ctypes.CDLL
@@ -25,10 +25,10 @@ class NativeLibrary:
     last_error: Callable[[], bytes | None]
 
     def call(self, thing: str, function: str, *args: object) -> None:
-        """Call a function by name; ``thing`` is what a failure is about.
+        """Call a function by name; ``thing`` is the subject of an error.
 
         Raises:
-            PackageError: with the library's own message.
+            PackageError: the call failed; has the library's own message.
         """
         if getattr(self.handle, function)(*args) != 0:
             raise self.failure(thing)
@@ -36,17 +36,17 @@ class NativeLibrary:
     def failure(self, thing: str) -> PackageError:
         """Return the library's last error."""
         message = (self.last_error() or b"no message").decode(errors="replace").strip().splitlines()
-        return PackageError(thing, f"the library says: {message[0]}", fix="train and package the model again")
+        return PackageError(thing, f"is rejected by the library: {message[0]}", fix="train and package the model again")
 
 
 @cache
 def open_library(package: str, stem: str, version_file: str, last_error: str) -> NativeLibrary:
-    """Load ``<package>/lib/<stem>.so`` (macOS: ``.dylib``), once: each time would leave garbage behind.
+    """Load ``<package>/lib/<stem>.so`` (macOS: ``.dylib``) once; each further load would leak memory.
 
     Args:
         package: name of the installed Python package, which is not imported.
-        stem: file name without its ending.
-        version_file: file of the package that holds nothing but its version.
+        stem: file name without its suffix.
+        version_file: file of the package that has only its version.
         last_error: name of the function that returns the last error message.
 
     Raises:
@@ -67,7 +67,9 @@ def open_library(package: str, stem: str, version_file: str, last_error: str) ->
 
 
 def _folder(package: str) -> Path:
-    found = find_spec(package)
-    if found is None or not found.submodule_search_locations:
-        raise PackageError(f"runtime {package!r}", "is not installed", fix=f"install {package} beside skewless")
-    return Path(found.submodule_search_locations[0])
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise PackageError(
+            f"runtime {package!r}", "is not installed", fix=f"install {package} in skewless's environment"
+        )
+    return Path(spec.submodule_search_locations[0])

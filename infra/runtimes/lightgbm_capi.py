@@ -1,4 +1,4 @@
-"""LightGBM through its C API: no ``import lightgbm``, which costs 4 CPU seconds."""
+"""Scores LightGBM models through the C API, because ``import lightgbm`` takes 4 CPU seconds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.library import NativeLibrary, open_library
-from skewless.infra.runtimes.port import Matrix, Scores, Vector, by_output, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores, Vector, check_matrix, reshape_outputs
 
 _FLOAT64 = 1
 _ROW_MAJOR = 1
@@ -20,7 +20,7 @@ _CONTRIBUTIONS = 3
 _ALL_TREES = -1
 _PARAMETERS = b"num_threads=1 verbosity=-1"
 _FLOAT_BYTES = 8
-# One call for all rows costs 7 us more than one for a single row, a step of the loop 0.7 us.
+# A call for many rows takes 7 us more than a call for a single row; a step of the loop takes 0.7 us.
 _FEW_ROWS = 8
 
 
@@ -28,7 +28,7 @@ def load_library() -> NativeLibrary:
     """Load LightGBM's shared library.
 
     Raises:
-        PackageError: it is not installed, or something that it needs is not.
+        PackageError: it or one of its dependencies is not installed.
     """
     return open_library("lightgbm", "lib_lightgbm", "VERSION.txt", "LGBM_GetLastError")
 
@@ -36,13 +36,12 @@ def load_library() -> NativeLibrary:
 class LightGBMRuntime:
     """A LightGBM model; see Runtime for the contract.
 
-    Few rows go through the single-row fast call (its handle is built once at load; LightGBM guards it
-    with a mutex), more rows through ``PredictForMat``. Both add the trees in the same order, so a row
-    has the same bits either way.
+    Few rows use the single-row fast call (its handle is built once at load, and LightGBM protects it with a mutex),
+    more rows use ``PredictForMat``. Both add the trees in the same order, so both give the same bits.
 
     Args:
         model: text of the model, as ``Booster.model_to_string`` wrote it.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
         PackageError: LightGBM is missing, or the text is not a model.
@@ -65,7 +64,7 @@ class LightGBMRuntime:
             raise
         self._predict_row = self._library.handle.LGBM_BoosterPredictForMatSingleRowFast
         self._cells = ctypes.c_double * self.n_outputs
-        # LightGBM writes the same number into it at every call, from whichever thread.
+        # Threads may share it, because LightGBM writes the same number at every call.
         self._length = ctypes.byref(ctypes.c_int64())
 
     @classmethod
@@ -74,20 +73,20 @@ class LightGBMRuntime:
         return cls(path.read_bytes(), f"model file {path.name!r}")
 
     def margin(self, matrix: Matrix) -> Scores:
-        """Return what ``Booster.predict(matrix, raw_score=True)`` returns, bit for bit."""
+        """Return the result of ``Booster.predict(matrix, raw_score=True)``, bit for bit."""
         return self._predict(matrix, _RAW)
 
     def score(self, matrix: Matrix) -> Scores:
-        """Return what ``Booster.predict(matrix)`` returns, bit for bit."""
+        """Return the result of ``Booster.predict(matrix)``, bit for bit."""
         return self._predict(matrix, _NORMAL)
 
     def contributions(self, matrix: Matrix) -> Scores:
-        """Return what ``Booster.predict(matrix, pred_contrib=True)`` returns, bit for bit; see Runtime."""
+        """Return the result of ``Booster.predict(matrix, pred_contrib=True)``, bit for bit; see Runtime."""
         rows = check_matrix(matrix, self.n_features)
         self._open_handle(_NORMAL)
         width = self.n_features + 1
-        found = self._predict_many(matrix, rows, _CONTRIBUTIONS, self.n_outputs * width)
-        return by_output(found, rows, self.n_outputs, width)
+        values = self._predict_many(matrix, rows, _CONTRIBUTIONS, self.n_outputs * width)
+        return reshape_outputs(values, rows, self.n_outputs, width)
 
     def close(self) -> None:
         """Free the model and its fast handles."""
@@ -102,12 +101,12 @@ class LightGBMRuntime:
         rows = check_matrix(matrix, self.n_features)
         handle = self._open_handle(kind)
         if rows == 1:
-            found = self._predict_one(matrix, handle)
+            values = self._predict_one(matrix, handle)
         elif rows <= _FEW_ROWS:
-            found = self._predict_few(matrix, rows, handle)
+            values = self._predict_few(matrix, rows, handle)
         else:
-            found = self._predict_many(matrix, rows, kind, self.n_outputs)
-        return found if self.n_outputs == 1 else found.reshape(rows, self.n_outputs)
+            values = self._predict_many(matrix, rows, kind, self.n_outputs)
+        return values if self.n_outputs == 1 else values.reshape(rows, self.n_outputs)
 
     def _open_handle(self, kind: int) -> ctypes.c_void_p:
         handle = self._fast.get(kind)
@@ -117,7 +116,7 @@ class LightGBMRuntime:
 
     def _predict_one(self, matrix: Matrix, handle: ctypes.c_void_p) -> Vector:
         cells = self._cells()
-        # A copy of one row costs a twentieth of asking numpy for its address.
+        # Copying one row takes a twentieth of the time that numpy needs to return its address.
         if self._predict_row(handle, matrix.tobytes(), self._length, cells) != 0:
             raise self._library.failure(self._name)
         return np.frombuffer(memoryview(cells), dtype=np.float64)

@@ -1,4 +1,7 @@
-"""The link function of a model by the library that trained it, from margins that another runtime computed."""
+"""Applies a model's link function with its own library to margins of another runtime.
+
+The library scores a model with the same objective whose trees only pass the margin through.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
-from skewless.infra.runtimes.port import Scores, by_output
+from skewless.infra.runtimes.port import Scores, reshape_outputs
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
 _LEAF = """Tree={output}
@@ -42,63 +45,65 @@ def open_link(algorithm: str, model: bytes, name: str) -> Link:
     """Return the link of a model.
 
     Raises:
-        PackageError: the library has none of its own, or is not installed.
+        PackageError: the library has no separate link, or is not installed.
     """
     if algorithm == "lightgbm":
         return LightGBMLink(model, name)
     if algorithm == "xgboost":
         return XGBoostLink(model, name)
-    raise PackageError(name, "has no link apart from its trees", value=algorithm, fix="score it by its own library")
+    raise PackageError(
+        name, "has no link that can be separated from its trees", value=algorithm, fix="score it with its own library"
+    )
 
 
 class LightGBMLink:
-    """A LightGBM model of the same objective, whose features are the margins and whose leaves return them."""
+    """A LightGBM model with the same objective; its features are the margins, and its linear leaves return them."""
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._runtime = LightGBMRuntime(_returning(model.decode(), name).encode(), f"link of {name}")
+        self._runtime = LightGBMRuntime(_replace_trees(model.decode(), name).encode(), f"link of {name}")
 
     def scores(self, margins: Scores) -> Scores:
-        """Return what the library makes of margins of shape ``(n,)``, or ``(n, k)`` of k outputs, bit for bit."""
+        """Return the library's scores of margins of shape ``(n,)``, or ``(n, k)`` of k outputs, bit for bit."""
         return self._runtime.score(np.ascontiguousarray(margins.reshape(len(margins), self._runtime.n_features)))
 
     def close(self) -> None:
-        """Free it."""
+        """Free the model."""
         self._runtime.close()
 
 
-def _returning(model: str, name: str) -> str:
+def _replace_trees(model: str, name: str) -> str:
     head, trees, rest = model.partition("\nTree=0\n")
     end = rest.find("end of trees")
     outputs = re.search(r"(?m)^num_tree_per_iteration=(\d+)$", head)
     if not trees or end < 0 or outputs is None or re.search(r"(?m)^average_output$", head):
-        raise PackageError(name, "has no link that stands alone", fix="score it by LightGBM")
+        raise PackageError(name, "has no link that can be separated from its trees", fix="score it with LightGBM")
     n = int(outputs[1])
     leaves = [_LEAF.format(output=output) for output in range(n)]
-    given = {
+    fields = {
         "max_feature_idx": str(n - 1),
         "feature_names": " ".join(f"margin_{output}" for output in range(n)),
         "feature_infos": " ".join(["none"] * n),
         "tree_sizes": " ".join(str(len(leaf)) for leaf in leaves),
     }
-    for key, value in given.items():
+    for key, value in fields.items():
         head = re.sub(rf"(?m)^{key}=.*$", f"{key}={value}", head)
     head = re.sub(r"(?m)^monotone_constraints=.*\n", "", head)
     return f"{head}\n{''.join(leaves)}{rest[end:]}"
 
 
 class XGBoostLink:
-    """An XGBoost model of the same objective with a tree of nothing, to which margins are given as base margins.
+    """An XGBoost model with the same objective and empty trees; the margins are its base margins.
 
     Args:
         model: JSON of the model.
-        name: what errors call it.
+        name: its name in errors.
 
     Attributes:
-        base: what the trees are added to, float32, shape ``(n_outputs,)``.
+        base: the base margin to which trees are added, float32, shape ``(n_outputs,)``.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._runtime = XGBoostRuntime(_without_trees(model, name), f"link of {name}")
+        self._runtime = XGBoostRuntime(_remove_trees(model, name), f"link of {name}")
         self._row = np.zeros((1, self._runtime.n_features))
         self.base = self._runtime.margin(self._row).astype(np.float32).reshape(-1)
 
@@ -106,36 +111,36 @@ class XGBoostLink:
         """Return scores of margins that are float32 numbers, widened; see LightGBMLink."""
         n = len(margins)
         if n == 0:
-            return by_output(np.empty(0), 0, self._runtime.n_outputs)
+            return reshape_outputs(np.empty(0), 0, self._runtime.n_outputs)
         return self._runtime.score_from(np.zeros((n, self._runtime.n_features)), margins)
 
     def close(self) -> None:
-        """Free it."""
+        """Free the model."""
         self._runtime.close()
 
 
-def _without_trees(model: bytes, name: str) -> bytes:
+def _remove_trees(model: bytes, name: str) -> bytes:
     try:
-        whole: dict[str, Any] = json.loads(model)
-        booster = whole["learner"]["gradient_booster"]
+        content: dict[str, Any] = json.loads(model)
+        booster = content["learner"]["gradient_booster"]
         kind = booster["name"]
-        if kind == "dart":  # what its trees weigh is in the margins
-            booster = whole["learner"]["gradient_booster"] = booster["gbtree"] | {"name": "gbtree"}
+        if kind == "dart":  # the margins already contain the trees' weights
+            booster = content["learner"]["gradient_booster"] = booster["gbtree"] | {"name": "gbtree"}
         trees = booster["model"]
         trees.pop("weight_drop", None)
         trees["gbtree_model_param"] |= {"num_parallel_tree": "1"}
-        outputs = max(1, int(whole["learner"]["learner_model_param"]["num_class"]))
-        features = whole["learner"]["learner_model_param"]["num_feature"]
+        outputs = max(1, int(content["learner"]["learner_model_param"]["num_class"]))
+        features = content["learner"]["learner_model_param"]["num_feature"]
     except (ValueError, KeyError, TypeError) as error:
-        raise PackageError(name, f"is no model of trees in JSON: {error}", fix="score it by XGBoost") from error
-    trees["trees"] = [_nothing(tree, features) for tree in range(outputs)]
+        raise PackageError(name, f"is not a tree model in JSON: {error}", fix="score it with XGBoost") from error
+    trees["trees"] = [_empty_tree(tree, features) for tree in range(outputs)]
     trees["tree_info"] = list(range(outputs))
     trees["gbtree_model_param"]["num_trees"] = str(outputs)
     trees["iteration_indptr"] = [0, outputs]
-    return json.dumps(whole).encode()
+    return json.dumps(content).encode()
 
 
-def _nothing(tree: int, features: str) -> dict[str, Any]:
+def _empty_tree(tree: int, features: str) -> dict[str, Any]:
     size = {"num_deleted": "0", "num_feature": features, "num_nodes": "1", "size_leaf_vector": "1"}
     empty = ("categories", "categories_nodes", "categories_segments", "categories_sizes")
     zero = ("base_weights", "loss_changes", "split_conditions")

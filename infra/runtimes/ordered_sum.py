@@ -1,4 +1,4 @@
-"""Sums of leaves in the order of the trees, which is what makes two runtimes give the same bits."""
+"""Adds leaves in the order of the trees, so that two runtimes give equal bits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.floating[Any]]
 
-# One thread a row and output; a compiler may not reorder the additions of one thread.
+# One thread per row and output; the compiler must not reorder the additions of a thread.
 _KERNEL = """
 extern "C" __global__ void ordered_sum(
     const {real}* leaves, const int* trees, const int* starts, const {real}* base, {real}* sums,
@@ -33,8 +33,8 @@ class OrderedSum:
     """Adds each row's leaves to a base, from the first tree to the last, output by output.
 
     Args:
-        output_of: per tree, the output that it adds to.
-        base: what each output begins with, shape ``(n_outputs,)``, in the precision of the sums.
+        output_of: per tree, the output to which it adds.
+        base: start value of each output, shape ``(n_outputs,)``, in the precision of the sums.
     """
 
     def __init__(self, output_of: Sequence[int], base: Floats) -> None:
@@ -44,31 +44,33 @@ class OrderedSum:
         self._kernel: Any = None
 
     def on_host(self, leaves: Floats) -> Floats:
-        """Return sums of shape ``(n, n_outputs)`` of numpy leaves of shape ``(n, n_trees)``."""
+        """Return the sums, shape ``(n, n_outputs)``, of numpy leaves of shape ``(n, n_trees)``."""
         n = len(leaves)
         sums = np.empty((n, len(self._base)), dtype=self._base.dtype)
         for output, trees in enumerate(self._trees):
-            steps = np.empty((n, 1 + len(trees)), dtype=self._base.dtype)
-            steps[:, 0] = self._base[output]
-            steps[:, 1:] = leaves[:, trees]
-            # accumulate adds from left to right, whatever the shape; sum does not.
-            sums[:, output] = np.add.accumulate(steps, axis=1)[:, -1]
+            terms = np.empty((n, 1 + len(trees)), dtype=self._base.dtype)
+            terms[:, 0] = self._base[output]
+            terms[:, 1:] = leaves[:, trees]
+            # accumulate always adds from left to right; sum adds pairwise.
+            sums[:, output] = np.add.accumulate(terms, axis=1)[:, -1]
         return sums
 
     def on_device(self, leaves: Any) -> Floats:  # noqa: ANN401 - cupy has no types
-        """Return the same, on the host, of cupy leaves; only the sums leave the device."""
-        import cupy  # noqa: PLC0415 - the extra `gpu` brings it
+        """Return the sums as ``on_host`` does, of cupy leaves; only the sums leave the device."""
+        import cupy  # noqa: PLC0415 - part of the extra `gpu`
 
         if self._kernel is None:
             source = _KERNEL.format(real=_REAL[self._base.dtype])
             starts = np.cumsum([0, *map(len, self._trees)], dtype=np.int32)
             self._kernel = cupy.RawKernel(source, "ordered_sum", options=("--fmad=false",))
-            self._given = tuple(map(cupy.asarray, (np.concatenate(self._trees).astype(np.int32), starts, self._base)))
+            self._device_arguments = tuple(
+                map(cupy.asarray, (np.concatenate(self._trees).astype(np.int32), starts, self._base))
+            )
         leaves = cupy.ascontiguousarray(leaves, dtype=self._base.dtype)
         n, n_outputs = len(leaves), len(self._base)
         sums = cupy.empty((n, n_outputs), dtype=self._base.dtype)
         blocks = max(1, -(-n * n_outputs // _THREADS))
         sizes = (np.int64(n), np.int32(leaves.shape[1]), np.int32(n_outputs))
-        self._kernel((blocks,), (_THREADS,), (leaves, *self._given, sums, *sizes))
+        self._kernel((blocks,), (_THREADS,), (leaves, *self._device_arguments, sums, *sizes))
         host: Floats = cupy.asnumpy(sums)
         return host

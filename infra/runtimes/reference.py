@@ -1,4 +1,4 @@
-"""The rows on which a runtime shows that it is the library that trained the model."""
+"""Reference rows, on which a runtime must give the results of the library that trained the model."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _RANDOM_ROWS = 192
 _EDGE_ROWS = 256
 _EDGE_SHARE = 0.5
 _HUGE = 1e100
-_MATRIX = 2
+_MATRIX_DIMENSIONS = 2
 _DENORMAL = 5e-324
-# LightGBM reads |x| <= 1e-35 (as float32) as zero: both sides of that bound are edge values.
+# LightGBM treats |x| <= 1e-35 (as float32) as zero, so values on both sides of that bound are included.
 _SPECIAL = (0.0, -0.0, np.inf, -np.inf, _DENORMAL, -_DENORMAL, 1e-35, -1e-35, 1.1e-35, 1e-30, 1.7e308, -1.7e308, 3.5e38)
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Reference rows with what the library that trained the model makes of them.
+    """Reference rows with the results of the library that trained the model.
 
     Args:
         rows: ``(n, n_features)`` float64, NaN where missing.
@@ -36,14 +36,16 @@ class Reference:
     scores: Scores
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not belong together, or hold nothing."""
+        """Check that the parts fit together and are not empty."""
         rows = check_matrix(self.rows, self.rows.shape[-1])
         for name, values in (("margins", self.margins), ("scores", self.scores)):
-            fits = values.shape[:1] == (rows,) and values.ndim <= _MATRIX and values.shape == self.margins.shape
+            fits = (
+                values.shape[:1] == (rows,) and values.ndim <= _MATRIX_DIMENSIONS and values.shape == self.margins.shape
+            )
             if rows == 0 or not fits or values.dtype != np.float64:
-                found = f"{values.dtype} {values.shape} for {rows} rows"
+                actual = f"{values.dtype} {values.shape} for {rows} rows"
                 raise PackageError(
-                    f"reference {name}", "do not fit the rows", value=found, fix="package the model again"
+                    f"reference {name}", "do not fit the rows", value=actual, fix="package the model again"
                 )
 
     @property
@@ -53,11 +55,11 @@ class Reference:
 
 
 def reference_rows(thresholds: Sequence[tuple[int, float]], n_features: int, seed: int) -> Matrix:
-    """Return rows on which a cast, another comparison or another null rule shows.
+    """Return rows that reveal a cast, another comparison or another null rule in a runtime.
 
     They are: one row per special value (all null, zeros, infinities, denormals, beyond float32); random
-    rows with nulls and special values strewn in; rows whose features all lie on a split threshold or
-    beside it; and the same with half of the features random, so that other paths are walked.
+    rows with some nulls and special values; rows whose features are all on a split threshold or next to it;
+    and such rows with half of the features random, to reach other paths through the trees.
 
     Args:
         thresholds: (feature, threshold) pairs of the trained model, in any order.
@@ -70,14 +72,14 @@ def reference_rows(thresholds: Sequence[tuple[int, float]], n_features: int, see
     rng = np.random.default_rng(seed)
     by_feature = [np.array([value for at, value in thresholds if at == index]) for index in range(n_features)]
     special = np.repeat(np.array([np.nan, *_SPECIAL])[:, None], n_features, axis=1)
-    drawn = _random_rows(by_feature, rng, _RANDOM_ROWS)
+    random_rows = _random_rows(by_feature, rng, _RANDOM_ROWS)
     edges = _edge_rows(by_feature, rng, _EDGE_ROWS)
     mixed = np.where(rng.random(edges.shape) < _EDGE_SHARE, edges, _random_rows(by_feature, rng, _EDGE_ROWS))
-    return np.ascontiguousarray(np.concatenate([special, drawn, edges, mixed]))
+    return np.ascontiguousarray(np.concatenate([special, random_rows, edges, mixed]))
 
 
-def beside(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the values on, just below and just above thresholds, in float64 and in float32 steps."""
+def neighbours(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the thresholds and the next values below and above them, in float64 and in float32 steps."""
     with np.errstate(over="ignore", under="ignore"):
         narrow = threshold.astype(np.float32)
         steps = [
@@ -92,10 +94,10 @@ def beside(threshold: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _edge_rows(by_feature: list[NDArray[np.float64]], rng: np.random.Generator, count: int) -> Matrix:
-    """Return rows of edge values; a feature's values each appear if there are at most ``count``."""
+    """Return rows of edge values; all values of a feature appear if there are at most ``count``."""
     rows = np.full((count, len(by_feature)), np.nan)
     for index, thresholds in enumerate(by_feature):
-        pool = rng.permutation(np.unique(beside(thresholds))) if thresholds.size else np.array(_SPECIAL)
+        pool = rng.permutation(np.unique(neighbours(thresholds))) if thresholds.size else np.array(_SPECIAL)
         rows[:, index] = np.resize(pool, count)
     return rows
 
@@ -110,6 +112,6 @@ def _random_rows(by_feature: list[NDArray[np.float64]], rng: np.random.Generator
         rows[:, index] = rng.uniform(low - margin, high + margin, count)
     kind = rng.random(rows.shape)
     rows[kind < 1 / 8] = np.nan
-    strewn = kind > 15 / 16
-    rows[strewn] = rng.choice(np.array(_SPECIAL), int(strewn.sum()))
+    is_special = kind > 15 / 16
+    rows[is_special] = rng.choice(np.array(_SPECIAL), int(is_special.sum()))
     return rows

@@ -1,4 +1,4 @@
-"""One model on several runtimes: each batch goes to the fastest, and the library's own answers where another fails."""
+"""Scores one model with several runtimes: each batch goes to the fastest; if it fails, the library's own scores it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from skewless.contract.errors import RequestError
 from skewless.infra.runtimes.calibration import Calibration, Step
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 
-_MOST_FAILURES = 3  # in a row, after which a runtime is not tried again until the model is loaded anew
+_MAX_FAILURES = 3  # after this many consecutive failures a runtime is not used until the model is loaded again
 _log = structlog.get_logger()
 
 
-class Member:
-    """A certified runtime of a model. May be used from several threads at once.
+class RuntimeMember:
+    """A certified runtime of a model. Several threads may use it at once.
 
     Args:
-        runtime: what scores.
-        calibration: how long it takes.
-        reopen: opens and certifies it anew, where a runtime that failed once does not come back by itself.
-        clock: seconds, of any origin.
+        runtime: the runtime.
+        calibration: its measured speed.
+        reopen: opens and certifies it again, for a runtime that does not recover from a failure; None: it recovers.
+        clock: returns seconds, of any origin.
 
     Attributes:
-        batches: how many it answered.
-        rows: in how many rows.
-        failures: how many batches it failed on, which the library answered.
-        rest_s: seconds for which it is not asked once it failed.
+        batches: number of batches that it scored.
+        rows: number of rows in these batches.
+        failures: number of batches that failed and that the library scored instead.
+        rest_s: seconds for which it is not used after a failure.
     """
 
     rest_s = 30.0
@@ -52,13 +52,13 @@ class Member:
         self._clock = clock
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._in_a_row = 0
-        self._back_at = -math.inf
+        self._consecutive_failures = 0
+        self._usable_at = -math.inf
 
     @property
     def is_ready(self) -> bool:
-        """Say whether it may be asked."""
-        return self._clock() >= self._back_at
+        """Return whether it may be used now."""
+        return self._clock() >= self._usable_at
 
     def score(self, matrix: Matrix) -> Scores:
         """Return its scores."""
@@ -67,102 +67,104 @@ class Member:
             self.batches += 1
             self.rows += len(matrix)
             if self.is_ready:
-                self._in_a_row = 0
+                self._consecutive_failures = 0
         return scores
 
     def try_score(self, matrix: Matrix) -> Scores | None:
-        """Return its scores; None: it failed, and is put aside for a while, or for good.
+        """Return its scores; None: it failed, and is suspended for some time or retired.
 
         Raises:
-            RequestError: of the matrix, which no runtime would take.
+            RequestError: the matrix is invalid for every runtime.
         """
         runtime = self.runtime
         try:
             return self.score(matrix)
         except RequestError:
             raise
-        except Exception as error:  # noqa: BLE001 - out of memory, device lost: no request is lost for it
+        except Exception as error:  # noqa: BLE001 - out of memory, device lost: the library scores the request
             with self._lock:
                 self.failures += 1
-                # Where several calls fail at once, the first is enough.
+                # If several calls fail at once, only the first suspends the runtime.
                 if runtime is self.runtime and self.is_ready:
-                    self._put_aside(error)
+                    self._suspend(error)
             return None
 
     def close(self) -> None:
-        """Free it."""
+        """Free the runtime."""
         with self._lock:
             self._closed.set()
-            self._back_at = math.inf
+            self._usable_at = math.inf
             self.runtime.close()
 
-    def _put_aside(self, error: Exception) -> None:
-        self._in_a_row += 1
-        if self._in_a_row >= _MOST_FAILURES:
-            self._give_up(error)
+    def _suspend(self, error: Exception) -> None:
+        self._consecutive_failures += 1
+        if self._consecutive_failures >= _MAX_FAILURES:
+            self._retire(error)
             return
-        self._back_at = math.inf if self._reopen else self._clock() + self.rest_s
-        if self._in_a_row == 1:
-            self._tell(error, f"{self.rest_s:g} s are over")
+        self._usable_at = math.inf if self._reopen else self._clock() + self.rest_s
+        if self._consecutive_failures == 1:
+            self._log_failure(error, f"{self.rest_s:g} s are over")
         if self._reopen is not None:
-            threading.Thread(target=self._come_back, args=(self._reopen,), name="runtime-reopen", daemon=True).start()
+            threading.Thread(
+                target=self._reopen_repeatedly, args=(self._reopen,), name="runtime-reopen", daemon=True
+            ).start()
 
-    def _give_up(self, error: Exception) -> None:
-        self._back_at = math.inf
-        self._tell(error, "the model is loaded again")
+    def _retire(self, error: Exception) -> None:
+        self._usable_at = math.inf
+        self._log_failure(error, "the model is loaded again")
 
-    def _tell(self, error: Exception, until: str) -> None:
+    def _log_failure(self, error: Exception, until: str) -> None:
         _log.error("runtime_failed", runtime=self.runtime_id, error=str(error), not_used_until=until)
 
-    def _come_back(self, reopen: Callable[[], Runtime]) -> None:
+    def _reopen_repeatedly(self, reopen: Callable[[], Runtime]) -> None:
         while not self._closed.wait(self.rest_s):
             self.runtime.close()
             try:
                 runtime = reopen()
-            except Exception as error:  # noqa: BLE001 - the library goes on answering
-                self._in_a_row += 1
-                if self._in_a_row >= _MOST_FAILURES:
-                    self._give_up(error)
+            except Exception as error:  # noqa: BLE001 - the library scores meanwhile
+                self._consecutive_failures += 1
+                if self._consecutive_failures >= _MAX_FAILURES:
+                    self._retire(error)
                     return
                 continue
-            self._welcome(runtime)
+            self._resume(runtime)
             return
 
-    def _welcome(self, runtime: Runtime) -> None:
+    def _resume(self, runtime: Runtime) -> None:
         with self._lock:
             if self._closed.is_set():
                 runtime.close()
                 return
-            self.runtime, self._back_at = runtime, -math.inf
-        _log.info("runtime_is_back", runtime=self.runtime_id)
+            self.runtime, self._usable_at = runtime, -math.inf
+        _log.info("runtime_recovered", runtime=self.runtime_id)
 
 
 class SharedRuntime:
-    """A Runtime made of several; see Runtime for the contract.
+    """A Runtime that combines several; see Runtime for the contract.
 
     Args:
-        own: the library's own: it answers what no other does, margins and contributions too.
-        others: certified besides.
-        steps: which of ``(own, *others)`` a batch goes to, by its rows.
+        own: the library's own runtime: it also returns margins and contributions, and replaces failed runtimes.
+        others: the other certified runtimes.
+        steps: which of ``(own, *others)`` gets a batch, by its rows.
     """
 
-    def __init__(self, own: Member, others: Sequence[Member], steps: Sequence[Step]) -> None:
+    def __init__(self, own: RuntimeMember, others: Sequence[RuntimeMember], steps: Sequence[Step]) -> None:
         self.members = (own, *others)
         self.steps = tuple(steps)
         self._own = own
-        self._from = [step.rows for step in steps]
-        self._of = [self.members[step.at] for step in steps]
-        used = dict.fromkeys(member.runtime_id for member in self._of)
-        used.setdefault(own.runtime_id)
-        self.runtime_id = "|".join(used)
+        self._step_rows = [step.rows for step in steps]
+        self._step_members = [self.members[step.at] for step in steps]
+        runtime_ids = dict.fromkeys(member.runtime_id for member in self._step_members)
+        runtime_ids.setdefault(own.runtime_id)
+        self.runtime_id = "|".join(runtime_ids)
         self.n_features, self.n_outputs = own.runtime.n_features, own.runtime.n_outputs
 
     def expected_s(self, rows: int) -> float:
-        """Return how long so many rows take."""
+        """Return the expected seconds of a batch."""
         return self._member(rows).calibration.expected_s(rows)
 
     def is_own(self, rows: int) -> bool:
-        """Say whether the library itself scores so many rows: others may keep whoever waits for them waiting."""
+        """Return whether the library's own runtime scores a batch of this size; other runtimes may block longer."""
         return self._member(rows) is self._own
 
     def margin(self, matrix: Matrix) -> Scores:
@@ -170,7 +172,7 @@ class SharedRuntime:
         return self._own.runtime.margin(matrix)
 
     def score(self, matrix: Matrix) -> Scores:
-        """Return predictions of the fastest runtime for so many rows; of the library's own if that one fails."""
+        """Return predictions of the fastest runtime for the batch; of the library's own if that fails."""
         member = self._member(len(matrix))
         scores = None if member is self._own else member.try_score(matrix)
         return self._own.score(matrix) if scores is None else scores
@@ -180,10 +182,10 @@ class SharedRuntime:
         return self._own.runtime.contributions(matrix)
 
     def close(self) -> None:
-        """Free all."""
+        """Free all runtimes."""
         for member in self.members:
             member.close()
 
-    def _member(self, rows: int) -> Member:
-        member = self._of[max(bisect_right(self._from, rows) - 1, 0)]
+    def _member(self, rows: int) -> RuntimeMember:
+        member = self._step_members[max(bisect_right(self._step_rows, rows) - 1, 0)]
         return member if member is self._own or member.is_ready else self._own

@@ -1,4 +1,4 @@
-"""Trees as plain arrays, scored with numpy: no library at all, and bit-equal to scikit-learn's own sums."""
+"""Scores trees that are stored as plain arrays, with numpy; bit-equal to scikit-learn."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ Numbers = NDArray[np.int32]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trees:
-    """Nodes of all trees in one numbering; a leaf is its own child.
+class TreeArrays:
+    """The nodes of all trees, numbered consecutively; the child of a leaf is the leaf itself.
 
-    A number goes left if it is at most the threshold. A category goes left if it is among those of its
-    node. A missing value, and a category that no training row had, goes where the node says.
+    A number goes left if it is at most the threshold. A category goes left if it is in the category set of its node.
+    A missing value, and a category that is not in the training data, goes to the side of ``missing_left``.
 
     Args:
-        roots: node of each tree's root, in the order of boosting.
-        feature: per node, the feature that it looks at.
+        roots: root node of each tree, in the order of boosting.
+        feature: per node, the feature that it compares.
         threshold: per node, float64.
         left: per node, its left child.
         right: per node, its right child.
-        missing_left: per node, where a missing value goes.
-        value: per node, float64; of a leaf what it adds.
-        category_row: per node, its row in ``left_categories``; -1 of one that compares numbers.
+        missing_left: per node, whether a missing value goes left.
+        value: per node, float64; the score that a leaf adds.
+        category_row: per node, its row in ``left_categories``; -1 if it compares numbers.
         left_categories: ``(n_rows, n_codes)``, the categories that go left.
-        known: ``(n_features, n_codes)``, the categories of each feature in training.
-        categorical: ``(n_features,)``, which features hold category codes.
-        baseline: what all trees add to, shape ``()``.
+        known: ``(n_features, n_codes)``, the categories of each feature in the training data.
+        categorical: ``(n_features,)``, which features are category codes.
+        baseline: the value to which all trees add, shape ``()``.
         depth: levels of the deepest tree, shape ``()``.
         link: ``logit`` or ``identity``, shape ``()``.
     """
@@ -62,25 +62,26 @@ class Trees:
 
     def leaves(self, matrix: Matrix) -> Matrix:
         """Return the baseline and each tree's leaf value, shape ``(n, 1 + n_trees)``."""
-        values = self._without_unknown(matrix)
+        values = self._mask_unknown(matrix)
         rows = np.arange(len(matrix))[:, None]
-        at = np.repeat(self.roots[None, :], len(matrix), axis=0)
+        node = np.repeat(self.roots[None, :], len(matrix), axis=0)
+        # A row that has reached a leaf stays there, because the child of a leaf is the leaf itself.
         for _ in range(int(self.depth)):
-            goes_left = self._goes_left(at, values[rows, self.feature[at]])
-            at = np.where(goes_left, self.left[at], self.right[at])
-        found = np.empty((len(matrix), 1 + len(self.roots)))
-        found[:, 0] = self.baseline
-        found[:, 1:] = self.value[at]
-        return found
+            goes_left = self._goes_left(node, values[rows, self.feature[node]])
+            node = np.where(goes_left, self.left[node], self.right[node])
+        values_of_leaves = np.empty((len(matrix), 1 + len(self.roots)))
+        values_of_leaves[:, 0] = self.baseline
+        values_of_leaves[:, 1:] = self.value[node]
+        return values_of_leaves
 
     def to_bytes(self) -> bytes:
-        """Return the model file: an ``.npz`` whose bytes follow from the arrays alone."""
+        """Return the model file: an ``.npz`` whose bytes depend only on the arrays."""
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **{item.name: getattr(self, item.name) for item in fields(self)})
         return buffer.getvalue()
 
-    def _without_unknown(self, matrix: Matrix) -> Matrix:
-        """Return the matrix with NaN for every code that is no category of its feature."""
+    def _mask_unknown(self, matrix: Matrix) -> Matrix:
+        """Return the matrix with NaN for every code that is not a category of its feature."""
         if not self.categorical.any():
             return matrix
         values = matrix.copy()
@@ -89,32 +90,32 @@ class Trees:
             values[~np.isin(values[:, feature], known), feature] = np.nan
         return values
 
-    def _goes_left(self, at: Numbers, values: Matrix) -> Bools:
+    def _goes_left(self, node: Numbers, values: Matrix) -> Bools:
         missing = np.isnan(values)
-        left: Bools = np.where(missing, self.missing_left[at], values <= self.threshold[at])
-        row = self.category_row[at]
-        chosen = (row >= 0) & ~missing
-        if chosen.any():
-            left[chosen] = self.left_categories[row[chosen], values[chosen].astype(np.int64)]
+        left: Bools = np.where(missing, self.missing_left[node], values <= self.threshold[node])
+        row = self.category_row[node]
+        is_category = (row >= 0) & ~missing
+        if is_category.any():
+            left[is_category] = self.left_categories[row[is_category], values[is_category].astype(np.int64)]
         return left
 
 
 class TreeArraysRuntime:
-    """A boosted model of one output as ``Trees``; see Runtime for the contract.
+    """A boosted model of one output as ``TreeArrays``; see Runtime for the contract.
 
-    All trees go down one level at a time; their leaves are added from the first to the last, as
-    scikit-learn adds them. numpy holds the GIL for most of it.
+    All trees are traversed together, one level at a time; their leaves are added from the first to the last, as in
+    scikit-learn. numpy holds the GIL for most of the time.
 
     Args:
         trees: the model.
-        name: what errors call it.
+        name: its name in errors.
     """
 
     runtime_id = f"tree-arrays-{np.__version__}"
     n_outputs = 1
 
-    def __init__(self, trees: Trees, name: str) -> None:
-        self._trees: Trees | None = trees
+    def __init__(self, trees: TreeArrays, name: str) -> None:
+        self._trees: TreeArrays | None = trees
         self._name = name
         self.n_features = len(trees.known)
 
@@ -128,7 +129,7 @@ class TreeArraysRuntime:
         name = f"model file {path.name!r}"
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return cls(Trees(**{item.name: arrays[item.name] for item in fields(Trees)}), name)
+                return cls(TreeArrays(**{item.name: arrays[item.name] for item in fields(TreeArrays)}), name)
         except (BadZipFile, EOFError, KeyError, TypeError, ValueError) as error:
             raise PackageError(
                 name, f"is not a model of tree arrays: {error}", fix="train and package the model again"
@@ -138,29 +139,31 @@ class TreeArraysRuntime:
         """Return the baseline plus the leaf of every tree, in order."""
         check_matrix(matrix, self.n_features)
         trees = self._open_trees()
-        # accumulate adds from left to right, whatever the shape; sum does not.
+        # accumulate always adds from left to right; sum adds pairwise.
         total: Vector = np.add.accumulate(trees.leaves(matrix), axis=1)[:, -1].copy()
         return total
 
     def score(self, matrix: Matrix) -> Vector:
-        """Return probabilities of a model with the link ``logit``, else the margins."""
+        """Return probabilities if the link is ``logit``, otherwise the margins."""
         margins = self.margin(matrix)
         if self._open_trees().link != "logit":
             return margins
         return np.array([_sigmoid(value) for value in margins.tolist()], dtype=np.float64)
 
     def contributions(self, matrix: Matrix) -> NDArray[np.float64]:
-        """Refuse: scikit-learn has no TreeSHAP to be equal to."""
+        """Raise RequestError: scikit-learn has no TreeSHAP."""
         check_matrix(matrix, self.n_features)
         raise RequestError(
-            self._name, "has no contributions: its library cannot tell them", fix="use lightgbm or xgboost"
+            self._name,
+            "has no contributions, because scikit-learn does not compute them",
+            fix="use lightgbm or xgboost",
         )
 
     def close(self) -> None:
         """Free the model."""
         self._trees = None
 
-    def _open_trees(self) -> Trees:
+    def _open_trees(self) -> TreeArrays:
         if self._trees is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._trees

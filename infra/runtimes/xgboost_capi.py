@@ -1,4 +1,4 @@
-"""XGBoost through its C API: no ``import xgboost``, which brings pandas and scipy."""
+"""Scores XGBoost models through the C API, because ``import xgboost`` also imports pandas and scipy."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.library import NativeLibrary, open_library
-from skewless.infra.runtimes.port import Matrix, Scores, Vector, by_output, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores, Vector, check_matrix, reshape_outputs
 
 _VALUE = 0
 _MARGIN = 1
@@ -27,19 +27,19 @@ def load_library() -> NativeLibrary:
     """Load XGBoost's shared library.
 
     Raises:
-        PackageError: it is not installed, or something that it needs is not.
+        PackageError: it or one of its dependencies is not installed.
     """
     return open_library("xgboost", "libxgboost", "VERSION", "XGBGetLastError")
 
 
-class Cells:
-    """Arguments of one call at a time, made once: XGBoost parses texts and looks at the machine otherwise.
+class CallArguments:
+    """Reusable arguments of one call at a time.
 
-    Without a proxy matrix of ours it makes one per call, and reads the limits of the cgroup from files: 25 us.
+    Without a proxy matrix as argument, XGBoost makes one per call and reads the limits of the cgroup from files: 25 us.
 
     Args:
-        library: XGBoost's.
-        name: what errors call the model.
+        library: XGBoost's library.
+        name: the model's name in errors.
         n_features: width of the matrix.
     """
 
@@ -52,34 +52,34 @@ class Cells:
         self._shape = ctypes.POINTER(ctypes.c_uint64)()
         self._dimensions = ctypes.c_uint64()
         self.proxy = ctypes.c_void_p()
-        self.answer = tuple(ctypes.byref(cell) for cell in (self._shape, self._dimensions, self._result))
+        self.outputs = tuple(ctypes.byref(cell) for cell in (self._shape, self._dimensions, self._result))
         library.call(name, "XGProxyDMatrixCreate", ctypes.byref(self.proxy))
 
-    def give(self, matrix: Matrix, rows: int) -> bytes:
-        """Return where XGBoost finds the matrix, which the caller holds until the call is over."""
+    def set_matrix(self, matrix: Matrix, rows: int) -> bytes:
+        """Return the array interface of the matrix; the caller keeps the matrix alive until the call is over."""
         if rows != 1:
             return array_interface(matrix)
         self._row[...] = matrix
         return self._row_text
 
-    def begin_with(self, margins: NDArray[np.float32]) -> None:
-        """Give what each row's trees are added to; it is copied. Not to be given to cells twice."""
+    def set_base_margin(self, margins: NDArray[np.float32]) -> None:
+        """Set the base margin of each row; XGBoost copies it. Call this once per object."""
         self._library.call(
             self._name, "XGDMatrixSetInfoFromInterface", self.proxy, b"base_margin", array_interface(margins)
         )
 
-    def take(self, size: int) -> Vector:
-        """Return a copy of XGBoost's buffer, which stands until the next call of this thread, as float64."""
+    def copy_result(self, size: int) -> Vector:
+        """Return XGBoost's result buffer as float64; a copy, because the thread's next call overwrites the buffer."""
         data = ctypes.string_at(self._result.value or 0, size * ctypes.sizeof(ctypes.c_float))
         return np.frombuffer(data, dtype=np.float32).astype(np.float64)
 
     @property
     def result(self) -> int:
-        """Return where XGBoost's buffer lies."""
+        """Return the address of XGBoost's result buffer."""
         return self._result.value or 0
 
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of what XGBoost last answered."""
+        """Return the shape of XGBoost's last result."""
         return tuple(self._shape[: self._dimensions.value])
 
     def free(self) -> None:
@@ -97,12 +97,12 @@ def array_interface(array: Matrix | NDArray[np.float32]) -> bytes:
 class XGBoostRuntime:
     """An XGBoost model; see Runtime for the contract.
 
-    The matrix is read in place as float64; XGBoost itself compares and adds in float32, so results are
-    float32 numbers, widened. Its result buffer belongs to the calling thread and is copied at once.
+    The matrix is read in place as float64. XGBoost compares and adds in float32, so results are float32 numbers,
+    converted to float64. Its result buffer belongs to the calling thread and is copied immediately.
 
     Args:
         model: JSON or UBJSON of the model, as ``Booster.save_raw`` wrote it.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
         PackageError: XGBoost is missing, or the bytes are not a model.
@@ -114,7 +114,7 @@ class XGBoostRuntime:
         _declare(self._library.handle)
         self._name = name
         self._booster = ctypes.c_void_p()
-        self._idle: list[Cells] = []
+        self._idle: list[CallArguments] = []
         if not model:  # XGBoost 3.2 aborts the process on an empty buffer
             raise PackageError(name, "is empty", fix="train and package the model again")
         self._call("XGBoosterCreate", None, 0, ctypes.byref(self._booster))
@@ -134,45 +134,45 @@ class XGBoostRuntime:
         return cls(path.read_bytes(), f"model file {path.name!r}")
 
     def margin(self, matrix: Matrix) -> Scores:
-        """Return what ``Booster.inplace_predict(matrix, predict_type="margin")`` returns, widened."""
+        """Return the result of ``Booster.inplace_predict(matrix, predict_type="margin")`` as float64."""
         return self._predict(matrix, _CONFIG[_MARGIN])
 
     def score(self, matrix: Matrix) -> Scores:
-        """Return what ``Booster.inplace_predict(matrix)`` returns, widened."""
+        """Return the result of ``Booster.inplace_predict(matrix)`` as float64."""
         return self._predict(matrix, _CONFIG[_VALUE])
 
     def score_from(self, matrix: Matrix, margins: Scores) -> Scores:
-        """Return what ``Booster.inplace_predict(matrix, base_margin=margins)`` returns, widened.
+        """Return the result of ``Booster.inplace_predict(matrix, base_margin=margins)`` as float64.
 
         Args:
             margins: float32 numbers, of shape ``(n,)``, or ``(n, k)`` of k outputs.
         """
         rows = check_matrix(matrix, self.n_features)
         self._require_open()
-        given = np.ascontiguousarray(margins, dtype=np.float32)
-        cells = Cells(self._library, self._name, self.n_features)
+        interface = np.ascontiguousarray(margins, dtype=np.float32)
+        arguments = CallArguments(self._library, self._name, self.n_features)
         try:
-            cells.begin_with(given)
-            self._ask(matrix, rows, _CONFIG[_VALUE], cells)
-            return by_output(cells.take(rows * self.n_outputs), rows, self.n_outputs)
+            arguments.set_base_margin(interface)
+            self._predict_dense(matrix, rows, _CONFIG[_VALUE], arguments)
+            return reshape_outputs(arguments.copy_result(rows * self.n_outputs), rows, self.n_outputs)
         finally:
-            cells.free()
+            arguments.free()
 
     def contributions(self, matrix: Matrix) -> Scores:
-        """Return what ``Booster.predict(DMatrix(matrix), pred_contribs=True)`` returns, widened; see Runtime.
+        """Return the result of ``Booster.predict(DMatrix(matrix), pred_contribs=True)`` as float64; see Runtime.
 
-        A DMatrix refuses what float32 cannot hold, infinities too: such a value counts as float32's largest.
+        A DMatrix rejects values outside of float32's range, so they are clipped to its largest number.
         """
         rows = check_matrix(matrix, self.n_features)
         self._require_open()
         width = self.n_features + 1
         if not rows:
-            return by_output(np.empty(0), 0, self.n_outputs, width)
-        found = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self.n_outputs * width)
-        return by_output(found, rows, self.n_outputs, width)
+            return reshape_outputs(np.empty(0), 0, self.n_outputs, width)
+        values = self._explain(np.clip(matrix, -_LARGEST, _LARGEST), rows * self.n_outputs * width)
+        return reshape_outputs(values, rows, self.n_outputs, width)
 
     def as_json(self) -> bytes:
-        """Return the model in JSON, in whatever format it was given."""
+        """Return the model in JSON, also if it was loaded from UBJSON."""
         self._require_open()
         length, text = ctypes.c_uint64(), ctypes.c_void_p()
         self._call(
@@ -192,37 +192,37 @@ class XGBoostRuntime:
         rows = check_matrix(matrix, self.n_features)
         self._require_open()
         if rows == 0:
-            return by_output(np.empty(0), 0, self.n_outputs)
-        with self._cells() as cells:
-            self._ask(matrix, rows, config, cells)
-            return by_output(cells.take(rows * self.n_outputs), rows, self.n_outputs)
+            return reshape_outputs(np.empty(0), 0, self.n_outputs)
+        with self._borrow_arguments() as arguments:
+            self._predict_dense(matrix, rows, config, arguments)
+            return reshape_outputs(arguments.copy_result(rows * self.n_outputs), rows, self.n_outputs)
 
-    def _ask(self, matrix: Matrix, rows: int, config: bytes, cells: Cells) -> None:
-        given = cells.give(matrix, rows)
-        self._call("XGBoosterPredictFromDense", self._booster, given, config, cells.proxy, *cells.answer)
+    def _predict_dense(self, matrix: Matrix, rows: int, config: bytes, arguments: CallArguments) -> None:
+        interface = arguments.set_matrix(matrix, rows)
+        self._call("XGBoosterPredictFromDense", self._booster, interface, config, arguments.proxy, *arguments.outputs)
 
     def _explain(self, matrix: Matrix, size: int) -> Vector:
-        made = ctypes.c_void_p()
-        self._call("XGDMatrixCreateFromDense", array_interface(matrix), _NEW_MATRIX, ctypes.byref(made))
+        dmatrix = ctypes.c_void_p()
+        self._call("XGDMatrixCreateFromDense", array_interface(matrix), _NEW_MATRIX, ctypes.byref(dmatrix))
         try:
-            with self._cells() as cells:
+            with self._borrow_arguments() as arguments:
                 config = _CONFIG[_CONTRIBUTIONS]
-                self._call("XGBoosterPredictFromDMatrix", self._booster, made, config, *cells.answer)
-                return cells.take(size)
+                self._call("XGBoosterPredictFromDMatrix", self._booster, dmatrix, config, *arguments.outputs)
+                return arguments.copy_result(size)
         finally:
-            self._call("XGDMatrixFree", made)
+            self._call("XGDMatrixFree", dmatrix)
 
     @contextmanager
-    def _cells(self) -> Iterator[Cells]:
-        """Lend cells that no other thread uses; there are as many as calls were ever in flight."""
+    def _borrow_arguments(self) -> Iterator[CallArguments]:
+        """Lend call arguments that no other thread uses; there are as many as the most calls at a time."""
         try:
-            cells = self._idle.pop()
+            arguments = self._idle.pop()
         except IndexError:
-            cells = Cells(self._library, self._name, self.n_features)
+            arguments = CallArguments(self._library, self._name, self.n_features)
         try:
-            yield cells
+            yield arguments
         finally:
-            self._idle.append(cells)
+            self._idle.append(arguments)
 
     def _require_open(self) -> None:
         if self._booster.value is None:
@@ -234,9 +234,9 @@ class XGBoostRuntime:
         return out.value
 
     def _outputs(self) -> int:
-        with self._cells() as cells:
-            self._ask(np.full((1, self.n_features), np.nan), 1, _CONFIG[_MARGIN], cells)
-            return math.prod(cells.shape())
+        with self._borrow_arguments() as arguments:
+            self._predict_dense(np.full((1, self.n_features), np.nan), 1, _CONFIG[_MARGIN], arguments)
+            return math.prod(arguments.shape())
 
     def _call(self, function: str, *args: object) -> None:
         self._library.call(self._name, function, *args)

@@ -1,4 +1,4 @@
-"""XGBoost on a GPU through its C API: rows go to the device, margins come back; the link is applied here."""
+"""Scores XGBoost models on a GPU through the C API; the device computes margins, the CPU applies the link."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ import numpy as np
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.link import XGBoostLink
-from skewless.infra.runtimes.port import Matrix, Scores, by_output, check_matrix
+from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
 from skewless.infra.runtimes.xgboost_capi import MARGIN, XGBoostRuntime, load_library
 
 
 def is_built_in() -> bool:
-    """Say whether the installed XGBoost can score on a GPU: it is built with CUDA, and cupy is there."""
-    from importlib.util import find_spec  # noqa: PLC0415 - asked once, where a GPU is there
+    """Return whether XGBoost can score on a GPU: it is built with CUDA, and cupy is installed."""
+    from importlib.util import find_spec  # noqa: PLC0415 - only on machines with a GPU
 
     return find_spec("cupy") is not None and has_cuda()
 
 
 def has_cuda() -> bool:
-    """Say whether the installed XGBoost is built with CUDA (``xgboost`` on Linux, not ``xgboost-cpu``).
+    """Return whether XGBoost is built with CUDA (``xgboost`` on Linux, not ``xgboost-cpu``).
 
     Raises:
         PackageError: XGBoost is not installed.
     """
     library = load_library().handle
-    said = ctypes.c_char_p()
-    library.XGBuildInfo(ctypes.byref(said))
-    return bool(json.loads(said.value or b"{}").get("USE_CUDA"))
+    build_info = ctypes.c_char_p()
+    library.XGBuildInfo(ctypes.byref(build_info))
+    return bool(json.loads(build_info.value or b"{}").get("USE_CUDA"))
 
 
 class XGBoostCudaRuntime(XGBoostRuntime):
     """An XGBoost model on a GPU; see Runtime for the contract.
 
-    XGBoost adds the trees to each other there and then to the base, on the CPU each to the base, so margins may be
-    off by a rounding of float32.
+    On the GPU, XGBoost sums the trees first and then adds the base; on the CPU it adds each tree to the base. So
+    margins may differ by float32 rounding.
 
     Args:
         model: JSON or UBJSON of the model.
-        name: what errors call it.
+        name: its name in errors.
 
     Raises:
-        PackageError: cupy or XGBoost is missing, or there is no device.
+        PackageError: cupy or XGBoost is missing, or no device is available.
     """
 
     def __init__(self, model: bytes, name: str) -> None:
@@ -62,23 +62,25 @@ class XGBoostCudaRuntime(XGBoostRuntime):
             raise
 
     def margin(self, matrix: Matrix) -> Scores:
-        """Return the margins that XGBoost computes on the device."""
+        """Return the margins of XGBoost on the device."""
         rows = check_matrix(matrix, self.n_features)
         self._require_open()
         if rows == 0:
-            return by_output(np.empty(0), 0, self.n_outputs)
-        given = self._cupy.asarray(matrix)
-        interface = json.dumps(given.__cuda_array_interface__).encode()
-        with self._cells() as cells:
-            self._call("XGBoosterPredictFromCudaArray", self._booster, interface, MARGIN, cells.proxy, *cells.answer)
-            found = np.empty(rows * self.n_outputs, dtype=np.float32)
+            return reshape_outputs(np.empty(0), 0, self.n_outputs)
+        device_matrix = self._cupy.asarray(matrix)
+        interface = json.dumps(device_matrix.__cuda_array_interface__).encode()
+        with self._borrow_arguments() as arguments:
+            self._call(
+                "XGBoosterPredictFromCudaArray", self._booster, interface, MARGIN, arguments.proxy, *arguments.outputs
+            )
+            values = np.empty(rows * self.n_outputs, dtype=np.float32)
             runtime = self._cupy.cuda.runtime
             runtime.deviceSynchronize()
-            runtime.memcpy(found.ctypes.data, cells.result, found.nbytes, runtime.memcpyDeviceToHost)
-        return by_output(found.astype(np.float64), rows, self.n_outputs)
+            runtime.memcpy(values.ctypes.data, arguments.result, values.nbytes, runtime.memcpyDeviceToHost)
+        return reshape_outputs(values.astype(np.float64), rows, self.n_outputs)
 
     def score(self, matrix: Matrix) -> Scores:
-        """Return predictions, by the link of XGBoost on the CPU."""
+        """Return predictions, with XGBoost's link on the CPU."""
         margins = self.margin(matrix)
         if self._link is None:
             raise PackageError(self._name, "is closed", fix="open it again")
@@ -94,9 +96,9 @@ class XGBoostCudaRuntime(XGBoostRuntime):
 
 def _cupy(name: str) -> Any:  # noqa: ANN401 - cupy has no types
     try:
-        import cupy  # noqa: PLC0415 - the extra `gpu` brings it
+        import cupy  # noqa: PLC0415 - part of the extra `gpu`
 
         cupy.cuda.runtime.getDeviceCount()
-    except Exception as error:  # whatever the driver makes of it
-        raise PackageError(name, f"cannot be opened on a GPU: {error}", fix="see `skewless doctor`") from error
+    except Exception as error:  # a GPU driver can raise any type
+        raise PackageError(name, f"cannot be opened on a GPU: {error}", fix="run `skewless doctor`") from error
     return cupy

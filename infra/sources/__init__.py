@@ -1,1 +1,1 @@
-"""Data sources of Feast: ours for DuckDB files, where a repo lies, and what columns a source has."""
+"""Feast data sources: DuckDB tables, the paths of a Feast repo, and the columns of a source."""

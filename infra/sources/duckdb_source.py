@@ -1,4 +1,4 @@
-"""Tables and views of DuckDB database files as Feast data sources and as places for saved datasets."""
+"""Tables and views of DuckDB database files, as Feast data sources and as storage of saved datasets."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from feast.saved_dataset import SavedDatasetStorage
 from feast.type_map import pa_to_feast_value_type
 from feast.value_type import ValueType
 
+from skewless.infra.offline.database_table import DatabaseTable
 from skewless.infra.offline.sources import find_table
-from skewless.infra.offline.warehouse import Warehouse
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import check_source, column_types
 
@@ -22,13 +22,18 @@ CLASS_PATH = "skewless.infra.sources.duckdb_source.DuckDBSource"
 
 
 class DuckDBSource(DataSource):
-    """A table or view inside a DuckDB database file.
+    """A table or view in a DuckDB database file.
 
     Args:
-        path: the database, relative to the repo.
-        table: ``table`` or ``schema.table``, each part quoted where SQL would ask for it.
-        name: name of the source; the table's address where it has none.
-        field_mapping: column here -> name in the view.
+        path: of the database, relative to the repo.
+        table: ``table`` or ``schema.table``, each part quoted as in SQL.
+        name: of the source; by default the table's address.
+        timestamp_field: column with the event time.
+        created_timestamp_column: column with the created time.
+        field_mapping: column of the table -> name in the view.
+        description: for people.
+        tags: of the source.
+        owner: of the source.
     """
 
     def __init__(
@@ -44,7 +49,7 @@ class DuckDBSource(DataSource):
         tags: Mapping[str, str] | None = None,
         owner: str = "",
     ) -> None:
-        self.warehouse = Warehouse(path=path, table=table)
+        self.warehouse = DatabaseTable(path=path, table=table)
         super().__init__(
             name=name or self.warehouse.address,
             timestamp_field=timestamp_field,
@@ -57,7 +62,7 @@ class DuckDBSource(DataSource):
 
     @property
     def path(self) -> str:
-        """Return the address that stands for it where other sources have a path."""
+        """The address of the table, where other sources have a path."""
         return self.warehouse.address
 
     def __eq__(self, other: object) -> bool:
@@ -68,13 +73,13 @@ class DuckDBSource(DataSource):
         return hash((self.name, self.warehouse))
 
     def source_type(self) -> DataSourceProto.SourceType.ValueType:
-        """Return Feast's number for sources that it does not know."""
+        """Return Feast's number for custom sources."""
         return DataSourceProto.CUSTOM_SOURCE
 
     @staticmethod
     def from_proto(data_source: DataSourceProto) -> DuckDBSource:
-        """Return the source that a registry holds."""
-        warehouse = _configured(data_source.custom_options)
+        """Return the source from its form in a registry."""
+        warehouse = _parse_options(data_source.custom_options)
         return DuckDBSource(
             path=warehouse.path,
             table=warehouse.table,
@@ -102,16 +107,16 @@ class DuckDBSource(DataSource):
         )
 
     def validate(self, config: RepoConfig) -> None:
-        """Check that the table can be read and has the columns that are named.
+        """Check that the table can be read and has the named columns.
 
         Raises:
-            SourceError: it cannot, or has not.
+            SourceError: it cannot be read, or lacks a column.
         """
         check_source(find_table(repo_of(config), self.path, f"source {self.name!r}"), self)
 
     @staticmethod
     def source_datatype_to_feast_value_type() -> Callable[[str], ValueType]:
-        """Return the function from a column's Arrow type to Feast's."""
+        """Return the function from Arrow types to Feast types."""
         return pa_to_feast_value_type
 
     def get_table_column_names_and_types(self, config: RepoConfig) -> Iterable[tuple[str, str]]:
@@ -123,43 +128,43 @@ class DuckDBSource(DataSource):
         return column_types(find_table(repo_of(config), self.path, f"source {self.name!r}"))
 
     def get_table_query_string(self) -> str:
-        """Return the table's name in its database."""
+        """Return the name of the table in its database."""
         return self.warehouse.table
 
 
 class SavedDatasetDuckDBStorage(SavedDatasetStorage):
-    """A table of a DuckDB database file that a saved dataset is kept in.
+    """A table of a DuckDB database file that stores a saved dataset.
 
     Args:
-        path: the database, relative to the repo; made if it is missing.
+        path: of the database, relative to the repo; created if missing.
         table: ``table`` or ``schema.table``.
     """
 
     _proto_attr_name = "custom_storage"
 
     def __init__(self, path: str, table: str) -> None:
-        self.warehouse = Warehouse(path=path, table=table)
+        self.warehouse = DatabaseTable(path=path, table=table)
 
     @staticmethod
     def from_proto(storage_proto: SavedDatasetStorageProto) -> SavedDatasetStorage:
-        """Return the storage that a registry holds."""
-        warehouse = _configured(storage_proto.custom_storage)
+        """Return the storage from its form in a registry."""
+        warehouse = _parse_options(storage_proto.custom_storage)
         return SavedDatasetDuckDBStorage(warehouse.path, warehouse.table)
 
     def to_proto(self) -> SavedDatasetStorageProto:
-        """Return what a registry keeps."""
+        """Return the storage in its form for a registry."""
         return self._custom_storage_proto(_options(self.warehouse))
 
     def to_data_source(self) -> DataSource:
-        """Return the source that reads it."""
+        """Return the source that reads the table."""
         return DuckDBSource(path=self.warehouse.path, table=self.warehouse.table)
 
 
-def _options(warehouse: Warehouse) -> DataSourceProto.CustomSourceOptions:
+def _options(warehouse: DatabaseTable) -> DataSourceProto.CustomSourceOptions:
     text = json.dumps({"path": warehouse.path, "table": warehouse.table})
     return DataSourceProto.CustomSourceOptions(configuration=text.encode())
 
 
-def _configured(options: DataSourceProto.CustomSourceOptions) -> Warehouse:
+def _parse_options(options: DataSourceProto.CustomSourceOptions) -> DatabaseTable:
     data = json.loads(options.configuration)
-    return Warehouse(path=data["path"], table=data["table"])
+    return DatabaseTable(path=data["path"], table=data["table"])

@@ -1,4 +1,4 @@
-"""Where a Feast project keeps our state, and which online store it uses."""
+"""The folders and settings of a Feast project."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from skewless.contract.settings import Settings, load_settings
 
 
 def repo_of(config: RepoConfig) -> Path:
-    """Return the folder of a project's ``feature_store.yaml``; the working folder where there is none."""
+    """Return the folder of a project's ``feature_store.yaml``; without one, the working folder."""
     return Path(config.repo_path or Path.cwd()).resolve()
 
 
 def settings_of(config: RepoConfig) -> Settings:
-    """Return the project's settings; a ``redis_url`` or ``state`` named beside the online store wins.
+    """Return the project's settings; ``redis_url`` and ``state`` of the online store's configuration take precedence.
 
     Raises:
         DefinitionError: a setting is unknown or has a wrong value.
     """
-    named = {name: getattr(config.online_store, name, None) for name in ("redis_url", "state")}
-    return load_settings(repo_of(config), **{name: value for name, value in named.items() if value is not None})
+    settings = {name: getattr(config.online_store, name, None) for name in ("redis_url", "state")}
+    return load_settings(repo_of(config), **{name: value for name, value in settings.items() if value is not None})
 
 
 def state_of(config: RepoConfig) -> Path:

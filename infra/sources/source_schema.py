@@ -1,4 +1,4 @@
-"""What columns a source has, in the words that Feast's type map understands."""
+"""The columns of a source, with types that Feast's type map understands."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from feast.repo_config import RepoConfig
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.infra.offline.sources import Table, broken, find_table
-from skewless.infra.offline.warehouse import find_warehouse
+from skewless.infra.offline.database_table import parse_database_address
+from skewless.infra.offline.sources import Table, find_table, read_error
 from skewless.infra.sources.place import repo_of
 
 NO_LAKES = "has a source that is a Delta table, which cannot be read"
@@ -27,17 +27,19 @@ def source_table(
     """Return the table behind a batch source.
 
     Args:
-        owner: what the source is of, for errors.
-        declared: types of its columns, for sources that carry none.
+        config: of the Feast repo.
+        source: a batch source.
+        owner: the thing that the source belongs to, for errors.
+        declared: column types, for sources without types.
 
     Raises:
-        SourceError: there is no file, or the source is of a kind that we cannot read.
+        SourceError: no file matches, or the kind of source cannot be read.
     """
     return find_table(repo_of(config), readable_path(source, owner), f"source of {owner}", declared)
 
 
 def is_lake(source: DataSource) -> bool:
-    """Say whether a file source is a lake table: its folder also holds files that are no longer part of it."""
+    """Return whether a file source is a Delta table: its folder also has files that are no longer part of it."""
     return isinstance(getattr(source, "file_format", None), DeltaFormat)
 
 
@@ -45,12 +47,12 @@ def readable_path(source: DataSource | None, owner: str) -> str:
     """Return the path or database address of a batch source.
 
     Raises:
-        SourceError: it is of a kind that we cannot read.
+        SourceError: the kind of source cannot be read.
     """
     path: str = getattr(source, "path", "")
     if source is not None and is_lake(source):
         raise SourceError(owner, NO_LAKES, value=path, fix=EXPORT_LAKE)
-    if isinstance(source, FileSource) or find_warehouse(path) is not None:
+    if isinstance(source, FileSource) or parse_database_address(path) is not None:
         return path.removeprefix("file://")
     raise SourceError(
         owner,
@@ -61,50 +63,49 @@ def readable_path(source: DataSource | None, owner: str) -> str:
 
 
 def column_types(table: Table) -> list[tuple[str, str]]:
-    """Return each column of a table with its Arrow type as Feast spells it.
+    """Return each column of a table with its Arrow type in Feast's spelling.
 
     Raises:
         SourceError: the table cannot be read.
     """
-    return [(field.name, str(_plain(field.type))) for field in read_schema(table)]
+    return [(field.name, str(_simplify(field.type))) for field in read_schema(table)]
 
 
 def check_source(table: Table, source: DataSource) -> None:
-    """Check that a source can be read and has the time columns that it names.
+    """Check that a source can be read and has its time columns.
 
     Raises:
-        SourceError: it cannot, or has not.
+        SourceError: it cannot be read, or lacks a column.
     """
     names = read_schema(table).names
-    renamed = {name: column for column, name in (source.field_mapping or {}).items()}
+    column_by_name = {name: column for column, name in (source.field_mapping or {}).items()}
     for column in (source.timestamp_field, source.created_timestamp_column):
-        if column and renamed.get(column, column) not in names:
-            raise SourceError(
-                table.name, "has no such column", value=column, fix=f"name one that it has: {', '.join(names)}"
-            )
+        if column and column_by_name.get(column, column) not in names:
+            raise SourceError(table.name, "has no such column", value=column, fix=f"use one of: {', '.join(names)}")
 
 
 def read_schema(table: Table) -> pa.Schema:
-    """Return the Arrow schema that DuckDB gives a table.
+    """Return the Arrow schema of a table as DuckDB reads it.
 
     Raises:
         SourceError: the table cannot be read.
     """
-    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.opened(connection):
+    with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.open(connection):
+        # Otherwise the types of times would depend on the machine's zone.
         connection.execute("SET TimeZone = 'UTC'")
         try:
             query = f"SELECT * FROM {table.relation} LIMIT 0"
             return connection.sql(query, params=table.parameters).to_arrow_table().schema
         except duckdb.Error as error:
-            raise broken(table.name, error) from error
+            raise read_error(table.name, error) from error
 
 
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """Return a type without what is DuckDB's own: its list children's names, enums, decimals, dates."""
+def _simplify(kind: pa.DataType) -> pa.DataType:
+    """Return a type without DuckDB's own variants: names of list items, enums, decimals, dates."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
-        return pa.list_(pa.field("item", _plain(kind.value_type)))
+        return pa.list_(pa.field("item", _simplify(kind.value_type)))
     if pa.types.is_dictionary(kind):
-        return _plain(kind.value_type)
+        return _simplify(kind.value_type)
     if pa.types.is_decimal(kind):
         return pa.float64()
     return pa.timestamp("us") if pa.types.is_date(kind) else kind

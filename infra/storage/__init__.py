@@ -1,1 +1,1 @@
-"""Files that survive a kill and a power cut: whole writes, numbered files, series of records."""
+"""Files that survive a kill and a power cut: atomic writes, numbered files, series of records."""

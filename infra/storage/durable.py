@@ -1,4 +1,4 @@
-"""Writes that survive a kill and a power cut: what stands under its final name is whole."""
+"""Writes files that survive a kill and a power cut: a file under its final name is complete."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _SLOW_LOCK_S = 10.0
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder of the state and those above it that are missing, for their owner alone whatever the umask.
+    """Create a folder of the state and its missing parents, accessible to the owner only, whatever the umask.
 
-    What is there stays as it is.
+    Existing folders stay unchanged.
 
     Raises:
-        OSError: the disk refused.
+        OSError: a folder cannot be created.
     """
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     for folder in reversed(missing):
-        with suppress(FileExistsError):  # somebody was first
+        with suppress(FileExistsError):  # another process was first
             folder.mkdir(mode=_OWNER_ONLY)
             folder.chmod(_OWNER_ONLY)
     if not path.is_dir():
@@ -38,25 +38,25 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def exclusive(lock_file: Path) -> Iterator[None]:
-    """Hold an advisory lock on this machine; the kernel frees it when its holder dies.
+def hold_lock(lock_file: Path) -> Iterator[None]:
+    """Hold an advisory lock on this machine; the kernel releases it when its holder dies.
 
-    It keeps housekeeping (sweeping leftovers) out of others' way, and lets the scheduler's ledger compare a token and
-    write in one step. Where its holder is stopped and not dead (SIGSTOP, a debugger), whoever wants it waits until
-    that process goes on or is killed, and logs that it does.
+    It keeps the removal of leftovers apart from writers, and lets the scheduler's ledger compare a token and write
+    atomically. If the holder is stopped but not dead (SIGSTOP, a debugger), callers wait until that process continues
+    or is killed, and log that they wait.
     """
     make_folder(lock_file.parent)
     with lock_file.open("ab") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            _wait(handle)
+            _wait_for_lock(handle)
         yield
 
 
-def _wait(lock: BinaryIO) -> None:
-    """Wait for a lock; log it once where that takes long."""
-    fix = "`lslocks` names the process that holds it: let it go on (`kill -CONT`), or kill it"
+def _wait_for_lock(lock: BinaryIO) -> None:
+    """Wait for a lock; log it once if that takes long."""
+    fix = "find its holder with `lslocks`; continue it with `kill -CONT`, or kill it"
     log = structlog.get_logger().warning
     slow = threading.Timer(_SLOW_LOCK_S, log, ("waiting_for_a_lock",), {"path": lock.name, "fix": fix})
     slow.daemon = True
@@ -68,19 +68,19 @@ def _wait(lock: BinaryIO) -> None:
 
 
 @contextmanager
-def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
-    """Lend whether nobody else on this machine holds a lock of a folder; the kernel frees it when its holder dies.
+def try_lock(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
+    """Try to lock a folder; yield whether that succeeded. The kernel releases the lock when its holder dies.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the lock file cannot be opened.
     """
     lock = folder / name
     try:
         make_folder(folder)
-        opened = lock.open("ab")
+        lock_handle = lock.open("ab")
     except OSError as error:
-        raise refused(lock, error) from error
-    with opened as handle:
+        raise disk_error(lock, error) from error
+    with lock_handle as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -90,15 +90,15 @@ def alone(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
 
 
 def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Write a new file and wait until the disk has it.
+    """Write a new file and wait until it is on disk.
 
     Args:
-        path: where no file stands.
-        data: what the file will hold.
-        mode: who may open it; None: as the umask says.
+        path: must not exist.
+        data: content of the file.
+        mode: permissions; None: as the umask says.
 
     Raises:
-        StoreError: the disk refused; nothing is left behind.
+        StoreError: the file cannot be written; nothing is left behind.
     """
     try:
         with path.open("xb") as handle:
@@ -109,17 +109,17 @@ def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
             os.fsync(handle.fileno())
     except OSError as error:
         path.unlink(missing_ok=True)
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def sync_file(path: Path) -> None:
-    """Wait until the disk has what a file holds."""
+    """Wait until the content of a file is on disk."""
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+    """Wait until the names in a folder are on disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -127,30 +127,33 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def refused(path: Path, error: OSError) -> StoreError:
-    """Return the error that says which path the disk refused, and why."""
+def disk_error(path: Path, error: OSError) -> StoreError:
+    """Return the error for a file that cannot be written, with the reason."""
     return StoreError(
-        f"file {path.name!r}", "cannot be written", value=cause(error), fix=f"make room or access below {path.parent}"
+        f"file {path.name!r}",
+        "cannot be written",
+        value=error_text(error),
+        fix=f"make room, or give write access, below {path.parent}",
     )
 
 
-def cause(error: Exception) -> str:
-    """Return why the disk refused, without the path that the error names."""
+def error_text(error: Exception) -> str:
+    """Return the reason of an OS error without the path that its message contains."""
     number = error.errno if isinstance(error, OSError) else None
     return type(error).__name__ if number is None else os.strerror(number)
 
 
 def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Put a file where none stands, whole or not at all, and wait until the disk has it.
+    """Create a file atomically where none exists, and wait until it is on disk.
 
     Args:
-        path: its place; the folder is made.
-        data: what the file will hold.
-        mode: who may open it; None: as the umask says.
+        path: its final path; the folder is created.
+        data: content of the file.
+        mode: permissions; None: as the umask says.
 
     Raises:
-        FileExistsError: somebody was first.
-        StoreError: the disk refused; nothing is left behind.
+        FileExistsError: the file exists already.
+        StoreError: the file cannot be written; nothing is left behind.
     """
     try:
         make_folder(path.parent)
@@ -158,6 +161,7 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         write_durable(temporary, data, mode)
         try:
             os.link(temporary, path)
+            # The name of the parent may be new, too.
             for folder in (path.parent, path.parent.parent):
                 sync_folder(folder)
         finally:
@@ -165,19 +169,19 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error
 
 
 def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Put a file in the place of another, or of none, and wait until the disk has it; readers see one or the other.
+    """Create or replace a file atomically, and wait until it is on disk; readers see the old or the new file.
 
     Args:
-        path: its place; the folder is made.
-        data: what the file will hold.
-        mode: who may open it; None: as the umask says.
+        path: its final path; the folder is created.
+        data: content of the file.
+        mode: permissions; None: as the umask says.
 
     Raises:
-        StoreError: the disk refused; the file is as it was.
+        StoreError: the file cannot be written; the old file is unchanged.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -187,4 +191,4 @@ def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise refused(path, error) from error
+        raise disk_error(path, error) from error

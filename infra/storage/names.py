@@ -1,4 +1,4 @@
-"""Names of models, versions and aliases, and the folders they stand for."""
+"""Names of models, versions and aliases, and their folders."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 def model_folder(root: Path, name: str) -> Path:
     """Return the folder of a model's versions and aliases."""
     if not is_name(name):
-        raise PackageError("model", "is not a model's name", value=name, fix=RULE)
+        raise PackageError("model", "has an invalid name", value=name, fix=RULE)
     return root / name
 
 
 def list_models(root: Path) -> list[str]:
-    """Return the models that have a folder, sorted; what is not a model's name is somebody else's folder."""
+    """Return the models that have a folder, sorted; ignores folders whose name is not a valid model name."""
     if not root.is_dir():
         return []
     return sorted(path.name for path in root.iterdir() if is_name(path.name) and path.is_dir())
@@ -31,7 +31,7 @@ def version_folder(root: Path, name: str, version: str) -> Path:
     """Return the folder of one version.
 
     Raises:
-        PackageError: there is none.
+        PackageError: the version does not exist.
     """
     folder = model_folder(root, name) / version
     if not _VERSION.fullmatch(version) or not folder.is_dir():
@@ -44,12 +44,12 @@ def version_folder(root: Path, name: str, version: str) -> Path:
 def alias_folder(root: Path, name: str, alias: str) -> Path:
     """Return the folder of an alias's history, which may not exist yet."""
     if not _ALIAS.fullmatch(alias):
-        raise PackageError("alias", "is not an alias's name", value=alias, fix="use small letters, digits, '-' and '_'")
+        raise PackageError("alias", "has an invalid name", value=alias, fix="use small letters, digits, '-' and '_'")
     return model_folder(root, name) / "aliases" / alias
 
 
 def list_versions(root: Path, name: str) -> list[str]:
-    """Return the versions of a model, oldest first; none if it was never packaged."""
+    """Return the versions of a model, oldest first; empty if it was never packaged."""
     folder = model_folder(root, name)
     if not folder.is_dir():
         return []
@@ -57,7 +57,7 @@ def list_versions(root: Path, name: str) -> list[str]:
 
 
 def number(value: int) -> str:
-    """Return a version or sequence number as a name that sorts.
+    """Return a version or sequence number as a sortable name.
 
     >>> number(7)
     '000007'
@@ -66,7 +66,7 @@ def number(value: int) -> str:
 
 
 def check_file_name(name: str) -> str:
-    """Return a plain file name, or refuse one that could leave its folder or hide in it."""
+    """Return a plain file name; reject one that could leave its folder or be hidden."""
     if not _FILE.fullmatch(name):
         raise PackageError(
             "package file", "is not a plain file name", value=name, fix="use letters, digits, '.', '-', '_'"

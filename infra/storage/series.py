@@ -1,4 +1,4 @@
-"""A series of records in one file, a line of JSON each: appended durably, read back whole."""
+"""A series of records in one file, one line of JSON each, appended durably."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from skewless.infra.storage.durable import exclusive, refused, sync_folder
+from skewless.infra.storage.durable import disk_error, hold_lock, sync_folder
 
 Record = dict[str, Any]
 
@@ -16,48 +16,48 @@ Record = dict[str, Any]
 class RecordSeries:
     """Records in the order in which they were appended.
 
-    A kill while one is appended leaves half a line at most: it is no record, and the next one begins a line of its own.
+    A kill during an append leaves at most a partial line. It is skipped, and the next record begins on a new line.
 
     Args:
-        path: of the file; its folder is made.
+        path: of the file; its folder is created.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add a record of plain JSON values and wait until the disk has it; several processes may at the same time.
+        """Append a record of plain JSON values and wait until it is on disk; safe from several processes.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
             ValueError: a number is not finite.
         """
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
-            with exclusive(self._path.with_suffix(".lock")), self._path.open("ab") as file:
-                file.write(line if self._is_whole() else b"\n" + line)
+            with hold_lock(self._path.with_suffix(".lock")), self._path.open("ab") as file:
+                file.write(line if self._ends_with_newline() else b"\n" + line)
                 file.flush()
                 os.fsync(file.fileno())
             sync_folder(self._path.parent)
         except OSError as error:
-            raise refused(self._path, error) from error
+            raise disk_error(self._path, error) from error
 
     def read(self) -> list[Record]:
-        """Return all records, oldest first; lines that are none are left out."""
+        """Return all records, oldest first; skips invalid lines."""
         try:
             lines = self._path.read_bytes().splitlines()
         except FileNotFoundError:
             return []
-        return [record for record in map(_record, lines) if record is not None]
+        return [record for record in map(_parse_record, lines) if record is not None]
 
-    def _is_whole(self) -> bool:
+    def _ends_with_newline(self) -> bool:
         with self._path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(end - 1, 0))
             return file.read() in {b"", b"\n"}
 
 
-def _record(line: bytes) -> Record | None:
+def _parse_record(line: bytes) -> Record | None:
     try:
         record = json.loads(line)
     except ValueError:

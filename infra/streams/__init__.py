@@ -1,1 +1,1 @@
-"""Event streams: where events come from, and the worker that brings them to the log and the online store."""
+"""Event streams: adapters, and the workers that append events to the log and apply them to the online store."""

@@ -1,4 +1,4 @@
-"""From messages to log rows: decoded, typed, judged once (SEMANTICS 4.1); what cannot be accepted says why."""
+"""Decodes and validates messages into log rows (SEMANTICS 4.1); a rejected row has the reason."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.request import parse_field
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS, event_schema
 
 FUTURE_US = 10_000_000
 _NONE = type(None)
-_PLAIN: dict[DType, frozenset[type]] = {
+# Arrow converts a column of exactly these types at once; others are parsed value by value.
+_EXACT_TYPES: dict[DType, frozenset[type]] = {
     DType.INT32: frozenset({int, _NONE}),
     DType.INT64: frozenset({int, _NONE}),
     DType.FLOAT32: frozenset({int, float, _NONE}),
@@ -37,86 +38,93 @@ _PLAIN: dict[DType, frozenset[type]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
-    """The log rows that some messages make.
+class DecodedBatch:
+    """The log rows of some messages.
 
     Args:
         rows: accepted and rejected, in the schema of ``event_schema``.
-        rejected: how many of the rows are in quarantine.
+        rejected: number of quarantined rows.
     """
 
     rows: pa.Table
     rejected: int
 
 
-class Judge:
-    """Says which events cannot be accepted, whatever way they came.
+class EventValidator:
+    """Validates events from streams and from imported files.
 
     Args:
-        views: the views that read the source: an event that one of them could not sum exactly is refused.
+        source: of the events.
+        views: the views that read the source; an event that one of them cannot sum exactly is rejected.
     """
 
     def __init__(self, source: EventSource, views: Sequence[WindowView]) -> None:
         self._source = source
-        self._lenses = [(view, EventLens(view)) for view in views]
+        self._lenses = [(view, EventSelector(view)) for view in views]
 
-    def times(self, moments: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
-        """Return event times, of those without one ``now_us``; note what is missing or out of range."""
+    def times(self, times_array: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
+        """Return event times, ``now_us`` where missing; add reasons for missing times and times out of range."""
         name, source = self._source.event_column, self._source
-        missing = np.asarray(moments.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
-        ts: Int64Array = moments.fill_null(now_us).to_numpy(zero_copy_only=False).astype(np.int64)
-        outside = (ts < source.earliest_us) | (ts >= source.latest_us)
-        _note(reasons, missing, f"field {name!r} is missing")
-        _note(reasons, outside, f"field {name!r} is outside the source's range")
-        _note(reasons, ts > now_us + FUTURE_US, f"field {name!r} lies more than 10 s in the future")
+        is_missing = np.asarray(times_array.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
+        ts: Int64Array = times_array.fill_null(now_us).to_numpy(zero_copy_only=False).astype(np.int64)
+        is_out_of_range = (ts < source.earliest_us) | (ts >= source.latest_us)
+        _add_reasons(reasons, is_missing, f"field {name!r} is missing")
+        _add_reasons(reasons, is_out_of_range, f"field {name!r} is outside the source's range")
+        _add_reasons(reasons, ts > now_us + FUTURE_US, f"field {name!r} is more than 10 s in the future")
         return ts
 
     def values(self, rows: pa.Table, ts: Int64Array, reasons: dict[int, str]) -> None:
-        """Note events that no view can name, and those that a view could not sum."""
+        """Add reasons for events without a complete key of any view, and for events that a view cannot sum."""
         if not rows.num_rows or not self._lenses:
             return
-        whole = np.zeros(rows.num_rows, dtype=np.bool_)
+        has_key = np.zeros(rows.num_rows, dtype=np.bool_)
         for view, lens in self._lenses:
-            keyed = np.ones(rows.num_rows, dtype=np.bool_)
+            key_is_valid = np.ones(rows.num_rows, dtype=np.bool_)
             for key in view.keys:
-                keyed &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
-            whole |= keyed
-            for column, out in lens.beyond(rows, ts).items():
-                _note(reasons, out, f"column {column!r} is too large for view {view.name!r} to sum exactly")
+                key_is_valid &= np.asarray(rows[key.name].is_valid().to_numpy(), dtype=np.bool_)
+            has_key |= key_is_valid
+            for column, is_too_large in lens.find_beyond(rows, ts).items():
+                _add_reasons(
+                    reasons, is_too_large, f"column {column!r} is too large for view {view.name!r} to sum exactly"
+                )
         keys = sorted({key.name for view, _ in self._lenses for key in view.keys})
-        _note(reasons, ~whole, f"no view's key is whole: null among the fields {', '.join(map(repr, keys))}")
+        _add_reasons(
+            reasons, ~has_key, f"no view has a complete key: null among the fields {', '.join(map(repr, keys))}"
+        )
 
 
 class Decoder:
-    """Judges the messages of one source.
+    """Decodes the messages of one source.
 
     Args:
-        views: the views that read the source: an event that one of them could not sum exactly is refused.
-        max_bytes: longest message.
+        source: of the events.
+        views: the views that read the source; an event that one of them cannot sum exactly is rejected.
+        max_bytes: maximum size of a message.
     """
 
     def __init__(self, source: EventSource, views: Sequence[WindowView], max_bytes: int) -> None:
         self._source = source
-        self._judge = Judge(source, views)
+        self._validator = EventValidator(source, views)
         self._max_bytes = max_bytes
         self._schema = event_schema(source)
-        self._moment = Column(name=source.event_column, dtype=DType.TIMESTAMP)
+        self._parse_time = Column(name=source.event_column, dtype=DType.TIMESTAMP)
 
-    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> Decoded:
-        """Return the log rows of messages, one for each.
+    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> DecodedBatch:
+        """Return one log row for each message.
 
         Args:
-            positions: of the messages in the stream.
-            now_us: when they were taken.
+            payloads: the messages.
+            positions: their positions in the stream.
+            now_us: when they were read.
         """
         reasons: dict[int, str] = {}
-        objects = [self._object(i, payload, reasons) for i, payload in enumerate(payloads)]
+        objects = [self._parse_message(i, payload, reasons) for i, payload in enumerate(payloads)]
         columns: dict[str, pa.Array] = {}
         for column in self._source.columns:
-            columns[column.name] = self._typed(column, objects, reasons)
-        ts = self._judge.times(self._typed(self._moment, objects, reasons), reasons, now_us)
-        ids = self._ids(columns)
-        self._judge.values(pa.table(columns), ts, reasons)
+            columns[column.name] = self._convert_column(column, objects, reasons)
+        ts = self._validator.times(self._convert_column(self._parse_time, objects, reasons), reasons, now_us)
+        ids = self._read_ids(columns)
+        self._validator.values(pa.table(columns), ts, reasons)
         n = len(payloads)
         columns |= {
             EVENT: pa.array(ts),
@@ -125,97 +133,97 @@ class Decoder:
             EVENT_ID: pa.array(ids or [None] * n, pa.string()),
             REJECT: pa.array([reasons.get(i) for i in range(n)] if reasons else pa.nulls(n), pa.string()),
             RAW: pa.array(
-                [self._raw(payloads[i]) if i in reasons else None for i in range(n)] if reasons else pa.nulls(n),
+                [self._truncate(payloads[i]) if i in reasons else None for i in range(n)] if reasons else pa.nulls(n),
                 pa.binary(),
             ),
         }
         rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
-        return Decoded(rows=rows, rejected=len(reasons))
+        return DecodedBatch(rows=rows, rejected=len(reasons))
 
-    def _raw(self, payload: bytes | None) -> bytes | None:
-        """Return what came; of a message that is too long, the beginning: its reason says how long it was."""
+    def _truncate(self, payload: bytes | None) -> bytes | None:
+        """Return the message; of a message that is too long, the beginning: its reason states its length."""
         return None if payload is None else payload[: self._max_bytes]
 
-    def _object(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
+    def _parse_message(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
         if payload is None:
             reasons[i] = "the message has no body"
         elif len(payload) > self._max_bytes:
             reasons[i] = f"the message has {len(payload)} bytes, more than {self._max_bytes}"
         else:
-            found = _loaded(payload)
-            if isinstance(found, dict):
-                return found
+            message = _load_json(payload)
+            if isinstance(message, dict):
+                return message
             reasons[i] = "the message is not a JSON object"
         return {}
 
-    def _typed(self, column: Column, objects: Sequence[dict[str, Any]], reasons: dict[int, str]) -> pa.Array:
+    def _convert_column(self, column: Column, objects: Sequence[dict[str, Any]], reasons: dict[int, str]) -> pa.Array:
         name = column.name
-        array, problems = typed(column, [item.get(name) for item in objects])
+        array, problems = convert_values(column, [item.get(name) for item in objects])
         for i, problem in problems.items():
             reasons.setdefault(i, problem)
         return array
 
-    def _ids(self, columns: dict[str, pa.Array]) -> list[str | None]:
+    def _read_ids(self, columns: dict[str, pa.Array]) -> list[str | None]:
         if self._source.id_column is None:
             return []
         return [None if value is None else str(value) for value in columns[self._source.id_column].to_pylist()]
 
 
-def _note(reasons: dict[int, str], where: BoolArray, reason: str) -> None:
+def _add_reasons(reasons: dict[int, str], where: BoolArray, reason: str) -> None:
     for i in np.flatnonzero(where).tolist():
         reasons.setdefault(i, reason)
 
 
-def _loaded(payload: bytes) -> object:
+def _load_json(payload: bytes) -> object:
     try:
         return orjson.loads(payload)
     except orjson.JSONDecodeError:
         pass
     try:
-        return json.loads(payload)  # Python's own writer sends NaN, which is no JSON
+        return json.loads(payload)  # Python's own writer emits NaN, which is not JSON
     except (ValueError, RecursionError):
         return None
 
 
-def typed(column: Column, values: Sequence[Any]) -> tuple[pa.Array, dict[int, str]]:
-    """Return values as the column's type, and for those that do not fit why; those are null.
+def convert_values(column: Column, values: Sequence[Any]) -> tuple[pa.Array, dict[int, str]]:
+    """Return values in the column's type, and the problem of each value that does not fit; such values become null.
 
-    Null is a value like any other; integers may come as digits, times as ISO 8601 text (without a zone: UTC).
+    Null is always valid. Integers may come as digits, times as ISO 8601 text (without a zone: UTC).
     """
     kind = arrow_type(column.dtype)
-    if set(map(type, values)) <= _PLAIN.get(column.dtype, frozenset()):
+    if set(map(type, values)) <= _EXACT_TYPES.get(column.dtype, frozenset()):
         try:
             return pa.array(values, kind), {}
         except (pa.ArrowException, OverflowError, UnicodeEncodeError):
-            pass  # some number is out of range, or some text is no Unicode: each is looked at
+            pass  # a number is out of range or a text is not Unicode, so each value is parsed
     if column.dtype is DType.TIMESTAMP:
-        moments = _moments(values)
-        if moments is not None:
-            return moments, {}
+        times_array = _parse_times(values)
+        if times_array is not None:
+            return times_array, {}
     parsed: list[Any] = []
     problems: dict[int, str] = {}
     for i, value in enumerate(values):
         try:
-            parsed.append(_parsed(column, value))
+            parsed.append(_parse_value(column, value))
         except RequestError as error:
             parsed.append(None)
             problems[i] = f"{error.thing} {error.problem}"
     return pa.array(parsed, kind), problems
 
 
-def _parsed(column: Column, value: Any) -> Any:  # noqa: ANN401 - JSON values
+def _parse_value(column: Column, value: Any) -> Any:  # noqa: ANN401 - JSON values
     if value is None:
         return None
     if column.dtype in {DType.FLOAT32, DType.FLOAT64} and type(value) is float:
-        return value  # NaN and infinities too
+        return value  # also NaN and infinities
     if column.dtype is DType.TIMESTAMP and isinstance(value, str):
-        return _moment(column, value)
+        return _parse_time(column, value)
     parsed = parse_field(column, value)
     return parsed.item() if isinstance(parsed, np.generic) else parsed
 
 
-def _moments(values: Sequence[Any]) -> pa.Array | None:
-    """Return ISO 8601 texts with a zone as microseconds, or None if they are not all of that kind."""
+def _parse_times(values: Sequence[Any]) -> pa.Array | None:
+    """Return ISO 8601 texts with a zone as microseconds, or None if any value has another form."""
     if not set(map(type, values)) <= {str, _NONE}:
         return None
     try:
@@ -224,9 +232,9 @@ def _moments(values: Sequence[Any]) -> pa.Array | None:
         return None
 
 
-def _moment(column: Column, value: str) -> int:
-    found = parse_time(value)
-    if found is None:
+def _parse_time(column: Column, value: str) -> int:
+    message = parse_time(value)
+    if message is None:
         fix = "send an ISO 8601 time, or microseconds since the epoch"
         raise RequestError(f"field {column.name!r}", "is not a valid timestamp", value=value, fix=fix)
-    return found[0]
+    return message[0]

@@ -1,7 +1,7 @@
-"""An event id counts once in its source, whichever door and partition it comes through (SEMANTICS 4.4).
+"""Deduplicates events by id across all partitions of a source, streamed or imported (SEMANTICS 4.4).
 
-Whoever accepts events of a source holds a lock from comparing their ids to appending them, and has before that taken
-up from the logs the ids that others accepted: the log is what all of them share.
+A process holds a lock of the source from the comparison of ids to the append. Before, it loads the ids that other
+processes have accepted from the logs, which all processes share.
 """
 
 from __future__ import annotations
@@ -22,154 +22,163 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.log.accepted import INGEST, REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.manifest import FileRange
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.storage.durable import make_folder, refused
-from skewless.infra.streams.id_index import Digests, IdIndex, digests_of, first_places
+from skewless.infra.storage.durable import disk_error, make_folder
+from skewless.infra.streams.id_index import Digests, IdIndex, digest_ids, mark_first
 
 _EVER = -(2**63)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Acceptance:
-    """What the log took of some rows.
+    """The rows that the log has accepted.
 
     Args:
-        rows: those that are new, accepted or rejected, in their order.
-        span: where they stand; None: nothing was new.
+        rows: new rows, accepted or rejected, in order.
+        span: their file; None: no row was new.
     """
 
     rows: pa.Table
-    span: Span | None
+    span: FileRange | None
 
 
 class EventIds:
-    """The ids of one source as one thread knows them; a source without an ``id_column`` accepts everything.
+    """The ids of one source as one thread knows them; a source without an ``id_column`` accepts all events.
 
     Args:
-        horizon_us: for how long an id is known after its event was accepted, microseconds; None: for ever.
-        behind: per log partition, from which position on ids are taken up; others from their beginning. None: all
-            ids within the horizon.
+        source: of the events.
+        log_root: folder of all logs.
+        horizon_us: how long an id is remembered after its event was accepted, microseconds; None: forever.
+        start_positions: per log partition, the position from which ids are loaded; other partitions from the beginning.
+            None: all ids within the horizon.
     """
 
     def __init__(
-        self, source: EventSource, log_root: Path, horizon_us: int | None, behind: Mapping[str, int] | None = None
+        self,
+        source: EventSource,
+        log_root: Path,
+        horizon_us: int | None,
+        start_positions: Mapping[str, int] | None = None,
     ) -> None:
         self._source = source
         self._log_root = log_root
         self._horizon_us = horizon_us
         self._index = IdIndex(horizon_us)
-        self._behind = dict(behind or {})
-        self._next = dict(self._behind)
+        self._start_positions = dict(start_positions or {})
+        self._next = dict(self._start_positions)
         self._logs: dict[str, EventLog] = {}
+        # In the lock file, it shows whether another process has held the lock since.
         self._token = os.urandom(16)
         self._is_current = False
 
     def accept(
-        self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, forget: BoolArray | None = None
+        self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, skip_remembering: BoolArray | None = None
     ) -> Acceptance:
-        """Append the rows whose ids are not known, and remember these; a rejected row claims no id.
+        """Append rows whose ids are new, and remember the ids; a rejected row does not claim its id.
 
         Args:
             log: a partition of the source.
-            at: as ``EventLog.append`` takes it.
-            forget: rows whose ids surely never come again, so that they need not be remembered.
+            rows: in the schema of ``event_schema``.
+            at: as in ``EventLog.append``.
+            now_us: time of acceptance.
+            skip_remembering: rows whose ids cannot occur again, so that they are not remembered.
 
         Raises:
             ConflictError: another process wrote to the partition.
-            StoreError: the disk refused; nothing was taken.
+            StoreError: the disk failed; nothing was accepted.
         """
         if self._source.id_column is None:
             return Acceptance(rows=rows, span=log.append(rows, at=at) if rows.num_rows else None)
-        with self._alone():
+        with self._hold_lock():
             if not self._is_current:
-                self._open(log)
-                self._follow(now_us)
+                self._open_log(log)
+                self._load_new_ids(now_us)
                 if at is not None:
-                    # A lane that has lost its partition would take the rows of its successor for duplicates.
+                    # A worker that lost its partition would see its successor's rows as duplicates.
                     log.check_end(at)
-            new, claimed = self._new(rows, now_us, forget)
+            new, claimed_digests = self._select_new(rows, now_us, skip_remembering)
             if not new.num_rows:
                 return Acceptance(rows=new, span=None)
-            self._is_current = False  # an append that is refused may stand nevertheless
+            self._is_current = False  # a failed append may still have been written
             span = log.append(new, at=at)
-            self._index.add(claimed, now_us)
+            self._index.add(claimed_digests, now_us)
             self._next[log.partition] = span.last + 1
             self._is_current = True
         return Acceptance(rows=new, span=span)
 
-    def take_up(self, source: EventSource) -> None:
-        """Go by another definition of the source from now on: another id column, another horizon."""
+    def set_source(self, source: EventSource) -> None:
+        """Use another definition of the source from now on: another id column or horizon."""
         if (source.id_column, source.dedupe_us) != (self._source.id_column, self._source.dedupe_us):
             self._horizon_us = source.dedupe_us
-            self._forget()
+            self._reset()
         self._source = source
 
-    def check(self) -> None:
-        """Look at the logs again before the next acceptance: a partition has been opened anew."""
+    def reload(self) -> None:
+        """Load ids from the logs before the next acceptance, because a partition was opened again."""
         self._is_current = False
 
-    def known(self, rows: pa.Table, now_us: int) -> BoolArray:
-        """Return which rows repeat an id that is known or stands in an earlier row; nothing is remembered."""
-        return self._judged(rows, now_us)[0]
+    def find_known(self, rows: pa.Table, now_us: int) -> BoolArray:
+        """Return which rows repeat a known id or the id of an earlier row; remembers nothing."""
+        return self._find_repeated(rows, now_us)[0]
 
     def remember(self, rows: pa.Table, now_us: int) -> None:
-        """Take note of the ids of accepted rows that no log holds."""
-        named = rows.filter(_named(rows))
-        self._index.add(digests_of(named[EVENT_ID].to_pylist()), now_us)
+        """Remember the ids of accepted rows that are not in a log."""
+        rows_with_id = rows.filter(_has_id(rows))
+        self._index.add(digest_ids(rows_with_id[EVENT_ID].to_pylist()), now_us)
 
-    def _open(self, log: EventLog) -> None:
+    def _open_log(self, log: EventLog) -> None:
         self._logs[log.partition] = log
         if log.next_seq() < self._next.get(log.partition, 0):
-            self._forget()  # the log is an older copy: what it has lost is not known any more
+            self._reset()  # the log is an older copy: lost rows must be accepted again
 
-    def _forget(self) -> None:
-        self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._behind), False
+    def _reset(self) -> None:
+        self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._start_positions), False
 
-    def _new(self, rows: pa.Table, now_us: int, forget: BoolArray | None) -> tuple[pa.Table, Digests]:
-        repeated, places, digests = self._judged(rows, now_us)
-        claims = ~repeated[places] if forget is None else ~(repeated | forget)[places]
-        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, claims]
+    def _select_new(self, rows: pa.Table, now_us: int, skip_remembering: BoolArray | None) -> tuple[pa.Table, Digests]:
+        repeated, indices, digests = self._find_repeated(rows, now_us)
+        is_claimed = ~repeated[indices] if skip_remembering is None else ~(repeated | skip_remembering)[indices]
+        return (rows.filter(pa.array(~repeated)) if repeated.any() else rows), digests[:, is_claimed]
 
-    def _judged(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
-        """Return which rows repeat an id, which of them have one, and the digests of those."""
-        places = np.flatnonzero(_named(rows).to_numpy(zero_copy_only=False))
-        digests = digests_of(rows[EVENT_ID].take(pa.array(places)).to_pylist())
+    def _find_repeated(self, rows: pa.Table, now_us: int) -> tuple[BoolArray, Int64Array, Digests]:
+        """Return which rows repeat an id, which rows have one, and the digests of those ids."""
+        indices = np.flatnonzero(_has_id(rows).to_numpy(zero_copy_only=False))
+        digests = digest_ids(rows[EVENT_ID].take(pa.array(indices)).to_pylist())
         repeated = np.zeros(rows.num_rows, dtype=np.bool_)
-        repeated[places] = self._index.known(digests, now_us) | ~first_places(digests)
-        return repeated, places, digests
+        repeated[indices] = self._index.find_known(digests, now_us) | ~mark_first(digests)
+        return repeated, indices, digests
 
-    def _follow(self, now_us: int) -> None:
-        """Take up what was accepted since the last look, by anybody."""
+    def _load_new_ids(self, now_us: int) -> None:
+        """Load the ids that any process has accepted since the last call."""
         since_us = _EVER if self._horizon_us is None else now_us - self._horizon_us
         for name in log_partitions(self._log_root, self._source.name):
             log = self._logs.setdefault(name, EventLog(self._log_root, name))
             first, end = self._next.get(name, 0), log.next_seq()
-            for span in _recent(log, first, end, since_us):
+            for span in _list_recent_files(log, first, end, since_us):
                 for rows in log.read(max(span.first, first), span.last, self._columns()):
-                    own = self._logged(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
-                    self._index.add(digests_of(own[EVENT_ID].to_pylist()), own[INGEST].to_numpy())
+                    new_rows = self._select_with_ids(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
+                    self._index.add(digest_ids(new_rows[EVENT_ID].to_pylist()), new_rows[INGEST].to_numpy())
             self._next[name] = end
 
     def _columns(self) -> list[str]:
         column = self._source.id_column
         return [INGEST, EVENT_ID, REJECT, *([column] if column else [])]
 
-    def _logged(self, rows: pa.Table) -> pa.Table:
-        """Return accepted rows that have an id, also if they were logged before its column was declared as the id."""
+    def _select_with_ids(self, rows: pa.Table) -> pa.Table:
+        """Return accepted rows with an id, also rows from before its column was declared as the id."""
         ids = pc.coalesce(rows[self._source.id_column].cast(pa.string()), rows[EVENT_ID].cast(pa.string()))
         rows = rows.select([INGEST, REJECT]).append_column(EVENT_ID, ids)
-        return rows.filter(_named(rows))
+        return rows.filter(_has_id(rows))
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Hold the right to accept events of the source, and see whether another has had it since we had it last."""
+    def _hold_lock(self) -> Iterator[None]:
+        """Hold the lock of the source; detect whether another process has held it since."""
         path = source_folder(self._log_root, self._source.name) / "ids.lock"
         try:
             make_folder(path.parent)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         except OSError as error:
-            raise refused(path, error) from error
+            raise disk_error(path, error) from error
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if os.pread(lock, len(self._token), 0) != self._token:
@@ -177,21 +186,22 @@ class EventIds:
                 os.pwrite(lock, self._token, 0)
             yield
         except OSError as error:
-            raise refused(path, error) from error
+            raise disk_error(path, error) from error
         finally:
             os.close(lock)
 
 
-def _named(rows: pa.Table) -> pa.ChunkedArray:
+def _has_id(rows: pa.Table) -> pa.ChunkedArray:
     return pc.and_(rows[REJECT].is_null(), rows[EVENT_ID].is_valid())
 
 
-def _recent(log: EventLog, first: int, end: int, since_us: int) -> list[Span]:
-    """Return the files from a position on that hold rows taken since a moment, oldest first."""
-    recent: list[Span] = []
+def _list_recent_files(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
+    """Return the files from a position on with rows accepted since a time, oldest first."""
+    recent: list[FileRange] = []
+    # Files are ordered by acceptance, so the search stops at the first old one.
     for span in reversed(log.spans(first, end - 1)):
-        newest = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
-        if newest < since_us:
+        latest_us = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
+        if latest_us < since_us:
             break
         recent.insert(0, span)
     return recent

@@ -1,4 +1,4 @@
-"""What is done beside the stream, about once a minute: small log files merged, states that nobody reads removed."""
+"""Housekeeping of logs and states, about once a minute: compacts small log files, removes unread states."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.generations import Generation, Generations, applying
+from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 
-# Longer than readers take to notice that another generation is read, and than their sign stands.
+# Longer than servers take to notice a new generation, and longer than their lease on the old one.
 DRAIN_US = 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Housekeeper:
-    """Keeps the logs and states of some views in order; may be called at any time by any number of workers."""
+    """Keeps the logs and states of views in order; any number of workers may call it at any time."""
 
     project: str
     log_root: Path
@@ -29,11 +29,11 @@ class Housekeeper:
     store: OnlineStore
     clock: Clock
 
-    def tidy(self) -> None:
-        """Do what is due.
+    def run(self) -> None:
+        """Compact logs and remove states that are due.
 
         Raises:
-            StoreError: the disk or the store refused.
+            StoreError: the disk or the store failed.
         """
         for source in sorted({view.source for view in self.views}):
             for name in log_partitions(self.log_root, source):
@@ -44,16 +44,16 @@ class Housekeeper:
             self.retire(view)
 
     def retire(self, view: WindowView) -> int:
-        """Remove generations that are not read any more, or never were; return how many."""
-        gone = [item for item in self.generations.of(view) if self._is_gone(view, item)]
-        for item in gone:
-            # Nobody is about to apply events to it when it is forgotten, so nobody writes behind the deletion.
-            with applying(source_folder(self.log_root, view.source), alone=True):
+        """Remove generations that no server reads; return how many."""
+        unread = [item for item in self.generations.list_all(view) if self._is_unread(view, item)]
+        for item in unread:
+            # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
+            with hold_apply_lock(source_folder(self.log_root, view.source), alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
-        return len(gone)
+        return len(unread)
 
-    def _is_gone(self, view: WindowView, item: Generation) -> bool:
+    def _is_unread(self, view: WindowView, item: Generation) -> bool:
         if item.stage not in {"draining", "given up"} or self.clock.now_us() - item.since_us < DRAIN_US:
             return False
         return self.store.get([lease_key(self.project, view, item.number)]) == [None]

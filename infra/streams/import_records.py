@@ -1,8 +1,8 @@
-"""What of which files stands in the log: files are known by their rows, not by their names (SEMANTICS 4.4).
+"""Records which rows of history files are in the log; files are recognized by their rows, not names (SEMANTICS 4.4).
 
-A record for each import partition says how many rows were taken and their digest. It is durable before the rows are:
-what a record intends and the log does not hold is done again after a kill. Under any name a file is the same, and when
-it grew it is too: a matcher says which record has its rows.
+The record of an import partition has the number of imported rows and their digest. It is durable before the rows are
+appended, so rows that a killed import announced but did not append are appended by the next run. A renamed or grown
+file is recognized, because its first rows have the digest of a record.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from skewless.contract.columns import Column, columns_from
+from skewless.contract.columns import Column, build_columns
 from skewless.contract.errors import StoreError
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_log import EventLog
@@ -32,7 +32,7 @@ _BATCH_ROWS = 100_000
 
 @dataclass(frozen=True, kw_only=True)
 class FilePrefix:
-    """The first rows of a file: how many, and their digest."""
+    """The number of first rows of a file, and their digest."""
 
     rows: int
     digest: str
@@ -44,11 +44,12 @@ class ImportRecord:
 
     Args:
         key: name of the partition's folder.
-        columns: those that the digests are made of.
+        columns: included in the digests.
         head: digest of the first row.
-        done: the rows that were taken.
-        next: the rows that are being taken; once the log holds any of them, it holds all that are new. None: nothing.
-        files: of each file that has these rows, by its name: what it was, and its number of rows; a hint.
+        done: the imported rows.
+        next: the rows up to the batch in progress. If the log has one row of the batch, it has all of them. None: no
+            batch is in progress.
+        files: by file name, fingerprint and row count of each file with these rows; a hint that saves reading it.
     """
 
     key: str
@@ -60,7 +61,7 @@ class ImportRecord:
 
 
 class ImportRecords:
-    """The records of one source.
+    """The import records of one source.
 
     Args:
         folder: of the source's logs.
@@ -76,15 +77,15 @@ class ImportRecords:
         """Yield all records."""
         return iter(tuple(self._records.values()))
 
-    def of_file(self, name: str) -> ImportRecord | None:
-        """Return the record that a file of this name was last taken into."""
+    def find_by_file(self, name: str) -> ImportRecord | None:
+        """Return the record of the last import of a file with this name."""
         return next((record for record in self if name in record.files), None)
 
     def save(self, record: ImportRecord) -> ImportRecord:
-        """Put a record in the place of the one before; return it.
+        """Replace a record; return it.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the file cannot be written.
         """
         if self._records.get(record.key) != record:
             if not self._dry_run:
@@ -92,15 +93,15 @@ class ImportRecords:
             self._records[record.key] = record
         return record
 
-    def name_file(self, record: ImportRecord, name: str, fingerprint: str, rows: int) -> None:
-        """Note that a file has the rows of a record; it had those of another before, perhaps."""
+    def add_file_name(self, record: ImportRecord, name: str, fingerprint: str, rows: int) -> None:
+        """Record that a file has the rows of a record, and no longer those of another one."""
         for other in self:
             if other.key != record.key and name in other.files:
                 self.save(replace(other, files={key: hint for key, hint in other.files.items() if key != name}))
         self.save(replace(record, files=record.files | {name: (fingerprint, rows)}))
 
-    def free_key(self, name: str) -> str:
-        """Return the name of a partition for a new file: that of its path, if it is the first there."""
+    def unused_key(self, name: str) -> str:
+        """Return an unused partition name for a new file, derived from its path."""
         number, key = 0, _key(name)
         while key in self._records:
             number += 1
@@ -120,7 +121,7 @@ def _read(path: Path) -> ImportRecord:
         data = json.loads(path.read_text())
         return ImportRecord(
             key=data["key"],
-            columns=columns_from(data["columns"]),
+            columns=build_columns(data["columns"]),
             head=data["head"],
             done=FilePrefix(**data["done"]),
             next=FilePrefix(**data["next"]) if data["next"] else None,
@@ -137,7 +138,8 @@ class Match:
     """The partition of a file.
 
     Args:
-        digest: of the rows that the partition has, all of which are the file's first; None: it has all of the file.
+        record: of the partition.
+        digest: of the partition's rows, which are the first rows of the file; None: the partition has all rows.
     """
 
     record: ImportRecord
@@ -145,11 +147,12 @@ class Match:
 
 
 class Matcher:
-    """Compares files with records.
+    """Finds the import record of a file.
 
     Args:
-        folder: of the source's import partitions, relative to the logs.
-        pending: files that a dry run would have taken, by the key of their records.
+        log_root: folder of all logs.
+        folder: of the source's import partitions, relative to ``log_root``.
+        pending: files that a dry run would have imported, by the key of their records.
     """
 
     def __init__(self, log_root: Path, folder: str, pending: dict[str, HistoryFile]) -> None:
@@ -158,23 +161,26 @@ class Matcher:
         self._pending = pending
 
     def find(self, file: HistoryFile, count: int, records: Iterable[ImportRecord]) -> Match | None:
-        """Return the partition that has the first rows of a file, or all.
+        """Return the partition with the first rows of a file, or all of its rows.
 
         Args:
-            count: how many rows the file has; at least one.
+            file: a history file.
+            count: its number of rows; at least one.
+            records: to compare with.
         """
         ordered = sorted(records, key=lambda record: repr(record.columns))
         for _, group in groupby(ordered, key=lambda record: record.columns):
-            found = self._find(file, count, list(group))
-            if found is not None:
-                return found
+            match = self._find(file, count, list(group))
+            if match is not None:
+                return match
         return None
 
-    def standing(self, record: ImportRecord) -> FilePrefix:
-        """Return which rows of a record the log has: those that were being taken when it was written, too, or not."""
+    def find_prefix(self, record: ImportRecord) -> FilePrefix:
+        """Return the rows of a record that are in the log; the batch in progress may or may not be."""
         if record.next is None or record.key in self._pending:
             return record.next or record.done
         log = self.log(record.key)
+        # The source position of the last row shows whether the batch in progress was appended.
         last = log.next_seq() - 1
         rows = [] if last < 0 else next(log.read(last, last, [SOURCE_POS]))[SOURCE_POS].to_pylist()
         return record.next if rows and rows[0] >= record.done.rows else record.done
@@ -185,61 +191,69 @@ class Matcher:
 
     def _find(self, file: HistoryFile, count: int, records: Sequence[ImportRecord]) -> Match | None:
         columns = records[0].columns
-        if not file.has(columns):
+        if not file.has_columns(columns):
             return None
         try:
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
-            marks = {record.key: self.standing(record) for record in records if record.head == head}
+            # The digest of the first row excludes most records without reading the file.
+            prefixes = {record.key: self.find_prefix(record) for record in records if record.head == head}
             same = [record for record in records if record.head == head]
-            longer = [record for record in same if marks[record.key].rows >= count]
+            longer = [record for record in same if prefixes[record.key].rows >= count]
             for record in longer:
-                if self._begins(record, marks[record.key], file, count):
+                if self._has_prefix(record, prefixes[record.key], file, count):
                     return Match(record=record, digest=None)
-            return self._grown(file, [record for record in same if record not in longer], marks)
+            return self._match_grown(file, [record for record in same if record not in longer], prefixes)
         except duckdb.Error:
-            return None  # a column has another type than when the rows were taken
+            return None  # a column has another type than at the time of the import
 
-    def _grown(self, file: HistoryFile, records: Sequence[ImportRecord], marks: dict[str, FilePrefix]) -> Match | None:
-        counts = sorted({marks[record.key].rows for record in records})
-        found = None
+    def _match_grown(
+        self, file: HistoryFile, records: Sequence[ImportRecord], prefixes: dict[str, FilePrefix]
+    ) -> Match | None:
+        counts = sorted({prefixes[record.key].rows for record in records})
+        match = None
         for digest in file.digests(records[0].columns, _BATCH_ROWS, counts) if records else ():
-            mark = FilePrefix(rows=digest.rows, digest=digest.hexdigest())
+            prefix = FilePrefix(rows=digest.rows, digest=digest.hexdigest())
             for record in records:
-                if marks[record.key] == mark:
-                    found = Match(record=record, digest=digest)
-        return found
+                if prefixes[record.key] == prefix:
+                    match = Match(record=record, digest=digest)
+        return match
 
-    def _begins(self, record: ImportRecord, mark: FilePrefix, file: HistoryFile, count: int) -> bool:
-        """Say whether the rows of a partition begin with a whole file."""
-        if mark.rows == count:
+    def _has_prefix(self, record: ImportRecord, prefix: FilePrefix, file: HistoryFile, count: int) -> bool:
+        """Return whether the rows of a partition begin with all rows of a file."""
+        if prefix.rows == count:
             (digest,) = file.digests(record.columns, _BATCH_ROWS, [count])
-            return digest.hexdigest() == mark.digest
+            return digest.hexdigest() == prefix.digest
         if record.key in self._pending:
             one, other = (
                 next(each.digests(record.columns, _BATCH_ROWS, [count])).hexdigest()
                 for each in (file, self._pending[record.key])
             )
             return one == other
-        return self._logged(record, file)
+        return self._is_logged(record, file)
 
-    def _logged(self, record: ImportRecord, file: HistoryFile) -> bool:
-        """Compare a file with the log, which has no created times, and lacks events that were known before."""
+    def _is_logged(self, record: ImportRecord, file: HistoryFile) -> bool:
+        """Compare a file with the log. The log has no created times, and lacks duplicates that were skipped."""
         source, log = file.source, self.log(record.key)
-        own = [column for column in record.columns if column.name not in {source.event_column, source.created_column}]
-        moment = [column for column in record.columns if column.name == source.event_column]
+        columns_without_time = [
+            column for column in record.columns if column.name not in {source.event_column, source.created_column}
+        ]
+        time_column = [column for column in record.columns if column.name == source.event_column]
         start = seq = 0
         for rows in file.rows(record.columns, _BATCH_ROWS):
-            names = [*(column.name for column in own), EVENT, SOURCE_POS, REJECT]
+            names = [*(column.name for column in columns_without_time), EVENT, SOURCE_POS, REJECT]
             logged = pa.concat_tables(log.read(seq, seq + rows.num_rows - 1, names))
             logged = logged.filter(pc.less(logged[SOURCE_POS], start + rows.num_rows))
-            mine = rows.take(pa.array(logged[SOURCE_POS].to_numpy() - start))
+            file_rows = rows.take(pa.array(logged[SOURCE_POS].to_numpy() - start))
             accepted = logged[REJECT].is_null()
-            theirs = logged.append_column(source.event_column, logged[EVENT])
-            if not (_same(own, mine, theirs) and _same(moment, mine.filter(accepted), theirs.filter(accepted))):
+            logged_rows = logged.append_column(source.event_column, logged[EVENT])
+            if not (
+                _is_same(columns_without_time, file_rows, logged_rows)
+                and _is_same(time_column, file_rows.filter(accepted), logged_rows.filter(accepted))
+            ):
                 return False
             start, seq = start + rows.num_rows, seq + logged.num_rows
         return True
 
 
-def _same(columns: Sequence[Column], one: pa.Table, other: pa.Table) -> bool:
+def _is_same(columns: Sequence[Column], one: pa.Table, other: pa.Table) -> bool:
     return digest_rows(columns, one) == digest_rows(columns, other)

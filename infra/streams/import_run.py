@@ -1,4 +1,4 @@
-"""One run over the files of a source's history: what is new of each goes to the log (SEMANTICS 4.4)."""
+"""One run over the files of a source's history: appends new rows to the log (SEMANTICS 4.4)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.partitions import log_ends, source_folder
-from skewless.infra.streams.decode import Judge
+from skewless.infra.streams.decode import EventValidator
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
 from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, Match, Matcher
@@ -34,12 +34,13 @@ OnRows = Callable[[str, int], None]
 
 @dataclass(kw_only=True)
 class ImportedFile:
-    """What became of the rows of one file.
+    """The result of importing one file.
 
     Args:
+        file: path of the file.
         accepted, rejected: rows that this run appended.
-        duplicates: rows that it left out, since the log or the file had their event ids before.
-        present: rows that had been taken before.
+        duplicates: skipped rows whose event ids were already in the log or the file.
+        present: rows that an earlier run had imported.
     """
 
     file: str
@@ -50,16 +51,20 @@ class ImportedFile:
 
     @property
     def is_new(self) -> bool:
-        """Say whether the file had rows that were not taken before."""
+        """Return whether this run imported any rows."""
         return bool(self.accepted or self.rejected or self.duplicates)
 
 
 class ImportRun:
-    """Takes one file of a source's history after the other, while nobody else imports the source.
+    """Imports the files of a source's history one after the other; the caller ensures that it runs alone.
 
     Args:
-        views, dry_run: as of ``Importer``.
-        on_rows: called with a file's name and how many of its rows were taken in this run.
+        source: of the events.
+        views, dry_run: as in ``Importer``.
+        log_root: folder of all logs.
+        generations: of the views.
+        clock: of the project.
+        on_rows: called with a file's name and the number of rows that this run has imported.
     """
 
     def __init__(
@@ -84,43 +89,43 @@ class ImportRun:
         self._records = ImportRecords(self._folder, dry_run=dry_run)
         self._pending: dict[str, HistoryFile] = {}
         self._matcher = Matcher(log_root, import_prefix(source), self._pending)
-        self._judge = Judge(source, views)
+        self._validator = EventValidator(source, views)
 
     @cached_property
     def _ids(self) -> EventIds:
-        # What the log has by now is compared by DuckDB; from here on whatever is accepted meanwhile is taken up.
+        # DuckDB compares with the ids that the log has now. Ids that are accepted later are loaded from here on.
         ends = log_ends(self._log_root, self._source.name)
-        behind = {name: last + 1 for name, last in ends.items()}
-        return EventIds(self._source, self._log_root, None, behind)
+        start_positions = {name: last + 1 for name, last in ends.items()}
+        return EventIds(self._source, self._log_root, None, start_positions)
 
-    def take(self, file: HistoryFile) -> ImportedFile:
-        """Take what is new of one file."""
-        done = ImportedFile(file=file.name)
+    def import_file(self, file: HistoryFile) -> ImportedFile:
+        """Import the new rows of one file."""
+        result = ImportedFile(file=file.name)
         fingerprint = file.table.fingerprint()
-        before = self._records.of_file(file.name)
-        if before is not None and before.files[file.name][0] == fingerprint:
-            done.present = before.files[file.name][1]
-            return done
+        record_before = self._records.find_by_file(file.name)
+        if record_before is not None and record_before.files[file.name][0] == fingerprint:
+            result.present = record_before.files[file.name][1]
+            return result
         count = file.count()
         if not count:
-            return done
+            return result
         match = self._matcher.find(file, count, self._records)
         if match is None:
-            self._check(file, before)
-            match = self._begun(file)
-        done.present = count if match.digest is None else match.digest.rows
+            self._check_unchanged(file, record_before)
+            match = self._begin_record(file)
+        result.present = count if match.digest is None else match.digest.rows
         record = match.record
         if match.digest is not None:
-            record = self._append(file, count, record, match.digest, done)
-        self._records.name_file(record, file.name, fingerprint, count)
-        return done
+            record = self._append_rows(file, count, record, match.digest, result)
+        self._records.add_file_name(record, file.name, fingerprint, count)
+        return result
 
-    def _check(self, file: HistoryFile, before: ImportRecord | None) -> None:
-        """Refuse a file that was taken in and has other rows now, unless each of them can be told from the old ones."""
+    def _check_unchanged(self, file: HistoryFile, record_before: ImportRecord | None) -> None:
+        """Raise an error if an imported file has other rows now, unless event ids distinguish new from old rows."""
         column = self._source.id_column
-        if before is None:
+        if record_before is None:
             return
-        if column and any(item.name == column for item in before.columns) and not file.nameless(column):
+        if column and any(item.name == column for item in record_before.columns) and not file.count_without_id(column):
             return
         raise SourceError(
             f"history of event source {self._source.name!r}",
@@ -130,88 +135,100 @@ class ImportRun:
             + ("" if column else "; or declare the tag skewless.event_id"),
         )
 
-    def _begun(self, file: HistoryFile) -> Match:
+    def _begin_record(self, file: HistoryFile) -> Match:
         columns = tuple(file_columns(self._source))
         digest = RowDigest(columns)
         record = ImportRecord(
-            key=self._records.free_key(file.name),
+            key=self._records.unused_key(file.name),
             columns=columns,
             head=digest_rows(columns, next(file.rows(columns, 1, last=0))),
             done=FilePrefix(rows=0, digest=digest.hexdigest()),
         )
         return Match(record=record, digest=digest)
 
-    def _append(
-        self, file: HistoryFile, count: int, record: ImportRecord, digest: RowDigest, done: ImportedFile
+    def _append_rows(
+        self, file: HistoryFile, count: int, record: ImportRecord, digest: RowDigest, result: ImportedFile
     ) -> ImportRecord:
         columns = tuple(file_columns(self._source))
         first = digest.rows
-        if record.columns != columns:  # the source was declared otherwise when the first rows were taken
+        if record.columns != columns:  # the definition of the source has changed since the first import
             digest = next(file.digests(columns, BATCH_ROWS, [first]))
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
             record = replace(record, columns=columns, head=head)
         column, flags = self._source.id_column, None
         if column is not None:
-            _ = self._ids  # before the log is compared
-            flags = file.repeats(column, first, self._log_root)
-        log, mark = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
-        for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # what is written meanwhile comes next time
+            _ = self._ids  # loads the ends of the log before DuckDB compares with it
+            flags = file.find_repeats(column, first, self._log_root)
+        log, prefix = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
+        for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # rows added since the count are for the next run
             start = digest.rows
             digest.update(rows)
-            record = replace(record, done=mark, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
+            record = replace(record, done=prefix, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
+            # Durable before the append: after a kill, find_prefix decides whether the log has the batch.
             self._records.save(record)
-            self._take(log, rows, start, None if flags is None else flags[start - first : digest.rows - first], done)
-            mark = record.next or mark
+            self._append_batch(
+                log, rows, start, None if flags is None else flags[start - first : digest.rows - first], result
+            )
+            prefix = record.next or prefix
             self._on_rows(file.path.name, digest.rows - first)
         if self._dry_run:
             self._pending[record.key] = file
-        return replace(record, done=mark, next=None)
+        return replace(record, done=prefix, next=None)
 
-    def _take(
-        self, log: EventLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, done: ImportedFile
+    def _append_batch(
+        self, log: EventLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, result: ImportedFile
     ) -> None:
         now_us = self._clock.now_us()
-        judged, known_at = self._judged(rows, start, now_us)
-        forget = None
+        validated, known_at = self._validate(rows, start, now_us)
+        skip_remembering = None
         if flags is not None:
-            rejected = judged[REJECT].is_valid().to_numpy()
-            kept = rejected | (flags & KNOWN == 0)
-            judged, known_at = judged.filter(pa.array(kept)), known_at.filter(pa.array(kept))
-            forget = flags[kept] & SEVERAL == 0
-        new = self._dry(judged, now_us) if self._dry_run else self._accept(log, judged, known_at, now_us, forget)
-        bad = new.num_rows - new[REJECT].null_count
-        done.accepted += new.num_rows - bad
-        done.rejected += bad
-        done.duplicates += rows.num_rows - new.num_rows
+            rejected = validated[REJECT].is_valid().to_numpy()
+            is_kept = rejected | (flags & KNOWN == 0)
+            validated, known_at = validated.filter(pa.array(is_kept)), known_at.filter(pa.array(is_kept))
+            skip_remembering = flags[is_kept] & SEVERAL == 0
+        new = (
+            self._preview(validated, now_us)
+            if self._dry_run
+            else self._accept_rows(log, validated, known_at, now_us, skip_remembering)
+        )
+        n_rejected = new.num_rows - new[REJECT].null_count
+        result.accepted += new.num_rows - n_rejected
+        result.rejected += n_rejected
+        result.duplicates += rows.num_rows - new.num_rows
 
-    def _dry(self, judged: pa.Table, now_us: int) -> pa.Table:
+    def _preview(self, validated: pa.Table, now_us: int) -> pa.Table:
         if self._source.id_column is None:
-            return judged
-        new = judged.filter(pa.array(~self._ids.known(judged, now_us)))
+            return validated
+        new = validated.filter(pa.array(~self._ids.find_known(validated, now_us)))
         self._ids.remember(new, now_us)
         return new
 
-    def _accept(
-        self, log: EventLog, judged: pa.Table, known_at: pa.Array, now_us: int, forget: npt.NDArray[np.bool_] | None
+    def _accept_rows(
+        self,
+        log: EventLog,
+        validated: pa.Table,
+        known_at: pa.Array,
+        now_us: int,
+        skip_remembering: npt.NDArray[np.bool_] | None,
     ) -> pa.Table:
-        # While this is held no generation goes live: history is in the first one before anybody reads it.
-        with applying(self._folder):
+        # Under this lock no generation goes live, so no reader sees a generation without its history.
+        with hold_apply_lock(self._folder):
             if not self._has_served():
-                judged = judged.append_column(KNOWN_AT, known_at)
-                judged = judged.append_column(DECLARED, pa.array(np.ones(judged.num_rows, dtype=np.bool_)))
-            return self._ids.accept(log, judged, at=None, now_us=now_us, forget=forget).rows
+                validated = validated.append_column(KNOWN_AT, known_at)
+                validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))
+            return self._ids.accept(log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering).rows
 
     def _has_served(self) -> bool:
         generations = self._generations
-        return generations.has_served(self._source.name) or any(map(generations.written, self._views))
+        return generations.has_served(self._source.name) or any(map(generations.list_written, self._views))
 
-    def _judged(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
-        """Return rows as the log takes them, and when they count as known where they are history."""
+    def _validate(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
+        """Return rows in the log's schema, and their known times if they are history."""
         n, source = rows.num_rows, self._source
         reasons: dict[int, str] = {}
-        moments = rows[source.event_column].combine_chunks()
-        ts = self._judge.times(moments, reasons, now_us)
-        self._judge.values(rows, ts, reasons)
+        times = rows[source.event_column].combine_chunks()
+        ts = self._validator.times(times, reasons, now_us)
+        self._validator.values(rows, ts, reasons)
         ids = rows[source.id_column].cast(pa.string()) if source.id_column else pa.nulls(n, pa.string())
         columns = {column.name: rows[column.name] for column in source.columns} | {
             EVENT: pa.array(ts),
@@ -222,17 +239,17 @@ class ImportRun:
             RAW: pa.nulls(n, pa.binary()),
         }
         schema = event_schema(source)
-        table = pa.table([_whole(columns[field.name]).cast(field.type) for field in schema], schema=schema)
-        known = pc.add(moments.cast(pa.int64()), source.delay_us)
+        table = pa.table([_combine(columns[field.name]).cast(field.type) for field in schema], schema=schema)
+        known = pc.add(times.cast(pa.int64()), source.delay_us)
         if source.created_column:
             known = pc.coalesce(rows[source.created_column].combine_chunks().cast(pa.int64()), known)
         return table, known.fill_null(now_us)
 
 
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _combine(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
 
 
 def import_prefix(source: EventSource) -> str:
-    """Return how the names of a source's import partitions begin."""
+    """Return the prefix of the names of a source's import partitions."""
     return f"events/{source.name}/import"

@@ -1,7 +1,7 @@
-"""Events from before the stream: files of history appended to the log as partitions of their own (SEMANTICS 4.4).
+"""Imports history: files of events from before the stream, appended to the log as their own partitions (SEMANTICS 4.4).
 
-Each file is one partition, known by its rows: a file that was moved, copied or written again has nothing new, one that
-grew is read on from where it grew.
+Each file is one partition and is recognized by its rows. So a moved, copied or rewritten file has no new rows, and a
+grown file continues after its old rows.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.storage.durable import alone
+from skewless.infra.storage.durable import try_lock
 from skewless.infra.streams.history_file import history_files
+from skewless.infra.streams.idle_partitions import IdlePartitions
 from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
-from skewless.infra.streams.resting import Resting
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import SourceTally
 
 States = Literal["none", "applied", "behind"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Imported:
-    """What became of the history of a source.
+class ImportResult:
+    """The result of importing the history of a source.
 
     Args:
-        files: how many files were new or went on.
-        accepted, rejected, duplicates, present: as of one file, of all.
-        states: whether online states have the events: there are none yet; all have been applied; or some wait for a
-            worker, since the store is away.
-        by_file: the same of each file.
+        source: name of the event source.
+        files: number of files with new rows.
+        accepted, rejected, duplicates, present: sums over all files.
+        states: whether online states include the events: states do not exist yet; all events have been applied; or some
+            wait for a worker, because the store is unavailable.
+        by_file: the result of each file.
     """
 
     source: str
@@ -51,19 +52,24 @@ class Imported:
     by_file: tuple[ImportedFile, ...] = field(repr=False)
 
     def as_dict(self) -> dict[str, object]:
-        """Return plain values, without those of each file."""
+        """Return plain values, without the results of each file."""
         return {name: value for name, value in asdict(self).items() if name != "by_file"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Importer:
-    """Appends the history of one source to its log; a run that was stopped is gone on with by the next.
+    """Appends the history of one source to its log; the next run continues a stopped one.
 
     Args:
-        repo: what paths are relative to.
-        views: the windowed views of the source: an event that one of them could not sum exactly is refused.
-        open_writer: lends what applies events to states; called where there are some.
-        dry_run: change nothing, and say what would be done.
+        source: of the events.
+        views: the windowed views of the source; an event that one of them cannot sum exactly is rejected.
+        repo: paths are relative to it.
+        log_root: folder of all logs.
+        generations: of the views.
+        open_writer: opens the state writer; called only if there are states.
+        connection: to DuckDB.
+        clock: of the project.
+        dry_run: report the result without changing anything.
     """
 
     source: EventSource
@@ -76,16 +82,16 @@ class Importer:
     clock: Clock
     dry_run: bool = False
 
-    def run(self, on_rows: OnRows = lambda _file, _done: None) -> Imported:
-        """Append what is not there yet, and bring states up to it.
+    def run(self, on_rows: OnRows = lambda _file, _done: None) -> ImportResult:
+        """Append new rows and apply them to states.
 
         Raises:
-            SourceError: there is no history, a file has changed since it was taken in, or lacks a column.
-            StoreError: the disk refused.
+            SourceError: the history is missing, an imported file has changed, or a file lacks a column.
+            StoreError: the disk failed.
             ConflictError: another process imports the same source.
         """
-        with nullcontext(enter_result=True) if self.dry_run else alone(self._folder, "import.lock") as is_alone:
-            if not is_alone:
+        with nullcontext(enter_result=True) if self.dry_run else try_lock(self._folder, "import.lock") as is_locked:
+            if not is_locked:
                 raise ConflictError(
                     f"history of event source {self.source.name!r}",
                     "is being imported by another process",
@@ -100,8 +106,8 @@ class Importer:
                 dry_run=self.dry_run,
                 on_rows=on_rows,
             )
-            files = tuple(run.take(file) for file in history_files(self.source, self.repo, self.connection))
-        return Imported(
+            files = tuple(run.import_file(file) for file in history_files(self.source, self.repo, self.connection))
+        return ImportResult(
             source=self.source.name,
             files=sum(file.is_new for file in files),
             accepted=sum(file.accepted for file in files),
@@ -113,8 +119,8 @@ class Importer:
         )
 
     def _apply(self) -> States:
-        """Bring states up to the end of all import partitions."""
-        if not any(self.generations.written(view) for view in self.views):
+        """Apply all import partitions to the states."""
+        if not any(self.generations.list_written(view) for view in self.views):
             return "none"
         names = [
             name
@@ -123,8 +129,8 @@ class Importer:
         ]
         try:
             with self.open_writer() as writer:
-                resting = Resting(writer, self.log_root, self.source.name)
-                resting.catch_up(names, SourceTally(source=self.source.name))
+                idle_partitions = IdlePartitions(writer, self.log_root, self.source.name)
+                idle_partitions.catch_up(names, SourceCounts(source=self.source.name))
         except StoreError:
             return "behind"
         return "applied"

@@ -1,6 +1,6 @@
-"""Kafka's client, what it is told, and its errors as ours; the one place that finds the package missing.
+"""Settings and errors of the Kafka client.
 
-Importing this raises DefinitionError where ``confluent-kafka`` is not installed.
+Importing this module raises DefinitionError if ``confluent-kafka`` is not installed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ except ImportError as missing:
         "Kafka", "needs the package confluent-kafka", fix="pip install 'skewless[kafka]'"
     ) from missing
 
-__all__ = ["AdminClient", "OffsetSpec", "kafka"]  # the package reaches others through here
+__all__ = ["AdminClient", "OffsetSpec", "kafka"]  # other modules import the package from here
 
-# The client's own errors have names with an underscore.
+# The names of the client's own errors begin with an underscore.
 END_OF_PARTITION = kafka.KafkaError._PARTITION_EOF  # noqa: SLF001 - it has no public name
 OUT_OF_RANGE = {kafka.KafkaError._AUTO_OFFSET_RESET, kafka.KafkaError.OFFSET_OUT_OF_RANGE}  # noqa: SLF001
-GONE = {
+MISSING_TOPIC = {
     kafka.KafkaError.UNKNOWN_TOPIC_ID,
     kafka.KafkaError.UNKNOWN_TOPIC_OR_PART,
     kafka.KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
     kafka.KafkaError._UNKNOWN_TOPIC,  # noqa: SLF001
 }
 TIMED_OUT = kafka.KafkaError._TIMED_OUT  # noqa: SLF001
+# Errors that waiting cannot repair.
 _FINAL = {
     kafka.KafkaError.CLUSTER_AUTHORIZATION_FAILED,
     kafka.KafkaError.GROUP_AUTHORIZATION_FAILED,
@@ -44,9 +45,9 @@ _FINAL = {
     kafka.KafkaError._FATAL,  # noqa: SLF001
 }
 
-# Where to go on is the owner's to say, and a position that is gone must be heard of; so must the end of a partition,
-# since the mark at the end of a transaction has a position and is not a message.
-_OURS = {
+# The listener decides where to continue, so lost positions must be reported. The end of a partition must be reported
+# too, because the marker at the end of a transaction has a position and is not a message.
+_OWN_SETTINGS = {
     "auto.offset.reset": "error",
     "enable.auto.commit": False,
     "enable.auto.offset.store": False,
@@ -54,80 +55,83 @@ _OURS = {
     "group.protocol": "classic",
     "partition.assignment.strategy": "range,roundrobin",
 }
-# A topic that is made later, or gets more partitions, is found so soon; the client's own default is five minutes.
+# How soon a new topic or partition is found; the client's default is five minutes.
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
-_TAKEN = {*_OURS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
+_RESERVED = {*_OWN_SETTINGS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
 
 _log = structlog.get_logger(__name__)
 
 
 class ClientLog:
-    """Takes the client's own lines into our log; they hold no settings."""
+    """Forwards the client's log lines to our log; they contain no settings."""
 
     def log(self, level: int, form: str, *parts: object) -> None:
         """Log one line; ``level`` as in the standard library."""
-        _log.log(min(max(level, 10), 50), "kafka.client", line=form % parts)
+        _log.log(min(max(level, 10), 50), "kafka_client_logged", line=form % parts)
 
 
 def is_final(error: kafka.KafkaError) -> bool:
-    """Say whether waiting does not help."""
+    """Return whether an error is permanent."""
     return error.fatal() or error.code() in _FINAL
 
 
-def refused(topic: str, error: kafka.KafkaError) -> StoreError:
-    """Return the error that says what the broker does not do."""
+def broker_error(topic: str, error: kafka.KafkaError) -> StoreError:
+    """Return the error for a request that the broker rejects."""
     return StoreError(
         f"Kafka topic {topic!r}",
-        f"is refused: {error.str()}",
+        f"was rejected by the broker: {error.str()}",
         value=error.name(),
-        fix="correct the address, the rights or the settings of Kafka; nothing was lost",
+        fix="correct the address, the permissions or the settings of Kafka; no data was lost",
     )
 
 
 @contextmanager
-def made_with(topic: str) -> Iterator[None]:
-    """Raise DefinitionError for settings that the client does not take; their values are not quoted."""
+def translate_settings_errors(topic: str) -> Iterator[None]:
+    """Raise DefinitionError for invalid client settings; their values are not quoted."""
     try:
         yield
     except kafka.KafkaException as error:
         problem = error.args[0].str().partition("value")[0]
         raise DefinitionError(
-            f"settings of Kafka topic {topic!r}", f"are refused: {problem}", fix="correct the settings of librdkafka"
+            f"settings of Kafka topic {topic!r}", f"are invalid: {problem}", fix="correct the settings of librdkafka"
         ) from None
 
 
 def consumer_settings(bootstrap: str, group: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a member of a group.
+    """Return the settings of a consumer group member.
 
     Raises:
-        DefinitionError: ``extra`` holds a setting that is ours to make.
+        DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
-    given = {**_DEFAULTS, **_allowed(extra)}
-    return {**given, **_OURS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
+    settings = {**_DEFAULTS, **_check_settings(extra)}
+    return {**settings, **_OWN_SETTINGS, "bootstrap.servers": bootstrap, "group.id": group, "logger": ClientLog()}
 
 
 def producer_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a sender, whose messages are stored once and on all replicas that are in step.
+    """Return the settings of a producer that stores each message once, on all in-sync replicas.
 
     Raises:
-        DefinitionError: ``extra`` holds a setting that is ours to make.
+        DefinitionError: ``extra`` has a setting that skewless sets itself.
     """
-    given = {"partitioner": "murmur2_random", **_allowed(extra)}  # a key's partition is that of Java's producers
-    ours = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "logger": ClientLog()}
-    return {**given, **ours}
+    settings = {
+        "partitioner": "murmur2_random",
+        **_check_settings(extra),
+    }  # the same partition per key as Java's producers
+    own = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True, "logger": ClientLog()}
+    return {**settings, **own}
 
 
 def admin_settings(bootstrap: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a client that only asks about topics; it needs the same keys to the broker."""
+    """Return the settings of a client that only describes topics; it needs the same credentials."""
     shared = ("client.", "sasl.", "security.", "socket.", "ssl.", "broker.", "reconnect.", "enable.ssl", "enable.sasl")
     allowed = {name: value for name, value in extra.items() if name.startswith(shared)}
     return {**allowed, "bootstrap.servers": bootstrap, "logger": ClientLog()}
 
 
-def _allowed(extra: Mapping[str, Any]) -> Mapping[str, Any]:
-    taken = sorted(_TAKEN & set(extra))
-    if taken:
+def _check_settings(extra: Mapping[str, Any]) -> Mapping[str, Any]:
+    reserved = sorted(_RESERVED & set(extra))
+    if reserved:
         raise DefinitionError(
-            "settings of Kafka", "set what the stream decides itself", value=", ".join(taken), fix="leave them out"
+            "settings of Kafka", "include settings that skewless sets", value=", ".join(reserved), fix="remove them"
         )
     return extra

@@ -1,4 +1,4 @@
-"""Puts events into a Kafka topic."""
+"""Sends events to a Kafka topic."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.kafka_client import TIMED_OUT, kafka, made_with, producer_settings, refused
+from skewless.infra.streams.kafka_client import (
+    TIMED_OUT,
+    broker_error,
+    kafka,
+    producer_settings,
+    translate_settings_errors,
+)
 
 _GRACE_S = 2.0
 
 
 class KafkaSender:
-    """See ``EventSender``; a message is stored on all replicas in step, once for each call that sends it.
+    """Implements ``EventSender``: a message is stored once per call, on all in-sync replicas.
 
     Args:
-        bootstrap: brokers to ask first, ``HOST:PORT,HOST:PORT``.
-        topic: must exist, or be made by the broker on its own.
+        bootstrap: first brokers to contact, ``HOST:PORT,HOST:PORT``.
+        topic: must exist, unless the broker creates topics automatically.
         settings: of librdkafka, for example for TLS and passwords; never logged.
-        timeout_s: how long a message may take, in seconds.
+        timeout_s: delivery timeout of a message, in seconds.
 
     Raises:
-        DefinitionError: the client does not take the settings.
+        DefinitionError: the settings are invalid.
     """
 
     def __init__(
@@ -33,45 +39,45 @@ class KafkaSender:
             bootstrap, {"message.timeout.ms": int(timeout_s * 1_000), **(settings or {})}
         )
         self._errors: list[kafka.KafkaError] = []
-        self._producer = self._opened()
+        self._producer = self._open_producer()
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
-        """See ``EventSender``."""
+        """Send messages; see ``EventSender``."""
         self._errors.clear()
         try:
             for number, payload in enumerate(payloads):
                 self._produce(payload, None if keys is None else keys[number])
-            left = self._producer.flush(self._timeout_s + _GRACE_S)
+            n_undelivered = self._producer.flush(self._timeout_s + _GRACE_S)
         except kafka.KafkaException as error:
-            raise self._given_up(error.args[0]) from error
-        if left or self._errors:
-            raise self._given_up(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
+            raise self._abort(error.args[0]) from error
+        if n_undelivered or self._errors:
+            raise self._abort(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
 
     def close(self) -> None:
-        """See ``EventSender``."""
+        """Flush and close; see ``EventSender``."""
         self._producer.flush(_GRACE_S)
 
-    def _opened(self) -> kafka.Producer:
-        with made_with(self._topic):
+    def _open_producer(self) -> kafka.Producer:
+        with translate_settings_errors(self._topic):
             return kafka.Producer(self._settings)
 
     def _produce(self, payload: bytes, key: str | None) -> None:
         while True:
             try:
-                self._producer.produce(self._topic, value=payload, key=key, on_delivery=self._delivered)
+                self._producer.produce(self._topic, value=payload, key=key, on_delivery=self._on_delivery)
             except BufferError:
                 self._producer.poll(0.1)
             else:
                 self._producer.poll(0)
                 return
 
-    def _delivered(self, error: kafka.KafkaError | None, _: kafka.Message) -> None:
+    def _on_delivery(self, error: kafka.KafkaError | None, _: kafka.Message) -> None:
         if error is not None:
             self._errors.append(error)
 
-    def _given_up(self, error: kafka.KafkaError) -> StoreError:
-        """Return what is to be raised; what waits to be sent must not follow later, after what is sent next."""
+    def _abort(self, error: kafka.KafkaError) -> StoreError:
+        """Return the error to raise, and discard queued messages: they must not be delivered after later ones."""
         self._producer.purge()
         self._producer.flush(_GRACE_S)
-        self._producer = self._opened()  # a fatal error ends a producer
-        return refused(self._topic, error)
+        self._producer = self._open_producer()  # a fatal error ends a producer
+        return broker_error(self._topic, error)

@@ -1,4 +1,4 @@
-"""A stream of events in a Kafka topic, shared among the workers of a consumer group."""
+"""Reads events from a Kafka topic, shared among the workers of a consumer group."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import structlog
 
 from skewless.infra.streams.kafka_client import (
     END_OF_PARTITION,
-    GONE,
+    MISSING_TOPIC,
     OUT_OF_RANGE,
     AdminClient,
     admin_settings,
+    broker_error,
     consumer_settings,
     is_final,
     kafka,
-    made_with,
-    refused,
+    translate_settings_errors,
 )
-from skewless.infra.streams.kafka_topic import EndsWatch, TopicWatch
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.kafka_topic import TopicEnds, TopicMonitor
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 
 _SLICE_S = 0.1
 _WATERMARKS_S = 2.0
@@ -30,40 +30,42 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _KafkaReading:
-    """How far an owned partition was read.
+class _KafkaProgress:
+    """The progress in an owned partition.
 
     Args:
-        following: the next position, None: the oldest there is.
-        ended: where the client last came to the end; marks of transactions may lie before it.
+        partition: name and epoch.
+        next_position: the next position; None: the oldest one.
+        is_lost: the next position does not exist any more.
+        end_position: position at which the client last reached the end; transaction markers may lie before it.
     """
 
     partition: Partition
-    following: int | None
-    lost: bool = False
-    ended: int = 0
+    next_position: int | None
+    is_lost: bool = False
+    end_position: int = 0
 
     @property
     def position(self) -> int:
-        """Up to where nothing is left to be read."""
-        return max(self.following or 0, self.ended)
+        """Position up to which everything has been read."""
+        return max(self.next_position or 0, self.end_position)
 
 
 class KafkaStream:
-    """See ``EventStream``. A position is an offset; the life of a partition is the id of the topic.
+    """Implements ``EventStream``. A position is an offset; the epoch of a partition is the id of the topic.
 
-    The id is asked for at each assignment, when the topic or an offset is gone, and every five seconds: a topic that
-    was deleted, made again and filled beyond the old offsets faster than the client sees it is noticed so much later.
+    The id is requested at each assignment, when the topic or an offset is missing, and every five seconds. If a topic
+    is deleted, recreated and filled beyond the old offsets faster than the client notices, that is the delay.
 
     Args:
-        bootstrap: brokers to ask first, ``HOST:PORT,HOST:PORT``.
-        topic: waited for where it does not exist yet.
-        owner: told of partitions as they come and go.
-        group: the workers that share the partitions.
+        bootstrap: first brokers to contact, ``HOST:PORT,HOST:PORT``.
+        topic: may be created later.
+        owner: notified of assigned and revoked partitions.
+        group: the consumer group of the workers.
         settings: of librdkafka, for example for TLS and passwords; never logged.
 
     Raises:
-        DefinitionError: the client does not take the settings.
+        DefinitionError: the settings are invalid.
     """
 
     def __init__(
@@ -71,107 +73,110 @@ class KafkaStream:
         bootstrap: str,
         topic: str,
         *,
-        owner: Owner,
+        owner: RebalanceListener,
         group: str = "skewless",
         settings: Mapping[str, Any] | None = None,
     ) -> None:
         self._topic = topic
         self._owner = owner
-        self._owned: dict[int, _KafkaReading] = {}
-        self._pending: list[int] = []
-        self._held = False
-        self._flowing = False
-        self._refused: kafka.KafkaError | None = None
-        self._trouble: str | None = None  # what the broker says
-        self._loss: str | None = None  # what is no longer there to be read; an answer of the broker does not end it
-        self._names: tuple[str, ...] | None = None
-        callbacks = {"error_cb": self._heard, "on_commit": _committed}
-        with made_with(topic):
+        self._owned: dict[int, _KafkaProgress] = {}
+        self._unassigned: list[int] = []
+        self._is_paused = False
+        self._has_returned_messages = False
+        self._final_error: kafka.KafkaError | None = None
+        self._trouble: str | None = None  # the last error of the broker
+        self._loss: str | None = None  # lost positions; a reply of the broker does not clear it
+        self._partition_names: tuple[str, ...] | None = None
+        callbacks = {"error_cb": self._handle_error, "on_commit": _on_commit}
+        with translate_settings_errors(topic):
             self._consumer = kafka.Consumer({**consumer_settings(bootstrap, group, settings or {}), **callbacks})
             admin = AdminClient(admin_settings(bootstrap, settings or {}))
-            self._watch, self._ends = TopicWatch(topic, admin), EndsWatch(topic, admin)
+            self._monitor, self._ends = TopicMonitor(topic, admin), TopicEnds(topic, admin)
         self._consumer.subscribe([topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke)
 
     @property
     def trouble(self) -> str | None:
-        """See ``EventStream``."""
+        """The current problem; see ``EventStream``."""
         return self._loss or self._trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """See ``EventStream``."""
+        """Return messages; see ``EventStream``."""
         deadline = time.monotonic() + timeout_s
-        if self._flowing:  # what was lost before the last messages has been there to be seen since they were returned
+        if self._has_returned_messages:  # the loss was visible since the last messages were returned
             self._loss = self._trouble = None
         while True:
             left = deadline - time.monotonic()
-            found = self._consumed(limit, max(0.0, min(left, _SLICE_S)))
-            self._settle()
-            self._ends.look(self._owned)
-            messages = self._grouped(found)
+            batch = self._consume(limit, max(0.0, min(left, _SLICE_S)))
+            self._handle_reply()
+            self._ends.update(self._owned)
+            messages = self._group_messages(batch)
             if messages or left <= 0:
-                self._flowing = bool(messages)
+                self._has_returned_messages = bool(messages)
                 return messages
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """See ``EventStream``; returns before the broker has it."""
-        mine = {reading.partition for reading in self._owned.values()}
+        """Commit positions; see ``EventStream``. Returns before the broker has them."""
+        owned_partitions = {progress.partition for progress in self._owned.values()}
         offsets = [
             kafka.TopicPartition(self._topic, int(partition.name), at)
             for partition, at in positions.items()
-            if partition in mine
+            if partition in owned_partitions
         ]
         if not offsets:
             return
         try:
             self._consumer.commit(offsets=offsets, asynchronous=True)
         except kafka.KafkaException as error:
-            self._heard(error.args[0])
+            self._handle_error(error.args[0])
 
     def lag(self) -> int | None:
-        """See ``EventStream``; by what the last fetches told, and too high where a topic is compacted."""
+        """Return the lag; see ``EventStream``. From the last fetches, and too high for a compacted topic."""
         total = 0
-        for index, reading in self._owned.items():
+        for index, progress in self._owned.items():
             low, high = self._consumer.get_watermark_offsets(kafka.TopicPartition(self._topic, index), cached=True)
+            # Nothing was fetched from this partition yet.
             if high < 0:
                 return None
-            total += max(0, high - max(0 if reading.following is None else reading.position, low, 0))
+            total += max(0, high - max(0 if progress.next_position is None else progress.position, low, 0))
         return total
 
-    def drained(self) -> Mapping[Partition, float]:
-        """See ``EventStream``; by what the broker said within the last two seconds."""
-        ages = {reading.partition: self._ends.age_s(index, reading.position) for index, reading in self._owned.items()}
+    def find_drained(self) -> Mapping[Partition, float]:
+        """Return drained partitions; see ``EventStream``. From replies within the last two seconds."""
+        ages = {
+            progress.partition: self._ends.age_s(index, progress.position) for index, progress in self._owned.items()
+        }
         return {} if self.trouble else {partition: age for partition, age in ages.items() if age is not None}
 
-    def names(self) -> Collection[str] | None:
-        """See ``EventStream``; as the broker said a few seconds ago."""
-        return self._names
+    def partition_names(self) -> Collection[str] | None:
+        """Return partition names; see ``EventStream``. From a reply a few seconds ago."""
+        return self._partition_names
 
     def close(self) -> None:
-        """See ``EventStream``."""
+        """Leave the group; see ``EventStream``."""
         self._consumer.close()
-        self._let_go(list(self._owned))
+        self._revoke_partitions(list(self._owned))
 
-    def _consumed(self, limit: int, wait_s: float) -> list[kafka.Message]:
-        """Return what is there, or wait for the first; the client's own wait would be for all of them."""
-        found = self._consumer.consume(limit, 0)
-        if not found and wait_s:
-            found = self._consumer.consume(1, wait_s)
-            found += self._consumer.consume(limit - 1, 0) if found and limit > 1 else []
-        if self._refused:
-            raise refused(self._topic, self._refused)
-        return found
+    def _consume(self, limit: int, wait_s: float) -> list[kafka.Message]:
+        """Return available messages, or wait for the first; the client's own wait would be for all of them."""
+        batch = self._consumer.consume(limit, 0)
+        if not batch and wait_s:
+            batch = self._consumer.consume(1, wait_s)
+            batch += self._consumer.consume(limit - 1, 0) if batch and limit > 1 else []
+        if self._final_error:
+            raise broker_error(self._topic, self._final_error)
+        return batch
 
-    def _grouped(self, found: Iterable[Any]) -> list[Messages]:
+    def _group_messages(self, batch: Iterable[Any]) -> list[Messages]:
         groups: dict[int, tuple[list[int], list[bytes | None]]] = {}
         last, positions, payloads = -1, list[int](), list[bytes | None]()
-        for message in found:
+        for message in batch:
             error = message.error()
             if error is not None:
                 if error.code() == END_OF_PARTITION:
                     if message.partition() in self._owned:
-                        self._owned[message.partition()].ended = message.offset()
+                        self._owned[message.partition()].end_position = message.offset()
                 else:
-                    self._failed(message.partition(), error)
+                    self._handle_message_error(message.partition(), error)
                 continue
             index = message.partition()
             if index != last:
@@ -181,111 +186,113 @@ class KafkaStream:
         return [self._messages(index, *groups[index]) for index in groups if index in self._owned]
 
     def _messages(self, index: int, positions: list[int], payloads: list[bytes | None]) -> Messages:
-        reading = self._owned[index]
-        reading.following = positions[-1] + 1
-        return Messages(partition=reading.partition, positions=positions, payloads=payloads)
+        progress = self._owned[index]
+        progress.next_position = positions[-1] + 1
+        return Messages(partition=progress.partition, positions=positions, payloads=payloads)
 
-    def _settle(self) -> None:
-        """Act on what the broker says of the topic: another life, or partitions that wait to be read."""
-        answer = self._watch.answer()
-        if answer is None:
+    def _handle_reply(self) -> None:
+        """Handle the monitor's reply: a recreated topic, or partitions that wait for an epoch."""
+        reply = self._monitor.poll_reply()
+        if reply is None:
             return
-        if answer.error is not None:
-            self._heard(answer.error)
+        if reply.error is not None:
+            self._handle_error(reply.error)
             return
         self._trouble = None
-        self._names = answer.names
-        epoch = str(answer.epoch)
-        old = [index for index, reading in self._owned.items() if reading.partition.epoch != epoch]
-        if old:
-            _log.warning("stream.recreated", topic=self._topic, epoch=epoch)
-            self._pending += old
-            self._let_go(old)
-        lost = [reading for reading in self._owned.values() if reading.lost]
-        for reading in lost:
-            self._move_to_oldest(reading)
-        held = self._held or bool(self._pending or lost)
-        if self._pending:
-            self._watch.hurry()  # the next answer goes on with those that the owner fails to take now
-        while self._pending:
-            partition = Partition(name=str(self._pending[-1]), epoch=epoch)
-            self._owned[self._pending[-1]] = _KafkaReading(partition, self._owner.assigned(partition))
-            self._pending.pop()
-            self._held = True  # until all are read, should the owner fail with the next
-        if held:
-            self._read_on()
-            self._held = False
+        self._partition_names = reply.names
+        epoch = str(reply.epoch)
+        recreated = [index for index, progress in self._owned.items() if progress.partition.epoch != epoch]
+        if recreated:
+            _log.warning("stream_recreated", topic=self._topic, epoch=epoch)
+            self._unassigned += recreated
+            self._revoke_partitions(recreated)
+        lost_partitions = [progress for progress in self._owned.values() if progress.is_lost]
+        for progress in lost_partitions:
+            self._move_to_oldest(progress)
+        is_paused = self._is_paused or bool(self._unassigned or lost_partitions)
+        if self._unassigned:
+            self._monitor.request_soon()  # retries partitions that the listener fails to accept now
+        while self._unassigned:
+            partition = Partition(name=str(self._unassigned[-1]), epoch=epoch)
+            self._owned[self._unassigned[-1]] = _KafkaProgress(partition, self._owner.on_assigned(partition))
+            self._unassigned.pop()
+            self._is_paused = True  # until all are read, in case the listener fails with the next one
+        if is_paused:
+            self._assign_all()
+            self._is_paused = False
 
-    def _read_on(self) -> None:
-        """Let the client read all that is owned, from where it stands."""
+    def _assign_all(self) -> None:
+        """Assign all owned partitions to the client, from their next positions."""
         self._consumer.assign(
             [
                 kafka.TopicPartition(
-                    self._topic, index, kafka.OFFSET_BEGINNING if reading.following is None else reading.following
+                    self._topic,
+                    index,
+                    kafka.OFFSET_BEGINNING if progress.next_position is None else progress.next_position,
                 )
-                for index, reading in self._owned.items()
+                for index, progress in self._owned.items()
             ]
         )
 
-    def _move_to_oldest(self, reading: _KafkaReading) -> None:
-        place = kafka.TopicPartition(self._topic, int(reading.partition.name))
+    def _move_to_oldest(self, progress: _KafkaProgress) -> None:
+        partition = kafka.TopicPartition(self._topic, int(progress.partition.name))
         try:
-            low, high = self._consumer.get_watermark_offsets(place, timeout=_WATERMARKS_S)
+            low, high = self._consumer.get_watermark_offsets(partition, timeout=_WATERMARKS_S)
         except kafka.KafkaException as error:
-            self._heard(error.args[0])
+            self._handle_error(error.args[0])
             return
         self._loss = (
-            f"Kafka topic {self._topic!r}: partition {reading.partition.name} was to be read from {reading.following}, "
-            f"and has only {low} to {high}: what was between is lost"
+            f"Kafka topic {self._topic!r}: partition {progress.partition.name} has only positions {low} to {high}, "
+            f"and was to be read from {progress.next_position}: messages in between are lost"
         )
         _log.error(
-            "stream.out_of_range",
+            "stream_positions_lost",
             topic=self._topic,
-            partition=reading.partition.name,
-            position=reading.following,
+            partition=progress.partition.name,
+            position=progress.next_position,
             oldest=low,
             end=high,
         )
-        reading.following, reading.lost = low, False
+        progress.next_position, progress.is_lost = low, False
 
-    def _failed(self, index: int, error: kafka.KafkaError) -> None:
-        """Take note of an error that stands in the place of a message."""
-        reading = self._owned.get(index)
-        # It may be another life of the topic, whose offsets are others.
-        if reading and error.code() in OUT_OF_RANGE:
-            reading.lost = True
-            self._watch.ask()
-        if error.code() in GONE and self._owned:
-            self._held = True
+    def _handle_message_error(self, index: int, error: kafka.KafkaError) -> None:
+        """Handle an error that the client returned instead of a message."""
+        progress = self._owned.get(index)
+        # The topic may have been recreated, with other offsets.
+        if progress and error.code() in OUT_OF_RANGE:
+            progress.is_lost = True
+            self._monitor.request()
+        if error.code() in MISSING_TOPIC and self._owned:
+            self._is_paused = True
             self._consumer.assign([])
-            self._watch.ask()
-        self._heard(error)
+            self._monitor.request()
+        self._handle_error(error)
 
-    def _heard(self, error: kafka.KafkaError) -> None:
+    def _handle_error(self, error: kafka.KafkaError) -> None:
         if is_final(error):
-            self._refused = error
+            self._final_error = error
             return
         if self._trouble is None:
-            _log.warning("stream.away", topic=self._topic, error=error.str(), code=error.name())
+            _log.warning("stream_unavailable", topic=self._topic, error=error.str(), code=error.name())
         self._trouble = f"Kafka topic {self._topic!r}: {error.str()}"
-        self._watch.hurry()
+        self._monitor.request_soon()
 
     def _on_assign(self, consumer: kafka.Consumer, partitions: list[kafka.TopicPartition]) -> None:
-        # Nothing is read until the broker has said which life of the topic this is.
+        # Nothing is read until the broker has replied with the id of the topic.
         consumer.assign([])
-        self._pending = [partition.partition for partition in partitions]
-        self._watch.ask()
+        self._unassigned = [partition.partition for partition in partitions]
+        self._monitor.request()
 
     def _on_revoke(self, _: kafka.Consumer, partitions: list[kafka.TopicPartition]) -> None:
-        gone = {partition.partition for partition in partitions}
-        self._pending = [index for index in self._pending if index not in gone]
-        self._let_go([index for index in self._owned if index in gone])
+        revoked_indices = {partition.partition for partition in partitions}
+        self._unassigned = [index for index in self._unassigned if index not in revoked_indices]
+        self._revoke_partitions([index for index in self._owned if index in revoked_indices])
 
-    def _let_go(self, indices: Iterable[int]) -> None:
+    def _revoke_partitions(self, indices: Iterable[int]) -> None:
         for index in indices:
-            self._owner.revoked(self._owned.pop(index).partition)
+            self._owner.on_revoked(self._owned.pop(index).partition)
 
 
-def _committed(error: kafka.KafkaError | None, partitions: list[kafka.TopicPartition]) -> None:
+def _on_commit(error: kafka.KafkaError | None, partitions: list[kafka.TopicPartition]) -> None:
     if error is not None:
-        _log.info("stream.not_committed", error=error.str(), n_partitions=len(partitions))
+        _log.info("stream_commit_failed", error=error.str(), n_partitions=len(partitions))

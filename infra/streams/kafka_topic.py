@@ -1,4 +1,4 @@
-"""Asks a broker, without waiting, which life of a topic there is, and so whether it answers at all."""
+"""Monitors the id, the partitions and the ends of a Kafka topic, without blocking."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _NO_ID = str(kafka.Uuid(0, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class BrokerAnswer:
-    """What the broker said, one of both.
+class BrokerReply:
+    """The reply of the broker: either an epoch or an error.
 
     Args:
-        epoch: the id of the topic; ``UNKNOWN_LIFE`` from a broker that gives none.
+        epoch: the id of the topic; ``UNKNOWN_LIFE`` if the broker does not support ids.
         names: of its partitions.
-        error: why there is no answer.
+        error: the reason of a missing reply.
     """
 
     epoch: str | None = None
@@ -36,86 +36,87 @@ class BrokerAnswer:
     error: kafka.KafkaError | None = None
 
 
-class TopicWatch:
-    """Looks at one topic every few seconds, and when asked to."""
+class TopicMonitor:
+    """Describes one topic every few seconds, and on request."""
 
     def __init__(self, topic: str, admin: AdminClient) -> None:
         self._topic = topic
         self._admin = admin
-        self._asked: Future[Any] | None = None
-        self._next = 0.0
+        self._request: Future[Any] | None = None
+        self._next_request = 0.0
 
-    def ask(self) -> None:
-        """Ask now: what was asked before this moment is not answered any more."""
+    def request(self) -> None:
+        """Send a request now; replies to earlier requests are ignored."""
         collection = kafka.TopicCollection([self._topic])
-        self._asked = self._admin.describe_topics(collection, request_timeout=_ANSWER_S)[self._topic]
-        self._next = float("inf")
+        self._request = self._admin.describe_topics(collection, request_timeout=_ANSWER_S)[self._topic]
+        # No further request while this one is open.
+        self._next_request = float("inf")
 
-    def hurry(self) -> None:
-        """Look again soon: something is wrong."""
-        self._next = min(self._next, time.monotonic() + _RETRY_S)
+    def request_soon(self) -> None:
+        """Send the next request soon, because something is wrong."""
+        self._next_request = min(self._next_request, time.monotonic() + _RETRY_S)
 
-    def answer(self) -> BrokerAnswer | None:
-        """Return an answer that has come, once; ask again when it is time.
+    def poll_reply(self) -> BrokerReply | None:
+        """Return a reply once after it has arrived; send the next request when it is due.
 
         Raises:
-            StoreError: the topic may not be looked at.
+            StoreError: the topic must not be described.
         """
         self._admin.poll(0)
-        if self._asked is not None and self._asked.done():
-            found, self._asked = _answer(self._asked), None
-            self._next = time.monotonic() + (_RETRY_S if found.error else _REST_S)
-            return found
-        if self._asked is None and time.monotonic() >= self._next:
-            self.ask()
+        if self._request is not None and self._request.done():
+            reply, self._request = _parse_reply(self._request), None
+            self._next_request = time.monotonic() + (_RETRY_S if reply.error else _REST_S)
+            return reply
+        if self._request is None and time.monotonic() >= self._next_request:
+            self.request()
         return None
 
 
-class EndsWatch:
-    """Asks twice a second, without waiting, where the partitions of a topic end."""
+class TopicEnds:
+    """Requests the ends of a topic's partitions twice a second, without blocking."""
 
     def __init__(self, topic: str, admin: AdminClient) -> None:
         self._topic = topic
         self._admin = admin
-        self._asked: Mapping[Any, Future[Any]] = {}
-        self._asked_at = 0.0
-        self._next = 0.0
+        self._request: Mapping[Any, Future[Any]] = {}
+        self._requested_at = 0.0
+        self._next_request = 0.0
         self._ends: dict[int, tuple[int, float]] = {}
 
-    def look(self, indices: Iterable[int]) -> None:
-        """Take up answers that have come, and ask again when it is time."""
+    def update(self, indices: Iterable[int]) -> None:
+        """Store replies that have arrived, and send the next request when it is due."""
         self._admin.poll(0)
-        if self._asked and all(asked.done() for asked in self._asked.values()):
-            for place, asked in self._asked.items():
+        if self._request and all(request.done() for request in self._request.values()):
+            for partition, request in self._request.items():
                 with suppress(kafka.KafkaException):
-                    self._ends[place.partition] = asked.result().offset, self._asked_at
-            self._asked = {}
-        now, places = time.monotonic(), [kafka.TopicPartition(self._topic, index) for index in indices]
-        if places and not self._asked and now >= self._next:
-            self._asked_at, self._next = now, now + _ENDS_S
-            latest: Any = dict.fromkeys(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-            self._asked = self._admin.list_offsets(latest, request_timeout=_ENDS_ANSWER_S)
+                    self._ends[partition.partition] = request.result().offset, self._requested_at
+            self._request = {}
+        now, partitions = time.monotonic(), [kafka.TopicPartition(self._topic, index) for index in indices]
+        if partitions and not self._request and now >= self._next_request:
+            self._requested_at, self._next_request = now, now + _ENDS_S
+            latest: Any = dict.fromkeys(partitions, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            self._request = self._admin.list_offsets(latest, request_timeout=_ENDS_ANSWER_S)
 
     def age_s(self, index: int, position: int) -> float | None:
-        """Return how long ago a partition ended at a position or before it; None: it did not, or nobody knows."""
-        end, asked_at = self._ends.get(index, (0, 0.0))
-        age = time.monotonic() - asked_at
+        """Return the seconds since a partition ended at or before a position; None: it did not, or it is unknown."""
+        end, requested_at = self._ends.get(index, (0, 0.0))
+        age = time.monotonic() - requested_at
         return age if age < _ENDS_OLD_S and end <= position else None
 
 
-def _answer(asked: Future[Any]) -> BrokerAnswer:
+def _parse_reply(request: Future[Any]) -> BrokerReply:
     try:
-        topic = asked.result()
+        topic = request.result()
     except kafka.KafkaException as error:
-        return BrokerAnswer(error=error.args[0])
-    epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _safe(str(topic.topic_id))
-    return BrokerAnswer(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
+        return BrokerReply(error=error.args[0])
+    epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _file_name(str(topic.topic_id))
+    return BrokerReply(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
 
 
-def _safe(topic_id: str) -> str:
-    """Return an id, which is Base64, as it may stand in the name of a file.
+def _file_name(topic_id: str) -> str:
+    """Return an id, which is Base64, with characters that file names allow.
 
-    >>> _safe("a+/b==")
+    >>> _file_name("a+/b==")
     'a-_b'
     """
     return topic_id.translate(str.maketrans("+/", "-_", "="))

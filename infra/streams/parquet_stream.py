@@ -1,4 +1,4 @@
-"""Parquet files replayed as a stream of events: as fast as they can be read, or in the rhythm of their times."""
+"""Replays Parquet files as a stream of events: as fast as possible, or at the pace of their event times."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.sql import quote
-from skewless.infra.streams.port import Messages, Owner, Partition
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 
 _PARTITION = "0"
 _PAUSE_S = 0.01
@@ -37,20 +37,19 @@ class ParquetRows:
     """The rows of some files.
 
     Args:
-        files: in the order in which they are read.
-        time_column: by which all rows are ordered, those without a time first, equal ones as they stand; None: as
-            they stand in the files.
+        files: in reading order.
+        time_column: orders all rows; rows without a time first, equal times in file order. None: file order.
     """
 
     files: Sequence[Path]
     time_column: str | None = None
 
     @classmethod
-    def found(cls, place: Path | str | Sequence[Path], time_column: str | None = None) -> ParquetRows:
-        """Return the rows of a folder with all below it, of a glob, or of files; in the order of their names.
+    def column_values(cls, place: Path | str | Sequence[Path], time_column: str | None = None) -> ParquetRows:
+        """Return the rows of a folder with all subfolders, of a glob, or of files; ordered by file name.
 
         Raises:
-            SourceError: there is no file.
+            SourceError: no file matches.
         """
         files = sorted(_files(place) if isinstance(place, Path | str) else place)
         if not files:
@@ -59,7 +58,7 @@ class ParquetRows:
 
     @property
     def digest(self) -> str:
-        """A text that changes with the names of the files, below the folder that all are in, and their sizes."""
+        """A text that changes with the files' sizes and their names below their common folder."""
         folder = commonpath([path.absolute().parent for path in self.files])
         parts = (f"{path.absolute().relative_to(folder)}\0{path.stat().st_size}\0" for path in self.files)
         return blake2s("".join(parts).encode(), digest_size=12).hexdigest()
@@ -71,14 +70,14 @@ class ParquetRows:
         """Yield all rows from a position on.
 
         Raises:
-            SourceError: a file cannot be read, or has no such column.
+            SourceError: a file cannot be read, or lacks the time column.
         """
         try:
-            yield from self._as_they_stand(start) if self.time_column is None else self._sorted(start)
+            yield from self._in_file_order(start) if self.time_column is None else self._sorted(start)
         except (pa.ArrowException, duckdb.Error, OSError) as error:
-            raise _broken(str(self.files[0].parent), error) from error
+            raise _read_error(str(self.files[0].parent), error) from error
 
-    def _as_they_stand(self, start: int) -> Iterator[pa.RecordBatch]:
+    def _in_file_order(self, start: int) -> Iterator[pa.RecordBatch]:
         for path in self.files:
             with pq.ParquetFile(path) as file:
                 n = file.metadata.num_rows
@@ -95,26 +94,27 @@ class ParquetRows:
             ORDER BY {quote(str(self.time_column))} NULLS FIRST, file_index, file_row_number
             OFFSET $start
         """
+        # DuckDB spills to disk, so files larger than memory can be sorted.
         with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
             yield from connection.sql(sql, params={"files": names, "start": start}).to_arrow_reader(_BATCH_ROWS)
 
 
-def in_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """Return a batch whose times are UTC microseconds; one without a zone is UTC (SEMANTICS 1.1)."""
+def convert_to_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Return a batch with its times in UTC microseconds; times without a zone are UTC (SEMANTICS 1.1)."""
     columns = [column.cast(_UTC, safe=False) if pa.types.is_timestamp(column.type) else column for column in batch]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
-def as_json(batch: pa.RecordBatch) -> list[bytes]:
-    """Return each row as a JSON object; times in ISO format with Z, bytes as Base64, what is no number as null.
+def encode_json(batch: pa.RecordBatch) -> list[bytes]:
+    """Return each row as a JSON object: times in ISO 8601 with Z, bytes as Base64, NaN and infinities as null.
 
-    >>> as_json(pa.RecordBatch.from_pydict({"x": [1.5, None]}))
+    >>> encode_json(pa.RecordBatch.from_pydict({"x": [1.5, None]}))
     [b'{"x":1.5}', b'{"x":null}']
     """
-    return [orjson.dumps(row, _odd, _JSON) for row in batch.to_pylist()]
+    return [orjson.dumps(row, _encode_other, _JSON) for row in batch.to_pylist()]
 
 
-def _odd(value: object) -> str:
+def _encode_other(value: object) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
@@ -132,34 +132,34 @@ def _n_rows(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
-        raise _broken(path.name, error) from error
+        raise _read_error(path.name, error) from error
 
 
-def _broken(name: str, error: Exception) -> SourceError:
+def _read_error(name: str, error: Exception) -> SourceError:
     return SourceError(
-        f"stream of Parquet files {name!r}", f"cannot be read: {error}", fix="correct or leave out the file"
+        f"stream of Parquet files {name!r}", f"cannot be read: {error}", fix="correct or remove the file"
     )
 
 
 class ParquetStream:
-    """See ``EventStream``: one partition, whose positions are row numbers over all files.
+    """Implements ``EventStream`` with one partition, whose positions are row numbers over all files.
 
     Args:
-        place: a folder with all below it, a glob, or files; read in the order of their names.
-        owner: told of the partition at the first ``poll``.
-        time_column: by which all rows are ordered, with DuckDB; None: as they stand in the files.
-        speed: how much faster than their times the rows come, 1.0 is real time; None: as fast as they can be read.
-        clock: by which they come.
+        place: a folder with all subfolders, a glob, or files; read in the order of their names.
+        owner: notified of the partition at the first ``poll``.
+        time_column: orders all rows, with DuckDB; None: file order.
+        speed: factor of real time at which rows become due, 1.0 is real time; None: as fast as possible.
+        clock: decides which rows are due.
 
     Raises:
-        DefinitionError: a speed without a time column, or not above 0.
-        SourceError: there is no file, or one cannot be read.
+        DefinitionError: the speed is not above 0, or has no time column.
+        SourceError: no file matches, or one cannot be read.
     """
 
     def __init__(
         self,
         place: Path | str | Sequence[Path],
-        owner: Owner,
+        owner: RebalanceListener,
         *,
         time_column: str | None = None,
         speed: float | None = None,
@@ -167,44 +167,44 @@ class ParquetStream:
     ) -> None:
         if speed is not None and (time_column is None or not speed > 0):
             raise DefinitionError(
-                "speed of a replay", "needs a time column and to be above 0", value=speed, fix="correct it"
+                "speed of a replay", "needs a time column and must be above 0", value=speed, fix="correct it"
             )
-        self._rows = ParquetRows.found(place, time_column)
+        self._rows = ParquetRows.column_values(place, time_column)
         self._n = len(self._rows)
         self._owner = owner
         self._partition = Partition(name=_PARTITION, epoch=self._rows.digest)
-        self._pace = None if speed is None else _Pace(speed, clock or SystemClock())
+        self._throttle = None if speed is None else _Throttle(speed, clock or SystemClock())
         self._batches: Iterator[pa.RecordBatch] = iter(())
-        self._owns = False
+        self._is_owner = False
         self._batch: pa.RecordBatch | None = None
-        self._following = 0
+        self._next_position = 0
 
     @property
     def trouble(self) -> str | None:
-        """Nothing: files are there or are not."""
+        """Always None: files do not become available later."""
         return None
 
     @property
     def done(self) -> bool:
         """Whether the last row was returned."""
-        return self._owns and self._following >= self._n
+        return self._is_owner and self._next_position >= self._n
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """See ``EventStream``; at the end of the files it returns nothing at once.
+        """Return due rows; see ``EventStream``. At the end of the files it returns an empty list at once.
 
         Raises:
-            SourceError: a file cannot be read, or misses the time column.
+            SourceError: a file cannot be read, or lacks the time column.
         """
-        if not self._owns:
-            self._following = self._owner.assigned(self._partition) or 0
-            self._batches = self._rows.batches(self._following)
-            self._owns, self._is_ahead = True, False
+        if not self._is_owner:
+            self._next_position = self._owner.on_assigned(self._partition) or 0
+            self._batches = self._rows.batches(self._next_position)
+            self._is_owner, self._is_ahead = True, False
         deadline = time.monotonic() + timeout_s
         while not self.done:
-            payloads = self._released(limit)
+            payloads = self._take_due(limit)
             if payloads:
-                positions = range(self._following, self._following + len(payloads))
-                self._following = positions.stop
+                positions = range(self._next_position, self._next_position + len(payloads))
+                self._next_position = positions.stop
                 return [Messages(partition=self._partition, positions=positions, payloads=payloads)]
             left = deadline - time.monotonic()
             if left <= 0:
@@ -213,47 +213,47 @@ class ParquetStream:
         return []
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Do nothing: files have no place for it."""
+        """Do nothing: files store no positions."""
 
     def lag(self) -> int | None:
-        """See ``EventStream``."""
-        return max(0, self._n - self._following) if self._owns else 0
+        """Return the number of rows that were not returned yet."""
+        return max(0, self._n - self._next_position) if self._is_owner else 0
 
-    def drained(self) -> Mapping[Partition, float]:
-        """See ``EventStream``: what is not due yet has not arrived."""
-        return {self._partition: 0.0} if self._owns and (self.done or self._is_ahead) else {}
+    def find_drained(self) -> Mapping[Partition, float]:
+        """Return drained partitions; see ``EventStream``. Rows that are not due have not arrived yet."""
+        return {self._partition: 0.0} if self._is_owner and (self.done or self._is_ahead) else {}
 
-    def names(self) -> Collection[str] | None:
-        """See ``EventStream``."""
+    def partition_names(self) -> Collection[str] | None:
+        """Return the name of the partition."""
         return [self._partition.name]
 
     def close(self) -> None:
-        """See ``EventStream``."""
-        if self._owns:
-            self._owner.revoked(self._partition)
-            self._owns, self._batches, self._batch = False, iter(()), None
+        """Revoke the partition."""
+        if self._is_owner:
+            self._owner.on_revoked(self._partition)
+            self._is_owner, self._batches, self._batch = False, iter(()), None
 
-    def _released(self, limit: int) -> list[bytes]:
-        batch = self._held()
-        n = there = min(limit, batch.num_rows)
-        if self._pace is not None:
-            n = self._pace.due(_times(batch.slice(0, n), str(self._rows.time_column)))
-        self._is_ahead = n < there
+    def _take_due(self, limit: int) -> list[bytes]:
+        batch = self._current_batch()
+        n = n_read = min(limit, batch.num_rows)
+        if self._throttle is not None:
+            n = self._throttle.due(_times(batch.slice(0, n), str(self._rows.time_column)))
+        self._is_ahead = n < n_read
         self._batch = batch.slice(n)
-        return as_json(batch.slice(0, n))
+        return encode_json(batch.slice(0, n))
 
-    def _held(self) -> pa.RecordBatch:
-        """Return the rows that were read and not returned; never none of them before the end."""
+    def _current_batch(self) -> pa.RecordBatch:
+        """Return rows that were read and not returned; never empty before the end."""
         while self._batch is None or not self._batch.num_rows:
-            found = next(self._batches, None)
-            if found is None:
-                raise SourceError("stream of Parquet files", "became shorter while it was read", fix="start again")
-            self._batch = in_utc(found)
+            column_values = next(self._batches, None)
+            if column_values is None:
+                raise SourceError("stream of Parquet files", "became shorter during the replay", fix="start again")
+            self._batch = convert_to_utc(column_values)
         return self._batch
 
 
-class _Pace:
-    """Says which of the next rows are due; the first row that has a time is due at once."""
+class _Throttle:
+    """Decides which of the next rows are due; the first row with a time is due at once."""
 
     def __init__(self, speed: float, clock: Clock) -> None:
         self._speed = speed
@@ -261,23 +261,27 @@ class _Pace:
         self._first: tuple[int, int] | None = None
 
     def due(self, times_us: npt.NDArray[np.int64]) -> int:
-        """Return how many of some rows are due, by their times in order; ``_NO_TIME``: due whenever."""
+        """Return the number of due rows, given their times in order; ``_NO_TIME``: always due."""
         now_us = self._clock.now_us()
-        timed = times_us[times_us != _NO_TIME]
+        known_times = times_us[times_us != _NO_TIME]
         if self._first is None:
-            if not timed.size:
+            if not known_times.size:
                 return len(times_us)
-            self._first = (int(timed[0]), now_us)
+            self._first = (int(known_times[0]), now_us)
         first_us, start_us = self._first
         until_us = first_us + int((now_us - start_us) * self._speed)
+        # _NO_TIME is the lowest value, so rows without a time are always due.
         return int(np.searchsorted(times_us, until_us, side="right"))
 
 
 def _times(batch: pa.RecordBatch, column: str) -> npt.NDArray[np.int64]:
-    found = batch.column(column)
-    if not pa.types.is_timestamp(found.type):
+    column_values = batch.column(column)
+    if not pa.types.is_timestamp(column_values.type):
         raise SourceError(
-            f"column {column!r}", "holds no timestamps", value=str(found.type), fix="replay without a speed"
+            f"column {column!r}",
+            "is not a timestamp column",
+            value=str(column_values.type),
+            fix="replay without a speed",
         )
-    whole = found.cast(pa.int64()).fill_null(_NO_TIME).to_numpy(zero_copy_only=False)
-    return np.asarray(whole, dtype=np.int64)
+    times = column_values.cast(pa.int64()).fill_null(_NO_TIME).to_numpy(zero_copy_only=False)
+    return np.asarray(times, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The port to event streams; every adapter passes ``tests/contract/test_streams.py``."""
+"""The interface of event streams; every adapter must pass ``tests/contract/test_streams.py``."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Partition:
     """One ordered part of a stream.
 
     Args:
-        name: as the stream calls it, for example ``"0"``.
-        epoch: which life of the stream it is: a topic that was deleted and made again has another, so that its
-            positions are never taken for those of the old one (SEMANTICS 1.4). Safe in a file name.
+        name: in the stream, for example ``"0"``.
+        epoch: distinguishes a recreated stream, so that its positions are never confused with those of the old one
+            (SEMANTICS 1.4). Safe in a file name.
     """
 
     name: str
@@ -26,8 +26,9 @@ class Messages:
     """Consecutive messages of one partition.
 
     Args:
-        positions: of each message; they grow, and need not be dense. At least 0.
-        payloads: what was sent, as bytes; None: a message without a body.
+        partition: of the messages.
+        positions: of each message; ascending, possibly with gaps. At least 0.
+        payloads: the message bodies, as bytes; None: a message without a body.
     """
 
     partition: Partition
@@ -35,75 +36,76 @@ class Messages:
     payloads: Sequence[bytes | None]
 
 
-class Owner(Protocol):
-    """Told of partitions as they come and go; called only from within ``poll`` and ``close`` of the stream."""
+class RebalanceListener(Protocol):
+    """Receives assigned and revoked partitions; called only from ``poll`` and ``close`` of the stream."""
 
-    def assigned(self, partition: Partition) -> int | None:
-        """Take a partition over; return the position to read from (inclusive), or None for the oldest there is."""
+    def on_assigned(self, partition: Partition) -> int | None:
+        """Accept a partition; return the position to read from (inclusive), or None for the oldest."""
         ...
 
-    def revoked(self, partition: Partition) -> None:
-        """Let a partition go: another worker may own it already, so nothing more may be written for it."""
+    def on_revoked(self, partition: Partition) -> None:
+        """Give up a partition: another worker may own it already, so nothing more may be written for it."""
         ...
 
 
 class EventStream(Protocol):
-    """A stream that is read in partitions, shared among the workers of one group; used from one thread.
+    """A partitioned stream, shared among the workers of one group; used from one thread.
 
-    What was read and not committed is read again by the next owner: delivery is at least once, and where to go on
-    is the owner's to say, since the accepted log knows better than the stream (SEMANTICS 4.2).
-    Every method raises StoreError where the broker refuses for good; a broker that is away is waited for:
-    ``poll`` returns nothing meanwhile, and ``trouble`` says why.
+    Messages that were read and not committed are read again by the next owner: delivery is at least once. The listener
+    decides where to continue, because the accepted log is more accurate than the stream (SEMANTICS 4.2). Every method
+    raises StoreError for a permanent error. While a broker is unavailable, ``poll`` returns nothing and ``trouble``
+    gives the reason.
     """
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """Return up to about ``limit`` messages in all, waiting at most ``timeout_s`` for the first.
+        """Return up to about ``limit`` messages in total, waiting at most ``timeout_s`` for the first.
 
-        At most one item for each partition, its messages in their order. Assignments and revocations take effect in
-        here, before messages are returned; messages of a partition that was revoked are never returned.
+        Returns at most one item per partition, with its messages in order. Partitions are assigned and revoked inside
+        this call, before messages are returned. Messages of a revoked partition are never returned.
         """
         ...
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Note the next position to read of some owned partitions: a hint, and what lag is measured by."""
+        """Record the next positions of owned partitions: a hint for other readers, and the base of the lag."""
         ...
 
     def lag(self) -> int | None:
-        """Return how many messages of the owned partitions were not yet returned by ``poll``; None: unknown."""
+        """Return the number of messages in owned partitions that ``poll`` has not returned yet; None: unknown."""
         ...
 
-    def drained(self) -> Mapping[Partition, float]:
-        """Return the owned partitions of which ``poll`` left nothing behind, and how late that is known, seconds.
+    def find_drained(self) -> Mapping[Partition, float]:
+        """Return owned partitions that ``poll`` has read to the end, and the age of that knowledge in seconds.
 
-        All that had arrived so long before ``poll`` was last called has been returned; none where the broker is away.
+        All messages that had arrived that long before the last ``poll`` have been returned. Empty while the broker is
+        unavailable.
         """
         ...
 
-    def names(self) -> Collection[str] | None:
-        """Return the names of all partitions that the stream has now, whoever owns them; None: unknown."""
+    def partition_names(self) -> Collection[str] | None:
+        """Return the names of all current partitions of the stream, owned or not; None: unknown."""
         ...
 
     @property
     def trouble(self) -> str | None:
-        """Why nothing comes at the moment, None where nothing is wrong."""
+        """Why no messages arrive now; None if nothing is wrong."""
         ...
 
     def close(self) -> None:
-        """Revoke what is owned, and let others take it over at once."""
+        """Revoke owned partitions, so that other workers can own them at once."""
         ...
 
 
 class EventSender(Protocol):
-    """Puts events into a stream: for tests, for the HTTP route and for those who have no producer of their own."""
+    """Sends events to a stream: for tests, for the HTTP route, and for users without their own producer."""
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
-        """Send messages, and return when the stream has them; those of one key stay in order, in one partition.
+        """Send messages, and return when the stream has stored them; messages with one key stay in order.
 
         Raises:
-            StoreError: the stream refused or is away; some may have been sent.
+            StoreError: the stream rejected them or is unavailable; some may have been sent.
         """
         ...
 
     def close(self) -> None:
-        """Give the connection back."""
+        """Close the connection."""
         ...

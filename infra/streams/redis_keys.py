@@ -1,12 +1,12 @@
-"""The keys of a stream of events in Redis, and its positions.
+"""Redis keys and positions of an event stream.
 
-What belongs to one partition has one hash tag, so that a cluster keeps it in one slot::
+All keys of one partition have one hash tag, so that a cluster stores them in one slot::
 
     sk:P:events:{SOURCE:0}                    the messages: a stream whose entries have the field "e"
-    sk:P:events:{SOURCE:0}:epoch              which life of it this is
+    sk:P:events:{SOURCE:0}:epoch              the epoch of the stream
     sk:P:events:{SOURCE:0}:lease:GROUP        the member of a group that owns it, until it expires
     sk:P:events:{SOURCE:0}:committed          the next position to read, by group
-    sk:P:events:{SOURCE}:members:GROUP        when each member of a group was last seen
+    sk:P:events:{SOURCE}:members:GROUP        the time of the last heartbeat of each member of a group
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MOST_SEQ = (1 << _SEQ_BITS) - 1
 
 @dataclass(frozen=True, kw_only=True)
 class EventKeys:
-    """The keys of one stream as one group sees them.
+    """The keys of one stream for one group.
 
     >>> EventKeys(project="p", source="clicks", group="g").stream(3)
     'sk:p:events:{clicks:3}'
@@ -32,7 +32,7 @@ class EventKeys:
 
     @property
     def members(self) -> str:
-        """The sorted set of the group's members, by the time of the server in milliseconds."""
+        """The sorted set of the group's members, scored by server time in milliseconds."""
         return f"sk:{self.project}:events:{{{self.source}}}:members:{self.group}"
 
     def stream(self, index: int) -> str:
@@ -40,32 +40,32 @@ class EventKeys:
         return f"sk:{self.project}:events:{{{self.source}:{index}}}"
 
     def epoch(self, index: int) -> str:
-        """Return the key that says which life of a partition this is."""
+        """Return the key of a partition's epoch."""
         return f"{self.stream(index)}:epoch"
 
     def lease(self, index: int) -> str:
-        """Return the key that says who owns a partition."""
+        """Return the key of a partition's owner."""
         return f"{self.stream(index)}:lease:{self.group}"
 
     def committed(self, index: int) -> str:
-        """Return the key of what the groups have committed of a partition."""
+        """Return the key of a partition's committed positions, by group."""
         return f"{self.stream(index)}:committed"
 
 
-def position_of(entry_id: bytes) -> int:
-    """Return the position of an entry; positions are ordered as the entries are.
+def parse_position(entry_id: bytes) -> int:
+    """Return the position of an entry; positions are ordered like the entries.
 
-    >>> position_of(b"3-5")
+    >>> parse_position(b"3-5")
     12582917
     """
     ms, _, seq = entry_id.partition(b"-")
     return (int(ms) << _SEQ_BITS) + int(seq)
 
 
-def entry_id_of(position: int) -> str:
-    """Return the least entry id that has at least a position.
+def format_entry_id(position: int) -> str:
+    """Return the lowest entry id with at least a position.
 
-    >>> entry_id_of(12582917)
+    >>> format_entry_id(12582917)
     '3-5'
     """
     return f"{position >> _SEQ_BITS}-{position & _MOST_SEQ}"

@@ -1,4 +1,4 @@
-"""A connection to Redis that is opened when it is needed, and whose absence is waited out."""
+"""A connection to Redis that opens on first use and tolerates outages."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     ClusterDownError,
-    ConnectionError,  # noqa: A004 - redis-py's own, which is no OSError
+    ConnectionError,  # noqa: A004 - redis-py's own, which is not an OSError
     OutOfMemoryError,
     ReadOnlyError,
     RedisClusterException,
@@ -25,10 +25,10 @@ from redis.retry import Retry
 from skewless.infra.host.redaction import display_url
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
-from skewless.infra.online.failures import translated
+from skewless.infra.online.failures import translate_errors
 
-_FINAL = (AuthenticationError, AuthorizationError)  # redis-py counts them among the connection's errors
-_PASSING = (
+_FINAL = (AuthenticationError, AuthorizationError)  # redis-py derives them from ConnectionError
+_TEMPORARY = (
     ClusterDownError,
     ConnectionError,
     OutOfMemoryError,
@@ -41,11 +41,11 @@ _log = structlog.get_logger(__name__)
 
 
 class RedisLink:
-    """One client, of one thread.
+    """One client, used from one thread.
 
     Args:
         url: as in the setting ``redis_url``.
-        timeout_s: how long an answer is waited for, in seconds.
+        timeout_s: the timeout of a reply, in seconds.
 
     Raises:
         StoreError: it is not the URL of a Redis.
@@ -58,47 +58,47 @@ class RedisLink:
         self.trouble: str | None = None
 
     @property
-    def one_server(self) -> bool:
-        """Whether all keys are at one server, so that one command may name several."""
+    def is_single_server(self) -> bool:
+        """Whether all keys are on one server, so that one command may name several."""
         return self._address.kind != "cluster"
 
     def client(self) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
-        """Return the client, opened if it is not."""
+        """Return the client; open it if needed."""
         if self._client is None:
             client = open_client(self._address, self._timeout_s)
-            # Whoever waits for a server asks again anyway; and what was sent must not be sent twice unasked.
+            # Callers repeat their requests themselves, and a message must not be sent twice by an automatic retry.
             client.set_retry(Retry(NoBackoff(), 0))
             self._client = client
         return self._client
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Let a block end early where the server is away: ``trouble`` says so.
+    def tolerate_outage(self) -> Iterator[None]:
+        """Run a block; if the server is unavailable, end the block early and set ``trouble``.
 
         Raises:
-            StoreError: the server refuses for good.
+            StoreError: the error is permanent.
         """
         try:
             yield
             self.trouble = None
-        except _PASSING as error:
+        except _TEMPORARY as error:
             if isinstance(error, _FINAL):
-                with translated(self._address.url):
+                with translate_errors(self._address.url):
                     raise
-            self._note(error)
+            self._note_outage(error)
         except RedisError:
-            with translated(self._address.url):
+            with translate_errors(self._address.url):
                 raise
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close all connections."""
         if self._client is not None:
             close_client(self._client)
             self._client = None
 
-    def _note(self, error: Exception) -> None:
+    def _note_outage(self, error: Exception) -> None:
         if self.trouble is None:
-            _log.warning("stream.away", redis=display_url(self._address.url), error=str(error))
+            _log.warning("stream_unavailable", redis=display_url(self._address.url), error=str(error))
         self.trouble = f"Redis at {display_url(self._address.url)} did not answer: {error}"
-        if not self.one_server:
-            self.close()  # its nodes may have other addresses when they are back
+        if not self.is_single_server:
+            self.close()  # cluster nodes may return with other addresses

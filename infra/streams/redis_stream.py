@@ -1,6 +1,6 @@
-"""A stream of events in Redis or Valkey Streams, shared among workers by leases.
+"""Reads events from Redis or Valkey Streams, shared among workers by leases.
 
-Consumer groups of Redis are not used: the accepted log knows what was read (SEMANTICS 4.2).
+It does not use consumer groups of Redis: the accepted log records the read positions (SEMANTICS 4.2).
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any
 import structlog
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.port import Messages, Owner, Partition
-from skewless.infra.streams.redis_keys import FIELD, EventKeys, entry_id_of, position_of
+from skewless.infra.streams.port import Messages, Partition, RebalanceListener
+from skewless.infra.streams.redis_keys import FIELD, EventKeys, format_entry_id, parse_position
 from skewless.infra.streams.redis_leases import Leases
 from skewless.infra.streams.redis_link import RedisLink
 
-_BEATS_OF_A_LEASE = 10
+_HEARTBEATS_PER_LEASE = 10
 _PAUSE_S = 0.02
-_MOST_COUNTED = 10_000
-# Makes the stream where there is none, so that a stream that is missing later was deleted.
+_MAX_COUNTED = 10_000
+# Creates a missing stream, so that a stream that is missing later must have been deleted.
 _OPEN = """
 if redis.call('EXISTS', KEYS[1]) == 0 then
   redis.call('XADD', KEYS[1], '0-1', 'e', '')
@@ -35,39 +35,41 @@ redis.call('SET', KEYS[2], ARGV[1], 'NX')
 redis.call('HSETNX', KEYS[3], ARGV[2], 0)
 return redis.call('GET', KEYS[2])
 """
-_EPOCH = re.compile(rb"[0-9a-f]{16}")  # names a folder of the log
+_EPOCH = re.compile(rb"[0-9a-f]{16}")  # the name of a log folder
 _COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
 _log = structlog.get_logger(__name__)
 
 
 @dataclass
-class _RedisReading:
-    """How far an owned partition was read.
+class _RedisProgress:
+    """The progress in an owned partition.
 
     Args:
-        following: the next position to read.
-        index: how many entries the stream had ever had before that position; too low where it had to be guessed.
+        partition: name and epoch.
+        next_position: the next position to read.
+        index: number of entries ever added before that position; too low if it had to be estimated.
+        read_positions: positions below which messages may be trimmed; None: no trimming.
     """
 
     partition: Partition
-    following: int
+    next_position: int
     index: int
-    kept: ReadPositions | None
+    read_positions: ReadPositions | None
 
 
 class RedisStream:
-    """See ``EventStream``. The position of an entry is ``(milliseconds << 22) + sequence number`` of its id.
+    """Implements ``EventStream``. The position of an entry id is ``(milliseconds << 22) + sequence number``.
 
     Args:
         url: as in the setting ``redis_url``.
-        project: whose stream it is.
-        source: the name of the source of events.
-        n_partitions: the same number as its senders have.
-        owner: told of partitions as they come and go.
-        group: the workers that share the partitions.
-        lease_s: a worker that was not heard of for so long loses its partitions, in seconds.
-        keep: how many messages stay at least when all groups have committed them; None: all.
-        timeout_s: how long an answer is waited for, in seconds; more than a tenth of ``lease_s``.
+        project: name of the project.
+        source: name of the event source.
+        n_partitions: the same number as its senders use.
+        owner: notified of assigned and revoked partitions.
+        group: name of the workers' group.
+        lease_s: seconds without a heartbeat after which a worker loses its partitions.
+        keep: minimum number of messages to retain after all groups have committed them; None: all.
+        timeout_s: the timeout of a reply in seconds; more than a tenth of ``lease_s``.
 
     Raises:
         StoreError: ``url`` is not the URL of a Redis.
@@ -80,7 +82,7 @@ class RedisStream:
         project: str,
         source: str,
         n_partitions: int,
-        owner: Owner,
+        owner: RebalanceListener,
         group: str = "skewless",
         lease_s: float = 10.0,
         keep: int | None = None,
@@ -92,97 +94,102 @@ class RedisStream:
         self._keep = keep
         self._leases = Leases(self._keys, n_partitions, lease_s)
         self._link = RedisLink(url, timeout_s)
-        self._beat_s = min(1.0, lease_s / _BEATS_OF_A_LEASE)
-        self._next_beat = 0.0
-        self._owned: dict[int, _RedisReading] = {}
-        self._drained: list[Partition] = []
+        self._heartbeat_s = min(1.0, lease_s / _HEARTBEATS_PER_LEASE)
+        self._next_heartbeat = 0.0
+        self._owned: dict[int, _RedisProgress] = {}
+        self._drained_partitions: list[Partition] = []
 
     @property
     def trouble(self) -> str | None:
-        """See ``EventStream``."""
+        """The current problem; see ``EventStream``."""
         return self._link.trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
-        """See ``EventStream``."""
+        """Return messages; see ``EventStream``."""
         deadline = time.monotonic() + timeout_s
         while True:
-            found: list[Messages] = []
-            self._drained = []
-            with self._link.waiting():
+            messages: list[Messages] = []
+            self._drained_partitions = []
+            with self._link.tolerate_outage():
                 client = self._link.client()
-                self._beat(client)
-                found = self._read(client, limit)
-                if not found:
-                    self._wait(client, min(deadline, self._next_beat) - time.monotonic())
+                self._renew_leases(client)
+                messages = self._read_messages(client, limit)
+                if not messages:
+                    self._wait(client, min(deadline, self._next_heartbeat) - time.monotonic())
             left = deadline - time.monotonic()
-            if found or left <= 0:
-                return found
+            if messages or left <= 0:
+                return messages
             if self.trouble:
                 time.sleep(min(left, _PAUSE_S))
 
     def commit(self, positions: Mapping[Partition, int]) -> None:
-        """See ``EventStream``."""
-        by_partition = {reading.partition: index for index, reading in self._owned.items()}
-        mine = {by_partition[partition]: at for partition, at in positions.items() if partition in by_partition}
-        if not mine:
+        """Commit positions and trim the stream; see ``EventStream``."""
+        by_partition = {progress.partition: index for index, progress in self._owned.items()}
+        owned_positions = {
+            by_partition[partition]: at for partition, at in positions.items() if partition in by_partition
+        }
+        if not owned_positions:
             return
-        with self._link.waiting():
+        with self._link.tolerate_outage():
             pipe = self._link.client().pipeline(transaction=False)
-            for index, at in mine.items():
+            for index, at in owned_positions.items():
                 pipe.hset(self._keys.committed(index), self._keys.group, at)
                 pipe.hvals(self._keys.committed(index))
             committed = pipe.execute()[1::2]
-            least = {index: min(map(int, found)) for index, found in zip(mine, committed, strict=True)}
-            self._trim(mine, least)
+            committed_positions = {
+                index: min(map(int, values)) for index, values in zip(owned_positions, committed, strict=True)
+            }
+            self._trim(owned_positions, committed_positions)
 
     def lag(self) -> int | None:
-        """Return how many messages were not yet returned; too many, rather than too few, soon after a take-over."""
-        with self._link.waiting():
+        """Return the number of messages not returned yet; rather too high soon after an assignment."""
+        with self._link.tolerate_outage():
             client = self._link.client()
             return sum(self._unread(client, index) for index in self._owned)
         return None
 
-    def drained(self) -> Mapping[Partition, float]:
-        """See ``EventStream``."""
-        return dict.fromkeys(self._drained, 0.0)
+    def find_drained(self) -> Mapping[Partition, float]:
+        """Return drained partitions; see ``EventStream``."""
+        return dict.fromkeys(self._drained_partitions, 0.0)
 
-    def names(self) -> Collection[str] | None:
-        """See ``EventStream``."""
+    def partition_names(self) -> Collection[str] | None:
+        """Return partition names; see ``EventStream``."""
         return [str(index) for index in range(self._n)]
 
     def close(self) -> None:
-        """See ``EventStream``."""
+        """Release all partitions and leave the group; see ``EventStream``."""
         owned = list(self._owned)
         for index in owned:
             self._revoke(index)
         try:
-            with self._link.waiting():
+            with self._link.tolerate_outage():
                 client = self._link.client()
                 self._leases.release(client, owned)
                 self._leases.leave(client)
         finally:
             self._link.close()
 
-    def _beat(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
-        if time.monotonic() < self._next_beat:
+    def _renew_leases(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+        if time.monotonic() < self._next_heartbeat:
             return
-        share = self._leases.beat(client)
+        share = self._leases.send_heartbeat(client)
         self._leases.renew(client, list(self._owned))
-        self._drop_lost(client, list(self._owned))
+        self._revoke_lost(client, list(self._owned))
+        # Partitions beyond the fair share are released, so that a new member can acquire them.
         for index in list(self._owned)[share:]:
             self._revoke(index)
             self._leases.release(client, [index])
         for index in range(self._n):
-            if len(self._owned) < share and index not in self._owned and self._leases.take(client, index):
+            if len(self._owned) < share and index not in self._owned and self._leases.acquire(client, index):
                 self._assign(client, index)
-        self._next_beat = time.monotonic() + self._beat_s
+        self._next_heartbeat = time.monotonic() + self._heartbeat_s
 
-    def _drop_lost(self, client: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - as above
+    def _revoke_lost(self, client: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - as above
         epochs = {index: self._owned[index].partition.epoch for index in indices}
-        for index in set(indices) - self._leases.confirmed(client, epochs):
-            _log.warning("stream.partition_lost", stream=self._keys.stream(index))
+        for index in set(indices) - self._leases.find_confirmed(client, epochs):
+            _log.warning("partition_lost", stream=self._keys.stream(index))
             self._revoke(index)
-            self._next_beat = 0.0  # it may be free, in another life
+            self._next_heartbeat = 0.0  # it may be available again, with another epoch
 
     def _assign(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
         stream = self._keys.stream(index)
@@ -191,88 +198,95 @@ class RedisStream:
         if not _EPOCH.fullmatch(epoch):
             raise StoreError(
                 f"key {self._keys.epoch(index)!r} in Redis",
-                "is damaged, so nobody knows which messages of this stream the log has",
+                "is corrupt, so that it is unknown which messages of this stream the log has",
                 value=epoch,
-                fix="set it to the newest folder below `log/events/SOURCE` again; without it all messages count as new",
+                fix="set it to the latest folder below `log/events/SOURCE`; without it all messages count as new",
             )
         partition = Partition(name=str(index), epoch=epoch.decode())
-        following = self._owner.assigned(partition) or 0
-        kept = None if self._keep is None else ReadPositions(self._keep)
-        self._owned[index] = _RedisReading(partition, following, 0, kept)
+        next_position = self._owner.on_assigned(partition) or 0
+        read_positions = None if self._keep is None else ReadPositions(self._keep)
+        self._owned[index] = _RedisProgress(partition, next_position, 0, read_positions)
         info = client.xinfo_stream(stream)
-        counted = client.eval(_COUNT, 1, stream, entry_id_of(following), _MOST_COUNTED)
-        unread = counted if counted < _MOST_COUNTED else info["length"]
+        # Redis stores only a total of added entries, so unread ones are counted, up to a limit.
+        counted = client.eval(_COUNT, 1, stream, format_entry_id(next_position), _MAX_COUNTED)
+        unread = counted if counted < _MAX_COUNTED else info["length"]
         self._owned[index].index = info["entries-added"] - unread
 
     def _revoke(self, index: int) -> None:
-        self._owner.revoked(self._owned[index].partition)
+        self._owner.on_revoked(self._owned[index].partition)
         del self._owned[index]
 
-    def _read(self, client: Any, limit: int) -> list[Messages]:  # noqa: ANN401 - as above
+    def _read_messages(self, client: Any, limit: int) -> list[Messages]:  # noqa: ANN401 - as above
         if not self._owned:
             return []
+        # Rounded up, so that each partition gets at least one message.
         count = -(-limit // len(self._owned))
         pipe = client.pipeline(transaction=False)
-        for index, reading in self._owned.items():
-            start = entry_id_of(reading.following)
+        for index, progress in self._owned.items():
+            start = format_entry_id(progress.next_position)
             pipe.execute_command("XRANGE", self._keys.stream(index), start, "+", "COUNT", count)
-        found = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
-        if found:
-            # Asked after the messages were read: they are of the life that is confirmed here.
-            self._drop_lost(client, list(found))
-        full = {index for index, entries in found.items() if len(entries) == count}
-        self._drained = [reading.partition for index, reading in self._owned.items() if index not in full]
-        return [_read(self._owned[index], entries) for index, entries in found.items() if index in self._owned]
+        by_index = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
+        if by_index:
+            # Checked after the read: the messages belong to the epoch that is confirmed here.
+            self._revoke_lost(client, list(by_index))
+        full_indices = {index for index, entries in by_index.items() if len(entries) == count}
+        self._drained_partitions = [
+            progress.partition for index, progress in self._owned.items() if index not in full_indices
+        ]
+        return [
+            _convert_entries(self._owned[index], entries) for index, entries in by_index.items() if index in self._owned
+        ]
 
     def _wait(self, client: Any, seconds: float) -> None:  # noqa: ANN401 - as above
         if seconds <= 0:
             return
-        if not self._owned or not self._link.one_server:
+        if not self._owned or not self._link.is_single_server:
             time.sleep(min(seconds, _PAUSE_S))
             return
         keys = [self._keys.stream(index) for index in self._owned]
-        after = [entry_id_of(max(0, reading.following - 1)) for reading in self._owned.values()]
+        after = [format_entry_id(max(0, progress.next_position - 1)) for progress in self._owned.values()]
         client.execute_command("XREAD", "COUNT", 1, "BLOCK", max(1, int(seconds * 1_000)), "STREAMS", *keys, *after)
 
-    def _trim(self, mine: Mapping[int, int], least: Mapping[int, int]) -> None:
+    def _trim(self, owned_positions: Mapping[int, int], committed_positions: Mapping[int, int]) -> None:
         pipe = self._link.client().pipeline(transaction=False)
-        for index, at in mine.items():
-            kept = self._owned[index].kept
-            floor = kept.floor(at) if kept else None
+        for index, at in owned_positions.items():
+            read_positions = self._owned[index].read_positions
+            floor = read_positions.floor(at) if read_positions else None
             if floor is not None:
-                floor = min(floor, least[index])
-                pipe.execute_command("XTRIM", self._keys.stream(index), "MINID", "~", entry_id_of(floor))
+                # Never beyond the slowest group.
+                floor = min(floor, committed_positions[index])
+                pipe.execute_command("XTRIM", self._keys.stream(index), "MINID", "~", format_entry_id(floor))
         pipe.execute()
 
     def _unread(self, client: Any, index: int) -> int:  # noqa: ANN401 - as above
-        reading, info = self._owned[index], client.xinfo_stream(self._keys.stream(index))
-        if position_of(info["last-generated-id"]) < reading.following:
-            reading.index = info["entries-added"]
-        return max(0, int(info["entries-added"]) - reading.index)
+        progress, info = self._owned[index], client.xinfo_stream(self._keys.stream(index))
+        if parse_position(info["last-generated-id"]) < progress.next_position:
+            progress.index = info["entries-added"]
+        return max(0, int(info["entries-added"]) - progress.index)
 
 
-def _read(reading: _RedisReading, entries: Sequence[Any]) -> Messages:
-    """Return entries, each an id and its fields, as messages; they count as read."""
-    positions = [position_of(entry_id) for entry_id, _ in entries]
+def _convert_entries(progress: _RedisProgress, entries: Sequence[Any]) -> Messages:
+    """Convert entries, each an id and its fields, to messages; advances the progress."""
+    positions = [parse_position(entry_id) for entry_id, _ in entries]
     payloads = [fields.get(FIELD) for _, fields in entries]
-    reading.following = positions[-1] + 1
-    reading.index += len(positions)
-    if reading.kept:
-        reading.kept.read(len(positions), reading.following)
-    return Messages(partition=reading.partition, positions=positions, payloads=payloads)
+    progress.next_position = positions[-1] + 1
+    progress.index += len(positions)
+    if progress.read_positions:
+        progress.read_positions.read(len(positions), progress.next_position)
+    return Messages(partition=progress.partition, positions=positions, payloads=payloads)
 
 
 class ReadPositions:
-    """Remembers how many messages were read up to some positions.
+    """Remembers how many messages were read up to recent positions.
 
-    >>> kept = ReadPositions(2)
-    >>> for n, following in ((2, 20), (1, 30), (3, 60)):
-    ...     kept.read(n, following)
-    >>> [kept.floor(committed) for committed in (20, 30, 60, 60)]
+    >>> read_positions = ReadPositions(2)
+    >>> for n, next_position in ((2, 20), (1, 30), (3, 60)):
+    ...     read_positions.read(n, next_position)
+    >>> [read_positions.floor(committed) for committed in (20, 30, 60, 60)]
     [None, None, 30, 30]
 
     Args:
-        keep: how many committed messages stay at least.
+        keep: minimum number of committed messages to retain.
     """
 
     def __init__(self, keep: int) -> None:
@@ -281,13 +295,13 @@ class ReadPositions:
         self._pending: deque[tuple[int, int]] = deque()
         self._committed: deque[tuple[int, int]] = deque([(0, 0)])
 
-    def read(self, n: int, following: int) -> None:
-        """Note that ``n`` more messages were read, and the position that follows them."""
+    def read(self, n: int, next_position: int) -> None:
+        """Record that ``n`` more messages were read, and the next position."""
         self._n += n
-        self._pending.append((self._n, following))
+        self._pending.append((self._n, next_position))
 
     def floor(self, committed: int) -> int | None:
-        """Return the position below which messages may go; None: nothing may."""
+        """Return the position below which messages may be trimmed; None: none."""
         while self._pending and self._pending[0][1] <= committed:
             self._committed.append(self._pending.popleft())
         most = self._committed[-1][0] - self._keep

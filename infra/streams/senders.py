@@ -1,4 +1,4 @@
-"""What puts events into a source's own stream: its topic, or a stream in Redis."""
+"""Sends events to the stream of a source: its Kafka topic or its Redis stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from zlib import crc32
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import EventSource
-from skewless.infra.online.failures import translated
+from skewless.infra.online.failures import translate_errors
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.redis_keys import FIELD, EventKeys
 from skewless.infra.streams.redis_link import RedisLink
@@ -17,18 +17,20 @@ _CHUNK = 1_000
 
 
 def open_sender(source: EventSource, *, redis_url: str, project: str, n_partitions: int, kafka: str) -> EventSender:
-    """Return what puts events into a source's stream.
+    """Return a sender for a source's stream.
 
     Args:
-        redis_url: where the streams of push sources are.
-        n_partitions: of a stream in Redis; the same number as its workers have.
+        source: of the events.
+        redis_url: of the streams of push sources.
+        project: name of the project.
+        n_partitions: of a Redis stream; the same number as its workers use.
         kafka: the setting ``kafka``.
 
     Raises:
-        DefinitionError: the settings of the Kafka client cannot be read, or it is not installed.
+        DefinitionError: the Kafka client is not installed, or its settings cannot be read.
     """
     if source.kind == "kafka":
-        from skewless.infra.streams.kafka_sender import KafkaSender  # noqa: PLC0415 - an extra that others do without
+        from skewless.infra.streams.kafka_sender import KafkaSender  # noqa: PLC0415 - an optional dependency
 
         return KafkaSender(source.servers, source.topic, settings=kafka_options(kafka))
     return RedisSender(redis_url, project=project, source=source.name, n_partitions=n_partitions)
@@ -41,27 +43,27 @@ def kafka_options(text: str) -> dict[str, object]:
         DefinitionError: it is not a JSON object.
     """
     try:
-        found = json.loads(text)
+        settings = json.loads(text)
     except ValueError:
-        found = None
-    if not isinstance(found, dict):
+        settings = None
+    if not isinstance(settings, dict):
         raise DefinitionError(
             "setting 'kafka'",
             "is not a JSON object",
-            fix='write librdkafka\'s settings, as {"security.protocol": "SSL"}',
+            fix='set librdkafka\'s settings, as {"security.protocol": "SSL"}',
         )
-    return found
+    return settings
 
 
 class RedisSender:
-    """See ``EventSender``; a key chooses its partition by its CRC-32.
+    """Implements ``EventSender``; the CRC-32 of a key chooses its partition.
 
     Args:
         url: as in the setting ``redis_url``.
-        project: whose stream it is.
-        source: the name of the source of events.
-        n_partitions: the same number as its readers have.
-        timeout_s: how long an answer is waited for, in seconds.
+        project: name of the project.
+        source: name of the event source.
+        n_partitions: the same number as its readers use.
+        timeout_s: the timeout of a reply, in seconds.
     """
 
     def __init__(self, url: str, *, project: str, source: str, n_partitions: int, timeout_s: float = 5.0) -> None:
@@ -69,11 +71,11 @@ class RedisSender:
         self._streams = [keys.stream(index) for index in range(n_partitions)]
         self._url = url
         self._link = RedisLink(url, timeout_s)
-        self._turn = 0
+        self._next_index = 0
 
     def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
-        """See ``EventSender``."""
-        with translated(self._url):
+        """Send messages; see ``EventSender``."""
+        with translate_errors(self._url):
             client = self._link.client()
             for start in range(0, len(payloads), _CHUNK):
                 pipe = client.pipeline(transaction=False)
@@ -83,11 +85,12 @@ class RedisSender:
                 pipe.execute()
 
     def close(self) -> None:
-        """See ``EventSender``."""
+        """Close the connection."""
         self._link.close()
 
     def _index(self, key: str | None) -> int:
         if key is not None:
             return crc32(key.encode()) % len(self._streams)
-        self._turn += 1
-        return self._turn % len(self._streams)
+        # Messages without a key are spread round-robin.
+        self._next_index += 1
+        return self._next_index % len(self._streams)

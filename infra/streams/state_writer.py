@@ -1,4 +1,4 @@
-"""Applies log rows to the states of all views that a source feeds, in every generation that is written."""
+"""Applies log rows to the states of all views of a source, in every generation that is written."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SkewlessError
 from skewless.contract.keys import generation_key, window_marker
-from skewless.contract.window_events import EventLens
-from skewless.contract.windows.state_layout import Origin, partition_number
+from skewless.contract.window_events import EventSelector
+from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.generations import Generations, applying
-from skewless.infra.online.port import LOST, Mark, OnlineStore
+from skewless.infra.log.generations import Generations, hold_apply_lock
+from skewless.infra.online.port import LOST, Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 
 PENDING_US = 2_000_000
@@ -25,16 +25,20 @@ _NEW = -1
 
 
 class StateWriter:
-    """Applies the events of one source.
+    """Applies the events of one source to states.
 
-    Rows of one partition are applied in the order of their positions and noted behind them, so that whoever goes
-    on from the note leaves nothing out; what was applied already changes nothing.
+    Rows of one partition are applied in the order of their positions, and the marker is set after them. So a process
+    that continues after the marker skips nothing, and applying rows again changes nothing.
 
     Args:
-        log_folder: of the source, for the lock that a switch of generations takes.
-        views: the windowed views that the source feeds.
-        needed: returns the hashes of the views that the source has to feed now; None: those of ``views``, for ever.
-        only: write this generation alone, whatever its stage; by default all that are to be written.
+        project: name of the project.
+        log_folder: of the source, for the lock that a switch of generations holds.
+        views: the windowed views of the source.
+        store: the online store.
+        generations: of the views.
+        clock: of the project.
+        needed: returns the hashes of the views that are needed now; None: always those of ``views``.
+        only: write to this generation only, whatever its stage; by default to all that are live or draining.
     """
 
     def __init__(
@@ -54,210 +58,218 @@ class StateWriter:
         self._store = store
         self._generations = generations
         self._clock = clock
-        self._needed_now = needed
+        self._read_needed = needed
         self._only = only
         self._views: Sequence[WindowView] = ()
-        self._lenses: dict[str, EventLens] = {}
-        self._needed: list[str] = []
+        self._lenses: dict[str, EventSelector] = {}
+        self._columns: list[str] = []
         self._versions: dict[str, tuple[int, int]] = {}
-        self._written: dict[str, tuple[StateView, ...]] = {}
+        self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
-        self.take_up(views)
+        self.set_views(views)
 
-    def take_up(self, views: Sequence[WindowView]) -> None:
-        """Write to the states of these views from now on, whatever was written to before."""
+    def set_views(self, views: Sequence[WindowView]) -> None:
+        """Write to the states of these views from now on, instead of the previous ones."""
         self._views = views
-        self._lenses = {view.hash: self._lenses.get(view.hash) or EventLens(view) for view in views}
-        self._needed = sorted({column for lens in self._lenses.values() for column in lens.columns})
-        for known in (self._versions, self._written):
-            for gone in known.keys() - self._lenses.keys():
-                del known[gone]
+        self._lenses = {view.hash: self._lenses.get(view.hash) or EventSelector(view) for view in views}
+        self._columns = sorted({column for lens in self._lenses.values() for column in lens.columns})
+        for cache in (self._versions, self._states):
+            for removed in cache.keys() - self._lenses.keys():
+                del cache[removed]
 
-    def note_end(self, log: EventLog, first: int, last: int) -> bool:
-        """Record that applying positions ``first`` to ``last`` has ended, unless a view needs them that lacks them.
+    def record_end(self, log: EventLog, first: int, last: int) -> bool:
+        """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
 
-        A view that is needed since a moment ago may answer before this writer feeds it. Whoever takes it up applies
-        what it lacks, and records the end then (SEMANTICS 2.6). Call it when they have been applied.
+        A view that was added a short time ago may be served before this writer applies events to it. The writer that
+        loads the view applies what it lacks, and records the end then (SEMANTICS 2.6). Call it after the positions
+        were applied.
 
         Returns:
-            Whether it is recorded.
+            Whether the end was recorded.
 
         Raises:
-            StoreError: the disk refused.
+            StoreError: the record cannot be written.
         """
         try:
-            needed = self._lenses.keys() if self._needed_now is None else self._needed_now()
+            needed = self._lenses.keys() if self._read_needed is None else self._read_needed()
         except SkewlessError:
-            return False  # nobody knows; who reads it to take it up says so
+            return False  # unknown; the process that loads the plan reports the error
         if not self._lenses.keys() >= set(needed):
             return False
-        log.ended(first, last, self._clock.now_us())
+        log.record_end(first, last, self._clock.now_us())
         return True
 
     def apply(self, log: EventLog, rows: pa.Table, watermark_us: int = 0) -> int:
-        """Apply rows that the log has just taken; return how many states changed.
+        """Apply rows that were just appended to the log; return the number of updated states.
 
         Args:
-            watermark_us: up to when all that had arrived is in the log by then; 0: as before.
+            log: of the partition.
+            rows: with their positions.
+            watermark_us: time up to which all arrived messages are in the log; 0: unchanged.
 
         Raises:
-            StoreError: the store refused or is away; ``catch_up`` makes good what is missing.
+            StoreError: the store failed or is unavailable; ``catch_up`` applies the missing rows.
         """
-        with applying(self._log_folder):
-            self._look()
+        with hold_apply_lock(self._log_folder):
+            self._load_generations()
             first = rows[SEQ][0].as_py()
-            behind = [states for states in self._all() if self._applied.get(self._marker(states, log)) != first - 1]
+            # A gap between the marker and the first row means that earlier rows are missing.
+            behind = [
+                states for states in self._list_states() if self._applied.get(self._marker(states, log)) != first - 1
+            ]
             if behind:
                 return self._catch_up(log)[1]
-            changed = self._apply(log.partition, self._all(), rows)
-            self._note(log, self._all(), rows[SEQ][-1].as_py(), watermark_us)
+            changed = self._apply(log.partition, self._list_states(), rows)
+            self._set_markers(log, self._list_states(), rows[SEQ][-1].as_py(), watermark_us)
             return changed
 
     def catch_up(self, log: EventLog) -> tuple[int, int]:
-        """Apply what the log holds and the states lack; return how many rows were read, and states changed.
+        """Apply rows of the log that the states lack; return the numbers of read rows and updated states.
 
         Raises:
-            StoreError: the store refused or is away.
-            ConflictError: the states hold more than the log: what it will hold at these positions is not theirs.
+            StoreError: the store failed or is unavailable.
+            ConflictError: the states include positions that the log does not have yet, so they would differ.
         """
-        with applying(self._log_folder):
-            return self.follow(log)
+        with hold_apply_lock(self._log_folder):
+            return self.catch_up_locked(log)
 
-    def follow(self, log: EventLog) -> tuple[int, int]:
-        """Do as ``catch_up`` does, for one who holds the right to apply already."""
-        self._look()
+    def catch_up_locked(self, log: EventLog) -> tuple[int, int]:
+        """Do the same as ``catch_up``, for a caller that already holds the apply lock."""
+        self._load_generations()
         return self._catch_up(log)
 
-    def standing(self, partitions: Sequence[str]) -> dict[str, int | None]:
-        """Return up to where the store has surely each partition in all states, as it says now; None: unknown.
+    def read_positions(self, partitions: Sequence[str]) -> dict[str, int | None]:
+        """Return, per partition, the position that the store has certainly applied to all states; None: unknown.
 
         Raises:
-            StoreError: the store is away.
+            StoreError: the store is unavailable.
         """
-        self._look()
-        every = [
+        self._load_generations()
+        names = [
             (part, window_marker(self._project, states.view, states.generation, part))
             for part in partitions
-            for states in self._all()
+            for states in self._list_states()
         ]
-        found: dict[str, int | None] = {}
-        for (part, _), mark in zip(every, self._store.peek_marks([name for _, name in every]), strict=True):
-            position = None if mark is None else mark.position
-            before = found.get(part, position)
-            found[part] = None if position is None or before is None else min(before, position)
-        return found
+        positions: dict[str, int | None] = {}
+        for (part, _), marker in zip(names, self._store.read_markers([name for _, name in names]), strict=True):
+            position = None if marker is None else marker.position
+            previous = positions.get(part, position)
+            positions[part] = None if position is None or previous is None else min(previous, position)
+        return positions
 
-    def advance(self, watermarks: Mapping[str, Mark]) -> None:
-        """Note that nothing more had arrived in partitions by some time than what has been applied (SEMANTICS 8.4).
+    def advance(self, watermarks: Mapping[str, Marker]) -> None:
+        """Advance watermarks: no unapplied message had arrived in these partitions by some time (SEMANTICS 8.4).
 
         Args:
-            watermarks: by partition, its last position, which must have been applied, and the time.
+            watermarks: by partition, its last position, which must be applied, and the time.
 
         Raises:
-            StoreError: the store is away, or lacks something that was applied.
+            StoreError: the store is unavailable, or has lost writes.
         """
-        self._look()
-        marks = {
-            window_marker(self._project, states.view, states.generation, part): mark
-            for part, mark in watermarks.items()
-            for states in self._all()
+        self._load_generations()
+        markers = {
+            window_marker(self._project, states.view, states.generation, part): marker
+            for part, marker in watermarks.items()
+            for states in self._list_states()
         }
-        self._store.refresh_markers(marks)
+        self._store.refresh_markers(markers)
 
     def partitions(self) -> set[str]:
-        """Return the log partitions that are applied to some generation."""
-        return {part for view in self._views for item in self._generations.written(view) for part in item.partitions}
+        """Return the log partitions that are applied to any generation."""
+        return {
+            part for view in self._views for item in self._generations.list_written(view) for part in item.partitions
+        }
 
     def _catch_up(self, log: EventLog) -> tuple[int, int]:
         read = changed = 0
-        recorded = max(log.ends()["last"].to_pylist(), default=-1)
+        recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
         self._begin(log, _NEW if recorded < 0 else LOST)
         end = log.next_seq() - 1
-        for states in self._all():
-            for rows in self._rows(log, self._reached(states, log, end) + 1, end):
+        for states in self._list_states():
+            for rows in self._read_rows(log, self._read_position(states, log, end) + 1, end):
                 read += rows.num_rows
                 changed += self._apply(log.partition, [states], rows)
-                # After a loss not before the states are what they were: a reader may have missed the last markers.
+                # After a loss of writes, markers advance only at the old end: a reader may not have seen later markers.
                 if (last := rows[SEQ][-1].as_py()) >= recorded:
-                    self._note(log, [states], last)
+                    self._set_markers(log, [states], last)
         if self._only is None:
             for view in self._views:
-                # Behind its marker: a server that is told of a partition without one takes it for lost.
+                # Only after the marker exists: a server would report a listed partition without a marker as lost.
                 self._generations.add_partitions(view, [log.partition])
-        self._tell()
+        self._publish_pointers()
         return read, changed
 
     def _begin(self, log: EventLog, first: int) -> None:
-        """See that each generation has its marker before its first state: a store that forgets it is noticed."""
-        for states in self._all():
+        """Ensure that each generation has its marker before its first state, so that a loss of both is noticed."""
+        for states in self._list_states():
             name = self._marker(states, log)
             self._applied[name] = self._store.marker(name)
             if self._applied[name] is None:
-                self._note(log, [states], first)
+                self._set_markers(log, [states], first)
 
-    def _tell(self) -> None:
-        """Tell servers which partitions they read, when all of them are there."""
+    def _publish_pointers(self) -> None:
+        """Publish the partitions to servers once all of them have markers."""
         for view in self._views:
-            live = self._generations.live(view)
+            live = self._generations.find_live(view)
             if live is None:
                 continue
             names = [window_marker(self._project, view, live.number, part) for part in live.partitions]
-            if None not in self._store.peek_marks(names):
+            if None not in self._store.read_markers(names):
                 self._store.publish(generation_key(self._project, view), live.pointer)
 
-    def _reached(self, states: StateView, log: EventLog, end: int) -> int:
-        reached = self._applied[self._marker(states, log)]
-        if reached is None or reached > end:
+    def _read_position(self, states: StateView, log: EventLog, end: int) -> int:
+        position = self._applied[self._marker(states, log)]
+        if position is None or position > end:
             raise ConflictError(
                 f"log partition {log.partition!r}",
-                f"ends at {end}, before what was applied from it; is the state folder an older copy?",
-                value=reached,
-                fix=f"put the newer one back, or run `skewless bootstrap {states.view.name}`",
+                f"ends at {end}, before the applied position; is the state folder an older copy?",
+                value=position,
+                fix=f"restore the newer folder, or run `skewless backfill {states.view.name}`",
             )
-        return max(reached, -1)
+        return max(position, -1)
 
-    def _rows(self, log: EventLog, first: int, end: int) -> Iterator[pa.Table]:
-        return log.read(first, end, [*self._needed, EVENT, SEQ, REJECT]) if first <= end else iter(())
+    def _read_rows(self, log: EventLog, first: int, end: int) -> Iterator[pa.Table]:
+        return log.read(first, end, [*self._columns, EVENT, SEQ, REJECT]) if first <= end else iter(())
 
-    def _apply(self, partition: str, written: Sequence[StateView], rows: pa.Table) -> int:
+    def _apply(self, partition: str, states_list: Sequence[StateView], rows: pa.Table) -> int:
         accepted = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         if not accepted.num_rows:
             return 0
-        origin = Origin(
+        origin = EventOrigins(
             ts=accepted[EVENT].to_numpy(),
             partition=np.full(accepted.num_rows, partition_number(partition)),
             seq=accepted[SEQ].to_numpy(),
         )
         m = self._clock.now_us() - PENDING_US
-        seen = {}
+        events = {}
         changed = 0
-        for states in written:
+        for states in states_list:
             name = states.view.hash
-            if name not in seen:
-                seen[name] = self._lenses[name].look(accepted, origin)
+            if name not in events:
+                events[name] = self._lenses[name].select(accepted, origin)
             marker = window_marker(self._project, states.view, states.generation, partition)
-            changed += states.append(self._store, seen[name], m, (marker, self._applied[marker]))
+            changed += states.append(self._store, events[name], m, (marker, self._applied[marker]))
         return changed
 
-    def _note(self, log: EventLog, written: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
-        names = [self._marker(states, log) for states in written]
-        mark = Mark(last, watermark_us)
-        self._store.set_markers(dict.fromkeys(names, mark), {name: self._applied[name] for name in names})
+    def _set_markers(self, log: EventLog, states_list: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
+        names = [self._marker(states, log) for states in states_list]
+        marker = Marker(last, watermark_us)
+        self._store.set_markers(dict.fromkeys(names, marker), {name: self._applied[name] for name in names})
         self._applied.update(dict.fromkeys(names, last))
 
-    def _look(self) -> None:
-        """Take up generations that came or went."""
+    def _load_generations(self) -> None:
+        """Load generations that were added or removed."""
         for view in self._views:
-            version = self._generations.version(view)
+            version = self._generations.read_version(view)
             if self._versions.get(view.hash) != version:
-                numbers = [item.number for item in self._generations.written(view)]
+                numbers = [item.number for item in self._generations.list_written(view)]
                 if self._only is not None:
                     numbers = [self._only]
-                self._written[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)
+                self._states[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)
                 self._versions[view.hash] = version
 
-    def _all(self) -> list[StateView]:
-        return [states for view in self._views for states in self._written.get(view.hash, ())]
+    def _list_states(self) -> list[StateView]:
+        return [states for view in self._views for states in self._states.get(view.hash, ())]
 
     def _marker(self, states: StateView, log: EventLog) -> str:
         return window_marker(self._project, states.view, states.generation, log.partition)

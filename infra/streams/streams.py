@@ -1,4 +1,4 @@
-"""The streams of a project: which stream each event source is, and who works on them."""
+"""Opens the streams of a project's event sources, and the workers and jobs that process them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
-from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.parquet_stream import ParquetStream
@@ -36,13 +36,16 @@ from skewless.infra.streams.worker import OpenStream, Worker
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
-    """Opens what works on the event sources of a plan.
+    """Opens streams, workers and jobs for the event sources of a plan.
 
     Args:
+        plan: with the event sources.
         state: the project's state folder.
-        url: tells where states are; asked when they are first needed.
-        connection: reads the logs.
-        needed: returns what has to be fed now; None: what the plan says, for ever.
+        settings: of the project.
+        url: returns the URL of the online store; called on first use.
+        connection: to DuckDB, reads the logs.
+        clock: of the project.
+        needed: returns the views that are needed now; None: always those of the plan.
     """
 
     plan: FeaturePlan
@@ -55,37 +58,37 @@ class Streams:
 
     @property
     def redis_url(self) -> str:
-        """Return where states are."""
+        """URL of the online store."""
         return self.url()
 
     @property
     def stream_url(self) -> str:
-        """Return where the streams of push sources are."""
+        """URL of the streams of push sources."""
         return self.settings.stream_url or self.url()
 
     @property
     def log_root(self) -> Path:
-        """Return the folder of all logs."""
+        """Folder of all logs."""
         return self.state / "log"
 
     @property
     def generations(self) -> Generations:
-        """Return which states there are."""
+        """Generations of the project's windowed views."""
         return Generations(self.state)
 
     def views(self, source: str) -> list[WindowView]:
-        """Return the windowed views that a source feeds."""
+        """Return the windowed views of a source."""
         return [view for view in self.plan.windows if view.source == source]
 
     def sources(self, names: Sequence[str] = ()) -> list[EventSource]:
-        """Return the event sources of the plan, or some of them.
+        """Return all event sources of the plan, or those with given names.
 
         Raises:
-            RequestError: there is none, or none of such a name.
+            RequestError: the plan has no event source, or none with such a name.
         """
         known = {source.name: source for source in self.plan.sources}
         for name in names:
-            check_known("source", name, known, problem="is no event source of the plan")
+            check_known("source", name, known, problem="is not an event source of the plan")
         if not known:
             raise RequestError(
                 "project", "has no event source", fix="declare a StreamFeatureView in definitions.py, then `apply`"
@@ -93,15 +96,17 @@ class Streams:
         return [source for source in self.plan.sources if not names or source.name in names]
 
     def worker(self, source: EventSource, store: OnlineStore, open_stream: OpenStream | None = None) -> Worker:
-        """Return a worker of a source that writes to a store.
+        """Return a worker for a source that writes to a store.
 
         Args:
+            source: of the events.
+            store: the online store.
             open_stream: joins the stream; by default the source's own.
         """
         return Worker(
             source=source,
             views=self.views(source.name),
-            open_stream=open_stream or self.stream(source),
+            open_stream=open_stream or self.open_stream(source),
             writer=self.writer(source, store),
             log_root=self.log_root,
             clock=self.clock,
@@ -110,18 +115,18 @@ class Streams:
         )
 
     def catch_up(self, source: str, store: OnlineStore) -> None:
-        """Apply all that the log of a source holds and the states of its views lack, beside workers that run.
+        """Apply all rows of a source's log that the states lack, while workers may run.
 
         Raises:
-            StoreError: the store or the disk refused.
-            ConflictError: the states hold more than the log.
+            StoreError: the store or the disk failed.
+            ConflictError: the states include more than the log.
         """
         writer = self.writer(self.plan.source(source), store)
         for partition in log_partitions(self.log_root, source):
             writer.catch_up(EventLog(self.log_root, partition))
 
     def writer(self, source: EventSource, store: OnlineStore) -> StateWriter:
-        """Return what applies a source's events to the states in a store."""
+        """Return a writer for the states of a source's views in a store."""
         name, needed = source.name, self.needed
         return StateWriter(
             project=self.plan.project,
@@ -133,14 +138,14 @@ class Streams:
             needed=None if needed is None else lambda: {v.hash for v in needed().plan.windows if v.source == name},
         )
 
-    def stream(self, source: EventSource) -> OpenStream:
-        """Return what joins the group of workers on a source's own stream: its topic, or streams in Redis.
+    def open_stream(self, source: EventSource) -> OpenStream:
+        """Return a function that joins the worker group on a source's own stream: its topic, or Redis streams.
 
         Raises:
-            DefinitionError: the settings of the Kafka client cannot be read, or it is not installed.
+            DefinitionError: the Kafka client is not installed, or its settings cannot be read.
         """
         if source.kind == "kafka":
-            from skewless.infra.streams.kafka_stream import KafkaStream  # noqa: PLC0415 - an extra that others do without
+            from skewless.infra.streams.kafka_stream import KafkaStream  # noqa: PLC0415 - an optional dependency
 
             options = kafka_options(self.settings.kafka)
             return lambda owner: KafkaStream(
@@ -156,12 +161,12 @@ class Streams:
             keep=self.settings.stream_keep,
         )
 
-    def replayed(self, source: EventSource, files: Path, speed: float | None = None) -> OpenStream:
-        """Return what reads Parquet files as if they were the source's stream, in the order of their times."""
+    def open_replay(self, source: EventSource, files: Path, speed: float | None = None) -> OpenStream:
+        """Return a function that opens Parquet files as the source's stream, ordered by event time."""
         return lambda owner: ParquetStream(files, owner, time_column=source.event_column, speed=speed, clock=self.clock)
 
     def sender(self, source: EventSource) -> EventSender:
-        """Return what puts events into a source's stream."""
+        """Return a sender for a source's stream."""
         return open_sender(
             source,
             redis_url=self.stream_url,
@@ -170,9 +175,9 @@ class Streams:
             kafka=self.settings.kafka,
         )
 
-    def bootstrapper(self, store: OnlineStore) -> Bootstrapper:
-        """Return what builds states in a store."""
-        return Bootstrapper(
+    def backfiller(self, store: OnlineStore) -> Backfiller:
+        """Return the backfiller for a store."""
+        return Backfiller(
             plan=self.plan,
             log_root=self.log_root,
             generations=self.generations,
@@ -182,10 +187,12 @@ class Streams:
         )
 
     def importer(self, source: EventSource, repo: Path, *, dry_run: bool = False) -> Importer:
-        """Return what appends a source's history to its log.
+        """Return the importer of a source's history.
 
         Args:
-            dry_run: change nothing, and say what would be done.
+            source: with the history.
+            repo: the project's folder.
+            dry_run: report the result without changing anything.
         """
 
         @contextmanager
@@ -209,7 +216,7 @@ class Streams:
         )
 
     def housekeeper(self, sources: Sequence[EventSource], store: OnlineStore) -> Housekeeper:
-        """Return what compacts logs and removes states that nobody reads any more."""
+        """Return the job that compacts logs and removes unread states."""
         return Housekeeper(
             project=self.plan.project,
             log_root=self.log_root,
@@ -220,7 +227,7 @@ class Streams:
         )
 
     def retirement(self, needed: NeededViews, store: OnlineStore) -> Retirement:
-        """Return what removes the states of views that nothing reads any more."""
+        """Return the job that removes the states of views that nothing reads."""
         return Retirement(
             state=self.state,
             needed=needed,

@@ -1,7 +1,7 @@
-"""The worker: takes a source's events from its stream to the accepted log and to the online states.
+"""A stream worker: reads a source's events, appends them to the accepted log, and applies them to online states.
 
-Whatever is written to the log is applied, however often the worker, the store or the broker die meanwhile: the log
-is the authority, the states carry what they have seen, and markers say from where on to look (SEMANTICS 4).
+All rows in the log are applied, even if the worker, the store or the broker fail in between: the log is the source of
+truth, states record the positions that they include, and markers say where to continue (SEMANTICS 4).
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.lane import Lane
-from skewless.infra.streams.port import EventStream, Owner, Partition
-from skewless.infra.streams.resting import Resting
+from skewless.infra.streams.idle_partitions import IdlePartitions
+from skewless.infra.streams.partition_worker import PartitionWorker
+from skewless.infra.streams.port import EventStream, Partition, RebalanceListener
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.tally import SourceTally
 
 _LINGER_S = 0.1
 _RETRY_S = 1.0
-_LOOK_S = 1.0
-_BEAT_S = 0.5
+_CHECK_S = 1.0
+_ADVANCE_S = 0.5
 _log = structlog.get_logger()
 
-OpenStream = Callable[[Owner], EventStream]
+OpenStream = Callable[[RebalanceListener], EventStream]
 
 
 class Assignment(NamedTuple):
-    """What a worker works on: a source, and the windowed views that it feeds."""
+    """The source that a worker reads, and the windowed views that it updates."""
 
     source: EventSource
     views: tuple[WindowView, ...]
@@ -53,15 +53,17 @@ def log_partition(source: str, partition: Partition) -> str:
 
 
 class Worker:
-    """Works on the partitions of one source that its stream assigns to it; used from one thread.
+    """Processes the partitions of one source that the stream assigns to it; used from one thread.
 
     Args:
-        views: the windowed views that the source feeds.
-        open_stream: joins the group of workers; called again after a partition was lost to another.
+        source: of the events.
+        views: the windowed views of the source.
+        open_stream: joins the worker group; called again after a partition was lost to another worker.
         writer: applies rows to states.
         log_root: folder of all logs.
-        max_rows: most messages in a batch.
-        max_bytes: longest message.
+        clock: of the project.
+        max_rows: maximum number of messages in a batch.
+        max_bytes: maximum size of a message.
     """
 
     def __init__(
@@ -76,13 +78,13 @@ class Worker:
         max_rows: int = 20_000,
         max_bytes: int = 1_048_576,
     ) -> None:
-        self.tally = SourceTally(source=source.name)
+        self.counts = SourceCounts(source=source.name)
         self.stepped_at = time.monotonic()
         self._source = source
         self._views = views
         self._open_stream = open_stream
         self._stream: EventStream | None = None
-        self._next: Assignment | None = None
+        self._next_assignment: Assignment | None = None
         self._writer = writer
         self._log_root = log_root
         self._clock = clock
@@ -90,208 +92,212 @@ class Worker:
         self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
         self._ids = EventIds(source, log_root, source.dedupe_us)
-        self._lanes: dict[Partition, Lane] = {}
+        self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
-        self._look_at = 0.0
-        self._beat_at = 0.0
-        self._refused: str | None = None
-        self._resting = Resting(writer, log_root, source.name)
+        self._check_at = 0.0
+        self._advance_at = 0.0
+        self._log_error: str | None = None
+        self._idle_partitions = IdlePartitions(writer, log_root, source.name)
 
     @property
     def assignment(self) -> Assignment:
-        """What it works on, or will from its next step on."""
-        return self._next or Assignment(self._source, tuple(self._views))
+        """The current assignment, or the one from the next step on."""
+        return self._next_assignment or Assignment(self._source, tuple(self._views))
 
-    def take_up(self, assignment: Assignment, open_stream: OpenStream) -> None:
-        """Work on another definition of the source, or on other views, from the next step on; any thread may call it.
+    def reassign(self, assignment: Assignment, open_stream: OpenStream) -> None:
+        """Use another definition of the source or other views from the next step on; any thread may call it.
 
         Args:
-            open_stream: joins the source's stream where that is another than before.
+            assignment: the new source and views.
+            open_stream: joins the source's stream, if it is another stream than before.
         """
         if not self._source.same_stream(assignment.source):
             self._open_stream = open_stream
-        self._next = assignment
+        self._next_assignment = assignment
 
-    def run(self, go_on: Callable[[], bool]) -> None:
-        """Work until told to stop; then give the partitions back. Nothing that was taken is lost by a kill.
+    def run(self, is_running: Callable[[], bool]) -> None:
+        """Work while ``is_running`` returns true, then release the partitions. A kill loses no accepted event.
 
         Raises:
-            StoreError: the broker refuses for good.
+            StoreError: the broker reports a permanent error.
         """
         try:
-            while go_on():
+            while is_running():
                 self.step()
         finally:
             self.close()
 
     def step(self) -> None:
-        """Take what has come, at most one batch, and bring it where it belongs.
+        """Read available messages, at most one batch, append them to the log and apply them.
 
         Raises:
-            StoreError: the broker refuses for good.
+            StoreError: the broker reports a permanent error.
         """
         try:
             self.stepped_at = time.monotonic()
-            self._change()
-            self._step(self._joined())
+            self._switch_assignment()
+            self._step(self._join())
         except ConflictError as error:
-            # Another worker owns what we thought ours: join anew, and read from the log where it stands.
-            if self.tally.trouble != str(error):
+            # Another worker owns the partition: join the group again, and continue from the end of the log.
+            if self.counts.trouble != str(error):
                 _log.warning("partition_lost", source=self._source.name, error=str(error))
-            self.tally.trouble = str(error)
+            self.counts.trouble = str(error)
             self.close()
             time.sleep(_RETRY_S)
 
     def close(self) -> None:
-        """Give the partitions back; the next step would join again. What cannot be given back is lost in time."""
+        """Release the partitions; the next step joins again. Partitions that cannot be released expire."""
         stream, self._stream = self._stream, None
         try:
             if stream is not None:
                 stream.close()
         except StoreError as error:
-            _log.warning("not_given_back", source=self._source.name, error=str(error))
+            _log.warning("partitions_not_released", source=self._source.name, error=str(error))
         finally:
-            self._lanes.clear()
-            self._refused = None
+            self._partition_workers.clear()
+            self._log_error = None
 
-    def assigned(self, partition: Partition) -> int | None:
-        """Take a partition over: where to read on is what the log says."""
+    def on_assigned(self, partition: Partition) -> int | None:
+        """Accept a partition; return the position after the log's last row."""
         log = EventLog(self._log_root, log_partition(self._source.name, partition))
-        lane = Lane(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
-        self._lanes[partition] = lane
+        partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
+        self._partition_workers[partition] = partition_worker
         self._retry_at = 0.0
-        return lane.next_position
+        return partition_worker.next_position
 
-    def revoked(self, partition: Partition) -> None:
-        """Let a partition go; what waits for a batch is the next owner's."""
-        self._lanes.pop(partition, None)
+    def on_revoked(self, partition: Partition) -> None:
+        """Give up a partition; the next owner reads the waiting messages again."""
+        self._partition_workers.pop(partition, None)
 
-    def _change(self) -> None:
-        """Take up the plan that somebody has applied meanwhile."""
-        wanted, self._next = self._next, None
-        if wanted is None:
+    def _switch_assignment(self) -> None:
+        """Switch to a new assignment, if there is one."""
+        assignment, self._next_assignment = self._next_assignment, None
+        if assignment is None:
             return
-        before, after = self._source, wanted.source
-        if not before.same_stream(after):
+        old_source, new_source = self._source, assignment.source
+        if not old_source.same_stream(new_source):
             self.close()
-        self._ids.take_up(after)
-        self._source, self._views = wanted
-        self._decoder = Decoder(wanted.source, wanted.views, self._max_bytes)
-        self._writer.take_up(wanted.views)
-        for lane in self._lanes.values():
-            lane.take_up(self._decoder)
-        self._retry_at = self._look_at = 0.0
+        self._ids.set_source(new_source)
+        self._source, self._views = assignment
+        self._decoder = Decoder(assignment.source, assignment.views, self._max_bytes)
+        self._writer.set_views(assignment.views)
+        for partition_worker in self._partition_workers.values():
+            partition_worker.set_decoder(self._decoder)
+        self._retry_at = self._check_at = 0.0
 
-    def _joined(self) -> EventStream:
+    def _join(self) -> EventStream:
         if self._stream is None:
             self._stream = self._open_stream(self)
         return self._stream
 
     def _step(self, stream: EventStream) -> None:
         now = time.monotonic()
-        waiting = sum(lane.waiting for lane in self._lanes.values())
+        waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         due = self._written_at + _LINGER_S
         if waiting < self._max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
+            # Taken before the poll, because messages that arrive during the poll are not covered.
             began_us = self._clock.now_us()
             for messages in stream.poll(self._max_rows - waiting, timeout):
-                if messages.partition in self._lanes:
-                    self._lanes[messages.partition].take(messages)
-            for partition, late_s in stream.drained().items():
-                if partition in self._lanes:
-                    self._lanes[partition].drained_us = began_us - int(late_s * 1e6)
-        self._mend()
-        waiting = sum(lane.waiting for lane in self._lanes.values())
-        # Files of 100 ms at least, and at once where it was quiet before.
+                if messages.partition in self._partition_workers:
+                    self._partition_workers[messages.partition].add_messages(messages)
+            for partition, late_s in stream.find_drained().items():
+                if partition in self._partition_workers:
+                    self._partition_workers[partition].drained_us = began_us - int(late_s * 1e6)
+        self._catch_up()
+        waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
+        # A file has the messages of at least 100 ms; after a quiet time it is written at once.
         if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
-            self._batch(stream)
-        self._beat(stream)
-        self._watch(stream)
+            self._write_batch(stream)
+        self._advance_watermarks(stream)
+        self._update_counts(stream)
 
-    def _batch(self, stream: EventStream) -> None:
-        done: dict[Partition, int] = {}
-        refused: StoreError | None = None
-        for partition, lane in list(self._lanes.items()):
-            if not lane.waiting:
+    def _write_batch(self, stream: EventStream) -> None:
+        positions: dict[Partition, int] = {}
+        log_error: StoreError | None = None
+        for partition, partition_worker in list(self._partition_workers.items()):
+            if not partition_worker.waiting:
                 continue
             try:
-                rows = lane.accept(self._clock.now_us(), self.tally)
+                rows = partition_worker.accept(self._clock.now_us(), self.counts)
             except StoreError as error:
-                refused = error  # the others may have room
+                log_error = error  # the logs of other partitions may be on another disk
                 continue
             if rows is not None:
-                self._apply(lane, rows)
-            if lane.next_position is not None:
-                done[partition] = lane.next_position
+                self._apply(partition_worker, rows)
+            if partition_worker.next_position is not None:
+                positions[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
-        stream.commit(done)
-        self._refused = None if refused is None else str(refused)
-        if refused is not None:
-            self._trouble(refused)
+        stream.commit(positions)
+        self._log_error = None if log_error is None else str(log_error)
+        if log_error is not None:
+            self._note_trouble(log_error)
             time.sleep(_RETRY_S)
 
-    def _apply(self, lane: Lane, rows: pa.Table) -> None:
-        if lane.behind:
-            return  # what is before these rows comes first
+    def _apply(self, partition_worker: PartitionWorker, rows: pa.Table) -> None:
+        if partition_worker.behind:
+            return  # earlier rows must be applied first
         try:
-            lane.apply(self._writer, rows, self.tally)
+            partition_worker.apply(self._writer, rows, self.counts)
         except StoreError as error:
-            self._trouble(error)
+            self._note_trouble(error)
 
-    def _mend(self) -> None:
-        """Bring what is behind up to the end of its log."""
+    def _catch_up(self) -> None:
+        """Catch up partitions that are behind, and record ends."""
         if time.monotonic() < self._retry_at:
             return
         try:
-            self._look()
-            for lane in self._lanes.values():
-                if lane.behind:
-                    lane.catch_up(self._writer, self.tally)
+            self._check_store()
+            for partition_worker in self._partition_workers.values():
+                if partition_worker.behind:
+                    partition_worker.catch_up(self._writer, self.counts)
                 else:
-                    lane.note_end(self._writer)
+                    partition_worker.record_end(self._writer)
         except StoreError as error:
-            self._trouble(error)
+            self._note_trouble(error)
             return
-        self.tally.trouble = self._refused
+        self.counts.trouble = self._log_error
 
-    def _look(self) -> None:
-        """See at times whether the store has lost what was applied, also where nothing comes that it could refuse."""
-        if time.monotonic() < self._look_at:
+    def _check_store(self) -> None:
+        """Check once a second whether the store has lost applied rows, also if no events arrive."""
+        if time.monotonic() < self._check_at:
             return
-        own = {lane.log.partition: lane for lane in self._lanes.values()}
-        for name, position in self._writer.standing(list(own)).items():
-            own[name].behind |= position is None or position < own[name].applied
-        self._resting.look(own, self.tally, self._clock.now_us)
-        self._look_at = time.monotonic() + _LOOK_S
-
-    def _beat(self, stream: EventStream) -> None:
-        """Say about twice a second up to when everything has been applied, also where nothing comes."""
-        if time.monotonic() < max(self._beat_at, self._retry_at):
-            return
-        marks = {
-            lane.log.partition: Mark(lane.applied, lane.watermark_us)
-            for lane in self._lanes.values()
-            if lane.watermark_us
+        workers = {
+            partition_worker.log.partition: partition_worker for partition_worker in self._partition_workers.values()
         }
-        names = stream.names()
-        if names is not None:
-            live = {lane.log.partition for lane in self._lanes.values()}
-            own = {lane.partition.name for lane in self._lanes.values()}
-            marks |= self._resting.watermarks(live, set(names) - own)
-        try:
-            self._writer.advance(marks)
-        except StoreError as error:
-            self._trouble(error)
-        self._beat_at = time.monotonic() + _BEAT_S
+        for name, position in self._writer.read_positions(list(workers)).items():
+            workers[name].behind |= position is None or position < workers[name].applied
+        self._idle_partitions.catch_up_stuck(workers, self.counts, self._clock.now_us)
+        self._check_at = time.monotonic() + _CHECK_S
 
-    def _trouble(self, error: StoreError) -> None:
-        if self.tally.trouble != str(error):
-            _log.warning("worker_waits", source=self._source.name, error=str(error))
-        self.tally.trouble = str(error)
+    def _advance_watermarks(self, stream: EventStream) -> None:
+        """Advance watermarks about twice a second, also if no events arrive."""
+        if time.monotonic() < max(self._advance_at, self._retry_at):
+            return
+        markers = {
+            partition_worker.log.partition: Marker(partition_worker.applied, partition_worker.watermark_us)
+            for partition_worker in self._partition_workers.values()
+            if partition_worker.watermark_us
+        }
+        names = stream.partition_names()
+        if names is not None:
+            live = {partition_worker.log.partition for partition_worker in self._partition_workers.values()}
+            workers = {partition_worker.partition.name for partition_worker in self._partition_workers.values()}
+            markers |= self._idle_partitions.watermarks(live, set(names) - workers)
+        try:
+            self._writer.advance(markers)
+        except StoreError as error:
+            self._note_trouble(error)
+        self._advance_at = time.monotonic() + _ADVANCE_S
+
+    def _note_trouble(self, error: StoreError) -> None:
+        if self.counts.trouble != str(error):
+            _log.warning("worker_stalled", source=self._source.name, error=str(error))
+        self.counts.trouble = str(error)
         self._retry_at = time.monotonic() + _RETRY_S
 
-    def _watch(self, stream: EventStream) -> None:
-        self.tally.partitions = len(self._lanes)
-        self.tally.lag = stream.lag()
-        self.tally.trouble = self.tally.trouble or stream.trouble
+    def _update_counts(self, stream: EventStream) -> None:
+        self.counts.partitions = len(self._partition_workers)
+        self.counts.lag = stream.lag()
+        self.counts.trouble = self.counts.trouble or stream.trouble

@@ -1,1 +1,1 @@
-"""Where trainings are shown beside each other: a port, and what publishes to MLflow."""
+"""Experiment tracking: its port, and the adapter that publishes to MLflow."""

@@ -1,4 +1,4 @@
-"""Publishes trainings to MLflow: runs, registered models and aliases, through its own client."""
+"""Publishes trained versions to MLflow as runs, registered models and aliases, through MLflow's own client."""
 
 from __future__ import annotations
 
@@ -20,99 +20,101 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 DIGEST, VERSION = "skewless.digest", "skewless.version"
-_MOST_PARAMS = 100  # of one call
+_MAX_PARAMS = 100  # of one call
 _FINISHED = "FINISHED"
 _T = TypeVar("_T")
 _SQLITE = "sqlite:///"
 _HTTP = ("http://", "https://")
-_PATIENCE_SECONDS = 3.0
+_HEALTH_TIMEOUT_SECONDS = 3.0
 
 
 class MLflowTracker:
     """Runs of one experiment and the registered models ``PROJECT.MODEL``.
 
-    A run is known by the digest of its package, and is whole once it has ended: the end is written last.
+    The digest of its package identifies a run. A run is complete once it has ended, because the end is written last.
 
     Args:
-        uri: of the store, as ``resolve_uri`` returns it.
+        uri: address of the store, as ``resolve_uri`` returns it.
         project: name of the experiment.
     """
 
     def __init__(self, uri: str, project: str) -> None:
-        require_answer(uri)
+        check_server(uri)
         self._project = project
-        with _said(uri):
-            self._client = _open(uri)
-            self._experiment = self._found_experiment(artifact_folder(uri))
+        with _convert_errors(uri):
+            self._client = _open_client(uri)
+            self._experiment = self._find_or_create_experiment(artifact_folder(uri))
         self._uri = uri
 
-    def published(self, model: str) -> frozenset[str]:
-        """Return the digests of the versions that are published whole."""
-        with _said(self._uri):
-            found = self._versions(model)
-            return frozenset(digest for digest, (_, run_id) in found.items() if self._is_whole(run_id))
+    def published_digests(self, model: str) -> frozenset[str]:
+        """Return the digests of the completely published versions."""
+        with _convert_errors(self._uri):
+            versions = self._versions(model)
+            return frozenset(digest for digest, (_, run_id) in versions.items() if self._is_complete(run_id))
 
     def publish(self, run: TrackedRun) -> None:
-        """Publish a run and register its version; what an attempt before this one left is finished."""
-        with _said(self._uri):
-            run_id = self._run_of(run) or self._begin(run)
-            self._fill(run_id, run)
+        """Publish a run and register its version; complete an earlier attempt that failed."""
+        with _convert_errors(self._uri):
+            run_id = self._find_run(run) or self._create_run(run)
+            self._log_run(run_id, run)
             if run.digest not in self._versions(run.model):
                 self._register(run_id, run)
             self._client.set_terminated(run_id, _FINISHED, end_time=run.trained_us // 1_000)
 
     def aliases(self, model: str) -> dict[str, str]:
-        """Return the digest that each alias points at."""
-        with _said(self._uri):
+        """Return the digest of each alias's version."""
+        with _convert_errors(self._uri):
             digests = {number: digest for digest, (number, _) in self._versions(model).items()}
             if not digests:
                 return {}
-            held = self._client.get_registered_model(self._name(model)).aliases
-            return {alias: digests[str(number)] for alias, number in held.items() if str(number) in digests}
+            numbers = self._client.get_registered_model(self._model_name(model)).aliases
+            return {alias: digests[str(number)] for alias, number in numbers.items() if str(number) in digests}
 
     def point(self, model: str, alias: str, digest: str | None) -> None:
         """Point an alias at a published version, or at none."""
-        with _said(self._uri):
+        with _convert_errors(self._uri):
             if digest is None:
-                self._client.delete_registered_model_alias(self._name(model), alias)
+                self._client.delete_registered_model_alias(self._model_name(model), alias)
                 return
-            found = self._versions(model).get(digest)
-            if found is None:
-                raise StoreError("tracker", "holds no such version", value=digest, fix="publish it first")
-            self._client.set_registered_model_alias(self._name(model), alias, found[0])
+            version = self._versions(model).get(digest)
+            if version is None:
+                raise StoreError("tracker", "has no such version", value=digest, fix="publish it first")
+            self._client.set_registered_model_alias(self._model_name(model), alias, version[0])
 
-    def _name(self, model: str) -> str:
+    def _model_name(self, model: str) -> str:
         return f"{self._project}.{model}"
 
-    def _found_experiment(self, artifacts: str | None) -> str:
-        found = self._client.get_experiment_by_name(self._project)
-        if found is not None:
-            return str(found.experiment_id)
+    def _find_or_create_experiment(self, artifacts: str | None) -> str:
+        experiment = self._client.get_experiment_by_name(self._project)
+        if experiment is not None:
+            return str(experiment.experiment_id)
         return str(self._client.create_experiment(self._project, artifact_location=artifacts))
 
-    def _run_of(self, run: TrackedRun) -> str | None:
+    def _find_run(self, run: TrackedRun) -> str | None:
         query = f"tags.`{DIGEST}` = '{run.digest}'"
-        found: Sequence[Run] = self._client.search_runs([self._experiment], query, max_results=1)
-        return found[0].info.run_id if found else None
+        runs: Sequence[Run] = self._client.search_runs([self._experiment], query, max_results=1)
+        return runs[0].info.run_id if runs else None
 
-    def _begin(self, run: TrackedRun) -> str:
+    def _create_run(self, run: TrackedRun) -> str:
         tags = {**run.tags, DIGEST: run.digest, VERSION: run.version}
         name, start = f"{run.model} {run.version}", run.trained_us // 1_000
         return str(self._client.create_run(self._experiment, start_time=start, tags=tags, run_name=name).info.run_id)
 
-    def _fill(self, run_id: str, run: TrackedRun) -> None:
+    def _log_run(self, run_id: str, run: TrackedRun) -> None:
         from mlflow.entities import Metric, Param  # noqa: PLC0415 - of an extra
 
-        moment = run.trained_us // 1_000
-        for part in _parts([Param(name, value) for name, value in run.params.items()], _MOST_PARAMS):
-            self._client.log_batch(run_id, params=part)
-        self._client.log_batch(run_id, metrics=[Metric(name, value, moment, 0) for name, value in run.metrics.items()])
+        trained_ms = run.trained_us // 1_000
+        for params in _chunks([Param(name, value) for name, value in run.params.items()], _MAX_PARAMS):
+            self._client.log_batch(run_id, params=params)
+        self._client.log_batch(
+            run_id, metrics=[Metric(name, value, trained_ms, 0) for name, value in run.metrics.items()]
+        )
         self._client.log_artifacts(run_id, str(run.package), "package")
         for path, text in run.documents.items():
             self._client.log_text(run_id, text, path)
 
     def _register(self, run_id: str, run: TrackedRun) -> None:
-        name, source = self._name(run.model), f"{self._client.get_run(run_id).info.artifact_uri}/package"
+        name, source = self._model_name(run.model), f"{self._client.get_run(run_id).info.artifact_uri}/package"
         if not self._client.search_registered_models(f"name = '{name}'"):
             self._client.create_registered_model(name)
         tags = {**run.tags, DIGEST: run.digest, VERSION: run.version}
@@ -120,24 +122,27 @@ class MLflowTracker:
 
     def _versions(self, model: str) -> dict[str, tuple[str, str]]:
         """Return number and run of each registered version, by digest."""
-        found: dict[str, tuple[str, str]] = {}
+        versions: dict[str, tuple[str, str]] = {}
+        # The registry returns pages of versions.
         token: str | None = None
         while True:
-            page = self._client.search_model_versions(f"name = '{self._name(model)}'", page_token=token)
-            found |= {item.tags[DIGEST]: (str(item.version), str(item.run_id)) for item in page if DIGEST in item.tags}
+            page = self._client.search_model_versions(f"name = '{self._model_name(model)}'", page_token=token)
+            versions |= {
+                item.tags[DIGEST]: (str(item.version), str(item.run_id)) for item in page if DIGEST in item.tags
+            }
             token = page.token
             if not token:
-                return found
+                return versions
 
-    def _is_whole(self, run_id: str) -> bool:
+    def _is_complete(self, run_id: str) -> bool:
         return bool(self._client.get_run(run_id).info.status == _FINISHED)
 
 
 def resolve_uri(uri: str, repo: Path) -> str:
-    """Return an address that means the same from every folder: files of sqlite are relative to the project.
+    """Return an address that does not depend on the working directory: SQLite files are relative to the project.
 
     Raises:
-        DefinitionError: it is neither sqlite nor a server.
+        DefinitionError: the address is neither SQLite nor http(s).
 
     >>> resolve_uri("sqlite:///mlflow.db", Path("/srv/shop"))
     'sqlite:////srv/shop/mlflow.db'
@@ -150,13 +155,13 @@ def resolve_uri(uri: str, repo: Path) -> str:
         return _SQLITE + str(repo / uri.removeprefix(_SQLITE))
     raise DefinitionError(
         "setting 'tracking_uri'",
-        "is no address of an MLflow store",
+        "is not the address of an MLflow store",
         fix="use sqlite:///FILE, or http:// or https:// of a tracking server",
     )
 
 
 def artifact_folder(uri: str) -> str | None:
-    """Return where artifacts go: beside a sqlite file; None: where the server says.
+    """Return the folder of artifacts, next to an SQLite file; None: the server decides.
 
     >>> artifact_folder("sqlite:////srv/shop/mlflow.db")
     'file:///srv/shop/mlartifacts'
@@ -166,19 +171,19 @@ def artifact_folder(uri: str) -> str | None:
     return (Path(uri.removeprefix(_SQLITE)).parent / "mlartifacts").as_uri()
 
 
-def require_answer(uri: str) -> None:
-    """Return at once where a server answers, or a file needs none: MLflow's own client tries for minutes.
+def check_server(uri: str) -> None:
+    """Check in a few seconds that the server answers, because MLflow's own client retries for minutes.
 
     Raises:
-        StoreError: it does not.
+        StoreError: the server does not answer.
     """
     if not uri.startswith(_HTTP):
         return
     try:
-        with urllib.request.urlopen(f"{uri}/health", timeout=_PATIENCE_SECONDS):  # noqa: S310 - http or https
+        with urllib.request.urlopen(f"{uri}/health", timeout=_HEALTH_TIMEOUT_SECONDS):  # noqa: S310 - http or https
             pass
     except urllib.error.HTTPError:
-        return  # it answers, if only to refuse: the calls that follow say why
+        return  # it answers with an error; the calls that follow report the reason
     except OSError as error:
         raise StoreError(
             "tracking server", f"does not answer: {error}", fix="start it, then run `skewless track`"
@@ -186,18 +191,17 @@ def require_answer(uri: str) -> None:
 
 
 def open_mlflow(uri: str, repo: Path, project: str) -> MLflowTracker:
-    """Return the tracker that a setting names.
+    """Return the tracker at the address of a setting.
 
     Raises:
-        DefinitionError: it is no address.
-        StoreError: it is away.
-        PlaceError: the extra is not installed.
+        DefinitionError: the address is invalid, or the extra is not installed.
+        StoreError: the store does not answer.
     """
     return MLflowTracker(resolve_uri(uri, repo), project)
 
 
-def _open(uri: str) -> MlflowClient:
-    # Nothing is told to anybody but the store that the user named; and a server that goes away is given up soon.
+def _open_client(uri: str) -> MlflowClient:
+    # No telemetry, and few retries: a server that stops answering must not block the caller for minutes.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
@@ -214,20 +218,20 @@ def _open(uri: str) -> MlflowClient:
 
 
 @contextmanager
-def _said(uri: str) -> Iterator[None]:
-    """Turn what MLflow raises into our error."""
+def _convert_errors(uri: str) -> Iterator[None]:
+    """Convert MLflow's exceptions to our error."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # MLflow 3.17 on SQLAlchemy 2.1
             yield
-    except _errors() as error:
+    except _error_types() as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise StoreError(
-            "tracking store", f"refuses: {first}", value=uri, fix="see to it, then `skewless track`"
+            "tracking store", f"refuses: {first}", value=uri, fix="repair it, then run `skewless track`"
         ) from error
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def _error_types() -> tuple[type[Exception], ...]:
     try:
         from mlflow.exceptions import MlflowException  # noqa: PLC0415 - of an extra
         from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 - of an extra
@@ -236,6 +240,6 @@ def _errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, OSError)
 
 
-def _parts(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
+def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -1,6 +1,6 @@
-"""The port of everything that shows trainings to people, and what is shown of a package.
+"""The port of experiment trackers, and the description of a package that they receive.
 
-Packages are the truth, a tracker holds copies.
+Packages are the source of truth; a tracker has copies.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from typing import Any, Protocol
 
 from skewless.infra.packages.package import Package
 
-_CHOSEN = ("algorithm", "task", "time_mode", "rounds", "class_weight", "seed", "service", "horizon", "missing")
-_NESTED = ("params", "split", "gate", "search")
-_LONGEST_VALUE = 500  # what every version of MLflow takes
+_PARAMS = ("algorithm", "task", "time_mode", "rounds", "class_weight", "seed", "service", "horizon", "missing")
+_NESTED_PARAMS = ("params", "split", "gate", "search")
+_LONGEST_VALUE = 500  # the longest that every version of MLflow accepts
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrackedRun:
-    """One training, as it is shown.
+    """One trained version, as a tracker shows it.
 
     Args:
         model: the model's name.
-        version: of its package.
-        digest: of its package: what a run is known by.
-        trained_us: when, microseconds.
-        params: what was chosen before.
-        metrics: what was measured after.
-        tags: where it comes from: plan, data, code.
-        package: the folder, which is copied whole.
-        documents: texts beside it (plots, curves), by their paths.
+        version: version of its package.
+        digest: digest of its package, which identifies the run.
+        trained_us: time of training, microseconds.
+        params: choices before training.
+        metrics: measurements after training.
+        tags: its origin: plan, data, code.
+        package: the package folder, which is copied.
+        documents: additional texts (plots, curves), by their paths.
     """
 
     model: str
@@ -47,36 +47,36 @@ class TrackedRun:
 
 
 class Tracker(Protocol):
-    """Runs and registered versions of models; every call may be repeated, and a call that failed is.
+    """Runs and registered versions of models. Every call is idempotent; a failed call is repeated later.
 
-    All calls block. One process at a time publishes: who calls holds a lock.
+    All calls block. One process at a time publishes: the caller holds a lock.
 
     Raises:
-        StoreError: the tracker is away, or refuses. What was published before stays.
+        StoreError: the tracker does not answer, or rejects the call. Earlier publications stay.
     """
 
-    def published(self, model: str) -> frozenset[str]:
-        """Return the digests of the versions that are published whole."""
+    def published_digests(self, model: str) -> frozenset[str]:
+        """Return the digests of the completely published versions."""
         ...
 
     def publish(self, run: TrackedRun) -> None:
-        """Publish a run and register its version; what an attempt before this one left is finished."""
+        """Publish a run and register its version; complete an earlier attempt that failed."""
         ...
 
     def aliases(self, model: str) -> dict[str, str]:
-        """Return the digest that each alias points at."""
+        """Return the digest of each alias's version."""
         ...
 
     def point(self, model: str, alias: str, digest: str | None) -> None:
-        """Point an alias at a published version; at none: there is no such alias any more."""
+        """Point an alias at a published version; None: delete the alias."""
         ...
 
 
-def described(package: Package, documents: Mapping[str, str]) -> TrackedRun:
-    """Return a package as a run.
+def describe_package(package: Package, documents: Mapping[str, str]) -> TrackedRun:
+    """Return the run that describes a package.
 
     Args:
-        documents: texts to be shown beside it, by path.
+        documents: additional texts to show, by path.
     """
     return TrackedRun(
         model=package.name,
@@ -92,31 +92,31 @@ def described(package: Package, documents: Mapping[str, str]) -> TrackedRun:
 
 
 def _params(spec: Mapping[str, Any]) -> dict[str, str]:
-    """Return what was chosen, nested names joined by dots.
+    """Return the choices of a spec, nested names joined by dots.
 
     >>> _params({"rounds": 5, "params": {"eta": 0.1}, "name": "m"})
     {'rounds': '5', 'params.eta': '0.1'}
     """
-    flat = {name: spec[name] for name in _CHOSEN if name in spec}
-    flat |= {f"{part}.{name}": value for part in _NESTED for name, value in (spec.get(part) or {}).items()}
+    flat = {name: spec[name] for name in _PARAMS if name in spec}
+    flat |= {f"{part}.{name}": value for part in _NESTED_PARAMS for name, value in (spec.get(part) or {}).items()}
     return {name: str(value)[:_LONGEST_VALUE] for name, value in flat.items() if value is not None}
 
 
 def _tags(package: Package) -> dict[str, str]:
     transforms = {item["name"]: item["function"] for item in package.plan["features"]["transforms"]}
-    found = {
+    tags = {
         "skewless.model": package.name,
         "skewless.plan": package.plan["hash"],
         "skewless.dataset": package.fingerprint.get("dataset"),
         "skewless.library": package.about.get("library"),
         "skewless.transforms": json.dumps(transforms) if transforms else None,
     }
-    return {name: str(value) for name, value in found.items() if value is not None}
+    return {name: str(value) for name, value in tags.items() if value is not None}
 
 
 def _importance(package: Package) -> dict[str, str]:
-    found = package.about.get("importance")
-    return {"importance.json": json.dumps(found, indent=1, sort_keys=True)} if found else {}
+    importance = package.about.get("importance")
+    return {"importance.json": json.dumps(importance, indent=1, sort_keys=True)} if importance else {}
 
 
 def _is_number(value: object) -> bool:

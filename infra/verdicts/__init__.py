@@ -1,1 +1,1 @@
-"""What was last found: parity and freshness of each view."""
+"""The last parity verdict and freshness of each view."""

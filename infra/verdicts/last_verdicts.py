@@ -1,4 +1,4 @@
-"""What was last found of each view, its parity and its freshness: for metrics, for promotion, for ``status``."""
+"""Stores the last parity verdict and freshness of each view, for metrics, promotion and ``status``."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from skewless.contract.clock import from_us
-from skewless.infra.storage.durable import exclusive, replace_durable
+from skewless.infra.storage.durable import hold_lock, replace_durable
 
 
 @dataclass(frozen=True, kw_only=True)
 class LastParity:
-    """What was found when the states of a view were last held against the log.
+    """The result of the last comparison of a view's online values with the log.
 
     Args:
-        hash: of the view.
-        at_us: when, microseconds.
+        hash: hash of the view.
+        at_us: time of the comparison, microseconds.
         compared: entities that were compared.
-        mismatches: entities that are not what the log says; those that were repaired are not counted.
-        by_cause: the same by cause.
-        unavailable: entities that the store could not answer for.
+        mismatches: entities that differ from the log; repaired entities are not counted.
+        by_cause: mismatches by cause.
+        unavailable: entities that the store could not read.
     """
 
     view: str
@@ -36,17 +36,17 @@ class LastParity:
 
 @dataclass(frozen=True, kw_only=True)
 class Freshness:
-    """The newest data of a view.
+    """The age of a view's latest data.
 
     Args:
-        hash: of the view.
-        at_us: when it was looked at, UTC microseconds.
-        limit_us: how old a row may be by the view's tag ``skewless.freshness``; 0: there is no limit.
-        newest_us: time of the newest accepted event; None: there is none.
-        watermark_us: up to when all that had arrived is online; None: unknown, or the store did not answer.
-        windowed: whether it is a windowed view, which is as old as its watermark, however long nothing happened.
+        hash: hash of the view.
+        at_us: time of the measurement, UTC microseconds.
+        limit_us: largest age of a row by the view's tag ``skewless.freshness``; 0: no limit.
+        newest_us: time of the latest accepted event; None: there is none.
+        watermark_us: watermark of the online data; None: unknown, or the store did not answer.
+        windowed: whether it is a windowed view; its age is that of its watermark, even if no event arrived for long.
         sampled: entities whose online rows were read; None: the store did not answer.
-        stale: of these, how many have a row older than the limit.
+        stale: sampled entities with a row older than the limit.
     """
 
     view: str
@@ -61,33 +61,33 @@ class Freshness:
 
     @property
     def age_us(self) -> int | None:
-        """Return how old the newest event was; None: there is none."""
+        """Return the age of the latest event; None: there is none."""
         return None if self.newest_us is None else self.at_us - self.newest_us
 
     @property
     def watermark_age_us(self) -> int | None:
-        """Return how long ago all that had arrived was online; None: unknown."""
+        """Return the age of the watermark; None: unknown."""
         return None if self.watermark_us is None else max(0, self.at_us - self.watermark_us)
 
     @property
     def is_frozen(self) -> bool:
-        """Say whether nobody has brought the view up to date for longer than a row may be old."""
+        """Return whether the last update of the view is older than the limit."""
         return self.limit_us > 0 and (self.watermark_age_us or 0) > self.limit_us
 
     @property
     def is_late(self) -> bool:
-        """Say whether what the view holds is older than a row may be."""
+        """Return whether the view's data is older than the limit."""
         if self.windowed or self.limit_us == 0:
             return self.is_frozen
         return self.is_frozen or self.age_us is None or self.age_us > self.limit_us
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values: times in ISO 8601, lengths in seconds."""
-        lengths = {"age_s": self.age_us, "watermark_age_s": self.watermark_age_us, "limit_s": self.limit_us or None}
+        """Return plain values: times in ISO 8601, durations in seconds."""
+        durations = {"age_s": self.age_us, "watermark_age_s": self.watermark_age_us, "limit_s": self.limit_us or None}
         return {
             "view": self.view,
             "newest": None if self.newest_us is None else from_us(self.newest_us).isoformat(timespec="seconds"),
-            **{name: None if length is None else length / 1e6 for name, length in lengths.items()},
+            **{name: None if duration is None else duration / 1e6 for name, duration in durations.items()},
             "sampled": self.sampled,
             "stale": self.stale,
             "late": self.is_late,
@@ -97,32 +97,32 @@ class Freshness:
 _V = TypeVar("_V", LastParity, Freshness)
 
 
-def last_parity(state: Path) -> dict[str, LastParity]:
-    """Return the last verdict on each view, by name; none where it was never asked for, or the file is damaged."""
+def read_last_parity(state: Path) -> dict[str, LastParity]:
+    """Return the last parity verdict of each view, by name; empty without a check, or if the file is corrupt."""
     return _read(state / "parity.json", LastParity)
 
 
-def last_freshness(state: Path) -> dict[str, Freshness]:
-    """Return what was last found of each view, by name; none where nothing was, or the file is damaged."""
+def read_last_freshness(state: Path) -> dict[str, Freshness]:
+    """Return the last freshness of each view, by name; empty without a measurement, or if the file is corrupt."""
     return _read(state / "freshness.json", Freshness)
 
 
 def save_parity(state: Path, verdicts: Iterable[LastParity]) -> None:
-    """Keep verdicts, beside the last ones on other views.
+    """Store verdicts; the last verdicts on other views stay.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk refused the write.
     """
     _save(state / "parity.json", LastParity, verdicts)
 
 
-def save_freshness(state: Path, found: Iterable[Freshness]) -> None:
-    """Keep what was found, beside what was last found of other views.
+def save_freshness(state: Path, freshness: Iterable[Freshness]) -> None:
+    """Store measurements; the last measurements of other views stay.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk refused the write.
     """
-    _save(state / "freshness.json", Freshness, found)
+    _save(state / "freshness.json", Freshness, freshness)
 
 
 def _read(path: Path, kind: type[_V]) -> dict[str, _V]:
@@ -132,8 +132,9 @@ def _read(path: Path, kind: type[_V]) -> dict[str, _V]:
         return {}
 
 
-def _save(path: Path, kind: type[_V], found: Iterable[_V]) -> None:
-    with exclusive(path.with_suffix(".lock")):
-        both = _read(path, kind) | {item.view: item for item in found}
-        body = {"views": [asdict(item) for item in both.values()]}
+def _save(path: Path, kind: type[_V], items: Iterable[_V]) -> None:
+    # Several processes check different views at the same time; the lock keeps their read and write together.
+    with hold_lock(path.with_suffix(".lock")):
+        by_view = _read(path, kind) | {item.view: item for item in items}
+        body = {"views": [asdict(item) for item in by_view.values()]}
         replace_durable(path, json.dumps(body, indent=1).encode())

@@ -1,1 +1,1 @@
-"""Who may ask, for what, and how often."""
+"""Authentication and authorization of requests: API keys, scopes and rate limits."""

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, their scopes and rates."""
+"""Authentication of requests by API keys, with scopes and rate limits."""
 
 from __future__ import annotations
 
@@ -12,63 +12,63 @@ import structlog
 
 from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, digest_of, prefix_of
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
 from skewless.infra.access.key_file import KeyFile, Stamp
 from skewless.serving.access.rules import is_loopback
 
-_LOOK_SECONDS = 1.0
-_NOBODY = bytes(32)  # the SHA-256 of nothing that anybody knows
+_CHECK_SECONDS = 1.0
+_DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
 _log = structlog.get_logger()
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Access(Protocol):
-    """Decides before a request is read any further; both ways return who asks.
+    """Authenticates requests before their bodies are read; both methods return the caller's name.
 
-    Headers are pairs of lower-case name and value. A scope of None is any valid key.
+    Headers are pairs of lower-case name and value. With scope None any valid key suffices.
     """
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:
-        """Let one request pass, and count it.
+        """Admit one request, and count it against the key's rate.
 
         Raises:
-            AccessError: no key was sent, or none that is valid.
+            AccessError: the request has no key, or an invalid one.
             ScopeError: the key does not have the scope.
-            RateError: the key has asked more often than it may.
+            RateError: the key has exceeded its rate.
         """
         ...
 
     def check(self, headers: Headers, scope: Scope | None) -> str:
-        """Say whether a request that has passed may do one thing more; it is not counted again.
+        """Check one more scope of an admitted request, which is not counted again.
 
         Raises:
-            AccessError: no key was sent, or none that is valid.
+            AccessError: the request has no key, or an invalid one.
             ScopeError: the key does not have the scope.
         """
         ...
 
 
 class OpenAccess:
-    """Everybody may do everything: where nobody but this machine can ask, or a gateway decides."""
+    """Admits every request: the server listens on loopback, or a gateway authenticates."""
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:  # noqa: ARG002 - the protocol's
-        """Let a request pass."""
+        """Admit a request."""
         return "anyone"
 
     check = allow
 
 
 class KeyAccess:
-    """Those may ask who have a key in the file; a change of the file counts within a second.
+    """Admits requests with a key from the key file; changes of the file take effect within a second.
 
-    A key names its owner, so one hash and one comparison in constant time decide, whoever asks. A file that is broken
-    is logged and leaves the keys as they were; a file that is gone leaves none.
+    A key contains its owner's name. So each request costs one hash and one comparison in constant time. A broken
+    key file is logged and the previous keys stay valid; a deleted key file means that no key is valid.
 
     Args:
-        file: the keys.
-        now_us: the time by which keys expire.
-        clock: seconds that never go back.
-        share: this worker's part of each key's rate, above 0 and at most 1.
+        file: the key file.
+        now_us: the clock for the expiry of keys, microseconds.
+        clock: a monotonic clock, seconds.
+        share: this worker's share of each key's rate, above 0 and at most 1.
 
     Raises:
         PlaceError: the file cannot be read.
@@ -82,96 +82,96 @@ class KeyAccess:
         self._clock = clock
         self._share = share
         now = clock()
-        self._look_at = now + _LOOK_SECONDS
+        self._next_check = now + _CHECK_SECONDS
         self._stamp: Stamp | None = file.stamp()
-        self._callers: Mapping[bytes, _Caller] = self._called(file.read(), {})
+        self._callers: Mapping[bytes, _Caller] = self._make_callers(file.read(), {})
 
-    def any_valid(self) -> bool:
-        """Say whether there is a key that has not expired."""
-        return any(caller.key.valid_at(self._now_us()) for caller in self._callers.values())
+    def has_valid_key(self) -> bool:
+        """Return whether at least one key has not expired."""
+        return any(caller.key.is_valid_at(self._now_us()) for caller in self._callers.values())
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:
-        """Let one request pass, and count it."""
+        """Admit one request, and count it against the key's rate."""
         now = self._clock()
         caller = self._caller(headers, now)
         if scope is not None and scope not in caller.scopes:
-            raise caller.lacks(scope)
+            raise caller.scope_error(scope)
         if caller.bucket is not None:
             wait = caller.bucket.take(now)
             if wait > 0.0:
-                raise caller.too_often(wait)
+                raise caller.rate_error(wait)
         return caller.name
 
     def check(self, headers: Headers, scope: Scope | None) -> str:
-        """Say whether a request that has passed may do one thing more."""
+        """Check one more scope of an admitted request."""
         caller = self._caller(headers, self._clock())
         if scope is not None and scope not in caller.scopes:
-            raise caller.lacks(scope)
+            raise caller.scope_error(scope)
         return caller.name
 
     def _caller(self, headers: Headers, now: float) -> _Caller:
-        if now >= self._look_at:
-            self._look(now)
-        secret = _sent(headers)
+        if now >= self._next_check:
+            self._reload_if_changed(now)
+        secret = _read_key(headers)
         caller = self._callers.get(secret[:-SECRET_CHARS])
-        equal = compare_digest(digest_of(secret), _NOBODY if caller is None else caller.digest)
+        equal = compare_digest(hash_secret(secret), _DUMMY_DIGEST if caller is None else caller.digest)
         if caller is None or not equal:
-            raise _refused("is not known")
-        if caller.expires_us is not None and not caller.key.valid_at(self._now_us()):
-            raise _refused("has expired")
+            raise _key_error("is unknown")
+        if caller.expires_us is not None and not caller.key.is_valid_at(self._now_us()):
+            raise _key_error("has expired")
         return caller
 
-    def _look(self, now: float) -> None:
-        self._look_at = now + _LOOK_SECONDS
+    def _reload_if_changed(self, now: float) -> None:
+        self._next_check = now + _CHECK_SECONDS
         stamp = self._file.stamp()
         if stamp == self._stamp:
             return
         self._stamp = stamp
         try:
-            self._callers = self._called(self._file.read(), self._callers)
+            self._callers = self._make_callers(self._file.read(), self._callers)
         except PlaceError as error:
             _log.error("api_keys_unchanged", error=str(error))
         else:
             _log.info("api_keys_read", keys=len(self._callers))
 
-    def _called(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:
-        # Who was there before stays who it is: reading the file must not fill its bucket.
-        same = {caller.key: caller for caller in old.values()}
-        return {prefix_of(key.name): same.get(key) or _Caller(key, self._share) for key in keys}
+    def _make_callers(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:
+        # A caller whose key is unchanged keeps its token bucket: a reload must not refill it.
+        unchanged = {caller.key: caller for caller in old.values()}
+        return {key_prefix(key.name): unchanged.get(key) or _Caller(key, self._share) for key in keys}
 
 
 def open_access(settings: Settings, host: str, file: KeyFile, now_us: Callable[[], int], *, share: float = 1) -> Access:
-    """Return who may ask a server that listens on an address; ``auth: off`` beyond loopback is logged as a warning.
+    """Return the access control for a host; ``auth: off`` on other than loopback addresses logs a warning.
 
     Args:
-        settings: ``auth`` says whether keys are needed.
-        host: what the server listens on.
-        file: the keys.
-        now_us: the time by which keys expire.
-        share: this worker's part of each key's rate.
+        settings: ``auth`` says whether keys are required.
+        host: address on which the server listens.
+        file: the key file.
+        now_us: the clock for the expiry of keys, microseconds.
+        share: this worker's share of each key's rate.
 
     Raises:
-        DefinitionError: keys are needed, and there is none that is valid.
-        PlaceError: the file of keys cannot be read.
+        DefinitionError: keys are required, and none is valid.
+        PlaceError: the key file cannot be read.
     """
     local = is_loopback(host)
     if settings.auth == "off" or (settings.auth == "auto" and local):
         if not local:
-            _log.warning("auth_is_off", host=host, fix="put a gateway before it, or remove `auth: off`")
+            _log.warning("auth_is_off", host=host, fix="put a gateway in front of the server, or remove `auth: off`")
         return OpenAccess()
     access = KeyAccess(file, now_us, share=share)
-    if access.any_valid():
+    if access.has_valid_key():
         return access
     raise DefinitionError(
         f"setting {'host' if settings.auth == 'auto' else 'auth'!r}",
-        "asks for API keys, and there is none that is valid",
+        "requires API keys, and no key is valid",
         value=host if settings.auth == "auto" else settings.auth,
-        fix="make one with `skewless keys add NAME --scope predict`, or listen on 127.0.0.1 with auth: auto",
+        fix="create one with `skewless keys add NAME --scope predict`, or listen on 127.0.0.1 with auth: auto",
     )
 
 
 class _Caller:
-    """The owner of a key, as one worker sees it."""
+    """State of one API key in this worker."""
 
     __slots__ = ("bucket", "digest", "expires_us", "key", "name", "scopes")
 
@@ -183,38 +183,38 @@ class _Caller:
         self.expires_us = key.expires_us
         self.bucket = None if key.rate is None else TokenBucket(key.rate * share)
 
-    def lacks(self, scope: Scope) -> ScopeError:
-        fix = f"use a key made with `skewless keys add NAME --scope {scope}`"
-        return ScopeError(f"API key {self.name!r}", f"lacks the scope {scope!r}", fix=fix)
+    def scope_error(self, scope: Scope) -> ScopeError:
+        fix = f"use a key that was created with `skewless keys add NAME --scope {scope}`"
+        return ScopeError(f"API key {self.name!r}", f"does not have the scope {scope!r}", fix=fix)
 
-    def too_often(self, wait: float) -> RateError:
-        problem = f"has asked more than {self.key.rate:g} times a second"
-        fix = "ask less often, or again after Retry-After seconds"
+    def rate_error(self, wait: float) -> RateError:
+        problem = f"has sent more than {self.key.rate:g} requests per second"
+        fix = "send fewer requests, or retry after the seconds in Retry-After"
         return RateError(f"API key {self.name!r}", problem, fix=fix, wait_s=math.ceil(wait))
 
 
-def _sent(headers: Headers) -> bytes:
+def _read_key(headers: Headers) -> bytes:
     for name, value in headers:
         if name == b"x-api-key":
             return value
         if name == b"authorization" and (value[:7] == b"Bearer " or value[:7].lower() == b"bearer "):
             return value[7:]
-    raise _refused("is missing")
+    raise _key_error("is missing")
 
 
-def _refused(problem: str) -> AccessError:
-    fix = "send a valid one in the header `Authorization: Bearer` or `X-API-Key`; `skewless keys add` makes one"
+def _key_error(problem: str) -> AccessError:
+    fix = "send a valid key in the header `Authorization: Bearer` or `X-API-Key`; `skewless keys add` creates one"
     return AccessError("API key", problem, fix=fix)
 
 
 class TokenBucket:
-    """Lets ``rate`` requests a second pass on average, and ``max(rate, 1)`` at once after a rest.
+    """Allows ``rate`` requests per second on average, and bursts of ``max(rate, 1)``.
 
-    Kept as the moment at which the bucket is full again (the generic cell rate algorithm), so that nothing has to be
-    filled up: one comparison decides for whoever asks seldom.
+    The state is the time at which the bucket will be full again (generic cell rate algorithm). So nothing has to refill
+    it, and a caller below its rate costs one comparison.
 
     Args:
-        rate: tokens a second, above 0.
+        rate: tokens per second, above 0.
 
     >>> bucket = TokenBucket(2.0)
     >>> [bucket.take(10.0), bucket.take(10.0), bucket.take(10.0), bucket.take(10.5)]
@@ -229,10 +229,10 @@ class TokenBucket:
         self._full_at = float("-inf")
 
     def take(self, now: float) -> float:
-        """Take a token and return 0, or take none and return the seconds until there is one.
+        """Take a token and return 0, or return the seconds until one is available.
 
         Args:
-            now: seconds on a clock that never goes back.
+            now: a monotonic clock, seconds.
         """
         if now >= self._full_at:
             self._full_at = now + self._period

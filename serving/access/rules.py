@@ -1,4 +1,4 @@
-"""Which scope a route asks for, and whether anybody but this machine can reach it."""
+"""Scope that each route requires, and whether an address is loopback."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Literal
 
 from skewless.infra.access.api_keys import Scope
 
-# nothing: no key at all; page: none on loopback, else any valid key; key: any valid key
+# nothing: no key; page: no key on loopback, otherwise any valid key; key: any valid key
 Need = Scope | Literal["nothing", "page", "key"]
 
-_HEALTH = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
-_PAGES = {"/metrics", "/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
-_READING = {"GET", "HEAD"}
-_POSTS: tuple[tuple[re.Pattern[str], Need], ...] = (
+_HEALTH_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+_PAGE_PATHS = {"/metrics", "/docs", "/openapi.json"}
+_PAGE_ASSETS = "/docs/"
+_READ_METHODS = {"GET", "HEAD"}
+_POST_SCOPES: tuple[tuple[re.Pattern[str], Need], ...] = (
     (re.compile(r"/predict"), "predict"),
     (re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "predict"),
     (re.compile(r"/events/[^/]+|/push|/feedback(/[^/]+)?"), "feedback"),
@@ -23,10 +24,10 @@ _POSTS: tuple[tuple[re.Pattern[str], Need], ...] = (
 
 
 def scope_of(method: str, path: str) -> Need:
-    """Return what a request needs; a path that is not known here and changes something needs ``admin``.
+    """Return the scope that a request requires; an unknown path with a writing method requires ``admin``.
 
     Args:
-        method: in capitals, as HTTP has it.
+        method: in capitals.
         path: decoded, without the query.
 
     >>> [scope_of("POST", "/predict"), scope_of("GET", "/health/ready"), scope_of("GET", "/models")]
@@ -34,21 +35,23 @@ def scope_of(method: str, path: str) -> Need:
     >>> scope_of("POST", "/v2/repository/models/fraud/load")
     'admin'
     """
-    if method in _READING:
-        return "nothing" if path in _HEALTH else "page" if path in _PAGES else "key"
+    if method in _READ_METHODS:
+        if path in _HEALTH_PATHS:
+            return "nothing"
+        return "page" if path in _PAGE_PATHS or path.startswith(_PAGE_ASSETS) else "key"
     if method == "POST":
-        for pattern, need in _POSTS:
+        for pattern, need in _POST_SCOPES:
             if pattern.fullmatch(path):
                 return need
     return "admin"
 
 
 def is_loopback(host: str) -> bool:
-    """Say whether an address to listen on can be reached from this machine alone; when in doubt it is not.
+    """Return whether only this machine can reach an address; False if in doubt.
 
     Args:
-        host: a name or an address; of the names only ``localhost`` is loopback. ``0.0.0.0``, ``::`` and an empty one
-            stand for every address of the machine.
+        host: a name or an address. The only loopback name is ``localhost``; ``0.0.0.0``, ``::`` and an empty host mean
+            all addresses of the machine.
 
     >>> [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "")]
     [True, True, True, True, False, False, False]
@@ -59,5 +62,5 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return address.is_loopback if mapped is None else mapped.is_loopback
+    ipv4 = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback if ipv4 is None else ipv4.is_loopback

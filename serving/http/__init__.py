@@ -1,1 +1,1 @@
-"""The HTTP face: routes, replies, and the lane past the framework."""
+"""HTTP API: routes, replies, and the fast path of prediction requests, which bypasses the web framework."""

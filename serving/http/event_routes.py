@@ -1,4 +1,4 @@
-"""The routes that take events: one object, a list of them, lines of them, or Feast's columns."""
+"""Routes that accept events: one JSON object, a list, lines of objects, or Feast's push format."""
 
 from __future__ import annotations
 
@@ -11,118 +11,124 @@ from fastapi import FastAPI, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from skewless.contract.errors import RequestError
-from skewless.serving.events import SOURCE, Events
+from skewless.serving.events import SOURCE, EventForwarder
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
-from skewless.serving.http.wire_limits import TooLongError
+from skewless.serving.http.wire_limits import BodyTooLongError
 
-_LARGE = 65_536  # bytes from which on a body is parsed beside the event loop
-_EVENTS = {
+_LARGE_BODY = 65_536  # bytes from which a body is parsed in a thread
+_EVENTS_BODY = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {"type": "object", "description": 'one event, or {"events": [...]}'},
+                "schema": {"type": "object", "description": 'One event, or {"events": [...]}.'},
                 "examples": {"one": {"value": {"id": "a1"}}, "many": {"value": {"events": [{"id": "a1"}]}}},
             },
-            "application/x-ndjson": {"schema": {"type": "string", "format": "binary", "description": "one a line"}},
+            "application/x-ndjson": {
+                "schema": {"type": "string", "format": "binary", "description": "One event per line."}
+            },
         },
     }
 }
 _LINES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
-_ONE = 'send one JSON object, {"events": [{...}]}, or lines of objects as application/x-ndjson'
-_PUSH = 'send {"push_source_name": "...", "df": {"column": [...]}, "to": "online"}'
+_EVENTS_FIX = 'send one JSON object, {"events": [{...}]}, or lines of objects as application/x-ndjson'
+_PUSH_FIX = 'send {"push_source_name": "...", "df": {"column": [...]}, "to": "online"}'
 _Mode = Literal["online", "offline", "online_and_offline"]
 _T = TypeVar("_T")
 
 
 class PushRequest(BaseModel):
-    """What ``POST /push`` takes, as Feast's feature server does."""
+    """Body of ``POST /push``, as in Feast's feature server."""
 
     model_config = ConfigDict(extra="forbid")
 
     push_source_name: str
-    df: dict[str, list[object]] = Field(min_length=1, description="columns of equal lengths, of one value or more")
-    to: _Mode = Field("online", description="all go to the stream")
-    allow_registry_cache: Any = Field(None, description="Feast's; of no effect")
-    transform_on_write: Any = Field(None, description="Feast's; of no effect")
+    df: dict[str, list[object]] = Field(min_length=1, description="Columns of equal length, with one or more values.")
+    to: _Mode = Field("online", description="Has no effect: events always go to the stream.")
+    allow_registry_cache: Any = Field(None, description="Accepted for Feast's clients; has no effect.")
+    transform_on_write: Any = Field(None, description="Accepted for Feast's clients; has no effect.")
 
 
 _BODY = RequestBody(PushRequest)
 
 
-class EventsTaken(BaseModel):
-    """What the routes of events answer."""
+class EventsReply(BaseModel):
+    """Reply of the event routes."""
 
-    accepted_for: int = Field(description="how many events the stream has now; the worker judges them")
+    accepted_for: int = Field(description="Number of events now in the stream; the stream worker validates them.")
     source: str
 
 
-def add_events(app: FastAPI, events: Events | None) -> None:
-    """Add the routes.
+def add_event_routes(app: FastAPI, events: EventForwarder | None) -> None:
+    """Add the event routes.
 
     Args:
-        events: takes them; None: every source is unknown.
+        events: forwards events; None: every source is unknown.
     """
 
     @app.post(
         "/events/{source}",
-        summary="Put events into a source's stream",
-        openapi_extra=_EVENTS,
+        summary="Send events to the stream of an event source",
+        openapi_extra=_EVENTS_BODY,
         status_code=202,
-        response_model=EventsTaken,
+        response_model=EventsReply,
     )
-    async def take(source: str, request: Request) -> Response:
-        taking = _taking(events, source)
-        found = taking.source(source)
-        body = await _body(request, taking.most_bytes)
-        kind = request.headers.get("content-type", "")
-        payloads = await parse_beside(body, lambda: parse_events(body, kind))
-        await taking.send(found, payloads)
-        return _taken(source, len(payloads))
+    async def send_events(source: str, request: Request) -> Response:
+        forwarder = _require_forwarder(events, source)
+        decoded = forwarder.source(source)
+        body = await _read_body(request, forwarder.max_bytes)
+        content_type = request.headers.get("content-type", "")
+        payloads = await parse_in_thread(body, lambda: parse_events(body, content_type))
+        await forwarder.send(decoded, payloads)
+        return _accepted_reply(source, len(payloads))
 
     @app.post(
         "/push",
-        summary="Put events into a source's stream, in the shape of Feast's feature server",
-        openapi_extra=_BODY.described,
+        summary="Send events in the format of Feast's feature server",
+        openapi_extra=_BODY.openapi_extra,
         status_code=202,
-        response_model=EventsTaken,
+        response_model=EventsReply,
     )
     async def push(request: Request) -> Response:
-        taking = _taking(events, None)
-        body = await _body(request, taking.most_bytes)
-        source, payloads = await parse_beside(body, lambda: parse_push(body))
-        await taking.send(taking.source(source), payloads)
-        return _taken(source, len(payloads))
+        forwarder = _require_forwarder(events, None)
+        body = await _read_body(request, forwarder.max_bytes)
+        source, payloads = await parse_in_thread(body, lambda: parse_push(body))
+        await forwarder.send(forwarder.source(source), payloads)
+        return _accepted_reply(source, len(payloads))
 
 
-def _taking(events: Events | None, source: str | None) -> Events:
+def _require_forwarder(events: EventForwarder | None, source: str | None) -> EventForwarder:
     if events is None:
-        raise RequestError(SOURCE, "is unknown: this server takes no events", value=source, fix="use `skewless serve`")
+        raise RequestError(
+            SOURCE, "is unknown: this server does not accept events", value=source, fix="use `skewless serve`"
+        )
     return events
 
 
-async def _body(request: Request, most: int) -> bytes:
+async def _read_body(request: Request, max_bytes: int) -> bytes:
     parts, size = [], 0
     async for part in request.stream():
         size += len(part)
-        if size > most:
-            raise TooLongError("request body", f"has more than {most} bytes", fix="send fewer events at once")
+        if size > max_bytes:
+            raise BodyTooLongError(
+                "request body", f"has more than {max_bytes} bytes", fix="send fewer events per request"
+            )
         parts.append(part)
     return b"".join(parts)
 
 
-async def parse_beside(body: bytes, parse: Callable[[], _T]) -> _T:
-    """Return what a body says; a large one is parsed beside the event loop."""
-    return parse() if len(body) < _LARGE else await asyncio.to_thread(parse)
+async def parse_in_thread(body: bytes, parse: Callable[[], _T]) -> _T:
+    """Return the parsed body; a large one is parsed in a thread, so that other requests do not wait."""
+    return parse() if len(body) < _LARGE_BODY else await asyncio.to_thread(parse)
 
 
-def _taken(source: str, n: int) -> Response:
+def _accepted_reply(source: str, n: int) -> Response:
     return json_response({"accepted_for": n, "source": source}, 202)
 
 
 def parse_events(body: bytes, content_type: str) -> list[bytes]:
-    """Return the messages of a request; an object is sent as it came, to the byte.
+    """Return the messages of a request; a single object is sent byte for byte as received.
 
     >>> parse_events(b'{"id": 1.50}', "")
     [b'{"id": 1.50}']
@@ -130,82 +136,82 @@ def parse_events(body: bytes, content_type: str) -> list[bytes]:
     [b'{"id":1}', b'{"id":2}']
 
     Raises:
-        RequestError: it holds something else than objects, or none.
+        RequestError: the body contains other values than objects, or no event.
     """
     if content_type.partition(";")[0].strip().lower() in _LINES:
-        return _lines(body)
-    found = _object(body, "request body", _ONE)
-    if found.keys() != {"events"} or not isinstance(found["events"], list):
+        return _parse_lines(body)
+    decoded = _parse_object(body, "request body", _EVENTS_FIX)
+    if decoded.keys() != {"events"} or not isinstance(decoded["events"], list):
         return [body]
-    for i, event in enumerate(found["events"]):
+    for i, event in enumerate(decoded["events"]):
         if not isinstance(event, dict):
-            raise RequestError(f"event {i}", "is not a JSON object", value=event, fix=_ONE)
-    return _some(_messages(found["events"]))
+            raise RequestError(f"event {i}", "is not a JSON object", value=event, fix=_EVENTS_FIX)
+    return _require_events(_encode_events(decoded["events"]))
 
 
 def parse_push(body: bytes) -> tuple[str, list[bytes]]:
-    """Return the source and the messages of a request as Feast's feature server takes it.
+    """Return the source and the messages of a request in the format of Feast's feature server.
 
     >>> parse_push(b'{"push_source_name": "s", "df": {"a": [1, 2], "b": ["x", null]}}')
     ('s', [b'{"a":1,"b":"x"}', b'{"a":2,"b":null}'])
 
     Raises:
-        RequestError: it is not of that shape.
+        RequestError: the body does not have this format.
     """
-    found = _object(body, "request body", _PUSH)
-    unknown = found.keys() - set(_BODY.names)
+    decoded = _parse_object(body, "request body", _PUSH_FIX)
+    unknown = decoded.keys() - set(_BODY.names)
     if unknown:
-        raise RequestError("request body", "has an unknown field", value=min(unknown), fix=_PUSH)
-    name, columns = found.get("push_source_name"), found.get("df")
+        raise RequestError("request body", "has an unknown field", value=min(unknown), fix=_PUSH_FIX)
+    name, columns = decoded.get("push_source_name"), decoded.get("df")
     if not isinstance(name, str):
-        raise RequestError("request field 'push_source_name'", "is not a text", value=name, fix=_PUSH)
-    if found.get("to", "online") not in get_args(_Mode):
+        raise RequestError("request field 'push_source_name'", "is not a string", value=name, fix=_PUSH_FIX)
+    if decoded.get("to", "online") not in get_args(_Mode):
         raise RequestError(
             "request field 'to'",
             "is unknown",
-            value=found["to"],
-            fix=f"use one of {', '.join(get_args(_Mode))}: all mean the same",
+            value=decoded["to"],
+            fix=f"use one of {', '.join(get_args(_Mode))}; they have the same effect",
         )
-    return name, _some(_messages(_rows(columns)))
+    return name, _require_events(_encode_events(_rows_of_columns(columns)))
 
 
-def _messages(events: Sequence[Mapping[str, Any]]) -> list[bytes]:
+def _encode_events(events: Sequence[Mapping[str, Any]]) -> list[bytes]:
     try:
         return [orjson.dumps(event) for event in events]
     except TypeError as error:
-        raise RequestError("request body", f"is nested too deep: {error}", fix="send flat events") from error
+        raise RequestError("request body", f"is nested too deeply: {error}", fix="send flat events") from error
 
 
-def _rows(columns: object) -> list[dict[str, Any]]:
+def _rows_of_columns(columns: object) -> list[dict[str, Any]]:
     if not isinstance(columns, dict) or not all(isinstance(values, list) for values in columns.values()):
-        raise RequestError("request field 'df'", "is not an object of columns", fix=_PUSH)
+        raise RequestError("request field 'df'", "is not an object with columns", fix=_PUSH_FIX)
     lengths = {name: len(values) for name, values in columns.items()}
     if len(set(lengths.values())) > 1:
         raise RequestError(
-            "request field 'df'", "has columns of several lengths", value=lengths, fix="send full columns"
+            "request field 'df'", "has columns of different lengths", value=lengths, fix="send columns of equal length"
         )
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _lines(body: bytes) -> list[bytes]:
+def _parse_lines(body: bytes) -> list[bytes]:
     lines = body.split(b"\n")
     for i, line in enumerate(lines, 1):
         if line.strip():
-            _object(line, f"line {i}", "send one JSON object a line")
-    return _some([line.strip() for line in lines if line.strip()])
+            _parse_object(line, f"line {i}", "send one JSON object per line")
+    return _require_events([line.strip() for line in lines if line.strip()])
 
 
-def _object(text: bytes, thing: str, fix: str) -> dict[str, Any]:
+def _parse_object(text: bytes, thing: str, fix: str) -> dict[str, Any]:
     try:
-        found = orjson.loads(text)
+        decoded = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise RequestError(thing, f"is not JSON: {error}", fix=fix) from error
-    if not isinstance(found, dict):
+    if not isinstance(decoded, dict):
         raise RequestError(thing, "is not a JSON object", fix=fix)
-    return found
+    return decoded
 
 
-def _some(payloads: Sequence[bytes]) -> list[bytes]:
+def _require_events(payloads: Sequence[bytes]) -> list[bytes]:
     if not payloads:
-        raise RequestError("request body", "holds no event", fix=_ONE)
+        raise RequestError("request body", "has no event", fix=_EVENTS_FIX)
     return list(payloads)

@@ -1,4 +1,4 @@
-"""``POST /feedback``: what came of predictions, kept before it is answered."""
+"""``POST /feedback``: outcomes of predictions, which are on disk before the reply."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.serving.group_commit import GroupCommit
-from skewless.serving.http.event_routes import parse_beside
+from skewless.serving.http.event_routes import parse_in_thread
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 
-_SHAPE = 'send {"feedback": [{"prediction_id": "...", "label": 1}]}'
+_FIX = 'send {"feedback": [{"prediction_id": "...", "label": 1}]}'
 _SOURCE = "http"
 
 
@@ -30,34 +30,36 @@ class Feedback:
     """Checks outcomes and makes them durable.
 
     Args:
-        writer: where they go.
-        models: whose keys and fields are known.
-        metrics: counts what was taken.
-        clock: tells when.
-        most: rows of one request.
+        writer: writes the outcome log.
+        models: provides the keys and fields of each model.
+        metrics: counts stored outcomes.
+        clock: provides the time of arrival.
+        max_rows: maximum number of rows in one request.
     """
 
-    def __init__(self, writer: OutcomeWriter, models: ModelTable, metrics: Metrics, clock: Clock, *, most: int) -> None:
+    def __init__(
+        self, writer: OutcomeWriter, models: ModelTable, metrics: Metrics, clock: Clock, *, max_rows: int
+    ) -> None:
         self._writer = writer
         self._models = models
         self._metrics = metrics
         self._clock = clock
-        self._most = most
+        self._max_rows = max_rows
         self._commit = GroupCommit(self._write)
 
     def parse(self, rows: Sequence[object]) -> list[Outcome]:
         """Return the outcomes of a request.
 
         Raises:
-            RequestError: a row is wrong; it is named by its place.
+            RequestError: a row is invalid; the error gives its number.
         """
-        return parse_feedback(rows, self._plan_of, self._clock.now_us(), self._most)
+        return parse_feedback(rows, self._plan_of, self._clock.now_us(), self._max_rows)
 
-    async def take(self, outcomes: Sequence[Outcome]) -> None:
-        """Return when the disk has them.
+    async def store(self, outcomes: Sequence[Outcome]) -> None:
+        """Return once the outcomes are on disk.
 
         Raises:
-            StoreError: the disk refused; none of them was kept.
+            StoreError: the disk failed; none of the outcomes was stored.
         """
         await self._commit.add(outcomes)
         for outcome in outcomes:
@@ -67,28 +69,28 @@ class Feedback:
         return self._models.get(model).plan
 
     async def _write(self, outcomes: Sequence[Outcome]) -> None:
-        now = self._clock.now_us()
-        await asyncio.to_thread(self._writer.append, outcomes, received_at=now, source=_SOURCE)
+        now_us = self._clock.now_us()
+        await asyncio.to_thread(self._writer.append, outcomes, received_at=now_us, source=_SOURCE)
 
 
 class FeedbackRow(BaseModel):
-    """What came of one prediction; a later row about the same one takes its place as a whole."""
+    """Outcome of one prediction; a later row for the same prediction replaces it completely."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
-    prediction_id: str | None = Field(None, description="which prediction; without it model, keys and event_time say")
-    model: str | None = Field(None, description="name of the model")
+    prediction_id: str | None = Field(None, description="Id of the prediction; or use model, keys and event_time.")
+    model: str | None = Field(None, description="Name of the model.")
     keys: dict[str, str | int | float | bool | None] | None = Field(
-        None, description="all join keys of the model, and those request fields that tell predictions apart"
+        None, description="All join keys of the model, and the request features that identify the prediction."
     )
-    event_time: str | int | None = Field(None, description="ISO 8601 with a zone, or microseconds since the epoch")
-    label: float | bool | None = Field(description="what was to be predicted; null takes back what was said before")
-    value: float | bool | None = Field(None, description="what it was worth, in the unit of the business")
-    known_at: str | int | None = Field(None, description="when it became known; now, if it is missing")
+    event_time: str | int | None = Field(None, description="ISO 8601 with time zone, or microseconds since the epoch.")
+    label: float | bool | None = Field(description="The true value; null retracts an earlier outcome.")
+    value: float | bool | None = Field(None, description="Business value of the outcome, in your unit.")
+    known_at: str | int | None = Field(None, description="When the outcome became known; default: now.")
 
 
 class FeedbackRequest(BaseModel):
-    """The body of ``POST /feedback``."""
+    """Body of ``POST /feedback``."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -96,31 +98,31 @@ class FeedbackRequest(BaseModel):
 
 
 class FeedbackReply(BaseModel):
-    """What ``POST /feedback`` answers."""
+    """Reply of ``POST /feedback``."""
 
-    accepted: int = Field(description="how many rows the outcome log has now, on disk")
+    accepted: int = Field(description="Number of rows written to the outcome log, on disk.")
 
 
-def add_feedback(app: FastAPI, feedback: Feedback | None) -> None:
+def add_feedback_route(app: FastAPI, feedback: Feedback | None) -> None:
     """Add the route.
 
     Args:
-        feedback: takes it; None: it is refused.
+        feedback: stores outcomes; None: the route rejects them.
     """
 
     @app.post(
         "/feedback",
-        summary="Say what came of predictions",
-        openapi_extra=RequestBody(FeedbackRequest).described,
+        summary="Send outcomes of predictions",
+        openapi_extra=RequestBody(FeedbackRequest).openapi_extra,
         status_code=202,
         response_model=FeedbackReply,
     )
-    async def take(request: Request) -> Response:
+    async def store(request: Request) -> Response:
         if feedback is None:
-            raise RequestError("feedback", "is not taken by this server", fix="use `skewless serve`")
+            raise RequestError("feedback", "is not accepted by this server", fix="use `skewless serve`")
         body = await request.body()
-        outcomes = await parse_beside(body, lambda: feedback.parse(read_rows(body)))
-        await feedback.take(outcomes)
+        outcomes = await parse_in_thread(body, lambda: feedback.parse(read_rows(body)))
+        await feedback.store(outcomes)
         return json_response({"accepted": len(outcomes)}, 202)
 
 
@@ -131,15 +133,15 @@ def read_rows(body: bytes) -> list[Any]:
     [{'prediction_id': 'a', 'label': 1}]
 
     Raises:
-        RequestError: it is not of that shape.
+        RequestError: the body does not have this format.
     """
     try:
-        found = orjson.loads(body)
+        decoded = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise RequestError("request body", f"is not JSON: {error}", fix=_SHAPE) from error
-    if not isinstance(found, dict) or found.keys() != FeedbackRequest.model_fields.keys():
-        raise RequestError("request body", "is not an object with the one field 'feedback'", fix=_SHAPE)
-    if not isinstance(found["feedback"], list):
-        raise RequestError("field 'feedback'", "is not a list", value=found["feedback"], fix=_SHAPE)
-    rows: list[Any] = found["feedback"]
+        raise RequestError("request body", f"is not JSON: {error}", fix=_FIX) from error
+    if not isinstance(decoded, dict) or decoded.keys() != FeedbackRequest.model_fields.keys():
+        raise RequestError("request body", "is not an object with the single field 'feedback'", fix=_FIX)
+    if not isinstance(decoded["feedback"], list):
+        raise RequestError("field 'feedback'", "is not a list", value=decoded["feedback"], fix=_FIX)
+    rows: list[Any] = decoded["feedback"]
     return rows

@@ -1,4 +1,4 @@
-"""The routes that are answered before any framework is asked, what they get, and the way to them from a framework."""
+"""Routes of the fast path, the exchange that their handlers receive, and an adapter from the web framework."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import orjson
 from fastapi import Request, Response
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.http.middleware import defect
+from skewless.serving.http.middleware import defect_error
 from skewless.serving.http.reply import error_json, http_status, retry_after
 
 Header = tuple[bytes, bytes]
@@ -19,20 +19,20 @@ JSON: tuple[Header, ...] = ((b"content-type", b"application/json"),)
 
 
 class Exchange:
-    """What a handler of a hot route gets: it reads the request, and replies once, now or from a callback.
+    """A request to a hot route; its handler replies exactly once, at once or from a callback.
 
     Args:
         method: in capitals.
-        path: without its query, percent signs decoded.
-        query: behind the question mark, as it came.
-        headers: names in lower case, in their order.
-        send: takes status, body and headers; content-length is the server's.
+        path: percent-decoded, without the query.
+        query: the raw text after the question mark.
+        headers: in order of arrival, names in lower case.
+        send: sends status, body and headers; the server adds content-length.
 
     Attributes:
-        waited: seconds for which it waited for its turn since it was complete.
+        waited_s: seconds between the end of the request and the start of its handler.
     """
 
-    __slots__ = ("_send", "body", "headers", "method", "path", "query", "waited")
+    __slots__ = ("_send", "body", "headers", "method", "path", "query", "waited_s")
 
     def __init__(
         self, *, method: str, path: str, query: bytes, headers: Sequence[Header], body: bytes, send: Send
@@ -43,7 +43,7 @@ class Exchange:
         self.headers = headers
         self.body = body
         self._send = send
-        self.waited = 0.0
+        self.waited_s = 0.0
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
         """Send the reply."""
@@ -53,8 +53,8 @@ class Exchange:
         """Send plain values as JSON."""
         self._send(status, orjson.dumps(body), (*JSON, *headers))
 
-    def refuse(self, error: SkewlessError, status: int | None = None) -> None:
-        """Send an error in the shape of the path; None: with the status of its kind."""
+    def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
+        """Send an error in the format of the path; None: with the status of its kind."""
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
         self.reply_json(status or http_status(error), error_json(error, self.path), headers)
 
@@ -69,25 +69,25 @@ class HotRoutes:
 
     Args:
         fixed: handlers by path.
-        others: finds those whose path holds a name.
-        admit: says by a request's headers why it is refused, before its body is read; None: everybody is let in.
+        finders: functions that find handlers of paths with variable parts.
+        admit: returns, from a request's headers, why it is rejected before its body is read; None: admit all requests.
     """
 
-    def __init__(self, fixed: dict[str, Handler], others: Sequence[Find] = (), admit: Admit | None = None) -> None:
+    def __init__(self, fixed: dict[str, Handler], finders: Sequence[Find] = (), admit: Admit | None = None) -> None:
         self._fixed = fixed
-        self._others = others
+        self._finders = finders
         self.admit = admit or _admit_all
 
-    def at(self, path: str) -> Handler:
-        """Return the handler of a hot route."""
+    def handler_of(self, path: str) -> Handler:
+        """Return the handler of a fixed path."""
         return self._fixed[path]
 
     def find(self, path: str) -> Handler | None:
-        """Return what handles a POST to a path; None: it is no hot route."""
+        """Return the handler for a POST to a path; None: the route is not hot."""
         handler = self._fixed.get(path)
         if handler is not None:
             return handler
-        for find in self._others:
+        for find in self._finders:
             handler = find(path)
             if handler is not None:
                 return handler
@@ -95,24 +95,24 @@ class HotRoutes:
 
 
 def _admit_all(_: Sequence[Header]) -> None:
-    """Let a request in."""
+    """Admit every request."""
 
 
-def handled(handler: Handler, exchange: Exchange) -> None:
-    """Let a handler deal with a request; a defect in it is logged, and answered as one."""
+def call_handler(handler: Handler, exchange: Exchange) -> None:
+    """Call a handler; an exception is logged as a defect, and the reply is an error."""
     try:
         handler(exchange)
-    except Exception as error:  # noqa: BLE001 - the connection waits for a reply, whatever went wrong
-        failed(exchange, error)
+    except Exception as error:  # noqa: BLE001 - the connection waits for a reply, whatever failed
+        reply_failure(exchange, error)
 
 
-def failed(exchange: Exchange, error: Exception) -> None:
-    """Reply with an error; what is no error of ours is logged, it is a defect."""
-    exchange.refuse(error if isinstance(error, SkewlessError) else defect(error, exchange.path))
+def reply_failure(exchange: Exchange, error: Exception) -> None:
+    """Reply with an error; an unexpected exception is logged as a defect."""
+    exchange.reply_error(error if isinstance(error, SkewlessError) else defect_error(error, exchange.path))
 
 
-async def answer(routes: HotRoutes, handler: Handler, request: Request) -> Response:
-    """Return what a handler replies to a request that came through the framework.
+async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> Response:
+    """Return the reply of a handler to a request that came through the web framework.
 
     Raises:
         SkewlessError: the request is not admitted; its body was not read.
@@ -120,13 +120,13 @@ async def answer(routes: HotRoutes, handler: Handler, request: Request) -> Respo
     refusal = routes.admit(request.scope["headers"])
     if refusal is not None:
         raise refusal
-    waiting: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def send(status: int, body: bytes, headers: Sequence[Header]) -> None:
-        if not waiting.done():
+        if not future.done():
             response = Response(body, status)
             response.raw_headers.extend(headers)
-            waiting.set_result(response)
+            future.set_result(response)
 
     exchange = Exchange(
         method=request.method,
@@ -136,5 +136,5 @@ async def answer(routes: HotRoutes, handler: Handler, request: Request) -> Respo
         body=await request.body(),
         send=send,
     )
-    handled(handler, exchange)
-    return await waiting
+    call_handler(handler, exchange)
+    return await future

@@ -1,4 +1,4 @@
-"""Uvicorn under our own shutdown, after which the process still has a log to write."""
+"""Uvicorn with our own shutdown: when it stops, the process still has to write its log."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from typing import Any
 
 import uvicorn
 
-from skewless.serving.http.fast_lane import reap
-from skewless.serving.http.listening import refuse_new
+from skewless.serving.http.hot_protocol import close_timed_out
+from skewless.serving.http.sockets import reject_new_connections
 from skewless.serving.http.tls import CertificateRenewal
 from skewless.serving.shutdown import Shutdown
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 _CLOSE = (b"connection", b"close")
-_ACCEPTED = 8  # connections in one turn of the loop
-_SETTLE_SECONDS = 0.1
-_HANDSHAKE_SECONDS = 0.002  # a connection that has just begun gets into the queue
+_ACCEPTS_PER_TURN = 8  # connections accepted in one turn of the loop
+_SETTLE_SECONDS = 0.1  # time for requests that are already in socket buffers
+_HANDSHAKE_SECONDS = 0.002  # time for connections in their handshake to reach the queue
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entrance:
-    """A bound socket and how requests that come through it are answered."""
+class Listener:
+    """A bound socket, and the server configuration for its requests."""
 
-    link: socket.socket
+    sock: socket.socket
     options: uvicorn.Config
 
 
 async def run_http(
-    entrances: Sequence[Entrance], shutdown: Shutdown, drain_seconds: float, on_ready: Callable[[], None]
+    listeners: Sequence[Listener], shutdown: Shutdown, drain_seconds: float, on_ready: Callable[[], None]
 ) -> None:
-    """Answer requests until the shutdown; those under way are answered, unless it is to be at once.
+    """Serve requests until the shutdown; requests in progress are completed, unless the shutdown is forced.
 
     Args:
-        drain_seconds: from the shutdown's begin to the end of listening. Replies meanwhile ask their clients to
-            connect anew.
-        on_ready: told once all entrances listen.
+        drain_seconds: time between the start of the shutdown and the end of listening. Replies in this time ask clients
+            to reconnect.
+        on_ready: called once all sockets listen.
     """
-    renewals = [CertificateRenewal(entrance.options) for entrance in entrances if entrance.options.is_ssl]
-    servers = [_Server(entrance.options) for entrance in entrances]
-    running = [
-        asyncio.create_task(server.serve(sockets=_several(entrance.link)))
-        for server, entrance in zip(servers, entrances, strict=True)
+    renewals = [CertificateRenewal(listener.options) for listener in listeners if listener.options.is_ssl]
+    servers = [_Server(listener.options) for listener in listeners]
+    tasks = [
+        asyncio.create_task(server.serve(sockets=_duplicate_socket(listener.sock)))
+        for server, listener in zip(servers, listeners, strict=True)
     ]
-    reaper = asyncio.create_task(_look_after(servers, renewals))
+    maintenance = asyncio.create_task(_maintain_connections(servers, renewals))
     try:
         while not all(server.started for server in servers):  # noqa: ASYNC110 - uvicorn has no event for it
             await asyncio.sleep(0.005)
         on_ready()
-        await shutdown.begun()
+        await shutdown.wait_begun()
         for server in servers:
-            server.part()
-        await shutdown.drained(drain_seconds)
+            server.announce_close()
+        await shutdown.wait_drained(drain_seconds)
     finally:
-        hurry = asyncio.create_task(_hurry(servers, shutdown))
+        force_exit = asyncio.create_task(_force_exit(servers, shutdown))
         for server in servers:
             server.should_exit = True
-        await asyncio.wait(running)
-        hurry.cancel()
-        reaper.cancel()
+        await asyncio.wait(tasks)
+        force_exit.cancel()
+        maintenance.cancel()
 
 
-async def _look_after(servers: Sequence[uvicorn.Server], renewals: Sequence[CertificateRenewal]) -> None:
+async def _maintain_connections(servers: Sequence[uvicorn.Server], renewals: Sequence[CertificateRenewal]) -> None:
     loop = asyncio.get_running_loop()
     while True:
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_CHECK_SECONDS)
         for server in servers:
-            reap(server.server_state.connections, loop.time())
+            close_timed_out(server.server_state.connections, loop.time())
         for renewal in renewals:
-            renewal.look()
+            renewal.reload_if_changed()
 
 
-async def _hurry(servers: Sequence[uvicorn.Server], shutdown: Shutdown) -> None:
-    await shutdown.at_once()
+async def _force_exit(servers: Sequence[uvicorn.Server], shutdown: Shutdown) -> None:
+    await shutdown.wait_forced()
     for server in servers:
         server.force_exit = True
 
@@ -84,48 +84,48 @@ async def _hurry(servers: Sequence[uvicorn.Server], shutdown: Shutdown) -> None:
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals to the shutdown: uvicorn raises them again, which would end the process too soon."""
+        """Leave signals to the shutdown: uvicorn would raise them again, which ends the process too soon."""
         yield
 
-    def part(self) -> None:
-        """Ask clients to close their connections once they have their replies."""
+    def announce_close(self) -> None:
+        """Ask clients to close their connections after their replies."""
         self.config.encoded_headers.append(_CLOSE)
         self.server_state.default_headers = [*self.server_state.default_headers, _CLOSE]
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End listening; what clients had sent by then is read and answered before connections are closed."""
-        copies = [link.dup() for link in sockets or []]
-        for link in copies[:1]:
-            refuse_new(link)
+        """Stop listening; serve what clients have sent by then, and close the connections."""
+        duplicates = [sock.dup() for sock in sockets or []]
+        for sock in duplicates[:1]:
+            reject_new_connections(sock)
             await asyncio.sleep(_HANDSHAKE_SECONDS)
         for server in self.servers:
             server.close()
-        waiting = [connection for link in copies for connection in _waiting(link)]
-        for connection in waiting:
+        pending = [connection for sock in duplicates for connection in _accept_pending(sock)]
+        for connection in pending:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection, ssl=self.config.ssl)
         await asyncio.sleep(_SETTLE_SECONDS)
         await super().shutdown(sockets)
-        if self.force_exit:  # then uvicorn leaves the lifespan to be cancelled
+        if self.force_exit:  # then uvicorn does not shut the lifespan down
             await self.lifespan.shutdown()
 
     def _protocol(self) -> asyncio.Protocol:
-        make: Any = self.config.http_protocol_class
-        protocol: asyncio.Protocol = make(
+        protocol_class: Any = self.config.http_protocol_class
+        protocol: asyncio.Protocol = protocol_class(
             config=self.config, server_state=self.server_state, app_state=self.lifespan.state
         )
         return protocol
 
 
-def _several(link: socket.socket) -> list[socket.socket]:
-    """Return a socket with duplicates: uvloop takes one connection of each a turn, and turns are long under load."""
-    return [link, *(link.dup() for _ in range(_ACCEPTED - 1))]
+def _duplicate_socket(sock: socket.socket) -> list[socket.socket]:
+    """Return a socket with duplicates: uvloop accepts one connection per socket and turn, which is slow under load."""
+    return [sock, *(sock.dup() for _ in range(_ACCEPTS_PER_TURN - 1))]
 
 
-def _waiting(link: socket.socket) -> list[socket.socket]:
-    """Take the connections that nobody has taken yet, which the kernel would otherwise reset; then end listening."""
-    found = []
-    with link, contextlib.suppress(OSError):
-        link.settimeout(0)
+def _accept_pending(sock: socket.socket) -> list[socket.socket]:
+    """Accept the pending connections, which the kernel would otherwise reset, and close the socket."""
+    connections = []
+    with sock, contextlib.suppress(OSError):
+        sock.settimeout(0)
         while True:
-            found.append(link.accept()[0])
-    return found
+            connections.append(sock.accept()[0])
+    return connections

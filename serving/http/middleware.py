@@ -1,4 +1,4 @@
-"""What every request to the application passes: HEAD becomes GET, keys are asked for, defects are told as errors."""
+"""Middleware of the application: HEAD requests, authentication, and error replies for defects."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = structlog.get_logger()
 
 
 class HeadMiddleware:
-    """Lets the application answer HEAD as GET; the server, which sees the method as it came, leaves out the body.
+    """Passes HEAD to the application as GET; the server knows the original method and omits the body.
 
     Args:
         app: the application.
@@ -25,21 +25,21 @@ class HeadMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         if scope["type"] == "http" and scope["method"] == "HEAD":
             scope = {**scope, "method": "GET"}
         await self._app(scope, receive, send)
 
 
 class AccessMiddleware:
-    """Asks who it is before the application sees a request; the caller's name is in ``scope["state"]["caller"]``.
+    """Authenticates a request before the application sees it; puts the caller's name in ``scope["state"]["caller"]``.
 
-    A refusal has the shape of every other error. A request's body is not read before.
+    A rejection has the format of all errors. The request's body is not read before.
 
     Args:
         app: the application.
-        access: who may ask.
-        local: whether the server can be reached from this machine alone; then metrics and docs need no key.
+        access: authenticates requests.
+        local: whether only this machine can reach the server; then metrics and docs require no key.
     """
 
     def __init__(self, app: ASGIApp, access: Access, *, local: bool) -> None:
@@ -48,7 +48,7 @@ class AccessMiddleware:
         self._local = local
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or let the application answer it."""
+        """Reject a request, or pass it to the application."""
         if scope["type"] == "http":
             try:
                 self._admit(scope)
@@ -60,7 +60,7 @@ class AccessMiddleware:
     def _admit(self, scope: Scope) -> None:
         match scope_of(scope["method"], scope["path"]):
             case "nothing" | "predict":
-                return  # predictions ask for themselves, whatever way they come
+                return  # prediction handlers authenticate, since requests on the fast path bypass this middleware
             case "page" if self._local:
                 return
             case "page" | "key":
@@ -70,8 +70,8 @@ class AccessMiddleware:
         scope.setdefault("state", {})["caller"] = self._access.allow(scope["headers"], needed)
 
 
-class DefectMiddleware:
-    """Answers what the application failed on; uvicorn would answer in plain text.
+class ErrorMiddleware:
+    """Replies with a JSON error if the application raises; uvicorn would reply in plain text.
 
     Args:
         app: the application.
@@ -81,35 +81,35 @@ class DefectMiddleware:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the application answer; where it has begun, nothing can be told any more."""
+        """Call the application; once its reply has started, an error can only be raised."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begun = False
+        has_begun = False
 
-        async def tell(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_mark(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, tell)
+            await self._app(scope, receive, send_and_mark)
         except Exception as error:
-            if begun:
+            if has_begun:
                 raise
-            await send_error(defect(error, scope["path"]), scope["path"], send)
+            await send_error(defect_error(error, scope["path"]), scope["path"], send)
 
 
-def defect(error: Exception, path: str) -> SkewlessError:
-    """Log what went wrong with a request, and return what its sender is told."""
+def defect_error(error: Exception, path: str) -> SkewlessError:
+    """Log an unexpected exception, and return an error without details for the client."""
     _log.error("request_failed", path=path, exc_info=error)
     return SkewlessError("the server", "failed on this request", fix="see its log")
 
 
 async def send_error(error: SkewlessError, path: str, send: Send) -> None:
-    """Send an error in the shape of a path, as a whole reply."""
+    """Send a complete error reply in the format of a path."""
     body = orjson.dumps(error_json(error, path))
-    told = {"Content-Type": "application/json", "Content-Length": str(len(body)), **retry_after(error)}
-    headers = [(name.lower().encode(), value.encode()) for name, value in told.items()]
+    headers_by_name = {"Content-Type": "application/json", "Content-Length": str(len(body)), **retry_after(error)}
+    headers = [(name.lower().encode(), value.encode()) for name, value in headers_by_name.items()]
     await send({"type": "http.response.start", "status": http_status(error), "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The routes that show models, and move them."""
+"""Routes that list, describe, refresh and roll back models."""
 
 from __future__ import annotations
 
@@ -11,55 +11,57 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.siblings import Siblings
+from skewless.serving.peer_workers import PeerWorkers
 
-_LOAD_SECONDS = 60.0  # a sibling opens a model meanwhile
+_LOAD_SECONDS = 60.0  # a peer may load a model before it replies
 
 
-def add_models(app: FastAPI, *, models: ModelTable, siblings: Siblings | None, metrics: Metrics, clock: Clock) -> None:
+def add_model_routes(
+    app: FastAPI, *, models: ModelTable, peers: PeerWorkers | None, metrics: Metrics, clock: Clock
+) -> None:
     """Add the routes.
 
     Args:
-        siblings: other workers, which are told when something was moved; None: there are none.
+        peers: the other workers, which are notified of changes; None: this is the only worker.
     """
 
-    @app.get("/models", summary="List the models that are served")
-    async def listed() -> Response:
+    @app.get("/models", summary="List the served models")
+    async def list_models() -> Response:
         return json_response(
-            {"models": [describe(model, models) for model in models.all()], "refused": models.problems}
+            {"models": [describe_model(model, models) for model in models.all()], "refused": models.problems}
         )
 
-    @app.get("/models/{name}", summary="Describe a model: version, plan, inputs, quality")
+    @app.get("/models/{name}", summary="Describe a model: version, plan, inputs and quality")
     async def described(name: str) -> Response:
-        return json_response(describe(models.get(name), models))
+        return json_response(describe_model(models.get(name), models))
 
-    @app.post("/models/refresh", summary="Look now for aliases that moved; say which models were swapped")
+    @app.post("/models/refresh", summary="Check the aliases now, and list the models that were swapped")
     async def refresh() -> Response:
         swapped = await models.refresh()
         for name in swapped:
             metrics.reloads(name).inc()
-        await tell_siblings(siblings)
+        await notify_peers(peers)
         return json_response({"swapped": swapped})
 
     @app.post(
         "/models/{name}/rollback",
-        summary="End a rollout under way, or make the champion before this one champion again",
+        summary="End the running rollout, or make the previous champion champion again",
     )
     async def roll_back(name: str) -> Response:
         model = await models.roll_back(name, reason="rolled back over HTTP", now_us=clock.now_us())
         metrics.reloads(name).inc()
-        await tell_siblings(siblings)
-        return json_response(describe(model, models))
+        await notify_peers(peers)
+        return json_response(describe_model(model, models))
 
 
-async def tell_siblings(siblings: Siblings | None) -> None:
-    """Let the other workers look at once for what was moved; one that does not answer looks by itself soon."""
-    if siblings is not None:
-        await siblings.ask("POST", "/models/refresh", timeout_s=_LOAD_SECONDS)
+async def notify_peers(peers: PeerWorkers | None) -> None:
+    """Make the other workers check the aliases at once; a worker that does not reply will check them soon anyway."""
+    if peers is not None:
+        await peers.send_request("POST", "/models/refresh", timeout_s=_LOAD_SECONDS)
 
 
-def describe(model: ServedModel, models: ModelTable) -> dict[str, Any]:
-    """Return what clients may know of a model, as plain values."""
+def describe_model(model: ServedModel, models: ModelTable) -> dict[str, Any]:
+    """Return the description of a model for clients, as plain values."""
     plan, package = model.plan, model.package
     routing = models.routing(model.name)
     return {
@@ -72,7 +74,7 @@ def describe(model: ServedModel, models: ModelTable) -> dict[str, Any]:
         "task": package.spec.task,
         "plan_hash": plan.hash,
         "runtime": {"id": model.runtime.runtime_id, "bit_equal": model.certificate.bit_equal},
-        "runtimes": [tried.as_dict() for tried in model.tried],
+        "runtimes": [trial.as_dict() for trial in model.trials],
         "inputs": {
             "keys": {column.name: column.dtype for column in plan.join_keys},
             "request": {column.name: column.dtype for column in plan.request},

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says beyond what FastAPI finds by itself: bodies, keys, an example that is answered."""
+"""Additions to FastAPI's OpenAPI document: bodies that our own code parses, API keys, and a working example."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.access.rules import scope_of
 
 _SCHEMES: Mapping[str, Any] = {
-    "bearer": {"type": "http", "scheme": "bearer", "description": "an API key of `skewless keys add`"},
-    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same in a header"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "API key from `skewless keys add`."},
+    "apiKey": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same key, in this header."},
 }
-_PLACE, _PARTS = "#/components/schemas/", "x-schemas"
-_EITHER: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
+_REF_PREFIX, _SCHEMAS_KEY = "#/components/schemas/", "x-schemas"
+_ANY_SCHEME: list[dict[str, list[str]]] = [{name: []} for name in _SCHEMES]
 _EXAMPLES: Mapping[DType, Any] = {
     DType.BOOL: True,
     DType.STRING: "a",
@@ -35,42 +35,42 @@ _EXAMPLES: Mapping[DType, Any] = {
 
 
 class ErrorParts(BaseModel):
-    """An error, whole and in its parts."""
+    """An error as one line, and in parts."""
 
-    message: str = Field(description="all of it in one line")
+    message: str = Field(description="The complete error in one line.")
     kind: str
-    thing: str = Field(description="what it is about")
-    problem: str = Field(description="what is wrong with it")
-    fix: str = Field(description="what to do about it")
-    value: bool | int | str | None = Field(None, description="the offending value, where there is one")
+    thing: str = Field(description="The kind and name of the thing with the problem.")
+    problem: str = Field(description="The problem.")
+    fix: str = Field(description="A way to solve the problem.")
+    value: bool | int | str | None = Field(None, description="The invalid value, if the problem is a value.")
 
 
 class ErrorReply(BaseModel):
-    """Every error of a route that follows no foreign protocol."""
+    """Error reply of all routes, except for the Open Inference Protocol."""
 
     error: ErrorParts
 
 
-# As long as a route says what its errors are, FastAPI does not invent another shape for them.
-ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "why not"}}
+# With a declared error model, FastAPI does not add its own one for validation errors.
+ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "Error"}}
 
 
 class ExpectedValue(NamedTuple):
-    """Annotates a field of a request: what to send, as errors say it."""
+    """Annotation of a request field: the expected value, as used in error messages."""
 
     text: str
 
 
 class RequestBody:
-    """A body that our own code parses, since that is quicker: one model is the document's schema and the check's rules.
+    """A body that our own code parses, for speed. One pydantic model provides the schema and the rules of the check.
 
     Args:
-        model: each field of a body that is checked is annotated with its ``ExpectedValue``.
-        required: whether a request may come without it.
+        model: its checked fields are annotated with ``ExpectedValue``.
+        required: whether each request must have a body.
 
     Attributes:
-        names: of its fields, in order.
-        described: what a route adds to the document as ``openapi_extra``; ``describe_api`` takes it up.
+        names: field names, in order.
+        openapi_extra: value for a route's ``openapi_extra``; ``describe_api`` moves its schemas to the components.
     """
 
     def __init__(self, model: type[BaseModel], *, required: bool = True) -> None:
@@ -79,13 +79,13 @@ class RequestBody:
         for name, field in model.model_fields.items():
             expected = [item.text for item in field.metadata if isinstance(item, ExpectedValue)]
             self._fields[name] = json_types(field.annotation), expected
-        schema = model.model_json_schema(ref_template=f"{_PLACE}{{model}}")
+        schema = model.model_json_schema(ref_template=f"{_REF_PREFIX}{{model}}")
         parts = {**schema.pop("$defs", {}), model.__name__: schema}
-        content = {"application/json": {"schema": {"$ref": f"{_PLACE}{model.__name__}"}}}
-        self.described = {"requestBody": {"required": required, "content": content}, _PARTS: parts}
+        content = {"application/json": {"schema": {"$ref": f"{_REF_PREFIX}{model.__name__}"}}}
+        self.openapi_extra = {"requestBody": {"required": required, "content": content}, _SCHEMAS_KEY: parts}
 
     def check(self, body: Mapping[str, object]) -> None:
-        """Refuse what the model does not have; null is as good as nothing.
+        """Check the names and types of all fields; null means absent.
 
         Raises:
             RequestError: a field is unknown or of the wrong type.
@@ -102,7 +102,7 @@ class RequestBody:
 
 
 def json_types(annotation: object) -> tuple[type, ...]:
-    """Return the types of the JSON values that an annotation allows, but for null.
+    """Return the Python types of the JSON values that an annotation allows, except for null.
 
     >>> json_types(list[str] | None), json_types(float), json_types(int | str)
     ((<class 'list'>,), (<class 'float'>, <class 'int'>), (<class 'int'>, <class 'str'>))
@@ -116,7 +116,7 @@ def json_types(annotation: object) -> tuple[type, ...]:
 
 
 def operation_id(route: APIRoute) -> str:
-    """Return the name of a route in the document, which is that of the function in a client made from it.
+    """Return the operation id of a route, which generated clients use as the function name.
 
     >>> operation_id(APIRoute("/models/{name}", print, methods=["GET"]))
     'get_models_name'
@@ -126,44 +126,44 @@ def operation_id(route: APIRoute) -> str:
 
 
 def describe_api(app: FastAPI) -> None:
-    """Have an application's document hold the schemas of `RequestBody`, and say which routes take keys."""
-    plain = app.openapi
+    """Add the schemas of each `RequestBody` and the required API keys to an application's OpenAPI document."""
+    original = app.openapi
 
-    def described() -> dict[str, Any]:
-        document = copy.deepcopy(plain())
+    def extended() -> dict[str, Any]:
+        document = copy.deepcopy(original())
         components = document.setdefault("components", {})
         components["securitySchemes"] = dict(_SCHEMES)
         for path, methods in document["paths"].items():
             for method, operation in methods.items():
-                free = scope_of(method.upper(), path) == "nothing"
-                operation["security"] = [] if free else _EITHER
-                components["schemas"].update(operation.pop(_PARTS, {}))
+                is_public = scope_of(method.upper(), path) == "nothing"
+                operation["security"] = [] if is_public else _ANY_SCHEME
+                components["schemas"].update(operation.pop(_SCHEMAS_KEY, {}))
         return document
 
-    app.openapi = described  # type: ignore[method-assign]  # FastAPI's way to extend it
+    app.openapi = extended  # type: ignore[method-assign]  # FastAPI's way to extend it
 
 
 def describe_example(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
-    """Have the document of an application that serves say how a served model is asked.
+    """Add an example request for a served model to an application's OpenAPI document.
 
     Args:
-        app: was given to `describe_api`.
-        model: returns one that is served now; None: there is none.
+        app: an application after `describe_api`.
+        model: returns a model that is served now; None: no model is served.
     """
-    plain = app.openapi
+    original = app.openapi
 
-    def described() -> dict[str, Any]:
-        document = plain()
-        if (found := model()) is not None:
+    def extended() -> dict[str, Any]:
+        document = original()
+        if (served_model := model()) is not None:
             content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
-            content["example"] = example_of(found)
+            content["example"] = example_of(served_model)
         return document
 
-    app.openapi = described  # type: ignore[method-assign]  # as above
+    app.openapi = extended  # type: ignore[method-assign]  # as above
 
 
 def example_of(model: ServedModel) -> dict[str, Any]:
-    """Return a request to ``/predict`` that a model answers; its entity need not exist."""
+    """Return a valid request to ``/predict``; its entity does not have to exist."""
     columns = (*model.plan.join_keys, *model.plan.request)
     return {"model": model.name, "rows": [{column.name: _example(column) for column in columns}]}
 

@@ -1,4 +1,4 @@
-"""``POST /predict``: our own short way to ask, for one row or many."""
+"""``POST /predict``: predictions for one or many rows of entity keys."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
 from skewless.serving.access.gate import Access
-from skewless.serving.http.hot_routes import JSON, Exchange, failed
+from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
 from skewless.serving.http.openapi import ExpectedValue, RequestBody
-from skewless.serving.http.reply import mixed_json, plain_reply, predictions_json
+from skewless.serving.http.reply import merged_json, predictions_json, scores_json
 from skewless.serving.http.request_options import LIMIT, read_options
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import NO_OPTIONS, Options, Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import NO_OPTIONS, Options, ScoringRequest
+from skewless.serving.prediction.split_request import MergedSlices
 
 Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
 
 
 class PredictRequest(BaseModel):
-    """What ``POST /predict`` takes."""
+    """Body of ``POST /predict``."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[str | None, ExpectedValue("the name of a model")] = Field(
-        None, description="name of the model; may be left out where one is served"
+        None, description="Name of the model; optional if the server has one model."
     )
     version: Annotated[str | None, ExpectedValue("a version as text")] = Field(
-        None, description="a version that is loaded; by default the champion"
+        None, description="A loaded version; default: the champion."
     )
     rows: Annotated[list[dict[str, Any]], ExpectedValue("a list of objects")] = Field(
-        min_length=1, description="one or many objects of entity keys and request fields"
+        min_length=1, description="One or more objects with entity keys and request features."
     )
     features: Annotated[bool | None, ExpectedValue("true or false")] = Field(
-        default=None, description="also return feature values, their status and age"
+        default=None, description="Also return feature values with their status and age."
     )
     contributions: Annotated[bool | None, ExpectedValue("true or false")] = Field(
-        default=None, description="also return what each feature added to the margin"
+        default=None, description="Also return the contribution of each feature to the margin."
     )
     as_of: Annotated[int | str | None, ExpectedValue("microseconds, or an ISO 8601 time")] = Field(
-        None, description="evaluate at this time: microseconds, or ISO 8601 with a zone"
+        None, description="Evaluation time: microseconds, or ISO 8601 with time zone; default: now."
     )
     max_feature_age_s: Annotated[float | None, ExpectedValue("a number of seconds")] = Field(
-        None, gt=0, lt=LIMIT, description="older rows are stale, whatever their view says"
+        None, gt=0, lt=LIMIT, description="Rows older than this are stale, whatever their view allows."
     )
-    timeout_us: Annotated[int | None, ExpectedValue("a whole number of microseconds")] = Field(
-        None, gt=0, lt=LIMIT, description="microseconds after which the answer is of no use"
+    timeout_us: Annotated[int | None, ExpectedValue("an integer number of microseconds")] = Field(
+        None, gt=0, lt=LIMIT, description="Time limit of the request, microseconds."
     )
 
 
@@ -64,40 +64,40 @@ PREDICT_BODY = RequestBody(PredictRequest)
 
 
 class PredictedRow(BaseModel):
-    """One row of a reply; what was not asked for is left out."""
+    """Prediction for one row; fields that were not requested are absent."""
 
     id: str
     score: float | Infinite
-    version: str | None = Field(None, description="what answered the row, where several versions answer one request")
-    t_us: int | None = Field(None, description="the time of the row, where it is another than the request's")
-    scores: list[float | Infinite] | None = Field(None, description="of a model with several outputs: all of them")
-    decision: str | None = Field(None, description="of a model with decisions: the one that the score leads to")
-    out_of_bounds: list[str] | None = Field(None, description="features and fields outside the model's bounds, if any")
+    version: str | None = Field(None, description="Version that served the row, if several versions serve the model.")
+    t_us: int | None = Field(None, description="Evaluation time of the row, if it differs from the request's.")
+    scores: list[float | Infinite] | None = Field(None, description="All outputs of a model with several outputs.")
+    decision: str | None = Field(None, description="Decision for the score, of a model with decisions.")
+    out_of_bounds: list[str] | None = Field(None, description="Inputs outside the model's bounds, if any.")
     features: dict[str, float | Infinite | None] | None = None
     views: dict[str, dict[str, Any]] | None = None
-    contributions: dict[str, float | list[float]] | None = Field(None, description="by feature, and the bias")
+    contributions: dict[str, float | list[float]] | None = Field(None, description="By feature, and the bias.")
 
 
 class PredictReply(BaseModel):
-    """What ``POST /predict`` answers."""
+    """Reply of ``POST /predict``."""
 
     model: str
-    version: str | None = Field(description="what answered; null: several versions did, and each row names its own")
-    t: str = Field(description="the one time at which everything was evaluated, ISO 8601, UTC")
-    t_us: int = Field(description="the same in microseconds since the epoch")
-    log: str = Field(description="`required`: the log row is durable; `best_effort`: it is on its way")
-    degraded: bool = Field(description="the online store did not answer and nulls were scored")
+    version: str | None = Field(description="Version that served the rows; null: several did, see each row.")
+    t: str = Field(description="Evaluation time of all rows, ISO 8601, UTC.")
+    t_us: int = Field(description="Evaluation time, microseconds since the epoch.")
+    log: str = Field(description="`required`: the log row is durable; `best_effort`: it will be written.")
+    degraded: bool = Field(description="Whether the online store did not answer and nulls were scored.")
     predictions: list[PredictedRow]
 
 
-_PLAIN = frozenset({"model", "rows"})
+_PLAIN_FIELDS = frozenset({"model", "rows"})
 
 
 class PredictRoute:
-    """Handles the route.
+    """Handles ``POST /predict``.
 
     Args:
-        deadline_s: time limit of requests that set none, seconds; 0: none.
+        deadline_s: timeout of requests that set none, seconds; 0: none.
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class PredictRoute:
         self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer one request, now or later."""
+        """Handle one request; the reply follows at once or later."""
         start = time.perf_counter()
-        began = start - exchange.waited
+        started_at = start - exchange.waited_s
         name, version = "unknown", ""
         try:
             body = parse_body(exchange.body)
@@ -129,64 +129,66 @@ class PredictRoute:
             name, version = model.name, model.version
             rows = body["rows"]
             check_count(len(rows), self._predictor.limits.max_batch)
-            question = Question(
+            request = ScoringRequest(
                 model=model,
                 n=len(rows),
                 rows=rows,
-                columns=model.parser.rows(rows),
-                options=self._options(body, exchange.waited),
+                columns=model.parser.parse_rows(rows),
+                options=self._read_options(body, exchange.waited_s),
                 routing=None if body.get("version") else self._models.routing(name),
             )
-            if question.options.as_of is not None:
+            if request.options.as_of is not None:
                 self._access.check(exchange.headers, "as_of")
             self._parse.observe(time.perf_counter() - start)
-            self._predictor.ask(
-                question, partial(self._answered, exchange, began, bool(body.get("features")), (name, version))
+            self._predictor.submit(
+                request, partial(self._reply_result, exchange, started_at, bool(body.get("features")), (name, version))
             )
         except SkewlessError as error:
-            self._refuse(exchange, error, (name, version))
+            self._reply_error(exchange, error, (name, version))
 
-    def _answered(
+    def _reply_result(
         self,
         exchange: Exchange,
-        began: float,
+        started_at: float,
         features: bool,  # noqa: FBT001 - given by partial
         model: tuple[str, str],
-        answer: Answer | MixedAnswer | SkewlessError,
+        result: ScoredSlice | MergedSlices | SkewlessError,
     ) -> None:
-        if isinstance(answer, SkewlessError):
-            self._refuse(exchange, answer, model)
+        if isinstance(result, SkewlessError):
+            self._reply_error(exchange, result, model)
             return
         try:
-            self._reply(exchange, answer, began, features=features)
-        except Exception as error:  # noqa: BLE001 - as in handled
-            failed(exchange, error)
+            self._reply(exchange, result, started_at, features=features)
+        except Exception as error:  # noqa: BLE001 - the client waits for a reply, whatever failed
+            reply_failure(exchange, error)
 
-    def _options(self, body: Mapping[str, object], waited: float) -> Options:
-        if not self._deadline_s and (len(body) == 1 or body.keys() <= _PLAIN):
+    def _read_options(self, body: Mapping[str, object], waited_s: float) -> Options:
+        if not self._deadline_s and (len(body) == 1 or body.keys() <= _PLAIN_FIELDS):
             return NO_OPTIONS
         return read_options(
             body,
             now_us=self._clock.now_us(),
-            loop_s=asyncio.get_running_loop().time() - waited,
+            loop_s=asyncio.get_running_loop().time() - waited_s,
             deadline_s=self._deadline_s,
         )
 
-    def _reply(self, exchange: Exchange, answer: Answer | MixedAnswer, began: float, *, features: bool) -> None:
+    def _reply(
+        self, exchange: Exchange, result: ScoredSlice | MergedSlices, started_at: float, *, features: bool
+    ) -> None:
         start = time.perf_counter()
-        if isinstance(answer, MixedAnswer):
-            body = orjson.dumps(mixed_json(answer, features=features))
+        if isinstance(result, MergedSlices):
+            body = orjson.dumps(merged_json(result, features=features))
         else:
-            plain = None if features else plain_reply(answer)
-            body = plain or orjson.dumps(predictions_json(answer, features=features))
+            fast_body = None if features else scores_json(result)
+            body = fast_body or orjson.dumps(predictions_json(result, features=features))
         exchange.reply(200, body, JSON)
         now = time.perf_counter()
         self._encode.observe(now - start)
-        self._metrics.seconds.observe(now - began)
+        self._metrics.seconds.observe(now - started_at)
 
-    def _refuse(self, exchange: Exchange, error: SkewlessError, model: tuple[str, str]) -> None:
+    def _reply_error(self, exchange: Exchange, error: SkewlessError, model: tuple[str, str]) -> None:
         self._metrics.requests(*model, error.kind).inc()
-        exchange.refuse(error)
+        exchange.reply_error(error)
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -196,16 +198,16 @@ def parse_body(body: bytes) -> dict[str, Any]:
     {'rows': [{'id': 7}]}
 
     Raises:
-        RequestError: it is not JSON, has no rows, or a field that is unknown or of the wrong type.
+        RequestError: the body is not JSON, has no rows, or has an unknown or mistyped field.
     """
     try:
         data = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise RequestError(
-            "request body", f"is not JSON: {error}", fix="send valid JSON; NaN and Infinity are not, send null"
+            "request body", f"is not JSON: {error}", fix="send valid JSON, with null for NaN and Infinity"
         ) from error
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise RequestError("request body", "has no list 'rows'", fix='send {"rows": [{...}]}')
-    if len(data) > 1 and (data.keys() - _PLAIN or not isinstance(data.get("model", ""), str)):
+    if len(data) > 1 and (data.keys() - _PLAIN_FIELDS or not isinstance(data.get("model", ""), str)):
         PREDICT_BODY.check(data)
     return data

@@ -1,4 +1,4 @@
-"""How a request wants to be answered, from the plain values that it sends."""
+"""Options of a request, parsed from its plain values."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
-from skewless.serving.prediction.question import NO_OPTIONS, Options
+from skewless.serving.prediction.scoring_request import NO_OPTIONS, Options
 
 LIMIT = 2**53  # of ages and time limits, exclusive
 _MILLISECOND = 1_000
 _SECOND = 1_000_000
-_FIRST = -62_135_596_800_000_000  # of year 1: replies name the moment in ISO 8601
+_YEAR_1_US = -62_135_596_800_000_000  # start of year 1, microseconds: replies give the time in ISO 8601
 
 
 def read_options(
@@ -20,48 +20,50 @@ def read_options(
     """Return the options of a request.
 
     Args:
-        values: of these, ``as_of`` (microseconds or ISO 8601), ``max_feature_age_s``, ``contributions`` and the time
-            limit are read; null is as good as nothing.
-        now_us: the clock, microseconds.
-        loop_s: the event loop's clock, on which deadlines are.
-        deadline_s: time limit where the request sets none, seconds; 0: none.
-        timeout: name of the time limit, which is in microseconds.
+        values: ``as_of`` (microseconds or ISO 8601), ``max_feature_age_s``, ``contributions`` and the time limit are
+            read; null means absent.
+        now_us: the current time, microseconds.
+        loop_s: the current time on the event loop's clock, seconds; deadlines use this clock.
+        deadline_s: timeout if the request sets none, seconds; 0: none.
+        timeout: field name of the time limit, which is in microseconds.
 
     Raises:
-        RequestError: a value is not what it should be, or ``as_of`` lies ahead.
+        RequestError: a value is invalid, or ``as_of`` is in the future.
     """
     as_of, age, limit = values.get("as_of"), values.get("max_feature_age_s"), values.get(timeout)
     contributions = values.get("contributions")
     if as_of is age is limit is None and not contributions and not deadline_s:
         return NO_OPTIONS
-    seconds = deadline_s if limit is None else _positive(timeout, limit, "microseconds") / _SECOND
+    seconds = deadline_s if limit is None else _parse_positive(timeout, limit, "microseconds") / _SECOND
     return Options(
-        as_of=None if as_of is None else _moment(as_of, now_us),
-        max_age_us=None if age is None else max(round(_positive("max_feature_age_s", age, "seconds") * _SECOND), 1),
+        as_of=None if as_of is None else _parse_as_of(as_of, now_us),
+        max_age_us=None
+        if age is None
+        else max(round(_parse_positive("max_feature_age_s", age, "seconds") * _SECOND), 1),
         deadline=loop_s + seconds if seconds else None,
         contributions=bool(contributions),
     )
 
 
-def _moment(value: object, now_us: int) -> int:
-    moment = value
+def _parse_as_of(value: object, now_us: int) -> int:
+    as_of_us = value
     if isinstance(value, str):
-        found = parse_time(value)
-        if found is not None and not found[1]:
-            raise _wrong("as_of", value, "add the zone, for example 'Z'")
-        moment = None if found is None else found[0]
-    if type(moment) is not int or not _FIRST <= moment < 2**63:
-        raise _wrong("as_of", value, "send an ISO 8601 time, or microseconds since the epoch")
-    if moment > now_us:
-        raise RequestError("request field 'as_of'", "lies ahead", value=value, fix="leave it out for the present")
-    return moment // _MILLISECOND * _MILLISECOND
+        parsed = parse_time(value)
+        if parsed is not None and not parsed[1]:
+            raise _value_error("as_of", value, "add the zone, for example 'Z'")
+        as_of_us = None if parsed is None else parsed[0]
+    if type(as_of_us) is not int or not _YEAR_1_US <= as_of_us < 2**63:
+        raise _value_error("as_of", value, "send an ISO 8601 time, or microseconds since the epoch")
+    if as_of_us > now_us:
+        raise RequestError("request field 'as_of'", "is in the future", value=value, fix="omit it for the current time")
+    return as_of_us // _MILLISECOND * _MILLISECOND
 
 
-def _positive(name: str, value: object, unit: str) -> float:
+def _parse_positive(name: str, value: object, unit: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < LIMIT:
-        raise _wrong(name, value, f"send a number of {unit} above 0")
+        raise _value_error(name, value, f"send a number of {unit} greater than 0")
     return float(value)
 
 
-def _wrong(name: str, value: object, fix: str) -> RequestError:
-    return RequestError(f"request field {name!r}", "is not what it should be", value=value, fix=fix)
+def _value_error(name: str, value: object, fix: str) -> RequestError:
+    return RequestError(f"request field {name!r}", "has an invalid value", value=value, fix=fix)

@@ -1,8 +1,8 @@
-"""Requests read off a connection: what frames them is checked and bounded, whatever of it the parser keeps to itself.
+"""Reading of requests from a connection: framing is checked, and everything is bounded, even what the parser swallows.
 
-A parser calls back for a header, a part of a body, an end. Between two calls it may swallow any amount: a line that
-does not end, extensions of a chunk, zeros of its size, empty lines between requests. These bytes are ``_unseen`` and
-have a limit of their own.
+The parser calls back for each header, part of a body, and end. Between two calls it may swallow any number of bytes: an
+endless line, chunk extensions, zeros of a chunk size, empty lines between requests. These bytes are counted in
+``_unframed_bytes`` and have their own limit.
 """
 
 from __future__ import annotations
@@ -15,164 +15,166 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import BusyError, RequestError, SkewlessError
 from skewless.serving.http.hot_routes import Header
-from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
-_PIECE = 16_384  # bytes for the parser at once; requests in it are all there before the first is answered
-_FRAME = 16  # bytes around a chunk that are nobody's fault
-_WATCHED = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
+_CHUNK_BYTES = 16_384  # bytes per call of the parser; all requests in them have been parsed before the first reply
+_CHUNK_FRAME = 16  # bytes of framing per chunk that are not counted
+_FRAMING_HEADERS = frozenset({b"content-length", b"expect", b"host", b"transfer-encoding"})
 _FIX = "see docs/serving.md, Limits"
 
 
 class RequestReader(HttpToolsProtocol):
-    """One connection, as far as reading goes; lanes and replies are a subclass's.
+    """One connection, as far as reading goes; subclasses serve the requests.
 
-    A request that is refused ends the connection: nothing that follows is read.
+    A rejected request ends the connection: nothing after it is read.
     """
 
     limits: WireLimits
-    bodies: UnfinishedBodies
+    bodies: BodyBudget
 
     cycle: Any
     url = b""
-    pipeline: Any  # requests that wait for their turn, the oldest at the right
-    _head: list[Header] | None = None
-    _rest: memoryview | None = None
-    _size = 0
-    _trailers = 0
-    _unseen = 0
+    pipeline: Any  # requests that wait for their turn, the oldest at the right end
+    _open_headers: list[Header] | None = None
+    _unparsed: memoryview | None = None
+    _bytes_read = 0
+    _trailer_bytes = 0
+    _unframed_bytes = 0
     _length = 0
-    _most = 0
-    _hosts = 0
-    _held = 0
-    _refusal: tuple[int, str] | None = None
-    _upgrades = False
-    _deaf = False
-    _busy_since: float | None = None
+    _max_body = 0
+    _n_hosts = 0
+    _counted_bytes = 0
+    _rejection: tuple[int, str] | None = None
+    _has_upgrade = False
+    _is_discarding = False
+    _request_since: float | None = None
     _idle_since: float | None = None
-    _rested_since = 0.0
+    _last_reply_at = 0.0
 
     def connection_made(self, transport: Any) -> None:  # noqa: ANN401 - as in uvicorn
-        """Begin to wait for a request."""
+        """Start to wait for a request."""
         super().connection_made(transport)
         self.flow = _Flow(self)
         self._idle_since = self.loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget what has come of a request."""
-        self._deaf, self._rest = True, None
+        """Release everything that belongs to the unfinished request."""
+        self._is_discarding, self._unparsed = True, None
         self._release()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
-        if self._rest is None and len(data) <= _PIECE:
+        """Parse received bytes, or store them until earlier requests have replies."""
+        if self._unparsed is None and len(data) <= _CHUNK_BYTES:
             self._read(data)
         else:
-            self._rest = memoryview(data if self._rest is None else bytes(self._rest) + data)
-            self.read_on()
+            self._unparsed = memoryview(data if self._unparsed is None else bytes(self._unparsed) + data)
+            self.resume_parsing()
 
-    def read_on(self) -> None:
-        """Read what has come and was not looked at, unless requests wait for their turn."""
-        while self._rest and not self.pipeline:
-            piece, rest = self._rest[:_PIECE], self._rest[_PIECE:]
-            self._rest = rest or None
-            self._read(bytes(piece))
-        if self._rest:
+    def resume_parsing(self) -> None:
+        """Parse stored bytes, unless requests wait for their turn."""
+        while self._unparsed and not self.pipeline:
+            chunk, remainder = self._unparsed[:_CHUNK_BYTES], self._unparsed[_CHUNK_BYTES:]
+            self._unparsed = remainder or None
+            self._read(bytes(chunk))
+        if self._unparsed:
             self.flow.pause_reading()
 
-    def refuse(self, status: int, error: SkewlessError) -> None:
-        """Answer the request that is being read, or the bytes that are none, in its turn; then hang up."""
+    def reject_request(self, status: int, error: SkewlessError) -> None:
+        """Reject the request that is being read, or bytes that are not a request, in its turn; then hang up."""
         raise NotImplementedError
 
-    def enter(self, *, keep_alive: bool) -> None:
-        """Begin a request whose headers are complete."""
+    def begin_request(self, *, keep_alive: bool) -> None:
+        """Start a request whose headers are complete."""
         raise NotImplementedError
 
-    def take(self, body: bytes) -> None:
-        """Take a part of the body."""
+    def add_body(self, body: bytes) -> None:
+        """Add a part of the body."""
         raise NotImplementedError
 
-    def leave(self) -> None:
-        """End the request: all of it has come."""
+    def end_request(self) -> None:
+        """End the request, which is complete."""
         raise NotImplementedError
 
-    def holds_body(self) -> bool:
-        """Say whether the body of the request that is being read is kept, and not thrown away."""
+    def keeps_body(self) -> bool:
+        """Return whether the body of the request that is being read is stored rather than discarded."""
         raise NotImplementedError
 
     def stop_reading(self) -> None:
-        """Throw away whatever comes from here on."""
-        self._deaf, self._rest, self._busy_since = True, None, None
+        """Discard all bytes from now on."""
+        self._is_discarding, self._unparsed, self._request_since = True, None, None
         self._release()
 
     def on_message_begin(self) -> None:
-        """Begin a request; what only the application needs is made when it is asked."""
+        """Reset the state for a new request; the application's part is created only if the application is called."""
         if self.cycle is not None and not self.cycle.keep_alive:
-            self._deaf = True  # its sender was told, or said so, that the last request is the last
-            raise ValueError("a request behind the last")
+            self._is_discarding = True  # client or server has said that the last request was the last one
+            raise ValueError("a request after the last one")
         self.url = b""
-        self.headers = self._head = []
+        self.headers = self._open_headers = []
         self.expect_100_continue = False
-        self._size = self._trailers = self._length = self._hosts = 0
-        self._busy_since = now = self.loop.time()
-        self._rested_since, self._idle_since = self._idle_since or now, None
+        self._bytes_read = self._trailer_bytes = self._length = self._n_hosts = 0
+        self._request_since = now = self.loop.time()
+        self._last_reply_at, self._idle_since = self._idle_since or now, None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, without the white space behind its value; a trailer is counted, and never one."""
-        if self._head is None:
-            self._trailers += len(name) + len(value)
-            if self._trailers > self.limits.header_bytes:
-                self._stop(431, f"its trailers have more than {self.limits.header_bytes} bytes")
+        """Add a header, without trailing white space; trailers are only counted."""
+        if self._open_headers is None:
+            self._trailer_bytes += len(name) + len(value)
+            if self._trailer_bytes > self.limits.header_bytes:
+                self._abort_parser(431, f"has more than {self.limits.header_bytes} bytes of trailers")
             return
         name, value = name.lower(), value.rstrip(b" \t")
-        self._size += len(name) + len(value)
-        if name in _WATCHED:
-            self._watch(name, value)
-        self._head.append((name, value))
+        self._bytes_read += len(name) + len(value)
+        if name in _FRAMING_HEADERS:
+            self._check_framing_header(name, value)
+        self._open_headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        """Check the head, and let the request begin."""
+        """Check the headers, and start the request."""
         if self.parser.should_upgrade():
-            self._upgrades = True
+            self._has_upgrade = True
             if self.parser.get_method() == b"CONNECT":
-                self._stop(405, "has the method CONNECT, and this server is not a proxy")
+                self._abort_parser(405, "has the method CONNECT, but this server is not a proxy")
             return
-        self._unseen = 0
-        if self._size + len(self.url) > self.limits.header_bytes:
-            self._stop(*self._too_long())
+        self._unframed_bytes = 0
+        if self._bytes_read + len(self.url) > self.limits.header_bytes:
+            self._abort_parser(*self._header_limit_error())
         version = self.parser.get_http_version()
         if version != "1.1":
-            self._check_old(version)
-        elif self._hosts != 1:
-            self._stop(400, f"has {self._hosts} headers `Host`, and one is needed")
-        self._size = 0
-        self.enter(keep_alive=version == "1.1" and self.parser.should_keep_alive())
-        self._head = None
+            self._check_http_1_0(version)
+        # With two hosts, a proxy and this server could disagree about the target of a request.
+        elif self._n_hosts != 1:
+            self._abort_parser(400, f"has {self._n_hosts} `Host` headers instead of one")
+        self._bytes_read = 0
+        self.begin_request(keep_alive=version == "1.1" and self.parser.should_keep_alive())
+        self._open_headers = None
 
     def on_body(self, body: bytes) -> None:
-        """Count a part of the body."""
+        """Count a part of the body, and pass it on."""
         size = len(body)
-        self._size += size
-        if self._size > self._most:
-            self._stop(*self._too_much())
-        unseen = self._unseen - size - _FRAME
-        self._unseen = max(0, unseen)
-        self.take(body)
+        self._bytes_read += size
+        if self._bytes_read > self._max_body:
+            self._abort_parser(*self._body_limit_error())
+        # Bytes of the body are not framing; what remains was swallowed between this call and the last one.
+        unframed = self._unframed_bytes - size - _CHUNK_FRAME
+        self._unframed_bytes = max(0, unframed)
+        self.add_body(body)
 
     def on_message_complete(self) -> None:
         """End a request."""
-        if self._upgrades:
-            return  # it begins anew, without that
-        self._busy_since = None
-        self._unseen = 0
-        if self._held:
+        if self._has_upgrade:
+            return  # the request is parsed again, without its upgrade header
+        self._request_since = None
+        self._unframed_bytes = 0
+        if self._counted_bytes:
             self._release()
-        self.leave()
+        self.end_request()
 
     def _read(self, data: bytes) -> None:
-        if self._deaf:
+        if self._is_discarding:
             return
-        self._unseen += len(data)
+        self._unframed_bytes += len(data)
         while data:
             try:
                 self.parser.feed_data(data)
@@ -180,96 +182,100 @@ class RequestReader(HttpToolsProtocol):
             except httptools.HttpParserUpgrade as upgrade:
                 data = self._without_upgrade() + data[upgrade.args[0] :]
             except httptools.HttpParserError as error:
-                if not self._deaf:
-                    status, problem = self._refusal or (400, _problem(error))
-                    self.refuse(status, RequestError("the request", problem, fix=_FIX))
+                if not self._is_discarding:
+                    status, problem = self._rejection or (400, _parser_problem(error))
+                    self.reject_request(status, RequestError("the request", problem, fix=_FIX))
                 return
-        if self._busy_since is not None or self._unseen > self.limits.header_bytes:
-            self._look_at_unfinished()
+        if self._request_since is not None or self._unframed_bytes > self.limits.header_bytes:
+            self._check_unfinished()
 
     def _without_upgrade(self) -> bytes:
-        """Return the head that has just been read as one that asks for no other protocol, for a new parser.
+        """Return the head that was just parsed without its upgrade header, and replace the parser.
 
-        We speak no other, and the parser takes what follows for one: a body would be read as the next request.
+        The server speaks no other protocol. This parser would treat the following bytes as the other
+        protocol, so that a body would not be read as a body.
         """
-        self._upgrades = False
+        self._has_upgrade = False
         line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, self.parser.get_http_version().encode())
         headers = [b"%b: %b" % header for header in self.headers if header[0] != b"upgrade"]
         self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn sets it: without it, bytes after `Connection: close` are an error before the request is served.
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         return b"\r\n".join([line, *headers, b"", b""])
 
-    def _watch(self, name: bytes, value: bytes) -> None:
+    def _check_framing_header(self, name: bytes, value: bytes) -> None:
         if name == b"content-length":
             self._length = int(value)
         elif name == b"host":
-            self._hosts += 1
+            self._n_hosts += 1
         elif name == b"expect":
             self.expect_100_continue = value.lower() == b"100-continue"
-        elif value.lower() != b"chunked" or any(each == name for each, _ in self.headers):
-            self._stop(501, "has a transfer encoding other than `chunked`")
+        # A proxy that understands another encoding, or two of them, sees another end of the body: what it takes for the
+        # body could be the next request for us (request smuggling).
+        elif value.lower() != b"chunked" or any(header_name == name for header_name, _ in self.headers):
+            self._abort_parser(501, "has a transfer encoding other than `chunked`")
 
-    def _check_old(self, version: str) -> None:
+    def _check_http_1_0(self, version: str) -> None:
         if version != "1.0":
-            self._stop(505, f"is of HTTP/{version}, and only HTTP/1.1 and 1.0 are answered")
-        if self._hosts > 1:
-            self._stop(400, f"has {self._hosts} headers `Host`")
+            self._abort_parser(505, f"uses HTTP/{version}, but the server supports only HTTP/1.1 and 1.0")
+        if self._n_hosts > 1:
+            self._abort_parser(400, f"has {self._n_hosts} `Host` headers instead of one")
         if any(name == b"transfer-encoding" for name, _ in self.headers):
-            self._stop(400, "has a transfer encoding, which HTTP/1.0 does not have")
+            self._abort_parser(400, "has a transfer encoding, which HTTP/1.0 does not support")
         self.expect_100_continue = False
 
-    def _look_at_unfinished(self) -> None:
-        """Bound what has come of a request that is not complete, and what came between two."""
-        most = self.limits.header_bytes
-        if self._unseen > most:
-            self.refuse(*self._unseen_error(most))
-        elif self._head is None and self.holds_body():
-            more = self._size - self._held
-            if self.bodies.take(more):
-                self._held = self._size
+    def _check_unfinished(self) -> None:
+        """Limit the bytes of an unfinished request, and the bytes between two requests."""
+        max_bytes = self.limits.header_bytes
+        if self._unframed_bytes > max_bytes:
+            self.reject_request(*self._unframed_error(max_bytes))
+        elif self._open_headers is None and self.keeps_body():
+            new_bytes = self._bytes_read - self._counted_bytes
+            if self.bodies.reserve(new_bytes):
+                self._counted_bytes = self._bytes_read
             else:
-                problem = f"holds {self.bodies.most} bytes of bodies that are not complete"
-                self.refuse(503, BusyError("the server", problem, fix="retry, or raise unfinished_body_bytes"))
+                problem = f"has reached its limit of {self.bodies.max_bytes} bytes for unfinished bodies"
+                self.reject_request(503, BusyError("the server", problem, fix="retry, or raise unfinished_body_bytes"))
 
-    def _unseen_error(self, most: int) -> tuple[int, RequestError]:
-        if self._busy_since is None:
-            status, problem = 400, f"has more than {most} bytes of empty lines before it"
-        elif self._head is not None:
-            status, problem = self._too_long()
+    def _unframed_error(self, max_bytes: int) -> tuple[int, RequestError]:
+        if self._request_since is None:
+            status, problem = 400, f"follows more than {max_bytes} bytes of empty lines"
+        elif self._open_headers is not None:
+            status, problem = self._header_limit_error()
         else:
-            status, problem = 431, f"has more than {most} bytes of chunk sizes, extensions and trailers"
+            status, problem = 431, f"has more than {max_bytes} bytes of chunk sizes, extensions and trailers"
         return status, RequestError("the request", problem, fix=_FIX)
 
-    def _too_long(self) -> tuple[int, str]:
-        return 431, f"its first line and headers have more than {self.limits.header_bytes} bytes"
+    def _header_limit_error(self) -> tuple[int, str]:
+        return 431, f"has more than {self.limits.header_bytes} bytes in its first line and headers"
 
-    def _too_much(self) -> tuple[int, str]:
-        return 413, f"its body has more than {self._most} bytes"
+    def _body_limit_error(self) -> tuple[int, str]:
+        return 413, f"has a body of more than {self._max_body} bytes"
 
-    def _stop(self, status: int, problem: str) -> None:
-        """Stop the parser, whose error then becomes a refusal."""
-        self._refusal = (status, problem)
+    def _abort_parser(self, status: int, problem: str) -> None:
+        """Abort the parser with an error; ``_read`` turns it into a rejection."""
+        self._rejection = (status, problem)
         raise ValueError(problem)
 
     def _release(self) -> None:
-        self.bodies.give(self._held)
-        self._held = 0
+        self.bodies.release(self._counted_bytes)
+        self._counted_bytes = 0
 
 
-def _problem(error: httptools.HttpParserError) -> str:
-    """Return what the parser says, if it is not that one of our callbacks raised."""
-    known = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {str(error).rstrip('.').lower()}"
-    return f"is not valid HTTP/1.1{known}"
+def _parser_problem(error: httptools.HttpParserError) -> str:
+    """Return the parser's error text, unless one of our callbacks raised the error."""
+    detail = "" if isinstance(error, httptools.HttpParserCallbackError) else f": {str(error).rstrip('.').lower()}"
+    return f"is not valid HTTP/1.1{detail}"
 
 
 class _Flow(FlowControl):
-    """Reads nothing more while requests wait for their turn."""
+    """Flow control that pauses reading while requests wait for their turn."""
 
     def __init__(self, reader: RequestReader) -> None:
         super().__init__(reader.transport)
         self._reader = reader
 
     def resume_reading(self) -> None:
-        """Read on, if nothing waits."""
-        if not self._reader.pipeline and self._reader._rest is None:  # noqa: SLF001 - the same connection
+        """Resume reading, if no request waits."""
+        if not self._reader.pipeline and self._reader._unparsed is None:  # noqa: SLF001 - the same connection
             super().resume_reading()

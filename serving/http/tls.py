@@ -1,4 +1,4 @@
-"""TLS: what uvicorn is told, after the files were tried, and files that are renewed while it runs."""
+"""TLS: checked settings for uvicorn, and reload of renewed certificates without a restart."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from uvicorn.config import create_ssl_context
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.access.key_file import Stamp, stamp_of
+from skewless.infra.access.key_file import Stamp, read_stamp
 
-_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # of TLS 1.2: forward secrecy, and no suite in CBC mode
+_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode
 _log = structlog.get_logger()
 
 
 class TlsOptions(TypedDict, total=False):
-    """The arguments of ``uvicorn.Config`` that turn TLS on; empty: plain HTTP."""
+    """Arguments of ``uvicorn.Config`` that enable TLS; empty: plain HTTP."""
 
     ssl_certfile: str
     ssl_keyfile: str
@@ -29,19 +29,19 @@ class TlsOptions(TypedDict, total=False):
 
 
 def tls_options(settings: Settings, repo: Path) -> TlsOptions:
-    """Return what the settings ask for; TLS 1.2 is the oldest version that is then spoken.
+    """Return uvicorn's arguments for the settings; TLS 1.2 is the oldest supported version.
 
     Args:
         settings: ``tls_cert``, ``tls_key`` and ``tls_ca``.
-        repo: the project's folder, to which their paths are relative.
+        repo: the project's folder, to which the paths are relative.
 
     Raises:
-        DefinitionError: a setting lacks the one it needs, or a file is missing, unreadable, locked by a passphrase, or
-            does not hold what it should.
+        DefinitionError: a required setting is missing, or a file is missing, unreadable, protected by a passphrase, or
+            has the wrong content.
     """
-    cert, key, authority = (_file(settings, name, repo) for name in ("tls_cert", "tls_key", "tls_ca"))
+    cert, key, authority = (_readable_path(settings, name, repo) for name in ("tls_cert", "tls_key", "tls_ca"))
     if cert is None or key is None:
-        _check_none(settings)
+        _check_no_tls(settings)
         return {}
     _check_certificates("tls_cert", cert)
     _check_pair(cert, key)
@@ -53,42 +53,44 @@ def tls_options(settings: Settings, repo: Path) -> TlsOptions:
 
 
 class CertificateRenewal:
-    """Takes up files that were renewed: new connections get them, and those that stand go on as they were.
+    """Loads renewed certificate files for new connections; existing connections keep their certificate.
 
-    Files that do not fit together are logged, and leave everything as it was; often the other one follows.
+    Files that do not match are logged, and the previous ones stay in use; often the second file follows shortly.
 
     Args:
         options: of a server with TLS; they are loaded here.
 
     Attributes:
-        context: what new connections get.
+        context: TLS context for new connections.
     """
 
     def __init__(self, options: uvicorn.Config) -> None:
         self._options = options
-        self._stamps = self._seen()
+        self._stamps = self._read_stamps()
         options.load()
-        first = cast("ssl.SSLContext", options.ssl)
-        first.sni_callback = self._choose
-        self.context = first
+        context = cast("ssl.SSLContext", options.ssl)
+        context.sni_callback = self._select_context
+        self.context = context
 
-    def look(self) -> None:
-        """Take up the files if they are others than at the last look."""
-        stamps = self._seen()
+    def reload_if_changed(self) -> None:
+        """Load the files if they have changed since the last check."""
+        stamps = self._read_stamps()
         if stamps == self._stamps:
             return
         self._stamps = stamps
         try:
-            self.context = self._read()
+            self.context = self._load_context()
         except (DefinitionError, OSError) as error:
             _log.error("tls_certificate_unchanged", error=str(error))
         else:
             _log.info("tls_certificate_read", file=str(self._options.ssl_certfile))
 
-    def _choose(self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _first: ssl.SSLContext) -> None:
-        connection.context = self.context  # called for each connection, whether or not it names a server
+    def _select_context(
+        self, connection: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _first: ssl.SSLContext
+    ) -> None:
+        connection.context = self.context  # OpenSSL calls this for every connection, even without a server name
 
-    def _read(self) -> ssl.SSLContext:
+    def _load_context(self) -> ssl.SSLContext:
         config = self._options
         cert, key, authority = str(config.ssl_certfile), str(config.ssl_keyfile), config.ssl_ca_certs
         _check_certificates("tls_cert", cert)
@@ -105,19 +107,21 @@ class CertificateRenewal:
             ciphers=config.ssl_ciphers,
         )
 
-    def _seen(self) -> tuple[Stamp | None, ...]:
+    def _read_stamps(self) -> tuple[Stamp | None, ...]:
         config = self._options
         files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
-        return tuple(None if name is None else stamp_of(Path(name)) for name in files)
+        return tuple(None if name is None else read_stamp(Path(name)) for name in files)
 
 
-def _check_none(settings: Settings) -> None:
-    given = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(settings, name) is not None]
-    if given:
-        raise _wrong(given[0], "needs others that are not set", None, "set tls_cert and tls_key, or none of them")
+def _check_no_tls(settings: Settings) -> None:
+    names = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(settings, name) is not None]
+    if names:
+        raise _setting_error(
+            names[0], "requires other settings that are missing", None, "set tls_cert and tls_key, or neither"
+        )
 
 
-def _file(settings: Settings, name: str, repo: Path) -> str | None:
+def _readable_path(settings: Settings, name: str, repo: Path) -> str | None:
     setting: str | None = getattr(settings, name)
     if setting is None:
         return None
@@ -125,8 +129,8 @@ def _file(settings: Settings, name: str, repo: Path) -> str | None:
     try:
         path.open("rb").close()
     except OSError as error:
-        fix = "correct the path, which is relative to the project's folder, or the file's rights"
-        raise _wrong(name, f"names a file that cannot be read: {error.strerror}", path, fix) from error
+        fix = "correct the path, which is relative to the project's folder, or the permissions of the file"
+        raise _setting_error(name, f"names a file that cannot be read: {error.strerror}", path, fix) from error
     return str(path)
 
 
@@ -134,20 +138,20 @@ def _check_certificates(name: str, path: str) -> None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except (ssl.SSLError, OSError) as error:
-        raise _wrong(name, "names a file without a certificate", path, "give a file in PEM format") from error
+        raise _setting_error(name, "names a file without a certificate", path, "give a file in PEM format") from error
 
 
 def _check_pair(cert: str, key: str) -> None:
     try:
-        # Without this word for a passphrase, OpenSSL would ask for one on the terminal.
+        # With an empty passphrase OpenSSL fails on a protected key instead of prompting on the terminal.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
     except (ssl.SSLError, OSError) as error:
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
-            fix = "give the certificate and the private key that it was made for"
-            raise _wrong("tls_key", "names the key of another certificate", key, fix) from error
-        fix = "give it in PEM format, without a passphrase (`openssl pkey -in KEY -out PLAIN`)"
-        raise _wrong("tls_key", "names a file without a private key that can be read", key, fix) from error
+            fix = "give the certificate and its private key"
+            raise _setting_error("tls_key", "names the key of another certificate", key, fix) from error
+        fix = "give a file in PEM format, without a passphrase (`openssl pkey -in KEY -out PLAIN`)"
+        raise _setting_error("tls_key", "names a file without a readable private key", key, fix) from error
 
 
-def _wrong(name: str, problem: str, value: object, fix: str) -> DefinitionError:
+def _setting_error(name: str, problem: str, value: object, fix: str) -> DefinitionError:
     return DefinitionError(f"setting {name!r}", problem, value=None if value is None else str(value), fix=fix)

@@ -1,4 +1,4 @@
-"""How much is read of a request, and how much of all unfinished ones is held."""
+"""Limits of requests on the wire, and the memory budget of unfinished bodies."""
 
 from __future__ import annotations
 
@@ -7,24 +7,23 @@ from dataclasses import dataclass
 from skewless.contract.errors import RequestError
 
 
-class TooLongError(RequestError):
-    """A body is longer than is read."""
+class BodyTooLongError(RequestError):
+    """A body is longer than its limit."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WireLimits:
-    """How much of a request is read.
+    """Limits of a request.
 
     Args:
-        body_bytes: longest body, but for ``longer``.
-        header_bytes: the address of a request, and names and values of all its headers; the same again for its
-            trailers, and for what frames its body.
-        request_seconds: from the first byte of a request to its last; and how long a reply may wait to be read.
-        keep_alive_seconds: how long a connection may stay without a request.
-        linger_seconds: how long the rest of a refused request is taken, so that its sender gets the refusal.
-        longer: longest body below some paths.
-        unfinished_bytes: of all bodies together that have not come to their end, or wait for their turn.
-        wait_seconds: how long a request may wait for its turn.
+        body_bytes: maximum length of a body, except for ``longer_bodies``.
+        header_bytes: maximum size of the request line with all headers; also of trailers, and of the framing of a body.
+        request_seconds: maximum time from the first to the last byte of a request; also for a client to read a reply.
+        keep_alive_seconds: maximum time that a connection may be idle.
+        linger_seconds: time in which the rest of a rejected request is discarded, so that its client gets the error.
+        longer_bodies: prefixes of paths with another maximum length.
+        unfinished_bytes: maximum size of all bodies that are incomplete or wait for their turn.
+        wait_seconds: maximum time that a request may wait for its turn.
     """
 
     body_bytes: int
@@ -32,37 +31,37 @@ class WireLimits:
     request_seconds: float = 30.0
     keep_alive_seconds: float = 75.0
     linger_seconds: float = 1.0
-    longer: tuple[tuple[str, int], ...] = ()
+    longer_bodies: tuple[tuple[str, int], ...] = ()
     unfinished_bytes: int = 268_435_456
     wait_seconds: float = 0.1
 
-    def most(self, path: str) -> int:
-        """Return the longest body of a path."""
-        return next((size for start, size in self.longer if path.startswith(start)), self.body_bytes)
+    def max_body(self, path: str) -> int:
+        """Return the maximum body length of a path."""
+        return next((size for start, size in self.longer_bodies if path.startswith(start)), self.body_bytes)
 
 
-class UnfinishedBodies:
-    """Counts what is held of bodies that are not worked on yet, over all connections of a process.
+class BodyBudget:
+    """Counts the bytes of unfinished and waiting bodies, over all connections of a process.
 
     Args:
-        most: bytes.
+        max_bytes: maximum number of bytes.
 
-    >>> bodies = UnfinishedBodies(10)
-    >>> bodies.take(8), bodies.take(3), bodies.size
+    >>> bodies = BodyBudget(10)
+    >>> bodies.reserve(8), bodies.reserve(3), bodies.size
     (True, False, 8)
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
         self.size = 0
 
-    def take(self, n: int) -> bool:
-        """Hold n bytes more; False: they would be too many, and are not counted."""
-        if self.size + n > self.most:
+    def reserve(self, n: int) -> bool:
+        """Reserve n bytes; False: they would exceed the limit, and were not reserved."""
+        if self.size + n > self.max_bytes:
             return False
         self.size += n
         return True
 
-    def give(self, n: int) -> None:
-        """Hold n bytes less."""
+    def release(self, n: int) -> None:
+        """Release n bytes."""
         self.size -= n

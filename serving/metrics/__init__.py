@@ -1,1 +1,1 @@
-"""What is measured, and how it is shown."""
+"""Metrics of the server and their text format."""

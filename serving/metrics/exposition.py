@@ -1,4 +1,4 @@
-"""The metrics of several workers as those of one server."""
+"""Metrics of several workers, merged into those of one server."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.siblings import Siblings
+from skewless.serving.peer_workers import PeerWorkers
 
 _OK = 200
 
 
-async def whole_server(metrics: Metrics, siblings: Siblings | None) -> bytes:
-    """Return the metrics of all workers in Prometheus' text format; one that does not answer is left out."""
-    if siblings is None:
+async def render_all_workers(metrics: Metrics, peers: PeerWorkers | None) -> bytes:
+    """Return the metrics of all workers in Prometheus' text format, without workers that do not answer."""
+    if peers is None:
         return metrics.render()
-    replies = await siblings.ask("GET", "/metrics")
-    texts = {siblings.number: metrics.render()} | {r.worker: r.body for r in replies if r.status == _OK}
+    replies = await peers.send_request("GET", "/metrics")
+    texts = {peers.number: metrics.render()} | {reply.worker: reply.body for reply in replies if reply.status == _OK}
     return merge({worker: texts[worker].decode() for worker in sorted(texts)}).encode()
 
 
 def merge(texts: Mapping[int, str]) -> str:
-    r"""Return one text for several workers: counters and histograms are summed, gauges told apart by ``worker``.
+    r"""Return one text for several workers: counters and histograms are summed, gauges get the label ``worker``.
 
     >>> one = "# HELP n_total N\n# TYPE n_total counter\nn_total 1.0\n# HELP g G\n# TYPE g gauge\ng 7.0\n"
     >>> print(merge({0: one, 1: one}), end="")
@@ -53,16 +53,16 @@ class _Family:
     samples: dict[str, float] = field(default_factory=dict)
 
     def add(self, worker: int, line: str) -> None:
-        place, _, value = line.rpartition(" ")
+        series_name, _, value = line.rpartition(" ")
         if self.type.endswith(" gauge"):
-            self.samples[_labelled(place, worker)] = float(value)
+            self.samples[_add_worker_label(series_name, worker)] = float(value)
         else:
-            self.samples[place] = self.samples.get(place, 0.0) + float(value)
+            self.samples[series_name] = self.samples.get(series_name, 0.0) + float(value)
 
     def lines(self) -> Iterable[str]:
-        return [self.text, self.type, *(f"{place} {value!r}" for place, value in self.samples.items())]
+        return [self.text, self.type, *(f"{series_name} {value!r}" for series_name, value in self.samples.items())]
 
 
-def _labelled(place: str, worker: int) -> str:
-    name, brace, labels = place.partition("{")
+def _add_worker_label(series_name: str, worker: int) -> str:
+    name, brace, labels = series_name.partition("{")
     return f'{name}{{worker="{worker}"{"," if brace else "}"}{labels}'

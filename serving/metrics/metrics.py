@@ -1,4 +1,4 @@
-"""Prometheus metrics of the server; each is described in docs/metrics.md."""
+"""Prometheus metrics of the server; docs/metrics.md describes each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 from skewless.infra.alerts.alerts import Alert
 from skewless.infra.runtimes.calibration import SIZES
 from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import Tried
+from skewless.infra.runtimes.choice import RuntimeTrial
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.shared import SharedRuntime
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
@@ -24,12 +24,12 @@ _AGES = (0.1, 1, 10, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86
 
 
 class Metrics:
-    """All that one server measures. A series is called with its labels; one without labels is there at once.
+    """All metrics of one process. A family is called with its labels; a family without labels has its series at once.
 
     Args:
-        parity: returns the last verdict of parity on each view; like the others, asked whenever the metrics are read.
+        parity: returns the last parity verdict of each view; called, like the others, whenever the metrics are read.
         alerts: returns the open alerts.
-        freshness: returns how new the data of each view was when it was last looked at.
+        freshness: returns the last measured freshness of each view.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class Metrics:
         freshness: Callable[[], Iterable[Freshness]] = tuple,
     ) -> None:
         self._parity, self._alerts, self._freshness = parity, alerts, freshness
-        self._causes: set[tuple[str, str]] = set()  # shown as 0 once they are gone
-        self._alerted: set[tuple[str, str, str]] = set()  # as above
+        self._shown_causes: set[tuple[str, str]] = set()  # remembered, so that a cause that disappears is shown as 0
+        self._shown_alerts: set[tuple[str, str, str]] = set()  # as above
         self._shared: dict[tuple[str, str], weakref.ref[SharedRuntime]] = {}
         self._families: list[Family[Series]] = []
         self._process = CollectorRegistry()
@@ -54,34 +54,34 @@ class Metrics:
 
     @property
     def families(self) -> Sequence[Family[Series]]:
-        """All families; those of the process come from prometheus_client."""
+        """All families, without those of the process, which prometheus_client provides."""
         return tuple(self._families)
 
-    def loaded(
-        self, model: str, version: str, certificate: Certificate, tried: Sequence[Tried], runtime: Runtime
+    def show_model(
+        self, model: str, version: str, certificate: Certificate, trials: Sequence[RuntimeTrial], runtime: Runtime
     ) -> None:
-        """Show what scores a model: certificates, what each runtime takes, and from now on what each does."""
-        for item in tried:
+        """Show which runtimes score a model: their certificates and times, and from now on their batches."""
+        for item in trials:
             if item.role == "refused":
                 self.runtime_refused(model, version, item.runtime).set(1)
             elif item.calibration is not None:
                 for size, seconds in zip(SIZES, item.calibration.seconds, strict=True):
                     self.runtime_seconds(model, version, item.runtime, str(size)).set(seconds)
-        for found in (certificate, *(item.certificate for item in tried)):
-            if found is not None:
-                self.certified(model, version, found)
+        for current in (certificate, *(item.certificate for item in trials)):
+            if current is not None:
+                self.show_certificate(model, version, current)
         if isinstance(runtime, SharedRuntime):
             self._shared[model, version] = weakref.ref(runtime)
 
-    def certified(self, model: str, version: str, certificate: Certificate) -> None:
-        """Show what a runtime was certified for."""
+    def show_certificate(self, model: str, version: str, certificate: Certificate) -> None:
+        """Show the certificate of a runtime."""
         labels = (model, version, certificate.runtime_id)
         self.certified_rows(*labels).set(certificate.rows)
         self.certified_bit_equal(*labels).set(certificate.bit_equal)
         self.certified_difference(*labels).set(certificate.largest_difference)
 
     def forget(self, model: str, version: str) -> None:
-        """Let go of all series of a version that was unloaded, so that reloads do not add up."""
+        """Remove all series of an unloaded version, so that reloads do not accumulate series."""
         self._shared.pop((model, version), None)
         for family in self._families:
             family.forget(model=model, version=version)
@@ -98,91 +98,91 @@ class Metrics:
         self.requests = self._counter(
             "skewless_requests", "Prediction requests, by outcome", "model", "version", "outcome"
         )
-        self.refused = self._counter("skewless_refused_requests", "Requests refused before any work", "reason")
-        self.seconds = self._histogram("skewless_request_seconds", "Time to answer a request", _SECONDS)()
+        self.refused = self._counter("skewless_refused_requests", "Requests rejected before any work", "reason")
+        self.seconds = self._histogram("skewless_request_seconds", "Latency of a request", _SECONDS)()
         self.stage = self._histogram(
             "skewless_stage_seconds", "Time of one stage of a request", _STAGE_SECONDS, "stage"
         )
-        self.in_flight = self._gauge("skewless_requests_in_flight", "Requests taken and not yet answered")()
-        self.waiting = self._gauge("skewless_requests_waiting", "Requests that wait for their turn, not yet taken")()
+        self.in_flight = self._gauge("skewless_requests_in_flight", "Requests admitted and not yet answered")()
+        self.waiting = self._gauge("skewless_requests_waiting", "Requests queued until the server has room")()
         self.rows = self._counter("skewless_predictions", "Predicted rows", "model", "version")
         self.out_of_bounds = self._counter(
             "skewless_out_of_bounds", "Values outside the model's bounds", "model", "version", "feature"
         )
 
     def _add_batches(self) -> None:
-        self.batch_requests = self._histogram("skewless_batch_requests", "Requests read and scored at once", _SIZES)()
-        self.batch_rows = self._histogram("skewless_batch_rows", "Rows read and scored at once", _SIZES)()
+        self.batch_requests = self._histogram("skewless_batch_requests", "Requests scored in one batch", _SIZES)()
+        self.batch_rows = self._histogram("skewless_batch_rows", "Rows scored in one batch", _SIZES)()
         self.queue_depth = self._gauge("skewless_queue_depth", "Requests that wait for the next batch")()
-        self.hits = self._counter("skewless_cache_hits", "Rows answered from a cache", "cache")
-        self.misses = self._counter("skewless_cache_misses", "Rows that a cache did not hold", "cache")
+        self.hits = self._counter("skewless_cache_hits", "Rows found in a cache", "cache")
+        self.misses = self._counter("skewless_cache_misses", "Rows missing in a cache", "cache")
 
     def _add_features(self) -> None:
         self.reads = self._counter("skewless_feature_reads", "Rows read, by view and status", "view", "status")
-        self.ages = self._histogram("skewless_feature_age_seconds", "Age of the rows found", _AGES, "view")
+        self.ages = self._histogram("skewless_feature_age_seconds", "Age of rows read from the store", _AGES, "view")
         self.stale = self._counter("skewless_stale_reads", "Rows older than the view's freshness limit", "view")
         self.watermark = self._gauge(
-            "skewless_view_watermark_seconds", "Up to when all that arrived was in a view when it was last read", "view"
+            "skewless_view_watermark_seconds", "Watermark of a view at its last read, Unix time", "view"
         )
         self.breaker = self._gauge("skewless_breaker_state", "Circuit breaker: 0 closed, 1 half open, 2 open")()
         self.trips = self._counter("skewless_breaker_trips", "Times that the circuit breaker opened")()
         self.skew = self._gauge("skewless_clock_skew_seconds", "Clock of the online store minus clock of this server")()
         self.mismatches = self._gauge(
             "skewless_parity_mismatches",
-            "Entities that were not what the log says when parity last looked",
+            "Entities that differed from the log in the last parity check",
             "view",
             "cause",
         )
-        self.compared = self._gauge("skewless_parity_compared", "Entities that parity last compared", "view")
+        self.compared = self._gauge("skewless_parity_compared", "Entities compared in the last parity check", "view")
         self.newest_event = self._gauge(
-            "skewless_view_newest_event_seconds", "Time of a view's newest event when it was last looked at", "view"
+            "skewless_view_newest_event_seconds", "Time of a view's latest event in the last check, Unix time", "view"
         )
 
     def _add_models(self) -> None:
         labels = ("model", "version", "runtime")
         self.certified_rows = self._gauge("skewless_certified_rows", "Reference rows compared at load", *labels)
         self.certified_bit_equal = self._gauge(
-            "skewless_certified_bit_equal", "1 where all margins had the same bits", *labels
+            "skewless_certified_bit_equal", "1 if all margins had the same bits", *labels
         )
         self.certified_difference = self._gauge(
-            "skewless_certified_difference", "Largest difference of a margin", *labels
+            "skewless_certified_difference", "Largest difference between margins", *labels
         )
         self.runtime_seconds = self._gauge(
-            "skewless_runtime_seconds", "Time of one call when the model was loaded, by rows", *labels, "rows"
+            "skewless_runtime_seconds", "Time of one call, measured at load, by number of rows", *labels, "rows"
         )
         self.runtime_refused = self._gauge("skewless_runtime_refused", "1 for a runtime that may not serve", *labels)
-        self.runtime_batches = self._counter("skewless_runtime_batches", "Batches scored, where several can", *labels)
-        self.runtime_rows = self._counter("skewless_runtime_rows", "Rows of those batches", *labels)
+        self.runtime_batches = self._counter("skewless_runtime_batches", "Batches scored by a runtime", *labels)
+        self.runtime_rows = self._counter("skewless_runtime_rows", "Rows scored by a runtime", *labels)
         self.runtime_failures = self._counter(
-            "skewless_runtime_failures", "Batches that a runtime failed on and the library answered", *labels
+            "skewless_runtime_failures", "Batches that failed on a runtime; the model's library scored them", *labels
         )
-        self.reloads = self._counter("skewless_model_reloads", "Models swapped in", "model")
+        self.reloads = self._counter("skewless_model_reloads", "Versions swapped in", "model")
         self.model_refused = self._gauge(
-            "skewless_model_refused", "1 where the newest version of a model cannot be served", "model"
+            "skewless_model_refused", "1 while the latest version of a model cannot be served", "model"
         )
 
     def _add_traffic(self) -> None:
         arm = ("model", "version", "role")
         self.arm_requests = self._counter("skewless_arm_requests", "Requests under a traffic policy, by role", *arm)
-        self.arm_failures = self._counter("skewless_arm_failures", "Those that the server failed on", *arm)
+        self.arm_failures = self._counter("skewless_arm_failures", "Requests that failed through the server", *arm)
         self.shadow_skipped = self._counter(
             "skewless_shadow_skipped", "Rows that a shadow did not score", "model", "version", "reason"
         )
         self.shadow_difference = self._histogram(
-            "skewless_shadow_difference", "Size of a shadow's distance from the answer", _DISTANCES, "model", "version"
+            "skewless_shadow_difference", "Difference of a shadow's score, absolute", _DISTANCES, "model", "version"
         )
-        self.traffic_policy = self._gauge("skewless_traffic_policy", "Number of the policy in force; 0: none", "model")
-        self.traffic_share = self._gauge("skewless_traffic_share", "Share that the challenger answers", "model")
+        self.traffic_policy = self._gauge("skewless_traffic_policy", "Number of the applied policy; 0: none", "model")
+        self.traffic_share = self._gauge("skewless_traffic_share", "Share of traffic of the challenger", "model")
         self.traffic_refused = self._gauge(
-            "skewless_traffic_refused", "1 where the newest policy cannot come into force", "model"
+            "skewless_traffic_refused", "1 while the latest policy cannot be applied", "model"
         )
 
     def _add_server(self) -> None:
         self.alert = self._gauge("skewless_alert", "1 while an alert is open", "name", "severity", "subject")
-        self.feedback = self._counter("skewless_feedback", "Outcomes taken to the outcome log", "by", "kind")
-        self.dropped = self._counter("skewless_log_dropped", "Predictions that the log could not keep", "reason")
-        self.restarts = self._counter("skewless_worker_restarts", "Workers that died and were started again")()
-        self.unanswered = self._counter("skewless_workers_unanswered", "Times that a worker did not tell another")()
+        self.feedback = self._counter("skewless_feedback", "Outcomes written to the outcome log", "by", "kind")
+        self.dropped = self._counter("skewless_log_dropped", "Predictions dropped by the log", "reason")
+        self.restarts = self._counter("skewless_worker_restarts", "Restarts of this worker after it exited")()
+        self.unanswered = self._counter("skewless_workers_unanswered", "Requests to other workers without a reply")()
 
     def _counter(self, name: str, text: str, *labels: str) -> Family[Count]:
         family = Family("counter", name, text, labels, Count)
@@ -201,10 +201,10 @@ class Metrics:
 
     def _show_parity(self) -> None:
         verdicts = list(self._parity())
-        found = {(verdict.view, cause): n for verdict in verdicts for cause, n in verdict.by_cause.items()}
-        self._causes |= found.keys()
-        for view, cause in self._causes:
-            self.mismatches(view, cause).set(found.get((view, cause), 0))
+        current = {(verdict.view, cause): n for verdict in verdicts for cause, n in verdict.by_cause.items()}
+        self._shown_causes |= current.keys()
+        for view, cause in self._shown_causes:
+            self.mismatches(view, cause).set(current.get((view, cause), 0))
         for verdict in verdicts:
             self.compared(verdict.view).set(verdict.compared)
 
@@ -218,10 +218,10 @@ class Metrics:
                 self.runtime_failures(*labels).value = member.failures
 
     def _show_alerts(self) -> None:
-        found = {(alert.name, alert.severity, alert.subject) for alert in self._alerts()}
-        self._alerted |= found
-        for labels in self._alerted:
-            self.alert(*labels).set(labels in found)
+        current = {(alert.name, alert.severity, alert.subject) for alert in self._alerts()}
+        self._shown_alerts |= current
+        for labels in self._shown_alerts:
+            self.alert(*labels).set(labels in current)
         for item in self._freshness():
             if item.newest_us is not None:
                 self.newest_event(item.view).set(item.newest_us / 1e6)

@@ -1,7 +1,7 @@
-"""Metrics in Prometheus' text format: a series holds a count, a gauge, or counts by size; a family makes its series.
+"""Series in Prometheus' text format: counters, gauges and histograms; a family creates the series of its labels.
 
-Observing takes no lock, so that it costs a few hundred nanoseconds at most: a series belongs to the thread of the
-event loop. Another thread hands its observation over with ``loop.call_soon_threadsafe``.
+An observation takes no lock and costs a few hundred nanoseconds: all series belong to the thread of the event loop.
+Another thread passes its observations with ``loop.call_soon_threadsafe``.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Generic, Literal, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-Sample = tuple[str, str, float]  # ending of the name, label of its own, value
-_FEW = 16  # up to here a loop is faster than numpy
+Sample = tuple[str, str, float]  # suffix of the name, additional label, value
+_FEW_VALUES = 16  # up to this many values, a loop is faster than numpy
 Kind = Literal["counter", "gauge", "histogram"]
 
 
 class Series(Protocol):
-    """What a family holds for each set of labels."""
+    """One series: the values of one set of labels."""
 
     def samples(self) -> Iterator[Sample]:
-        """Yield what is shown of the series."""
+        """Yield the samples of the series."""
 
 
 class Count:
-    """A number that only grows.
+    """A counter.
 
     >>> count = Count()
     >>> count.inc(), count.inc(2), count.value
@@ -44,12 +44,12 @@ class Count:
         self.value += n
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the one sample."""
+        """Yield the sample."""
         yield "_total", "", self.value
 
 
 class Gauge:
-    """A number that goes up and down: set, or read whenever the metrics are."""
+    """A gauge: its value is set, or read whenever the metrics are read."""
 
     __slots__ = ("_read",)
 
@@ -57,23 +57,23 @@ class Gauge:
         self._read: Callable[[], float] = float
 
     def set(self, value: float) -> None:
-        """Show a value until the next one."""
+        """Set the value."""
         self._read = lambda: value
 
     def watch(self, read: Callable[[], float]) -> None:
-        """Show what ``read`` returns when the metrics are read."""
+        """Show the result of ``read`` whenever the metrics are read."""
         self._read = read
 
     def samples(self) -> Iterator[Sample]:
-        """Yield the one sample."""
+        """Yield the sample."""
         yield "", "", self._read()
 
 
 class Buckets:
-    """Counts values by size, and sums them up.
+    """A histogram: counts values by size, and sums them.
 
     Args:
-        bounds: upper ends of the buckets, ascending; a value at an end belongs to the bucket below it.
+        bounds: upper bounds of the buckets, ascending and inclusive.
 
     >>> sizes = Buckets((1.0, 2.0))
     >>> sizes.observe(2.0), sizes.observe_many(np.array([0.5, 9.0]))
@@ -88,23 +88,23 @@ class Buckets:
         self._bounds = tuple(bounds)
         self._ends = np.array(bounds, dtype=np.float64)
         self._labels = [f'le="{bound!r}"' for bound in map(float, bounds)] + ['le="+Inf"']
-        self.counts = [0] * len(self._labels)  # of each bucket alone, the last one without an end
+        self.counts = [0] * len(self._labels)  # per bucket, not cumulative; the last bucket has no bound
         self.total = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value; 0.15 us."""
+        """Count one value; takes 0.15 us."""
         self.counts[bisect_left(self._bounds, value)] += 1
         self.total += value
 
     def observe_many(self, values: npt.NDArray[np.float64]) -> None:
-        """Count values, shape ``(n,)``, none of them NaN; 5 us for 100."""
-        if values.size <= _FEW:
+        """Count values, shape ``(n,)``, without NaN; takes 5 us for 100."""
+        if values.size <= _FEW_VALUES:
             for value in values.tolist():
                 self.observe(value)
             return
-        places = np.searchsorted(self._ends, values)
-        found = np.bincount(places, minlength=len(self.counts)).tolist()
-        self.counts = [old + new for old, new in zip(self.counts, found, strict=True)]
+        buckets = np.searchsorted(self._ends, values)
+        new_counts = np.bincount(buckets, minlength=len(self.counts)).tolist()
+        self.counts = [count + new_count for count, new_count in zip(self.counts, new_counts, strict=True)]
         self.total += float(values.sum())
 
     def samples(self) -> Iterator[Sample]:
@@ -119,14 +119,14 @@ S_co = TypeVar("S_co", bound=Series, covariant=True)
 
 
 class Family(Generic[S_co]):
-    """Makes a series at the first call for its labels and returns the same one from then on.
+    """Creates a series at the first call with its labels, and returns the same series afterwards.
 
-    Callers on the hot path keep the series they got; the look-up costs 0.2 us.
+    Hot code keeps the returned series, because a look-up costs 0.2 us.
 
     Args:
-        name: without the ending of a counter.
-        text: what is measured.
-        labels: their names, in the order in which values are given.
+        name: without the suffix of a counter.
+        text: help text.
+        labels: label names, in the order of the values.
 
     >>> reads = Family("counter", "reads", "Rows read", ("view",), Count)
     >>> reads("cards").inc(3)
@@ -144,16 +144,16 @@ class Family(Generic[S_co]):
 
     @property
     def name(self) -> str:
-        """The name that Prometheus knows."""
+        """The exposed name."""
         return f"{self._name}_total" if self.kind == "counter" else self._name
 
     def __call__(self, *labels: str) -> S_co:
-        """Return the series of some labels."""
+        """Return the series of the label values."""
         series = self._series.get(labels)
-        return self._begin(labels) if series is None else series
+        return self._add_series(labels) if series is None else series
 
     def forget(self, **labels: str) -> None:
-        """Let go of the series with these labels; of all families, only those that have such labels know any."""
+        """Remove the series with these label values, if the family has such labels."""
         if not labels.keys() <= set(self.labels):
             return
         for values in list(self._series):
@@ -165,13 +165,13 @@ class Family(Generic[S_co]):
         yield f"# HELP {self.name} {self._text}"
         yield f"# TYPE {self.name} {self.kind}"
         for values, series in self._series.items():
-            shown = [f'{name}="{_escape(value)}"' for name, value in zip(self.labels, values, strict=True)]
-            for ending, label, value in series.samples():
-                labels = ",".join([*shown, label] if label else shown)
-                place = f"{self._name}{ending}{{{labels}}}" if labels else f"{self._name}{ending}"
-                yield f"{place} {_number(value)}"
+            pairs = [f'{name}="{_escape(value)}"' for name, value in zip(self.labels, values, strict=True)]
+            for suffix, label, value in series.samples():
+                labels = ",".join([*pairs, label] if label else pairs)
+                sample_name = f"{self._name}{suffix}{{{labels}}}" if labels else f"{self._name}{suffix}"
+                yield f"{sample_name} {_number(value)}"
 
-    def _begin(self, values: tuple[str, ...]) -> S_co:
+    def _add_series(self, values: tuple[str, ...]) -> S_co:
         if len(values) != len(self.labels):
             raise TypeError(f"{self.name} takes {len(self.labels)} labels, not {len(values)}")
         self._series[values] = series = self._make()

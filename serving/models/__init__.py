@@ -1,1 +1,1 @@
-"""Which versions of which models answer."""
+"""Loaded model versions, and the versions that serve."""

@@ -1,4 +1,4 @@
-"""Opening a model version so that it can answer: package, certificate, views, warm-up."""
+"""Loading of a model version: verify its package, certify its runtime, check its views, warm it up."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import structlog
 
 from skewless.contract.errors import StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededWatch
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.plans.needed_views import NeededViewsMonitor
+from skewless.infra.runtimes.candidates import ScoringTarget
 
-_HOLD_SECONDS = 30
+_HOLD_SECONDS = 30  # longer than the interval of `refresh_windows`, which renews it
 _log = structlog.get_logger()
 
 
 class ModelLoader:
-    """Opens versions beside those that answer; nothing is swapped here.
+    """Loads versions while others keep serving; it does not swap versions.
 
     Args:
-        guard: is told which views are read.
-        needed: says which views are fed.
+        marker_history: receives the views that are read.
+        needed: knows which views are updated.
     """
 
     def __init__(
@@ -36,98 +36,98 @@ class ModelLoader:
         *,
         store: PackageStore,
         online: OnlineReader,
-        guard: Guard,
-        needed: NeededWatch,
-        place: Place | None = None,
+        marker_history: MarkerHistory,
+        needed: NeededViewsMonitor,
+        scoring_target: ScoringTarget | None = None,
     ) -> None:
         self._store = store
         self._online = online
-        self._guard = guard
+        self._marker_history = marker_history
         self._needed = needed
-        self._place = place
+        self._scoring_target = scoring_target
 
-    async def check_fed(self, name: str, version: str) -> None:
-        """Refuse a version that reads what nothing has fed since it was last needed (SEMANTICS 8.5).
+    async def check_views_fed(self, name: str, version: str) -> None:
+        """Reject a version whose views have not been updated since a version needed them (SEMANTICS 8.5).
 
         Raises:
-            StalePlanError: it reads such views; who promotes it fills them, which a server cannot.
-            PackageError: its package is altered.
+            StalePlanError: it reads such views. Promoting the version fills them; a server cannot.
+            PackageError: its package was altered.
         """
-        unfed = await asyncio.to_thread(self._needed.unfed, name, version)
-        if unfed:
+        unfed_views = await asyncio.to_thread(self._needed.find_unfed_views, name, version)
+        if unfed_views:
             raise StalePlanError(
                 f"model {name!r} {version}",
-                "reads views that nothing feeds any more",
-                value=", ".join(unfed),
-                fix=f"run `skewless promote {name} {version}`, or begin a rollout: these fill them first",
+                "reads views that nothing updates any more",
+                value=", ".join(unfed_views),
+                fix=f"run `skewless promote {name} {version}` or start a rollout, which fill the views first",
             )
 
     async def open(self, name: str, version: str) -> ServedModel:
-        """Return a version that has been verified, certified and warmed up, and whose views are filled.
+        """Return a version after verification, certification and warm-up, if its views are filled.
 
-        Which plan is in force does not matter: the views that a version pins are fed while it may answer.
+        The applied plan does not matter: the views that a version pins are updated as long as it may serve.
 
         Raises:
-            PackageError: a file is altered, or the runtime differs from the library that trained it.
-            StalePlanError: its views are not filled.
-            StoreError: the online store is away.
+            PackageError: a file was altered, or the runtime differs from the library that trained the model.
+            StalePlanError: a view of the version is not filled.
+            StoreError: the online store is unavailable.
         """
         model = await asyncio.to_thread(self._load, name, version)
-        self._guard.watch(model.plan)
-        await self._guard.renewed()
+        self._marker_history.add_plan(model.plan)
+        await self._marker_history.refresh_async()
         views = model.plan.views
-        _, marks = await self._online.get_marked([], [marker_key(model.plan.project, view) for view in views])
-        for view, mark in zip(views, marks, strict=True):
-            if mark is None:
+        _, marks = await self._online.get_with_markers([], [marker_key(model.plan.project, view) for view in views])
+        for view, marker in zip(views, marks, strict=True):
+            if marker is None:
                 raise StalePlanError(
                     f"model {name!r} {version}",
-                    f"needs view {view.name!r}, which the online store does not hold",
+                    f"needs view {view.name!r}, which is missing in the online store",
                     value=view.hash,
                     fix=f"run `skewless materialize`, or `skewless promote {name} {version}`",
                 )
-        for lacking in await self.look(model):
+        for missing_views in await self.refresh_windows(model):
             raise StalePlanError(
                 f"model {name!r} {version}",
-                f"needs windowed view {lacking!r}, which the online store does not hold",
-                value=model.plan.window(lacking).hash,
+                f"needs windowed view {missing_views!r}, which is missing in the online store",
+                value=model.plan.window(missing_views).hash,
                 fix=f"run `skewless stream`, or `skewless promote {name} {version}`",
             )
         return model
 
-    async def notice_losses(self, models: Iterable[ServedModel]) -> None:
-        """Have views of models refused of which the store lost rows since it was last read (SEMANTICS 4.5).
+    async def check_losses(self, models: Iterable[ServedModel]) -> None:
+        """Check whether the store lost rows of views since the last check; requests then reject them (SEMANTICS 4.5).
 
         Args:
-            models: all that are open; what others read is not watched any more.
+            models: all loaded models; views of other models are not checked any more.
         """
-        self._guard.keep([model.plan for model in models])
-        with contextlib.suppress(StoreError):  # requests say so themselves
-            if lost := await self._guard.check(self._online):
+        self._marker_history.set_plans([model.plan for model in models])
+        with contextlib.suppress(StoreError):  # requests report it
+            if lost := await self._marker_history.check(self._online):
                 _log.error("store_lost_rows", markers=sorted(lost))
 
-    async def look(self, model: ServedModel) -> list[str]:
-        """Take up which states windowed views are read from, and say that they are; return the views without."""
+    async def refresh_windows(self, model: ServedModel) -> list[str]:
+        """Read the generation of each windowed view's states, mark it as in use, and return views without states."""
         if not model.plan.windows:
             return []
-        lacking = model.windows.take(await self._online.get(model.windows.pointers))
-        await self._online.hold(model.windows.generations, _HOLD_SECONDS)
-        return lacking
+        missing_views = model.windows.load_generations(await self._online.get(model.windows.pointers))
+        await self._online.mark_in_use(model.windows.generations, _HOLD_SECONDS)
+        return missing_views
 
     def _load(self, name: str, version: str) -> ServedModel:
-        model = load_model(self._store, name, version, self._place)
+        model = load_model(self._store, name, version, self._scoring_target)
         warm_up(model)
         return model
 
 
 def warm_up(model: ServedModel) -> None:
-    """Walk the way of a request once without a store, so that the first one is no slower than the others."""
+    """Run the steps of a request once without a store, so that the first request is as fast as later ones."""
     columns: dict[str, list[str | int | None]] = {column.name: [None] for column in model.plan.join_keys}
     columns |= {column.name: [_any_value(column.dtype.is_text)] for column in model.plan.request}
-    ask = model.parser.ask(columns)
-    model.reader.names(ask.keys, 1)
-    vectors = model.reader.unavailable(time.time_ns() // 1_000_000 * 1_000, ask)
+    parsed_rows = model.parser.build_rows(columns)
+    model.reader.names(parsed_rows.keys, 1)
+    vectors = model.reader.unavailable(time.time_ns() // 1_000_000 * 1_000, parsed_rows)
     model.runtime.score(np.ascontiguousarray(vectors.matrix))
 
 
-def _any_value(text: bool) -> str | int:  # noqa: FBT001 - a fact, no switch
+def _any_value(text: bool) -> str | int:  # noqa: FBT001 - a property of the column, not a switch
     return "" if text else 0

@@ -1,4 +1,4 @@
-"""The models that a server answers with; a version is swapped in between two requests, the old one stays at hand."""
+"""The models that a server serves; a version is swapped between two requests, and earlier champions stay loaded."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from skewless.contract.errors import (
     StalePlanError,
     StoreError,
 )
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededWatch, retained_champions
-from skewless.infra.plans.wanted import FILE, Wanted, WantedFile
+from skewless.infra.plans.needed_views import NeededViewsMonitor, retained_champions
+from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
 from skewless.infra.rollout.traffic import versions_of
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loader import ModelLoader
-from skewless.serving.models.refusals import Refusals
-from skewless.serving.models.routes import Routes
+from skewless.serving.models.rejected_models import RejectedModels
+from skewless.serving.models.traffic_policies import TrafficPolicies
 from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
@@ -39,15 +39,14 @@ _log = structlog.get_logger()
 
 
 class ModelTable:
-    """Holds the champion of each model, the champions before it, what its traffic policy needs, and what was asked for.
+    """Holds the champion of each model, earlier champions, the versions of traffic policies, and requested versions.
 
-    A version stays open until it is dropped and the last request let go of it.
+    A version stays loaded until it is dropped and its last request is done.
 
     Args:
-        guard: is told which views are read; None: nobody watches for losses of the store.
-        store: the packages, and whose are loaded.
-        keep: champions of each model that stay open, the present one among them.
-        place: where models may be scored besides; None: by their own library alone.
+        marker_history: receives the views that are read; None: losses of the store are not checked.
+        keep: number of champions of each model that stay loaded, including the current one.
+        scoring_target: where models may be scored in addition to their own library; None: only by their own library.
     """
 
     def __init__(
@@ -57,47 +56,49 @@ class ModelTable:
         state: Path,
         store: PackageStore,
         online: OnlineReader,
-        guard: Guard | None = None,
+        marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
         keep: int = 2,
-        place: Place | None = None,
+        scoring_target: ScoringTarget | None = None,
     ) -> None:
         self._repo = repo
         self._packages = store.root
         self._aliases = Aliases(self._packages)
+        needed = NeededViewsMonitor(state, store, keep)
+        history = marker_history or MarkerHistory()
         self._loader = ModelLoader(
-            store=store, online=online, guard=guard or Guard(), needed=NeededWatch(state, store, keep), place=place
+            store=store, online=online, marker_history=history, needed=needed, scoring_target=scoring_target
         )
-        self._wanted = WantedFile(state)
-        self._wishes = Wanted()
+        self._targets_file = TargetVersionsFile(state)
+        self._targets = TargetVersions()
         self._metrics = metrics or Metrics()
         self._keep = keep
-        self.routes = Routes(self._packages, self._metrics)
+        self.policies = TrafficPolicies(self._packages, self._metrics)
         self._champions: dict[str, str] = {}
-        self._open: dict[str, dict[str, ServedModel]] = {}
-        self._refusals = Refusals(self._metrics)
-        self._changing = asyncio.Lock()
+        self._open_models: dict[str, dict[str, ServedModel]] = {}
+        self._rejected = RejectedModels(self._metrics)
+        self._lock = asyncio.Lock()
 
     @property
     def problems(self) -> dict[str, str]:
         """Return why newer versions are not served, by model."""
-        return self._refusals.all()
+        return self._rejected.all()
 
-    def unserved(self, names: Collection[str]) -> dict[str, str]:
-        """Return why some models are not served, by name; those that are served are left out."""
-        return {name: self._refusals.why(name) or "is not served" for name in names if name not in self._champions}
+    def unserved_reasons(self, names: Collection[str]) -> dict[str, str]:
+        """Return why models are not served, by name, without the served ones."""
+        return {name: self._rejected.get(name) or "is not served" for name in names if name not in self._champions}
 
     def all(self) -> list[ServedModel]:
         """Return the champions being served."""
-        return [self._open[name][version] for name, version in self._champions.items()]
+        return [self._open_models[name][version] for name, version in self._champions.items()]
 
     def names(self) -> list[str]:
-        """Return the models that have a version, served or not, sorted."""
+        """Return all models that have a version, served or not, sorted."""
         return list_models(self._packages)
 
     def open_versions(self, name: str) -> list[str]:
-        """Return the versions of a model that answer, oldest first."""
-        return sorted(self._open.get(name, {}), key=int)
+        """Return the loaded versions of a model, oldest first."""
+        return sorted(self._open_models.get(name, {}), key=int)
 
     def known_versions(self, name: str) -> list[str]:
         """Return all versions of a model, oldest first."""
@@ -107,205 +108,203 @@ class ModelTable:
         """Return a model; without a name the only one, without a version the champion.
 
         Raises:
-            RequestError: it is unknown or not loaded, or a name is needed.
+            RequestError: the model is unknown or not loaded, or a name is required.
+            StalePlanError: the model cannot be served now.
         """
         if name is None and len(self._champions) == 1:
             name = next(iter(self._champions))
         champion = self._champions.get(name or "")
-        if champion is None and (why := self._refusals.why(name or "")) is not None:
-            raise StalePlanError(f"model {name!r}", f"cannot be served: {why}", fix="mend that; it is tried again")
+        if champion is None and (why := self._rejected.get(name or "")) is not None:
+            raise StalePlanError(f"model {name!r}", f"cannot be served: {why}", fix="fix this; the server retries")
         if name is None or champion is None:
             known = ", ".join(sorted(self._champions))
-            fix = f"use one of: {known}" if known else "load one: none is served now"
-            raise RequestError(MODEL_FIELD, "names no model that is served", value=name, fix=fix)
+            fix = f"use one of: {known}" if known else "load a model: none is served now"
+            raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
         if version is None:
-            return self._open[name][champion]
-        model = self._open[name].get(version.zfill(len(champion)))
+            return self._open_models[name][champion]
+        model = self._open_models[name].get(version.zfill(len(champion)))
         if model is None:
             fix = f"load it, or use one of: {', '.join(self.open_versions(name))}"
-            raise RequestError(MODEL_FIELD, f"{name!r} has no such version open", value=version, fix=fix)
+            raise RequestError(MODEL_FIELD, f"{name!r} has no such loaded version", value=version, fix=fix)
         return model
 
     def routing(self, name: str) -> Routing | None:
-        """Return how the requests to a model are shared out; None: its champion answers all."""
-        return self.routes.get(name)
+        """Return the routing of a model; None: its champion serves all requests."""
+        return self.policies.get(name)
 
     async def load(self) -> None:
-        """Open every champion that can be served, and what is wanted besides; of the others say why not.
+        """Load every champion and requested version that can be served; record why others cannot.
 
-        Of a champion that cannot be served the one before it answers, as in a server that ran already.
+        If a champion cannot be served, the previous one serves, as in a server that was already running.
 
         Raises:
-            PackageError: there is no champion.
-            SkewlessError: none of them can be served: why the first cannot.
-            StoreError: the online store is away.
+            PackageError: the project has no champion.
+            SkewlessError: no champion can be served; the error is that of the first one.
+            StoreError: the online store is unavailable.
         """
-        wanted = self._wishes = self._wanted.read()
-        found = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
-        champions = {name: version for name, version in found.items() if version is not None}
+        targets = self._targets = self._targets_file.read()
+        aliases = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
+        champions = {name: version for name, version in aliases.items() if version is not None}
         if not champions:
             fix = "run `skewless train`, which promotes the first version"
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
-        wished = [name for name in champions if name not in wanted.unloaded]
-        first = [error for name in wished if (error := await self._crown_newest(name)) is not None]
-        if first and not self._champions:
-            raise first[0]
-        await self._open_pinned(wanted)
+        names_to_load = [name for name in champions if name not in targets.unloaded]
+        errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
+        if errors and not self._champions:
+            raise errors[0]
+        await self._open_requested(targets)
         await self._route_all()
 
     async def refresh(self) -> list[str]:
-        """Swap in champions that moved, open and drop what is wanted so; return the models swapped.
+        """Swap champions whose alias moved, load and drop requested versions; return the swapped models.
 
-        A version that fails is not served. Windowed views that were built anew are read anew from here on.
+        A version that fails to load is not served. Windowed views with a new generation are read from it from now on.
         """
-        async with self._changing:
-            wanted = self._wishes_now()
-            swapped = [name for name in self.names() if await self._refreshed(name, wanted)]
-            await self._open_pinned(wanted)
+        async with self._lock:
+            targets = self._read_targets()
+            swapped = [name for name in self.names() if await self._refresh_model(name, targets)]
+            await self._open_requested(targets)
             await self._route_all()
-            for model in (models := [model for versions in self._open.values() for model in versions.values()]):
-                with contextlib.suppress(StoreError):  # requests say so themselves
-                    await self._loader.look(model)
-            await self._loader.notice_losses(models)
+            for model in (models := [model for versions in self._open_models.values() for model in versions.values()]):
+                with contextlib.suppress(StoreError):  # requests report it
+                    await self._loader.refresh_windows(model)
+            await self._loader.check_losses(models)
             return swapped
 
-    async def want(self, name: str, version: str | None = None) -> ServedModel:
-        """Serve a model that was unloaded, or one more version of it; return what was asked for, open.
+    async def serve_version(self, name: str, version: str | None = None) -> ServedModel:
+        """Serve a model that was unloaded, or one more version of a model; return the loaded version.
 
         Raises:
-            RequestError: there is no such model or version.
-            PackageError, StalePlanError, StoreError: it cannot be opened, or nothing feeds what it reads; nothing
-                has changed.
+            RequestError: the model or version does not exist.
+            PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
         if name not in self.names():
             fix = f"use one of: {', '.join(self.names())}"
-            raise RequestError(MODEL_FIELD, "names no model that exists", value=name, fix=fix)
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
         known = self.known_versions(name)
         target = self._aliases.get(name, CHAMPION) if version is None else version.zfill(6)
         if target not in known:
             fix = f"use one of: {', '.join(known)}"
-            raise RequestError(MODEL_FIELD, "names no version that exists", value=version or name, fix=fix)
-        async with self._changing:
+            raise RequestError(MODEL_FIELD, "has no such version", value=version or name, fix=fix)
+        async with self._lock:
             champion = self._aliases.get(name, CHAMPION)
             if version is None or champion == target:
-                await self._crown(name, target)
+                await self._set_champion(name, target)
             else:
-                await self._loader.check_fed(name, target)
-                await self._opened(name, target)
-            self._wishes = self._wanted.load(name, None if version is None else target)
+                await self._loader.check_views_fed(name, target)
+                await self._open_version(name, target)
+            self._targets = self._targets_file.load(name, None if version is None else target)
             if champion is not None and name not in self._champions:
-                await self._crown(name, champion)
-            return self._open[name][target]
+                await self._set_champion(name, champion)
+            return self._open_models[name][target]
 
-    async def unwant(self, name: str) -> None:
-        """Stop serving a model; requests under way are answered.
-
-        Raises:
-            RequestError: it is not served.
-        """
-        self.get(name)
-        async with self._changing:
-            self._wishes = self._wanted.unload(name)
-            self._drop_model(name)
-
-    async def roll_back(self, name: str, *, reason: str, now_us: int) -> ServedModel:
-        """End a rollout under way, or else make the champion before this one champion again; return the champion.
+    async def unload_model(self, name: str) -> None:
+        """Stop serving a model; requests in progress are completed.
 
         Raises:
             RequestError: the model is not served.
-            StalePlanError: nothing feeds what that one reads.
-            ConflictError: there was none before it, or somebody moved the alias at the same time.
         """
         self.get(name)
-        moves = self._aliases.backwards(name, CHAMPION)
-        last = next(moves)
-        holder = last.to
-        if self.routes.end(name, holder, moves=last.number, reason=reason, now_us=now_us):
-            return self._open[name][self._champions[name]]
-        before = next((move.to for move in moves if move.to != holder), None)
-        if before is None:
-            fix = "train a new version"
-            raise ConflictError(f"model {name!r}", "never had another champion", value=holder, fix=fix)
-        async with self._changing:
-            await self._loader.check_fed(name, before)
-            await self._opened(name, before)
-            self._aliases.move(name, CHAMPION, expect=holder, to=before, reason=reason, now_us=now_us)
-            return await self._crown(name, before)
+        async with self._lock:
+            self._targets = self._targets_file.unload(name)
+            self._drop_model(name)
 
-    async def _refreshed(self, name: str, wanted: Wanted) -> bool:
-        """Swap one model if its alias moved; return whether it did."""
+    async def roll_back(self, name: str, *, reason: str, now_us: int) -> ServedModel:
+        """End a running rollout, or else make the previous champion champion again; return the champion.
+
+        Raises:
+            RequestError: the model is not served.
+            StalePlanError: nothing updates the views of the previous champion.
+            ConflictError: the model has no previous champion, or another process moved the alias at the same time.
+        """
+        self.get(name)
+        moves = self._aliases.read_latest_first(name, CHAMPION)
+        last = next(moves)
+        if self.policies.end_policy(name, last.to, moves=last.number, reason=reason, now_us=now_us):
+            return self._open_models[name][self._champions[name]]
+        previous = next((move.to for move in moves if move.to != last.to), None)
+        if previous is None:
+            raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix="train a new version")
+        async with self._lock:
+            await self._loader.check_views_fed(name, previous)
+            await self._open_version(name, previous)
+            self._aliases.move(name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us)
+            return await self._set_champion(name, previous)
+
+    async def _refresh_model(self, name: str, targets: TargetVersions) -> bool:
+        """Swap one model if its alias moved; return whether it was swapped."""
         try:
-            version = None if name in wanted.unloaded else self._aliases.get(name, CHAMPION)
+            version = None if name in targets.unloaded else self._aliases.get(name, CHAMPION)
             if version is None:
                 self._drop_model(name)
             if version is None or self._champions.get(name) == version:
-                self._refusals.end(name)
+                self._rejected.clear(name)
                 return False
-            if self._refusals.waits(name, version):
+            if self._rejected.has_failed_recently(name, version):
                 return False
-            with self._refusals.remembered(name, version):
-                await self._crown(name, version)
+            with self._rejected.record_failure(name, version):
+                await self._set_champion(name, version)
         except SkewlessError as error:
-            self._refusals.note(name, error)
+            self._rejected.add(name, error)
             return False
-        self._refusals.end(name)
+        self._rejected.clear(name)
         _log.info("model_loaded", model=name, version=version)
         return True
 
-    def _wishes_now(self) -> Wanted:
-        """Return what is wanted; while the file is damaged, what was wanted before."""
+    def _read_targets(self) -> TargetVersions:
+        """Return the requested versions; while their file is corrupt, those of the last read."""
         try:
-            self._wishes = self._wanted.read()
+            self._targets = self._targets_file.read()
         except PackageError as error:
-            self._refusals.note(FILE, error)
+            self._rejected.add(FILE, error)
         else:
-            self._refusals.end(FILE)
-        return self._wishes
+            self._rejected.clear(FILE)
+        return self._targets
 
-    async def _open_pinned(self, wanted: Wanted) -> None:
+    async def _open_requested(self, targets: TargetVersions) -> None:
         for name in self._champions:
-            for version in wanted.versions(name) - self._open[name].keys():
+            for version in targets.versions(name) - self._open_models[name].keys():
                 try:
-                    if not self._refusals.waits(name, version):
-                        with self._refusals.remembered(name, version):
-                            await self._opened(name, version)
-                        self._refusals.end(f"{name} {version}")
+                    if not self._rejected.has_failed_recently(name, version):
+                        with self._rejected.record_failure(name, version):
+                            await self._open_version(name, version)
+                        self._rejected.clear(f"{name} {version}")
                 except SkewlessError as error:
-                    self._refusals.note(f"{name} {version}", error)
+                    self._rejected.add(f"{name} {version}", error)
 
     async def _route_all(self) -> None:
         for name, champion in list(self._champions.items()):
             thing = f"{name} traffic"
             try:
                 if await self._route(name, champion):
-                    self._refusals.end(thing)
+                    self._rejected.clear(thing)
             except SkewlessError as error:
-                self._refusals.note(thing, error)
-            self.routes.refused(name, refused=self._refusals.why(thing) is not None)
+                self._rejected.add(thing, error)
+            self.policies.show_rejected(name, rejected=self._rejected.get(thing) is not None)
 
     async def _route(self, name: str, champion: str) -> bool:
-        """Put a new policy in force, once all that it needs is open; return whether none is left to be."""
-        before = self.routes.versions(name)
-        policy = self.routes.due(name, champion)
+        """Apply a new policy once all its versions are loaded; return whether no policy is left to apply."""
+        previous = self.policies.versions(name)
+        policy = self.policies.pending_policy(name, champion)
         if policy is not None:
             needed = versions_of(policy)
-            if any(self._refusals.waits(name, version) for version in needed):
+            if any(self._rejected.has_failed_recently(name, version) for version in needed):
                 return False
             models = {}
             for version in needed:
-                with self._refusals.remembered(name, version):
-                    models[version] = await self._opened(name, version)
-            self.routes.enforce(name, policy, models)
-        if self.routes.versions(name) != before:
+                with self._rejected.record_failure(name, version):
+                    models[version] = await self._open_version(name, version)
+            self.policies.apply_policy(name, policy, models)
+        if self.policies.versions(name) != previous:
             self._drop_old(name)
         return True
 
-    async def _crown_newest(self, name: str) -> SkewlessError | None:
-        """Crown the newest champion that can be served; return why the newest of all cannot, None if it can."""
+    async def _serve_latest_champion(self, name: str) -> SkewlessError | None:
+        """Serve the latest champion that can be served; return why the first choice cannot be, or None."""
         refusal: SkewlessError | None = None
         for version in retained_champions(self._packages, name, self._keep):
             try:
-                await self._crown(name, version)
+                await self._set_champion(name, version)
             except StoreError:
                 raise
             except SkewlessError as error:
@@ -313,37 +312,38 @@ class ModelTable:
             else:
                 break
         if refusal is not None:
-            self._refusals.note(name, refusal)
+            self._rejected.add(name, refusal)
         return refusal
 
-    async def _crown(self, name: str, version: str) -> ServedModel:
-        model = await self._opened(name, version)
+    async def _set_champion(self, name: str, version: str) -> ServedModel:
+        model = await self._open_version(name, version)
         self._champions[name] = version
-        self.routes.crowned(name, version)
+        self.policies.drop_outdated(name, version)
         self._drop_old(name)
         return model
 
-    async def _opened(self, name: str, version: str) -> ServedModel:
-        model = self._open.get(name, {}).get(version)
+    async def _open_version(self, name: str, version: str) -> ServedModel:
+        model = self._open_models.get(name, {}).get(version)
         if model is None:
             model = await self._loader.open(name, version)
-            self._open.setdefault(name, {})[version] = model
-            self._metrics.loaded(name, version, model.certificate, model.tried, model.runtime)
+            self._open_models.setdefault(name, {})[version] = model
+            self._metrics.show_model(name, version, model.certificate, model.trials, model.runtime)
         return model
 
     def _drop_old(self, name: str) -> None:
-        """Close what is neither pinned, nor needed by a policy, nor among the champions to be kept."""
-        kept = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
-        for version in self._open[name].keys() - kept - self.routes.versions(name) - self._wishes_now().versions(name):
+        """Drop versions that are neither requested, nor needed by a policy, nor among the champions to retain."""
+        retained = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
+        retained |= self.policies.versions(name) | self._read_targets().versions(name)
+        for version in self._open_models[name].keys() - retained:
             self._drop(name, version)
 
     def _drop_model(self, name: str) -> None:
         self._champions.pop(name, None)
-        self.routes.drop(name)
+        self.policies.drop(name)
         for version in self.open_versions(name):
             self._drop(name, version)
-        self._open.pop(name, None)
+        self._open_models.pop(name, None)
 
     def _drop(self, name: str, version: str) -> None:
-        del self._open[name][version]
+        del self._open_models[name][version]
         self._metrics.forget(name, version)

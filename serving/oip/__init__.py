@@ -1,1 +1,1 @@
-"""The Open Inference Protocol v2 over HTTP: tensors, requests, replies and routes."""
+"""Open Inference Protocol v2 over HTTP: tensors, requests, replies and routes."""

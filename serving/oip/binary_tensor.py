@@ -1,4 +1,4 @@
-"""Tensors whose data is binary: little-endian, row by row, nothing between the elements."""
+"""Tensors with binary data: little-endian, row by row, without padding."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LENGTH = Struct("<I")
 
 
 class BinaryTensor(NamedTuple):
-    """A tensor of a request, its data as it stood behind the JSON.
+    """A tensor of a request whose data follows the JSON.
 
     Args:
-        data: as long as the shape says; the elements of BYTES are not looked at yet.
+        data: as long as the shape requires; elements of BYTES are not parsed yet.
     """
 
     name: str
@@ -33,23 +33,23 @@ class BinaryTensor(NamedTuple):
         """Return a tensor from its part of the body.
 
         Raises:
-            RequestError: it is longer or shorter than the shape says.
+            RequestError: the data is longer or shorter than the shape requires.
         """
         expected = prod(shape) * datatype.size
         if datatype.size and len(data) != expected:
             raise RequestError(
                 f"input {name!r}",
-                f"has {len(data)} bytes of binary data, its shape says {expected}",
+                f"has {len(data)} bytes of binary data, but its shape requires {expected}",
                 value=shape,
                 fix="send all elements, and their length as binary_data_size",
             )
         return cls(name, datatype, shape, data)
 
     def values(self) -> list[Any]:
-        """Return the elements as Python values: numbers, truth values or text; NaN is None.
+        """Return the elements as Python values: numbers, booleans or strings; NaN is None.
 
         Raises:
-            RequestError: BYTES are cut short or not UTF-8, or a BOOL is neither 0 nor 1.
+            RequestError: BYTES are truncated or not UTF-8, or a BOOL is neither 0 nor 1.
         """
         if self.datatype is BYTES:
             return [self._text(i, element) for i, element in enumerate(self._elements())]
@@ -59,16 +59,17 @@ class BinaryTensor(NamedTuple):
         return [None if isnan(value) else value for value in values]
 
     def array(self) -> npt.NDArray[Any]:
-        """Return the tensor in its numpy type and shape, the caller's own; BYTES are objects (bytes).
+        """Return a new array with the tensor's type and shape; BYTES are objects (bytes).
 
         Raises:
-            RequestError: BYTES are cut short, or a BOOL is neither 0 nor 1.
+            RequestError: BYTES are truncated, or a BOOL is neither 0 nor 1.
         """
         if self.datatype is BYTES:
             return np.array(self._elements(), dtype=object).reshape(self.shape)
         if self.datatype is BOOL and max(self.data, default=0) > 1:
-            raise self._wrong("holds a BOOL that is neither 0 nor 1", fix="send one byte, 0 or 1")
-        return np.frombuffer(self.data, dtype=self.datatype.numpy).reshape(self.shape).copy()  # aligned
+            raise self._error("has a BOOL that is neither 0 nor 1", fix="send one byte, 0 or 1")
+        # A copy, because the data may start at any offset of the body: numpy is slow on unaligned arrays.
+        return np.frombuffer(self.data, dtype=self.datatype.numpy).reshape(self.shape).copy()
 
     def _elements(self) -> list[bytes]:
         data, end, at = self.data, len(self.data), 0
@@ -76,36 +77,36 @@ class BinaryTensor(NamedTuple):
         for _ in range(prod(self.shape)):
             start = at + _LENGTH.size
             if start > end:
-                raise self._cut(len(elements))
+                raise self._truncated_error(len(elements))
             at = start + _LENGTH.unpack_from(data, at)[0]
             if at > end:
-                raise self._cut(len(elements))
+                raise self._truncated_error(len(elements))
             elements.append(bytes(data[start:at]))
         if at != end:
-            raise self._wrong("has more bytes than elements", fix="send as many elements as the shape says")
+            raise self._error("has bytes after its last element", fix="send as many elements as the shape requires")
         return elements
 
-    def _cut(self, at: int) -> RequestError:
-        return self._wrong(f"is cut short in element {at}", fix="send each as 4 bytes of length, then its bytes")
+    def _truncated_error(self, at: int) -> RequestError:
+        return self._error(f"is truncated in element {at}", fix="send 4 bytes of length before each element")
 
     def _text(self, at: int, element: bytes) -> str:
         try:
             return element.decode()
         except UnicodeDecodeError:
-            raise self._wrong(f"element {at} is not UTF-8: {render_value(element)}", fix="send UTF-8") from None
+            raise self._error(f"has element {at} not in UTF-8: {render_value(element)}", fix="send UTF-8") from None
 
-    def _wrong(self, problem: str, fix: str) -> RequestError:
+    def _error(self, problem: str, fix: str) -> RequestError:
         return RequestError(f"input {self.name!r}", problem, fix=fix)
 
 
 def binary_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
-    r"""Return the data of a tensor in binary; missing BYTES are empty.
+    r"""Return the data of a tensor as binary; missing BYTES are empty.
 
     >>> binary_data(BYTES, np.array([b"ab", None], dtype=object))
     b'\x02\x00\x00\x00ab\x00\x00\x00\x00'
 
     Args:
-        array: of the datatype; BYTES: objects, bytes or None.
+        array: of the datatype; BYTES: objects, each bytes or None.
     """
     if datatype is not BYTES:
         return array.astype(datatype.numpy, copy=False).tobytes()

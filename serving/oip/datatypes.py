@@ -1,4 +1,4 @@
-"""The datatypes of the protocol's tensors."""
+"""Datatypes of tensors in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Kind = Literal["boolean", "integer", "float", "bytes"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Datatype:
-    """How one element of a tensor is written.
+    """Encoding of one element of a tensor.
 
     Args:
         numpy: its little-endian type; BYTES are objects.
-        size: bytes of one element in binary data; BYTES: 0, each element says its own.
-        lowest: the least integer; 0 for all but integers.
-        greatest: the greatest integer; 0 for all but integers.
+        size: bytes of one element in binary data; BYTES: 0, since each element has a length of its own.
+        lowest: the smallest integer; 0 for other kinds.
+        greatest: the largest integer; 0 for other kinds.
     """
 
     name: str
@@ -72,17 +72,17 @@ DATATYPES = {
 }
 
 
-def datatype(tensor: str, name: object) -> Datatype:
-    """Return the datatype that an input gives.
+def find_datatype(tensor: str, name: object) -> Datatype:
+    """Return the datatype of an input.
 
-    >>> datatype("x", "FP64").size
+    >>> find_datatype("x", "FP64").size
     8
 
     Raises:
-        RequestError: there is none of this name.
+        RequestError: the name is unknown.
     """
-    found = DATATYPES.get(name) if isinstance(name, str) else None
-    if found is None:
-        problem, known = "has an unknown datatype", ", ".join(DATATYPES)
-        raise RequestError(f"input {tensor!r}", problem, value=name, fix=f"send one of {known}")
-    return found
+    known_datatype = DATATYPES.get(name) if isinstance(name, str) else None
+    if known_datatype is None:
+        problem, names = "has an unknown datatype", ", ".join(DATATYPES)
+        raise RequestError(f"input {tensor!r}", problem, value=name, fix=f"send one of {names}")
+    return known_datatype

@@ -1,4 +1,4 @@
-"""``POST /v2/models/{name}[/versions/{version}]/infer``: predictions as the protocol asks for them."""
+"""``POST /v2/models/{name}[/versions/{version}]/infer``: predictions in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -11,58 +11,58 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.access.gate import Access
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, handled
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.request_options import read_options
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.compression import deflated, inflated
-from skewless.serving.oip.inputs import question_of
+from skewless.serving.oip.compression import compress_reply, decompress
+from skewless.serving.oip.inputs import build_request
 from skewless.serving.oip.models import OipModel, OipModels
-from skewless.serving.oip.outputs import asked_outputs, encode_reply, is_wide, outputs_of
+from skewless.serving.oip.outputs import build_outputs, encode_reply, is_wide, requested_outputs
 from skewless.serving.oip.request import InferRequest, parse_request
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
+from skewless.serving.prediction.split_request import MergedSlices
 
 _START, _END = "/v2/models/", "/infer"
 _DEPTHS = (4, 6)  # slashes of a path without and with a version
-_NOT_SERVED = ("priority", "sequence_id")
-_LONGEST_NUMBER = 18  # digits
+_UNSUPPORTED = ("priority", "sequence_id")
+_LONGEST_NUMBER = 18  # digits; more would not fit int64
 _BINARY: tuple[Header, ...] = ((b"content-type", b"application/octet-stream"),)
 
 
 class _Headers(NamedTuple):
-    """What the headers of a request say about the bodies."""
+    """Headers of a request that describe the bodies of request and reply."""
 
     encoding: bytes
     accepted: bytes
     json_length: int | None
 
 
-class _Asked(NamedTuple):
-    """What is known of a request when its answer comes."""
+class _PendingReply(NamedTuple):
+    """Data of a request that its reply needs."""
 
-    began: float
+    started_at: float
     accepted: bytes
     request_id: str | None
-    shown: OipModel
+    oip_model: OipModel
     outputs: Mapping[str, bool]
 
 
 class InferRoute:
-    """Handles the route.
+    """Handles ``infer``.
 
     Args:
-        body_bytes: longest body, also after it is unpacked.
-        deadline_s: time limit of requests that set none, seconds; 0: none.
+        body_bytes: maximum length of a body, also after decompression.
+        deadline_s: timeout of requests that set none, seconds; 0: none.
     """
 
     def __init__(
         self,
         *,
         models: ModelTable,
-        shown: OipModels,
+        oip_models: OipModels,
         predictor: Predictor,
         access: Access,
         metrics: Metrics,
@@ -71,7 +71,7 @@ class InferRoute:
         deadline_s: float = 0.0,
     ) -> None:
         self._models = models
-        self._shown = shown
+        self._oip_models = oip_models
         self._predictor = predictor
         self._access = access
         self._metrics = metrics
@@ -81,115 +81,123 @@ class InferRoute:
         self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
 
     def find(self, path: str) -> Handler | None:
-        """Return what handles a path; None: it is another route's."""
-        ours = path.startswith(_START) and path.endswith(_END) and path.count("/") in _DEPTHS
-        return self.handle if ours else None
+        """Return the handler of a path; None: the path belongs to another route."""
+        is_infer_path = path.startswith(_START) and path.endswith(_END) and path.count("/") in _DEPTHS
+        return self.handle if is_infer_path else None
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer one request, now or later."""
+        """Handle one request; the reply follows at once or later."""
         start = time.perf_counter()
-        began = start - exchange.waited
+        started_at = start - exchange.waited_s
         model: ServedModel | None = None
         try:
-            name, version = _named(exchange.path)
+            name, version = _parse_path(exchange.path)
             model = self._models.get(name, version)
-            self._ask(exchange, model, start, routed=version is None)
+            self._submit(exchange, model, start, routed=version is None)
         except SkewlessError as error:
-            self._refuse(exchange, error, model, began)
+            self._reply_error(exchange, error, model, started_at)
 
-    def _ask(self, exchange: Exchange, model: ServedModel, start: float, *, routed: bool) -> None:
-        headers = _headers(exchange)
-        body = inflated(exchange.body, headers.encoding, self._body_bytes) if headers.encoding else exchange.body
+    def _submit(self, exchange: Exchange, model: ServedModel, start: float, *, routed: bool) -> None:
+        headers = _read_headers(exchange)
+        body = decompress(exchange.body, headers.encoding, self._body_bytes) if headers.encoding else exchange.body
         request = parse_request(body, headers.json_length)
-        shown = self._shown.of(model)
-        outputs = asked_outputs(shown.signature, request)
-        options = self._options(request, exchange.waited, contributions="contributions" in outputs)
+        oip_model = self._oip_models.get(model)
+        outputs = requested_outputs(oip_model.signature, request)
+        options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
         if options.as_of is not None:
             self._access.check(exchange.headers, "as_of")
-        question = question_of(model, shown.signature, request.inputs, options, self._predictor.limits.max_batch)
+        scoring_request = build_request(
+            model, oip_model.signature, request.inputs, options, self._predictor.limits.max_batch
+        )
         if routed:
-            question = self._routed(question, outputs)
-        asked = _Asked(start - exchange.waited, headers.accepted, request.id, shown, outputs)
+            scoring_request = self._add_routing(scoring_request, outputs)
+        pending = _PendingReply(start - exchange.waited_s, headers.accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
-        self._predictor.ask(question, lambda answer: self._answered(exchange, asked, model, answer))
+        self._predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))
 
-    def _routed(self, question: Question, outputs: Mapping[str, bool]) -> Question:
-        """Return a question as the model's traffic policy has it answered.
+    def _add_routing(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
+        """Return a request with the routing of the model's traffic policy.
 
-        The champion alone answers whole vectors, and those who want features while the versions' features differ.
+        The champion alone serves vectors, and requests for features if the features of the versions differ.
         """
-        routing = self._models.routing(question.model.name)
-        if routing is None or question.columns is None:
-            return question
-        if not routing.same_features and any(map(is_wide, outputs)):
-            return question
-        return question._replace(routing=routing)
+        routing = self._models.routing(scoring_request.model.name)
+        if routing is None or scoring_request.columns is None:
+            return scoring_request
+        if not routing.has_same_features and any(map(is_wide, outputs)):
+            return scoring_request
+        return scoring_request._replace(routing=routing)
 
-    def _options(self, request: InferRequest, waited: float, *, contributions: bool) -> Options:
+    def _read_options(self, request: InferRequest, waited_s: float, *, contributions: bool) -> Options:
         values = request.parameters
-        for name in _NOT_SERVED if values else ():
+        for name in _UNSUPPORTED if values else ():
             if values.get(name):
                 raise RequestError(
-                    f"parameter {name!r}", "is not supported: requests are answered as they come", fix="leave it out"
+                    f"parameter {name!r}", "is not supported: requests are served in order of arrival", fix="omit it"
                 )
         if contributions or "contributions" in values or values.get("timeout") == 0:
             values = {**values, "contributions": contributions, "timeout": values.get("timeout") or None}
         return read_options(
             values,
             now_us=self._clock.now_us(),
-            loop_s=asyncio.get_running_loop().time() - waited,
+            loop_s=asyncio.get_running_loop().time() - waited_s,
             deadline_s=self._deadline_s,
             timeout="timeout",
         )
 
-    def _answered(
-        self, exchange: Exchange, asked: _Asked, model: ServedModel, answer: Answer | MixedAnswer | SkewlessError
+    def _reply_result(
+        self,
+        exchange: Exchange,
+        pending: _PendingReply,
+        model: ServedModel,
+        result: ScoredSlice | MergedSlices | SkewlessError,
     ) -> None:
-        if isinstance(answer, SkewlessError):
-            self._refuse(exchange, answer, model, asked.began)
+        if isinstance(result, SkewlessError):
+            self._reply_error(exchange, result, model, pending.started_at)
             return
-        handled(lambda way: self._reply(way, asked, answer), exchange)
+        call_handler(lambda target: self._reply(target, pending, result), exchange)
 
-    def _reply(self, exchange: Exchange, asked: _Asked, answer: Answer | MixedAnswer) -> None:
+    def _reply(self, exchange: Exchange, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> None:
         start = time.perf_counter()
-        head = self._head(asked, answer)
-        body, json_length = encode_reply(head, outputs_of(asked.shown.signature, answer, asked.outputs))
+        head = self._head(pending, result)
+        body, json_length = encode_reply(head, build_outputs(pending.oip_model.signature, result, pending.outputs))
         headers = JSON if json_length is None else (*_BINARY, (b"inference-header-content-length", b"%d" % json_length))
-        if asked.accepted:
-            body, encoding = deflated(body, asked.accepted)
+        if pending.accepted:
+            body, encoding = compress_reply(body, pending.accepted)
             headers = headers if encoding is None else (*headers, (b"content-encoding", encoding))
         exchange.reply(200, body, headers)
         now = time.perf_counter()
         self._encode.observe(now - start)
-        self._metrics.seconds.observe(now - asked.began)
-        for part in answer.parts if isinstance(answer, MixedAnswer) else (answer,):
-            self._shown.of(part.model).tally.answer(part, now - asked.began)
+        self._metrics.seconds.observe(now - pending.started_at)
+        for part in result.parts if isinstance(result, MergedSlices) else (result,):
+            self._oip_models.get(part.model).counts.count_success(part, now - pending.started_at)
 
-    def _head(self, asked: _Asked, answer: Answer | MixedAnswer) -> bytes:
-        if isinstance(answer, MixedAnswer):
-            versions = [part.model.version for part in answer.parts]
-            return asked.shown.signature.mixed_head(
-                asked.request_id, answer.t, versions, degraded=answer.degraded, narrow=answer.narrow
+    def _head(self, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> bytes:
+        if isinstance(result, MergedSlices):
+            versions = [part.model.version for part in result.parts]
+            return pending.oip_model.signature.merged_head(
+                pending.request_id, result.t, versions, degraded=result.degraded, narrow=result.narrow
             )
-        return self._shown.of(answer.model).signature.head(
-            asked.request_id, answer.t, degraded=answer.degraded, narrow=answer.narrow
+        return self._oip_models.get(result.model).signature.head(
+            pending.request_id, result.t, degraded=result.degraded, narrow=result.narrow
         )
 
-    def _refuse(self, exchange: Exchange, error: SkewlessError, model: ServedModel | None, began: float) -> None:
+    def _reply_error(
+        self, exchange: Exchange, error: SkewlessError, model: ServedModel | None, started_at: float
+    ) -> None:
         names = ("unknown", "") if model is None else (model.name, model.version)
         self._metrics.requests(*names, error.kind).inc()
         if model is not None:
-            self._shown.of(model).tally.refuse(time.perf_counter() - began)
-        exchange.refuse(error)
+            self._oip_models.get(model).counts.count_failure(time.perf_counter() - started_at)
+        exchange.reply_error(error)
 
 
-def _named(path: str) -> tuple[str, str | None]:
-    """Return the model and the version of a path; None: it names none, which an empty one is not."""
-    name, named, version = path[len(_START) : -len(_END)].partition("/versions/")
-    return name, version if named else None
+def _parse_path(path: str) -> tuple[str, str | None]:
+    """Return model and version of a path; None: the path has no version. An empty version is not the same."""
+    name, has_version, version = path[len(_START) : -len(_END)].partition("/versions/")
+    return name, version if has_version else None
 
 
-def _headers(exchange: Exchange) -> _Headers:
+def _read_headers(exchange: Exchange) -> _Headers:
     encoding = accepted = b""
     length: int | None = None
     for name, value in exchange.headers:
@@ -198,11 +206,16 @@ def _headers(exchange: Exchange) -> _Headers:
         elif name == b"accept-encoding":
             accepted = value
         elif name == b"inference-header-content-length":
-            length = _length(value)
+            length = _parse_length(value)
     return _Headers(encoding, accepted, length)
 
 
-def _length(value: bytes) -> int:
+def _parse_length(value: bytes) -> int:
     if not value.isdigit() or len(value) > _LONGEST_NUMBER:
-        raise RequestError("Inference-Header-Content-Length", "is no length", value=value, fix="send the bytes of JSON")
+        raise RequestError(
+            "Inference-Header-Content-Length",
+            "is not a length",
+            value=value,
+            fix="send the length of the JSON in bytes",
+        )
     return int(value)

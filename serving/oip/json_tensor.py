@@ -1,4 +1,4 @@
-"""Tensors whose data is JSON."""
+"""Tensors with JSON data."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from skewless.serving.oip.datatypes import BYTES, FP64, Datatype, Kind
 _TYPES: dict[Kind, tuple[frozenset[type], str]] = {
     "boolean": (frozenset({bool}), "send true or false"),
     "integer": (frozenset({int}), "send an integer"),
-    "float": (frozenset({float, int, type(None)}), "send a number, or null if it is missing"),
-    "bytes": (frozenset({str, type(None)}), "send a string; bytes that are not UTF-8 go as binary data"),
+    "float": (frozenset({float, int, type(None)}), "send a number, or null for a missing value"),
+    "bytes": (frozenset({str, type(None)}), "send a string; or binary data for bytes that are not UTF-8"),
 }
 
 
 class JsonTensor(NamedTuple):
-    """A tensor of a request, its data as it stood in the JSON.
+    """A tensor of a request whose data is in the JSON.
 
     Args:
-        elements: one list, row by row, as long as the shape says; their types are not checked yet.
+        elements: one list, row by row, as long as the shape requires; types of elements are not checked yet.
     """
 
     name: str
@@ -36,33 +36,33 @@ class JsonTensor(NamedTuple):
 
     @classmethod
     def of(cls, name: str, datatype: Datatype, shape: tuple[int, ...], data: Sequence[Any]) -> JsonTensor:
-        """Return a tensor from JSON data: one flat list, or lists nested as the shape says.
+        """Return a tensor from JSON data: one flat list, or lists nested like the shape.
 
         >>> from skewless.serving.oip.datatypes import INT64
         >>> JsonTensor.of("x", INT64, (2, 2), [[1, 2], [3, 4]]).elements
         [1, 2, 3, 4]
 
         Raises:
-            RequestError: there are more or fewer elements than the shape says, or it is nested otherwise.
+            RequestError: the number or the nesting of the elements does not match the shape.
         """
         if len(shape) > 1 and data and type(data[0]) is list:
-            data = _flat(name, data, shape)
+            data = _flatten(name, data, shape)
         if len(data) != prod(shape):
             raise RequestError(
                 f"input {name!r}",
-                f"has {len(data)} elements, not those of its shape",
+                f"has {len(data)} elements, which does not match its shape",
                 value=shape,
-                fix="send them all",
+                fix="send all elements",
             )
         return cls(name, datatype, shape, data)
 
     def values(self) -> list[Any]:
-        """Return the elements as Python values: numbers, truth values or text; missing is None, NaN too.
+        """Return the elements as Python values: numbers, booleans or strings; missing and NaN are None.
 
         Raises:
-            RequestError: an element is not of the datatype.
+            RequestError: an element does not have the datatype.
         """
-        elements = self._checked()
+        elements = self._check_elements()
         if self.datatype.kind != "float":
             return list(elements)
         if self.datatype is not FP64:
@@ -70,23 +70,23 @@ class JsonTensor(NamedTuple):
         return [None if value is None or isnan(value) else value for value in elements]
 
     def array(self) -> npt.NDArray[Any]:
-        """Return the tensor in its numpy type and shape; a missing float is NaN, BYTES are objects (bytes or None).
+        """Return an array with the tensor's type and shape; a missing float is NaN, BYTES are objects (bytes or None).
 
         Raises:
-            RequestError: an element is not of the datatype.
+            RequestError: an element does not have the datatype.
         """
-        elements = self._checked()
+        elements = self._check_elements()
         if self.datatype.kind == "float":
             return self._floats(elements).reshape(self.shape)
         if self.datatype is BYTES:
             elements = [None if text is None else text.encode() for text in elements]
         return np.array(elements, dtype=self.datatype.numpy).reshape(self.shape)
 
-    def _checked(self) -> Sequence[Any]:
+    def _check_elements(self) -> Sequence[Any]:
         allowed, fix = _TYPES[self.datatype.kind]
         elements = self.elements
         if not allowed.issuperset(map(type, elements)):
-            raise self._wrong(next(i for i, value in enumerate(elements) if type(value) not in allowed), fix)
+            raise self._element_error(next(i for i, value in enumerate(elements) if type(value) not in allowed), fix)
         if self.datatype.kind == "integer" and elements:
             self._check_range(elements)
         elif self.datatype is BYTES:
@@ -97,7 +97,7 @@ class JsonTensor(NamedTuple):
         lowest, greatest = self.datatype.lowest, self.datatype.greatest
         if min(elements) < lowest or max(elements) > greatest:
             at = next(i for i, value in enumerate(elements) if not lowest <= value <= greatest)
-            raise self._wrong(at, f"send an integer from {lowest} to {greatest}")
+            raise self._element_error(at, f"send an integer from {lowest} to {greatest}")
 
     def _check_text(self, elements: Sequence[str | None]) -> None:
         for i, text in enumerate(elements):
@@ -105,23 +105,23 @@ class JsonTensor(NamedTuple):
                 try:
                     text.encode()
                 except UnicodeEncodeError:
-                    raise self._wrong(i, "send well-formed text") from None
+                    raise self._element_error(i, "send text without lone surrogates") from None
 
     def _floats(self, elements: Sequence[Any]) -> npt.NDArray[Any]:
         try:
             wide = np.array(elements, dtype=np.float64)
         except OverflowError:
-            raise self._wrong(_first_infinite(elements), "send a number in the range of float64") from None
+            raise self._element_error(_first_infinite(elements), "send a number in the range of float64") from None
         if self.datatype.size == wide.itemsize:
             return wide
         with np.errstate(over="ignore"):
             narrow = wide.astype(self.datatype.numpy)
-        beyond = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
-        if len(beyond):
-            raise self._wrong(int(beyond[0]), f"send a number in the range of {self.datatype.name}")
+        overflows = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
+        if len(overflows):
+            raise self._element_error(int(overflows[0]), f"send a number in the range of {self.datatype.name}")
         return narrow
 
-    def _wrong(self, at: int, fix: str) -> RequestError:
+    def _element_error(self, at: int, fix: str) -> RequestError:
         problem = f"element {at} is not a valid {self.datatype.name}"
         return RequestError(f"input {self.name!r}", problem, value=self.elements[at], fix=fix)
 
@@ -134,7 +134,7 @@ def json_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
     b'[0.5,null]'
 
     Args:
-        array: of the datatype; BYTES: objects, bytes or None.
+        array: of the datatype; BYTES: objects, each bytes or None.
 
     Raises:
         RequestError: bytes are not UTF-8.
@@ -144,17 +144,17 @@ def json_data(datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
     try:
         return orjson.dumps([None if value is None else value.decode() for value in array.ravel().tolist()])
     except UnicodeDecodeError:
-        raise RequestError("output", "holds bytes that are not UTF-8", fix="ask for it as binary data") from None
+        raise RequestError("output", "has bytes that are not UTF-8", fix="request binary data") from None
 
 
-def _flat(name: str, data: Sequence[Any], shape: tuple[int, ...]) -> Sequence[Any]:
+def _flatten(name: str, data: Sequence[Any], shape: tuple[int, ...]) -> Sequence[Any]:
     for length in shape[1:]:
         if any(type(item) is not list or len(item) != length for item in data):
             raise RequestError(
                 f"input {name!r}",
-                "is not nested as its shape says",
+                "is not nested like its shape",
                 value=shape,
-                fix="nest it so, or send a flat list",
+                fix="nest the lists like the shape, or send a flat list",
             )
         data = list(chain.from_iterable(data))
     return data

@@ -1,4 +1,4 @@
-"""What the protocol tells of a model before it is asked: metadata, configuration, index."""
+"""Descriptions of models in the Open Inference Protocol: metadata, configuration, index."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def metadata_of(model: ServedModel, signature: Signature, versions: list[str]) -
     """Return a model's metadata.
 
     Args:
-        versions: those that may be asked for.
+        versions: the loaded versions.
     """
     return ModelMetadata(
         name=model.name,
@@ -45,15 +45,15 @@ def metadata_of(model: ServedModel, signature: Signature, versions: list[str]) -
 
 
 def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
-    """Return a model's configuration in the words of Triton."""
+    """Return a model's configuration in Triton's format."""
     package = model.package
-    shown = {
+    parameters = {
         "version": model.version,
         "digest": package.digest,
         "plan_hash": model.plan.hash,
         "task": package.spec.task,
         "runtime": model.runtime.runtime_id,
-        "runtimes": orjson.dumps([tried.as_dict() for tried in model.tried]).decode(),
+        "runtimes": orjson.dumps([trial.as_dict() for trial in model.trials]).decode(),
         "log": package.spec.log,
     }
     return ModelConfig(
@@ -62,24 +62,24 @@ def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
         max_batch_size=0,
         input=[_config(item) for item in signature.inputs],
         output=[_config(item) for item in signature.outputs.values()],
-        parameters={name: ConfigParameter(string_value=value) for name, value in shown.items()},
+        parameters={name: ConfigParameter(string_value=value) for name, value in parameters.items()},
     )
 
 
 def index_of(models: ModelTable) -> Iterator[IndexEntry]:
-    """Yield every version of every model, and why it does not answer, if it does not."""
+    """Yield every version of every model, with the reason if it does not serve."""
     for name in models.names():
-        ready = models.open_versions(name)
+        loaded = models.open_versions(name)
         for version in models.known_versions(name):
-            state = "READY" if version in ready else "UNAVAILABLE"
+            state = "READY" if version in loaded else "UNAVAILABLE"
             yield IndexEntry(name=name, version=version, state=state, reason=_reason(models, name, version, state))
 
 
 def _reason(models: ModelTable, name: str, version: str, state: str) -> str:
     if state == "READY":
         return ""
-    newest = version == models.known_versions(name)[-1]
-    problem = models.problems.get(f"{name} {version}") or (models.problems.get(name) if newest else None)
+    is_latest = version == models.known_versions(name)[-1]
+    problem = models.problems.get(f"{name} {version}") or (models.problems.get(name) if is_latest else None)
     return problem or "not loaded"
 
 

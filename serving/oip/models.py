@@ -1,4 +1,4 @@
-"""Models as the protocol shows them."""
+"""Models in the Open Inference Protocol: signature and request counts of each version."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from weakref import WeakKeyDictionary
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.answer import Answer
+from skewless.serving.prediction.scored_batch import ScoredSlice
 
 _NS = 1_000_000_000
 _MILLISECOND_US = 1_000
 
 
 @dataclass(slots=True)
-class VersionTally:
+class RequestCounts:
     """Counts the requests of one version; all calls come from one event loop.
 
     Args:
-        last_us: when the last request was answered, microseconds; 0: never.
+        last_us: time of the last successful request, microseconds; 0: none yet.
     """
 
     rows: int = 0
     executions: int = 0
-    answered: int = 0
-    answered_s: float = 0.0
-    refused: int = 0
-    refused_s: float = 0.0
+    successes: int = 0
+    success_s: float = 0.0
+    failures: int = 0
+    failure_s: float = 0.0
     last_us: int = 0
 
-    def answer(self, answer: Answer, seconds: float) -> None:
-        """Count an answer that took so long; rows scored together count as one execution."""
-        self.rows += answer.n
-        self.executions += not answer.start
-        self.answered += 1
-        self.answered_s += seconds
-        self.last_us = answer.t
+    def count_success(self, scored_slice: ScoredSlice, seconds: float) -> None:
+        """Count a successful request; rows that were scored in one batch count as one execution."""
+        self.rows += scored_slice.n
+        self.executions += not scored_slice.start
+        self.successes += 1
+        self.success_s += seconds
+        self.last_us = scored_slice.t
 
-    def refuse(self, seconds: float) -> None:
-        """Count a refusal."""
-        self.refused += 1
-        self.refused_s += seconds
+    def count_failure(self, seconds: float) -> None:
+        """Count a failed request."""
+        self.failures += 1
+        self.failure_s += seconds
 
     def statistics(self, model: ServedModel) -> ModelStatistics:
-        """Return what the protocol shows of it."""
-        none = Duration(count=0, ns=0)
+        """Return the counts in the protocol's format."""
+        no_requests = Duration(count=0, ns=0)
         return ModelStatistics(
             name=model.name,
             version=model.version,
@@ -54,34 +54,34 @@ class VersionTally:
             inference_count=self.rows,
             execution_count=self.executions,
             inference_stats=InferenceStatistics(
-                success=Duration(count=self.answered, ns=int(self.answered_s * _NS)),
-                fail=Duration(count=self.refused, ns=int(self.refused_s * _NS)),
-                queue=none,
-                compute_input=none,
-                compute_infer=none,
-                compute_output=none,
-                cache_hit=none,
+                success=Duration(count=self.successes, ns=int(self.success_s * _NS)),
+                fail=Duration(count=self.failures, ns=int(self.failure_s * _NS)),
+                queue=no_requests,
+                compute_input=no_requests,
+                compute_infer=no_requests,
+                compute_output=no_requests,
+                cache_hit=no_requests,
             ),
             batch_stats=[],
         )
 
 
 class OipModel(NamedTuple):
-    """One version: the tensors that it takes and gives, and what it has answered."""
+    """Signature and request counts of one version."""
 
     signature: Signature
-    tally: VersionTally
+    counts: RequestCounts
 
 
 class OipModels:
-    """Makes each version's once, and forgets it with the version."""
+    """Creates the data of each version once, and drops it with the version."""
 
     def __init__(self) -> None:
         self._models: WeakKeyDictionary[ServedModel, OipModel] = WeakKeyDictionary()
 
-    def of(self, model: ServedModel) -> OipModel:
-        """Return what the protocol shows of a version."""
-        found = self._models.get(model)
-        if found is None:
-            found = self._models[model] = OipModel(Signature(model), VersionTally())
-        return found
+    def get(self, model: ServedModel) -> OipModel:
+        """Return the signature and counts of a version."""
+        oip_model = self._models.get(model)
+        if oip_model is None:
+            oip_model = self._models[model] = OipModel(Signature(model), RequestCounts())
+        return oip_model

@@ -1,4 +1,4 @@
-"""From an answer to the tensors that were asked for."""
+"""Conversion of scores to the requested output tensors."""
 
 from __future__ import annotations
 
@@ -15,66 +15,68 @@ from skewless.serving.oip.datatypes import Datatype
 from skewless.serving.oip.json_tensor import json_data
 from skewless.serving.oip.request import InferRequest
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.split_request import MergedSlices
 
 _STATUS = np.array([status.name.encode() for status in Status], dtype=object)
 
 
-def asked_outputs(signature: Signature, request: InferRequest) -> Mapping[str, bool]:
-    """Return per output that is wanted whether it goes as binary data.
+def requested_outputs(signature: Signature, request: InferRequest) -> Mapping[str, bool]:
+    """Return the requested outputs, and for each whether it is binary.
 
     Raises:
-        RequestError: the model has no such output.
+        RequestError: the model does not have such an output.
     """
     if not request.outputs:
-        return dict.fromkeys(signature.usual, request.binary)
+        return dict.fromkeys(signature.default_outputs, request.binary)
     for name in request.outputs:
         if name not in signature.outputs:
-            raise RequestError(f"output {name!r}", "is unknown", fix=f"ask for {', '.join(signature.outputs)}")
+            raise RequestError(f"output {name!r}", "is unknown", fix=f"request one of {', '.join(signature.outputs)}")
     return request.outputs
 
 
-def outputs_of(signature: Signature, answer: Answer | MixedAnswer, asked: Mapping[str, bool]) -> list[ReplyTensor]:
-    """Return the tensors of a reply, in the order in which they were asked for."""
+def build_outputs(
+    signature: Signature, result: ScoredSlice | MergedSlices, requested: Mapping[str, bool]
+) -> list[ReplyTensor]:
+    """Return the tensors of a reply, in the requested order."""
     return [
-        ReplyTensor(name, signature.outputs[name].datatype, _array(name, answer), binary)
-        for name, binary in asked.items()
+        ReplyTensor(name, signature.outputs[name].datatype, _array(name, result), binary)
+        for name, binary in requested.items()
     ]
 
 
 def is_wide(name: str) -> bool:
-    """Say whether an output has a column for each feature or view: two versions may differ in them."""
+    """Return whether an output has one column per feature or view, in which versions may differ."""
     return name.startswith("feature_") or name == "contributions"
 
 
-def _array(name: str, answer: Answer | MixedAnswer) -> npt.NDArray[Any]:
-    """Return an output; of several parts all rows in the order of the request."""
-    if not isinstance(answer, MixedAnswer):
-        return _ARRAYS[name](answer)
-    parts = [_ARRAYS[name](part) for part in answer.parts]
-    whole = np.empty((answer.n, *parts[0].shape[1:]), dtype=parts[0].dtype)
-    for part, rows in zip(parts, answer.rows, strict=True):
-        whole[list(rows)] = part
-    return whole
+def _array(name: str, result: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
+    """Return an output array; several parts are merged in the order of the request's rows."""
+    if not isinstance(result, MergedSlices):
+        return _ARRAYS[name](result)
+    parts = [_ARRAYS[name](part) for part in result.parts]
+    merged = np.empty((result.n, *parts[0].shape[1:]), dtype=parts[0].dtype)
+    for part, rows in zip(parts, result.rows, strict=True):
+        merged[list(rows)] = part
+    return merged
 
 
-def _decisions(answer: Answer) -> npt.NDArray[Any]:
-    found = answer.decisions
-    if found is None:
-        raise TypeError(answer)  # the signature of such a model has no such output
-    return _bytes(found)
+def _decisions(scored_slice: ScoredSlice) -> npt.NDArray[Any]:
+    values = scored_slice.decisions
+    if values is None:
+        raise TypeError(scored_slice)  # the signature of a model without decisions does not have this output
+    return _bytes(values)
 
 
-def _out_of_bounds(answer: Answer) -> npt.NDArray[Any]:
-    return _bytes([",".join(names) for names in answer.out_of_bounds or [[]] * answer.n])
+def _out_of_bounds(scored_slice: ScoredSlice) -> npt.NDArray[Any]:
+    return _bytes([",".join(names) for names in scored_slice.out_of_bounds or [[]] * scored_slice.n])
 
 
-def _contributions(answer: Answer) -> npt.NDArray[np.float64]:
-    found = answer.contributions
-    if found is None:
-        raise TypeError(answer)  # they are asked for with the question
-    return found
+def _contributions(scored_slice: ScoredSlice) -> npt.NDArray[np.float64]:
+    values = scored_slice.contributions
+    if values is None:
+        raise TypeError(scored_slice)  # the scoring request asks for them with this output
+    return values
 
 
 def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
@@ -83,15 +85,15 @@ def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
     return array
 
 
-_ARRAYS: Mapping[str, Callable[[Answer], npt.NDArray[Any]]] = {
-    "score": lambda answer: answer.scores,
+_ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
+    "score": lambda scored_slice: scored_slice.scores,
     "decision": _decisions,
-    "version": lambda answer: _bytes([answer.model.version] * answer.n),
-    "prediction_id": lambda answer: _bytes(answer.ids),
-    "feature_values": lambda answer: answer.matrix,
-    "feature_age_s": lambda answer: answer.ages_s,
-    "feature_status": lambda answer: _STATUS[answer.status],
-    "feature_stale": lambda answer: answer.stale,
+    "version": lambda scored_slice: _bytes([scored_slice.model.version] * scored_slice.n),
+    "prediction_id": lambda scored_slice: _bytes(scored_slice.ids),
+    "feature_values": lambda scored_slice: scored_slice.matrix,
+    "feature_age_s": lambda scored_slice: scored_slice.ages_s,
+    "feature_status": lambda scored_slice: _STATUS[scored_slice.status],
+    "feature_stale": lambda scored_slice: scored_slice.stale,
     "contributions": _contributions,
     "out_of_bounds": _out_of_bounds,
 }
@@ -101,8 +103,8 @@ class ReplyTensor(NamedTuple):
     """A tensor of a reply.
 
     Args:
-        array: of the datatype and in the tensor's shape; BYTES: objects, bytes or None.
-        binary: whether it goes as binary data.
+        array: of the datatype and shape; BYTES: objects, each bytes or None.
+        binary: whether to send it as binary data.
     """
 
     name: str
@@ -112,26 +114,26 @@ class ReplyTensor(NamedTuple):
 
 
 def encode_reply(head: bytes, outputs: Sequence[ReplyTensor]) -> tuple[bytes, int | None]:
-    """Return the body of a reply, and how much of it is JSON where binary data follows.
+    """Return the body of a reply, and the length of its JSON if binary data follows.
 
     Args:
-        head: the JSON up to the outputs: ``{"model_name": ..., ``, with its last comma.
+        head: the JSON up to the outputs, ``{"model_name": ..., ``, with its last comma.
 
     Raises:
-        RequestError: bytes that are not UTF-8 are asked for as JSON.
+        RequestError: an output with bytes that are not UTF-8 is requested as JSON.
     """
     texts, tail = [], []
     for name, datatype, array, binary in outputs:
         if binary:
             data = binary_data(datatype, array)
             tail.append(data)
-            texts.append(_described(name, datatype, array) + b'"parameters":{"binary_data_size":%d}}' % len(data))
+            texts.append(_tensor_head(name, datatype, array) + b'"parameters":{"binary_data_size":%d}}' % len(data))
         else:
-            texts.append(b'%b"data":%b}' % (_described(name, datatype, array), json_data(datatype, array)))
+            texts.append(b'%b"data":%b}' % (_tensor_head(name, datatype, array), json_data(datatype, array)))
     text = b'%b"outputs":[%b]}' % (head, b",".join(texts))
     return (b"".join((text, *tail)), len(text)) if tail else (text, None)
 
 
-def _described(name: str, datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
+def _tensor_head(name: str, datatype: Datatype, array: npt.NDArray[Any]) -> bytes:
     shape = ",".join(map(str, array.shape))
     return f'{{"name":"{name}","datatype":"{datatype.name}","shape":[{shape}],'.encode()

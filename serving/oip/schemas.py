@@ -1,4 +1,4 @@
-"""The protocol's JSON objects, as the OpenAPI document describes them; requests are parsed by our own code."""
+"""JSON objects of the Open Inference Protocol for the OpenAPI document; our own code parses requests."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from skewless.serving.oip.datatypes import DATATYPES
-from skewless.serving.oip.request import MOST_DIMENSIONS
+from skewless.serving.oip.request import MAX_DIMENSIONS
 
 Parameters = dict[str, Any]
 Scalar = bool | int | float | str
 
 
 class OipError(BaseModel):
-    """Every error of the protocol's routes."""
+    """Error reply of the protocol's routes."""
 
-    error: str = Field(description="what is wrong, with which value, and what to do about it")
+    error: str = Field(description="The problem, the invalid value, and a way to solve the problem.")
 
 
 class ServerLive(BaseModel):
-    """Whether the server answers."""
+    """Whether the server responds."""
 
     live: bool
 
 
 class ServerReady(BaseModel):
-    """Said when the server answers predictions; else the status is 503 and ``error`` says why."""
+    """Reply of a ready server; otherwise the status is 503, and ``error`` gives the reasons."""
 
     live: bool
     ready: bool
 
 
 class ServerMetadata(BaseModel):
-    """What the server is."""
+    """Description of the server."""
 
     name: str
     version: str
@@ -42,21 +42,21 @@ class ServerMetadata(BaseModel):
 
 
 class ModelReady(BaseModel):
-    """Whether a model answers."""
+    """Whether a model is served."""
 
     name: str
     ready: bool
 
 
 class ModelVersions(BaseModel):
-    """The versions of a model that may be asked for."""
+    """Loaded versions of a model."""
 
     name: str
     versions: list[str]
 
 
 class TensorMetadata(BaseModel):
-    """A tensor that a model takes or gives; -1 is any length."""
+    """An input or output of a model; -1 is any length."""
 
     name: str
     datatype: str
@@ -64,17 +64,19 @@ class TensorMetadata(BaseModel):
 
 
 class VectorMetadata(BaseModel):
-    """What the numbers of tensors are, and the other way to ask."""
+    """Meaning of the columns of a model's tensors, and its alternative input."""
 
-    vectors: TensorMetadata = Field(description="the one input that may stand in place of all others")
-    features: list[str] = Field(description="columns of `features`, `feature_values` and, but for the last, others")
-    views: list[str] = Field(description="columns of `feature_age_s`, `feature_status` and `feature_stale`")
-    classes: list[str] = Field(description="columns of the scores of a multiclass model")
+    vectors: TensorMetadata = Field(description="The single input that replaces all others.")
+    features: list[str] = Field(
+        description="Columns of `features`, `feature_values` and, without the last, `contributions`."
+    )
+    views: list[str] = Field(description="Columns of `feature_age_s`, `feature_status` and `feature_stale`.")
+    classes: list[str] = Field(description="Columns of the scores of a multiclass model.")
     plan_hash: str
 
 
 class ModelMetadata(BaseModel):
-    """What a model takes and gives."""
+    """Inputs and outputs of a model."""
 
     name: str
     versions: list[str]
@@ -88,21 +90,21 @@ class InferenceInput(BaseModel):
     """A tensor of a request."""
 
     name: str
-    shape: list[Annotated[int, Field(ge=1)]] = Field(max_length=MOST_DIMENSIONS)
+    shape: list[Annotated[int, Field(ge=1)]] = Field(max_length=MAX_DIMENSIONS)
     datatype: str = Field(json_schema_extra={"enum": [*DATATYPES]})
     parameters: Parameters | None = None
-    data: list[Any] | None = Field(None, description="flat or nested; none where binary data follows the JSON")
+    data: list[Any] | None = Field(None, description="Flat or nested; absent if binary data follows the JSON.")
 
 
 class InferenceOutput(BaseModel):
-    """An output that is asked for."""
+    """A requested output."""
 
     name: str
     parameters: Parameters | None = None
 
 
 class InferenceRequest(BaseModel):
-    """What ``infer`` takes."""
+    """Body of ``infer``."""
 
     id: str | None = None
     parameters: Parameters | None = Field(None, description="as_of, max_feature_age_s, timeout, binary_data_output")
@@ -121,7 +123,7 @@ class OutputTensor(BaseModel):
 
 
 class InferenceReply(BaseModel):
-    """What ``infer`` answers."""
+    """Reply of ``infer``."""
 
     model_name: str
     model_version: str
@@ -131,9 +133,9 @@ class InferenceReply(BaseModel):
 
 
 class IndexRequest(BaseModel):
-    """What ``index`` takes; no body asks for all."""
+    """Body of ``index``; without a body all versions are listed."""
 
-    ready: bool | None = Field(default=None, description="list only the versions that answer")
+    ready: bool | None = Field(default=None, description="List only versions that are loaded.")
 
 
 class LoadParameters(BaseModel):
@@ -141,40 +143,40 @@ class LoadParameters(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    version: str | None = Field(None, pattern="^[0-9]+$", description="one more version, besides the champion")
+    version: str | None = Field(None, pattern="^[0-9]+$", description="A version to load in addition to the champion.")
 
 
 class LoadRequest(BaseModel):
-    """What ``load`` takes; no body asks for the champion."""
+    """Body of ``load``; without a body the champion is loaded."""
 
     parameters: LoadParameters | None = None
 
 
 class IndexEntry(BaseModel):
-    """A version in the repository."""
+    """A version of a model."""
 
     name: str
     version: str
-    state: str = Field(description="`READY` or `UNAVAILABLE`")
+    state: str = Field(description="`READY` or `UNAVAILABLE`.")
     reason: str
 
 
 class LoadReply(BaseModel):
-    """What was loaded."""
+    """Reply of ``load``."""
 
     name: str
     version: str
 
 
 class Duration(BaseModel):
-    """How often, and for how long in all."""
+    """Number of requests, and their total duration."""
 
     count: int
     ns: int
 
 
 class InferenceStatistics(BaseModel):
-    """Durations; only ``success`` and ``fail`` are measured by model, the others are in ``/metrics``."""
+    """Durations; only ``success`` and ``fail`` are measured per model, see ``/metrics`` for the others."""
 
     success: Duration
     fail: Duration
@@ -186,19 +188,19 @@ class InferenceStatistics(BaseModel):
 
 
 class ModelStatistics(BaseModel):
-    """What a worker has answered by the protocol since it started."""
+    """Request counts of a version in this worker since its start, over this protocol only."""
 
     name: str
     version: str
-    last_inference: int = Field(description="milliseconds since the epoch; 0: none yet")
-    inference_count: int = Field(description="rows")
-    execution_count: int = Field(description="times that the model was called")
+    last_inference: int = Field(description="Milliseconds since the epoch; 0: none yet.")
+    inference_count: int = Field(description="Number of rows.")
+    execution_count: int = Field(description="Number of model executions.")
     inference_stats: InferenceStatistics
     batch_stats: list[Any]
 
 
 class Statistics(BaseModel):
-    """The statistics of some versions."""
+    """Statistics of several versions."""
 
     model_stats: list[ModelStatistics]
 
@@ -218,14 +220,14 @@ class ConfigParameter(BaseModel):
 
 
 class ModelConfig(BaseModel):
-    """A model's configuration, in the words of Triton."""
+    """Configuration of a model in Triton's format."""
 
     name: str
     platform: str
-    max_batch_size: int = Field(description="0: shapes hold the number of rows")
+    max_batch_size: int = Field(description="0: the first dimension of each shape is the number of rows.")
     input: list[ConfigTensor]
     output: list[ConfigTensor]
     parameters: dict[str, ConfigParameter]
 
 
-ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": OipError, "description": "why not"}}
+ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": OipError, "description": "Error"}}

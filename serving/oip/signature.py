@@ -1,4 +1,4 @@
-"""What tensors a model takes and gives, and what of its replies is always the same."""
+"""Tensors of a model, and the constant parts of its replies."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ _OF_COLUMN: Mapping[DType, Datatype] = {
 
 
 class TensorType(NamedTuple):
-    """What the metadata say of a tensor; -1 is any length."""
+    """Name, datatype and shape of a tensor; -1 is any length."""
 
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as the protocol shows it."""
+        """Return the tensor in the protocol's format."""
         return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}
 
 
 class Signature:
-    """The tensors of one model version.
+    """Input and output tensors of one model version.
 
     Args:
-        model: not kept.
+        model: used only for construction, so that a dropped version is released.
     """
 
     def __init__(self, model: ServedModel) -> None:
@@ -54,9 +54,11 @@ class Signature:
         self.inputs = [TensorType(name, _OF_COLUMN[column.dtype], (_ANY,)) for name, column in self.columns.items()]
         self.vectors = TensorType(FEATURES, FP64, (_ANY, len(self.labels)))
         self.outputs = self._outputs(
-            model.runtime.n_outputs, decides=bool(spec.decisions or spec.classes), bounded=model.bounds is not None
+            model.runtime.n_outputs,
+            has_decisions=bool(spec.decisions or spec.classes),
+            has_bounds=model.bounds is not None,
         )
-        self.usual = ("score", "decision") if "decision" in self.outputs else ("score",)
+        self.default_outputs = ("score", "decision") if "decision" in self.outputs else ("score",)
         self.name = model.name
         names = orjson.dumps({"model_name": model.name, "model_version": model.version})
         lineage = orjson.dumps({"model_version": model.version, "plan_hash": plan.hash, "log": spec.log})
@@ -64,36 +66,36 @@ class Signature:
         self._lineage = b',"parameters":%b' % lineage[:-1]
 
     def head(self, request_id: str | None, t: int, *, degraded: bool, narrow: bool = False) -> bytes:
-        """Return a reply up to its outputs.
+        """Return the JSON of a reply up to its outputs.
 
         Args:
-            t: microseconds.
-            narrow: floats came with fewer bits than the model's, which is said.
+            t: evaluation time, microseconds.
+            narrow: whether float64 inputs arrived as floats of fewer bits, which the reply then says.
         """
         name = b"" if request_id is None else b',"id":' + orjson.dumps(request_id)
         flag = b"true" if degraded else b"false"
         flag += b',"narrow":true' if narrow else b""
         return b'%b%b%b,"t_us":%d,"degraded":%b},' % (self._head, name, self._lineage, t, flag)
 
-    def mixed_head(
+    def merged_head(
         self, request_id: str | None, t: int, versions: Sequence[str], *, degraded: bool, narrow: bool
     ) -> bytes:
-        """Return a reply of several versions up to its outputs.
+        """Return the JSON of a reply of several versions up to its outputs.
 
         Args:
-            t: microseconds.
-            versions: that answered, each once.
+            t: evaluation time, microseconds.
+            versions: the versions that served rows, each once.
             narrow: as in ``head``.
         """
-        named: dict[str, Any] = {"model_name": self.name} | ({} if request_id is None else {"id": request_id})
+        names: dict[str, Any] = {"model_name": self.name} | ({} if request_id is None else {"id": request_id})
         flags = {"degraded": degraded} | ({"narrow": True} if narrow else {})
         parameters = {"model_versions": ",".join(versions), "t_us": t, **flags}
-        return orjson.dumps(named | {"parameters": parameters})[:-1] + b","
+        return orjson.dumps(names | {"parameters": parameters})[:-1] + b","
 
-    def _outputs(self, n_scores: int, *, decides: bool, bounded: bool) -> dict[str, TensorType]:
+    def _outputs(self, n_scores: int, *, has_decisions: bool, has_bounds: bool) -> dict[str, TensorType]:
         wide = () if n_scores == 1 else (n_scores,)
         n_features, n_views = len(self.labels), len(self.views)
-        found: Sequence[TensorType] = (
+        tensors: Sequence[TensorType] = (
             TensorType("score", FP64, (_ANY, *wide)),
             TensorType("decision", BYTES, (_ANY,)),
             TensorType("prediction_id", BYTES, (_ANY,)),
@@ -105,5 +107,5 @@ class Signature:
             TensorType("out_of_bounds", BYTES, (_ANY,)),
             TensorType("version", BYTES, (_ANY,)),
         )
-        absent = {name for name, there in (("decision", decides), ("out_of_bounds", bounded)) if not there}
-        return {tensor.name: tensor for tensor in found if tensor.name not in absent}
+        omitted = {name for name, exists in (("decision", has_decisions), ("out_of_bounds", has_bounds)) if not exists}
+        return {tensor.name: tensor for tensor in tensors if tensor.name not in omitted}

@@ -1,1 +1,1 @@
-"""The transport-free core: questions in, answers out."""
+"""Scoring of parsed requests, without any transport: admission, batches, feature reads, scoring and logging."""

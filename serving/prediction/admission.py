@@ -1,4 +1,4 @@
-"""How much is taken on at once: less, while the event loop does not keep up with what was taken."""
+"""Admission control: limits the requests in flight, and lowers the limit while the event loop is overloaded."""
 
 from __future__ import annotations
 
@@ -9,87 +9,87 @@ from collections.abc import Callable
 from skewless.contract.errors import BusyError
 from skewless.serving.metrics.metrics import Metrics
 
-_BEAT_S = 0.005
-_LATE_S = 0.005  # a beat that comes so much too late was held up by work
-_LEAST = 64
+_CHECK_S = 0.005
+_MAX_DELAY_S = 0.005  # a timer that fires later than this was delayed by work on the event loop
+_MIN_REQUESTS = 64
 
 
-def busy() -> BusyError:
-    """Return why a request is not begun while there is no room."""
+def busy_error() -> BusyError:
+    """Return the error of a request for which the server has no room."""
     return BusyError(
         "the server",
-        "has as many requests under way as it takes",
-        fix="try again in a second, or run more workers",
+        "has reached its limit of requests in flight",
+        fix="retry in a second, or run more workers",
     )
 
 
 class Admission:
-    """Counts what is under way, and refuses what would be more than there is room for.
+    """Count requests and rows in flight, and reject requests above the limits.
 
-    Room is given up quarter by quarter while the loop takes longer than 10 ms to come round, down to 64 requests, and
-    is taken back as soon as it does not. So what is taken is answered soon although more comes than can be answered,
-    while a loop that only waits, for a slow store for example, may have all its room filled.
+    While a turn of the event loop takes longer than 10 ms, the limit shrinks by a quarter per check, down to 64
+    requests; afterwards it grows again. So under overload the admitted requests still receive fast replies. A loop
+    that only waits, for example for a slow store, is not overloaded and keeps its full limit.
 
     Args:
-        requests: most requests under way.
-        rows: rows under way from which on no further request is taken.
+        requests: maximum number of requests in flight.
+        rows: number of rows in flight from which no further request is admitted.
 
     Attributes:
-        on_leave: called whenever a request was answered.
+        on_release: called after each reply.
     """
 
-    on_leave: Callable[[], None] | None = None
+    on_release: Callable[[], None] | None = None
 
     def __init__(self, *, requests: int, rows: int, metrics: Metrics) -> None:
-        self.under_way = 0
+        self.in_flight = 0
         self._rows = 0
-        self._most = self._room = requests
-        self._most_rows = rows
-        self._least = min(requests, _LEAST)
-        self._refused = metrics.refused("overload")
+        self._max_requests = self._limit = requests
+        self._max_rows = rows
+        self._min_requests = min(requests, _MIN_REQUESTS)
+        self._rejections = metrics.refused("overload")
         self._timer: asyncio.TimerHandle | None = None
-        self._due = 0.0
+        self._due_at = 0.0
 
     @property
-    def late(self) -> bool:
-        """Whether the event loop does not keep up with what was taken."""
-        return self._room < self._most
+    def is_overloaded(self) -> bool:
+        """Whether the event loop is overloaded, so that the limit is lowered."""
+        return self._limit < self._max_requests
 
     @property
-    def full(self) -> bool:
-        """Whether as much is under way as may be; worth asking before a request is read."""
-        return self.under_way >= self._room or self._rows >= self._most_rows
+    def is_full(self) -> bool:
+        """Whether a limit is reached; cheap enough to check before a request is parsed."""
+        return self.in_flight >= self._limit or self._rows >= self._max_rows
 
-    def enter(self, n: int) -> None:
-        """Take a request of n rows.
+    def admit(self, n: int) -> None:
+        """Admit a request of n rows.
 
         Raises:
-            BusyError: as much is under way as may be; nothing was begun.
+            BusyError: a limit is reached; the request was not admitted.
         """
-        if self.full:
-            self._refused.inc()
-            raise busy()
-        self.under_way += 1
+        if self.is_full:
+            self._rejections.inc()
+            raise busy_error()
+        self.in_flight += 1
         self._rows += n
         if self._timer is None:
             self._schedule()
 
-    def leave(self, n: int) -> None:
-        """Let go of a request of n rows that was answered."""
-        self.under_way -= 1
+    def release(self, n: int) -> None:
+        """Release a request of n rows after its reply."""
+        self.in_flight -= 1
         self._rows -= n
-        if self.on_leave is not None:
-            self.on_leave()
+        if self.on_release is not None:
+            self.on_release()
 
     def _schedule(self) -> None:
-        self._due = time.perf_counter() + _BEAT_S
-        self._timer = asyncio.get_running_loop().call_later(_BEAT_S, self._beat)
+        self._due_at = time.perf_counter() + _CHECK_S
+        self._timer = asyncio.get_running_loop().call_later(_CHECK_S, self._check_delay)
 
-    def _beat(self) -> None:
-        if time.perf_counter() - self._due > _LATE_S:
-            self._room = max(self._least, self._room * 3 // 4)
+    def _check_delay(self) -> None:
+        if time.perf_counter() - self._due_at > _MAX_DELAY_S:
+            self._limit = max(self._min_requests, self._limit * 3 // 4)
         else:
-            self._room = min(self._most, self._room + self._room // 8 + 1)
+            self._limit = min(self._max_requests, self._limit + self._limit // 8 + 1)
         self._timer = None
-        if self.under_way or self._room < self._most:
+        if self.in_flight or self._limit < self._max_requests:
             self._schedule()

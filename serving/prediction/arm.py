@@ -13,28 +13,28 @@ from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.status import Status
 from skewless.contract.traffic import Role
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import best_output
-from skewless.infra.rollout.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
+from skewless.infra.predictions.record import largest_output
+from skewless.infra.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.metrics.series import Buckets
-from skewless.serving.prediction.answer import ScoredBatch
+from skewless.serving.prediction.scored_batch import ScoredBatch
 
-_MOST_ROWS = 4_096
-_PAIRS = 500
+_MAX_PENDING_ROWS = 4_096
+_MAX_PAIRS = 500
 _SCORE_EDGES = score_edges()
 Floats = npt.NDArray[np.float64]
 
 
 class Arm:
-    """What answers a part of the entities, or is scored besides.
+    """A model version that serves a share of the entities or shadows another version.
 
     Args:
         policy: number of the policy.
-        shadows: what is scored besides on the rows that this arm answers.
+        shadows: versions that score the rows of this arm again.
 
     Attributes:
-        origin: what the prediction log says of its predictions.
-        counts: what it did under the policy.
+        origin: columns of the prediction log that identify the version and its role.
+        counts: its requests, scores and errors under the policy.
     """
 
     def __init__(
@@ -44,18 +44,21 @@ class Arm:
         self.shadows = shadows
         self.origin = replace(model.origin, role=role, policy=policy)
         self.counts = ArmCounts(metrics, model, role)
-        self._same: dict[str, bool] = {}
+        self._is_same_plan: dict[str, bool] = {}
 
-    def sees_the_same(self, model: ServedModel) -> bool:
-        """Say whether it makes the same vectors of the same rows: their plans and vocabularies are equal."""
-        known = self._same.get(model.version)
-        if known is None:
-            known = self._same[model.version] = self.model.package.plan == model.package.plan
-        return known
+    def has_same_vectors(self, model: ServedModel) -> bool:
+        """Return whether a model builds the same vectors from the same rows: its plan and vocabularies are equal."""
+        is_same = self._is_same_plan.get(model.version)
+        if is_same is None:
+            is_same = self._is_same_plan[model.version] = self.model.package.plan == model.package.plan
+        return is_same
 
 
 class ArmCounts:
-    """Counts what was scored together, many at a time: until then noting it costs less than a microsecond."""
+    """Count scored batches for the rollout.
+
+    Batches are collected and counted together, since a numpy call costs about the same for one batch as for many.
+    """
 
     def __init__(self, metrics: Metrics, model: ServedModel, role: Role) -> None:
         labels = (model.name, model.version)
@@ -68,48 +71,48 @@ class ArmCounts:
         self._latency, self._scores = Buckets(LATENCY_EDGES), Buckets(_SCORE_EDGES)
         self._n_requests = self._failed = self._rows = self._missing = self._values = 0
         self._compared, self._difference = 0, 0.0
-        self._pairs: deque[list[float]] = deque(maxlen=_PAIRS)
-        self._waiting: list[ScoredBatch] = []
-        self._seconds: list[float] = []
-        self._waiting_rows = 0
+        self._pairs: deque[list[float]] = deque(maxlen=_MAX_PAIRS)
+        self._pending: list[ScoredBatch] = []
+        self._latencies: list[float] = []
+        self._pending_rows = 0
 
     def count(self, scored: ScoredBatch, requests: int, seconds: Sequence[float] = ()) -> None:
-        """Count rows that were scored together, for so many requests.
+        """Count the rows of a scored batch that served a number of requests.
 
         Args:
-            seconds: what each request took; none, where nobody waited.
+            seconds: latency of each request; empty for shadows, which no caller waits for.
         """
         self._requests.value += requests
         self._n_requests += requests
-        self._waiting.append(scored)
-        self._seconds += seconds
-        self._waiting_rows += len(scored.ids)
-        if self._waiting_rows >= _MOST_ROWS:
-            self._fold()
+        self._pending.append(scored)
+        self._latencies += seconds
+        self._pending_rows += len(scored.ids)
+        if self._pending_rows >= _MAX_PENDING_ROWS:
+            self._count_pending()
 
-    def fail(self) -> None:
-        """Count a request that got no answer, by the server's doing."""
+    def count_failure(self) -> None:
+        """Count a request that failed through the server's fault."""
         self._requests.value += 1
         self._n_requests += 1
         self._failures.value += 1
         self._failed += 1
 
-    def compare(self, answered: ScoredBatch, shadow: ScoredBatch) -> None:
-        """Count how a shadow's scores differ from what was answered, row by row."""
-        pairs = np.column_stack([best_output(answered.scores), best_output(shadow.scores)])
+    def compare(self, served: ScoredBatch, shadow: ScoredBatch) -> None:
+        """Count the differences between a shadow's scores and the served scores, row by row."""
+        pairs = np.column_stack([largest_output(served.scores), largest_output(shadow.scores)])
         pairs = pairs[~np.isnan(pairs).any(axis=1)]
         differences = pairs[:, 1] - pairs[:, 0]
         self._compared += len(pairs)
         self._difference += float(differences.sum())
-        self._pairs.extend(pairs[-_PAIRS:].tolist())
+        self._pairs.extend(pairs[-_MAX_PAIRS:].tolist())
         if self._differences is not None:
             self._differences.observe_many(np.abs(differences))
 
-    def vitals(self, at_us: int) -> Vitals:
-        """Return what was counted until now."""
-        self._fold()
+    def read_counts(self, at_us: int) -> RolloutCounts:
+        """Return the counts up to now."""
+        self._count_pending()
         by_status = self._status.reshape(len(self._views), len(Status)).tolist()
-        return Vitals(
+        return RolloutCounts(
             requests=self._n_requests,
             failed=self._failed,
             rows=self._rows,
@@ -129,16 +132,16 @@ class ArmCounts:
             at_us=at_us,
         )
 
-    def _fold(self) -> None:
-        if not self._waiting:
+    def _count_pending(self) -> None:
+        if not self._pending:
             return
-        scores = np.concatenate([best_output(scored.scores) for scored in self._waiting])
-        matrix = np.concatenate([scored.matrix for scored in self._waiting])
-        status = np.concatenate([scored.status for scored in self._waiting])
+        scores = np.concatenate([largest_output(scored.scores) for scored in self._pending])
+        matrix = np.concatenate([scored.matrix for scored in self._pending])
+        status = np.concatenate([scored.status for scored in self._pending])
         self._scores.observe_many(scores[~np.isnan(scores)])
-        self._latency.observe_many(np.array(self._seconds, dtype=np.float64))
+        self._latency.observe_many(np.array(self._latencies, dtype=np.float64))
         self._missing += int(np.isnan(matrix).sum())
         self._values += matrix.size
         self._rows += len(scores)
         self._status += np.bincount((status + self._offsets).reshape(-1), minlength=len(self._status))
-        self._waiting, self._seconds, self._waiting_rows = [], [], 0
+        self._pending, self._latencies, self._pending_rows = [], [], 0

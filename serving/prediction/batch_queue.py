@@ -1,4 +1,4 @@
-"""Gathering while busy: what comes while a batch is under way is the next batch, with no added wait."""
+"""Batching without added wait: items that arrive while a batch is running form the next batch."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar, cast
 
 
-class Weighted(Protocol):
-    """What waits in a queue."""
+class WeightedItem(Protocol):
+    """An item of a queue, with its weight."""
 
     @property
     def n(self) -> int:
-        """Its rows."""
+        """Number of rows."""
         ...
 
 
-T = TypeVar("T", bound=Weighted)
-_PATIENCE_S = 0.02
+T = TypeVar("T", bound=WeightedItem)
+_MAX_WAIT_S = 0.02  # longest wait behind a batch that hangs
 
 
 class BatchQueue(Generic[T]):
-    """Hands over what waits, in order, one batch after the other.
+    """Process items in order, one batch after the other.
 
-    What comes in one turn of the event loop is one batch, even when nothing is under way. Behind a batch that hangs
-    nothing waits for longer than 20 ms: then the next one begins beside it.
+    Items of one turn of the event loop form one batch, even if no batch is running. An item waits at most 20 ms behind
+    a batch that hangs: then the next batch starts concurrently.
 
     Args:
-        work: deals with a batch; must not raise.
-        most: rows from which on a batch takes no further item.
+        work: processes a batch; must not raise.
+        max_rows: number of rows from which a batch takes no further item.
     """
 
-    def __init__(self, work: Callable[[list[T]], Awaitable[None]], most: int) -> None:
+    def __init__(self, work: Callable[[list[T]], Awaitable[None]], max_rows: int) -> None:
         self._work = work
-        self._most = most
-        self._waiting: deque[tuple[T, ...]] = deque()
+        self._max_rows = max_rows
+        self._pending: deque[tuple[T, ...]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._begun = 0.0
+        self._started_at = 0.0
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return len(self._pending)
 
     def put(self, *items: T) -> None:
-        """Take items that are to be in one batch, as one; call it from the event loop."""
-        self._waiting.append(items)
+        """Add items that must be in one batch; call this from the event loop."""
+        self._pending.append(items)
         if not self._running:
             self._start()
         elif self._timer is None:
-            self._look_at(self._begun + _PATIENCE_S)
+            self._schedule_check(self._started_at + _MAX_WAIT_S)
 
-    async def drained(self) -> None:
-        """Return when all that was taken has been dealt with."""
+    async def drain(self) -> None:
+        """Return when all items are processed."""
         while self._running:
             await asyncio.wait(self._running)
 
@@ -63,36 +63,36 @@ class BatchQueue(Generic[T]):
     async def _run(self) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
-            while self._waiting:
-                self._begun = loop.time()
-                await self._work(self._next())
+            while self._pending:
+                self._started_at = loop.time()
+                await self._work(self._pop_batch())
                 if len(self._running) > 1:
-                    return  # the last one goes on
-                # Those who got a reply ask again at once: one turn of the loop takes them into the next batch, which
-                # costs as much for eight as for sixteen.
+                    return  # a batch that started later takes the next items
+                # Clients that received a reply send their next request at once. One turn of the loop brings these into
+                # the next batch, and a batch of sixteen costs hardly more than one of eight.
                 await asyncio.sleep(0)
         finally:
             self._running.remove(cast("asyncio.Task[None]", task))
 
-    def _look_at(self, moment: float) -> None:
-        self._timer = asyncio.get_running_loop().call_at(moment, self._look)
+    def _schedule_check(self, at_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(at_s, self._check_running)
 
-    def _look(self) -> None:
-        """Begin another batch if the last one began long ago."""
+    def _check_running(self) -> None:
+        """Start another batch if the last one has been running for too long."""
         self._timer = None
-        if not self._waiting:
+        if not self._pending:
             return
         now = asyncio.get_running_loop().time()
-        if self._begun + _PATIENCE_S <= now:
+        if self._started_at + _MAX_WAIT_S <= now:
             self._start()
-            self._begun = now
-        self._look_at(self._begun + _PATIENCE_S)
+            self._started_at = now
+        self._schedule_check(self._started_at + _MAX_WAIT_S)
 
-    def _next(self) -> list[T]:
+    def _pop_batch(self) -> list[T]:
         batch: list[T] = []
         rows = 0
-        while self._waiting and rows < self._most:
-            for item in self._waiting.popleft():
+        while self._pending and rows < self._max_rows:
+            for item in self._pending.popleft():
                 batch.append(item)
                 rows += item.n
         return batch

@@ -1,4 +1,7 @@
-"""From batches of questions to answers: read, assemble, score, reply, and then count and log."""
+"""Score batches of requests: read features, assemble vectors, score, reply; then count and log.
+
+The event loop runs everything here. Work after a reply is deferred, so that the next batch starts without waiting.
+"""
 
 from __future__ import annotations
 
@@ -20,59 +23,59 @@ from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import Answer, ScoredBatch
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.model_counts import ModelCounts
-from skewless.serving.prediction.record import Times, record_of
-from skewless.serving.prediction.refusals import (
-    fail,
-    incomplete,
-    outside_bounds,
-    refuse,
-    refuse_damaged,
-    refused_value,
-    too_old,
+from skewless.serving.prediction.record import ReadTimes, make_record
+from skewless.serving.prediction.rejections import (
+    age_limit_error,
+    fail_group,
+    fail_ticket,
+    find_out_of_bounds,
+    incomplete_view_error,
+    reject_corrupt_rows,
+    stored_bounds_error,
 )
+from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 from skewless.serving.prediction.scoring import Scoring, Values
 from skewless.serving.prediction.shadows import Shadows
-from skewless.serving.prediction.ticket import Group, Ticket, grouped
+from skewless.serving.prediction.ticket import Group, Ticket, group_tickets
 
 _MILLISECOND = 1_000
 _log = structlog.get_logger()
 
 
-class Afterwards:
-    """Does things two turns of the event loop later, in order.
+class DeferredWork:
+    """Run callbacks two turns of the event loop later, in order.
 
-    In the turn after a reply the next batch gathers and is read; in the one after that the loop has nothing to do but
-    wait for the store.
+    In the turn after a reply, the clients that received it send their next requests, which form the next batch and
+    start its store read. In the turn after that, the loop only waits for the store: work done then delays no reply.
     """
 
     def __init__(self) -> None:
-        self._waiting: deque[Callable[[], None]] = deque()
+        self._pending: deque[Callable[[], None]] = deque()
 
     def put(self, work: Callable[[], None]) -> None:
-        """Take something to do; call it from the event loop."""
-        if not self._waiting:
+        """Add a callback; call this from the event loop."""
+        if not self._pending:
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self.run)
-        self._waiting.append(work)
+        self._pending.append(work)
 
     def run(self) -> None:
-        """Do all that waits, now."""
-        while self._waiting:
+        """Run all pending callbacks now."""
+        while self._pending:
             try:
-                self._waiting.popleft()()
-            except Exception as error:  # noqa: BLE001 - a defect, after the reply: nobody else would hear of it
+                self._pending.popleft()()
+            except Exception as error:  # noqa: BLE001 - the reply is sent: without a log nobody would notice the defect
                 _log.error("after_reply_failed", exc_info=error)
 
 
 class Evaluator:
-    """Answers batches of tickets; no batch raises.
+    """Score batches of tickets; no batch raises.
 
     Args:
-        shadows: score besides what was answered under a traffic policy.
-        log: where predictions are kept; None: nowhere.
+        shadows: scores served rows again with the shadow versions of a traffic policy.
+        log: receives each prediction; None: predictions are not logged.
     """
 
     def __init__(
@@ -93,149 +96,153 @@ class Evaluator:
         self._log = log
         self._metrics = metrics
         self._counts: WeakKeyDictionary[ServedModel, ModelCounts] = WeakKeyDictionary()
-        self._beside: set[asyncio.Task[None]] = set()
-        self._afterwards = Afterwards()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._deferred = DeferredWork()
         self._prefix = os.urandom(6).hex()
         self._counter = itertools.count()
         self._queue, self._redis, self._assemble, self._predict = (
             metrics.stage(name) for name in ("queue", "redis", "assemble", "predict")
         )
 
-    async def look_up(self, tickets: Sequence[Ticket]) -> None:
-        """Answer questions about entities, from one read."""
-        now_us = self._begin(tickets)
-        groups = [group for group in grouped(tickets, _floor(now_us)) if self._guarded(group, lambda g: g.names)]
-        began = time.perf_counter()
+    async def score_entities(self, tickets: Sequence[Ticket]) -> None:
+        """Score requests that contain entity keys; one store read serves the complete batch."""
+        now_us = self._observe_start(tickets)
+        groups = [group for group in group_tickets(tickets, _floor(now_us)) if self._try_group(group, lambda g: g.keys)]
+        start_s = time.perf_counter()
         try:
-            stored = await self._read([*groups, *self._shadows.beside(groups)], now_us)
+            stored = await self._read([*groups, *self._shadows.shadow_groups(groups)], now_us)
         except StoreError as error:
             for group in groups:
-                self._guarded(group, lambda g, error=error: self._without_store(g, now_us, error))  # type: ignore[misc]
+                self._try_group(group, lambda g, error=error: self._score_without_store(g, now_us, error))  # type: ignore[misc]
             return
-        except Exception as error:  # noqa: BLE001 - as in _guarded
+        except Exception as error:  # noqa: BLE001 - as in _try_group
             for group in groups:
-                fail(group, error)
+                fail_group(group, error)
             return
-        self._redis.observe(time.perf_counter() - began)
+        self._redis.observe(time.perf_counter() - start_s)
         for group in groups:
-            self._guarded(group, lambda g: self._with_store(g, stored, now_us))
+            self._try_group(group, lambda g: self._score_stored(g, stored, now_us))
 
-    async def take_vectors(self, tickets: Sequence[Ticket]) -> None:
-        """Answer questions that came with their vectors."""
-        now_us = self._begin(tickets)
-        times = Times(asked_at=now_us, read_start=now_us, read_end=now_us)
-        for group in grouped(tickets, _floor(now_us)):
-            self._guarded(group, lambda g: self._score(g, None, g.vectors, times))
+    async def score_vectors(self, tickets: Sequence[Ticket]) -> None:
+        """Score requests that contain feature vectors."""
+        now_us = self._observe_start(tickets)
+        times = ReadTimes(requested_at=now_us, read_start=now_us, read_end=now_us)
+        for group in group_tickets(tickets, _floor(now_us)):
+            self._try_group(group, lambda g: self._score(g, None, g.vectors, times))
 
-    def late(self, ticket: Ticket) -> None:
-        """Answer a ticket whose time is over: without features, if its model may and it is not too late for that."""
-        if not ticket.open:
+    def expire_ticket(self, ticket: Ticket) -> None:
+        """Reply to a ticket whose deadline has passed.
+
+        Scores with null features if the model allows it and scoring has not begun; otherwise the reply is an error.
+        """
+        if not ticket.is_open:
             return
         self._metrics.refused("deadline").inc()
-        question = ticket.question
+        request = ticket.request
         error = DeadlineError(
-            f"model {question.model.name!r}",
-            "could not answer in the time that was given",
-            fix="give more time, or let the model score without features: missing='null'",
+            f"model {request.model.name!r}",
+            "has no result before the deadline",
+            fix="raise the timeout, or set missing='null' on the model to score without features",
         )
         now_us = self._clock.now_us()
-        if not ticket.waits or question.vectors is not None or question.options.contributions:
-            refuse(ticket, error)
+        if not ticket.is_waiting or request.vectors is not None or request.options.contributions:
+            fail_ticket(ticket, error)
             return
-        for group in grouped([ticket], _floor(now_us)):
-            self._guarded(group, lambda g: self._without_store(g, now_us, error))
+        for group in group_tickets([ticket], _floor(now_us)):
+            self._try_group(group, lambda g: self._score_without_store(g, now_us, error))
 
     async def close(self) -> None:
-        """Return when all that goes on beside the event loop is done."""
-        while self._beside:
-            await asyncio.wait(self._beside)
-        self._afterwards.run()
+        """Return when all background tasks are done."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._deferred.run()
         await self._shadows.close()
 
-    def _begin(self, tickets: Sequence[Ticket]) -> int:
-        now = time.perf_counter()
+    def _observe_start(self, tickets: Sequence[Ticket]) -> int:
+        now_s = time.perf_counter()
         for ticket in tickets:
-            self._queue.observe(now - ticket.began)
+            self._queue.observe(now_s - ticket.started_at)
         self._metrics.batch_requests.observe(len(tickets))
         self._metrics.batch_rows.observe(sum(ticket.n for ticket in tickets))
         return self._clock.now_us()
 
     async def _read(self, groups: Sequence[Group], now_us: int) -> StoredRows:
-        keys = dict.fromkeys(itertools.chain.from_iterable(group.names for group in groups))
+        keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
         keys.pop(None, None)
         markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
         return await self._reads.read([key for key in keys if key is not None], list(markers), now_us)
 
-    def _with_store(self, group: Group, stored: StoredRows, now_us: int) -> None:
-        group, reader = group.waiting, group.model.reader
+    def _score_stored(self, group: Group, stored: StoredRows, now_us: int) -> None:
+        group, reader = group.pending, group.model.reader
         if not group.tickets:
             return
         group.stored = stored
-        standing = reader.standing(stored.standing, group.t)
-        if standing.lost and group.model.package.spec.missing == "refuse":
-            raise incomplete(group.model, stored.standing, group.t)
+        marker_status = reader.check_ages(stored.marker_status, group.t)
+        if marker_status.lost and group.model.package.spec.missing == "refuse":
+            raise incomplete_view_error(group.model, stored.marker_status, group.t)
         values = stored.values
 
         def vectors_of(group: Group) -> ServiceVectors:
-            rows = [None if name is None else values[name] for name in group.names]
-            return reader.vectors(group.names, rows, standing, group.t, group.ask)
+            rows = [None if name is None else values[name] for name in group.keys]
+            return reader.vectors(group.keys, rows, marker_status, group.t, group.parsed_rows)
 
-        times = Times(asked_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
-        self._evaluate(group, vectors_of, times, degraded=bool(standing.lost))
+        times = ReadTimes(requested_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
+        self._evaluate(group, vectors_of, times, degraded=bool(marker_status.lost))
 
-    def _without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
-        group = group.waiting
+    def _score_without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
+        group = group.pending
         if group.model.package.spec.missing == "refuse":
             raise error
         if group.tickets:
-            times = Times(asked_at=now_us, read_start=now_us, read_end=self._clock.now_us())
-            self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.ask), times, degraded=True)
+            times = ReadTimes(requested_at=now_us, read_start=now_us, read_end=self._clock.now_us())
+            self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.parsed_rows), times, degraded=True)
 
     def _evaluate(
-        self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: Times, *, degraded: bool
+        self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: ReadTimes, *, degraded: bool
     ) -> None:
-        """Assemble and score; where that fails, for each caller alone: what is wrong with one must not fail others."""
-        began = time.perf_counter()
+        """Assemble and score a group; if that fails, score each request alone, so that a bad one fails no other."""
+        start_s = time.perf_counter()
         try:
             vectors = vectors_of(group)
-            refuse_damaged(group, vectors.damaged)
+            reject_corrupt_rows(group, vectors.corrupt)
         except Exception:
             if len(group.tickets) == 1:
                 raise
-            for alone in group.apart:
-                self._guarded(alone, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
+            for single_group in group.ticket_groups:
+                self._try_group(single_group, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
             return
-        self._assemble.observe(time.perf_counter() - began)
-        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.damaged > 0)
+        self._assemble.observe(time.perf_counter() - start_s)
+        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.corrupt > 0)
 
     def _score(
-        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool = False
+        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool = False
     ) -> None:
+        # A short call runs on the event loop: the hand-over to a thread takes longer than the scores of a few rows.
         if group.contributions or not self._scoring.is_quick(group.model, group.n):
-            group.take()
-            self._start(self._score_beside(group, vectors, matrix, times, degraded=degraded))
+            group.claim()
+            self._start_task(self._score_in_thread(group, vectors, matrix, times, degraded=degraded))
             return
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         scores = self._scoring.score(group.model, matrix)
-        self._predict.observe(time.perf_counter() - began)
-        self._finish(group, self._scored(group, vectors, matrix, scores, degraded=degraded), times)
+        self._predict.observe(time.perf_counter() - start_s)
+        self._finish(group, self._make_batch(group, vectors, matrix, scores, degraded=degraded), times)
 
-    async def _score_beside(
-        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: Times, *, degraded: bool
+    async def _score_in_thread(
+        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool
     ) -> None:
-        began = time.perf_counter()
+        start_s = time.perf_counter()
         try:
-            scores, contributions = await self._scoring.score_beside(
+            scores, contributions = await self._scoring.score_in_thread(
                 group.model, matrix, contributions=group.contributions
             )
-        except Exception as error:  # noqa: BLE001 - as in _guarded
-            fail(group, error)
+        except Exception as error:  # noqa: BLE001 - as in _try_group
+            fail_group(group, error)
             return
-        self._predict.observe(time.perf_counter() - began)
-        scored = self._scored(group, vectors, matrix, scores, degraded=degraded, contributions=contributions)
-        self._guarded(group, lambda g: self._finish(g, scored, times))
+        self._predict.observe(time.perf_counter() - start_s)
+        scored = self._make_batch(group, vectors, matrix, scores, degraded=degraded, contributions=contributions)
+        self._try_group(group, lambda g: self._finish(g, scored, times))
 
-    def _scored(
+    def _make_batch(
         self,
         group: Group,
         vectors: ServiceVectors | None,
@@ -251,83 +258,89 @@ class Evaluator:
             t=group.t,
             scores=scores,
             matrix=matrix,
-            looked_up=vectors,
+            vectors=vectors,
             degraded=degraded,
             contributions=contributions,
-            outside=outside_bounds(group, matrix),
+            outside=find_out_of_bounds(group, matrix),
             narrow=group.narrow,
         )
 
-    def _finish(self, group: Group, scored: ScoredBatch, times: Times) -> None:
-        """Reply, then log; or where the log is required, the other way round."""
+    def _finish(self, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
+        """Reply, then log; if the model requires the log, reply only after the row is durable."""
         if self._log is None:
             self._reply(group, scored, times)
             return
         if scored.model.package.spec.log == "required":
-            record = record_of(scored, group.origin, group.rows, times, self.skew_us)
-            group.take()
-            written = asyncio.wrap_future(self._log.require(record))
-            self._start(self._reply_when(written, group, scored, times))
+            # From here on only the log decides: a deadline that passes meanwhile must not reply a second time.
+            record = make_record(scored, group.origin, group.rows, times, self.skew_us)
+            group.claim()
+            log_write = asyncio.wrap_future(self._log.require(record))
+            self._start_task(self._reply_after_write(log_write, group, scored, times))
             return
         self._reply(group, scored, times)
-        self._later(group, partial(self._offer, self._log, group, scored, times))
+        self._defer(group, partial(self._log_predictions, self._log, group, scored, times))
 
-    def _offer(self, log: PredictionWriter, group: Group, scored: ScoredBatch, times: Times) -> None:
-        log.offer(record_of(scored, group.origin, group.rows, times, self.skew_us))
+    def _log_predictions(self, log: PredictionWriter, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
+        log.offer(make_record(scored, group.origin, group.rows, times, self.skew_us))
 
-    async def _reply_when(self, written: asyncio.Future[None], group: Group, scored: ScoredBatch, times: Times) -> None:
+    async def _reply_after_write(
+        self, log_write: asyncio.Future[None], group: Group, scored: ScoredBatch, times: ReadTimes
+    ) -> None:
         try:
-            await written
+            await log_write
         except StoreError as error:
-            fail(group, error)
+            fail_group(group, error)
             return
-        self._guarded(group, lambda g: self._reply(g, scored, times))
+        self._try_group(group, lambda g: self._reply(g, scored, times))
 
-    def _reply(self, group: Group, scored: ScoredBatch, times: Times) -> None:
-        start, answered = 0, []
+    def _reply(self, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
+        start, served = 0, []
         for ticket in group.tickets:
             stop = start + ticket.n
-            answer = Answer(scored, start, stop, ticket.question.options.max_age_us)
-            old = None if answer.max_age_us is None else too_old(answer)
-            refusal = None if scored.outside is None else refused_value(answer)
-            if refusal is not None:
-                refuse(ticket, refusal)
-            elif ticket.settle(old or answer) and old is None:
-                answered.append(ticket)
+            scored_slice = ScoredSlice(scored, start, stop, ticket.request.options.max_age_us)
+            age_error = None if scored_slice.max_age_us is None else age_limit_error(scored_slice)
+            bounds_error = None if scored.outside is None else stored_bounds_error(scored_slice)
+            if bounds_error is not None:
+                fail_ticket(ticket, bounds_error)
+            elif ticket.settle(age_error or scored_slice) and age_error is None:
+                served.append(ticket)
             start = stop
-        self._later(group, partial(self._count, scored, len(answered)))
+        self._defer(group, partial(self._count, scored, len(served)))
         if group.arm is not None:
-            now = time.perf_counter()
-            group.arm.counts.count(scored, len(answered), [now - ticket.began for ticket in answered])
+            now_s = time.perf_counter()
+            group.arm.counts.count(scored, len(served), [now_s - ticket.started_at for ticket in served])
             if group.arm.shadows:
-                self._later(group, partial(self._shadows.put, group, scored, times, self.skew_us))
+                self._defer(group, partial(self._shadows.put, group, scored, times, self.skew_us))
 
-    def _count(self, scored: ScoredBatch, answered: int) -> None:
+    def _count(self, scored: ScoredBatch, served: int) -> None:
         counts = self._counts.get(scored.model)
         if counts is None:
             counts = self._counts[scored.model] = ModelCounts(self._metrics, scored.model)
-        counts.count(scored, answered)
+        counts.count(scored, served)
 
-    def _later(self, group: Group, work: Callable[[], None]) -> None:
-        """Do what no caller waits for: after a lone request at once, its caller is busy with the reply."""
+    def _defer(self, group: Group, work: Callable[[], None]) -> None:
+        """Run work that no caller waits for: deferred in a batch, at once for a single request.
+
+        The client of a single request is busy with the reply, so nothing can arrive that would have to wait.
+        """
         if len(group.tickets) > 1:
-            self._afterwards.put(work)
+            self._deferred.put(work)
         else:
             work()
 
-    def _guarded(self, group: Group, work: Callable[[Group], Any]) -> bool:
-        """Do something for a group; what goes wrong is told to its tickets. Return whether nothing did."""
+    def _try_group(self, group: Group, work: Callable[[Group], Any]) -> bool:
+        """Run work for a group and return whether it succeeded; an error goes to each ticket of the group."""
         try:
             work(group)
-        except Exception as error:  # noqa: BLE001 - a defect: those who wait must hear of it, and other groups must not
-            fail(group, error)
+        except Exception as error:  # noqa: BLE001 - a defect in one group must reach its callers and spare other groups
+            fail_group(group, error)
             return False
         return True
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start_task(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
-        self._beside.add(task)
-        task.add_done_callback(self._beside.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
 
 def _floor(now_us: int) -> int:

@@ -1,4 +1,4 @@
-"""What the online store said a moment ago: bytes alone, so ttl, status and windows are evaluated at each t anew."""
+"""Cache of the online store's bytes. Only bytes are cached: ttl, status and windows are evaluated at each t."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 from skewless.serving.metrics.metrics import Metrics
 
 
-class Held(NamedTuple):
-    """Values that are fresh enough.
+class CachedValues(NamedTuple):
+    """Cached values that are fresh enough.
 
     Args:
-        values: by key.
-        oldest_us: when the oldest of them was read; now, if there is none.
-        watermarks: by marker, the least that was read with one of them.
+        values: by key; None: the store has no value.
+        oldest_us: read time of the oldest value, microseconds; without a value: now.
+        watermarks: by marker, the minimum over the reads that the values come from.
     """
 
     values: dict[bytes, bytes | None]
@@ -23,58 +23,58 @@ class Held(NamedTuple):
 
 
 class FeatureCache:
-    """Keeps the values of keys for a bounded time.
+    """Cache values of keys for a limited time.
 
     Args:
-        max_age_us: how old a value may be that is used, microseconds.
-        entries: values kept; the oldest goes first.
+        max_age_us: maximum age of a usable value, microseconds.
+        entries: maximum number of values; the oldest is evicted first.
 
     >>> from skewless.serving.metrics.metrics import Metrics
     >>> cache = FeatureCache(max_age_us=10, entries=2, metrics=Metrics())
     >>> cache.put({b"a": b"1", b"b": None}, {"m": 99}, read_us=100)
     >>> cache.get([b"a", b"b", b"c"], now_us=110)
-    Held(values={b'a': b'1', b'b': None}, oldest_us=100, watermarks={'m': 99})
+    CachedValues(values={b'a': b'1', b'b': None}, oldest_us=100, watermarks={'m': 99})
     >>> cache.get([b"a"], now_us=111)
-    Held(values={}, oldest_us=111, watermarks={})
+    CachedValues(values={}, oldest_us=111, watermarks={})
     """
 
     def __init__(self, *, max_age_us: int, entries: int, metrics: Metrics) -> None:
         self._hits, self._misses = metrics.hits("feature"), metrics.misses("feature")
         self._max_age_us = max_age_us
-        self._most = entries
-        self._held: dict[bytes, tuple[bytes | None, int, Mapping[str, int]]] = {}
+        self._max_entries = entries
+        self._entries: dict[bytes, tuple[bytes | None, int, Mapping[str, int]]] = {}
 
-    def get(self, keys: Collection[bytes], now_us: int) -> Held:
-        """Return the values that are fresh enough."""
-        oldest, found, since = now_us, {}, now_us - self._max_age_us
+    def get(self, keys: Collection[bytes], now_us: int) -> CachedValues:
+        """Return the cached values that are fresh enough."""
+        oldest, values, min_read_us = now_us, {}, now_us - self._max_age_us
         read_with: dict[int, Mapping[str, int]] = {}
         for key in keys:
-            held = self._held.get(key)
-            if held is not None and held[1] >= since:
-                found[key] = held[0]
-                oldest = min(oldest, held[1])
-                read_with[id(held[2])] = held[2]
-        self._hits.inc(len(found))
-        self._misses.inc(len(keys) - len(found))
-        return Held(found, oldest, least(read_with.values()))
+            entry = self._entries.get(key)
+            if entry is not None and entry[1] >= min_read_us:
+                values[key] = entry[0]
+                oldest = min(oldest, entry[1])
+                read_with[id(entry[2])] = entry[2]
+        self._hits.inc(len(values))
+        self._misses.inc(len(keys) - len(values))
+        return CachedValues(values, oldest, min_watermarks(read_with.values()))
 
     def put(self, values: Mapping[bytes, bytes | None], watermarks: Mapping[str, int], read_us: int) -> None:
-        """Keep values that stood in the store at ``read_us`` or later, with the watermarks that were read with them."""
+        """Store values that were in the store at ``read_us`` or later, with the watermarks of the same read."""
         for key, value in values.items():
-            self._held.pop(key, None)
-            self._held[key] = (value, read_us, watermarks)
-        while len(self._held) > self._most:
-            del self._held[next(iter(self._held))]
+            self._entries.pop(key, None)
+            self._entries[key] = (value, read_us, watermarks)
+        while len(self._entries) > self._max_entries:
+            del self._entries[next(iter(self._entries))]
 
 
-def least(watermarks: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Return by marker the least of some watermarks.
+def min_watermarks(watermarks: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Return the minimum watermark of each marker.
 
-    >>> least([{"m": 5, "n": 7}, {"m": 3}])
+    >>> min_watermarks([{"m": 5, "n": 7}, {"m": 3}])
     {'m': 3, 'n': 7}
     """
-    found: dict[str, int] = {}
-    for each in watermarks:
-        for name, moment in each.items():
-            found[name] = min(moment, found.get(name, moment))
-    return found
+    minimums: dict[str, int] = {}
+    for read in watermarks:
+        for name, watermark in read.items():
+            minimums[name] = min(watermark, minimums.get(name, watermark))
+    return minimums

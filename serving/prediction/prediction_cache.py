@@ -1,4 +1,4 @@
-"""Scores of vectors that were scored before: exact, since a model's score depends on its vector alone."""
+"""Cache of scores by vector; exact, because a model's score depends on its vector alone."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ _Key = tuple[str, bytes]
 
 
 class PredictionCache:
-    """Keeps the scores of the vectors that were asked for last, by package and the vector's bits.
+    """Cache the scores of recent vectors, by package digest and the vector's bits.
 
     Args:
-        entries: scores kept; what was put first goes first.
+        entries: maximum number of scores; the oldest is evicted first.
     """
 
     def __init__(self, entries: int, metrics: Metrics) -> None:
-        self._most = entries
-        self._held: dict[_Key, Scores] = {}
+        self._max_entries = entries
+        self._scores: dict[_Key, Scores] = {}
         self._hits, self._misses = metrics.hits("prediction"), metrics.misses("prediction")
 
     def score(self, model: ServedModel, matrix: Matrix, score: Callable[[ServedModel, Matrix], Scores]) -> Scores:
-        """Return what ``score`` returns; it is only called for the vectors that are new."""
+        """Return scores, calling ``score`` only for vectors that are not cached."""
         digest = model.package.digest
         keys: list[_Key] = [(digest, row.tobytes()) for row in matrix]
-        new = [i for i, key in enumerate(keys) if key not in self._held]
-        self._hits.inc(len(keys) - len(new))
-        self._misses.inc(len(new))
-        if len(new) == len(keys):
+        missing = [i for i, key in enumerate(keys) if key not in self._scores]
+        self._hits.inc(len(keys) - len(missing))
+        self._misses.inc(len(missing))
+        if len(missing) == len(keys):
             scores = score(model, matrix)
-            self._keep(keys, scores)
+            self._store(keys, scores)
             return scores
-        known = {key: self._held[key] for key in keys if key in self._held}
-        if new:
-            fresh = score(model, np.ascontiguousarray(matrix[new]))
-            known |= {keys[i]: one for i, one in zip(new, fresh, strict=True)}
-            self._keep([keys[i] for i in new], fresh)
-        return np.array([known[key] for key in keys], dtype=np.float64)
+        cached = {key: self._scores[key] for key in keys if key in self._scores}
+        if missing:
+            new_scores = score(model, np.ascontiguousarray(matrix[missing]))
+            cached |= {keys[i]: score_row for i, score_row in zip(missing, new_scores, strict=True)}
+            self._store([keys[i] for i in missing], new_scores)
+        return np.array([cached[key] for key in keys], dtype=np.float64)
 
-    def _keep(self, keys: list[_Key], scores: Scores) -> None:
-        self._held.update(zip(keys, scores.copy(), strict=True))
-        while len(self._held) > self._most:
-            del self._held[next(iter(self._held))]
+    def _store(self, keys: list[_Key], scores: Scores) -> None:
+        self._scores.update(zip(keys, scores.copy(), strict=True))
+        while len(self._scores) > self._max_entries:
+            del self._scores[next(iter(self._scores))]

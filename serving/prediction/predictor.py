@@ -1,4 +1,4 @@
-"""The transport-free core: questions in, answers out, in batches that form while the last one is under way."""
+"""Entry point of scoring: submits requests to batches that form while the previous batch is being scored."""
 
 from __future__ import annotations
 
@@ -11,33 +11,39 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.batch_queue import BatchQueue
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.evaluator import Evaluator
 from skewless.serving.prediction.feature_cache import FeatureCache
 from skewless.serving.prediction.feature_reads import FeatureReads
-from skewless.serving.prediction.joint import Joint, MixedAnswer, Told, answered_by, parted
 from skewless.serving.prediction.prediction_cache import PredictionCache
-from skewless.serving.prediction.question import Options, Question
-from skewless.serving.prediction.refusals import refuse_outside
+from skewless.serving.prediction.rejections import reject_out_of_bounds
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring import Scoring
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from skewless.serving.prediction.shadows import Shadows
-from skewless.serving.prediction.ticket import Done, Ticket
+from skewless.serving.prediction.split_request import (
+    MergedSlices,
+    ReplyCallback,
+    SplitRequest,
+    route_to_arm,
+    split_request,
+)
+from skewless.serving.prediction.ticket import SliceCallback, Ticket
 
 _CACHED_VALUES = 1_000_000
-_ROWS_EACH = 4  # rows in flight, in requests of the largest size
+_MAX_REQUESTS_OF_ROWS = 4  # rows in flight, as a number of requests of the largest size
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictorLimits:
-    """How much a predictor takes on; see the settings of the same names."""
+    """Limits of a predictor; see the settings of the same names."""
 
     max_batch: int = 10_000
     max_in_flight: int = 512
@@ -48,16 +54,16 @@ class PredictorLimits:
 
     @classmethod
     def of(cls, settings: Settings) -> PredictorLimits:
-        """Return what the settings say."""
+        """Return the limits from the settings."""
         return cls(**{name: getattr(settings, name) for name in cls.__dataclass_fields__})
 
 
 class Predictor:
-    """Predicts with any loaded model from one store. All methods belong to one event loop.
+    """Predict with any loaded model from one online store. All methods belong to one event loop.
 
     Args:
-        log: where predictions are kept; None: nowhere.
-        guard: knows how far the views were; a view that has gone back is UNAVAILABLE.
+        log: receives each prediction; None: predictions are not logged.
+        marker_history: the history of the markers; a view whose marker went back is UNAVAILABLE.
     """
 
     def __init__(
@@ -67,14 +73,18 @@ class Predictor:
         clock: Clock,
         log: PredictionWriter | None,
         limits: PredictorLimits | None = None,
-        guard: Guard | None = None,
+        marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
     ) -> None:
         self.limits = limits or PredictorLimits()
         self._metrics = metrics or Metrics()
         breaker = self._breaker()
         reads = FeatureReads(
-            online=online, clock=clock, guard=guard or Guard(), breaker=breaker, cache=self._feature_cache()
+            online=online,
+            clock=clock,
+            marker_history=marker_history or MarkerHistory(),
+            breaker=breaker,
+            cache=self._feature_cache(),
         )
         self._scoring = Scoring(self._prediction_cache())
         self._evaluator = Evaluator(
@@ -85,115 +95,122 @@ class Predictor:
             log=log,
             metrics=self._metrics,
         )
-        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.look_up, self.limits.max_batch)
-        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.take_vectors, self.limits.max_batch)
+        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_entities, self.limits.max_batch)
+        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_vectors, self.limits.max_batch)
         self.admission = Admission(
-            requests=self.limits.max_in_flight, rows=self.limits.max_batch * _ROWS_EACH, metrics=self._metrics
+            requests=self.limits.max_in_flight,
+            rows=self.limits.max_batch * _MAX_REQUESTS_OF_ROWS,
+            metrics=self._metrics,
         )
-        self._metrics.in_flight.watch(lambda: self.admission.under_way)
+        self._metrics.in_flight.watch(lambda: self.admission.in_flight)
         self._metrics.queue_depth.watch(lambda: len(self._entities) + len(self._vectors))
 
     @property
     def skew_us(self) -> int:
-        """Measured distance between the clocks of store and server, which the log records."""
+        """Measured difference between the clocks of the store and the server, microseconds; the log records it."""
         return self._evaluator.skew_us
 
     @skew_us.setter
     def skew_us(self, skew_us: int) -> None:
         self._evaluator.skew_us = skew_us
 
-    def ask(self, question: Question, done: Told) -> None:
-        """Take a question; ``done`` is told its answer, or why there is none, from the event loop.
+    def submit(self, request: ScoringRequest, on_reply: ReplyCallback) -> None:
+        """Submit a request; the event loop calls ``on_reply`` once, with the scores or an error.
 
-        Where its routing has several versions answer, it is told the answer of each, together.
+        If its routing sends rows to several versions, ``on_reply`` receives the scores of all versions together.
 
         Raises:
-            BusyError: as much is under way as may be; nothing was begun.
-            RequestError: a value that was sent lies outside the model's bounds, which it refuses.
+            BusyError: the server has no room; nothing was started.
+            RequestError: a value is outside the bounds of a model that rejects such values.
         """
-        if question.routing is None:
-            self._ask(question, done)
+        if request.routing is None:
+            self._submit(request, on_reply)
             return
-        if question.n == 1 and question.columns is not None:
-            self._ask(answered_by(question, question.routing.arm_of_one(question.columns)), done)
+        if request.n == 1 and request.columns is not None:
+            self._submit(route_to_arm(request, request.routing.arm_of_row(request.columns)), on_reply)
             return
-        parts = parted(question, question.routing)
+        parts = split_request(request, request.routing)
         if len(parts) == 1:
-            self._ask(parts[0][0], done)
+            self._submit(parts[0][0], on_reply)
             return
         for part, _ in parts:
-            self._check(part)
-        self.admission.enter(question.n)
-        takers = Joint([rows for _, rows in parts], partial(self._told, question.n, done)).takers()
-        self._entities.put(*(self._ticket(part, take) for (part, _), take in zip(parts, takers, strict=True)))
+            self._check_bounds(part)
+        self.admission.admit(request.n)
+        collector = SplitRequest([rows for _, rows in parts], partial(self._finish_reply, request.n, on_reply))
+        tickets = [
+            self._ticket(part, callback) for (part, _), callback in zip(parts, collector.part_callbacks(), strict=True)
+        ]
+        self._entities.put(*tickets)
 
-    async def answer(self, question: Question) -> Answer:
-        """Return the answer to a question of the model that it names, whatever its routing.
+    async def score(self, request: ScoringRequest) -> ScoredSlice:
+        """Return the scores of a request from its own model; its routing is ignored.
 
         Raises:
-            SkewlessError: there is none; it says why.
+            SkewlessError: the request has no scores; the error gives the reason.
         """
-        waiting: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[ScoredSlice] = asyncio.get_running_loop().create_future()
 
-        def done(answer: Answer | SkewlessError) -> None:
-            if waiting.done():
-                return  # nobody waits any more
-            if isinstance(answer, SkewlessError):
-                waiting.set_exception(answer)
+        def on_reply(result: ScoredSlice | SkewlessError) -> None:
+            if future.done():
+                return  # the waiting task was cancelled
+            if isinstance(result, SkewlessError):
+                future.set_exception(result)
             else:
-                waiting.set_result(answer)
+                future.set_result(result)
 
-        self._ask(question, done)
-        return await waiting
+        self._submit(request, on_reply)
+        return await future
 
-    async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> Answer:
+    async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> ScoredSlice:
         """Return predictions for JSON rows of entity keys and request fields.
 
         Raises:
-            RequestError: a row is not as the plan says.
-            StoreError: the store is away and the model refuses nulls, or a required log is full.
+            RequestError: a row does not match the inputs in the plan.
+            StoreError: the store is unavailable and the model rejects nulls, or its required log is full.
         """
         check_count(len(rows), self.limits.max_batch)
-        columns = model.parser.rows(rows)
-        return await self.answer(
-            Question(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
+        columns = model.parser.parse_rows(rows)
+        return await self.score(
+            ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=options or Options())
         )
 
     async def close(self) -> None:
-        """Answer what was taken, then stop."""
-        await self._entities.drained()
-        await self._vectors.drained()
+        """Finish all submitted requests, then stop."""
+        await self._entities.drain()
+        await self._vectors.drain()
         await self._evaluator.close()
         self._scoring.close()
 
-    def _ask(self, question: Question, done: Done) -> None:
-        self._check(question)
-        n = question.n
-        self.admission.enter(n)
-        ticket = self._ticket(question, partial(self._settled, n, done))
-        (self._entities if question.vectors is None else self._vectors).put(ticket)
+    def _submit(self, request: ScoringRequest, on_reply: SliceCallback) -> None:
+        self._check_bounds(request)
+        n = request.n
+        self.admission.admit(n)
+        ticket = self._ticket(request, partial(self._finish_slice, n, on_reply))
+        (self._entities if request.vectors is None else self._vectors).put(ticket)
 
-    def _check(self, question: Question) -> None:
-        if question.model.bounds is not None:
-            refuse_outside(question, self._metrics)
+    def _check_bounds(self, request: ScoringRequest) -> None:
+        if request.model.bounds is not None:
+            reject_out_of_bounds(request, self._metrics)
 
-    def _ticket(self, question: Question, done: Done) -> Ticket:
-        ticket = Ticket(question, done)
-        deadline = question.options.deadline
+    def _ticket(self, request: ScoringRequest, on_reply: SliceCallback) -> Ticket:
+        ticket = Ticket(request, on_reply)
+        deadline = request.options.deadline
         if deadline is not None:
-            ticket.alarm(asyncio.get_running_loop().call_at(deadline, self._evaluator.late, ticket))
+            ticket.set_timer(asyncio.get_running_loop().call_at(deadline, self._evaluator.expire_ticket, ticket))
         return ticket
 
-    def _settled(self, n: int, done: Done, answer: Answer | SkewlessError) -> None:
-        self.admission.leave(n)
-        done(answer)
+    def _finish_slice(self, n: int, on_reply: SliceCallback, result: ScoredSlice | SkewlessError) -> None:
+        self.admission.release(n)
+        on_reply(result)
 
-    def _told(self, n: int, done: Told, answer: Answer | MixedAnswer | SkewlessError) -> None:
-        self.admission.leave(n)
-        done(answer)
+    def _finish_reply(
+        self, n: int, on_reply: ReplyCallback, result: ScoredSlice | MergedSlices | SkewlessError
+    ) -> None:
+        self.admission.release(n)
+        on_reply(result)
 
     def _busy(self) -> bool:
-        return self.admission.late or len(self._entities) > 0
+        return self.admission.is_overloaded or len(self._entities) > 0
 
     def _breaker(self) -> Breaker:
         breaker = Breaker(

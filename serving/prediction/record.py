@@ -1,4 +1,4 @@
-"""What the prediction log keeps of rows that were scored together."""
+"""Conversion of scored batches to rows of the prediction log."""
 
 from __future__ import annotations
 
@@ -9,40 +9,42 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 
-from skewless.infra.predictions.record import LoadColumns, Record
-from skewless.serving.prediction.answer import ScoredBatch
+from skewless.infra.predictions.record import LoadColumns, PredictionBatch
+from skewless.serving.prediction.scored_batch import ScoredBatch
 
 _NONE = np.empty(0, dtype=np.int64)
 
 
-class Times(NamedTuple):
-    """When rows were asked for and read, microseconds.
+class ReadTimes(NamedTuple):
+    """When the rows of a batch were requested and read, microseconds.
 
     Args:
-        asked_at: the clock when their batch began; ``t``, but for requests that name another time.
-        read_start: the clock when the oldest value that was used had been read.
-        read_end: the clock when all of them were there.
+        requested_at: time when the batch began; equals ``t``, except in requests with ``as_of``.
+        read_start: time before the oldest value was read.
+        read_end: time after the last value was read.
     """
 
-    asked_at: int
+    requested_at: int
     read_start: int
     read_end: int
 
 
-def record_of(scored: ScoredBatch, origin: LoadColumns, rows: Iterable[object], times: Times, skew_us: int) -> Record:
-    """Return the log's record.
+def make_record(
+    scored: ScoredBatch, origin: LoadColumns, rows: Iterable[object], times: ReadTimes, skew_us: int
+) -> PredictionBatch:
+    """Return the log rows of a scored batch.
 
     Args:
-        origin: of the model, in its role.
+        origin: model version and role.
         rows: each as its caller sent it, plain JSON values.
-        skew_us: measured distance between the clocks of store and server.
+        skew_us: measured difference between the clocks of the store and the server.
     """
-    vectors = scored.looked_up
-    return Record(
+    vectors = scored.vectors
+    return PredictionBatch(
         origin=origin,
         ids=scored.ids,
         t=scored.t,
-        asked_at=times.asked_at,
+        asked_at=times.requested_at,
         read_start=times.read_start,
         read_end=times.read_end,
         skew_us=skew_us,

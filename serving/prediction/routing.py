@@ -1,4 +1,4 @@
-"""Which version answers which rows of a request."""
+"""Routing of the rows of a request to model versions, by a traffic policy."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from skewless.contract.errors import PackageError
-from skewless.contract.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.rollout.vitals import PolicyVitals, Vitals
+from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 
 
-class Share(NamedTuple):
-    """Rows of a request that one arm answers.
+class ArmRows(NamedTuple):
+    """Rows of a request that one arm serves.
 
     Args:
-        rows: their places in the request, ascending; None: all of them.
+        rows: indices in the request, ascending; None: all rows.
     """
 
     arm: Arm
@@ -25,14 +25,13 @@ class Share(NamedTuple):
 
 
 class Routing:
-    """A traffic policy with the versions that it needs, open.
+    """A traffic policy with its loaded versions.
 
     Args:
         models: by version.
 
     Raises:
-        PackageError: a version takes other inputs than the champion, or answers otherwise; or a sticky name is none
-            of the inputs.
+        PackageError: a version has other inputs or outputs than the champion, or a sticky key is not an input.
     """
 
     def __init__(self, policy: TrafficPolicy, models: Mapping[str, ServedModel], metrics: Metrics) -> None:
@@ -44,77 +43,77 @@ class Routing:
             if name not in names:
                 raise PackageError(
                     f"traffic of model {champion.name!r}",
-                    "sticks to what is no input",
+                    "has a sticky key that is not an input",
                     value=name,
                     fix=f"use {', '.join(names)}",
                 )
         for model in models.values():
-            _check_alike(champion, model)
-        answering, shadows = _parts(policy)
+            _check_interface(champion, model)
+        serving, shadows = _split_versions(policy)
         self._shadows = tuple(Arm(models[version], "shadow", policy.number, metrics) for version in shadows)
         self._champion = Arm(champion, "champion", policy.number, metrics, self._shadows)
         self._challenger = (
-            None if answering is None else Arm(models[answering], "challenger", policy.number, metrics, self._shadows)
+            None if serving is None else Arm(models[serving], "challenger", policy.number, metrics, self._shadows)
         )
 
     @property
-    def same_features(self) -> bool:
-        """Whether whoever answers has the features and views of the champion: their values fit one tensor."""
+    def has_same_features(self) -> bool:
+        """Whether all serving versions have the features and views of the champion, so that one tensor fits all."""
         challenger = self._challenger
-        return challenger is None or _shape(challenger.model) == _shape(self._champion.model)
+        return challenger is None or _features_of(challenger.model) == _features_of(self._champion.model)
 
-    def shares(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[Share]:
-        """Return which arm answers which of n rows, by the values of the sticky names."""
+    def shares(self, columns: Mapping[str, Sequence[Any]], n: int) -> list[ArmRows]:
+        """Return which arm serves which of n rows, by the values of the sticky keys."""
         if self._challenger is None:
-            return [Share(self._champion)]
+            return [ArmRows(self._champion)]
         if n == 1:
-            return [Share(self.arm_of_one(columns))]
+            return [ArmRows(self.arm_of_row(columns))]
         sticky = [columns[name] for name in self._sticky]
         rows: dict[Arm, list[int]] = {}
         for i, values in enumerate(zip(*sticky, strict=True)):
-            rows.setdefault(self._arm(values), []).append(i)
-        return [Share(arm, None if len(rows) == 1 else places) for arm, places in rows.items()]
+            rows.setdefault(self._arm_of(values), []).append(i)
+        return [ArmRows(arm, None if len(rows) == 1 else indices) for arm, indices in rows.items()]
 
-    def arm_of_one(self, columns: Mapping[str, Sequence[Any]]) -> Arm:
-        """Return which arm answers the only row of a request."""
+    def arm_of_row(self, columns: Mapping[str, Sequence[Any]]) -> Arm:
+        """Return which arm serves the only row of a request."""
         if self._challenger is None:
             return self._champion
-        return self._arm([columns[name][0] for name in self._sticky])
+        return self._arm_of([columns[name][0] for name in self._sticky])
 
-    def vitals(self, at_us: int) -> PolicyVitals:
-        """Return what its versions did until now."""
-        versions: dict[str, Vitals] = {}
+    def read_counts(self, at_us: int) -> PolicyCounts:
+        """Return the counts of all versions up to now."""
+        versions: dict[str, RolloutCounts] = {}
         for arm in (self._champion, self._challenger, *self._shadows):
             if arm is not None:
                 version = arm.model.version
-                versions[version] = versions.get(version, Vitals()) + arm.counts.vitals(at_us)
-        return PolicyVitals(self.policy.number, versions)
+                versions[version] = versions.get(version, RolloutCounts()) + arm.counts.read_counts(at_us)
+        return PolicyCounts(self.policy.number, versions)
 
-    def _arm(self, values: Sequence[object]) -> Arm:
-        if self._challenger is not None and place(self.policy.salt, values) < self.policy.share:
+    def _arm_of(self, values: Sequence[object]) -> Arm:
+        if self._challenger is not None and entity_position(self.policy.salt, values) < self.policy.share:
             return self._challenger
         return self._champion
 
 
-def _parts(policy: TrafficPolicy) -> tuple[str | None, list[str]]:
-    """Return the version that answers a share, and those that are scored besides."""
+def _split_versions(policy: TrafficPolicy) -> tuple[str | None, list[str]]:
+    """Return the version that serves a share, and the shadow versions."""
     shadows = list(dict.fromkeys(policy.shadows))
     if policy.phase != "shadow" or policy.challenger is None:
         return None if policy.phase == "champion" else policy.challenger, shadows
     return None, list(dict.fromkeys([policy.challenger, *shadows]))
 
 
-def _check_alike(champion: ServedModel, model: ServedModel) -> None:
-    for what, found, wanted in (
-        ("takes other inputs", _inputs(model), _inputs(champion)),
-        ("gives other outputs", _outputs(model), _outputs(champion)),
+def _check_interface(champion: ServedModel, model: ServedModel) -> None:
+    for problem, actual, expected in (
+        ("has other inputs", _inputs(model), _inputs(champion)),
+        ("has other outputs", _outputs(model), _outputs(champion)),
     ):
-        if found != wanted:
+        if actual != expected:
             raise PackageError(
                 f"model {model.name!r} {model.version}",
-                f"{what} than the champion {champion.version}, whose callers it would answer",
-                value=found,
-                fix="promote it at once, and change the callers with it",
+                f"{problem} than the champion {champion.version}, whose callers it would serve",
+                value=actual,
+                fix="promote it at once instead, and change the callers",
             )
 
 
@@ -127,5 +126,5 @@ def _outputs(model: ServedModel) -> tuple[int, tuple[str, ...], bool]:
     return model.runtime.n_outputs, tuple(spec.classes), bool(spec.decisions)
 
 
-def _shape(model: ServedModel) -> tuple[tuple[str, ...], list[str]]:
+def _features_of(model: ServedModel) -> tuple[tuple[str, ...], list[str]]:
     return tuple(model.assembler.labels), [view.name for view in model.plan.all_views]

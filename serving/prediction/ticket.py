@@ -1,4 +1,4 @@
-"""A question under way, and the questions that are scored together."""
+"""Requests in flight, and groups of requests that are scored together."""
 
 from __future__ import annotations
 
@@ -11,72 +11,72 @@ from typing import Any
 import numpy as np
 
 from skewless.contract.errors import SkewlessError
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import LoadColumns
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 
-Done = Callable[[Answer | SkewlessError], None]
+SliceCallback = Callable[[ScoredSlice | SkewlessError], None]
 
 
 class Ticket:
-    """A question that waits for its answer.
+    """A request that waits for its reply.
 
     Args:
-        done: told the answer, or why there is none; once.
+        on_reply: called once, with the scores or an error.
 
     Attributes:
-        open: nothing has been answered.
-        waits: and nobody is about to: it is not being scored beside the event loop, nor logged before its reply.
+        is_open: no reply has been given.
+        is_waiting: a reply is not in preparation either: no thread is scoring it, and no log write precedes its reply.
     """
 
-    __slots__ = ("_done", "_timer", "began", "open", "question", "waits")
+    __slots__ = ("_on_reply", "_timer", "is_open", "is_waiting", "request", "started_at")
 
-    def __init__(self, question: Question, done: Done) -> None:
-        self.question = question
-        self.began = time.perf_counter()
-        self.open = self.waits = True
-        self._done = done
+    def __init__(self, request: ScoringRequest, on_reply: SliceCallback) -> None:
+        self.request = request
+        self.started_at = time.perf_counter()
+        self.is_open = self.is_waiting = True
+        self._on_reply = on_reply
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def n(self) -> int:
         """Return the number of rows."""
-        return self.question.n
+        return self.request.n
 
-    def alarm(self, timer: asyncio.TimerHandle) -> None:
-        """Take the timer of its deadline, which is cancelled when the ticket is settled."""
+    def set_timer(self, timer: asyncio.TimerHandle) -> None:
+        """Attach the timer of the deadline, which the reply cancels."""
         self._timer = timer
 
-    def settle(self, answer: Answer | SkewlessError) -> bool:
-        """Give the answer; return whether it was the first: what comes later is dropped."""
-        if not self.open:
+    def settle(self, result: ScoredSlice | SkewlessError) -> bool:
+        """Give the reply and return whether it was the first; later replies are dropped."""
+        if not self.is_open:
             return False
-        self.open = self.waits = False
+        self.is_open = self.is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
-        self._done(answer)
+        self._on_reply(result)
         return True
 
 
 class Group:
-    """Tickets for one model that are evaluated at one time.
+    """Tickets of one model that are evaluated together, at one time.
 
     Args:
-        t: microseconds, a whole millisecond.
-        contributions: they are wanted.
-        arm: what the model answers as; None: nothing was routed.
-        stored: what was read for them and for the arm's shadows; None: for no shadows.
+        t: evaluation time, microseconds, a multiple of a millisecond.
+        contributions: whether contributions are requested.
+        arm: role of the model under a traffic policy; None: the requests were not routed.
+        stored: rows read for them and for the arm's shadows; None: not read yet.
 
     Attributes:
-        narrow: all of them, or none, came with floats of fewer bits than the model's.
+        narrow: whether float64 inputs arrived as floats of fewer bits; equal for all tickets.
     """
 
-    __slots__ = ("_ask", "_names", "arm", "contributions", "model", "n", "narrow", "stored", "t", "tickets")
+    __slots__ = ("_keys", "_parsed_rows", "arm", "contributions", "model", "n", "narrow", "stored", "t", "tickets")
 
     def __init__(
         self,
@@ -93,82 +93,86 @@ class Group:
         self.tickets = tickets
         self.arm = arm
         self.stored = stored
-        self.narrow = bool(tickets) and tickets[0].question.narrow  # none is left where all were dealt with
-        self.n = sum([ticket.question.n for ticket in tickets])
-        self._ask: Ask | None = None
-        self._names: list[bytes | None] | None = None
+        self.narrow = bool(tickets) and tickets[0].request.narrow  # a group is empty if all its tickets have replies
+        self.n = sum([ticket.request.n for ticket in tickets])
+        self._parsed_rows: ParsedRows | None = None
+        self._keys: list[bytes | None] | None = None
 
     @property
-    def waiting(self) -> Group:
-        """Return the group without the tickets that were dealt with meanwhile."""
-        if all(ticket.waits for ticket in self.tickets):
+    def pending(self) -> Group:
+        """Return the group without the tickets that have a reply by now."""
+        if all(ticket.is_waiting for ticket in self.tickets):
             return self
-        return self._of([ticket for ticket in self.tickets if ticket.waits])
+        return self._with_tickets([ticket for ticket in self.tickets if ticket.is_waiting])
 
     @property
-    def apart(self) -> list[Group]:
-        """Return each ticket as a group of its own."""
-        return [self._of([ticket]) for ticket in self.tickets]
+    def ticket_groups(self) -> list[Group]:
+        """Return one group for each ticket."""
+        return [self._with_tickets([ticket]) for ticket in self.tickets]
 
     @property
     def origin(self) -> LoadColumns:
-        """What the prediction log says of their predictions."""
+        """Columns of the prediction log that identify the version and its role."""
         return self.model.origin if self.arm is None else self.arm.origin
 
-    def of(self, shadow: Arm) -> Group:
-        """Return the same rows as a shadow sees them."""
+    def for_arm(self, shadow: Arm) -> Group:
+        """Return the group with the same rows for a shadow version."""
         return Group(shadow.model, self.t, False, self.tickets, shadow)  # noqa: FBT003 - as above
 
-    def _of(self, tickets: Sequence[Ticket]) -> Group:
+    def _with_tickets(self, tickets: Sequence[Ticket]) -> Group:
         return Group(self.model, self.t, self.contributions, tickets, self.arm, self.stored)
 
-    def take(self) -> None:
-        """Note that its tickets are about to be answered: nothing else is begun for them."""
+    def claim(self) -> None:
+        """Mark the tickets as being replied to, so that a deadline does not start a second evaluation."""
         for ticket in self.tickets:
-            ticket.waits = False
+            ticket.is_waiting = False
 
     @property
-    def ask(self) -> Ask:
-        """The rows, as a reader and a transform take them; made once."""
-        if self._ask is None:
-            self._ask = self.model.parser.ask(_end_to_end([ticket.question.columns or {} for ticket in self.tickets]))
-        return self._ask
+    def parsed_rows(self) -> ParsedRows:
+        """The rows in the form that readers and transforms use; computed once."""
+        if self._parsed_rows is None:
+            self._parsed_rows = self.model.parser.build_rows(
+                _end_to_end([ticket.request.columns or {} for ticket in self.tickets])
+            )
+        return self._parsed_rows
 
     @property
-    def names(self) -> list[bytes | None]:
-        """The keys of all that is read for them; None: nothing to read; made once."""
-        if self._names is None:
-            self._names = self.model.reader.names(self.ask.keys, self.n)
-        return self._names
+    def keys(self) -> list[bytes | None]:
+        """The keys to read from the store; None: nothing to read; computed once."""
+        if self._keys is None:
+            self._keys = self.model.reader.names(self.parsed_rows.keys, self.n)
+        return self._keys
 
     @property
     def vectors(self) -> Matrix:
-        """Return the vectors that callers sent, one below the other."""
-        parts = [ticket.question.vectors for ticket in self.tickets]
-        found = [part for part in parts if part is not None]
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        """Return the vectors that callers sent, concatenated."""
+        parts = [ticket.request.vectors for ticket in self.tickets]
+        vectors = [part for part in parts if part is not None]
+        return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
 
     @property
     def rows(self) -> Iterator[object]:
-        """Yield each row as it came."""
-        return chain.from_iterable(ticket.question.rows for ticket in self.tickets)
+        """Yield each row as received."""
+        return chain.from_iterable(ticket.request.rows for ticket in self.tickets)
 
 
-def grouped(tickets: Sequence[Ticket], t: int) -> list[Group]:
-    """Return tickets by what is evaluated together; ``t`` is the time of those that name none."""
-    found: dict[tuple[int, int, int, bool, bool], list[Ticket]] = {}
+def group_tickets(tickets: Sequence[Ticket], t: int) -> list[Group]:
+    """Return tickets grouped by model, arm, time and options; ``t`` is the time of requests without ``as_of``."""
+    groups: dict[tuple[int, int, int, bool, bool], list[Ticket]] = {}
     for ticket in tickets:
-        if ticket.waits:
-            question = ticket.question
-            options = question.options
-            moment = t if options.as_of is None else options.as_of
-            key = (id(question.model), id(question.arm), moment, options.contributions, question.narrow)
-            found.setdefault(key, []).append(ticket)
-    return [Group(same[0].question.model, *key[2:4], same, same[0].question.arm) for key, same in found.items()]
+        if ticket.is_waiting:
+            request = ticket.request
+            options = request.options
+            evaluated_at = t if options.as_of is None else options.as_of
+            key = (id(request.model), id(request.arm), evaluated_at, options.contributions, request.narrow)
+            groups.setdefault(key, []).append(ticket)
+    return [
+        Group(members[0].request.model, *key[2:4], members, members[0].request.arm) for key, members in groups.items()
+    ]
 
 
 def _end_to_end(parts: Sequence[Mapping[str, Sequence[Any]]]) -> Mapping[str, Sequence[Any]]:
-    """Return columns, one part after the other."""
+    """Return the columns of all parts, concatenated."""
     if len(parts) == 1:
         return parts[0]
     return {name: list(chain.from_iterable(part[name] for part in parts)) for name in parts[0]}

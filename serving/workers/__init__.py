@@ -1,1 +1,1 @@
-"""Several processes that are one server, and the way out of each."""
+"""Several worker processes that act as one server."""

@@ -1,13 +1,13 @@
-"""Several worker processes on one port, kept alive by the process that started them.
+"""Several worker processes on one port, kept running by the process that started them.
 
 ::
 
-    supervisor  binds the port, does not listen; restarts who dies
+    supervisor  binds the port, does not listen; restarts workers that died
     ├─ worker 0 ─┐
-    ├─ worker 1 ─┼─ each listens on the port (the kernel spreads connections) and on FOLDER/NUMBER.sock,
-    └─ worker 2 ─┘  where the others ask it; ends when the supervisor says so, or is gone
+    ├─ worker 1 ─┼─ each listens on the port (the kernel distributes connections) and, for its peers, on
+    └─ worker 2 ─┘  FOLDER/NUMBER.sock; exits when the supervisor says so or has died
 
-Nothing is forked: each worker is a new interpreter, so no thread or connection is ever copied.
+Workers are not forked: each one is a new interpreter, so no thread or connection is copied.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ import structlog
 import uvloop
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.announcement import announcing
-from skewless.serving.http.listening import allow_sharing, bind
+from skewless.serving.announcement import announce_server
+from skewless.serving.http.sockets import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
-from skewless.serving.workers.worker_process import NOW, STOP, Orders, WorkerProcess
+from skewless.serving.workers.worker_process import NOW, STOP, WorkerConfig, WorkerProcess
 
 _KILL_SECONDS = 5.0
 _log = structlog.get_logger()
 
 
 def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
-    """Serve with several workers until SIGTERM or SIGINT; a second signal ends what is left at once.
+    """Serve with several workers until SIGTERM or SIGINT; a second signal kills the remaining workers.
 
     Args:
-        on_ready: told the server's URL once all workers answer predictions.
+        on_ready: called with the server's URL once all workers serve predictions.
 
     Raises:
         PlaceError: the port is in use.
@@ -52,19 +52,19 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
-    with bind(config.host, config.port) as link, on_signals(shutdown), _control_folder() as folder:
-        config = replace(config, port=link.getsockname()[1])
-        allow_sharing(link)
-        with announcing(config, on_ready) as ready:
-            await Workers(Orders(config=config, folder=folder), shutdown).run(ready)
+    with bind(config.host, config.port) as sock, on_signals(shutdown), _control_folder() as folder:
+        config = replace(config, port=sock.getsockname()[1])
+        allow_sharing(sock)
+        with announce_server(config, on_ready) as ready:
+            await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)
 
 
 @dataclass(kw_only=True)
 class Backoff:
-    """How long to wait before something that ended is started again.
+    """Computes how long to wait before a process is restarted.
 
     >>> backoff = Backoff()
-    >>> [backoff.after(0.0), backoff.after(0.0), backoff.after(60.0), backoff.after(0.0)]
+    >>> [backoff.next_wait(0.0), backoff.next_wait(0.0), backoff.next_wait(60.0), backoff.next_wait(0.0)]
     [0.1, 0.2, 0.1, 0.2]
     """
 
@@ -73,90 +73,90 @@ class Backoff:
     steady: float = 10.0
     _next: float = field(default=0.0, init=False)
 
-    def after(self, lived: float) -> float:
-        """Return the seconds to wait after something has lived for some seconds."""
-        self._next = self.shortest if lived >= self.steady or not self._next else min(2 * self._next, self.longest)
+    def next_wait(self, lived_s: float) -> float:
+        """Return the seconds to wait after a process that ran for ``lived_s`` seconds."""
+        self._next = self.shortest if lived_s >= self.steady or not self._next else min(2 * self._next, self.longest)
         return self._next
 
 
 class Workers:
-    """The workers of one server.
+    """The worker processes of one server.
 
     Args:
-        orders: for worker 0; the others get the same under their own numbers.
-        shutdown: when they are to end.
+        worker_config: for worker 0; the others receive it with their own number.
+        shutdown: when the workers must stop.
     """
 
-    def __init__(self, orders: Orders, shutdown: Shutdown) -> None:
-        self._orders = orders
+    def __init__(self, worker_config: WorkerConfig, shutdown: Shutdown) -> None:
+        self._worker_config = worker_config
         self._shutdown = shutdown
         self._processes: dict[int, WorkerProcess] = {}
 
     async def run(self, on_ready: Callable[[], None]) -> None:
-        """Serve until the shutdown; return when all workers have ended.
+        """Serve until the shutdown; return when all workers have exited.
 
         Raises:
-            SkewlessError: a worker could not begin; then there is none left.
+            SkewlessError: a worker could not start; all others have been stopped.
         """
-        numbers = range(self._orders.config.workers)
-        stopping = asyncio.create_task(self._stop())
+        worker_numbers = range(self._worker_config.config.workers)
+        forwarder = asyncio.create_task(self._forward_shutdown())
         try:
-            await asyncio.gather(*(self._start(number) for number in numbers))
-            if not self._shutdown.asked:
+            await asyncio.gather(*(self._start(number) for number in worker_numbers))
+            if not self._shutdown.is_requested:
                 on_ready()
-            await asyncio.gather(*(self._keep(number) for number in numbers))
+            await asyncio.gather(*(self._restart_when_exited(number) for number in worker_numbers))
         except SkewlessError:
-            told = self._shutdown.asked
-            self._shutdown.end()
-            if not told:  # a worker that is told to end while it begins is no failure
+            was_requested = self._shutdown.is_requested
+            self._shutdown.force()
+            if not was_requested:  # a worker that is stopped while it starts did not fail
                 raise
         finally:
-            await asyncio.gather(*(worker.ended() for worker in self._processes.values()))
-            stopping.cancel()
+            await asyncio.gather(*(worker.wait_exit() for worker in self._processes.values()))
+            forwarder.cancel()
 
     async def _start(self, number: int, restarts: int = 0) -> None:
-        orders = replace(self._orders, number=number, restarts=restarts)
-        worker = self._processes[number] = await WorkerProcess.start(orders)
-        if self._shutdown.asked:
-            worker.tell(STOP)
-        await worker.ready()
+        worker_config = replace(self._worker_config, number=number, restarts=restarts)
+        worker = self._processes[number] = await WorkerProcess.start(worker_config)
+        if self._shutdown.is_requested:
+            worker.send(STOP)
+        await worker.wait_ready()
 
-    async def _keep(self, number: int) -> None:
-        """Start a worker again whenever it has ended, until the shutdown."""
-        backoff, restarts, begun = Backoff(), 0, time.monotonic()
+    async def _restart_when_exited(self, number: int) -> None:
+        """Restart a worker whenever it exits, until the shutdown."""
+        backoff, restarts, started_at = Backoff(), 0, time.monotonic()
         while True:
-            code = await self._processes[number].ended()
-            if self._shutdown.asked:
+            code = await self._processes[number].wait_exit()
+            if self._shutdown.is_requested:
                 return
             restarts += 1
-            wait = backoff.after(time.monotonic() - begun)
+            wait = backoff.next_wait(time.monotonic() - started_at)
             pid = self._processes[number].pid
             _log.error("worker_ended", worker=number, pid=pid, code=code, cause=cause_of(code), again_in_s=wait)
-            if await self._shutdown.within(wait):
+            if await self._shutdown.wait(wait):
                 return
-            begun = time.monotonic()
+            started_at = time.monotonic()
             try:
                 await self._start(number, restarts)
             except SkewlessError as error:
                 _log.error("worker_refused", worker=number, error=str(error))
 
-    async def _stop(self) -> None:
-        await self._shutdown.begun()
-        self._tell(STOP)
-        await self._shutdown.at_once()
-        self._tell(NOW)
+    async def _forward_shutdown(self) -> None:
+        await self._shutdown.wait_begun()
+        self._send_all(STOP)
+        await self._shutdown.wait_forced()
+        self._send_all(NOW)
         await asyncio.sleep(_KILL_SECONDS)
         for worker in self._processes.values():
             worker.kill()
 
-    def _tell(self, words: bytes) -> None:
+    def _send_all(self, command: bytes) -> None:
         for worker in self._processes.values():
-            worker.tell(words)
+            worker.send(command)
 
 
 @contextlib.contextmanager
 def _control_folder() -> Iterator[Path]:
-    """Yield a folder that only its owner may enter, gone in the end; the paths of sockets must be short."""
+    """Yield a temporary folder that only its owner may enter; in a short path, because socket paths are limited."""
     folder = Path(tempfile.mkdtemp(prefix="skewless-workers-"))
     try:
         yield folder

@@ -1,4 +1,4 @@
-"""The program of one worker: orders on stdin, ``{"ready": true}`` or an error on stdout, logs on stderr."""
+"""Program of one worker: configuration on stdin, ``{"ready": true}`` or an error on stdout, logs on stderr."""
 
 from __future__ import annotations
 
@@ -12,47 +12,50 @@ import uvloop
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.host.telemetry import configure_logging
-from skewless.serving.http.listening import bind_shared
-from skewless.serving.process import metrics_of, serve
+from skewless.serving.http.sockets import bind_shared
+from skewless.serving.peer_workers import PeerWorkers
+from skewless.serving.process import make_metrics, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.siblings import Siblings
-from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, Orders
+from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, WorkerConfig
 
 
 def main() -> int:
-    """Serve until told otherwise; return the exit code."""
-    said, sys.stdout = os.dup(1), sys.stderr  # what libraries print is none of the supervisor's business
+    """Serve until the supervisor stops the worker; return the exit code."""
+    output_fd, sys.stdout = os.dup(1), sys.stderr  # the supervisor parses stdout: prints of libraries go to stderr
     configure_logging()
     report_crashes()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(said))
+            runner.run(_work(output_fd))
     except SkewlessError as error:
-        _say(said, {"error": error.as_dict()})
+        _write_message(output_fd, {"error": error.as_dict()})
         return error.exit_code
     return 0
 
 
-async def _work(said: int) -> None:
-    words = await _stdin()
-    (length,) = LENGTH.unpack(await words.readexactly(LENGTH.size))
-    orders: Orders = pickle.loads(await words.readexactly(length))  # noqa: S301 - who started us wrote it
+async def _work(output_fd: int) -> None:
+    commands = await _stdin()
+    (length,) = LENGTH.unpack(await commands.readexactly(LENGTH.size))
+    worker_config: WorkerConfig = pickle.loads(await commands.readexactly(length))  # noqa: S301 - our supervisor wrote it
     shutdown = Shutdown()
-    obeying = asyncio.create_task(_obey(words, shutdown))
-    config = orders.config
-    link = bind_shared(config.host, config.port)
-    metrics = metrics_of(config)
-    metrics.restarts.inc(orders.restarts)
-    siblings = Siblings(
-        folder=orders.folder, number=orders.number, count=config.workers, on_silent=metrics.unanswered.inc
+    command_reader = asyncio.create_task(_follow_commands(commands, shutdown))
+    config = worker_config.config
+    sock = bind_shared(config.host, config.port)
+    metrics = make_metrics(config)
+    metrics.restarts.inc(worker_config.restarts)
+    peers = PeerWorkers(
+        folder=worker_config.folder,
+        number=worker_config.number,
+        count=config.workers,
+        on_no_reply=metrics.unanswered.inc,
     )
 
     def ready() -> None:
-        _say(said, {"ready": True})
+        _write_message(output_fd, {"ready": True})
 
     with on_signals(shutdown):
-        await serve(config, link, shutdown, ready, metrics=metrics, siblings=siblings)
-    obeying.cancel()
+        await serve(config, sock, shutdown, ready, metrics=metrics, peers=peers)
+    command_reader.cancel()
 
 
 async def _stdin() -> asyncio.StreamReader:
@@ -61,17 +64,17 @@ async def _stdin() -> asyncio.StreamReader:
     return reader
 
 
-async def _obey(words: asyncio.StreamReader, shutdown: Shutdown) -> None:
-    while word := await words.readline():
-        if word == STOP:
+async def _follow_commands(commands: asyncio.StreamReader, shutdown: Shutdown) -> None:
+    while command := await commands.readline():
+        if command == STOP:
             shutdown.begin()
-        elif word == NOW:
-            shutdown.end()
-    shutdown.begin()  # the supervisor is gone
+        elif command == NOW:
+            shutdown.force()
+    shutdown.begin()  # the supervisor died
 
 
-def _say(said: int, body: dict[str, object]) -> None:
-    os.write(said, json.dumps(body).encode() + b"\n")
+def _write_message(output_fd: int, body: dict[str, object]) -> None:
+    os.write(output_fd, json.dumps(body).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""One worker as its supervisor sees it: a process that takes words on stdin and says on stdout that it is ready."""
+"""A worker process from the supervisor's view: commands go to its stdin, its stdout reports that it is ready."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from skewless.contract.errors import PlaceError, SkewlessError
 from skewless.serving.announcement import VARIABLE
 from skewless.serving.server_config import ServerConfig
 
-LENGTH = struct.Struct("!I")  # stands before the orders
+LENGTH = struct.Struct("!I")  # length of the pickled configuration, which follows
 STOP, NOW = b"stop\n", b"now\n"
 _COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Orders:
-    """What a worker is told when it begins.
+class WorkerConfig:
+    """Configuration of a worker.
 
     Args:
-        config: the number of workers, and the port that all share, which is not 0.
-        folder: where the workers' control sockets are.
-        number: of this worker, from 0.
-        restarts: how often this worker has been started again.
+        config: configuration of the server, with the shared port, which is not 0.
+        folder: folder of the workers' control sockets.
+        number: number of this worker, from 0.
+        restarts: how often this worker has been restarted.
     """
 
     config: ServerConfig
@@ -41,25 +41,25 @@ class Orders:
 
 
 class WorkerProcess:
-    """A worker that was started; it ends when it is told to, and when its supervisor is gone."""
+    """A started worker; it exits on the command to stop, and when its supervisor dies."""
 
-    def __init__(self, orders: Orders, process: asyncio.subprocess.Process) -> None:
-        self._orders = orders
+    def __init__(self, worker_config: WorkerConfig, process: asyncio.subprocess.Process) -> None:
+        self._worker_config = worker_config
         self._process = process
 
     @classmethod
-    async def start(cls, orders: Orders) -> WorkerProcess:
-        """Start the process; it is not ready yet."""
+    async def start(cls, worker_config: WorkerConfig) -> WorkerProcess:
+        """Start the process, without waiting until it is ready."""
         process = await asyncio.create_subprocess_exec(
             *_COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             env={name: value for name, value in os.environ.items() if name != VARIABLE},
-            start_new_session=True,  # Ctrl-C is the supervisor's, who passes it on
+            start_new_session=True,  # Ctrl-C reaches only the supervisor, which forwards it
         )
-        worker = cls(orders, process)
-        body = pickle.dumps(orders)
-        worker.tell(LENGTH.pack(len(body)) + body)
+        worker = cls(worker_config, process)
+        body = pickle.dumps(worker_config)
+        worker.send(LENGTH.pack(len(body)) + body)
         return worker
 
     @property
@@ -67,48 +67,48 @@ class WorkerProcess:
         """The process id."""
         return self._process.pid
 
-    async def ready(self) -> None:
-        """Wait until it answers predictions.
+    async def wait_ready(self) -> None:
+        """Wait until the worker serves predictions.
 
         Raises:
-            SkewlessError: it cannot; the error is the one that the worker met.
+            SkewlessError: the worker could not start; the error is the worker's.
         """
-        said = await _output(self._process).readline()
-        body = json.loads(said) if said else {}
+        output_fd = await _output(self._process).readline()
+        body = json.loads(output_fd) if output_fd else {}
         if "error" in body:
             await self._process.wait()
             raise _error(body["error"])
         if not body:
             code = await self._process.wait()
             raise PlaceError(
-                f"worker {self._orders.number}", "ended before it was ready", value=code, fix="see what it logged"
+                f"worker {self._worker_config.number}", "exited before it was ready", value=code, fix="check its log"
             )
 
-    def tell(self, words: bytes) -> None:
-        """Send something to the worker's stdin; one that has ended does not mind."""
+    def send(self, command: bytes) -> None:
+        """Send a command to the worker's stdin; an exited worker is ignored."""
         if self._process.stdin is not None and not self._process.stdin.is_closing():
             with contextlib.suppress(ConnectionError):
-                self._process.stdin.write(words)
+                self._process.stdin.write(command)
 
-    async def ended(self) -> int:
-        """Wait for the end; return the exit code, negative: the signal that ended it."""
+    async def wait_exit(self) -> int:
+        """Wait for the exit; return the exit code, negative: the signal that ended the process."""
         return await self._process.wait()
 
     def kill(self) -> None:
-        """End it, whatever it is doing."""
+        """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
             self._process.kill()
 
 
 def _output(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
     if process.stdout is None:
-        raise PlaceError("worker", "was started without a pipe", fix="report this")
+        raise PlaceError("worker", "was started without a pipe", fix="report this defect")
     return process.stdout
 
 
 def _error(parts: Mapping[str, Any]) -> SkewlessError:
-    known: list[type[SkewlessError]] = [SkewlessError, *SkewlessError.__subclasses__()]
-    kinds = {kind.kind: kind for kind in known}
+    classes: list[type[SkewlessError]] = [SkewlessError, *SkewlessError.__subclasses__()]
+    kinds = {kind.kind: kind for kind in classes}
     return kinds.get(parts["kind"], SkewlessError)(
         parts["thing"], parts["problem"], fix=parts["fix"], value=parts.get("value")
     )

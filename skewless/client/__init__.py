@@ -1,12 +1,12 @@
-"""A client of the prediction API: ``Client`` for threads, ``AsyncClient`` for asyncio, of one logic.
+"""Client of the prediction API: ``Client`` for threads and ``AsyncClient`` for asyncio, with shared logic.
 
 ::
 
-    calls ──> attempts ──> urllib3 (Client: sockets that block)
-    replies <── attempts <── aiohttp (AsyncClient: the event loop)
+    calls ──> attempts ──> urllib3 (Client: blocking sockets)
+    replies <── attempts <── aiohttp (AsyncClient: event loop)
 
-What is sent, how replies and errors are read, and when a call is repeated is written once, without I/O. A client is
-loaded with its library when it is first asked for.
+Requests, replies, errors and retries are implemented once, without I/O. Each client class is imported, with its HTTP
+library, on first access.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _HOMES = {"AsyncClient": "async_client", "Client": "sync_client"}
 
 
 def __getattr__(name: str) -> object:
-    """Load a client when it is first asked for (PEP 562)."""
+    """Import a client class on first access (PEP 562)."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     msg = f"module {__name__!r} has no attribute {name!r}"

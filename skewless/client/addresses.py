@@ -1,4 +1,4 @@
-"""Where the servers are: base URLs, and the one of them that is in use."""
+"""Base URLs of the servers, and the URL in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from skewless.contract.errors import RequestError
 
-# Stricter than ``urlsplit``, so that every HTTP library takes it.
+# Stricter than ``urlsplit``, so that every HTTP library accepts it.
 _BASE_URL = re.compile(
     r"https?://(\[[0-9a-f:.]+(%[0-9a-z]+)?\]|[a-z0-9_.-]+)(:[0-9]+)?(/[a-z0-9_.~!$&'()*+,;=:@%-]*)*",
     re.ASCII | re.IGNORECASE,
@@ -17,43 +17,43 @@ _BASE_URL = re.compile(
 
 
 def base_url(url: str) -> str:
-    """Return a base URL as it is shown and used: without a slash at its end.
+    """Return a base URL without a slash at its end.
 
     Raises:
-        RequestError: it cannot be one. The URL is not repeated: it may hold a password.
+        RequestError: the URL is invalid. The error does not contain the URL, which may have a password.
 
     >>> base_url("https://scores.example/v1/")
     'https://scores.example/v1'
     """
     try:
         parts = urlsplit(url)
-        good = parts.port != 0 and _BASE_URL.fullmatch(url)
+        is_valid = parts.port != 0 and _BASE_URL.fullmatch(url)
     except ValueError:
-        good = False
-    if not good:
+        is_valid = False
+    if not is_valid:
         raise RequestError(
             "base URL of the server",
-            "is not http:// or https://, a host, a port and a path",
-            fix="give one like http://127.0.0.1:8080; a key goes in key=",
+            "is not a URL of http:// or https://, host, port and path",
+            fix="give a URL like http://127.0.0.1:8080, and a key as key=",
         )
     return f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
 
 
 class Addresses:
-    """The base URLs of one service in order; one is in use until it is left. For several threads."""
+    """Base URLs of one service, in order, one of which is in use. For several threads."""
 
     def __init__(self, urls: Sequence[str]) -> None:
         self.urls = tuple(map(base_url, urls))
-        self._at = 0
+        self._index = 0
         self._lock = threading.Lock()
 
     @property
     def current(self) -> str:
-        """Return the one in use."""
-        return self.urls[self._at]
+        """Return the URL in use."""
+        return self.urls[self._index]
 
-    def leave(self, url: str) -> None:
-        """Go on to the next one, unless somebody else has left this one already."""
+    def switch_from(self, url: str) -> None:
+        """Switch to the next URL, unless another thread has already switched from this one."""
         with self._lock:
             if self.current == url:
-                self._at = (self._at + 1) % len(self.urls)
+                self._index = (self._index + 1) % len(self.urls)

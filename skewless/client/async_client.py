@@ -1,4 +1,4 @@
-"""The client for programs of asyncio."""
+"""Client for asyncio programs."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import aiohttp
 from yarl import URL
 
 from skewless.client import calls
-from skewless.client.attempts import Attempt, Core
-from skewless.client.calls import Call, PredictOptions, Row
-from skewless.client.failures import Failure, Response, Stage, closed_error
+from skewless.client.attempts import Attempt, ClientCore
+from skewless.client.calls import ApiCall, PredictOptions, Row
+from skewless.client.failures import AttemptFailure, Response, Stage, closed_error
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LARGE = 1 << 20  # aiohttp warns of more bytes than that, if they are not iterated over
+_LARGE = 1 << 20  # bytes; aiohttp warns about larger bodies that are not iterators
 
 
 class AsyncClient:
     """``Client`` for asyncio: the same arguments, methods and errors. For many tasks of one event loop.
 
-    A task that is cancelled takes its connection with it, and nothing else.
+    Cancelling a task closes its connection and affects nothing else.
 
     Args:
-        limits: as in ``Client``; beyond ``connections`` calls at a time, the next ones wait their turn.
-        sleep: waits for some seconds.
+        limits: as in ``Client``; when ``connections`` calls are active, further calls wait.
+        sleep: waits some seconds.
 
     Raises:
-        RequestError: a URL or the key cannot be right.
+        RequestError: a URL or the key is invalid.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._core = Core((url, *others), key, limits, retries, tls, clock, chance)
+        self._core = ClientCore((url, *others), key, limits, retries, tls, clock, chance)
         self._session: aiohttp.ClientSession | None = None
         self._active = 0
         self._closed = False
@@ -61,40 +61,40 @@ class AsyncClient:
         self._sleep = sleep
 
     async def predict(self, rows: Sequence[Row], **options: Unpack[PredictOptions]) -> Reply:
-        """Return the predictions of one or many rows; see ``Client.predict``."""
+        """Return predictions for one or many rows; see ``Client.predict``."""
         return await self._run(calls.predict_call(rows, **options))
 
     async def predict_one(self, row: Row, **options: Unpack[PredictOptions]) -> Prediction:
-        """Return the prediction of one row; see ``Client.predict``."""
+        """Return the prediction for one row; see ``Client.predict``."""
         reply = await self.predict([row], **options)
         return reply.predictions[0]
 
     async def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
-        """Put events into the stream of an event source; return how many; see ``Client.send_events``."""
+        """Send events to an event source; return their number; see ``Client.send_events``."""
         return await self._run(calls.events_call(source, events, event_id))
 
     async def feedback(self, rows: Sequence[Row]) -> int:
-        """Say what came of predictions; return how many rows are kept; see ``Client.feedback``."""
+        """Send outcomes of predictions; return the number of stored rows; see ``Client.feedback``."""
         return await self._run(calls.feedback_call(rows))
 
     async def models(self) -> Models:
-        """Return the models that are served, and why newer versions are not."""
+        """Return the served models, and why newer versions are not served."""
         return await self._run(calls.models_call())
 
     async def model(self, name: str) -> Model:
-        """Return one model that is served: its inputs, features and quality."""
+        """Return one served model: its inputs, features and quality."""
         return await self._run(calls.model_call(name))
 
     async def ready(self) -> Readiness:
-        """Return whether predictions are answered, or why not; a server that is not there is not ready."""
+        """Return whether the server is ready, or why not; an unreachable server is not ready."""
         return await self._run(calls.ready_call())
 
     async def live(self) -> bool:
-        """Return whether a server answers."""
+        """Return whether a server responds."""
         return await self._run(calls.live_call())
 
     async def close(self) -> None:
-        """Close the connections; calls under way end first, each by itself."""
+        """Close the client; calls in progress are completed first."""
         self._closed = True
         if not self._active and self._session is not None:
             await self._session.close()
@@ -105,7 +105,7 @@ class AsyncClient:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def _run(self, call: Call[T]) -> T:
+    async def _run(self, call: ApiCall[T]) -> T:
         if self._closed:
             raise closed_error()
         attempts = self._core.attempts(call)
@@ -122,25 +122,25 @@ class AsyncClient:
             if self._closed:
                 await self.close()
 
-    async def _attempt(self, attempt: Attempt) -> Response | Failure:
+    async def _attempt(self, attempt: Attempt) -> Response | AttemptFailure:
         stage = Stage.QUEUE
         try:
             async with asyncio.timeout(attempt.seconds), self._slots:
                 stage = Stage.TIME
                 return await self._exchange(attempt)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, UnicodeError) as error:
-            return Failure.of(Stage.CONNECT, error)
+            return AttemptFailure.of(Stage.CONNECT, error)
         except TimeoutError as error:
-            return Failure.of(stage, error)
+            return AttemptFailure.of(stage, error)
         except (aiohttp.ClientError, OSError) as error:
-            return Failure.of(Stage.REPLY, error)
+            return AttemptFailure.of(Stage.REPLY, error)
 
     async def _exchange(self, attempt: Attempt) -> Response:
         body: bytes | AsyncIterator[bytes] | None = attempt.body
         headers = attempt.headers
         if attempt.body is not None and len(attempt.body) > _LARGE:
-            body, headers = _whole(attempt.body), {**headers, "Content-Length": str(len(attempt.body))}
-        async with self._opened_session().request(
+            body, headers = _iterate_once(attempt.body), {**headers, "Content-Length": str(len(attempt.body))}
+        async with self._get_session().request(
             attempt.method,
             URL(attempt.server + attempt.path, encoded=True),
             data=body,
@@ -149,8 +149,8 @@ class AsyncClient:
         ) as reply:
             return Response(reply.status, await reply.read(), reply.headers.get("Retry-After", ""))
 
-    def _opened_session(self) -> aiohttp.ClientSession:
-        """Return the session; it needs the event loop, so it is opened with the first call."""
+    def _get_session(self) -> aiohttp.ClientSession:
+        """Return the session, created with the first call, because it needs a running event loop."""
         if self._session is None:
             limits = self._core.limits
             self._session = aiohttp.ClientSession(
@@ -158,10 +158,10 @@ class AsyncClient:
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_s, ceil_threshold=math.inf),
             )
-            # A session that is forgotten warns even without connections; its connector warns where there are some.
+            # A forgotten session warns even without connections; its connector warns only if it has connections.
             weakref.finalize(self, self._session.detach)
         return self._session
 
 
-async def _whole(body: bytes) -> AsyncIterator[bytes]:
+async def _iterate_once(body: bytes) -> AsyncIterator[bytes]:
     yield body

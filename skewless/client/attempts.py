@@ -1,4 +1,4 @@
-"""The attempts of one call: what is sent where, when it is sent again, and what comes of it. No I/O."""
+"""Attempts of one call: their requests, retries and results. Without I/O."""
 
 from __future__ import annotations
 
@@ -13,8 +13,16 @@ import orjson
 
 from skewless import __version__
 from skewless.client.addresses import Addresses
-from skewless.client.calls import Call
-from skewless.client.failures import Failure, Response, Stage, error_of, failure_error, response_error, strange_reply
+from skewless.client.calls import ApiCall
+from skewless.client.failures import (
+    AttemptFailure,
+    Response,
+    Stage,
+    failure_error,
+    read_error,
+    response_error,
+    unexpected_reply_error,
+)
 from skewless.client.limits import Budget, Limits, Retries
 from skewless.contract.errors import BusyError, RequestError
 
@@ -26,11 +34,11 @@ _TOO_MANY_REQUESTS = 429
 _SERVICE_UNAVAILABLE = 503
 
 
-class Core:
-    """What all calls of a client share; the arguments are those of ``Client``. For several threads.
+class ClientCore:
+    """State that all calls of a client share; the arguments are those of ``Client``. For several threads.
 
     Raises:
-        RequestError: a URL or the key cannot be right.
+        RequestError: a URL or the key is invalid.
     """
 
     def __init__(
@@ -47,14 +55,14 @@ class Core:
         self.limits = limits or Limits()
         self.retries = retries or Retries()
         self.budget = Budget(self.retries)
-        secure = any(url.startswith("https:") for url in self.addresses.urls)
-        self.tls = tls or (ssl.create_default_context() if secure else None)
+        uses_tls = any(url.startswith("https:") for url in self.addresses.urls)
+        self.tls = tls or (ssl.create_default_context() if uses_tls else None)
         self.clock = clock
         self.chance = chance
         self.headers = _headers(os.environ.get(KEY_VARIABLE) if key is None else key)
 
-    def attempts(self, call: Call[T]) -> Attempts[T]:
-        """Begin a call."""
+    def attempts(self, call: ApiCall[T]) -> Attempts[T]:
+        """Start a call."""
         self.budget.deposit()
         return Attempts(self, call)
 
@@ -64,110 +72,110 @@ def _headers(key: str | None) -> dict[str, str]:
     if not key:
         return headers
     if not (key.isascii() and key.isprintable()) or " " in key:
-        raise RequestError("API key", "has a character that no key has", fix="give the key as it was issued")
+        raise RequestError("API key", "has an invalid character", fix="give the key as it was issued")
     return {**headers, "Authorization": f"Bearer {key}"}
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt, for an HTTP library to carry out.
+    """One attempt, to be executed by an HTTP library.
 
     Args:
         server: base URL of the server.
         method: HTTP method.
-        path: what follows the base URL, quoted.
+        path: quoted path, relative to the base URL.
         headers: by name.
         body: JSON; None: no body.
-        seconds: how long all of it may take.
+        seconds: timeout of the attempt.
     """
 
     server: str
     method: str
     path: str
-    headers: Mapping[str, str] = field(repr=False)  # they hold the key
+    headers: Mapping[str, str] = field(repr=False)  # contain the API key
     body: bytes | None
     seconds: float
 
 
 class Attempts(Generic[T]):
-    """The attempts of one call: carry ``next`` out, then ask for a ``pause``; if there is none, for the ``result``."""
+    """Attempts of one call: execute ``next``, then ask for a ``pause``; without a pause, take the ``result``."""
 
-    def __init__(self, core: Core, call: Call[T]) -> None:
+    def __init__(self, core: ClientCore, call: ApiCall[T]) -> None:
         self._core = core
         self._call = call
-        self._until = core.clock() + min(core.limits.total_s, call.limit_s or math.inf)
+        self._deadline = core.clock() + min(core.limits.total_s, call.limit_s or math.inf)
         self._server = core.addresses.current
-        self._made = self._unreached = 0
+        self._n_attempts = self._n_unreached = 0
 
     def next(self) -> Attempt:
         """Return the next attempt.
 
         Raises:
-            RequestError: a value of the call has no JSON.
+            RequestError: a value of the call cannot be converted to JSON.
         """
         core, call = self._core, self._call
-        left = max(self._until - core.clock(), 1e-3)
+        remaining_s = max(self._deadline - core.clock(), 1e-3)
         self._server = core.addresses.current
-        body = call.body(left)
+        body = call.body(remaining_s)
         headers = core.headers if body is None else {**core.headers, "Content-Type": "application/json"}
-        return Attempt(self._server, call.method, call.path, headers, body, min(core.limits.attempt_s, left))
+        return Attempt(self._server, call.method, call.path, headers, body, min(core.limits.attempt_s, remaining_s))
 
-    def pause(self, outcome: Response | Failure) -> float | None:
-        """Return how long to wait before the next attempt, in seconds; None: the outcome stands."""
-        self._made += 1
-        if isinstance(outcome, Failure):
-            self._unreached += outcome.stage is Stage.CONNECT
+    def pause(self, outcome: Response | AttemptFailure) -> float | None:
+        """Return the seconds to wait before the next attempt; None: the outcome is final."""
+        self._n_attempts += 1
+        if isinstance(outcome, AttemptFailure):
+            self._n_unreached += outcome.stage is Stage.CONNECT
             if outcome.stage in {Stage.CONNECT, Stage.TIME}:
-                self._core.addresses.leave(self._server)
+                self._core.addresses.switch_from(self._server)
         if not self._may_repeat(outcome):
             return None
-        if self._made >= self._core.retries.attempts and not self._elsewhere(outcome):
+        if self._n_attempts >= self._core.retries.attempts and not self._has_untried_address(outcome):
             return None
-        wait = self._wait(outcome)
-        if self._core.clock() + wait >= self._until or not self._core.budget.withdraw():
+        wait = self._next_pause(outcome)
+        if self._core.clock() + wait >= self._deadline or not self._core.budget.withdraw():
             return None
         return wait
 
-    def result(self, outcome: Response | Failure) -> T:
-        """Return what an outcome that stands means.
+    def result(self, outcome: Response | AttemptFailure) -> T:
+        """Return the result of a final outcome.
 
         Raises:
-            RequestError: the server refuses the request.
-            BusyError: the server has too much to do, or the client has no connection left.
-            DeadlineError: there was no reply in time.
-            StoreError: there is no server, or it cannot answer now.
+            RequestError: the server rejected the request.
+            BusyError: the server is overloaded, or the client has no free connection.
+            DeadlineError: no reply arrived in time.
+            StoreError: the server is unreachable, or temporarily unable to reply.
         """
-        if isinstance(outcome, Failure):
+        if isinstance(outcome, AttemptFailure):
             error = failure_error(self._server, outcome)
-            if self._call.silence is None:
+            if self._call.on_no_reply is None:
                 raise error
-            return self._call.silence(error)
-        if outcome.status >= _MULTIPLE_CHOICES and outcome.status not in self._call.answers:
+            return self._call.on_no_reply(error)
+        if outcome.status >= _MULTIPLE_CHOICES and outcome.status not in self._call.expected_statuses:
             raise response_error(self._server, outcome)
         try:
             return self._call.read(orjson.loads(outcome.body))
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise strange_reply(self._server, outcome) from error
+            raise unexpected_reply_error(self._server, outcome) from error
 
-    def _may_repeat(self, outcome: Response | Failure) -> bool:
-        safe = self._call.safe
-        if isinstance(outcome, Failure):
-            return outcome.stage is Stage.CONNECT or (safe and outcome.stage is not Stage.QUEUE)
-        if outcome.status in self._call.answers:
+    def _may_repeat(self, outcome: Response | AttemptFailure) -> bool:
+        is_repeatable = self._call.is_repeatable
+        if isinstance(outcome, AttemptFailure):
+            return outcome.stage is Stage.CONNECT or (is_repeatable and outcome.stage is not Stage.QUEUE)
+        if outcome.status in self._call.expected_statuses:
             return False
         if outcome.status == _SERVICE_UNAVAILABLE:
-            return safe or error_of(outcome).get("kind") == BusyError.kind
+            return is_repeatable or read_error(outcome).get("kind") == BusyError.kind
         return outcome.status == _TOO_MANY_REQUESTS
 
-    def _elsewhere(self, outcome: Response | Failure) -> bool:
-        """Say whether nobody was there, and an address is left that this call has not tried."""
-        unreached = isinstance(outcome, Failure) and outcome.stage is Stage.CONNECT
-        return unreached and self._unreached < len(self._core.addresses.urls)
+    def _has_untried_address(self, outcome: Response | AttemptFailure) -> bool:
+        """Return whether the server was unreachable, and this call has not tried all addresses."""
+        is_unreachable = isinstance(outcome, AttemptFailure) and outcome.stage is Stage.CONNECT
+        return is_unreachable and self._n_unreached < len(self._core.addresses.urls)
 
-    def _wait(self, outcome: Response | Failure) -> float:
-        if self._elsewhere(outcome):
+    def _next_pause(self, outcome: Response | AttemptFailure) -> float:
+        if self._has_untried_address(outcome):
             return 0.0
-        asked = "" if isinstance(outcome, Failure) else outcome.retry_after
-        # A date, as ours never is, counts as none.
-        seconds = float(asked) if asked.isascii() and asked.isdigit() else 0.0
-        return self._core.retries.pause(self._made - 1, self._core.chance(), seconds)
+        retry_after = "" if isinstance(outcome, AttemptFailure) else outcome.retry_after
+        # A date, which our server never sends, counts as none.
+        seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0.0
+        return self._core.retries.pause(self._n_attempts - 1, self._core.chance(), seconds)

@@ -1,4 +1,4 @@
-"""What can be asked: each call as its method, path and JSON, how its reply is read, and whether it may be repeated."""
+"""Calls of the API: method, path and JSON of each, how to read its reply, and whether it may be repeated."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 _UNAVAILABLE = 503
-# The rest of a caller's time is for the way there and back.
-_SHARE_OF_THE_SERVER = 0.9
+# The rest of the caller's time is for the network.
+_SERVER_SHARE = 0.9
 
 
 class _SentOptions(TypedDict, total=False):
-    """What goes to the server as it is."""
+    """Options that are sent unchanged."""
 
     model: str | None
     features: bool
@@ -42,33 +42,33 @@ class _SentOptions(TypedDict, total=False):
 
 
 class PredictOptions(_SentOptions, total=False):
-    """What can be asked of a prediction; each may be left out.
+    """Options of a prediction; each is optional.
 
     Args:
-        model: name of the model; may be left out where one is served.
-        features: also return what the model saw, and where it came from.
-        contributions: also return how much each feature moved the score.
-        as_of: the moment to evaluate at: a time or ISO 8601 text, with a zone, or microseconds since the epoch.
-        max_feature_age_s: rows older than that are stale, whatever their view says, seconds.
-        timeout_s: most that the call may take, seconds; the server is told nine tenths of what is left of it.
+        model: name of the model; optional if the server has one model.
+        features: also return the feature values, with their status and age.
+        contributions: also return the contribution of each feature to the score.
+        as_of: evaluation time: a datetime or ISO 8601 text with time zone, or microseconds since the epoch.
+        max_feature_age_s: rows older than this are stale, whatever their view allows, seconds.
+        timeout_s: maximum time of the call, seconds; nine tenths of the remaining time are the server's time limit.
     """
 
     timeout_s: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class Call(Generic[T]):
+class ApiCall(Generic[T]):
     """One call of the API.
 
     Args:
         method: HTTP method.
-        path: quoted path, without the prefix of a base URL.
-        read: makes the result from the JSON of the reply.
+        path: quoted path, relative to the base URL.
+        read: returns the result for the JSON of the reply.
         payload: the JSON to send; None: no body.
-        limit_s: how long the caller waits at most, seconds; the server is told its share. None: the client's limit.
-        safe: whether it may be repeated when a server may have done it already.
-        answers: HTTP statuses of 400 and above that are no failure.
-        silence: makes the result from the error when nobody answers; None: it is raised.
+        limit_s: maximum time of the call, seconds, which also limits the server's time; None: the client's limit.
+        is_repeatable: whether the call may be repeated although a server may have executed it.
+        expected_statuses: HTTP statuses of 400 and above that are results, not errors.
+        on_no_reply: returns the result if no server replies, for the error; None: the error is raised.
     """
 
     method: str
@@ -76,38 +76,38 @@ class Call(Generic[T]):
     read: Callable[[Any], T]
     payload: Mapping[str, Any] | None = None
     limit_s: float | None = None
-    safe: bool = True
-    answers: frozenset[int] = frozenset()
-    silence: Callable[[SkewlessError], T] | None = None
+    is_repeatable: bool = True
+    expected_statuses: frozenset[int] = frozenset()
+    on_no_reply: Callable[[SkewlessError], T] | None = None
 
-    def body(self, left_s: float) -> bytes | None:
+    def body(self, remaining_s: float) -> bytes | None:
         """Return the JSON to send; NaN and Infinity become null.
 
         Args:
-            left_s: what is left of the caller's time, seconds.
+            remaining_s: remaining time of the call, seconds.
 
         Raises:
-            RequestError: a value has no JSON.
+            RequestError: a value cannot be converted to JSON.
         """
         payload = self.payload
         if payload is None:
             return None
         if self.limit_s is not None:
-            payload = {**payload, "timeout_us": max(1, int(left_s * _SHARE_OF_THE_SERVER * 1e6))}
+            payload = {**payload, "timeout_us": max(1, int(remaining_s * _SERVER_SHARE * 1e6))}
         try:
             return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY)
         except orjson.JSONEncodeError as error:
             raise RequestError(
                 f"request to {self.path}",
                 f"cannot be written as JSON: {error}",
-                fix="send text, numbers, times or null",
+                fix="send strings, numbers, times or null",
             ) from error
 
 
 def predict_call(
     rows: Sequence[Row], *, timeout_s: float | None = None, **options: Unpack[_SentOptions]
-) -> Call[Reply]:
-    """Return the call that predicts rows; an option that was not asked for is not sent.
+) -> ApiCall[Reply]:
+    """Return the call that predicts rows; options that are not set are not sent.
 
     Raises:
         RequestError: an option is unknown, or ``timeout_s`` is not above zero.
@@ -117,32 +117,34 @@ def predict_call(
         raise RequestError("predict", "has no such option", value=min(unknown), fix="see PredictOptions")
     if timeout_s is not None and not timeout_s > 0:
         raise RequestError("option 'timeout_s'", "is not above zero", value=timeout_s, fix="give seconds, or None")
-    asked = {name: value for name, value in options.items() if value is not None and value is not False}
-    payload = {"rows": [*rows], **asked}
-    return Call(method="POST", path="/predict", read=partial(_read_each, len(rows)), payload=payload, limit_s=timeout_s)
+    sent = {name: value for name, value in options.items() if value is not None and value is not False}
+    payload = {"rows": [*rows], **sent}
+    return ApiCall(
+        method="POST", path="/predict", read=partial(_read_predictions, len(rows)), payload=payload, limit_s=timeout_s
+    )
 
 
-def _read_each(n: int, data: Any) -> Reply:  # noqa: ANN401 - JSON
+def _read_predictions(n: int, data: Any) -> Reply:  # noqa: ANN401 - JSON
     reply = read_reply(data)
     if len(reply) != n:
         raise ValueError
     return reply
 
 
-def events_call(source: str, events: Sequence[Row], event_id: str | None) -> Call[int]:
-    """Return the call that sends events; it is safe only where the source can tell a repeated event by its id."""
-    return Call(
+def events_call(source: str, events: Sequence[Row], event_id: str | None) -> ApiCall[int]:
+    """Return the call that sends events; it may be repeated only if every event has an id, by which duplicates drop."""
+    return ApiCall(
         method="POST",
         path=f"/events/{quote(source, safe='')}",
         read=lambda data: int(data["accepted_for"]),
         payload={"events": [*events]},
-        safe=event_id is not None and all(event.get(event_id) is not None for event in events),
+        is_repeatable=event_id is not None and all(event.get(event_id) is not None for event in events),
     )
 
 
-def feedback_call(rows: Sequence[Row]) -> Call[int]:
-    """Return the call that says what came of predictions; a row that comes twice counts once, so it may be repeated."""
-    return Call(
+def feedback_call(rows: Sequence[Row]) -> ApiCall[int]:
+    """Return the call that sends outcomes; it may be repeated, since duplicate rows count once."""
+    return ApiCall(
         method="POST",
         path="/feedback",
         read=lambda data: int(data["accepted"]),
@@ -150,27 +152,27 @@ def feedback_call(rows: Sequence[Row]) -> Call[int]:
     )
 
 
-def models_call() -> Call[Models]:
+def models_call() -> ApiCall[Models]:
     """Return the call that lists the models."""
-    return Call(method="GET", path="/models", read=read_models)
+    return ApiCall(method="GET", path="/models", read=read_models)
 
 
-def model_call(name: str) -> Call[Model]:
+def model_call(name: str) -> ApiCall[Model]:
     """Return the call that describes one model."""
-    return Call(method="GET", path=f"/models/{quote(name, safe='')}", read=read_model)
+    return ApiCall(method="GET", path=f"/models/{quote(name, safe='')}", read=read_model)
 
 
-def ready_call() -> Call[Readiness]:
-    """Return the call that asks whether predictions are answered."""
-    return Call(
+def ready_call() -> ApiCall[Readiness]:
+    """Return the call that checks whether the server is ready."""
+    return ApiCall(
         method="GET",
         path="/health/ready",
         read=read_readiness,
-        answers=frozenset({_UNAVAILABLE}),
-        silence=lambda error: Readiness(ready=False, reasons={"server": error.problem}),
+        expected_statuses=frozenset({_UNAVAILABLE}),
+        on_no_reply=lambda error: Readiness(ready=False, reasons={"server": error.problem}),
     )
 
 
-def live_call() -> Call[bool]:
-    """Return the call that asks whether a server answers."""
-    return Call(method="GET", path="/health/live", read=lambda data: bool(data["live"]), silence=lambda _: False)
+def live_call() -> ApiCall[bool]:
+    """Return the call that checks whether a server responds."""
+    return ApiCall(method="GET", path="/health/live", read=lambda data: bool(data["live"]), on_no_reply=lambda _: False)

@@ -1,4 +1,4 @@
-"""urllib3's connections with a deadline: urllib3 grants its timeout to each piece of a reply, we to the attempt."""
+"""urllib3 connections with a deadline: urllib3 applies a timeout to each read, but an attempt has one deadline."""
 
 from __future__ import annotations
 
@@ -18,59 +18,59 @@ from skewless.client.limits import Limits
 _SHORTEST_S = 1e-6
 
 
-class UnreachedError(Exception):
-    """There is no connection; nothing was sent."""
+class NotConnectedError(Exception):
+    """The connection failed; nothing was sent."""
 
 
 def connection_pool(url: str, limits: Limits, tls: ssl.SSLContext | None) -> HTTPConnectionPool:
-    """Return the pool of the connections to a server; a call raises ``UnreachedError`` or an ``HTTPError``."""
-    secure: dict[str, Any] = {}
+    """Return a pool of connections to a server; a call raises ``NotConnectedError`` or an ``HTTPError``."""
+    tls_options: dict[str, Any] = {}
     if tls is not None and url.startswith("https:"):
-        # urllib3 checks the host's name by itself where the context does not, unless it is told.
-        secure = {"ssl_context": tls, "assert_hostname": None if tls.check_hostname else False}
+        # Without this, urllib3 would check the host name although the context does not.
+        tls_options = {"ssl_context": tls, "assert_hostname": None if tls.check_hostname else False}
     pool = connection_from_url(
         url,
         timeout=limits.attempt_s,
         maxsize=limits.connections,
         connect_s=limits.connect_s,
         idle_s=limits.idle_s,
-        **secure,
+        **tls_options,
     )
-    pool.ConnectionCls = _TlsConnection if secure else _Connection  # type: ignore[assignment]  # it sees a protocol
+    pool.ConnectionCls = _TlsConnection if tls_options else _Connection  # type: ignore[assignment]  # typed as a protocol
     return pool
 
 
 class _Connection(HTTPConnection):
-    """A connection on which no wait ends later than the attempt that it is used for.
+    """A connection on which every wait ends at the deadline of its attempt.
 
-    urllib3 sets ``timeout`` to what is left of the attempt when it begins, and before it waits for the reply.
+    urllib3 sets ``timeout`` to the remaining time twice: when the attempt begins, and before it waits for the reply.
     """
 
     def __init__(self, *args: Any, connect_s: float, idle_s: float, **settings: Any) -> None:  # noqa: ANN401 - urllib3's
         self._connect_s, self._idle_s = connect_s, idle_s
-        self._until = self._used = 0.0
+        self._deadline = self._used_at = 0.0
         super().__init__(*args, **settings)
 
     @property
     def timeout(self) -> float:
-        return max(self._until - time.monotonic(), _SHORTEST_S)
+        return max(self._deadline - time.monotonic(), _SHORTEST_S)
 
     @timeout.setter
     def timeout(self, seconds: float) -> None:
-        self._until = time.monotonic() + seconds
+        self._deadline = time.monotonic() + seconds
 
     @property
     def is_connected(self) -> bool:
-        return time.monotonic() - self._used < self._idle_s and super().is_connected
+        return time.monotonic() - self._used_at < self._idle_s and super().is_connected
 
     def connect(self) -> None:
-        until = self._until
-        self._until = min(until, time.monotonic() + self._connect_s)
+        deadline = self._deadline
+        self._deadline = min(deadline, time.monotonic() + self._connect_s)
         try:
             super().connect()
         except (OSError, HTTPError) as error:
-            raise UnreachedError(str(error.__cause__ or error)) from error
-        self._until = until
+            raise NotConnectedError(str(error.__cause__ or error)) from error
+        self._deadline = deadline
 
     def send(self, data: Any) -> None:  # noqa: ANN401 - as http.client has it
         if self.sock is not None:
@@ -79,7 +79,7 @@ class _Connection(HTTPConnection):
 
     def getresponse(self) -> BaseHTTPResponse:  # type: ignore[override]
         response = super().getresponse()
-        self._used = time.monotonic()
+        self._used_at = time.monotonic()
         return response
 
     def response_class(self, sock: socket.socket, *args: Any, **settings: Any) -> HTTPResponse:  # type: ignore[override]  # noqa: ANN401 - http.client's
@@ -93,7 +93,7 @@ class _TlsConnection(_Connection, HTTPSConnection):
 
 
 class _Reader(io.RawIOBase):
-    """What comes from a socket while the attempt lasts."""
+    """Reads from a socket until the deadline of the attempt."""
 
     def __init__(self, connection: _Connection, sock: socket.socket, raw: io.RawIOBase) -> None:
         self._connection, self._socket, self._raw = connection, sock, raw

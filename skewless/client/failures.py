@@ -1,4 +1,4 @@
-"""What an attempt brings: a response, or a failure; and the errors that they mean."""
+"""Outcomes of an attempt, a response or a failure, and the errors for them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _LONGEST_DETAIL = 300
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What a server answered.
+    """Reply of a server.
 
     Args:
         status: HTTP status.
         body: the bytes.
-        retry_after: the header of that name; empty: there is none.
+        retry_after: value of the header Retry-After; empty: no such header.
     """
 
     status: int
@@ -32,77 +32,77 @@ class Response:
 
 
 class Stage(Enum):
-    """How far an attempt came that brought no reply."""
+    """How far an attempt without a reply came."""
 
     QUEUE = auto()
     """No connection was free; nothing was sent."""
     CONNECT = auto()
-    """There is no connection; nothing was sent."""
+    """The connection failed; nothing was sent."""
     REPLY = auto()
-    """The connection broke, or what came is no reply; the server may have done what was asked."""
+    """The connection broke, or the reply is not HTTP; the server may have executed the call."""
     TIME = auto()
-    """No reply in time; the server may have done what was asked."""
+    """No reply arrived in time; the server may have executed the call."""
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An attempt that brought no reply: how far it came, and what is said about it, on one line."""
+class AttemptFailure:
+    """An attempt without a reply: how far it came, and details in one line."""
 
     stage: Stage
     detail: str
 
     @classmethod
-    def of(cls, stage: Stage, error: object) -> Failure:
-        """Return the failure that an exception means; it may repeat a line that the server sent, so it is cut."""
+    def of(cls, stage: Stage, error: object) -> AttemptFailure:
+        """Return the failure for an exception; its text is shortened, because it may contain a line of the server."""
         return cls(stage, " ".join(str(error).split())[:_LONGEST_DETAIL])
 
 
-def failure_error(server: str, failure: Failure) -> SkewlessError:
-    """Return what is raised when no attempt brought a reply."""
+def failure_error(server: str, failure: AttemptFailure) -> SkewlessError:
+    """Return the error of a call whose attempts all failed."""
     thing = f"server at {server}"
     if failure.stage is Stage.TIME:
-        return DeadlineError(thing, "did not answer in time", fix="give more time, or see what keeps the server")
+        return DeadlineError(thing, "did not reply in time", fix="raise the timeout, or check the load of the server")
     if failure.stage is Stage.QUEUE:
-        return BusyError("client", "has all its connections in use", fix="ask less at a time, or raise 'connections'")
-    return StoreError(thing, f"did not answer: {failure.detail}", fix="start `skewless serve`, or see what is between")
+        return BusyError("client", "has no free connection", fix="make fewer calls at a time, or raise 'connections'")
+    return StoreError(thing, f"did not reply: {failure.detail}", fix="start `skewless serve`, or check the network")
 
 
 def response_error(server: str, response: Response) -> SkewlessError:
-    """Return what a reply of status 300 or above means: the server's own words where there are any."""
-    said = error_of(response)
+    """Return the error for a reply of status 300 or above, with the server's text if it has any."""
+    error = read_error(response)
     kind = RequestError if _BAD_REQUEST <= response.status < _INTERNAL_SERVER_ERROR else StoreError
-    if not said:
+    if not error:
         return kind(
-            f"server at {server}", "refused without a reason of its own", value=response.status, fix="see its log"
+            f"server at {server}", "rejected the request without a reason", value=response.status, fix="check its log"
         )
-    return _KINDS.get(said.get("kind"), kind)(
-        str(said.get("thing", "request")),
-        str(said.get("problem", "was refused")),
-        value=said.get("value"),
-        fix=str(said.get("fix", "see the log of the server")),
+    return _KINDS.get(error.get("kind"), kind)(
+        str(error.get("thing", "request")),
+        str(error.get("problem", "was rejected")),
+        value=error.get("value"),
+        fix=str(error.get("fix", "check the log of the server")),
     )
 
 
-def error_of(response: Response) -> dict[str, Any]:
-    """Return the error object of a reply; empty: it has none."""
+def read_error(response: Response) -> dict[str, Any]:
+    """Return the error object of a reply; empty: the reply has none."""
     try:
         data = orjson.loads(response.body)
     except orjson.JSONDecodeError:
         return {}
-    said = data.get("error") if isinstance(data, dict) else None
-    return said if isinstance(said, dict) else {}
+    error = data.get("error") if isinstance(data, dict) else None
+    return error if isinstance(error, dict) else {}
 
 
-def strange_reply(server: str, response: Response) -> StoreError:
-    """Return what is raised when a reply is not what the API answers."""
+def unexpected_reply_error(server: str, response: Response) -> StoreError:
+    """Return the error for a reply that is not a reply of the API."""
     return StoreError(
         f"server at {server}",
-        "answered something else than the API does",
+        "sent an unexpected reply",
         value=response.status,
-        fix="check that the address is that of `skewless serve`, of a version like this client's",
+        fix="check that the address is that of `skewless serve`, in a version like this client's",
     )
 
 
 def closed_error() -> RequestError:
-    """Return what is raised when a closed client is asked."""
-    return RequestError("client", "is closed", fix="make a new one, or close it later")
+    """Return the error of a call on a closed client."""
+    return RequestError("client", "is closed", fix="create another client, or close this one later")

@@ -1,4 +1,4 @@
-"""How long a call may take and when it is repeated; the budget keeps repeats from becoming a flood."""
+"""Time limits of a call, rules for retries, and a budget that prevents retry storms."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ _TOKEN = 1_000
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How long a client waits, in seconds.
+    """Time limits of a client, in seconds.
 
     Args:
-        connect_s: for a connection to be there, TLS included.
-        attempt_s: for the reply to one attempt, connecting included.
-        total_s: for a call, with every attempt and pause.
-        idle_s: how long a connection may lie unused before a new one is opened instead. It is less than the 5 seconds
-            after which the server closes such a connection, so that the two do not meet on the way.
-        connections: most connections that an ``AsyncClient`` has open; a ``Client`` has one for each thread at work.
+        connect_s: for connecting, including TLS.
+        attempt_s: for the reply to one attempt, including connecting.
+        total_s: for a call, with all attempts and pauses.
+        idle_s: maximum idle time of a connection; after it, a new one is opened. It is less than the 5 seconds after
+            which common servers close idle connections, so that a request does not meet a closing connection.
+        connections: maximum number of open connections of an ``AsyncClient``; a ``Client`` has one per active thread.
 
     Raises:
-        DefinitionError: one of them is not above zero.
+        DefinitionError: a limit is not above zero.
     """
 
     connect_s: float = 2.0
@@ -40,23 +40,24 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Retries:
-    """How often, and after which pause, a call is repeated.
+    """How often a call is repeated, and after which pause.
 
-    The pause before repeat k = 0, 1, ... is drawn evenly from ``[0, min(cap_s, base_s * 2**k))`` ("full jitter"), so
-    that clients which failed together do not come back together. What a server asks for in ``Retry-After`` is added.
+    The pause before repeat k = 0, 1, ... is uniform in ``[0, min(cap_s, base_s * 2**k))`` ("full jitter"), so that
+    clients that failed together do not retry together. The server's ``Retry-After`` is added.
 
     Args:
-        attempts: most attempts of one call; beyond them, an address that was not tried yet is, if nobody was there.
-        base_s: bound of the first pause, seconds.
-        cap_s: greatest bound of a pause, seconds.
-        retry_after_cap_s: most that is waited because a server asks for it, seconds.
-        deposit: what a call adds to the budget; a repeat takes 1 from it. A tenth: in the long run the server gets at
-            most a tenth more than was called.
-        reserve: what the budget holds in the beginning.
-        most: what the budget holds at most.
+        attempts: maximum attempts of a call; after them, addresses that were not tried yet are tried if no server was
+            reachable.
+        base_s: upper bound of the first pause, seconds.
+        cap_s: largest upper bound of a pause, seconds.
+        retry_after_cap_s: maximum of ``Retry-After`` that is respected, seconds.
+        deposit: amount that each call adds to the budget; a repeat costs 1. With a tenth, repeats add at most a tenth
+            to the load in the long run.
+        reserve: initial budget.
+        most: maximum budget.
 
     Raises:
-        DefinitionError: a number is negative, or no attempt is left.
+        DefinitionError: a number is negative, or ``attempts`` is less than 1.
     """
 
     attempts: int = 3
@@ -75,12 +76,12 @@ class Retries:
                 raise DefinitionError(f"retries: {name!r}", "is negative", value=value, fix="give 0 or more")
 
     def pause(self, repeat: int, chance: float, retry_after: float) -> float:
-        """Return how long to wait before a repeat, in seconds.
+        """Return the seconds to wait before a repeat.
 
         Args:
-            repeat: 0 for the first one.
-            chance: even in ``[0, 1)``.
-            retry_after: what the server asks for, seconds; 0: nothing.
+            repeat: number of the repeat, from 0.
+            chance: uniform in ``[0, 1)``.
+            retry_after: value of ``Retry-After``, seconds; 0: no such header.
 
         >>> Retries(base_s=0.1, cap_s=1.0).pause(2, 0.5, 0)
         0.2
@@ -93,28 +94,28 @@ class Retries:
 class Budget:
     """A token bucket over all calls of a client: calls fill it, repeats empty it. For several threads.
 
-    After Finagle's ``RetryBudget`` and gRPC's retry throttling: while a server is well, single failures are repeated;
-    when most calls fail, repeats end, and the server that comes back meets little more than its usual load.
+    As Finagle's ``RetryBudget`` and gRPC's retry throttling: single failures are repeated, but when most calls fail,
+    repeats stop. So a recovering server receives little more than its usual load.
     """
 
     def __init__(self, retries: Retries) -> None:
-        # In thousandths: a tenth has no exact float, and ten of them shall be one.
+        # In thousandths, since a tenth has no exact float, and ten deposits must make exactly one token.
         self._most, self._deposit = _thousandths(retries.most), _thousandths(retries.deposit)
         self._tokens = min(_thousandths(retries.reserve), self._most)
         self._lock = threading.Lock()
 
     @property
     def tokens(self) -> float:
-        """Return what is left."""
+        """Return the remaining tokens."""
         return self._tokens / _TOKEN
 
     def deposit(self) -> None:
-        """Count a call."""
+        """Add the deposit of a call."""
         with self._lock:
             self._tokens = min(self._most, self._tokens + self._deposit)
 
     def withdraw(self) -> bool:
-        """Take the price of one repeat; return whether there was enough."""
+        """Pay for one repeat; return whether the budget allowed it."""
         with self._lock:
             if self._tokens < _TOKEN:
                 return False

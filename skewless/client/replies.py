@@ -1,4 +1,4 @@
-"""What a server answers, as objects; fields that this client does not know yet stand in ``raw``."""
+"""Replies of a server as objects; ``raw`` has the complete JSON, also fields that this client does not know."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReplyView:
-    """What was read of one view for one row.
+    """Read of one view for one row.
 
     Args:
-        status: the name of a ``skewless.contract.status.Status``.
-        age_s: age of the row read, seconds; None: none was found.
-        stale: whether the age is beyond the freshness limit.
+        status: name of a ``skewless.contract.status.Status``.
+        age_s: age of the row, seconds; None: no row exists.
+        stale: whether the age exceeds the freshness limit.
     """
 
     status: str
@@ -28,18 +28,17 @@ class ReplyView:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Prediction:
-    """The answer to one row.
+    """Prediction for one row.
 
     Args:
-        id: the prediction's name in the log.
-        score: float64, of several outputs the greatest; NaN where JSON cannot write it.
-        scores: one for each output, for a model that has several; else empty.
-        version: of the model that answered, where several versions answered one request; else None.
-        decision: what the thresholds of the model's spec make of it; None: it has none.
-        features: what the model saw, by feature; None is its missing value. Empty unless asked for.
-        views: what was read, by view. Empty unless features were asked for.
-        contributions: per feature, and under ``bias`` the rest; of several outputs a list for each. Empty unless asked
-            for.
+        id: prediction id in the log.
+        score: float64; the largest of several outputs; NaN if JSON has no number.
+        scores: all outputs of a model with several; otherwise empty.
+        version: version that served the row, if several versions served the request; otherwise None.
+        decision: decision by the thresholds in the model's spec; None: the model has no decisions.
+        features: feature values; None is missing. Empty unless requested.
+        views: status and age by view. Empty unless features were requested.
+        contributions: by feature, and ``bias``; for several outputs each is a list. Empty unless requested.
         raw: the JSON.
     """
 
@@ -56,14 +55,14 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Reply:
-    """The answers to the rows of one request, in their order.
+    """Predictions for the rows of one request, in their order.
 
     Args:
         model: name of the model.
-        version: its version; None: several versions answered, and each prediction names its own.
-        t_us: the one moment at which everything was evaluated, microseconds since the epoch, UTC.
-        log: ``required``: the log row is durable; ``best_effort``: it is on its way.
-        degraded: whether features were missing because the online store did not answer in time.
+        version: its version; None: several versions served the request, see each prediction.
+        t_us: evaluation time of all rows, microseconds since the epoch, UTC.
+        log: ``required``: the log row is durable; ``best_effort``: it will be written.
+        degraded: whether the online store did not answer in time, so that features were missing.
         predictions: one for each row.
         raw: the JSON.
     """
@@ -84,7 +83,7 @@ class Reply:
 
     @property
     def t(self) -> datetime:
-        """Return the moment of the prediction, with its zone."""
+        """Return the evaluation time, with its time zone."""
         return datetime.fromisoformat(self.raw["t"])
 
     @property
@@ -95,7 +94,7 @@ class Reply:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
-    """A model that is served: its features in order; ``raw`` has inputs, metrics, runtime and all else."""
+    """A served model, with its features in order; ``raw`` has inputs, metrics, runtime and everything else."""
 
     name: str
     version: str
@@ -105,7 +104,7 @@ class Model:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Models:
-    """The models that are served, and by model, why a newer version is not."""
+    """The served models, and for each model the reason why a newer version is not served."""
 
     models: tuple[Model, ...]
     refused: Mapping[str, Any]
@@ -120,7 +119,7 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readiness:
-    """Whether predictions are answered, and why not, by part of the server; ``server``: why nobody answers at all."""
+    """Whether the server is ready, and the reasons if not; reason ``server``: the server is unreachable."""
 
     ready: bool
     reasons: Mapping[str, str]
@@ -162,7 +161,7 @@ def _feature(value: float | str | None) -> float | None:
 
 
 def _number(value: float | str | None) -> float:
-    # JSON has no infinities: they come as texts.
+    # JSON has no infinities: they are strings.
     return math.nan if value is None else float(value)
 
 

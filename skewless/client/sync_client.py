@@ -1,4 +1,4 @@
-"""The client for programs of threads."""
+"""Client for programs with threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from urllib3 import Timeout
 from urllib3.exceptions import ClosedPoolError, HTTPError
 
 from skewless.client import calls
-from skewless.client.attempts import Attempt, Core
-from skewless.client.calls import Call, PredictOptions, Row
-from skewless.client.deadline_connection import UnreachedError, connection_pool
-from skewless.client.failures import Failure, Response, Stage, closed_error
+from skewless.client.attempts import Attempt, ClientCore
+from skewless.client.calls import ApiCall, PredictOptions, Row
+from skewless.client.deadline_connection import NotConnectedError, connection_pool
+from skewless.client.failures import AttemptFailure, Response, Stage, closed_error
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 
@@ -26,28 +26,28 @@ T = TypeVar("T")
 
 
 class Client:
-    """Asks a server. One client serves several threads; each call has a connection of its own while it lasts.
+    """Calls the API of a server. One client serves several threads; each call has its own connection while it runs.
 
-    Every method raises these, and only these:
+    Every method raises these errors, and only these:
 
-    - ``RequestError``: the server refuses the request; the words are the server's. Or the client is closed.
-    - ``StoreError``: there is no server, or it cannot answer now.
-    - ``BusyError``: the server has as much to do as it can.
-    - ``DeadlineError``: there was no answer in time.
+    - ``RequestError``: the server rejected the request, with the server's text; or the client is closed.
+    - ``StoreError``: the server is unreachable, or temporarily unable to reply.
+    - ``BusyError``: the server is overloaded.
+    - ``DeadlineError``: no reply arrived in time.
 
     Args:
         url: base URL, for example ``http://127.0.0.1:8080``.
-        others: base URLs of more servers that answer alike; the next one is taken when one cannot be reached.
-        key: API key; None: the one in the variable ``SKEWLESS_API_KEY``, if any; empty: none.
-        limits: how long to wait.
-        retries: when to repeat.
-        tls: how ``https`` is spoken, for example with a client certificate; None: as Python does by itself.
-        clock: seconds, monotonic.
-        sleep: waits for some seconds.
-        chance: even in ``[0, 1)``.
+        others: base URLs of equivalent servers, used in turn when a server is unreachable.
+        key: API key; None: the environment variable ``SKEWLESS_API_KEY``, if set; empty: no key.
+        limits: time limits.
+        retries: rules for retries.
+        tls: TLS context, for example with a client certificate; None: Python's default context.
+        clock: a monotonic clock, seconds.
+        sleep: waits some seconds.
+        chance: returns random numbers, uniform in ``[0, 1)``.
 
     Raises:
-        RequestError: a URL or the key cannot be right.
+        RequestError: a URL or the key is invalid.
     """
 
     def __init__(
@@ -62,70 +62,69 @@ class Client:
         sleep: Callable[[float], object] = time.sleep,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._core = Core((url, *others), key, limits, retries, tls, clock, chance)
+        self._core = ClientCore((url, *others), key, limits, retries, tls, clock, chance)
         servers = self._core.addresses.urls
         self._pools = {server: connection_pool(server, self._core.limits, self._core.tls) for server in servers}
         self._closed = False
         self._sleep = sleep
 
     def predict(self, rows: Sequence[Row], **options: Unpack[PredictOptions]) -> Reply:
-        """Return the predictions of one or many rows.
+        """Return predictions for one or many rows.
 
         Args:
-            rows: objects with every entity key and request field of the model. NaN is sent as null.
-            **options: those of ``PredictOptions``.
+            rows: objects with all entity keys and request features of the model. NaN is sent as null.
+            **options: see ``PredictOptions``.
         """
         return self._run(calls.predict_call(rows, **options))
 
     def predict_one(self, row: Row, **options: Unpack[PredictOptions]) -> Prediction:
-        """Return the prediction of one row; the options are those of ``predict``."""
+        """Return the prediction for one row; the options are those of ``predict``."""
         reply = self.predict([row], **options)
         return reply.predictions[0]
 
     def send_events(self, source: str, events: Sequence[Row], *, event_id: str | None = None) -> int:
-        """Put events into the stream of an event source; return how many, once the stream has them.
+        """Send events to an event source; return their number once the stream has stored them.
 
-        They are judged afterwards, by the worker: one that does not fit goes to quarantine. After a ``StoreError`` or
-        a ``DeadlineError`` some of them may be in the stream.
+        The stream worker validates them later, and quarantines invalid ones. After a ``StoreError`` or a
+        ``DeadlineError`` some of them may be in the stream.
 
         Args:
             source: name of the event source.
-            events: objects with its columns.
-            event_id: the column by which the source knows an event again. Where every event has a value in it, the call
-                is repeated as a prediction is; otherwise only when nothing can have been taken.
+            events: objects with the source's columns.
+            event_id: the source's id column. If every event has an id, the call is repeated like a prediction;
+                otherwise only if the server cannot have accepted anything.
         """
         return self._run(calls.events_call(source, events, event_id))
 
     def feedback(self, rows: Sequence[Row]) -> int:
-        """Say what came of predictions; return how many rows are kept, once the server's disk has them.
+        """Send outcomes of predictions; return the number of rows once they are on the server's disk.
 
-        A row that is wrong refuses all of them. A row that comes twice counts once, so a call is repeated as a
-        prediction is.
+        One invalid row rejects all. Duplicate rows count once, so the call is repeated like a prediction.
 
         Args:
-            rows: each ``{"prediction_id": ..., "label": ...}``, or ``model``, ``keys`` and ``event_time`` in the place
-                of the id; besides ``value`` and ``known_at``. A later row about the same thing takes its place.
+            rows: each ``{"prediction_id": ..., "label": ...}``, or ``model``, ``keys`` and ``event_time`` instead
+                of the id; optionally ``value`` and ``known_at``. A later row for the same prediction replaces it.
         """
         return self._run(calls.feedback_call(rows))
 
     def models(self) -> Models:
-        """Return the models that are served, and why newer versions are not."""
+        """Return the served models, and why newer versions are not served."""
         return self._run(calls.models_call())
 
     def model(self, name: str) -> Model:
-        """Return one model that is served: its inputs, features and quality."""
+        """Return one served model: its inputs, features and quality."""
         return self._run(calls.model_call(name))
 
     def ready(self) -> Readiness:
-        """Return whether predictions are answered, or why not; a server that is not there is not ready."""
+        """Return whether the server is ready, or why not; an unreachable server is not ready."""
         return self._run(calls.ready_call())
 
     def live(self) -> bool:
-        """Return whether a server answers."""
+        """Return whether a server responds."""
         return self._run(calls.live_call())
 
     def close(self) -> None:
-        """Close the connections; calls under way end first, each by itself."""
+        """Close the client; calls in progress are completed first."""
         self._closed = True
         for pool in self._pools.values():
             pool.close()
@@ -136,7 +135,7 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _run(self, call: Call[T]) -> T:
+    def _run(self, call: ApiCall[T]) -> T:
         if self._closed:
             raise closed_error()
         attempts = self._core.attempts(call)
@@ -147,20 +146,20 @@ class Client:
                 return attempts.result(outcome)
             self._sleep(pause)
 
-    def _attempt(self, attempt: Attempt) -> Response | Failure:
-        until = time.monotonic() + attempt.seconds
+    def _attempt(self, attempt: Attempt) -> Response | AttemptFailure:
+        deadline = time.monotonic() + attempt.seconds
         try:
             reply = self._pools[attempt.server].urlopen(
                 attempt.method,
                 urlsplit(attempt.server).path + attempt.path,
                 attempt.body,
                 attempt.headers,
-                retries=False,  # nor redirects
+                retries=False,  # also disables redirects
                 timeout=Timeout(attempt.seconds),
             )
         except ClosedPoolError as error:
             raise closed_error() from error
-        except (UnreachedError, HTTPError) as error:
-            stage = Stage.CONNECT if isinstance(error, UnreachedError) else Stage.REPLY
-            return Failure.of(Stage.TIME if time.monotonic() >= until else stage, error.args[-1])
+        except (NotConnectedError, HTTPError) as error:
+            stage = Stage.CONNECT if isinstance(error, NotConnectedError) else Stage.REPLY
+            return AttemptFailure.of(Stage.TIME if time.monotonic() >= deadline else stage, error.args[-1])
         return Response(reply.status, reply.data, reply.headers.get("Retry-After", ""))

@@ -1,1 +1,1 @@
-"""The verbs of the command line, one family per file; ``skewless.cli`` lists them."""
+"""The commands of ``skewless``, one module each."""

@@ -1,4 +1,4 @@
-"""Changes as people read them, like a pull request: a line for each difference, never a whole list."""
+"""Changes of definitions as people read them, as in a pull request: one line for each difference."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
+from skewless.commands.cells import printable
 from skewless.commands.length import length_text
 from skewless.contract.changes import Change
-from skewless.contract.clock import from_us
 from skewless.contract.columns import Column, FeatureRef, Transform
 from skewless.contract.differences import Difference
 from skewless.contract.plan import Service, Source, View
 from skewless.contract.spec import ModelSpec
 from skewless.contract.windows.view import Aggregate, EventSource, WindowView
+from skewless.operations.readable import time_text
 
 _MARKS = {"add": "+", "change": "~", "remove": "-", "order": "~"}
-# Whose items are called by their name alone, and how those of the others are called.
+# Fields that hold named items, with the word that the label of an item begins with.
 _ITEMS = {
     "aggregates": "",
     "features": "",
@@ -27,25 +28,25 @@ _ITEMS = {
     "columns": "column ",
     "outputs": "output ",
 }
-_MOMENTS = ("earliest_us", "latest_us")
+_TIMES = ("earliest_us", "latest_us")
 _LONGEST = 48  # characters of one value
-_CONTEXT = 8  # of what two long texts have in common before they differ
+_CONTEXT = 8  # characters shown before the first difference of two long texts
 _LINE = 100
-_MOST_LINES = 6  # of the difference between two texts of many lines
+_MOST_LINES = 6  # of the difference between two long texts
 _MICROSECOND = timedelta(microseconds=1)
 
 
 def change_lines(change: Change) -> list[str]:
-    """Return the lines of one thing that came, changed or went."""
+    """Return the lines of one addition, change or removal."""
     name = f"{_MARKS[change.action]} {change.kind} {_cut(change.name)}"
-    whole = [item for item in change.details if not item.path]
+    additions = [item for item in change.details if not item.path]
     inner = [line for item in change.details if item.path for line in difference_lines(item)]
-    about = describe(whole[0].after) if whole and change.action == "add" else ""
+    about = describe(additions[0].after) if additions and change.action == "add" else ""
     return [f"{name}: {about}" if about else name, *(f"    {line}" for line in inner)]
 
 
 def difference_lines(item: Difference) -> list[str]:
-    """Return the lines of one difference inside of a thing: one, or a few of a text of many lines.
+    """Return the lines of one difference within a definition; a text of many lines gives a few.
 
     >>> difference_lines(Difference(path=("gate", "floor"), action="change", before=0.6, after=0.99))
     ['~ gate.floor 0.6 -> 0.99']
@@ -63,7 +64,7 @@ def difference_lines(item: Difference) -> list[str]:
 
 
 def describe(value: object) -> str:
-    """Return a thing in a few words; empty: its name says all."""
+    """Return a definition in a few words; empty if its name is enough."""
     for kind, words in _WORDS.items():
         if isinstance(value, kind):
             return words(value)
@@ -85,7 +86,7 @@ _WORDS: Mapping[type, Callable[[Any], str]] = {
 
 
 def _label(path: Sequence[str]) -> str:
-    """Return where a difference lies.
+    """Return the field of a difference, as a short path.
 
     >>> _label(("aggregates", "mean_7d", "window_us")), _label(("transform", "outputs", "late", "dtype"))
     ('mean_7d: window', 'transform output late: dtype')
@@ -108,16 +109,16 @@ def _first_moved(item: Difference) -> str:
 
 def _pair(item: Difference) -> tuple[str, str]:
     name = item.path[-1] if item.path else ""
-    shown = _value(item.before, name), _value(item.after, name)
-    if shown[0] != shown[1]:
-        return shown
+    texts = _value(item.before, name), _value(item.after, name)
+    if texts[0] != texts[1]:
+        return texts
     if isinstance(item.before, list | tuple) and isinstance(item.after, list | tuple):
         pairs = zip(item.before, item.after, strict=True)
-        return shown[0], f"{sum(old != new for old, new in pairs)} of them are others"
-    texts = [repr(item.before), repr(item.after)]
-    alike = (i for i, (old, new) in enumerate(zip(*texts, strict=False)) if old != new)
-    same = max(0, next(alike, min(map(len, texts))) - _CONTEXT)
-    before, after = (("..." if same else "") + _cut(text[same:]) for text in texts)
+        return texts[0], f"{sum(old != new for old, new in pairs)} of them differ"
+    reprs = [repr(item.before), repr(item.after)]
+    differences = (i for i, (old, new) in enumerate(zip(*reprs, strict=False)) if old != new)
+    start = max(0, next(differences, min(map(len, reprs))) - _CONTEXT)
+    before, after = (("..." if start else "") + _cut(text[start:]) for text in reprs)
     return before, after
 
 
@@ -125,7 +126,7 @@ def _value(value: object, name: str) -> str:
     if isinstance(value, timedelta):
         return length_text(value // _MICROSECOND)
     if isinstance(value, int) and not isinstance(value, bool) and name.endswith("_us"):
-        return _moment(value) if name in _MOMENTS else length_text(value)
+        return _time(value) if name in _TIMES else length_text(value)
     if isinstance(value, Mapping | list | tuple):
         return _count(value, "value")
     if isinstance(value, StrEnum):
@@ -133,20 +134,20 @@ def _value(value: object, name: str) -> str:
     return "none" if value is None else _cut(repr(value))
 
 
-def _moment(at_us: int) -> str:
+def _time(at_us: int) -> str:
     try:
-        return from_us(at_us).isoformat().removesuffix("+00:00").replace("T00:00:00", "")
+        return str(time_text(at_us)).removesuffix(" 00:00:00Z")
     except OverflowError:
         return f"{at_us:,} us"
 
 
 def _text_lines(head: str, before: str, after: str) -> list[str]:
-    every = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0, lineterm=""))[2:]
-    changed = [line for line in every if not line.startswith("@@")]
-    shown = [f"    {_cut(line, _LINE)}" for line in changed[:_MOST_LINES]]
+    diff = list(difflib.unified_diff(before.split("\n"), after.split("\n"), n=0, lineterm=""))[2:]
+    changed = [line for line in diff if not line.startswith("@@")]
+    first_lines = [f"    {_cut(line, _LINE)}" for line in changed[:_MOST_LINES]]
     more = [f"    ... {len(changed) - _MOST_LINES:,} more lines"] if len(changed) > _MOST_LINES else []
     added = [line for line in changed if line.startswith("+")]
-    return [f"{head}: {_count(added, 'line')} added, {len(changed) - len(added):,} removed", *shown, *more]
+    return [f"{head}: {_count(added, 'line')} added, {len(changed) - len(added):,} removed", *first_lines, *more]
 
 
 def _is_long(value: object) -> bool:
@@ -154,9 +155,9 @@ def _is_long(value: object) -> bool:
 
 
 def _cut(text: str, longest: int = _LONGEST) -> str:
-    """Return a text that fits, and that a terminal can show."""
+    """Return a text of bounded length that a terminal can show."""
     short = text if len(text) <= longest else f"{text[: longest - 3]}..."
-    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in short)
+    return printable(short).replace("\n", "\\n")
 
 
 def _count(items: Mapping[str, object] | Sequence[object], noun: str) -> str:

@@ -1,4 +1,4 @@
-"""``skewless dataset``: entity rows with the features of a service, to Parquet, larger than memory."""
+"""``skewless dataset``: entity rows joined with the features of a service, as Parquet files."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from skewless.commands.options import DryRun, Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import Part, command_output, table
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from skewless.training.dataset_files import DatasetReport
 
 Entities = Annotated[
     Path,
-    typer.Option("--entities", metavar="FILE", help="Parquet or CSV with key columns and a time; others are kept."),
+    typer.Option("--entities", metavar="FILE", help="Parquet or CSV with key columns and a time; more columns stay."),
 ]
 ServiceName = Annotated[
-    str, typer.Option("--service", metavar="NAME", help="The feature service to join, or a model: its service.")
+    str, typer.Option("--service", metavar="NAME", help="Feature service to join, or a model for its service.")
 ]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="A new or empty folder, or one to go on with.")]
-Time = Annotated[str, typer.Option("--time", metavar="COLUMN", help="The column that says when each row is asked.")]
+Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="New or empty folder, or an unfinished dataset.")]
+Time = Annotated[str, typer.Option("--time", metavar="COLUMN", help="Column with the time of each row.")]
 TimeMode = Annotated[
     Literal["knowledge", "event_time"],
-    typer.Option("--mode", help="From when on a feature row counts: when it could be known, or when it happened."),
+    typer.Option("--mode", help="Join by the time when a feature row was known, or by its event time."),
 ]
 
 
@@ -42,10 +40,13 @@ def dataset(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Join each entity row with what a service would have answered at its time; run again to go on."""
-    with answering(as_json=as_json) as output:
+    """Join each entity row with the features that were known at its time, larger than memory.
+
+    Run the command again to continue after an interruption.
+    """
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        with output.progress(f"joining {entities}") as tell:
+        with output.progress(f"joining {entities}") as on_progress:
             report = project.dataset(
                 entities,
                 service,
@@ -53,17 +54,15 @@ def dataset(
                 mode=mode,
                 time=time,
                 dry_run=dry_run,
-                on_rows=lambda done, total: tell("joining", done, total),
+                on_rows=lambda done, total: on_progress("joining", done, total),
             )
         body = {"dry_run": dry_run, "out": str(out), **asdict(report)}
-        output.answer(body, *_shown(report, out, dry_run=dry_run))
+        output.show(body, *_parts(report, out, dry_run=dry_run))
 
 
-def _shown(report: DatasetReport, out: Path, *, dry_run: bool) -> list[RenderableType]:
-    verb = "would be written" if dry_run else "written"
-    line = f"{report.written:,} of {report.rows:,} rows {verb} to {out}, {report.parts} parts in all"
+def _parts(report: DatasetReport, out: Path, *, dry_run: bool) -> list[Part]:
+    result = "would be written" if dry_run else "written"
+    line = f"{report.written:,} of {report.rows:,} rows {result} to {out}, {report.parts} parts in all"
     rows = [(view, name, count) for view, counts in report.status.items() for name, count in counts.items()]
-    shown: list[RenderableType] = (
-        [table(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
-    )
-    return [*shown, *(report.mode_gap.lines() if report.mode_gap else []), line]
+    parts = [table(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
+    return [*parts, *(report.mode_gap.lines() if report.mode_gap else []), line]

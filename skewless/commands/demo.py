@@ -1,4 +1,4 @@
-"""``skewless demo``: the whole walk on the project in front of you."""
+"""``skewless demo``: a complete example on the data of a project."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from typing import Annotated, Any
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering
+from skewless.commands.output import command_output
 
-Drift = Annotated[bool, typer.Option("--drift", help="Tell the story of months with drift and faults instead.")]
-
-Days = Annotated[int, typer.Option("--days", min=1, help="With --drift: how many days are lived through.")]
-After = Annotated[int, typer.Option("--after", min=6, help="With --drift: weeks of flights before it begins.")]
+Drift = Annotated[bool, typer.Option("--drift", help="Run months with drift and faults instead.")]
+Days = Annotated[int, typer.Option("--days", metavar="N", min=1, help="With --drift: the number of days.")]
+After = Annotated[
+    int, typer.Option("--after", metavar="N", min=6, help="With --drift: weeks of flights before the first day.")
+]
 
 
 def demo(
@@ -26,23 +27,26 @@ def demo(
     after: After = 21,
     as_json: Json = False,
 ) -> None:
-    """Walk from files to served, proven and retrained models; the last line is one JSON object."""
-    with answering(as_json=as_json) as output:
-        # The stages are shown on stderr; stdout gets the facts, whoever reads.
-        place = open_project(output, repo).repo
-        facts = _story(context, place, days, after) if drift else _walk(place)
-        replace(output, as_json=True).answer(facts)
+    """Run everything once, from source files to served, replayed and retrained models.
+
+    The last line is one JSON object with the facts.
+    """
+    with command_output(as_json=as_json) as output:
+        # The stages are shown on stderr; stdout gets the facts, with or without --json.
+        folder = open_project(output, repo).repo
+        facts = _run_story(context, folder, days, after) if drift else _run_tour(folder)
+        replace(output, as_json=True).show(facts)
 
 
-def _walk(repo: Path) -> dict[str, Any]:
+def _run_tour(repo: Path) -> dict[str, Any]:
     from skewless.demo import run_demo
 
     return run_demo(repo)
 
 
-def _story(context: typer.Context, repo: Path, days: int, after: int) -> dict[str, Any]:
-    from skewless.commands.scheduler import inside
+def _run_story(context: typer.Context, repo: Path, days: int, after: int) -> dict[str, Any]:
+    from skewless.commands.scheduler import invoke_in_process
     from skewless.demo.story import run_story
 
     command: Any = context.find_root().command
-    return run_story(repo, inside(command), days=days, after=after)
+    return run_story(repo, invoke_in_process(command), days=days, after=after)

@@ -1,41 +1,36 @@
-"""``skewless doctor``: checks this machine and the project, and says what to fix."""
+"""``skewless doctor``: checks of the machine and the project, with fixes."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
+from skewless.commands.cells import StateCell, Tone
 from skewless.commands.options import Json, Repo
-from skewless.commands.output import answering
+from skewless.commands.output import Part, command_output
+from skewless.operations.checkup.finding import CheckupFinding
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from skewless.operations.checkup.finding import CheckupFinding
-
-_STYLES = {"ok": "green", "warn": "yellow", "fail": "red"}
+_TONES: dict[str, Tone] = {"ok": "good", "warn": "warning", "fail": "bad"}
 
 
 def doctor(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Check Python, packages, GPU, Redis, disk, memory, port, plan, models; exit 1 if something must be fixed."""
-    with answering(as_json=as_json) as output:
+    """Check the machine and the project, and suggest fixes; exit with code 1 if something must be fixed.
+
+    The checks cover Python, packages, GPU, Redis, disk, memory, the port, the plan and the models.
+    """
+    with command_output(as_json=as_json) as output:
         from skewless.project import Project
 
         findings = Project.doctor(repo)
         ok = all(finding.verdict != "fail" for finding in findings)
         body = {"ok": ok, "checks": [finding.as_dict() for finding in findings]}
-        output.answer(body, *(_line(finding) for finding in findings))
+        output.show(body, *(part for finding in findings for part in _parts(finding)))
         if not ok:
             raise typer.Exit(1)
 
 
-def _line(finding: CheckupFinding) -> RenderableType:
-    from rich.text import Text
-
-    line = Text(f"{finding.verdict:<5}", style=_STYLES[finding.verdict])
-    line.append(f"{finding.name}: {finding.detail}", style="default")
-    if finding.fix:
-        line.append(f"\n     fix: {finding.fix}", style="default")
-    return line
+def _parts(finding: CheckupFinding) -> list[Part]:
+    tone = _TONES[finding.verdict]
+    line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
+    return [line, f"     fix: {finding.fix}"] if finding.fix else [line]

@@ -1,17 +1,26 @@
-"""``skewless housekeeping``: remove what need not be kept, merge small files."""
+"""``skewless housekeeping``: compaction of logs, and retention."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import command_output, facts_table
+
+_MEANINGS = {
+    "runs": "runs deleted from the ledger",
+    "predictions": "prediction log files deleted",
+    "quarantine": "quarantined batches deleted",
+    "merged": "event and outcome log files compacted",
+    "merged_predictions": "prediction log files compacted",
+    "retired": "unused view versions deleted from the online store",
+}
 
 
 def housekeeping(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Remove what is older than the keep_ settings say, and merge small log files. Nothing else is touched."""
-    with answering(as_json=as_json) as output:
+    """Compact logs, and delete what is older than the keep_ settings allow."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        with output.working("tidying"):
-            done = project.housekeeping().as_dict()
-        output.answer(done, table("housekeeping", tuple(done), [tuple(done.values())]))
+        with output.working("compacting logs"):
+            body = project.housekeeping().as_dict()
+        output.show(body, facts_table("housekeeping", [(_MEANINGS[name], n) for name, n in body.items()]))

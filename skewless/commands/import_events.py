@@ -1,4 +1,4 @@
-"""``skewless import``: the history of event sources to the accepted log."""
+"""``skewless import``: the history of event sources, appended to the accepted log."""
 
 from __future__ import annotations
 
@@ -9,29 +9,30 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.options import DryRun, Json, Repo, open_project
-from skewless.commands.output import Output, answering, table
+from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project
+from skewless.commands.output import Output, command_output, table
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.importing import Imported
+    from skewless.infra.streams.importing import ImportResult
 
 _HINTS = {
-    "applied": "they count as known from now on: training in knowledge time does not see them before",
-    "none": "`skewless bootstrap` brings them to the online states",
-    "behind": "the online store is away: `skewless stream` applies them when it is back, and so does the next import",
+    "applied": "these events count as known from now on: training in knowledge time does not see them before",
+    "none": "run `skewless backfill` to build window states from them",
+    "behind": "the online store is unavailable: `skewless stream` or the next import applies them later",
 }
-Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
+_COUNTS = ("accepted", "rejected", "duplicates", "present")
+Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Event sources; default: all.")]
 
 
 def import_events(
     sources: Sources = None, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False
 ) -> None:
-    """Append events from before the stream, from the files of each source's batch_source, to the log."""
-    with answering(as_json=as_json) as output:
+    """Append the history of event sources, from the files of their batch_source, to the log."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        with output.progress("importing") as bar:
+        with output.progress("importing") as on_progress:
             reports = project.import_events(
-                sources or (), dry_run=dry_run, on_rows=lambda file, rows: bar(file, rows, None)
+                sources or (), dry_run=dry_run, on_rows=lambda file, rows: on_progress(file, rows, None)
             )
         if dry_run:
             _show_files(output, reports)
@@ -39,20 +40,20 @@ def import_events(
             _show_sources(output, reports)
 
 
-def _show_sources(output: Output, reports: Sequence[Imported]) -> None:
-    done = [report.as_dict() for report in reports]
-    columns = ("source", "files", "accepted", "rejected", "duplicates", "present", "states")
-    shown = table("events", columns, [tuple(item.values()) for item in done])
+def _show_sources(output: Output, reports: Sequence[ImportResult]) -> None:
+    bodies = [report.as_dict() for report in reports]
+    columns = ("source", "files", *_COUNTS, "states")
+    part = table("events", columns, [tuple(body.values()) for body in bodies], sums=("files", *_COUNTS))
     hints = [
-        _HINTS[states]
-        for states in _HINTS
-        if any(item["states"] == states and (item["files"] or states == "behind") for item in done)
+        hint
+        for states, hint in _HINTS.items()
+        if any(body["states"] == states and (body["files"] or states == "behind") for body in bodies)
     ]
-    output.answer({"dry_run": False, "sources": done}, shown, *hints)
+    output.show({"dry_run": False, "sources": bodies}, part, *hints)
 
 
-def _show_files(output: Output, reports: Sequence[Imported]) -> None:
+def _show_files(output: Output, reports: Sequence[ImportResult]) -> None:
     files = [{"source": report.source, **asdict(file)} for report in reports for file in report.by_file]
-    columns = ("source", "file", "accepted", "rejected", "duplicates", "present")
-    shown = table("would be imported", columns, [tuple(item.values()) for item in files])
-    output.answer({"dry_run": True, "files": files}, shown, "nothing was changed")
+    columns = ("source", "file", *_COUNTS)
+    part = table("would be imported", columns, [tuple(file.values()) for file in files], sums=_COUNTS)
+    output.show({"dry_run": True, "files": files}, part, UNCHANGED)

@@ -1,4 +1,4 @@
-"""``skewless importance``: how much each feature moved a model's answers, window by window."""
+"""``skewless importance``: feature importance, window by window."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import typer
 
 from skewless.commands.length import parse_length
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import Part, command_output, table
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from skewless.operations.importance import ImportanceReport
 
-Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one.")]
+Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one.")]
 Window = Annotated[str, typer.Option("--window", metavar="LENGTH", help="Length of a window, such as 6h or 1d.")]
 Windows = Annotated[
-    int, typer.Option("--windows", metavar="N", min=1, max=1_000, help="How many, the present one too.")
+    int, typer.Option("--windows", metavar="N", min=1, max=1_000, help="Number of windows, with the current one.")
 ]
-Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="Predictions of each version and window.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Chooses which; the same ones again.")]
+Sample = Annotated[
+    int, typer.Option("--sample", metavar="N", min=1, help="Number of predictions of each version and window.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the sample.")]
 _MOST_COLUMNS = 6
 
 
@@ -37,25 +37,25 @@ def importance(
     as_json: Json = False,
 ) -> None:
     """Show mean absolute contributions to the margin by feature, version and window."""
-    with answering(as_json=as_json) as output:
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
         length = parse_length(window)
-        with output.working("taking predictions apart"):
+        with output.working("explaining predictions"):
             report = project.importance(model, window_us=length, windows=windows, sample=sample, seed=seed)
-        output.answer(report.as_dict(), *_shown(report))
+        output.show(report.as_dict(), *_parts(report))
 
 
-def _shown(report: ImportanceReport) -> list[RenderableType]:
+def _parts(report: ImportanceReport) -> list[Part]:
     from skewless.contract.clock import from_us
 
-    lines: list[RenderableType] = [
+    lines: list[Part] = [
         f"version {version}: this kind of model has no contributions" for version in report.unexplained
     ]
-    shown = report.windows[-_MOST_COLUMNS:]
-    if not shown:
+    windows = report.windows[-_MOST_COLUMNS:]
+    if not windows:
         return [*lines, f"{report.model}: no prediction in these windows"]
-    columns = [f"{from_us(part.since_us):%Y-%m-%d %H:%M} {part.version}" for part in shown]
-    rows = [(name, *(part.mean.get(name) for part in shown)) for name in shown[-1].mean]
+    columns = [f"{from_us(part.since_us):%Y-%m-%d %H:%MZ} {part.version}" for part in windows]
+    rows = [(name, *(part.mean.get(name) for part in windows)) for name in windows[-1].mean]
     title = f"{report.model}: mean absolute contribution to the margin"
-    sampled = [f"{part.sampled:,} of {part.predictions:,}" for part in shown]
-    return [*lines, table(title, ("feature", *columns), [*rows, ("predictions looked at", *sampled)])]
+    sampled = [f"{part.sampled:,} of {part.predictions:,}" for part in windows]
+    return [*lines, table(title, ("feature", *columns), [*rows, ("sampled predictions", *sampled)])]

@@ -1,30 +1,41 @@
-"""``skewless init``: a small working project in a new folder."""
+"""``skewless init``: a new project from a template."""
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from skewless.commands.options import DryRun, Json, Repo
-from skewless.commands.output import answering, table
+from skewless.commands.output import command_output, table
+from skewless.operations.init import TemplateName
 
-_ROW = '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'
-_NEXT = ("apply", "validate", "materialize", "train", f"predict --row {shlex.quote(_ROW)}", "replay", "serve")
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder, relative to --repo.")]
+Template = Annotated[
+    TemplateName,
+    typer.Option(
+        help="fraud: a stream, windows, two models, a rollout; delay: windows, a regression; churn: tables, one model;"
+        " empty: files without definitions or data."
+    ),
+]
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The new folder; relative to --repo.")]
 
-
-def init(folder: Folder = Path(), *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Write a small working project: definitions, a model, expectations and sample data."""
-    with answering(as_json=as_json) as output:
+def init(
+    folder: Folder = Path(),
+    *,
+    template: Template = "fraud",
+    repo: Repo = Path(),
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Write a new project from a template: definitions, tests, models, expectations and sample data."""
+    with command_output(as_json=as_json) as output:
         from skewless.project import Project
 
-        report = Project.init(repo / folder, dry_run=dry_run)
+        report = Project.init(repo / folder, template=template, dry_run=dry_run)
         title = f"project {report.project!r} {'would be' if dry_run else 'is'} in {report.folder}"
         rows = [(file, report.rows.get(file.removeprefix("data/"))) for file in report.files]
-        following = [f"skewless {verb} --repo {shlex.quote(str(report.folder))}" for verb in _NEXT]
-        shown = table(title, ("file", "rows"), rows)
-        output.answer({**report.as_dict(), "next": following}, shown, "next:", *(f"  {line}" for line in following))
+        commands = report.next_commands
+        part = table(title, ("file", "rows"), rows)
+        output.show({**report.as_dict(), "next": commands}, part, "next:", *(f"  {line}" for line in commands))

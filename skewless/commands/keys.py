@@ -1,4 +1,4 @@
-"""``skewless keys``: who may ask the prediction server."""
+"""``skewless keys``: the API keys of the prediction server."""
 
 from __future__ import annotations
 
@@ -8,27 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.options import DryRun, Json, Repo, open_project, time_option
-from skewless.commands.output import answering, table
+from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project, time_option
+from skewless.commands.output import command_output, records_table
+from skewless.commands.tables import TextTable
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from skewless.infra.access.api_keys import ApiKey
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="Who asks: lower-case letters, digits, hyphens.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of the caller: lower-case letters, digits, hyphens.")]
 Scopes = Annotated[
     list[str] | None,
     typer.Option("--scope", metavar="SCOPE", help="predict (default), as_of, feedback or admin; once for each."),
 ]
-Rate = Annotated[
-    float | None, typer.Option("--rate", metavar="N", help="Most requests a second; default: as many as it likes.")
-]
+Rate = Annotated[float | None, typer.Option("--rate", metavar="N", help="Most requests per second; default: no limit.")]
 Expires = Annotated[
-    str | None, typer.Option("--expires", metavar="TIME", help="From when on it is refused (ISO 8601); default: never.")
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="Time from which it is rejected (ISO 8601); default: never."),
 ]
-
-_UNCHANGED = "nothing was changed"
 
 
 def add_key(
@@ -41,39 +37,37 @@ def add_key(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Make an API key. It is shown this once: only its SHA-256 is stored. Servers know it within a second."""
-    with answering(as_json=as_json) as output:
+    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second."""
+    with command_output(as_json=as_json) as output:
         expires_us = None if expires is None else time_option("--expires", expires)
         new = open_project(output, repo).keys.add(
             name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run
         )
         if dry_run:
-            output.answer({"dry_run": True, **new.key.as_dict()}, _shown("would be made", [new.key]), _UNCHANGED)
+            output.show({"dry_run": True, **new.key.as_dict()}, _table("would be created", [new.key]), UNCHANGED)
             return
-        output.answer(new.as_dict(), _shown("made", [new.key]), "the key, which is not shown again:")
-        if not as_json:
-            # A part would be broken into lines on a narrow terminal, and could not be copied.
-            output.stdout.write(f"{new.secret}\n")
+        output.show(new.as_dict(), _table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
 
 
 def list_keys(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """List the API keys: whose they are, what they may do, until when. The keys themselves are not known."""
-    with answering(as_json=as_json) as output:
+    """List the API keys with scopes, rate and expiry. The secrets are not stored."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
         keys, now = project.keys.list(), project.clock.now_us()
-        body = {"keys": [{**key.as_dict(), "valid": key.valid_at(now)} for key in keys]}
-        output.answer(body, _shown("API keys", keys))
+        body = {"keys": [{**key.as_dict(), "valid": key.is_valid_at(now)} for key in keys]}
+        output.show(body, _table("API keys", keys) if keys else "the project has no API key")
 
 
 def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Forget an API key. Servers refuse it within a second."""
-    with answering(as_json=as_json) as output:
+    """Revoke an API key. Servers reject it within a second."""
+    with command_output(as_json=as_json) as output:
         open_project(output, repo).keys.revoke(name, dry_run=dry_run)
-        said = f"would be revoked; {_UNCHANGED}" if dry_run else "is revoked"
-        output.answer({"name": name, "dry_run": True} if dry_run else {"name": name, "revoked": True}, f"{name} {said}")
+        if dry_run:
+            output.show({"name": name, "dry_run": True}, f"{name} would be revoked; {UNCHANGED}")
+        else:
+            output.show({"name": name, "revoked": True}, f"{name} is revoked")
 
 
-def _shown(title: str, keys: Sequence[ApiKey]) -> RenderableType:
-    items = [key.as_dict() for key in keys]
-    rows = [[" ".join(value) if isinstance(value, list) else value for value in item.values()] for item in items]
-    return table(title, ("name", "scopes", "rate", "created", "expires"), rows)
+def _table(title: str, keys: Sequence[ApiKey]) -> TextTable:
+    names = ("name", "scopes", "rate", "created", "expires")
+    return records_table(title, names, [key.as_dict() for key in keys])

@@ -1,4 +1,4 @@
-"""The options that the verbs share, and the project that they name."""
+"""The options that commands share, and the project that ``--repo`` names."""
 
 from __future__ import annotations
 
@@ -16,31 +16,34 @@ if TYPE_CHECKING:
     from skewless.project import Project
 
 Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout, nothing else.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")]
-Model = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one, or all.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
+Model = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one, or all models.")
+]
+UNCHANGED = "nothing was changed"
 
 
 def open_project(output: Output, repo: Path) -> Project:
-    """Return the project in a folder; it is closed when the verb ends.
+    """Return the project of a folder; it is closed when the command ends.
 
     Raises:
-        PlaceError: the folder holds no project.
-        DefinitionError: a setting cannot be right.
+        PlaceError: the folder has no project.
+        DefinitionError: a setting is invalid.
     """
     from skewless.project import Project
 
-    return output.until_done.enter_context(closing(Project(repo)))
+    return output.exits.enter_context(closing(Project(repo)))
 
 
 def time_option(name: str, text: str) -> int:
-    """Return the time that an option gives, in microseconds.
+    """Return the time of an option, in microseconds since 1970.
 
     Raises:
-        DefinitionError: it is none.
+        DefinitionError: the text is not a time.
     """
-    found = parse_time(text)
-    if found is None:
+    parsed = parse_time(text)
+    if parsed is None:
         fix = "write a date, or a date and a time: 2027-01-01T12:00:00Z"
         raise DefinitionError(f"option {name}", "is not a time", value=text, fix=fix)
-    return found[0]
+    return parsed[0]

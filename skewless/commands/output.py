@@ -1,65 +1,68 @@
-"""Where a verb's answer goes: one JSON object or text for people on stdout, everything else on stderr."""
+"""The output of commands: one JSON object or text for people on stdout, everything else on stderr."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import json
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
+from skewless.commands.cells import StateCell, colours_of_marks, label, labelled_cell, printable
+from skewless.commands.tables import TextTable
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
 from skewless.contract.render import json_number
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console
 
-    from skewless.commands.progress import Tell
+    from skewless.commands.progress import OnProgress
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
-_WIDTH_OF_A_PIPE = 160
+Part = str | TextTable | StateCell
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output:
-    """One verb's way to answer.
+    """The output of one command.
 
     Args:
-        as_json: whether a program reads the answer.
-        stdout: the real one; what libraries print goes to stderr.
-        until_done: closes what the verb opened.
+        as_json: whether a program reads the result.
+        stdout: the process's stdout; libraries that print write to stderr instead.
+        exits: closes the project and its parts when the command ends.
     """
 
     as_json: bool
     stdout: TextIO
-    until_done: contextlib.ExitStack
+    exits: contextlib.ExitStack
 
-    def answer(self, body: Mapping[str, Any], *parts: RenderableType) -> None:
-        """Write the answer: the body for programs, the parts for people."""
+    def show(self, body: Mapping[str, Any], *parts: Part) -> None:
+        """Write the result: the body for programs, the parts for people."""
         if self.as_json:
             self.stdout.write(json.dumps(plain(body), ensure_ascii=False, allow_nan=False) + "\n")
         else:
-            console = _console(self.stdout)
+            width, in_colour = terminal_width(self.stdout), has_colours(self.stdout)
             for part in parts:
-                console.print(part)
+                self.stdout.writelines(f"{line}\n" for line in _lines(part, width, in_colour=in_colour))
         self.stdout.flush()
 
     @contextlib.contextmanager
-    def working(self, on: str) -> Iterator[None]:
-        """Show on a terminal's stderr what is being worked on."""
+    def working(self, activity: str) -> Iterator[None]:
+        """Show an activity on a terminal's stderr while the block runs."""
         if self.as_json or not sys.stderr.isatty():
             yield
             return
-        with _console(sys.stderr).status(on):
+        with _console(sys.stderr).status(activity):
             yield
 
     @contextlib.contextmanager
     def line(self) -> Iterator[Callable[[str], None]]:
-        """Show on a terminal's stderr one line that changes; yield the function that changes it."""
+        """Show one changing line on a terminal's stderr; yield the function that sets it."""
         if self.as_json or not sys.stderr.isatty():
             yield lambda _text: None
             return
@@ -67,44 +70,44 @@ class Output:
             yield status.update
 
     @contextlib.contextmanager
-    def progress(self, on: str) -> Iterator[Tell]:
-        """Show on a terminal's stderr how far a job is; yield the function that it tells."""
+    def progress(self, activity: str) -> Iterator[OnProgress]:
+        """Show a progress bar on a terminal's stderr; yield the function that advances it."""
         if self.as_json or not sys.stderr.isatty():
-            yield lambda _what, _done, _total: None
+            yield lambda _activity, _done, _total: None
             return
         from skewless.commands.progress import progress_bar
 
-        with progress_bar(_console(sys.stderr), on) as tell:
-            yield tell
+        with progress_bar(_console(sys.stderr), activity) as on_progress:
+            yield on_progress
 
 
 @contextlib.contextmanager
-def answering(*, as_json: bool) -> Iterator[Output]:
-    """Run a verb's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
-    until_done = contextlib.ExitStack()
-    output = Output(as_json=as_json, stdout=sys.stdout, until_done=until_done)
+def command_output(*, as_json: bool) -> Iterator[Output]:
+    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
+    exits = contextlib.ExitStack()
+    output = Output(as_json=as_json, stdout=sys.stdout, exits=exits)
     try:
-        with contextlib.redirect_stdout(sys.stderr), until_done:
+        with contextlib.redirect_stdout(sys.stderr), exits:
             _configure_logging()
             yield output
     except SkewlessError as error:
-        _refuse(output, error)
+        _fail(output, error)
     except ModuleNotFoundError as error:
-        _refuse(
+        _fail(
             output,
             PlaceError(f"package {error.name!r}", "is not installed", fix="install the requirements of skewless again"),
         )
     except _read_errors() as error:
-        fix = "run `skewless doctor`, which names damaged files of the logs"
-        _refuse(output, StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
+        fix = "run `skewless doctor` to find the corrupt file"
+        _fail(output, StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
     except OSError as error:
         if error.errno == errno.EPIPE:
             raise
-        _refuse(output, _named(error))
+        _fail(output, _os_error(error))
 
 
 def _read_errors() -> tuple[type[Exception], ...]:
-    """Return what DuckDB raises where a file is gone or cannot be read; nothing where DuckDB is not loaded."""
+    """Return the errors of DuckDB for a file that is missing or unreadable; empty if DuckDB is not loaded."""
     duckdb = sys.modules.get("duckdb")
     return () if duckdb is None else (duckdb.IOException,)
 
@@ -128,39 +131,54 @@ def sentence(error: SkewlessError) -> str:
     return redact(" ".join(error.sentence().split()))
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> RenderableType:
-    """Return a table for people; None is shown as a dash."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns))
-    numbers = [all(isinstance(row[i], int | float) or row[i] is None for row in rows) for i in range(len(columns))]
-    for column, right in zip(columns, numbers, strict=True):
-        shown.add_column(column, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*(Text(cell(value)) for value in row))
-    return Group(Text(title, style="bold"), shown)
+def table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    sums: Sequence[str] = (),
+    state: StateCell | None = None,
+) -> TextTable:
+    """Return a table for people; its arguments are those of ``Table``."""
+    return TextTable(title=title, columns=columns, rows=rows, sums=sums, state=state)
 
 
-def cell(value: object) -> str:
-    """Return one value as people read it.
+def records_table(title: str, names: Sequence[str], records: Iterable[Mapping[str, object]]) -> TextTable:
+    """Return a table of plain records: the named fields, with durations, times and states as people read them."""
+    rows = [[labelled_cell(name, record[name]) for name in names] for record in records]
+    return TextTable(title=title, columns=[label(name) for name in names], rows=rows)
 
-    >>> [cell(value) for value in (None, True, 12_345, 0.123456, "x")]
-    ['-', 'yes', '12,345', '0.1235', 'x']
-    """
-    if value is None:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:
+    """Return a table of one record: a line for each fact."""
+    return TextTable(
+        title=title, columns=("", ""), rows=[(label(name), labelled_cell(name, value)) for name, value in facts]
+    )
+
+
+def verdict_lines(lines: Sequence[str], *, ok: bool) -> list[Part]:
+    """Return the lines of a report, with the tone of its verdict on the first."""
+    return [StateCell(lines[0], "good" if ok else "bad"), *lines[1:]]
+
+
+def terminal_width(file: TextIO) -> int | None:
+    """Return the width of the terminal behind a file; None: it is not a terminal, and ``COLUMNS`` is not set."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdigit() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(file.fileno()).columns or None
+    except (OSError, ValueError):
+        return None
+
+
+def has_colours(file: TextIO) -> bool:
+    """Whether colours and symbols are shown: on a terminal, unless ``NO_COLOR`` is set (https://no-color.org)."""
+    return file.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def plain(value: object) -> object:
-    """Return a value as JSON can hold it: NaN is null, infinities and other objects are text.
+    """Return a value that JSON can hold: NaN is null, infinities and other objects are text.
 
     >>> plain({"a": float("nan"), "b": (1, "x"), "c": float("-inf")})
     {'a': None, 'b': [1, 'x'], 'c': '-Infinity'}
@@ -174,10 +192,21 @@ def plain(value: object) -> object:
     return value if value is None or isinstance(value, str | int) else str(value)
 
 
+def show_error(text: str) -> None:
+    """Write an error to stderr."""
+    typer.echo(f"{colours_of_marks('error:', 'bad') if has_colours(sys.stderr) else 'error:'} {text}", err=True)
+
+
+def _lines(part: Part, width: int | None, *, in_colour: bool) -> Iterator[str]:
+    if isinstance(part, TextTable):
+        return part.lines(width, in_colour=in_colour)
+    return iter([part.line(in_colour=in_colour) if isinstance(part, StateCell) else printable(part)])
+
+
 def _console(file: TextIO) -> Console:
     from rich.console import Console
 
-    return Console(file=file, markup=False, highlight=False, width=None if file.isatty() else _WIDTH_OF_A_PIPE)
+    return Console(file=file, markup=False, highlight=False)
 
 
 def _configure_logging() -> None:
@@ -186,15 +215,15 @@ def _configure_logging() -> None:
     configure_logging()
 
 
-def _refuse(output: Output, error: SkewlessError) -> None:
+def _fail(output: Output, error: SkewlessError) -> None:
     if output.as_json:
-        output.answer(error_body(error))
+        output.show(error_body(error))
     else:
-        typer.echo(f"error: {sentence(error)}", err=True)
+        show_error(sentence(error))
     raise typer.Exit(error.exit_code) from None
 
 
-def _named(error: OSError) -> SkewlessError:
+def _os_error(error: OSError) -> SkewlessError:
     thing, problem = f"file {error.filename}" if error.filename else "this machine", error.strerror or str(error)
     if error.errno in _FULL:
         return StoreError(thing, f"cannot be written: {problem}", fix="free disk space, then run again")

@@ -1,4 +1,4 @@
-"""``skewless parity``: what the online store holds, computed again from the accepted log and compared bit for bit."""
+"""``skewless parity``: the online store, compared with the accepted log bit for bit."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering
+from skewless.commands.output import command_output, verdict_lines
 from skewless.contract.errors import GateError
 
-Views = Annotated[list[str] | None, typer.Argument(metavar="[VIEW]...", help="Views of any kind; none: all.")]
-Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="How many entities of each view.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Chooses which entities; the same ones again.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Put what the log says in the place of what differs.")]
+Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views of any kind; default: all.")]
+Sample = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="Number of entities of each view.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the sample.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Repair mismatches from the log.")]
 
 
 def parity(
@@ -26,11 +26,11 @@ def parity(
     repo: Repo = Path(),
     as_json: Json = False,
 ) -> None:
-    """Compare entities' online states with what the accepted log says of them; exit 5 if a bit differs."""
-    with answering(as_json=as_json) as output:
+    """Compare the online store with the log, for a sample of entities; exit with code 5 if a bit differs."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("comparing the online store with the log"):
             report = project.parity(views or (), sample=sample, seed=seed, repair=repair)
-        output.answer({"ok": report.ok, **report.as_dict()}, *report.lines())
+        output.show({"ok": report.ok, **report.as_dict()}, *verdict_lines(report.lines(), ok=report.ok))
         if not report.ok:
             raise typer.Exit(GateError.exit_code)

@@ -1,4 +1,4 @@
-"""``skewless predict``: rows given on the command line, or a file to a file; as the server would answer."""
+"""``skewless predict``: predictions without a server, equal bit for bit to the server's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from skewless.commands.options import Json, Model, Repo, open_project
-from skewless.commands.output import Output, answering, table
+from skewless.commands.output import Output, command_output, table
 from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 _OWN = ("id", "score", "t_us", "version")
 _ENDINGS = {".parquet", ".csv"}
 
-Row = Annotated[
-    str | None, typer.Option("--row", metavar="JSON", help="One row, or a list of rows; '-' reads them from stdin.")
-]
-Source = Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Parquet or CSV file with one row per line.")]
-Target = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Parquet or CSV file for the answers.")]
+Row = Annotated[str | None, typer.Option("--row", metavar="JSON", help="One row, or a list of rows; '-' reads stdin.")]
+Source = Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Parquet or CSV file of rows.")]
+Target = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Parquet or CSV file for the predictions.")]
 
 
 def predict(
@@ -37,15 +35,17 @@ def predict(
     repo: Repo = Path(),
     as_json: Json = False,
 ) -> None:
-    """Predict from entity ids and request fields: one row, or every row of a file."""
-    with answering(as_json=as_json) as output:
+    """Predict rows of entity keys and request fields, or all rows of a file."""
+    with command_output(as_json=as_json) as output:
         if row is not None and source is None and target is None:
-            _rows(_applied(output, repo), model, read_rows(row), output)
+            _predict_rows(_open_applied(output, repo), model, read_rows(row), output)
         elif row is None and source is not None and target is not None:
-            _file(_applied(output, repo), model, (source, target), output)
+            _predict_file(_open_applied(output, repo), model, (source, target), output)
         else:
             raise RequestError(
-                "options of predict", "name no input, or two", fix="give --row JSON, or both --in FILE and --out FILE"
+                "options of predict",
+                "name no input, or two inputs",
+                fix="give --row JSON, or both --in FILE and --out FILE",
             )
 
 
@@ -56,10 +56,10 @@ def read_rows(text: str) -> list[dict[str, Any]]:
     [{'card_id': 7}]
 
     Raises:
-        RequestError: it is not JSON, or no row.
+        RequestError: the text is not JSON.
     """
     try:
-        rows = json.loads(sys.stdin.read() if text == "-" else text, parse_constant=_refuse_constant)
+        rows = json.loads(sys.stdin.read() if text == "-" else text, parse_constant=_reject_constant)
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RequestError(
             "option --row", f"is not JSON: {error}", fix="""quote it: --row '{"name": "value"}'"""
@@ -67,35 +67,33 @@ def read_rows(text: str) -> list[dict[str, Any]]:
     return rows if isinstance(rows, list) else [rows]
 
 
-def answer_body(answer: pa.Table) -> dict[str, Any]:
-    """Return predictions as plain values, in the shape of the server's reply with features."""
-    predictions = []
-    for row in answer.to_pylist():
+def reply_body(predictions: pa.Table) -> dict[str, Any]:
+    """Return predictions as plain values, in the format of the server's reply with features."""
+    bodies = []
+    for row in predictions.to_pylist():
         own = {name: row.pop(name) for name in _OWN}
-        predictions.append({"id": own["id"], "score": own["score"], "features": row})
-    return {"version": own["version"], "t_us": own["t_us"], "predictions": predictions}
+        bodies.append({"id": own["id"], "score": own["score"], "features": row})
+    return {"version": own["version"], "t_us": own["t_us"], "predictions": bodies}
 
 
-def _applied(output: Output, repo: Path) -> Project:
-    """Return the project; without a plan in force it fails here, before a Redis is started."""
+def _open_applied(output: Output, repo: Path) -> Project:
+    """Return the project; without an applied plan it fails here, before a Redis server starts."""
     project = open_project(output, repo)
     _ = project.applied
     return project
 
 
-def _rows(project: Project, model: str | None, rows: list[dict[str, Any]], output: Output) -> None:
-    body = answer_body(project.predict(model, rows))
+def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]], output: Output) -> None:
+    body = reply_body(project.predict(model, rows))
     scores = [(item["id"], repr(item["score"])) for item in body["predictions"]]
     parts = [table(f"version {body['version']}", ("id", "score"), scores)]
     if len(rows) == 1:
         features = body["predictions"][0]["features"]
-        parts.append(
-            table("what the model saw", ("feature", "value"), [(name, repr(value)) for name, value in features.items()])
-        )
-    output.answer(({"model": model} if model else {}) | body, *parts)
+        parts.append(table("features", ("feature", "value"), [(name, repr(value)) for name, value in features.items()]))
+    output.show(({"model": model} if model else {}) | body, *parts)
 
 
-def _file(project: Project, model: str | None, files: tuple[Path, Path], output: Output) -> None:
+def _predict_file(project: Project, model: str | None, files: tuple[Path, Path], output: Output) -> None:
     source, target = files
     for option, path in (("--in", source), ("--out", target)):
         if path.suffix not in _ENDINGS:
@@ -104,8 +102,8 @@ def _file(project: Project, model: str | None, files: tuple[Path, Path], output:
             )
     with output.working(f"predicting {source}"):
         n = project.predict_file(model, source, target)
-    output.answer({"rows": n, "out": str(target)}, f"{n:,} rows predicted to {target}")
+    output.show({"rows": n, "out": str(target)}, f"{n:,} rows predicted to {target}")
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise RequestError("option --row", "is not JSON", value=name, fix="send null where a value is unknown")
+def _reject_constant(name: str) -> NoReturn:
+    raise RequestError("option --row", "is not JSON", value=name, fix="send null for an unknown value")

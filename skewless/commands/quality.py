@@ -1,4 +1,4 @@
-"""``skewless quality``: how good a model's versions are on what they were asked, as far as outcomes are known."""
+"""``skewless quality``: the quality of a model's versions on predictions with known outcomes."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import typer
 
 from skewless.commands.length import parse_length
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import Part, command_output, table
 from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
+from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from skewless.operations.quality import QualityReport, QualityWindow
+    from skewless.operations.quality import QualityReport
     from skewless.validation.evaluation.interval import Interval
     from skewless.validation.live_quality import Quality
 
@@ -34,71 +33,69 @@ COLUMNS = (
     "value",
 )
 
-Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of the model; none: the only one.")]
+Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one.")]
 Since = Annotated[
     str | None,
-    typer.Option("--since", metavar="TIME", help="Earliest prediction: ISO 8601 with a zone, or an age (30d)."),
+    typer.Option(
+        "--since", metavar="TIME", help="Time of the first prediction: ISO 8601 with a zone, or an age (30d)."
+    ),
 ]
 Window = Annotated[
-    str | None, typer.Option("--window", metavar="LENGTH", help="Length of the windows: 12h, 7d; none: the model's.")
+    str | None, typer.Option("--window", metavar="LENGTH", help="Length of the windows: 12h, 7d; default: the model's.")
 ]
 
 
 def quality(
     model: Name = None, *, since: Since = None, window: Window = None, repo: Repo = Path(), as_json: Json = False
 ) -> None:
-    """Show quality by version: live, estimated before labels came, and of training."""
-    with answering(as_json=as_json) as output:
+    """Show the quality of each version: live, estimated without labels, and at training."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        since_us = None if since is None else _moment(since, project.clock.now_us())
+        since_us = None if since is None else _parse_since(since, project.clock.now_us())
         window_us = None if window is None else parse_length(window)
         with output.working("joining predictions with outcomes"):
             report = project.quality(model, since_us=since_us, window_us=window_us)
-        output.answer(report.as_dict(), *_parts(report))
+        output.show(report.as_dict(), *_parts(report))
 
 
-def _parts(report: QualityReport) -> list[RenderableType]:
+def _parts(report: QualityReport) -> list[Part]:
     counts = report.outcomes
-    title = f"{report.model}: {report.metric}, {report.whole.as_dict()['since'][:16]} to now"
-    said = (
+    title = f"{report.model}: {report.metric}, {time_text(report.whole.since_us)} to now"
+    feedback = (
         f"feedback: {counts.rows:,} rows of {counts.subjects:,} predictions, {counts.duplicates:,} duplicates, "
         f"{counts.corrections:,} corrections, {counts.contradictions:,} contradictions, "
         f"{counts.retractions:,} retractions, {counts.late:,} late"
     )
-    rows = [("", *_row(report, found)) for found in report.whole.versions]
-    parts = [(_begin(window), *_row(report, found)) for window in report.windows for found in window.versions]
-    return [table(title, ("from", *COLUMNS), [*rows, *parts]), said]
+    rows = [("all", *_row(report, item)) for item in report.whole.versions]
+    rows += [(time_text(window.since_us), *_row(report, item)) for window in report.windows for item in window.versions]
+    return [table(title, ("from", *COLUMNS), rows), feedback]
 
 
-def _begin(window: QualityWindow) -> str:
-    return str(window.as_dict()["since"])[:16]
-
-
-def _row(report: QualityReport, found: Quality) -> tuple[Any, ...]:
-    trained = report.trained.get(found.version, {})
+def _row(report: QualityReport, item: Quality) -> tuple[Any, ...]:
+    trained = report.trained.get(item.version, {})
     return (
-        found.version,
-        found.predictions,
-        f"{found.maturity:.0%}",
-        found.labelled,
-        f"{found.coverage:.0%}",
-        found.metric(report.metric),
-        _shown(found.interval),
-        None if found.estimated is None else found.estimated.get(report.metric),
+        item.version,
+        item.predictions,
+        f"{item.maturity:.0%}",
+        item.labelled,
+        f"{item.coverage:.0%}",
+        item.metric(report.metric),
+        _interval_text(item.interval),
+        None if item.estimated is None else item.estimated.get(report.metric),
         trained.get(report.metric),
-        found.value,
+        item.value,
     )
 
 
-def _shown(interval: Interval | None) -> str | None:
+def _interval_text(interval: Interval | None) -> str | None:
     return None if interval is None else f"{interval.low:.4f} to {interval.high:.4f}"
 
 
-def _moment(text: str, now_us: int) -> int:
+def _parse_since(text: str, now_us: int) -> int:
     with suppress(RequestError):
         return now_us - parse_length(text)
-    found = parse_time(text)
-    if found is None or not found[1]:
+    parsed = parse_time(text)
+    if parsed is None or not parsed[1]:
         fix = "give 2026-01-31T00:00Z or 30d"
-        raise RequestError("option --since", "is no time with a zone, and no age", value=text, fix=fix)
-    return found[0]
+        raise RequestError("option --since", "is not a time with a zone, and not an age", value=text, fix=fix)
+    return parsed[0]

@@ -1,4 +1,4 @@
-"""``skewless replay``: the proof that what was served is what the accepted log says."""
+"""``skewless replay``: logged predictions, recomputed from the accepted log."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Annotated
 import typer
 
 from skewless.commands.options import Json, Model, Repo, open_project
-from skewless.commands.output import answering
+from skewless.commands.output import command_output, verdict_lines
 from skewless.contract.errors import GateError
 
-New = Annotated[bool, typer.Option("--new", help="Leave out log files that such a replay has proven.")]
+New = Annotated[bool, typer.Option("--new", help="Skip log files that an earlier replay has proven.")]
 
 
 def replay(model: Model = None, *, new: New = False, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Recompute every logged prediction from the accepted log, without Redis; exit 5 if a bit differs."""
-    with answering(as_json=as_json) as output:
+    """Recompute logged predictions from the accepted log, without Redis; exit with code 5 if a bit differs."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("replaying the prediction log"):
             report = project.replay(model, new=new)
-        output.answer({"ok": report.ok, **report.as_dict()}, *report.lines())
+        output.show({"ok": report.ok, **report.as_dict()}, *verdict_lines(report.lines(), ok=report.ok))
         if not report.ok:
             raise typer.Exit(GateError.exit_code)

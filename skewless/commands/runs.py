@@ -1,4 +1,4 @@
-"""``skewless runs``: what the scheduler did, and what it is asked to do."""
+"""``skewless runs``: the runs of the scheduler, and requests to start, retry or cancel one."""
 
 from __future__ import annotations
 
@@ -8,53 +8,54 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.options import DryRun, Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.cells import StateCell
+from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project
+from skewless.commands.output import Output, command_output, facts_table, table
+from skewless.commands.tables import TextTable
+from skewless.operations.readable import duration_text, time_text
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from skewless.infra.jobs.run import Run, RunId
 
-    from skewless.infra.jobs.run import Run
-
-Id = Annotated[str, typer.Argument(metavar="ID", help="A run, as `skewless runs list` shows it.")]
+Id = Annotated[str, typer.Argument(metavar="ID", help="Id of a run, as `skewless runs list` shows it.")]
 JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, for example 'retrain fraud'.")]
-OfJob = Annotated[str | None, typer.Argument(metavar="[JOB]", help="Name of a job; none: all.")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="Show at most so many, the newest.")]
-State = Annotated[str | None, typer.Option("--state", help="Only runs in this state, for example failed.")]
-Cause = Annotated[str, typer.Option("--cause", help="Why, for the ledger.")]
-_BY_HAND = "asked for by hand"
+JobFilter = Annotated[str | None, typer.Argument(metavar="JOB", help="Name of a job; default: all jobs.")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most runs to list, the latest.")]
+StateName = Annotated[
+    str | None, typer.Option("--state", metavar="STATE", help="List only runs in this state, for example failed.")
+]
+Cause = Annotated[str, typer.Option("--cause", metavar="TEXT", help="Cause, stored in the ledger.")]
+_BY_HAND = "requested by hand"
 
 
 def list_runs(
-    job: OfJob = None, *, repo: Repo = Path(), limit: Limit = 50, state: State = None, as_json: Json = False
+    job: JobFilter = None, *, repo: Repo = Path(), limit: Limit = 50, state: StateName = None, as_json: Json = False
 ) -> None:
-    """List the runs of a job or of all, the newest last."""
-    with answering(as_json=as_json) as output:
+    """List the runs of one job or of all jobs, the latest last."""
+    with command_output(as_json=as_json) as output:
         runs = open_project(output, repo).runs.list(job, limit=limit, state=state)
-        output.answer({"runs": [run.as_dict() for run in runs]}, _shown("runs", runs))
+        output.show({"runs": [run.as_dict() for run in runs]}, _table(runs) if runs else "no runs")
 
 
 def show_run(run_id: Id, *, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Show one run: state, cause, inputs, outputs, times, error."""
-    with answering(as_json=as_json) as output:
+    """Show one run: state, cause, inputs, outputs, times and error."""
+    with command_output(as_json=as_json) as output:
         body = open_project(output, repo).runs.show(run_id).as_dict()
-        output.answer(body, table(str(body["id"]), ("", ""), list(body.items())))
+        output.show(body, facts_table(str(body["id"]), list(body.items())))
 
 
 def retry_run(run_id: Id, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Ask the scheduler to begin a run again; exit 9 while it is under way."""
-    with answering(as_json=as_json) as output:
-        asked = open_project(output, repo).runs.retry(run_id, dry_run=dry_run)
-        told = "would be asked for; nothing was changed" if dry_run else "is asked for"
-        output.answer({"dry_run": dry_run, "run": str(asked)}, f"{asked} {told}")
+    """Request another attempt of a run; exit with code 9 while the run is in progress."""
+    with command_output(as_json=as_json) as output:
+        requested = open_project(output, repo).runs.retry(run_id, dry_run=dry_run)
+        _show_request(output, requested, "requested", dry_run=dry_run)
 
 
 def cancel_run(run_id: Id, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
-    """Ask the scheduler to end a run that is under way; exit 9 if it has ended."""
-    with answering(as_json=as_json) as output:
-        asked = open_project(output, repo).runs.cancel(run_id, dry_run=dry_run)
-        told = "would be cancelled; nothing was changed" if dry_run else "is to be cancelled"
-        output.answer({"dry_run": dry_run, "run": str(asked)}, f"{asked} {told}")
+    """Request that the scheduler ends a run in progress; exit with code 9 if the run has ended."""
+    with command_output(as_json=as_json) as output:
+        run = open_project(output, repo).runs.cancel(run_id, dry_run=dry_run)
+        _show_request(output, run, "cancelled", dry_run=dry_run)
 
 
 def start_run(
@@ -65,18 +66,27 @@ def start_run(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Ask the scheduler to run a job now; it begins when the jobs of its kind before it have ended."""
-    with answering(as_json=as_json) as output:
-        asked = open_project(output, repo).runs.start(job, cause=cause, dry_run=dry_run)
-        told = "would be asked for; nothing was changed" if dry_run else "is asked for"
-        output.answer({"dry_run": dry_run, "run": str(asked)}, f"{asked} {told}")
+    """Request a run of a job now; it starts when earlier runs of its kind have ended."""
+    with command_output(as_json=as_json) as output:
+        requested = open_project(output, repo).runs.start(job, cause=cause, dry_run=dry_run)
+        _show_request(output, requested, "requested", dry_run=dry_run)
 
 
-def _shown(title: str, runs: Sequence[Run]) -> RenderableType:
-    from skewless.contract.clock import from_us
+def _show_request(output: Output, run: RunId, result: str, *, dry_run: bool) -> None:
+    text = f"would be {result}; {UNCHANGED}" if dry_run else f"is {result}"
+    output.show({"dry_run": dry_run, "run": str(run)}, f"{run} {text}")
 
+
+def _table(runs: Sequence[Run]) -> TextTable:
     rows = [
-        (str(run.id), run.state, f"{from_us(run.started_us):%Y-%m-%d %H:%M:%S}", run.seconds, run.cause, run.error)
+        (
+            str(run.id),
+            StateCell(run.state),
+            time_text(run.started_us),
+            None if run.seconds is None else duration_text(run.seconds),
+            run.cause,
+            run.error,
+        )
         for run in runs
     ]
-    return table(title, ("run", "state", "started", "seconds", "cause", "error"), rows)
+    return table("runs", ("run", "state", "started", "duration", "cause", "error"), rows)

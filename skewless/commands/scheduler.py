@@ -1,4 +1,4 @@
-"""``skewless scheduler``: everything that a project does by itself, on cron and on cause."""
+"""``skewless scheduler``: the scheduled jobs of a project, by cron line or trigger."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project, time_option
-from skewless.commands.output import answering
+from skewless.commands.output import command_output
+from skewless.operations.readable import duration_text
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.run import Run
     from skewless.operations.scheduler import Invoke
 
-_BY_STATE = {"refused": 5}
-Once = Annotated[bool, typer.Option("--once", help="Run every job once, now, then stop.")]
+_EXIT_CODES = {"refused": 5}
+Once = Annotated[bool, typer.Option("--once", help="Run each job once, now, then stop.")]
 Only = Annotated[
-    list[str] | None, typer.Option("--only", metavar="JOB", help="With --once: this job, or all of this kind.")
+    list[str] | None, typer.Option("--only", metavar="JOB", help="With --once: this job, or all jobs of this kind.")
 ]
 Until = Annotated[
-    str | None, typer.Option("--until", metavar="TIME", help="Move the project's clock from job to job up to a time.")
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Move the project's clock from job to job until this time."),
 ]
 
 
@@ -36,24 +39,37 @@ def scheduler(
     until: Until = None,
     as_json: Json = False,
 ) -> None:
-    """Run the jobs of the project on the cron lines of the settings and models, until told to stop."""
-    with answering(as_json=as_json) as output:
+    """Run the jobs of the project when their cron lines in settings and models are due, until SIGTERM or Ctrl-C."""
+    with command_output(as_json=as_json) as output:
         runs = open_project(output, repo).scheduler(
             once=once,
             only=only or (),
             until_us=None if until is None else time_option("--until", until),
-            invoke=inside(context.find_root().command),
+            invoke=invoke_in_process(context.find_root().command),
         )
-        not_done = [run for run in runs if run.state != "done"] if until is None else []
+        failures = [run for run in runs if run.state != "done"] if until is None else []
         body = {"jobs": [run.as_dict() | {"ok": run.state == "done"} for run in runs]}
-        output.answer(body | _first_error(not_done), *(map(_line, runs) if runs else ["scheduler: stopped"]))
-        if not_done:
-            raise typer.Exit(_code(not_done[0]))
+        output.show(body | _first_error(failures), *(map(_line, runs) if runs else ["scheduler: stopped"]))
+        if failures:
+            raise typer.Exit(_exit_code(failures[0]))
 
 
-def _line(run: Run) -> str:
-    said = f"{run.id.job}: {run.state} in {run.seconds or 0:.1f} s"
-    return said if run.error is None else f"{said}; {run.error}"
+def invoke_in_process(command: Any) -> Invoke:  # noqa: ANN401 - click's group, which typer hides
+    """Return a function that runs a command line in this process; it returns the exit code and the text of stdout."""
+
+    def invoke(words: Sequence[str]) -> tuple[int, str]:
+        stdout = io.StringIO()
+        with contextlib.redirect_stdout(stdout):
+            code = command.main(args=list(words), prog_name="skewless", standalone_mode=False)
+        return code or 0, stdout.getvalue()
+
+    return invoke
+
+
+def _line(run: Run) -> StateCell:
+    detail = f" in {duration_text(run.seconds or 0)}" + ("" if run.error is None else f"; {run.error}")
+    tone = StateCell(run.state).known_tone
+    return StateCell(f"{run.id.job}: {run.state}", tone, detail)
 
 
 def _first_error(runs: Sequence[Run]) -> dict[str, Any]:
@@ -61,19 +77,7 @@ def _first_error(runs: Sequence[Run]) -> dict[str, Any]:
     return {"error": errors[0]} if errors else {}
 
 
-def inside(command: Any) -> Invoke:  # noqa: ANN401 - click's group, which typer hides
-    """Return what runs a verb of the command line in this process and catches its answer."""
-
-    def invoke(words: Sequence[str]) -> tuple[int, str]:
-        said = io.StringIO()
-        with contextlib.redirect_stdout(said):
-            code = command.main(args=list(words), prog_name="skewless", standalone_mode=False)
-        return code or 0, said.getvalue()
-
-    return invoke
-
-
-def _code(run: Run) -> int:
+def _exit_code(run: Run) -> int:
     error = run.outputs.get("error")
     code = error.get("exit_code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) else _BY_STATE.get(run.state, 1)
+    return code if isinstance(code, int) else _EXIT_CODES.get(run.state, 1)

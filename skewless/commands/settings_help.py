@@ -1,4 +1,4 @@
-"""The settings in the help of a verb."""
+"""The settings in the help of a command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class SettingsCommand(TyperCommand):
-    """A command whose help ends with every setting: its name, its default, what it means."""
+    """A command whose help ends with all settings: name, meaning and default."""
 
     def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - click's, which typer keeps to itself
         """Write the examples, then the settings."""

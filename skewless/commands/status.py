@@ -1,75 +1,78 @@
-"""``skewless status``: where a project stands; nothing is started or changed."""
+"""``skewless status``: the state of a project."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import Part, command_output, facts_table, records_table
+from skewless.operations.readable import time_text
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
+_TABLES = (
+    (
+        "views",
+        "views",
+        ("view", "log_rows", "rejected", "declared_delay_s", "observed_delay_s", "last_run", "online_current"),
+    ),
+    ("rows skipped by the online store", "left_out", ("view", "command", "reason", "rows", "seen")),
+    (
+        "windowed views",
+        "windows",
+        ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches"),
+    ),
+    ("unused views", "unneeded", ("name", "hash", "stage")),
+    (
+        "event sources",
+        "sources",
+        ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s"),
+    ),
+    ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
+    ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
+)
+_TITLES = {"verb": "command", "lives": "alive"}
+_IDENTIFIERS = {"pid", "generation", "last_run"}
 
 
 def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Show the plan in force, views, event sources, models, the server and the prediction log; changes nothing."""
-    with answering(as_json=as_json) as output:
+    """Show the state of the project: plan, views, event sources, processes, models and the prediction log."""
+    with command_output(as_json=as_json) as output:
         body = open_project(output, repo).status().as_dict()
-        output.answer(body, *_shown(body))
+        output.show(body, *_parts(body))
 
 
-_VIEW_COLUMNS = ("view", "log_rows", "rejected", "declared_delay", "observed_delay", "last_run", "online_current")
-
-
-_PROCESS_COLUMNS = ("kind", "host", "pid", "plan", "started_at", "lives")
-_WINDOW_COLUMNS = ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches")
-_LEFT_OUT_COLUMNS = ("view", "verb", "reason", "rows", "seen")
-_UNNEEDED_COLUMNS = ("name", "hash", "stage")
-_SOURCE_COLUMNS = ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s")
-
-
-def _view_row(view: dict[str, Any]) -> list[object]:
-    shown = {
-        **view,
-        "declared_delay": _length(view["declared_delay_s"]),
-        "observed_delay": _length(view["observed_delay_s"]),
-    }
-    return [shown[name] for name in _VIEW_COLUMNS]
-
-
-def _length(seconds: float | None) -> str | None:
-    """Return a length of time for people.
-
-    >>> _length(5400.0)
-    '1:30:00'
-    """
-    return None if seconds is None else str(timedelta(seconds=round(seconds)))
-
-
-def _shown(body: dict[str, Any]) -> list[RenderableType]:
+def _parts(body: dict[str, Any]) -> Iterator[Part]:
     online, server, plan = body["online"], body["server"], body["plan"]
-    lines = [
-        ("plan", f"{plan['hash']}, applied {plan['applied_at']}" if plan else "nothing applied: run `skewless apply`"),
-        ("definitions", plan["state"] if plan else "-"),
-        ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
-        ("server", f"{server['url']} (pid {server['pid']})" if server else "does not run"),
-        ("predictions", f"{body['predictions']:,} logged"),
-    ]
-    parts = [table(f"project in {body['repo']}", ("", ""), lines)]
-    if body["views"]:
-        parts.append(table("views", _VIEW_COLUMNS, [_view_row(view) for view in body["views"]]))
-    for title, kind, names in (
-        ("rows left out of the online store", "left_out", _LEFT_OUT_COLUMNS),
-        ("windowed views", "windows", _WINDOW_COLUMNS),
-        ("views that nothing reads any more", "unneeded", _UNNEEDED_COLUMNS),
-        ("event sources", "sources", _SOURCE_COLUMNS),
-        ("processes", "processes", _PROCESS_COLUMNS),
-    ):
+    yield facts_table(
+        f"project in {body['repo']}",
+        [
+            ("plan", _plan_text(plan)),
+            ("definitions", plan["state"] if plan else "-"),
+            ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
+            ("server", f"{server['url']} (pid {server['pid']})" if server else "not running"),
+            ("predictions", f"{body['predictions']:,} logged"),
+        ],
+    )
+    for title, kind, names in _TABLES:
         if body[kind]:
-            parts.append(table(title, names, [[item[name] for name in names] for item in body[kind]]))
-    if body["models"]:
-        columns = ("model", "champion", "metric", "value", "moves", "problem")
-        parts.append(table("models", columns, [[model[name] for name in columns] for model in body["models"]]))
-    return parts
+            yield records_table(title, names, [_shown(record) for record in body[kind]])
+
+
+def _plan_text(plan: dict[str, Any] | None) -> str:
+    return f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with identifiers as texts, shares as percents, and states of its processes and stores."""
+    values = {
+        name: str(value) if name in _IDENTIFIERS and value is not None else value for name, value in record.items()
+    }
+    values |= {title: record[name] for name, title in _TITLES.items() if name in record}
+    if isinstance(values.get("late_share"), float):
+        values["late_share"] = f"{values['late_share']:.1%}"
+    for name in ("online_current", "alive"):
+        if isinstance(values.get(name), bool):
+            values[name] = StateCell("yes") if values[name] else StateCell("no", "warning")
+    return values

@@ -1,4 +1,4 @@
-"""``skewless stream``: events to the accepted log and to the online states, until it is told to stop."""
+"""``skewless stream``: events from streams into the accepted log and the window states."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import command_output, records_table
+from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
-    from skewless.infra.streams.tally import SourceTally
+    from skewless.infra.streams.source_counts import SourceCounts
 
-Sources = Annotated[list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Event sources; none: all.")]
+Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Event sources; default: all.")]
 Replay = Annotated[
     Path | None,
-    typer.Option(
-        "--replay", metavar="FILES", help="Read Parquet files, a folder or a glob as if they were the stream."
-    ),
+    typer.Option("--replay", metavar="FILES", help="Read Parquet files (a folder or a glob) instead of the stream."),
 ]
 Speed = Annotated[
-    float | None, typer.Option("--speed", min=0.0, help="With --replay: times real time; default: as fast as can be.")
+    float | None,
+    typer.Option("--speed", metavar="X", min=0.0, help="With --replay: factor of real time; default: no pauses."),
 ]
-Idle = Annotated[bool, typer.Option("--until-idle", help="Stop when nothing is left to be taken, instead of waiting.")]
+Idle = Annotated[bool, typer.Option("--until-idle", help="Stop when the stream has no more events.")]
 MetricsPort = Annotated[
     int | None,
-    typer.Option("--metrics-port", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."),
+    typer.Option(
+        "--metrics-port", metavar="PORT", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."
+    ),
 ]
 
 
@@ -44,58 +46,54 @@ def stream(
     metrics_port: MetricsPort = None,
     as_json: Json = False,
 ) -> None:
-    """Take events from their streams to log and online states; stops on SIGTERM or Ctrl-C, and may be killed."""
-    with answering(as_json=as_json) as output:
+    """Ingest events into the log and the online store, until SIGTERM or Ctrl-C.
+
+    The process can be killed at any time: no event is lost or counted twice.
+    """
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        begun = threading.Event()
+        is_started = threading.Event()
 
-        def on_tallies(tallies: Sequence[SourceTally]) -> None:
-            if not (as_json or begun.is_set()):
-                names = ", ".join(tally.source for tally in tallies)
-                typer.echo(f"taking events of {names}, stop with Ctrl-C", err=True)
-            begun.set()
-            show(" | ".join(_line(tally) for tally in tallies))
+        def on_counts(counts: Sequence[SourceCounts]) -> None:
+            if not (as_json or is_started.is_set()):
+                names = ", ".join(item.source for item in counts)
+                typer.echo(f"ingesting events of {names}, stop with Ctrl-C", err=True)
+            is_started.set()
+            show(" | ".join(_line(item) for item in counts))
 
-        with output.line() as show, _told() as stop:
-            tallies = project.stream(
+        with output.line() as show, _stop_on_signals() as stop:
+            counts = project.stream(
                 sources or (),
                 replay=replay,
                 speed=speed,
                 until_idle=until_idle,
                 metrics_port=metrics_port,
                 stop=stop,
-                on_tallies=on_tallies,
+                on_counts=on_counts,
             )
-        bodies = [tally.as_dict() for tally in tallies]
-        rows = [tuple(body.values()) for body in bodies]
-        output.answer({"sources": bodies}, table("events", tuple(bodies[0]), rows))
+        bodies = [item.as_dict() for item in counts]
+        output.show({"sources": bodies}, records_table("events", tuple(bodies[0]), bodies))
 
 
-def _line(tally: SourceTally) -> str:
-    """Return one source's live line."""
-    lag = "?" if tally.lag is None else f"{tally.lag:,}"
-    seen = "-" if tally.watermark_us is None else _moment(tally.watermark_us)
-    counts = (
-        f"{tally.source}: {tally.accepted:,} events, {tally.rate():,.0f}/s, lag {lag}, watermark {seen}, "
-        f"{tally.late:,} late, {tally.duplicates:,} duplicate, {tally.rejected:,} quarantined"
+def _line(counts: SourceCounts) -> str:
+    """Return the live line of one source."""
+    lag = "?" if counts.lag is None else f"{counts.lag:,}"
+    text = (
+        f"{counts.source}: {counts.accepted:,} events, {counts.rate():,.0f}/s, lag {lag}, "
+        f"watermark {time_text(counts.watermark_us) or '-'}, "
+        f"{counts.late:,} late, {counts.duplicates:,} duplicate, {counts.rejected:,} quarantined"
     )
-    return counts if tally.trouble is None else f"{counts}; waits: {tally.trouble}"
-
-
-def _moment(us: int) -> str:
-    from skewless.contract.clock import from_us
-
-    return f"{from_us(us):%Y-%m-%d %H:%M:%S}"
+    return text if counts.trouble is None else f"{text}; waiting: {counts.trouble}"
 
 
 @contextmanager
-def _told() -> Iterator[threading.Event]:
-    """Yield what is set when the process is told to stop."""
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Yield an event that SIGINT and SIGTERM set; the old handlers return at the end."""
     stop = threading.Event()
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
+    handlers = [signal.signal(number, lambda *_: stop.set()) for number in numbers]
     try:
         yield stop
     finally:
-        for number, handler in zip(numbers, before, strict=True):
+        for number, handler in zip(numbers, handlers, strict=True):
             signal.signal(number, handler)

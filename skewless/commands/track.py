@@ -1,4 +1,4 @@
-"""``skewless track``: publishes to MLflow what it lacks of the trained versions, and mirrors the aliases."""
+"""``skewless track``: trained versions and aliases, published to MLflow."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated
 import typer
 
 from skewless.commands.options import DryRun, Json, Repo, open_project
-from skewless.commands.output import answering
+from skewless.commands.output import command_output
 
-Models = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Models; none: all that were trained.")]
+Models = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all trained models.")]
 
 
 def track(models: Models = None, *, dry_run: DryRun = False, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Publish trained versions to the tracking store of the settings; what is there already is left alone."""
-    with answering(as_json=as_json) as output:
+    """Publish to MLflow the trained versions that it lacks, and copy the aliases."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
         with output.working("publishing"):
             reports = project.track(models or (), dry_run=dry_run)
         body = {"dry_run": dry_run, "models": [report.as_dict() for report in reports]}
-        output.answer(body, *([report.line() for report in reports] or ["no model was trained yet"]))
+        output.show(body, *([report.line() for report in reports] or ["no model is trained yet"]))

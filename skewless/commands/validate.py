@@ -1,4 +1,4 @@
-"""``skewless validate``: the suites of ``expectations.py`` against what is published now."""
+"""``skewless validate``: sources and label tables, checked against the suites of ``expectations.py``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import Output, answering, error_body, table
+from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
 from skewless.contract.errors import DefinitionError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from skewless.project import Project
     from skewless.validation.gate_report import ExpectationResult, GateReport
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; none: all.")]
-Everything = Annotated[bool, typer.Option("--all", help="Judge labels that passed before again.")]
-Docs = Annotated[Path | None, typer.Option("--docs", metavar="DIR", help="Write the results as Data Docs here.")]
-Record = Annotated[
-    bool, typer.Option("--record", help="Remember which labels passed, and keep the Data Docs in the state folder.")
+Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; default: all.")]
+Everything = Annotated[bool, typer.Option("--all", help="Check labels again that passed before.")]
+Docs = Annotated[
+    Path | None, typer.Option("--docs", metavar="DIR", help="Write the results as Data Docs to this folder.")
 ]
-Suggest = Annotated[bool, typer.Option("--suggest", help="Check nothing: show suites that the data of now pass.")]
-Write = Annotated[bool, typer.Option("--write", help="With --suggest: write expectations.py, if there is none.")]
+Record = Annotated[
+    bool, typer.Option("--record", help="Record which labels passed, and store Data Docs in the state folder.")
+]
+Suggest = Annotated[bool, typer.Option("--suggest", help="Suggest a suite from the current data, without a check.")]
+Write = Annotated[bool, typer.Option("--write", help="With --suggest: write expectations.py if it does not exist.")]
 
 
 def validate(
@@ -38,10 +39,10 @@ def validate(
     repo: Repo = Path(),
     as_json: Json = False,
 ) -> None:
-    """Check sources and label tables against their suites; exit 5 if a gate is closed."""
-    with answering(as_json=as_json) as output:
+    """Check sources and label tables against their suites; exit with code 5 if a gate is closed."""
+    with command_output(as_json=as_json) as output:
         if write and not suggest:
-            raise DefinitionError("option --write", "writes a suggestion", fix="add --suggest, or leave it out")
+            raise DefinitionError("option --write", "needs --suggest", fix="add --suggest, or remove --write")
         project = open_project(output, repo)
         if suggest:
             _suggest(project, output, write=write)
@@ -49,12 +50,12 @@ def validate(
         with output.working("checking the sources"):
             report = project.validate(names or (), everything=everything, record=record, docs=docs)
         error = report.error
-        linked = [] if report.docs is None else [f"Data Docs: {report.docs}\n"]
+        docs_lines = [] if report.docs is None else [f"Data Docs: {report.docs}"]
         body = report.as_dict() | (error_body(error) if error else {})
-        output.answer(body, *map(_shown, report.reports), *linked)
+        output.show(body, *map(_part, report.reports), *docs_lines)
         if error is not None:
             if not as_json:
-                typer.echo(f"error: {error_body(error)['error']['message']}", err=True)
+                show_error(error_body(error)["error"]["message"])
             raise typer.Exit(error.exit_code)
 
 
@@ -62,19 +63,26 @@ def _suggest(project: Project, output: Output, *, write: bool) -> None:
     with output.working("reading the sources"):
         suggestion = project.suggest(write=write)
     source = suggestion.source if suggestion.now is None else suggestion.diff
-    output.answer(suggestion.as_dict(), f"{suggestion.path} written\n" if suggestion.written else source)
+    output.show(suggestion.as_dict(), f"{suggestion.path} written" if suggestion.written else source)
 
 
-def _shown(report: GateReport) -> RenderableType:
+def _part(report: GateReport) -> Part:
     new = "" if report.since_us is None else "new "
-    title = f"{report.name}: {report.n_rows:,} {new}rows, {'passed' if report.success else 'FAILED'}"
+    title = f"{report.name}, {report.n_rows:,} {new}rows"
+    state = StateCell("passed") if report.success else StateCell("FAILED")
     if not report.results:
-        return f"{title} (no expectations)\n"
+        return f"{title}: {state.text} (no expectations)"
     columns = ("verdict", "expectation", "column", "unexpected", "seen")
-    return table(title, columns, [_row(result) for result in report.results])
+    return table(title, columns, [_row(result) for result in report.results], state=state)
 
 
 def _row(result: ExpectationResult) -> tuple[object, ...]:
-    verdict = "ok" if result.success else "FAIL" if result.closes else result.severity
+    verdict = (
+        StateCell("ok")
+        if result.success
+        else StateCell("FAIL")
+        if result.fails_gate
+        else StateCell(result.severity, "warning")
+    )
     seen = "" if result.success else result.seen
     return verdict, result.expectation, result.column, result.unexpected_count, seen

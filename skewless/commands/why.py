@@ -1,4 +1,4 @@
-"""``skewless why``: one logged prediction taken apart: values, ages, contributions, versions, proof."""
+"""``skewless why``: one logged prediction, explained."""
 
 from __future__ import annotations
 
@@ -8,68 +8,76 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import answering, table
+from skewless.commands.output import Part, command_output, table
+from skewless.operations.readable import duration_text, time_text
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from skewless.operations.why import Why
+    from skewless.operations.why import WhyReport
     from skewless.validation.explanation import ExplainedFeature
 
-Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="The id of a prediction, as in its reply.")]
+Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="Id of a prediction, from its reply.")]
 Proof = Annotated[bool, typer.Option("--proof/--no-proof", help="Replay the prediction from the accepted log too.")]
 
 
 def why(prediction: Prediction, *, proof: Proof = True, repo: Repo = Path(), as_json: Json = False) -> None:
-    """Show what a prediction saw, what each value added, and from which data, model and code it came."""
-    with answering(as_json=as_json) as output:
+    """Explain one logged prediction: its values and contributions, and the data, model and code that made it."""
+    with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        with output.working("looking the prediction up"):
-            found = project.why(prediction, proof=proof)
-        output.answer(found.as_dict(), *_shown(found))
+        with output.working("explaining the prediction"):
+            report = project.why(prediction, proof=proof)
+        output.show(report.as_dict(), *_parts(report))
 
 
-def _shown(found: Why) -> list[RenderableType]:
-    body, explanation = found.as_dict(), found.explanation
-    role = f" as {body['role']} under policy {body['policy']}" if body["role"] else ""
-    title = f"{found.prediction}: {found.package.name} {found.package.version}{role} at {body['time']}"
-    asked = body["inputs"] if body["source"] == "entities" else f"a vector of {len(explanation.features)} numbers"
+def _parts(report: WhyReport) -> list[Part]:
+    body, explanation = report.as_dict(), report.explanation
+    policy = f" under policy {body['policy']}" if body["policy"] is not None else ""
+    role = f" as {body['role']}{policy}" if body["role"] else ""
+    title = f"{report.prediction}: {report.package.name} {report.package.version}{role} at {time_text(body['time'])}"
+    inputs = f"a vector of {len(explanation.features)} numbers"
+    if body["source"] == "entities":
+        inputs = ", ".join(f"{name} {value}" for name, value in body["inputs"].items())
     code = body["code"]
-    lines = [
-        f"asked: {asked}",
-        f"score {explanation.score!r}, margin {explanation.margin:.6f}"
-        + ("" if explanation.bias is None else f" = bias {explanation.bias:.6f} and the contributions"),
+    bias = "" if explanation.bias is None else f" = bias {explanation.bias:.6f} and the contributions"
+    reads = [
+        (read.view, read.status, _age(read.age_s), _text(read.run), _text(read.position), read.hash)
+        for read in explanation.reads
     ]
-    reads = [(read.view, read.status, read.age_s, read.run, read.position, read.hash) for read in explanation.reads]
-    transforms = ", ".join(f"{name} {digest}" for name, digest in found.transforms.items())
+    transforms = ", ".join(f"{name} {digest}" for name, digest in report.transforms.items())
     return [
         title,
-        *lines,
+        f"inputs: {inputs}",
+        f"score {explanation.score!r}, margin {explanation.margin:.6f}{bias}",
         table(
-            "features, the greatest contribution first",
-            ("feature", "value", "status", "age, s", "added to margin"),
+            "features, the largest contribution first",
+            ("feature", "value", "status", "age", "contribution"),
             [_row(item) for item in explanation.features],
         ),
-        table("rows read", ("view", "status", "age, s", "run", "position", "view hash"), reads),
-        f"nearest bound ({'declared' if found.declared else 'seen in training'}): "
-        + (found.bound.line() if found.bound else "none"),
-        *(f"outside its bounds: {line}" for line in found.outside),
-        f"outcome: {_outcome(found)}",
+        table("rows read", ("view", "status", "age", "run", "position", "view hash"), reads),
+        f"nearest bound ({'declared' if report.declared else 'range of training'}): "
+        + (report.bound.line() if report.bound else "none"),
+        *(f"outside its bounds: {line}" for line in report.outside),
+        f"outcome: {_outcome(report)}",
         f"plan {code['plan']}, transforms {transforms or 'none'}, {code['runtime']}, package {code['package'][:16]}",
-        f"trained {body['data']['trained_at']} on dataset {body['data']['dataset']}",
-        *([] if found.proof is None else [f"proof: {line}" for line in found.proof.lines()[:1]]),
+        f"trained {time_text(body['data']['trained_at']) or '-'} on dataset {body['data']['dataset']}",
+        *([] if report.proof is None else [f"proof: {line}" for line in report.proof.lines()[:1]]),
     ]
 
 
-def _outcome(found: Why) -> str:
-    from skewless.contract.clock import from_us
-
-    if found.outcome is None:
+def _outcome(report: WhyReport) -> str:
+    if report.outcome is None:
         return "not known yet"
-    value = "" if found.outcome["value"] is None else f", business value {found.outcome['value']:g}"
-    return f"label {found.outcome['label']}{value}, known {from_us(found.outcome['known_at']).isoformat()}"
+    value = "" if report.outcome["value"] is None else f", business value {report.outcome['value']:g}"
+    return f"label {report.outcome['label']}{value}, known {time_text(report.outcome['known_at'])}"
 
 
 def _row(item: ExplainedFeature) -> tuple[object, ...]:
-    shown = repr(item.value) if isinstance(item.value, float) else item.value
-    return item.feature, shown, item.status, item.age_s, item.contribution
+    value = repr(item.value) if isinstance(item.value, float) else item.value
+    return item.feature, value, item.status, _age(item.age_s), item.contribution
+
+
+def _age(seconds: float | None) -> str | None:
+    return None if seconds is None else duration_text(seconds)
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)

@@ -1,1 +1,1 @@
-"""What all parts agree on, as pure values and logic: plan, keys, rows, windows, vectors, errors, settings, time."""
+"""The contract: plans, specs, keys, rows, windows and errors, shared by training and serving."""

@@ -1,4 +1,4 @@
-"""The plan's types as Arrow's."""
+"""Map the plan's types to Arrow types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Constants among Arrow's binary columns."""
+"""Binary scalars that Arrow's compute functions combine with large binary columns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import pyarrow as pa
 
 
 @cache
-def constant(piece: bytes) -> pa.LargeBinaryScalar:
-    """Return bytes as a scalar that goes with large binary columns.
+def binary_scalar(data: bytes) -> pa.LargeBinaryScalar:
+    """Return bytes as a scalar of the type of large binary columns.
 
-    Made when it is first needed: making one loads pandas, which the server does without.
+    Created lazily: `pa.scalar` imports pandas, which the server must not load.
 
-    >>> constant(b"$").as_py()
+    >>> binary_scalar(b"$").as_py()
     b'$'
     """
-    return pa.scalar(piece, pa.large_binary())
+    return pa.scalar(data, pa.large_binary())

@@ -1,4 +1,4 @@
-"""What a model's package says of the values it may meet: plain, frozen, compiled from the suites of its data."""
+"""Bounds of a model's input values: plain, frozen data in its package, compiled from the suites of its data."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Value = str | float
 
 @dataclass(frozen=True, kw_only=True)
 class Bound:
-    """What values of one column are inside.
+    """The allowed values of one column.
 
     Args:
-        low: the least; None: no limit.
-        high: the greatest; None: no limit.
-        allowed: the only ones, sorted; None: any.
-        nullable: whether a null is.
+        low: least allowed value; None: no limit.
+        high: greatest allowed value; None: no limit.
+        allowed: the allowed values, sorted; None: any value.
+        nullable: whether null is allowed.
     """
 
     low: float | None = None
@@ -27,13 +27,13 @@ class Bound:
 
     @property
     def is_open(self) -> bool:
-        """Say whether every value is inside."""
+        """Say whether the bound allows every value."""
         return self.low is None and self.high is None and self.allowed is None and self.nullable
 
-    def within(self, other: Bound) -> Bound:
-        """Return the bound of what is inside of both.
+    def intersect(self, other: Bound) -> Bound:
+        """Return the bound that allows a value only if both bounds allow it.
 
-        >>> Bound(low=0.0).within(Bound(low=-1.0, high=9.0, nullable=False))
+        >>> Bound(low=0.0).intersect(Bound(low=-1.0, high=9.0, nullable=False))
         Bound(low=0.0, high=9.0, allowed=None, nullable=False)
         """
         sets = [set(bound.allowed) for bound in (self, other) if bound.allowed is not None]
@@ -42,14 +42,14 @@ class Bound:
         return Bound(
             low=max(lows, default=None),
             high=min(highs, default=None),
-            allowed=tuple(sorted(set.intersection(*sets), key=_order)) if sets else None,
+            allowed=tuple(sorted(set.intersection(*sets), key=_sort_key)) if sets else None,
             nullable=self.nullable and other.nullable,
         )
 
-    def holds(self, value: object) -> bool:
-        """Say whether a value is inside; None and NaN are null.
+    def contains(self, value: object) -> bool:
+        """Say whether the bound allows a value; None and NaN are null.
 
-        >>> [Bound(low=0.0, high=1.0).holds(value) for value in (0.5, 2.0, None)]
+        >>> [Bound(low=0.0, high=1.0).contains(value) for value in (0.5, 2.0, None)]
         [True, False, True]
         """
         if value is None or value != value:  # noqa: PLR0124 - NaN
@@ -61,15 +61,15 @@ class Bound:
         number: Any = value
         return (self.low is None or number >= self.low) and (self.high is None or number <= self.high)
 
-    def sentence(self) -> str:
-        """Return what is wanted, in words.
+    def describe(self) -> str:
+        """Return the allowed values in words.
 
-        >>> Bound(low=0.0, high=1.0, nullable=False).sentence(), Bound(allowed=("EWR", "JFK")).sentence()
+        >>> Bound(low=0.0, high=1.0, nullable=False).describe(), Bound(allowed=("EWR", "JFK")).describe()
         ('a value, from 0 to 1', "one of 'EWR', 'JFK'")
         """
         parts = [] if self.nullable else ["a value"]
         if self.allowed is not None:
-            parts.append(f"one of {', '.join(map(_shown, self.allowed))}")
+            parts.append(f"one of {', '.join(map(_format_value, self.allowed))}")
         limits = [f"{word} {limit:g}" for word, limit in (("from", self.low), ("to", self.high)) if limit is not None]
         return ", ".join([*parts, *([" ".join(limits)] if limits else [])])
 
@@ -79,8 +79,8 @@ class Bounds:
     """The bounds of one model.
 
     Args:
-        features: by the label of a column of the vector.
-        fields: by the name of a key or request field.
+        features: label of a vector column -> its bound.
+        fields: name of a key or request field -> its bound.
     """
 
     features: Mapping[str, Bound] = field(default_factory=dict)
@@ -92,18 +92,20 @@ class Bounds:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Bounds:
-        """Build bounds from what ``as_dict`` returned, or from nothing."""
-        return cls(**{part: {name: _bound(item) for name, item in found.items()} for part, found in data.items()})
+        """Build bounds from the result of ``as_dict``, or from an empty mapping."""
+        return cls(
+            **{part: {name: _build_bound(item) for name, item in bounds.items()} for part, bounds in data.items()}
+        )
 
 
-def _bound(data: Mapping[str, Any]) -> Bound:
+def _build_bound(data: Mapping[str, Any]) -> Bound:
     allowed = data["allowed"]
     return Bound(**{**data, "allowed": None if allowed is None else tuple(allowed)})
 
 
-def _order(value: Value) -> tuple[bool, Value]:
+def _sort_key(value: Value) -> tuple[bool, Value]:
     return isinstance(value, str), value
 
 
-def _shown(value: Value) -> str:
+def _format_value(value: Value) -> str:
     return repr(value) if isinstance(value, str) else f"{value:g}"

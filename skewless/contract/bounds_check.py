@@ -1,4 +1,4 @@
-"""Which values of a model's vectors and requests lie outside its bounds, many at a time."""
+"""Find the values of a model's vectors and requests that are outside its bounds, for many rows at once."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy.typing as npt
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.columns import REQUEST
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix, Vocabularies
 
-_FEW = 8  # up to here a loop is faster than numpy
+_SMALL_BATCH = 8  # rows up to which a Python loop is faster than numpy
 
 
 class Breach(NamedTuple):
     """A value outside its bound.
 
     Args:
-        field: how the caller calls it.
-        name: how it is reported: one of ``BoundsCheck.names``.
+        field: the name of the field in the request.
+        name: the name in reports: one of ``BoundsCheck.names``.
     """
 
     row: int
@@ -34,27 +34,27 @@ class Breach(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A key or request field: where it is reported, and what holds of it."""
+    """A key or request field: its position in the report, its bound and the check of its values."""
 
     name: str
-    place: int
+    position: int
     bound: Bound
-    broken: Callable[[Sequence[Any] | npt.NDArray[Any]], BoolArray | None]
+    find_outside: Callable[[Sequence[Any] | npt.NDArray[Any]], BoolArray | None]
 
 
 class BoundsCheck:
-    """Holds vectors and requests of one model against its bounds.
+    """Checks vectors and requests of one model against its bounds.
 
-    A missing value of a vector (NaN) is inside: its view's status says why it is missing. A key or request field has
-    its nulls judged too. Nothing is altered.
+    A missing value of a vector (NaN) is never a breach: its view's status says why it is missing. A null of a key or
+    request field is a breach if its bound is not nullable. The check changes no value.
 
     Args:
-        plan: the part of the plan that the model pins.
+        plan: the part of the plan that the model pins (``FeaturePlan.select_service``).
         vocabularies: per text column of the vector, its categories in the order of their codes.
         bounds: at least one.
 
     Attributes:
-        names: what is bounded: labels of the vector's columns, then keys and fields that are no such column.
+        names: the bounded columns: labels of vector columns, then keys and fields that are not vector columns.
     """
 
     def __init__(self, plan: FeaturePlan, vocabularies: Vocabularies, bounds: Bounds) -> None:
@@ -64,86 +64,88 @@ class BoundsCheck:
         labels = {ref.name: ref.label for ref in refs if ref.group == REQUEST}
         fields = {name: labels.get(name, name) for name in bounds.fields}
         self.names = tuple(dict.fromkeys([*(refs[i].label for i in columns), *fields.values()]))
-        self._sent = _BoundColumns(columns, [refs[i].label for i in columns], bounds, vocabularies)
-        looked_up = [i for i in columns if refs[i].group != REQUEST]
-        self._looked_up = _BoundColumns(looked_up, [refs[i].label for i in looked_up], bounds, vocabularies)
+        self._vector_columns = _BoundColumns(columns, [refs[i].label for i in columns], bounds, vocabularies)
+        from_views = [i for i in columns if refs[i].group != REQUEST]
+        self._view_columns = _BoundColumns(from_views, [refs[i].label for i in from_views], bounds, vocabularies)
         self._keys = frozenset(column.name for column in plan.join_keys)
         self._fields = [
-            _Field(name, self.names.index(shown), bounds.fields[name], _judge(bounds.fields[name]))
-            for name, shown in fields.items()
+            _Field(name, self.names.index(report_name), bounds.fields[name], _compile_check(bounds.fields[name]))
+            for name, report_name in fields.items()
         ]
 
-    def outside(self, matrix: Matrix, ask: Ask | None) -> BoolArray | None:
-        """Return where values lie outside, shape ``(n, len(names))``; None: nowhere.
+    def find_outside(self, matrix: Matrix, rows: ParsedRows | None) -> BoolArray | None:
+        """Return where values are outside their bounds, shape ``(n, len(names))``; None: nowhere.
 
         Args:
-            matrix: what the model sees, float64, shape ``(n, n_features)``.
-            ask: the rows that were asked for; None: the caller sent the vectors.
+            matrix: the model's input, float64, shape ``(n, n_features)``.
+            rows: the parsed rows of the request; None: the caller sent vectors.
         """
-        group = self._sent if ask is None else self._looked_up
-        found: list[tuple[list[int] | int, BoolArray]] = []
-        broken = group.broken(matrix)
-        if broken is not None:
-            found.append(([self.names.index(label) for label in group.labels], broken))
-        if ask is not None:
-            found.extend(self._broken_fields(ask))
-        if not found:
+        group = self._vector_columns if rows is None else self._view_columns
+        breaches: list[tuple[list[int] | int, BoolArray]] = []
+        outside_columns = group.find_outside(matrix)
+        if outside_columns is not None:
+            breaches.append(([self.names.index(label) for label in group.labels], outside_columns))
+        if rows is not None:
+            breaches.extend(self._check_fields(rows))
+        if not breaches:
             return None
         outside = np.zeros((len(matrix), len(self.names)), dtype=np.bool_)
-        for place, mask in found:
-            outside[:, place] = mask
+        for position, mask in breaches:
+            outside[:, position] = mask
         return outside
 
-    def first_sent(self, columns: Mapping[str, Sequence[Any]]) -> Breach | None:
-        """Return the first key or request field of parsed rows that lies outside, None if none does.
+    def first_field_breach(self, columns: Mapping[str, Sequence[Any]]) -> Breach | None:
+        """Return the first breach among the keys and request fields of parsed rows, or None.
 
         Args:
-            columns: per key and request field, the values of the rows, as ``RowParser`` returns them.
+            columns: per key and request field, the values of the rows, from ``RowParser.parse_rows``.
         """
         for item in self._fields:
-            holds = item.bound.holds
+            contains = item.bound.contains
             for row, value in enumerate(columns[item.name]):
-                if not holds(value):
-                    return Breach(row, item.name, self.names[item.place], value, item.bound)
+                if not contains(value):
+                    return Breach(row, item.name, self.names[item.position], value, item.bound)
         return None
 
-    def first_number(self, matrix: Matrix) -> Breach | None:
-        """Return the first value of vectors that a caller sent that lies outside, None if none does."""
-        outside = self._sent.broken(matrix)
+    def first_vector_breach(self, matrix: Matrix) -> Breach | None:
+        """Return the first breach in vectors that a caller sent, or None."""
+        outside = self._vector_columns.find_outside(matrix)
         if outside is None:
             return None
-        row, place = (int(index[0]) for index in np.nonzero(outside))
-        label = self._sent.labels[place]
-        return Breach(row, label, label, float(matrix[row, self._sent.columns[place]]), self._bounds.features[label])
+        row, column = (int(index[0]) for index in np.nonzero(outside))
+        label = self._vector_columns.labels[column]
+        value = float(matrix[row, self._vector_columns.columns[column]])
+        return Breach(row, label, label, value, self._bounds.features[label])
 
-    def _broken_fields(self, ask: Ask) -> Iterator[tuple[int, BoolArray]]:
+    def _check_fields(self, rows: ParsedRows) -> Iterator[tuple[int, BoolArray]]:
         for item in self._fields:
-            broken = item.broken(ask.keys[item.name] if item.name in self._keys else ask.fields[item.name])
-            if broken is not None:
-                yield item.place, broken
+            outside = item.find_outside(rows.keys[item.name] if item.name in self._keys else rows.fields[item.name])
+            if outside is not None:
+                yield item.position, outside
 
 
 class _BoundColumns:
-    """Some columns of a matrix, and what holds of their numbers."""
+    """The bounded columns of a matrix, checked together."""
 
     def __init__(
         self, columns: Sequence[int], labels: Sequence[str], bounds: Bounds, vocabularies: Vocabularies
     ) -> None:
         self.labels = labels
         self.columns = list(columns)
+        # A slice of neighbours is a view; an index list would copy.
         neighbours = self.columns == list(range(self.columns[0], self.columns[-1] + 1)) if self.columns else False
         self._index = slice(self.columns[0], self.columns[-1] + 1) if neighbours else self.columns
-        found = [bounds.features[label] for label in labels]
-        self._low = np.array([-np.inf if bound.low is None else bound.low for bound in found])
-        self._high = np.array([np.inf if bound.high is None else bound.high for bound in found])
+        column_bounds = [bounds.features[label] for label in labels]
+        self._low = np.array([-np.inf if bound.low is None else bound.low for bound in column_bounds])
+        self._high = np.array([np.inf if bound.high is None else bound.high for bound in column_bounds])
         self._sets = [
             (i, _numbers(bound.allowed, vocabularies.get(label)))
-            for i, (label, bound) in enumerate(zip(labels, found, strict=True))
+            for i, (label, bound) in enumerate(zip(labels, column_bounds, strict=True))
             if bound.allowed is not None
         ]
 
-    def broken(self, matrix: Matrix) -> BoolArray | None:
-        """Return where numbers lie outside, shape ``(n, len(labels))``; None: nowhere."""
+    def find_outside(self, matrix: Matrix) -> BoolArray | None:
+        """Return where numbers are outside their bounds, shape ``(n, len(labels))``; None: nowhere."""
         if not self.columns:
             return None
         values = matrix[:, self._index]
@@ -155,22 +157,22 @@ class _BoundColumns:
 
 
 def _numbers(allowed: Sequence[Any], words: Sequence[str] | None) -> npt.NDArray[np.float64]:
-    """Return the numbers that stand for allowed values in a matrix: themselves, or the codes of words."""
+    """Return the numbers that encode allowed values in a matrix: the values, or the codes of categories."""
     if words is None:
         return np.array(allowed, dtype=np.float64)
     inside = set(allowed)
     return np.array([code for code, word in enumerate(words) if word in inside], dtype=np.float64)
 
 
-def _judge(bound: Bound) -> Callable[[Sequence[Any] | npt.NDArray[Any]], BoolArray | None]:
-    """Return what tells where values of a field, as a request has them, lie outside; None: nowhere."""
+def _compile_check(bound: Bound) -> Callable[[Sequence[Any] | npt.NDArray[Any]], BoolArray | None]:
+    """Return a function that finds values of a request field outside a bound; it returns None if there are none."""
     low, high = (-np.inf if bound.low is None else bound.low), (np.inf if bound.high is None else bound.high)
     allowed = None if bound.allowed is None else np.array(bound.allowed)
-    holds = bound.holds
+    contains = bound.contains
 
-    def broken(values: Sequence[Any] | npt.NDArray[Any]) -> BoolArray | None:
-        if not isinstance(values, np.ndarray) or values.dtype == object or len(values) <= _FEW:
-            inside = [holds(value) for value in values]
+    def find_outside(values: Sequence[Any] | npt.NDArray[Any]) -> BoolArray | None:
+        if not isinstance(values, np.ndarray) or values.dtype == object or len(values) <= _SMALL_BATCH:
+            inside = [contains(value) for value in values]
             return None if all(inside) else ~np.array(inside)
         null = np.isnan(values) if values.dtype.kind == "f" else False
         outside: BoolArray = (values < low) | (values > high)
@@ -180,4 +182,4 @@ def _judge(bound: Bound) -> Callable[[Sequence[Any] | npt.NDArray[Any]], BoolArr
             outside |= null
         return outside if outside.any() else None
 
-    return broken
+    return find_outside

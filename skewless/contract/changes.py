@@ -1,4 +1,4 @@
-"""What applying new definitions would change; pure comparison."""
+"""Compare two plans, or two sets of models: the changes that an apply would make."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from skewless.contract.differences import Difference, differences, order_of
+from skewless.contract.differences import Difference, find_differences, order_differences
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 
@@ -24,12 +24,12 @@ Action = Literal["add", "change", "remove"]
 
 @dataclass(frozen=True, kw_only=True)
 class Change:
-    """A thing that two sets of definitions have differently.
+    """A definition that was added, changed or removed.
 
     Args:
         kind: ``view``, ``windowed view``, ``event source``, ``request field``, ``transform``, ``service`` or
-            ``model``; ``project``: its name or the order of its things; ``registry``: of Feast.
-        details: what differs in it; of a thing that came or went, the thing itself.
+            ``model``; ``project``: its name, or the order of its definitions; ``registry``: Feast's registry.
+        details: the differences; of an added or removed definition, the whole definition.
     """
 
     action: Action
@@ -44,45 +44,46 @@ class Change:
 
 
 def compare_plans(old: FeaturePlan | None, new: FeaturePlan) -> list[Change]:
-    """Return the differences, the project's own first, then views; everything is new where there was no plan."""
+    """Return the changes of the project, then of its views and so on; without an old plan everything is added."""
+    # Compare kind by kind, so that a view and a service may have one name.
     changes: list[Change] = []
     for kind, field in _KINDS:
         before = _by_name(getattr(old, field)) if old else {}
         changes += compare_named(kind, before, _by_name(getattr(new, field)))
-    own = _own(old, new) if old else ()
+    own = _project_differences(old, new) if old else ()
     return [Change(action="change", kind="project", name=new.project, details=own), *changes] if own else changes
 
 
 def compare_models(old: Iterable[ModelSpec], new: Iterable[ModelSpec]) -> list[Change]:
-    """Return which models came, changed or went; their order does not count."""
+    """Return the added, changed and removed models; their order does not matter."""
     return compare_named("model", _by_name(old), _by_name(new))
 
 
 def compare_named(kind: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """Return which named things came, changed or went."""
+    """Return the added, changed and removed items of two mappings."""
     changes = []
     for name in [*after, *(name for name in before if name not in after)]:
-        found = _change(kind, name, before.get(name), after.get(name))
-        changes += [found] if found else []
+        change = _compare(kind, name, before.get(name), after.get(name))
+        changes += [change] if change else []
     return changes
 
 
-def _change(kind: str, name: str, old: object, new: object) -> Change | None:
+def _compare(kind: str, name: str, old: object, new: object) -> Change | None:
     if old is None:
-        whole = Difference(path=(), action="add", after=new)
-        return Change(action="add", kind=kind, name=name, details=(whole,))
+        difference = Difference(path=(), action="add", after=new)
+        return Change(action="add", kind=kind, name=name, details=(difference,))
     if new is None:
-        whole = Difference(path=(), action="remove", before=old)
-        return Change(action="remove", kind=kind, name=name, details=(whole,))
-    found = tuple(differences(old, new))
-    return Change(action="change", kind=kind, name=name, details=found) if found else None
+        difference = Difference(path=(), action="remove", before=old)
+        return Change(action="remove", kind=kind, name=name, details=(difference,))
+    details = tuple(find_differences(old, new))
+    return Change(action="change", kind=kind, name=name, details=details) if details else None
 
 
-def _own(old: FeaturePlan, new: FeaturePlan) -> tuple[Difference, ...]:
-    found = list(differences(old.project, new.project, ("project",)))
+def _project_differences(old: FeaturePlan, new: FeaturePlan) -> tuple[Difference, ...]:
+    details = list(find_differences(old.project, new.project, ("project",)))
     for _, field in _KINDS:
-        found += order_of(_by_name(getattr(old, field)), _by_name(getattr(new, field)), (field,))
-    return tuple(found)
+        details += order_differences(_by_name(getattr(old, field)), _by_name(getattr(new, field)), (field,))
+    return tuple(details)
 
 
 def _by_name(items: Iterable[Any] | Sequence[Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Typed columns, what refers to them, and the transforms that make them: the words in which a plan is written."""
+"""The basic parts of a plan: typed columns, references to them, and request-time transforms."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
 
 REQUEST = "request"
-PREDICTION = "prediction"  # the group of what a transform reads of the prediction itself: its time
+PREDICTION = "prediction"  # group of the prediction's own fields that a transform may read: its time
 
 
 def digest(value: object) -> str:
@@ -59,8 +59,8 @@ class Transform:
     Args:
         function: name of the function in the module.
         source: the module's source text, which travels in every model package.
-        inputs: what it reads; its argument is keyed by the plain names.
-        outputs: what it returns, keyed by the plain names.
+        inputs: the columns that it reads; its argument is a dict keyed by their plain names.
+        outputs: the columns that it returns, in a dict keyed by their plain names.
     """
 
     name: str
@@ -70,42 +70,42 @@ class Transform:
     outputs: tuple[Column, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        """Check the name: it becomes part of paths and keys."""
         check_name("on-demand feature view", self.name)
 
     @cached_property
     def hash(self) -> str:
-        """Return the identity of what the transform computes."""
+        """Return a hash of the whole definition: transforms with equal hashes compute the same."""
         return digest(asdict(self))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Transform:
         """Build a transform from plain JSON values."""
-        return cls(**{**data, "inputs": refs_from(data["inputs"]), "outputs": columns_from(data["outputs"])})
+        return cls(**{**data, "inputs": build_refs(data["inputs"]), "outputs": build_columns(data["outputs"])})
 
 
-def find_column(columns: Sequence[Column], name: str, owner: str, what: str) -> Column:
+def find_column(columns: Sequence[Column], name: str, owner: str, kind: str) -> Column:
     """Return a column by its name.
 
     Args:
-        owner: how an error calls those whose columns they are.
-        what: how it calls such a column.
+        owner: the owner of the columns, for the error.
+        kind: the kind of column, for the error.
 
     Raises:
-        DefinitionError: there is none.
+        DefinitionError: no column has the name.
     """
     for column in columns:
         if column.name == name:
             return column
     known = ", ".join(column.name for column in columns)
-    raise DefinitionError(owner, f"has no such {what}", value=name, fix=f"use one of {known}")
+    raise DefinitionError(owner, f"has no such {kind}", value=name, fix=f"use one of {known}")
 
 
-def columns_from(data: Iterable[Mapping[str, str]]) -> tuple[Column, ...]:
+def build_columns(data: Iterable[Mapping[str, str]]) -> tuple[Column, ...]:
     """Build columns from plain JSON values."""
     return tuple(Column(name=item["name"], dtype=DType(item["dtype"])) for item in data)
 
 
-def refs_from(data: Iterable[Mapping[str, str]]) -> tuple[FeatureRef, ...]:
+def build_refs(data: Iterable[Mapping[str, str]]) -> tuple[FeatureRef, ...]:
     """Build references from plain JSON values."""
     return tuple(FeatureRef(**item) for item in data)

@@ -1,4 +1,4 @@
-"""What differs between two frozen values, down to the one field: named items by name, mappings by key."""
+"""Find the differences of two frozen values, field by field: named items by name, mappings by key."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, is_dataclass
 from datetime import timedelta
 from typing import Any, Literal
 
-_MOST_PLACES = 3  # of a list of plain values; beyond, the list as a whole has changed
+_MAX_POSITIONS = 3  # changed positions of a list of plain values; with more, report the whole list as changed
 
 Path = tuple[str, ...]
 Action = Literal["add", "change", "remove", "order"]
@@ -15,12 +15,11 @@ Action = Literal["add", "change", "remove", "order"]
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One difference inside of a thing.
+    """One difference inside a value.
 
     Args:
-        path: fields, keys and names that lead to it; empty: the thing as a whole.
-        before, after: the values; of ``order`` the names of the items that stayed, in their order. None where there is
-            none.
+        path: fields, keys and names that lead to it; empty: the whole value.
+        before, after: the values, None if there is none; for ``order`` the names of the common items, in order.
     """
 
     path: Path
@@ -29,7 +28,7 @@ class Difference:
     after: object = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; lengths of time are microseconds."""
+        """Return plain JSON values; durations are microseconds."""
         return {
             "path": list(self.path),
             "action": self.action,
@@ -38,51 +37,51 @@ class Difference:
         }
 
 
-def differences(before: object, after: object, path: Path = ()) -> Iterator[Difference]:
-    """Yield how two values differ, in the order of their fields; nothing where they are equal.
+def find_differences(before: object, after: object, path: Path = ()) -> Iterator[Difference]:
+    """Yield the differences of two values, in the order of their fields.
 
-    Items of a sequence are told apart by their label, their name, or themselves; where these are not unique, by their
-    place. Of mappings the order does not count.
+    Items of a sequence are matched by their label, their name or their value; if these are not unique, by position.
+    The order of a mapping does not matter.
 
-    >>> [(item.path, item.before, item.after) for item in differences({"a": {"b": 1}}, {"a": {"b": 2}})]
+    >>> [(item.path, item.before, item.after) for item in find_differences({"a": {"b": 1}}, {"a": {"b": 2}})]
     [(('a', 'b'), 1, 2)]
     """
     if type(before) is type(after) and is_dataclass(before):
         for item in fields(before):
-            yield from differences(getattr(before, item.name), getattr(after, item.name), (*path, item.name))
+            yield from find_differences(getattr(before, item.name), getattr(after, item.name), (*path, item.name))
     elif isinstance(before, Mapping) and isinstance(after, Mapping):
-        yield from _by_key(_texts(before), _texts(after), path)
+        yield from _compare_by_key(_string_keys(before), _string_keys(after), path)
     elif isinstance(before, list | tuple) and isinstance(after, list | tuple):
-        yield from _of_items(before, after, path)
-    elif not _same(before, after):
+        yield from _compare_items(before, after, path)
+    elif not _is_same(before, after):
         yield Difference(path=path, action="change", before=before, after=after)
 
 
-def keyed(items: Sequence[Any]) -> dict[str, Any] | None:
-    """Return items by what tells them apart; None: nothing does."""
-    found = {_name(item): item for item in items}
-    return found if len(found) == len(items) and None not in found else None  # type: ignore[return-value]
+def index_items(items: Sequence[Any]) -> dict[str, Any] | None:
+    """Return items by their names; None: the names are not unique."""
+    by_name = {_name(item): item for item in items}
+    return by_name if len(by_name) == len(items) and None not in by_name else None  # type: ignore[return-value]
 
 
-def order_of(before: Mapping[str, object], after: Mapping[str, object], path: Path) -> list[Difference]:
-    """Return the difference in the order of the items that both have; none: it is the same."""
+def order_differences(before: Mapping[str, object], after: Mapping[str, object], path: Path) -> list[Difference]:
+    """Return the difference in the order of the common items; an empty list if the order is equal."""
     old, new = [name for name in before if name in after], [name for name in after if name in before]
     return [] if old == new else [Difference(path=path, action="order", before=old, after=new)]
 
 
-def _of_items(before: Sequence[Any], after: Sequence[Any], path: Path) -> Iterator[Difference]:
-    old, new = keyed(before), keyed(after)
+def _compare_items(before: Sequence[Any], after: Sequence[Any], path: Path) -> Iterator[Difference]:
+    old, new = index_items(before), index_items(after)
     if old is not None and new is not None:
-        yield from _by_key(old, new, path)
-        yield from order_of(old, new, path)
+        yield from _compare_by_key(old, new, path)
+        yield from order_differences(old, new, path)
     else:
-        yield from _by_place(before, after, path)
+        yield from _compare_by_position(before, after, path)
 
 
-def _by_key(before: Mapping[str, Any], after: Mapping[str, Any], path: Path) -> Iterator[Difference]:
+def _compare_by_key(before: Mapping[str, Any], after: Mapping[str, Any], path: Path) -> Iterator[Difference]:
     for name, value in after.items():
         if name in before:
-            yield from differences(before[name], value, (*path, name))
+            yield from find_differences(before[name], value, (*path, name))
         else:
             yield Difference(path=(*path, name), action="add", after=value)
     for name, value in before.items():
@@ -90,14 +89,14 @@ def _by_key(before: Mapping[str, Any], after: Mapping[str, Any], path: Path) -> 
             yield Difference(path=(*path, name), action="remove", before=value)
 
 
-def _by_place(before: Sequence[Any], after: Sequence[Any], path: Path) -> Iterator[Difference]:
+def _compare_by_position(before: Sequence[Any], after: Sequence[Any], path: Path) -> Iterator[Difference]:
     pairs = enumerate(zip(before, after, strict=False))
-    places = [found for i, pair in pairs if (found := list(differences(*pair, (*path, str(i)))))]
-    if len(before) != len(after) or len(places) > _MOST_PLACES:
+    positions = [details for i, pair in pairs if (details := list(find_differences(*pair, (*path, str(i)))))]
+    if len(before) != len(after) or len(positions) > _MAX_POSITIONS:
         yield Difference(path=path, action="change", before=before, after=after)
     else:
-        for found in places:
-            yield from found
+        for details in positions:
+            yield from details
 
 
 def _name(item: object) -> str | None:
@@ -107,12 +106,12 @@ def _name(item: object) -> str | None:
     return None if isinstance(item, list | tuple | Mapping) else str(item)
 
 
-def _texts(value: Mapping[Any, Any]) -> dict[str, Any]:
+def _string_keys(value: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(name): item for name, item in value.items()}
 
 
-def _same(before: object, after: object) -> bool:
-    """Say whether two values are the same: 1, 1.0 and True are three, and NaN is like itself."""
+def _is_same(before: object, after: object) -> bool:
+    """Say whether two values are equal in type and value: 1, 1.0 and True differ, and NaN equals NaN."""
     if isinstance(before, str) and isinstance(after, str):
         return before == after
     if isinstance(before, float) and isinstance(after, float):

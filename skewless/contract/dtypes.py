@@ -19,12 +19,12 @@ class DType(StrEnum):
 
     @property
     def is_text(self) -> bool:
-        """Say whether values have a length of their own (string, bytes)."""
+        """Say whether values have a variable length (string, bytes)."""
         return self in {DType.STRING, DType.BYTES}
 
     @property
     def numpy(self) -> str:
-        """Return the little-endian numpy type of one value; text is an object.
+        """Return numpy's little-endian type code; text is object.
 
         >>> DType.TIMESTAMP.numpy
         '<i8'
@@ -33,7 +33,7 @@ class DType(StrEnum):
 
     @property
     def sql(self) -> str:
-        """Return DuckDB's name of the type; a timestamp is its BIGINT.
+        """Return DuckDB's name of the type; a timestamp is BIGINT.
 
         >>> DType.STRING.sql
         'VARCHAR'

@@ -1,25 +1,25 @@
-"""Every error a user can meet, in one tree.
+"""The tree of all errors that a user can see.
 
 ::
 
     SkewlessError                  exit 1
-    ├── DefinitionError        2   a definition, spec or setting that cannot be right
-    ├── StalePlanError         3   the applied plan is not the one that the work needs
-    ├── SourceError            4   a source file is missing, broken or has another shape
-    ├── GateError              5   a validation or promotion gate said no
-    ├── RequestError           6   a prediction request that cannot be answered
-    │   └── AccessError            no API key, or none that is known
-    │       ├── ScopeError         the key does not allow this
-    │       └── RateError          the key has asked too often
-    ├── StoreError             7   the store or the disk refused or is away
+    ├── DefinitionError        2   a definition, spec or setting is invalid
+    ├── StalePlanError         3   the applied plan is missing or out of date
+    ├── SourceError            4   a source is missing, corrupt or has other columns
+    ├── GateError              5   a validation or promotion gate failed
+    ├── RequestError           6   a prediction request is invalid
+    │   └── AccessError            the API key is missing or unknown
+    │       ├── ScopeError         the API key lacks the scope
+    │       └── RateError          the API key has exceeded its rate limit
+    ├── StoreError             7   the store or the disk failed or is unreachable
     ├── PackageError           8   a model package is missing, altered or not certified
-    ├── ConflictError          9   somebody else moved the thing first
+    ├── ConflictError          9   another process changed it first
     ├── PlaceError            10   a port, socket or folder of this machine is not usable
-    ├── BusyError             11   the server has as much to do as it can
-    └── DeadlineError         12   the time that a caller gave was not enough
+    ├── BusyError             11   the server is at its limit
+    └── DeadlineError         12   the deadline of a request has passed
 
-An error names the thing, the problem, the value and the fix; it is shown as one sentence each. However long a value or
-a name from outside is, an error is short: the middle of long parts is left out.
+An error names the thing, the problem, the value and the fix. It is short, however long a value or
+a name from outside is: long parts are shortened in the middle.
 """
 
 from __future__ import annotations
@@ -36,16 +36,17 @@ class SkewlessError(Exception):
     """A failure that a user can act on.
 
     Args:
-        thing: what it is about, by its name, for example ``view 'weather'``.
-        problem: what is wrong with it.
-        fix: what to do about it.
-        value: the offending value, where there is one.
+        thing: kind and name, for example ``view 'weather'``.
+        problem: a short clause without a subject, for example ``is missing``.
+        fix: an instruction for the reader.
+        value: the wrong value, if any.
     """
 
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"
 
     def __init__(self, thing: str, problem: str, *, fix: str, value: object = None) -> None:
+        # The parts may contain values from outside, of any length.
         self.thing = shorten(thing, _THING_CHARS)
         self.problem = shorten(problem, _PROBLEM_CHARS)
         self.fix = shorten(fix, _FIX_CHARS)
@@ -62,7 +63,7 @@ class SkewlessError(Exception):
         return f"{self.thing}: {self.problem.rstrip('.')}{got}"
 
     def as_dict(self) -> dict[str, object]:
-        """Return the message in parts, ready for JSON."""
+        """Return the parts of the message as JSON values."""
         parts: dict[str, object] = {
             "kind": self.kind,
             "thing": self.thing,
@@ -70,69 +71,69 @@ class SkewlessError(Exception):
             "fix": self.fix,
         }
         if self.value is not None:
-            parts["value"] = _plain(self.value)
+            parts["value"] = _json_value(self.value)
         return parts
 
 
-def _plain(value: object) -> str | int:
-    """Return a value as any JSON can hold it."""
+def _json_value(value: object) -> str | int:
+    """Return a value that every JSON parser can read: integers beyond 64 bits become text."""
     if isinstance(value, str):
         return shorten(value)
     return value if isinstance(value, int) and value in _INT64 else render_value(value)
 
 
 class DefinitionError(SkewlessError):
-    """A definition, spec or setting cannot be right."""
+    """A definition, spec or setting is invalid."""
 
     exit_code = 2
     kind = "definition"
 
 
 class StalePlanError(SkewlessError):
-    """The applied plan is not the one that the work needs."""
+    """The applied plan is missing or out of date."""
 
     exit_code = 3
     kind = "stale_plan"
 
 
 class SourceError(SkewlessError):
-    """A source is missing, broken or has another shape than declared."""
+    """A source is missing, corrupt or has other columns than declared."""
 
     exit_code = 4
     kind = "source"
 
 
 class GateError(SkewlessError):
-    """A validation or promotion gate said no; nothing was changed."""
+    """A validation or promotion gate failed; nothing was changed."""
 
     exit_code = 5
     kind = "gate"
 
 
 class RequestError(SkewlessError):
-    """A prediction request cannot be answered as it is."""
+    """A prediction request is invalid."""
 
     exit_code = 6
     kind = "request"
 
 
 class AccessError(RequestError):
-    """No API key was sent, or none that is valid."""
+    """The API key is missing or unknown."""
 
     kind = "access"
 
 
 class ScopeError(AccessError):
-    """The API key is valid, but does not allow this."""
+    """The API key is valid, but lacks the scope."""
 
     kind = "scope"
 
 
 class RateError(AccessError):
-    """The API key has asked more often than it may.
+    """The API key has exceeded its rate limit.
 
     Args:
-        wait_s: whole seconds after which one more request is answered.
+        wait_s: whole seconds until the next request is accepted.
     """
 
     kind = "rate"
@@ -143,7 +144,7 @@ class RateError(AccessError):
 
 
 class StoreError(SkewlessError):
-    """The online store or the disk refused, or is away."""
+    """The online store or the disk failed, or is unreachable."""
 
     exit_code = 7
     kind = "store"
@@ -157,7 +158,7 @@ class PackageError(SkewlessError):
 
 
 class ConflictError(SkewlessError):
-    """Somebody else moved the thing first."""
+    """Another process changed the thing first."""
 
     exit_code = 9
     kind = "conflict"
@@ -171,14 +172,14 @@ class PlaceError(SkewlessError):
 
 
 class BusyError(SkewlessError):
-    """The server has as much to do as it can; the request was not begun."""
+    """The server is at its limit; the request was not started."""
 
     exit_code = 11
     kind = "busy"
 
 
 class DeadlineError(SkewlessError):
-    """The time that a caller gave was not enough."""
+    """The deadline of a request has passed."""
 
     exit_code = 12
     kind = "deadline"

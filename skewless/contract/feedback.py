@@ -1,4 +1,4 @@
-"""What came of predictions, as callers report it: checked row by row, each error naming row and field."""
+"""Parse feedback requests into outcomes of predictions; each error names the row and the field."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.request import parse_field
 
 PlanOf = Callable[[str], FeaturePlan]
-"""Returns the part of the plan that a model needs; raises RequestError for a model that is unknown."""
+"""Returns the part of the plan that a model needs; raises RequestError for an unknown model."""
 
 _SHAPES = (
     'send {"prediction_id": ..., "label": ...} or {"model": ..., "keys": {...}, "event_time": ..., "label": ...}, '
-    "with value and known_at where they are known"
+    "and value and known_at if they are known"
 )
 _TIME = "send an ISO 8601 time with a zone, or microseconds since the epoch"
-_AHEAD_US = 60_000_000  # clocks of two machines
+_CLOCK_SKEW_US = 60_000_000  # tolerated difference between the clocks of caller and server
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one prediction; a later one about the same thing takes its place as a whole.
+    """The outcome of one prediction; a later outcome of the same prediction replaces it completely.
 
     Args:
-        prediction_id: which prediction; None: the one about ``keys`` at ``event_time``.
-        model: the model that was asked, of an outcome without a prediction id.
-        keys: join keys, and request fields if any, as texts in order of their names; None in it is null.
-        event_time: the moment that the prediction was about, UTC microseconds.
-        label: what was to be predicted; None: what was said before is taken back, or nobody knows.
-        value: what it was worth, in the unit of the business; None: nobody knows.
-        known_at: when it became known, UTC microseconds.
+        prediction_id: the prediction; None: identify it by ``keys`` and ``event_time``.
+        model: the model, for an outcome without a prediction id.
+        keys: join keys, and request fields if any, as text in order of their names; None is null.
+        event_time: event time of the prediction, UTC microseconds.
+        label: the true label; None: unknown, or an earlier label is retracted.
+        value: business value, in any unit; None: unknown.
+        known_at: when the outcome became known, UTC microseconds.
     """
 
     prediction_id: str | None = None
@@ -49,12 +49,12 @@ class Outcome:
 
     @property
     def by(self) -> str:
-        """Return how the prediction is named: ``id`` or ``entity``."""
+        """Return how the outcome identifies its prediction: ``id`` or ``entity``."""
         return "entity" if self.prediction_id is None else "id"
 
     @property
     def kind(self) -> str:
-        """Return what is said: ``label``, ``value`` alone, or ``retraction``."""
+        """Return the kind of outcome: ``label``, ``value`` without a label, or ``retraction``."""
         if self.label is not None:
             return "label"
         return "retraction" if self.value is None else "value"
@@ -65,91 +65,82 @@ _BY_ID = _NAMES - {"model", "keys", "event_time"}
 _BY_ENTITY = _NAMES - {"prediction_id"}
 
 
-def parse_feedback(rows: Sequence[object], plan_of: PlanOf, now_us: int, most: int) -> list[Outcome]:
-    """Return the outcomes of a request; one that is wrong refuses them all.
+def parse_feedback(rows: Sequence[object], plan_of: PlanOf, now_us: int, max_rows: int) -> list[Outcome]:
+    """Return the outcomes of a request; one invalid row rejects the whole request.
 
     Args:
         rows: JSON values.
-        plan_of: finds the keys and request fields of a model.
-        now_us: the clock, which stands for ``known_at`` where it is missing.
-        most: rows that are taken at once.
+        plan_of: returns the plan with keys and request fields of a model.
+        now_us: the current time, the default of ``known_at``.
+        max_rows: most rows of one request.
 
     Raises:
-        RequestError: no row, too many, or the first one that is wrong.
+        RequestError: the request has no rows or too many, or names the first invalid row.
     """
     if not rows:
         raise RequestError("field 'feedback'", "is empty", fix="send at least one row")
-    if len(rows) > most:
-        raise RequestError("field 'feedback'", f"has more than {most} rows", value=len(rows), fix="send several")
-    return [_at(i, row, plan_of, now_us) for i, row in enumerate(rows)]
+    if len(rows) > max_rows:
+        raise RequestError(
+            "field 'feedback'", f"has more than {max_rows} rows", value=len(rows), fix="send several requests"
+        )
+    return [_parse_row(i, row, plan_of, now_us) for i, row in enumerate(rows)]
 
 
-def _at(i: int, row: object, plan_of: PlanOf, now_us: int) -> Outcome:
+def _parse_row(i: int, row: object, plan_of: PlanOf, now_us: int) -> Outcome:
     try:
-        return _outcome(row, plan_of, now_us)
+        return _parse_outcome(row, plan_of, now_us)
     except RequestError as error:
         raise RequestError(f"feedback {i} {error.thing}", error.problem, value=error.value, fix=error.fix) from error
 
 
-def _outcome(row: object, plan_of: PlanOf, now_us: int) -> Outcome:
+def _parse_outcome(row: object, plan_of: PlanOf, now_us: int) -> Outcome:
     if not isinstance(row, dict):
         raise RequestError("row", "is not an object", value=row, fix=_SHAPES)
-    named = row.get("prediction_id") is not None
-    _check_names(row, _BY_ID if named else _BY_ENTITY)
-    known = _moment("known_at", row["known_at"]) if row.get("known_at") is not None else now_us
-    if known > now_us + _AHEAD_US:
+    has_id = row.get("prediction_id") is not None
+    _check_names(row, _BY_ID if has_id else _BY_ENTITY)
+    known_at = _parse_time("known_at", row["known_at"]) if row.get("known_at") is not None else now_us
+    if known_at > now_us + _CLOCK_SKEW_US:
         raise RequestError(
-            "field 'known_at'", "is in the future", value=row["known_at"], fix="send the time it was known"
+            "field 'known_at'", "is in the future", value=row["known_at"], fix="send the time at which it became known"
         )
-    said = _Said(_number("label", row["label"]), _number("value", row.get("value")), known)
-    if named:
-        return Outcome(
-            prediction_id=_text("prediction_id", row["prediction_id"]),
-            label=said.label,
-            value=said.value,
-            known_at=said.known_at,
-        )
-    model = _text("model", row["model"])
+    label, value = _parse_number("label", row["label"]), _parse_number("value", row.get("value"))
+    if has_id:
+        prediction_id = _parse_text("prediction_id", row["prediction_id"])
+        return Outcome(prediction_id=prediction_id, label=label, value=value, known_at=known_at)
+    model = _parse_text("model", row["model"])
     return Outcome(
         model=model,
-        keys=_keys(plan_of(model), row["keys"]),
-        event_time=_moment("event_time", row["event_time"]),
-        label=said.label,
-        value=said.value,
-        known_at=said.known_at,
+        keys=_parse_keys(plan_of(model), row["keys"]),
+        event_time=_parse_time("event_time", row["event_time"]),
+        label=label,
+        value=value,
+        known_at=known_at,
     )
-
-
-@dataclass(frozen=True)
-class _Said:
-    label: float | None
-    value: float | None
-    known_at: int
 
 
 def _check_names(row: Mapping[str, Any], names: frozenset[str]) -> None:
     for name in row:
         if name not in names and row[name] is not None:
-            raise RequestError("row", "has a field that does not belong to it", value=name, fix=_SHAPES)
+            raise RequestError("row", "has an unknown field", value=name, fix=_SHAPES)
     for name in sorted(names - {"value", "known_at"}):
         if name not in row:
-            raise RequestError("row", f"lacks the field {name!r}", fix=_SHAPES)
+            raise RequestError("row", f"has no field {name!r}", fix=_SHAPES)
 
 
-def _keys(plan: FeaturePlan, given: object) -> tuple[tuple[str, str | None], ...]:
-    """Return keys and fields as texts, so that ``7`` and ``"7"`` name the same entity."""
-    if not isinstance(given, dict):
+def _parse_keys(plan: FeaturePlan, values: object) -> tuple[tuple[str, str | None], ...]:
+    """Return keys and fields as text, so that ``7`` and ``"7"`` identify the same entity."""
+    if not isinstance(values, dict):
         raise RequestError(
-            "field 'keys'", "is not an object", value=given, fix="send the model's keys with their values"
+            "field 'keys'", "is not an object", value=values, fix="send the model's keys with their values"
         )
     keys = {column.name: column for column in plan.join_keys}
     fields = {column.name: column for column in plan.request}
-    for name in sorted(keys.keys() - given.keys()):
-        raise RequestError("field 'keys'", f"lacks the key {name!r}", fix=f"send {', '.join(sorted(keys))}")
-    for name in sorted(given.keys() - keys.keys() - fields.keys()):
+    for name in sorted(keys.keys() - values.keys()):
+        raise RequestError("field 'keys'", f"has no key {name!r}", fix=f"send {', '.join(sorted(keys))}")
+    for name in sorted(values.keys() - keys.keys() - fields.keys()):
         known = ", ".join(sorted(keys | fields))
         raise RequestError("field 'keys'", "has an unknown name", value=name, fix=f"use only {known}")
-    return tuple((name, _key_text(keys.get(name), fields.get(name), given[name])) for name in sorted(given))
+    return tuple((name, _key_text(keys.get(name), fields.get(name), values[name])) for name in sorted(values))
 
 
 def _key_text(key: Column | None, field: Column | None, value: object) -> str | None:
@@ -161,13 +152,13 @@ def _key_text(key: Column | None, field: Column | None, value: object) -> str | 
     return parsed.decode() if isinstance(parsed, bytes) else str(parsed)
 
 
-def _text(name: str, value: object) -> str:
+def _parse_text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise RequestError(f"field {name!r}", "is not a text", value=value, fix=_SHAPES)
+        raise RequestError(f"field {name!r}", "is not a string", value=value, fix=_SHAPES)
     return value
 
 
-def _number(name: str, value: object) -> float | None:
+def _parse_number(name: str, value: object) -> float | None:
     if value is None:
         return None
     if not isinstance(value, int | float):
@@ -181,10 +172,10 @@ def _number(name: str, value: object) -> float | None:
     return number
 
 
-def _moment(name: str, value: object) -> int:
+def _parse_time(name: str, value: object) -> int:
     if type(value) is int and abs(value) < 2**63:
         return value
-    found = parse_time(value) if isinstance(value, str) else None
-    if found is None or not found[1]:
+    parsed = parse_time(value) if isinstance(value, str) else None
+    if parsed is None or not parsed[1]:  # a time without a zone is ambiguous
         raise RequestError(f"field {name!r}", "is not a time", value=value, fix=_TIME)
-    return found[0]
+    return parsed[0]

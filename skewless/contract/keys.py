@@ -1,34 +1,34 @@
-"""Entity keys: from JSON or a column to the bytes that name a row online (SEMANTICS 1.5)."""
+"""Entity keys: from JSON values or columns to the keys of the online store (SEMANTICS 1.5)."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from skewless.contract.binaries import constant
+from skewless.contract.binaries import binary_scalar
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
 from skewless.contract.plan import View
 from skewless.contract.windows.view import WindowView
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 KeyValue = int | str
 KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
 
 _RANGE = {DType.INT32: 2**31, DType.INT64: 2**63}
 _RESERVED = re.compile(rb"[%{}|]")
-_ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # the escape's own sign first
+_ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # `%` first: the other escapes contain it
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
 
 def parse_key(column: Column, value: object) -> KeyValue | None:
-    """Return a key of the declared type from a JSON value; null stays None and finds nothing.
+    """Return a key of the declared type from a JSON value; null is None and matches no row.
 
-    ``1`` and ``"1"`` are the same integer key; ``1.0`` and ``true`` are refused, strings are kept
-    byte for byte.
+    ``1`` and ``"1"`` are the same integer key; ``1.0`` and ``true`` are rejected. Strings are not changed.
 
     >>> parse_key(Column(name="id", dtype=DType.INT64), "9007199254740993")
     9007199254740993
@@ -74,12 +74,12 @@ def _integer(column: Column, value: object) -> int:
 
 
 class KeyCodec:
-    """Names the rows of one view online: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
+    """Builds the online keys of one view's rows: ``sk:PROJECT:VIEW_HASH:{entities|values}``.
 
-    The braces are the hash tag, so that all views of one entity lie on one shard of a cluster.
+    The braces are the Redis hash tag, so that all views of one entity are on one shard of a cluster.
 
     Args:
-        generation: of a windowed view's states, which stands behind its hash: ``VIEW_HASH.GENERATION``.
+        generation: of a windowed view's states; follows the hash: ``VIEW_HASH.GENERATION``.
     """
 
     def __init__(self, project: str, view: View | WindowView, generation: int | None = None) -> None:
@@ -90,7 +90,7 @@ class KeyCodec:
 
     @property
     def prefix(self) -> bytes:
-        """Return what stands before the values of a key."""
+        """Return the common prefix of all keys."""
         return self._prefix
 
     @property
@@ -104,7 +104,7 @@ class KeyCodec:
         return b"".join((self._prefix, *parts, b"}")) if len(parts) == len(values) else None
 
     def encode_columns(self, columns: Mapping[str, Sequence[KeyValue | None]]) -> list[bytes | None]:
-        """Return the key of each row of parallel key columns, None where any part of it is null."""
+        """Return the key of each row of parallel key columns, None where any part is null."""
         prefix = self._prefix
         values = columns[self._names[0]]
         if len(self._names) == 1 and set(map(type, values)) == {int}:
@@ -117,12 +117,18 @@ class KeyCodec:
 
     def pack(self, columns: Mapping[str, pa.Array]) -> pa.LargeBinaryArray:
         """Return what ``encode_columns`` returns, from Arrow columns of the declared types."""
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that reads single keys does without Arrow
+
         parts = [_part(columns[name]) for name in self._names]
-        head, bar, tail, nothing = map(constant, (self._prefix, b"|", b"}", b""))
-        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, nothing)
+        # As in `encode`: the prefix, then a bar and a value for each key, then the closing brace.
+        head, bar, tail, empty = map(binary_scalar, (self._prefix, b"|", b"}", b""))
+        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, empty)
 
 
 def _part(column: pa.Array) -> pa.Array:
+    import pyarrow as pa  # noqa: PLC0415 - as in pack
+    import pyarrow.compute as pc  # noqa: PLC0415 - as in pack
+
     if pa.types.is_integer(column.type):
         return column.cast(pa.large_string()).cast(pa.large_binary())
     part = column.cast(pa.large_binary())
@@ -143,15 +149,15 @@ def _escape(text: str) -> bytes:
 
 
 def marker_key(project: str, view: View) -> str:
-    """Return the key under which a view's applied log position is kept."""
+    """Return the online key of a view's marker: the log position up to which its rows were applied."""
     return f"sk:{project}:{view.hash}:applied"
 
 
 def window_marker(project: str, view: WindowView, generation: int, partition: str) -> str:
-    """Return the key under which the position is kept up to which a log partition was applied to states."""
+    """Return the online key of a marker: the position up to which a log partition was applied to states."""
     return f"sk:{project}:{view.hash}.{generation}:applied/{partition}"
 
 
 def generation_key(project: str, view: WindowView) -> bytes:
-    """Return the key that says which generation of a windowed view's states is read."""
+    """Return the online key of the generation of a windowed view's states that readers use."""
     return f"sk:{project}:{view.hash}:generation".encode()

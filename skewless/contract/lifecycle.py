@@ -1,4 +1,4 @@
-"""How a model lives once it is trained: what is watched, what retrains it, how traffic moves; plain frozen values."""
+"""The settings of a model's life after training: rollout, guardrails, drift watch, triggers and parameter search."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _KINDS = ("at_once", "canary", "ab")
 
 @dataclass(frozen=True, kw_only=True)
 class Guardrails:
-    """What sends traffic back to the champion; None: not looked at. All compare arms over the same time.
+    """The limits that send traffic back to the champion; None: no limit. Arms are compared over the same time.
 
     Args:
-        errors: share of an arm's requests that may fail beyond the champion's share.
-        latency: how many times the champion's p99 the arm's may be, and how many times its median.
+        errors: share of an arm's requests that may fail in addition to the champion's share.
+        latency: the arm's p99 and its median may be this many times the champion's.
         score_shift: PSI between the arm's scores and the champion's.
-        missing: share of feature values that may be missing beyond the champion's share.
+        missing: share of feature values that may be missing in addition to the champion's share.
         quality: how much worse the gate's metric may be on labelled predictions, by its confidence interval.
         business: how much lower the mean business value of an outcome may be, by its confidence interval.
-        least_requests: requests of an arm below which nothing is judged but errors.
+        least_requests: with fewer requests of an arm, only errors are checked.
     """
 
     errors: float | None = 0.01
@@ -38,28 +38,28 @@ class Guardrails:
     least_requests: int = 200
 
     def __post_init__(self) -> None:
-        """Refuse limits below zero."""
+        """Check that no limit is below zero."""
         for item in fields(self):
             value = getattr(self, item.name)
             if value is not None and value < 0:
-                raise _refused(f"Guardrails.{item.name}", "is below zero", value, "give 0 or more, or None")
+                raise _invalid(f"Guardrails.{item.name}", "is below zero", value, "give 0 or more, or None")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rollout:
-    """How a version that passed its gate takes over.
+    """How a version that passed its gate gets the traffic.
 
     Args:
-        kind: ``at_once``; ``canary``: more and more of the entities; ``ab``: a fixed share until a sequential test
-            on delayed labels has decided.
-        shadow: how long a new version is first scored beside the champion, its answers kept from callers.
-        steps: shares of a canary before it has everything, rising.
-        step: how long each share is held at least.
+        kind: ``at_once``; ``canary``: growing shares of the entities; ``ab``: a fixed share until a sequential test
+            on delayed labels decides.
+        shadow: how long a new version is a shadow first: scored, but its scores are not returned.
+        steps: growing shares of a canary before it receives all traffic.
+        step: shortest time at each share.
         share: the challenger's share in an A/B test.
-        longest: end of an A/B test that has not decided: the champion stays.
+        longest: longest time of an A/B test; without a decision by then the champion stays.
         alpha: chance of a false decision of an A/B test.
-        sticky: join keys or request fields whose values choose the arm; none: all of the service's join keys.
-        guardrails: what sends traffic back.
+        sticky: join keys or request fields whose values choose the arm; none: all join keys of the service.
+        guardrails: the limits that send traffic back.
     """
 
     kind: RolloutKind = "canary"
@@ -73,31 +73,31 @@ class Rollout:
     guardrails: Guardrails = field(default_factory=Guardrails)
 
     def __post_init__(self) -> None:
-        """Refuse unknown kinds, and shares that are none or do not rise."""
+        """Check the kind, the shares and the durations."""
         object.__setattr__(self, "steps", tuple(self.steps))
         object.__setattr__(self, "sticky", tuple(self.sticky))
         if self.kind not in _KINDS:
-            raise _refused("Rollout.kind", "is unknown", self.kind, f"use one of {', '.join(_KINDS)}")
+            raise _invalid("Rollout.kind", "is unknown", self.kind, f"use one of {', '.join(_KINDS)}")
         shares = (*self.steps, self.share, self.alpha)
         if not all(0 < share < 1 for share in shares) or list(self.steps) != sorted(set(self.steps)):
-            raise _refused("Rollout", "has shares that are not between 0 and 1, or do not rise", shares, "correct them")
+            raise _invalid("Rollout", "has shares that are not between 0 and 1, or do not grow", shares, "correct them")
         for name in ("shadow", "step", "longest"):
             if getattr(self, name) < timedelta(0):
-                raise _refused(f"Rollout.{name}", "is below zero", str(getattr(self, name)), "give 0 or more")
+                raise _invalid(f"Rollout.{name}", "is below zero", str(getattr(self, name)), "give 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watch:
-    """What is compared with the training data, and when a difference counts.
+    """How live requests are compared with the training data, and which differences are drift.
 
     Args:
         window: length of the live windows.
-        psi: population stability index from which a feature has drifted, once chance alone does not explain it.
-        js: the same of the Jensen-Shannon distance (base 2, 0 to 1); None: not looked at.
-        ks: the same of the Kolmogorov-Smirnov distance; None: not looked at.
-        alpha: how often a window without drift may be called one, all features together.
-        least_rows: rows of a window below which nothing is said.
-        share: share of the features that must have drifted for the model to have.
+        psi: population stability index from which a feature has drifted, if chance does not explain it.
+        js: the same for the Jensen-Shannon distance (base 2, 0 to 1); None: do not compute it.
+        ks: the same for the Kolmogorov-Smirnov distance; None: do not compute it.
+        alpha: share of windows without drift that may be reported as drift, over all features.
+        least_rows: a window with fewer rows has no verdict.
+        share: the model has drifted if at least this share of its features has.
     """
 
     window: timedelta = timedelta(days=1)
@@ -109,23 +109,23 @@ class Watch:
     share: float = 0.2
 
     def __post_init__(self) -> None:
-        """Refuse empty windows and limits outside their range."""
+        """Check the window and the limits."""
         if self.window <= timedelta(0):
-            raise _refused("Watch.window", "is not above zero", str(self.window), "give a length above zero")
+            raise _invalid("Watch.window", "is not above zero", str(self.window), "give a length above zero")
         if not (0 < self.alpha < 1 and 0 < self.share <= 1 and self.psi > 0 and self.least_rows > 0):
-            raise _refused("Watch", "has a limit outside its range", self, "correct it")
+            raise _invalid("Watch", "has a limit outside its range", self, "correct it")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Triggers:
-    """What retrains a model besides its cron line; None: does not.
+    """The conditions that retrain a model, in addition to its cron expression; None: not a condition.
 
     Args:
-        drift: whether drift of the model (``Watch``) does.
-        quality: how much worse than at training the gate's metric must be on matured live labels.
-        labels: labels that became known since the last training.
-        age: how old the champion's training may be.
-        cooldown: time between two retrainings that had a cause.
+        drift: retrain if the model has drifted (``Watch``).
+        quality: retrain if the gate's metric on matured live labels is this much worse than at training.
+        labels: retrain if this many labels became known since the last training.
+        age: retrain if the champion's training is older than this.
+        cooldown: shortest time between two retrainings by a condition.
     """
 
     drift: bool = False
@@ -140,11 +140,11 @@ class Search:
     """A search for better parameters (Optuna) before a model is trained, on its validation period.
 
     Args:
-        space: parameter -> ``(lowest, highest)`` of whole or broken numbers, or a list of choices; kept as
-            ``{"low": ..., "high": ...}`` or ``{"choices": [...]}``, which are taken too.
+        space: parameter -> ``(lowest, highest)`` as integers or floats, or a list of choices; stored as
+            ``{"low": ..., "high": ...}`` or ``{"choices": [...]}``, which are accepted, too.
         trials: most trials.
-        seconds: longest time in all.
-        log: parameters that are drawn on a logarithmic scale.
+        seconds: longest total time.
+        log: parameters that are sampled on a logarithmic scale.
     """
 
     space: Mapping[str, Any] = field(default_factory=dict)
@@ -153,52 +153,52 @@ class Search:
     log: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse an empty search."""
+        """Check that the search is not empty; normalize its space."""
         object.__setattr__(self, "log", tuple(self.log))
         if not self.space or self.trials < 1 or self.seconds <= 0:
-            raise _refused("Search", "has no parameters, trials or time", dict(self.space), "give each at least one")
-        object.__setattr__(self, "space", {name: _range(name, given) for name, given in self.space.items()})
+            raise _invalid("Search", "has no parameters, trials or time", dict(self.space), "give at least one of each")
+        object.__setattr__(self, "space", {name: _parse_range(name, value) for name, value in self.space.items()})
 
 
-def _range(name: str, given: object) -> dict[str, Any]:
-    """Return what a parameter is drawn from in the one form that JSON keeps.
+def _parse_range(name: str, value: object) -> dict[str, Any]:
+    """Return a parameter's range or choices in the stored form.
 
-    >>> _range("depth", (2, 8)), _range("booster", ["gbtree", "dart"])
+    >>> _parse_range("depth", (2, 8)), _parse_range("booster", ["gbtree", "dart"])
     ({'low': 2, 'high': 8}, {'choices': ['gbtree', 'dart']})
     """
-    if isinstance(given, tuple) and len(given) == len(("low", "high")):
-        return _range(name, {"low": given[0], "high": given[1]})
-    if isinstance(given, list) and given:
-        return {"choices": list(given)}
-    if isinstance(given, Mapping) and set(given) == {"choices"} and given["choices"]:
-        return {"choices": list(given["choices"])}
-    if isinstance(given, Mapping) and set(given) == {"low", "high"} and given["low"] < given["high"]:
-        return dict(given)
-    raise _refused(f"Search.space[{name!r}]", "is no range", given, "give (lowest, highest), or a list of choices")
+    if isinstance(value, tuple) and len(value) == len(("low", "high")):
+        return _parse_range(name, {"low": value[0], "high": value[1]})
+    if isinstance(value, list) and value:
+        return {"choices": list(value)}
+    if isinstance(value, Mapping) and set(value) == {"choices"} and value["choices"]:
+        return {"choices": list(value["choices"])}
+    if isinstance(value, Mapping) and set(value) == {"low", "high"} and value["low"] < value["high"]:
+        return dict(value)
+    raise _invalid(f"Search.space[{name!r}]", "is not a range", value, "give (lowest, highest), or a list of choices")
 
 
-def rebuilt(kind: type[T], data: Mapping[str, Any] | None, lengths: Iterable[str] = ()) -> T | None:
-    """Return what plain values say; lengths of time are whole microseconds.
+def rebuild(cls: type[T], data: Mapping[str, Any] | None, durations: Iterable[str] = ()) -> T | None:
+    """Return an object of a class from plain JSON values; durations are integers of microseconds.
 
-    >>> rebuilt(Triggers, {"age": 1_000_000}, ("age",)).age
+    >>> rebuild(Triggers, {"age": 1_000_000}, ("age",)).age
     datetime.timedelta(seconds=1)
     """
     if data is None:
         return None
     values = dict(data)
-    for name in lengths:
+    for name in durations:
         if values.get(name) is not None:
             values[name] = timedelta(microseconds=values[name])
-    return kind(**values)
+    return cls(**values)
 
 
-def rollout_from(data: Mapping[str, Any] | None) -> Rollout | None:
+def build_rollout(data: Mapping[str, Any] | None) -> Rollout | None:
     """Return a rollout from plain values."""
     if data is None:
         return None
     inner = {**data, "guardrails": Guardrails(**data["guardrails"])}
-    return rebuilt(Rollout, inner, ("shadow", "step", "longest"))
+    return rebuild(Rollout, inner, ("shadow", "step", "longest"))
 
 
-def _refused(thing: str, problem: str, value: object, fix: str) -> DefinitionError:
+def _invalid(thing: str, problem: str, value: object, fix: str) -> DefinitionError:
     return DefinitionError(thing, problem, value=value, fix=fix)

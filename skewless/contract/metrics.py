@@ -1,4 +1,4 @@
-"""The metrics of a model: what each means, and which way is better; validation/evaluation computes them."""
+"""The metrics of a model: their descriptions and directions; validation/evaluation computes them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ class Metric:
     """One metric.
 
     Args:
-        words: what it is, for reports.
-        lower_is_better: whether a lower value is a better one.
-        constant_is_best: whether a constant prediction has the best value, so that it is no measure of a model.
+        words: description for reports.
+        lower_is_better: whether a lower value is better.
+        constant_is_best: whether a constant prediction can have the best value; such a metric cannot rank models.
     """
 
     words: str

@@ -1,4 +1,4 @@
-"""Names of models, views, sources, services and projects, which become folders, files, keys and labels."""
+"""Check names of models, views, sources, services and projects: they become folders, files, keys and labels."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 
 
 def is_name(value: object) -> bool:
-    """Say whether a value may name something: it is one plain component of a path, and means nothing elsewhere.
+    """Say whether a value is a valid name: one plain component of a path, without special characters.
 
     >>> [is_name(name) for name in ("card_days", "fraud-v2", "../../v", "a/b", ".x", "-x", "a*", "", None)]
     [True, True, False, False, False, False, False, False, False]
     """
+    # No leading dot or hyphen: the name would be a hidden file or an option of a command.
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
 
 
 def check_name(thing: str, value: object) -> None:
-    """Do nothing if a value may name something.
+    """Check that a value is a valid name.
 
     Args:
-        thing: what it names, for the error.
+        thing: kind of the named thing, for the error.
 
     Raises:
-        DefinitionError: it may not.
+        DefinitionError: it is not a valid name.
     """
     if not is_name(value):
         raise DefinitionError(thing, "is not a name", value=value, fix=RULE)
 
 
 def check_known(thing: str, name: str, known: Iterable[str], *, problem: str = "is unknown") -> None:
-    """Do nothing if a name that a caller gave is one of those that there are.
+    """Check that a name from a caller exists.
 
     Args:
-        thing: what it names, for the error.
+        thing: kind of the named thing, for the error.
+        known: all names that exist.
 
     Raises:
-        RequestError: it is not.
+        RequestError: the name does not exist.
     """
     names = list(known)
     if name not in names:
-        fix = f"use one of: {', '.join(names)}" if names else "there is none yet"
+        fix = f"use one of: {', '.join(names)}" if names else "create it first"
         raise RequestError(thing, problem, value=name, fix=fix)
 
 
 def partition_hash(partition: str) -> int:
-    """Return the 64-bit number that stands for a log partition in the ranks of rows and in states."""
+    """Return the 64-bit hash of a log partition's name, which ranks of rows and states hold."""
     return int.from_bytes(blake2b(partition.encode(), digest_size=8).digest(), "big")

@@ -1,7 +1,7 @@
-"""Packed rows of several views straight to the matrix, for services whose columns are numbers of views.
+"""Decode packed rows of several views directly into the matrix, for services with only numeric view features.
 
-The same bits as ``RowCodec.decode`` and ``Assembler.assemble`` give, in one step for all views instead of some twenty
-for each: of a small request, the steps are the time.
+The result has the same bits as that of ``RowCodec.decode`` and ``Assembler.assemble``. It takes one numpy call for all
+views instead of about twenty for each view: the number of calls determines the time of a small request.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.checksum import is_whole
+from skewless.contract.checksum import is_intact
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.reads import PackedReads
 from skewless.contract.rows import RowCodec, Versions
@@ -25,20 +25,22 @@ from skewless.contract.vector import Matrix
 _PRESENT = np.uint8(Status.PRESENT)
 _NOT_FOUND, _EXPIRED, _FUTURE = map(int, (Status.NOT_FOUND, Status.EXPIRED, Status.FUTURE))
 _SIGN = np.int64(-(2**63))
-_PAST = 1 << 63  # what is added to a time in a row
-_FEW = 4  # rows, up to which numpy takes longer for its steps than for the rows; most of all where they are seldom warm
+_PAST = 1 << 63  # offset of the times in a row: unsigned big-endian bytes then sort like signed times
+_FEW = (
+    4  # rows up to which a Python loop is faster: numpy's cost per call outweighs the rows, above all with cold caches
+)
 _NO_LIMIT = 2**63 - 1
-_NO = b"\0"
+_FALSE = b"\0"
 
 
 class NumberVectors(NamedTuple):
-    """What the model sees for n rows.
+    """The model's input for n rows.
 
     Args:
         matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
-        status: of the row read, shape ``(n, n_views)``.
-        event_ts: of the row read, microseconds, shape ``(n, n_views)``; meaningless where none was found.
-        versions: per view, where the rows come from; cut out when they are asked for.
+        status: status of the row of each view, shape ``(n, n_views)``.
+        event_ts: event times of the rows, microseconds, shape ``(n, n_views)``; meaningless without a row.
+        versions: per view, the origins of the rows; decoded on access.
     """
 
     matrix: Matrix
@@ -48,10 +50,10 @@ class NumberVectors(NamedTuple):
 
 
 class NumberRows:
-    """Reads the rows of a plan that ``fits``.
+    """Decodes the rows of a plan for which ``supports`` is true.
 
     Args:
-        plan: the part of the plan that a model pins (``FeaturePlan.only``).
+        plan: the part of the plan that a model pins (``FeaturePlan.select_service``).
     """
 
     def __init__(self, plan: FeaturePlan) -> None:
@@ -62,26 +64,26 @@ class NumberRows:
         self._size = self._record.itemsize
         self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
         self._shortest_ttl = np.uint64(min((view.ttl_us for view in plan.views if view.ttl_us), default=_NO_LIMIT))
-        # The bytes that say whose a row is, of all views; then those that say whether it is one.
+        # The head bytes of all views that identify view and format, then the flag bytes: 0 for a stored row.
         self._head = np.concatenate([self._bytes("view", "format"), self._bytes("flags")])
         self._expected = np.frombuffer(b"".join(self._blanks), dtype=np.uint8)[self._head]
         self._expected[-len(self._blanks) :] = 0
         self._plain = self._expected.tobytes()
         self._event = self._bytes("event", step=-1)
         self._nulls = self._bytes("nulls")
-        self._unpacked = struct.Struct("<" + "".join(layout.number_code for layout in self._layouts)).iter_unpack
+        self._iter_unpack = struct.Struct("<" + "".join(layout.number_code for layout in self._layouts)).iter_unpack
         heads = [
             next(struct.iter_unpack("<" + each.number_code, blank))
             for each, blank in zip(self._layouts, self._blanks, strict=True)
         ]
         self._views = [(head[1:3], len(head), view.ttl_us) for head, view in zip(heads, plan.views, strict=True)]
-        self._place(plan)
+        self._map_columns(plan)
 
     @staticmethod
-    def fits(plan: FeaturePlan) -> bool:
-        """Say whether a plan's service has nothing but numbers of views, and its views are without text.
+    def supports(plan: FeaturePlan) -> bool:
+        """Say whether a plan's service has only numeric features of views, and its views have no text features.
 
-        Of a view that changed, a plan may hold two versions under one name: these are not for here.
+        A plan with two versions of a view under one name is not supported.
         """
         views = {view.name for view in plan.views}
         refs = plan.services[0].features
@@ -94,34 +96,35 @@ class NumberRows:
         )
 
     def vectors(self, rows: Sequence[bytes | None], t: int) -> NumberVectors | None:
-        """Return the vectors at time ``t``; None if a row is damaged, as ``RowCodec.decode`` tells.
+        """Return the vectors at time ``t``; None if a row is corrupt: ``RowCodec.decode`` then finds out which.
 
         Args:
-            rows: of the first entity in each view, then of the second, and so on.
+            rows: the rows of the first entity in each view, then of the second entity, and so on.
+            t: microseconds.
         """
         n_views = len(self._blanks)
         n = len(rows) // n_views
         packed = b"".join([blank if row is None else row for row, blank in zip(rows, cycle(self._blanks))])
-        if len(packed) != n * self._size or not (is_whole(packed) or self._are_sound(rows)):
+        if len(packed) != n * self._size or not (is_intact(packed) or self._are_intact(rows)):
             return None
         if 0 < n <= _FEW:
-            return self._few(packed, t)
+            return self._decode_few(packed, t)
         raw = np.frombuffer(packed, dtype=np.uint8).reshape(n, self._size)
         event_ts = raw.take(self._event, axis=1).view(np.int64) ^ _SIGN
-        ages = (t - event_ts).view(np.uint64)  # of a row of the future it is beyond any ttl
+        ages = (t - event_ts).view(np.uint64)  # the age of a future row wraps to a number beyond any ttl
         head, nulls = raw.take(self._head, axis=1), raw.take(self._nulls, axis=1)
-        # Steps of bytes where they do: those of numpy take ten times as long for a few rows.
-        present = head.tobytes() == self._plain * n and _NO not in (ages <= self._shortest_ttl).tobytes()
+        # Compare bytes instead of arrays: for few rows, a numpy call takes ten times as long.
+        present = head.tobytes() == self._plain * n and _FALSE not in (ages <= self._shortest_ttl).tobytes()
         if present:
             status = np.zeros(event_ts.shape, dtype=np.uint8)
         else:
-            same = head == self._expected
-            # A row of another length moves those behind it, whose heads are then not where they are looked for.
-            if not same[:, :-n_views].all():
+            equal = head == self._expected
+            # A row of a wrong length shifts all later rows, so their heads do not match either.
+            if not equal[:, :-n_views].all():
                 return None
-            status = row_status(same[:, -n_views:], event_ts, t, self._ttl)
+            status = row_status(equal[:, -n_views:], event_ts, t, self._ttl)
         matrix = self._numbers(packed, n)
-        if not present or nulls.tobytes().strip(_NO):
+        if not present or nulls.tobytes().strip(_FALSE):
             blank = np.unpackbits(nulls, axis=1, bitorder="little").take(self._bit, axis=1)
             if not present:
                 blank |= (status != _PRESENT).take(self._view, axis=1)
@@ -129,7 +132,7 @@ class NumberRows:
         return NumberVectors(matrix, status, event_ts, PackedReads(self._record, packed))
 
     def _numbers(self, packed: bytes, n: int) -> Matrix:
-        """Return the values, whatever is null."""
+        """Return the values, without regard to nulls."""
         block = np.empty((n, self._width), dtype=np.float64)
         records, first = np.frombuffer(packed, self._record), 0
         for view, layout in zip(self._record.names or (), self._layouts, strict=True):
@@ -137,32 +140,32 @@ class NumberRows:
             first += layout.width
         return block if self._order is None else block.take(self._order, axis=1)
 
-    def _few(self, packed: bytes, t: int) -> NumberVectors | None:
-        """Do what ``vectors`` does, value by value."""
+    def _decode_few(self, packed: bytes, t: int) -> NumberVectors | None:
+        """Return the vectors as ``vectors`` does, in a Python loop: faster for a few rows."""
         matrix: list[list[float]] = []
         status: list[list[int]] = []
         event_ts: list[list[int]] = []
-        for row in self._unpacked(packed):
+        for row in self._iter_unpack(packed):
             values: list[float] = []
             codes: list[int] = []
             times: list[int] = []
             start = 0
             for owner, length, ttl_us in self._views:
-                event, mark, form, flags, nulls = row[start : start + 5]
-                if (mark, form) != owner:
+                event, view_hash, format_, flags, nulls = row[start : start + 5]
+                if (view_hash, format_) != owner:
                     return None
-                moment = int.from_bytes(event, "big") - _PAST
-                late, bits = t - moment, int.from_bytes(nulls, "little")
-                code = _NOT_FOUND if flags else _FUTURE if late < 0 else _EXPIRED if 0 < ttl_us < late else 0
-                found = row[start + 5 : start + length]
+                event_us = int.from_bytes(event, "big") - _PAST
+                age, bits = t - event_us, int.from_bytes(nulls, "little")
+                code = _NOT_FOUND if flags else _FUTURE if age < 0 else _EXPIRED if 0 < ttl_us < age else 0
+                features = row[start + 5 : start + length]
                 if code or bits:
-                    values += [math.nan if code or bits >> i & 1 else value for i, value in enumerate(found)]
+                    values += [math.nan if code or bits >> i & 1 else value for i, value in enumerate(features)]
                 else:
-                    values += found
+                    values += features
                 codes.append(code)
-                times.append(moment)
+                times.append(event_us)
                 start += length
-            matrix.append(values if self._order is None else [values[place] for place in self._places])
+            matrix.append(values if self._order is None else [values[position] for position in self._positions])
             status.append(codes)
             event_ts.append(times)
         return NumberVectors(
@@ -172,32 +175,33 @@ class NumberRows:
             PackedReads(self._record, packed),
         )
 
-    def _are_sound(self, rows: Sequence[bytes | None]) -> bool:
-        """Say whether all rows are what was written: those of a release before have no checksum."""
+    def _are_intact(self, rows: Sequence[bytes | None]) -> bool:
+        """Say whether all rows are intact, also rows of older releases, which have no checksum."""
         step = len(self._codecs)
-        return all(codec.sound(rows[i::step]).all() for i, codec in enumerate(self._codecs))
+        return all(codec.find_intact(rows[i::step]).all() for i, codec in enumerate(self._codecs))
 
     def _bytes(self, *names: str, step: int = 1) -> npt.NDArray[np.intp]:
-        """Return where some fields of the head lie, for all views, in rows that stand side by side."""
+        """Return the byte positions of head fields of all views, in their concatenated rows."""
         starts = accumulate([0, *(layout.size for layout in self._layouts[:-1])])
-        places = [
+        positions = [
             start + byte
             for start, layout in zip(starts, self._layouts, strict=True)
             for name in names
             for byte in layout.bytes_of(name)[::step]
         ]
-        return np.array(places, dtype=np.intp)
+        return np.array(positions, dtype=np.intp)
 
-    def _place(self, plan: FeaturePlan) -> None:
-        """Find for each column of the matrix its view, its null bit and its place in the block."""
-        at: dict[tuple[str, str], tuple[int, int, int]] = {}
+    def _map_columns(self, plan: FeaturePlan) -> None:
+        """Set for each column of the matrix its view, its null bit and its position in the block of values."""
+        columns: dict[tuple[str, str], tuple[int, int, int]] = {}
         bits = 0
         for i, view in enumerate(plan.views):
             for feature, column in enumerate(view.features):
-                at[view.name, column.name] = (i, bits + feature, len(at))
+                columns[view.name, column.name] = (i, bits + feature, len(columns))
             bits += 8 * len(self._layouts[i].bytes_of("nulls"))
-        found = [at[ref.group, ref.name] for ref in plan.services[0].features]
-        self._width = len(at)
-        self._view, self._bit, order = (np.array(each, dtype=np.intp) for each in zip(*found, strict=True))
-        self._places = order.tolist()
-        self._order = None if self._places == list(range(len(at))) else order
+        chosen = [columns[ref.group, ref.name] for ref in plan.services[0].features]
+        self._width = len(columns)
+        self._view, self._bit, order = (np.array(each, dtype=np.intp) for each in zip(*chosen, strict=True))
+        self._positions = order.tolist()
+        # None: the columns of the matrix are those of the block, so there is nothing to reorder.
+        self._order = None if self._positions == list(range(len(columns))) else order

@@ -1,4 +1,4 @@
-"""The FeaturePlan: definitions compiled to frozen, hashed, plain data that every part shares."""
+"""The feature plan: the compiled definitions as frozen, hashed, plain data, shared by all parts of a project."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from skewless.contract.columns import (
     Column,
     FeatureRef,
     Transform,
-    columns_from,
+    build_columns,
+    build_refs,
     digest,
     find_column,
-    refs_from,
 )
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
@@ -26,14 +26,14 @@ from skewless.contract.windows.view import EventSource, WindowView
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A table of feature rows as the user keeps it.
+    """A user's table of feature rows.
 
     Args:
         path: Parquet or CSV file, folder or glob, relative to the repo, or the address of a table in a DuckDB file.
-        event_column: when it happened.
-        created_column: when the row was written, or None.
+        event_column: column with the event time.
+        created_column: column with the time at which the row was written, or None.
         tombstone_column: boolean column that marks a deletion, or None.
-        columns: name in the plan -> column here, where they differ.
+        columns: name in the plan -> column of the table, if they differ.
     """
 
     path: str
@@ -52,10 +52,10 @@ class View:
     """A latest-value feature view; times are microseconds.
 
     Args:
-        ttl_us: rows older than this at the time of asking are EXPIRED; 0: no limit.
+        ttl_us: rows older than this at prediction time are EXPIRED; 0: no limit.
         delay_us: declared time from ``event_ts`` to publication.
-        freshness_us: rows older than this are stale, and so are all where the last run is; 0: no limit.
-        max_age_us: where the last run is older than this, the view is UNAVAILABLE; 0: no limit.
+        freshness_us: rows older than this are stale; all rows are if the last run is older; 0: no limit.
+        max_age_us: the view is UNAVAILABLE if its last run is older than this; 0: no limit.
     """
 
     name: str
@@ -68,14 +68,14 @@ class View:
     max_age_us: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        """Check the name: it becomes part of paths and keys."""
         check_name("feature view", self.name)
 
     @cached_property
     def hash(self) -> str:
-        """Return the identity of the stored rows: part of the online key and of the log's folder.
+        """Return the hash of all that determines the stored rows; part of the online key and of the log's folder.
 
-        How long a row stays valid is not part of it: a model brings its own ttl.
+        Time limits are not part of it: each model has its own ttl for the same rows.
         """
         data = asdict(self)
         for name in ("ttl_us", "delay_us", "freshness_us", "max_age_us"):
@@ -100,13 +100,13 @@ class Service:
     features: tuple[FeatureRef, ...]
 
     def __post_init__(self) -> None:
-        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        """Check the name: it becomes part of paths and keys."""
         check_name("feature service", self.name)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
-    """All definitions of a project, or the part of them that one model pins."""
+    """All definitions of a project, or the part that one model pins."""
 
     project: str
     views: tuple[View, ...]
@@ -117,25 +117,25 @@ class FeaturePlan:
     sources: tuple[EventSource, ...] = ()
 
     def __post_init__(self) -> None:
-        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        """Check the name: it becomes part of paths and keys."""
         check_name("project", self.project)
 
     @cached_property
     def hash(self) -> str:
-        """Return the identity of the whole plan."""
+        """Return the hash of the whole plan."""
         return digest(self.as_dict())
 
     def view(self, name: str) -> View:
         """Return a view by its name."""
-        return _named(self.views, "feature view", name)
+        return _find_named(self.views, "feature view", name)
 
     def window(self, name: str) -> WindowView:
         """Return a windowed view by its name."""
-        return _named(self.windows, "windowed view", name)
+        return _find_named(self.windows, "windowed view", name)
 
     def source(self, name: str) -> EventSource:
         """Return an event source by its name."""
-        return _named(self.sources, "event source", name)
+        return _find_named(self.sources, "event source", name)
 
     @property
     def all_views(self) -> tuple[View | WindowView, ...]:
@@ -144,26 +144,27 @@ class FeaturePlan:
 
     def service(self, name: str) -> Service:
         """Return a service by its name."""
-        return _named(self.services, "feature service", name)
+        return _find_named(self.services, "feature service", name)
 
     def transform(self, name: str) -> Transform:
         """Return a transform by its name."""
-        return _named(self.transforms, "on-demand feature view", name)
+        return _find_named(self.transforms, "on-demand feature view", name)
 
     def dtype(self, ref: FeatureRef) -> DType:
         """Return the type of one column of a vector."""
         if ref.group == REQUEST:
-            return _named(self.request, "request field", ref.name).dtype
+            return _find_named(self.request, "request field", ref.name).dtype
         if ref.group == PREDICTION:
             return DType.TIMESTAMP
         for view in self.all_views:
             if view.name == ref.group:
                 return view.feature(ref.name).dtype
-        return _named(self.transform(ref.group).outputs, f"output of {ref.group!r}", ref.name).dtype
+        return _find_named(self.transform(ref.group).outputs, f"output of {ref.group!r}", ref.name).dtype
 
-    def only(self, service: str) -> FeaturePlan:
-        """Return the plan with just what one service needs: what a model pins."""
+    def select_service(self, service: str) -> FeaturePlan:
+        """Return the part of the plan that one service needs: a model pins this part."""
         chosen = self.service(service)
+        # Transforms may read views and fields that are not features of the service: keep these, too.
         groups = {ref.group for ref in chosen.features}
         transforms = tuple(item for item in self.transforms if item.name in groups)
         inputs = [ref for item in transforms for ref in item.inputs]
@@ -182,50 +183,50 @@ class FeaturePlan:
 
     @property
     def join_keys(self) -> tuple[Column, ...]:
-        """Return the distinct key columns of all views, in order of appearance."""
+        """Return the distinct key columns of all views, in the order of the views."""
         return tuple({column.name: column for view in self.all_views for column in view.keys}.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; kinds that a project does not have are left out."""
+        """Return plain JSON values; empty windows and sources are omitted, so that older plans keep their hash."""
         data = asdict(self)
         return {name: value for name, value in data.items() if value or name not in {"windows", "sources"}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeaturePlan:
-        """Build a plan from what ``as_dict`` returned."""
+        """Build a plan from the result of ``as_dict``."""
         return cls(
             project=data["project"],
-            views=tuple(_view(item) for item in data["views"]),
-            request=columns_from(data["request"]),
+            views=tuple(_build_view(item) for item in data["views"]),
+            request=build_columns(data["request"]),
             transforms=tuple(Transform.from_dict(item) for item in data["transforms"]),
             services=tuple(
-                Service(name=item["name"], features=refs_from(item["features"])) for item in data["services"]
+                Service(name=item["name"], features=build_refs(item["features"])) for item in data["services"]
             ),
             windows=tuple(WindowView.from_dict(item) for item in data.get("windows", ())),
             sources=tuple(EventSource.from_dict(item) for item in data.get("sources", ())),
         )
 
 
-class _Named(Protocol):
+class _HasName(Protocol):
     @property
     def name(self) -> str: ...
 
 
-_NamedT = TypeVar("_NamedT", bound=_Named)
+_NamedT = TypeVar("_NamedT", bound=_HasName)
 
 
-def _named(items: tuple[_NamedT, ...], what: str, name: str) -> _NamedT:
+def _find_named(items: tuple[_NamedT, ...], kind: str, name: str) -> _NamedT:
     for item in items:
         if item.name == name:
             return item
     known = ", ".join(item.name for item in items) or "none"
-    raise DefinitionError(what, "is unknown", value=name, fix=f"use one of those defined: {known}")
+    raise DefinitionError(kind, "is unknown", value=name, fix=f"use one of: {known}")
 
 
-def _view(data: Mapping[str, Any]) -> View:
+def _build_view(data: Mapping[str, Any]) -> View:
     parts = {
-        "keys": columns_from(data["keys"]),
-        "features": columns_from(data["features"]),
+        "keys": build_columns(data["keys"]),
+        "features": build_columns(data["features"]),
         "source": Source(**data["source"]),
     }
     return View(**{**data, **parts})

@@ -1,4 +1,4 @@
-"""Reads of views that were not unpacked row by row: of several views side by side, and of windows."""
+"""Build reads without decoding row by row: from concatenated rows of several views, and from window features."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from skewless.contract.windows.view import WindowView
 
 
 class PackedReads(Mapping[str, Versions]):
-    """The versions of rows of several views that stand side by side.
+    """The versions of the rows of several views, decoded on access.
 
     Args:
-        record: per view, a field with its name and ``RowLayout.record``.
-        packed: whole records, end to end.
+        record: per view, a field with its name and the type ``RowLayout.record``.
+        packed: complete records, end to end.
     """
 
     def __init__(self, record: np.dtype[np.void], packed: bytes) -> None:
@@ -34,20 +34,20 @@ class PackedReads(Mapping[str, Versions]):
         return len(self.record.names or ())
 
 
-def joined(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:
-    """Return the versions of rows of the same views, one part after the other."""
+def concatenate_versions(parts: Sequence[Mapping[str, Versions]]) -> Mapping[str, Versions]:
+    """Return the versions of several parts, concatenated; all parts have the same views."""
     packed = [part for part in parts if isinstance(part, PackedReads)]
     if len(packed) == len(parts):
         return PackedReads(packed[0].record, b"".join([part.packed for part in packed]))
-    return {name: Versions.joined([part[name] for part in parts]) for name in parts[0]}
+    return {name: Versions.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def window_read(
+def build_window_read(
     view: WindowView,
     features: Floats,
     t: Int64Array,
-    answered: BoolArray | None = None,
-    keyed: BoolArray | None = None,
+    available: BoolArray | None = None,
+    has_key: BoolArray | None = None,
     known_to: Int64Array | None = None,
 ) -> ViewRead:
     """Return the read of n entities at times ``t``.
@@ -55,14 +55,14 @@ def window_read(
     Args:
         features: shape ``(n, n_features)``; NaN is null.
         t: microseconds, shape ``(n,)``.
-        answered: where the state could answer; elsewhere the read is UNAVAILABLE. By default everywhere.
-        keyed: where the entity's key is whole; elsewhere nothing is found. By default everywhere.
-        known_to: up to when all events that had arrived by then are in the features, not after t; by default t.
+        available: entities whose state could be read; the others are UNAVAILABLE. None: all.
+        has_key: entities with a complete key; the others have no row. None: all.
+        known_to: all events known by this time are in the features; not after t. None: t.
     """
     everywhere = np.ones(len(t), dtype=np.bool_)
-    answered = everywhere if answered is None else answered
-    found = answered if keyed is None else answered & keyed
-    nulls = np.isnan(features) | ~found[:, None]
+    available = everywhere if available is None else available
+    has_row = available if has_key is None else available & has_key
+    nulls = np.isnan(features) | ~has_row[:, None]
     names = [column.name for column in view.features]
     versions = Versions(
         event_ts=t if known_to is None else known_to,
@@ -72,12 +72,12 @@ def window_read(
         tombstone=np.zeros(len(t), dtype=np.bool_),
     )
     return ViewRead(
-        found=found,
+        has_row=has_row,
         available=True,
         versions=versions,
         values={name: features[:, i] for i, name in enumerate(names)},
         nulls={name: nulls[:, i] for i, name in enumerate(names)},
         mask=nulls,
         block=np.where(nulls, np.nan, features),
-        unanswered=~answered,
+        unavailable=~available,
     )

@@ -1,4 +1,4 @@
-"""How a value from outside is shown in an error, a reply or a log line: in a text of bounded length, always."""
+"""Render values from outside in errors, replies and log lines, always as text of bounded length."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s'\"/,;:()]+/)+")
 
 
 def render_value(value: object) -> str:
-    """Return a value as Python writes it, with its middle left out if it is long; also one that is nested deep.
+    """Return the ``repr`` of a value, shortened in the middle if it is long or nested deeply.
 
     >>> render_value([1, "two", None])
     "[1, 'two', None]"
@@ -26,22 +26,22 @@ def render_value(value: object) -> str:
     return shorten(_BOUNDED.repr(value), _MOST_CHARS)
 
 
-def shorten(text: str, most: int = _MOST_CHARS) -> str:
-    r"""Return a text without its middle if it is longer than ``most`` characters; it can be encoded as UTF-8.
+def shorten(text: str, max_chars: int = _MOST_CHARS) -> str:
+    r"""Return a text shortened in the middle to ``max_chars`` characters; the result can be encoded as UTF-8.
 
     >>> shorten("abcdefghij", 7)
     'ab...ij'
     >>> shorten("a\ud800")
     'a\\ud800'
     """
-    if len(text) > most:
-        head = (most - len(_GAP)) // 2
-        text = text[:head] + _GAP + text[head + len(_GAP) - most :]
+    if len(text) > max_chars:
+        head = (max_chars - len(_GAP)) // 2
+        text = text[:head] + _GAP + text[head + len(_GAP) - max_chars :]
     return text if text.isascii() else text.encode(errors="backslashreplace").decode()
 
 
 def hide_paths(text: str) -> str:
-    """Return a text without the folders of absolute paths: who asks over the network is not told them.
+    """Return a text without the folders of absolute paths: network clients must not see them.
 
     >>> hide_paths("make room below /srv/p/.skewless/outcomes, or see http://host/a/b")
     'make room below .../outcomes, or see http://host/a/b'
@@ -50,7 +50,7 @@ def hide_paths(text: str) -> str:
 
 
 class _Bounded(reprlib.Repr):
-    """Looks at no more of a value than it shows."""
+    """A ``repr`` that reads only the part of a value that it shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,14 +58,14 @@ class _Bounded(reprlib.Repr):
         self.maxstring = self.maxother = _MOST_CHARS
 
     def repr_dict(self, x: Mapping[Any, Any], level: int) -> str:
-        # All keys would be sorted.
+        # The base class sorts all keys, however many there are.
         return super().repr_dict(dict(islice(x.items(), self.maxdict + 1)), level)
 
     def repr_bytes(self, x: bytes, level: int) -> str:
         return self.repr_instance(x[: self.maxother], level)
 
     def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to write the digits of long ones.
+        # Python raises an error for the digits of long integers.
         return super().repr_int(x, level) if x.bit_length() <= _MOST_BITS else f"<integer of {x.bit_length()} bits>"
 
 
@@ -73,7 +73,7 @@ _BOUNDED = _Bounded()
 
 
 def json_number(value: float) -> float | str | None:
-    """Return a float as JSON can hold it: NaN, which is a missing value here, as null, infinities as texts.
+    """Return a float as a JSON value: NaN, which is a missing value here, as null, infinities as text.
 
     >>> [json_number(float(text)) for text in ("1.5", "nan", "inf", "-inf")]
     [1.5, None, 'Infinity', '-Infinity']

@@ -1,4 +1,4 @@
-"""The rows of a request: from JSON objects to key values and request columns, each error naming row and field."""
+"""Parse the rows of a request: JSON objects to keys and request fields; each error names the row and the field."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from skewless.contract.plan import FeaturePlan
 
 _INTEGER_LIMIT = {DType.INT32: 2**31, DType.INT64: 2**63, DType.TIMESTAMP: 2**63}
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z")
-# From here on a number rounds to infinity: half a step above the greatest float32.
+# From this number on, rounding to float32 gives infinity: half a step above the greatest float32.
 _FLOAT32_LIMIT = 2.0**128 - 2.0**103
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ask:
+class ParsedRows:
     """The parsed rows of a request.
 
     Args:
@@ -43,7 +43,7 @@ class Ask:
 
 
 class RowParser:
-    """Parses the rows of requests to one service; what it looks up is looked up once.
+    """Parses the rows of requests to one service; it prepares all look-ups once.
 
     Args:
         plan: the part of the plan that the service needs.
@@ -56,30 +56,32 @@ class RowParser:
         self._parsers += [(column, parse_field) for column in plan.request]
         self._names = {column.name for column, _ in self._parsers}
 
-    def rows(self, rows: Sequence[object]) -> dict[str, Sequence[Any]]:
-        """Return the rows of a request as columns in the plan's types: keys, then request fields.
+    def parse_rows(self, rows: Sequence[object]) -> dict[str, Sequence[Any]]:
+        """Return the rows of a request as columns in the plan's types: keys first, then request fields.
 
         Raises:
             RequestError: an unknown or missing field, or a value of the wrong type.
         """
         if len(rows) == 1:
-            return self._one(rows[0])
+            return self._parse_one(rows[0])
         checked = [_check_names(f"row {i}", row, self._names) for i, row in enumerate(rows)]
         return {
-            column.name: _column(column, [row[column.name] for row in checked], parse)
+            column.name: _parse_column(column, [row[column.name] for row in checked], parse)
             for column, parse in self._parsers
         }
 
-    def _one(self, row: object) -> dict[str, Sequence[Any]]:
-        """Do what ``rows`` does, for what nearly always comes, with fewer steps."""
+    def _parse_one(self, row: object) -> dict[str, Sequence[Any]]:
+        """Return one row as ``parse_rows`` does; most requests have one row, so this path is short."""
         checked = _check_names("row 0", row, self._names)
         try:
             return {column.name: [parse(column, checked[column.name])] for column, parse in self._parsers}
         except SkewlessError:
-            return {column.name: _column(column, [checked[column.name]], parse) for column, parse in self._parsers}
+            return {
+                column.name: _parse_column(column, [checked[column.name]], parse) for column, parse in self._parsers
+            }
 
-    def columns(self, columns: Mapping[str, Sequence[object]]) -> dict[str, Sequence[Any]]:
-        """Return rows that come as parallel columns in the plan's types: keys, then request fields.
+    def parse_columns(self, columns: Mapping[str, Sequence[object]]) -> dict[str, Sequence[Any]]:
+        """Return parallel columns of a request in the plan's types: keys first, then request fields.
 
         Raises:
             RequestError: an unknown or missing field, columns of unequal length, or a value of the wrong type.
@@ -87,52 +89,54 @@ class RowParser:
         checked = _check_names("the columns", columns, self._names)
         if len(set(map(len, checked.values()))) > 1:
             lengths = {name: len(values) for name, values in checked.items()}
-            raise RequestError("the columns", "have not one length", value=lengths, fix="send one value for each row")
-        return {column.name: _column(column, checked[column.name], parse) for column, parse in self._parsers}
+            raise RequestError(
+                "the columns", "have different lengths", value=lengths, fix="send one value for each row"
+            )
+        return {column.name: _parse_column(column, checked[column.name], parse) for column, parse in self._parsers}
 
-    def ask(self, columns: Mapping[str, Sequence[Any]]) -> Ask:
-        """Return parsed columns as what a reader and a transform take."""
-        return Ask(
+    def build_rows(self, columns: Mapping[str, Sequence[Any]]) -> ParsedRows:
+        """Return parsed columns in the form that readers and transforms take."""
+        return ParsedRows(
             keys={column.name: columns[column.name] for column in self._keys},
             fields={column.name: _field_array(column, columns[column.name]) for column in self._request},
         )
 
 
-def check_count(n: int, most: int) -> None:
-    """Refuse no row, and more than one request may have.
+def check_count(n: int, max_rows: int) -> None:
+    """Check the number of rows of a request.
 
     Raises:
-        RequestError: n is 0, or larger than ``most``.
+        RequestError: n is 0, or larger than ``max_rows``.
     """
     if not n:
         raise RequestError("field 'rows'", "is empty", fix="send at least one row")
-    if n > most:
-        raise RequestError("field 'rows'", f"has more than {most} rows", value=n, fix="send several requests")
+    if n > max_rows:
+        raise RequestError("field 'rows'", f"has more than {max_rows} rows", value=n, fix="send several requests")
 
 
-def parse_rows(plan: FeaturePlan, rows: Sequence[object], most: int) -> Ask:
-    """Return the rows of one request in the plan's types; see ``check_count`` and ``RowParser.rows``."""
-    check_count(len(rows), most)
+def parse_rows(plan: FeaturePlan, rows: Sequence[object], max_rows: int) -> ParsedRows:
+    """Return the rows of one request in the plan's types; see ``check_count`` and ``RowParser.parse_rows``."""
+    check_count(len(rows), max_rows)
     parser = RowParser(plan)
-    return parser.ask(parser.rows(rows))
+    return parser.build_rows(parser.parse_rows(rows))
 
 
-def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> Ask:
-    """Return rows that come as parallel columns in the plan's types; see ``RowParser.columns``."""
+def parse_columns(plan: FeaturePlan, columns: Mapping[str, Sequence[object]]) -> ParsedRows:
+    """Return parallel columns of a request in the plan's types; see ``RowParser.parse_columns``."""
     parser = RowParser(plan)
-    return parser.ask(parser.columns(columns))
+    return parser.build_rows(parser.parse_columns(columns))
 
 
-def _column(column: Column, values: Sequence[Any], parse: Any) -> Sequence[Any]:  # noqa: ANN401 - one of two parsers
-    return _keys(column, values) if parse is parse_key else _each(column, values, parse)
+def _parse_column(column: Column, values: Sequence[Any], parse: Any) -> Sequence[Any]:  # noqa: ANN401 - one of two parsers
+    return _parse_keys(column, values) if parse is parse_key else _parse_each(column, values, parse)
 
 
-def _keys(column: Column, values: Sequence[Any]) -> Sequence[KeyValue | None]:
+def _parse_keys(column: Column, values: Sequence[Any]) -> Sequence[KeyValue | None]:
     limit = _INTEGER_LIMIT.get(column.dtype, 0)
-    # What nearly always comes, without a call for each value.
+    # The common case: a column of integers in range is returned unchanged, without a call per value.
     if limit and set(map(type, values)) == {int} and -limit <= min(values) and max(values) < limit:
         return values
-    return _each(column, values, parse_key)
+    return _parse_each(column, values, parse_key)
 
 
 def parse_field(column: Column, value: object) -> object:
@@ -146,16 +150,16 @@ def parse_field(column: Column, value: object) -> object:
             return None
         if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
             return np.nan
-        raise _wrong(column, value, "send a value: only float and text fields may be null")
+        raise _invalid(column, value, "send a value: only float and text fields may be null")
     if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
-        return _float(column, value)
+        return _parse_float(column, value)
     if column.dtype in _INTEGER_LIMIT:
-        return _integer(column, value)
+        return _parse_integer(column, value)
     if column.dtype is DType.BOOL:
         if isinstance(value, bool):
             return value
-        raise _wrong(column, value, "send a JSON boolean")
-    return _text(column, value)
+        raise _invalid(column, value, "send a JSON boolean")
+    return _parse_text(column, value)
 
 
 def _check_names(thing: str, row: Any, names: set[str]) -> Mapping[str, Any]:  # noqa: ANN401 - of a request
@@ -168,11 +172,11 @@ def _check_names(thing: str, row: Any, names: set[str]) -> Mapping[str, Any]:  #
             raise RequestError(thing, "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}")
     for name in sorted(names):
         if name not in row:
-            raise RequestError(thing, f"lacks the field {name!r}", fix="send it; null means unknown")
+            raise RequestError(thing, f"has no field {name!r}", fix="send it; null means unknown")
     return row
 
 
-def _each(column: Column, values: Sequence[object], parse: Any) -> list[Any]:  # noqa: ANN401 - one of two parsers
+def _parse_each(column: Column, values: Sequence[object], parse: Any) -> list[Any]:  # noqa: ANN401 - one of two parsers
     parsed = []
     for i, value in enumerate(values):
         try:
@@ -192,49 +196,49 @@ def _field_array(column: Column, values: Sequence[Any]) -> npt.NDArray[Any]:
     return np.array(values, dtype=np.bool_ if column.dtype is DType.BOOL else np.int64)
 
 
-def _float(column: Column, value: object) -> float:
+def _parse_float(column: Column, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong(column, value, "send a JSON number, or null if it is unknown")
+        raise _invalid(column, value, "send a JSON number, or null if it is unknown")
     try:
         number = float(value)
     except OverflowError:
         number = np.inf
     if not np.isfinite(number):
-        raise _wrong(column, value, "send null if it is unknown: NaN and infinities are not JSON")
+        raise _invalid(column, value, "send null if it is unknown: NaN and infinities are not JSON")
     if column.dtype is DType.FLOAT32 and abs(number) >= _FLOAT32_LIMIT:
-        raise _wrong(column, value, "send a number in the range of float32")
+        raise _invalid(column, value, "send a number in the range of float32")
     return number
 
 
-def _integer(column: Column, value: object) -> int:
+def _parse_integer(column: Column, value: object) -> int:
     if column.dtype is DType.TIMESTAMP and isinstance(value, str):
-        return _moment(column, value)
+        return _parse_timestamp(column, value)
     if isinstance(value, str) and _DIGITS.match(value):
         value = int(value)
     if type(value) is not int or not -_INTEGER_LIMIT[column.dtype] <= value < _INTEGER_LIMIT[column.dtype]:
-        what = "microseconds since the epoch or an ISO 8601 time" if column.dtype is DType.TIMESTAMP else "an integer"
-        raise _wrong(column, value, f"send {what}")
+        kind = "microseconds since the epoch or an ISO 8601 time" if column.dtype is DType.TIMESTAMP else "an integer"
+        raise _invalid(column, value, f"send {kind}")
     return value
 
 
-def _text(column: Column, value: object) -> str | bytes:
+def _parse_text(column: Column, value: object) -> str | bytes:
     if not isinstance(value, str):
-        raise _wrong(column, value, "send a JSON string")
+        raise _invalid(column, value, "send a JSON string")
     try:
         encoded = value.encode()
     except UnicodeEncodeError:
-        raise _wrong(column, value, "send well-formed text") from None
+        raise _invalid(column, value, "send well-formed text") from None
     return encoded if column.dtype is DType.BYTES else value
 
 
-def _moment(column: Column, value: str) -> int:
-    found = parse_time(value)
-    if found is None:
-        raise _wrong(column, value, "send an ISO 8601 time with a zone, or microseconds since the epoch")
-    if not found[1]:
-        raise _wrong(column, value, "add the zone, for example 'Z'")
-    return found[0]
+def _parse_timestamp(column: Column, value: str) -> int:
+    parsed = parse_time(value)
+    if parsed is None:
+        raise _invalid(column, value, "send an ISO 8601 time with a zone, or microseconds since the epoch")
+    if not parsed[1]:
+        raise _invalid(column, value, "add the zone, for example 'Z'")
+    return parsed[0]
 
 
-def _wrong(column: Column, value: object, fix: str) -> RequestError:
+def _invalid(column: Column, value: object, fix: str) -> RequestError:
     return RequestError(f"field {column.name!r}", f"is not a valid {column.dtype}", value=value, fix=fix)

@@ -1,4 +1,4 @@
-"""Where the columns of packed rows lie, and how rows, laid one below the other, are read at once."""
+"""The layout of packed rows: positions of their columns, and decoding of many rows at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skewless.contract.status import BoolArray, Int64Array
 Records: TypeAlias = npt.NDArray[np.void]
 """Rows without their heaps, shape ``(n,)``, of the type ``RowLayout.record``."""
 Cell: TypeAlias = bytes | int
-"""A value as it lies in a row: integers and times as a number, text and others as bytes; anything where null."""
+"""A stored value: integers and times as a number, others as bytes; meaningless if null."""
 
 _HEAD = [
     *((name, ">u8") for name in ("event", "created", "partition", "seq")),
@@ -32,13 +32,14 @@ _SIGN = np.uint64(1 << 63)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Stretch:
-    """Neighbouring numbers of a row, read as one type, and the columns of the block that they become.
+class _NumberRun:
+    """Adjacent numbers of a row, read as one type, and their columns in the block of values.
 
     Args:
-        name: of the field of a record that holds them.
-        offset: of their first byte in a row.
-        where: which of them have that type.
+        name: the field of ``RowLayout.record`` with these numbers.
+        offset: position of the first byte in a row.
+        dtype: numpy's type code of the numbers.
+        where: the numbers that have this type; the others are read again with theirs.
     """
 
     name: str
@@ -49,17 +50,17 @@ class _Stretch:
 
 
 class RowLayout:
-    """The layout of the rows of one view; ``skewless.contract.rows`` draws it.
+    """The layout of the rows of one view; ``skewless.contract.rows`` shows it.
 
     Args:
-        features: the view's, in the plan's order.
+        features: features of the view, in the plan's order.
 
     Attributes:
-        dtype: numpy's type of a row without its heap.
-        record: the same to read by: neighbouring numbers of one type are one field, too.
-        size: of a row without its heap, in bytes.
-        places: the place of each feature.
-        text: the places of the text features.
+        dtype: numpy type of a row without its heap.
+        record: the same type for reading: adjacent numbers of one type are one more field.
+        size: bytes of a row without its heap.
+        positions: the position of each feature.
+        text: the positions of the text features.
     """
 
     def __init__(self, features: Sequence[Column]) -> None:
@@ -68,12 +69,12 @@ class RowLayout:
         columns = [(f"f{i}", "<u4" if c.dtype.is_text else c.dtype.numpy) for i, c in enumerate(features)]
         self.dtype = np.dtype([*_HEAD, *bitmap, *columns])
         self.size = self.dtype.itemsize
-        self.places = {column.name: i for i, column in enumerate(features)}
+        self.positions = {column.name: i for i, column in enumerate(features)}
         self.text = [i for i, column in enumerate(features) if column.dtype.is_text]
         self._last_end = self.bytes_of(f"f{self.text[-1]}") if self.text else range(0)
         self._narrow = any(column.dtype is DType.FLOAT32 for column in features)
-        self._stretches = self._stretched()
-        self.record = self._record()
+        self._number_runs = self._find_number_runs()
+        self.record = self._build_record()
         cells = "<" + "".join(_CELLS[column.dtype] for column in features)
         self._cells = struct.Struct(f"<{self.size - struct.calcsize(cells)}x{cells[1:]}").unpack_from
 
@@ -84,12 +85,12 @@ class RowLayout:
 
     @property
     def number_code(self) -> str:
-        """Return how ``struct`` reads a row without text: event, view's hash, format, flags, null bits, features."""
+        """Return the ``struct`` format of a row without text: event, hash, format, flags, null bits, features."""
         columns = "".join(_NUMBERS[column.dtype] for column in self._features)
         return f"8s24x8s8xBB{len(self.bytes_of('nulls'))}s{columns}"
 
     def bytes_of(self, name: str) -> range:
-        """Return where the bytes of a field lie in a row; there is no null bitmap without features."""
+        """Return the byte positions of a field in a row; empty for the null bitmap of a view without features."""
         fields: Mapping[str, Any] = self.dtype.fields or {}
         if name not in fields:
             return range(0)
@@ -97,13 +98,13 @@ class RowLayout:
         return range(start, start + dtype.itemsize)
 
     def length(self, row: bytes) -> int:
-        """Return how long a row should be: as long as what it says of its texts."""
+        """Return the correct length of a row: the end of its last text, or its fixed size."""
         end = self._last_end
         return self.size + int.from_bytes(row[end.start : end.stop], "little")
 
     def is_readable(self, row: bytes) -> bool:
-        """Say whether the texts of a row of the right length lie one after the other, and are text."""
-        ends = [0, *(self._cells(row)[place] for place in self.text)]
+        """Say whether the texts of a row of the right length are in order and decode as UTF-8."""
+        ends = [0, *(self._cells(row)[position] for position in self.text)]
         if ends != sorted(ends):
             return False
         try:
@@ -115,37 +116,37 @@ class RowLayout:
         return True
 
     def cells(self, row: bytes) -> Sequence[Cell]:
-        """Return the value of each feature of a sound row."""
+        """Return the stored value of each feature of an intact row."""
         cells = self._cells(row)
         if not self.text:
             return cells
         with_text = list(cells)
         start = self.size
-        for place in self.text:
-            end = self.size + cells[place]
-            with_text[place] = row[start:end]
+        for position in self.text:
+            end = self.size + cells[position]
+            with_text[position] = row[start:end]
             start = end
         return with_text
 
     def records(self, rows: Sequence[bytes]) -> Records:
-        """Return sound rows as records."""
-        heads = [row[: self.size] for row in rows] if self.text else rows
-        return np.frombuffer(b"".join(heads), self.record)
+        """Return intact rows as records."""
+        fixed = [row[: self.size] for row in rows] if self.text else rows
+        return np.frombuffer(b"".join(fixed), self.record)
 
     @staticmethod
-    def moments(stored: npt.NDArray[Any]) -> Int64Array:
-        """Return times, as they lie in rows, in microseconds."""
-        return (stored.astype(np.uint64) ^ _SIGN).view(np.int64)
+    def decode_times(times: npt.NDArray[Any]) -> Int64Array:
+        """Return stored times in microseconds."""
+        return (times.astype(np.uint64) ^ _SIGN).view(np.int64)
 
     @staticmethod
-    def column(records: Records, place: int) -> npt.NDArray[Any]:
-        """Return the values of a feature; of text, the ends in the heap."""
-        return np.ascontiguousarray(records[f"f{place}"])
+    def column(records: Records, position: int) -> npt.NDArray[Any]:
+        """Return the values of a feature; for text, the ends of the values in the heap."""
+        return np.ascontiguousarray(records[f"f{position}"])
 
-    def texts(self, records: Records, rows: Sequence[bytes], place: int) -> list[bytes]:
+    def texts(self, records: Records, rows: Sequence[bytes], position: int) -> list[bytes]:
         """Return the values of a text feature, from the heaps of the rows."""
-        before = self.text.index(place) - 1
-        ends = self.column(records, place).tolist()
+        before = self.text.index(position) - 1
+        ends = self.column(records, position).tolist()
         starts = self.column(records, self.text[before]).tolist() if before >= 0 else [0] * len(rows)
         return [row[self.size + start : self.size + end] for row, start, end in zip(rows, starts, ends, strict=True)]
 
@@ -156,42 +157,42 @@ class RowLayout:
         return np.unpackbits(records["nulls"], axis=1, count=self.width, bitorder="little").view(np.bool_)
 
     def fill(self, block: npt.NDArray[np.float64], records: Records) -> None:
-        """Write the features into columns, whatever is null; those of text stay as they are."""
-        with self._quiet:
-            for stretch in self._stretches:
-                np.copyto(block[:, stretch.columns], records[stretch.name], where=stretch.where)
+        """Write the features into the columns of a block, without regard to nulls; text columns are unchanged."""
+        with self._ignore_nan_warnings:
+            for run in self._number_runs:
+                np.copyto(block[:, run.columns], records[run.name], where=run.where)
 
     @property
-    def _quiet(self) -> AbstractContextManager[object]:
-        """Numpy warns of a signalling NaN that is widened to a quiet one."""
+    def _ignore_nan_warnings(self) -> AbstractContextManager[object]:
+        """Return a context without numpy's warning about widening a signalling NaN to a quiet NaN."""
         return np.errstate(invalid="ignore") if self._narrow else nullcontext()
 
-    def _stretched(self) -> list[_Stretch]:
+    def _find_number_runs(self) -> list[_NumberRun]:
         dtypes = ["" if i in self.text else self.dtype[f"f{i}"].str for i in range(self.width)]
         where: dict[str, BoolArray] = {}
         if not self.text and len({self.dtype[f"f{i}"].itemsize for i in range(self.width)}) == 1:
-            # All columns are read as their most frequent type, then those of others again: fewer steps than runs.
+            # Read all columns as their most frequent type, then the columns of other types again: fewer numpy calls.
             first, *others = sorted(set(dtypes), key=dtypes.count, reverse=True)
-            where = {dtype: np.array([one == dtype for one in dtypes]) for dtype in others}
+            where = {dtype: np.array([each == dtype for each in dtypes]) for dtype in others}
             runs = [(dtype, list(range(self.width))) for dtype in (first, *others)]
         else:
             runs = [(dtype, list(group)) for dtype, group in groupby(range(self.width), key=dtypes.__getitem__)]
         return [
-            _Stretch(
+            _NumberRun(
                 name=f"n{i}",
-                offset=self.bytes_of(f"f{places[0]}").start,
+                offset=self.bytes_of(f"f{positions[0]}").start,
                 dtype=dtype,
-                columns=slice(places[0], places[-1] + 1),
+                columns=slice(positions[0], positions[-1] + 1),
                 where=where.get(dtype, True),
             )
-            for i, (dtype, places) in enumerate(runs)
+            for i, (dtype, positions) in enumerate(runs)
             if dtype
         ]
 
-    def _record(self) -> np.dtype[np.void]:
+    def _build_record(self) -> np.dtype[np.void]:
         fields: Mapping[str, Any] = self.dtype.fields or {}
         wide = [
-            (each.name, (each.dtype, each.columns.stop - each.columns.start), each.offset) for each in self._stretches
+            (each.name, (each.dtype, each.columns.stop - each.columns.start), each.offset) for each in self._number_runs
         ]
         names, formats, offsets = zip(*((name, *fields[name][:2]) for name in fields), *wide, strict=True)
         return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": self.size})

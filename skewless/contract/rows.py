@@ -4,7 +4,7 @@ Layout::
 
     0   rank: event_ts, created_ts (null: int64 minimum), partition hash, seq   4 x 8 bytes
     32  first 8 bytes of the view's hash
-    40  checksum, little-endian (0: a row of a release before), run id, big-endian   2 x 4 bytes
+    40  checksum, little-endian (0: a row of an older release), run id, big-endian   2 x 4 bytes
     48  format version, flags (bit 0: tombstone)      2 x 1 byte
     50  null bitmap, then the columns in the plan's order, little-endian, no padding;
         text columns hold the end of their value in the heap (uint32)
@@ -24,10 +24,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from skewless.contract.binaries import constant
-from skewless.contract.checksum import complements, is_whole
+from skewless.contract.binaries import binary_scalar
+from skewless.contract.checksum import compute_checksums, is_intact
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
@@ -40,24 +39,24 @@ FORMAT = 1
 RANK_BYTES = 32
 NO_TIME = -(2**63)
 TOMBSTONE = 1
-_ABSENT = 2  # never stored
+_ABSENT = 2  # flag of the blank row, which is never stored
 _OWNER, _SUM, _FORMAT_BYTE, _FORMAT = slice(32, 40), slice(40, 44), slice(48, 49), bytes([FORMAT])
 _FIELDS = {"event_ts": "event", "created_ts": "created", "seq": "seq", "run_id": "run", "tombstone": "flags"}
-_MOMENTS = ("event_ts", "created_ts")
+_TIMES = ("event_ts", "created_ts")
 
 _SIGN = np.uint64(1 << 63)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Versions:
-    """Where rows come from, one entry per row.
+    """The origins of rows, one entry per row.
 
     Args:
-        event_ts: microseconds, UTC.
-        created_ts: microseconds, UTC; ``NO_TIME`` where there is none.
+        event_ts: event time, microseconds, UTC.
+        created_ts: microseconds, UTC; ``NO_TIME`` if there is none.
         seq: position in the log partition.
         run_id: the run that accepted the row.
-        tombstone: whether the row says "deleted".
+        tombstone: whether the row marks a deletion.
     """
 
     event_ts: Int64Array
@@ -68,49 +67,49 @@ class Versions:
 
     @classmethod
     def empty(cls, n: int) -> Versions:
-        """Return n entries for rows that were not found."""
-        none = np.full(n, NO_TIME, dtype=np.int64)
+        """Return n entries for entities without a row."""
+        no_time = np.full(n, NO_TIME, dtype=np.int64)
         return cls(
-            event_ts=none,
-            created_ts=none,
+            event_ts=no_time,
+            created_ts=no_time,
             seq=np.full(n, -1, dtype=np.int64),
             run_id=np.full(n, -1, dtype=np.int64),
             tombstone=np.zeros(n, dtype=np.bool_),
         )
 
     @staticmethod
-    def joined(parts: Sequence[Versions]) -> Versions:
-        """Return the entries of all parts, one after the other."""
+    def concatenate(parts: Sequence[Versions]) -> Versions:
+        """Return the entries of all parts, concatenated."""
         if set(map(type, parts)) == {PackedVersions}:
-            return PackedVersions.joined(parts)
+            return PackedVersions.concatenate(parts)
         names = [field.name for field in fields(Versions)]
         return Versions(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRead:
-    """What one view answered for n entities; the same shape from the online store and from the log.
+    """The rows of one view for n entities; the same shape from the online store and from the log.
 
     Args:
-        found: whether there is a row that is not a tombstone.
-        available: whether the store answered at all.
-        versions: where each row comes from; meaningless where not found.
+        has_row: whether there is a row that is not a tombstone.
+        available: whether the store replied at all.
+        versions: the origin of each row; meaningless without a row.
         values: per feature, an array of the feature's numpy type, shape ``(n,)``.
-        nulls: per feature, where the value is null; true wherever nothing was found.
-        mask: the nulls at once, where they are at hand: shape ``(n, n_features)``.
-        block: the numbers at once, where they are at hand: float64, shape ``(n, n_features)``, NaN for
-            null; the columns of text hold nothing.
-        unanswered: where the store did not answer for single entities; None: nowhere.
+        nulls: per feature, whether the value is null; true without a row.
+        mask: all nulls as one array, shape ``(n, n_features)``; None: not computed.
+        block: all numbers as one array, float64, shape ``(n, n_features)``, NaN for null; the columns of text are
+            undefined. None: not computed.
+        unavailable: entities whose row could not be read; None: none.
     """
 
-    found: BoolArray
+    has_row: BoolArray
     available: bool
     versions: Versions
     values: Mapping[str, npt.NDArray[Any]]
     nulls: Mapping[str, BoolArray]
     mask: BoolArray | None = None
     block: npt.NDArray[np.float64] | None = None
-    unanswered: BoolArray | None = None
+    unavailable: BoolArray | None = None
 
 
 def blank_values(features: Sequence[Column], n: int) -> dict[str, npt.NDArray[Any]]:
@@ -125,8 +124,8 @@ class RowCodec:
     """Packs and unpacks the rows of one view, many at a time.
 
     Args:
-        view: whose rows.
-        partition: the log partition that the rows stand in; by default that of the view's batch rows.
+        view: the view of the rows.
+        partition: log partition of the rows; None: the partition of the view's batch rows.
     """
 
     def __init__(self, view: View, partition: str | None = None) -> None:
@@ -134,7 +133,7 @@ class RowCodec:
         self._features = view.features
         self.layout = RowLayout(view.features)
         self._hash = np.uint64(int.from_bytes(bytes.fromhex(view.hash)[:8], "little"))
-        self._mark = bytes.fromhex(view.hash)[:8]
+        self._hash_bytes = bytes.fromhex(view.hash)[:8]
         self._partition = partition_hash(partition or view.partition)
 
     @property
@@ -152,9 +151,10 @@ class RowCodec:
     def pack(
         self, versions: Versions, values: Mapping[str, npt.NDArray[Any] | pa.Array], nulls: Mapping[str, BoolArray]
     ) -> pa.LargeBinaryArray:
-        """Return one packed row per entry of the parallel columns; text may come as Arrow."""
+        """Return one packed row per entry of the parallel columns; text may be an Arrow array."""
         n = len(versions.seq)
         fixed = np.zeros(n, dtype=self.dtype)
+        # Flipping the sign bit makes signed times sort correctly as unsigned big-endian bytes.
         fixed["event"] = versions.event_ts.view(np.uint64) ^ _SIGN
         fixed["created"] = versions.created_ts.view(np.uint64) ^ _SIGN
         fixed["partition"] = self._partition
@@ -166,6 +166,8 @@ class RowCodec:
         if self._features and n:
             bits = np.stack([nulls[column.name] for column in self._features], axis=1)
             fixed["nulls"] = np.packbits(bits, axis=1, bitorder="little")
+        import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
         texts: list[pa.Array] = []
         ends = np.zeros(n, dtype=np.int64)
         for i, column in enumerate(self._features):
@@ -177,52 +179,54 @@ class RowCodec:
             else:
                 fixed[f"f{i}"] = np.where(nulls[column.name], 0, values[column.name])
         if not texts:
-            fixed["sum"] = complements(fixed)
+            fixed["sum"] = compute_checksums(fixed)
             return _as_binary(fixed)
-        heaps = pc.binary_join_element_wise(*texts, constant(b""))
-        fixed["sum"] = complements(fixed, [each.as_buffer() for each in heaps])
-        return pc.binary_join_element_wise(_as_binary(fixed), heaps, constant(b""))
+        heaps = pc.binary_join_element_wise(*texts, binary_scalar(b""))
+        fixed["sum"] = compute_checksums(fixed, [each.as_buffer() for each in heaps])
+        return pc.binary_join_element_wise(_as_binary(fixed), heaps, binary_scalar(b""))
 
     def decode(self, rows: Sequence[bytes | None], *, numbers: bool = True) -> ViewRead:
         """Return the columns of packed rows; None is an entity without a row.
 
-        Args:
-            numbers: give the block too.
+        A corrupt row makes its entity unavailable, as if the store had not replied for it.
 
-        A row that is damaged is read as if the store had not answered for its entity.
+        Args:
+            numbers: compute the block of numbers, too.
         """
-        sound = self.sound(rows)
-        if not sound.all():
-            kept = [row if ok else None for row, ok in zip(rows, sound.tolist(), strict=True)]
-            return replace(self._read(kept, numbers=numbers), unanswered=~sound)
+        intact = self.find_intact(rows)
+        if not intact.all():
+            readable = [row if ok else None for row, ok in zip(rows, intact.tolist(), strict=True)]
+            return replace(self._read(readable, numbers=numbers), unavailable=~intact)
         return self._read(rows, numbers=numbers)
 
-    def sound(self, rows: Sequence[bytes | None]) -> BoolArray:
-        """Return which rows are what was written: not cut short, of this view and of a known format; None is.
+    def find_intact(self, rows: Sequence[bytes | None]) -> BoolArray:
+        """Return which rows are intact: complete, of this view and of a known format; None counts as intact.
 
-        Of rows with a checksum any single bit that was altered is noticed, of older ones only what cannot be read.
+        A checksum detects any single changed bit. Rows of older releases have none: only unreadable ones are detected.
         """
         stored = [row for row in rows if row is not None]
-        if all(map(self._is_shaped, stored)) and is_whole(b"".join(stored)):
+        if all(map(self._is_shaped, stored)) and is_intact(b"".join(stored)):
             return np.ones(len(rows), dtype=np.bool_)
-        return np.fromiter((row is None or self._is_sound(row) for row in rows), dtype=np.bool_, count=len(rows))
+        return np.fromiter((row is None or self._is_intact(row) for row in rows), dtype=np.bool_, count=len(rows))
 
-    def cells(self, rows: Sequence[bytes | None], found: BoolArray) -> list[Sequence[Cell]]:
-        """Return per feature the values of rows as they lie there; anything where none was found."""
+    def cells(self, rows: Sequence[bytes | None], has_row: BoolArray) -> list[Sequence[Cell]]:
+        """Return per feature the stored values of rows; meaningless without a row."""
         blank = self.blank
-        cut = self.layout.cells
-        each = [cut(blank if row is None or not ok else row) for row, ok in zip(rows, found.tolist(), strict=True)]
+        extract = self.layout.cells
+        each = [
+            extract(blank if row is None or not ok else row) for row, ok in zip(rows, has_row.tolist(), strict=True)
+        ]
         return list(zip(*each, strict=True)) if each else [()] * len(self._features)
 
     def _read(self, rows: Sequence[bytes | None], *, numbers: bool) -> ViewRead:
-        layout, places = self.layout, self.layout.places
+        layout, positions = self.layout, self.layout.positions
         blank = self.blank
         filled = [blank if row is None else row for row in rows]
         records = layout.records(filled)
-        found = records["flags"] == 0
+        has_row = records["flags"] == 0
         nulls = layout.nulls(records)
-        if not found.all():
-            nulls |= ~found[:, None]
+        if not has_row.all():
+            nulls |= ~has_row[:, None]
         block = None
         if numbers:
             block = np.empty(nulls.shape)
@@ -230,67 +234,69 @@ class RowCodec:
             block[nulls] = np.nan
 
         def value(name: str) -> npt.NDArray[Any]:
-            place = places[name]
-            if not self._features[place].dtype.is_text:
-                return layout.column(records, place)
-            return _as_objects(layout.texts(records, filled, place), nulls[:, place], self._features[place].dtype)
+            position = positions[name]
+            if not self._features[position].dtype.is_text:
+                return layout.column(records, position)
+            return _as_objects(
+                layout.texts(records, filled, position), nulls[:, position], self._features[position].dtype
+            )
 
         return ViewRead(
-            found=found,
+            has_row=has_row,
             available=True,
             versions=PackedVersions(records),
-            values=_Columns(places, value),
-            nulls=_Columns(places, lambda name: nulls[:, places[name]]),
+            values=_Columns(positions, value),
+            nulls=_Columns(positions, lambda name: nulls[:, positions[name]]),
             mask=nulls,
             block=block,
         )
 
     def _is_shaped(self, row: bytes) -> bool:
-        marked = row[_OWNER] == self._mark and row[_FORMAT_BYTE] == _FORMAT
-        return marked and len(row) == self.layout.length(row)
+        matches = row[_OWNER] == self._hash_bytes and row[_FORMAT_BYTE] == _FORMAT
+        return matches and len(row) == self.layout.length(row)
 
-    def _is_sound(self, row: bytes) -> bool:
-        return self._is_shaped(row) and (is_whole(row) if any(row[_SUM]) else self.layout.is_readable(row))
+    def _is_intact(self, row: bytes) -> bool:
+        return self._is_shaped(row) and (is_intact(row) if any(row[_SUM]) else self.layout.is_readable(row))
 
     @cached_property
     def blank(self) -> bytes:
-        """Return what stands for a row that is not there: all null, from nowhere; never stored."""
+        """Return the packed row that replaces a missing row when rows are decoded: all null; never stored."""
         row = np.zeros(1, dtype=self.dtype)
         row["view"], row["format"], row["flags"] = self._hash, FORMAT, _ABSENT
         row["seq"], row["run"] = 2**64 - 1, -1
         if self._features:
             row["nulls"] = 0xFF
-        row["sum"] = complements(row)
+        row["sum"] = compute_checksums(row)
         return row.tobytes()
 
 
 class PackedVersions(Versions):
-    """The versions of packed rows, cut out when they are asked for."""
+    """The versions of packed rows, decoded on access."""
 
     def __init__(self, records: Records) -> None:
         self.__dict__["_records"] = records
 
     @staticmethod
-    def joined(parts: Sequence[Versions]) -> Versions:
-        """Return rows of one layout, one after the other; they stay packed."""
+    def concatenate(parts: Sequence[Versions]) -> Versions:
+        """Return the versions of several parts of one layout, concatenated; they stay packed."""
         records = [part.__dict__["_records"] for part in parts]
         return PackedVersions(np.frombuffer(b"".join([each.tobytes() for each in records]), records[0].dtype))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - as the fields of Versions
         field = self.__dict__["_records"][_FIELDS[name]]
         if name == "tombstone":
-            made = (field & TOMBSTONE).astype(np.bool_)
+            column = (field & TOMBSTONE).astype(np.bool_)
         else:
-            made = RowLayout.moments(field) if name in _MOMENTS else field.astype(np.int64)
-        self.__dict__[name] = made
-        return made
+            column = RowLayout.decode_times(field) if name in _TIMES else field.astype(np.int64)
+        self.__dict__[name] = column  # stored: the next access does not call __getattr__
+        return column
 
 
 class _Columns(Mapping[str, npt.NDArray[Any]]):
-    """The columns of unpacked rows, cut out when they are asked for."""
+    """The columns of decoded rows, extracted on access."""
 
-    def __init__(self, names: Mapping[str, int], cut: Callable[[str], npt.NDArray[Any]]) -> None:
-        self._names, self._cut = names, cut
+    def __init__(self, names: Mapping[str, int], extract: Callable[[str], npt.NDArray[Any]]) -> None:
+        self._names, self._cut = names, extract
 
     def __getitem__(self, name: str) -> npt.NDArray[Any]:
         return self._cut(name)
@@ -302,10 +308,10 @@ class _Columns(Mapping[str, npt.NDArray[Any]]):
         return len(self._names)
 
 
-def missing(view: View | WindowView, n: int, *, available: bool) -> ViewRead:
-    """Return a read in which nothing was found, or in which the store did not answer."""
+def empty_read(view: View | WindowView, n: int, *, available: bool) -> ViewRead:
+    """Return a read of n entities without rows; ``available=False``: the store did not reply."""
     return ViewRead(
-        found=np.zeros(n, dtype=np.bool_),
+        has_row=np.zeros(n, dtype=np.bool_),
         available=available,
         versions=Versions.empty(n),
         values=blank_values(view.features, n),
@@ -315,10 +321,12 @@ def missing(view: View | WindowView, n: int, *, available: bool) -> ViewRead:
 
 def _binary(values: npt.NDArray[Any] | pa.Array, null: BoolArray) -> pa.Array:
     """Return text as its bytes, none where it is null."""
+    import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
+
     array = values if isinstance(values, pa.Array) else pa.array(list(values), pa.large_binary(), mask=null)
     if array.null_count < int(null.sum()):
         array = pc.if_else(pa.array(null), None, array)
-    return pc.fill_null(array.cast(pa.large_binary()), constant(b""))
+    return pc.fill_null(array.cast(pa.large_binary()), binary_scalar(b""))
 
 
 def _as_binary(fixed: npt.NDArray[np.void]) -> pa.LargeBinaryArray:

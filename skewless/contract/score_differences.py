@@ -1,4 +1,4 @@
-"""How the scores of two models differ on the same rows."""
+"""Differences between the scores of two models on the same rows."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScoreDifferences:
-    """Scores of a shadow against those that were answered, on the same vectors.
+    """Differences of a shadow's scores from the returned scores, on the same vectors.
 
     Args:
-        rows: compared in all.
-        total: sum of the differences, shadow minus answered.
-        pairs: the latest of them, answered and shadow, float64, shape ``(n, 2)``, no NaN.
+        rows: number of compared rows.
+        total: sum of the differences, shadow minus returned.
+        pairs: the latest scores, returned and shadow, float64, shape ``(n, 2)``, no NaN.
 
-    >>> found = ScoreDifferences(rows=3, total=0.3, pairs=np.array([[0.1, 0.2], [0.2, 0.3], [0.3, 0.4]]))
-    >>> round(found.mean, 3), round(found.rank_correlation, 3), found.quantiles((0.5,)).round(3).tolist()
+    >>> has_row = ScoreDifferences(rows=3, total=0.3, pairs=np.array([[0.1, 0.2], [0.2, 0.3], [0.3, 0.4]]))
+    >>> round(has_row.mean, 3), round(has_row.rank_correlation, 3), has_row.quantiles((0.5,)).round(3).tolist()
     (0.1, 1.0, [0.1])
     """
 
@@ -30,7 +30,7 @@ class ScoreDifferences:
 
     @property
     def mean(self) -> float:
-        """Return the mean difference of all rows; NaN without rows."""
+        """Return the mean difference over all rows; NaN without rows."""
         return self.total / self.rows if self.rows else float("nan")
 
     @property
@@ -48,13 +48,13 @@ class ScoreDifferences:
         return np.quantile(self.pairs[:, 1] - self.pairs[:, 0], at)
 
     def __add__(self, other: ScoreDifferences) -> ScoreDifferences:
-        """Return what two servers found, together."""
+        """Return the differences of two servers combined."""
         pairs = np.concatenate([self.pairs, other.pairs])
         return ScoreDifferences(rows=self.rows + other.rows, total=self.total + other.total, pairs=pairs)
 
 
 def _ranks(values: Floats) -> Floats:
-    """Return ranks; equal values share the mean of theirs."""
+    """Return ranks; equal values have the mean of their ranks."""
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ends = np.cumsum(counts)
     return np.asarray((ends - (counts - 1) / 2)[places], dtype=np.float64)

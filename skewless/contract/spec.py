@@ -1,4 +1,4 @@
-"""What a user declares about a model, beside Feast's own objects: frozen, validated, plain data."""
+"""The spec of a model: what a user declares in addition to Feast's objects, as frozen, validated, plain data."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any, Literal
 
 from skewless.contract.errors import DefinitionError
-from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, rebuilt, rollout_from
+from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, build_rollout, rebuild
 from skewless.contract.names import check_name
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
@@ -25,17 +25,17 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True, kw_only=True)
 class LabelSource:
-    """A table with one row per thing to predict: its keys, request fields, label and times.
+    """A label table: one row per prediction, with keys, request fields, label and times.
 
     Args:
         path: Parquet file, folder or glob, relative to the repo.
-        event_time: column with the moment that the prediction is about.
-        known_time: column with the moment when the label became known; null where it never did.
-        label: column with the label; rows without one are counted and left out.
+        event_time: column with the event time of the prediction.
+        known_time: column with the time at which the label became known; null: not yet.
+        label: column with the label; rows without a label are counted and skipped.
         weight: column with a sample weight, if any.
-        columns: name in the plan (join key or request field) -> column here, where they differ.
-        tolerance: how far a logged prediction may be from the moment it should have been asked at (event time less
-            horizon) to be the one that a label, or feedback by entity, is about.
+        columns: name in the plan (join key or request field) -> column of the table, if they differ.
+        tolerance: largest difference between the time of a logged prediction and its expected time (event time minus
+            horizon) at which a label, or feedback by entity, still belongs to the prediction.
     """
 
     path: str
@@ -53,9 +53,9 @@ class LabelSource:
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A split by time: train, then an embargo, then the test period, which ends the data.
+    """A split by time: training, then an embargo, then the test period at the end of the data.
 
-    Rows whose label became known after the test period began never train.
+    Rows whose label became known after the start of the test period are not used for training.
     """
 
     test: timedelta
@@ -63,8 +63,8 @@ class Split:
     validation: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        """Refuse lengths below zero and an empty test period."""
-        _positive("Split.test", self.test)
+        """Check the durations."""
+        _check_positive("Split.test", self.test)
         for name in ("embargo", "validation"):
             if getattr(self, name) < timedelta(0):
                 raise DefinitionError(
@@ -74,15 +74,15 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a new model must reach before the alias moves to it.
+    """The gate that a new version must pass to become champion.
 
     Args:
         metric: name of a metric of the evaluation, higher is better (``auc``) unless in
             ``skewless.contract.metrics``.
-        floor: the metric must be at least this (at most, where lower is better), if given.
-        tolerance: how much worse than the champion, on the same rows, is still accepted.
-        confidence: of the bootstrap interval of the gain, whose lower end then counts; None: the gain itself.
-        slice_tolerance: how much worse than the champion is still accepted in a value of ``ModelSpec.slices``.
+        floor: limit of the metric: the least value, or the greatest if lower is better; None: no limit.
+        tolerance: how much worse than the champion the version may be on the same rows.
+        confidence: level of the bootstrap interval of the gain, whose lower end is compared; None: compare the gain.
+        slice_tolerance: how much worse than the champion the version may be in each value of ``ModelSpec.slices``.
         beat_baseline: whether the metric must be better than that of a constant prediction on the same rows.
     """
 
@@ -94,7 +94,7 @@ class Gate:
     beat_baseline: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse a confidence that is none, and tolerances below zero."""
+        """Check the confidence and the tolerances."""
         if self.confidence is not None and not 0 < self.confidence < 1:
             raise DefinitionError(
                 "Gate.confidence", "is not between 0 and 1", value=self.confidence, fix="give 0.95, or None"
@@ -110,39 +110,39 @@ _FEWEST_CLASSES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """Everything that makes a model reproducible from the feature store.
+    """A model: features, labels, training, gate and rollout; all that is needed to train it again.
 
     Args:
         name: the model's name in URLs and packages.
-        service: the Feast FeatureService with its features, in order.
-        labels: where labels, keys and request fields come from.
-        algorithm: the library that trains it: one of ``ALGORITHMS``, or what an installed package
+        service: name of the Feast FeatureService with the model's features, in order.
+        labels: the label table.
+        algorithm: the library that trains the model: one of ``ALGORITHMS``, or one that an installed package
             registers in the entry point groups ``skewless.trainers`` and ``skewless.runtimes``.
-        task: what it predicts.
+        task: the kind of prediction.
         classes: names of the labels 0, 1, ... of a multiclass model.
-        group: of a ranking model the key or request field whose equal values form one query.
-        decisions: name -> lowest score that means it; the last one reached holds. Kept in rising order.
-        horizon: how long before ``labels.event_time`` the prediction is asked.
+        group: of a ranking model, the key or request field whose equal values form one query.
+        decisions: decision -> its lowest score; the decision with the highest reached score applies.
+        horizon: time from the prediction to ``labels.event_time``.
         split: the split by time.
-        params: parameters of the library, passed on as they are.
+        params: parameters of the library, passed on unchanged.
         rounds: number of boosting rounds.
         class_weight: weight of positive rows (1.0: none).
-        gate: what a new version must reach.
-        time_mode: which rows training may see (SEMANTICS 2.6).
-        missing: what to do when a view is UNAVAILABLE: score nulls (flagged) or refuse.
-        log: whether a reply waits for its prediction log row (SEMANTICS 7.4).
-        tolerance: largest margin difference at which a runtime is still accepted; 0: bit-equal.
-        accept_float32: take float32 for a float64 and say so in reply and log (SEMANTICS 6.2); else it is refused.
-        device: where it is trained and scored: ``auto``: also on a GPU where there is one and it is faster, ``cpu``:
-            nowhere else, ``cuda``: as ``auto``, and a GPU is missed, said and counted where there is none.
+        gate: the gate for new versions.
+        time_mode: the rows that training may read (SEMANTICS 2.6).
+        missing: missing policy while a view is UNAVAILABLE: score with nulls (degraded) or refuse the request.
+        log: whether a reply waits for its row in the prediction log (SEMANTICS 7.4).
+        tolerance: largest difference of margins at which a runtime is accepted; 0: bit-equal.
+        accept_float32: accept float32 for a float64 and flag it in reply and log (SEMANTICS 6.2); else reject it.
+        device: where to train and score: ``auto``: on a GPU if there is one and it is faster; ``cpu``: on the CPU only;
+            ``cuda``: as ``auto``, with a warning and a metric if no GPU exists.
         retrain: cron expression for the scheduler, if any.
-        slices: join keys or request fields; in no value of one may a new version lose what it wins elsewhere.
-        bounds: what the server does with values outside the bounds that the suites of training data declare.
-        rollout: how a version that passed its gate takes over; None: at once.
-        watch: what is compared with the training data.
-        triggers: what else retrains the model.
+        slices: join keys or request fields; a new version must not be worse in any of their values.
+        bounds: how the server treats values outside the bounds from the suites of the training data.
+        rollout: how a version that passed its gate gets the traffic; None: at once.
+        watch: how live requests are compared with the training data.
+        triggers: conditions that retrain the model.
         search: a search for better parameters before training, if any.
-        seed: seed of everything random.
+        seed: seed of all randomness.
     """
 
     name: str
@@ -175,19 +175,19 @@ class ModelSpec:
     seed: int = 7
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be trained or named; parameters become what JSON keeps of them."""
+        """Check all fields; convert parameters to plain JSON values, so that stored specs compare equal."""
         object.__setattr__(self, "params", _plain(self.params))
         object.__setattr__(self, "classes", tuple(self.classes))
         object.__setattr__(self, "slices", tuple(self.slices))
         check_name("ModelSpec.name", self.name)
         if not _NAME.fullmatch(self.algorithm):
-            raise self._refusal("algorithm", "is not a name", self.algorithm, f"use one of {', '.join(ALGORITHMS)}")
-        _choice(self.name, "task", self.task, TASKS)
-        _choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
-        _choice(self.name, "missing", self.missing, ("null", "refuse"))
-        _choice(self.name, "log", self.log, ("best_effort", "required"))
-        _choice(self.name, "device", self.device, ("auto", "cpu", "cuda"))
-        _choice(self.name, "bounds", self.bounds, ("off", "flag", "refuse"))
+            raise self._invalid("algorithm", "is not a name", self.algorithm, f"use one of {', '.join(ALGORITHMS)}")
+        _check_choice(self.name, "task", self.task, TASKS)
+        _check_choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
+        _check_choice(self.name, "missing", self.missing, ("null", "refuse"))
+        _check_choice(self.name, "log", self.log, ("best_effort", "required"))
+        _check_choice(self.name, "device", self.device, ("auto", "cpu", "cuda"))
+        _check_choice(self.name, "bounds", self.bounds, ("off", "flag", "refuse"))
         if self.rounds < 1:
             raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")
         if self.horizon < timedelta(0):
@@ -205,51 +205,51 @@ class ModelSpec:
     def _check_classes(self) -> None:
         if self.task != "multiclass":
             if self.classes:
-                raise self._refusal("classes", f"belong to no {self.task} model", self.classes, "leave them out")
+                raise self._invalid("classes", f"do not fit a {self.task} model", self.classes, "remove them")
             return
         named = all(_is_text(name) for name in self.classes)
         if not named or len(set(self.classes)) != len(self.classes) or len(self.classes) < _FEWEST_CLASSES:
-            raise self._refusal(
+            raise self._invalid(
                 "classes", "are not at least two different names", self.classes, "name the labels 0, 1, ... in order"
             )
 
     def _check_group(self) -> None:
         if (self.group is not None) != (self.task == "ranking"):
-            fix = "name the key or request field that tells queries apart" if self.task == "ranking" else "leave it out"
-            raise self._refusal("group", f"does not fit a {self.task} model", self.group, fix)
+            fix = "name the key or request field that identifies a query" if self.task == "ranking" else "remove it"
+            raise self._invalid("group", f"does not fit a {self.task} model", self.group, fix)
 
     def _check_decisions(self) -> None:
         if self.decisions and self.task == "multiclass":
-            raise self._refusal(
-                "decisions", "belong to no multiclass model", None, "its decision is its likeliest class"
+            raise self._invalid(
+                "decisions", "do not fit a multiclass model", None, "remove them: its decision is its likeliest class"
             )
         for name, lowest in self.decisions.items():
             if not (_is_text(name) and _is_number(lowest)):
-                raise self._refusal("decisions", "are not names with a finite number", {name: lowest}, "correct it")
+                raise self._invalid("decisions", "are not names with a finite number", {name: lowest}, "correct it")
         if len(set(self.decisions.values())) != len(self.decisions):
-            raise self._refusal(
-                "decisions", "have equal lowest scores", dict(self.decisions), "give each its own number"
+            raise self._invalid(
+                "decisions", "have equal lowest scores", dict(self.decisions), "give each another number"
             )
 
-    def _refusal(self, name: str, problem: str, value: object, fix: str) -> DefinitionError:
+    def _invalid(self, name: str, problem: str, value: object, fix: str) -> DefinitionError:
         return DefinitionError(f"model {self.name!r} {name}", problem, value=value, fix=fix)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the spec as plain JSON values; times are microseconds."""
+        """Return the spec as plain JSON values; durations are microseconds."""
         return {key: _plain(value) for key, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> ModelSpec:
-        """Build a spec from what ``as_dict`` returned."""
+        """Build a spec from the result of ``as_dict``."""
         values = dict(data)
-        values["labels"] = rebuilt(LabelSource, values["labels"], ("tolerance",))
+        values["labels"] = rebuild(LabelSource, values["labels"], ("tolerance",))
         values["split"] = Split(**{key: timedelta(microseconds=us) for key, us in values["split"].items()})
         values["gate"] = Gate(**values["gate"])
         values["horizon"] = timedelta(microseconds=values["horizon"])
-        values["rollout"] = rollout_from(values.get("rollout"))
-        values["watch"] = rebuilt(Watch, values.get("watch"), ("window",)) or Watch()
-        values["triggers"] = rebuilt(Triggers, values.get("triggers"), ("age", "cooldown")) or Triggers()
-        values["search"] = rebuilt(Search, values.get("search"))
+        values["rollout"] = build_rollout(values.get("rollout"))
+        values["watch"] = rebuild(Watch, values.get("watch"), ("window",)) or Watch()
+        values["triggers"] = rebuild(Triggers, values.get("triggers"), ("age", "cooldown")) or Triggers()
+        values["search"] = rebuild(Search, values.get("search"))
         return cls(**values)
 
 
@@ -271,12 +271,12 @@ def _plain(value: object) -> object:
     return value
 
 
-def _positive(name: str, value: timedelta) -> None:
+def _check_positive(name: str, value: timedelta) -> None:
     if value <= timedelta(0):
         raise DefinitionError(name, "is not above zero", value=str(value), fix="give a length above zero")
 
 
-def _choice(model: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _check_choice(model: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise DefinitionError(
             f"model {model!r} {name}", "is unknown", value=value, fix=f"use one of {', '.join(allowed)}"

@@ -1,4 +1,4 @@
-"""What became of a value that was asked for (SEMANTICS 2.5), by one expression for both sides."""
+"""The status of a row that was read (SEMANTICS 2.5): one function for training and serving."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ StatusArray = npt.NDArray[np.uint8]
 
 
 class Status(IntEnum):
-    """Status of one row read for one entity; NULL is said of single values of a PRESENT row."""
+    """Status of the row of one entity; NULL is the status of a single value of a PRESENT row."""
 
     PRESENT = 0
     NULL = 1
@@ -24,30 +24,30 @@ class Status(IntEnum):
     UNAVAILABLE = 5
 
 
-# Numpy takes longer to write the members themselves.
+# Plain integers: numpy assigns enum members more slowly.
 _NOT_FOUND, _EXPIRED, _FUTURE = (int(status) for status in (Status.NOT_FOUND, Status.EXPIRED, Status.FUTURE))
 
 
-def row_status(found: BoolArray, event_ts: Int64Array, t: Int64Array | int, ttl_us: Int64Array | int) -> StatusArray:
-    """Return the status of each row read at time ``t``, of the shape of ``found``.
+def row_status(has_row: BoolArray, event_ts: Int64Array, t: Int64Array | int, ttl_us: Int64Array | int) -> StatusArray:
+    """Return the status of each row read at time ``t``, in the shape of ``has_row``.
 
     A row at exactly ``t - ttl`` is still PRESENT; ``ttl_us`` 0 means no limit.
 
     >>> row_status(np.array([True, True]), np.array([5, 4]), 10, 5).tolist()
     [0, 3]
     """
-    status = np.zeros(found.shape, dtype=np.uint8)  # PRESENT
+    status = np.zeros(has_row.shape, dtype=np.uint8)  # PRESENT
     if not isinstance(ttl_us, int):
         status[(event_ts < t - ttl_us) & (ttl_us > 0)] = _EXPIRED
     elif ttl_us > 0:
-        status[event_ts < t - ttl_us] = _EXPIRED  # an age of more than 2^63 us would wrap
+        status[event_ts < t - ttl_us] = _EXPIRED  # not `t - event_ts > ttl_us`: an age of more than 2^63 us would wrap
     status[event_ts > t] = _FUTURE
-    status[~found] = _NOT_FOUND
+    status[~has_row] = _NOT_FOUND
     return status
 
 
 def count_statuses(status: npt.NDArray[Any]) -> dict[str, int]:
-    """Return how many rows have each status, by name, leaving out those with none.
+    """Return the number of rows by name of status; statuses without rows are omitted.
 
     >>> count_statuses(np.array([0, 0, 3]))
     {'PRESENT': 2, 'EXPIRED': 1}

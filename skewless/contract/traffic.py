@@ -1,4 +1,4 @@
-"""Which version of a model answers whom: pure values, and the arm of an entity."""
+"""The traffic policy of a model: which version answers which share of the entities."""
 
 from __future__ import annotations
 
@@ -9,28 +9,29 @@ from typing import Any, Literal
 
 Phase = Literal["champion", "shadow", "canary", "ab"]
 Role = Literal["champion", "challenger", "shadow"]
-_WHOLE = 2.0**64
+_HASH_RANGE = 2.0**64
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrafficPolicy:
-    """How the requests to one model that name no version are shared out.
+    """How requests to a model are distributed over its versions, if they do not name a version.
 
     Args:
         number: 1 for a model's first policy, one more for each after it.
-        phase: ``champion``: it answers all. ``shadow``: it answers all, the challenger is scored besides. ``canary``
-            and ``ab``: the challenger answers its share of the entities.
-        champion: version.
-        challenger: version; None in the phase ``champion``.
-        share: of the entities, 0 to 1, that the challenger answers.
-        shadows: versions that are scored besides, after the reply, on the same values.
+        phase: ``champion``: it answers all requests. ``shadow``: the same, and the challenger is scored, too.
+            ``canary`` and ``ab``: the challenger answers its share of the entities.
+        champion: its version.
+        challenger: its version; None in the phase ``champion``.
+        share: share of the entities, 0 to 1, that the challenger answers.
+        shadows: versions that are scored after the reply on the same values.
         sticky: join keys or request fields whose values choose the arm.
-        salt: what the arms are drawn with; a rollout keeps it, so that who was with the challenger stays there.
-        step: of a canary, from 0.
-        since_us: when it came into force, microseconds.
-        moves: how often the alias ``champion`` had moved by then; who finds it moved no further lets it follow.
-        reason: why, in a sentence.
-        evidence: what was found, plain JSON values.
+        salt: seed of the assignment to arms; constant during a rollout, so that an entity stays with the challenger.
+        step: step of a canary, from 0.
+        since_us: start of the policy, UTC microseconds.
+        moves: how often the alias ``champion`` had moved when the policy was written; if it has not moved since, the
+            alias follows the policy.
+        reason: the reason for the policy, in a sentence.
+        evidence: the measurements that support the reason, plain JSON values.
     """
 
     number: int
@@ -60,16 +61,16 @@ class TrafficPolicy:
         return cls(**values)
 
 
-def place(salt: str, values: Iterable[object]) -> float:
-    """Return where an entity lies between 0 (inclusive) and 1 (exclusive): an arm with share s answers those below s.
+def entity_position(salt: str, values: Iterable[object]) -> float:
+    """Return the position of an entity in [0, 1): an arm with share s answers the entities below s.
 
     Args:
-        values: of the sticky keys, as the row parser returned them.
+        values: values of the sticky keys, from the row parser.
 
-    >>> 0.0 <= place("r1", [7, "a"]) < 1.0, place("r1", [7, "a"]) == place("r1", [7, "a"])
+    >>> 0.0 <= entity_position("r1", [7, "a"]) < 1.0, entity_position("r1", [7, "a"]) == entity_position("r1", [7, "a"])
     (True, True)
     """
     text = salt
     for value in values:
         text += f"\x1f{type(value).__name__}:{value}"
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / _WHOLE
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / _HASH_RANGE

@@ -1,4 +1,4 @@
-"""Request-time transforms: one function, run by the same code in training and serving (SEMANTICS 5)."""
+"""Run request-time transforms: training and serving run the same function with the same code (SEMANTICS 5)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class TransformRunner:
     """Runs a transform from its source text, which may import numpy and nothing else.
 
     Args:
-        dtypes: the type in which the transform sees each of its inputs.
+        dtypes: the type of each input as the transform receives it.
     """
 
     def __init__(self, transform: Transform, dtypes: Mapping[str, DType]) -> None:
@@ -37,13 +37,13 @@ class TransformRunner:
         self._function = _load_function(transform)
 
     @classmethod
-    def of_plan(cls, plan: FeaturePlan, transform: Transform) -> TransformRunner:
-        """Return what runs a request-time transform of a plan."""
+    def from_plan(cls, plan: FeaturePlan, transform: Transform) -> TransformRunner:
+        """Return a runner for a request-time transform of a plan."""
         return cls(transform, {ref.name: input_dtype(plan, ref) for ref in transform.inputs})
 
     @classmethod
-    def of_events(cls, view: WindowView, transform: Transform) -> TransformRunner:
-        """Return what runs the transform of a windowed view: numbers are float64 (null: NaN), text is objects."""
+    def from_view(cls, view: WindowView, transform: Transform) -> TransformRunner:
+        """Return a runner for the transform of a windowed view: numbers are float64 (null: NaN), text is objects."""
         dtypes = {ref.name: view.dtype(ref.name) for ref in transform.inputs}
         return cls(transform, {name: each if each.is_text else DType.FLOAT64 for name, each in dtypes.items()})
 
@@ -81,21 +81,22 @@ class TransformRunner:
             DefinitionError: one row gives other bits alone, permuted or in another memory layout.
         """
         rows = self._sample(np.random.default_rng(seed))
-        whole = self._tried(rows)
+        expected = self._try_run(rows)
         order = np.random.default_rng(seed + 1).permutation(_SAMPLE_ROWS)
-        self._compare(whole, order, self._tried({k: v[order] for k, v in rows.items()}), "permuted")
+        self._compare(expected, order, self._try_run({k: v[order] for k, v in rows.items()}), "permuted")
+        # A strided array makes numpy use other loops, which may round differently.
         strided = {k: np.repeat(v, 2)[::2] for k, v in rows.items()}
-        self._compare(whole, np.arange(_SAMPLE_ROWS), self._tried(strided), "in another memory layout")
+        self._compare(expected, np.arange(_SAMPLE_ROWS), self._try_run(strided), "in another memory layout")
         for i in range(_SAMPLE_ROWS):
             single = {k: v[i : i + 1] for k, v in rows.items()}
-            self._compare(whole, np.array([i]), self._tried(single), "alone")
+            self._compare(expected, np.array([i]), self._try_run(single), "alone")
 
-    def _tried(self, rows: Columns) -> dict[str, npt.NDArray[Any]]:
+    def _try_run(self, rows: Columns) -> dict[str, npt.NDArray[Any]]:
         try:
             return self.run(rows)
         except DefinitionError:
             raise
-        except Exception as error:  # a user's function may raise anything
+        except Exception as error:  # a user's function may raise any exception
             raise DefinitionError(
                 f"transform {self.transform.name!r}",
                 f"fails on random and extreme rows with {type(error).__name__}",
@@ -106,18 +107,18 @@ class TransformRunner:
     def _sample(self, rng: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
         return {name: _sample_column(dtype, rng) for name, dtype in self._dtypes.items()}
 
-    def _compare(self, whole: Columns, rows: npt.NDArray[np.intp], part: Columns, how: str) -> None:
-        for name, array in whole.items():
-            if not same_bits(array[rows], part[name]):
+    def _compare(self, expected: Columns, rows: npt.NDArray[np.intp], actual: Columns, how: str) -> None:
+        for name, array in expected.items():
+            if not has_same_bits(array[rows], actual[name]):
                 raise DefinitionError(
                     f"transform {self.transform.name!r} output {name!r}",
-                    f"gives other bits when a row is computed {how}",
+                    f"depends on other rows: the bits differ when a row is computed {how}",
                     fix="use element-wise numpy functions only: no matmul, sum, sort or other work across rows",
                 )
 
 
 def input_dtype(plan: FeaturePlan, ref: FeatureRef) -> DType:
-    """Return the type in which a transform sees an input: numbers of views as float64 (null: NaN)."""
+    """Return the type of an input as a transform receives it: numbers of views as float64 (null: NaN)."""
     dtype = plan.dtype(ref)
     if dtype.is_text:
         return dtype
@@ -126,10 +127,10 @@ def input_dtype(plan: FeaturePlan, ref: FeatureRef) -> DType:
     return DType.BOOL if dtype is DType.BOOL else DType.INT64
 
 
-def same_bits(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
+def has_same_bits(left: npt.NDArray[Any], right: npt.NDArray[Any]) -> bool:
     """Say whether two arrays have the same type, shape and bytes; objects compare by value.
 
-    >>> same_bits(np.array([0.0]), np.array([-0.0]))
+    >>> has_same_bits(np.array([0.0]), np.array([-0.0]))
     False
     """
     if left.dtype != right.dtype or left.shape != right.shape:
@@ -150,6 +151,7 @@ def _sample_column(dtype: DType, rng: np.random.Generator) -> npt.NDArray[Any]:
         floats[: len(_EXTREME_FLOATS)] = _EXTREME_FLOATS
         return rng.permutation(floats)
     integers = rng.integers(-(2**62), 2**62, _SAMPLE_ROWS)
+    # Half of the integers are small, like real counts and times of day.
     integers[::2] = rng.integers(0, 2400, len(integers[::2]))
     integers[: len(_EXTREME_INTS)] = _EXTREME_INTS
     return rng.permutation(integers)

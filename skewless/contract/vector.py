@@ -1,4 +1,4 @@
-"""The assembler: the one place where a model's matrix is built, for training and serving alike.
+"""The assembler: builds a model's input matrix, for training and serving alike.
 
 SEMANTICS 6.2: float64 throughout; null, missing, expired, future and unknown category are NaN.
 """
@@ -28,7 +28,7 @@ _Index = slice | list[int]
 
 @dataclass(frozen=True, kw_only=True)
 class Vectors:
-    """What the model sees for n rows, and why.
+    """The model's input for n rows, and the status of the rows that were read.
 
     Args:
         matrix: float64, C-contiguous, shape ``(n, n_features)``; NaN is missing.
@@ -40,24 +40,24 @@ class Vectors:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Places:
-    """Which columns of the matrix (``columns``, ``numbers``) are which features of a view, text left out."""
+class _NumberColumns:
+    """The positions of a view's numeric features: in the matrix (``columns``, ``numbers``) and in the view."""
 
     columns: _Index
     numbers: list[int]
     features: _Index
 
     @classmethod
-    def of(cls, pairs: Sequence[tuple[int, int]]) -> _Places:
+    def of(cls, pairs: Sequence[tuple[int, int]]) -> _NumberColumns:
         columns, features = [column for column, _ in pairs], [feature for _, feature in pairs]
         return cls(columns=_index(columns), numbers=columns, features=_index(features))
 
 
 class Assembler:
-    """Builds the matrix of one service from what the views answered and what the caller sent.
+    """Builds the matrix of one service from the reads of its views and the request fields.
 
     Args:
-        plan: the part of the plan that the model pins (``FeaturePlan.only``).
+        plan: the part of the plan that the model pins (``FeaturePlan.select_service``).
         vocabularies: per text column, its categories in the order of their codes.
     """
 
@@ -66,12 +66,12 @@ class Assembler:
         self.refs = plan.services[0].features
         self.labels = tuple(ref.label for ref in self.refs)
         self._codes = {label: {word: float(i) for i, word in enumerate(words)} for label, words in vocabularies.items()}
-        self._numbers = {view.name: self._places(view) for view in plan.all_views}
+        self._numbers = {view.name: self._find_numbers(view) for view in plan.all_views}
 
     @cached_property
     def runners(self) -> tuple[TransformRunner, ...]:
-        """Return what computes the plan's transforms."""
-        return tuple(TransformRunner.of_plan(self.plan, item) for item in self.plan.transforms)
+        """Return the runners of the plan's transforms."""
+        return tuple(TransformRunner.from_plan(self.plan, item) for item in self.plan.transforms)
 
     @property
     def categorical(self) -> tuple[int, ...]:
@@ -79,59 +79,64 @@ class Assembler:
         return tuple(i for i, ref in enumerate(self.refs) if self.plan.dtype(ref).is_text)
 
     def assemble(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Vectors:
-        """Return the vectors of n rows asked at times ``t``.
+        """Return the vectors of n rows at times ``t``.
 
         Args:
             t: prediction times, microseconds, shape ``(n,)``.
-            reads: per view of the plan, what it answered for the n rows.
-            request: per request field, what the caller sent, shape ``(n,)``.
+            reads: per view of the plan, its read for the n rows.
+            request: per request field, its values, shape ``(n,)``.
         """
+        # Expired and future rows count as missing, for features and for the inputs of transforms.
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         outputs = self._outputs(t, reads, status, request)
         matrix = np.empty((len(t), len(self.refs)), dtype=np.float64)
-        done = self._copy_blocks(matrix, reads, status)
+        copied = self._copy_blocks(matrix, reads, status)
         for i, ref in enumerate(self.refs):
-            if i not in done:
+            if i not in copied:
                 matrix[:, i] = self._number(ref.label, self._column(ref, reads, status, request, outputs))
         return Vectors(matrix=matrix, status=status)
 
-    def words(
+    def collect_vocabularies(
         self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns, rows: BoolArray
     ) -> dict[str, list[str]]:
-        """Return the sorted categories of each text column in the chosen rows: a vocabulary to train with."""
+        """Return the vocabulary of each text column: its sorted categories in the chosen rows."""
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         text = [ref for ref in self.refs if self.plan.dtype(ref).is_text]
         outputs = self._outputs(t, reads, status, request)
         return {ref.label: _distinct(self._column(ref, reads, status, request, outputs)[rows]) for ref in text}
 
-    def columns(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Columns:
-        """Return the columns of the vectors before they become numbers, by label; arguments as of ``assemble``.
+    def assemble_columns(self, t: Int64Array, reads: Mapping[str, ViewRead], request: Columns) -> Columns:
+        """Return the columns of the vectors by label, before text becomes numbers; arguments as for ``assemble``.
 
-        Numbers of views are float64, NaN where the model sees null; request fields and outputs are as they are.
+        Numbers of views are float64, NaN for null; request fields and outputs of transforms are unchanged.
         """
         status = {view.name: view_status(reads[view.name], t, view.ttl_us) for view in self.plan.all_views}
         outputs = self._outputs(t, reads, status, request)
         return {ref.label: self._column(ref, reads, status, request, outputs) for ref in self.refs}
 
-    def _places(self, view: View | WindowView) -> _Places | None:
-        at = {column.name: i for i, column in enumerate(view.features) if not column.dtype.is_text}
-        pairs = [(i, at[ref.name]) for i, ref in enumerate(self.refs) if ref.group == view.name and ref.name in at]
-        return _Places.of(pairs) if pairs else None
+    def _find_numbers(self, view: View | WindowView) -> _NumberColumns | None:
+        positions = {column.name: i for i, column in enumerate(view.features) if not column.dtype.is_text}
+        pairs = [
+            (i, positions[ref.name])
+            for i, ref in enumerate(self.refs)
+            if ref.group == view.name and ref.name in positions
+        ]
+        return _NumberColumns.of(pairs) if pairs else None
 
     def _copy_blocks(
         self, matrix: Matrix, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray]
     ) -> set[int]:
-        """Fill in the numbers of views that have theirs at hand; return which columns that were."""
-        done: set[int] = set()
-        for name, places in self._numbers.items():
+        """Copy the numbers of all views that have a block; return the copied columns of the matrix."""
+        copied: set[int] = set()
+        for name, numbers in self._numbers.items():
             block = reads[name].block
-            if block is not None and places is not None:
-                matrix[:, places.columns] = block[:, places.features]
+            if block is not None and numbers is not None:
+                matrix[:, numbers.columns] = block[:, numbers.features]
                 absent = np.flatnonzero(status[name] != Status.PRESENT)
                 if len(absent):
-                    matrix[absent[:, None], places.numbers] = np.nan
-                done.update(places.numbers)
-        return done
+                    matrix[absent[:, None], numbers.numbers] = np.nan
+                copied.update(numbers.numbers)
+        return copied
 
     def _outputs(
         self, t: Int64Array, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
@@ -158,7 +163,7 @@ class Assembler:
             return request[ref.name]
         if ref.group in outputs:
             return outputs[ref.group][ref.name]
-        return _masked(reads[ref.group], status[ref.group], ref.name)
+        return _mask_values(reads[ref.group], status[ref.group], ref.name)
 
     def _input(
         self, ref: FeatureRef, reads: Mapping[str, ViewRead], status: Mapping[str, StatusArray], request: Columns
@@ -168,7 +173,7 @@ class Assembler:
 
     def _number(self, label: str, column: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
         if column.dtype != object:
-            return _widened(column)
+            return _widen(column)
         codes = self._codes.get(label)
         if codes is None:
             raise DefinitionError(
@@ -178,37 +183,37 @@ class Assembler:
 
 
 def view_status(read: ViewRead, t: Int64Array | int, ttl_us: int) -> StatusArray:
-    """Return the status of each row that a view answered, at times ``t``."""
+    """Return the status of each row of a read at times ``t``."""
     if not read.available:
-        return np.full(len(read.found), Status.UNAVAILABLE, dtype=np.uint8)
-    status = row_status(read.found, read.versions.event_ts, t, ttl_us)
-    if read.unanswered is not None:
-        status[read.unanswered] = Status.UNAVAILABLE
+        return np.full(len(read.has_row), Status.UNAVAILABLE, dtype=np.uint8)
+    status = row_status(read.has_row, read.versions.event_ts, t, ttl_us)
+    if read.unavailable is not None:
+        status[read.unavailable] = Status.UNAVAILABLE
     return status
 
 
 def null_mask(read: ViewRead, status: StatusArray, name: str) -> BoolArray:
-    """Return where the model sees null for a feature: everywhere but in PRESENT, non-null values."""
+    """Return where a feature is null for the model: everywhere but in PRESENT rows with a value."""
     return np.asarray(read.nulls[name] | (status != Status.PRESENT), dtype=np.bool_)
 
 
-def _masked(read: ViewRead, status: StatusArray, name: str) -> npt.NDArray[Any]:
+def _mask_values(read: ViewRead, status: StatusArray, name: str) -> npt.NDArray[Any]:
     null = null_mask(read, status, name)
     values = read.values[name]
     if values.dtype == object:
-        shown = values.copy()
-        shown[null] = None
-        return shown
-    return np.where(null, np.nan, _widened(values))
+        present = values.copy()
+        present[null] = None
+        return present
+    return np.where(null, np.nan, _widen(values))
 
 
-def _widened(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+def _widen(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     with np.errstate(invalid="ignore"):  # a signalling NaN is widened to a quiet one
         return values.astype(np.float64)
 
 
 def _index(numbers: list[int]) -> _Index:
-    """Return the quickest index for some places: neighbours are a slice."""
+    """Return the fastest index for some positions: a slice if they are adjacent."""
     first, last = numbers[0], numbers[-1]
     return slice(first, last + 1) if numbers == list(range(first, last + 1)) else numbers
 

@@ -1,4 +1,4 @@
-"""Events as one view sees them: derived, filtered and measured, by the same code for stream, log and training."""
+"""Select the events that count in a windowed view, and compute their states; stream, log and training share it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ import pyarrow as pa
 
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.transforms import TransformRunner
-from skewless.contract.windows.measured import Measured, beyond, measure, unsummable
+from skewless.contract.windows.aggregate_inputs import (
+    AggregateInputs,
+    find_unsummable,
+    find_values_beyond,
+    measure_columns,
+)
 from skewless.contract.windows.sketch import NO_HASH, Hashes
-from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.view import WindowView
 
 _Columns = dict[str, pa.Array | npt.NDArray[Any]]
@@ -25,119 +30,129 @@ class ViewEvents:
     """The events that count in one view.
 
     Args:
-        rows: which of the rows they are, growing.
+        rows: their row numbers in the input, growing.
         keys: their entity keys, without nulls.
-        origin: where they come from.
-        words: the state that each makes by itself, shape ``(width, n)``.
-        hashes: of the columns of ``count_distinct``, shape ``(hashed, n)``.
+        origin: their times and log positions.
+        words: the state of each event alone, shape ``(width, n)``.
+        hashes: hashes of the columns of ``count_distinct``, shape ``(hashed, n)``.
     """
 
     rows: npt.NDArray[np.intp]
     keys: pa.Table
-    origin: Origin
+    origin: EventOrigins
     words: Int64Array
     hashes: Hashes
 
-    def take(self, places: Int64Array) -> ViewEvents:
-        """Return some of them."""
+    def take(self, positions: Int64Array) -> ViewEvents:
+        """Return the events at some positions."""
         origin = self.origin
         return ViewEvents(
-            rows=self.rows[places],
-            keys=self.keys.take(pa.array(places)),
-            origin=Origin(ts=origin.ts[places], partition=origin.partition[places], seq=origin.seq[places]),
-            words=self.words[:, places],
-            hashes=self.hashes[:, places],
+            rows=self.rows[positions],
+            keys=self.keys.take(pa.array(positions)),
+            origin=EventOrigins(
+                ts=origin.ts[positions], partition=origin.partition[positions], seq=origin.seq[positions]
+            ),
+            words=self.words[:, positions],
+            hashes=self.hashes[:, positions],
         )
 
 
-class EventLens:
-    """Looks at events through one view."""
+class EventSelector:
+    """Derives the columns of one view, and selects the events that count in it.
+
+    An event counts if its key is complete, the view's filter is true, and all its values can be summed exactly.
+
+    Attributes:
+        columns: names of the columns that the view reads from the log: keys and logged inputs.
+    """
 
     def __init__(self, view: WindowView) -> None:
         self._view = view
         self._layout = StateLayout(view)
-        self._runner = None if view.transform is None else TransformRunner.of_events(view, view.transform)
+        self._runner = None if view.transform is None else TransformRunner.from_view(view, view.transform)
         self.columns = tuple(column.name for column in (*view.keys, *view.logged_inputs))
 
-    def look(self, rows: pa.Table, origin: Origin) -> ViewEvents:
-        """Return the events of some log rows that count: their keys are whole, the filter holds, and all can be summed.
+    def select(self, rows: pa.Table, origin: EventOrigins) -> ViewEvents:
+        """Return the events among some log rows that count in the view.
 
         Args:
             rows: the view's keys and logged inputs, typed as declared.
-            origin: of each row.
+            origin: origin of each row.
         """
         columns = self._columns(rows, origin.ts)
-        kept, measured = self._measured(columns, np.flatnonzero(self._counts(rows, columns)))
-        whole = len(kept) == rows.num_rows
-        if not whole:
-            origin = Origin(ts=origin.ts[kept], partition=origin.partition[kept], seq=origin.seq[kept])
-        hashes = np.empty((len(self._layout.hashed), len(kept)), dtype=np.uint64)
+        selected, measured = self._measure(columns, np.flatnonzero(self._find_counting(rows, columns)))
+        all_count = len(selected) == rows.num_rows
+        if not all_count:
+            origin = EventOrigins(
+                ts=origin.ts[selected], partition=origin.partition[selected], seq=origin.seq[selected]
+            )
+        hashes = np.empty((len(self._layout.hashed), len(selected)), dtype=np.uint64)
         for i, name in enumerate(self._layout.hashed):
             hashes[i] = np.where(measured[name].null, NO_HASH, measured[name].hashes)
         keys = rows.select([column.name for column in self._view.keys])
         return ViewEvents(
-            rows=kept,
-            keys=keys if whole else keys.take(pa.array(kept)),
+            rows=selected,
+            keys=keys if all_count else keys.take(pa.array(selected)),
             origin=origin,
-            words=self._layout.of_events(measured, origin),
+            words=self._layout.build_states(measured, origin),
             hashes=hashes,
         )
 
-    def beyond(self, rows: pa.Table, ts: Int64Array) -> dict[str, BoolArray]:
-        """Return, per summed column, which rows would count if their value were not too large for an exact sum.
+    def find_beyond(self, rows: pa.Table, ts: Int64Array) -> dict[str, BoolArray]:
+        """Return, per summed column, the rows that count but for a value that is too large for an exact sum.
 
         Args:
             ts: event time of each row, microseconds.
         """
         columns = self._columns(rows, ts)
-        counts = self._counts(rows, columns)
-        return {name: out & counts for name, out in beyond(self._view, columns).items()}
+        counts = self._find_counting(rows, columns)
+        return {name: too_large & counts for name, too_large in find_values_beyond(self._view, columns).items()}
 
-    def _measured(self, columns: _Columns, kept: _Rows) -> tuple[_Rows, dict[str, Measured]]:
-        """Return which of some rows can be summed, and what they hold."""
-        measured = measure(self._view, _taken(columns, kept))
-        out = unsummable(measured, len(kept))
-        if out.any():
-            kept = kept[~out]
-            measured = measure(self._view, _taken(columns, kept))
-        return kept, measured
+    def _measure(self, columns: _Columns, rows: _Rows) -> tuple[_Rows, dict[str, AggregateInputs]]:
+        """Return which of some rows can be summed, and their aggregate inputs."""
+        measured = measure_columns(self._view, _take_rows(columns, rows))
+        too_large = find_unsummable(measured, len(rows))
+        if too_large.any():
+            rows = rows[~too_large]
+            measured = measure_columns(self._view, _take_rows(columns, rows))
+        return rows, measured
 
     def _columns(self, rows: pa.Table, ts: Int64Array) -> _Columns:
-        """Return keys, inputs and what is derived from them, by name."""
+        """Return keys, inputs and derived columns by name."""
         columns: _Columns = {name: rows[name].combine_chunks() for name in self.columns}
         if len(self._view.logged_inputs) < len(self._view.inputs):
             columns[self._view.event_column] = pa.array(ts, pa.int64())
         if self._runner is not None:
             inputs = {ref.name: _plain(columns[ref.name]) for ref in self._runner.transform.inputs}
-            columns |= self._runner.run(inputs) if rows.num_rows else self._nothing()
+            columns |= self._runner.run(inputs) if rows.num_rows else self._empty_outputs()
         return columns
 
-    def _nothing(self) -> dict[str, npt.NDArray[Any]]:
+    def _empty_outputs(self) -> dict[str, npt.NDArray[Any]]:
         outputs = () if self._view.transform is None else self._view.transform.outputs
         return {column.name: np.empty(0, dtype=column.dtype.numpy) for column in outputs}
 
-    def _counts(self, rows: pa.Table, columns: _Columns) -> BoolArray:
+    def _find_counting(self, rows: pa.Table, columns: _Columns) -> BoolArray:
         counts = np.ones(rows.num_rows, dtype=np.bool_)
         for key in self._view.keys:
             if rows[key.name].null_count:
                 counts &= np.asarray(rows[key.name].is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
         if self._view.filter is not None:
-            wanted = columns[self._view.filter]
-            shown = _plain(wanted) if isinstance(wanted, pa.Array) else np.asarray(wanted, dtype=np.float64)
-            counts &= (shown != 0) & ~np.isnan(shown)
+            column = columns[self._view.filter]
+            values = _plain(column) if isinstance(column, pa.Array) else np.asarray(column, dtype=np.float64)
+            counts &= (values != 0) & ~np.isnan(values)  # null is not true
         return counts
 
 
-def _taken(columns: _Columns, kept: _Rows) -> _Columns:
-    return {name: column if len(column) == len(kept) else _some(column, kept) for name, column in columns.items()}
+def _take_rows(columns: _Columns, rows: _Rows) -> _Columns:
+    return {name: column if len(column) == len(rows) else _take(column, rows) for name, column in columns.items()}
 
 
-def _some(column: pa.Array | npt.NDArray[Any], kept: _Rows) -> pa.Array | npt.NDArray[Any]:
-    return column.take(pa.array(kept)) if isinstance(column, pa.Array) else column[kept]
+def _take(column: pa.Array | npt.NDArray[Any], rows: _Rows) -> pa.Array | npt.NDArray[Any]:
+    return column.take(pa.array(rows)) if isinstance(column, pa.Array) else column[rows]
 
 
 def _plain(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return an Arrow column as transforms see it: float64 with NaN for null, or objects for text."""
+    """Return an Arrow column as transforms receive it: float64 with NaN for null, or objects for text."""
     if not isinstance(column, pa.Array):
         return column
     kind = column.type

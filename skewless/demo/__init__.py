@@ -1,5 +1,5 @@
-"""The whole walk on a project's own data: its clock goes back to before the test period and lives through it."""
+"""The demo on a project's own data: its clock starts before the test period and moves through it."""
 
-from skewless.demo.whole import run_demo
+from skewless.demo.full_demo import run_demo
 
 __all__ = ["run_demo"]

@@ -1,7 +1,7 @@
-"""The events of the test period: sent into the streams as time goes by, waited for, and accounted for by the log.
+"""The events of the test period: sent to the streams at their times, and counted in the log.
 
-They lie beside the history of their source, in a folder ``live``: Parquet files with ``at``, when each is sent,
-``key``, which chooses its partition, and ``payload``, the message as it is.
+They are in the folder ``live`` next to the history of their source: Parquet files with ``at``, the time to send,
+``key``, which selects the partition, and ``payload``, the message.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.port import EventSender, Partition
-from skewless.infra.streams.redis_keys import EventKeys, position_of
+from skewless.infra.streams.redis_keys import EventKeys, parse_position
 from skewless.infra.streams.redis_link import RedisLink
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
@@ -37,12 +37,12 @@ _LIVE = "live"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taken:
-    """What became of the events of one source that were sent.
+class SendResult:
+    """The results of the sent events of one source.
 
     Args:
-        late: accepted, though an event that happened more than two seconds later had come before.
-        reasons: why messages are in quarantine, and how many.
+        late: accepted events that arrived after an event with an event time more than two seconds later.
+        reasons: number of quarantined messages by reason.
     """
 
     source: str
@@ -53,7 +53,7 @@ class Taken:
     reasons: Counter[str]
 
     def line(self) -> str:
-        """Return this for people."""
+        """Return the result in a sentence."""
         refused = sum(self.reasons.values())
         return (
             f"{self.source}: {self.sent:,} sent, {self.accepted:,} accepted ({self.late:,} of them late),"
@@ -66,8 +66,8 @@ class SourceFeed:
     """The messages of one source.
 
     Args:
-        at: when each is sent, microseconds, growing.
-        sent: how many have been sent.
+        at: times to send, microseconds, ascending.
+        sent: number of sent messages.
     """
 
     source: EventSource
@@ -77,9 +77,9 @@ class SourceFeed:
     payloads: list[bytes]
     sent: int = 0
 
-    def send(self, moment_us: int) -> int:
-        """Send what is due by a moment; return how many messages that were."""
-        first, self.sent = self.sent, int(np.searchsorted(self.at, moment_us, side="right"))
+    def send(self, until_us: int) -> int:
+        """Send the messages that are due until a time; return their number."""
+        first, self.sent = self.sent, int(np.searchsorted(self.at, until_us, side="right"))
         if first < self.sent:
             self.sender.send(self.payloads[first : self.sent], self.keys[first : self.sent])
         return self.sent - first
@@ -87,11 +87,11 @@ class SourceFeed:
 
 @dataclass(kw_only=True)
 class Feed:
-    """The messages of all sources that have some; a project without any has an empty feed.
+    """The messages of all sources; the feed of a project without messages is empty.
 
     Args:
-        link: to the Redis whose streams take them.
-        store: holds the states that the events are applied to.
+        link: to the Redis server of the streams.
+        store: the online store of the window states.
     """
 
     streams: Streams
@@ -103,39 +103,41 @@ class Feed:
     @classmethod
     def of(cls, streams: Streams, repo: Path) -> Feed:
         """Return the feed of a project."""
-        feeds = [_opened(streams, source, folder) for source, folder in _folders(streams, repo)]
+        feeds = [_open_feed(streams, source, folder) for source, folder in _folders(streams, repo)]
         return cls(streams=streams, feeds=feeds, link=RedisLink(streams.stream_url, 5.0), store=open_store(streams))
 
     def __bool__(self) -> bool:
-        """Say whether there is anything to send."""
+        """Whether the feed has messages."""
         return bool(self.feeds)
 
-    def send(self, moment_us: int) -> int:
-        """Send what is due by a moment; return how many messages that were."""
-        return sum(feed.send(moment_us) for feed in self.feeds)
+    def send(self, until_us: int) -> int:
+        """Send the messages that are due until a time; return their number."""
+        return sum(feed.send(until_us) for feed in self.feeds)
 
     def wait(self, check: Callable[[], None], seconds: float = 60.0) -> None:
-        """Wait until all that was sent stands in the log and in the states.
+        """Wait until all sent messages are in the log and in the window states.
 
         Args:
-            check: raises where waiting is in vain.
+            check: raises if the worker has ended.
 
         Raises:
-            PlaceError: it took too long.
+            PlaceError: the worker took too long.
         """
         deadline = time.monotonic() + seconds
-        while not all(self._arrived(feed.source, index) for feed in self.feeds for index in self._indices):
+        while not all(self._has_arrived(feed.source, index) for feed in self.feeds for index in self._indices):
             check()
             if time.monotonic() > deadline:
-                raise PlaceError("stream worker", "does not come after the events", fix="see stream.log in the state")
+                raise PlaceError(
+                    "stream worker", "does not apply the events in time", fix="read stream.log in the state folder"
+                )
             time.sleep(_PAUSE_S)
 
-    def taken(self) -> list[Taken]:
-        """Return what became of all that was sent, by the log."""
-        return [self._taken(feed) for feed in self.feeds]
+    def results(self) -> list[SendResult]:
+        """Return the results of all sent messages, by the log."""
+        return [self._result(feed) for feed in self.feeds]
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Close the connections."""
         for feed in self.feeds:
             feed.sender.close()
         self.link.close()
@@ -145,24 +147,24 @@ class Feed:
     def _indices(self) -> range:
         return range(self.streams.settings.stream_partitions)
 
-    def _arrived(self, source: EventSource, index: int) -> bool:
-        """Say whether a worker has read a partition to its end, and its states hold what the log does."""
+    def _has_arrived(self, source: EventSource, index: int) -> bool:
+        """Whether a worker has read a partition to its end, and has applied the log to its states."""
         client: Any = self.link.client()
         keys = EventKeys(project=self.streams.plan.project, source=source.name)
         if not client.exists(keys.stream(index)):
             return True
-        last = position_of(client.xinfo_stream(keys.stream(index))["last-generated-id"])
-        # The stream's first entry is a placeholder that was deleted at once.
+        last = parse_position(client.xinfo_stream(keys.stream(index))["last-generated-id"])
+        # The stream's first entry is a deleted placeholder.
         if max(map(int, client.hvals(keys.committed(index))), default=0) <= last and last > 1:
             return False
         log = self._log(source, index)
-        return log is None or self._reached(source, log)
+        return log is None or self._is_applied(source, log)
 
-    def _reached(self, source: EventSource, log: EventLog) -> bool:
-        lives = [(view, self.streams.generations.live(view)) for view in self.streams.views(source.name)]
+    def _is_applied(self, source: EventSource, log: EventLog) -> bool:
+        lives = [(view, self.streams.generations.find_live(view)) for view in self.streams.views(source.name)]
         project, end = self.streams.plan.project, log.next_seq() - 1
         names = [window_marker(project, view, live.number, log.partition) for view, live in lives if live is not None]
-        return all(end < 0 if at is None else at.position >= end for at in self.store.peek_marks(names))
+        return all(end < 0 if at is None else at.position >= end for at in self.store.read_markers(names))
 
     def _log(self, source: EventSource, index: int) -> EventLog | None:
         client: Any = self.link.client()
@@ -172,7 +174,7 @@ class Feed:
         name = log_partition(source.name, Partition(name=str(index), epoch=epoch.decode()))
         return self._logs.setdefault(name, EventLog(self.streams.log_root, name))
 
-    def _taken(self, feed: SourceFeed) -> Taken:
+    def _result(self, feed: SourceFeed) -> SendResult:
         accepted = late = rows = 0
         reasons: Counter[str] = Counter()
         for log in filter(None, (self._log(feed.source, index) for index in self._indices)):
@@ -183,7 +185,7 @@ class Feed:
             late += int((ts < np.maximum.accumulate(ts) - PENDING_US).sum())
             reasons.update(table[REJECT].drop_null().to_pylist())
         lost = feed.sent - rows
-        return Taken(
+        return SendResult(
             source=feed.source.name, sent=feed.sent, accepted=accepted, late=late, duplicates=lost, reasons=reasons
         )
 
@@ -200,7 +202,7 @@ def _folders(streams: Streams, repo: Path) -> Iterator[tuple[EventSource, Path]]
             yield source, folder
 
 
-def _opened(streams: Streams, source: EventSource, folder: Path) -> SourceFeed:
+def _open_feed(streams: Streams, source: EventSource, folder: Path) -> SourceFeed:
     table = pq.read_table(folder).sort_by("at")
     return SourceFeed(
         source=source,

@@ -1,4 +1,4 @@
-"""The other processes of the demo: the server, the stream worker, and commands that run once."""
+"""The processes of the demo: the server, the stream worker, and single commands."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from typing import Any
 
 from skewless.client import Client
 from skewless.contract.errors import PlaceError
-from skewless.demo.walk import START_SECONDS, Walk
+from skewless.demo.tour_state import START_SECONDS, TourState
 
 _STOP_SECONDS = 30
 
 
 @contextmanager
-def serving(walk: Walk) -> Iterator[Client]:
-    """Start the server and lend a client of it; stop it in the end."""
-    with walk.stage("Server") as say:
+def serving(tour: TourState) -> Iterator[Client]:
+    """Start the server and yield its client; stop the server at the end."""
+    with tour.stage("Server") as print_line:
         begin = time.perf_counter()
-        process = _start(walk, "server.log", "serve", "--port", "0", "--json")
+        process = _start(tour, "server.log", "serve", "--port", "0", "--json")
         try:
-            url = _wait_for(process, walk.project.state / "server.json")
+            url = _wait_for(process, tour.project.state / "server.json")
         except PlaceError:
             process.kill()
             raise
-        say(f"{url} ready after {time.perf_counter() - begin:.1f} s, {_resident_mb(process.pid)} MB")
+        print_line(f"{url} ready after {time.perf_counter() - begin:.1f} s, {_resident_mb(process.pid)} MB")
     client = Client(url)
     try:
         yield client
@@ -40,18 +40,18 @@ def serving(walk: Walk) -> Iterator[Client]:
 
 
 class StreamWorker:
-    """``skewless stream`` as a process that can be killed and started again."""
+    """The process of ``skewless stream``, which can be killed and started again."""
 
-    def __init__(self, walk: Walk) -> None:
-        self._walk = walk
+    def __init__(self, tour: TourState) -> None:
+        self._tour = tour
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start it; it takes the events that come from now on, and those that nobody took."""
-        self._process = _start(self._walk, "stream.log", "stream", "--json")
+        """Start the process; it ingests new events and events of the time without a worker."""
+        self._process = _start(self._tour, "stream.log", "stream", "--json")
 
     def kill(self) -> int:
-        """Kill it at once, as kill -9 does; return its process id."""
+        """Kill the process with SIGKILL; return its id."""
         if self._process is None:
             raise PlaceError("stream worker", "is not running", fix="start it first")
         process, self._process = self._process, None
@@ -60,48 +60,48 @@ class StreamWorker:
         return process.pid
 
     def check(self) -> None:
-        """Raise if it ended by itself.
+        """Check that the process has not ended.
 
         Raises:
-            PlaceError: it did.
+            PlaceError: it has ended.
         """
         if self._process is not None and self._process.poll() is not None:
-            log = self._walk.project.state / "stream.log"
-            raise PlaceError("stream worker", "has ended", value=self._process.returncode, fix=f"see {log}")
+            log = self._tour.project.state / "stream.log"
+            raise PlaceError("stream worker", "has ended", value=self._process.returncode, fix=f"read {log}")
 
     def stop(self) -> None:
-        """Let it finish what it is at."""
+        """Stop the process after its current batch."""
         if self._process is not None:
             _stop(self._process)
             self._process = None
 
 
-def run_once(walk: Walk, *words: str, wanted: str, **variables: str) -> Any:  # noqa: ANN401 - JSON
-    """Run a verb of the command line in a process of its own; return its JSON.
+def run_command(tour: TourState, *words: str, field: str, **variables: str) -> Any:  # noqa: ANN401 - JSON
+    """Run a command in a process; return its JSON.
 
     Args:
-        wanted: the field that an answer has; one without it is an error.
+        field: a field of the expected result.
 
     Raises:
-        PlaceError: the verb did not answer.
+        PlaceError: the command failed.
     """
     reply = subprocess.run(
-        _command(walk, *words, "--json"),
-        env=_environment(walk) | variables,
+        _command(tour, *words, "--json"),
+        env=_environment(tour) | variables,
         capture_output=True,
         text=True,
         check=False,
     )
     body = json.loads(reply.stdout) if reply.stdout.strip() else {}
-    if wanted not in body:
-        problem = body.get("error", {}).get("message") or reply.stderr.strip() or "gave no answer"
-        raise PlaceError(f"command `skewless {' '.join(words)}`", f"failed: {problem}", fix="run it by hand")
+    if field not in body:
+        problem = body.get("error", {}).get("message") or reply.stderr.strip() or "printed no result"
+        raise PlaceError(f"command `skewless {' '.join(words)}`", f"failed: {problem}", fix="run the command by hand")
     return body
 
 
-def _start(walk: Walk, log: str, *words: str) -> subprocess.Popen[bytes]:
-    with (walk.project.state / log).open("ab") as output:
-        return subprocess.Popen(_command(walk, *words), env=_environment(walk), stdout=output, stderr=output)
+def _start(tour: TourState, log: str, *words: str) -> subprocess.Popen[bytes]:
+    with (tour.project.state / log).open("ab") as output:
+        return subprocess.Popen(_command(tour, *words), env=_environment(tour), stdout=output, stderr=output)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
@@ -109,27 +109,27 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     process.wait(_STOP_SECONDS)
 
 
-def _wait_for(process: subprocess.Popen[bytes], place: Path) -> str:
+def _wait_for(process: subprocess.Popen[bytes], file: Path) -> str:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        if place.exists() and (text := place.read_text()):
+        if file.exists() and (text := file.read_text()):
             return str(json.loads(text)["url"])
         time.sleep(0.02)
-    raise PlaceError("server", "did not start", value=process.poll(), fix=f"see {place.with_name('server.log')}")
+    raise PlaceError("server", "did not start", value=process.poll(), fix=f"read {file.with_name('server.log')}")
 
 
-def _command(walk: Walk, *words: str) -> list[str]:
-    return [sys.executable, "-m", "skewless.cli", words[0], "--repo", str(walk.project.repo), *words[1:]]
+def _command(tour: TourState, *words: str) -> list[str]:
+    return [sys.executable, "-m", "skewless.cli", words[0], "--repo", str(tour.project.repo), *words[1:]]
 
 
-def _environment(walk: Walk) -> dict[str, str]:
-    # `import feast` sets these for itself; a child that inherits them would write its metrics there.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    settings = walk.project.settings
-    return kept | {
+def _environment(tour: TourState) -> dict[str, str]:
+    # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+    settings = tour.project.settings
+    return inherited | {
         "SKEWLESS_STATE": settings.state,
         "SKEWLESS_CLOCK": settings.clock,
-        "SKEWLESS_REDIS_URL": walk.project.redis_url,
+        "SKEWLESS_REDIS_URL": tour.project.redis_url,
     }
 
 

@@ -1,4 +1,4 @@
-"""Alerts of a project: listed, or closed by hand."""
+"""Alerts of a project: listed, or resolved by hand."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import TYPE_CHECKING
 from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
-    from skewless.infra.alerts.alerts import KeptAlert
+    from skewless.infra.alerts.alerts import AlertRecord
     from skewless.workspace import Workspace
 
 
-def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = None) -> list[KeptAlert]:
+def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = None) -> list[AlertRecord]:
     """Return open alerts, oldest first.
 
     Args:
-        show_all: also those that are resolved.
-        resolve: close the alert of this number first; it comes back if its cause does.
+        show_all: return resolved alerts too.
+        resolve: number of an alert to resolve first; it opens again if its cause returns.
 
     Raises:
         RequestError: no open alert has that number.
-        StoreError: the disk refused, or the kept alerts are damaged.
+        StoreError: the disk failed, or the stored alerts are corrupt.
     """
     from skewless.infra.alerts.alerts import Alerts
 
-    with Alerts(project.state, project.settings.alert_webhook) as kept:
+    with Alerts(project.state, project.settings.alert_webhook) as store:
         if resolve is not None:
-            alert = _open_alert(kept.kept(), resolve).alert
-            kept.resolve(alert.name, alert.subject, project.clock.now_us())
-        return [item for item in kept.kept() if show_all or item.is_open]
+            alert = _open_alert(store.records(), resolve).alert
+            store.resolve(alert.name, alert.subject, project.clock.now_us())
+        return [item for item in store.records() if show_all or item.is_open]
 
 
-def _open_alert(kept: list[KeptAlert], number: int) -> KeptAlert:
-    alerts_by_number = {item.number: item for item in kept if item.is_open}
+def _open_alert(records: list[AlertRecord], number: int) -> AlertRecord:
+    alerts_by_number = {item.number: item for item in records if item.is_open}
     if number not in alerts_by_number:
         fix = f"use one of: {', '.join(map(str, alerts_by_number)) or 'none is open'}"
         raise RequestError("alert", "is not open", value=number, fix=fix)

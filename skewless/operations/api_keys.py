@@ -1,4 +1,4 @@
-"""The API keys of a project: who may ask its prediction servers."""
+"""The API keys of a project: its callers, with their scopes and rates."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class NewKey:
-    """A key that was made.
+    """A new key.
 
     Args:
-        secret: to be handed to its user; it is not stored and cannot be shown again.
+        secret: for its user; it is not stored and cannot be shown again.
     """
 
     key: ApiKey
@@ -43,47 +43,47 @@ class ApiKeys:
         expires_us: int | None = None,
         dry_run: bool = False,
     ) -> NewKey:
-        """Make a key.
+        """Create a key.
 
         Args:
             name: of its user: lower-case letters, digits, hyphens.
             scope: ``predict``, ``as_of``, ``feedback`` or ``admin``.
-            rate: most requests a second; None: as many as it likes.
-            expires_us: from when on it is refused, UTC microseconds; None: never.
+            rate: most requests per second; None: no limit.
+            expires_us: time from which it is rejected, UTC microseconds; None: never.
 
         Raises:
-            DefinitionError: one of them cannot be right.
-            ConflictError: the name has a key.
+            DefinitionError: an argument is invalid.
+            ConflictError: the name already has a key.
         """
-        from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret, with_key
+        from skewless.infra.access.api_keys import ApiKey, add_key, generate_secret, hash_secret
 
-        secret = new_secret(name)
+        secret = generate_secret(name)
         key = ApiKey(
             name=name,
-            digest=digest_of(secret.encode()),
+            digest=hash_secret(secret.encode()),
             scopes=frozenset(scope),
             rate=rate,
             created_us=self.project.clock.now_us(),
             expires_us=expires_us,
         )
-        with_key(self._file.read(), key)
+        add_key(self._file.read(), key)
         if not dry_run:
             self._file.add(key)
         return NewKey(key=key, secret=secret)
 
     def list(self) -> Sequence[ApiKey]:
-        """Return all keys in the order they were made, also those that have expired; the secrets are not known."""
+        """Return all keys in the order of their creation, expired keys too; the secrets are not stored."""
         return self._file.read()
 
     def revoke(self, name: str, *, dry_run: bool = False) -> None:
-        """Forget a key.
+        """Revoke a key.
 
         Raises:
-            RequestError: the name has none.
+            RequestError: the name has no key.
         """
-        from skewless.infra.access.api_keys import without_key
+        from skewless.infra.access.api_keys import remove_key
 
-        without_key(self._file.read(), name)
+        remove_key(self._file.read(), name)
         if not dry_run:
             self._file.revoke(name)
 

@@ -1,4 +1,4 @@
-"""Drift of a model: a window of what it answered, held against what it was trained on; kept, and alerted of."""
+"""Drift of a model: a window of its predictions, compared with its training data."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ if TYPE_CHECKING:
 ALERT, MOVED = "drift", "score_or_label_drift"
 
 
-def watch(
+def check_drift(
     project: Workspace, model: str, *, until_us: int | None = None, window_us: int | None = None, dry_run: bool = False
 ) -> DriftReport:
-    """Look at the drift of a model's champion, keep what was found, and alert of it or resolve the alert.
+    """Measure the drift of a model's champion, store the report, and send or resolve its alert.
 
     Args:
         until_us: end of the window, exclusive, UTC microseconds; None: now.
         window_us: its length; None: that of the model's ``Watch``.
-        dry_run: keep nothing and send nothing.
+        dry_run: store nothing and send nothing.
 
     Raises:
         RequestError: the plan has no such model.
         PackageError: it has no champion, or the package was altered.
-        StoreError: a log is damaged, or the disk refused.
+        StoreError: a log is corrupt, or the disk failed.
     """
     report = _measure(project, model, until_us, window_us)
     if not dry_run:
-        series(project, model).append(report.as_dict())
-        _alert(project, report)
+        drift_series(project, model).append(report.as_dict())
+        _update_alerts(project, report)
     return report
 
 
 def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
     from skewless.infra.packages.package import pinned_plan
-    from skewless.infra.predictions.live import Answered
+    from skewless.infra.predictions.live_predictions import ServedScores
     from skewless.validation.drift.report import DriftReport
     from skewless.validation.drift.verdicts import LABEL, SCORE, compare_window
 
@@ -52,7 +52,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     since = until - (window_us or spec.watch.window // timedelta(microseconds=1))
     refs = pinned_plan(package).services[0].features
     names = [ref.label for ref in refs]
-    answered = Answered(
+    scores = ServedScores(
         folder=project.state / "predictions",
         connection=project.connection,
         model=model,
@@ -60,11 +60,11 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         since_us=since,
         until_us=until,
     )
-    repeats = answered.repeats()
-    rows, found = compare_window(
+    repeats = scores.repeats()
+    rows, columns = compare_window(
         package.profile,
         names,
-        answered.pieces(),
+        scores.batches(),
         _labels(project, model, package.version, since, until),
         spec.watch,
         {ref.label: repeats.get(ref.group, 1.0) for ref in refs},
@@ -76,23 +76,23 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
         until_us=until,
         rows=rows,
         watch=spec.watch,
-        features=[found[name] for name in names],
-        score=found.get(SCORE),
-        label=found.get(LABEL),
+        features=[columns[name] for name in names],
+        score=columns.get(SCORE),
+        label=columns.get(LABEL),
     )
 
 
-def series(project: Workspace, model: str) -> RecordSeries:
-    """Return the windows of a model that were looked at, as ``DriftReport.as_dict`` has them."""
+def drift_series(project: Workspace, model: str) -> RecordSeries:
+    """Return the stored reports of a model's windows, each as ``DriftReport.as_dict``."""
     from skewless.infra.storage.series import RecordSeries
 
     return RecordSeries(project.state / "drift" / f"{model}.jsonl")
 
 
-def last(project: Workspace, model: str) -> dict[str, Any] | None:
-    """Return the window that was looked at last; None: none was."""
-    kept = series(project, model).read()
-    return kept[-1] if kept else None
+def latest_drift(project: Workspace, model: str) -> dict[str, Any] | None:
+    """Return the report of the latest window; None: there is none."""
+    reports = drift_series(project, model).read()
+    return reports[-1] if reports else None
 
 
 def _champion(project: Workspace, model: str) -> Package:
@@ -106,24 +106,24 @@ def _champion(project: Workspace, model: str) -> Package:
 
 
 def _labels(project: Workspace, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:
-    """Return the labels that are known of the predictions of a window."""
+    """Return the known labels of the predictions of a window."""
     import pyarrow.compute as pc
 
     from skewless.operations.quality import labelled_log
 
     rows = labelled_log(project, model).read(since_us=since_us, until_us=until_us, known_by_us=project.clock.now_us())
-    chosen = (pc.field("version") == version) & (pc.field("role") != "shadow") & pc.field("label").is_valid()
-    labels: npt.NDArray[np.float64] = rows.filter(chosen)["label"].to_numpy()
+    is_served = (pc.field("version") == version) & (pc.field("role") != "shadow") & pc.field("label").is_valid()
+    labels: npt.NDArray[np.float64] = rows.filter(is_served)["label"].to_numpy()
     return labels
 
 
-def _alert(project: Workspace, report: DriftReport) -> None:
+def _update_alerts(project: Workspace, report: DriftReport) -> None:
     from skewless.infra.alerts.alerts import Alert, Alerts
 
     evidence = {"version": report.version, "share": report.share, "features": report.drifted, "rows": report.rows}
     with Alerts(project.state, project.settings.alert_webhook) as alerts:
-        for name, is_so in ((ALERT, report.verdict == "drifted"), (MOVED, bool(report.moved))):
-            if is_so:
+        for name, is_firing in ((ALERT, report.verdict == "drifted"), (MOVED, bool(report.moved))):
+            if is_firing:
                 alerts.send(
                     Alert(
                         name=name,

@@ -1,4 +1,4 @@
-"""The values of one entity: what the online store holds now, and what the log says of a moment."""
+"""The values of one entity: now in the online store, and at a time in the log."""
 
 from __future__ import annotations
 
@@ -23,15 +23,14 @@ Side = Literal["online", "knowledge", "event_time"]
 
 @dataclass(frozen=True, kw_only=True)
 class EntityRow:
-    """One row that was read.
+    """One row of an entity.
 
     Args:
         status: PRESENT, STALE or MISSING.
-        age_s: of the row at the time that was asked, seconds; None: there is no row.
-        watermark_age_s: since when all that had arrived is in what was read, seconds; None: unknown, or read from the
-            log.
+        age_s: of the row at the requested time, seconds; None: the entity has no row.
+        watermark_age_s: age of the watermark of the view, seconds; None: unknown, or read from the log.
         event_time, created_time: ISO 8601.
-        run: of the materialization that accepted it.
+        run: number of the materialization that accepted the row.
         position: in the log.
         features: None is null; bytes are hexadecimal.
     """
@@ -51,7 +50,7 @@ class EntityView:
     """The rows of one entity in one view.
 
     Args:
-        sides: ``online`` now; with a moment that was asked, ``knowledge`` (as it was known then) and ``event_time``.
+        sides: ``online`` now; with a requested time also ``knowledge`` (as known then) and ``event_time``.
     """
 
     view: str
@@ -65,11 +64,11 @@ class EntityView:
 
 @dataclass(frozen=True, kw_only=True)
 class EntityValues:
-    """What is known of an entity.
+    """The values of an entity.
 
     Args:
         t_us: when the online store was read, UTC microseconds.
-        as_of_us: the moment that was asked beside; None: none.
+        as_of_us: the requested time; None: only the online store was read.
     """
 
     t_us: int
@@ -85,30 +84,30 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], as_of_us
     """Return an entity's values in a view or in all views of a feature service.
 
     Args:
-        name: of a view, of a version that only models need (``NAME@HASH``), or of a feature service.
+        name: of a view, of a view version that only models need (``NAME@HASH``), or of a feature service.
         keys: join key -> value as text.
-        as_of_us: also read what the log says of this moment, UTC microseconds.
+        as_of_us: also read the log as of this time, UTC microseconds.
 
     Raises:
-        RequestError: there is no such view or service, or the keys are not those of its entities.
-        StoreError: the store is away.
+        RequestError: the plan has no such view or service, or the keys are not those of its entities.
+        StoreError: the store is unavailable.
     """
-    from skewless.contract.request import Ask
+    from skewless.contract.request import ParsedRows
     from skewless.infra.online.features import FeatureReader
-    from skewless.infra.online.guard import Guard
+    from skewless.infra.online.marker_history import MarkerHistory
 
     plan = _plan(project.needed, name)
     entity = _keys(plan, keys)
-    ask = Ask(keys={key: [value] for key, value in entity.items()}, fields={})
-    reader = FeatureReader(plan, project.online_reader, guard=Guard.of_runs(project.state, [plan]))
+    request = ParsedRows(keys={key: [value] for key, value in entity.items()}, fields={})
+    reader = FeatureReader(plan, project.online_reader, marker_history=MarkerHistory.from_runs(project.state, [plan]))
     now = project.clock.now_us()
-    online, watermarks = reader.views(ask, now // 1_000 * 1_000)
+    online, watermarks = reader.views(request, now // 1_000 * 1_000)
     views = []
     for view in plan.all_views:
         sides: dict[Side, EntityRow] = {"online": _row(view, online[view.name], now, watermarks[view.name])}
         if as_of_us is not None:
-            sides["knowledge"] = _logged(project, view, entity, "knowledge", as_of_us)
-            sides["event_time"] = _logged(project, view, entity, "event_time", as_of_us)
+            sides["knowledge"] = _read_log(project, view, entity, "knowledge", as_of_us)
+            sides["event_time"] = _read_log(project, view, entity, "event_time", as_of_us)
         own = {column.name: entity[column.name] for column in view.keys}
         views.append(EntityView(view=view.name, keys=own, sides=sides))
     return EntityValues(t_us=now, as_of_us=as_of_us, views=views)
@@ -121,22 +120,22 @@ def _plan(needed: NeededViews, name: str) -> FeaturePlan:
         windows = tuple(view for view in plan.windows if label(view) == name)
         return replace(plan, views=views, windows=windows, request=())
     if name in {service.name for service in plan.services}:
-        return replace(plan.only(name), request=())
-    known = ", ".join([label(view) for view in plan.all_views] + [service.name for service in plan.services])
-    raise RequestError("name", "is neither a feature view nor a service", value=name, fix=f"use one of {known}")
+        return replace(plan.select_service(name), request=())
+    names = ", ".join([label(view) for view in plan.all_views] + [service.name for service in plan.services])
+    raise RequestError("name", "is neither a feature view nor a service", value=name, fix=f"use one of {names}")
 
 
-def _keys(plan: FeaturePlan, given: Mapping[str, str]) -> dict[str, KeyValue | None]:
+def _keys(plan: FeaturePlan, texts: Mapping[str, str]) -> dict[str, KeyValue | None]:
     from skewless.contract.keys import parse_key
 
     columns = {column.name: column for column in plan.join_keys}
-    if given.keys() != columns.keys():
+    if texts.keys() != columns.keys():
         fix = "give " + " ".join(f"--key {name}=VALUE" for name in columns)
-        raise RequestError("option --key", "does not name the entity", value=", ".join(given) or None, fix=fix)
-    return {name: parse_key(column, given[name]) for name, column in columns.items()}
+        raise RequestError("option --key", "does not name the entity", value=", ".join(texts) or None, fix=fix)
+    return {name: parse_key(column, texts[name]) for name, column in columns.items()}
 
 
-def _logged(
+def _read_log(
     project: Workspace,
     view: View | WindowView,
     keys: Mapping[str, KeyValue | None],
@@ -162,7 +161,7 @@ def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int
 
 
 def _row(view: View | WindowView, read: ViewRead, t: int, watermark_us: int = 0) -> EntityRow:
-    """Return one row that was read; a watermark of 0 is unknown."""
+    """Return the row of a read; a watermark of 0 is unknown."""
     import numpy as np
 
     from skewless.contract.clock import from_us
@@ -172,15 +171,15 @@ def _row(view: View | WindowView, read: ViewRead, t: int, watermark_us: int = 0)
 
     versions = read.versions
     event, created = int(versions.event_ts[0]), int(versions.created_ts[0])
-    origin = int(versions.seq[0]) >= 0
+    has_row = int(versions.seq[0]) >= 0
     return EntityRow(
         status=Status(int(view_status(read, np.array([t], dtype=np.int64), view.ttl_us)[0])).name,
-        age_s=(t - event) / 1_000_000 if origin else None,
+        age_s=(t - event) / 1_000_000 if has_row else None,
         watermark_age_s=max(t - watermark_us, 0) / 1_000_000 if watermark_us else None,
-        event_time=from_us(event).isoformat() if origin else None,
-        created_time=from_us(created).isoformat() if origin and created != NO_TIME else None,
-        run=int(versions.run_id[0]) if origin else None,
-        position=int(versions.seq[0]) if origin else None,
+        event_time=from_us(event).isoformat() if has_row else None,
+        created_time=from_us(created).isoformat() if has_row and created != NO_TIME else None,
+        run=int(versions.run_id[0]) if has_row else None,
+        position=int(versions.seq[0]) if has_row else None,
         features={
             column.name: None if read.nulls[column.name][0] else _value(read.values[column.name][0])
             for column in view.features

@@ -1,4 +1,4 @@
-"""Events of a project: taken from their streams, imported from files, and built into online states."""
+"""Events of a project: ingested from streams, imported from files, and aggregated into window states."""
 
 from __future__ import annotations
 
@@ -12,71 +12,73 @@ from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
-    from skewless.infra.streams.bootstrap import Built
-    from skewless.infra.streams.importing import Imported
-    from skewless.infra.streams.tally import SourceTally
+    from skewless.infra.streams.backfill import BackfillResult
+    from skewless.infra.streams.importing import ImportResult
+    from skewless.infra.streams.source_counts import SourceCounts
     from skewless.workspace import Workspace
 
-# Told what is worked on, and how many rows of it are done.
+# Called with the current view or file, and the number of its rows so far.
 OnRows = Callable[[str, int], None]
-OnTallies = Callable[[Sequence["SourceTally"]], None]
-_CHECKED_EVERY_S, _IDLE_CHECKED_EVERY_S = 0.5, 0.05
+OnCounts = Callable[[Sequence["SourceCounts"]], None]
+_CHECK_SECONDS, _IDLE_CHECK_SECONDS = 0.5, 0.05
 
 
-def bootstrap(
+def backfill(
     project: Workspace, names: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
-) -> list[Built]:
-    """Build the online states of windowed views from the log, beside those that are read, and switch to them.
+) -> list[BackfillResult]:
+    """Build the states of windowed views from the log, and switch servers to them when they are complete.
 
     Args:
-        names: of views, with ``@HASH`` those that only models need; none: all.
-        dry_run: build nothing; return the generation that is read now, and how many events there are.
+        names: of views, with ``@HASH`` for versions that only models need; empty: all.
+        dry_run: build nothing; return the current generation and the number of events.
 
     Raises:
-        RequestError: there is no such view.
-        StoreError: the store or the disk refused; what is read stays what it was.
+        RequestError: the plan has no such view.
+        StoreError: the store or the disk failed; servers keep the current states.
     """
     from skewless.infra.log.partitions import log_ends
     from skewless.infra.online.store import open_online_store
-    from skewless.infra.streams.bootstrap import Built
+    from skewless.infra.streams.backfill import BackfillResult
 
     views = _windowed(project, names)
     if not dry_run:
         with closing(open_online_store(project.redis_url)) as store:
-            builder = project.streams.bootstrapper(store)
+            builder = project.streams.backfiller(store)
             return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in views]
-    planned = []
+    results = []
     for view in views:
-        live = project.streams.generations.live(view)
+        live = project.streams.generations.find_live(view)
         events = sum(end + 1 for end in log_ends(project.state / "log", view.source).values())
         generation = None if live is None else live.number
-        planned.append(Built(view=project.needed.label(view), generation=generation, states=None, events=events))
-    return planned
+        results.append(
+            BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)
+        )
+    return results
 
 
 def _windowed(project: Workspace, names: Sequence[str]) -> list[WindowView]:
     needed = project.needed
-    known = {needed.label(view): view for view in needed.plan.windows} | {
+    by_name = {needed.label(view): view for view in needed.plan.windows} | {
         view.name: needed.plan.window(view.name) for view in needed.plan.windows
     }
     for name in names:
-        check_known("windowed view", name, known)
-    return [known[name] for name in names] or list(needed.plan.windows)
+        check_known("windowed view", name, by_name)
+    return [by_name[name] for name in names] or list(needed.plan.windows)
 
 
 def import_events(
     project: Workspace, names: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
-) -> list[Imported]:
-    """Append events from before the stream, from the files of each source's batch source, to the log.
+) -> list[ImportResult]:
+    """Append the history of event sources, from the files of their batch sources, to the log.
 
     Args:
-        names: of event sources; none: all that have such files.
-        dry_run: change nothing, and say what would be done.
+        names: of event sources; empty: all that have such files.
+        dry_run: change nothing, and return what would be imported.
 
     Raises:
-        RequestError: there is no such source.
-        SourceError: a named source has no history, or a file is broken or has changed since it was imported.
-        StoreError: the disk refused.
+        RequestError: the plan has no such source.
+        SourceError: a named source has no history, or a file is corrupt or has changed since it was imported.
+        StoreError: the disk failed.
         ConflictError: another process imports the same source.
     """
     sources = [source for source in project.streams.sources(names) if source.history is not None or names]
@@ -93,39 +95,39 @@ def stream(
     until_idle: bool = False,
     metrics_port: int | None = None,
     stop: threading.Event | None = None,
-    on_tallies: OnTallies | None = None,
-) -> list[SourceTally]:
-    """Take events from their streams to log and online states; it may be killed at any time.
+    on_counts: OnCounts | None = None,
+) -> list[SourceCounts]:
+    """Ingest events into the log and the online store; the process can be killed at any time.
 
     Args:
-        names: of event sources; none: all.
-        replay: Parquet files, a folder or a glob, read as if they were the stream.
-        speed: of a replay, in times of real time; None: as fast as can be.
-        until_idle: return when nothing is left to be taken.
-        metrics_port: serve Prometheus metrics there, on loopback; None: nowhere.
+        names: of event sources; empty: all.
+        replay: Parquet files, a folder or a glob, read instead of the stream.
+        speed: factor of real time, for a replay; None: without pauses.
+        until_idle: return when the streams have no more events.
+        metrics_port: for Prometheus metrics, on loopback; None: no metrics.
         stop: return when it is set.
-        on_tallies: told twice a second what each source has done.
+        on_counts: called twice a second with the counts of each source.
 
     Raises:
-        RequestError: there is no such source.
-        StoreError: the store is away.
+        RequestError: the plan has no such source.
+        StoreError: the store is unavailable.
     """
     from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import Presence
-    from skewless.infra.streams.crew import Crew
-    from skewless.infra.streams.metrics import TallyCollector
+    from skewless.infra.host.processes import ProcessRecord
+    from skewless.infra.streams.metrics import SourceMetrics
+    from skewless.infra.streams.worker_group import WorkerGroup
 
-    presence, stop = Presence(project.state, "stream"), stop or threading.Event()
-    crew = Crew(project.streams, names=names, replay=replay, speed=speed, presence=presence)
-    with closing(crew):
+    record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
+    group = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, process_record=record)
+    with closing(group):
         if metrics_port is not None:
-            serve_metrics(TallyCollector(lambda: crew.tallies), metrics_port, "--metrics-port")
-        crew.start()
-        while not stop.wait(_IDLE_CHECKED_EVERY_S if until_idle else _CHECKED_EVERY_S):
-            crew.check()
-            if on_tallies is not None:
-                on_tallies(crew.tallies)
-            if until_idle and crew.idle():
+            serve_metrics(SourceMetrics(lambda: group.source_counts), metrics_port, "--metrics-port")
+        group.start()
+        while not stop.wait(_IDLE_CHECK_SECONDS if until_idle else _CHECK_SECONDS):
+            group.check()
+            if on_counts is not None:
+                on_counts(group.source_counts)
+            if until_idle and group.is_idle():
                 break
-        crew.stop()
-    return crew.tallies
+        group.stop()
+    return group.source_counts

@@ -1,4 +1,4 @@
-"""Feedback in tables: read, checked as a whole, appended to the outcome log."""
+"""Feedback in tables: read, checked, and appended to the outcome log, all rows or none."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.clock import to_us
 from skewless.contract.errors import SourceError
-from skewless.contract.feedback import Outcome, parse_feedback
 
 if TYPE_CHECKING:
+    from skewless.contract.feedback import Outcome
     from skewless.contract.plan import FeaturePlan
     from skewless.workspace import Workspace
 
@@ -30,11 +30,11 @@ _MOST = 5_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class FeedbackReport:
-    """What was appended to the outcome log.
+    """The rows appended to the outcome log.
 
     Args:
         kinds: rows of each kind: ``label``, ``value``, ``retraction``.
-        file: of the log; None: nothing was written.
+        file: new file of the log; None: nothing was written.
     """
 
     rows: int
@@ -47,9 +47,9 @@ class FeedbackReport:
 
 
 def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_run: bool = False) -> FeedbackReport:
-    """Append the outcomes of a file to the outcome log, as ``read_feedback`` reads them; all of them, or none.
+    """Append the outcomes of a file to the outcome log, as ``read_feedback`` reads them; all rows, or none.
 
-    Raises: as ``read_feedback``; also StoreError: the disk refused.
+    Raises: as ``read_feedback``; also StoreError: the disk failed.
     """
     from skewless.infra.outcomes.writer import OutcomeWriter
 
@@ -65,14 +65,16 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
     """Return the outcomes of a Parquet, CSV or JSON-lines file, in its order.
 
     Args:
-        path: one row an outcome, with ``label`` and, if it has them, ``value`` and ``known_at``; and with
+        path: one outcome per row, with ``label`` and optionally ``value`` and ``known_at``; and with
             ``prediction_id``, or with ``event_time`` and a column for each key of the model.
-        model: that was asked, of a table without prediction ids.
+        model: of the predictions, for a table without prediction ids.
 
     Raises:
         SourceError: the file cannot be read.
-        RequestError: the plan has no such model, or a row is wrong; it is named by its place, from 0.
+        RequestError: the plan has no such model, or a row is invalid; the error has its number, from 0.
     """
+    from skewless.contract.feedback import parse_feedback
+
     if model is not None:
         project.applied.model(model)
     rows = _rows(project, path)
@@ -82,12 +84,12 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
 
 
 def _plans(project: Workspace) -> Any:  # noqa: ANN401 - see PlanOf
-    known: dict[str, FeaturePlan] = {}
+    plans: dict[str, FeaturePlan] = {}
 
     def plan_of(model: str) -> FeaturePlan:
-        if model not in known:
-            known[model] = project.applied.plan.only(project.applied.model(model).service)
-        return known[model]
+        if model not in plans:
+            plans[model] = project.applied.plan.select_service(project.applied.model(model).service)
+        return plans[model]
 
     return plan_of
 
@@ -97,13 +99,13 @@ def _rows(project: Workspace, path: Path) -> list[dict[str, Any]]:
 
     reader = _READERS.get(path.suffix)
     if reader is None or not path.is_file():
-        problem = "is not there" if reader else f"ends in none of {', '.join(_READERS)}"
+        problem = "is missing" if reader else "is not a .parquet, .csv or .jsonl file"
         raise SourceError(f"feedback table {path}", problem, fix="name a Parquet, CSV or JSON-lines file")
     try:
-        found = project.connection.sql(reader, params=[str(path)]).to_arrow_table()
+        table = project.connection.sql(reader, params=[str(path)]).to_arrow_table()
     except duckdb.Error as error:
         raise SourceError(f"feedback table {path}", f"cannot be read: {error}", fix="correct the file") from error
-    return [{name: _plain(value) for name, value in row.items()} for row in found.to_pylist()]
+    return [{name: _plain(value) for name, value in row.items()} for row in table.to_pylist()]
 
 
 def _by_entity(row: Mapping[str, Any], model: str) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def _by_entity(row: Mapping[str, Any], model: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - of any column
-    """Return a value as JSON has it; times without a zone are UTC, NaN is null."""
+    """Return a value that JSON can hold; times without a zone are UTC, NaN is null."""
     if isinstance(value, datetime):
         return to_us(value if value.tzinfo else value.replace(tzinfo=UTC))
     if isinstance(value, date):

@@ -1,4 +1,4 @@
-"""What keeps the state folder small: old files removed, small log files merged."""
+"""Compaction of logs, and retention of runs, predictions and quarantine."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
-# Less than a day, so that what one nightly run merged goes in the next.
+# Less than a day: the next nightly run deletes the files that one nightly run has merged.
 _GRACE_S = 20 * 3_600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tidied:
-    """What was done, or with a dry run would be.
+class HousekeepingReport:
+    """The counts of one housekeeping.
 
     Args:
-        runs: runs that left the ledger.
-        predictions: files of the prediction log that were removed.
-        quarantine: refused batches that were removed.
-        merged: small files of event logs and of the outcome log that became part of big ones.
-        merged_predictions: small files of the prediction log that became part of big ones; they stay a night longer.
-        retired: versions of views that nothing reads any more, whose online states were removed.
+        runs: runs deleted from the ledger.
+        predictions: deleted files of the prediction log.
+        quarantine: deleted batches of rejected rows.
+        merged: small files of event logs and of the outcome log, merged into larger files.
+        merged_predictions: small files of the prediction log, merged into larger files; they are deleted a day later.
+        retired: unused versions of views, whose online states were deleted.
     """
 
     runs: int
@@ -38,13 +38,13 @@ class Tidied:
         return asdict(self)
 
 
-def tidy(project: Workspace) -> Tidied:
-    """Remove what is older than the ``keep_`` settings say, and merge small files.
+def run_housekeeping(project: Workspace) -> HousekeepingReport:
+    """Compact logs, and delete what is older than the ``keep_`` settings allow.
 
-    The prediction log goes by whole UTC days, which is how it is merged.
+    The prediction log is deleted and merged by UTC day.
 
     Raises:
-        StoreError: the disk refused.
+        StoreError: the disk failed.
     """
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.log.retention import remove_named_before, remove_written_before
@@ -57,7 +57,7 @@ def tidy(project: Workspace) -> Tidied:
         now_us - days * _DAY_US if days else 0
         for days in (settings.keep_runs_days, settings.keep_predictions_days, settings.keep_quarantine_days)
     )
-    return Tidied(
+    return HousekeepingReport(
         runs=Ledger(state).prune(runs),
         predictions=remove_named_before(state / FOLDER, predictions // _DAY_US * _DAY_US),
         quarantine=remove_written_before(state / "quarantine", quarantine),

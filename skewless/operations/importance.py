@@ -1,4 +1,4 @@
-"""How much each feature moved a model's answers, window by window, from a sample of what was predicted."""
+"""Feature importance, window by window, from a sample of the prediction log."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class WindowImportance:
     """One version in one window.
 
     Args:
-        predictions: that it made.
-        sampled: of these, looked at.
-        mean: feature -> mean absolute contribution to the margin, the greatest first; of several outputs summed up.
+        predictions: number in the log.
+        sampled: number of explained predictions.
+        mean: feature -> mean absolute contribution to the margin, the largest first; summed over several outputs.
     """
 
     since_us: int
@@ -34,12 +34,12 @@ class WindowImportance:
     mean: Mapping[str, float]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values, with each feature's share of the whole."""
-        whole = sum(self.mean.values())
+        """Return plain values, with each feature's share of the sum."""
+        total = sum(self.mean.values())
         return asdict(self) | {
             "since": from_us(self.since_us).isoformat(),
             "until": from_us(self.until_us).isoformat(),
-            "share": {name: value / whole if whole else 0.0 for name, value in self.mean.items()},
+            "share": {name: value / total if total else 0.0 for name, value in self.mean.items()},
         }
 
 
@@ -68,17 +68,17 @@ class ImportanceReport:
 def importance(
     project: Workspace, model: str, *, window_us: int, windows: int = 7, sample: int = 1_000, seed: int = 0
 ) -> ImportanceReport:
-    """Return mean absolute contributions in the last windows, by the packages that answered.
+    """Return mean absolute contributions in the last windows, by version.
 
     Args:
-        window_us: length of a window; they begin at its multiples since 1970, so that each call has the same ones.
-        windows: how many, with the present one.
-        sample: predictions of each version in each window.
-        seed: chooses which; the same ones again.
+        window_us: length of a window; windows begin at its multiples since 1970, so all calls agree.
+        windows: their number, with the current one.
+        sample: number of predictions of each version and window.
+        seed: of the sample.
 
     Raises:
-        PackageError: a package that answered was altered or is gone.
-        StoreError: a file of the prediction log is damaged.
+        PackageError: a package was altered or is missing.
+        StoreError: a file of the prediction log is corrupt.
     """
     import pyarrow.compute as pc
 
@@ -96,7 +96,7 @@ def importance(
         most=sample,
         seed=seed,
     )
-    found: list[WindowImportance] = []
+    results: list[WindowImportance] = []
     unexplained = []
     for version in sorted(rows["version"].unique().to_pylist()):
         own = rows.filter(pc.field("version") == version)
@@ -104,15 +104,15 @@ def importance(
         if parts is None:
             unexplained.append(version)
             continue
-        found += _windows(own, version, *parts, since, window_us)
-    found.sort(key=lambda window: (window.since_us, window.version))
-    return ImportanceReport(model=model, windows=found, unexplained=unexplained)
+        results += _windows(own, version, *parts, since, window_us)
+    results.sort(key=lambda window: (window.since_us, window.version))
+    return ImportanceReport(model=model, windows=results, unexplained=unexplained)
 
 
 def _contributions(
     project: Workspace, model: str, version: str, rows: pa.Table
 ) -> tuple[Sequence[str], npt.NDArray[np.float64]] | None:
-    """Return the features and how far each moved each prediction, shape ``(n, n_features)``."""
+    """Return the features, and the absolute contribution of each to each prediction, shape ``(n, n_features)``."""
     import numpy as np
 
     from skewless.contract.errors import RequestError
@@ -122,12 +122,12 @@ def _contributions(
     try:
         flat = rows["vector"].combine_chunks().flatten()
         matrix = flat.to_numpy(zero_copy_only=False).reshape(rows.num_rows, served.runtime.n_features)
-        found = np.abs(served.runtime.contributions(np.ascontiguousarray(matrix))[..., :-1])
+        contributions = np.abs(served.runtime.contributions(np.ascontiguousarray(matrix))[..., :-1])
     except RequestError:
         return None
     finally:
         served.runtime.close()
-    return served.assembler.labels, found.sum(axis=1) if found.ndim > 2 else found  # noqa: PLR2004 - n, k, features
+    return served.assembler.labels, contributions.sum(axis=1) if contributions.ndim > 2 else contributions  # noqa: PLR2004 - n, k, features
 
 
 def _windows(
@@ -136,11 +136,11 @@ def _windows(
     import numpy as np
 
     numbers, predictions = rows["part"].to_numpy(), rows["predictions"].to_numpy()
-    found = []
+    results = []
     for number in np.unique(numbers).tolist():
         own = numbers == number
         means = dict(zip(labels, parts[own].mean(axis=0).tolist(), strict=True))
-        found.append(
+        results.append(
             WindowImportance(
                 since_us=since + number * length,
                 until_us=since + (number + 1) * length,
@@ -150,4 +150,4 @@ def _windows(
                 mean=dict(sorted(means.items(), key=lambda item: -item[1])),
             )
         )
-    return found
+    return results

@@ -1,19 +1,28 @@
-"""A new project: the template and sample data, written to a folder."""
+"""A new project: a template and its sample data, written to a folder."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
-from skewless.contract.errors import PlaceError
-from skewless.workspace import CONFIG_FILE
+from skewless.contract.errors import DefinitionError, PlaceError
 
-TEMPLATE = Path(__file__).parents[1] / "template"
+TemplateName = Literal["fraud", "delay", "churn", "empty"]
+TEMPLATES = Path(__file__).parents[1] / "template"
 DATA = "data"
+
+# The first commands of a new project: from definitions to the data that a model is trained on.
+_COMMANDS: dict[TemplateName, tuple[str, ...]] = {
+    "fraud": ("apply", "import", "materialize"),
+    "delay": ("apply", "import", "materialize"),
+    "churn": ("apply", "materialize", "train"),
+    "empty": ("plan", "apply", "validate"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,33 +31,51 @@ class InitReport:
 
     Args:
         project: its name.
+        template: from which it was made.
         files: by their paths in the folder.
-        rows: of each file of sample data; empty: nothing was written.
+        rows: of each file of sample data.
+        written: whether it was written; not in a dry run.
     """
 
     folder: Path
     project: str
+    template: TemplateName
     files: list[str]
     rows: dict[str, int]
+    written: bool
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        written = bool(self.rows)
-        return {**vars(self), "folder": str(self.folder), "written": written}
+        return {**vars(self), "folder": str(self.folder)}
+
+    @property
+    def next_commands(self) -> list[str]:
+        """Return the three commands to run next."""
+        return [f"skewless {name} --repo {shlex.quote(str(self.folder))}" for name in _COMMANDS[self.template]]
 
 
-def init(folder: Path, *, dry_run: bool = False) -> InitReport:
-    """Write a small working project: definitions, a model, expectations and sample data; a failure leaves nothing.
+def init(folder: Path, *, template: TemplateName = "fraud", dry_run: bool = False) -> InitReport:
+    """Write a new project; a failure leaves nothing.
+
+    Args:
+        folder: new or empty.
+        template: ``fraud``: a stream with windows, labels, expectations, two models and a rollout; ``delay``: windows
+            and a regression; ``churn``: tables and one model; ``empty``: files without definitions or data.
+        dry_run: write nothing.
 
     Raises:
+        DefinitionError: the template is unknown.
         PlaceError: the folder is not empty, or cannot be made.
     """
+    if template not in get_args(TemplateName):
+        known = ", ".join(get_args(TemplateName))
+        raise DefinitionError("template", "is unknown", value=template, fix=f"use one of {known}")
     folder = folder.resolve()
     _refuse_used(folder)
     name = project_name(folder.name)
-    rows = {} if dry_run else _write(folder, name)
-    files = [*template_files(), *(f"{DATA}/{file}" for file in rows)]
-    return InitReport(folder=folder, project=name, files=files, rows=rows)
+    rows = {} if dry_run else _write(folder, name, template)
+    files = [*template_files(template), *(f"{DATA}/{file}" for file in rows)]
+    return InitReport(folder=folder, project=name, template=template, files=files, rows=rows, written=not dry_run)
 
 
 def project_name(folder: str) -> str:
@@ -60,27 +87,29 @@ def project_name(folder: str) -> str:
     return re.sub(r"[^0-9A-Za-z]+", "_", folder).strip("_") or "project"
 
 
-def template_files() -> list[str]:
-    """Return the template's files, by their paths in a project."""
-    paths = (path.relative_to(TEMPLATE) for path in TEMPLATE.rglob("*") if path.is_file())
+def template_files(template: TemplateName) -> list[str]:
+    """Return a template's files, by their paths in a project."""
+    root = TEMPLATES / template
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
     return sorted(path.as_posix() for path in paths if "__pycache__" not in path.parts and path.suffix != ".pyc")
 
 
-def _write(target: Path, name: str) -> dict[str, int]:
+def _write(target: Path, name: str, template: TemplateName) -> dict[str, int]:
     """Write the project; return the rows by file of sample data."""
     from skewless.contract.clock import open_clock
     from skewless.contract.settings import load_settings
     from skewless.operations.sample import write_sample
+    from skewless.workspace import CONFIG_FILE
 
     new = not target.exists()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        for file in template_files():
+        for file in template_files(template):
             (target / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(TEMPLATE / file, target / file)
+            shutil.copyfile(TEMPLATES / template / file, target / file)
         config = target / CONFIG_FILE
         config.write_text(re.sub(r"(?m)^project: .*$", f"project: {name}", config.read_text()))
-        return write_sample(target / DATA, open_clock(load_settings(target).clock).now_us())
+        return write_sample(template, target / DATA, open_clock(load_settings(target).clock).now_us())
     except BaseException:
         _remove(target, folder_too=new)
         raise

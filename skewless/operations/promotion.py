@@ -1,4 +1,4 @@
-"""Training and promotion of versions: planned on the newest test rows, then applied by compare-and-set."""
+"""Training and promotion of versions: planned on the latest test rows, then applied by compare-and-set."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skewless.training.dataset import Dataset
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
-    from skewless.training.train import Trained
+    from skewless.training.train import TrainedVersion
     from skewless.workspace import Workspace
 
 CHAMPION = "champion"
@@ -24,12 +24,12 @@ Way = Literal["nothing", "at_once", "rollout"]
 
 @dataclass(frozen=True, kw_only=True)
 class Promotion:
-    """What a promotion would do.
+    """The plan or result of a promotion.
 
     Args:
-        champion: the version that holds the alias now, and must still when it is applied; None: nobody.
-        decision: the gate's, on the newest test rows; None where the version is the champion already.
-        test_rows: how many rows it rests on.
+        champion: current version of the alias, which must not change until the promotion is applied; None: none.
+        decision: of the gate, on the latest test rows; None: the version is already champion.
+        test_rows: number of rows of the evaluation.
     """
 
     model: str
@@ -40,14 +40,14 @@ class Promotion:
 
     @property
     def way(self) -> Way:
-        """Return how the version takes over, if it does."""
+        """Return how the version becomes champion, if it does."""
         if self.decision is None or not self.decision.promote:
             return "nothing"
         return "rollout" if self.decision.by_rollout else "at_once"
 
     @property
     def refusal(self) -> GateError | None:
-        """Return why the gate says no, None where it does not."""
+        """Return the error of a failed gate; None: the gate passes."""
         if self.decision is None or self.decision.promote:
             return None
         return GateError(
@@ -71,7 +71,7 @@ class Promotion:
 def promote(
     project: Workspace, model: str, version: str | None = None, *, dry_run: bool = False, on_rows: OnRows | None = None
 ) -> Promotion:
-    """Compare a version with the champion and let it take over if its gate allows, as the model declares.
+    """Evaluate a version against the champion, and promote it if it passes its gate.
 
     Args: as ``plan_promotion`` and ``apply_promotion``, whose errors it raises.
     """
@@ -80,91 +80,92 @@ def promote(
 
 
 def plan_promotion(project: Workspace, model: str, version: str | None = None) -> Promotion:
-    """Return what promoting a version would do; nothing is changed.
+    """Return the plan of a promotion; nothing is changed.
 
     Args:
-        version: any; None: the newest.
+        version: any; None: the latest.
 
     Raises:
-        PackageError: there is no such version, it is altered, or it was trained for another task.
+        PackageError: the version does not exist, was altered, or was trained for another task.
         SourceError: the label table has no test rows now, or lacks a key or request field of the version.
-        StoreError: the log of a view that the version needs is gone.
+        StoreError: the log of a view of the version is missing.
     """
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package, pinned_plan
     from skewless.training.promotion import judge
-    from skewless.training.quality import version_scores
+    from skewless.training.quality import score_version
 
-    spec, chosen = project.applied.model(model), _newest(project, model) if version is None else version
+    spec = project.applied.model(model)
+    version = _latest_version(project, model) if version is None else version
     holder = Aliases(project.packages).get(model, CHAMPION)
-    if chosen == holder:
-        return Promotion(model=model, version=chosen, champion=holder, decision=None, test_rows=0)
-    dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, chosen))
-    scores = version_scores(dataset, spec, project.store, chosen)
+    if version == holder:
+        return Promotion(model=model, version=version, champion=holder, decision=None, test_rows=0)
+    dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, version))
+    scores = score_version(dataset, spec, project.store, version)
     decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
     rows = int(dataset.test.sum())
-    return Promotion(model=model, version=chosen, champion=holder, decision=decision, test_rows=rows)
+    return Promotion(model=model, version=version, champion=holder, decision=decision, test_rows=rows)
 
 
 def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows | None = None) -> Promotion:
-    """Keep the decision; where the gate allows, make ready what the version reads, move the alias or begin the rollout.
+    """Store the decision; if the gate passes, prepare the version's views, then move the alias or begin the rollout.
 
     Args:
-        on_rows: told how far it is with what the version lacks in the online store.
+        on_rows: called with the progress of views that the online store lacks.
 
     Returns:
-        What was done: a version that cannot be served yet was not promoted.
+        The result: a version that cannot be served yet is not promoted.
 
     Raises:
-        ConflictError: somebody else moved the alias or began a rollout since it was planned.
+        ConflictError: another process moved the alias or began a rollout since the plan.
     """
     from skewless.infra.packages.package import read_pinned_plan
-    from skewless.training.promotion import once_ready, settle
+    from skewless.training.promotion import check_readiness, record_decision
 
     if planned.decision is None:
         return planned
     spec, now_us = project.applied.model(planned.model), project.clock.now_us()
     pinned = read_pinned_plan(project.store, planned.model, planned.version)
-    decision = once_ready(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
-    settle(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
+    decision = check_readiness(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
+    record_decision(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
     _begin(project, planned.model, planned.version, decision)
     return replace(planned, decision=decision)
 
 
 def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
-    """Train a new version; one that passes its gate takes over as its model declares.
+    """Train a new version, and promote it if it passes its gate.
 
-    Labels are checked before. It trains in time that servers leave idle. To take over is to be served at once, where
-    that is possible, or by a rollout that begins. The version is published where that is set.
+    Labels are checked first. Training runs at low priority next to servers. A promoted version is served at once, or
+    begins the rollout of its model. The version is published if ``tracking_uri`` is set.
 
     Args:
-        on_rows: told how far it is with what the version lacks in the online store.
+        on_rows: called with the progress of views that the online store lacks.
 
     Raises:
         RequestError: the plan has no such model.
-        GateError: the labels' suite does not hold.
-        SourceError: labels or features that cannot be trained on.
-        ConflictError: somebody else moved the alias or began a rollout meanwhile; the new version stays.
+        GateError: the suite of the labels fails.
+        SourceError: the labels or features cannot be used for training.
+        ConflictError: another process moved the alias or began a rollout meanwhile; the new version stays.
     """
-    from skewless.infra.host.processes import beside_servers
+    from skewless.infra.host.processes import run_behind_servers
     from skewless.operations.tracking import publish_if_set
     from skewless.training.promotion import TrainReport
-    from skewless.training.promotion import promote as judge_and_move
+    from skewless.training.promotion import promote as promote_if_passed
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
-    dataset, trained = beside_servers(project.state, partial(_fitted, project, spec, now_us))
+    dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us))
     ready = partial(project.readiness.prepare, on_rows=on_rows)
-    decision = judge_and_move(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
+    decision = promote_if_passed(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)
     untracked = publish_if_set(project, [model])
     return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
 
 
-def _fitted(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, Trained]:
+def _fit(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, TrainedVersion]:
     from skewless.training.train import train as fit
 
     project.store.check_signer()
-    project.checks.labels(spec).raise_if_failed()
+    project.checks.check_labels(spec).raise_if_failed()
     dataset, threads = project.training_set(spec.name), project.settings.threads or os.cpu_count() or 1
     bounds = project.checks.bounds(dataset.plan, spec)
     return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)
@@ -177,7 +178,7 @@ def _begin(project: Workspace, model: str, version: str, decision: Decision) -> 
         begin_rollout(project, model, version)
 
 
-def _newest(project: Workspace, model: str) -> str:
+def _latest_version(project: Workspace, model: str) -> str:
     from skewless.infra.storage.names import list_versions
 
     versions = list_versions(project.packages, model)

@@ -1,4 +1,4 @@
-"""Parity and replay, with an alert for what they find, and without proving again what was proven."""
+"""Parity and replay, with alerts for mismatches."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def run_parity(
     seed: int = 0,
     repair: bool = False,
 ) -> ParityReport:
-    """Hold online states against the log, keep the verdict, and alert of each view with a mismatch that is left.
+    """Compare online states with the log, store the verdict, and send an alert for each view with a mismatch.
 
     Args:
-        names: views; none: all.
+        names: views; empty: all.
         sample, seed: as ``skewless.validation.parity.Parity.run``.
-        repair: put what the log says in the place of what differs.
+        repair: rewrite mismatches from the log.
 
     Raises:
-        RequestError: there is no such view.
-        StoreError: the store is away, or a log file is damaged.
+        RequestError: the plan has no such view.
+        StoreError: the store is unavailable, or a log file is corrupt.
     """
     from skewless.infra.online.store import open_online_store
     from skewless.validation.parity import Parity
@@ -54,21 +54,21 @@ def run_parity(
         report = parity.run(names, sample=sample, seed=seed, repair=store)
     with _alerts(project) as alerts:
         for view in report.views:
-            _tell_parity(alerts, view)
+            _update_parity_alert(alerts, view)
     return report
 
 
 def run_replay(project: Workspace, model: str | None = None, *, only_new: bool = False) -> ReplayReport:
-    """Prove logged predictions from the accepted log; alert if one cannot be proven.
+    """Recompute logged predictions from the accepted log; send an alert if one differs.
 
     Args:
-        model: whose; None: all.
-        only_new: leave out the files that such a replay of all models has proven, and remember those of this one.
+        model: of the predictions; None: all models.
+        only_new: skip log files that an earlier replay of all models has proven, and record the files of this one.
 
     Raises:
-        RequestError: no version of such a model was ever trained, and the plan has none.
-        PackageError: a package that answered was altered or is gone.
-        StoreError: a log file is damaged, or the disk refused.
+        RequestError: the model is not in the plan and has no version.
+        PackageError: a package was altered or is missing.
+        StoreError: a log file is corrupt, or the disk failed.
     """
     from skewless.infra.predictions.files import add_proven, proven_files
     from skewless.infra.predictions.reader import PredictionLog
@@ -82,7 +82,7 @@ def run_replay(project: Workspace, model: str | None = None, *, only_new: bool =
     report = replay_log(log, views=project.views, store=project.store, model=model)
     if only_new and model is None and report.ok:
         add_proven(project.state, log.names)
-    _tell_replay(project, model or ALL, report)
+    _update_replay_alert(project, model or ALL, report)
     return report
 
 
@@ -92,11 +92,11 @@ def _alerts(project: Workspace) -> Alerts:
     return Alerts(project.state, project.settings.alert_webhook)
 
 
-def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
-    """Alert of what differs in a view; a view of which nothing could be compared is left as it was."""
+def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
+    """Send or resolve the alert of a view; without a compared entity, the alert does not change."""
     from skewless.infra.alerts.alerts import Alert
 
-    if not view.standing:
+    if not view.remaining:
         if view.compared:
             alerts.resolve(PARITY, view.view, view.at_us)
         return
@@ -105,14 +105,14 @@ def _tell_parity(alerts: Alerts, view: ViewParity) -> None:
             name=PARITY,
             severity="critical",
             subject=view.view,
-            message=f"{len(view.standing):,} of {view.compared:,} online states are not what the log says",
+            message=f"{len(view.remaining):,} of {view.compared:,} online states differ from the log",
             at_us=view.at_us,
-            evidence={**view.as_dict(), "examples": [item.line() for item in view.standing[:_EXAMPLES]]},
+            evidence={**view.as_dict(), "examples": [item.line() for item in view.remaining[:_EXAMPLES]]},
         )
     )
 
 
-def _tell_replay(project: Workspace, subject: str, report: ReplayReport) -> None:
+def _update_replay_alert(project: Workspace, subject: str, report: ReplayReport) -> None:
     from skewless.infra.alerts.alerts import Alert
 
     now_us = project.clock.now_us()
@@ -120,14 +120,14 @@ def _tell_replay(project: Workspace, subject: str, report: ReplayReport) -> None
         if report.ok:
             alerts.resolve(REPLAY, subject, now_us)
             return
-        found = report.as_dict()
+        body = report.as_dict()
         alerts.send(
             Alert(
                 name=REPLAY,
                 severity="critical",
                 subject=subject,
-                message=f"{report.different:,} of {report.compared:,} logged predictions cannot be proven",
+                message=f"{report.different:,} of {report.compared:,} logged predictions differ from their replay",
                 at_us=now_us,
-                evidence={"by_cause": found["by_cause"], "examples": found["examples"][:_EXAMPLES]},
+                evidence={"by_cause": body["by_cause"], "examples": body["examples"][:_EXAMPLES]},
             )
         )

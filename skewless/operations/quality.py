@@ -1,4 +1,4 @@
-"""Live quality: what outcomes say of a model's versions, beside what was expected and what training found."""
+"""Live quality of a model's versions by outcomes, with the estimate without labels and the quality at training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skewless.contract.clock import from_us
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from skewless.infra.outcomes.labelled import LabelledLog
+    from skewless.infra.outcomes.labelled_log import LabelledLog
     from skewless.infra.outcomes.log import OutcomeCounts
     from skewless.validation.live_quality import Quality
     from skewless.workspace import Workspace
@@ -22,7 +22,7 @@ _WINDOWS = 60  # most windows of a series
 
 @dataclass(frozen=True, kw_only=True)
 class QualityWindow:
-    """The quality of each version in a part of the time."""
+    """The quality of each version in one window of time."""
 
     since_us: int
     until_us: int
@@ -43,11 +43,11 @@ class QualityReport:
 
     Args:
         metric: the gate's.
-        whole: over all of the time.
-        windows: the parts of it with predictions, in order.
+        whole: over the complete time.
+        windows: its windows with predictions, in order.
         trained: version -> its metrics on the test period of its training.
-        delay_us: within which nine of ten labels come; None: none has come.
-        outcomes: how feedback came, of all models.
+        delay_us: time in which 90 % of the labels become known; None: no label is known.
+        outcomes: counts of the feedback of all models.
     """
 
     model: str
@@ -79,17 +79,17 @@ def quality(
     until_us: int | None = None,
     window_us: int | None = None,
 ) -> QualityReport:
-    """Return how good a model's versions were, by what is known now.
+    """Return the quality of a model's versions, by the outcomes that are known now.
 
     Args:
-        since_us: earliest prediction; None: 30 windows before the end.
-        until_us: the first prediction that is too late; None: now.
-        window_us: length of the windows of the series; None: that of the model's ``Watch``.
+        since_us: time of the first prediction; None: 30 windows before the end.
+        until_us: end of the time, exclusive; None: now.
+        window_us: length of the windows; None: from the model's ``Watch``.
 
     Raises:
         RequestError: the plan has no such model.
         RequestError: the time is empty, or has too many windows.
-        StoreError: a log is damaged.
+        StoreError: a log is corrupt.
     """
     from skewless.infra.outcomes.log import OutcomeLog
 
@@ -99,7 +99,7 @@ def quality(
     since = until - _WINDOWS // 2 * length if since_us is None else since_us
     _check_times(since, until, length)
     rows = labelled_log(project, model).read(since_us=since, until_us=until, known_by_us=now)
-    series = _Series(project, model, rows, now)
+    series = _QualitySeries(project, model, rows, now)
     return QualityReport(
         model=model,
         metric=spec.gate.metric,
@@ -112,40 +112,40 @@ def quality(
 
 
 def labelled_log(project: Workspace, model: str) -> LabelledLog:
-    """Return what reads a model's predictions with their outcomes."""
-    from skewless.infra.outcomes.labelled import LabelledLog
+    """Return the log of a model's predictions with their outcomes."""
+    from skewless.infra.outcomes.labelled_log import LabelledLog
 
     spec = project.applied.model(model)
     return LabelledLog(
         repo=project.repo,
         state=project.state,
         connection=project.connection,
-        plan=project.applied.plan.only(spec.service),
+        plan=project.applied.plan.select_service(spec.service),
         spec=spec,
     )
 
 
 def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us: int) -> int | None:
-    """Return within which time after a prediction nine of ten labels come; None: none has come.
+    """Return the time after a prediction in which 90 % of the labels become known; None: no label is known.
 
     Args:
-        rows: labelled predictions, whose labels count besides the newest ones of the label table; None: there are none.
-        now_us: the clock; what became known later does not count.
+        rows: labelled predictions, counted together with the latest labels of the label table; None: there are none.
+        now_us: the clock; labels that become known later do not count.
     """
     import pyarrow as pa
 
     from skewless.validation.live_quality import delay_quantile
 
-    times = labelled_log(project, model).newest_labels(now_us)
+    times = labelled_log(project, model).latest_labels(now_us)
     if rows is not None:
         known = rows.filter(rows["label"].is_valid()).select(["t", "known_at"])
         times = pa.concat_tables([times, known])
-    asked, known_at = times["t"].to_numpy(), times["known_at"].to_numpy()
-    return delay_quantile(known_at - asked, now_us - asked)
+    predicted_at, known_at = times["t"].to_numpy(), times["known_at"].to_numpy()
+    return delay_quantile(known_at - predicted_at, now_us - predicted_at)
 
 
-class _Series:
-    """Qualities of parts of one time, with what is looked up once."""
+class _QualitySeries:
+    """The windows of a quality report; packages and the label delay are read once."""
 
     def __init__(self, project: Workspace, model: str, rows: pa.Table, now_us: int) -> None:
         from skewless.infra.packages.package import open_package
@@ -177,14 +177,16 @@ def _check_times(since: int, until: int, length: int) -> None:
     from skewless.contract.errors import RequestError
 
     if since >= until:
-        raise RequestError("time of quality", "ends before it begins", value=from_us(since).isoformat(), fix="turn it")
+        raise RequestError(
+            "time of quality", "ends before it begins", value=from_us(since).isoformat(), fix="give an earlier --since"
+        )
     if (until - since) / length > _WINDOWS:
         count = -(-(until - since) // length)
-        raise RequestError("windows of quality", f"are more than {_WINDOWS}", value=count, fix="give longer ones")
+        raise RequestError("windows of quality", f"are more than {_WINDOWS}", value=count, fix="give a longer --window")
 
 
 def _parts(since: int, until: int, length: int) -> Iterator[tuple[int, int]]:
-    """Yield windows that end where the next one begins; the first one may be shorter."""
+    """Yield adjacent windows; the first may be shorter."""
     first = until - (until - since - 1) // length * length
     edges = [since, *range(first, until + 1, length)]
     return pairwise(edges)

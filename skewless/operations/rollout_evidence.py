@@ -1,4 +1,4 @@
-"""What a rollout is decided on, gathered from the servers' counts, the outcomes and the packages."""
+"""The evidence of a rollout: the servers' counts, the outcomes and the packages."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, StalePlanError
+from skewless.training.rollout.evidence import counts_since
+from skewless.training.rollout.labelled_evidence import compare_labelled
 
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
@@ -17,71 +19,73 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 
-def gather(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
-    """Return what both arms have shown under the policy in force; a version that was not asked yet is loaded once."""
-    from skewless.infra.rollout.vitals import Vitals, read_vitals
-    from skewless.training.rollout.evidence import Evidence, since
+def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
+    """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
+    from skewless.infra.rollout.counts import RolloutCounts, read_counts
+    from skewless.training.rollout.evidence import Evidence
 
-    def arms(state: Path) -> tuple[Vitals, Vitals]:
-        found = read_vitals(state, model, policy.number)
-        return found.get(policy.champion, Vitals()), found.get(policy.challenger or policy.champion, Vitals())
+    def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
+        counts = read_counts(state, model, policy.number)
+        return counts.get(policy.champion, RolloutCounts()), counts.get(
+            policy.challenger or policy.champion, RolloutCounts()
+        )
 
-    (champion, challenger), before = arms(project.state), arms(_looks(project) / "older")
+    (champion, challenger), older = arms(project.state), arms(_counts_folder(project) / "older")
     evidence = Evidence(
         champion=champion,
         challenger=challenger,
-        recent_champion=since(champion, before[0]),
-        recent_challenger=since(challenger, before[1]),
+        recent_champion=counts_since(champion, older[0]),
+        recent_challenger=counts_since(challenger, older[1]),
     )
     if challenger.requests:
         return evidence
     return replace(evidence, problem=problem_of(project, model, policy))
 
 
-def remember(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:
-    """Keep what was counted until now, once enough has come since it was kept last: so "lately" is one to two of that.
+def save_counts(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:
+    """Store the counts, if the challenger has ``least`` more requests than at the last call.
 
-    It is not waited for the disk: without it, everything counts as recent.
+    So the recent counts cover one to two times ``least`` requests. The write is not synced to disk: after a loss, all
+    counts are recent.
     """
-    from skewless.infra.rollout.vitals import PolicyVitals, Vitals, read_vitals, vitals_folder, write_vitals
+    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, read_counts, write_counts
 
     challenger = policy.challenger or policy.champion
-    newer = read_vitals(_looks(project) / "newer", model, policy.number)
-    if evidence.challenger.requests - newer.get(challenger, Vitals()).requests < least:
+    newer = read_counts(_counts_folder(project) / "newer", model, policy.number)
+    if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
         return
     now = {policy.champion: evidence.champion, challenger: evidence.challenger}
     for name, versions in (("older", newer), ("newer", now)):
-        path = vitals_folder(_looks(project) / name) / f"{model}.json"
-        write_vitals(path, {model: PolicyVitals(policy.number, versions)})
+        path = counts_folder(_counts_folder(project) / name) / f"{model}.json"
+        write_counts(path, {model: PolicyCounts(policy.number, versions)})
 
 
-def _looks(project: Workspace) -> Path:
+def _counts_folder(project: Workspace) -> Path:
     return project.state / "rollouts"
 
 
-def with_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
-    """Return evidence with what labels say: on all that was predicted since the rollout began, as they come late."""
+def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
+    """Return evidence with the labels of all predictions since the rollout began, because labels come late."""
     from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
-    from skewless.training.rollout.labelled import labelled
 
     now_us = project.clock.now_us()
-    own = [one for one in Traffic(project.packages).history(model) if one.salt == policy.salt]
-    since_us = min(one.since_us for one in own)
+    policies = [item for item in Traffic(project.packages).history(model) if item.salt == policy.salt]
+    since_us = min(item.since_us for item in policies)
     if since_us > now_us:
         return evidence
     rows = labelled_log(project, model).read(since_us=since_us, until_us=now_us + 1, known_by_us=now_us)
-    found = labelled(rows, project.applied.model(model), policy, {one.number for one in own})
-    return replace(evidence, quality=found.quality, business=found.business, losses=found.losses)
+    outcomes = compare_labelled(rows, project.applied.model(model), policy, {item.number for item in policies})
+    return replace(evidence, quality=outcomes.quality, business=outcomes.business, losses=outcomes.losses)
 
 
 def problem_of(project: Workspace, model: str, policy: TrafficPolicy) -> str:
-    """Return why a policy's versions cannot answer here; empty: they can."""
+    """Return why a policy's versions cannot be served here; empty: they can."""
     from skewless.infra.packages.package import read_pinned_plan
 
     try:
         pinned = read_pinned_plan(project.store, model, policy.challenger or policy.champion)
-        lacking = project.readiness.lacking(pinned, behind=False)
+        lacking = project.readiness.find_missing(pinned, behind=False)
         if lacking:
             return "; ".join(lacking)
         check_policy(project, model, policy)
@@ -91,11 +95,11 @@ def problem_of(project: Workspace, model: str, policy: TrafficPolicy) -> str:
 
 
 def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
-    """Load what is new in a policy as a server does, hold it against the champion, and let it go again.
+    """Load the new versions of a policy as a server does, compare them with the champion, and unload them.
 
     Raises:
-        PackageError: a version does not exist, is altered, has a runtime that differs from the library that trained
-            it, or takes other inputs or gives other outputs than the champion.
+        PackageError: a version does not exist or was altered, its runtime differs from the library that trained it, or
+            its inputs or outputs differ from the champion's.
     """
     from skewless.infra.rollout.traffic import versions_of
     from skewless.serving.metrics.metrics import Metrics
@@ -107,12 +111,12 @@ def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
         try:
             models[policy.champion] = stack.enter_context(_opened(project, model, policy.champion))
         except (PackageError, StalePlanError):
-            return  # what servers hold of it is good; a new version is the remedy
+            return  # servers still have the loaded champion; a new version is the remedy
         Routing(policy, models, Metrics())
 
 
 def check_version(project: Workspace, model: str, version: str) -> None:
-    """Load a version as a server does, and let it go again; raises as ``check_policy``."""
+    """Load a version as a server does, and unload it; raises as ``check_policy``."""
     with _opened(project, model, version):
         pass
 

@@ -1,4 +1,4 @@
-"""The scheduler of a project: for ever on wall time, one round now, or a stretch of time on a clock that it moves."""
+"""The scheduler of a project: on wall time, one round now, or over a period on a clock that it moves."""
 
 from __future__ import annotations
 
@@ -20,180 +20,180 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
 
 if TYPE_CHECKING:
+    from skewless.infra.jobs.execution import Execution, Launch
     from skewless.infra.jobs.run import Run
-    from skewless.infra.jobs.work import Launch, Work
-    from skewless.training.scheduling.bell import Bell
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.job import Job
-    from skewless.training.scheduling.shift import Shift
+    from skewless.training.scheduling.leader_term import LeaderTerm
+    from skewless.training.scheduling.stop_signal import StopSignal
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
 _log = structlog.get_logger()
 _PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
-_SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can be the holder
+_SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can hold it
 
 
 @dataclass(kw_only=True)
 class PlannedJobs:
-    """The jobs of the plan in force; a plan that is applied meanwhile is taken up, one that cannot be used is not."""
+    """The jobs of the applied plan; a newly applied plan replaces it, unless it is invalid."""
 
     project: Workspace
     _stamp: int = -1
     _jobs: list[Job] = field(default_factory=list)
 
     def __call__(self) -> list[Job]:
-        """Return them.
+        """Return the jobs.
 
         Raises:
-            SkewlessError: the first plan cannot be used.
+            SkewlessError: the first plan is invalid.
         """
-        stamp = self._changed_at()
+        stamp = self._read_stamp()
         if stamp != self._stamp:
             try:
-                self._jobs = self._read()
+                self._jobs = self._read_jobs()
             except SkewlessError as error:
                 if self._stamp < 0:
                     raise
-                _log.error("plan_not_taken_up", problem=error.sentence())
+                _log.error("plan_not_loaded", problem=error.sentence())
             self._stamp = stamp
         return self._jobs
 
     def inputs(self) -> dict[str, Any]:
-        """Return what a run is given besides its words."""
+        """Return the inputs of a run that the ledger records with its command."""
         return {"definitions": self.project.applied.definitions_sha256}
 
-    def _read(self) -> list[Job]:
-        from skewless.operations.rollout import wants_step
-        from skewless.training.scheduling.job import jobs
+    def _read_jobs(self) -> list[Job]:
+        from skewless.operations.rollout import needs_step
+        from skewless.training.scheduling.job import list_jobs
 
         self.project.refresh()
-        in_rollout = partial(wants_step, self.project)
-        return jobs(self.project.settings, self.project.models, in_rollout)
+        in_rollout = partial(needs_step, self.project)
+        return list_jobs(self.project.settings, self.project.models, in_rollout)
 
-    def _changed_at(self) -> int:
+    def _read_stamp(self) -> int:
         try:
             return (self.project.state / "plan.json").stat().st_mtime_ns
         except FileNotFoundError:
             return 0
 
 
-def serve(project: Workspace) -> None:
-    """Run the jobs when they are due, in processes of their own, until SIGINT or SIGTERM.
+def run_scheduler(project: Workspace) -> None:
+    """Run each job in a process when it is due, until SIGINT or SIGTERM.
 
-    What is under way then is finished; a second signal ends it.
+    The runs in progress then finish; a second signal ends them.
 
     Raises:
-        DefinitionError: a cron line cannot be read.
-        StoreError: the disk refused.
+        DefinitionError: a cron line is invalid.
+        StoreError: the disk failed.
     """
     from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import Presence, beating
-    from skewless.infra.jobs.metrics import RunTally
-    from skewless.infra.plans.applied import PlanInForce
-    from skewless.training.scheduling.bell import Bell
+    from skewless.infra.host.processes import ProcessRecord, send_heartbeats
+    from skewless.infra.jobs.metrics import RunMetrics
+    from skewless.infra.plans.applied_plan import AppliedPlanReader
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    tally = RunTally()
+    counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
     if port:
-        serve_metrics(tally, port, "scheduler_metrics_port")
+        serve_metrics(counts, port, "scheduler_metrics_port")
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
-    bell = Bell()
-    presence, plan = Presence(project.state, "scheduler"), PlanInForce(project.state)
-    with bell.rung_by_signals(), _candidate(project, jobs, _processes(project), bell, tally.count) as candidate:
-        tally.is_holder = lambda: candidate.is_holder
-        with beating(presence, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
+    stop = StopSignal()
+    record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
+    with stop.handle_signals(), _candidate(project, jobs, _launch_processes(project), stop, counts.count) as candidate:
+        counts.is_holder = lambda: candidate.is_holder
+        with send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
             candidate.serve()
 
 
-def once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:
-    """Run each job once, now; a signal ends the round after the job under way.
+def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:
+    """Run each job once, now; a signal ends the round after the current job.
 
     Args:
-        invoke: runs a verb in this process; None: each runs in a process of its own.
-        only: names of jobs, or their first words; none: all that are on a schedule.
+        invoke: runs a command in this process; None: each command runs in a new process.
+        only: names of jobs, or their first words; empty: all jobs with a schedule.
 
     Raises:
-        ConflictError: another scheduler is the holder.
-        RequestError: a name is none of a job.
-        StoreError: the store or the disk refused.
+        ConflictError: another scheduler holds the lease.
+        RequestError: the project has no such job.
+        StoreError: the store or the disk failed.
     """
-    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.stop_signal import StopSignal
 
-    ended: list[Run] = []
+    runs: list[Run] = []
     jobs = PlannedJobs(project=project)
-    chosen = _chosen(jobs(), only)
-    bell = Bell()
-    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
-        for job in chosen:
-            if not bell.rung:
-                shift.start(job, "asked for by hand")
-                shift.finish()
-    return ended
+    selected = _select(jobs(), only)
+    stop = StopSignal()
+    with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
+        for job in selected:
+            if not stop.is_set:
+                term.start(job, "requested by hand")
+                term.finish()
+    return runs
 
 
 def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) -> list[Run]:
-    """Move the project's clock from tick to tick, and run what is due.
+    """Move the project's clock from tick to tick, and run the due jobs.
 
     Args:
-        until_us: up to where, UTC microseconds.
-        invoke: as ``once``.
+        until_us: end of the period, UTC microseconds.
+        invoke: as ``run_once``.
 
     Raises:
-        ConflictError: another scheduler is the holder.
+        ConflictError: another scheduler holds the lease.
         DefinitionError: the project's clock is the machine's.
-        StoreError: the store or the disk refused.
+        StoreError: the store or the disk failed.
     """
-    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     clock = project.clock
     if not isinstance(clock, OffsetClock):
-        fix = "set clock to file:PATH, or leave --until away"
+        fix = "set clock to file:PATH, or remove --until"
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
-    ended: list[Run] = []
+    runs: list[Run] = []
     jobs = PlannedJobs(project=project)
-    bell = Bell()
-    with _alone(project, jobs, _here(project, invoke), bell, ended.append) as shift:
-        _walk(shift, clock, until_us, bell)
-    return ended
+    stop = StopSignal()
+    with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
+        _walk(term, clock, until_us, stop)
+    return runs
 
 
 @contextmanager
-def shift_here(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[Shift]:
-    """Hold the lease for somebody who moves the clock and asks for each step; jobs run in this process.
+def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[LeaderTerm]:
+    """Hold the lease for a caller that moves the clock and requests each step; jobs run in this process.
 
     Args:
-        on_end: told of every run that has ended.
+        on_end: called with each run that has ended.
 
     Raises:
-        ConflictError: another scheduler is the holder.
-        StoreError: the store or the disk refused.
+        ConflictError: another scheduler holds the lease.
+        StoreError: the store or the disk failed.
     """
-    from skewless.training.scheduling.bell import Bell
+    from skewless.training.scheduling.stop_signal import StopSignal
 
     jobs = PlannedJobs(project=project)
-    with _alone(project, jobs, _here(project, invoke), Bell(), on_end) as shift:
-        yield shift
+    with _alone(project, jobs, _launch_here(project, invoke), StopSignal(), on_end) as term:
+        yield term
 
 
-def _walk(shift: Shift, clock: OffsetClock, until_us: int, bell: Bell) -> None:
-    while not bell.rung:
-        while shift.step() and not bell.rung:
+def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop: StopSignal) -> None:
+    while not stop.is_set:
+        while term.step() and not stop.is_set:
             pass
-        moment = shift.next_us()
-        if moment is None or moment > until_us:
+        next_us = term.next_us()
+        if next_us is None or next_us > until_us:
             clock.set(max(until_us, clock.now_us()))
             return
-        clock.set(max(moment, clock.now_us()))
+        clock.set(max(next_us, clock.now_us()))
 
 
-def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
+def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
     from skewless.training.scheduling.job import find_job
 
     if not only:
-        return [job for job in jobs if job.schedule is not None and job.is_wanted()]
+        return [job for job in jobs if job.schedule is not None and job.has_work()]
     kinds = {job.name.partition(" ")[0] for job in jobs}
     for name in only:
         if name not in kinds:
@@ -203,30 +203,30 @@ def _chosen(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 
 @contextmanager
 def _alone(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
-) -> Iterator[Shift]:
+    project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
+) -> Iterator[LeaderTerm]:
     with (
-        bell.rung_by_signals(),
-        _candidate(project, jobs, launch, bell, on_end) as candidate,
-        candidate.alone() as shift,
+        stop.handle_signals(),
+        _candidate(project, jobs, launch, stop, on_end) as candidate,
+        candidate.alone() as term,
     ):
-        yield shift
+        yield term
 
 
 @contextmanager
 def _candidate(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, bell: Bell, on_end: Callable[[Run], None]
+    project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[Candidate]:
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
     from skewless.infra.online.store import open_lease
     from skewless.training.scheduling.candidate import Candidate
-    from skewless.training.scheduling.shift import Shift
+    from skewless.training.scheduling.leader_term import LeaderTerm
 
     ledger = Ledger(project.state)
 
-    def shift(token: int) -> Shift:
-        return Shift(
+    def open_term(token: int) -> LeaderTerm:
+        return LeaderTerm(
             ledger=ledger,
             requests=Requests(project.state),
             launch=launch,
@@ -240,21 +240,21 @@ def _candidate(
     holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     ttl_s = project.settings.scheduler_lease_seconds
     with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, shift=shift, bell=bell)
+        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
 
 
-def _processes(project: Workspace) -> Launch:
-    """Return what runs a verb in processes of its own."""
-    from skewless.infra.jobs.work import ProcessWork
+def _launch_processes(project: Workspace) -> Launch:
+    """Return a launcher that runs each command in a process."""
+    from skewless.infra.jobs.execution import ProcessExecution
 
     environment = _environment(project)
 
-    def launch(run: Run, words: Sequence[str]) -> Work:
-        return ProcessWork(
-            [*_PROGRAM, *_said(project, words)],
+    def launch(run: Run, words: Sequence[str]) -> Execution:
+        return ProcessExecution(
+            [*_PROGRAM, *_command_line(project, words)],
             environment=environment | {_RUN: str(run.id), _TOKEN: str(run.token)},
             silence_s=project.settings.scheduler_lease_seconds * _SILENT_SHARE,
-            answer=tempfile.TemporaryFile(),
+            stdout=tempfile.TemporaryFile(),
         )
 
     return launch
@@ -262,29 +262,29 @@ def _processes(project: Workspace) -> Launch:
 
 def _environment(project: Workspace) -> dict[str, str]:
     settings = project.settings
-    named = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
-    named |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
-    named |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
-    # `import feast` sets these for itself; a child that inherits them would write its metrics there.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    return kept | named
+    variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
+    variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
+    variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
+    # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
+    return inherited | variables
 
 
-def _here(project: Workspace, invoke: Invoke | None) -> Launch:
-    """Return what runs a verb at once: by ``invoke``, or in a process that it waits for."""
-    from skewless.infra.jobs.work import DoneWork, Ended, answered
+def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:
+    """Return a launcher that runs each command to its end: by ``invoke``, or in a process."""
+    from skewless.infra.jobs.execution import CompletedExecution, Completion, decode_outputs
 
-    def launch(_run: Run, words: Sequence[str]) -> Work:
-        code, text = (invoke or partial(_wait_for, _environment(project)))(_said(project, words))
-        return DoneWork(ended=Ended(code=code, outputs=answered(text.encode())))
+    def launch(_run: Run, words: Sequence[str]) -> Execution:
+        code, text = (invoke or partial(_wait_for, _environment(project)))(_command_line(project, words))
+        return CompletedExecution(completion=Completion(code=code, outputs=decode_outputs(text.encode())))
 
     return launch
 
 
 def _wait_for(environment: Mapping[str, str], words: Sequence[str]) -> tuple[int, str]:
-    ended = subprocess.run([*_PROGRAM, *words], stdout=subprocess.PIPE, env=environment, check=False)  # noqa: S603 - ours
-    return ended.returncode, ended.stdout.decode()
+    result = subprocess.run([*_PROGRAM, *words], stdout=subprocess.PIPE, env=environment, check=False)  # noqa: S603 - ours
+    return result.returncode, result.stdout.decode()
 
 
-def _said(project: Workspace, words: Sequence[str]) -> list[str]:
+def _command_line(project: Workspace, words: Sequence[str]) -> list[str]:
     return [*words, "--repo", str(project.repo), "--json"]

@@ -1,4 +1,4 @@
-"""The prediction server of a project, in this process or with workers."""
+"""The prediction server of a project, in this process or in worker processes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 
 
 def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
-    """Answer predictions over HTTP until SIGTERM or SIGINT.
+    """Serve predictions over HTTP until SIGTERM or SIGINT.
 
     Args:
-        on_ready: told the server's URL once predictions are answered.
+        on_ready: called with the server's URL when it is ready.
 
     Raises:
         PlaceError: the port is in use.
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
-    # A parent that imported Feast hands these down; with them, metrics would go to its folder. A client that is
-    # loaded already has made its choice, and cannot do without.
+    # A parent that imported Feast sets these; metrics would go to its folder. A prometheus_client that is already
+    # imported has read them, and needs them.
     if "prometheus_client" not in sys.modules:
         for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
             os.environ.pop(name, None)
@@ -30,7 +30,7 @@ def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         from skewless.serving.process import run_server
 
         run_server(config, on_ready)
-    else:  # the process that looks after the workers does without what they need
+    else:  # the supervisor does not import the libraries of its workers
         from skewless.serving.workers.supervisor import run_workers
 
         run_workers(config, on_ready)

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class SignReport:
-    """What was signed.
+    """The result of signing.
 
     Args:
-        key: the public key, as the setting ``trusted_keys`` takes it.
-        signed: by model, the versions that got a signature.
-        refused: by model and version, why a package is not loaded, signature or not.
+        key: the public key, in the format of the setting ``trusted_keys``.
+        signed: versions with a new signature, by model.
+        refused: reason why a package cannot be loaded, by model and version.
     """
 
     key: str
@@ -32,23 +32,23 @@ class SignReport:
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        """Yield it in sentences."""
+        """Yield the result in sentences."""
         yield f"key: {self.key}"
         for model, versions in self.signed.items():
-            yield f"{model}: signed {', '.join(versions) or 'nothing: all have a signature'}"
+            yield f"{model}: signed {', '.join(versions) or 'all versions have a signature'}"
         for name, why in self.refused.items():
-            yield f"{name}: left alone: {why}"
+            yield f"{name}: not signed: {why}"
 
 
 def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool = False) -> SignReport:
-    """Sign the versions that have no signature; what is altered or has another signature is left alone.
+    """Sign the versions that have no signature; altered packages and other signatures are not changed.
 
     Args:
-        models: names; none: all that were ever trained.
-        dry: only say what would be done; the key is made all the same.
+        models: names; empty: all trained models.
+        dry: sign nothing; a missing key is still created.
 
     Raises:
-        RequestError: no version of such a model was ever trained.
+        RequestError: a model has no trained version.
     """
     from skewless.contract.errors import PackageError
     from skewless.infra.packages.package import open_package
@@ -57,12 +57,12 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
     from skewless.operations.tracking import trained_models
 
     store = project.store
-    trained = trained_models(project)
+    names = trained_models(project)
     for model in models:
-        check_known("model", model, trained)
-    found = {model: list_versions(store.root, model) for model in models or trained}
+        check_known("model", model, names)
+    versions_by_model = {model: list_versions(store.root, model) for model in models or names}
     report = SignReport(key=store.check_signer())
-    for model, versions in found.items():
+    for model, versions in versions_by_model.items():
         report.signed[model] = []
         for version in versions:
             try:

@@ -1,4 +1,4 @@
-"""What a project holds right now, read from its state folder and, if it answers, its online store."""
+"""The state of a project, read from its state folder and from its online store, if that is reachable."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from skewless.operations.window_status import SourceStatus, WindowStatus, event_
 if TYPE_CHECKING:
     from skewless.contract.plan import View
     from skewless.infra.log.runs import MaterializationRun
-    from skewless.infra.materialization.left_out import LeftOut
+    from skewless.infra.materialization.skipped_rows import SkippedRows
     from skewless.infra.online.port import OnlineWriter
-    from skewless.infra.plans.applied import Applied
+    from skewless.infra.plans.applied_plan import AppliedPlan
     from skewless.infra.plans.needed_views import NeededViews
     from skewless.workspace import Workspace
 
@@ -27,11 +27,11 @@ CHAMPION = "champion"
 
 @dataclass(frozen=True, kw_only=True)
 class PlanStatus:
-    """The plan in force.
+    """The applied plan.
 
     Args:
-        number: of the plans of this project, from 1.
-        state: whether definitions and registry are still those of the plan, in words.
+        number: of the project's plans, from 1.
+        state: whether definitions and registry have changed since, in words.
     """
 
     hash: str
@@ -43,11 +43,11 @@ class PlanStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class OnlineStatus:
-    """Whether the online store answers.
+    """Whether the online store is reachable.
 
     Args:
         url: without a password; None: the private server does not run.
-        reason: why it does not answer.
+        reason: why it is not reachable.
     """
 
     reachable: bool
@@ -61,8 +61,8 @@ class ViewStatus:
 
     Args:
         needed_by: the plan, or versions of models.
-        online_seq: position of the log up to which the online store is; None: nowhere, or not known.
-        online_current: None: not known.
+        online_seq: log position of the online store's marker; None: no marker, or unknown.
+        online_current: whether the online store has all rows of the log; None: unknown.
     """
 
     view: str
@@ -92,11 +92,11 @@ class ModelStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessStatus:
-    """A process that works on the project.
+    """A process of the project.
 
     Args:
-        plan: that it works on; None: not said yet.
-        silent_s: since when nothing was heard of it, seconds.
+        plan: hash of its plan; None: not reported yet.
+        silent_s: seconds since its last heartbeat.
     """
 
     kind: str
@@ -111,13 +111,13 @@ class ProcessStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class ProjectStatus:
-    """Where a project stands.
+    """The state of a project.
 
     Args:
-        left_out: rows that are not in the online store: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
-        unneeded: versions of views that nothing reads any more: ``name``, ``hash``, ``stage`` and times.
-        server: ``url`` and ``pid`` of the prediction server; None: none runs.
-        predictions: logged.
+        left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
+        unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
+        server: ``url`` and ``pid`` of the prediction server; None: it does not run.
+        predictions: number of logged predictions.
     """
 
     repo: str
@@ -140,11 +140,11 @@ class ProjectStatus:
 
 
 def read_status(project: Workspace) -> ProjectStatus:
-    """Return where a project stands; starts nothing, changes nothing."""
+    """Return the state of a project; starts nothing, changes nothing."""
     from skewless.infra.log.runs import RunLedger
-    from skewless.infra.materialization.left_out import read_left_out
-    from skewless.infra.plans.applied import read_applied
-    from skewless.infra.plans.retirement import read_lives
+    from skewless.infra.materialization.skipped_rows import read_skipped
+    from skewless.infra.plans.applied_plan import read_applied
+    from skewless.infra.plans.retirement import read_lifecycles
 
     applied = read_applied(project.state)
     needed = project.needed if applied else None
@@ -163,9 +163,9 @@ def read_status(project: Workspace) -> ProjectStatus:
         online=online,
         views=views,
         windows=windows,
-        left_out=[_left_out(item) for item in read_left_out(project.state)],
+        left_out=[_skipped(item) for item in read_skipped(project.state)],
         sources=event_sources(project, needed) if needed else [],
-        unneeded=[asdict(life) for life in read_lives(project.state) if life.stage != "needed"],
+        unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in _model_names(project, applied)],
         server=running_server(project.state),
@@ -174,14 +174,14 @@ def read_status(project: Workspace) -> ProjectStatus:
 
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
-    """Return whether the online store answers, and a connection if it does; the private server is not started."""
+    """Return whether the online store is reachable, with a connection if it is; the private server is not started."""
     from skewless.infra.host.redaction import display_url
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_online_store
 
     url = project.settings.redis_url or PrivateServer(project.state).status().url
     if url is None:
-        reason = "the private server does not run; it starts when a verb needs it"
+        reason = "the private server does not run; it starts when a command needs it"
         return OnlineStatus(reachable=False, url=None, reason=reason), None
     try:
         return OnlineStatus(reachable=True, url=display_url(url)), open_online_store(url)
@@ -190,7 +190,7 @@ def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
 
 
 def running_processes(state: Path) -> list[ProcessStatus]:
-    """Return the processes that work on the project, each with the plan that it works on, and whether it is silent."""
+    """Return the processes of the project, each with its plan and the time since its last heartbeat."""
     from skewless.infra.host.processes import read_processes
 
     now_s = time.time()
@@ -209,19 +209,19 @@ def running_processes(state: Path) -> list[ProcessStatus]:
     ]
 
 
-def _left_out(item: LeftOut) -> dict[str, Any]:
+def _skipped(item: SkippedRows) -> dict[str, Any]:
     seen = None if item.at_us is None else _iso(item.at_us)
     return {"view": item.view, "verb": item.verb, "reason": item.reason, "rows": item.rows, "seen": seen}
 
 
-def _iso(moment_us: int) -> str:
+def _iso(time_us: int) -> str:
     from skewless.contract.clock import from_us
 
-    return from_us(moment_us).isoformat(timespec="seconds")
+    return from_us(time_us).isoformat(timespec="seconds")
 
 
 def running_server(state: Path) -> dict[str, Any] | None:
-    """Return URL and pid of the prediction server, None if none runs."""
+    """Return URL and pid of the prediction server; None: it does not run."""
     try:
         server = json.loads((state / "server.json").read_text())
         os.kill(server["pid"], 0)
@@ -230,20 +230,20 @@ def running_server(state: Path) -> dict[str, Any] | None:
     return {"url": str(server["url"]), "pid": int(server["pid"])}
 
 
-def plan_state(repo: Path, applied: Applied) -> str:
-    """Say whether the definitions and Feast's registry are still those of the applied plan."""
-    from skewless.infra.plans.applied import edited_files, file_sha256
+def plan_state(repo: Path, applied: AppliedPlan) -> str:
+    """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
+    from skewless.infra.plans.applied_plan import find_edited_files, hash_file
 
-    if file_sha256(repo / applied.registry) != applied.registry_sha256:
+    if hash_file(repo / applied.registry) != applied.registry_sha256:
         return "registry changed since apply"
-    if edited_files(repo, applied):
+    if find_edited_files(repo, applied):
         return "changed since apply"
     return "unchanged since apply"
 
 
-def _plan(project: Workspace, applied: Applied) -> PlanStatus:
+def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
     from skewless.contract.clock import from_us
-    from skewless.infra.plans.applied import plan_numbers
+    from skewless.infra.plans.applied_plan import plan_numbers
 
     state = plan_state(project.repo, applied)
     return PlanStatus(
@@ -261,15 +261,17 @@ def _view(
     from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
     from skewless.infra.log.accepted import AcceptedLog, count_rejected
+    from skewless.infra.log.runs import known_ranges
 
     log = AcceptedLog(project.state / "log", view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
-    delay = project.views.observed_delay_us(view)
+    is_live = any(item.kind == "live" for item in known_ranges(runs, view.partition))
+    delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
     seq = None
     try:
         seq = None if store is None else store.marker(marker_key(needed.plan.project, view))
     except StoreError:
-        store = None  # it went away since it was opened
+        store = None  # it became unavailable after it was opened
     return ViewStatus(
         view=needed.label(view),
         hash=view.hash,
@@ -284,13 +286,13 @@ def _view(
     )
 
 
-def _model_names(project: Workspace, applied: Applied | None) -> list[str]:
+def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
     from skewless.infra.storage.names import list_models
 
     return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
 
 
-def _model(project: Workspace, applied: Applied | None, name: str) -> ModelStatus:
+def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions

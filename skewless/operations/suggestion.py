@@ -1,4 +1,4 @@
-"""A suite for every view and label table of a project, from its plan, its data and what champions were trained on."""
+"""Suggested suites for the views and label tables of a project, from its plan, data and champions."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from skewless.contract.dtypes import DType
 if TYPE_CHECKING:
     from skewless.contract.plan import View
     from skewless.contract.spec import ModelSpec
-    from skewless.validation.suggest import Range, Suggested, TableSummary
+    from skewless.validation.suggest import Range, SuggestedExpectation, TableSummary
     from skewless.workspace import Workspace
 
-# How Great Expectations calls DuckDB's types.
+# Great Expectations' names of DuckDB's types.
 _TYPES = {name: name for name in ("BIGINT", "BOOLEAN", "DOUBLE", "INTEGER")} | {"FLOAT": "REAL", "VARCHAR": "String"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Suggestion:
-    """An ``expectations.py``.
+    """A suggested ``expectations.py``.
 
     Args:
-        path: where it belongs.
-        source: its text.
-        suites: per view and label table, its expectations.
-        now: what stands there; None: nothing.
-        written: whether the suggestion was written there.
+        path: of the file.
+        source: its suggested text.
+        suites: expectations by view and label table.
+        now: current text of the file; None: it does not exist.
+        written: whether the suggestion was written to the file.
     """
 
     path: Path
     source: str
-    suites: Mapping[str, Sequence[Suggested]]
+    suites: Mapping[str, Sequence[SuggestedExpectation]]
     now: str | None
     written: bool = False
 
     @property
     def diff(self) -> str:
-        """Return what would change, as a unified diff."""
+        """Return the difference to the current file, as a unified diff."""
         before = (self.now or "").splitlines(keepends=True)
         after = self.source.splitlines(keepends=True)
         return "".join(unified_diff(before, after, f"{self.path.name}", f"{self.path.name} (suggested)"))
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values; of the suites, how many expectations they have."""
+        """Return plain values, with the number of expectations of each suite."""
         expectations = {name: len(suite) for name, suite in self.suites.items()}
         return {
             "path": str(self.path),
@@ -59,23 +59,25 @@ class Suggestion:
 
 
 def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
-    """Return suites that the present data pass.
+    """Return suites that the current data pass.
 
     Args:
-        write: write the file if there is none; a file of yours is never replaced.
+        write: write the file if it does not exist; an existing file is never replaced.
 
     Raises:
-        SourceError: a source is missing or broken.
-        StoreError: the disk refused.
+        SourceError: a source is missing or corrupt.
+        StoreError: the disk failed.
     """
     from skewless.infra.storage.durable import replace_durable
-    from skewless.validation.suggest import suggest
+    from skewless.validation.suggest import suggest_suite
     from skewless.validation.suites import FILE, LABELS, suite_source
 
-    trained = _trained(project)
-    suites = {view.name: suggest(_view(project, view), trained.get(view.name)) for view in project.applied.plan.views}
+    ranges = _training_ranges(project)
+    suites = {
+        view.name: suggest_suite(_view(project, view), ranges.get(view.name)) for view in project.applied.plan.views
+    }
     for spec in project.models:
-        suites[f"{LABELS}:{spec.name}"] = suggest(_labels(project, spec))
+        suites[f"{LABELS}:{spec.name}"] = suggest_suite(_labels(project, spec))
     path = project.repo / FILE
     now = path.read_text(encoding="utf-8") if path.is_file() else None
     source, written = suite_source(suites), write and now is None
@@ -89,13 +91,15 @@ def _view(project: Workspace, view: View) -> TableSummary:
     from skewless.validation.summaries import summarise
 
     keys, event = [column.name for column in view.keys], view.source.event_column
-    # A correction repeats keys and time: only where rows say when they were written, that is no duplicate.
+    # A correction repeats keys and time. It is not a duplicate if rows have the time when they were written.
     sets = [keys, [*keys, event]] if view.source.created_column is None else []
     table, query = project.checks.published(view)
-    with table.opened(project.connection):
-        found = summarise(project.connection, query, table.parameters, view.features, sets)
-    unique = next((tuple(names) for names, n in zip(sets, found.distinct, strict=True) if n == found.rows), ())
-    return TableSummary(name=view.name, rows=found.rows, present=(*keys, event), columns=found.columns, unique=unique)
+    with table.open(project.connection):
+        summary = summarise(project.connection, query, table.parameters, view.features, sets)
+    unique = next((tuple(names) for names, n in zip(sets, summary.distinct, strict=True) if n == summary.rows), ())
+    return TableSummary(
+        name=view.name, rows=summary.rows, present=(*keys, event), columns=summary.columns, unique=unique
+    )
 
 
 def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
@@ -105,20 +109,20 @@ def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     from skewless.validation.suites import LABELS
     from skewless.validation.summaries import summarise
 
-    plan = project.applied.plan.only(spec.service)
+    plan = project.applied.plan.select_service(spec.service)
     keys = [spec.labels.column(column.name) for column in plan.join_keys]
     fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
     label = Column(name=spec.labels.label, dtype=DType.FLOAT64)
     table = find_labels(project.repo, spec, plan)
     query, parameters = known_labels(spec, table, project.clock.now_us())
     types = table.column_types(project.connection)
-    with table.opened(project.connection):
-        found = summarise(project.connection, query, parameters, [*fields, label])
+    with table.open(project.connection):
+        summary = summarise(project.connection, query, parameters, [*fields, label])
     return TableSummary(
         name=f"{LABELS}:{spec.name}",
-        rows=found.rows,
+        rows=summary.rows,
         present=(*keys, spec.labels.event_time),
-        columns=found.columns,
+        columns=summary.columns,
         types={name: _TYPES[types[name]] for name in [*keys, *(f.name for f in fields)] if types[name] in _TYPES},
         classes=_classes(spec),
     )
@@ -129,18 +133,18 @@ def _classes(spec: ModelSpec) -> dict[str, int]:
     return {} if n is None else {spec.labels.label: n}
 
 
-def _trained(project: Workspace) -> dict[str, dict[str, Range]]:
-    """Return by view and feature the extent of what the champions were trained on."""
+def _training_ranges(project: Workspace) -> dict[str, dict[str, Range]]:
+    """Return the range of the champions' training data, by view and feature."""
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
-    found: dict[str, dict[str, Range]] = {}
+    ranges: dict[str, dict[str, Range]] = {}
     for spec in project.models:
         champion = Aliases(project.packages).get(spec.name, "champion")
         profile: Any = open_package(project.store, spec.name, champion).profile if champion else {"features": {}}
         for ref in project.applied.plan.service(spec.service).features:
             item = profile["features"].get(ref.label, {"min": None})
             if item["min"] is not None:
-                low, high = found.setdefault(ref.group, {}).get(ref.name, (item["min"], item["max"]))
-                found[ref.group][ref.name] = (min(low, item["min"]), max(high, item["max"]))
-    return found
+                low, high = ranges.setdefault(ref.group, {}).get(ref.name, (item["min"], item["max"]))
+                ranges[ref.group][ref.name] = (min(low, item["min"]), max(high, item["max"]))
+    return ranges

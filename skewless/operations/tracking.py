@@ -1,4 +1,4 @@
-"""Publishing trainings to a tracker: packages are the truth, what is missing there is added."""
+"""Publishing of versions to a tracker: packages are the source of truth, missing versions are added."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 
-_OURS = {"champion", "challenger"}  # a tracker's other aliases are its users' own
+_OURS = {"champion", "challenger"}  # users manage other aliases of the tracker
 
 
 @dataclass(frozen=True, kw_only=True)
 class PublishReport:
-    """What was published of one model.
+    """The published versions of one model.
 
     Args:
-        published: versions that were added, oldest first.
-        aliases: alias -> version, of those that moved; None: it is no more.
-        skipped: version -> why it cannot be published.
+        published: added versions, oldest first.
+        aliases: changed aliases with their versions; None: deleted.
+        skipped: versions that cannot be published, with the reason.
     """
 
     model: str
@@ -37,19 +37,19 @@ class PublishReport:
         return asdict(self)
 
     def line(self) -> str:
-        """Return it in a sentence."""
+        """Return the result in a sentence."""
         versions = f"published {', '.join(self.published)}" if self.published else "nothing to publish"
-        moved = "".join(f"; {alias} is {version or 'nobody'}" for alias, version in self.aliases.items())
-        left = "".join(f"; {version} left out: {why}" for version, why in self.skipped.items())
-        return f"{self.model}: {versions}{moved}{left}"
+        moved = "".join(f"; {alias} is {version or 'deleted'}" for alias, version in self.aliases.items())
+        skipped = "".join(f"; {version} skipped: {why}" for version, why in self.skipped.items())
+        return f"{self.model}: {versions}{moved}{skipped}"
 
 
 def open_tracker(project: Workspace) -> Tracker:
     """Return the tracker that the settings name.
 
     Raises:
-        DefinitionError: they name none, or no address.
-        StoreError: it is away.
+        DefinitionError: the setting is missing or invalid.
+        StoreError: the tracker is unavailable.
     """
     from skewless.infra.tracking.mlflow_tracker import open_mlflow
 
@@ -64,24 +64,24 @@ def open_tracker(project: Workspace) -> Tracker:
 def publish(
     project: Workspace, tracker: Tracker, models: Sequence[str] = (), *, dry: bool = False
 ) -> list[PublishReport]:
-    """Publish the versions that the tracker lacks, and make its aliases those of the packages.
+    """Publish the versions that the tracker lacks, and copy the aliases of the packages to it.
 
     Args:
-        models: names; none: all that were ever trained.
-        dry: only say what would be done.
+        models: names; empty: all trained models.
+        dry: publish nothing.
 
     Raises:
-        StoreError: the tracker is away or refuses; what it has stays, the rest is published next time.
+        StoreError: the tracker is unavailable or fails; the next call publishes the rest.
     """
-    from skewless.infra.storage.durable import exclusive
+    from skewless.infra.storage.durable import hold_lock
 
     known = trained_models(project)
-    with exclusive(project.state / "tracking.lock"):
+    with hold_lock(project.state / "tracking.lock"):
         return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
 
 
 def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:
-    """Publish after a training, which goes on whatever comes of it; return why it could not be."""
+    """Publish versions after a training, if a tracker is set; return the error instead of raising it."""
     if project.settings.tracking_uri is None:
         return None
     try:
@@ -103,10 +103,10 @@ def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: boo
     from skewless.infra.packages.manifest import manifest_digest
     from skewless.infra.storage.names import list_versions, version_folder
 
-    root, there = project.packages, tracker.published(model)
+    root, published_digests = project.packages, tracker.published_digests(model)
     digests = {name: manifest_digest(version_folder(root, model, name)) for name in list_versions(root, model)}
     published, skipped = [], dict[str, str]()
-    for version in (name for name, digest in digests.items() if digest not in there):
+    for version in (name for name, digest in digests.items() if digest not in published_digests):
         try:
             run = _run_of(project, model, version)
         except PackageError as error:
@@ -116,35 +116,37 @@ def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: boo
             tracker.publish(run)
         published.append(version)
     known = {name: digest for name, digest in digests.items() if name not in skipped}
-    moved = _moved(project, tracker, model, known)
-    for alias, held in () if dry else moved.items():
-        tracker.point(model, alias, None if held is None else known[held])
+    moved = _alias_changes(project, tracker, model, known)
+    for alias, target in () if dry else moved.items():
+        tracker.point(model, alias, None if target is None else known[target])
     return PublishReport(model=model, published=published, aliases=moved, skipped=skipped)
 
 
-def _moved(project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]) -> dict[str, str | None]:
-    """Return the aliases that are other versions in the tracker than here; None: here there is no such alias."""
+def _alias_changes(
+    project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]
+) -> dict[str, str | None]:
+    """Return the aliases whose version differs in the tracker; None: the project has no such alias."""
     from skewless.infra.packages.aliases import Aliases
     from skewless.infra.rollout.traffic import Traffic
 
     aliases, policy = Aliases(project.packages), Traffic(project.packages).get(model)
-    here = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
+    own = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
     if policy is not None:
-        here |= {"champion": policy.champion, "challenger": policy.challenger}
-    wanted = {alias: version for alias, version in here.items() if version is not None and version in digests}
-    held = tracker.aliases(model)
+        own |= {"champion": policy.champion, "challenger": policy.challenger}
+    targets = {alias: version for alias, version in own.items() if version is not None and version in digests}
+    tracked = tracker.aliases(model)
     moved: dict[str, str | None] = {
-        alias: version for alias, version in wanted.items() if held.get(alias) != digests[version]
+        alias: version for alias, version in targets.items() if tracked.get(alias) != digests[version]
     }
-    return moved | dict.fromkeys(_OURS & held.keys() - wanted.keys())
+    return moved | dict.fromkeys(_OURS & tracked.keys() - targets.keys())
 
 
 def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.tracking.port import described
+    from skewless.infra.tracking.port import describe_package
     from skewless.training.plots.canvas import can_plot
     from skewless.training.plots.evaluation import evaluation_plots
 
     package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []
-    return described(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})
+    return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -1,4 +1,4 @@
-"""Why a model should be retrained now, besides its cron line."""
+"""The triggers of a model: reasons for a retraining, in addition to its cron line."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class TriggersReport:
     """Why a model should be retrained now.
 
     Args:
-        causes: none: nothing asks for it.
-        asked: id of the run that the scheduler was asked for; None: it was not.
+        causes: empty: no trigger fires.
+        asked: id of the requested run; None: no run was requested.
     """
 
     model: str
@@ -57,96 +57,99 @@ class TriggersReport:
 
 
 def triggers(project: Workspace, model: str, *, start: bool = False) -> TriggersReport:
-    """Return why a model should be retrained now; with ``start``, ask the scheduler to do so if there is a cause.
+    """Return why a model should be retrained now; with ``start``, request the retraining if there is a cause.
 
-    Raises: as ``due``; also ConflictError: it was asked for at the same microsecond.
+    Raises: as ``find_causes``; also ConflictError: another run was requested at the same microsecond.
     """
     from skewless.operations.runs import Runs
 
-    causes = due(project, model)
+    causes = find_causes(project, model)
     sentences = "; ".join(cause.sentence for cause in causes)
-    asked = str(Runs(project).retrain(model, sentences)) if causes and start else None
-    return TriggersReport(model=model, causes=causes, asked=asked)
+    run_id = str(Runs(project).retrain(model, sentences)) if causes and start else None
+    return TriggersReport(model=model, causes=causes, asked=run_id)
 
 
-def due(project: Workspace, model: str) -> list[RetrainCause]:
-    """Return why a model should be retrained now by its ``Triggers``; nothing within the cooldown of any training.
+def find_causes(project: Workspace, model: str) -> list[RetrainCause]:
+    """Return why a model should be retrained now by its ``Triggers``; empty within the cooldown after a training.
 
-    Drift is that of the window looked at last (``skewless drift``); nothing is measured again.
+    Drift is read from the latest report of ``skewless drift``; it is not measured again.
 
     Raises:
         RequestError: the plan has no such model.
-        PackageError: it has no champion, or a package was altered.
-        SourceError: the label table is broken.
-        StoreError: a log is damaged.
+        PackageError: the model has no champion, or a package was altered.
+        SourceError: the label table is invalid.
+        StoreError: a log is corrupt.
     """
     spec, now = project.applied.model(model), project.clock.now_us()
     champion, trained_us = _champion(project, model), last_training_us(project, model)
     if now - trained_us < spec.triggers.cooldown // _MICROSECOND:
         return []
-    found = (
+    causes = (
         _drift(project, spec, champion, trained_us),
         _quality(project, spec, champion, now),
         _labels(project, spec, trained_us, now),
         _age(spec, champion, now),
     )
-    return [cause for cause in found if cause is not None]
+    return [cause for cause in causes if cause is not None]
 
 
 def last_training_us(project: Workspace, model: str) -> int:
-    """Return the moment as of which the newest version was trained, promoted or not.
+    """Return the time as of which the latest version was trained, whether or not it was promoted.
 
     Raises:
-        PackageError: there is none, or it was altered.
+        PackageError: the model has no version, or it was altered.
     """
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions
 
     versions = list_versions(project.packages, model)
     if not versions:
-        raise _nothing(model)
+        raise _no_champion(model)
     return _trained_us(open_package(project.store, model, versions[-1]))
 
 
 def _drift(project: Workspace, spec: ModelSpec, champion: Package, trained_us: int) -> RetrainCause | None:
-    from skewless.operations.drift import last
+    from skewless.operations.drift import latest_drift
 
-    window = last(project, spec.name) if spec.triggers.drift else None
+    window = latest_drift(project, spec.name) if spec.triggers.drift else None
     if window is None or window["version"] != champion.version or window["until_us"] <= trained_us:
         return None
     if window["verdict"] != "drifted":
         return None
     names = ", ".join(window["drifted"][:3])
-    sentence = f"{window['share']:.0%} of the features have drifted, first of all {names}"
-    return RetrainCause(name="drift", sentence=sentence, evidence={name: window[name] for name in _OF_DRIFT})
+    sentence = f"{window['share']:.0%} of the features have drifted, mainly {names}"
+    return RetrainCause(name="drift", sentence=sentence, evidence={name: window[name] for name in _DRIFT_EVIDENCE})
 
 
-_OF_DRIFT = ("since", "until", "rows", "share", "limit_share", "drifted")
+_DRIFT_EVIDENCE = ("since", "until", "rows", "share", "limit_share", "drifted")
 
 
 def _quality(project: Workspace, spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     limit = spec.triggers.quality
     if limit is None:
         return None
-    metric, trained = spec.gate.metric, champion.metrics.get(spec.gate.metric)
-    found = next(_matured_quality(project, spec, champion.version, now), None)
-    live = None if found is None else found.metric(metric)
-    if found is None or live is None or trained is None or found.labelled < spec.watch.least_rows:
+    metric, trained_value = spec.gate.metric, champion.metrics.get(spec.gate.metric)
+    quality = next(_matured_quality(project, spec, champion.version, now), None)
+    live = None if quality is None else quality.metric(metric)
+    if quality is None or live is None or trained_value is None or quality.labelled < spec.watch.least_rows:
         return None
     sign = -1 if metric in LOWER_IS_BETTER else 1
-    drop = sign * (trained - live)
-    by_chance = found.interval is not None and max(sign * end for end in found.interval) >= sign * trained
+    drop = sign * (trained_value - live)
+    by_chance = quality.interval is not None and max(sign * end for end in quality.interval) >= sign * trained_value
     if drop <= limit or by_chance:
         return None
-    sentence = f"{metric} is {live:.4f} on {found.labelled:,} labels, {drop:.4f} worse than at training ({trained:.4f})"
-    evidence = {"metric": metric, "live": live, "trained": trained, "drop": drop, "limit": limit}
+    change = f"{drop:.4f} worse than at training ({trained_value:.4f})"
+    sentence = f"{metric} is {live:.4f} on {quality.labelled:,} labels, {change}"
+    evidence = {"metric": metric, "live": live, "trained": trained_value, "drop": drop, "limit": limit}
     return RetrainCause(
-        name="quality", sentence=sentence, evidence=evidence | {"labels": found.labelled, "interval": found.interval}
+        name="quality",
+        sentence=sentence,
+        evidence=evidence | {"labels": quality.labelled, "interval": quality.interval},
     )
 
 
 def _matured_quality(project: Workspace, spec: ModelSpec, version: str, now: int) -> Iterator[Quality]:
-    """Yield the quality of a version in the last window whose labels have mostly come, if it was asked in it."""
+    """Yield the quality of a version in the last window with mostly known labels, if it has predictions there."""
     import pyarrow.compute as pc
 
     from skewless.operations.quality import label_delay_us, labelled_log
@@ -167,7 +170,7 @@ def _labels(project: Workspace, spec: ModelSpec, trained_us: int, now: int) -> R
     limit = spec.triggers.labels
     if limit is None:
         return None
-    n = labelled_log(project, spec.name).labels_between(trained_us, now)
+    n = labelled_log(project, spec.name).count_labels(trained_us, now)
     if n < limit:
         return None
     sentence = f"{n:,} labels became known since the last training"
@@ -179,7 +182,7 @@ def _age(spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     age = timedelta(microseconds=now - _trained_us(champion))
     if limit is None or age < limit:
         return None
-    sentence = f"the champion's training is {age.days} days old"
+    sentence = f"the champion was trained {age.days} days ago"
     evidence = {"age_us": age // _MICROSECOND, "limit_us": limit // _MICROSECOND}
     return RetrainCause(name="age", sentence=sentence, evidence=evidence)
 
@@ -190,7 +193,7 @@ def _champion(project: Workspace, model: str) -> Package:
 
     version = Aliases(project.packages).get(model, "champion")
     if version is None:
-        raise _nothing(model)
+        raise _no_champion(model)
     return open_package(project.store, model, version)
 
 
@@ -198,5 +201,5 @@ def _trained_us(package: Package) -> int:
     return int(package.about["as_of_us"])
 
 
-def _nothing(model: str) -> PackageError:
+def _no_champion(model: str) -> PackageError:
     return PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")

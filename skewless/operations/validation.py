@@ -19,7 +19,7 @@ class ValidationReport:
     """The verdicts on sources and labels.
 
     Args:
-        docs: index of the Data Docs that were written; None: none were.
+        docs: index of the written Data Docs; None: none were written.
     """
 
     reports: list[GateReport]
@@ -27,7 +27,7 @@ class ValidationReport:
 
     @property
     def error(self) -> GateError | None:
-        """Return why the first closed gate is closed; None: all are open."""
+        """Return the error of the first closed gate; None: all gates are open."""
         try:
             for report in self.reports:
                 report.raise_if_failed()
@@ -36,7 +36,7 @@ class ValidationReport:
         return None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values; ``docs`` where they were written."""
+        """Return plain values; ``docs`` only if they were written."""
         body = {"success": self.error is None, "reports": [report.as_dict() for report in self.reports]}
         return body if self.docs is None else body | {"docs": str(self.docs)}
 
@@ -49,20 +49,20 @@ def validate(
     record: bool = False,
     docs: Path | None = None,
 ) -> ValidationReport:
-    """Check what is published now against the suites of ``expectations.py``.
+    """Check sources and label tables against the suites of ``expectations.py``.
 
     Args:
-        names: views and models; none: all.
-        everything: judge labels that passed before again; else only what is new.
-        record: remember which labels passed, and keep Data Docs in the state folder.
+        names: views and models; empty: all.
+        everything: check labels that passed before again; else only new labels.
+        record: record which labels passed, and store Data Docs in the state folder.
         docs: folder for Data Docs.
 
     Raises:
         RequestError: a name is neither a view nor a model.
-        SourceError: a source is missing or broken.
+        SourceError: a source is missing or corrupt.
     """
     views, models = project.applied.plan.views, project.applied.models
-    reports = project.checks.all(views, models, names, everything=everything, remember=record)
+    reports = project.checks.check_all(views, models, names, everything=everything, remember=record)
     return ValidationReport(reports=reports, docs=_write_docs(project, reports, docs) if docs or record else None)
 
 

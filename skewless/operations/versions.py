@@ -1,4 +1,4 @@
-"""The versions of a model: when they were trained, how good they were, what they were, and why."""
+"""The versions of a model, with their metrics, aliases and decisions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Version:
     """One version.
 
     Args:
-        trained_at: ISO 8601; None where its package cannot be read.
-        aliases: that it holds now.
+        trained_at: ISO 8601; None: its package cannot be read.
+        aliases: its current aliases.
         metrics: of its own evaluation.
-        rows: that it was trained on.
-        decision: the last one of the gate about it, plain values; None before there was one.
+        rows: number of training rows.
+        decision: last decision of the gate, plain values; None: there is none.
         problem: why its package cannot be used; empty: it can.
     """
 
@@ -40,7 +40,7 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True)
 class VersionsReport:
-    """All versions of a model, newest first, and every move of its aliases, newest first.
+    """All versions of a model and all changes of its aliases, the latest first.
 
     Args:
         metric: the gate's.
@@ -58,7 +58,7 @@ class VersionsReport:
         return {"model": self.model, "metric": self.metric, "versions": listed, "moves": list(self.moves)}
 
 
-def list_all(project: Workspace, model: str) -> VersionsReport:
+def read_versions(project: Workspace, model: str) -> VersionsReport:
     """Return the versions of a model of the plan; changes nothing.
 
     Raises:
@@ -71,13 +71,13 @@ def list_all(project: Workspace, model: str) -> VersionsReport:
     metric, aliases = project.applied.model(model).gate.metric, Aliases(project.packages)
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
     decisions: dict[str, dict[str, Any]] = {}
-    for decision in Decisions(project.packages).backwards(model):
+    for decision in Decisions(project.packages).read_latest_first(model):
         decisions.setdefault(decision["version"], decision)
     versions = [
         _version(project, model, version, holders, decisions.get(version))
         for version in reversed(list_versions(project.packages, model))
     ]
-    moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.backwards(model, name)]
+    moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.read_latest_first(model, name)]
     moves.sort(key=lambda move: (move["at_us"], move["number"]), reverse=True)
     return VersionsReport(model=model, metric=metric, versions=tuple(versions), moves=tuple(moves))
 

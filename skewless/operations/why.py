@@ -1,4 +1,4 @@
-"""Why a logged prediction was what it was: its values and their origin, the model, the bounds, and the proof."""
+"""The explanation of one logged prediction: values and their origin, model, bounds and proof."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from skewless.contract.errors import RequestError
 if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.served_model import ServedModel
-    from skewless.infra.predictions.reader import Entry
+    from skewless.infra.predictions.reader import PredictionEntry
     from skewless.validation.explanation import Bounds, Explanation, NearestBound
     from skewless.validation.replay_report import ReplayReport
     from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class Why:
-    """Everything that is known of one prediction.
+class WhyReport:
+    """The explanation of one prediction.
 
     Args:
-        facts: what the log says of it in one text or number, by column.
+        facts: columns of the log with one text or number.
         package: of the version that answered.
-        transforms: name -> hash of the transform that was used.
-        bound: the bound that the vector breaks or comes nearest to.
-        declared: whether it is a suite's; else the range of the training data.
-        outside: the features that no suite's bound holds, each in a sentence.
-        outcome: label, business value and when they became known; None: nothing is known.
-        proof: what replay found; None if it was not asked for.
+        transforms: transform names and hashes.
+        bound: the bound that the vector breaks, or comes nearest to.
+        declared: whether a suite declares the bound; else it is the range of the training data.
+        outside: features outside the bound of their suite, each in a sentence.
+        outcome: label, business value and the time when they became known; None: not known.
+        proof: the replay; None: not requested.
     """
 
     prediction: str
@@ -76,15 +76,15 @@ class Why:
         }
 
 
-def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
-    """Return everything that is known of one prediction.
+def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyReport:
+    """Return the explanation of one prediction.
 
     Args:
-        proven: also replay it.
+        proven: replay the prediction too.
 
     Raises:
-        RequestError: the log does not hold it.
-        PackageError: the package that answered was altered or is gone.
+        RequestError: the prediction is not in the log.
+        PackageError: the package of its version was altered or is missing.
     """
     from skewless.infra.packages.served_model import load_model
     from skewless.infra.predictions.reader import PredictionLog
@@ -93,13 +93,16 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
     entry = PredictionLog(project.state / "predictions", project.connection).find(prediction)
     if entry is None:
         raise RequestError(
-            "prediction", "is not in the log", value=prediction, fix="give an id of a reply; wait for the log's flush"
+            "prediction",
+            "is not in the log",
+            value=prediction,
+            fix="give the id of a reply, or wait until the log is flushed",
         )
-    model = load_model(project.store, entry.of.model, entry.of.version)
+    model = load_model(project.store, entry.model_version.model, entry.model_version.version)
     try:
         bound, declared = _nearest(model, entry)
         explanation = explain(model, entry)
-        return Why(
+        return WhyReport(
             prediction=prediction,
             facts=dict(entry.facts),
             explanation=explanation,
@@ -115,22 +118,22 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> Why:
         model.runtime.close()
 
 
-def _transforms(model: ServedModel, entry: Entry) -> dict[str, str]:
+def _transforms(model: ServedModel, entry: PredictionEntry) -> dict[str, str]:
     names = [item.name for item in model.plan.transforms]
     return dict(zip(names, entry.logged.transform_hashes[0], strict=False))
 
 
-def _nearest(model: ServedModel, entry: Entry) -> tuple[NearestBound | None, bool]:
+def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:
     from skewless.contract.bounds import Bounds
     from skewless.validation.explanation import nearest_bound
 
-    seen = _ranges(model)
+    ranges = _ranges(model)
     values = dict(zip(model.assembler.labels, entry.logged.vectors[0].tolist(), strict=True))
-    spreads = {name: high - low for name, (low, high) in seen.items() if low is not None and high is not None}
+    spreads = {name: high - low for name, (low, high) in ranges.items() if low is not None and high is not None}
     declared = Bounds.from_dict(model.package.bounds).features
-    limits = {name: (bound.low, bound.high) for name, bound in declared.items() if name in seen}
-    found = nearest_bound(limits, values, spreads)
-    return (found, True) if found else (nearest_bound(seen, values, spreads), False)
+    limits = {name: (bound.low, bound.high) for name, bound in declared.items() if name in ranges}
+    bound = nearest_bound(limits, values, spreads)
+    return (bound, True) if bound else (nearest_bound(ranges, values, spreads), False)
 
 
 def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
@@ -138,24 +141,24 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
 
     bounds = Bounds.from_dict(model.package.bounds).features
     return [
-        f"{item.feature} = {item.value!r}: {bounds[item.feature].sentence()} was declared"
+        f"{item.feature} = {item.value!r}: {bounds[item.feature].describe()} was declared"
         for item in explanation.features
-        if item.feature in bounds and not bounds[item.feature].holds(item.value)
+        if item.feature in bounds and not bounds[item.feature].contains(item.value)
     ]
 
 
-def _outcome(project: Workspace, entry: Entry) -> dict[str, Any] | None:
-    """Return what is known by now of what came of a prediction."""
+def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | None:
+    """Return the known outcome of a prediction."""
     import pyarrow.compute as pc
 
     from skewless.operations.quality import labelled_log
 
-    if entry.of.model not in {spec.name for spec in project.models}:
+    if entry.model_version.model not in {spec.name for spec in project.models}:
         return None
-    # A label by entity belongs to the nearest prediction, so those around are looked at too.
-    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.of.model).labels.tolerance
+    # A label by entity belongs to the nearest prediction, so neighbouring predictions are read too.
+    t, tolerance = int(entry.logged.t[0]), project.applied.model(entry.model_version.model).labels.tolerance
     around = 2 * (tolerance // timedelta(microseconds=1))
-    rows = labelled_log(project, entry.of.model).read(
+    rows = labelled_log(project, entry.model_version.model).read(
         since_us=t - around, until_us=t + around + 1, known_by_us=project.clock.now_us()
     )
     own = rows.filter(pc.field("id") == entry.logged.ids[0]).select(["label", "value", "known_at"]).to_pylist()
@@ -163,18 +166,18 @@ def _outcome(project: Workspace, entry: Entry) -> dict[str, Any] | None:
 
 
 def _ranges(model: ServedModel) -> Bounds:
-    """Return what the training data held of each number; the codes of categories have no order."""
+    """Return the range of each number in the training data; codes of categories have no order."""
     labels = [label for i, label in enumerate(model.assembler.labels) if i not in model.assembler.categorical]
     features = model.package.profile["features"]
     return {label: (features[label]["min"], features[label]["max"]) for label in labels if label in features}
 
 
-def _proof(project: Workspace, model: ServedModel, entry: Entry) -> ReplayReport:
-    from skewless.validation.replay import replay_piece
+def _proof(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:
+    from skewless.validation.replay import replay_batch
     from skewless.validation.replay_report import ReplayReport
 
     report = ReplayReport()
-    replay_piece(report, model, project.views, entry.logged, project.views.ledger.runs())
+    replay_batch(report, model, project.views, entry.logged, project.views.ledger.runs())
     return report
 
 

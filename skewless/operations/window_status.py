@@ -1,4 +1,4 @@
-"""What a project holds of its windowed views and event sources right now; starts nothing, changes nothing."""
+"""The state of windowed views and event sources; starts nothing, changes nothing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class WindowStatus:
 
     Args:
         needed_by: the plan, or versions of models.
-        generation: of its online states; None: they were never built.
+        generation: of its window states; None: they do not exist.
         partitions: of its source: ``partition``, ``log_rows``, ``online_seq`` and ``lag``, in rows.
-        lag: rows of the log that the states lack; None: not known.
-        parity_mismatches: of the last parity run; None: there was none.
+        lag: rows of the log that the states lack; None: unknown.
+        parity_mismatches: of the last parity run; None: there is none.
     """
 
     view: str
@@ -40,7 +40,7 @@ class WindowStatus:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceStatus:
-    """The log of an event source, and how late its events became known."""
+    """The log of an event source, and the delays of its events."""
 
     source: str
     kind: str
@@ -54,16 +54,16 @@ class SourceStatus:
 
 
 def windowed_views(project: Workspace, needed: NeededViews, store: OnlineWriter | None) -> list[WindowStatus]:
-    """Return where the states of each windowed view stand.
+    """Return the state of each windowed view.
 
     Args:
-        store: None where it is away: then positions are unknown.
+        store: None: it is unavailable, so positions are unknown.
     """
     return [_window(project, needed, view, store) for view in needed.plan.windows]
 
 
 def event_sources(project: Workspace, needed: NeededViews) -> list[SourceStatus]:
-    """Return what the log holds of each event source, and how late its events became known."""
+    """Return the log of each event source, and the delays of its events."""
     return [_source(project, needed, source) for source in needed.plan.sources]
 
 
@@ -71,20 +71,20 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
     from skewless.contract.keys import window_marker
     from skewless.infra.log.generations import Generations
     from skewless.infra.log.partitions import log_ends
-    from skewless.infra.verdicts.last_verdicts import last_parity
+    from skewless.infra.verdicts.last_verdicts import read_last_parity
 
-    live = Generations(project.state).live(view)
+    live = Generations(project.state).find_live(view)
     ends = log_ends(project.state / "log", view.source)
     name = needed.plan.project
     parts: list[dict[str, Any]] = []
     for partition, end in ends.items():
         marker = None if live is None else window_marker(name, view, live.number, partition)
-        seq, known = _position(store, marker)
-        lag = (end - seq if seq is not None else end + 1) if known else None
+        seq, is_known = _position(store, marker)
+        lag = (end - seq if seq is not None else end + 1) if is_known else None
         parts.append({"partition": partition, "log_rows": end + 1, "online_seq": seq, "lag": lag})
     lags: list[Any] = [part["lag"] for part in parts]
-    whole = None if store is None or None in lags else sum(lags)
-    verdicts = {verdict.hash: verdict for verdict in last_parity(project.state).values()}
+    total_lag = None if store is None or None in lags else sum(lags)
+    verdicts = {verdict.hash: verdict for verdict in read_last_parity(project.state).values()}
     verdict = verdicts.get(view.hash)
     return WindowStatus(
         view=needed.label(view),
@@ -94,30 +94,30 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
         generation=None if live is None else live.number,
         partitions=parts,
         log_rows=sum(part["log_rows"] for part in parts),
-        lag=whole,
-        online_current=None if whole is None else (live is not None and whole == 0),
+        lag=total_lag,
+        online_current=None if total_lag is None else (live is not None and total_lag == 0),
         parity_mismatches=verdict.mismatches if verdict else None,
     )
 
 
 def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | None, bool]:
-    """Return up to where a partition is applied, None: nowhere, and whether that is known."""
+    """Return the position of a partition's marker (None: no marker), and whether it is known."""
     if marker is None:
         return None, True
     try:
         return (None, False) if store is None else (store.marker(marker), True)
     except StoreError:
-        return None, False  # it went away since it was opened
+        return None, False  # it became unavailable after it was opened
 
 
 def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
     from skewless.infra.log.accepted import count_rejected
     from skewless.infra.log.partitions import log_ends
-    from skewless.infra.offline.log_parts import event_delays, log_parts
+    from skewless.infra.offline.log_parts import measure_event_delays, read_log_partitions
 
     root = project.state / "log"
-    parts = log_parts(root, source.name)
-    delays = event_delays(project.connection, parts)
+    parts = read_log_partitions(root, source.name)
+    delays = measure_event_delays(project.connection, parts)
     return SourceStatus(
         source=source.name,
         kind=source.kind,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("skewless", "serving", "training", "validation", "infra")
-OURS = (*PACKAGES, "feature_repo", "benchmarks", "tests", "tools")
+OURS = (*PACKAGES, "feature_repo", "benchmarks", "docs", "tests", "tools")
 MAY_PRINT = {"skewless/cli.py", "feature_repo/load.py"}
 MOST_LINES_OF_A_FILE = 350
 MOST_LINES_OF_A_FUNCTION = 60

@@ -64,7 +64,7 @@ def test_a_generated_client_calls_every_route(repo: Path, foreign: str, tmp_path
     assert [item for item in found if item[1] not in {200, 202} or item[2] in {"ErrorReply", "OipError"}] == []
     kinds = {name: kind for name, _, kind in found}
     assert kinds["post_predict"] == "PredictReply"
-    assert kinds["post_events_source"] == kinds["post_push"] == "EventsTaken"
+    assert kinds["post_events_source"] == kinds["post_push"] == "EventsReply"
 
 
 def called(url: str, key: str, document: object, python: str, folder: Path) -> list[tuple[str, int, str]]:

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import BlockingOnlineReader, Marked, OnlineReader, OnlineStore, OnlineWriter
+from skewless.infra.online.port import BlockingOnlineReader, OnlineReader, OnlineStore, OnlineWriter, RowsAndMarkers
 from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.memory_store import BlockingMemoryReader, MemoryReader, MemoryStore
 from tests.worlds.waiting import until
@@ -17,7 +17,7 @@ from tests.worlds.waiting import until
 
 @dataclass(frozen=True, kw_only=True)
 class RowStore:
-    """Rows and markers, whoever keeps them."""
+    """Rows and markers of a store, or in memory."""
 
     writer: Callable[[], OnlineWriter]
     reader: Callable[[], OnlineReader]
@@ -59,11 +59,11 @@ class RowStore:
             mark = self.marked([], [name])[1][0]
             return writer.marker(name), None if mark is None else mark.position
 
-    def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
-        """Return rows and markers as the server of predictions reads them; a callback must be told the same."""
+    def marked(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
+        """Return rows and markers as the prediction server reads them; a callback must get the same."""
         found = asyncio.run(self._marked(keys, names))
         with closing(self.blocking_reader()) as reader:
-            assert reader.get_marked(keys, names) == found
+            assert reader.get_with_markers(keys, names) == found
         return found
 
     async def _get(self, keys: Sequence[bytes]) -> list[bytes | None]:
@@ -73,12 +73,12 @@ class RowStore:
         finally:
             await reader.close()
 
-    async def _marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def _marked(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         reader = self.reader()
-        told: list[Marked | StoreError] = []
+        told: list[RowsAndMarkers | StoreError] = []
         try:
-            reader.ask(keys, names, told.append)
-            found = await reader.get_marked(keys, names)
+            reader.start_read(keys, names, told.append)
+            found = await reader.get_with_markers(keys, names)
             # A cluster's answer may take another way than the one asked for later.
             await asyncio.to_thread(until, lambda: told)
             assert told == [found]
@@ -114,5 +114,5 @@ class StorePlace:
 
 
 def ranked(*words: int, body: bytes = b"") -> bytes:
-    """Return a row whose rank is eight unsigned words; those left out are zero."""
+    """Return a row whose rank is eight unsigned words; missing words are zero."""
     return struct.pack(">8I", *words, *[0] * (8 - len(words))) + body

@@ -17,7 +17,7 @@ from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import EventSender, EventStream, Owner, Partition
+from skewless.infra.streams.port import EventSender, EventStream, Partition, RebalanceListener
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from tests.memory_stream import MemoryBroker, MemorySender, MemoryStream
@@ -31,12 +31,12 @@ LEASE_S = 1.0
 QUICK = {"session.timeout.ms": 6_000, "heartbeat.interval.ms": 200, "reconnect.backoff.max.ms": 200}
 
 
-class Place(Protocol):
+class StreamKind(Protocol):
     """One stream of ``N`` partitions, empty at first; ``late_s``: for how long it may not know what has arrived."""
 
     late_s: float
 
-    def stream(self, owner: Owner, group: str) -> EventStream: ...
+    def stream(self, owner: RebalanceListener, group: str) -> EventStream: ...
     def sender(self) -> EventSender: ...
     def send_nothing(self) -> None:
         """Send one message without a body."""
@@ -58,7 +58,7 @@ class MemoryPlace:
     def __init__(self) -> None:
         self._broker = MemoryBroker(N)
 
-    def stream(self, owner: Owner, group: str) -> EventStream:
+    def stream(self, owner: RebalanceListener, group: str) -> EventStream:
         return MemoryStream(self._broker, owner, group=group)
 
     def sender(self) -> EventSender:
@@ -88,7 +88,7 @@ class RedisPlace:
         self.url = server.url
         self._source = uuid.uuid4().hex
 
-    def stream(self, owner: Owner, group: str, keep: int | None = None) -> RedisStream:
+    def stream(self, owner: RebalanceListener, group: str, keep: int | None = None) -> RedisStream:
         return RedisStream(
             self.url,
             project="p",
@@ -144,7 +144,7 @@ class KafkaPlace:
         self.topic = f"t{uuid.uuid4().hex}"
         broker.make(self.topic, N)
 
-    def stream(self, owner: Owner, group: str) -> KafkaStream:
+    def stream(self, owner: RebalanceListener, group: str) -> KafkaStream:
         return KafkaStream(self.broker.bootstrap, self.topic, owner=owner, group=group + self.topic, settings=QUICK)
 
     def sender(self) -> EventSender:
@@ -176,7 +176,7 @@ class KafkaPlace:
 
 @dataclass
 class Log:
-    """What was read, by partition, and who owns it; one for all workers of a group."""
+    """The messages that were read, by partition, and the owners; shared by all workers of a group."""
 
     read: dict[Partition, list[tuple[int, bytes | None]]] = field(default_factory=dict)
     owners: dict[Partition, Worker] = field(default_factory=dict)
@@ -198,9 +198,9 @@ class Log:
 
 
 class Worker:
-    """A member of a group, which goes on where the log ends."""
+    """A member of a group, which continues at the end of the log."""
 
-    def __init__(self, place: Place, log: Log, group: str = "g") -> None:
+    def __init__(self, place: StreamKind, log: Log, group: str = "g") -> None:
         self.log = log
         self.revocations: list[Partition] = []
         self.stream = place.stream(self, group)
@@ -209,19 +209,19 @@ class Worker:
     def owned(self) -> set[Partition]:
         return {partition for partition, owner in self.log.owners.items() if owner is self}
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         assert partition not in self.log.owners
         self.log.owners[partition] = self
         entries = self.log.read.setdefault(partition, [])
         return entries[-1][0] + 1 if entries else None
 
-    def revoked(self, partition: Partition) -> None:
+    def on_revoked(self, partition: Partition) -> None:
         assert self.log.owners.pop(partition) is self
         self.revocations.append(partition)
 
     def poll(self, limit: int = 1_000, timeout_s: float = 0.05) -> int:
         found = self.stream.poll(limit, timeout_s)
-        assert set(self.stream.drained()) <= self.owned
+        assert set(self.stream.find_drained()) <= self.owned
         assert len({messages.partition for messages in found}) == len(found)
         for messages in found:
             assert self.log.owners[messages.partition] is self
@@ -232,7 +232,7 @@ class Worker:
 
     @property
     def all_drained(self) -> bool:
-        return set(self.stream.drained()) == self.owned and len(self.owned) > 0
+        return set(self.stream.find_drained()) == self.owned and len(self.owned) > 0
 
     def next_positions(self) -> dict[Partition, int]:
         return {p: self.log.read[p][-1][0] + 1 for p in self.owned if self.log.read[p]}
@@ -250,7 +250,7 @@ def poll_until(workers: Sequence[Worker], condition: Callable[[], object]) -> No
 PLACES = ["memory", "valkey", "redis", "cluster", "kafka"]
 
 
-def place_of(request: pytest.FixtureRequest) -> Place:
+def place_of(request: pytest.FixtureRequest) -> StreamKind:
     """Return the place that a fixture's parameter names."""
     if request.param == "memory":
         return MemoryPlace()
@@ -262,7 +262,7 @@ def place_of(request: pytest.FixtureRequest) -> Place:
     return made
 
 
-def send(place: Place, payloads: list[bytes], keys: list[str] | None = None) -> None:
+def send(place: StreamKind, payloads: list[bytes], keys: list[str] | None = None) -> None:
     sender = place.sender()
     sender.send(payloads, keys)
     sender.close()

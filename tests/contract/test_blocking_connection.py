@@ -1,4 +1,4 @@
-"""A blocking reader keeps its connections and goes on when they break."""
+"""A blocking reader keeps its connections and recovers when they break."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds on a cluster beyond the contract of all stores: slots, and their moves from node to node."""
+"""Cluster behaviour in addition to the contract of all stores: slots, and their moves between nodes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import open_client
 from skewless.infra.online.cluster_servers import ClusterServers, key_slot
 from skewless.infra.online.markers import marker_keys
-from skewless.infra.online.port import LOST, Mark
+from skewless.infra.online.port import LOST, Marker
 from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import RowStore, ranked
 from tests.servers.cluster import Cluster
@@ -99,7 +99,7 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
     target = next(node for node in three_nodes.nodes if node is not source)
     writer = RedisWriter(url)
     writer.put(KEYS + OTHERS, [ranked(i) for i in range(240)])
-    writer.set_markers({"m": Mark(5, 60)})
+    writer.set_markers({"m": Marker(5, 60)})
     writer.close()
     expected = [ranked(i) for i in range(240)]
 
@@ -111,9 +111,9 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
             await asyncio.sleep(0)
             step()
             assert await asyncio.gather(*reads) == [expected] * 20
-            assert await reader.get_marked(KEYS[:2], ["m"]) == (expected[:2], [Mark(5, 60)])
+            assert await reader.get_with_markers(KEYS[:2], ["m"]) == (expected[:2], [Marker(5, 60)])
             assert await asyncio.gather(*(reader.get([key]) for key in KEYS)) == [[row] for row in expected[:40]]
-            await reader.hold([b"{tag}sign"], 100)
+            await reader.mark_in_use([b"{tag}sign"], 100)
             assert await reader.get([b"{tag}sign"]) == [b"1"]
         await reader.close()
 
@@ -124,36 +124,36 @@ def test_one_reader_follows_a_slot_that_moves_while_many_read(three_nodes: Clust
 def test_8_4_of_the_64_markers_the_least_position_and_the_least_watermark_count(url: str, seed: int) -> None:
     chance = random.Random(seed)
     writer, reader = RedisWriter(url), BlockingReader(url)
-    writer.set_markers({"m": Mark(100, 900)})
+    writer.set_markers({"m": Marker(100, 900)})
     assert stored("m", url) == [b"100 900 " + layout(url)] * 64
-    standing = {key: Mark(chance.randrange(20), chance.randrange(1, 20)) for key in marker_keys("m", spread=True)}
+    standing = {key: Marker(chance.randrange(20), chance.randrange(1, 20)) for key in marker_keys("m", spread=True)}
     put_marks(url, standing)
     positions, watermarks = zip(*standing.values(), strict=True)
-    assert reader.get_marked([], ["m"])[1] == [Mark(min(positions), min(watermarks))]
+    assert reader.get_with_markers([], ["m"])[1] == [Marker(min(positions), min(watermarks))]
     assert writer.marker("m") == min(positions)
-    writer.set_markers({"m": Mark(10)})  # each keeps its own time
-    assert reader.get_marked([], ["m"])[1] == [Mark(10, min(watermarks))]
-    writer.set_markers({"m": Mark(30, 5)})
-    assert read_marks(url, "m") == [Mark(30, 5)]
-    for worthless in (None, Mark(LOST, 40)):
+    writer.set_markers({"m": Marker(10)})  # each keeps its own time
+    assert reader.get_with_markers([], ["m"])[1] == [Marker(10, min(watermarks))]
+    writer.set_markers({"m": Marker(30, 5)})
+    assert read_marks(url, "m") == [Marker(30, 5)]
+    for worthless in (None, Marker(LOST, 40)):
         put_marks(url, {chance.choice(list(standing)): worthless})
-        assert reader.get_marked([], ["m", "other"])[1] == [None, None]
+        assert reader.get_with_markers([], ["m", "other"])[1] == [None, None]
         assert writer.marker("m") is None
-        writer.set_markers({"m": Mark(LOST)})  # as one who applies all again begins
-        writer.set_markers({"m": Mark(40)})
-        assert reader.get_marked([], ["m"])[1] == [Mark(40, 0)], "one is unknown, so nothing is known of all"
-        writer.set_markers({"m": Mark(40, 30)})
-        assert read_marks(url, "m") == [Mark(40, 30)]
+        writer.set_markers({"m": Marker(LOST)})  # as one who applies all again begins
+        writer.set_markers({"m": Marker(40)})
+        assert reader.get_with_markers([], ["m"])[1] == [Marker(40, 0)], "one is unknown, so nothing is known of all"
+        writer.set_markers({"m": Marker(40, 30)})
+        assert read_marks(url, "m") == [Marker(40, 30)]
     reader.close()
     writer.close()
 
 
-@pytest.mark.parametrize("lost", [None, Mark(LOST), Mark(3, 50), Mark(9, 20), Mark(3, 0)])
+@pytest.mark.parametrize("lost", [None, Marker(LOST), Marker(3, 50), Marker(9, 20), Marker(3, 0)])
 def test_8_4_one_node_that_is_behind_holds_back_what_every_reader_says(
-    three_nodes: Cluster, url: str, lost: Mark | None
+    three_nodes: Cluster, url: str, lost: Marker | None
 ) -> None:
     writer = RedisWriter(url)
-    writer.set_markers({"m": Mark(9, 50)})
+    writer.set_markers({"m": Marker(9, 50)})
     writer.close()
     behind = three_nodes.nodes[1]
     put_marks(url, {key: lost for key in marker_keys("m", spread=True) if three_nodes.owner(key) is behind})
@@ -170,7 +170,7 @@ def stored(name: str, url: str) -> list[bytes | None]:
         return [client.get(key) for key in marker_keys(name, spread=True)]
 
 
-def put_marks(url: str, marks: Mapping[bytes, Mark | None]) -> None:
+def put_marks(url: str, marks: Mapping[bytes, Marker | None]) -> None:
     """Let servers have markers that they would have after a loss; None: none."""
     with raw(url) as client:
         for key, mark in marks.items():
@@ -188,7 +188,7 @@ def layout(url: str) -> bytes:
         servers.close()
 
 
-def read_marks(url: str, *names: str) -> list[Mark | None]:
+def read_marks(url: str, *names: str) -> list[Marker | None]:
     """Return what both readers say."""
     return RowStore.at(url).marked([], names)[1]
 

@@ -1,4 +1,4 @@
-"""What holds of Kafka beyond the contract of all streams."""
+"""Kafka behaviour in addition to the contract of all streams."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ class Reader:
     def __init__(self, position: int | None = None) -> None:
         self.position = position
 
-    def assigned(self, _: Partition) -> int | None:
+    def on_assigned(self, _: Partition) -> int | None:
         return self.position
 
-    def revoked(self, _: Partition) -> None:
+    def on_revoked(self, _: Partition) -> None:
         return None
 
 
@@ -105,7 +105,7 @@ def test_an_offset_that_is_gone_is_said_aloud_and_reading_goes_on_with_the_oldes
             troubles |= {stream.trouble or ""}
     assert seen == set(numbered(100))
     assert any("was to be read from 1000" in trouble for trouble in troubles)
-    gone = [entry for entry in logs if entry["event"] == "stream.out_of_range"]
+    gone = [entry for entry in logs if entry["event"] == "stream_positions_lost"]
     assert {entry["partition"] for entry in gone} == {str(index) for index in range(N)}
     assert all(entry["log_level"] == "error" and entry["oldest"] == 0 for entry in gone)
     stream.close()
@@ -176,7 +176,7 @@ def test_8_4_of_a_broker_that_hangs_nothing_is_drained(tmp_path: Path) -> None:
         broker.freeze()
         try:
             poll_for(worker, LATE_S)
-            drained = worker.stream.drained()
+            drained = worker.stream.find_drained()
         finally:
             broker.thaw()
         poll_until([worker], lambda: worker.all_drained)
@@ -214,7 +214,7 @@ def test_a_sender_without_a_broker_says_so() -> None:
 
 def test_what_the_broker_forbids_is_an_error(kafka_place: KafkaPlace) -> None:
     stream = kafka_place.stream(Reader(), "g")
-    stream._heard(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
+    stream._handle_error(KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED))
     with pytest.raises(StoreError, match="TOPIC_AUTHORIZATION_FAILED"):
         stream.poll(1, 0.0)
     stream.close()
@@ -233,7 +233,7 @@ def test_settings_that_the_client_refuses_are_named_without_their_values(setting
         lambda: KafkaStream(NOWHERE, "t", owner=Reader(), settings=settings),
         lambda: KafkaSender(NOWHERE, "t", settings=settings),
     ):
-        with pytest.raises(DefinitionError, match="are refused") as caught:
+        with pytest.raises(DefinitionError, match="are invalid") as caught:
             make()
         assert "hush" not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""A Kafka topic to live windows, by the verbs that a user types."""
+"""From a Kafka topic to live windows, with the commands of a user."""
 
 from __future__ import annotations
 

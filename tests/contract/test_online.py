@@ -1,4 +1,4 @@
-"""What every online store promises of rows and markers (infra/online/port.py): one suite over all adapters."""
+"""The contract of every online store for rows and markers (infra/online/port.py): one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from skewless.contract.rows import NO_TIME, RowCodec, Versions
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from tests.contract.conftest import KINDS, place_of
 from tests.contract.store import RowStore, StorePlace, ranked
 from tests.worlds.plans import make_view
@@ -23,14 +23,14 @@ from tests.worlds.plans import make_view
 ROOT = Path(__file__).parents[2]
 WRITER = """
 import random, struct, sys
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.online.store import open_online_store
 writer, numbers = open_online_store(sys.argv[1]), list(range(300))
 random.Random(int(sys.argv[2])).shuffle(numbers)
 sys.stdin.readline()
 for n in numbers:
     writer.put([b"a", b"b"], [struct.pack(">8I", n, *[0] * 7) + b"%d" % n] * 2)
-    writer.set_markers({"m": Mark(n)})
+    writer.set_markers({"m": Marker(n)})
 writer.close()
 """
 
@@ -108,25 +108,25 @@ def test_a_marker_is_unknown_until_it_is_set_and_never_goes_back(store: RowStore
     writer = store.writer()
     assert store.marker("m") == (None, None)
     for seq, standing in ((-1, -1), (0, 0), (7, 7), (3, 7), (10, 10), (9, 10), (2**53, 2**53)):
-        writer.set_markers({"m": Mark(seq)})
+        writer.set_markers({"m": Marker(seq)})
         assert store.marker("m") == (standing, standing)
     assert store.marker("other") == (None, None)
     writer.close()
 
 
 def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store: RowStore) -> None:
-    """A later one may be older: whoever writes it knows less, for example after a loss."""
+    """A later watermark may be older: its writer may know less, for example after a loss."""
     writer = store.writer()
     steps = [
-        (Mark(-1), Mark(-1)),
-        (Mark(3, 50), Mark(3, 50)),
-        (Mark(5), Mark(5, 50)),
-        (Mark(5, 70), Mark(5, 70)),
-        (Mark(8, 60), Mark(8, 60)),
-        (Mark(8), Mark(8, 60)),
-        (Mark(2, 80), Mark(8, 80)),
-        (Mark(2**53, 2**62), Mark(2**53, 2**62)),
-        (Mark(0), Mark(2**53, 2**62)),
+        (Marker(-1), Marker(-1)),
+        (Marker(3, 50), Marker(3, 50)),
+        (Marker(5), Marker(5, 50)),
+        (Marker(5, 70), Marker(5, 70)),
+        (Marker(8, 60), Marker(8, 60)),
+        (Marker(8), Marker(8, 60)),
+        (Marker(2, 80), Marker(8, 80)),
+        (Marker(2**53, 2**62), Marker(2**53, 2**62)),
+        (Marker(0), Marker(2**53, 2**62)),
     ]
     for given, standing in steps:
         writer.set_markers({"m": given})
@@ -138,15 +138,15 @@ def test_8_4_a_watermark_of_0_leaves_what_stands_and_any_other_replaces_it(store
 @pytest.mark.parametrize("seed", range(3))
 def test_8_4_any_steps_leave_the_furthest_position_and_the_last_watermark(store: RowStore, seed: int) -> None:
     chance = random.Random(seed)
-    writer, expected = store.writer(), dict[str, Mark]()
+    writer, expected = store.writer(), dict[str, Marker]()
     for _ in range(60):
         name, given = (
             chance.choice("abc"),
-            Mark(chance.randrange(-1, 9), chance.choice((0, 0, chance.randrange(1, 99)))),
+            Marker(chance.randrange(-1, 9), chance.choice((0, 0, chance.randrange(1, 99)))),
         )
         writer.set_markers({name: given})
-        old = expected.get(name, Mark(-1))
-        expected[name] = Mark(max(old.position, given.position), given.watermark_us or old.watermark_us)
+        old = expected.get(name, Marker(-1))
+        expected[name] = Marker(max(old.position, given.position), given.watermark_us or old.watermark_us)
     writer.close()
     assert store.marked([], list(expected))[1] == list(expected.values())
 
@@ -251,10 +251,10 @@ def test_4_5_rows_and_markers_come_from_one_round_trip(store: RowStore) -> None:
     rows = [(b"{%d}k" % i, ranked(i)) for i in range(50)]
     store.put(*rows)
     writer = store.writer()
-    writer.set_markers({"m": Mark(3, 70)})
-    writer.set_markers({"n": Mark(5)})
+    writer.set_markers({"m": Marker(3, 70)})
+    writer.set_markers({"n": Marker(5)})
     writer.close()
     found, markers = store.marked([b"none", *(key for key, _ in rows)], ["n", "other", "m"])
     assert found == [None, *(row for _, row in rows)]
-    assert markers == [Mark(5), None, Mark(3, 70)]
+    assert markers == [Marker(5), None, Marker(3, 70)]
     assert store.marked([], []) == ([], [])

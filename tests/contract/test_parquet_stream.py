@@ -1,4 +1,4 @@
-"""What the replay of Parquet files promises as a stream."""
+"""The contract of the replay of Parquet files as a stream."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from skewless.infra.streams.port import Partition
 START = datetime(2024, 1, 1, tzinfo=UTC)
 
 
-class Owner:
+class RecordingListener:
     def __init__(self, position: int | None = None) -> None:
         self.position = position
         self.owned: list[Partition] = []
         self.revocations: list[Partition] = []
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         self.owned.append(partition)
         return self.position
 
-    def revoked(self, partition: Partition) -> None:
+    def on_revoked(self, partition: Partition) -> None:
         self.revocations.append(partition)
 
 
@@ -62,7 +62,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_rows_come_in_the_order_of_the_files_each_once(folder: Path) -> None:
-    stream = ParquetStream(folder, Owner())
+    stream = ParquetStream(folder, RecordingListener())
     assert not stream.done
     assert drained(stream) == [(n, n) for n in range(30_000)]
     assert stream.poll(10, 1.0) == []
@@ -73,23 +73,23 @@ def test_rows_come_in_the_order_of_the_files_each_once(folder: Path) -> None:
 @pytest.mark.parametrize("time_column", [None, "t"])
 @pytest.mark.parametrize("position", [0, 1, 9_999, 10_000, 10_001, 29_999, 30_000])
 def test_reading_goes_on_where_the_owner_says(folder: Path, position: int, time_column: str | None) -> None:
-    whole = drained(ParquetStream(folder, Owner(), time_column=time_column))
+    whole = drained(ParquetStream(folder, RecordingListener(), time_column=time_column))
     assert [at for at, _ in whole] == list(range(30_000))
-    assert drained(ParquetStream(folder, Owner(position), time_column=time_column)) == whole[position:]
+    assert drained(ParquetStream(folder, RecordingListener(position), time_column=time_column)) == whole[position:]
 
 
 def test_rows_are_ordered_by_a_column_and_equal_ones_as_they_stand(folder: Path) -> None:
     table = pa.concat_tables([pq.read_table(folder / "a" / "z.parquet"), pq.read_table(folder / "b.parquet")])
     times = table["t"].to_pylist()
     expected = sorted(range(30_000), key=lambda n: (times[n], n))
-    assert [n for _, n in drained(ParquetStream(folder, Owner(), time_column="t"))] == expected
+    assert [n for _, n in drained(ParquetStream(folder, RecordingListener(), time_column="t"))] == expected
 
 
 def test_a_row_is_json_with_times_in_utc(tmp_path: Path) -> None:
     naive, paris = datetime(2024, 5, 1, 12, 0, 0, 1), pa.array([START], pa.timestamp("ns", "Europe/Paris"))  # noqa: DTZ001
     row = {"naive": pa.array([naive]), "paris": paris, "x": [1.5], "none": pa.array([None], pa.int64()), "b": [b"\x00"]}
     pq.write_table(pa.table(row), tmp_path / "a.parquet")
-    [messages] = ParquetStream(tmp_path / "a.parquet", Owner()).poll(10, 1.0)
+    [messages] = ParquetStream(tmp_path / "a.parquet", RecordingListener()).poll(10, 1.0)
     assert json.loads(messages.payloads[0] or b"") == {
         "naive": "2024-05-01T12:00:00.000001Z",
         "paris": "2024-01-01T00:00:00Z",
@@ -102,7 +102,7 @@ def test_a_row_is_json_with_times_in_utc(tmp_path: Path) -> None:
 def test_rows_are_released_in_the_rhythm_of_their_times(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [None, 0, 10, 10, 30])
     clock = ManualClock(5_000_000)
-    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=10.0, clock=clock)
+    stream = ParquetStream(tmp_path, RecordingListener(), time_column="t", speed=10.0, clock=clock)
     released = list[int]()
     for now_s in (0.0, 0.999, 1.0, 2.5, 3.0):
         clock.set(5_000_000 + int(now_s * 1e6))
@@ -114,7 +114,7 @@ def test_rows_are_released_in_the_rhythm_of_their_times(tmp_path: Path) -> None:
 def test_what_is_due_is_returned_up_to_the_limit(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [n / 10 for n in range(100)])
     clock = ManualClock(0)
-    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=1.0, clock=clock)
+    stream = ParquetStream(tmp_path, RecordingListener(), time_column="t", speed=1.0, clock=clock)
     assert len(stream.poll(7, 0.0)[0].positions) == 1
     assert stream.lag() == 99
     clock.set(1_000_000_000)
@@ -124,26 +124,26 @@ def test_what_is_due_is_returned_up_to_the_limit(tmp_path: Path) -> None:
 @pytest.mark.parametrize("limit", [7, 100, 1_000])
 def test_8_4_files_are_drained_when_their_last_row_was_returned(tmp_path: Path, limit: int) -> None:
     write(tmp_path / "a.parquet", range(250))
-    stream = ParquetStream(tmp_path, Owner())
-    assert list(stream.drained()) == []
-    assert stream.names() == ["0"]
+    stream = ParquetStream(tmp_path, RecordingListener())
+    assert list(stream.find_drained()) == []
+    assert stream.partition_names() == ["0"]
     while not stream.done:
         stream.poll(limit, 1.0)
-        assert bool(stream.drained()) == stream.done
-    assert [partition.name for partition in stream.drained()] == ["0"]
+        assert bool(stream.find_drained()) == stream.done
+    assert [partition.name for partition in stream.find_drained()] == ["0"]
     stream.close()
-    assert list(stream.drained()) == []
+    assert list(stream.find_drained()) == []
 
 
 def test_8_4_a_row_that_is_not_due_has_not_arrived(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", [0, 10, 10, 30, 30])
     clock = ManualClock(0)
-    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=1.0, clock=clock)
+    stream = ParquetStream(tmp_path, RecordingListener(), time_column="t", speed=1.0, clock=clock)
     said = list[tuple[int, bool]]()
     for now_s, limit in ((0, 5), (9, 5), (10, 1), (10, 5), (29, 5), (30, 1), (30, 1)):
         clock.set(now_s * 1_000_000)
         n = sum(len(messages.positions) for messages in stream.poll(limit, 0.0))
-        said.append((n, bool(stream.drained())))
+        said.append((n, bool(stream.find_drained())))
     assert said == [(1, True), (0, True), (1, False), (1, True), (0, True), (1, False), (1, True)]
 
 
@@ -153,14 +153,14 @@ def test_8_4_a_row_that_is_not_due_has_not_arrived(tmp_path: Path) -> None:
 )
 def test_8_4_rows_that_are_due_but_lie_in_another_part_of_the_files_wait_too(tmp_path: Path, n: int) -> None:
     write(tmp_path / "a.parquet", [0] * n)
-    stream = ParquetStream(tmp_path, Owner(), time_column="t", speed=1.0, clock=ManualClock(0))
+    stream = ParquetStream(tmp_path, RecordingListener(), time_column="t", speed=1.0, clock=ManualClock(0))
     while not stream.done:
         stream.poll(n, 0.0)
-        assert bool(stream.drained()) == stream.done
+        assert bool(stream.find_drained()) == stream.done
 
 
 def test_1_4_other_files_are_another_life(folder: Path) -> None:
-    owners = [Owner(), Owner(), Owner()]
+    owners = [RecordingListener(), RecordingListener(), RecordingListener()]
     for owner in owners[:2]:
         stream = ParquetStream(folder, owner)
         stream.poll(1, 0.0)
@@ -174,22 +174,22 @@ def test_1_4_other_files_are_another_life(folder: Path) -> None:
 
 
 def test_files_may_be_named_by_a_glob_or_one_by_one(folder: Path) -> None:
-    assert len(drained(ParquetStream(str(folder / "**" / "*.parquet"), Owner()))) == 30_000
-    assert len(drained(ParquetStream([folder / "b.parquet"], Owner()))) == 20_000
+    assert len(drained(ParquetStream(str(folder / "**" / "*.parquet"), RecordingListener()))) == 30_000
+    assert len(drained(ParquetStream([folder / "b.parquet"], RecordingListener()))) == 20_000
 
 
 def test_what_cannot_be_replayed_is_said(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="no Parquet file"):
-        ParquetStream(tmp_path, Owner())
+        ParquetStream(tmp_path, RecordingListener())
     (tmp_path / "a.parquet").write_bytes(b"PAR1 but not really")
     with pytest.raises(SourceError, match="cannot be read"):
-        ParquetStream(tmp_path, Owner())
+        ParquetStream(tmp_path, RecordingListener())
     write(tmp_path / "a.parquet", [1])
     with pytest.raises(SourceError, match="cannot be read"):
-        ParquetStream(tmp_path, Owner(), time_column="none").poll(1, 0.0)
-    with pytest.raises(SourceError, match="holds no timestamps"):
-        ParquetStream(tmp_path, Owner(), time_column="n", speed=1.0).poll(1, 0.0)
+        ParquetStream(tmp_path, RecordingListener(), time_column="none").poll(1, 0.0)
+    with pytest.raises(SourceError, match="is not a timestamp column"):
+        ParquetStream(tmp_path, RecordingListener(), time_column="n", speed=1.0).poll(1, 0.0)
     with pytest.raises(DefinitionError, match="speed"):
-        ParquetStream(tmp_path, Owner(), speed=1.0)
+        ParquetStream(tmp_path, RecordingListener(), speed=1.0)
     with pytest.raises(DefinitionError, match="speed"):
-        ParquetStream(tmp_path, Owner(), time_column="t", speed=0.0)
+        ParquetStream(tmp_path, RecordingListener(), time_column="t", speed=0.0)

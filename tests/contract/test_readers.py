@@ -1,4 +1,4 @@
-"""What every online store promises to those who read it: each gets its own rows, whole and once, whatever others do."""
+"""The contract of every online store for readers: each gets its own complete rows, once, under concurrency."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ import pytest
 import uvloop
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.integer_keys import Heads, IntegerKeys
-from skewless.infra.online.port import BlockingOnlineReader, Mark, Marked, OnConnect, OnlineReader
+from skewless.infra.online.integer_keys import IntegerKeys, KeySeparators
+from skewless.infra.online.port import BlockingOnlineReader, Marker, OnConnect, OnlineReader, RowsAndMarkers
 from skewless.infra.online.store import open_blocking_reader, open_online_reader, open_online_store
 from tests.contract.store import StorePlace, ranked
 from tests.worlds.waiting import until
 
 KEYS = [b"k%d" % i for i in range(300)]
 ROWS = {key: ranked(i, body=b"v%d;" % i * (i % 40)) for i, key in enumerate(KEYS)}
-MARKS = {"m": Mark(7, 70), "n": Mark(9, 90)}
+MARKS = {"m": Marker(7, 70), "n": Marker(9, 90)}
 
 Conversation: TypeAlias = Callable[[OnlineReader], Coroutine[Any, Any, None]]
 
@@ -73,7 +73,7 @@ async def right(reader: OnlineReader, seed: int) -> bool:
     keys = [chance.choice((*KEYS, b"none")) for _ in range(chance.randrange(40))]
     names = chance.choice((["m", "other", "n"], ["n"], []))
     await asyncio.sleep(chance.random() / 50)
-    rows, marks = await reader.get_marked(keys, names)
+    rows, marks = await reader.get_with_markers(keys, names)
     return rows == [ROWS.get(key) for key in keys] and marks == [MARKS.get(name) for name in names]
 
 
@@ -104,13 +104,13 @@ def test_callers_who_are_cancelled_leave_the_others_alone(
 
 
 def test_a_callback_is_told_once(filled_store: StorePlace) -> None:
-    told: list[Marked | StoreError] = []
+    told: list[RowsAndMarkers | StoreError] = []
 
     async def conversation(reader: OnlineReader) -> None:
-        reader.ask([], [], told.append)
+        reader.start_read([], [], told.append)
         for key in KEYS[:20]:
-            reader.ask([key], ["m"], told.append)
-            reader.linger()
+            reader.start_read([key], ["m"], told.append)
+            reader.busy_poll()
         await asyncio.to_thread(until, lambda: len(told) >= 21)
 
     converse(filled_store.url, conversation)
@@ -118,14 +118,14 @@ def test_a_callback_is_told_once(filled_store: StorePlace) -> None:
 
 
 def test_a_store_that_is_away_is_said_by_every_side(online_place: StorePlace) -> None:
-    told: list[Marked | StoreError] = []
+    told: list[RowsAndMarkers | StoreError] = []
 
     async def conversation(reader: OnlineReader) -> None:
-        reader.ask([b"k"], ["m"], told.append)
+        reader.start_read([b"k"], ["m"], told.append)
         with pytest.raises(StoreError, match="did not answer"):
             await reader.get([b"k"])
         with pytest.raises(StoreError, match="did not answer"):
-            await reader.hold([b"k"], 1)
+            await reader.mark_in_use([b"k"], 1)
 
     converse(online_place.away, conversation)
     assert [type(answer) for answer in told] == [StoreError]
@@ -133,15 +133,15 @@ def test_a_store_that_is_away_is_said_by_every_side(online_place: StorePlace) ->
         open_online_store(online_place.away)
     # That of a cluster asks for its nodes at once.
     with pytest.raises(StoreError, match="did not answer"), closing(open_blocking_reader(online_place.away)) as reader:
-        reader.get_marked([b"k"], ["m"])
+        reader.get_with_markers([b"k"], ["m"])
 
 
 def test_a_sign_is_read_until_its_time_is_over(online_place: StorePlace) -> None:
     async def conversation(reader: OnlineReader) -> None:
-        await reader.hold([], 1)
-        await reader.hold([b"{s}long", b"{s}short"], 100)
+        await reader.mark_in_use([], 1)
+        await reader.mark_in_use([b"{s}long", b"{s}short"], 100)
         assert None not in await reader.get([b"{s}long", b"{s}short"])
-        await reader.hold([b"{s}short"], 1)
+        await reader.mark_in_use([b"{s}short"], 1)
 
     converse(online_place.url, conversation)
     with online_place.store() as store:
@@ -150,7 +150,7 @@ def test_a_sign_is_read_until_its_time_is_over(online_place: StorePlace) -> None
 
 
 class Reading:
-    """What is to be done for each connection, which the disk refuses at first."""
+    """A callback for each connection, which fails at first."""
 
     def __init__(self) -> None:
         self.refused = True
@@ -192,10 +192,10 @@ def test_4_5_work_is_done_for_a_blocking_connection_before_anything_is_read_over
 
 
 def test_keys_may_be_any_sequence(blocking: BlockingOnlineReader, filled_store: StorePlace) -> None:
-    keys = IntegerKeys([Heads(b"a{"), Heads(b"b{")], [7, 10])
+    keys = IntegerKeys([KeySeparators(b"a{"), KeySeparators(b"b{")], [7, 10])
     with filled_store.store() as store:
         store.put([b"a{7}", b"b{10}"], [ranked(1), ranked(2)])
-    assert blocking.get_marked(keys, ["m"]) == ([ranked(1), None, None, ranked(2)], [MARKS["m"]])
+    assert blocking.get_with_markers(keys, ["m"]) == ([ranked(1), None, None, ranked(2)], [MARKS["m"]])
 
 
 def test_threads_share_a_blocking_reader(blocking: BlockingOnlineReader) -> None:
@@ -219,7 +219,7 @@ def test_a_forked_process_reads_for_itself(blocking: BlockingOnlineReader) -> No
 
 
 def test_4_5_a_marker_vouches_for_rows_that_come_with_it(online_place: StorePlace) -> None:
-    """However late the reader comes: what a marker says was applied stands in the same answer."""
+    """However late the reader reads: rows that a marker covers are in the same reply."""
     stop = threading.Event()
 
     def write() -> None:
@@ -228,12 +228,12 @@ def test_4_5_a_marker_vouches_for_rows_that_come_with_it(online_place: StorePlac
             while not stop.is_set():
                 n += 1
                 store.put([b"a", b"b"], [ranked(n), ranked(n)])
-                store.set_markers({"m": Mark(n)})
+                store.set_markers({"m": Marker(n)})
 
     async def conversation(reader: OnlineReader) -> None:
         last = 0
         while last < 100:
-            rows, (mark,) = await reader.get_marked([b"a", b"b"], ["m"])
+            rows, (mark,) = await reader.get_with_markers([b"a", b"b"], ["m"])
             if mark is not None:
                 assert all(row is not None and row >= ranked(mark.position) for row in rows)
                 last = mark.position

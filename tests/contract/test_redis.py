@@ -1,4 +1,4 @@
-"""What the Redis adapter promises beyond the contract of all stores, over a real server."""
+"""Behaviour of the Redis adapter in addition to the contract of all stores, over a real server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import redis
 
 from skewless.contract.errors import StoreError
 from skewless.infra.host.redaction import display_url
-from skewless.infra.online.port import LOST, Mark
+from skewless.infra.online.port import LOST, Marker
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader, RedisWriter
 
@@ -44,27 +44,27 @@ async def read(url: str, *keys: bytes) -> list[bytes | None]:
         await reader.close()
 
 
-async def marks(url: str, *names: str) -> list[Mark | None]:
+async def marks(url: str, *names: str) -> list[Marker | None]:
     reader = RedisReader(url)
     try:
-        return (await reader.get_marked([], names))[1]
+        return (await reader.get_with_markers([], names))[1]
     finally:
         await reader.close()
 
 
 def test_2_4_rows_do_not_expire(client: redis.Redis, writer: RedisWriter) -> None:
     writer.put([b"k"], [row(1)])
-    writer.set_markers({"m": Mark(1)})
+    writer.set_markers({"m": Marker(1)})
     assert [client.ttl("k"), client.ttl("m")] == [-1, -1]
 
 
 def test_scripts_forgotten_by_the_server_are_sent_again(client: redis.Redis, writer: RedisWriter) -> None:
     assert writer.put([b"k"], [row(1)]) == 1
-    writer.set_markers({"m": Mark(1)})
+    writer.set_markers({"m": Marker(1)})
     client.script_flush()
     assert writer.put([b"k", b"l"], [row(2), row(2)]) == 2
     client.script_flush()
-    writer.set_markers({"m": Mark(2)})
+    writer.set_markers({"m": Marker(2)})
     assert client.mget(["k", "l", "m"]) == [row(2), row(2), b"2 0"]
 
 
@@ -75,14 +75,14 @@ def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(
         client.flushall()
         if standing is not None:
             client.set("m", standing)
-        writer.set_markers({"m": Mark(LOST)})
+        writer.set_markers({"m": Marker(LOST)})
         assert client.get("m") == b"-2 0"
         assert (writer.marker("m"), asyncio.run(marks(server_url, "m"))) == (None, [None])
-        writer.set_markers({"m": Mark(7)})
-        assert asyncio.run(marks(server_url, "m")) == [Mark(7, 0)]
-    writer.set_markers({"m": Mark(7, 70)})
-    writer.set_markers({"m": Mark(LOST)})  # a marker never goes back
-    assert asyncio.run(marks(server_url, "m")) == [Mark(7, 70)]
+        writer.set_markers({"m": Marker(7)})
+        assert asyncio.run(marks(server_url, "m")) == [Marker(7, 0)]
+    writer.set_markers({"m": Marker(7, 70)})
+    writer.set_markers({"m": Marker(LOST)})  # a marker never goes back
+    assert asyncio.run(marks(server_url, "m")) == [Marker(7, 70)]
 
 
 def test_a_batch_is_read_in_one_round_trip(client: redis.Redis, writer: RedisWriter, server_url: str) -> None:
@@ -146,7 +146,7 @@ def test_a_server_that_goes_away_is_a_store_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="did not answer"):
         writer.marker("m")
     with pytest.raises(StoreError, match="did not answer"):
-        writer.set_markers({"m": Mark(1)})
+        writer.set_markers({"m": Marker(1)})
     with pytest.raises(StoreError, match="did not answer"):
         writer.clock_offset_us()
     writer.close()

@@ -1,4 +1,4 @@
-"""What holds of Redis Streams beyond the contract of all streams."""
+"""Behaviour of Redis Streams in addition to the contract of all streams."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.streams.redis_keys import entry_id_of, position_of
+from skewless.infra.streams.redis_keys import format_entry_id, parse_position
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
@@ -40,8 +40,8 @@ def send(redis_place: RedisPlace, payloads: list[bytes], keys: list[str]) -> Non
 
 def test_a_position_is_made_of_the_id_of_an_entry() -> None:
     for entry_id in (b"0-0", b"0-1", b"1795613772516-0", b"1795613772516-4194303"):
-        assert entry_id_of(position_of(entry_id)).encode() == entry_id
-    assert position_of(b"1-4194303") + 1 == position_of(b"2-0")
+        assert format_entry_id(parse_position(entry_id)).encode() == entry_id
+    assert parse_position(b"1-4194303") + 1 == parse_position(b"2-0")
 
 
 def test_a_worker_that_hung_longer_than_its_lease_returns_nothing_of_what_it_lost(redis_place: RedisPlace) -> None:
@@ -231,6 +231,6 @@ def test_a_damaged_name_of_a_life_is_refused_since_it_would_name_a_folder(redis_
     key = redis_place.key(0, ":epoch")
     redis_place.ask("SET", key, epoch.encode(errors="surrogateescape"))
     other = Worker(redis_place, log)
-    with pytest.raises(StoreError, match="is damaged, so nobody knows which messages"):
+    with pytest.raises(StoreError, match="is corrupt, so that it is unknown which messages"):
         poll_until([other], lambda: len(other.owned) == N)
     other.stream.close()

@@ -1,4 +1,4 @@
-"""What holds with sentinels beyond the contract of all stores: the master is found, also after it has changed."""
+"""Sentinel behaviour in addition to the contract of all stores: the master is found, also after a failover."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.online.redis_store import BlockingReader, RedisReader, RedisWriter
 from tests.contract.store import RowStore, ranked
 from tests.servers.sentinels import SentinelSet
@@ -20,7 +20,7 @@ def test_a_failover_is_followed_by_clients_that_were_open_before(watched: Sentin
     store = RowStore.at(watched.url)
     writer, blocking = RedisWriter(watched.url), BlockingReader(watched.url)
     assert writer.put(KEYS, [ranked(1)] * len(KEYS)) == len(KEYS)
-    writer.set_markers({"m": Mark(7)})
+    writer.set_markers({"m": Marker(7)})
     assert blocking.get(KEYS) == store.get(*KEYS) == [ranked(1)] * len(KEYS)
     assert all(node.ask("WAIT", 2, 5_000) is not None for node in [watched.master()])
     asyncio.run(_read_across(watched))

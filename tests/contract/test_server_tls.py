@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.serving.http.http_server import Entrance, run_http
+from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.tls import CertificateRenewal, tls_options
 from skewless.serving.shutdown import Shutdown
 from tests.worlds.waiting import until
@@ -59,8 +59,8 @@ def serving(settings: Settings, repo: Path) -> Iterator[int]:
 
     async def serve() -> None:
         shutdown, loop = Shutdown(), asyncio.get_running_loop()
-        ends.append(lambda: loop.call_soon_threadsafe(shutdown.end))
-        await run_http([Entrance(link=listener, options=options)], shutdown, 0, ready.set)
+        ends.append(lambda: loop.call_soon_threadsafe(shutdown.force))
+        await run_http([Listener(sock=listener, options=options)], shutdown, 0, ready.set)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -190,18 +190,18 @@ def test_files_that_do_not_fit_together_leave_the_certificate_as_it_was(files: P
     first = renewal.context
     replaced(files / "client.crt", renewed / "server.crt")
     with capture_logs() as said:
-        renewal.look()
-        renewal.look()
+        renewal.reload_if_changed()
+        renewal.reload_if_changed()
     assert [line["event"] for line in said] == ["tls_certificate_unchanged"]
     assert "names the key of another certificate" in said[0]["error"]
     assert renewal.context is first
     (renewed / "server.key").unlink()
     with capture_logs() as said:
-        renewal.look()
+        renewal.reload_if_changed()
     assert [line["event"] for line in said] == ["tls_certificate_unchanged"]
     replaced(files / "client.key", renewed / "server.key")
     with capture_logs() as said:
-        renewal.look()
+        renewal.reload_if_changed()
     assert [line["event"] for line in said] == ["tls_certificate_read"]
     assert renewal.context is not first
 
@@ -238,18 +238,18 @@ def test_without_settings_there_is_plain_http(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cert", "key", "authority", "message"),
     [
-        ("server.crt", None, None, "setting 'tls_cert': needs others"),
-        (None, "server.key", None, "setting 'tls_key': needs others"),
-        (None, None, "client.crt", "setting 'tls_ca': needs others"),
+        ("server.crt", None, None, "setting 'tls_cert': requires other settings"),
+        (None, "server.key", None, "setting 'tls_key': requires other settings"),
+        (None, None, "client.crt", "setting 'tls_ca': requires other settings"),
         ("gone.crt", "server.key", None, "setting 'tls_cert': names a file that cannot be read: No such file.*gone"),
         ("server.crt", "gone.key", None, "setting 'tls_key': names a file that cannot be read: No such file.*gone"),
         ("server.crt", "server.key", "gone.crt", "setting 'tls_ca': names a file that cannot be read: No such"),
         (".", "server.key", None, "setting 'tls_cert': names a file that cannot be read: Is a directory"),
         ("junk", "server.key", None, "setting 'tls_cert': names a file without a certificate"),
         ("server.key", "server.crt", None, "setting 'tls_cert': names a file without a certificate"),
-        ("server.crt", "junk", None, "setting 'tls_key': names a file without a private key"),
+        ("server.crt", "junk", None, "setting 'tls_key': names a file without a readable private key"),
         ("server.crt", "client.key", None, "setting 'tls_key': names the key of another certificate"),
-        ("locked.crt", "locked.key", None, "without a private key that can be read.*without a passphrase"),
+        ("locked.crt", "locked.key", None, "without a readable private key.*without a passphrase"),
         ("server.crt", "server.key", "junk", "setting 'tls_ca': names a file without a certificate"),
     ],
 )

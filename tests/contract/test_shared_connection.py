@@ -13,7 +13,7 @@ import redis
 import uvloop
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import Mark, Marked
+from skewless.infra.online.port import Marker, RowsAndMarkers
 from skewless.infra.online.redis_store import RedisReader
 from tests.servers.cluster import Cluster
 from tests.servers.node import Node, running
@@ -23,7 +23,7 @@ from tests.worlds.waiting import PATIENCE_S, until
 N = 500
 KEYS = [b"k%d" % i for i in range(N)]
 VALUES = [b"v%d;" % i * (i % 40) for i in range(N)]
-MARKS = {"m": Mark(7, 70), "n": Mark(9, 90)}
+MARKS = {"m": Marker(7, 70), "n": Marker(9, 90)}
 STORED = dict(zip(KEYS, VALUES, strict=True))
 BRIEF_S = 0.4
 
@@ -63,14 +63,14 @@ def fill(node: Node) -> None:
 
 
 def clients(node: Node) -> set[str]:
-    """Return the numbers of a server's connections, but for the one that asks."""
+    """Return the ids of a server's connections, without the calling one."""
     with node.client() as client:
         listed = cast("list[dict[str, str]]", client.client_list())
         return {each["id"] for each in listed} - {str(client.client_id())}
 
 
 def some_keys(chance: random.Random) -> list[bytes]:
-    """Return keys of which some are asked for twice and some stand for nothing."""
+    """Return keys, some of them twice and some without a row."""
     return [chance.choice((*KEYS, b"none")) for _ in range(chance.randrange(40))]
 
 
@@ -78,7 +78,7 @@ async def right(reader: RedisReader, seed: int) -> bool:
     chance = random.Random(seed)
     keys, names = some_keys(chance), chance.choice((["m", "other", "n"], ["n"], []))
     await asyncio.sleep(chance.random() / 50)
-    rows, markers = await reader.get_marked(keys, names)
+    rows, markers = await reader.get_with_markers(keys, names)
     return rows == [STORED.get(key) for key in keys] and markers == [MARKS.get(name) for name in names]
 
 
@@ -134,7 +134,7 @@ def test_a_server_that_hangs_is_given_up_and_its_late_replies_are_nobodys(run: R
         try:
             begun = time.monotonic()
             reads = [refused(reader.get([key])) for key in KEYS[:30]]
-            assert all("took too long" in why for why in await asyncio.gather(*reads))
+            assert all("did not reply in time" in why for why in await asyncio.gather(*reads))
             assert time.monotonic() - begun > BRIEF_S / 2  # and the server hangs still
             await refused(reader.get(KEYS[:3]))
         finally:
@@ -185,17 +185,17 @@ def test_all_who_come_first_wait_for_the_same_connection(run: Run, node: Node) -
 
 def test_a_callback_is_called_once_with_rows_or_with_the_error(run: Run, node: Node) -> None:
     async def conversation(reader: RedisReader) -> None:
-        answers: list[Marked | StoreError] = []
-        reader.ask([], [], answers.append)
+        answers: list[RowsAndMarkers | StoreError] = []
+        reader.start_read([], [], answers.append)
         assert answers == [([], [])]
         for key in KEYS[:20]:
-            reader.ask([key], ["m"], answers.append)
+            reader.start_read([key], ["m"], answers.append)
         assert await reader.get(KEYS[:1]) == VALUES[:1]
         assert answers[1:] == [([value], [MARKS["m"]]) for value in VALUES[:20]]
         answers.clear()
         node.ask("ACL", "SETUSER", "default", "-mget")
         try:
-            reader.ask(KEYS[:1], [], answers.append)
+            reader.start_read(KEYS[:1], [], answers.append)
             with pytest.raises(StoreError, match="no permissions"):
                 await reader.get(KEYS[:1])
         finally:
@@ -232,7 +232,7 @@ def test_a_node_of_a_cluster_that_hangs_or_goes_takes_only_its_own_rows_along(
         assert await reader.get(KEYS) == [None] * N
         lost.freeze()
         try:
-            assert "took too long" in await refused(reader.get([its, *dict(others).values()]))
+            assert "did not reply in time" in await refused(reader.get([its, *dict(others).values()]))
             for _, key in others:
                 assert await reader.get([key]) == [None]
         finally:

@@ -1,4 +1,4 @@
-"""What every online store promises beyond rows and states: repairs, deletion, lost writes, the scheduler's lease."""
+"""The contract of every online store for repairs, deletion, lost writes and the scheduler's lease."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Lease, Mark
+from skewless.infra.online.port import LOST, Lease, Marker
 from skewless.infra.online.store import open_lease
 from tests.contract.store import StorePlace, ranked
 from tests.worlds.waiting import until
@@ -44,14 +44,14 @@ def test_8_2_what_is_deleted_by_its_prefix_is_gone_with_its_markers(online_place
     with online_place.store() as store:
         for names in (OTHERS, others, [b"sk:p*:k"], [b"sk:p[a-z]:k"]):
             store.put(names, [ranked(1)] * len(names))
-        store.set_markers({"sk:p?:applied": Mark(3), "sk:p:applied": Mark(4)})
+        store.set_markers({"sk:p?:applied": Marker(3), "sk:p:applied": Marker(4)})
         store.publish(b"sk:p?:generation", b"1")
         assert store.delete("sk:p?:") > len(others) + 1
         assert store.delete("sk:p[a-z]:") == 1
         assert store.delete("sk:p?:") == 0
         found, marks = online_place.rows.marked([b"sk:p*:k", *OTHERS, *others], ["sk:p?:applied", "sk:p:applied"])
         assert found == [ranked(1)] * (1 + len(OTHERS)) + [None] * len(others)
-        assert marks == [None, Mark(4)]
+        assert marks == [None, Marker(4)]
         assert store.get([b"sk:p?:generation"]) == [None]
 
 
@@ -59,28 +59,32 @@ def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(online_place:
     store = online_place.rows
     with online_place.store() as writer:
         for _ in range(2):
-            writer.set_markers({"m": Mark(LOST)})
-            assert (writer.marker("m"), store.marked([], ["m"])[1], writer.peek_marks(["m"])) == (None, [None], [None])
-        writer.set_markers({"m": Mark(7)})
-        assert store.marked([], ["m"])[1] == [Mark(7, 0)]
-        writer.set_markers({"m": Mark(7, 70)})
-        writer.set_markers({"m": Mark(LOST)})  # a marker never goes back
-        assert store.marked([], ["m"])[1] == writer.peek_marks(["m"]) == [Mark(7, 70)]
+            writer.set_markers({"m": Marker(LOST)})
+            assert (writer.marker("m"), store.marked([], ["m"])[1], writer.read_markers(["m"])) == (
+                None,
+                [None],
+                [None],
+            )
+        writer.set_markers({"m": Marker(7)})
+        assert store.marked([], ["m"])[1] == [Marker(7, 0)]
+        writer.set_markers({"m": Marker(7, 70)})
+        writer.set_markers({"m": Marker(LOST)})  # a marker never goes back
+        assert store.marked([], ["m"])[1] == writer.read_markers(["m"]) == [Marker(7, 70)]
 
 
 def test_8_4_a_watermark_is_refreshed_only_where_its_marker_stands(online_place: StorePlace) -> None:
     with online_place.store() as store:
-        store.set_markers({"m": Mark(7, 50), "n": Mark(3)})
-        store.refresh_markers({"m": Mark(7, 60), "n": Mark(3, 40)})
-        store.refresh_markers({"m": Mark(5, 80)})
-        assert store.peek_marks(["m", "n", "o"]) == [Mark(7, 80), Mark(3, 40), None]
-        for lost in ({"m": Mark(8, 90)}, {"o": Mark(0, 90)}):
-            with pytest.raises(StoreError, match="may have lost some"):
+        store.set_markers({"m": Marker(7, 50), "n": Marker(3)})
+        store.refresh_markers({"m": Marker(7, 60), "n": Marker(3, 40)})
+        store.refresh_markers({"m": Marker(5, 80)})
+        assert store.read_markers(["m", "n", "o"]) == [Marker(7, 80), Marker(3, 40), None]
+        for lost in ({"m": Marker(8, 90)}, {"o": Marker(0, 90)}):
+            with pytest.raises(StoreError, match="may have lost rows"):
                 store.refresh_markers(lost)
-        assert store.peek_marks(["m", "n", "o"]) == [Mark(7, 80), Mark(3, 40), None]
+        assert store.read_markers(["m", "n", "o"]) == [Marker(7, 80), Marker(3, 40), None]
         store.refresh_markers({})
         store.set_markers({})
-        assert store.peek_marks([]) == []
+        assert store.read_markers([]) == []
 
 
 def test_what_one_process_published_another_reads_until_it_is_published_again(online_place: StorePlace) -> None:
@@ -97,12 +101,12 @@ def lease(online_place: StorePlace, holder: str, ttl_s: float = 60.0, project: s
 def test_one_holds_the_lease_until_it_is_released_and_tokens_rise(online_place: StorePlace) -> None:
     with lease(online_place, "a") as a, lease(online_place, "b") as b:
         assert (a.take(0), b.take(0)) == (1, None)
-        assert (a.held_by(), a.take(0)) == ("a", 1)
+        assert (a.read_holder(), a.take(0)) == ("a", 1)
         assert (a.renew(), b.renew()) == (True, False)
         b.release()
         assert b.take(0) is None
         a.release()
-        assert (b.held_by(), b.take(0), a.renew()) == (None, 2, False)
+        assert (b.read_holder(), b.take(0), a.renew()) == (None, 2, False)
 
 
 def test_projects_have_leases_of_their_own(online_place: StorePlace) -> None:
@@ -127,11 +131,11 @@ def test_a_store_that_lost_its_data_gives_no_token_twice(online_place: StorePlac
     with lease(online_place, "a") as a, lease(online_place, "b") as b:
         assert a.take(6) == 7
         online_place.lose()
-        assert (a.renew(), a.held_by(), b.take(7)) == (False, None, 8)
+        assert (a.renew(), a.read_holder(), b.take(7)) == (False, None, 8)
 
 
 def test_a_lease_in_a_store_that_is_away_is_not_asked(online_place: StorePlace) -> None:
     with closing(open_lease(online_place.away, "p", "a", 60.0)) as away:
-        for ask in (away.renew, away.release, away.held_by, lambda: away.take(0)):
+        for ask in (away.renew, away.release, away.read_holder, lambda: away.take(0)):
             with pytest.raises(StoreError, match="did not answer"):
                 ask()

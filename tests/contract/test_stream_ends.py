@@ -9,18 +9,18 @@ import time
 import pytest
 
 from skewless.infra.streams.port import Partition
-from tests.contract.streams import PLACES, Log, N, Place, Worker, numbered, place_of, poll_until, send, spread
+from tests.contract.streams import PLACES, Log, N, StreamKind, Worker, numbered, place_of, poll_until, send, spread
 
 
 @pytest.fixture(params=PLACES)
-def stream_place(request: pytest.FixtureRequest) -> Place:
+def stream_place(request: pytest.FixtureRequest) -> StreamKind:
     return place_of(request)
 
 
-def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: Place) -> None:
+def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: StreamKind) -> None:
     log = Log()
     worker = Worker(stream_place, log)
-    assert list(worker.stream.drained()) == []
+    assert list(worker.stream.find_drained()) == []
     poll_until([worker], lambda: len(worker.owned) == N and worker.all_drained)
     send(stream_place, numbered(300), spread(300))
     poll_until([worker], lambda: len(log.payloads()) == 300)
@@ -28,7 +28,7 @@ def test_8_4_where_nothing_waits_all_that_is_owned_is_drained(stream_place: Plac
     worker.stream.close()
 
 
-def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(stream_place: Place) -> None:
+def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(stream_place: StreamKind) -> None:
     send(stream_place, numbered(200), ["one"] * 200)
     log = Log()
     worker = Worker(stream_place, log)
@@ -36,16 +36,16 @@ def test_8_4_a_poll_that_was_cut_by_its_limit_leaves_its_partition_undrained(str
     while len(log.payloads()) < 200:
         if worker.poll(limit=8, timeout_s=1.0) and len(log.payloads()) < 200:
             (partition,) = (partition for partition, entries in log.read.items() if entries)
-            assert partition not in worker.stream.drained()
+            assert partition not in worker.stream.find_drained()
     poll_until([worker], lambda: worker.all_drained)
     worker.stream.close()
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_poll(
-    stream_place: Place, seed: int
+    stream_place: StreamKind, seed: int
 ) -> None:
-    """The sender goes on meanwhile; ``sent``: how many messages were surely there at which moment."""
+    """The sender continues in the meantime; ``sent``: how many messages had certainly arrived at which time."""
     chance, stop, sent = random.Random(seed), threading.Event(), [(0.0, 0)]
     claims: list[tuple[Partition, int, int]] = []
     log = Log()
@@ -69,7 +69,7 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
             before = time.monotonic() - stream_place.late_s
             worker.poll(limit=chance.choice((4, 40, 400)), timeout_s=0.02)
             n = max(n for moment, n in sent.copy() if moment <= before)
-            claims += [(partition, n, len(log.read[partition])) for partition in worker.stream.drained()]
+            claims += [(partition, n, len(log.read[partition])) for partition in worker.stream.find_drained()]
     finally:
         stop.set()
         loading.join()
@@ -81,13 +81,13 @@ def test_8_4_of_a_drained_partition_all_was_returned_that_was_there_before_the_p
     worker.stream.close()
 
 
-def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_place: Place) -> None:
+def test_8_4_the_names_of_all_partitions_are_known_whoever_owns_them(stream_place: StreamKind) -> None:
     log = Log()
     workers = [Worker(stream_place, log), Worker(stream_place, log)]
     poll_until(workers, lambda: [len(worker.owned) for worker in workers] == [2, 2])
-    poll_until(workers, lambda: None not in [worker.stream.names() for worker in workers])
+    poll_until(workers, lambda: None not in [worker.stream.partition_names() for worker in workers])
     for worker in workers:
-        assert sorted(worker.stream.names() or ()) == [str(index) for index in range(N)]
+        assert sorted(worker.stream.partition_names() or ()) == [str(index) for index in range(N)]
     poll_until(workers, lambda: all(worker.all_drained for worker in workers))
     for worker in workers:
         worker.stream.close()

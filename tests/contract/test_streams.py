@@ -1,4 +1,4 @@
-"""What every event stream promises (infra/streams/port.py): one suite, over memory and over real brokers."""
+"""The contract of every event stream (infra/streams/port.py): one suite, over memory and over real brokers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from tests.contract.streams import (
     Log,
     MemoryPlace,
     N,
-    Place,
     RedisPlace,
+    StreamKind,
     Worker,
     numbered,
     place_of,
@@ -31,12 +31,12 @@ from tests.servers.programs import program
 
 
 @pytest.fixture(params=PLACES)
-def stream_place(request: pytest.FixtureRequest) -> Place:
+def stream_place(request: pytest.FixtureRequest) -> StreamKind:
     return place_of(request)
 
 
 @pytest.fixture(params=["memory", "valkey", "kafka"])
-def stoppable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+def stoppable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StreamKind]:
     """Yield a place whose broker is of this test alone."""
     if request.param == "memory":
         yield MemoryPlace()
@@ -50,7 +50,7 @@ def stoppable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]
             yield KafkaPlace(broker)
 
 
-def test_every_message_comes_once_and_those_of_a_key_in_their_order(stream_place: Place) -> None:
+def test_every_message_comes_once_and_those_of_a_key_in_their_order(stream_place: StreamKind) -> None:
     keys = spread(1_000)
     send(stream_place, numbered(1_000), keys)
     log = Log()
@@ -70,7 +70,7 @@ def test_every_message_comes_once_and_those_of_a_key_in_their_order(stream_place
     worker.stream.close()
 
 
-def test_messages_without_a_key_come_once_too(stream_place: Place) -> None:
+def test_messages_without_a_key_come_once_too(stream_place: StreamKind) -> None:
     send(stream_place, numbered(100))
     log = Log()
     worker = Worker(stream_place, log)
@@ -79,7 +79,7 @@ def test_messages_without_a_key_come_once_too(stream_place: Place) -> None:
     worker.stream.close()
 
 
-def test_one_worker_owns_all_partitions_and_lets_them_go_when_it_closes(stream_place: Place) -> None:
+def test_one_worker_owns_all_partitions_and_lets_them_go_when_it_closes(stream_place: StreamKind) -> None:
     log = Log()
     worker = Worker(stream_place, log)
     poll_until([worker], lambda: len(worker.owned) == N)
@@ -90,7 +90,7 @@ def test_one_worker_owns_all_partitions_and_lets_them_go_when_it_closes(stream_p
     assert len(worker.revocations) == N
 
 
-def test_4_2_reading_goes_on_where_the_log_ends_whatever_was_committed(stream_place: Place) -> None:
+def test_4_2_reading_goes_on_where_the_log_ends_whatever_was_committed(stream_place: StreamKind) -> None:
     send(stream_place, numbered(200), spread(200))
     log = Log()
     first = Worker(stream_place, log)
@@ -105,7 +105,7 @@ def test_4_2_reading_goes_on_where_the_log_ends_whatever_was_committed(stream_pl
     again.stream.close()
 
 
-def test_a_worker_without_a_log_reads_from_the_oldest_message(stream_place: Place) -> None:
+def test_a_worker_without_a_log_reads_from_the_oldest_message(stream_place: StreamKind) -> None:
     send(stream_place, numbered(50), spread(50))
     for _ in range(2):
         log = Log()
@@ -115,7 +115,7 @@ def test_a_worker_without_a_log_reads_from_the_oldest_message(stream_place: Plac
         worker.stream.close()
 
 
-def test_a_message_without_a_body_is_none(stream_place: Place) -> None:
+def test_a_message_without_a_body_is_none(stream_place: StreamKind) -> None:
     stream_place.send_nothing()
     log = Log()
     worker = Worker(stream_place, log)
@@ -124,7 +124,7 @@ def test_a_message_without_a_body_is_none(stream_place: Place) -> None:
     worker.stream.close()
 
 
-def test_bodies_are_binary_safe_and_may_be_empty_or_large(stream_place: Place) -> None:
+def test_bodies_are_binary_safe_and_may_be_empty_or_large(stream_place: StreamKind) -> None:
     bodies = [b"", bytes(range(256)), b"\r\n", b"x" * 900_000]
     send(stream_place, bodies, ["k"] * len(bodies))
     log = Log()
@@ -134,7 +134,7 @@ def test_bodies_are_binary_safe_and_may_be_empty_or_large(stream_place: Place) -
     worker.stream.close()
 
 
-def test_nothing_comes_from_an_empty_stream_and_nothing_is_sent_for_nothing(stream_place: Place) -> None:
+def test_nothing_comes_from_an_empty_stream_and_nothing_is_sent_for_nothing(stream_place: StreamKind) -> None:
     send(stream_place, [])
     log = Log()
     worker = Worker(stream_place, log)
@@ -144,7 +144,7 @@ def test_nothing_comes_from_an_empty_stream_and_nothing_is_sent_for_nothing(stre
     worker.stream.close()
 
 
-def test_about_so_many_messages_come_as_were_asked_for(stream_place: Place) -> None:
+def test_about_so_many_messages_come_as_were_asked_for(stream_place: StreamKind) -> None:
     send(stream_place, numbered(500), spread(500))
     log = Log()
     worker = Worker(stream_place, log)
@@ -154,7 +154,7 @@ def test_about_so_many_messages_come_as_were_asked_for(stream_place: Place) -> N
     worker.stream.close()
 
 
-def test_what_is_committed_is_kept_and_lag_is_what_was_not_returned(stream_place: Place) -> None:
+def test_what_is_committed_is_kept_and_lag_is_what_was_not_returned(stream_place: StreamKind) -> None:
     send(stream_place, numbered(100), spread(100))
     log = Log()
     worker = Worker(stream_place, log)
@@ -171,7 +171,7 @@ def test_what_is_committed_is_kept_and_lag_is_what_was_not_returned(stream_place
     worker.stream.close()
 
 
-def test_lag_counts_down_as_messages_are_returned(stream_place: Place) -> None:
+def test_lag_counts_down_as_messages_are_returned(stream_place: StreamKind) -> None:
     send(stream_place, numbered(300), ["one"] * 300)
     log = Log()
     worker = Worker(stream_place, log)
@@ -181,7 +181,7 @@ def test_lag_counts_down_as_messages_are_returned(stream_place: Place) -> None:
     worker.stream.close()
 
 
-def test_groups_do_not_take_messages_from_each_other(stream_place: Place) -> None:
+def test_groups_do_not_take_messages_from_each_other(stream_place: StreamKind) -> None:
     send(stream_place, numbered(40), spread(40))
     logs = Log(), Log()
     workers = [Worker(stream_place, logs[0], "g"), Worker(stream_place, logs[1], "h")]
@@ -190,7 +190,7 @@ def test_groups_do_not_take_messages_from_each_other(stream_place: Place) -> Non
         worker.stream.close()
 
 
-def test_members_share_the_partitions_and_nothing_is_lost_as_one_joins_and_leaves(stream_place: Place) -> None:
+def test_members_share_the_partitions_and_nothing_is_lost_as_one_joins_and_leaves(stream_place: StreamKind) -> None:
     log, stop, sent = Log(), threading.Event(), list[bytes]()
 
     def load() -> None:
@@ -229,14 +229,14 @@ class Reluctant(Worker):
 
     failures = 0
 
-    def assigned(self, partition: Partition) -> int | None:
+    def on_assigned(self, partition: Partition) -> int | None:
         self.failures += 1
         if self.failures <= 3:
             raise StoreError("log", "is away", fix="wait")
-        return super().assigned(partition)
+        return super().on_assigned(partition)
 
 
-def test_an_owner_that_fails_to_take_a_partition_over_is_asked_again(stream_place: Place) -> None:
+def test_an_owner_that_fails_to_take_a_partition_over_is_asked_again(stream_place: StreamKind) -> None:
     send(stream_place, numbered(40), spread(40))
     log = Log()
     worker = Reluctant(stream_place, log)
@@ -254,7 +254,7 @@ def test_an_owner_that_fails_to_take_a_partition_over_is_asked_again(stream_plac
     assert not log.owners
 
 
-def test_a_broker_that_is_away_is_waited_for(stoppable: Place) -> None:
+def test_a_broker_that_is_away_is_waited_for(stoppable: StreamKind) -> None:
     log = Log()
     send(stoppable, numbered(50), spread(50))
     worker, sender = Worker(stoppable, log), stoppable.sender()
@@ -262,7 +262,7 @@ def test_a_broker_that_is_away_is_waited_for(stoppable: Place) -> None:
     stoppable.away()
     poll_until([worker], lambda: worker.stream.trouble)
     assert worker.poll(timeout_s=0.2) == 0
-    assert list(worker.stream.drained()) == []
+    assert list(worker.stream.find_drained()) == []
     with pytest.raises(StoreError):
         sender.send([b"never"], ["k"])
     stoppable.back()
@@ -276,7 +276,7 @@ def test_a_broker_that_is_away_is_waited_for(stoppable: Place) -> None:
     sender.close()
 
 
-def test_1_4_a_stream_that_was_deleted_and_made_again_is_another_life(stream_place: Place) -> None:
+def test_1_4_a_stream_that_was_deleted_and_made_again_is_another_life(stream_place: StreamKind) -> None:
     log = Log()
     send(stream_place, numbered(60), spread(60))
     worker = Worker(stream_place, log)

@@ -1,4 +1,4 @@
-"""What every online store promises of the states of windowed views: one suite over all adapters."""
+"""The contract of every online store for the states of windowed views: one suite over all adapters."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import window_marker
 from skewless.contract.names import partition_hash
-from skewless.contract.window_events import EventLens, ViewEvents
+from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
-from skewless.contract.windows.state_layout import Origin
+from skewless.contract.windows.state_layout import EventOrigins
 from skewless.infra.online.cluster_servers import key_slot
-from skewless.infra.online.port import Mark, OnlineStore
+from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.state_view import StateView
 from skewless.infra.online.store import open_blocking_reader
@@ -31,7 +31,7 @@ from tests.worlds.streams import BASE, VIEW
 
 IDS = 40
 M = BASE - 30 * SECOND
-Rows = list[tuple[int, Event]]
+PartitionEvents = list[tuple[int, Event]]
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ class States:
         self.store = store
         self.view = StateView.of("p", VIEW, generation)
         self.events: dict[tuple[str, int], Event] = {}
-        self._lens = EventLens(VIEW)
+        self._lens = EventSelector(VIEW)
 
     def seen(self, partition: str, rows: Sequence[Event]) -> ViewEvents:
         columns = {
@@ -57,12 +57,12 @@ class States:
             "n": pa.array([row.values["n"] for row in rows], pa.int64()),
             "s": pa.array([row.values["s"] for row in rows], pa.string()),
         }
-        origin = Origin(
+        origin = EventOrigins(
             ts=np.array([row.ts for row in rows], dtype=np.int64),
             partition=np.full(len(rows), signed(partition)),
             seq=np.array([row.seq for row in rows], dtype=np.int64),
         )
-        return self._lens.look(pa.table(columns), origin)
+        return self._lens.select(pa.table(columns), origin)
 
     def append(self, partition: str, rows: Sequence[Event], expected: int | None = None) -> int:
         self.events |= {(partition, row.seq): row for row in rows}
@@ -115,7 +115,7 @@ def test_4_3_batches_of_other_bounds_add_what_is_new(store: OnlineStore, seed: i
     states, rows, chance = States(store), made("a", 0, 400, seed), random.Random(seed)
     done = 0
     while done < len(rows):
-        # Go on from somewhere before, as a worker does that knows only an old marker.
+        # Continue at an earlier position, as a worker does that knows only an old marker.
         first = chance.randrange(done + 1)
         done = max(done, min(len(rows), first + chance.randrange(1, 90)))
         states.append("a", rows[first:done])
@@ -167,33 +167,33 @@ def test_4_5_a_store_that_was_emptied_takes_nothing_until_it_is_caught_up(
     states = States(store)
     marker, rows = states.marker("a"), made("a", 0, 200)
     assert store.marker(marker) is None
-    store.set_markers({marker: Mark(-1)}, {marker: None})
+    store.set_markers({marker: Marker(-1)}, {marker: None})
     states.append("a", rows[:100], -1)
-    store.set_markers({marker: Mark(99)}, {marker: -1})
+    store.set_markers({marker: Marker(99)}, {marker: -1})
     assert store.marker(marker) == 99
-    assert store.peek_marks([marker, "none"]) == [Mark(99), None]
+    assert store.read_markers([marker, "none"]) == [Marker(99), None]
     online_place.lose()
-    with pytest.raises(StoreError, match="may have lost some"):
+    with pytest.raises(StoreError, match="may have lost rows"):
         states.append("a", rows[100:], 99)
-    with pytest.raises(StoreError, match="may have lost some"):
-        store.set_markers({marker: Mark(199)}, {marker: 99})
+    with pytest.raises(StoreError, match="may have lost rows"):
+        store.set_markers({marker: Marker(199)}, {marker: 99})
     assert store.get(states.names()) == [None] * IDS
-    assert store.peek_marks([marker]) == [None]
+    assert store.read_markers([marker]) == [None]
     assert store.marker(marker) is None
-    store.set_markers({marker: Mark(-1)}, {marker: None})
+    store.set_markers({marker: Marker(-1)}, {marker: None})
     states.append("a", rows, -1)
-    store.set_markers({marker: Mark(199)}, {marker: -1})
-    assert store.peek_marks([marker]) == [Mark(199)]
+    store.set_markers({marker: Marker(199)}, {marker: -1})
+    assert store.read_markers([marker]) == [Marker(199)]
     states.check()
 
 
 def test_markers_never_go_back(store: OnlineStore) -> None:
     store.marker("m")
-    store.set_markers({"m": Mark(7)}, {"m": None})
-    store.set_markers({"m": Mark(5)}, {"m": 6})
-    assert store.peek_marks(["m"]) == [Mark(7)]
-    with pytest.raises(StoreError, match="may have lost some"):
-        store.set_markers({"m": Mark(9)}, {"m": 8})
+    store.set_markers({"m": Marker(7)}, {"m": None})
+    store.set_markers({"m": Marker(5)}, {"m": 6})
+    assert store.read_markers(["m"]) == [Marker(7)]
+    with pytest.raises(StoreError, match="may have lost rows"):
+        store.set_markers({"m": Marker(9)}, {"m": 8})
     assert store.marker("m") == 7
 
 
@@ -202,15 +202,15 @@ def test_8_4_watermarks_stand_beside_positions_also_where_only_they_move(
 ) -> None:
     reader = open_blocking_reader(online_place.url)
     store.marker("m")
-    store.set_markers({"m": Mark(7, 50), "n": Mark(3)}, {"m": None, "n": None})
-    assert reader.get_marked([], ["m", "n"])[1] == [Mark(7, 50), Mark(3)]
+    store.set_markers({"m": Marker(7, 50), "n": Marker(3)}, {"m": None, "n": None})
+    assert reader.get_with_markers([], ["m", "n"])[1] == [Marker(7, 50), Marker(3)]
     for watermark in (60, 80, 0, 70):
-        store.set_markers({"m": Mark(7, watermark)}, {"m": 7})
-        assert reader.get_marked([], ["m"])[1] == [Mark(7, watermark or 80)]
-    with pytest.raises(StoreError, match="may have lost some"):
-        store.set_markers({"m": Mark(8, 90)}, {"m": 8})
-    assert reader.get_marked([], ["m"])[1] == [Mark(7, 70)], "what is refused says nothing of its time either"
-    assert store.peek_marks(["m", "n"]) == [Mark(7, 70), Mark(3)]
+        store.set_markers({"m": Marker(7, watermark)}, {"m": 7})
+        assert reader.get_with_markers([], ["m"])[1] == [Marker(7, watermark or 80)]
+    with pytest.raises(StoreError, match="may have lost rows"):
+        store.set_markers({"m": Marker(8, 90)}, {"m": 8})
+    assert reader.get_with_markers([], ["m"])[1] == [Marker(7, 70)], "what is refused says nothing of its time either"
+    assert store.read_markers(["m", "n"]) == [Marker(7, 70), Marker(3)]
     reader.close()
 
 
@@ -256,14 +256,14 @@ def test_4_5_one_emptied_node_of_a_cluster_is_noticed(three_nodes: Cluster, clus
     states = States(writer)
     marker, rows = states.marker("a"), made("a", 0, 400)
     states.store.marker(marker)
-    states.store.set_markers({marker: Mark(-1)}, {marker: None})
+    states.store.set_markers({marker: Marker(-1)}, {marker: None})
     states.append("a", rows[:300], -1)
-    states.store.set_markers({marker: Mark(299)}, {marker: -1})
+    states.store.set_markers({marker: Marker(299)}, {marker: -1})
     assert all(node.ask("DBSIZE") > 5 for node in three_nodes.nodes)
     assert len({key_slot(name) for name in states.names().to_pylist()}) > IDS // 2
     three_nodes.nodes[1].ask("FLUSHALL")
-    assert states.store.peek_marks([marker]) == [None]
-    with pytest.raises(StoreError, match="may have lost some"):
+    assert states.store.read_markers([marker]) == [None]
+    with pytest.raises(StoreError, match="may have lost rows"):
         states.append("a", rows[300:], 299)
     assert states.store.marker(marker) is None
     states.append("a", rows)
@@ -277,7 +277,7 @@ def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, clus
     states = States(writer)
     marker = states.marker("a")
     states.store.marker(marker)
-    states.store.set_markers({marker: Mark(5)}, {marker: None})
+    states.store.set_markers({marker: Marker(5)}, {marker: None})
     for i, node in enumerate(three_nodes.nodes):
         node.ask("FLUSHALL")
         first, last = three_nodes.bounds(i)
@@ -286,9 +286,9 @@ def test_4_5_every_slot_of_an_emptied_node_is_refused(three_nodes: Cluster, clus
         edge = [key for key in edge if first <= key_slot(names[key]) <= last]
         assert len(edge) > 20
         for key in edge:
-            with pytest.raises(StoreError, match="may have lost some"):
+            with pytest.raises(StoreError, match="may have lost rows"):
                 states.append("a", [replace(made("a", 6, 1)[0], key=(key,))], 5)
-        states.store.set_markers({marker: Mark(5)}, {marker: None})
+        states.store.set_markers({marker: Marker(5)}, {marker: None})
     writer.close()
 
 
@@ -300,7 +300,7 @@ def test_states_are_appended_to_while_their_slot_moves(
     rows = made("a", 0, 400)
     marker = states.marker("a")
     states.store.marker(marker)
-    states.store.set_markers({marker: Mark(-1)}, {marker: None})
+    states.store.set_markers({marker: Marker(-1)}, {marker: None})
     states.append("a", rows[:50], -1)
     key = states.names([3])[0].as_py()
     slot, source = key_slot(key), three_nodes.owner(key)
@@ -313,7 +313,7 @@ def test_states_are_appended_to_while_their_slot_moves(
     states.check()
     assert states.store.marker(marker) is None  # set under another layout: it says nothing
     states.append("a", rows)
-    states.store.set_markers({marker: Mark(399)}, {marker: None})
+    states.store.set_markers({marker: Marker(399)}, {marker: None})
     assert states.store.marker(marker) == 399
     three_nodes.move(slot, target, source)
     states.check()

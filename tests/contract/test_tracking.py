@@ -44,17 +44,17 @@ def run(tmp_path: Path, digest: str, version: str = "000001", model: str = "frau
 
 
 def test_what_was_published_is_known_in_a_new_process(open_tracker: Open, tmp_path: Path) -> None:
-    assert open_tracker().published("fraud") == frozenset()
+    assert open_tracker().published_digests("fraud") == frozenset()
     open_tracker().publish(run(tmp_path, "d1"))
     open_tracker().publish(run(tmp_path, "d2", "000002"))
-    assert open_tracker().published("fraud") == {"d1", "d2"}
-    assert open_tracker().published("other") == frozenset()
+    assert open_tracker().published_digests("fraud") == {"d1", "d2"}
+    assert open_tracker().published_digests("other") == frozenset()
 
 
 def test_publishing_twice_changes_nothing(open_tracker: Open, tmp_path: Path) -> None:
     for _ in range(2):
         open_tracker().publish(run(tmp_path, "d1"))
-    assert open_tracker().published("fraud") == {"d1"}
+    assert open_tracker().published_digests("fraud") == {"d1"}
 
 
 def test_an_alias_points_at_a_published_version_and_moves(open_tracker: Open, tmp_path: Path) -> None:
@@ -83,7 +83,7 @@ def test_models_of_two_names_do_not_meet(open_tracker: Open, tmp_path: Path) -> 
     tracker.publish(run(tmp_path, "d1"))
     tracker.publish(run(tmp_path, "e1", model="delay"))
     tracker.point("delay", "champion", "e1")
-    assert [sorted(tracker.published(model)) for model in ("fraud", "delay")] == [["d1"], ["e1"]]
+    assert [sorted(tracker.published_digests(model)) for model in ("fraud", "delay")] == [["d1"], ["e1"]]
     assert tracker.aliases("fraud") == {}
 
 
@@ -133,12 +133,12 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next_attempt(
     with pytest.raises(StoreError, match="gone"):
         tracker.publish(run(tmp_path, "d1"))
     monkeypatch.undo()
-    assert tracker.published("fraud") == frozenset()
+    assert tracker.published_digests("fraud") == frozenset()
     tracker.publish(run(tmp_path, "d1"))
     seen = client(tmp_path)
     assert len(runs(seen)) == 1
     assert len(seen.search_model_versions("name = 'shop.fraud'")) == 1
-    assert tracker.published("fraud") == {"d1"}
+    assert tracker.published_digests("fraud") == {"d1"}
 
 
 def test_a_server_that_is_away_is_told_at_once(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ NOW = 1_768_478_400_000_000
 
 
 def test_the_request_of_the_page_is_taken() -> None:
-    (text,) = blocks(section(PAGE, "Saying what came of a prediction"), "json")
+    (text,) = blocks(section(PAGE, "Send an outcome"), "json")
     view = make_view(keys={"card_id": DType.INT64, "shop_id": DType.STRING})
     found = parse_feedback(read_rows(text.encode()), lambda _: make_plan(["v.x"], views=[view]), NOW, 10)
     assert [(one.by, one.kind) for one in found] == [("id", "label"), ("entity", "label")]
@@ -27,7 +27,7 @@ def test_the_request_of_the_page_is_taken() -> None:
 
 
 def test_every_field_is_documented() -> None:
-    rows = table(section(PAGE, "Saying what came of a prediction"), "field", "meaning")
+    rows = table(section(PAGE, "Send an outcome"), "field", "meaning")
     documented = [name for row in rows for name in names(row["field"])]
     assert documented == list(FeedbackRow.model_fields) == list(Outcome.__dataclass_fields__)
 
@@ -41,11 +41,11 @@ def test_every_column_of_quality_and_of_the_log_is_documented() -> None:
 
 
 def test_every_count_is_documented() -> None:
-    text = section(PAGE, "Late, corrected, doubled, contradicting")
+    text = section(PAGE, "Late, corrected, duplicate, contradicting")
     counts = set(OutcomeCounts.__dataclass_fields__) - {"rows", "subjects"}
     assert {name for name in counts if name not in text} == set()
 
 
 def test_every_trigger_is_documented() -> None:
-    rows = table(section(PAGE, "What retrains a model"), "trigger", "when")
+    rows = table(section(PAGE, "Triggers"), "trigger", "when")
     assert [name for row in rows for name in names(row["trigger"])] == list(Triggers.__dataclass_fields__)

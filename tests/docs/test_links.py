@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,13 @@ def test_the_index_names_every_page(index: Path) -> None:
     wanted = {path.resolve() for path in DOCS.glob("*.md")} - {index.resolve()}
     found = {(index.parent / link.partition("#")[0]).resolve() for link in links(index.read_text(encoding="utf-8"))}
     assert wanted - found == set()
+
+
+def test_the_index_of_the_site_names_each_page_once() -> None:
+    targets = re.findall(r"^\| \[[^\]]+\]\(([^)]+)\)", (DOCS / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    pages = {*DOCS.glob("*.md"), *DOCS.glob("api/*.md"), DOCS / "decisions" / "README.md"} - {DOCS / "README.md"}
+    assert len(targets) == len(set(targets))
+    assert pages - {(DOCS / target).resolve() for target in targets} == set()
 
 
 def test_no_page_has_a_line_that_is_too_long_to_read() -> None:

@@ -10,7 +10,7 @@ from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
 from skewless.serving.oip.datatypes import DATATYPES
-from skewless.serving.oip.outputs import encode_reply, outputs_of
+from skewless.serving.oip.outputs import build_outputs, encode_reply
 from skewless.serving.oip.signature import Signature
 from tests.docs.pages import names, page, table
 from tests.unit.serving.oip.standing_in import PLAN, answer, model
@@ -30,7 +30,7 @@ def test_every_output_is_documented_with_its_datatype() -> None:
 def test_every_parameter_of_a_reply_is_documented() -> None:
     signature = Signature(DECIDING)
     given = answer(DECIDING, np.zeros(1))
-    body, _ = encode_reply(signature.head(None, 1, degraded=False), outputs_of(signature, given, {"score": False}))
+    body, _ = encode_reply(signature.head(None, 1, degraded=False), build_outputs(signature, given, {"score": False}))
     rows = table(PAGE, "reply parameter", "meaning")
     assert [names(row["reply parameter"])[0] for row in rows] == list(json.loads(body)["parameters"])
 

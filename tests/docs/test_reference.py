@@ -21,14 +21,14 @@ from skewless.infra.compiler.aggregates import ALIASES
 from skewless.infra.compiler.event_sources import SOURCE_TAGS
 from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
 from skewless.infra.compiler.windows import VIEW_TAGS
-from skewless.infra.jobs.metrics import RunTally
+from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.runtimes.reference import Reference
-from skewless.infra.streams.metrics import TallyCollector
-from skewless.infra.streams.tally import SourceTally
-from skewless.serving.app import Serving, create_app
+from skewless.infra.streams.metrics import SourceMetrics
+from skewless.infra.streams.source_counts import SourceCounts
+from skewless.serving.app import ServingContext, create_app
 from skewless.serving.http.predict_route import PredictRequest
 from skewless.serving.http.reply import http_status
 from skewless.serving.metrics.metrics import Metrics
@@ -67,14 +67,14 @@ def test_every_metric_is_documented_with_type_and_labels() -> None:
 def test_every_metric_of_the_stream_is_documented() -> None:
     rows = table(page("streams.md"), "stream metric", "type", "meaning")
     found = {names(row["stream metric"])[0]: row["type"] for row in rows}
-    families = TallyCollector(lambda: [SourceTally(source="s", watermark_us=1, lag=1)]).collect()
+    families = SourceMetrics(lambda: [SourceCounts(source="s", watermark_us=1, lag=1)]).collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 
 def test_every_route_is_documented() -> None:
     pages = [table(section(page(name), "Routes"), "route", "answers") for name in ("serving.md", "oip.md")]
     app = create_app(
-        Serving(
+        ServingContext(
             models=cast("ModelTable", None),
             predictor=cast("Predictor", None),
             metrics=Metrics(),
@@ -83,7 +83,7 @@ def test_every_route_is_documented() -> None:
     )
     paths: dict[str, dict[str, Any]] = app.openapi()["paths"]
     exist = {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
-    exist |= {"GET /openapi.json", "GET /docs", "GET /redoc"}
+    exist |= {"GET /openapi.json", "GET /docs"}
     found = [set(only([row["route"] for row in rows])) for rows in pages]
     assert found[0] | found[1] == exist
     assert found[1] == {route for route in exist if "/v2" in route}
@@ -196,7 +196,7 @@ def test_every_file_of_a_package_is_documented() -> None:
 def test_every_metric_of_the_scheduler_is_documented() -> None:
     rows = table(page("scheduler.md"), "scheduler metric", "type", "meaning")
     found = {names(row["scheduler metric"])[0]: row["type"] for row in rows}
-    families = RunTally().collect()
+    families = RunMetrics().collect()
     assert found == {f"{item.name}_total" if item.type == "counter" else item.name: item.type for item in families}
 
 

@@ -13,14 +13,14 @@ from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.settings import Settings
 from skewless.serving.http.predict_route import PredictedRow, PredictReply, PredictRequest, parse_body
 from skewless.serving.http.reply import http_status
-from skewless.serving.http.wire_limits import TooLongError
+from skewless.serving.http.wire_limits import BodyTooLongError
 from tests.docs.error_kinds import tree_of
 from tests.docs.pages import blocks, names, page, section, table
 
 PAGE = page("serving.md")
 WITHOUT_AN_ERROR = {200, 202}
 OF_THE_WIRE = {405, 431, 501, 505}
-ABSENT = RequestError("field 'model'", "names no model", fix="")
+ABSENT = RequestError("field 'model'", "is not a served model", fix="")
 
 
 def test_the_request_of_the_page_is_one() -> None:
@@ -42,7 +42,11 @@ def test_every_field_of_a_reply_is_documented() -> None:
 def test_every_status_of_http_is_documented() -> None:
     rows = table(section(PAGE, "Errors"), "HTTP status", "when")
     told = [int(status) for row in rows for status in re.findall(r"\d+", row["HTTP status"])]
-    errors = [ABSENT, TooLongError("x", "y", fix="z"), *(kind("x", "y", fix="z") for kind in tree_of(SkewlessError))]
+    errors = [
+        ABSENT,
+        BodyTooLongError("x", "y", fix="z"),
+        *(kind("x", "y", fix="z") for kind in tree_of(SkewlessError)),
+    ]
     assert sorted(told) == sorted({http_status(error) for error in errors} | WITHOUT_AN_ERROR | OF_THE_WIRE)
     assert all(status in STATUS_LINE for status in told)
 

@@ -13,7 +13,7 @@ import pytest
 
 from skewless import Project
 from skewless.client import Client
-from skewless.operations.sample import write_sample
+from tests.worlds.payments_data import TEMPLATE, write_sample
 
 ROOT = Path(__file__).parents[2]
 SERVE = """
@@ -32,7 +32,7 @@ ROWS = [
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     repo = tmp_path / "payments"
-    shutil.copytree(ROOT / "skewless" / "template", repo)
+    shutil.copytree(TEMPLATE, repo)
     write_sample(repo / "data", time.time_ns() // 1_000)
     project = Project(repo, threads=1)
     project.apply()

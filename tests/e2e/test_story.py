@@ -45,9 +45,9 @@ def events(facts: Facts, kind: str) -> list[Facts]:
 
 
 def test_the_gate_stops_a_change_of_unit_and_lets_the_correction_pass(facts: Facts) -> None:
-    (stopped,), (mended,) = events(facts, "stopped"), events(facts, "mended")
-    planted = events(facts, "planted")
-    assert planted[0]["at"] < stopped["at"] < planted[1]["at"] <= mended["at"]
+    (stopped,), (repaired,) = events(facts, "stopped"), events(facts, "repaired")
+    injected = events(facts, "injected")
+    assert injected[0]["at"] < stopped["at"] < injected[1]["at"] <= repaired["at"]
     assert "'pressure'" in stopped["text"]
     # Hectopascals: nothing that was measured in inches (some 30) has reached the model.
     low, high = facts["spoilt_feature"]
@@ -67,7 +67,7 @@ def test_a_new_season_retrains_the_model_and_the_version_takes_over_in_steps(fac
 
 
 def test_a_bad_challenger_is_rolled_back_by_a_guardrail(facts: Facts) -> None:
-    sent = events(facts, "planted")[2]
+    sent = events(facts, "injected")[2]
     after = [event for event in events(facts, "traffic") if event["facts"]["challenger"] == "000003"]
     assert after
     last = events(facts, "traffic")[-1]

@@ -23,7 +23,7 @@ PROJECT = "my-project"
 SHAPES = (
     (r"unix://\S+", "unix://SOCKET"),
     (rf"/\S*/{PROJECT}", f"/{PROJECT}"),
-    (r"\d{4}-\d\d-\d\dT[\d:.]+(\+00:00|Z)", "TIME"),
+    (r"\d{4}-\d\d-\d\d[T ][\d:.]+(\+00:00|Z)", "TIME"),
     (r"-?\d[\d,]*\.\d+(e-?\d+)?", "NUMBER"),
     (r"\b[0-9a-f]{12,}\b", "HASH"),
     (r"-?\d[\d,]*", "NUMBER"),
@@ -86,7 +86,7 @@ def tour(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tour]:
         port = str(free.getsockname()[1])
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SKEWLESS_", "PROMETHEUS_"))}
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    walk = Tour(folder=folder, environment=kept | {"PATH": path, "SKEWLESS_PORT": port}, port=port)
+    walk = Tour(folder=folder, environment=kept | {"PATH": path, "SKEWLESS_PORT": port, "COLUMNS": "160"}, port=port)
     servers: list[subprocess.Popen[str]] = []
     try:
         for step in steps(section((ROOT / "README.md").read_text(encoding="utf-8"), "A first tour")):
@@ -130,21 +130,22 @@ def test_every_step_says_what_the_readme_shows(tour: Tour) -> None:
 
 def test_the_tour_takes_the_verbs_that_a_project_needs(tour: Tour) -> None:
     verbs = [step.command.split()[1] for step, _ in tour.said if step.command.startswith("skewless ")]
-    wanted = ["init", "plan", "apply", "validate", "materialize", "train", "predict", "serve", "replay", "status"]
+    wanted = ["init", "plan", "apply", "validate", "import", "materialize", "train", "stream", "predict", "serve"]
+    wanted += ["replay", "status"]
     assert verbs == wanted
 
 
 def test_one_row_has_one_score_on_the_command_line_and_over_http(tour: Tour) -> None:
     (typed,) = [said for step, said in tour.said if step.command.startswith("skewless predict")]
     served = json.loads(next(said for step, said in tour.said if step.command.startswith("curl")))
-    assert f" {served['predictions'][0]['score']!r} " in typed
+    assert f" {served['predictions'][0]['score']!r}\n" in typed
 
 
 def test_the_page_on_python_runs_as_it_stands(tour: Tour) -> None:
     clients = blocks(page("client.md"), "python") + blocks(section(page("serving.md"), "A small client"), "python")
     code = "\n".join((*blocks(page("python.md"), "python"), *clients, "print(reply.model)"))
     said = tour.run(sys.executable, "-c", tour.here(code))
-    assert "every one equal, bit for bit" in said
+    assert "all equal, bit for bit" in said
     assert said.splitlines()[-1] == "fraud"
 
 

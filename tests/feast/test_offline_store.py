@@ -20,8 +20,8 @@ from feast.value_type import ValueType
 
 from skewless.contract.errors import DefinitionError, RequestError, SourceError
 from skewless.infra.compiler.views import compile_view
-from skewless.infra.feast_plugins.asked_features import asked_features
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
+from skewless.infra.feast_plugins.requested_features import resolve_features
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from tests.worlds.feast_offline import HOUR, START, TYPES, OfflineWorld, at, entity_df, key
 
@@ -154,7 +154,7 @@ def test_inputs_that_feast_adds_come_last_in_any_order_it_adds_them(two_views: O
     store = two_views.stores["skewless"]
     view, odfv = store.get_feature_view("v"), store.get_on_demand_feature_view("doubled")
     orders = {
-        asked_features(["doubled:sum", *added], [view], [odfv], full_names=False, count=count).order
+        resolve_features(["doubled:sum", *added], [view], [odfv], full_names=False, count=count).order
         for added in permutations(["v:x", "v:n"])
         for count in (1, None)
     }
@@ -216,15 +216,15 @@ def test_columns_are_inferred_from_any_source(offline_world: OfflineWorld) -> No
 
 
 BAD_REQUESTS: dict[str, tuple[pd.DataFrame, list[str], str]] = {
-    "no key": (entity_df([1], [1], key="other"), ["v:x"], "lack the key of feature view 'v' .got 'id'"),
+    "no key": (entity_df([1], [1], key="other"), ["v:x"], "have no key of feature view 'v' .got 'id'"),
     "text for a number": (entity_df(["1"], [1]), ["v:x"], "key 'id': has type VARCHAR in the entity rows and BIGINT"),
-    "no time": (pd.DataFrame({"id": [1]}), ["v:x"], "need one column of times"),
+    "no time": (pd.DataFrame({"id": [1]}), ["v:x"], "have no time column"),
     "two times": (
         pd.DataFrame({"id": [1], "a": [START], "b": [START]}),
         ["v:x"],
-        "need one column of times, named event_timestamp .*got 'a, b'",
+        "have no time column, or several without event_timestamp .*got 'a, b'",
     ),
-    "a feature's name": (entity_df([1], [1]).assign(x=1), ["v:x"], "have a column that is also a feature .*got 'x'"),
+    "a feature's name": (entity_df([1], [1]).assign(x=1), ["v:x"], "name of a requested feature .*got 'x'"),
     "mixed values": (
         entity_df([1, 1], [1, 1]).assign(a=pd.Series([1, "a"], dtype=object)),
         ["v:x"],

@@ -126,10 +126,10 @@ def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(offline_world: 
     view = offline_world.view(features={"n": Int64}, source=in_a_file(offline_world))
     store.apply([key(), view])
     before = files(offline_world.root)
-    with pytest.raises(SourceError, match=r"column 'n': cannot take the rows .*got 'double'"):
+    with pytest.raises(SourceError, match=r"column 'n': does not fit the new rows.*got 'double'"):
         store.write_to_offline_store("v", later().assign(n=[0.5, 1.0]))
     columns = first().rename_columns(["id", "event", "m"])
-    with pytest.raises(SourceError, match=r"has other columns than the rows .*got 'm, n'"):
+    with pytest.raises(SourceError, match=r"has other columns than the new rows .*got 'm, n'"):
         SkewlessOfflineStore.offline_write_batch(store.config, view, columns, None)
     assert files(offline_world.root) == before
 
@@ -144,7 +144,7 @@ def test_sources_that_cannot_be_appended_to_say_so(offline_world: OfflineWorld) 
         offline_world.view("d", features={"n": Int64}, source=seen),
     ]
     store.apply([key(), *views])
-    with pytest.raises(SourceError, match="is CSV, which cannot be appended to"):
+    with pytest.raises(SourceError, match="is CSV, to which rows cannot be appended"):
         store.write_to_offline_store("c", later())
     with pytest.raises(
         SourceError, match=r"table 'seen' of database '.*wh.duckdb': cannot be written: .*seen is not a"

@@ -41,7 +41,7 @@ def test_every_flight_that_flew_is_one_event(flights: Flights, name: str) -> Non
     whole = event_tables(flights.tables["flights"])[name]
     assert len(whole) == FLOWN[name]
     assert whole["event_id"].is_unique
-    assert whole[KINDS[name].moment].is_monotonic_increasing
+    assert whole[KINDS[name].time].is_monotonic_increasing
     report = flights.report.events[name]
     assert report.past == len(past(flights, name))
     assert report.past + report.live - report.twice - report.broken == FLOWN[name]
@@ -53,9 +53,9 @@ def test_the_past_ends_where_the_clock_of_the_demo_begins(flights: Flights, name
     start = live_start(table, HOUR, pd.Timedelta(days=21))
     first_asked = table["sched_dep"].max() - HOUR - pd.Timedelta(days=21)
     assert HOUR <= first_asked - start < 2 * HOUR
-    assert past(flights, name)[KINDS[name].moment].max() < start
+    assert past(flights, name)[KINDS[name].time].max() < start
     assert live(flights, name)["at"].min() >= start
-    assert (past(flights, name)[KINDS[name].moment] <= NOW).all()
+    assert (past(flights, name)[KINDS[name].time] <= NOW).all()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -69,7 +69,7 @@ def test_an_event_tells_what_the_flight_tells(flights: Flights, name: str) -> No
         "departures": flown["sched_dep"] + pd.to_timedelta(flown["dep_delay"], unit="m"),
         "arrivals": flown["known_at"],
     }
-    assert whole[kind.moment].tolist() == expected[name].tolist()
+    assert whole[kind.time].tolist() == expected[name].tolist()
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -78,7 +78,7 @@ def test_no_event_is_sent_before_it_has_happened(flights: Flights, name: str) ->
     assert sent["at"].is_monotonic_increasing
     events = decoded(sent["payload"])
     whole = sent[[payload.endswith(b"}") for payload in sent["payload"]]].reset_index(drop=True)
-    happened = pd.to_datetime(events[kind.moment], utc=True)
+    happened = pd.to_datetime(events[kind.time], utc=True)
     sane = (happened < pd.Timestamp("2100-01-01", tz="UTC")).to_numpy()
     wait = whole["at"][sane] - happened[sane]
     assert (wait >= pd.Timedelta(0)).all()

@@ -30,7 +30,7 @@ def test_the_counts_are_those_of_the_package(flights: Flights) -> None:
 
 
 def test_the_report_says_how_far_times_were_moved(flights: Flights) -> None:
-    assert f"moved by {flights.report.weeks} whole weeks" in flights.report.lines()[0]
+    assert f"moved by {flights.report.weeks} weeks" in flights.report.lines()[0]
 
 
 def test_the_counts_hold_in_the_written_files(flights: Flights) -> None:

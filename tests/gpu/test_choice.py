@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
-from skewless.infra.runtimes.candidates import Place, candidates
+from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.child import ChildRuntime
-from skewless.infra.runtimes.choice import Choice, choose
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.choice import RuntimeChoice, choose
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
 
@@ -25,10 +25,10 @@ MANY = np.random.default_rng(4).normal(size=(400_000, FEATURES))
 
 
 @contextmanager
-def chosen(kind: str, case: ModelCase, *, alone: bool) -> Iterator[Choice]:
+def chosen(kind: str, case: ModelCase, *, alone: bool) -> Iterator[RuntimeChoice]:
     """Choose for a model; what was opened besides its library is closed in the end."""
     algorithm, reference = algorithm_of(kind), reference_of(case)
-    found = candidates(algorithm, "auto", case.model_file, Place(alone=alone))
+    found = find_candidates(algorithm, "auto", case.model_file, ScoringTarget(alone=alone))
     assert [item.name for item in found] == ["nvforest-gpu", *(["xgboost-cuda"] if algorithm == "xgboost" else [])]
     choice = choose(case.runtime, certify(case.runtime, reference), found, reference)
     try:
@@ -42,10 +42,10 @@ def chosen(kind: str, case: ModelCase, *, alone: bool) -> Iterator[Choice]:
 @contextmanager
 def on_the_gpu(case: ModelCase, *, alone: bool) -> Iterator[SharedRuntime]:
     """Yield a LightGBM model of which every batch goes to the GPU."""
-    (candidate,) = candidates("lightgbm", "auto", case.model_file, Place(alone=alone))
+    (candidate,) = find_candidates("lightgbm", "auto", case.model_file, ScoringTarget(alone=alone))
     assert candidate.open is not None
-    second = Member(candidate.open(), ANY_TIME)
-    runtime = SharedRuntime(Member(case.runtime, ANY_TIME), [second], [Step(rows=1, at=1)])
+    second = RuntimeMember(candidate.open(), ANY_TIME)
+    runtime = SharedRuntime(RuntimeMember(case.runtime, ANY_TIME), [second], [Step(rows=1, at=1)])
     try:
         assert same_bits(runtime.score(MANY), case.score(MANY)).all()
         assert (second.rows, second.failures) == (len(MANY), 0)
@@ -63,14 +63,14 @@ def test_a_second_runtime_shares_where_it_was_measured_to_be_faster(
 ) -> None:
     case = made[kind]
     with chosen(kind, case, alone=alone) as choice:
-        own, *others = [item for item in choice.tried if item.role != "refused"]
+        own, *others = [item for item in choice.trials if item.role != "refused"]
         (nvforest,) = [item for item in others if item.runtime.startswith("nvforest-gpu-")]
         assert nvforest.certificate is not None
         assert nvforest.certificate.bit_equal
         calibrations = [item.calibration for item in (own, *others)]
         assert all(calibrations)
         first, *rest = [item for item in calibrations if item is not None]
-        faster = [size for size in SIZES if any(item.beats(first, size) for item in rest)]
+        faster = [size for size in SIZES if any(item.is_faster(first, size) for item in rest)]
         assert isinstance(choice.runtime, SharedRuntime) is bool(faster)
         assert own.from_rows == 1 or 1 in faster
         for size in SIZES:

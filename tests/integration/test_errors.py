@@ -24,7 +24,7 @@ from tests.integration.errors import (
     usage,
 )
 from tests.integration.errors.case import Case, ErrorReply
-from tests.integration.errors.scene import Rows, Scene, Stage, opened_stage
+from tests.integration.errors.scene import Scene, Stage, StoredBytes, opened_stage
 
 TABLE: tuple[Case, ...] = (
     *requests.CASES,
@@ -72,7 +72,7 @@ def test_bad_input(case: Case, scene: Scene) -> None:
         assert _without_watermarks(scene.stage.store.rows()) == _without_watermarks(rows)
 
 
-def _without_watermarks(rows: Rows) -> Rows:
+def _without_watermarks(rows: StoredBytes) -> StoredBytes:
     """Keep the position of each marker: a view beside the refused one may be known to be complete for longer."""
     return {key: value.split()[0] if key.endswith(b":applied") and value else value for key, value in rows.items()}
 

@@ -61,7 +61,7 @@ def test_every_file_is_found_from_another_folder(repo: Path, tmp_path: Path) -> 
     elsewhere = tmp_path / "elsewhere" / "deep"
     elsewhere.mkdir(parents=True)
     OffsetClock.create(repo / "moved/clock.bin").set(NOW)
-    verbs = [["apply"], ["import"], ["materialize", "--no-check"], ["bootstrap"], ["train"], ["status"], ["doctor"]]
+    verbs = [["apply"], ["import"], ["materialize", "--no-check"], ["backfill"], ["train"], ["status"], ["doctor"]]
     *_, trained, status, _ = all_done(repo, elsewhere, verbs)
     assert trained["models"][0]["promoted"]  # type: ignore[index]
     assert "tracking" not in trained

@@ -21,9 +21,10 @@ from feast import FeatureStore
 
 from skewless.contract.keys import KeyCodec
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.plans.applied import load_current
+from skewless.infra.plans.applied_plan import load_current
 from tests.sqlite_store.registration import registered
 from tests.worlds.command_line import done, run
+from tests.worlds.payments_data import write_payments
 
 STAMP = pa.timestamp("us", tz="UTC")
 CARD, OTHER = 9_007_199_254_740_993, 9_007_199_254_740_994
@@ -143,11 +144,11 @@ def broker_url(tmp_path: Path) -> Iterator[str]:
 def test_the_template_runs_on_the_store_of_another_package(
     template_shop: TemplateShop, broker_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done("init", template_shop.repo)
+    write_payments(template_shop.repo)
     definitions, config = template_shop.repo / "definitions.py", template_shop.repo / "feature_store.yaml"
     definitions.write_text(definitions.read_text() + WINDOWS)
     config.write_text(config.read_text().replace("online_store: null", ONLINE))
-    for verb in ("apply", "import", "materialize", "bootstrap", "train"):
+    for verb in ("apply", "import", "materialize", "backfill", "train"):
         done(verb, "--repo", template_shop.repo)
     checks = {
         check["name"]: check["verdict"]
@@ -159,8 +160,8 @@ def test_the_template_runs_on_the_store_of_another_package(
         before = predicted(url, CARD)["features"]
         assert (before["card_days__payments_7d"] > 0, before["card_hour__payments_1h"]) == (True, 0.0)
         live = write_file(tmp_path / "live", paid(CARD, 5))
-        (tally,) = template_shop.run("stream", "--replay", live, "--until-idle")["sources"]
-        assert (tally["accepted"], tally["trouble"]) == (5, None)
+        (counts,) = template_shop.run("stream", "--replay", live, "--until-idle")["sources"]
+        assert (counts["accepted"], counts["trouble"]) == (5, None)
         after = predicted(url, CARD)["features"]
         assert after == before | {"card_hour__payments_1h": 5.0, "card_hour__amount_1h": 21.25}
 

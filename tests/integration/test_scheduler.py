@@ -21,7 +21,7 @@ import pytest
 from typer.main import get_command
 
 from skewless.cli import create_app
-from skewless.commands.scheduler import inside
+from skewless.commands.scheduler import invoke_in_process
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, RequestError
 from skewless.contract.lifecycle import Triggers
@@ -30,12 +30,12 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.store import open_lease
 from skewless.infra.packages.aliases import Aliases
-from skewless.operations.housekeeping import Tidied, tidy
-from skewless.operations.scheduler import Invoke, PlannedJobs, once, simulate
+from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
+from skewless.operations.scheduler import Invoke, PlannedJobs, run_once, simulate
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
@@ -68,12 +68,12 @@ def nothing(_words: Sequence[str]) -> tuple[int, str]:
 
 
 def invoke() -> Invoke:
-    return inside(get_command(create_app()))
+    return invoke_in_process(get_command(create_app()))
 
 
 def round_of(place: Sandbox, *only: str) -> list[Run]:
     """Run some jobs as the command line does."""
-    return once(place.project, only, invoke())
+    return run_once(place.project, only, invoke())
 
 
 def test_one_round_runs_each_job_once(place: Sandbox) -> None:
@@ -132,7 +132,7 @@ def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_los
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        once(place.project, ["validate"], crash)
+        run_once(place.project, ["validate"], crash)
     assert [run.state for run in place.project.runs.list()] == ["running"]
     assert [run.state for run in round_of(place, "validate")] == ["lost", "done"]
 
@@ -143,7 +143,7 @@ def test_a_signal_in_a_round_finishes_the_job_and_starts_no_other(place: Sandbox
         time.sleep(0.1)  # the main thread handles it
         return 0, '{"done": 1}'
 
-    runs = once(place.project, KINDS, interrupted)
+    runs = run_once(place.project, KINDS, interrupted)
     assert [(run.id.job, run.outputs) for run in runs] == [("materialize", {"done": 1})]
 
 
@@ -189,12 +189,12 @@ def test_housekeeping_removes_what_is_too_old(place: Sandbox) -> None:
     place.predict(ask(2))
     place.project.close()
     project = Project(place.repo, clock=f"file:{place.state}/clock", keep_runs_days=9, keep_predictions_days=9)
-    tidied = tidy(project)
+    tidied = run_housekeeping(project)
     assert (tidied.runs, tidied.predictions) == (1, 1)
     assert len(project.runs.list()) == 1
     assert len(place.log_files()) == 1
-    clean = Tidied(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
-    assert replace(tidy(project), merged=0) == clean
+    clean = HousekeepingReport(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
+    assert replace(run_housekeeping(project), merged=0) == clean
     project.close()
 
 
@@ -209,7 +209,7 @@ def test_the_machines_own_clock_is_not_moved(place: Sandbox) -> None:
 def test_a_cron_line_that_cannot_be_read_is_named(place: Sandbox, cron: str) -> None:
     project = Project(place.repo, validate_cron=cron)
     with pytest.raises(DefinitionError) as caught:
-        once(project, (), nothing)
+        run_once(project, (), nothing)
     assert (caught.value.thing, caught.value.value) == ("cron of job 'validate'", cron)
     project.close()
 
@@ -269,7 +269,7 @@ def test_the_ledger_is_asked_by_the_names_it_shows(place: Sandbox) -> None:
     with pytest.raises(RequestError, match="is not one of"):
         place.project.runs.start("nothing")
     (retried,) = simulate(place.project, place.now_us(), lambda _: (0, "{}"))
-    assert (retried.id.attempt, retried.cause) == (2, f"retry of {name}, asked for by hand")
+    assert (retried.id.attempt, retried.cause) == (2, f"retry of {name}, requested by hand")
     assert place.project.runs.list(state="failed") == []
     assert place.project.runs.list(limit=1)[0].id.attempt == 2
 
@@ -287,13 +287,13 @@ def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: S
     assert (report.ok, report.compared) == (True, sum(len(answer.ids) for answer in answers))
 
 
-async def _serve_across_a_promotion(place: Sandbox) -> list[Answer]:
+async def _serve_across_a_promotion(place: Sandbox) -> list[ScoredSlice]:
     """Predict without a pause while another thread trains and promotes; stop some time after the swap."""
     reader, log = RedisReader(place.project.redis_url), place.log()
     models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
-    answers: list[Answer] = []
+    answers: list[ScoredSlice] = []
 
     async def client(first: int) -> None:
         while sum(answer.model.version == "000002" for answer in answers) < 30:

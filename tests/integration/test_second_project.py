@@ -26,6 +26,7 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.project import Project
 from tests.worlds.command_line import done, run
 from tests.worlds.odd_names import ASKED, CROPS, DAY, HUGE, NOW, ORDERS, change
+from tests.worlds.payments_data import write_payments
 from tests.worlds.trained import copy_project
 
 ROOT = Path(__file__).parents[2]
@@ -45,7 +46,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("SKEWLESS_CLOCK", f"file:{root / 'clock'}")
         patch.setenv("SKEWLESS_THREADS", "1")
         patch.setenv("SKEWLESS_PORT", "0")
-        done("init", repo)
+        write_payments(repo)
         change(repo)
         foreseen = done("plan", "--repo", repo)
         assert done("apply", "--repo", repo)["plan"] == foreseen["plan"]

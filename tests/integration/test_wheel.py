@@ -72,7 +72,7 @@ def test_one_name_is_added(python: Path) -> None:
     names = {path.name for path in site.iterdir()} - {"dependencies.pth"}
     assert {name for name in names if not name.endswith(".dist-info")} == {"skewless"}
     assert len(names) == 2
-    for name in ("py.typed", "template/models.py", "infra/online/advance.lua", "serving/process.py"):
+    for name in ("py.typed", "template/fraud/models.py", "infra/online/advance.lua", "serving/process.py"):
         assert (site / "skewless" / name).is_file(), name
 
 
@@ -92,7 +92,7 @@ def test_a_user_may_call_folders_and_modules_as_ours(
     python: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     verb = "from skewless.cli import main; main()"
-    run(python, verb, "init", "shop", cwd=tmp_path)
+    run(python, verb, "init", "shop", "--template", "churn", cwd=tmp_path)
     shop = tmp_path / "shop"
     for name in TAKEN[:4]:
         (shop / name).mkdir()
@@ -103,7 +103,7 @@ def test_a_user_may_call_folders_and_modules_as_ours(
     run(python, verb, "apply", cwd=shop)
     run(python, verb, "materialize", cwd=shop)
     own = "; ".join(f"import {name}; assert {name}.OWN == {name!r}" for name in TAKEN)
-    ours = "from skewless import Project; project = Project('.'); report = project.train('fraud')"
+    ours = "from skewless import Project; project = Project('.'); report = project.train('churn')"
     for code in (f"{own}; {ours}", f"{ours}; {own}"):
         said = run(python, f"import sys; sys.path[0] = '.'; {code}; print(report.decision.promote)", cwd=shop)
         assert said in {"True\n", "False\n"}

@@ -25,10 +25,10 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.id_index import Digests, IdIndex
-from skewless.infra.streams.importing import Imported
-from skewless.infra.streams.lane import Lane
+from skewless.infra.streams.importing import ImportResult
+from skewless.infra.streams.partition_worker import PartitionWorker
 from skewless.infra.streams.port import Messages, Partition
-from skewless.infra.streams.tally import SourceTally
+from skewless.infra.streams.source_counts import SourceCounts
 from tests.unit.infra.streams.test_importing import importer
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
@@ -66,8 +66,8 @@ class Process:
     def start(self) -> None:
         ids, decoder = EventIds(BRIEF, self.root, HORIZON), Decoder(BRIEF, [VIEW], 1_000)
         names = [f"{self.number}-{i}" for i in range(LANES)]
-        self.lanes = [
-            Lane(
+        self.partition_workers = [
+            PartitionWorker(
                 partition=Partition(name=name, epoch="e"),
                 log=EventLog(self.root, f"events/s/e/{name}"),
                 decoder=decoder,
@@ -76,15 +76,19 @@ class Process:
             for name in names
         ]
 
-    def take(self, lane: int, events: Events, now: int, tally: SourceTally) -> None:
-        one, first = self.lanes[lane], self.positions[lane]
+    def take(self, partition_worker: int, events: Events, now: int, counts: SourceCounts) -> None:
+        one, first = self.partition_workers[partition_worker], self.positions[partition_worker]
         made = [json.dumps({"event": name, "id": 1 if good else "x", "ts": BASE}).encode() for name, good in events]
-        self.positions[lane] += len(made)
-        one.take(Messages(partition=one.partition, positions=range(first, self.positions[lane]), payloads=list(made)))
-        one.accept(now, tally)
+        self.positions[partition_worker] += len(made)
+        one.add_messages(
+            Messages(
+                partition=one.partition, positions=range(first, self.positions[partition_worker]), payloads=list(made)
+            )
+        )
+        one.accept(now, counts)
 
 
-def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> Imported:
+def taken_in(root: Path, number: int, events: Events, now: int, connection: duckdb.DuckDBPyConnection) -> ImportResult:
     """Import events as the next file; the others are there still."""
     made = [
         {"event": name, "id": 1 if good else None, "x": float(number), "y": None, "n": i, "s": None, "ts": BASE}
@@ -103,25 +107,25 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
     steps: list[tuple[int, int, int, Events, str]],
 ) -> None:
     with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "spill", threads=1) as connection:
-        root, now, tally = Path(folder), BASE, SourceTally(source="s")
+        root, now, counts = Path(folder), BASE, SourceCounts(source="s")
         processes = [Process(root, number) for number in range(PROCESSES)]
         accepted: dict[str, int] = {}
         expected: list[tuple[str | None, int]] = []
         rejected = files = 0
-        for process, lane, wait, events, what in steps:
+        for process, partition_worker, wait, events, what in steps:
             now += wait
             if what == "restart":
                 processes[process].start()
             if what == "compact":
-                processes[process].lanes[lane % LANES].log.compact(keep=0)
-            is_file = lane == LANES
+                processes[process].partition_workers[partition_worker % LANES].log.compact(keep=0)
+            is_file = partition_worker == LANES
             if is_file:
                 files += 1
                 done = taken_in(root, files, events, now, connection)
-                tally.accepted, tally.rejected = tally.accepted + done.accepted, tally.rejected + done.rejected
-                tally.duplicates += done.duplicates
+                counts.accepted, counts.rejected = counts.accepted + done.accepted, counts.rejected + done.rejected
+                counts.duplicates += done.duplicates
             else:
-                processes[process].take(lane, events, now, tally)
+                processes[process].take(partition_worker, events, now, counts)
             # A stream compares with the ids of its horizon, a file with all.
             horizon = 10 * len(steps) * HORIZON if is_file else HORIZON
             for name, good in events:
@@ -138,8 +142,8 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
         whole = [(row[EVENT_ID], row[INGEST]) for row in logged if row[REJECT] is None]
         assert sorted(whole, key=repr) == sorted(expected, key=repr)
         sent = sum(len(events) for _, _, _, events, _ in steps)
-        assert (tally.accepted, tally.rejected) == (len(expected), rejected)
-        assert tally.duplicates == sent - len(expected) - rejected
+        assert (counts.accepted, counts.rejected) == (len(expected), rejected)
+        assert counts.duplicates == sent - len(expected) - rejected
 
 
 HALVES = st.tuples(st.integers(0, 2), st.integers(0, 2))  # so few that first halves meet
@@ -157,7 +161,7 @@ def test_an_index_is_a_dict_of_the_newest_acceptances(batches: list[tuple[int, l
         index.add(digests(pairs), now)
         model |= dict.fromkeys(pairs, now)
         expected = [pair in model and now - model[pair] <= HORIZON for pair in every]
-        assert index.known(digests(every), now).tolist() == expected
+        assert index.find_known(digests(every), now).tolist() == expected
 
 
 def test_ids_past_the_horizon_are_given_up() -> None:

@@ -79,7 +79,7 @@ def test_training_bootstrap_and_serving_leave_out_the_same_events(
         same(case, known, lambda row, event: counts_by(case.asks[row][1])(event))
         t = max(t for _, t in case.asks) // 1_000 * 1_000
         online(case, packed(join, case, parts, t), t)
-        found = WindowEvents(connection, case.view, parts, {}, known=False).beyond()
+        found = WindowEvents(connection, case.view, parts, {}, known=False).count_unsummable()
     filtered = case.view.filter
     out = [
         event
@@ -94,7 +94,7 @@ def test_training_bootstrap_and_serving_leave_out_the_same_events(
 def test_a_new_view_cannot_stop_a_source(
     valkey: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
+    for name in ("_LINGER_S", "_RETRY_S", "_CHECK_S"):
         monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
     valkey.ask("FLUSHALL")
     rng, broker = random.Random(seed), MemoryBroker(1)

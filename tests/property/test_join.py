@@ -59,7 +59,7 @@ class Batch:
     ended: int
 
 
-Ask = tuple[int | None, str | None, int]
+EntityTime = tuple[int | None, str | None, int]
 ROW = st.tuples(KEYS, MOMENTS, st.none() | MOMENTS, st.booleans())
 BATCHES = st.lists(
     st.builds(lambda rows, gap: (rows, gap), st.lists(ROW, min_size=2, max_size=8), st.integers(0, 5)), max_size=4
@@ -117,7 +117,7 @@ def table_of(batch: Batch, run_id: int) -> pa.Table:
     )
 
 
-def entities(asks: list[Ask]) -> pa.Table:
+def entities(asks: list[EntityTime]) -> pa.Table:
     """Return the entity rows in many chunks."""
     parts = [
         pa.table(
@@ -141,24 +141,24 @@ def outcome(row: LogRow | None, t: int) -> tuple[str, int | None]:
     return ("EXPIRED" if t - row.event > TTL else "PRESENT"), row.seq
 
 
-def outcomes(read: ViewRead, asks: list[Ask]) -> list[tuple[str, int | None]]:
+def outcomes(read: ViewRead, asks: list[EntityTime]) -> list[tuple[str, int | None]]:
     status = view_status(read, np.array([t for _, _, t in asks], dtype=np.int64), TTL)
     return [
         (Status(one).name, int(seq) if found else None)
-        for one, seq, found in zip(status, read.versions.seq, read.found, strict=True)
+        for one, seq, found in zip(status, read.versions.seq, read.has_row, strict=True)
     ]
 
 
-def asked_rows(rows: list[LogRow], ask: Ask) -> list[LogRow]:
+def asked_rows(rows: list[LogRow], ask: EntityTime) -> list[LogRow]:
     return [row for row in rows if row.key == ask[:2]]
 
 
-def event_time(rows: list[LogRow], ask: Ask) -> tuple[str, int | None]:
+def event_time(rows: list[LogRow], ask: EntityTime) -> tuple[str, int | None]:
     candidates = [row for row in asked_rows(rows, ask) if row.event <= ask[2]]
     return outcome(max(candidates, key=lambda row: row.rank, default=None), ask[2])
 
 
-def online_history(rows: list[LogRow], ask: Ask) -> tuple[str, int | None]:
+def online_history(rows: list[LogRow], ask: EntityTime) -> tuple[str, int | None]:
     """Apply rows to a store in the order in which they became known, newer wins; read it at t."""
     stored: LogRow | None = None
     for row in sorted(asked_rows(rows, ask), key=lambda row: (row.known, -row.seq)):
@@ -169,7 +169,7 @@ def online_history(rows: list[LogRow], ask: Ask) -> tuple[str, int | None]:
     return outcome(stored, ask[2])
 
 
-def by_pandas(rows: list[LogRow], asks: list[Ask]) -> list[int | None]:
+def by_pandas(rows: list[LogRow], asks: list[EntityTime]) -> list[int | None]:
     """Return the position that ``merge_asof`` finds for each entity row, tombstones and expired ones too."""
     latest: dict[tuple[tuple[int, str], int], LogRow] = {}
     for row in sorted(rows, key=lambda row: row.rank):
@@ -191,7 +191,7 @@ def by_pandas(rows: list[LogRow], asks: list[Ask]) -> list[int | None]:
 def test_2_1_event_time_finds_what_plain_python_finds(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[Ask],
+    asks: list[EntityTime],
 ) -> None:
     with tempfile.TemporaryDirectory() as state:
         rows = write(Path(state), batches(drawn, 0), live_from=1)
@@ -203,7 +203,7 @@ def test_2_1_event_time_finds_what_plain_python_finds(
 def test_2_2_event_time_finds_what_merge_asof_finds(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[Ask],
+    asks: list[EntityTime],
 ) -> None:
     with tempfile.TemporaryDirectory() as state:
         rows = write(Path(state), batches(drawn, 0), live_from=1)
@@ -216,7 +216,7 @@ def test_2_2_event_time_finds_what_merge_asof_finds(
 def test_2_2_knowledge_finds_what_the_online_store_held(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[Ask],
+    asks: list[EntityTime],
     start: int,
     live_from: int,
 ) -> None:
@@ -230,7 +230,7 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
 def test_2_2_knowledge_needs_no_time_of_creation(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[Ask],
+    asks: list[EntityTime],
     start: int,
     live_from: int,
 ) -> None:
@@ -248,16 +248,16 @@ def test_2_6_a_mark_leaves_out_what_came_later(
     connection: duckdb.DuckDBPyConnection,
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
     later: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
-    asks: list[Ask],
+    asks: list[EntityTime],
     order: Literal["event_time", "knowledge"],
 ) -> None:
     with tempfile.TemporaryDirectory() as state:
         views = OfflineViews(Path(state), connection)
         write(Path(state), batches(drawn, 0), live_from=1)
-        mark = views.mark(VIEW)
-        before = views.find(VIEW, entities(asks), order)
+        mark = views.take_snapshot(VIEW)
+        before = views.find_positions(VIEW, entities(asks), order)
         write(Path(state), batches(later, 0), live_from=1)
-        after = views.find(VIEW, entities(asks), order, mark)
+        after = views.find_positions(VIEW, entities(asks), order, mark)
     assert after.tolist() == before.tolist()
 
 
@@ -267,11 +267,19 @@ def test_2_2_entity_rows_keep_their_order_and_duplicates(
 ) -> None:
     rows = [((0, "a"), event, None, False) for event in range(5)]
     write(tmp_path, [Batch(rows=list(rows), ended=0)], live_from=0)
-    asks: list[Ask] = [(0, "a", 4), (None, "a", 4), (0, "a", 1), (0, None, 4), (0, "a", 4), (0, "b", 4), (0, "a", -1)]
+    asks: list[EntityTime] = [
+        (0, "a", 4),
+        (None, "a", 4),
+        (0, "a", 1),
+        (0, None, 4),
+        (0, "a", 4),
+        (0, "b", 4),
+        (0, "a", -1),
+    ]
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), order)
     latest = {"event_time": [4, 1, 4], "knowledge": [4, 4, 4]}[order]
     assert read.values["order_y"][[0, 2, 4]].tolist() == [value + 1 for value in latest]
-    assert read.found.tolist() == [True, False, True, False, True, False, False]
+    assert read.has_row.tolist() == [True, False, True, False, True, False, False]
     assert read.versions.event_ts[[1, 3, 5, 6]].tolist() == [NO_TIME] * 4
 
 
@@ -283,8 +291,8 @@ def test_2_6_rows_that_no_finished_run_applied_are_not_known(
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
     asked = entities([(0, "a", 8)])
-    assert not views.read_view(VIEW, asked, "knowledge").found[0]
-    assert views.read_view(VIEW, asked, "event_time").found[0]
+    assert not views.read_view(VIEW, asked, "knowledge").has_row[0]
+    assert views.read_view(VIEW, asked, "event_time").has_row[0]
 
 
 def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
@@ -296,9 +304,9 @@ def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
         for run, (size, ended) in enumerate(zip(sizes, ends, strict=True))
     ]
     rows = write(tmp_path, written, live_from=0)
-    asks: list[Ask] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
+    asks: list[EntityTime] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), "finished")
-    assert read.found.tolist() == [False, True] * len(rows)
+    assert read.has_row.tolist() == [False, True] * len(rows)
     assert read.versions.seq[1::2].tolist() == [row.seq for row in rows]
 
 
@@ -307,12 +315,12 @@ def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBP
     views = OfflineViews(tmp_path, connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
-    mark = views.mark(VIEW)
+    mark = views.take_snapshot(VIEW)
     views.ledger.finish(run, {VIEW.partition: Coverage(first=0, last=1, kind="live")}, 2)
     asked = entities([(0, "a", 8)])
-    assert views.find(VIEW, asked, "knowledge", mark).tolist() == [-1]
-    assert views.find(VIEW, asked, "knowledge").tolist() == [1]
-    assert views.find(VIEW, asked, "event_time", mark).tolist() == [1]
+    assert views.find_positions(VIEW, asked, "knowledge", mark).tolist() == [-1]
+    assert views.find_positions(VIEW, asked, "knowledge").tolist() == [1]
+    assert views.find_positions(VIEW, asked, "event_time", mark).tolist() == [1]
 
 
 def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
@@ -324,7 +332,7 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
     AcceptedLog(tmp_path / "log", view.partition).append(rows.drop_columns(["in", "order_y"]))
     asked = pa.table({"id": pa.array([2, 3, 1, None], pa.int64()), "__t": pa.array([1, 1, 1, 1], pa.int64())})
     read = OfflineViews(tmp_path, connection).read_view(view, asked, "event_time")
-    assert read.found.tolist() == [False, False, True, False]
+    assert read.has_row.tolist() == [False, False, True, False]
     assert {name: null.tolist() for name, null in read.nulls.items()} == {"n": [True] * 4, "s": [True] * 4}
     assert read.values["s"].tolist() == [None] * 4
     assert read.versions.seq.tolist() == [2, -1, 1, -1]
@@ -332,4 +340,4 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
 
 def test_nothing_is_found_in_an_empty_log(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     read = OfflineViews(tmp_path, connection).read_view(VIEW, entities([(0, "a", 8)]), "knowledge")
-    assert (read.found.tolist(), read.available) == ([False], True)
+    assert (read.has_row.tolist(), read.available) == ([False], True)

@@ -22,12 +22,12 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.accepted import AcceptedLog, Draft
-from skewless.infra.log.manifest import Span
+from skewless.infra.log.accepted import AcceptedLog, StagedRows
+from skewless.infra.log.manifest import FileRange
+from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
-from skewless.infra.materialization.read_progress import Progress
-from skewless.infra.online.port import Binaries, Mark
+from skewless.infra.online.port import Binaries, Marker
 from tests.memory_store import MemoryStore
 from tests.worlds.latest import LatestWorld
 from tests.worlds.plans import make_view
@@ -78,7 +78,7 @@ class FusedStore(MemoryStore):
     def marker(self, name: str) -> int | None:
         return self.memory.marker(name)
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         self.fuse.around(lambda: self.memory.set_markers(marks, expected))
 
 
@@ -103,9 +103,9 @@ class FusedLog(AcceptedLog):
 
     fuse: Fuse
 
-    def adopt(self, draft: Draft) -> Span:
-        adopt = super().adopt
-        return self.fuse.around(lambda: adopt(draft))
+    def commit_rows(self, staged: StagedRows) -> FileRange:
+        adopt = super().commit_rows
+        return self.fuse.around(lambda: adopt(staged))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +179,7 @@ class CrashingWorld(LatestWorld):
 
 def bits(read: ViewRead) -> list[tuple[Any, ...]]:
     """Return everything that a read says, floats as their bits."""
-    columns: list[list[Any]] = [read.found.tolist(), read.versions.seq.tolist(), read.versions.run_id.tolist()]
+    columns: list[list[Any]] = [read.has_row.tolist(), read.versions.seq.tolist(), read.versions.run_id.tolist()]
     columns += [read.versions.event_ts.tolist(), read.versions.created_ts.tolist(), read.versions.tombstone.tolist()]
     columns += [read.nulls[name].tolist() for name in ("x", "s")]
     floats = np.where(read.nulls["x"], np.uint64(0), read.values["x"].view(np.uint64)).tolist()
@@ -245,7 +245,7 @@ def check_newest(world: CrashingWorld, read: ViewRead) -> None:
             continue
         (_, event, _), (raw, text, gone) = newest[key]
         assert read.versions.event_ts[i] == event
-        assert bool(read.found[i]) is not gone
+        assert bool(read.has_row[i]) is not gone
         if not gone:
             assert read.values["s"][i] == text
             assert bool(read.nulls["x"][i]) is (raw is None)

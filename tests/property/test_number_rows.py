@@ -54,7 +54,7 @@ def plans(draw: st.DrawFn) -> FeaturePlan:
 
 @given(plans(), st.data())
 def test_6_2_all_views_at_once_give_the_bits_of_each_alone(plan: FeaturePlan, data: st.DataObject) -> None:
-    fits = NumberRows.fits(plan)
+    fits = NumberRows.supports(plan)
     assert fits == bool(plan.services[0].features)
     if not fits:
         return
@@ -104,8 +104,8 @@ def test_a_row_that_is_none_of_its_view_is_not_read(bad: str) -> None:
 
 def test_text_and_request_fields_and_services_of_nothing_and_two_versions_of_a_view_are_for_the_long_way() -> None:
     text = make_view(features={"x": DType.FLOAT64, "s": DType.STRING})
-    assert not NumberRows.fits(make_plan(["v.x"], views=[text]))
-    assert not NumberRows.fits(make_plan(["v.x", "request.r"], views=[make_view()], request={"r": DType.FLOAT64}))
-    assert not NumberRows.fits(make_plan([], views=[make_view()]))
-    assert not NumberRows.fits(make_plan(["v.x"], views=[make_view(), make_view(features={"x": DType.INT64})]))
-    assert NumberRows.fits(make_plan(["v.x"], views=[make_view()]))
+    assert not NumberRows.supports(make_plan(["v.x"], views=[text]))
+    assert not NumberRows.supports(make_plan(["v.x", "request.r"], views=[make_view()], request={"r": DType.FLOAT64}))
+    assert not NumberRows.supports(make_plan([], views=[make_view()]))
+    assert not NumberRows.supports(make_plan(["v.x"], views=[make_view(), make_view(features={"x": DType.INT64})]))
+    assert NumberRows.supports(make_plan(["v.x"], views=[make_view()]))

@@ -86,7 +86,7 @@ def expected_counts(rows: list[Said]) -> OutcomeCounts:
 
 
 def standing(log: OutcomeLog, known_by: int) -> list[tuple[Any, ...]]:
-    rows = log.standing(known_by).to_pylist()
+    rows = log.latest(known_by).to_pylist()
     return sorted(
         (row["label"] is None, row["label"] or 0, row["value"] or 0, row["known_at"], row["received_at"])
         for row in rows
@@ -115,14 +115,14 @@ def test_a_merger_that_was_killed_changes_nothing(
         state = Path(folder)
         write(state, batches)
         before = OutcomeLog(state, connection)
-        held, counts = before.standing(NEVER), before.counts(NEVER)
+        held, counts = before.latest(NEVER), before.counts(NEVER)
         shutil.copytree(state / FOLDER, state / "old") if batches else None
         compact(state)
         for path in sorted((state / "old").glob("*"))[killed:]:  # those that a kill left in their place
             shutil.copy(path, state / FOLDER)
         for _ in range(2):
             after = OutcomeLog(state, connection)
-            assert (after.standing(NEVER), after.counts(NEVER)) == (held, counts)
+            assert (after.latest(NEVER), after.counts(NEVER)) == (held, counts)
             compact(state)
         assert len(list((state / FOLDER).glob("*.parquet"))) == min(len(batches), 1)
 
@@ -130,7 +130,7 @@ def test_a_merger_that_was_killed_changes_nothing(
 def test_files_are_merged_up_to_a_size(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compaction, "_MOST_ROWS", 4)
+    monkeypatch.setattr(compaction, "_MAX_ROWS", 4)
     write(tmp_path, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
     assert compact(tmp_path) == 2
     assert len(list((tmp_path / FOLDER).glob("*.parquet"))) == 3

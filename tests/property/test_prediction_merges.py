@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.infra.predictions import compaction
 from skewless.infra.predictions.files import add_proven, proven_files
-from tests.unit.infra.predictions.merges import GRACE_S, Rows, ids_in, merge, names, rows_in, stored, write
+from tests.unit.infra.predictions.merges import GRACE_S, RowsByKey, ids_in, merge, names, rows_in, stored, write
 
 MOST = 8
 WRITE = st.tuples(st.just("write"), st.integers(0, 2), st.integers(1, 5), st.sampled_from((1, 3)))
@@ -22,9 +22,9 @@ STEPS = st.lists(st.one_of(WRITE, WRITE, MERGE, st.just(("prove",))), max_size=1
 @settings(max_examples=(settings().max_examples + 1) // 2)
 @given(STEPS)
 def test_each_prediction_stands_once_and_is_proven_iff_it_was(steps: list[tuple[object, ...]]) -> None:
-    expected: Rows = {}
+    expected: RowsByKey = {}
     proven: set[str] = set()
-    with tempfile.TemporaryDirectory() as folder, patch.object(compaction, "PIECE_ROWS", MOST):
+    with tempfile.TemporaryDirectory() as folder, patch.object(compaction, "BATCH_ROWS", MOST):
         state = Path(folder)
         for seed, step in enumerate(steps):
             match step:

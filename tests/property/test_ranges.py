@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.range_extremes import RangeExtremes
-from skewless.contract.windows.range_pieces import LimitFilter, pieces
+from skewless.contract.windows.range_pieces import LimitFilter, split_ranges
 from skewless.contract.windows.segments import first_at_least
 from skewless.contract.windows.sketch import NO_HASH
 from skewless.contract.windows.sketch_ranges import RangeSketches
-from skewless.infra.offline.window_events import whole_keys
+from skewless.infra.offline.window_events import split_by_key
 
 SEEDS = st.integers(0, 2**32)
 SIZES = st.integers(0, 40) | st.integers(0, 700)
@@ -34,7 +34,7 @@ def test_extremes(seed: int, n: int) -> None:
     values = rng.choice([math.nan, math.inf, -math.inf, 0.0, 1.5, -2.0, 7.0], n)
     low, high = drawn_ranges(rng, n)
     for better, python in ((np.fmin, min), (np.fmax, max)):
-        found = RangeExtremes(values, better, np.float64(np.nan)).of(low, high)
+        found = RangeExtremes(values, better, np.float64(np.nan)).find(low, high)
         for i, (a, b) in enumerate(zip(low, high, strict=True)):
             some = [value for value in values[a:b].tolist() if value == value]  # noqa: PLR0124 - NaN
             assert found[i] == python(some) if some else math.isnan(found[i])
@@ -47,9 +47,9 @@ def test_pieces_are_what_the_mark_does_not_leave_out(seed: int, n: int, *, runs:
     values = np.sort(values) if runs else values
     low, high = drawn_ranges(rng, n)
     limit = rng.integers(-1, 10, len(low))
-    out = LimitFilter(values).left_out(low, high, limit)
+    out = LimitFilter(values).find_excluded(low, high, limit)
     assert out is not None
-    left = pieces(low, high, out)
+    left = split_ranges(low, high, out)
     assert set(left.query.tolist()) == set(range(len(low)))
     assert (np.diff(left.query) >= 0).all()
     for i in range(len(low)):
@@ -61,15 +61,15 @@ def test_pieces_are_what_the_mark_does_not_leave_out(seed: int, n: int, *, runs:
 def test_a_mark_says_when_it_leaves_out_too_many_ranges() -> None:
     mark = LimitFilter(np.tile([0, 9], 50))
     low, high, limit = np.array([0]), np.array([100]), np.array([5])
-    assert mark.left_out(low, high, limit, 49) is None
-    found = mark.left_out(low, high, limit, 1_000)
+    assert mark.find_excluded(low, high, limit, 49) is None
+    found = mark.find_excluded(low, high, limit, 1_000)
     assert found is not None
     assert len(found) == 50
 
 
 @pytest.mark.parametrize("value", [9, 0])
 def test_a_mark_on_all_of_a_range_is_one_range(value: int) -> None:
-    found = LimitFilter(np.full(1_000, value)).left_out(np.array([3]), np.array([998]), np.array([5]), 100)
+    found = LimitFilter(np.full(1_000, value)).find_excluded(np.array([3]), np.array([998]), np.array([5]), 100)
     assert found is not None
     assert list(zip(found.low.tolist(), found.high.tolist(), strict=True)) == ([(3, 998)] if value else [])
 
@@ -80,7 +80,7 @@ def test_sketches(seed: int, n: int, k: int, kinds: int) -> None:
     hashes = rng.integers(0, kinds, n).astype(np.uint64)
     hashes[rng.random(n) < 0.1] = NO_HASH
     low, high = drawn_ranges(rng, n)
-    group, found = RangeSketches(hashes, k).smallest(low, high)
+    group, found = RangeSketches(hashes, k).select_smallest(low, high)
     wanted = [
         (i, one)
         for i, (a, b) in enumerate(zip(low, high, strict=True))
@@ -102,7 +102,7 @@ def test_search_in_segments(seed: int, n: int) -> None:
 @given(keys=st.lists(st.integers(0, 5), max_size=40).map(sorted), size=st.integers(1, 5), rows=st.integers(1, 12))
 def test_keys_stay_whole_when_a_stream_is_cut(keys: list[int], size: int, rows: int) -> None:
     batches = pa.table({"k": pa.array(keys, pa.int64())}).to_batches(max_chunksize=size)
-    tables = [table["k"].to_pylist() for table in whole_keys(batches, "k", rows)]
+    tables = [table["k"].to_pylist() for table in split_by_key(batches, "k", rows)]
     assert [key for table in tables for key in table] == keys
     assert all(tables)
     assert all(before[-1] != after[0] for before, after in pairwise(tables))

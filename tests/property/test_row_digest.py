@@ -41,7 +41,7 @@ ROW = st.fixed_dictionaries(
         "t": INTEGERS,
     }
 )
-Rows = list[dict[str, object]]
+RowDicts = list[dict[str, object]]
 
 
 def table(rows: Sequence[dict[str, object]]) -> pa.Table:
@@ -49,7 +49,7 @@ def table(rows: Sequence[dict[str, object]]) -> pa.Table:
 
 
 @given(st.lists(ROW, min_size=1, max_size=8), st.lists(st.integers(0, 8), max_size=3), st.integers(1, 5))
-def test_batches_and_files_leave_no_trace(rows: Rows, cuts: list[int], group: int) -> None:
+def test_batches_and_files_leave_no_trace(rows: RowDicts, cuts: list[int], group: int) -> None:
     whole, digest = table(rows), RowDigest(COLUMNS)
     bounds = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
     for first, last in itertools.pairwise(bounds):
@@ -62,7 +62,7 @@ def test_batches_and_files_leave_no_trace(rows: Rows, cuts: list[int], group: in
 
 
 @given(st.lists(ROW, max_size=5), st.lists(ROW, max_size=5))
-def test_other_rows_have_another_digest(one: Rows, other: Rows) -> None:
+def test_other_rows_have_another_digest(one: RowDicts, other: RowDicts) -> None:
     assume(repr(one) != repr(other))
     assert digest_rows(COLUMNS, table(one)) != digest_rows(COLUMNS, table(other))
 

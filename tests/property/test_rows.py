@@ -77,11 +77,11 @@ def test_rows_come_back_to_the_last_bit(
     packed = codec.encode(origin, values, nulls)
     read, cells = codec.decode(packed), codec.cells(packed, np.ones(len(packed), dtype=np.bool_))
 
-    assert read.found.tolist() == [not one[4] for one in drawn]
+    assert read.has_row.tolist() == [not one[4] for one in drawn]
     for field in ("event_ts", "created_ts", "seq", "run_id", "tombstone"):
         assert getattr(read.versions, field).tolist() == getattr(origin, field).tolist()
     for name in names:
-        assert read.nulls[name].tolist() == (nulls[name] | ~read.found).tolist()
+        assert read.nulls[name].tolist() == (nulls[name] | ~read.has_row).tolist()
         kept = ~read.nulls[name]
         assert read.values[name].dtype == values[name].dtype
         if values[name].dtype == object:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from skewless.contract.clock import ManualClock
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.rows import ViewRead
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.views import OfflineViews
@@ -143,7 +143,7 @@ def test_2_1_any_schema_reads_the_same_bits_from_source_log_and_store(
         keys = sorted({row[: case.n_keys] for row in case.rows}, key=repr)
         columns = {column.name: [key[i] for key in keys] for i, column in enumerate(view.keys)}
         plan = replace(make_plan([], views=[view]), project="p")
-        online = FeatureReader(plan, BlockingMemoryReader(store)).views(Ask(keys=columns, fields={}), 0)[0]["v"]
+        online = FeatureReader(plan, BlockingMemoryReader(store)).views(ParsedRows(keys=columns, fields={}), 0)[0]["v"]
         asked = pa.table({
             **{column.name: pa.array(columns[column.name], ARROW[column.dtype]) for column in view.keys},
             "__t": pa.array([NOW] * len(keys), pa.int64()),

@@ -61,7 +61,7 @@ class SentEvents:
             self.rows.append(body)
 
 
-class Life(RuleBasedStateMachine):
+class StreamWorkerMachine(RuleBasedStateMachine):
     """Everything that may happen to one project."""
 
     def __init__(self, node: Node) -> None:
@@ -135,13 +135,13 @@ class Life(RuleBasedStateMachine):
 
     @rule(keep=st.integers(1, 3))
     def compact(self, keep: int) -> None:
-        for lane in self.worker._lanes.values():
-            lane.log.compact(keep=keep)
+        for partition_worker in self.worker._partition_workers.values():
+            partition_worker.log.compact(keep=keep)
 
     @rule()
     def build(self) -> None:
-        with self.world.bootstrapper(self.writer) as bootstrapper:
-            bootstrapper.build(VIEW)
+        with self.world.backfiller(self.writer) as backfiller:
+            backfiller.build(VIEW)
 
     @rule()
     def tidy(self) -> None:
@@ -196,10 +196,10 @@ def _event(partition: str, seq: int, row: dict[str, Any]) -> Event:
 def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(
     valkey: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("_LINGER_S", "_RETRY_S", "_LOOK_S"):
+    for name in ("_LINGER_S", "_RETRY_S", "_CHECK_S"):
         monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 3)
     # An example takes half a second.
     few = settings(max_examples=max(1, settings().max_examples // 10), stateful_step_count=20)
-    machine: Any = lambda: Life(valkey)  # noqa: E731 - hypothesis asks for a class, and calls it
+    machine: Any = lambda: StreamWorkerMachine(valkey)  # noqa: E731 - hypothesis asks for a class, and calls it
     run_state_machine_as_test(machine, settings=few)

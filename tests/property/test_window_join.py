@@ -15,14 +15,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.rows import ViewRead
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.codec import TileCodec
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.rolling import Roller
-from skewless.contract.windows.state_layout import Origin, StateLayout
+from skewless.contract.windows.state_layout import EventOrigins, StateLayout
 from skewless.contract.windows.tiles import Tiles
-from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
 from tests.windows.cases import INTEGERS, ONE_KEY, PAIRS, PARTITIONS, TWO_KEYS, Key, WindowCase, cases
 from tests.windows.log import LoggedEvent, bits, column_of, signed
@@ -82,14 +82,14 @@ def test_online_state_in_any_order(case: WindowCase, order: random.Random, steps
     t = max(t for _, t in case.asks) // 1_000 * 1_000
     keys = list(dict.fromkeys(event.key for event in events))
     layout, roller, codec = StateLayout(case.view), Roller(case.view), TileCodec(case.view)
-    origin = Origin(
+    origin = EventOrigins(
         ts=np.array([event.ts for event in events], dtype=np.int64),
         partition=np.array([event.partition for event in events], dtype=np.int64),
         seq=np.array([event.seq for event in events], dtype=np.int64),
     )
-    seen = EventLens(case.view).look(table_of(case, events), origin)
+    seen = EventSelector(case.view).select(table_of(case, events), origin)
     entity = np.array([keys.index(events[row].key) for row in seen.rows], dtype=np.int64)
-    tiles = Tiles.of_events(layout, len(keys), entity, seen.origin, seen.words, seen.hashes)
+    tiles = Tiles.from_events(layout, len(keys), entity, seen.origin, seen.words, seen.hashes)
     for step in steps:
         tiles = codec.unpack(codec.pack(roller.roll(tiles, t - step * SECOND)).to_pylist())
     online(case, dict(zip(keys, codec.pack(tiles).to_pylist(), strict=True)), t)
@@ -137,18 +137,18 @@ def hot_case(rng: random.Random) -> WindowCase:
 def same(case: WindowCase, read: ViewRead, counts: Callable[[int, Event], bool]) -> None:
     """Compare a read with brute force over the events that count for each row."""
     assert read.block is not None
-    assert read.unanswered is None
+    assert read.unavailable is None
     for i, (key, t) in enumerate(case.asks):
         if None in key:
-            assert not read.found[i]
+            assert not read.has_row[i]
             assert np.isnan(read.block[i]).all()
         else:
             chosen = [event for event in case.events if event.key == key and counts(i, event)]
             assert bits(read.block[i].tolist()) == bits(features(case.view, chosen, t)), (key, t)
-            assert read.found[i]
+            assert read.has_row[i]
 
 
-def packed(join: WindowJoin, case: WindowCase, parts: list[LogPart], m: int) -> dict[Key, bytes]:
+def packed(join: WindowJoin, case: WindowCase, parts: list[LogPartition], m: int) -> dict[Key, bytes]:
     """Return all states as they are loaded into the online store."""
     states: dict[Key, bytes] = {}
     for keys, tiles in join.states(case.view, parts, m):

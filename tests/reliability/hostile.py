@@ -1,4 +1,4 @@
-"""Clients that mean no good, or know no better: each returns what the server said, as bytes, until it hung up."""
+"""Hostile or broken clients: each returns the bytes that the server sent until it closed the connection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def told(address: Address, parts: Iterable[bytes]) -> bytes:
 
 
 def read_to_end(connection: socket.socket) -> bytes:
-    """Return what is said until the server hangs up, or says nothing for half a second after a reply."""
+    """Return bytes until the server closes the connection, or is silent for half a second after a reply."""
     said = b""
     with contextlib.suppress(ConnectionError, TimeoutError):
         while data := connection.recv(_RECEIVE):

@@ -76,23 +76,25 @@ def _linked(_source: Path, target: Path) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one materialisation under the steps' eyes; without a point, list those passed."""
+    import skewless.infra.materialization.latest_rows  # noqa: PLC0415
     import skewless.infra.materialization.materialize  # noqa: PLC0415 - only the child needs these
-    import skewless.infra.materialization.newest  # noqa: PLC0415
     from skewless.contract.clock import ManualClock  # noqa: PLC0415
-    from skewless.infra.log.accepted import Draft  # noqa: PLC0415
+    from skewless.infra.log.accepted import StagedRows  # noqa: PLC0415
     from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from tests.reliability.losses import VIEW  # noqa: PLC0415
     from tests.worlds.latest import LatestRedisWorld  # noqa: PLC0415
 
     root, url, now_us, point, side = arguments
-    skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.newest._BATCH_ROWS = _BATCH
+    skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.latest_rows._BATCH_ROWS = (
+        _BATCH
+    )
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap(os, "fsync", _synced)
     steps.wrap(os, "link", _linked)
     steps.wrap(Path, "replace", lambda *_: "replace-progress")
     steps.wrap(Inventory, "add", lambda *_: "note-file")
-    steps.wrap(Draft, "write", lambda *_: "write-draft")
+    steps.wrap(StagedRows, "write", lambda *_: "write-draft")
     for name in ("put", "set_markers"):
         steps.wrap(RedisWriter, name, lambda *_, name=name: name)
     LatestRedisWorld(root=Path(root), url=url, clock=ManualClock(int(now_us))).run(VIEW)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.online.redis_store import RedisReader
 from tests.servers.node import Node
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
@@ -67,10 +67,10 @@ async def reader_marker(world: LatestRedisWorld, view: View = VIEW) -> int | Non
     return None if mark is None else mark.position
 
 
-async def reader_mark(world: LatestRedisWorld, view: View = VIEW) -> Mark | None:
+async def reader_mark(world: LatestRedisWorld, view: View = VIEW) -> Marker | None:
     """Return the position and watermark that a server of predictions sees."""
     reader = RedisReader(world.url)
     try:
-        return (await reader.get_marked([], [marker_key(world.project, view)]))[1][0]
+        return (await reader.get_with_markers([], [marker_key(world.project, view)]))[1][0]
     finally:
         await reader.close()

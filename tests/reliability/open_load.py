@@ -1,4 +1,4 @@
-"""Requests sent when they are due, whatever became of the earlier ones; every one of them is accounted for."""
+"""Requests that are sent on schedule, whether or not earlier ones have been answered; each is accounted for."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _now = time.perf_counter
 
 @dataclass(frozen=True, slots=True)
 class TimedReply:
-    """What became of one request; times are seconds on ``time.perf_counter``.
+    """The result of one request; times are seconds on ``time.perf_counter``.
 
     Args:
         place: which of the requests it was.
         due: when it was to be sent.
-        ended: when the reply was whole.
+        ended: when the reply was complete.
         status: of HTTP, or ``LOST``.
         raw: the whole reply.
     """
@@ -140,7 +140,7 @@ class OpenLoad(threading.Thread):
 
 
 class _Line:
-    """One connection, with at most one request under way."""
+    """One connection, with at most one request in progress."""
 
     __slots__ = ("due", "parts", "place", "socket")
 

@@ -17,7 +17,7 @@ from skewless.infra.packages.package import Package, PackageContents, open_packa
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
 from skewless.training.decision import Decision
-from skewless.training.promotion import CHAMPION, settle
+from skewless.training.promotion import CHAMPION, record_decision
 from tests.reliability.kills import ROOT, Side, Steps
 
 MODEL = "fraud"
@@ -42,7 +42,7 @@ def promote_again(packages: Path) -> str:
     first, aliases = open_package(store_of(packages), MODEL, "000001"), Aliases(packages)
     version = write_package(store_of(packages), MODEL, _contents(first)).version
     decision = Decision(promote=True, reason=f"for {version}", candidate=0.7, champion=0.6)
-    settle(first.spec, version, decision, packages, 7, expect=aliases.get(MODEL, CHAMPION))
+    record_decision(first.spec, version, decision, packages, 7, expect=aliases.get(MODEL, CHAMPION))
     return version
 
 

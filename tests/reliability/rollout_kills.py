@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-import skewless.training.rollout.labelled
+import skewless.training.rollout.labelled_evidence
 import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
 from skewless.infra.host.telemetry import configure_logging
 from skewless.operations import rollout
@@ -35,7 +35,7 @@ def do(project: Project, deed: str) -> None:
 
 
 class DeedVictims:
-    """Does deeds in processes that die where they are told to."""
+    """Runs actions in processes that are killed at chosen places."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

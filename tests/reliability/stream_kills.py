@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skewless.contract.clock import ManualClock
-from skewless.infra.streams.port import EventStream, Messages, Owner, Partition
+from skewless.infra.streams.port import EventStream, Messages, Partition, RebalanceListener
 from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Side, Steps
 from tests.worlds.streams import StreamWorld, drain
@@ -28,7 +28,7 @@ _SCRIPTS = {"tile_append": "append", "tile_swap": "swap", "advance": "marker"}
 class FileStream:
     """See ``EventStream``: the lines of a file for each partition, all of one worker."""
 
-    def __init__(self, folder: Path, owner: Owner) -> None:
+    def __init__(self, folder: Path, owner: RebalanceListener) -> None:
         self._folder = folder
         self._owner = owner
         self._next: dict[Partition, int] = {}
@@ -43,7 +43,7 @@ class FileStream:
         for i in range(PARTITIONS):
             partition = Partition(name=str(i), epoch="f")
             if partition not in self._next:
-                self._next[partition] = self._owner.assigned(partition) or 0
+                self._next[partition] = self._owner.on_assigned(partition) or 0
         each = -(-limit // PARTITIONS)
         self._full = set()
         return [found for partition in self._next if (found := self._read(partition, each)).payloads]
@@ -55,15 +55,15 @@ class FileStream:
     def lag(self) -> int | None:
         return sum(len(self._lines(partition)) - at for partition, at in self._next.items())
 
-    def drained(self) -> Mapping[Partition, float]:
+    def find_drained(self) -> Mapping[Partition, float]:
         return dict.fromkeys(self._next.keys() - self._full, 0.0)
 
-    def names(self) -> Collection[str] | None:
+    def partition_names(self) -> Collection[str] | None:
         return [str(i) for i in range(PARTITIONS)]
 
     def close(self) -> None:
         for partition in list(self._next):
-            self._owner.revoked(partition)
+            self._owner.on_revoked(partition)
             del self._next[partition]
 
     def _read(self, partition: Partition, limit: int) -> Messages:
@@ -89,7 +89,7 @@ def send(root: Path, messages: Sequence[tuple[int, bytes]]) -> None:
             file.write(message.hex() + "\n")
 
 
-def open_stream(root: Path) -> Callable[[Owner], EventStream]:
+def open_stream(root: Path) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: FileStream(root / "stream", owner)
 
 
@@ -105,27 +105,27 @@ def hasten() -> None:
 
 
 def work(world: StreamWorld) -> None:
-    """Take what has come, compact, build the states anew, tidy: all that is written while events come."""
+    """Step, compact, rebuild the states, clean up: every kind of write, while events arrive."""
     with world.store() as store:
         worker = world.worker(store, open_stream(world.root), max_rows=_BATCH)
         drain(worker)
-        for lane in worker._lanes.values():
-            lane.log.compact(keep=2)
+        for partition_worker in worker._partition_workers.values():
+            partition_worker.log.compact(keep=2)
         _build(world, worker)
         worker.close()
 
 
 def _build(world: StreamWorld, worker: Worker) -> None:
-    with world.store() as store, world.bootstrapper(store) as bootstrapper:
+    with world.store() as store, world.backfiller(store) as backfiller:
         for view in world.views:
-            bootstrapper.build(view)
+            backfiller.build(view)
         worker.step()
         world.housekeeper(store).retire(world.views[0])
 
 
 def _watched(point: str, side: Side) -> Steps:
     from skewless.infra.log.generations import Generations  # noqa: PLC0415
-    from skewless.infra.online.servers import OneServer  # noqa: PLC0415
+    from skewless.infra.online.servers import SingleServer  # noqa: PLC0415
 
     steps = Steps(point, side)
     steps.wrap(os, "fsync", _synced)
@@ -135,8 +135,8 @@ def _watched(point: str, side: Side) -> Steps:
     steps.wrap(Path, "unlink", lambda path, **_: f"unlink-{_kind(path)}")
     steps.wrap(Generations, "retire", lambda *_: "retire")
     steps.wrap(FileStream, "commit", lambda *_: "commit")
-    _halve(OneServer)
-    steps.wrap(OneServer, "_half", lambda _, script, *__: _script(script))
+    _halve(SingleServer)
+    steps.wrap(SingleServer, "_half", lambda _, script, *__: _script(script))
     return steps
 
 
@@ -175,7 +175,7 @@ def _kind(path: Path) -> str:
 
 
 class WorkerVictims:
-    """Runs workers in processes that die where they are told to."""
+    """Runs workers in processes that are killed at chosen places."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process

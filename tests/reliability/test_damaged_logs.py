@@ -1,4 +1,4 @@
-"""SEMANTICS 1.4: whatever happens to the files of a log, a reader gets what was written, or an error with a name."""
+"""SEMANTICS 1.4: whatever happens to the files of a log, a reader gets the written rows or an error with a name."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from skewless.infra.log.accepted import SEQ, AcceptedLog
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.ends import NAME as ENDS
 from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.inventory import Inventory, noted_below
+from skewless.infra.log.inventory import Inventory, inventory_folder
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.outcomes.compaction import compact
 from skewless.infra.outcomes.log import OutcomeLog
@@ -53,7 +53,7 @@ def write_events(state: Path) -> None:
     log = EventLog(state / "log", EVENTS, grace_s=0)
     for i in range(8):
         span = log.append(pa.table({"x": [i] * 5}))
-        log.ended(span.first, span.last, 100 + i)
+        log.record_end(span.first, span.last, 100 + i)
         if i in {2, 5}:
             log.compact(keep=1, target_rows=10)
             log.sweep()
@@ -88,7 +88,7 @@ def write_outcomes(state: Path) -> None:
 
 def read_outcomes(state: Path) -> object:
     with duckdb.connect() as connection:
-        return OutcomeLog(state, connection).standing(100).to_pylist()
+        return OutcomeLog(state, connection).latest(100).to_pylist()
 
 
 KINDS: dict[str, Kind] = {
@@ -122,14 +122,14 @@ def flip(path: Path, luck: random.Random) -> None:
 
 
 def flip_first(path: Path, luck: random.Random) -> None:
-    """Flip a bit of what was written first."""
+    """Flip a bit of the first file."""
     data = bytearray(path.read_bytes())
     data[luck.randrange(20)] ^= 1 << luck.randrange(8)
     path.write_bytes(data)
 
 
 def swap(path: Path, luck: random.Random) -> None:
-    """Put another file of the log in its place, as a hand that slips would."""
+    """Replace a file with another file of the log, as by a wrong copy."""
     other = luck.choice(sorted(path.parent.glob(f"*{path.suffix}")))
     path.write_bytes(other.read_bytes())
 
@@ -158,9 +158,9 @@ def test_1_4_a_damaged_log_is_refused_by_name_or_read_right(
     luck = random.Random(seed)
     refused, wrong = 0, dict[object, str]()
     files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file() and path.stat().st_size]
-    assert any(path.parts[0] == noted_below(Path(root)).name for path in files)
+    assert any(path.parts[0] == inventory_folder(Path(root)).name for path in files)
     for i, name in enumerate(files):
-        # The newest ends may be lost in a power cut: then nobody knows when their rows were known (SEMANTICS 2.6).
+        # A power cut may lose the latest ends: then the known times of their rows are unknown (SEMANTICS 2.6).
         fault = luck.choice([delete, flip_first] if name.name == ENDS else FAULTS)
         state = tmp_path / str(i)
         shutil.copytree(source, state, copy_function=shutil.copy2)
@@ -205,7 +205,7 @@ def test_1_4_a_log_of_a_release_before_is_read_and_noted_with_the_next_file(tmp_
     make, read, root = KINDS[kind]
     make(tmp_path)
     expected = read(tmp_path)
-    shutil.rmtree(noted_below(tmp_path / root))
+    shutil.rmtree(inventory_folder(tmp_path / root))
     assert read(tmp_path) == expected
     {"batches": more_batches, "events": more_events, "predictions": more_predictions, "outcomes": write_outcomes}[kind](
         tmp_path
@@ -234,7 +234,7 @@ def rewrite(path: Path, _: random.Random) -> None:
 
 
 def merge_all(state: Path, kind: str) -> None:
-    """Merge what is there, as the scheduler does."""
+    """Merge the files, as the scheduler does."""
     if kind == "events":
         EventLog(state / "log", EVENTS, grace_s=0).compact(keep=0, target_rows=1_000)
     elif kind == "predictions":
@@ -258,7 +258,7 @@ def test_1_4_what_is_not_what_was_written_is_not_merged(
     assert read(tmp_path / "whole") == expected
     shutil.copytree(source, tmp_path / "state", copy_function=shutil.copy2)
     before = set((tmp_path / "state").rglob("*.parquet"))
-    # The newest is in no merge yet, whichever kind.
+    # The latest file is in no merge yet, of any kind.
     path = max((tmp_path / "state" / root).rglob("*.parquet"))
     fault(path, random.Random(1))
     with pytest.raises(StoreError, match=path.name):
@@ -274,7 +274,7 @@ def test_1_4_files_that_were_copied_with_other_times_are_compared_once(
         path.touch()
     expected = read_batches(tmp_path)
     compared: list[Path] = []
-    monkeypatch.setattr(Inventory, "compare", lambda _, path: compared.append(path))
+    monkeypatch.setattr(Inventory, "verify", lambda _, path: compared.append(path))
     assert (read_batches(tmp_path), compared) == (expected, [])
 
 
@@ -287,8 +287,8 @@ def test_1_4_notes_do_not_grow_with_what_is_gone(tmp_path: Path, monkeypatch: py
         path.write_bytes(b"x")
         inventory.add(path)
         if i > 2:
-            inventory.drop([f"{i - 3}.parquet"])
-    lines = (noted_below(tmp_path / "log") / "all.list").read_text().splitlines()
+            inventory.remove_entries([f"{i - 3}.parquet"])
+    lines = (inventory_folder(tmp_path / "log") / "all.list").read_text().splitlines()
     assert len(lines) <= 20
-    assert sorted(Inventory(tmp_path / "log").notes()) == ["57.parquet", "58.parquet", "59.parquet"]
-    assert inventory.notes() == Inventory(tmp_path / "log").notes()
+    assert sorted(Inventory(tmp_path / "log").entries()) == ["57.parquet", "58.parquet", "59.parquet"]
+    assert inventory.entries() == Inventory(tmp_path / "log").entries()

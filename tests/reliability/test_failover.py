@@ -11,7 +11,7 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.redis_store import RedisWriter
 from tests.reliability.losses import FIRST, VIEW, agrees, materialize, reader_mark, reader_marker, write_rounds
@@ -53,7 +53,7 @@ class FailingOver(RedisWriter):
 def test_a_run_through_a_failover_vouches_for_nothing(
     latest: LatestRedisWorld, watched: SentinelSet, at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.materialization.newest._BATCH_ROWS", 7)
+    monkeypatch.setattr("skewless.infra.materialization.latest_rows._BATCH_ROWS", 7)
     materialize(latest, 1, KEYS)
     watched.master().ask("WAIT", 2, 10_000)
     write_rounds(latest, 2, KEYS)
@@ -77,15 +77,15 @@ def test_writes_that_no_replica_had_are_put_again(latest: LatestRedisWorld, watc
         node.freeze()
     # More than the buffers of the kernel between master and replica hold.
     materialize(latest, 2, KEYS, note="x" * 500_000)
-    name, guard = marker_key(latest.project, VIEW), Guard()
-    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == set()
+    name, marker_history = marker_key(latest.project, VIEW), MarkerHistory()
+    assert marker_history.find_lost([name], [asyncio.run(reader_mark(latest))]) == set()
     master.kill()
     for node in replicas:
         node.thaw()
     watched.successor(master)
-    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == {name}
+    assert marker_history.find_lost([name], [asyncio.run(reader_mark(latest))]) == {name}
     assert not agrees(latest, KEYS)
     latest.clock.set(FIRST + 100)
     latest.run(VIEW)
     assert agrees(latest, KEYS)
-    assert guard.lost([name], [asyncio.run(reader_mark(latest))]) == set()
+    assert marker_history.find_lost([name], [asyncio.run(reader_mark(latest))]) == set()

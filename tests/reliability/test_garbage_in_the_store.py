@@ -1,6 +1,6 @@
 """Any value in the store may be overwritten with garbage: nothing wrong is served, nothing fails, all is repaired.
 
-But for a marker of a position that the log has not yet: that store, or log, is another one, and verbs say so.
+Except a marker of a position that the log does not have: then store and log do not match, and commands report it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VERBS = (
     ("predict", "late", "--row", '{"carrier": "AA"}'),
     ("freshness",),
     ("replay",),
-    ("bootstrap", "--dry-run"),
+    ("backfill", "--dry-run"),
     ("materialize", "--no-check"),
 )
 # Done, or refused or found something with a code of docs/errors.md; `doctor` found something: 1.
@@ -108,7 +108,7 @@ def test_garbage_is_never_served_and_is_repaired(spoiled: SpoiledProject, seed: 
     truth = spoiled.seen()
     assert {status for item in truth for status in views_of(item).values()} == {"PRESENT"}
     keys: list[bytes] = sorted(spoiled.store.keys("sk:*"))  # type: ignore[arg-type]  # the client's types are of both kinds
-    keys = [key for key in keys if not key.startswith(b"sk:air:events:")]  # messages are no states
+    keys = [key for key in keys if not key.startswith(b"sk:air:events:")]  # messages are not states
     for key in luck.sample(keys, luck.choice([1, 1, 2, 5])):
         value = spoiled.store.get(key)
         assert isinstance(value, bytes)
@@ -122,7 +122,7 @@ def test_garbage_is_never_served_and_is_repaired(spoiled: SpoiledProject, seed: 
     for words in luck.sample(VERBS, len(VERBS)):
         said = run(*words, "--repo", spoiled.repo, "--json")
         assert said.code in CODES, (words, said)
-    repairs = ("materialize", "--no-check"), ("bootstrap", "carrier_now"), ("parity", "--repair")
+    repairs = ("materialize", "--no-check"), ("backfill", "carrier_now"), ("parity", "--repair")
     for words in (*repairs, ("parity",)):
         said = run(*words, "--repo", spoiled.repo, "--json")
     assert said.code == 0, said

@@ -36,11 +36,11 @@ VERSIONS = (
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.002)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.02)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.02)
 
 
 class Team:
-    """Two workers that take up at different times what is needed, and a trainer that makes versions servable.
+    """Two workers that load the needed views at different times, and a trainer that makes versions servable.
 
     Attributes:
         needed: views that may answer.
@@ -78,9 +78,9 @@ class Team:
         self.servable &= {view.hash for view in views}
 
     def prepare(self) -> None:
-        """Build and catch up what is needed, as training does before it promotes."""
-        with self.world.bootstrapper(self.store) as bootstrapper:
-            bootstrapper.ensure(self.needed)
+        """Build and catch up the needed views, as training does before it promotes."""
+        with self.world.backfiller(self.store) as backfiller:
+            backfiller.build_missing(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
             log_folder=source_folder(self.world.log_root, SOURCE.name),
@@ -94,7 +94,7 @@ class Team:
         self.servable = {view.hash for view in self.needed}
 
     def take_up(self, worker: Worker) -> None:
-        worker.take_up(Assignment(SOURCE, self.needed), lambda owner: MemoryStream(self.broker, owner))
+        worker.reassign(Assignment(SOURCE, self.needed), lambda owner: MemoryStream(self.broker, owner))
 
     def logs(self) -> list[EventLog]:
         return [EventLog(self.world.log_root, name) for name in log_partitions(self.world.log_root, SOURCE.name)]
@@ -102,9 +102,9 @@ class Team:
     def check(self) -> None:
         """Check that no position is recorded as applied that a servable view lacks."""
         for log in self.logs():
-            recorded = max(log.ends()["last"].to_pylist(), default=-1)
+            recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
             for view in self.needed:
-                live = self.world.generations.live(view)
+                live = self.world.generations.find_live(view)
                 if view.hash in self.servable and live is not None:
                     marker = window_marker(self.world.root.name, view, live.number, log.partition)
                     assert (self.store.marker(marker) or 0) >= recorded, (view.hash, log.partition)
@@ -121,18 +121,18 @@ def test_an_event_is_not_known_before_each_needed_view_has_it(team: Team) -> Non
     drain(*team.workers)
     team.feed()
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     team.need(VERSIONS[:2])
     team.prepare()
     team.feed()
     drain(*team.workers)
-    # Applied to the view that the workers know, and lacking in the one that answers too.
-    assert not all(log.is_ended() for log in team.logs())
+    # Applied to the view that the workers know, and missing in the other one that is served.
+    assert not all(log.has_all_ends() for log in team.logs())
     team.check()
     for worker in team.workers:
         team.take_up(worker)
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     team.check()
 
 
@@ -143,17 +143,17 @@ def test_what_is_needed_no_more_or_cannot_be_read_is_waited_for_no_longer_than_t
     team.need(VERSIONS[:2])
     team.feed()
     drain(*team.workers)
-    assert not all(log.is_ended() for log in team.logs())
+    assert not all(log.has_all_ends() for log in team.logs())
     team.need(VERSIONS[:1])
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     team.damaged = True
     team.feed()
     drain(*team.workers)
-    assert not all(log.is_ended() for log in team.logs())
+    assert not all(log.has_all_ends() for log in team.logs())
     team.damaged = False
     drain(*team.workers)
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -174,7 +174,7 @@ def test_workers_that_take_up_views_at_any_time_never_record_too_much(team: Team
                 team.take_up(chance.choice(team.workers))
             case _:
                 worker = chance.choice(team.workers)
-                worker._look_at = 0.0
+                worker._check_at = 0.0
                 worker.step()
         team.check()
     team.prepare()
@@ -183,5 +183,5 @@ def test_workers_that_take_up_views_at_any_time_never_record_too_much(team: Team
     drain(*team.workers)
     look(*team.workers)
     team.check()
-    assert all(log.is_ended() for log in team.logs())
+    assert all(log.has_all_ends() for log in team.logs())
     assert sum(log.next_seq() for log in team.logs()) > 50

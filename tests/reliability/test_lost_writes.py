@@ -13,9 +13,9 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.markers import marker_keys
-from skewless.infra.online.port import Mark
+from skewless.infra.online.port import Marker
 from skewless.infra.online.redis_store import RedisWriter
 from tests.contract.store import RowStore
 from tests.reliability.losses import (
@@ -50,7 +50,7 @@ def test_4_5_any_end_of_the_writes_may_be_lost(tmp_path: Path, node: Node, seed:
     keep = random.Random(seed).randrange(before, journal(node).stat().st_size)
     lose(node, keep)
     assert not agrees(world, KEYS), f"seed {seed}: nothing was lost at {keep}"
-    # What is left says so itself: the marker is the one of the first run.
+    # The remaining data shows it: the marker is from the first run.
     assert asyncio.run(reader_marker(world)) == KEYS - 1
     world.clock.set(FIRST + 100)
     world.run(VIEW)
@@ -70,7 +70,7 @@ def test_4_5_what_was_lost_before_the_first_marker_is_applied_again(tmp_path: Pa
 
 @pytest.mark.parametrize("lossy", [0, pytest.param(1, marks=pytest.mark.soak), pytest.param(2, marks=pytest.mark.soak)])
 def test_4_5_one_server_of_a_cluster_may_lose_its_writes(tmp_path: Path, nodes: Cluster, lossy: int) -> None:
-    """The marker of the one that lost is an older one; those of the others do not cover for it."""
+    """The marker of the server that lost writes is older; the markers of the others do not hide it."""
     world = make_world(tmp_path, nodes.url)
     materialize(world, 1, KEYS)
     before = journal(nodes.nodes[lossy]).stat().st_size
@@ -116,17 +116,17 @@ def test_4_5_what_is_left_of_a_view_is_unavailable_until_it_is_whole_again(
     before = journal(lossy).stat().st_size
     materialize(world, 2, KEYS)
     plan = make_plan(["counted.x"], views=[VIEW])
-    guard = Guard()
-    assert guard.lost([name], store.marked([], [name])[1]) == set()
+    marker_history = MarkerHistory()
+    assert marker_history.find_lost([name], store.marked([], [name])[1]) == set()
     lose(lossy, before)
     until(lambda: isinstance(servers, Node) or servers.whole())
     (standing,) = store.marked([], [name])[1]
-    assert standing == Mark(KEYS - 1, FIRST + 1)
-    for each in (guard, Guard.of_runs(world.state, [replace(plan, project=world.project)])):
-        assert each.lost([name], [standing]) == {name}
+    assert standing == Marker(KEYS - 1, FIRST + 1)
+    for each in (marker_history, MarkerHistory.from_runs(world.state, [replace(plan, project=world.project)])):
+        assert each.find_lost([name], [standing]) == {name}
     world.clock.set(FIRST + 100)
     world.run(VIEW)
-    assert guard.lost([name], store.marked([], [name])[1]) == set()
+    assert marker_history.find_lost([name], store.marked([], [name])[1]) == set()
 
 
 class Interrupted(RedisWriter):
@@ -137,7 +137,7 @@ class Interrupted(RedisWriter):
         self._node = node
         self._keep = keep
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         lose(self._node, self._keep)
         super().set_markers(marks, expected)
 
@@ -149,7 +149,7 @@ def test_4_5_a_run_does_not_vouch_for_a_server_that_was_restarted_meanwhile(tmp_
     write_rounds(world, 2, KEYS)
     world.clock.set(FIRST + 2)
     writer = Interrupted(world.url, node, keep)
-    with world.connect() as connection, pytest.raises(StoreError, match="was restarted, emptied or failed over while"):
+    with world.connect() as connection, pytest.raises(StoreError, match="was restarted, emptied or failed over during"):
         world.job(connection, writer).run([VIEW])
     writer.close()
     assert asyncio.run(reader_marker(world)) == KEYS - 1

@@ -12,7 +12,18 @@ import pytest
 
 from skewless.infra.predictions.files import DAY_US, add_proven, merged_name, proven_files
 from tests.reliability.merge_kills import SIDES, kill_everywhere
-from tests.unit.infra.predictions.merges import DAY, GRACE_S, Rows, ids_in, merge, names, seen, standing, stored, write
+from tests.unit.infra.predictions.merges import (
+    DAY,
+    GRACE_S,
+    RowsByKey,
+    ids_in,
+    merge,
+    names,
+    seen,
+    standing,
+    stored,
+    write,
+)
 
 LATER_S = GRACE_S + 60
 MERGED = [merged_name(DAY, 0), merged_name(DAY, 1), merged_name(DAY + DAY_US, 0)]
@@ -34,7 +45,7 @@ def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Expected:
     """What a log holds, for whatever reads it, and the ids that are proven."""
 
-    stored: Rows
+    stored: RowsByKey
     seen: Mapping[tuple[str, str], tuple[Any, ...]]
     proven: frozenset[str]
 

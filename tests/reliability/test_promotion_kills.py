@@ -34,7 +34,7 @@ def packages(trained: Path, tmp_path: Path) -> Path:
 
 
 def consistent(packages: Path) -> None:
-    """Whatever died: every version that is listed is whole, and every move and decision names one."""
+    """After any kill: every listed version is complete, and every move and decision names a version."""
     versions = list_versions(packages, MODEL)
     for version in versions[-_NEW:]:
         open_package(store_of(packages), MODEL, version)
@@ -42,7 +42,7 @@ def consistent(packages: Path) -> None:
     assert [move.number for move in moves] == list(range(1, len(moves) + 1))
     assert {move.to for move in moves} <= set(versions)
     assert [move.expect for move in moves] == [None, *(move.to for move in moves[:-1])]
-    decided = {decision["version"] for decision in Decisions(packages).backwards(MODEL)}
+    decided = {decision["version"] for decision in Decisions(packages).read_latest_first(MODEL)}
     assert {move.to for move in moves} <= decided <= set(versions)
 
 

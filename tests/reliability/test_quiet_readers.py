@@ -17,12 +17,11 @@ from skewless.contract.clock import ManualClock, OffsetClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.guard import Guard
 from skewless.infra.online.log_positions import LogPositions
-from skewless.infra.online.port import Marked
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.port import RowsAndMarkers
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
-from skewless.operations.sample import write_sample
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster
@@ -30,8 +29,9 @@ from tests.servers.node import Node
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
 from tests.worlds.latest import HOUR, LatestRedisWorld
+from tests.worlds.payments_data import write_sample
 from tests.worlds.plans import make_plan
-from tests.worlds.served import STRICT, Served, make_served, served
+from tests.worlds.served import STRICT, ServedProject, make_served, served
 from tests.worlds.served import opened as world_of
 from tests.worlds.streams import read_online
 from tests.worlds.trained import NOW
@@ -46,10 +46,10 @@ class Blocking:
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
         self.reader = BlockingReader(url)
-        self.guard = Guard.of_runs(state, [plan], self.reader)
+        self.marker_history = MarkerHistory.from_runs(state, [plan], self.reader)
 
-    def read(self, names: list[str]) -> Marked:
-        return answered(lambda: self.reader.get_marked([b"any"], names))
+    def read(self, names: list[str]) -> RowsAndMarkers:
+        return answered(lambda: self.reader.get_with_markers([b"any"], names))
 
     def close(self) -> None:
         self.reader.close()
@@ -59,23 +59,23 @@ class Asynchronous:
     """As the server reads."""
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
-        self.guard = Guard.of_runs(state, [plan])
+        self.marker_history = MarkerHistory.from_runs(state, [plan])
         self._runner = asyncio.Runner()
         self._reader = self._runner.run(self._open(url))
 
-    def read(self, names: list[str]) -> Marked:
-        return answered(lambda: self._runner.run(self._reader.get_marked([b"any"], names)))
+    def read(self, names: list[str]) -> RowsAndMarkers:
+        return answered(lambda: self._runner.run(self._reader.get_with_markers([b"any"], names)))
 
     def check(self) -> set[str]:
         """Look after the store, as the server does every second."""
-        return answered(lambda: self._runner.run(self.guard.check(self._reader)))
+        return answered(lambda: self._runner.run(self.marker_history.check(self._reader)))
 
     def close(self) -> None:
         self._runner.run(self._reader.close())
         self._runner.close()
 
     async def _open(self, url: str) -> RedisReader:
-        return RedisReader(url, on_connect=self.guard.renewed)
+        return RedisReader(url, on_connect=self.marker_history.refresh_async)
 
 
 Reader = Blocking | Asynchronous
@@ -121,15 +121,15 @@ def test_4_5_rows_that_were_lost_before_they_were_read(
     materialize(world, 1, KEYS)
     with opened(kind, world.url, world.state, plan) as reader:
         if has_read:
-            assert reader.guard.lost([name], reader.read([name])[1]) == set()
+            assert reader.marker_history.find_lost([name], reader.read([name])[1]) == set()
         before = journal(lossy).stat().st_size
         materialize(world, 2, KEYS)
         lose(lossy, luck.randrange(before, journal(lossy).stat().st_size))
         until(lambda: isinstance(servers, Node) or servers.whole())
-        assert reader.guard.lost([name], reader.read([name])[1]) == {name}
+        assert reader.marker_history.find_lost([name], reader.read([name])[1]) == {name}
         world.clock.set(FIRST + 100)
         world.run(VIEW)
-        assert reader.guard.lost([name], reader.read([name])[1]) == set()
+        assert reader.marker_history.find_lost([name], reader.read([name])[1]) == set()
 
 
 @pytest.mark.parametrize("kind", [Asynchronous, Blocking])
@@ -141,7 +141,7 @@ def test_4_5_a_restart_that_lost_nothing_is_no_loss(tmp_path: Path, node: Node, 
         materialize(world, 2, KEYS)
         node.stop()
         node.start()
-        assert reader.guard.lost([name], reader.read([name])[1]) == set()
+        assert reader.marker_history.find_lost([name], reader.read([name])[1]) == set()
 
 
 def test_4_5_what_is_lost_behind_a_connection_that_stands_is_noticed_without_requests(
@@ -158,11 +158,11 @@ def test_4_5_what_is_lost_behind_a_connection_that_stands_is_noticed_without_req
         assert reader.check() == set()
         node.ask("SET", name, old)
         materialize(world, 2, KEYS)  # reads the marker, applies again
-        assert reader.guard.lost([name], reader.read([name])[1]) == set()
+        assert reader.marker_history.find_lost([name], reader.read([name])[1]) == set()
         materialize(world, 3, KEYS)
         node.ask("SET", name, old)
         assert reader.check() == {name}
-        assert reader.guard.lost([name], reader.read([name])[1]) == {name}
+        assert reader.marker_history.find_lost([name], reader.read([name])[1]) == {name}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4, 0.9])
@@ -173,26 +173,26 @@ def test_4_5_states_that_were_lost_before_they_were_read(tmp_path: Path, node: N
         states = WindowStates(one.world.plan)
         assert is_answered(one, states)
         for reader in readers:
-            assert reader.guard.lost(states.markers, reader.read(states.markers)[1]) == set()
+            assert reader.marker_history.find_lost(states.markers, reader.read(states.markers)[1]) == set()
         kept = journal(node).stat().st_size
         one.feed()
         one.run()
         end = journal(node).stat().st_size
         lose(node, kept + int(share * (end - kept)))
         for reader in readers:
-            assert reader.guard.lost(states.markers, reader.read(states.markers)[1]), share
+            assert reader.marker_history.find_lost(states.markers, reader.read(states.markers)[1]), share
         one.recover()
         for reader in readers:
-            assert reader.guard.lost(states.markers, reader.read(states.markers)[1]) == set()
+            assert reader.marker_history.find_lost(states.markers, reader.read(states.markers)[1]) == set()
             reader.close()
 
 
 def is_answered(one: Line, states: WindowStates) -> bool:
-    """Have the generation taken up that is read, as a server does; say whether it answers."""
+    """Load the live generation, as a server does; return whether the view can be read."""
     reader = BlockingReader(one.world.url)
     try:
         t = one.world.clock.now_us()
-        return read_online(one.world, reader, t, Guard(), one.world.views[0], states).answered
+        return read_online(one.world, reader, t, MarkerHistory(), one.world.views[0], states).answered
     finally:
         reader.close()
 
@@ -206,7 +206,7 @@ def test_4_5_rows_that_the_new_master_never_had(tmp_path: Path, kind: type[Reade
         master = watched.master()
         master.ask("WAIT", 2, 10_000)
         with opened(kind, world.url, world.state, plan) as reader:
-            assert reader.guard.lost([name], reader.read([name])[1]) == set()
+            assert reader.marker_history.find_lost([name], reader.read([name])[1]) == set()
             replicas = watched.replicas()
             for each in replicas:
                 each.freeze()
@@ -216,32 +216,32 @@ def test_4_5_rows_that_the_new_master_never_had(tmp_path: Path, kind: type[Reade
             for each in replicas:
                 each.thaw()
             watched.successor(master)
-            assert reader.guard.lost([name], reader.read([name])[1]) == {name}
+            assert reader.marker_history.find_lost([name], reader.read([name])[1]) == {name}
 
 
 def test_4_5_positions_are_read_on_from_where_they_were_read(tmp_path: Path, node: Node) -> None:
     """The same answer as of a reader that begins anew, whatever was added or compacted between."""
     with line(tmp_path, node.url) as one:
         positions = LogPositions(one.world.root)
-        positions.add(one.world.plan)
+        positions.add_plan(one.world.plan)
         for _ in range(3):
             one.run()
             anew = LogPositions(one.world.root)
-            anew.add(one.world.plan)
+            anew.add_plan(one.world.plan)
             assert positions.read() == anew.read() != {}
 
 
 def test_4_5_what_nobody_reads_any_more_is_not_expected(tmp_path: Path, node: Node) -> None:
     with line(tmp_path, node.url) as one:
         positions = LogPositions(one.world.root)
-        positions.add(one.world.plan)
+        positions.add_plan(one.world.plan)
         one.run()
         found = positions.read()
         assert found
-        positions.keep([])
+        positions.set_plans([])
         one.run()
         assert positions.read() == {}
-        positions.keep([one.world.plan])
+        positions.set_plans([one.world.plan])
         assert positions.read().keys() == found.keys()
 
 
@@ -264,6 +264,6 @@ def test_4_5_a_server_that_nobody_asked_refuses_what_the_store_lost(tmp_path: Pa
         assert until_answered(server)[0] == 200
 
 
-def until_answered(server: Served) -> tuple[int, dict[str, str], str]:
+def until_answered(server: ServedProject) -> tuple[int, dict[str, str], str]:
     """Return the reply of the model that refuses missing features, once the store is reached."""
     return eventually(lambda: server.ask(STRICT), lambda reply: "did not answer" not in reply[2])

@@ -56,7 +56,7 @@ def test_a_master_that_hangs_is_left_for_its_successor_and_stays_left(tmp_path: 
         for _ in range(200):
             assert await reader.get(KEYS) == NEW
             await asyncio.sleep(0.01)
-        await reader.hold([b"sign"], 100)
+        await reader.mark_in_use([b"sign"], 100)
         await reader.close()
 
     with sentinel_set(program("valkey"), tmp_path / "set") as watched:
@@ -73,12 +73,12 @@ def test_a_reader_that_was_left_with_a_former_master_finds_the_new_one_when_it_w
         replica = watched.replicas()[0]
         old.ask("REPLICAOF", "127.0.0.1", replica.port)
         with pytest.raises(StoreError, match="is a replica"):
-            await reader.hold([b"sign"], 100)
+            await reader.mark_in_use([b"sign"], 100)
         replica.ask("REPLICAOF", "NO", "ONE")
         end = time.monotonic() + PATIENCE_S
         while True:
             try:
-                await reader.hold([b"sign"], 100)
+                await reader.mark_in_use([b"sign"], 100)
                 break
             except StoreError:
                 assert time.monotonic() < end

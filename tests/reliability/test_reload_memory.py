@@ -1,6 +1,6 @@
 """Memory over a thousand reloads: a version that was replaced is gone, with all that was made for it.
 
-The prediction log is left out: what Arrow holds does not grow with reloads, but by a megabyte once, after a thousand
+The prediction log is off: Arrow's memory does not grow with reloads, except by a megabyte once, after a thousand
 files. Garbage is collected again and again, as it is in a server: a heap that it was strewn over stays larger.
 """
 
@@ -24,7 +24,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.oip.models import OipModels
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.prediction.question import Options
+from skewless.serving.prediction.scoring_request import Options
 from skewless.training.train import train
 from tests.servers.prediction import ROOT
 from tests.worlds.trained import MODEL, Sandbox, ask, make_project, opened
@@ -69,7 +69,7 @@ async def reload(place: Sandbox) -> list[int]:
         assert await models.refresh() == [MODEL]
         model = models.get(MODEL)
         assert (model.version, models.open_versions(MODEL)) == (to, [to])
-        shown.of(model)
+        shown.get(model)
         for options in (None, Options(contributions=True)):
             assert (await predictor.predict(model, ask(3), options)).model is model
         metrics.requests(model.name, model.version, "request").inc()

@@ -60,7 +60,7 @@ def _by_hand(place: Sandbox) -> None:
     Aliases(place.project.packages).move(MODEL, "champion", expect="000001", to=NEW, reason="by hand", now_us=1)
 
 
-# name -> what is done, and what comes before it
+# name -> the action, and its preparation
 DEEDS: Mapping[str, tuple[str, Callable[[Sandbox], None]]] = {
     "begin": ("begin", lambda _: None),
     "forward": ("step", _forward),
@@ -74,7 +74,7 @@ DEEDS: Mapping[str, tuple[str, Callable[[Sandbox], None]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class KillScene:
-    """What is killed: the place, its victims, and per deed the state before it and after it."""
+    """The place of the kills, their victims, and per action the state before it and after it."""
 
     place: Sandbox
     victims: DeedVictims
@@ -88,7 +88,7 @@ class KillScene:
 
 
 def state(place: Sandbox) -> State:
-    """What the traffic of the model is: not how often it was written."""
+    """The traffic of the model, without the number of writes."""
     policy = Traffic(place.project.packages).get(MODEL) or TrafficPolicy(number=0, phase="champion", champion="000001")
     holder = champion(place.project)
     return policy.phase, policy.champion, policy.challenger, policy.share, holder
@@ -126,7 +126,7 @@ def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
             (*kill_scene.after[name][:4], kill_scene.before[name][4]),
         }
         assert seen in allowed, where
-        if DEEDS[name][0] == "step" or rollout.wants_step(project, MODEL):
+        if DEEDS[name][0] == "step" or rollout.needs_step(project, MODEL):
             rollout.step_rollout(project, MODEL)
         assert state(kill_scene.place) in {kill_scene.before[name], kill_scene.after[name]}, where
         if seen[:4] != kill_scene.before[name][:4] or DEEDS[name][0] == "step":

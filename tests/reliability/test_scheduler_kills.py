@@ -22,7 +22,7 @@ Hits = Counter[tuple[str, Side]]
 
 
 class KilledTerms:
-    """One ledger, one Redis, and a clock that goes on from kill to kill."""
+    """One ledger, one Redis, and a clock that continues from kill to kill."""
 
     def __init__(self, root: Path, url: str) -> None:
         self.root, self.url, self.now_us = root, url, START
@@ -66,7 +66,7 @@ class KilledTerms:
         # Each tick of the job that is begun again was done in the end.
         ticks = {run.id.tick_us for run in runs if run.id.job == "retrain m"}
         assert ticks == {run.id.tick_us for run in runs if run.id.job == "retrain m" and run.state == "done"}, where
-        # The clock went on 20 s between the kills: each time the newest tick of each job is there, whoever ran it.
+        # The clock advanced 20 s between the kills: each time the latest tick of each job exists, from any process.
         for job in ("tick", "retrain m"):
             assert ledger.ids(job)[-1].tick_us == self.now_us // (2 * SECOND) * (2 * SECOND), (where, job)
 

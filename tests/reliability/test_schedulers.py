@@ -18,7 +18,7 @@ import pytest
 from skewless.infra.jobs.ledger import FOLDER, Ledger
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.store import open_lease
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 from tests.reliability.kills import ROOT
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -48,18 +48,18 @@ class SchedulerPair:
         """Return the process that holds the lease, once there is one."""
         lease = open_lease(self.node.url, "p", "a test", TTL_S)
         try:
-            return int(eventually(lease.held_by) or 0)
+            return int(eventually(lease.read_holder) or 0)
         finally:
             lease.close()
 
     def kill_holder(self) -> tuple[float, int]:
         """Kill the holder and start another; return the seconds until the next took over, and its token."""
-        before = self.ledger.newest_token()
+        before = self.ledger.latest_token()
         process = self.processes.pop(self.holder())
         process.kill()
         killed_at = time.monotonic()
         process.wait()
-        token = eventually(self.ledger.newest_token, lambda token: token > before)
+        token = eventually(self.ledger.latest_token, lambda token: token > before)
         seconds = time.monotonic() - killed_at
         self.start()
         return seconds, token
@@ -145,7 +145,7 @@ def test_without_redis_nothing_begins_and_with_it_work_goes_on(tmp_path: Path) -
         time.sleep(2 * EVERY_S)
         assert len(pair.ledger.ids()) == before
         pair.node.start()  # it has lost its data: the token goes on from the ledger
-        token = eventually(pair.ledger.newest_token, lambda token: token > 1)
+        token = eventually(pair.ledger.latest_token, lambda token: token > 1)
         pair.wait_for_runs(2, token)
         assert pair.stop() == [0, 0]
         check(pair)
@@ -155,9 +155,9 @@ def test_a_holder_that_was_paused_ends_and_begins_nothing_when_it_wakes(tmp_path
     with pair_in(tmp_path) as pair:
         pair.wait_for_runs(1, 1)
         paused = pair.holder()
-        with exclusive(pair.lock):  # a holder that was stopped inside the ledger's lock would keep it
+        with hold_lock(pair.lock):  # a holder that was stopped inside the ledger's lock would keep it
             pair.processes[paused].send_signal(signal.SIGSTOP)
-        token = eventually(pair.ledger.newest_token, lambda token: token > 1)
+        token = eventually(pair.ledger.latest_token, lambda token: token > 1)
         pair.wait_for_runs(1, token)
         before = {run.id for run in pair.runs() if run.token == 1}
         pair.processes[paused].send_signal(signal.SIGCONT)
@@ -179,7 +179,7 @@ def test_holders_killed_at_random_moments(tmp_path: Path, tell: Callable[[str], 
             time.sleep(chance.uniform(0, 2 * EVERY_S))
             seconds, _ = pair.kill_holder()
             took.append(seconds)
-        pair.wait_for_runs(2, pair.ledger.newest_token())
+        pair.wait_for_runs(2, pair.ledger.latest_token())
         assert pair.stop() == [0, 0]
         check(pair)
         states = Counter(run.state for run in pair.runs())

@@ -69,7 +69,7 @@ def test_a_replica_is_refused_and_nothing_is_lost(tmp_path: Path, node: Node) ->
     world = make_world(tmp_path, node)
     materialize(world, 1, 10)
     node.ask("REPLICAOF", "127.0.0.1", "1")
-    with pytest.raises(StoreError, match="is a replica, which takes no writes"):
+    with pytest.raises(StoreError, match="is a read-only replica"):
         materialize(world, 2, 10)
     node.ask("REPLICAOF", "NO", "ONE")
     world.clock.set(FIRST + 100)
@@ -100,7 +100,7 @@ def test_two_projects_in_one_server_never_touch(tmp_path: Path, node: Node) -> N
     assert len(names) == 2 * (10 + 1)
     # What is deleted of one, by its prefix, is nothing of the other.
     one.forget_online()
-    assert set(one.online(VIEW, [0]).found) == {False}
+    assert set(one.online(VIEW, [0]).has_row) == {False}
     assert agrees(other, 10)
 
 

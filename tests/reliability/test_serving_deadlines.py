@@ -11,7 +11,7 @@ import pytest
 from tests.reliability.slow_proxy import SlowProxy, slow_proxy
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, STRICT, Served, make_served, served
+from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, served
 
 SLOW_S, SHORT_US, LONG_US = 0.05, 20_000, 5_000_000
 
@@ -23,7 +23,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlowProxy]:
 
 
 @pytest.fixture(scope="module")
-def served_project(proxy: SlowProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served_project(proxy: SlowProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProject]:
     repo = make_served(tmp_path_factory.mktemp("deadlines") / "p", proxy.url)
     with served(repo, proxy.url) as served_project:
         served_project.until_calm()
@@ -34,7 +34,7 @@ def served_project(proxy: SlowProxy, tmp_path_factory: pytest.TempPathFactory) -
         assert served_project.prove() > 0
 
 
-def degraded(served_project: Served, model: str, timeout_us: int) -> tuple[int, bool | None, float]:
+def degraded(served_project: ServedProject, model: str, timeout_us: int) -> tuple[int, bool | None, float]:
     """Return status, whether the answer did without features (None: there is none), and the time it took."""
     began = time.perf_counter()
     status, _, text = served_project.ask(model, timeout_us=timeout_us)
@@ -42,13 +42,13 @@ def degraded(served_project: Served, model: str, timeout_us: int) -> tuple[int, 
 
 
 @pytest.mark.parametrize("model", [LENIENT, STRICT])
-def test_who_can_wait_gets_the_features(served_project: Served, model: str) -> None:
+def test_who_can_wait_gets_the_features(served_project: ServedProject, model: str) -> None:
     status, without, seconds = degraded(served_project, model, LONG_US)
     assert (status, without) == (200, False)
     assert seconds >= SLOW_S
 
 
-def test_who_cannot_wait_gets_an_answer_without_features_if_the_model_may(served_project: Served) -> None:
+def test_who_cannot_wait_gets_an_answer_without_features_if_the_model_may(served_project: ServedProject) -> None:
     before = served_project.metric("skewless_refused_requests_total")
     for _ in range(20):
         status, without, _ = degraded(served_project, LENIENT, SHORT_US)
@@ -56,14 +56,14 @@ def test_who_cannot_wait_gets_an_answer_without_features_if_the_model_may(served
     assert served_project.metric("skewless_refused_requests_total") - before == 20
 
 
-def test_who_cannot_wait_is_refused_if_the_model_may_not(served_project: Served) -> None:
+def test_who_cannot_wait_is_refused_if_the_model_may_not(served_project: ServedProject) -> None:
     for _ in range(20):
         assert degraded(served_project, STRICT, SHORT_US)[:2] == (504, None)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("model", "status"), [(LENIENT, 200), (STRICT, 504)])
-def test_soak_the_answer_comes_when_it_is_due(served_project: Served, model: str, status: int) -> None:
+def test_soak_the_answer_comes_when_it_is_due(served_project: ServedProject, model: str, status: int) -> None:
     seconds = sorted(degraded(served_project, model, SHORT_US)[2] for _ in range(200))
     assert degraded(served_project, model, SHORT_US)[0] == status
     assert seconds[0] > SHORT_US / 1e6 - 0.002  # the loop counts in milliseconds

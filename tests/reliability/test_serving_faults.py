@@ -16,7 +16,7 @@ from tests.servers.cluster import cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
 from tests.servers.sentinels import sentinel_set
-from tests.worlds.served import LENIENT, STRICT, Served, make_served, opened, predictions, said, served
+from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, KILLS = 300.0, 60
@@ -25,7 +25,7 @@ AOF = {"appendonly": "yes"}
 
 
 @contextmanager
-def asked(server: Served) -> Iterator[OpenLoad]:
+def asked(server: ServedProject) -> Iterator[OpenLoad]:
     """Ask both models for as long as the block runs, and for a while before and after it."""
     server.until_calm()
     with load(server.url, predictions([LENIENT, STRICT]), rate=RATE, connections=1_000) as sender:
@@ -35,7 +35,7 @@ def asked(server: Served) -> Iterator[OpenLoad]:
         time.sleep(1)
 
 
-def check(server: Served, sender: OpenLoad, *, trips: int = 1) -> None:
+def check(server: ServedProject, sender: OpenLoad, *, trips: int = 1) -> None:
     """Every request had an allowed answer in time, there were both kinds, and replay finds no difference."""
     replies = sender.replies
     assert (sender.hung, {reply.status for reply in replies} <= {200, 503}) == (0, True), statuses(replies)

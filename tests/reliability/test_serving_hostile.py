@@ -17,7 +17,7 @@ from tests.reliability.hostile import Address, Drip
 from tests.reliability.open_load import load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, served
+from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, predictions, served
 from tests.worlds.trained import ask
 
 pytestmark = pytest.mark.soak
@@ -31,27 +31,27 @@ _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 
 
 @pytest.fixture(scope="module")
-def served_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served_project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProject]:
     """A server that no test may make show a traceback."""
     folder = tmp_path_factory.mktemp("hostile")
     with running(Node(program("valkey"), folder / "store")) as node:
         repo = make_served(folder / "p", node.url)
         with served(
             repo, node.url, SKEWLESS_LOG_CAPACITY="10000"
-        ) as served_project:  # so that memory tells of the rest
+        ) as served_project:  # so that memory shows only the rest
             served_project.until_calm()
             yield served_project
             served_project.prove()
 
 
 @pytest.fixture
-def socket_address(served_project: Served) -> Address:
+def socket_address(served_project: ServedProject) -> Address:
     parts = urlsplit(served_project.url)
     return str(parts.hostname), int(parts.port or 0)
 
 
 @contextmanager
-def others(served_project: Served, tell: Callable[[str], None]) -> Iterator[None]:
+def others(served_project: ServedProject, tell: Callable[[str], None]) -> Iterator[None]:
     """Let others ask meanwhile: all of them are answered, and the server's memory stays what it was."""
     before = served_project.rss_mib()
     with load(served_project.url, predictions([LENIENT, STRICT]), rate=RATE) as sender:
@@ -77,7 +77,7 @@ def check_refusal(said: bytes, path: str, status: int) -> None:
 
 @pytest.mark.parametrize("path", ROUTES)
 def test_what_is_too_much_is_refused(
-    served_project: Served, socket_address: Address, path: str, tell: Callable[[str], None]
+    served_project: ServedProject, socket_address: Address, path: str, tell: Callable[[str], None]
 ) -> None:
     attacks: list[tuple[Iterable[bytes], int]] = [
         (hostile.huge(path, chunked=False), 413),
@@ -96,11 +96,11 @@ def test_what_is_too_much_is_refused(
 
 
 def test_lengths_that_are_not_true(
-    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+    served_project: ServedProject, socket_address: Address, tell: Callable[[str], None]
 ) -> None:
     with others(served_project, tell):
         said = hostile.told(socket_address, hostile.longer_than_said(PREDICT, BODY))
-        check_refusal(said, PREDICT, 400)  # what follows is no request, and may be told first
+        check_refusal(said, PREDICT, 400)  # the following bytes are not a request, and may be reported first
         for promised, sent in (
             (8, b"abc"),
             (8, b""),
@@ -117,7 +117,7 @@ def test_lengths_that_are_not_true(
 
 
 def test_a_thousand_requests_at_once(
-    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+    served_project: ServedProject, socket_address: Address, tell: Callable[[str], None]
 ) -> None:
     with others(served_project, tell), hostile.connected(socket_address) as connection:
         connection.sendall(GOOD * 1_000)
@@ -130,7 +130,7 @@ def test_a_thousand_requests_at_once(
 
 
 def test_connections_that_are_reset(
-    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+    served_project: ServedProject, socket_address: Address, tell: Callable[[str], None]
 ) -> None:
     with others(served_project, tell):
         for size in (10, 60, len(GOOD) - 1, len(GOOD), 3 * len(GOOD)):
@@ -141,7 +141,7 @@ def test_connections_that_are_reset(
 
 
 def test_replies_that_nobody_reads(
-    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+    served_project: ServedProject, socket_address: Address, tell: Callable[[str], None]
 ) -> None:
     many = post(PREDICT, orjson.dumps({"model": LENIENT, "rows": ask(300), "features": True}))
     hostile.stuffed(socket_address, many, 3.0)  # warms what large batches need
@@ -154,7 +154,7 @@ def test_replies_that_nobody_reads(
 
 
 def test_clients_that_dawdle_are_dropped(
-    served_project: Served, socket_address: Address, tell: Callable[[str], None]
+    served_project: ServedProject, socket_address: Address, tell: Callable[[str], None]
 ) -> None:
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\n"
     texts = {

@@ -13,7 +13,7 @@ from benchmarks.http_load import Address, closed_loop
 from tests.reliability.open_load import TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, said, served
+from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, predictions, said, served
 
 pytestmark = pytest.mark.soak
 CONNECTIONS = 2_000
@@ -24,7 +24,7 @@ TIMES, LEAST_MS = 10.0, 200.0  # the machine may be shared
 
 
 @pytest.fixture
-def served_project(tmp_path: Path) -> Iterator[Served]:
+def served_project(tmp_path: Path) -> Iterator[ServedProject]:
     with running(Node(program("valkey"), tmp_path / "store")) as node:
         repo = make_served(tmp_path / "p", node.url)
         with served(repo, node.url) as served_project:
@@ -32,14 +32,14 @@ def served_project(tmp_path: Path) -> Iterator[Served]:
             yield served_project
 
 
-def capacity(served_project: Served) -> float:
+def capacity(served_project: ServedProject) -> float:
     """Return how many requests a second the server answers when always asked."""
     address = Address(port=urlsplit(served_project.url).port or 0)
     closed_loop(address, REQUESTS, concurrency=32, seconds=2)
     return float(closed_loop(address, REQUESTS, concurrency=32, seconds=5).rate)
 
 
-def asked(served_project: Served, rate: float, seconds: float) -> list[TimedReply]:
+def asked(served_project: ServedProject, rate: float, seconds: float) -> list[TimedReply]:
     with load(served_project.url, REQUESTS, rate=rate, connections=CONNECTIONS) as sender:
         time.sleep(seconds)
     assert sender.hung == 0
@@ -54,7 +54,7 @@ def told(replies: Sequence[TimedReply], seconds: float) -> str:
     return "; ".join(parts)
 
 
-def test_twice_the_capacity(served_project: Served, tell: Callable[[str], None]) -> None:
+def test_twice_the_capacity(served_project: ServedProject, tell: Callable[[str], None]) -> None:
     most = capacity(served_project)
     tell(f"capacity {most:.0f}/s of 20 rows")
     calm = asked(served_project, 0.7 * most, CALM_S)

@@ -14,16 +14,16 @@ from skewless.infra.packages.aliases import Aliases
 from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, Served, make_served, opened, predictions, said, served
+from tests.worlds.served import LENIENT, ServedProject, make_served, opened, predictions, said, served
 
 pytestmark = pytest.mark.soak
 RATE, MOVES, ROLLBACKS = 300.0, 200, 50
 LOOK_S, GAP_S = 0.05, 0.1
-LATE_S = 0.5  # from a move to the last answer of the old version: a look, a load, and what was under way
+LATE_S = 0.5  # from a move to the last reply of the old version: a look, a load, and requests in progress
 
 
 @contextmanager
-def world(tmp_path: Path) -> Iterator[tuple[Served, list[str]]]:
+def world(tmp_path: Path) -> Iterator[tuple[ServedProject, list[str]]]:
     """Serve a model of two versions that score alike."""
     with running(Node(program("valkey"), tmp_path / "store")) as node:
         repo = make_served(tmp_path / "p", node.url)
@@ -39,7 +39,7 @@ def champions(repo: Path) -> Aliases:
 
 
 @contextmanager
-def asked(server: Served) -> Iterator[OpenLoad]:
+def asked(server: ServedProject) -> Iterator[OpenLoad]:
     with load(server.url, predictions([LENIENT]), rate=RATE) as sender:
         time.sleep(1)
         yield sender
@@ -47,7 +47,7 @@ def asked(server: Served) -> Iterator[OpenLoad]:
 
 
 def check(sender: OpenLoad, moves: Sequence[tuple[float, str]]) -> None:
-    """Every reply is of a version that was champion while its request was under way, or shortly before."""
+    """Every reply is from a version that was champion during its request, or shortly before."""
     assert (sender.hung, set(statuses(sender.replies))) == (0, {200}), statuses(sender.replies)
     spans = [(begun, ended, version) for (begun, version), (ended, _) in pairwise([*moves, (float("inf"), "")])]
     for reply in sender.replies:

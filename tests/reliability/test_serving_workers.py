@@ -1,4 +1,4 @@
-"""One of two workers is killed under load: the other goes on, it comes back, and every request is accounted for."""
+"""One of two workers is killed under load: the other continues, it restarts, and every request is accounted for."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from tests.reliability.open_load import LOST, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
-from tests.worlds.served import LENIENT, STRICT, Served, make_served, predictions, served
+from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, predictions, served
 from tests.worlds.waiting import eventually
 
 pytestmark = pytest.mark.soak
 RATE, CONNECTIONS, KILLS = 300.0, 64, 3
 
 
-def newcomers(server: Served, before: set[int]) -> set[int]:
+def newcomers(server: ServedProject, before: set[int]) -> set[int]:
     return set(server.pids) - before
 
 
@@ -40,7 +40,7 @@ def test_workers_that_are_killed_come_back(tmp_path: Path, tell: Callable[[str],
             counts = statuses(sender.replies)
             tell(f"{dict(counts)}, p99 {quantile_ms(sender.replies, 0.99):.1f} ms")
             assert (sender.hung, counts.keys() - {200, LOST}) == (0, set()), counts
-            # Each kill may take the one request that every connection of that worker has under way.
+            # Each kill may lose the one request that each connection of that worker has in progress.
             assert counts[LOST] <= KILLS * CONNECTIONS
             assert {reply.status for reply in sender.replies[-500:]} == {200}
             assert server.metric("skewless_worker_restarts_total") == KILLS

@@ -1,4 +1,4 @@
-"""SEMANTICS 4.6: states are built anew beside those that are read, while events come; the switch is one step."""
+"""SEMANTICS 4.6: new states are built while old ones are read and events arrive; the switch is one step."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, applying
+from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.log.partitions import source_folder
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
@@ -38,7 +38,7 @@ PARTITIONS = 3
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
 
 
@@ -55,8 +55,8 @@ def feed(world: StreamWorld, traffic: Traffic, broker: MemoryBroker, n: int = 30
 
 
 def build(world: StreamWorld) -> int:
-    with world.store() as store, world.bootstrapper(store) as bootstrapper:
-        generation = bootstrapper.build(world.views[0]).generation
+    with world.store() as store, world.backfiller(store) as backfiller:
+        generation = backfiller.build(world.views[0]).generation
     assert generation is not None
     return generation
 
@@ -71,11 +71,11 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
     built: list[int] = []
 
     def read() -> None:
-        reader, guard = BlockingReader(world.url), Guard()
+        reader, marker_history = BlockingReader(world.url), MarkerHistory()
         while not stop.wait(0.01):
             # As much later as events are older, so that states rolled up meanwhile can answer.
             t = world.clock.now_us() + 2 * SECOND
-            reads.append((t, read_online(world, reader, t, guard, VIEW)))
+            reads.append((t, read_online(world, reader, t, marker_history, VIEW)))
         reader.close()
 
     def rebuild() -> None:
@@ -98,7 +98,7 @@ def test_states_are_built_again_and_again_while_events_come_and_readers_read(
     drain(worker)
     world.check()
     traffic.check(world)
-    assert worker.tally.trouble is None
+    assert worker.counts.trouble is None
     rows = world.logged()
     step = max(1, len(reads) // 50)
     for t, online in reads[::step]:
@@ -124,7 +124,7 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     keeper, lease = world.housekeeper(store), lease_key(world.root.name, VIEW, 1)
     feed(world, traffic, broker)
     drain(worker)
-    stages = {item.number: item.stage for item in world.generations.of(VIEW)}
+    stages = {item.number: item.stage for item in world.generations.list_all(VIEW)}
     assert stages == {1: "draining", 2: "live"}
     both = [StateView.of(world.root.name, VIEW, number) for number in (1, 2)]
     names = [states.keys.encode_columns({"id": range(10)}) for states in both]
@@ -139,11 +139,11 @@ def test_an_old_generation_is_written_until_nobody_reads_it_and_a_minute_has_gon
     assert keeper.retire(VIEW) == 0
     valkey.ask("DEL", lease.decode())
     assert keeper.retire(VIEW) == 1
-    assert [item.number for item in world.generations.of(VIEW)] == [2]
+    assert [item.number for item in world.generations.list_all(VIEW)] == [2]
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     feed(world, traffic, broker)
     drain(worker)
-    assert worker.tally.trouble is None
+    assert worker.counts.trouble is None
     assert valkey.ask("KEYS", f"sk:p:{VIEW.hash}.1:*") == []
     world.check()
 
@@ -173,12 +173,12 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(ConflictError, match="by another process too"):
-        bootstrapper.build(VIEW, lambda _view, _done: _begin_too(world))
+    with world.backfiller(store) as backfiller, pytest.raises(ConflictError, match="by another process"):
+        backfiller.build(VIEW, lambda _view, _done: _begin_too(world))
     feed(world, traffic, broker)
     drain(worker)
     world.check()
-    assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [
+    assert [(item.number, item.stage) for item in world.generations.list_all(VIEW)] == [
         (1, "live"),
         (2, "given up"),
         (3, "building"),
@@ -186,11 +186,11 @@ def test_of_two_that_build_at_once_the_first_gives_up_and_what_is_read_stands(
     assert build(world) == 4
     world.clock.set(world.clock.now_us() + 61 * SECOND)
     assert world.housekeeper(store).retire(VIEW) == 3
-    assert [(item.number, item.stage) for item in world.generations.of(VIEW)] == [(4, "live")]
+    assert [(item.number, item.stage) for item in world.generations.list_all(VIEW)] == [(4, "live")]
 
 
 def _begin_too(world: StreamWorld) -> None:
-    if len(world.generations.of(VIEW)) < 3:
+    if len(world.generations.list_all(VIEW)) < 3:
         world.generations.begin(VIEW, [], world.clock.now_us())
 
 
@@ -202,10 +202,10 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    live = world.generations.live(VIEW)
-    with world.bootstrapper(store) as bootstrapper, pytest.raises(StoreError, match="may have lost some"):
-        bootstrapper.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
-    assert world.generations.live(VIEW) == live
+    live = world.generations.find_live(VIEW)
+    with world.backfiller(store) as backfiller, pytest.raises(StoreError, match="may have lost rows"):
+        backfiller.build(VIEW, lambda _view, _done: valkey.ask("FLUSHALL"))
+    assert world.generations.find_live(VIEW) == live
     assert not world.online(world.clock.now_us()).answered
     world.ensure()
     drain(worker)
@@ -213,7 +213,7 @@ def test_a_store_that_is_emptied_while_states_are_built_refuses_the_build(
 
 
 def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, store: OnlineStore, valkey: Node) -> None:
-    """A view that was built from an empty log is no exception from the rule that a lost store is no zero."""
+    """Also for a view that was built from an empty log, a lost store is not the same as zero."""
     world.ensure()
     assert json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == []
     broker, traffic = MemoryBroker(PARTITIONS), Traffic(0)
@@ -235,7 +235,7 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
     def busy() -> None:
         while not stop.is_set():
-            with applying(folder):
+            with hold_apply_lock(folder):
                 time.sleep(0.02)
 
     threads = [threading.Thread(target=busy) for _ in range(4)]
@@ -245,7 +245,7 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
     def enter() -> None:
         for _ in range(5):
-            with applying(folder, alone=True):
+            with hold_apply_lock(folder, alone=True):
                 alone.append(True)
 
     switch = threading.Thread(target=enter)
@@ -258,26 +258,29 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
 def test_generations_tell_their_stages(tmp_path: Path) -> None:
     one = Generations(tmp_path)
-    assert one.live(VIEW) is None
-    assert one.version(VIEW) == (0, 0)
+    assert one.find_live(VIEW) is None
+    assert one.read_version(VIEW) == (0, 0)
     first = one.begin(VIEW, ["b", "a"], 1)
     assert (first.number, first.stage, first.partitions) == (1, "building", ("a", "b"))
-    assert one.written(VIEW) == ()
-    version = one.version(VIEW)
+    assert one.list_written(VIEW) == ()
+    version = one.read_version(VIEW)
     one.switch(VIEW, 1, 2)
-    assert one.version(VIEW) != version
+    assert one.read_version(VIEW) != version
     with pytest.raises(ConflictError):
         one.switch(VIEW, 1, 3)
     with pytest.raises(ConflictError):
         one.switch(VIEW, 7, 3)
     assert one.add_partitions(VIEW, ["c"])
     assert not one.add_partitions(VIEW, ["c", "a"])
-    assert [item.pointer for item in one.of(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
+    assert [item.pointer for item in one.list_all(VIEW)] == [b'{"generation": 1, "partitions": ["a", "b", "c"]}']
     one.switch(VIEW, one.begin(VIEW, [], 4).number, 5)
-    assert [(item.number, item.stage, item.since_us) for item in one.of(VIEW)] == [(1, "draining", 5), (2, "live", 5)]
+    assert [(item.number, item.stage, item.since_us) for item in one.list_all(VIEW)] == [
+        (1, "draining", 5),
+        (2, "live", 5),
+    ]
     one.retire(VIEW, 1)
     assert one.begin(VIEW, [], 6).number == 3
-    assert [item.number for item in Generations(tmp_path).written(VIEW)] == [2]
+    assert [item.number for item in Generations(tmp_path).list_written(VIEW)] == [2]
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
@@ -296,7 +299,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
         listed = json.loads(pointer)["partitions"]
         marks = [window_marker("p", VIEW, json.loads(pointer)["generation"], part) for part in listed]
-        assert None not in self.peek_marks(marks)
+        assert None not in self.read_markers(marks)
         told.append(listed)
         real(self, key, pointer)
 
@@ -306,7 +309,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
     world.check()
-    assert EventLog(world.log_root, name).is_ended()
+    assert EventLog(world.log_root, name).has_all_ends()
 
 
 def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
@@ -317,8 +320,8 @@ def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWor
     feed(world, traffic, broker)
     drain(worker)
     for name in world.logged():
-        Inventory(world.log_root, name).drop(["ends.bin"])
+        Inventory(world.log_root, name).remove_entries(["ends.bin"])
         (world.log_root / name / "ends.bin").unlink(missing_ok=True)
     broker.recreate()
     look(worker)
-    assert all(EventLog(world.log_root, name).is_ended() for name in world.logged())
+    assert all(EventLog(world.log_root, name).has_all_ends() for name in world.logged())

@@ -61,7 +61,7 @@ def kill_at(world: StreamWorld, traffic: Traffic, dying: WorkerVictims, cases: S
             worker.close()
         world.check()
         after = known_at(world)
-        # When a position was known is said once, whoever makes good what.
+        # The known time of a position is recorded once, by any process.
         assert {at: after[at] for at in known} == known, f"after a kill {side} {point}"
         assert None not in after.values(), f"after a kill {side} {point}"
     traffic.check(world)

@@ -14,9 +14,9 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import REJECT, SEQ
-from skewless.infra.log.inventory import noted_below
-from skewless.infra.online.guard import Guard
-from skewless.infra.online.servers import OneServer
+from skewless.infra.log.inventory import inventory_folder
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.servers import SingleServer
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
@@ -34,7 +34,7 @@ PARTITIONS = 3
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.05)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.05)
     monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
 
 
@@ -44,7 +44,7 @@ class Line:
     def __init__(self, world: StreamWorld, worker: Worker, broker: MemoryBroker) -> None:
         self.world, self.worker, self.broker = world, worker, broker
         self.traffic = Traffic(0)
-        self.guard = Guard()
+        self.marker_history = MarkerHistory()
 
     def feed(self, n: int = 40) -> None:
         self.world.clock.set(self.world.clock.now_us() + 7 * SECOND)
@@ -52,23 +52,23 @@ class Line:
             self.broker.append(key % PARTITIONS, message)
 
     def run(self, n: int = 40) -> None:
-        """Let some events come, be applied, and be seen by a reader that goes on."""
+        """Let some events arrive, be applied, and be seen by a reader that continues."""
         self.feed(n)
         drain(self.worker)
-        self.world.check(guard=self.guard)
+        self.world.check(marker_history=self.marker_history)
 
     def is_lost(self) -> bool:
-        """Say whether every reader, old and new, is told that the view is away."""
+        """Return whether every reader, old and new, reports the view as unavailable."""
         t = self.world.clock.now_us()
-        anew = Guard.of_runs(self.world.root, [self.world.plan])
-        answers = {self.world.online(t, guard).answered for guard in (self.guard, anew)}
+        anew = MarkerHistory.from_runs(self.world.root, [self.world.plan])
+        answers = {self.world.online(t, marker_history).answered for marker_history in (self.marker_history, anew)}
         assert len(answers) == 1
         return answers == {False}
 
     def recover(self) -> None:
         look(self.worker)
-        self.world.check(guard=self.guard)
-        self.world.check(guard=Guard.of_runs(self.world.root, [self.world.plan]))
+        self.world.check(marker_history=self.marker_history)
+        self.world.check(marker_history=MarkerHistory.from_runs(self.world.root, [self.world.plan]))
         self.traffic.check(self.world)
 
 
@@ -88,12 +88,12 @@ def test_a_restart_with_all_data_costs_nothing_but_a_second_look(tmp_path: Path,
         one.feed()
         for _ in range(5):
             one.worker.step()
-        assert one.worker.tally.trouble is not None
+        assert one.worker.counts.trouble is not None
         node.start()
         assert not one.is_lost()
         one.recover()
         one.run()
-        assert one.worker.tally.trouble is None
+        assert one.worker.counts.trouble is None
 
 
 @pytest.mark.parametrize("traffic", [True, False])
@@ -144,19 +144,19 @@ def test_a_store_that_is_emptied_in_the_middle_of_a_batch(
     with line(tmp_path, node.url) as one:
         one.run()
         left = [at]
-        real = OneServer.call
+        real = SingleServer.call
 
-        def call(self: OneServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
+        def call(self: SingleServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
             left[0] -= 1
             if left[0] == -1:
                 node.ask("FLUSHALL")
             return real(self, *arguments)
 
-        monkeypatch.setattr(OneServer, "call", call)
+        monkeypatch.setattr(SingleServer, "call", call)
         one.feed(60)
         drain(one.worker)
         if left[0] < 0:
-            assert one.is_lost() or one.worker.tally.rereads > 0
+            assert one.is_lost() or one.worker.counts.rereads > 0
         one.recover()
         one.run()
 
@@ -183,14 +183,14 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
         one.worker.close()
         for path in (one.world.log_root / name).iterdir():
             path.unlink()
-        (noted_below(one.world.log_root) / f"{name}.list").unlink()
+        (inventory_folder(one.world.log_root) / f"{name}.list").unlink()
         for _ in range(8):
             one.worker.step()
-            assert "older copy" in str(one.worker.tally.trouble)
+            assert "older copy" in str(one.worker.counts.trouble)
         assert one.world.logged()[name] == []
         with one.world.store() as store:
-            with one.world.bootstrapper(store) as bootstrapper:
-                bootstrapper.build(one.world.views[0])
+            with one.world.backfiller(store) as backfiller:
+                backfiller.build(one.world.views[0])
             one.world.clock.set(one.world.clock.now_us() + 61 * SECOND)
             assert one.world.housekeeper(store).retire(one.world.views[0]) == 1
         drain(one.worker)
@@ -208,21 +208,23 @@ def test_states_that_are_put_again_are_read_when_all_are_back(
             one.feed()
             drain(one.worker)
         node.ask("FLUSHALL")
-        real, t = OneServer.call, one.world.clock.now_us()
+        real, t = SingleServer.call, one.world.clock.now_us()
         whole = brute(one.world.views[0], one.world.events(), t)
         lost: list[bool] = []
         states = WindowStates(one.world.plan)
-        states.take([live.pointer if (live := one.world.generations.live(one.world.views[0])) else None])
+        states.load_generations(
+            [live.pointer if (live := one.world.generations.find_live(one.world.views[0])) else None]
+        )
 
-        def call(self: OneServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
-            for guard in (Guard(), one.guard):
-                online = one.world.online(t, guard, states=states)
+        def call(self: SingleServer, *arguments: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
+            for marker_history in (MarkerHistory(), one.marker_history):
+                online = one.world.online(t, marker_history, states=states)
                 assert not online.answered or online.bits == whole
                 lost.append(not online.answered)
             return real(self, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(OneServer, "call", call)
+            patch.setattr(SingleServer, "call", call)
             look(one.worker)
         assert sum(lost) > 20
         one.recover()
@@ -275,14 +277,14 @@ def _wait(reads: list[tuple[int, Any]]) -> None:
 
 
 def _read(world: StreamWorld, stop: threading.Event, reads: list[tuple[int, Any]]) -> None:
-    guard = Guard()
+    marker_history = MarkerHistory()
     while not stop.is_set():
         t = world.clock.now_us()
         try:
-            online = world.online(t, guard)
+            online = world.online(t, marker_history)
         except StoreError:
             continue
-        whole = online.read.unanswered is None or not np.any(online.read.unanswered)
+        whole = online.read.unavailable is None or not np.any(online.read.unavailable)
         if whole:
             reads.append((t, online if online.answered else None))
 

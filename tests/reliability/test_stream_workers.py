@@ -18,7 +18,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
-from skewless.infra.streams.port import EventStream, Owner
+from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from skewless.infra.streams.worker import Worker
@@ -37,7 +37,7 @@ PARTITIONS = 3
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.1)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.1)
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def world(world: StreamWorld) -> StreamWorld:
     return world
 
 
-def opening(broker: MemoryBroker) -> Callable[[Owner], EventStream]:
+def opening(broker: MemoryBroker) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: MemoryStream(broker, owner)
 
 
@@ -61,7 +61,7 @@ def feed(world: StreamWorld, traffic: Traffic, *brokers: MemoryBroker, n: int = 
 def step_until(worker: Worker, condition: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        assert time.monotonic() < deadline, worker.tally
+        assert time.monotonic() < deadline, worker.counts
         worker.step()
 
 
@@ -80,12 +80,12 @@ def test_4_2_of_two_workers_that_both_believe_they_own_a_partition_one_loses(wor
             for _ in range(8):
                 worker = chance.choice(workers)
                 worker.step()
-                lost += "another process" in str(worker.tally.trouble)
+                lost += "another process" in str(worker.counts.trouble)
         drain(*workers)
         world.check()
         traffic.check(world)
         assert lost > 0
-        assert sum(worker.tally.accepted for worker in workers) == len(traffic.good)
+        assert sum(worker.counts.accepted for worker in workers) == len(traffic.good)
 
 
 class Refusing(MemoryStream):
@@ -102,7 +102,7 @@ def test_a_stream_that_cannot_be_closed_is_left_behind(world: StreamWorld) -> No
         worker = world.worker(store, lambda owner: Refusing(broker, owner))
         worker.step()
         worker.close()
-        assert not worker._lanes
+        assert not worker._partition_workers
         feed(world, traffic, broker)
         drain(worker)
         worker.run(lambda: False)
@@ -119,16 +119,16 @@ def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
         broker.away = True
         for _ in range(3):
             worker.step()
-        assert "away" in str(worker.tally.trouble)
+        assert "away" in str(worker.counts.trouble)
         broker.away = False
         feed(world, traffic, broker)
         drain(worker)
-        assert worker.tally.trouble is None
+        assert worker.counts.trouble is None
     world.check()
     traffic.check(world)
 
 
-def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[Owner], EventStream]:
+def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: RedisStream(
         url, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
     )
@@ -147,9 +147,9 @@ def test_the_redis_of_a_stream_is_killed_and_comes_back(world: StreamWorld, tmp_
             node.kill()
             for _ in range(3):
                 worker.step()
-            assert "did not answer" in str(worker.tally.trouble)
+            assert "did not answer" in str(worker.counts.trouble)
             node.start()
-            drain(worker, more=lambda: worker.tally.trouble is not None)
+            drain(worker, more=lambda: worker.counts.trouble is not None)
         worker.close()
         sender.close()
     world.check()
@@ -168,12 +168,12 @@ def test_a_kafka_broker_is_stopped_and_comes_back(world: StreamWorld, tmp_path: 
             world.clock.set(world.clock.now_us() + 7 * SECOND)
             pairs = traffic.make(60, world.clock.now_us())
             sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
-            step_until(worker, lambda: worker.tally.read)
+            step_until(worker, lambda: worker.counts.read)
             if turn == 0:
                 broker.stop()
-                step_until(worker, lambda: worker.tally.trouble)
+                step_until(worker, lambda: worker.counts.trouble)
                 broker.start()
-        drain(worker, more=lambda: len(worker._lanes) < PARTITIONS or worker.tally.read < 120)
+        drain(worker, more=lambda: len(worker._partition_workers) < PARTITIONS or worker.counts.read < 120)
         worker.close()
         sender.close()
     world.check()
@@ -194,14 +194,14 @@ def test_a_full_disk_is_waited_for(world: StreamWorld, where: str, monkeypatch: 
             for _ in range(12):
                 worker.step()
                 time.sleep(0.01)
-                troubles.append(str(worker.tally.trouble))
+                troubles.append(str(worker.counts.trouble))
             told = "another process" if where == "folder" else "No space left"
             assert any(told in trouble for trouble in troubles), troubles
             if where in {"open", "fsync", "link"}:
                 assert all(told in trouble for trouble in troubles[-5:]), troubles
         drain(worker)
         worker.step()
-        assert worker.tally.trouble is None
+        assert worker.counts.trouble is None
     world.check()
     traffic.check(world)
 
@@ -221,13 +221,13 @@ def test_a_log_that_cannot_be_written_keeps_no_other_from_going_on(
         with monkeypatch.context() as patch:
             patch.setattr(os, "link", link)
             feed(world, traffic, broker)
-            step_until(worker, lambda: worker.tally.batches == PARTITIONS - 1)
+            step_until(worker, lambda: worker.counts.batches == PARTITIONS - 1)
             feed(world, traffic, broker)
-            step_until(worker, lambda: worker.tally.batches == 2 * (PARTITIONS - 1))
-            assert "Permission denied" in str(worker.tally.trouble)
+            step_until(worker, lambda: worker.counts.batches == 2 * (PARTITIONS - 1))
+            assert "Permission denied" in str(worker.counts.trouble)
         drain(worker)
         worker.step()
-        assert worker.tally.trouble is None
+        assert worker.counts.trouble is None
     world.check()
     traffic.check(world)
 
@@ -259,18 +259,18 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
     with running(Node(program("valkey"), tmp_path / "stream")) as node, ExitStack() as stack:
         traffic = Traffic(0)
         sender = RedisSender(node.url, project="p", source="s", n_partitions=n)
-        crew: list[tuple[Worker, threading.Event, threading.Thread]] = []
+        workers: list[tuple[Worker, threading.Event, threading.Thread]] = []
         done: list[Worker] = []
 
         def join() -> None:
             store = stack.enter_context(world.store())
             worker, stop = world.worker(store, redis_stream(node.url, n), max_rows=50), threading.Event()
             thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
-            crew.append((worker, stop, thread))
+            workers.append((worker, stop, thread))
             thread.start()
 
         def leave() -> None:
-            worker, stop, thread = crew.pop(0)
+            worker, stop, thread = workers.pop(0)
             stop.set()
             thread.join()
             done.append(worker)
@@ -282,16 +282,16 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
                 pairs = traffic.make(60, world.clock.now_us())
                 sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
                 time.sleep(0.03)
-        while len(crew) > 1:
+        while len(workers) > 1:
             leave()
         # A lane that was just taken over is not busy yet.
-        until(lambda: len(crew[0][0]._lanes) == n and not busy(crew[0][0]) and traffic.arrived(world))
+        until(lambda: len(workers[0][0]._partition_workers) == n and not busy(workers[0][0]) and traffic.arrived(world))
         leave()
         sender.close()
     traffic.check(world)
     world.check()
-    assert sum(worker.tally.accepted for worker in done) == len(traffic.good)
-    assert sum(worker.tally.accepted > 0 for worker in done) >= 3
+    assert sum(worker.counts.accepted for worker in done) == len(traffic.good)
+    assert sum(worker.counts.accepted > 0 for worker in done) >= 3
 
 
 def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, valkey: Node) -> None:
@@ -300,8 +300,8 @@ def test_a_worker_looks_after_a_store_when_nothing_comes(world: StreamWorld, val
         worker = world.worker(store, opening(broker))
         feed(world, traffic, broker)
         drain(worker)
-        assert worker.tally.rereads == 0
+        assert worker.counts.rereads == 0
         valkey.ask("FLUSHALL")
         look(worker)
         world.check()
-        assert worker.tally.rereads == worker.tally.accepted + worker.tally.rejected
+        assert worker.counts.rereads == worker.counts.accepted + worker.counts.rejected

@@ -1,4 +1,4 @@
-"""SEMANTICS 8.4: a watermark moves while nothing waits, stands still while something may, and never says too much."""
+"""SEMANTICS 8.4: a watermark advances while no message waits, stops while one may, and never claims too much."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.online.guard import Guard
-from skewless.infra.online.port import Mark, OnlineStore
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import BlockingReader
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.streams.worker import Worker
@@ -55,16 +55,16 @@ class WatermarkRig:
         self.worker = self.world.worker(self.store, lambda owner: MemoryStream(self.broker, owner), max_rows=max_rows)
         return self.worker
 
-    def marks(self) -> dict[str, Mark]:
+    def marks(self) -> dict[str, Marker]:
         """Return by marker what a server that has just started sees; nothing where the view is UNAVAILABLE."""
         reader, states = BlockingReader(self.world.url), WindowStates(self.world.plan)
         try:
-            states.take(reader.get_marked(states.pointers, [])[0])
+            states.load_generations(reader.get_with_markers(states.pointers, [])[0])
             names = states.names({"id": list(range(IDS))}, IDS)
-            rows, marks = reader.get_marked([name or b"" for name in names], states.markers)
+            rows, marks = reader.get_with_markers([name or b"" for name in names], states.markers)
         finally:
             reader.close()
-        read = states.read(names, rows, Guard().judge(states.markers, marks), self.now()).reads["v"]
+        read = states.read(names, rows, MarkerHistory().check_markers(states.markers, marks), self.now()).reads["v"]
         found = {name: mark for name, mark in zip(states.markers, marks, strict=True) if mark is not None}
         return found if read.available else {}
 
@@ -89,8 +89,8 @@ class WatermarkRig:
 def rig(world: StreamWorld, valkey: Node, monkeypatch: pytest.MonkeyPatch) -> Iterator[WatermarkRig]:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.01)
-    monkeypatch.setattr("skewless.infra.streams.worker._LOOK_S", 0.0)
-    monkeypatch.setattr("skewless.infra.streams.worker._BEAT_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.0)
+    monkeypatch.setattr("skewless.infra.streams.worker._ADVANCE_S", 0.0)
     with ExitStack() as stack:
         yield WatermarkRig(world, valkey, stack.enter_context(world.store()))
 
@@ -165,7 +165,7 @@ def test_8_4_messages_that_wait_for_their_batch_hold_the_watermark(
     rig.now(10)
     rig.feed(5, random.Random(1))
     worker.step()
-    assert any(lane.waiting for lane in worker._lanes.values())
+    assert any(partition_worker.waiting for partition_worker in worker._partition_workers.values())
     assert rig.watermark() == stood
     drain(worker)
     rig.check()
@@ -218,6 +218,6 @@ def test_8_4_states_that_are_built_say_nothing_of_what_waits_in_the_stream(rig: 
     rig.now(10)
     rig.feed(20, random.Random(1))
     rig.now(3_600)
-    with rig.world.store() as store, rig.world.bootstrapper(store) as bootstrapper:
-        bootstrapper.build(rig.world.views[0])
+    with rig.world.store() as store, rig.world.backfiller(store) as backfiller:
+        backfiller.build(rig.world.views[0])
     rig.check()

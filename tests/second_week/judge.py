@@ -24,7 +24,7 @@ Versions = dict[tuple[str, str], Declared]
 
 
 @dataclass
-class Judge:
+class Oracle:
     """Judges replies.
 
     Args:
@@ -34,7 +34,7 @@ class Judge:
 
     history: History
     versions: Versions
-    tally: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
 
     def differences(self, read: Read, *, strict: bool = False) -> list[str]:
         """Return what is wrong with a reply.
@@ -55,7 +55,7 @@ class Judge:
 class _Prediction:
     """One prediction of a reply, and what it should be."""
 
-    judge: Judge
+    judge: Oracle
     read: Read
     row: Row
     said: dict[str, Any]
@@ -79,14 +79,14 @@ class _Prediction:
         said = self.said["views"][view.name]
         if said["status"] == "UNAVAILABLE" or said.get("stale"):
             kind = "unavailable" if said["status"] == "UNAVAILABLE" else "stale"
-            self.judge.tally[kind] += len(feature_names(view))
+            self.judge.counts[kind] += len(feature_names(view))
             return [f"{self.place}: view {view.name} is {kind}: {said}"] if self.strict else []
         served = [self.said["features"][f"{view.name}__{name}"] for name in feature_names(view)]
         wanted = self._wanted(view)
         if wanted is None:
-            self.judge.tally["in flight"] += len(served)
+            self.judge.counts["in flight"] += len(served)
             return []
-        self.judge.tally["compared"] += len(served)
+        self.judge.counts["compared"] += len(served)
         return self._unlike(view, said["status"], served, wanted)
 
     def _wanted(self, view: View) -> list[tuple[str, Values]] | None:
@@ -122,7 +122,7 @@ class _Prediction:
         for name in names:
             item = self.declared.transform(name)
             wanted[f"{name}__{item.output}"] = transform_value(item, x, at, features[f"{item.view}__{item.feature}"])
-        self.judge.tally["compared"] += len(wanted)
+        self.judge.counts["compared"] += len(wanted)
         return [
             f"{self.place}: {name} at {self.t} is {features[name]!r} ({bits(features[name])}), not {bits(value)}"
             for name, value in wanted.items()

@@ -16,7 +16,7 @@ from skewless.project import Project
 from tests.second_week import project as files
 from tests.second_week.data import TABLE, Happenings, Raw, write_events, write_facts, write_labels
 from tests.second_week.declared import Declared, Source, View, Window
-from tests.second_week.judge import Judge
+from tests.second_week.judge import Oracle
 from tests.second_week.oracle import NEVER, Item
 from tests.second_week.processes import LivingServer, Load, Program, predict, row
 from tests.worlds.command_line import Said, run
@@ -42,7 +42,7 @@ class LivingProject:
         self.declared = files.first()
         self.models = tuple(model.name for model in self.declared.models)
         self.happenings = Happenings(random.Random(seed + 1))
-        self.judge = Judge(self.happenings.history, {})
+        self.judge = Oracle(self.happenings.history, {})
         self.champions: dict[str, list[str]] = {model: [] for model in self.models}
         self.files: dict[Path, tuple[Source, list[Raw]]] = {}
         self.fact_files: dict[Path, list[Item]] = {}
@@ -83,7 +83,7 @@ class LivingProject:
         assert self._project.redis_url
         self.done("apply")
         self.done("import")
-        self.done("bootstrap")
+        self.done("backfill")
         self.done("materialize")
         self.worker.start()
         self.settle()

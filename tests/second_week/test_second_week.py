@@ -76,15 +76,15 @@ class Week:
             try:
                 expect(world)
                 for number, kind in chosen:
-                    place, before = f"seed {self.seed}, change {number} ({kind})", world.judge.tally["compared"]
+                    place, before = f"seed {self.seed}, change {number} ({kind})", world.judge.counts["compared"]
                     place = f"{place}: {doer.do(kind)}"
                     self._go_on(world, number)
-                    self._note(place, kind, world.judge.tally["compared"] - before)
+                    self._note(place, kind, world.judge.counts["compared"] - before)
                 place = f"seed {self.seed}, at the end"
                 end(world)
             except AssertionError as error:
                 raise AssertionError(f"{place}: {error}") from error
-        self._print(world.judge.tally)
+        self._print(world.judge.counts)
 
     def _kinds(self) -> Iterator[tuple[int, str]]:
         return zip(range(1, self.changes + 1), kinds(self.seed, self.allowed), strict=False)
@@ -106,9 +106,9 @@ class Week:
         self.values[kind] += values
         print(f"{place}: {values:,} values compared")  # noqa: T201 - read where a soak runs, or a test failed
 
-    def _print(self, tally: Counter[str]) -> None:
+    def _print(self, counts: Counter[str]) -> None:
         lines = [f"{kind:28} {self.done[kind]:>8,} {self.values[kind]:>12,}" for kind in sorted(self.done)]
-        said = ", ".join(f"{name} {n:,}" for name, n in tally.items())
+        said = ", ".join(f"{name} {n:,}" for name, n in counts.items())
         print(f"seed {self.seed}", f"{'change':28} {'times':>8} {'values':>12}", *lines, said, sep="\n")  # noqa: T201
 
 
@@ -133,5 +133,5 @@ def end(world: LivingProject) -> None:
     wrong = world.judge_load()
     assert not wrong, f"{len(wrong)} differences, first: {wrong[0]}"
     prove(world)
-    tally = world.judge.tally
-    assert tally["compared"] > tally.total() / 2, f"most values were not compared: {dict(tally)}"
+    counts = world.judge.counts
+    assert counts["compared"] > counts.total() / 2, f"most values were not compared: {dict(counts)}"

@@ -42,7 +42,7 @@ class SqliteLease:
         """Let others take the lease at once, if it is this holder's."""
         self._change("holder = ?", None)
 
-    def held_by(self) -> str | None:
+    def read_holder(self) -> str | None:
         """Return who holds the lease now."""
         with self._database.transaction("DEFERRED") as connection:
             return self._standing(connection)[1]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Mark, Marked
+from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, until_us INTEGER);
@@ -75,7 +75,7 @@ class Database:
                 self.close()
                 raise self.failure(f"did not answer: {error}", "see to the file, then run again") from error
 
-    def read(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def read(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the value of each key and the marker of each name as they are at one moment."""
         if not keys and not names:
             return [], []
@@ -153,11 +153,11 @@ def read_values(connection: sqlite3.Connection, keys: Sequence[bytes]) -> list[b
     return [found.get(key) for key in keys]
 
 
-def read_marks(connection: sqlite3.Connection, names: Sequence[str]) -> list[Mark | None]:
+def read_marks(connection: sqlite3.Connection, names: Sequence[str]) -> list[Marker | None]:
     """Return the marker of each name as it stands."""
     query = "SELECT position, watermark_us FROM markers WHERE name = ?"
     rows = (connection.execute(query, [name.encode()]).fetchone() for name in names)
-    return [None if row is None else Mark(*row) for row in rows]
+    return [None if row is None else Marker(*row) for row in rows]
 
 
 def now_us() -> int:

@@ -10,7 +10,7 @@ from functools import partial
 import pyarrow as pa
 
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.infra.online.port import Binaries, Marked, OnConnect, settle
+from skewless.infra.online.port import Binaries, OnConnect, ReadCallback, RowsAndMarkers, settle
 from tests.sqlite_store.database import Database, now_us
 
 _READ_S = 30.0
@@ -30,9 +30,9 @@ class SqliteBlockingReader:
 
     def get(self, keys: Binaries) -> list[bytes | None]:
         """Return the row of each key, in order."""
-        return self.get_marked(keys.to_pylist() if isinstance(keys, pa.Array) else keys, [])[0]
+        return self.get_with_markers(keys.to_pylist() if isinstance(keys, pa.Array) else keys, [])[0]
 
-    def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, as of one moment."""
         return self._database.read(list(keys), names)
 
@@ -55,26 +55,26 @@ class SqliteReader:
         self._opening = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
-        """Have ``done`` called with what ``get_marked`` returns or raises."""
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
+        """Have ``done`` called with what ``get_with_markers`` returns or raises."""
         task = asyncio.get_running_loop().create_task(self._answer(list(keys), list(names), done))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Do nothing: a thread cannot be waited for any sooner."""
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order."""
-        return (await self.get_marked(keys, ()))[0]
+        return (await self.get_with_markers(keys, ()))[0]
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, as of one moment."""
-        reply: asyncio.Future[Marked] = asyncio.get_running_loop().create_future()
-        self.ask(keys, names, partial(settle, reply))
+        reply: asyncio.Future[RowsAndMarkers] = asyncio.get_running_loop().create_future()
+        self.start_read(keys, names, partial(settle, reply))
         return await reply
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
         """Leave a sign under each key that stands for so long."""
         await self._opened()
         await asyncio.get_running_loop().run_in_executor(self._thread, self._hold, list(keys), seconds)
@@ -85,13 +85,13 @@ class SqliteReader:
         self._thread.submit(self._database.close)
         await asyncio.to_thread(self._thread.shutdown)
 
-    async def _answer(
-        self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]
-    ) -> None:
+    async def _answer(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         try:
             await self._opened()
             loop = asyncio.get_running_loop()
-            answer: Marked | StoreError = await loop.run_in_executor(self._thread, self._database.read, keys, names)
+            answer: RowsAndMarkers | StoreError = await loop.run_in_executor(
+                self._thread, self._database.read, keys, names
+            )
         except StoreError as error:
             answer = error
         done(answer)

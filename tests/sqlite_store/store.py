@@ -14,7 +14,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.rows import RANK_BYTES
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.state_layout import EVER
-from skewless.infra.online.port import APPENDED, FOREIGN, LONG, LOST, PART, STOOD, Binaries, Letters, Mark
+from skewless.infra.online.port import APPENDED, FOREIGN, LONG, LOST, PARTLY_SEEN, SEEN, Binaries, Letters, Marker
 from tests.sqlite_store.database import Database, read_marks, read_values
 
 _WRITE_S = 30.0
@@ -85,23 +85,23 @@ class SqliteStore:
             (mark,) = read_marks(connection, [name])
         return None if mark is None or mark.position <= LOST else mark.position
 
-    def peek_marks(self, names: Sequence[str]) -> list[Mark | None]:
+    def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
         """Return how far partitions were surely applied, as of one moment."""
         return self._database.read([], names)[1]
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record how far partitions were applied; refused by a file that is another than ``marker`` read."""
         with self._database.transaction() as connection:
             if {self._began[name] for name in marks if name in self._began} - {_life(connection)}:
                 raise self._lost()
             self._refuse_loss(connection, expected or {})
             for name, mark in marks.items():
-                old = read_marks(connection, [name])[0] or Mark(mark.position)
+                old = read_marks(connection, [name])[0] or Marker(mark.position)
                 position = max(old.position, mark.position)
                 kept = 0 if position <= LOST else old.watermark_us
                 connection.execute(_MARK, (name.encode(), position, mark.watermark_us or kept))
 
-    def refresh_markers(self, marks: Mapping[str, Mark]) -> None:
+    def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
         """Record new watermarks of markers that stand where they should."""
         with self._database.transaction() as connection:
             self._refuse_loss(connection, {name: mark.position for name, mark in marks.items()})
@@ -146,7 +146,7 @@ class SqliteStore:
 
     def _lost(self) -> StoreError:
         return self._database.failure(
-            "was emptied or replaced while rows were put, and may have lost some",
+            "was emptied or replaced while rows were written and may have lost rows",
             "run it again: what may be lost is put again",
         )
 
@@ -170,7 +170,7 @@ def appended(state: bytes | None, update: bytes) -> tuple[int, bytes | None]:
     else:
         _, applied = _SLOT.unpack_from(state, at)
         if applied >= first:
-            return STOOD if applied >= last else PART, None
+            return SEEN if applied >= last else PARTLY_SEEN, None
         new = state[:at] + slot + state[at + _SLOT.size :] + records
     return LONG if len(new) > 2 * base + limit else APPENDED, new
 

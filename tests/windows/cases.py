@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
-from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_events import LogPartition
 from tests.windows.log import LoggedEvent, column_of, expected, write_part
 from tests.windows.oracle import Event, Value
 from tests.worlds.plans import columns, make_transform
@@ -102,7 +102,7 @@ class WindowCase:
     asks: list[tuple[Key, int]]
     applied: list[list[int]]
 
-    def parts(self, folder: Path) -> list[LogPart]:
+    def parts(self, folder: Path) -> list[LogPartition]:
         return [
             write_part(folder / str(i), self.view, name, self.rows[i], ends=self.ends[i], cut=self.cuts[i])
             for i, name in enumerate(PARTITIONS)

@@ -17,7 +17,7 @@ from skewless.contract.names import partition_hash
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
-from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_events import LogPartition
 from tests.windows.oracle import Event, Value
 
 _ARROW = {
@@ -56,7 +56,7 @@ def write_part(
     *,
     ends: Sequence[tuple[int, int, int]] = (),
     cut: int | None = None,
-) -> LogPart:
+) -> LogPartition:
     """Write a partition as two files, of which only the first has ``__known_at``, unless it is cut at 0."""
     folder.mkdir(parents=True, exist_ok=True)
     cut = len(rows) if cut is None else cut
@@ -70,7 +70,7 @@ def write_part(
     columns = {
         name: pa.array([one[i] for one in ends], pa.int64()) for i, name in enumerate(("first", "last", "ended_us"))
     }
-    return LogPart(partition=partition, files=files, ends=pa.table(columns))
+    return LogPartition(partition=partition, files=files, ends=pa.table(columns))
 
 
 def expected(

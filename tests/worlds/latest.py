@@ -182,7 +182,7 @@ class LatestRedisWorld(LatestWorld):
 
 def seen(view: View, read: ViewRead, t_us: int) -> list[tuple[str, int | None]]:
     """Return status and ``x`` of each row as a model sees it at a time."""
-    status = view_status(read, np.full(len(read.found), t_us, dtype=np.int64), view.ttl_us)
+    status = view_status(read, np.full(len(read.has_row), t_us, dtype=np.int64), view.ttl_us)
     nulls, values = null_mask(read, status, "x").tolist(), read.values["x"].tolist()
     return [
         (Status(one).name, None if null else int(value))
@@ -193,7 +193,7 @@ def seen(view: View, read: ViewRead, t_us: int) -> list[tuple[str, int | None]]:
 def same(left: ViewRead, right: ViewRead) -> bool:
     """Say whether two reads are equal to the last bit."""
     fields = ("event_ts", "created_ts", "seq", "run_id", "tombstone")
-    equal = left.found.tolist() == right.found.tolist()
+    equal = left.has_row.tolist() == right.has_row.tolist()
     equal &= all(getattr(left.versions, name).tolist() == getattr(right.versions, name).tolist() for name in fields)
     for name, mask in left.nulls.items():
         equal &= mask.tolist() == right.nulls[name].tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from skewless.infra.packages.signing import Signer, Trust
+from skewless.infra.packages.signing import Signer, TrustPolicy
 from skewless.infra.packages.store import PackageStore
 
 
@@ -14,6 +14,6 @@ def store_at(root: Path, *, unsigned: bool = False) -> PackageStore:
     trusted = keys / "trusted"
     return PackageStore(
         root=root,
-        trust=Trust(file=trusted, unsigned=unsigned),
+        trust=TrustPolicy(file=trusted, unsigned=unsigned),
         signer=Signer(path=keys / "key.pem", own=True, trusted=trusted),
     )

@@ -25,7 +25,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
-from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
@@ -158,11 +158,11 @@ class ParityWorld:
         if apply:
             numbers = pa.array(np.arange(span.first, span.last + 1))
             self.states.apply(log, rows.append_column("__seq", numbers))
-            log.ended(span.first, span.last, self.clock.now_us())
+            log.record_end(span.first, span.last, self.clock.now_us())
 
     def bootstrap(self) -> None:
         """Build the first generation, or the next."""
-        Bootstrapper(
+        Backfiller(
             plan=self.plan,
             log_root=self.log_root,
             generations=self.generations,
@@ -186,7 +186,7 @@ class ParityWorld:
 
     @property
     def generation(self) -> int:
-        live = self.generations.live(VIEW)
+        live = self.generations.find_live(VIEW)
         assert live is not None
         return live.number
 

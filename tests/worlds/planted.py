@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.log.inventory import Inventory, noted_below
-from skewless.infra.online.port import Binaries, Mark, OnlineWriter
+from skewless.infra.log.inventory import Inventory, inventory_folder
+from skewless.infra.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.validation.replay_report import Cause, ReplayReport
 from tests.worlds.trained import Sandbox
@@ -55,7 +55,7 @@ def rewrite(path: Path, rows: pa.Table) -> None:
 
 def note_anew(path: Path) -> None:
     """Note a log file as it is now, so that the notes cannot tell that it was altered."""
-    root = next(folder for folder in path.parents if noted_below(folder).is_dir())
+    root = next(folder for folder in path.parents if inventory_folder(folder).is_dir())
     partition = path.parent.relative_to(root)
     Inventory(root, str(partition) if partition.name else "").add(path)
 
@@ -105,7 +105,7 @@ class HalfWriter:
     def marker(self, name: str) -> int | None:
         return self._inner.marker(name)
 
-    def set_markers(self, marks: Mapping[str, Mark], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         self._inner.set_markers(marks, expected)
 
     def clock_offset_us(self) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, write_counts
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import PolicyVitals, Vitals, vitals_folder, write_vitals
 from skewless.project import Project
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, copy_project, opened
@@ -39,12 +39,12 @@ def make_rollout(trained: Path, repo: Path, rollout: str = CANARY, *, rounds: in
     return repo
 
 
-def count(project: Project, **arms: Vitals) -> None:
+def count(project: Project, **arms: RolloutCounts) -> None:
     """Let one server have counted this under the policy in force: ``champion=``, ``challenger=``."""
     policy = standing(project)
-    versions = {version: vitals for arm, vitals in arms.items() if (version := getattr(policy, arm)) is not None}
-    path = vitals_folder(project.state) / "one.json"
-    write_vitals(path, {MODEL: PolicyVitals(policy=policy.number, versions=versions)})
+    versions = {version: item for arm, item in arms.items() if (version := getattr(policy, arm)) is not None}
+    path = counts_folder(project.state) / "one.json"
+    write_counts(path, {MODEL: PolicyCounts(policy=policy.number, versions=versions)})
 
 
 def standing(project: Project) -> TrafficPolicy:

@@ -15,24 +15,31 @@ from contextlib import closing
 from pathlib import Path
 
 from skewless.contract.clock import Clock, ManualClock, SystemClock
+from skewless.infra.jobs.execution import CompletedExecution, Completion, Execution, ProcessExecution
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Requests
 from skewless.infra.jobs.run import Run
-from skewless.infra.jobs.work import DoneWork, Ended, ProcessWork, Work
 from skewless.infra.online.redis_lease import RedisLease
 from skewless.infra.online.store import open_lease
-from skewless.training.scheduling.bell import Bell
 from skewless.training.scheduling.candidate import Candidate
-from skewless.training.scheduling.job import Every, Job
-from skewless.training.scheduling.shift import Shift
+from skewless.training.scheduling.job import FixedInterval, Job
+from skewless.training.scheduling.leader_term import LeaderTerm
+from skewless.training.scheduling.stop_signal import StopSignal
 from tests.reliability.kills import ROOT, Side, Steps
 
 SECOND = 1_000_000
 EVERY_S = 2
 STEPS_TTL_S = 0.5
 JOBS = (
-    Job(name="tick", words=("tick",), schedule=Every(EVERY_S * SECOND), lane="data", limit_s=60.0),
-    Job(name="retrain m", words=("m",), schedule=Every(EVERY_S * SECOND), lane="models", limit_s=60.0, again=True),
+    Job(name="tick", words=("tick",), schedule=FixedInterval(EVERY_S * SECOND), queue="data", limit_s=60.0),
+    Job(
+        name="retrain m",
+        words=("m",),
+        schedule=FixedInterval(EVERY_S * SECOND),
+        queue="models",
+        limit_s=60.0,
+        is_retried=True,
+    ),
 )
 # A line is written in one step, so that no kill leaves half of it.
 WRITE = (
@@ -68,29 +75,31 @@ def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> subproc
     return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
-def candidate(root: Path, url: str, clock: Clock, ttl_s: float, bell: Bell, *, here: bool) -> Candidate:
+def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: StopSignal, *, here: bool) -> Candidate:
     """Return who would be the scheduler; its work is done in this process, or in others."""
     ledger = Ledger(root)
 
-    def launch(run: Run, _words: Sequence[str]) -> Work:
+    def launch(run: Run, _words: Sequence[str]) -> Execution:
         command = [sys.executable, "-S", "-c", WRITE, str(root / "effects"), f"{run.id}\n"]
         if here:
-            return DoneWork(ended=Ended(code=subprocess.run(command, check=True).returncode))
+            return CompletedExecution(completion=Completion(code=subprocess.run(command, check=True).returncode))
         answer = tempfile.TemporaryFile()  # noqa: SIM115 - the work closes it
-        return ProcessWork(command, environment=os.environ, silence_s=ttl_s * 0.8, answer=answer)
+        return ProcessExecution(command, environment=os.environ, silence_s=ttl_s * 0.8, stdout=answer)
 
-    def shift(token: int) -> Shift:
-        return Shift(ledger=ledger, requests=Requests(root), launch=launch, clock=clock, token=token, jobs=lambda: JOBS)
+    def start_term(token: int) -> LeaderTerm:
+        return LeaderTerm(
+            ledger=ledger, requests=Requests(root), launch=launch, clock=clock, token=token, jobs=lambda: JOBS
+        )
 
     lease = open_lease(url, "p", str(os.getpid()), ttl_s)
-    return Candidate(lease=lease, ledger=ledger, clock=clock, shift=shift, bell=bell)
+    return Candidate(lease=lease, ledger=ledger, clock=clock, start_term=start_term, stop_signal=stop_signal)
 
 
 def one_term(root: Path, url: str, now_us: int) -> None:
     """Take the lease, make good what was left, run what is due, and leave."""
-    candidate_ = candidate(root, url, ManualClock(now_us), STEPS_TTL_S, Bell(), here=True)
-    with closing(candidate_.lease), candidate_.alone() as shift:
-        while shift.step() or shift.running:
+    candidate_ = candidate(root, url, ManualClock(now_us), STEPS_TTL_S, StopSignal(), here=True)
+    with closing(candidate_.lease), candidate_.alone() as term:
+        while term.step() or term.running:
             pass
 
 
@@ -109,9 +118,9 @@ def main(arguments: Sequence[str]) -> None:
     """Run as the first word says."""
     how, root, url, *rest = arguments
     if how == "wall":
-        bell = Bell()
-        waiting = candidate(Path(root), url, SystemClock(), float(rest[0]), bell, here=False)
-        with bell.rung_by_signals(), closing(waiting.lease):
+        stop_signal = StopSignal()
+        waiting = candidate(Path(root), url, SystemClock(), float(rest[0]), stop_signal, here=False)
+        with stop_signal.handle_signals(), closing(waiting.lease):
             ready(Path(root), os.getpid()).touch()
             waiting.serve()
         return

@@ -19,11 +19,11 @@ import orjson
 
 from benchmarks.http_wire import body_of, post
 from skewless.contract.clock import OffsetClock
-from skewless.operations.sample import write_sample
 from skewless.project import Project
 from tests.reliability.open_load import TimedReply
 from tests.servers.prediction import ROOT, PredictionServer
-from tests.worlds.trained import NOW, TEMPLATE, ask
+from tests.worlds.payments_data import TEMPLATE, write_sample
+from tests.worlds.trained import NOW, ask
 from tests.worlds.waiting import eventually
 
 LENIENT, STRICT = "fraud", "strict"
@@ -56,7 +56,7 @@ def opened(repo: Path, redis_url: str) -> Iterator[Project]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Served:
+class ServedProject:
     """A server under test, with its log in a file."""
 
     server: PredictionServer
@@ -122,7 +122,7 @@ class Served:
 
 
 @contextmanager
-def served(repo: Path, redis_url: str, **settings: str) -> Iterator[Served]:
+def served(repo: Path, redis_url: str, **settings: str) -> Iterator[ServedProject]:
     """Run a server for the length of a block."""
     environment = {
         **os.environ,
@@ -137,7 +137,7 @@ def served(repo: Path, redis_url: str, **settings: str) -> Iterator[Served]:
     with process:
         try:
             assert process.stdout is not None
-            yield Served(
+            yield ServedProject(
                 server=PredictionServer(process=process, url=orjson.loads(process.stdout.readline())["url"]),
                 repo=repo,
                 redis_url=redis_url,

@@ -29,13 +29,13 @@ from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.offline.engine import connect
-from skewless.infra.offline.log_parts import log_parts
+from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.online.guard import Guard
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.streams.bootstrap import Bootstrapper
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import OpenStream, Worker
@@ -142,9 +142,9 @@ class StreamWorld:
         )
 
     @contextmanager
-    def bootstrapper(self, store: OnlineStore) -> Iterator[Bootstrapper]:
+    def backfiller(self, store: OnlineStore) -> Iterator[Backfiller]:
         with connect(self.root / "spill", threads=1) as connection:
-            yield Bootstrapper(
+            yield Backfiller(
                 plan=self.plan,
                 log_root=self.log_root,
                 generations=self.generations,
@@ -155,8 +155,8 @@ class StreamWorld:
 
     def ensure(self) -> None:
         """Build what has no states, as ``skewless stream`` does when it starts."""
-        with self.store() as store, self.bootstrapper(store) as bootstrapper:
-            bootstrapper.ensure(self.views)
+        with self.store() as store, self.backfiller(store) as backfiller:
+            backfiller.build_missing(self.views)
 
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
         return Housekeeper(
@@ -186,20 +186,20 @@ class StreamWorld:
     def online(
         self,
         t: int,
-        guard: Guard | None = None,
+        marker_history: MarkerHistory | None = None,
         view: WindowView | None = None,
         states: WindowStates | None = None,
     ) -> Online:
         """Read the states as a server that has just started does, or with what one that goes on remembers."""
         reader = BlockingReader(self.url)
         try:
-            return read_online(self, reader, t, guard or Guard(), view or self.views[0], states)
+            return read_online(self, reader, t, marker_history or MarkerHistory(), view or self.views[0], states)
         finally:
             reader.close()
 
     def offline(self, online: Online, t: int, view: WindowView | None = None) -> Bits:
         """Return what the log says of the same positions, by ``WindowJoin``."""
-        parts = log_parts(self.log_root, self.source.name)
+        parts = read_log_partitions(self.log_root, self.source.name)
         entities = pa.table({"id": pa.array(range(IDS), pa.int64()), "__t": pa.array([t] * IDS, pa.int64())})
         place = [online.partitions.index(part.partition) for part in parts]
         with connect(self.root / "spill", threads=1) as connection:
@@ -213,11 +213,11 @@ class StreamWorld:
         counted = [e for e in self.events() if e.seq <= online.applied[int(str(e.key[0])), place[e.partition]]]
         return brute(view or self.views[0], counted, t)
 
-    def check(self, t: int | None = None, guard: Guard | None = None) -> None:
+    def check(self, t: int | None = None, marker_history: MarkerHistory | None = None) -> None:
         """Assert that online, log and brute force agree to the bit, and that nothing is missing online."""
         for view in self.views:
             at = (self.clock.now_us() if t is None else t) // MILLISECOND * MILLISECOND
-            online = self.online(at, guard, view)
+            online = self.online(at, marker_history, view)
             assert online.answered
             assert online.bits == self.offline(online, at, view)
             assert online.bits == self.brute(online, at, view)
@@ -228,15 +228,15 @@ def read_online(
     world: StreamWorld,
     reader: BlockingReader,
     t: int,
-    guard: Guard,
+    marker_history: MarkerHistory,
     view: WindowView,
     states: WindowStates | None = None,
 ) -> Online:
     states = states or WindowStates(world.plan)
-    states.take(reader.get_marked(states.pointers, [])[0])
+    states.load_generations(reader.get_with_markers(states.pointers, [])[0])
     names = states.names({"id": list(range(IDS))}, IDS)
-    rows, marks = reader.get_marked([name or b"" for name in names], states.markers)
-    got = states.read(names, rows, guard.judge(states.markers, marks), t)
+    rows, marks = reader.get_with_markers([name or b"" for name in names], states.markers)
+    got = states.read(names, rows, marker_history.check_markers(states.markers, marks), t)
     slots = got.applied[view.name].slots
     partitions = log_partitions(world.log_root, world.source.name)
     applied = np.full((IDS, len(partitions)), -1, dtype=np.int64)
@@ -323,8 +323,8 @@ class Traffic:
 
 def busy(worker: Worker) -> bool:
     """Say whether something is left to be taken or applied."""
-    lanes = worker._lanes.values()
-    return bool(not lanes or worker.tally.lag or any(lane.waiting or lane.behind for lane in lanes))
+    parts = worker._partition_workers.values()
+    return bool(not parts or worker.counts.lag or any(part.waiting or part.behind for part in parts))
 
 
 def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:
@@ -333,7 +333,7 @@ def drain(*workers: Worker, more: Callable[[], bool] = lambda: False) -> None:
     for worker in workers:
         worker.step()
     while more() or any(map(busy, workers)):
-        assert time.monotonic() < deadline, [worker.tally for worker in workers]
+        assert time.monotonic() < deadline, [worker.counts for worker in workers]
         for worker in workers:
             worker.step()
 
@@ -342,6 +342,6 @@ def look(*workers: Worker) -> None:
     """Let workers look after the store now, as often as it takes to bring back what nobody owns, and finish."""
     for _ in range(3):
         for worker in workers:
-            worker._look_at = worker._retry_at = 0.0
+            worker._check_at = worker._retry_at = 0.0
             worker.step()
     drain(*workers)

@@ -16,7 +16,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import redis
 
-import skewless
 from skewless.contract.checksum import MODULUS
 from skewless.contract.clock import OffsetClock
 from skewless.contract.keys import KeyCodec
@@ -27,15 +26,14 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.operations.sample import write_sample
 from skewless.project import Project
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.training.promotion import promote
-from skewless.training.train import Trained, train
+from skewless.training.train import TrainedVersion, train
 from tests.servers.prediction import PredictionServer
+from tests.worlds.payments_data import TEMPLATE, write_sample
 
-TEMPLATE = Path(skewless.__file__).with_name("template")
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
 SECOND = 1_000_000
 FIRST_CARD = 9_007_199_254_740_993
@@ -102,11 +100,11 @@ class Sandbox:
 
     def predict(
         self, rows: Sequence[Row], *, model: ServedModel | None = None, online: OnlineReader | None = None
-    ) -> Answer:
+    ) -> ScoredSlice:
         """Predict as the server does; the log is durable on return."""
         return asyncio.run(self._predict(rows, model or self.model, online))
 
-    async def _predict(self, rows: Sequence[Row], model: ServedModel, online: OnlineReader | None) -> Answer:
+    async def _predict(self, rows: Sequence[Row], model: ServedModel, online: OnlineReader | None) -> ScoredSlice:
         reader = online or RedisReader(self.project.redis_url)
         log = self.log()
         try:
@@ -122,7 +120,7 @@ class Sandbox:
 
         return PredictionWriter(self.state / "predictions", capacity=100_000, flush_seconds=flush_s, on_drop=refuse)
 
-    def train(self) -> Trained:
+    def train(self) -> TrainedVersion:
         """Train a version without its label gate; its alias moves if the promotion gate allows."""
         spec, now = self.project.applied.model(MODEL), self.now_us()
         dataset = self.project.training_set(MODEL)
@@ -169,9 +167,9 @@ class Sandbox:
         self.project.private.stop()
 
 
-def looked_up(answer: Answer) -> ServiceVectors:
+def looked_up(answer: ScoredSlice) -> ServiceVectors:
     """Return what the views answered to all that were scored together."""
-    found = answer.scored.looked_up
+    found = answer.scored.vectors
     assert found is not None
     return found
 

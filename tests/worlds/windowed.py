@@ -140,7 +140,7 @@ def trained_repo(repo: Path, settings: str) -> Path:
     with (repo / "skewless.yaml").open("a") as file:
         file.write(settings)
     edit(repo, "tolerance=1.0", "tolerance=1.0, beat_baseline=False", file="models.py")
-    for verb in ("apply", "import", "bootstrap", "materialize", "train"):
+    for verb in ("apply", "import", "backfill", "materialize", "train"):
         done(verb, "--repo", repo)
     return repo
 

@@ -112,16 +112,18 @@ class WindowedFeastProject:
     def build(self) -> None:
         """Build the states of all windowed views from the log, as `skewless stream` does when it starts."""
         streams = self.project.streams
-        streams.bootstrapper(self.online).ensure(self.project.applied.plan.windows)
+        streams.backfiller(self.online).build_missing(self.project.applied.plan.windows)
 
     def work(self, until: int) -> None:
         """Let the worker take events until it has read so many."""
         for _ in range(60):
             self.worker.step()
-            if self.worker.tally.read >= until and not any(lane.behind for lane in self.worker._lanes.values()):
+            if self.worker.counts.read >= until and not any(
+                partition_worker.behind for partition_worker in self.worker._partition_workers.values()
+            ):
                 break
-        assert self.worker.tally.read == until, self.worker.tally
-        self.project.streams.bootstrapper(self.online).ensure(self.project.applied.plan.windows)
+        assert self.worker.counts.read == until, self.worker.counts
+        self.project.streams.backfiller(self.online).build_missing(self.project.applied.plan.windows)
 
     def now_us(self) -> int:
         return self.project.clock.now_us()

@@ -1,1 +1,1 @@
-"""Plots of trainings and of models in use: from plain values to SVG text."""
+"""Draws plots of evaluations and of served versions, as SVG text."""

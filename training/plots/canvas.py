@@ -1,4 +1,4 @@
-"""What all plots share: their look, and their way to SVG that is read on light and on dark ground."""
+"""The common style of all plots, and their export as SVG that is readable in light and dark mode."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito (2008): told apart by colour-blind readers too.
+# Okabe and Ito (2008): colour-blind readers can distinguish them.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
-_INK = "#010203"  # stands for the reader's own text colour
+_INK = "#010203"  # placeholder that becomes the reader's text colour
 _STYLE = (
     "<style>svg.plot{color:#222}@media (prefers-color-scheme:dark){svg.plot{color:#ddd}}"
     "svg.plot text{font-family:system-ui,sans-serif}</style>"
@@ -27,12 +27,12 @@ _STYLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Plot:
-    """A plot that explains itself.
+    """A plot with its explanation.
 
     Args:
         name: file name without ``.svg``.
-        caption: what it shows and how to read it, each term in plain words.
-        svg: an ``<svg>`` element, alone or within a page.
+        caption: explains what the plot shows and how to read it.
+        svg: an ``<svg>`` element, for a file or within a page.
     """
 
     name: str
@@ -43,25 +43,25 @@ class Plot:
 
 @dataclass(kw_only=True)
 class Canvas:
-    """Axes that are being drawn on, and what they became.
+    """The axes of a plot, and its SVG text.
 
     Args:
-        beneath: further axes under the first, with the same horizontal one.
-        svg: the text, once the drawing is done.
+        lower_axes: further axes below the first, with the same x axis.
+        svg: the SVG text, set after drawing.
     """
 
     axes: Axes
-    beneath: tuple[Axes, ...] = ()
+    lower_axes: tuple[Axes, ...] = ()
     svg: str = field(default="")
 
 
 def can_plot() -> bool:
-    """Say whether the extra is installed that plots need."""
+    """Return whether the extra for plots is installed."""
     return find_spec("matplotlib") is not None
 
 
-def require_library() -> None:
-    """Refuse to go on without the extra.
+def require_plots() -> None:
+    """Check that the extra for plots is installed.
 
     Raises:
         PlaceError: it is not installed.
@@ -71,41 +71,43 @@ def require_library() -> None:
 
 
 @contextmanager
-def drawn(title: str, x: str, y: str, *beneath: str, size: tuple[float, float] = (5.2, 3.6)) -> Iterator[Canvas]:
-    """Yield axes to draw on; ``svg`` is there once the block is left.
+def draw_plot(
+    title: str, x: str, y: str, *lower_labels: str, size: tuple[float, float] = (5.2, 3.6)
+) -> Iterator[Canvas]:
+    """Yield axes to draw on; ``svg`` is set after the block.
 
     Args:
         x, y: labels of the axes, with units.
-        beneath: label of the upright axis of each further pair of axes.
+        lower_labels: y label of each further pair of axes.
         size: inches.
 
     Raises:
         PlaceError: the extra is not installed.
     """
-    require_library()
+    require_plots()
     from matplotlib import rc_context  # noqa: PLC0415 - of an extra
     from matplotlib.figure import Figure  # noqa: PLC0415 - of an extra
 
-    with rc_context(_look(title)):
+    with rc_context(_style(title)):
         figure = Figure(figsize=size, layout="constrained")
-        axes, *more = figure.subplots(1 + len(beneath), sharex=True, squeeze=False)[:, 0]
-        for each, label in zip((axes, *more), (y, *beneath), strict=True):
+        axes, *more = figure.subplots(1 + len(lower_labels), sharex=True, squeeze=False)[:, 0]
+        for each, label in zip((axes, *more), (y, *lower_labels), strict=True):
             each.set_ylabel(label)
             each.spines[["top", "right"]].set_visible(False)
         (axes, *more)[-1].set_xlabel(x)
         axes.set_title(title)
-        canvas = Canvas(axes=axes, beneath=tuple(more))
+        canvas = Canvas(axes=axes, lower_axes=tuple(more))
         yield canvas
         if axes.get_legend() is None and axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
         canvas.svg = _svg(figure, title)
 
 
-def _look(title: str) -> dict[Any, Any]:
-    inked = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
-    return dict.fromkeys(inked, _INK) | {
+def _style(title: str) -> dict[Any, Any]:
+    text_settings = ("text.color", "axes.edgecolor", "axes.labelcolor", "axes.titlecolor", "xtick.color", "ytick.color")
+    return dict.fromkeys(text_settings, _INK) | {
         "svg.fonttype": "none",
-        "svg.hashsalt": title,  # the same values give the same text
+        "svg.hashsalt": title,  # equal values give equal SVG
         "text.parse_math": False,
         "date.converter": "concise",
         "font.size": 9.0,
@@ -125,8 +127,8 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' width="[^"]*pt" height="[^"]*pt"', "", text, count=1)
     head, _, rest = text.partition(">")
-    return f'{head} class="plot" role="img" aria-label="{_escaped(title)}">{_STYLE}{rest}'
+    return f'{head} class="plot" role="img" aria-label="{_escape(title)}">{_STYLE}{rest}'
 
 
-def _escaped(title: str) -> str:
+def _escape(title: str) -> str:
     return title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")

@@ -1,4 +1,4 @@
-"""Plots over time: a number of each version or feature, with its interval where it has one."""
+"""Line plots over time, with intervals."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from skewless.training.plots.canvas import COLOURS, Plot, drawn
+from skewless.training.plots.canvas import COLOURS, Plot, draw_plot
 
 _DAY_US = 86_400e6  # the axis counts days since 1970
 
 
 @dataclass(frozen=True, kw_only=True)
 class Point:
-    """One value in time.
+    """A value at a time.
 
     Args:
         at_us: microseconds, UTC.
@@ -31,17 +31,17 @@ class Point:
 def series_plot(
     name: str, title: str, unit: str, caption: str, lines: Mapping[str, Sequence[Point]], *, level: float | None = None
 ) -> Plot:
-    """Return lines over time.
+    """Return a line plot over time.
 
     Args:
-        unit: label of the upright axis.
-        lines: points in order, by what they are of; at most six are told apart by colour.
-        level: a number to compare with, drawn as a dotted line.
+        unit: label of the y axis.
+        lines: points in order of time, by the label of the line; colours repeat after six lines.
+        level: a reference value, drawn as a dotted line.
     """
-    with drawn(title, "time (UTC)", unit, size=(7.2, 3.2)) as canvas:
+    with draw_plot(title, "time (UTC)", unit, size=(7.2, 3.2)) as canvas:
         if level is not None:
             canvas.axes.axhline(level, linestyle=":", color="#808080")
-        for i, (of, points) in enumerate(lines.items()):
+        for i, (label, points) in enumerate(lines.items()):
             colour = COLOURS[i % len(COLOURS)]
             canvas.axes.plot(
                 times([p.at_us for p in points]),
@@ -49,7 +49,7 @@ def series_plot(
                 marker="o",
                 markersize=3,
                 color=colour,
-                label=of,
+                label=label,
             )
             bounded = [p for p in points if p.low is not None and p.high is not None]
             canvas.axes.fill_between(
@@ -60,13 +60,13 @@ def series_plot(
                 alpha=0.2,
                 linewidth=0,
             )
-        moments = {point.at_us for points in lines.values() for point in points}
-        if len(moments) == 1:  # in the middle of its day
-            lone = moments.pop() / _DAY_US
-            canvas.axes.set_xlim(lone - 0.5, lone + 0.5)
+        times_us = {point.at_us for points in lines.values() for point in points}
+        if len(times_us) == 1:  # a single time: show the day around it
+            day = times_us.pop() / _DAY_US
+            canvas.axes.set_xlim(day - 0.5, day + 0.5)
     return Plot(name=name, title=title, caption=caption, svg=canvas.svg)
 
 
 def times(at_us: Sequence[int]) -> npt.NDArray[np.datetime64]:
-    """Return moments as the time axis takes them."""
+    """Return times as numpy datetimes for the x axis."""
     return np.array(at_us, dtype="datetime64[us]")

@@ -1,1 +1,1 @@
-"""Rollouts: what the traffic of a model is next, from what both arms have shown."""
+"""Rollouts: decide the next traffic policy of a model from the evidence of both arms."""

@@ -1,7 +1,7 @@
-"""What a rollout is decided on: what each arm did since the policy in force began, and lately, and how good it was.
+"""The evidence of a rollout: each arm's counts under the current policy, its recent counts, and its quality.
 
-All that was counted is judged, and what is recent besides: what goes wrong after an hour of good requests would
-otherwise take long to show in the whole.
+Recent counts are judged separately, because a problem that starts after an hour of good requests takes long to show
+in the total.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from math import hypot
 from typing import Self
 
-from skewless.infra.rollout.vitals import Histogram, Vitals
+from skewless.infra.rollout.counts import Histogram, RolloutCounts
 from skewless.training.rollout.sequential import Losses
 
 
@@ -22,18 +22,18 @@ class Estimate:
     low: float
     high: float
 
-    def widened(self, times: float) -> Estimate:
-        """Return the same with both ends as many times as far away."""
-        low, high = (self.value + times * (end - self.value) for end in (self.low, self.high))
+    def widen(self, factor: float) -> Estimate:
+        """Return the estimate with an interval that is ``factor`` times as wide."""
+        low, high = (self.value + factor * (end - self.value) for end in (self.low, self.high))
         return Estimate(value=self.value, low=low, high=high)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
-    """A mean of both arms and how much worse the challenger's is, with a confidence interval of that.
+class MeanComparison:
+    """The means of both arms, and a confidence interval of how much worse the challenger's is.
 
     Args:
-        low: lower end of the interval; above zero: it is worse.
+        low: lower end of the interval; above zero: the challenger is worse.
         high: upper end.
     """
 
@@ -44,10 +44,10 @@ class Compared:
 
     @classmethod
     def of(cls, champion: Estimate, challenger: Estimate, *, lower_is_better: bool) -> Self:
-        """Put the intervals of two independent arms together (Zou and Donner, 2008).
+        """Combine the intervals of two independent arms (Zou and Donner, 2008).
 
         >>> two = Estimate(value=0.8, low=0.77, high=0.83), Estimate(value=0.7, low=0.66, high=0.74)
-        >>> round(Compared.of(*two, lower_is_better=False).low, 3)
+        >>> round(MeanComparison.of(*two, lower_is_better=False).low, 3)
         0.05
         """
         greater, less = (challenger, champion) if lower_is_better else (champion, challenger)
@@ -59,57 +59,57 @@ class Compared:
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Everything that the next step of a rollout is decided on.
+    """All evidence for the next step of a rollout.
 
     Args:
-        champion: what it did under the policy in force.
-        challenger: the same, as a shadow too.
-        recent_champion: what it did lately; None: the same, or not known.
-        recent_challenger: the same of the challenger.
+        champion: the champion's counts under the current policy.
+        challenger: the challenger's counts, shadow scores included.
+        recent_champion: the champion's recent counts; None: unknown, or equal to all counts.
+        recent_challenger: the challenger's recent counts.
         quality: the gate's metric on labelled predictions; None: too few.
-        business: the mean business value of outcomes; None: too few, or none are reported.
-        losses: of labelled predictions per arm, for an A/B test.
-        problem: why the challenger cannot answer at all; empty: nothing is known against it.
+        business: the mean business value of outcomes; None: too few.
+        losses: losses of labelled predictions per arm, for an A/B test.
+        problem: why the challenger cannot serve at all; empty: it can.
     """
 
-    champion: Vitals = field(default_factory=Vitals)
-    challenger: Vitals = field(default_factory=Vitals)
-    recent_champion: Vitals | None = None
-    recent_challenger: Vitals | None = None
-    quality: Compared | None = None
-    business: Compared | None = None
+    champion: RolloutCounts = field(default_factory=RolloutCounts)
+    challenger: RolloutCounts = field(default_factory=RolloutCounts)
+    recent_champion: RolloutCounts | None = None
+    recent_challenger: RolloutCounts | None = None
+    quality: MeanComparison | None = None
+    business: MeanComparison | None = None
     losses: Losses | None = None
     problem: str = ""
 
     @property
     def requests(self) -> int:
-        """Return how many requests the arm with fewer of them has had."""
+        """Return the number of requests of the arm with fewer requests."""
         return min(self.champion.requests, self.challenger.requests)
 
     @property
     def recent(self) -> Evidence | None:
-        """Return the evidence of what both arms did lately, without labels; None: it is not known apart."""
+        """Return the recent evidence of both arms, without labels; None: recent counts are unknown."""
         if self.recent_champion is None or self.recent_challenger is None:
             return None
         return Evidence(champion=self.recent_champion, challenger=self.recent_challenger)
 
 
-def since(now: Vitals, before: Vitals) -> Vitals | None:
-    """Return what was counted between two looks; None: the counts began anew meanwhile.
+def counts_since(now: RolloutCounts, earlier: RolloutCounts) -> RolloutCounts | None:
+    """Return the counts between two reads; None: a counter was reset meanwhile.
 
-    >>> since(Vitals(requests=9, failed=4), Vitals(requests=5, failed=4)).requests
+    >>> counts_since(RolloutCounts(requests=9, failed=4), RolloutCounts(requests=5, failed=4)).requests
     4
     """
     names = ("requests", "failed", "rows", "missing", "values")
-    found = {name: getattr(now, name) - getattr(before, name) for name in names}
-    latency, scores = _less(now.latency, before.latency), _less(now.scores, before.scores)
-    if min(*found.values(), *latency.counts, *scores.counts, 0) < 0:
+    totals = {name: getattr(now, name) - getattr(earlier, name) for name in names}
+    latency, scores = _subtract(now.latency, earlier.latency), _subtract(now.scores, earlier.scores)
+    if min(*totals.values(), *latency.counts, *scores.counts, 0) < 0:
         return None
-    return Vitals(**found, latency=latency, scores=scores, at_us=now.at_us)
+    return RolloutCounts(**totals, latency=latency, scores=scores, at_us=now.at_us)
 
 
-def _less(now: Histogram, before: Histogram) -> Histogram:
-    if not before.edges:
+def _subtract(now: Histogram, earlier: Histogram) -> Histogram:
+    if not earlier.edges:
         return now
-    counts = now.counts or (0,) * len(before.counts)
-    return Histogram(before.edges, tuple(a - b for a, b in zip(counts, before.counts, strict=True)))
+    counts = now.counts or (0,) * len(earlier.counts)
+    return Histogram(earlier.edges, tuple(a - b for a, b in zip(counts, earlier.counts, strict=True)))

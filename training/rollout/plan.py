@@ -1,4 +1,4 @@
-"""What the traffic of a model is next: a pure function of the policy in force and what both arms have shown.
+"""Decides the next traffic policy of a model: a pure function of the current policy and the evidence of both arms.
 
 ::
 
@@ -22,7 +22,7 @@ from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.traffic import TrafficPolicy
 from skewless.training.rollout.evidence import Evidence
 from skewless.training.rollout.guardrails import Verdict, judge
-from skewless.training.rollout.sequential import Look, look
+from skewless.training.rollout.sequential import InterimAnalysis, analyse
 
 Kind = Literal["begin", "forward", "won", "back", "again", "follow"]
 _QUANTILES = (0.01, 0.5, 0.99)
@@ -34,28 +34,28 @@ class TrafficChange:
     """One change of a model's traffic.
 
     Args:
-        kind: ``begin``, ``forward`` (a larger share), ``won`` (the challenger is champion), ``back`` (the champion
-            has everything again), ``again`` (the clock went back: the step starts over), ``follow`` (the alias was
-            moved by hand: the traffic follows).
-        policy: what shall be in force.
+        kind: ``begin``, ``forward`` (a larger share), ``won`` (the challenger becomes champion), ``back`` (all traffic
+            goes back to the champion), ``again`` (the clock was set back: the step restarts), ``follow`` (somebody
+            moved the alias: the traffic follows).
+        policy: the new policy.
     """
 
     kind: Kind
     policy: TrafficPolicy
 
 
-def begin(
+def start_rollout(
     current: TrafficPolicy | None, rollout: Rollout, *, champion: str | None, challenger: str, moves: int, now_us: int
 ) -> TrafficChange | None:
-    """Return how a version starts to take over; None: it is doing so already, or has done so.
+    """Return the change that starts the rollout of a version; None: it is in a rollout, or is the champion.
 
     Args:
-        champion: holder of the alias; None: nobody, so the version takes over at once.
+        champion: holder of the alias; None: the alias is not set, so the version becomes champion immediately.
         challenger: the version.
-        moves: how often the alias has moved.
+        moves: number of moves of the alias.
 
     Raises:
-        ConflictError: another version is taking over.
+        ConflictError: another version is in a rollout.
     """
     if challenger == champion:
         return None
@@ -64,11 +64,11 @@ def begin(
             return None
         raise ConflictError(
             f"rollout of version {current.challenger}",
-            f"is under way, so that of version {challenger} cannot begin",
+            f"is in progress, so the rollout of version {challenger} cannot start",
             fix="wait for its end, or end it with `skewless rollback`",
         )
     number = current.number + 1 if current else 1
-    opened = TrafficPolicy(
+    policy = TrafficPolicy(
         number=number,
         phase="champion",
         champion=champion or challenger,
@@ -79,68 +79,69 @@ def begin(
         moves=moves,
     )
     if champion is None:
-        return TrafficChange(kind="won", policy=_settled(opened, challenger, "there was no champion", {}))
+        return TrafficChange(kind="won", policy=_end_rollout(policy, challenger, "the model had no champion", {}))
     if rollout.shadow > timedelta(0):
-        reason = f"version {challenger} is scored beside the champion for {rollout.shadow}"
-        return TrafficChange(kind="begin", policy=replace(opened, phase="shadow", shadows=(challenger,), reason=reason))
-    after = _after_shadow(opened, rollout, "it begins", {})
-    return after if after.kind == "won" else replace(after, kind="begin")
+        reason = f"version {challenger} runs as a shadow of the champion for {rollout.shadow}"
+        return TrafficChange(kind="begin", policy=replace(policy, phase="shadow", shadows=(challenger,), reason=reason))
+    change = _end_shadow(policy, rollout, "the rollout starts", {})
+    return change if change.kind == "won" else replace(change, kind="begin")
 
 
 def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now_us: int) -> TrafficChange | None:
-    """Return what changes now; None: nothing.
+    """Return the change to make now; None: nothing changes.
 
-    A step is left only once it has lasted ``step`` and both arms were asked ``least_requests`` times, and one call
-    leaves one step: a clock that jumps ahead skips nothing. One that went back further than a step starts it over.
+    A step ends after its duration, if both arms have had ``least_requests`` requests. One call advances one step, so
+    a clock that jumps ahead skips no step. If the clock was set back by more than a step, the step restarts.
     """
     if policy.challenger is None:
         return None
     verdicts = judge(rollout.guardrails, evidence)
-    found = evidence_of(evidence, verdicts)
-    against = _against(policy, evidence, verdicts)
-    if against:
-        return back(policy, against, now_us, found)
+    numbers = encode_evidence(evidence, verdicts)
+    reason = _find_reason_to_stop(policy, evidence, verdicts)
+    if reason:
+        return roll_back(policy, reason, now_us, numbers)
     elapsed = (now_us - policy.since_us) * _MICROSECOND
-    if elapsed < -_length(policy, rollout):
+    if elapsed < -_phase_duration(policy, rollout):
         return TrafficChange(
-            kind="again", policy=_next(policy, now_us, "the clock went back: the step starts over", found)
+            kind="again", policy=_next_policy(policy, now_us, "the clock was set back: the step restarts", numbers)
         )
     if policy.phase == "ab":
-        return _tested(policy, rollout, evidence, elapsed, now_us, found)
-    if elapsed < _length(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
+        return _analyse_ab_test(policy, rollout, evidence, elapsed, now_us, numbers)
+    if elapsed < _phase_duration(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
         return None
-    held = timedelta(seconds=round(elapsed.total_seconds()))
-    reason = f"all guardrails held for {held} and {evidence.requests:,} requests of each arm"
-    return _larger(_next(policy, now_us, reason, found), rollout, reason, found)
+    duration = timedelta(seconds=round(elapsed.total_seconds()))
+    reason = f"all guardrails held for {duration} and {evidence.requests:,} requests of each arm"
+    return _advance(_next_policy(policy, now_us, reason, numbers), rollout, reason, numbers)
 
 
-def back(policy: TrafficPolicy, reason: str, now_us: int, found: Mapping[str, Any]) -> TrafficChange:
-    """Return the end of a rollout in which the champion has everything again."""
+def roll_back(policy: TrafficPolicy, reason: str, now_us: int, numbers: Mapping[str, Any]) -> TrafficChange:
+    """Return the change that ends a rollout and sends all traffic back to the champion."""
     return TrafficChange(
-        kind="back", policy=_settled(_next(policy, now_us, reason, found), policy.champion, reason, found)
+        kind="back",
+        policy=_end_rollout(_next_policy(policy, now_us, reason, numbers), policy.champion, reason, numbers),
     )
 
 
-def follow(policy: TrafficPolicy, holder: str, moves: int, reason: str, now_us: int) -> TrafficChange | None:
-    """Return the policy that follows an alias which was moved by hand since the policy was written, else None."""
+def follow_alias(policy: TrafficPolicy, holder: str, moves: int, reason: str, now_us: int) -> TrafficChange | None:
+    """Return the change that follows an alias moved by a person since the policy was written, otherwise None."""
     if policy.champion == holder or policy.moves >= moves:
         return None
-    said = f"the alias champion was moved to version {holder}: {reason}"
-    opened = _next(replace(policy, moves=moves), now_us, said, {})
-    return TrafficChange(kind="follow", policy=_settled(opened, holder, said, {}))
+    text = f"the alias champion moved to version {holder}: {reason}"
+    next_policy = _next_policy(replace(policy, moves=moves), now_us, text, {})
+    return TrafficChange(kind="follow", policy=_end_rollout(next_policy, holder, text, {}))
 
 
-def return_to(
+def return_to_version(
     policy: TrafficPolicy | None, *, champion: str, version: str, moves: int, reason: str, now_us: int
 ) -> TrafficChange:
-    """Return the policy under which an earlier champion has everything again."""
-    opened = policy or TrafficPolicy(number=0, phase="champion", champion=champion)
-    moved = _next(replace(opened, moves=moves), now_us, reason, {})
-    return TrafficChange(kind="back", policy=_settled(moved, version, reason, {}))
+    """Return the change that sends all traffic back to an earlier champion."""
+    current = policy or TrafficPolicy(number=0, phase="champion", champion=champion)
+    next_policy = _next_policy(replace(current, moves=moves), now_us, reason, {})
+    return TrafficChange(kind="back", policy=_end_rollout(next_policy, version, reason, {}))
 
 
-def evidence_of(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
-    """Return what a change rests on, as plain JSON values."""
+def encode_evidence(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
+    """Return the evidence of a change, as plain JSON values."""
     return {
         "requests": {"champion": evidence.champion.requests, "challenger": evidence.challenger.requests},
         "guardrails": [verdict.as_dict() for verdict in verdicts],
@@ -148,85 +149,87 @@ def evidence_of(evidence: Evidence, verdicts: list[Verdict]) -> dict[str, Any]:
     }
 
 
-def _differences(found: ScoreDifferences) -> dict[str, Any] | None:
-    """Return how a shadow's scores differ from those that were answered, on the same vectors."""
-    if not found.rows:
+def _differences(differences: ScoreDifferences) -> dict[str, Any] | None:
+    """Return the differences of a shadow's scores from the served scores, on the same vectors."""
+    if not differences.rows:
         return None
-    rank = found.rank_correlation
+    correlation = differences.rank_correlation
     return {
-        "rows": found.rows,
-        "mean": found.mean,
-        "rank_correlation": None if isnan(rank) else rank,
-        "quantiles": dict(zip(map(str, _QUANTILES), found.quantiles(_QUANTILES).tolist(), strict=True)),
+        "rows": differences.rows,
+        "mean": differences.mean,
+        "rank_correlation": None if isnan(correlation) else correlation,
+        "quantiles": dict(zip(map(str, _QUANTILES), differences.quantiles(_QUANTILES).tolist(), strict=True)),
     }
 
 
-def _larger(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> TrafficChange:
+def _advance(policy: TrafficPolicy, rollout: Rollout, reason: str, numbers: Mapping[str, Any]) -> TrafficChange:
     if policy.phase == "shadow":
-        return _after_shadow(replace(policy, shadows=()), rollout, reason, found)
-    return _canary(policy, rollout, policy.step + 1, reason, found)
+        return _end_shadow(replace(policy, shadows=()), rollout, reason, numbers)
+    return _advance_canary(policy, rollout, policy.step + 1, reason, numbers)
 
 
-def _after_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, found: Mapping[str, Any]) -> TrafficChange:
+def _end_shadow(policy: TrafficPolicy, rollout: Rollout, reason: str, numbers: Mapping[str, Any]) -> TrafficChange:
     if rollout.kind == "ab":
-        said = f"{reason}; an A/B test with {rollout.share:.0%} of the entities"
-        return TrafficChange(kind="forward", policy=replace(policy, phase="ab", share=rollout.share, reason=said))
-    return _canary(policy, rollout, 0, reason, found)
+        text = f"{reason}; an A/B test with {rollout.share:.0%} of the entities"
+        return TrafficChange(kind="forward", policy=replace(policy, phase="ab", share=rollout.share, reason=text))
+    return _advance_canary(policy, rollout, 0, reason, numbers)
 
 
-def _canary(policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, found: Mapping[str, Any]) -> TrafficChange:
+def _advance_canary(
+    policy: TrafficPolicy, rollout: Rollout, step: int, reason: str, numbers: Mapping[str, Any]
+) -> TrafficChange:
     steps = rollout.steps if rollout.kind == "canary" else ()
     if step >= len(steps):
-        return TrafficChange(kind="won", policy=_settled(policy, _challenger(policy), reason, found))
-    said = f"{reason}; {steps[step]:.4g} of the entities"
+        return TrafficChange(kind="won", policy=_end_rollout(policy, _challenger_of(policy), reason, numbers))
+    text = f"{reason}; {steps[step]:.4g} of the entities"
     return TrafficChange(
-        kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=said)
+        kind="forward", policy=replace(policy, phase="canary", share=steps[step], step=step, reason=text)
     )
 
 
-def _against(policy: TrafficPolicy, evidence: Evidence, verdicts: list[Verdict]) -> str:
-    """Return what sends traffic back now; empty: nothing."""
+def _find_reason_to_stop(policy: TrafficPolicy, evidence: Evidence, verdicts: list[Verdict]) -> str:
+    """Return why traffic must go back to the champion now; empty: it does not."""
     if evidence.problem:
-        return f"version {policy.challenger} cannot answer: {evidence.problem}"
+        return f"version {policy.challenger} cannot serve: {evidence.problem}"
     return "; ".join(verdict.sentence() for verdict in verdicts if verdict.breached)
 
 
-def _tested(
+def _analyse_ab_test(
     policy: TrafficPolicy,
     rollout: Rollout,
     evidence: Evidence,
     elapsed: timedelta,
     now_us: int,
-    found: Mapping[str, Any],
+    numbers: Mapping[str, Any],
 ) -> TrafficChange | None:
-    seen = look(evidence.losses, rollout.alpha) if evidence.losses else None
-    tested = {**found, "test": seen.as_dict() if seen else None}
-    if seen is not None and seen.winner == "challenger":
-        reason = f"the challenger's loss is lower: {_told(seen)}"
-        moved = _next(policy, now_us, reason, tested)
-        return TrafficChange(kind="won", policy=_settled(moved, _challenger(policy), reason, tested))
-    if seen is not None and seen.winner == "champion":
-        return back(policy, f"the champion's loss is lower: {_told(seen)}", now_us, tested)
+    analysis = analyse(evidence.losses, rollout.alpha) if evidence.losses else None
+    numbers = {**numbers, "test": analysis.as_dict() if analysis else None}
+    if analysis is not None and analysis.winner == "challenger":
+        reason = f"the challenger's loss is lower: {_describe_analysis(analysis)}"
+        policy_of_winner = _next_policy(policy, now_us, reason, numbers)
+        return TrafficChange(kind="won", policy=_end_rollout(policy_of_winner, _challenger_of(policy), reason, numbers))
+    if analysis is not None and analysis.winner == "champion":
+        return roll_back(policy, f"the champion's loss is lower: {_describe_analysis(analysis)}", now_us, numbers)
     if elapsed >= rollout.longest:
-        return back(policy, f"the A/B test has not decided within {rollout.longest}", now_us, tested)
+        return roll_back(policy, f"the A/B test has not decided within {rollout.longest}", now_us, numbers)
     return None
 
 
-def _told(seen: Look) -> str:
-    return f"difference {seen.difference:.4g}, between {seen.low:.4g} and {seen.high:.4g} at any look"
+def _describe_analysis(analysis: InterimAnalysis) -> str:
+    return f"difference {analysis.difference:.4g}, between {analysis.low:.4g} and {analysis.high:.4g} at any look"
 
 
-def _length(policy: TrafficPolicy, rollout: Rollout) -> timedelta:
-    """Return how long the phase lasts at least; of an A/B test, at most."""
+def _phase_duration(policy: TrafficPolicy, rollout: Rollout) -> timedelta:
+    """Return the shortest duration of the phase; for an A/B test the longest."""
     return {"shadow": rollout.shadow, "ab": rollout.longest}.get(policy.phase, rollout.step)
 
 
-def _next(policy: TrafficPolicy, now_us: int, reason: str, found: Mapping[str, Any]) -> TrafficPolicy:
-    return replace(policy, number=policy.number + 1, since_us=now_us, reason=reason, evidence=found or None)
+def _next_policy(policy: TrafficPolicy, now_us: int, reason: str, numbers: Mapping[str, Any]) -> TrafficPolicy:
+    return replace(policy, number=policy.number + 1, since_us=now_us, reason=reason, evidence=numbers or None)
 
 
-def _settled(policy: TrafficPolicy, champion: str, reason: str, found: Mapping[str, Any]) -> TrafficPolicy:
-    """Return a policy under which one version has everything."""
+def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, numbers: Mapping[str, Any]) -> TrafficPolicy:
+    """Return a policy under which one version gets all traffic."""
     return TrafficPolicy(
         number=policy.number,
         phase="champion",
@@ -234,9 +237,9 @@ def _settled(policy: TrafficPolicy, champion: str, reason: str, found: Mapping[s
         since_us=policy.since_us,
         moves=policy.moves,
         reason=reason,
-        evidence=found or None,
+        evidence=numbers or None,
     )
 
 
-def _challenger(policy: TrafficPolicy) -> str:
+def _challenger_of(policy: TrafficPolicy) -> str:
     return policy.challenger or policy.champion

@@ -1,12 +1,13 @@
-"""A test that may be looked at after every label: which of two versions has the lower mean loss.
+"""A sequential test, which may be read after every label: which of two versions has the lower mean loss?
 
-A confidence sequence holds at all times at once, so looking again and again spends no alpha: the chance that it ever
-misses the true difference is at most alpha. The bound is the Gaussian mixture of Robbins (1970) for the mean of losses,
-as a two-sample asymptotic sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central limit
-theory and asymptotic confidence sequences", Annals of Statistics 52 (2024), equation 10; the same boundary as the
+A confidence sequence is valid at all times at once, so repeated reads do not increase alpha: the probability that it
+ever misses the true difference is at most alpha. The bound is the Gaussian mixture of Robbins (1970) for the mean of
+losses, as a two-sample asymptotic sequence: Waudby-Smith, Arbour, Sinha, Kennedy and Ramdas, "Time-uniform central
+limit theory and asymptotic confidence sequences", Annals of Statistics 52 (2024), equation 10; the same boundary as the
 mixture SPRT of Johari, Koomen, Pekelis and Walsh, "Always valid inference", Operations Research 70 (2022).
-It is asymptotic: nothing is said before each arm has ``LEAST`` units. A unit is what was drawn to an arm: labels of one
-entity vary together, so an entity with a hundred labels is no hundred witnesses.
+It is asymptotic, so it decides nothing before each arm has ``MIN_UNITS`` units. A unit is an entity, or a row that was
+assigned to an arm: labels of one entity are correlated, so 100 labels of one entity are weaker evidence than labels of
+100 entities.
 """
 
 from __future__ import annotations
@@ -22,17 +23,18 @@ from skewless.validation.evaluation.interval import Units, unit_sums
 
 Winner = Literal["champion", "challenger"]
 Floats = NDArray[np.float64]
-LEAST = 100
-_BEST_AT = 2_000  # units at which the sequence is as narrow as it can be made
+MIN_UNITS = 100
+_TUNED_FOR = 2_000  # number of units at which the sequence is narrowest
 
 
 @dataclass(frozen=True, kw_only=True)
-class Moments:
-    """Number of units, mean and sum of squared deviations of some losses.
+class LossSummary:
+    """The number of units, mean and sum of squared deviations of some losses.
 
-    With units, a deviation is what all losses of one add to the mean, as its variance is then that of a mean of units.
+    With units, a deviation is the contribution of a unit's losses to the mean, so the variance is that of a mean of
+    units.
 
-    >>> Moments.of(np.array([1.0, 3.0])).variance
+    >>> LossSummary.of(np.array([1.0, 3.0])).variance
     2.0
     """
 
@@ -42,10 +44,10 @@ class Moments:
 
     @classmethod
     def of(cls, losses: Floats, units: Units | None = None) -> Self:
-        """Return the moments of losses, shape ``(n,)``.
+        """Return the summary of losses, shape ``(n,)``.
 
         Args:
-            units: ``(n,)``, which were drawn to their arm together; None: each by itself.
+            units: ``(n,)``, the unit of each loss; None: each loss is a unit.
         """
         if not losses.size:
             return cls()
@@ -58,27 +60,27 @@ class Moments:
 
     @property
     def variance(self) -> float:
-        """Return the sample variance, 0 of fewer than two losses."""
+        """Return the sample variance, 0 for fewer than two losses."""
         return self.squares / (self.n - 1) if self.n > 1 else 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Losses:
-    """The losses of labelled predictions, by arm."""
+    """The summaries of labelled predictions' losses, by arm."""
 
-    champion: Moments
-    challenger: Moments
+    champion: LossSummary
+    challenger: LossSummary
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """One look at the test.
+class InterimAnalysis:
+    """The state of the test after some labels.
 
     Args:
-        difference: mean loss of the challenger less that of the champion; below zero: the challenger is better.
+        difference: mean loss of the challenger minus the champion's; below zero: the challenger is better.
         low: lower end of the confidence sequence.
         high: upper end.
-        winner: None: not decided.
+        winner: the better arm; None: undecided.
     """
 
     difference: float
@@ -87,32 +89,32 @@ class Look:
     winner: Winner | None
 
     def as_dict(self) -> dict[str, float | str | None]:
-        """Return plain values; what is infinite is None."""
+        """Return plain values; infinite values are None."""
         low, high = (end if math.isfinite(end) else None for end in (self.low, self.high))
         return {"difference": self.difference, "low": low, "high": high, "winner": self.winner}
 
 
-def look(losses: Losses, alpha: float) -> Look:
-    """Return what the test says now; chance of a false winner at any look ever: at most ``alpha``.
+def analyse(losses: Losses, alpha: float) -> InterimAnalysis:
+    """Return the state of the test; the probability of ever declaring a false winner is at most ``alpha``.
 
-    >>> better, worse = Moments(n=900, mean=0.3, squares=90.0), Moments(n=900, mean=0.5, squares=90.0)
-    >>> look(Losses(champion=worse, challenger=better), 0.05).winner
+    >>> better, worse = LossSummary(n=900, mean=0.3, squares=90.0), LossSummary(n=900, mean=0.5, squares=90.0)
+    >>> analyse(Losses(champion=worse, challenger=better), 0.05).winner
     'challenger'
     """
     difference = losses.challenger.mean - losses.champion.mean
     radius = _radius(losses, alpha)
     low, high = difference - radius, difference + radius
     winner: Winner | None = "challenger" if high < 0 else "champion" if low > 0 else None
-    return Look(difference=difference, low=low, high=high, winner=winner)
+    return InterimAnalysis(difference=difference, low=low, high=high, winner=winner)
 
 
 def _radius(losses: Losses, alpha: float) -> float:
-    """Return half the width of the sequence: infinite while an arm has too few labels."""
+    """Return half the width of the sequence: infinite while an arm has too few units."""
     arms = (losses.champion, losses.challenger)
     n = sum(arm.n for arm in arms)
-    if min(arm.n for arm in arms) < LEAST:
+    if min(arm.n for arm in arms) < MIN_UNITS:
         return math.inf
-    # The difference of means behaves as a mean of n terms of this variance.
+    # The difference of means has the variance of a mean of n terms with this variance.
     variance = n * sum(arm.variance / arm.n for arm in arms)
     rho2 = _rho2(alpha)
     grown = n * rho2 + 1
@@ -120,6 +122,6 @@ def _radius(losses: Losses, alpha: float) -> float:
 
 
 def _rho2(alpha: float) -> float:
-    """Return the mixture's variance that makes the sequence narrowest at ``_BEST_AT`` labels (there, appendix B.2)."""
-    spent = -2 * math.log(alpha)
-    return (spent + math.log(spent) + 1) / _BEST_AT
+    """Return the mixture's variance for which the sequence is narrowest at ``_TUNED_FOR`` units (appendix B.2)."""
+    log_term = -2 * math.log(alpha)
+    return (log_term + math.log(log_term) + 1) / _TUNED_FOR

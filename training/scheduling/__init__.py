@@ -1,1 +1,1 @@
-"""When the jobs of a project run, and what is done about it: pure schedules and the steps of one holder."""
+"""Scheduling: the jobs of a project, their schedules, and the leader that runs them."""

@@ -1,4 +1,4 @@
-"""A scheduler process: it takes the lease when it can, works while it holds it, and tries again when it has lost it."""
+"""A scheduler process: acquires the lease, runs jobs while it is the leader, and tries again if it loses the lease."""
 
 from __future__ import annotations
 
@@ -11,113 +11,113 @@ import structlog
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.holding import Holding
+from skewless.infra.jobs.lease_renewal import LeaseRenewal
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.online.port import Lease
-from skewless.training.scheduling.bell import Bell
-from skewless.training.scheduling.shift import Shift
+from skewless.training.scheduling.leader_term import LeaderTerm
+from skewless.training.scheduling.stop_signal import StopSignal
 
 _log = structlog.get_logger()
-_LOOK_S = 0.1
-_TRIES_PER_TERM = 10
+_POLL_S = 0.1
+_TRIES_PER_TTL = 10
 
 
 @dataclass(kw_only=True)
 class Candidate:
-    """Who would be the scheduler of a project.
+    """A process that runs the scheduler of a project whenever it is the leader.
 
     Args:
-        shift: makes the work of one term from its fencing token.
-        bell: rung when it shall stop.
-        is_holder: whether it works now; written by ``serve``.
+        start_term: creates a leader's term from its fencing token.
+        stop_signal: set when the process must stop.
+        is_holder: whether it holds the lease now; ``serve`` sets it.
     """
 
     lease: Lease
     ledger: Ledger
     clock: Clock
-    shift: Callable[[int], Shift]
-    bell: Bell
+    start_term: Callable[[int], LeaderTerm]
+    stop_signal: StopSignal
     is_holder: bool = False
-    _asked_at: float = 0.0
+    _requested_at: float = 0.0
 
     def serve(self) -> None:
-        """Work until the bell is rung; the store may go and come meanwhile."""
-        waits = False
-        while not self.bell.rung:
+        """Run until the stop signal is set; the store may be unavailable at times."""
+        is_waiting = False
+        while not self.stop_signal.is_set:
             try:
-                token = self._take()
+                token = self._acquire()
             except StoreError as error:
-                _log.warning("lease_not_asked", problem=error.problem)
+                _log.warning("lease_not_requested", problem=error.problem)
                 token = None
             if token is not None:
-                self._hold(token)
-            elif not waits:
+                self._lead(token)
+            elif not is_waiting:
                 _log.info("waiting_for_the_lease")
-            waits = token is None
-            self.bell.wait(self.lease.ttl_s / _TRIES_PER_TERM)
+            is_waiting = token is None
+            self.stop_signal.wait(self.lease.ttl_s / _TRIES_PER_TTL)
 
     @contextmanager
-    def alone(self) -> Iterator[Shift]:
-        """Hold the lease for a piece of work that is done at once.
+    def alone(self) -> Iterator[LeaderTerm]:
+        """Hold the lease during a block, for work in this process.
 
         Raises:
             ConflictError: another scheduler holds it.
-            StoreError: the store is away.
+            StoreError: the store does not answer.
         """
-        token = self._take()
+        token = self._acquire()
         if token is None:
-            holder, fix = self.lease.held_by(), "stop it first"
+            holder, fix = self.lease.read_holder(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
-            with Holding(self.lease, on_renewed=lambda: None, taken_at=self._asked_at):
-                shift = self._begin(token)
-                shift.take_over()
-                yield shift
+            with LeaseRenewal(self.lease, on_renewed=lambda: None, acquired_at=self._requested_at):
+                term = self._begin_term(token)
+                term.take_over()
+                yield term
         finally:
             self._release()
 
-    def _take(self) -> int | None:
-        self._asked_at = time.monotonic()
-        return self.lease.take(self.ledger.newest_token())
+    def _acquire(self) -> int | None:
+        self._requested_at = time.monotonic()
+        return self.lease.take(self.ledger.latest_token())
 
-    def _begin(self, token: int) -> Shift:
+    def _begin_term(self, token: int) -> LeaderTerm:
         self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
         _log.info("lease_taken", token=token, holder=self.lease.holder)
-        return self.shift(token)
+        return self.start_term(token)
 
-    def _hold(self, token: int) -> None:
-        """Work until the lease is lost or the bell is rung; then finish what is under way, or kill it."""
+    def _lead(self, token: int) -> None:
+        """Run until the lease is lost or the stop signal is set; then finish the running work, or kill it."""
         try:
-            shift = self._begin(token)
+            term = self._begin_term(token)
         except ConflictError as error:
             _log.warning("lease_lost", token=token, problem=error.problem)
             return
-        with Holding(self.lease, on_renewed=shift.beat, taken_at=self._asked_at) as holding:
+        with LeaseRenewal(self.lease, on_renewed=term.send_heartbeats, acquired_at=self._requested_at) as renewal:
             self.is_holder = True
             try:
-                self._work(shift, holding)
+                self._run(term, renewal)
             except ConflictError as error:
-                shift.abandon(error.problem)
+                term.abandon(error.problem)
             else:
-                self._leave(shift, holding)
+                self._finish(term, renewal)
             finally:
                 self.is_holder = False
-        if self.bell.rung:
+        if self.stop_signal.is_set:
             self._release()
 
-    def _work(self, shift: Shift, holding: Holding) -> None:
-        shift.take_over()
-        while holding.is_held and not self.bell.rung:
-            if not shift.step():
-                self.bell.wait(_LOOK_S)
+    def _run(self, term: LeaderTerm, renewal: LeaseRenewal) -> None:
+        term.take_over()
+        while renewal.is_held and not self.stop_signal.is_set:
+            if not term.step():
+                self.stop_signal.wait(_POLL_S)
 
-    def _leave(self, shift: Shift, holding: Holding) -> None:
-        """Wait for what is under way, as long as the lease is held and nobody is in a hurry."""
-        while shift.running and holding.is_held and not self.bell.rung_again:
-            shift.finish()
-            time.sleep(_LOOK_S / 2)
-        if shift.running:
-            shift.abandon("the scheduler was told to stop at once" if holding.is_held else "the lease was lost")
+    def _finish(self, term: LeaderTerm, renewal: LeaseRenewal) -> None:
+        """Wait for running work while the lease is held, unless the stop is urgent."""
+        while term.running and renewal.is_held and not self.stop_signal.is_urgent:
+            term.finish()
+            time.sleep(_POLL_S / 2)
+        if term.running:
+            term.abandon("the scheduler had to stop immediately" if renewal.is_held else "the lease was lost")
 
     def _release(self) -> None:
         try:

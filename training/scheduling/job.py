@@ -1,4 +1,4 @@
-"""The jobs of a project, from its settings and models: what is run, when, and for how long at most."""
+"""The jobs of a project, from its settings and models: their commands, schedules and time limits."""
 
 from __future__ import annotations
 
@@ -19,182 +19,182 @@ from skewless.infra.jobs.run import RunId
 _EVERY = re.compile(r"@every (?P<number>\d+(?:\.\d+)?)(?P<unit>[smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _OFF = "off"
-_FIRST_LOOK_US = 60_000_000
-_WIDER = 4
+_SEARCH_WIDTH_US = 60_000_000
+_SEARCH_GROWTH = 4
 
-Lane = Literal["data", "models", "traffic"]
-# What was proven is not proven every night, and what passed is not judged every hour.
+JobQueue = Literal["data", "models", "traffic"]
+# Replay skips files that are proven, and validation skips rows that have passed.
 _OPTIONS = {"replay": ("--new",), "validate": ("--record",)}
 
 
 class Schedule(Protocol):
-    """A rising row of moments, microseconds of the project's clock."""
+    """An increasing series of times, microseconds of the project's clock."""
 
     def next(self, after_us: int) -> int | None:
-        """Return the first moment after another; None if there is none."""
+        """Return the first time after another; None if there is none."""
         ...
 
-    def newest(self, after_us: int, until_us: int) -> int | None:
-        """Return the last moment after one and not after the other; None if there is none."""
+    def latest(self, after_us: int, until_us: int) -> int | None:
+        """Return the last time in ``(after_us, until_us]``; None if there is none."""
         ...
 
 
 @dataclass(frozen=True)
-class Every:
-    """Moments at a fixed distance, counted from the epoch.
+class FixedInterval:
+    """Times at a fixed interval, counted from the epoch.
 
-    >>> Every(10).next(25), Every(10).newest(25, 59), Every(10).newest(50, 59)
+    >>> FixedInterval(10).next(25), FixedInterval(10).latest(25, 59), FixedInterval(10).latest(50, 59)
     (30, 50, None)
     """
 
     distance_us: int
 
     def next(self, after_us: int) -> int:
-        """Return the first moment after another."""
+        """Return the first time after another."""
         return (after_us // self.distance_us + 1) * self.distance_us
 
-    def newest(self, after_us: int, until_us: int) -> int | None:
-        """Return the last moment after one and not after the other."""
+    def latest(self, after_us: int, until_us: int) -> int | None:
+        """Return the last time in ``(after_us, until_us]``."""
         last = until_us // self.distance_us * self.distance_us
         return last if last > after_us else None
 
 
 @dataclass(frozen=True)
 class Cron:
-    """The moments of a cron line in UTC."""
+    """The times of a cron line in UTC."""
 
     trigger: CronTrigger
 
     def next(self, after_us: int) -> int | None:
-        """Return the first moment after another."""
-        found = self.trigger.get_next_fire_time(None, from_us(after_us + 1))
-        return None if found is None else to_us(found)
+        """Return the first time after another."""
+        fire_time = self.trigger.get_next_fire_time(None, from_us(after_us + 1))
+        return None if fire_time is None else to_us(fire_time)
 
-    def newest(self, after_us: int, until_us: int) -> int | None:
-        """Return the last moment after one and not after the other: a long downtime is searched from its end."""
-        width = _FIRST_LOOK_US
+    def latest(self, after_us: int, until_us: int) -> int | None:
+        """Return the last time in ``(after_us, until_us]``; searches from the end, because a downtime can be long."""
+        width = _SEARCH_WIDTH_US
         while True:
             start = max(after_us, until_us - width)
-            found = self._last(start, until_us)
-            if found is not None or start == after_us:
-                return found
-            width *= _WIDER
+            last = self._last(start, until_us)
+            if last is not None or start == after_us:
+                return last
+            width *= _SEARCH_GROWTH
 
     def _last(self, after_us: int, until_us: int) -> int | None:
-        last, moment = None, self.next(after_us)
-        while moment is not None and moment <= until_us:
-            last, moment = moment, self.next(moment)
+        last, time_us = None, self.next(after_us)
+        while time_us is not None and time_us <= until_us:
+            last, time_us = time_us, self.next(time_us)
         return last
 
 
-def schedule_of(job: str, line: str) -> Schedule | None:
-    """Return when a job runs: five cron fields, ``@every`` with a length of time, or ``off``.
+def parse_schedule(job: str, line: str) -> Schedule | None:
+    """Return the schedule of a line: five cron fields, ``@every`` with an interval, or ``off``.
 
-    >>> schedule_of("drift fraud", "@every 2s")
-    Every(distance_us=2000000)
+    >>> parse_schedule("drift fraud", "@every 2s")
+    FixedInterval(distance_us=2000000)
 
     Raises:
         DefinitionError: the line cannot be read.
     """
     if line == _OFF:
         return None
-    found = _EVERY.fullmatch(line)
-    if found is None:
+    match = _EVERY.fullmatch(line)
+    if match is None:
         return Cron(cron_trigger(job, line))
-    distance_us = round(float(found["number"]) * _UNITS_S[found["unit"]] * 1e6)
+    distance_us = round(float(match["number"]) * _UNITS_S[match["unit"]] * 1e6)
     if distance_us < 1:
-        raise DefinitionError(f"cron of job {job!r}", "is no length of time", value=line, fix="write '@every 30s'")
-    return Every(distance_us)
+        raise DefinitionError(f"cron of job {job!r}", "has an invalid interval", value=line, fix="write '@every 30s'")
+    return FixedInterval(distance_us)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A named piece of work, as data.
+    """A scheduled command.
 
     Args:
-        words: of the command line, without ``skewless``.
-        schedule: when it is due; None: only when somebody asks.
-        lane: jobs of one lane run one after the other.
-        limit_s: it is ended after so many seconds.
-        is_wanted: a cheap look whether there is anything to do; a tick without is not taken.
-        again: whether a run that was lost with its scheduler is begun once more.
+        words: the words of its command line, without ``skewless``.
+        schedule: when it is due; None: only on request.
+        queue: jobs of one queue run one after the other.
+        limit_s: seconds after which a run is ended.
+        has_work: a cheap check whether there is work; without work a tick is skipped.
+        is_retried: whether a run that was lost with its scheduler is started again.
     """
 
     name: str
     words: tuple[str, ...]
     schedule: Schedule | None
-    lane: Lane
+    queue: JobQueue
     limit_s: float
-    is_wanted: Callable[[], bool] = lambda: True
-    again: bool = False
+    has_work: Callable[[], bool] = lambda: True
+    is_retried: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class Due:
-    """A tick that is due: the newest one; those between it and the last that was taken are one with it."""
+class DueTick:
+    """The latest due tick of a job; it replaces earlier missed ticks."""
 
     job: Job
     tick_us: int
 
     @property
     def run_id(self) -> RunId:
-        """Return what its run is called."""
+        """Return the id of its run."""
         return RunId(job=self.job.name, tick_us=self.tick_us)
 
 
-def due(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) -> list[Due]:
-    """Return what is due, at most one tick a job, the one that waits longest first.
+def find_due_ticks(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) -> list[DueTick]:
+    """Return the due ticks, at most one per job, the oldest first.
 
     Args:
-        last: per job the newest tick up to now that was taken, or since when the job is known; a job that is not
-            there is not known yet, and not due.
+        last: per job the latest tick that was started, or the time of its registration; a job without an entry is
+            not registered and not due.
     """
-    found = [
-        Due(job=job, tick_us=tick_us)
+    ticks = [
+        DueTick(job=job, tick_us=tick_us)
         for job in jobs
         if job.schedule is not None and job.name in last
-        for tick_us in [newest(job.schedule, last[job.name], now_us)]
-        if tick_us is not None and job.is_wanted()
+        for tick_us in [latest_tick(job.schedule, last[job.name], now_us)]
+        if tick_us is not None and job.has_work()
     ]
-    return sorted(found, key=lambda item: item.tick_us)
+    return sorted(ticks, key=lambda item: item.tick_us)
 
 
-def newest(schedule: Schedule, last_us: int, now_us: int) -> int | None:
-    """Return the newest moment after the last one taken and not after now; nothing where the clock was set back."""
-    following = schedule.next(last_us)
-    if following is None or following > now_us:
+def latest_tick(schedule: Schedule, last_us: int, now_us: int) -> int | None:
+    """Return the latest time after the last tick and not after now; None if the clock was set back."""
+    next_us = schedule.next(last_us)
+    if next_us is None or next_us > now_us:
         return None
-    return schedule.newest(last_us, now_us)
+    return schedule.latest(last_us, now_us)
 
 
 def find_job(jobs: Iterable[Job], name: str) -> Job:
     """Return the job of a name.
 
     Raises:
-        RequestError: there is none.
+        RequestError: no job has this name.
     """
     by_name = {job.name: job for job in jobs}
     if name in by_name:
         return by_name[name]
-    known = ", ".join(by_name)
-    raise RequestError("job", f"is not one of {known}", value=name, fix="name one of them")
+    names = ", ".join(by_name)
+    raise RequestError("job", f"is not one of {names}", value=name, fix="name one of them")
 
 
-def jobs(settings: Settings, models: Collection[ModelSpec], in_rollout: Callable[[str], bool]) -> list[Job]:
-    """Return what there is to do, in the order in which one round does it.
+def list_jobs(settings: Settings, models: Collection[ModelSpec], in_rollout: Callable[[str], bool]) -> list[Job]:
+    """Return all jobs, in the order in which one round runs them.
 
     Args:
-        in_rollout: whether a model's traffic is on its way to another version.
+        in_rollout: returns whether a model is in a rollout.
 
     Raises:
         DefinitionError: a cron line cannot be read.
     """
-    return [*_of_data(settings), *(job for spec in models for job in _of_model(settings, spec, in_rollout))]
+    return [*_data_jobs(settings), *(job for spec in models for job in _model_jobs(settings, spec, in_rollout))]
 
 
-def _of_data(settings: Settings) -> Iterator[Job]:
+def _data_jobs(settings: Settings) -> Iterator[Job]:
     limit_s = settings.job_seconds
-    for verb, line in (
+    for command, line in (
         ("materialize", settings.materialize_cron),
         ("validate", settings.validate_cron),
         ("parity", settings.parity_cron),
@@ -202,42 +202,44 @@ def _of_data(settings: Settings) -> Iterator[Job]:
         ("freshness", settings.freshness_cron),
         ("housekeeping", settings.housekeeping_cron),
     ):
-        schedule = schedule_of(verb, line)
+        schedule = parse_schedule(command, line)
         if schedule is not None:
-            words = (verb, *_OPTIONS.get(verb, ()))
-            yield Job(name=verb, words=words, schedule=schedule, lane="data", limit_s=limit_s)
+            words = (command, *_OPTIONS.get(command, ()))
+            yield Job(name=command, words=words, schedule=schedule, queue="data", limit_s=limit_s)
 
 
-def _of_model(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str], bool]) -> Iterator[Job]:
+def _model_jobs(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str], bool]) -> Iterator[Job]:
     def job(kind: str, words: tuple[str, ...], schedule: Schedule | None) -> Job:
-        return Job(name=f"{kind} {spec.name}", words=words, schedule=schedule, lane="models", limit_s=limit_s)
+        return Job(name=f"{kind} {spec.name}", words=words, schedule=schedule, queue="models", limit_s=limit_s)
 
     limit_s = settings.job_seconds
     for kind, line in (("drift", settings.drift_cron), ("quality", settings.quality_cron)):
-        schedule = schedule_of(f"{kind} {spec.name}", line)
+        schedule = parse_schedule(f"{kind} {spec.name}", line)
         if schedule is not None:
             yield job(kind, (kind, spec.name), schedule)
-    if has_causes(spec):
-        yield job("triggers", ("triggers", spec.name, "--start"), schedule_of("triggers", settings.triggers_cron))
-    if spec.retrain or has_causes(spec):
-        yield _retraining(spec, limit_s)
+    if has_triggers(spec):
+        yield job("triggers", ("triggers", spec.name, "--start"), parse_schedule("triggers", settings.triggers_cron))
+    if spec.retrain or has_triggers(spec):
+        yield _retrain_job(spec, limit_s)
     yield Job(
         name=f"rollout {spec.name}",
         words=("rollout", spec.name, "--step"),
-        schedule=Every(round(settings.rollout_seconds * 1e6)),
-        lane="traffic",
+        schedule=FixedInterval(round(settings.rollout_seconds * 1e6)),
+        queue="traffic",
         limit_s=limit_s,
-        is_wanted=lambda: in_rollout(spec.name),
+        has_work=lambda: in_rollout(spec.name),
     )
 
 
-def has_causes(spec: ModelSpec) -> bool:
-    """Say whether anything but its cron line may retrain a model."""
+def has_triggers(spec: ModelSpec) -> bool:
+    """Return whether a trigger, other than a cron line, can retrain a model."""
     triggers = spec.triggers
     return triggers.drift or any(item is not None for item in (triggers.quality, triggers.labels, triggers.age))
 
 
-def _retraining(spec: ModelSpec, limit_s: float) -> Job:
+def _retrain_job(spec: ModelSpec, limit_s: float) -> Job:
     name = f"retrain {spec.name}"
-    schedule = schedule_of(name, spec.retrain) if spec.retrain else None
-    return Job(name=name, words=("train", spec.name), schedule=schedule, lane="models", limit_s=limit_s, again=True)
+    schedule = parse_schedule(name, spec.retrain) if spec.retrain else None
+    return Job(
+        name=name, words=("train", spec.name), schedule=schedule, queue="models", limit_s=limit_s, is_retried=True
+    )

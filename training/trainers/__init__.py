@@ -1,1 +1,1 @@
-"""Training a model on a matrix, one library per file."""
+"""Trainers, which train a model on a matrix: one module per library."""

@@ -1,4 +1,4 @@
-"""Training with LightGBM."""
+"""Trains models with LightGBM."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.training.trainers.port import Queries, TrainedModel, TrainingSet
-from skewless.training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
+from skewless.training.trainers.settings import Parameters, cap_thresholds, check_labels, row_weights, split_parameters
 
 Learning = dict[str, list[float]]
 
@@ -23,10 +23,10 @@ _OBJECTIVE = {"binary": "binary", "regression": "regression", "multiclass": "mul
 
 @dataclass(frozen=True)
 class LightGBMTrainer:
-    """A Trainer over LightGBM; category codes are given to it as categories.
+    """A Trainer that uses LightGBM; category codes are categorical features.
 
     Args:
-        threads: cores to train with; the model does not depend on it.
+        threads: number of cores; it does not change the model.
     """
 
     threads: int = 1
@@ -34,30 +34,32 @@ class LightGBMTrainer:
     def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
         """Train a model; see Trainer."""
         check_labels(rows, spec)
-        given = parameters(spec, validation)
+        params = split_parameters(spec, validation)
         try:
-            booster, learning = self._boost(rows, spec, validation, given)
+            booster, learning = self._boost(rows, spec, validation, params)
         except lgb.basic.LightGBMError as error:
-            raise DefinitionError(f"model {spec.name!r}", f"LightGBM says: {error}", fix="check its params") from error
-        return _trained(booster, rows.feature_names, learning)
+            raise DefinitionError(
+                f"model {spec.name!r}", f"is rejected by LightGBM: {error}", fix="correct its params"
+            ) from error
+        return _build_model(booster, rows.feature_names, learning)
 
     def _boost(
-        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters
+        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, params: Parameters
     ) -> tuple[lgb.Booster, Learning]:
-        options = self._options(spec, given)
+        options = self._options(spec, params)
         train = _dataset(rows, spec, options, None)
-        watched = [] if validation is None else [_dataset(validation, spec, options, train)]
-        seen: dict[str, Learning] = {}
-        callbacks: list[Callable[..., Any]] = [lgb.record_evaluation(seen)]
-        if given.early_stopping:
-            callbacks.append(lgb.early_stopping(given.early_stopping, verbose=False))
-        booster = lgb.train(options, train, spec.rounds, valid_sets=watched, callbacks=callbacks)
-        return booster, {metric: list(values) for each in seen.values() for metric, values in each.items()}
+        validation_sets = [] if validation is None else [_dataset(validation, spec, options, train)]
+        history: dict[str, Learning] = {}
+        callbacks: list[Callable[..., Any]] = [lgb.record_evaluation(history)]
+        if params.early_stopping:
+            callbacks.append(lgb.early_stopping(params.early_stopping, verbose=False))
+        booster = lgb.train(options, train, spec.rounds, valid_sets=validation_sets, callbacks=callbacks)
+        return booster, {metric: list(values) for each in history.values() for metric, values in each.items()}
 
-    def _options(self, spec: ModelSpec, given: Parameters) -> dict[str, Any]:
+    def _options(self, spec: ModelSpec, params: Parameters) -> dict[str, Any]:
         return {
             "objective": _OBJECTIVE[spec.task],
-            **given.values,
+            **params.values,
             **({"num_class": len(spec.classes)} if spec.classes else {}),
             "deterministic": True,
             "force_row_wise": True,
@@ -71,20 +73,20 @@ def _dataset(
     rows: TrainingSet, spec: ModelSpec, options: Mapping[str, Any], reference: lgb.Dataset | None
 ) -> lgb.Dataset:
     queries = Queries.of(rows) if spec.task == "ranking" else None
-    given = rows if queries is None else queries.rows
+    ordered = rows if queries is None else queries.rows
     return lgb.Dataset(
-        given.matrix,
-        label=given.labels,
-        weight=row_weights(given, spec),
+        ordered.matrix,
+        label=ordered.labels,
+        weight=row_weights(ordered, spec),
         group=None if queries is None else queries.sizes,
         reference=reference,
-        categorical_feature=list(given.categorical),
+        categorical_feature=list(ordered.categorical),
         params=dict(options),
     )
 
 
-def _trained(booster: lgb.Booster, names: tuple[str, ...], learning: Learning) -> TrainedModel:
-    """Return the model up to its best round, where LightGBM's own defaults stop too."""
+def _build_model(booster: lgb.Booster, names: tuple[str, ...], learning: Learning) -> TrainedModel:
+    """Return the model up to its best round, as LightGBM's own methods use by default."""
     gains, splits = (booster.feature_importance(importance_type=kind) for kind in ("gain", "split"))
     return TrainedModel(
         algorithm="lightgbm",
@@ -94,7 +96,7 @@ def _trained(booster: lgb.Booster, names: tuple[str, ...], learning: Learning) -
         rounds=max(booster.best_iteration, 0) or booster.current_iteration(),
         raw_margin=lambda matrix: _predict(booster, matrix, raw=True),
         score=lambda matrix: _predict(booster, matrix, raw=False),
-        thresholds=capped(split_thresholds(booster.dump_model())),
+        thresholds=cap_thresholds(split_thresholds(booster.dump_model())),
         importance=dict(zip(names, map(float, gains), strict=True)),
         splits=dict(zip(names, map(int, splits), strict=True)),
         learning=learning,
@@ -102,7 +104,7 @@ def _trained(booster: lgb.Booster, names: tuple[str, ...], learning: Learning) -
 
 
 def _text(booster: lgb.Booster) -> bytes:
-    """Return the model's text without the number of threads, the one trace of the machine in it."""
+    """Return the model's text with the number of threads set to 1, because all else is independent of the machine."""
     return re.sub(r"(?m)^\[num_threads: \d+\]$", "[num_threads: 1]", booster.model_to_string()).encode()
 
 
@@ -111,13 +113,13 @@ def _predict(booster: lgb.Booster, matrix: Matrix, *, raw: bool) -> Scores:
 
 
 def split_thresholds(dump: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
-    """Yield (feature, threshold) of every split; a categorical split yields each of its categories."""
-    waiting = [tree["tree_structure"] for tree in dump["tree_info"]]
-    while waiting:
-        node = waiting.pop()
+    """Yield (feature, threshold) of every split; for a categorical split, each of its categories."""
+    nodes = [tree["tree_structure"] for tree in dump["tree_info"]]
+    while nodes:
+        node = nodes.pop()
         if "split_feature" not in node:
             continue
-        waiting += [node["left_child"], node["right_child"]]
+        nodes += [node["left_child"], node["right_child"]]
         if node["decision_type"] == "==":
             yield from ((node["split_feature"], float(code)) for code in node["threshold"].split("||"))
         else:

@@ -1,4 +1,4 @@
-"""The port of everything that trains a model, and what goes in and comes out."""
+"""The port of trainers, with their input and output."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from skewless.infra.runtimes.port import Matrix, Scores, Vector
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainingSet:
-    """Rows to train or validate on.
+    """Rows for training or validation.
 
     Args:
         matrix: ``(n, n_features)`` float64, C-contiguous, NaN is missing.
-        labels: ``(n,)`` float64, finite; 0 or 1 for a binary task, 0, 1, ... for a multiclass task, how much
-            a row is worth (whole, 0 or more) for ranking.
+        labels: ``(n,)`` float64, finite; 0 or 1 for a binary task, 0, 1, ... for a multiclass task, the relevance
+            of a row (an integer of 0 or more) for ranking.
         feature_names: names of the columns, in order.
-        categorical: indices of columns that hold category codes.
-        weights: ``(n,)`` float64 sample weights, at least 0, if any.
+        categorical: indices of columns of category codes.
+        weights: ``(n,)`` float64 sample weights of 0 or more; None: all 1.
         groups: ``(n,)`` int64, equal for rows of one query, for ranking.
     """
 
@@ -36,13 +36,13 @@ class TrainingSet:
     groups: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not belong together."""
+        """Check that the parts fit together."""
         rows = self.matrix.shape[0]
         if self.matrix.dtype != np.float64 or rows == 0 or self.matrix.shape[1:] != (len(self.feature_names),):
-            found = f"{self.matrix.dtype} {self.matrix.shape} for {len(self.feature_names)} names"
-            raise SourceError("training matrix", "is not what its names say", value=found, fix="give float64 rows")
+            actual = f"{self.matrix.dtype} {self.matrix.shape} for {len(self.feature_names)} names"
+            raise SourceError("training matrix", "does not fit its names", value=actual, fix="give float64 rows")
         if self.labels.shape != (rows,) or not np.isfinite(self.labels).all():
-            raise SourceError("training labels", "are missing or not finite", fix="leave out rows without a label")
+            raise SourceError("training labels", "are missing or not finite", fix="skip rows without a label")
         if self.weights is not None and (self.weights.shape != (rows,) or not (self.weights >= 0).all()):
             raise SourceError("training weights", "are missing or below 0", fix="give one number of 0 or more per row")
         if self.weights is not None and not self.weights.any():
@@ -53,11 +53,11 @@ class TrainingSet:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Queries:
-    """Rows in the order of their groups, else in the order that they had.
+    """Rows in the order of their groups; within a group, in the original order.
 
     Args:
         rows: the rows, sorted.
-        sizes: rows per group, in that order.
+        sizes: number of rows per group, in the same order.
     """
 
     rows: TrainingSet
@@ -92,33 +92,33 @@ class Queries:
         if self.rows.weights is None:
             return None
         starts = np.cumsum(self.sizes) - self.sizes
-        chosen: Vector = self.rows.weights[starts]
-        if not np.array_equal(np.repeat(chosen, self.sizes), self.rows.weights):
+        group_weights: Vector = self.rows.weights[starts]
+        if not np.array_equal(np.repeat(group_weights, self.sizes), self.rows.weights):
             raise SourceError(
                 "training weights",
-                "differ within a group, and XGBoost weighs whole groups",
+                "differ within a group, but XGBoost has one weight per group",
                 fix="give all rows of a group one weight, or use lightgbm",
             )
-        return chosen
+        return group_weights
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TrainedModel:
-    """A trained model in its library's own format, with the library's own answers.
+    """A trained model in its library's own format, with the library's own scoring functions.
 
     Args:
         algorithm: the library.
         library: the library and its version, for example ``lightgbm 4.7.0``.
         model: bytes of the model file, in a format without code (no pickle).
         file_name: name of the model file.
-        rounds: trees in the model: those up to the best round, where early stopping was asked for.
-        raw_margin: raw margins by the library itself, ``(n, n_features)`` to ``(n,)`` or ``(n, k)`` float64.
-        score: predictions by the library itself.
-        thresholds: (feature index, split threshold or category), unique, sorted, capped per feature.
+        rounds: trees in the model; with early stopping, up to the best round.
+        raw_margin: returns the library's raw margins, ``(n, n_features)`` to ``(n,)`` or ``(n, k)`` float64.
+        score: returns the library's predictions.
+        thresholds: (feature index, split threshold or category), unique, sorted, limited per feature.
         importance: total gain per feature name, in the order of the columns.
-        splits: how many splits each feature has, in that order; none where the library does not tell.
-        learning: metric -> its value on the validation rows after each round, as the library names and counts it;
-            none without validation rows.
+        splits: number of splits per feature, in the same order; empty if the library does not report it.
+        learning: metric of the library -> its value on the validation rows after each round; empty without
+            validation rows.
     """
 
     algorithm: Algorithm
@@ -137,17 +137,16 @@ class TrainedModel:
 class Trainer(Protocol):
     """A training library.
 
-    Deterministic: the same rows and spec give the same bytes. Writes nothing to
-    stdout or stderr. Feature names never enter the model file (the libraries refuse some characters);
-    the order of the plan is what counts.
+    It is deterministic: the same rows and spec give the same bytes. It writes nothing to stdout or stderr. The model
+    file has no feature names, because the libraries reject some characters; features are in the order of the plan.
     """
 
     def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
         """Train ``spec.rounds`` rounds, or fewer if ``early_stopping_rounds`` is among its parameters.
 
         Raises:
-            SourceError: labels that do not fit the task, or rows of one class only.
-            DefinitionError: parameters that belong elsewhere in the spec, or that the library refuses, or a
-                task that it cannot do.
+            SourceError: labels do not fit the task, or all rows are of one class.
+            DefinitionError: a parameter has its own field in the spec, the library rejects it, or the library does
+                not support the task.
         """
         ...

@@ -1,4 +1,4 @@
-"""What trainers read out of a ModelSpec."""
+"""Reads and checks the training settings of a ModelSpec."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from skewless.training.trainers.port import TrainingSet
 _THRESHOLDS_PER_FEATURE = 40
 _LARGEST_GAIN = 30
 _EARLY_STOPPING = "early_stopping_rounds"
-_ELSEWHERE = {
+_SPEC_FIELDS = {
     "num_iterations": "rounds",
     "num_iteration": "rounds",
     "n_estimators": "rounds",
@@ -37,22 +37,24 @@ _ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Parameters:
-    """The user's parameters, and after how many rounds without progress to stop, if at all."""
+    """The user's parameters, and the rounds without progress after which training stops (None: never)."""
 
     values: dict[str, Any]
     early_stopping: int | None
 
 
-def parameters(spec: ModelSpec, validation: TrainingSet | None) -> Parameters:
-    """Return the user's parameters, without early stopping, which is a matter of the training loop.
+def split_parameters(spec: ModelSpec, validation: TrainingSet | None) -> Parameters:
+    """Return the user's parameters, with early stopping separated, because the training loop handles it.
 
     Raises:
-        DefinitionError: a parameter that the spec has a field for, or early stopping without
-            validation rows.
+        DefinitionError: a parameter has its own field in the spec, or early stopping has no validation rows.
     """
-    for name in sorted(_ELSEWHERE.keys() & spec.params.keys()):
+    for name in sorted(_SPEC_FIELDS.keys() & spec.params.keys()):
         raise DefinitionError(
-            f"model {spec.name!r} params", "has a field of its own", value=name, fix=f"set ModelSpec.{_ELSEWHERE[name]}"
+            f"model {spec.name!r} params",
+            "has its own field in ModelSpec",
+            value=name,
+            fix=f"set ModelSpec.{_SPEC_FIELDS[name]}",
         )
     stopping = spec.params.get(_EARLY_STOPPING)
     if stopping is not None and validation is None:
@@ -63,18 +65,18 @@ def parameters(spec: ModelSpec, validation: TrainingSet | None) -> Parameters:
 
 
 def row_weights(rows: TrainingSet, spec: ModelSpec) -> Vector | None:
-    """Return sample weight times class weight per row, None if every row weighs the same."""
+    """Return sample weight times class weight per row, None if all rows have equal weights."""
     if spec.class_weight == 1.0 or spec.task != "binary":
         return rows.weights
     by_class = np.where(rows.labels == 1.0, spec.class_weight, 1.0)
     return by_class if rows.weights is None else by_class * rows.weights
 
 
-def refuse_task(spec: ModelSpec, possible: Sequence[Task]) -> None:
-    """Refuse a task that a library cannot do.
+def check_task(spec: ModelSpec, possible: Sequence[Task]) -> None:
+    """Check that a library supports the spec's task.
 
     Raises:
-        DefinitionError: the spec's task is not among the possible ones.
+        DefinitionError: it does not.
     """
     if spec.task not in possible:
         raise DefinitionError(
@@ -86,59 +88,59 @@ def refuse_task(spec: ModelSpec, possible: Sequence[Task]) -> None:
 
 
 def check_labels(rows: TrainingSet, spec: ModelSpec) -> None:
-    """Refuse labels that the task cannot have.
+    """Check that the labels fit the task.
 
     Raises:
-        SourceError: binary labels other than 0 and 1, or of one class only; multiclass labels that are not
-            numbers of classes, or of one class only; ranking labels that are not whole numbers of 0 to 30.
+        SourceError: binary labels are not 0 and 1, or all equal; multiclass labels are not class numbers, or all
+            equal; ranking labels are not integers from 0 to 30.
     """
-    found = np.unique(rows.labels)
-    if spec.task == "binary" and not np.array_equal(found, [0.0, 1.0]):
-        raise _wrong_labels(spec, "are not both 0 and 1", found)
-    if spec.task == "multiclass" and not (_whole(found, len(spec.classes) - 1) and found.size > 1):
-        raise _wrong_labels(spec, f"are not several of 0 to {len(spec.classes) - 1}", found)
-    if spec.task == "ranking" and not _whole(found, _LARGEST_GAIN):
-        raise _wrong_labels(spec, f"are not whole numbers of 0 to {_LARGEST_GAIN}", found)
+    values = np.unique(rows.labels)
+    if spec.task == "binary" and not np.array_equal(values, [0.0, 1.0]):
+        raise _label_error(spec, "are not both 0 and 1", values)
+    if spec.task == "multiclass" and not (_are_integers(values, len(spec.classes) - 1) and values.size > 1):
+        raise _label_error(spec, f"are not at least two of the classes 0 to {len(spec.classes) - 1}", values)
+    if spec.task == "ranking" and not _are_integers(values, _LARGEST_GAIN):
+        raise _label_error(spec, f"are not integers from 0 to {_LARGEST_GAIN}", values)
 
 
-def refuse_empty_features(spec: ModelSpec, rows: TrainingSet) -> None:
-    """Refuse rows without a single feature value, which would train a constant.
+def check_features_present(spec: ModelSpec, rows: TrainingSet) -> None:
+    """Check that the rows have a feature value; without one, training would give a constant.
 
     Raises:
-        SourceError: every feature of every row is null.
+        SourceError: all features of all rows are null.
     """
     if np.isnan(rows.matrix).all():
         raise SourceError(
             f"training rows of model {spec.name!r}",
-            "have no feature value at all",
+            "have no feature value",
             value=f"{len(rows.labels)} rows",
-            fix="materialise the views over the training period, and check keys and ttl",
+            fix="materialize the views for the training period, and check keys and ttl",
         )
 
 
-def _whole(values: Vector, largest: int) -> bool:
+def _are_integers(values: Vector, largest: int) -> bool:
     return bool(((values == np.floor(values)) & (values >= 0) & (values <= largest)).all())
 
 
-def _wrong_labels(spec: ModelSpec, problem: str, found: Vector) -> SourceError:
-    return SourceError(f"labels of model {spec.name!r}", problem, value=str(found[:5].tolist()), fix="check its label")
+def _label_error(spec: ModelSpec, problem: str, values: Vector) -> SourceError:
+    return SourceError(f"labels of model {spec.name!r}", problem, value=str(values[:5].tolist()), fix="check its label")
 
 
-def capped(found: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
-    """Return unique (feature, threshold) pairs, sorted, thinned evenly to a few per feature.
+def cap_thresholds(pairs: Iterable[tuple[int, float]]) -> tuple[tuple[int, float], ...]:
+    """Return unique (feature, threshold) pairs, sorted, reduced evenly to a few per feature.
 
-    >>> capped([(1, 2.0), (0, 1.0), (1, 2.0)])
+    >>> cap_thresholds([(1, 2.0), (0, 1.0), (1, 2.0)])
     ((0, 1.0), (1, 2.0))
     """
     by_feature: dict[int, set[float]] = {}
-    for feature, threshold in found:
+    for feature, threshold in pairs:
         by_feature.setdefault(feature, set()).add(threshold)
-    return tuple((feature, value) for feature in sorted(by_feature) for value in _thinned(by_feature[feature]))
+    return tuple((feature, value) for feature in sorted(by_feature) for value in _reduce(by_feature[feature]))
 
 
-def _thinned(values: set[float]) -> list[float]:
+def _reduce(values: set[float]) -> list[float]:
     ordered = sorted(values)
     if len(ordered) <= _THRESHOLDS_PER_FEATURE:
         return ordered
-    picks = np.linspace(0, len(ordered) - 1, _THRESHOLDS_PER_FEATURE).round().astype(int)
-    return [ordered[pick] for pick in picks]
+    indices = np.linspace(0, len(ordered) - 1, _THRESHOLDS_PER_FEATURE).round().astype(int)
+    return [ordered[index] for index in indices]

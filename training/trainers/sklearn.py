@@ -1,4 +1,4 @@
-"""Training with scikit-learn's histogram gradient boosting."""
+"""Trains models with scikit-learn's histogram gradient boosting, and exports their trees."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from threadpoolctl import threadpool_limits
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Vector
-from skewless.infra.runtimes.tree_arrays import Bools, Trees
+from skewless.infra.runtimes.tree_arrays import Bools, TreeArrays
 from skewless.training.trainers.port import TrainedModel, TrainingSet
-from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
+from skewless.training.trainers.settings import cap_thresholds, check_labels, check_task, row_weights, split_parameters
 
 _IDENTITY = frozenset({"log_loss", "squared_error", "absolute_error", "quantile"})
 Model = Any
@@ -28,27 +28,27 @@ _BITS = 32
 
 @dataclass(frozen=True)
 class SklearnTrainer:
-    """A Trainer over HistGradientBoosting, binary and regression; category codes are categories to it.
+    """A Trainer that uses HistGradientBoosting, for binary and regression; category codes are categorical features.
 
     Args:
-        threads: cores to train with; the model does not depend on it.
+        threads: number of cores; it does not change the model.
     """
 
     threads: int = 1
 
     def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
-        """Train a model; see Trainer. scikit-learn holds at most 255 categories a feature.
+        """Train a model; see Trainer. scikit-learn supports at most 255 categories per feature.
 
         Raises:
-            SourceError: a feature value is infinite, too.
+            SourceError: also if a feature value is infinite.
         """
-        refuse_task(spec, ("binary", "regression"))
+        check_task(spec, ("binary", "regression"))
         check_labels(rows, spec)
         if np.isinf(rows.matrix).any():
             raise SourceError(
                 "training matrix",
-                "holds an infinite value, which scikit-learn cannot bin",
-                fix="leave infinite values out of the features, or use lightgbm",
+                "has an infinite value, which scikit-learn cannot bin",
+                fix="remove infinite values from the features, or use lightgbm",
             )
         try:
             with threadpool_limits(self.threads, user_api="openmp"):
@@ -56,73 +56,75 @@ class SklearnTrainer:
         except (TypeError, ValueError) as error:
             message = str(error).splitlines()[0]
             raise DefinitionError(
-                f"model {spec.name!r}", f"scikit-learn says: {message}", fix="check its params"
+                f"model {spec.name!r}", f"is rejected by scikit-learn: {message}", fix="correct its params"
             ) from error
-        return _trained(model, rows)
+        return _build_model(model, rows)
 
 
 def _fit(rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> Model:
-    given = parameters(spec, validation)
-    if given.values.get("loss", "log_loss") not in _IDENTITY:
+    params = split_parameters(spec, validation)
+    if params.values.get("loss", "log_loss") not in _IDENTITY:
         raise DefinitionError(
             f"model {spec.name!r} params",
-            "has a loss whose link the runtime does not know",
-            value=given.values["loss"],
+            "has a loss that the runtime does not support",
+            value=params.values["loss"],
             fix="use squared_error, absolute_error or quantile",
         )
     kind = HistGradientBoostingClassifier if spec.task == "binary" else HistGradientBoostingRegressor
     options: dict[str, Any] = {
-        **given.values,
+        **params.values,
         "max_iter": spec.rounds,
         "random_state": spec.seed,
         "categorical_features": list(rows.categorical) or None,
-        "early_stopping": given.early_stopping is not None,
+        "early_stopping": params.early_stopping is not None,
     }
-    watched: dict[str, Any] = {}
-    if given.early_stopping is not None and validation is not None:
-        options["n_iter_no_change"] = given.early_stopping
-        watched = {
+    validation_arguments: dict[str, Any] = {}
+    if params.early_stopping is not None and validation is not None:
+        options["n_iter_no_change"] = params.early_stopping
+        validation_arguments = {
             "X_val": validation.matrix,
             "y_val": validation.labels,
             "sample_weight_val": row_weights(validation, spec),
         }
-    model = kind(**options).fit(_binnable(rows.matrix), rows.labels, sample_weight=row_weights(rows, spec), **watched)
-    if given.early_stopping is not None:
+    model = kind(**options).fit(
+        _fill_empty_columns(rows.matrix), rows.labels, sample_weight=row_weights(rows, spec), **validation_arguments
+    )
+    if params.early_stopping is not None:
         _keep_best(model)
     return model
 
 
-def _binnable(matrix: Matrix) -> Matrix:
-    """Return the rows with 0 in columns without a single value, which scikit-learn cannot bin; none is split on."""
+def _fill_empty_columns(matrix: Matrix) -> Matrix:
+    """Return the rows with 0 in empty columns, because scikit-learn cannot bin these; no tree splits on them."""
     empty = np.isnan(matrix).all(axis=0)
     return np.where(empty, 0.0, matrix) if empty.any() else matrix
 
 
 def _keep_best(model: Model) -> None:
-    """Drop the rounds after the best, as the other libraries do; the first score is that of no round."""
-    del model._predictors[max(int(np.argmax(model.validation_score_)), 1) :]  # noqa: SLF001 - nothing public does it
+    """Drop the rounds after the best, as the other libraries do; the first validation score is of zero rounds."""
+    del model._predictors[max(int(np.argmax(model.validation_score_)), 1) :]  # noqa: SLF001 - has no public method
 
 
-def _trained(model: Model, rows: TrainingSet) -> TrainedModel:
-    trees, gains = exported(model, rows.matrix.shape[1])
-    watched = np.asarray(model.validation_score_, dtype=np.float64).tolist()
+def _build_model(model: Model, rows: TrainingSet) -> TrainedModel:
+    trees, gains = export_trees(model, rows.matrix.shape[1])
+    validation_scores = np.asarray(model.validation_score_, dtype=np.float64).tolist()
     return TrainedModel(
         algorithm="sklearn",
         library=f"scikit-learn {sklearn.__version__}",
         model=trees.to_bytes(),
         file_name="model.npz",
         rounds=len(trees.roots),
-        raw_margin=lambda matrix: _margin(model, _askable(matrix, trees)),
-        score=lambda matrix: _score(model, _askable(matrix, trees)),
-        thresholds=capped(_thresholds(trees)),
+        raw_margin=lambda matrix: _margin(model, _mask_infinite_codes(matrix, trees)),
+        score=lambda matrix: _score(model, _mask_infinite_codes(matrix, trees)),
+        thresholds=cap_thresholds(_thresholds(trees)),
         importance=dict(zip(rows.feature_names, gains.tolist(), strict=True)),
         splits=dict(zip(rows.feature_names, _splits(trees, rows.matrix.shape[1]), strict=True)),
-        learning={"score": watched} if watched else {},
+        learning={"score": validation_scores} if validation_scores else {},
     )
 
 
-def _askable(matrix: Matrix, trees: Trees) -> Matrix:
-    """Return rows without infinite category codes, which scikit-learn refuses; they are missing."""
+def _mask_infinite_codes(matrix: Matrix, trees: TreeArrays) -> Matrix:
+    """Return rows with missing values instead of infinite category codes, which scikit-learn rejects."""
     return np.where(np.isinf(matrix) & trees.categorical, np.nan, matrix)
 
 
@@ -138,45 +140,46 @@ def _score(model: Model, matrix: Matrix) -> Vector:
     return np.ascontiguousarray(model.predict_proba(matrix)[:, 1], dtype=np.float64)
 
 
-def _splits(trees: Trees, n_features: int) -> list[int]:
+def _splits(trees: TreeArrays, n_features: int) -> list[int]:
     inner = trees.left != np.arange(len(trees.left))
     counts: list[int] = np.bincount(trees.feature[inner], minlength=n_features).tolist()
     return counts
 
 
-def _thresholds(trees: Trees) -> Iterator[tuple[int, float]]:
-    """Yield (feature, threshold) of every split of numbers, and every category that was trained."""
+def _thresholds(trees: TreeArrays) -> Iterator[tuple[int, float]]:
+    """Yield (feature, threshold) of every numeric split, and every category of the training rows."""
     splits = (trees.left != np.arange(len(trees.left))) & (trees.category_row < 0)
     yield from zip(trees.feature[splits].tolist(), trees.threshold[splits].tolist(), strict=True)
     yield from ((feature, float(code)) for feature, code in np.argwhere(trees.known).tolist())
 
 
-def exported(model: Model, n_features: int) -> tuple[Trees, Vector]:
+def export_trees(model: Model, n_features: int) -> tuple[TreeArrays, Vector]:
     """Return a model's trees and each feature's total gain.
 
-    scikit-learn puts categorical features first and numbers their categories anew; both are undone here.
+    scikit-learn moves categorical features to the front and renumbers categories; this function undoes both.
     """
-    grown = [tree for (tree,) in model._predictors]  # noqa: SLF001 - the trees have no public name
-    offsets = np.cumsum([0, *(len(tree.nodes) for tree in grown)])
-    nodes = np.concatenate([tree.nodes for tree in grown])
+    predictors = [tree for (tree,) in model._predictors]  # noqa: SLF001 - the trees have no public name
+    offsets = np.cumsum([0, *(len(tree.nodes) for tree in predictors)])
+    nodes = np.concatenate([tree.nodes for tree in predictors])
+    # Child indices are relative to their tree; adding the offset of the tree makes them global.
     first = np.repeat(offsets[:-1], np.diff(offsets))
-    order, categories = _features(model, n_features)
+    order, categories = _feature_order(model, n_features)
     leaf = nodes["is_leaf"].astype(bool)
     feature = np.where(leaf, 0, np.asarray(order)[nodes["feature_idx"]])
-    known = _known(categories, n_features)
-    rows, table = _left_categories(grown, offsets, feature, known)
-    own = np.arange(len(nodes))
-    trees = Trees(
+    categories_table = _known_categories(categories, n_features)
+    rows, table = _left_categories(predictors, offsets, feature, categories_table)
+    node_numbers = np.arange(len(nodes))
+    trees = TreeArrays(
         roots=offsets[:-1].astype(np.int32),
         feature=feature.astype(np.int32),
         threshold=nodes["num_threshold"].astype(np.float64),
-        left=np.where(leaf, own, first + nodes["left"]).astype(np.int32),
-        right=np.where(leaf, own, first + nodes["right"]).astype(np.int32),
+        left=np.where(leaf, node_numbers, first + nodes["left"]).astype(np.int32),
+        right=np.where(leaf, node_numbers, first + nodes["right"]).astype(np.int32),
         missing_left=nodes["missing_go_to_left"].astype(bool),
         value=nodes["value"].astype(np.float64),
         category_row=rows,
         left_categories=table,
-        known=known,
+        known=categories_table,
         categorical=np.isin(np.arange(n_features), list(categories)),
         baseline=np.asarray(model._baseline_prediction.item()),  # noqa: SLF001 - as above
         depth=np.asarray(nodes["depth"].max(), dtype=np.int32),
@@ -186,18 +189,18 @@ def exported(model: Model, n_features: int) -> tuple[Trees, Vector]:
     return trees, gains
 
 
-def _features(model: Model, n_features: int) -> tuple[list[int], dict[int, NDArray[np.int64]]]:
-    """Return the plan's feature per feature of the trees, and the categories of those that have some."""
+def _feature_order(model: Model, n_features: int) -> tuple[list[int], dict[int, NDArray[np.int64]]]:
+    """Return the plan's feature index per feature of the trees, and the codes of categorical features."""
     if model.is_categorical_ is None:
         return list(range(n_features)), {}
     categorical = np.flatnonzero(model.is_categorical_).tolist()
     numeric = np.flatnonzero(~model.is_categorical_).tolist()
-    found = model._preprocessor.named_transformers_["encoder"].categories_  # noqa: SLF001 - as above
-    codes = [values[~np.isnan(values)].astype(np.int64) for values in found]
+    encoded = model._preprocessor.named_transformers_["encoder"].categories_  # noqa: SLF001 - as above
+    codes = [values[~np.isnan(values)].astype(np.int64) for values in encoded]
     return [*categorical, *numeric], dict(zip(categorical, codes, strict=True))
 
 
-def _known(categories: dict[int, NDArray[np.int64]], n_features: int) -> Bools:
+def _known_categories(categories: dict[int, NDArray[np.int64]], n_features: int) -> Bools:
     width = max((int(codes.max(initial=-1)) for codes in categories.values()), default=-1) + 1
     known = np.zeros((n_features, width), dtype=np.bool_)
     for feature, codes in categories.items():
@@ -206,17 +209,17 @@ def _known(categories: dict[int, NDArray[np.int64]], n_features: int) -> Bools:
 
 
 def _left_categories(
-    grown: Sequence[Any], offsets: NDArray[np.int64], feature: NDArray[np.int64], known: Bools
+    predictors: Sequence[Any], offsets: NDArray[np.int64], feature: NDArray[np.int64], known: Bools
 ) -> tuple[NDArray[np.int32], Bools]:
-    """Return per node its row in a table of the categories that go left, and the table."""
+    """Return per node its row in the table of categories that go left, and the table."""
     rows = np.full(offsets[-1], -1, dtype=np.int32)
     table: list[Bools] = []
-    for tree, (start, end) in zip(grown, pairwise(offsets.tolist()), strict=True):
-        for at in np.flatnonzero(tree.nodes["is_categorical"] & ~tree.nodes["is_leaf"].astype(bool)).tolist():
-            rows[start:end][at] = len(table)
-            own = np.flatnonzero(known[feature[start + at]])
-            bits = tree.raw_left_cat_bitsets[tree.nodes["bitset_idx"][at]]
-            table.append(np.isin(np.arange(known.shape[1]), own[_bits(bits)[: len(own)]]))
+    for tree, (start, end) in zip(predictors, pairwise(offsets.tolist()), strict=True):
+        for node in np.flatnonzero(tree.nodes["is_categorical"] & ~tree.nodes["is_leaf"].astype(bool)).tolist():
+            rows[start:end][node] = len(table)
+            codes = np.flatnonzero(known[feature[start + node]])
+            bits = tree.raw_left_cat_bitsets[tree.nodes["bitset_idx"][node]]
+            table.append(np.isin(np.arange(known.shape[1]), codes[_bits(bits)[: len(codes)]]))
     return rows, np.array(table, dtype=np.bool_).reshape(len(table), known.shape[1])
 
 
@@ -226,5 +229,5 @@ def _bits(words: NDArray[np.uint32]) -> Bools:
     >>> np.flatnonzero(_bits(np.array([5, 1], dtype=np.uint32))).tolist()
     [0, 2, 32]
     """
-    found: Bools = ((words[:, None] >> np.arange(_BITS, dtype=np.uint32)) & 1).astype(np.bool_).ravel()
-    return found
+    bits: Bools = ((words[:, None] >> np.arange(_BITS, dtype=np.uint32)) & 1).astype(np.bool_).ravel()
+    return bits

@@ -1,4 +1,4 @@
-"""Training with XGBoost."""
+"""Trains models with XGBoost, on a GPU if possible."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes import cuda, xgboost_cuda
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.training.trainers.port import Queries, TrainedModel, TrainingSet
-from skewless.training.trainers.settings import Parameters, capped, check_labels, parameters, row_weights
+from skewless.training.trainers.settings import Parameters, cap_thresholds, check_labels, row_weights, split_parameters
 
 Learning = dict[str, list[float]]
 Device = Literal["cpu", "cuda"]
@@ -30,13 +30,13 @@ _OBJECTIVE = {
 
 
 class XGBoostTrainer:
-    """A Trainer over XGBoost's ``hist``; category codes are given to it as categories.
+    """A Trainer that uses XGBoost's ``hist`` method; category codes are categorical features.
 
-    Where there is a GPU that XGBoost is built for, and the spec's ``device`` allows it, the trees grow there. Whatever
-    goes wrong there, for example too little memory, the CPU trains instead, and this trainer asks the GPU no more.
+    It trains on a GPU if XGBoost supports it and the spec's ``device`` allows it. If the GPU fails, for example for
+    lack of memory, the CPU trains instead, and this trainer does not use the GPU again.
 
     Args:
-        threads: cores to train with.
+        threads: number of cores.
     """
 
     def __init__(self, threads: int = 1) -> None:
@@ -44,56 +44,61 @@ class XGBoostTrainer:
         self._gpu_failed = False
 
     def train(self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None = None) -> TrainedModel:
-        """Train a model; see Trainer. An infinite feature value is refused by XGBoost.
+        """Train a model; see Trainer. XGBoost rejects infinite feature values.
 
-        The library's own margins and scores are those of the CPU, wherever the trees grew.
+        The returned model scores on the CPU, also if a GPU trained it.
         """
         check_labels(rows, spec)
-        given = parameters(spec, validation)
-        if "device" in given.values:
+        params = split_parameters(spec, validation)
+        if "device" in params.values:
             raise DefinitionError(
-                f"model {spec.name!r} params", "has a field of its own", value="device", fix="set ModelSpec.device"
+                f"model {spec.name!r} params",
+                "has its own field in ModelSpec",
+                value="device",
+                fix="set ModelSpec.device",
             )
         problem: str | None = None
         if spec.device != "cpu" and not self._gpu_failed and can_use_gpu():
             try:
-                booster, learning = self._boost(rows, spec, validation, given, "cuda")
-                return _trained(self._on_cpu(booster), rows.feature_names, learning, "cuda")
+                booster, learning = self._boost(rows, spec, validation, params, "cuda")
+                return _build_model(self._on_cpu(booster), rows.feature_names, learning, "cuda")
             except xgb.core.XGBoostError as error:
                 problem = _first_line(error)
         try:
-            booster, learning = self._boost(rows, spec, validation, given, "cpu")
+            booster, learning = self._boost(rows, spec, validation, params, "cpu")
         except xgb.core.XGBoostError as error:
             raise DefinitionError(
-                f"model {spec.name!r}", f"XGBoost says: {_first_line(error)}", fix="check its params"
+                f"model {spec.name!r}", f"is rejected by XGBoost: {_first_line(error)}", fix="correct its params"
             ) from error
-        if problem is not None:  # said only now: parameters that are wrong anywhere are no failure of the GPU
+        if (
+            problem is not None
+        ):  # logged only now, because invalid parameters also fail on the CPU and are not a GPU failure
             self._gpu_failed = True
             _log.warning("gpu_training_failed", model=spec.name, reason=problem, trained_on="cpu")
-        return _trained(booster, rows.feature_names, learning, "cpu")
+        return _build_model(booster, rows.feature_names, learning, "cpu")
 
     def _boost(
-        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, given: Parameters, device: Device
+        self, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None, params: Parameters, device: Device
     ) -> tuple[xgb.Booster, Learning]:
         train = self._matrix(rows, spec)
-        watched = [] if validation is None else [(self._matrix(validation, spec), "validation")]
-        seen: dict[str, Learning] = {}
+        validation_sets = [] if validation is None else [(self._matrix(validation, spec), "validation")]
+        history: dict[str, Learning] = {}
         booster = xgb.train(
-            self._options(spec, given, device),
+            self._options(spec, params, device),
             train,
             spec.rounds,
-            evals=watched,
-            early_stopping_rounds=given.early_stopping,
-            evals_result=seen,
+            evals=validation_sets,
+            early_stopping_rounds=params.early_stopping,
+            evals_result=history,
             verbose_eval=False,
         )
-        kept = booster[: booster.best_iteration + 1] if given.early_stopping else booster
-        return kept, seen.get("validation", {})
+        best = booster[: booster.best_iteration + 1] if params.early_stopping else booster
+        return best, history.get("validation", {})
 
-    def _options(self, spec: ModelSpec, given: Parameters, device: Device) -> dict[str, Any]:
+    def _options(self, spec: ModelSpec, params: Parameters, device: Device) -> dict[str, Any]:
         return {
             "objective": _OBJECTIVE[spec.task],
-            **given.values,
+            **params.values,
             **({"num_class": len(spec.classes)} if spec.classes else {}),
             "tree_method": "hist",
             "device": device,
@@ -103,18 +108,18 @@ class XGBoostTrainer:
         }
 
     def _on_cpu(self, booster: xgb.Booster) -> xgb.Booster:
-        """Return the model read back from its bytes: nothing of it stays on the device."""
+        """Return the model, loaded again from its bytes, so that no part of it stays on the device."""
         return xgb.Booster({"device": "cpu", "nthread": self._threads, "verbosity": 0}, model_file=_bytes(booster))
 
     def _matrix(self, rows: TrainingSet, spec: ModelSpec) -> xgb.DMatrix:
         queries = Queries.of(rows) if spec.task == "ranking" else None
-        given = rows if queries is None else queries.rows
+        ordered = rows if queries is None else queries.rows
         types = ["c" if index in rows.categorical else "q" for index in range(len(rows.feature_names))]
         return xgb.DMatrix(
-            given.matrix,
-            label=given.labels,
-            weight=row_weights(given, spec) if queries is None else queries.weights(),
-            qid=given.groups if queries else None,
+            ordered.matrix,
+            label=ordered.labels,
+            weight=row_weights(ordered, spec) if queries is None else queries.weights(),
+            qid=ordered.groups if queries else None,
             feature_types=types if rows.categorical else None,
             enable_categorical=bool(rows.categorical),
             nthread=self._threads,
@@ -122,7 +127,7 @@ class XGBoostTrainer:
 
 
 def can_use_gpu() -> bool:
-    """Say whether XGBoost can train on a GPU here: it is built with CUDA, and the driver shows a device."""
+    """Return whether XGBoost can train on a GPU: it is built with CUDA, and the driver has a device."""
     return cuda.driver().problem is None and xgboost_cuda.has_cuda()
 
 
@@ -134,7 +139,7 @@ def _bytes(booster: xgb.Booster) -> bytearray:
     return bytearray(booster.save_raw("json"))
 
 
-def _trained(booster: xgb.Booster, names: tuple[str, ...], learning: Learning, device: Device) -> TrainedModel:
+def _build_model(booster: xgb.Booster, names: tuple[str, ...], learning: Learning, device: Device) -> TrainedModel:
     model = bytes(_bytes(booster))
     gains, splits = (booster.get_score(importance_type=kind) for kind in ("total_gain", "weight"))
     return TrainedModel(
@@ -145,24 +150,24 @@ def _trained(booster: xgb.Booster, names: tuple[str, ...], learning: Learning, d
         rounds=booster.num_boosted_rounds(),
         raw_margin=lambda matrix: _predict(booster, matrix, "margin"),
         score=lambda matrix: _predict(booster, matrix, "value"),
-        thresholds=capped(split_thresholds(json.loads(model))),
-        importance={name: _number(gains.get(f"f{index}", 0.0)) for index, name in enumerate(names)},
-        splits={name: int(_number(splits.get(f"f{index}", 0.0))) for index, name in enumerate(names)},
+        thresholds=cap_thresholds(split_thresholds(json.loads(model))),
+        importance={name: _sum(gains.get(f"f{index}", 0.0)) for index, name in enumerate(names)},
+        splits={name: int(_sum(splits.get(f"f{index}", 0.0))) for index, name in enumerate(names)},
         learning={metric: [float(value) for value in values] for metric, values in learning.items()},
     )
 
 
 def _predict(booster: xgb.Booster, matrix: Matrix, kind: str) -> Scores:
-    # Not through a DMatrix, which refuses the infinities among the reference rows.
+    # Without a DMatrix, which would reject the infinities in the reference rows.
     return np.asarray(booster.inplace_predict(matrix, predict_type=kind, missing=np.nan)).astype(np.float64)
 
 
-def _number(value: float | list[float]) -> float:
+def _sum(value: float | list[float]) -> float:
     return float(np.sum(value))
 
 
 def split_thresholds(model: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
-    """Yield (feature, threshold) of every split of a model in XGBoost's JSON; of categories each one."""
+    """Yield (feature, threshold) of every split of a model in JSON; for a categorical split, each of its categories."""
     booster = model["learner"]["gradient_booster"]
     for tree in booster.get("gbtree", booster)["model"]["trees"]:
         nodes = zip(

@@ -1,1 +1,1 @@
-"""Drift: live feature values and scores against those of training."""
+"""Drift: compares live feature values, scores and labels with the training data."""

@@ -1,86 +1,90 @@
-"""How far two histograms of a column are apart, and how far chance alone puts them.
+"""Distances between two histograms of a column, and their distribution by chance alone.
 
-All functions take ``(n_columns, n_bins)`` counts, row by row.
+All functions take ``(n_columns, n_bins)`` counts and work row by row.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
 from skewless.contract.status import Int64Array
 from skewless.validation.drift.histograms import Floats
 
 Counts = Int64Array | Floats
-_HALF = 0.5  # Jeffreys' prior: no bin is empty, and what it adds vanishes with the rows
-_KS_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # of Kolmogorov's distribution
+_HALF = 0.5  # Jeffreys' prior: no bin is empty, and its effect vanishes with many rows
+_KS_MEAN = float(np.sqrt(np.pi / 2) * np.log(2))  # mean of Kolmogorov's distribution
 
 
-def psi(before: Counts, now: Counts) -> Floats:
+def psi(trained: Counts, live: Counts) -> Floats:
     """Return the population stability index: ``sum((q - p) * ln(q / p))``, 0 or more.
 
-    Bins that are empty on both sides do not count; half a row is added to each other bin, on both sides.
+    Bins that are empty on both sides are ignored; half a row is added to each other bin, on both sides.
 
     >>> psi(np.array([[50, 50]]), np.array([[500, 500]])).tolist()
     [0.0]
     """
-    used = before + now > 0
-    p, q = (_shares(np.where(used, counts + _HALF, 0.0)) for counts in (before, now))
+    used = trained + live > 0
+    p, q = (_shares(np.where(used, counts + _HALF, 0.0)) for counts in (trained, live))
     ratio = np.divide(q, p, out=np.ones_like(p), where=p > 0)
     return np.asarray(((q - p) * np.log(ratio)).sum(axis=1))
 
 
-def js(before: Counts, now: Counts) -> Floats:
-    """Return the Jensen-Shannon distance, base 2: 0 where equal, 1 where nothing is shared.
+def jensen_shannon(trained: Counts, live: Counts) -> Floats:
+    """Return the Jensen-Shannon distance, base 2: 0 if equal, 1 if disjoint.
 
-    >>> js(np.array([[9, 0]]), np.array([[0, 9]])).tolist()
+    >>> jensen_shannon(np.array([[9, 0]]), np.array([[0, 9]])).tolist()
     [1.0]
     """
-    p, q = _shares(before), _shares(now)
-    middle = (p + q) / 2
-    divergence = (_relative(p, middle) + _relative(q, middle)) / 2
+    p, q = _shares(trained), _shares(live)
+    mean = (p + q) / 2
+    divergence = (_relative(p, mean) + _relative(q, mean)) / 2
     return np.sqrt(np.clip(divergence, 0.0, 1.0))
 
 
-def ks(before: Counts, now: Counts) -> Floats:
+def kolmogorov_smirnov(trained: Counts, live: Counts) -> Floats:
     """Return the Kolmogorov-Smirnov distance of ordered bins: the largest difference of the cumulative shares.
 
-    >>> ks(np.array([[5, 5, 0]]), np.array([[0, 5, 5]])).tolist()
+    >>> kolmogorov_smirnov(np.array([[5, 5, 0]]), np.array([[0, 5, 5]])).tolist()
     [0.5]
     """
-    apart = np.cumsum(_shares(before), axis=1) - np.cumsum(_shares(now), axis=1)
-    return np.asarray(np.abs(apart).max(axis=1, initial=0.0))
+    difference = np.cumsum(_shares(trained), axis=1) - np.cumsum(_shares(live), axis=1)
+    return np.asarray(np.abs(difference).max(axis=1, initial=0.0))
 
 
-def homogeneity(before: Counts, now: Counts) -> Floats:
-    """Return p-values of "both come from one distribution", shape ``(n_columns,)``; 1 where a side has no rows.
+def homogeneity(trained: Counts, live: Counts) -> Floats:
+    """Return p-values of the hypothesis "both have one distribution", shape ``(n_columns,)``; 1 if a side has no rows.
 
-    They judge PSI and Jensen-Shannon alike: without drift and with many rows, both are a multiple of one chi-squared
-    variable (see ``expected_psi``). Of its two forms, Pearson's and the likelihood ratio, the larger p-value counts:
-    where bins hold few rows, each is too small where the other is not, and together they were never too small in
-    simulations down to 50 rows and bins of a hundredth of a row (``tests/unit/validation/drift``).
+    They apply to PSI and Jensen-Shannon: without drift and with many rows, both are multiples of one chi-squared
+    variable (see ``expected_psi``). The larger p-value of Pearson's statistic and the likelihood ratio counts. With few
+    rows per bin, each alone can be too small, but in simulations down to 50 rows and 0.01 expected rows per bin their
+    maximum never was (``tests/unit/validation/drift``).
     """
-    freedom = np.maximum(_used(before, now) - 1, 1)
-    pearson, likelihood = (special.chdtrc(freedom, value) for value in _statistics(before, now))
-    both = (before.sum(axis=1) > 0) & (now.sum(axis=1) > 0)
-    return np.where(both, np.maximum(pearson, likelihood), 1.0)
+    from scipy import special  # noqa: PLC0415 - scipy is not needed to show a rollout
+
+    freedom = np.maximum(_count_used_bins(trained, live) - 1, 1)
+    pearson, likelihood = (special.chdtrc(freedom, value) for value in _statistics(trained, live))
+    has_rows = (trained.sum(axis=1) > 0) & (live.sum(axis=1) > 0)
+    return np.where(has_rows, np.maximum(pearson, likelihood), 1.0)
 
 
-def smirnov(before: Counts, now: Counts) -> Floats:
-    """Return p-values of the Kolmogorov-Smirnov distance, shape ``(n_columns,)``; binned, it is cautious.
+def smirnov(trained: Counts, live: Counts) -> Floats:
+    """Return p-values of the Kolmogorov-Smirnov distance, shape ``(n_columns,)``; conservative for bins.
 
-    The limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32, 1970).
+    Uses the limiting distribution, corrected for few rows (Stephens, Journal of the Royal Statistical Society B 32,
+    1970).
     """
-    root = 1 / np.sqrt(_both_sizes(before, now))
+    from scipy import special  # noqa: PLC0415 - scipy is not needed to show a rollout
+
+    root = 1 / np.sqrt(_inverse_sizes(trained, live))
     corrected = root + np.where(root > 0, 0.12 + 0.11 / np.maximum(root, 1.0), 0.0)
-    return np.asarray(special.kolmogorov(corrected * ks(before, now)))
+    return np.asarray(special.kolmogorov(corrected * kolmogorov_smirnov(trained, live)))
 
 
 def holm(p: Floats) -> Floats:
-    """Return p-values adjusted for asking so many questions at once, any shape (Holm, 1979).
+    """Return p-values adjusted for multiple tests, any shape (Holm, 1979).
 
-    The chance that any question without an effect is found below ``alpha`` is at most ``alpha``, however the
-    questions depend on each other.
+    The probability that any test without an effect falls below ``alpha`` is at most ``alpha``, for any dependence
+    between the tests.
 
     >>> holm(np.array([0.01, 0.04, 0.03])).round(2).tolist()
     [0.03, 0.06, 0.06]
@@ -93,42 +97,42 @@ def holm(p: Floats) -> Floats:
     return result.reshape(p.shape)
 
 
-def expected_psi(before: Counts, now: Counts) -> Floats:
+def expected_psi(trained: Counts, live: Counts) -> Floats:
     """Return the mean of PSI without drift: ``(bins - 1) * (1 / n + 1 / m)``, shape ``(n_columns,)``.
 
     Yurdakul, Naranjo: Statistical properties of the population stability index, Journal of Risk Model Validation 14,
     2020.
     """
-    return np.asarray((_used(before, now) - 1) * _both_sizes(before, now))
+    return np.asarray((_count_used_bins(trained, live) - 1) * _inverse_sizes(trained, live))
 
 
-def expected_js(before: Counts, now: Counts) -> Floats:
+def expected_js(trained: Counts, live: Counts) -> Floats:
     """Return the mean of the squared Jensen-Shannon distance without drift; an eighth of PSI's, in bits."""
-    return np.asarray(expected_psi(before, now) / (8 * np.log(2)))
+    return np.asarray(expected_psi(trained, live) / (8 * np.log(2)))
 
 
-def expected_ks(before: Counts, now: Counts) -> Floats:
-    """Return the mean of the Kolmogorov-Smirnov distance without drift, an upper bound where it is binned."""
-    return np.asarray(_KS_MEAN * np.sqrt(_both_sizes(before, now)))
+def expected_ks(trained: Counts, live: Counts) -> Floats:
+    """Return the mean of the Kolmogorov-Smirnov distance without drift; an upper bound for bins."""
+    return np.asarray(_KS_MEAN * np.sqrt(_inverse_sizes(trained, live)))
 
 
-def _used(before: Counts, now: Counts) -> Int64Array:
-    """Return how many bins of each column are not empty on both sides."""
-    return np.asarray((before + now > 0).sum(axis=1))
+def _count_used_bins(trained: Counts, live: Counts) -> Int64Array:
+    """Return the number of bins of each column that are not empty on both sides."""
+    return np.asarray((trained + live > 0).sum(axis=1))
 
 
-def _both_sizes(before: Counts, now: Counts) -> Floats:
-    """Return ``1 / n + 1 / m`` of each column; infinite where a side has no rows."""
+def _inverse_sizes(trained: Counts, live: Counts) -> Floats:
+    """Return ``1 / n + 1 / m`` of each column; infinite if a side has no rows."""
     with np.errstate(divide="ignore"):
-        return np.asarray(1 / before.sum(axis=1) + 1 / now.sum(axis=1))
+        return np.asarray(1 / trained.sum(axis=1) + 1 / live.sum(axis=1))
 
 
-def _statistics(before: Counts, now: Counts) -> tuple[Floats, Floats]:
+def _statistics(trained: Counts, live: Counts) -> tuple[Floats, Floats]:
     """Return Pearson's chi-squared and the likelihood ratio of the two rows of counts of each column."""
-    pearson = likelihood = np.zeros(len(before))
-    both = before + now
+    pearson = likelihood = np.zeros(len(trained))
+    both = trained + live
     total = np.maximum(both.sum(axis=1, keepdims=True), 1)
-    for counts in (before, now):
+    for counts in (trained, live):
         expected = both / total * counts.sum(axis=1, keepdims=True)
         ratio = np.divide(counts, expected, out=np.ones_like(expected), where=expected > 0)
         logs = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)

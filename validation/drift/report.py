@@ -1,4 +1,4 @@
-"""What was found of a model's drift in one window, for programs and for people."""
+"""The drift report of a model version for one time window, as data and as text."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from skewless.contract.lifecycle import Watch
 from skewless.validation.drift.verdicts import ColumnDrift
 
 DriftVerdict = Literal["drifted", "steady", "too_few_rows"]
-_TOLD = 5
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class DriftReport:
-    """One window of one model version against its training.
+    """The drift of one model version in one window, relative to its training data.
 
     Args:
         since_us, until_us: the window, UTC microseconds, end exclusive.
-        rows: predictions in it.
-        watch: limits.
-        features: in the order of the model.
-        score: of the score; None: the package does not know the scores of its test period.
-        label: of the labels known by now; None: none is, or the package does not know those of training.
+        rows: predictions in the window.
+        watch: the limits.
+        features: drift of each feature, in the order of the model.
+        score: drift of the score; None: the package has no profile of it.
+        label: drift of the labels known by now; None: there are none, or the package has no profile of them.
     """
 
     model: str
@@ -39,9 +39,9 @@ class DriftReport:
 
     @property
     def drifted(self) -> list[str]:
-        """Return the features that have drifted, the farthest first."""
-        found = [column for column in self.features if column.drifted]
-        return [column.name for column in sorted(found, key=lambda column: -column.distances["psi"])]
+        """Return the features that have drifted, the largest drift first."""
+        columns = [column for column in self.features if column.drifted]
+        return [column.name for column in sorted(columns, key=lambda column: -column.distances["psi"])]
 
     @property
     def share(self) -> float:
@@ -50,14 +50,14 @@ class DriftReport:
 
     @property
     def verdict(self) -> DriftVerdict:
-        """Return whether the model has drifted: enough of its features have."""
+        """Return the verdict: a model has drifted if a large enough share of its features has."""
         if self.rows < self.watch.least_rows:
             return "too_few_rows"
         return "drifted" if self.share >= self.watch.share else "steady"
 
     @property
     def moved(self) -> list[str]:
-        """Return which of score and label have drifted."""
+        """Return the names of score and label, if they have drifted."""
         return [column.name for column in (self.score, self.label) if column is not None and column.drifted]
 
     def as_dict(self) -> dict[str, Any]:
@@ -81,9 +81,9 @@ class DriftReport:
         }
 
     def sentence(self) -> str:
-        """Return the verdict for people."""
+        """Return the verdict as a sentence."""
         if self.verdict == "too_few_rows":
-            return f"{self.rows:,} predictions: fewer than the {self.watch.least_rows:,} from which drift is judged"
-        names = ", ".join(self.drifted[:_TOLD]) + (", ..." if len(self.drifted) > _TOLD else "")
+            return f"{self.rows:,} predictions: drift needs {self.watch.least_rows:,}"
+        names = ", ".join(self.drifted[:_MOST_NAMES]) + (", ..." if len(self.drifted) > _MOST_NAMES else "")
         text = f"{len(self.drifted)} of {len(self.features)} features drifted" + (f": {names}" if names else "")
-        return text + (f"; {' and '.join(self.moved)} moved too" if self.moved else "")
+        return text + (f"; {' and '.join(self.moved)} drifted too" if self.moved else "")

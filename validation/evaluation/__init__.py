@@ -1,1 +1,1 @@
-"""How good the scores of a model are: the metrics of training, gate and live quality."""
+"""Evaluation: the metrics of training, gates and live quality, and their intervals."""

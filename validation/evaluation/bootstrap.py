@@ -1,4 +1,4 @@
-"""How much better one score vector is than another on the same rows, with its paired bootstrap interval."""
+"""Computes the gain of one score vector over another on the same rows, with a paired bootstrap interval."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from skewless.validation.evaluation.metrics import row_values
 from skewless.validation.evaluation.ranking import Groups, ndcg_shares
 
 RESAMPLES = 1_000
-_CELLS = 4_000_000  # weights that are held at once
-_FEWEST = 0.5
+_CELLS = 4_000_000  # resample weights in memory at a time
+_MIN_DEFINED_SHARE = 0.5
 _HALF = 0.5
-_PLACES = {"ndcg": None, "ndcg_at_5": 5}
+_NDCG_PLACES = {"ndcg": None, "ndcg_at_5": 5}
 
-Weighted = Callable[[Matrix], Vector]
-"""Weights ``(n_samples, n_rows)`` to the metric of each sample ``(n_samples,)``; NaN where it does not exist."""
+WeightedMetric = Callable[[Matrix], Vector]
+"""Returns the metric of each sample, ``(n_samples,)``, from weights ``(n_samples, n_rows)``; NaN if undefined."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gain:
-    """What the candidate wins over the champion on the same rows: above 0 is better, whatever the metric.
+class MetricGain:
+    """The gain of the candidate over the champion on the same rows: above 0 the candidate is better.
 
     Args:
-        rows: how many.
-        candidate, champion: the metric of each; None where it does not exist.
-        gain: the difference, its sign turned where lower is better.
-        low, high: ends of the interval of the gain; None where too few resamples have the metric.
-        confidence: of the interval, between 0 and 1.
+        rows: number of rows.
+        candidate, champion: the metric of each; None if undefined.
+        gain: the difference; its sign is inverted for metrics of which lower is better.
+        low, high: ends of the gain's interval; None if the metric is undefined in too many resamples.
+        confidence: confidence of the interval, between 0 and 1.
     """
 
     metric: str
@@ -56,15 +56,15 @@ class Gain:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pair:
-    """Two score vectors of the same rows.
+class ScorePair:
+    """Two score vectors for the same rows.
 
     Args:
         labels: ``(n,)`` float64.
         candidate, champion: ``(n,)`` or ``(n, k)`` float64 scores.
         weights: ``(n,)`` float64 sample weights, all 1 if None.
-        task: what was predicted.
-        groups: ``(n,)`` int64, which rows are of one query; resamples draw queries then, not rows.
+        task: the task of the model.
+        groups: ``(n,)`` int64, query of each row; then resamples draw queries instead of rows.
     """
 
     labels: Vector
@@ -74,85 +74,88 @@ class Pair:
     task: Task = "binary"
     groups: Groups | None = None
 
-    def only(self, chosen: np.typing.NDArray[np.bool_]) -> Pair:
-        """Return some of the rows."""
-        return Pair(
-            labels=self.labels[chosen],
-            candidate=self.candidate[chosen],
-            champion=self.champion[chosen],
-            weights=None if self.weights is None else self.weights[chosen],
+    def only(self, mask: np.typing.NDArray[np.bool_]) -> ScorePair:
+        """Return the rows of a mask."""
+        return ScorePair(
+            labels=self.labels[mask],
+            candidate=self.candidate[mask],
+            champion=self.champion[mask],
+            weights=None if self.weights is None else self.weights[mask],
             task=self.task,
-            groups=None if self.groups is None else self.groups[chosen],
+            groups=None if self.groups is None else self.groups[mask],
         )
 
 
 def paired_gain(
-    pair: Pair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Gain:
+    pair: ScorePair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> MetricGain:
     """Return the gain with its percentile interval (Efron and Tibshirani, 1993, chapter 13).
 
-    A resample draws as many rows as there are, with replacement, the same ones for both: so what moves both
-    scores alike does not widen the interval. It is a weighting of the rows by how often each was drawn.
+    A resample draws all rows with replacement, the same rows for both score vectors, so variation that affects both
+    alike does not widen the interval. A resample is a weighting: the number of times each row was drawn.
 
     >>> labels = np.array([0.0, 1.0] * 50)
-    >>> found = paired_gain(Pair(labels=labels, candidate=labels, champion=1 - labels), "auc")
-    >>> found.gain, found.low, found.high
+    >>> result = paired_gain(ScorePair(labels=labels, candidate=labels, champion=1 - labels), "auc")
+    >>> result.gain, result.low, result.high
     (1.0, 1.0, 1.0)
     """
-    point, drawn = _gains(pair, metric, resamples, seed)
-    ends = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist() if drawn.size else None
+    point, gains = _gains(pair, metric, resamples, seed)
+    ends = np.quantile(gains, [(1 - confidence) / 2, (1 + confidence) / 2]).tolist() if gains.size else None
     return _gain(pair, metric, point, ends, confidence)
 
 
 def normal_gain(
-    pair: Pair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Gain:
+    pair: ScorePair, metric: str, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> MetricGain:
     """Return the gain with the interval of its bootstrap standard error.
 
-    For a confidence so high, of one slice among many, that percentiles of the resamples end before it.
+    Use it for a confidence (as for one of many slices) that is too high for percentiles of the resamples.
     """
-    point, drawn = _gains(pair, metric, resamples, seed)
+    point, gains = _gains(pair, metric, resamples, seed)
     gain = float(point[0] - point[1])
-    reach = NormalDist().inv_cdf((1 + confidence) / 2) * float(drawn.std(ddof=1)) if drawn.size > 1 else None
-    ends = None if reach is None or math.isnan(gain) else [gain - reach, gain + reach]
+    radius = NormalDist().inv_cdf((1 + confidence) / 2) * float(gains.std(ddof=1)) if gains.size > 1 else None
+    ends = None if radius is None or math.isnan(gain) else [gain - radius, gain + radius]
     return _gain(pair, metric, point, ends, confidence)
 
 
-def _gains(pair: Pair, metric: str, resamples: int, seed: int) -> tuple[Vector, Vector]:
-    """Return the signed metrics of candidate and champion, and the gain of each resample that has both."""
+def _gains(pair: ScorePair, metric: str, resamples: int, seed: int) -> tuple[Vector, Vector]:
+    """Return the signed metrics of candidate and champion, and the gain of each resample in which both are defined."""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    sides = [_side(pair, scores, metric) for scores in (pair.candidate, pair.champion)]
+    metrics = [_metric_of(pair, scores, metric) for scores in (pair.candidate, pair.champion)]
     weight = np.ones_like(pair.labels) if pair.weights is None else pair.weights
-    point = sign * np.array([side(weight[None])[0] for side in sides])
-    found = [sides[0](counts * weight) - sides[1](counts * weight) for counts in _draws(pair, resamples, seed)]
-    drawn = sign * np.concatenate(found)
-    drawn = drawn[~np.isnan(drawn)]
-    return point, drawn if drawn.size >= resamples * _FEWEST else drawn[:0]
+    point = sign * np.array([side(weight[None])[0] for side in metrics])
+    differences = [
+        metrics[0](counts * weight) - metrics[1](counts * weight) for counts in _draw_counts(pair, resamples, seed)
+    ]
+    resampled = sign * np.concatenate(differences)
+    resampled = resampled[~np.isnan(resampled)]
+    return point, resampled if resampled.size >= resamples * _MIN_DEFINED_SHARE else resampled[:0]
 
 
-def _side(pair: Pair, scores: Scores, metric: str) -> Weighted:
-    return weighted_metric(metric, Scored(labels=pair.labels, scores=scores, task=pair.task, groups=pair.groups))
+def _metric_of(pair: ScorePair, scores: Scores, metric: str) -> WeightedMetric:
+    return weighted_metric(metric, ScoredRows(labels=pair.labels, scores=scores, task=pair.task, groups=pair.groups))
 
 
-def _draws(pair: Pair, resamples: int, seed: int) -> Iterator[Matrix]:
-    """Yield how often each row was drawn, ``(some, n)``, until there are enough resamples."""
+def _draw_counts(pair: ScorePair, resamples: int, seed: int) -> Iterator[Matrix]:
+    """Yield the draw counts of the rows, ``(n_samples, n)``, in chunks of resamples."""
     rows = pair.labels.size
     unit = np.arange(rows) if pair.groups is None else np.unique(pair.groups, return_inverse=True)[1]
     units = int(unit.max()) + 1
     rng = np.random.default_rng(seed)
     step = max(1, _CELLS // rows)
     for first in range(0, resamples, step):
-        some = min(step, resamples - first)
-        picked = rng.integers(0, units, (some, units)) + np.arange(some)[:, None] * units
-        counts = np.bincount(picked.ravel(), minlength=some * units).reshape(some, units)
+        size = min(step, resamples - first)
+        # Each resample's units get their own range of numbers, so one bincount counts the draws of all resamples.
+        drawn = rng.integers(0, units, (size, units)) + np.arange(size)[:, None] * units
+        counts = np.bincount(drawn.ravel(), minlength=size * units).reshape(size, units)
         yield counts[:, unit].astype(np.float64)
 
 
-def _gain(pair: Pair, metric: str, point: Vector, ends: list[float] | None, confidence: float) -> Gain:
+def _gain(pair: ScorePair, metric: str, point: Vector, ends: list[float] | None, confidence: float) -> MetricGain:
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
     candidate, champion = (None if np.isnan(value) else sign * float(value) for value in point)
     low, high = ends or (None, None)
-    return Gain(
+    return MetricGain(
         metric=metric,
         rows=int(pair.labels.size),
         candidate=candidate,
@@ -165,14 +168,14 @@ def _gain(pair: Pair, metric: str, point: Vector, ends: list[float] | None, conf
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Scored:
-    """Scores of rows whose labels are known.
+class ScoredRows:
+    """Labelled rows with scores.
 
     Args:
         labels: ``(n,)`` float64.
         scores: ``(n,)`` or ``(n, k)`` float64.
-        task: what was predicted.
-        groups: ``(n,)`` int64, which rows are of one query, for ranking.
+        task: the task of the model.
+        groups: ``(n,)`` int64, query of each row, for ranking.
     """
 
     labels: Vector
@@ -181,29 +184,29 @@ class Scored:
     groups: Groups | None = None
 
 
-def weighted_metric(metric: str, rows: Scored) -> Weighted:
-    """Return the function from weights to a metric: what ``evaluate`` gives for each row of weights, in one go.
+def weighted_metric(metric: str, rows: ScoredRows) -> WeightedMetric:
+    """Return the function that computes a metric for many rows of weights at once, as ``evaluate`` does for one.
 
-    >>> auc = weighted_metric("auc", Scored(labels=np.array([0.0, 1.0, 1.0]), scores=np.array([0.5, 0.5, 0.7])))
+    >>> auc = weighted_metric("auc", ScoredRows(labels=np.array([0.0, 1.0, 1.0]), scores=np.array([0.5, 0.5, 0.7])))
     >>> auc(np.array([[1.0, 1.0, 1.0], [1.0, 1.0, 0.0]])).tolist()
     [0.75, 0.5]
     """
     if metric == "auc":
         return partial(_auc, order=_Order.of(rows.scores), positive=rows.labels == 1.0)
-    if metric in _PLACES:
-        return _ndcg(rows, _PLACES[metric])
+    if metric in _NDCG_PLACES:
+        return _ndcg(rows, _NDCG_PLACES[metric])
     if metric in {"precision", "recall"}:
         return _share(rows, metric)
     losses = row_values(metric, rows.labels, rows.scores)
     if losses is not None:
         return partial(_ratio, above=losses, below=np.ones_like(losses), root=metric == "rmse")
-    whole = {"auc_macro": _auc_macro, "calibration_error": _calibration_error}.get(metric)
-    return partial(_one_by_one, metric=metric, rows=rows) if whole is None else partial(whole, rows=rows)
+    vectorised = {"auc_macro": _auc_macro, "calibration_error": _calibration_error}.get(metric)
+    return partial(_evaluate_each, metric=metric, rows=rows) if vectorised is None else partial(vectorised, rows=rows)
 
 
 @dataclass(frozen=True, eq=False)
 class _Order:
-    """Rows in rising order of their scores; ``starts`` are the first places of equal ones."""
+    """Rows in ascending order of their scores; ``starts`` are the first places of equal scores."""
 
     order: NDArray[np.intp]
     starts: NDArray[np.intp]
@@ -220,10 +223,10 @@ def _auc(weights: Matrix, order: _Order, positive: NDArray[np.bool_]) -> Vector:
     above = np.add.reduceat(ranked * mask, order.starts, axis=1)
     below = np.add.reduceat(ranked * ~mask, order.starts, axis=1)
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
-    return _divided(won, above.sum(axis=1) * below.sum(axis=1))
+    return _divide_or_nan(won, above.sum(axis=1) * below.sum(axis=1))
 
 
-def _auc_macro(weights: Matrix, rows: Scored) -> Vector:
+def _auc_macro(weights: Matrix, rows: ScoredRows) -> Vector:
     single = np.array(
         [
             _auc(weights, _Order.of(rows.scores[:, column]), rows.labels == column)
@@ -231,42 +234,42 @@ def _auc_macro(weights: Matrix, rows: Scored) -> Vector:
         ]
     )
     exist = ~np.isnan(single)
-    return _divided(np.where(exist, single, 0.0).sum(axis=0), exist.sum(axis=0).astype(np.float64))
+    return _divide_or_nan(np.where(exist, single, 0.0).sum(axis=0), exist.sum(axis=0).astype(np.float64))
 
 
-def _calibration_error(weights: Matrix, rows: Scored) -> Vector:
+def _calibration_error(weights: Matrix, rows: ScoredRows) -> Vector:
     bins = calibration_bins(rows.scores)
     inside = (bins[:, None] == np.unique(bins)).astype(np.float64)
     gaps = np.abs((weights * (rows.scores - rows.labels)) @ inside)
-    return _divided(gaps.sum(axis=1), weights.sum(axis=1))
+    return _divide_or_nan(gaps.sum(axis=1), weights.sum(axis=1))
 
 
-def _ndcg(rows: Scored, at: int | None) -> Weighted:
+def _ndcg(rows: ScoredRows, at: int | None) -> WeightedMetric:
     query = np.zeros(rows.labels.size, dtype=np.int64) if rows.groups is None else rows.groups
     share, counts, group = ndcg_shares(rows.labels, rows.scores, query, at)
     per_row = (counts / np.bincount(group))[group]
     return partial(_ratio, above=share[group] * per_row, below=per_row)
 
 
-def _share(rows: Scored, metric: str) -> Weighted:
-    called, positive = (rows.scores >= _HALF).astype(np.float64), (rows.labels == 1.0).astype(np.float64)
-    return partial(_ratio, above=called * positive, below=called if metric == "precision" else positive)
+def _share(rows: ScoredRows, metric: str) -> WeightedMetric:
+    predicted, positive = (rows.scores >= _HALF).astype(np.float64), (rows.labels == 1.0).astype(np.float64)
+    return partial(_ratio, above=predicted * positive, below=predicted if metric == "precision" else positive)
 
 
 def _ratio(weights: Matrix, above: Vector, below: Vector, *, root: bool = False) -> Vector:
-    found = _divided(weights @ above, weights @ below)
-    return np.sqrt(found) if root else found
+    values = _divide_or_nan(weights @ above, weights @ below)
+    return np.sqrt(values) if root else values
 
 
-def _one_by_one(weights: Matrix, metric: str, rows: Scored) -> Vector:
-    def one(each: Vector) -> float:
-        if not each.sum() > 0:
+def _evaluate_each(weights: Matrix, metric: str, rows: ScoredRows) -> Vector:
+    def evaluate_one(weight: Vector) -> float:
+        if not weight.sum() > 0:
             return np.nan
-        found = evaluate(rows.labels, rows.scores, each, task=rows.task, groups=rows.groups)[metric]
-        return np.nan if found is None else found
+        value = evaluate(rows.labels, rows.scores, weight, task=rows.task, groups=rows.groups)[metric]
+        return np.nan if value is None else value
 
-    return np.array([one(each) for each in weights])
+    return np.array([evaluate_one(weight) for weight in weights])
 
 
-def _divided(above: Vector, below: Vector) -> Vector:
+def _divide_or_nan(above: Vector, below: Vector) -> Vector:
     return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0)

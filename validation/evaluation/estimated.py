@@ -1,8 +1,8 @@
-"""What a classifier's quality should be, before any label is known, if its probabilities are still right.
+"""Estimates a classifier's quality without labels, if its probabilities are still correct.
 
 Confidence-based performance estimation (CBPE; NannyML, https://nannyml.readthedocs.io, "How it works: performance
-estimation"; Bialek et al., 2024, arXiv:2401.08348): each row counts as every label with that label's probability. It
-follows changes of the features, which change the probabilities; it does not see that what features mean has changed.
+estimation"; Bialek et al., 2024, arXiv:2401.08348): each row counts with every label, weighted by the label's
+probability. This follows changes of the features, but not changes of the relation between features and labels.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from skewless.validation.evaluation.metrics import Metrics
 Table = Sequence[Row]
 
 
-def estimate(scores: Scores, task: Task, calibration: Table | None = None) -> Metrics | None:
-    """Return the metrics to expect of scores; None where nothing is to be expected: no rows, or no probabilities.
+def estimate_metrics(scores: Scores, task: Task, calibration: Table | None = None) -> Metrics | None:
+    """Return the expected metrics of scores; None without rows, or if the scores are not probabilities.
 
     Args:
         scores: ``(n,)`` float64 probabilities of label 1, or ``(n, k)`` of k classes.
         task: only ``binary`` and ``multiclass`` have probabilities.
-        calibration: of a binary model mean score and share of label 1 on rows that it never saw, see
-            ``calibration_table``; None: the scores are taken for probabilities.
+        calibration: mean score and share of label 1 of a binary model on test rows, see ``calibration_table``;
+            None: the scores are used as probabilities.
 
-    >>> estimate(np.array([0.0, 1.0]), "binary")["auc"]
+    >>> estimate_metrics(np.array([0.0, 1.0]), "binary")["auc"]
     1.0
     """
     if not len(scores) or task not in {"binary", "multiclass"}:
         return None
     if task == "multiclass":
-        return _expected(scores, scores, task)
-    likely = calibrated(scores, calibration or ())
-    return _expected(scores, np.stack([1.0 - likely, likely], axis=1), task)
+        return _expected_metrics(scores, scores, task)
+    probabilities = calibrate(scores, calibration or ())
+    return _expected_metrics(scores, np.stack([1.0 - probabilities, probabilities], axis=1), task)
 
 
-def calibrated(scores: Vector, table: Table) -> Vector:
-    """Return the probability of label 1: between the bins of a calibration table on straight lines, never falling.
+def calibrate(scores: Vector, table: Table) -> Vector:
+    """Return the probability of label 1, by monotone linear interpolation between the bins of a calibration table.
 
-    >>> calibrated(np.array([0.1, 0.3, 0.9]), [{"score": 0.2, "label": 0.1}, {"score": 0.4, "label": 0.3}]).round(2)
+    >>> calibrate(np.array([0.1, 0.3, 0.9]), [{"score": 0.2, "label": 0.1}, {"score": 0.4, "label": 0.3}]).round(2)
     array([0.05, 0.2 , 0.88])
     """
     if not table:
@@ -52,8 +52,8 @@ def calibrated(scores: Vector, table: Table) -> Vector:
     return np.interp(scores, x, y)
 
 
-def _expected(scores: Scores, likely: Matrix, task: Task) -> Metrics:
-    """Return the metrics of rows that have every label, each weighing its probability."""
-    n, k = likely.shape
+def _expected_metrics(scores: Scores, probabilities: Matrix, task: Task) -> Metrics:
+    """Return the metrics of rows that have every label, weighted by its probability."""
+    n, k = probabilities.shape
     labels = np.tile(np.arange(k, dtype=np.float64), n)
-    return evaluate(labels, np.repeat(scores, k, axis=0), likely.ravel(), task=task) | {"rows": float(n)}
+    return evaluate(labels, np.repeat(scores, k, axis=0), probabilities.ravel(), task=task) | {"rows": float(n)}

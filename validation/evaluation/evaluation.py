@@ -1,4 +1,4 @@
-"""How good a model is on rows that it never saw, beside a constant prediction."""
+"""Evaluates a model on test rows, and compares it with a constant prediction."""
 
 from __future__ import annotations
 
@@ -32,41 +32,43 @@ def evaluate(
 ) -> Metrics:
     """Return the metrics of scores against labels; ``baseline_*`` are those of the constant prediction.
 
-    The constant is the base rate; of a multiclass model the share of each class, of a ranking model any number.
-    A metric that does not exist (AUC of one class, precision without positives) is None, never NaN.
+    The constant is the base rate; for a multiclass model the share of each class, for a ranking model any number.
+    An undefined metric (AUC of one class, precision without positives) is None, never NaN.
 
     Args:
         labels: ``(n,)`` float64; 0 or 1 for a binary task, see TrainingSet.
         scores: float64 predictions: ``(n,)`` probabilities or values, or ``(n, k)`` probabilities of k classes.
         weights: ``(n,)`` sample weights, all 1 if None.
-        task: what was predicted.
-        base_rate: the constant prediction; the labels' weighted mean if None.
-        groups: ``(n,)`` int64, which rows are of one query, for ranking; all of them if None.
+        task: the task of the model.
+        base_rate: the constant prediction; None: the weighted mean of the labels.
+        groups: ``(n,)`` int64, query of each row, for ranking; None: all rows are one query.
 
     Raises:
-        SourceError: no rows, no weight, or lengths that differ.
+        SourceError: rows are missing, all weights are 0, or lengths differ.
 
     >>> evaluate(np.array([0.0, 1.0]), np.array([0.2, 0.9]))["auc"]
     1.0
     """
     weight = np.ones_like(labels) if weights is None else weights
     if not (labels.shape == scores.shape[:1] == weight.shape) or not weight.sum() > 0:
-        raise SourceError("evaluation", "has no rows, or unequal parts", value=labels.size, fix="widen Split.test")
+        raise SourceError(
+            "evaluation", "has no rows, or parts of different lengths", value=labels.size, fix="widen Split.test"
+        )
     if task == "multiclass":
-        return _sized(labels, *multiclass_metrics(labels, scores, weight))
+        return _with_sizes(labels, *multiclass_metrics(labels, scores, weight))
     base = float(np.average(labels, weights=weight)) if base_rate is None else base_rate
     constant = np.full_like(scores, base)
     if task == "ranking":
         query = np.zeros(labels.size, dtype=np.int64) if groups is None else groups
-        found, baseline = (ranking_metrics(labels, given, weight, query) for given in (scores, constant))
+        metrics, baseline = (ranking_metrics(labels, values, weight, query) for values in (scores, constant))
     else:
         measure = _binary if task == "binary" else _regression
-        found, baseline = (measure(labels, given, weight, base) for given in (scores, constant))
-    return _sized(labels, base, found, baseline)
+        metrics, baseline = (measure(labels, values, weight, base) for values in (scores, constant))
+    return _with_sizes(labels, base, metrics, baseline)
 
 
 def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float | None:
-    """Return the metric that a model's gate is about, None where it does not exist on these rows.
+    """Return the metric of a model's gate, None if it is undefined for these rows.
 
     Raises:
         DefinitionError: the evaluation has no metric of that name.
@@ -82,10 +84,9 @@ def gate_metric(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float |
 
 
 def gate_baseline(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float | None:
-    """Return the gate's metric of the constant prediction, None where there is none that a model could beat.
+    """Return the gate's metric of the constant prediction, None if no model can be better.
 
-    A constant is perfectly calibrated and finds every positive, so that in ``calibration_error`` and the recalls it
-    is no measure of a model.
+    A constant is perfectly calibrated and predicts every positive: its ``calibration_error`` and recalls are optimal.
 
     >>> from skewless.contract.spec import Gate
     >>> from types import SimpleNamespace
@@ -98,7 +99,7 @@ def gate_baseline(spec: ModelSpec, metrics: Mapping[str, float | None]) -> float
 
 
 def calibration_table(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> list[Row]:
-    """Return mean score against mean label in bins of equal count; equal scores share a bin."""
+    """Return mean score and mean label in bins of equal count; equal scores share a bin."""
     weight = np.ones_like(labels) if weights is None else weights
     group = calibration_bins(scores, bins)
     return [_calibration_row(labels, scores, weight, group == index) for index in np.unique(group)]
@@ -115,15 +116,15 @@ def calibration_bins(scores: Vector, bins: int = _BINS) -> NDArray[np.intp]:
 
 
 def calibration_error(labels: Vector, scores: Vector, weights: Vector | None = None, bins: int = _BINS) -> float:
-    """Return the expected calibration error: the mean gap of the bins, weighted by their weight."""
+    """Return the expected calibration error: the weighted mean difference of score and label over the bins."""
     rows = calibration_table(labels, scores, weights, bins)
     total = sum(row["weight"] for row in rows)
     return float(sum(row["weight"] * abs(row["score"] - row["label"]) for row in rows) / total) if total else 0.0
 
 
-def _sized(labels: Vector, base: float, found: Metrics, baseline: Metrics) -> Metrics:
+def _with_sizes(labels: Vector, base: float, metrics: Metrics, baseline: Metrics) -> Metrics:
     sizes: Metrics = {"rows": float(labels.size), "base_rate": base}
-    return sizes | found | {f"baseline_{name}": value for name, value in baseline.items()}
+    return sizes | metrics | {f"baseline_{name}": value for name, value in baseline.items()}
 
 
 def _binary(labels: Vector, scores: Vector, weight: Vector, base: float) -> Metrics:
@@ -147,7 +148,7 @@ def _regression(labels: Vector, scores: Vector, weight: Vector, _base: float) ->
 
 
 def multiclass_metrics(labels: Vector, scores: Matrix, weights: Vector) -> tuple[float, Metrics, Metrics]:
-    """Return the largest share of a class, the metrics, and those of predicting each class's share always.
+    """Return the largest class share, the metrics, and the metrics of the constant prediction of all class shares.
 
     Args:
         labels: ``(n,)`` float64, 0 to k - 1.
@@ -156,10 +157,14 @@ def multiclass_metrics(labels: Vector, scores: Matrix, weights: Vector) -> tuple
     """
     shares = np.bincount(labels.astype(np.int64), weights=weights, minlength=scores.shape[1]) / weights.sum()
     constant = np.broadcast_to(shares, scores.shape)
-    return float(shares.max()), _measure(labels, scores, weights), _measure(labels, constant, weights)
+    return (
+        float(shares.max()),
+        _multiclass_metrics(labels, scores, weights),
+        _multiclass_metrics(labels, constant, weights),
+    )
 
 
-def _measure(labels: Vector, scores: Matrix, weights: Vector) -> Metrics:
+def _multiclass_metrics(labels: Vector, scores: Matrix, weights: Vector) -> Metrics:
     return {
         "log_loss": mean_metric("log_loss", labels, scores, weights),
         "accuracy": mean_metric("accuracy", labels, scores, weights),
@@ -168,7 +173,7 @@ def _measure(labels: Vector, scores: Matrix, weights: Vector) -> Metrics:
 
 
 def _macro_auc(labels: Vector, scores: Matrix, weights: Vector) -> float | None:
-    """Return the mean over the classes of one against the rest; None if no class has both."""
+    """Return the mean AUC over the classes, each against the rest; None if it is undefined for all classes."""
     single = [
         auc((labels == column).astype(np.float64), scores[:, column], weights) for column in range(scores.shape[1])
     ]
@@ -177,19 +182,19 @@ def _macro_auc(labels: Vector, scores: Matrix, weights: Vector) -> float | None:
 
 
 def _share(part: NDArray[np.bool_], whole: NDArray[np.bool_], weight: Vector) -> float | None:
-    """Return how much of the rows in ``whole`` is in ``part`` too; None if there are none."""
+    """Return the weighted share of the rows in ``whole`` that are also in ``part``; None without rows."""
     total = weight[whole].sum()
     return float(weight[whole & part].sum() / total) if total else None
 
 
-def _calibration_row(labels: Vector, scores: Vector, weight: Vector, here: NDArray[np.bool_]) -> Row:
-    total = weight[here].sum()
-    share = weight[here] / total if total else np.zeros(int(here.sum()))
+def _calibration_row(labels: Vector, scores: Vector, weight: Vector, mask: NDArray[np.bool_]) -> Row:
+    total = weight[mask].sum()
+    share = weight[mask] / total if total else np.zeros(int(mask.sum()))
     return {
-        "low": float(scores[here].min()),
-        "high": float(scores[here].max()),
-        "rows": int(here.sum()),
+        "low": float(scores[mask].min()),
+        "high": float(scores[mask].max()),
+        "rows": int(mask.sum()),
         "weight": float(total),
-        "score": float((scores[here] * share).sum()),
-        "label": float((labels[here] * share).sum()),
+        "score": float((scores[mask] * share).sum()),
+        "label": float((labels[mask] * share).sum()),
     }

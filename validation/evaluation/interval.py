@@ -1,4 +1,4 @@
-"""How far a metric may be off by chance alone: intervals of large samples, whose rows of one unit may vary together."""
+"""Confidence intervals of metrics for large samples; rows of one unit may be correlated."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from skewless.infra.runtimes.port import Scores, Vector
 from skewless.validation.evaluation.metrics import row_values
 
 Units = npt.NDArray[np.uint64]
-"""``(n,)``: rows with equal numbers are of one unit."""
+"""Shape ``(n,)``: rows with equal numbers are of one unit."""
 
-_FEWEST = 2
-_Z = 1.959963984540054  # of 95 %
+_MIN_UNITS = 2
+_Z = 1.959963984540054  # quantile for 95 %
 
 
 def unit_sums(values: Vector, units: Units) -> Vector:
@@ -28,20 +28,20 @@ def unit_sums(values: Vector, units: Units) -> Vector:
 
 
 def standard_error(influence: Vector, units: Units) -> float | None:
-    """Return the standard error of an estimate from what each row adds to it; None of fewer than two units.
+    """Return the standard error of an estimate from the influence of each row; None with fewer than two units.
 
-    It is the cluster-robust one (Liang and Zeger, 1986): units vary, rows of one unit may do so together.
+    It is cluster-robust (Liang and Zeger, 1986): units are independent, rows of one unit may be correlated.
 
     Args:
-        influence: ``(n,)``, summing up to 0: of a mean the distances from it, each by n.
+        influence: ``(n,)``, sums up to 0; for a mean, the deviations from it divided by n.
 
-    >>> apart, twice = np.arange(4, dtype=np.uint64), np.array([1, 1, 2, 2], dtype=np.uint64)
+    >>> single, paired = np.arange(4, dtype=np.uint64), np.array([1, 1, 2, 2], dtype=np.uint64)
     >>> rows = (np.array([1.0, 1.0, 3.0, 3.0]) - 2.0) / 4
-    >>> round(standard_error(rows, apart), 3), standard_error(rows, twice)
+    >>> round(standard_error(rows, single), 3), standard_error(rows, paired)
     (0.577, 1.0)
     """
     sums = unit_sums(influence, units)
-    if sums.size < _FEWEST:
+    if sums.size < _MIN_UNITS:
         return None
     return math.sqrt(sums.size / (sums.size - 1) * float((sums**2).sum()))
 
@@ -54,38 +54,38 @@ class Interval(NamedTuple):
 
 
 def mean_interval(values: Vector, units: Units | None = None) -> Interval | None:
-    """Return the interval of a mean by the central limit theorem; None of fewer than two values, or units.
+    """Return the interval of a mean by the central limit theorem; None with fewer than two values or units.
 
     Args:
         values: ``(n,)`` float64.
-        units: which rows vary together; None: each by itself.
+        units: the unit of each row; None: each row is a unit.
 
     >>> low, high = mean_interval(np.array([1.0, 3.0]))
     >>> round(low, 2), round(high, 2)
     (0.04, 3.96)
     """
-    if values.size < _FEWEST:
+    if values.size < _MIN_UNITS:
         return None
     mean = float(values.mean())
     if units is None:
-        return _around(mean, float(values.std(ddof=1)) / math.sqrt(values.size))
+        return _symmetric_interval(mean, float(values.std(ddof=1)) / math.sqrt(values.size))
     error = standard_error((values - mean) / values.size, units)
-    return None if error is None else _around(mean, error)
+    return None if error is None else _symmetric_interval(mean, error)
 
 
 def auc_interval(labels: Vector, scores: Vector, units: Units | None = None) -> Interval | None:
     """Return the interval of the area under the ROC curve; None with fewer than two rows of a class, or units.
 
-    Its variance is that of DeLong, DeLong and Clarke-Pearson (1988), by ranks (Sun and Xu, 2014); with units that of
-    Obuchowski (1997), whose rows of one unit, positive or not, may vary together.
+    The variance is that of DeLong, DeLong and Clarke-Pearson (1988), computed by ranks (Sun and Xu, 2014). With units
+    it is that of Obuchowski (1997), in which rows of one unit, positive or negative, may be correlated.
 
     Args:
         labels: ``(n,)`` float64, 0 or 1.
         scores: ``(n,)`` float64.
-        units: which rows vary together; None: each by itself.
+        units: the unit of each row; None: each row is a unit.
     """
     positive, negative = scores[labels == 1.0], scores[labels != 1.0]
-    if min(positive.size, negative.size) < _FEWEST:
+    if min(positive.size, negative.size) < _MIN_UNITS:
         return None
     above = _placements(positive, negative)
     below = 1.0 - _placements(negative, positive)
@@ -100,34 +100,34 @@ def auc_interval(labels: Vector, scores: Vector, units: Units | None = None) -> 
         error = standard_error(influence, units)
     if error is None:
         return None
-    low, high = _around(area, error)
+    low, high = _symmetric_interval(area, error)
     return Interval(max(low, 0.0), min(high, 1.0))
 
 
 def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | None = None) -> Interval | None:
-    """Return the interval of a metric of an evaluation without weights; None where no formula is known for it.
+    """Return the interval of a metric of an evaluation without weights; None if it has no formula.
 
     Args:
-        metric: ``auc``, or one that is a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.
+        metric: ``auc``, or a mean over rows: ``log_loss``, ``brier``, ``accuracy``, ``mae``, ``rmse``.
         labels: ``(n,)`` float64.
         scores: ``(n,)`` float64, or ``(n, k)`` of k classes.
-        units: which rows vary together; None: each by itself.
+        units: the unit of each row; None: each row is a unit.
     """
     if metric == "auc":
         return auc_interval(labels, scores, units) if scores.ndim == 1 else None
     values = row_values(metric, labels, scores)
-    found = None if values is None else mean_interval(values, units)
-    if found is None or metric != "rmse":
-        return found
-    return Interval(math.sqrt(max(found.low, 0.0)), math.sqrt(found.high))
+    interval = None if values is None else mean_interval(values, units)
+    if interval is None or metric != "rmse":
+        return interval
+    return Interval(math.sqrt(max(interval.low, 0.0)), math.sqrt(interval.high))
 
 
-def _around(middle: float, error: float) -> Interval:
+def _symmetric_interval(middle: float, error: float) -> Interval:
     return Interval(middle - _Z * error, middle + _Z * error)
 
 
-def _placements(of: Vector, among: Vector) -> Vector:
-    """Return of each score the share of others that are lower, equal ones counting one half."""
-    ordered = np.sort(among)
-    counts = np.searchsorted(ordered, of, side="left") + np.searchsorted(ordered, of, side="right")
-    return np.asarray(counts / (2 * among.size), dtype=np.float64)
+def _placements(scores: Vector, others: Vector) -> Vector:
+    """Return for each score the share of lower scores among others; equal scores count one half."""
+    ordered = np.sort(others)
+    counts = np.searchsorted(ordered, scores, side="left") + np.searchsorted(ordered, scores, side="right")
+    return np.asarray(counts / (2 * others.size), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Metrics of scores: what an evaluation finds, the values that a mean over rows rests on, and the AUC."""
+"""Metrics of scores: the AUC, and metrics that are means over rows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 from skewless.infra.runtimes.port import Scores, Vector
 
 Metrics = dict[str, float | None]
-"""Metric -> its value; None where it does not exist on the rows."""
+"""Metric -> its value; None if it is undefined for the rows."""
 _EPSILON = 1e-15
 _Values = Callable[[Vector, Scores], Vector]
 
 
 def auc(labels: Vector, scores: Vector, weights: Vector | None = None) -> float | None:
-    """Return the chance that a positive scores above a negative, ties counting one half; None for one class.
+    """Return the probability that a positive scores above a negative, ties count one half; None for one class.
 
     >>> auc(np.array([0.0, 1.0, 1.0]), np.array([0.5, 0.5, 0.7]))
     0.75
@@ -32,7 +32,7 @@ def auc(labels: Vector, scores: Vector, weights: Vector | None = None) -> float 
 
 
 def row_values(metric: str, labels: Vector, scores: Scores) -> Vector | None:
-    """Return the values whose mean is a metric, of ``rmse`` its square; None for metrics that are no mean over rows.
+    """Return the values whose mean is a metric (for ``rmse`` its square); None for metrics that are not such a mean.
 
     Args:
         metric: name of a metric.
@@ -42,14 +42,14 @@ def row_values(metric: str, labels: Vector, scores: Scores) -> Vector | None:
     >>> row_values("mae", np.array([1.0, 0.0]), np.array([0.5, 0.0])).tolist()
     [0.5, 0.0]
     """
-    values = (_OF_SCORES if scores.ndim == 1 else _OF_CLASSES).get(metric)
+    values = (_SCORE_METRICS if scores.ndim == 1 else _CLASS_METRICS).get(metric)
     return None if values is None else values(labels, scores)
 
 
 def mean_metric(metric: str, labels: Vector, scores: Scores, weights: Vector) -> float:
-    """Return the weighted mean of the rows' values of a metric that is one."""
+    """Return a metric that is a mean over rows, weighted."""
     values = row_values(metric, labels, scores)
-    assert values is not None, metric  # noqa: S101 - of those below
+    assert values is not None, metric  # noqa: S101 - callers use only such metrics
     return float(np.average(values, weights=weights))
 
 
@@ -67,13 +67,18 @@ def _distances(labels: Vector, scores: Scores) -> Vector:
 
 
 def _class_log_losses(labels: Vector, scores: Scores) -> Vector:
-    own = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
-    return np.asarray(-np.log(np.clip(own, _EPSILON, 1.0)))
+    probabilities = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
+    return np.asarray(-np.log(np.clip(probabilities, _EPSILON, 1.0)))
 
 
 def _hits(labels: Vector, scores: Scores) -> Vector:
     return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
 
 
-_OF_SCORES: Mapping[str, _Values] = {"log_loss": _log_losses, "brier": _squares, "rmse": _squares, "mae": _distances}
-_OF_CLASSES: Mapping[str, _Values] = {"log_loss": _class_log_losses, "accuracy": _hits}
+_SCORE_METRICS: Mapping[str, _Values] = {
+    "log_loss": _log_losses,
+    "brier": _squares,
+    "rmse": _squares,
+    "mae": _distances,
+}
+_CLASS_METRICS: Mapping[str, _Values] = {"log_loss": _class_log_losses, "accuracy": _hits}

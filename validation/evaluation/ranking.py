@@ -1,4 +1,4 @@
-"""The quality of an order: normalised discounted cumulative gain (Jarvelin and Kekalainen, 2002)."""
+"""Ranking metrics: normalised discounted cumulative gain (Jarvelin and Kekalainen, 2002)."""
 
 from __future__ import annotations
 
@@ -9,35 +9,34 @@ from skewless.infra.runtimes.port import Vector
 from skewless.validation.evaluation.metrics import Metrics
 
 Groups = NDArray[np.int64]
-_FEW = 5
+_TOP = 5
 
 
 def ranking_metrics(labels: Vector, scores: Vector, weights: Vector, groups: Groups) -> Metrics:
-    """Return the metrics of a ranking model; arguments as of ``ndcg``."""
+    """Return the metrics of a ranking model; for the arguments see ``ndcg``."""
     return {
         "ndcg": ndcg(labels, scores, groups, weights=weights),
-        f"ndcg_at_{_FEW}": ndcg(labels, scores, groups, at=_FEW, weights=weights),
+        f"ndcg_at_{_TOP}": ndcg(labels, scores, groups, at=_TOP, weights=weights),
     }
 
 
 def ndcg(
     labels: Vector, scores: Vector, groups: Groups, *, at: int | None = None, weights: Vector | None = None
 ) -> float | None:
-    """Return the mean over groups of the gain in the order of the scores, over that of the best order.
+    """Return the mean over groups of the gain in the order of the scores, divided by the gain in the best order.
 
-    A row gains ``2 ** label - 1``, discounted by ``1 / log2(1 + place)``. Rows with equal scores share the
-    mean gain of their places, so a constant has the quality of chance. A group weighs what its rows weigh
-    in the mean.
+    A row's gain is ``2 ** label - 1``, discounted by ``1 / log2(1 + place)``. Rows with equal scores share the mean
+    gain of their places, so a constant score is as good as chance. A group's weight is the mean weight of its rows.
 
     Args:
-        labels: ``(n,)`` whole float64 of 0 or more.
-        scores: ``(n,)`` float64, higher is earlier.
+        labels: ``(n,)`` float64, integers of 0 or more.
+        scores: ``(n,)`` float64, the highest comes first.
         groups: ``(n,)`` int64, equal for rows of one query.
-        at: how many places count; all of them if None.
+        at: number of places that count; None: all.
         weights: ``(n,)`` float64, all 1 if None.
 
     Returns:
-        None where no group has a label above 0; groups without one do not count.
+        None if no group has a label above 0; other groups are ignored.
 
     >>> ndcg(np.array([1.0, 0.0]), np.array([0.2, 0.9]), np.array([0, 0])).__round__(4)
     0.6309
@@ -53,27 +52,28 @@ def ndcg(
 def ndcg_shares(
     labels: Vector, scores: Vector, groups: Groups, at: int | None = None
 ) -> tuple[Vector, NDArray[np.bool_], NDArray[np.intp]]:
-    """Return per group its share of the best gain, whether it counts, and the group of each row, from 0.
+    """Return per group its share of the best gain and whether it counts, and the group index of each row.
 
     >>> ndcg_shares(np.array([1.0, 0.0]), np.array([0.9, 0.2]), np.array([7, 7]))[0].tolist()
     [1.0]
     """
     _, group = np.unique(groups, return_inverse=True)
     gains = np.exp2(labels) - 1.0
-    best = _discounted(gains, gains, group, at)
+    best = _discounted_gain(gains, gains, group, at)
     counts = best > 0
-    found = _discounted(gains, scores, group, at)
-    share: Vector = np.divide(found, best, out=np.zeros_like(best), where=counts)
+    actual = _discounted_gain(gains, scores, group, at)
+    share: Vector = np.divide(actual, best, out=np.zeros_like(best), where=counts)
     return share, counts, group
 
 
-def _discounted(gains: Vector, scores: Vector, group: NDArray[np.intp], at: int | None) -> Vector:
-    """Return per group the discounted gain of its rows in falling order of the scores."""
+def _discounted_gain(gains: Vector, scores: Vector, group: NDArray[np.intp], at: int | None) -> Vector:
+    """Return per group the discounted gain of its rows in descending order of the scores."""
     order = np.lexsort((-scores, group))
     group, gains, scores = group[order], gains[order], scores[order]
     sizes = np.bincount(group)
     place = np.arange(group.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     discount = np.where(place < (group.size if at is None else at), 1.0 / np.log2(place + 2.0), 0.0)
+    # Ties share the mean gain of their places, because their order is arbitrary.
     starts = np.r_[True, (np.diff(group) != 0) | (np.diff(scores) != 0)]
     tie = np.cumsum(starts) - 1
     shared = np.bincount(tie, weights=gains) / np.bincount(tie)

@@ -1,1 +1,1 @@
-"""Windowed views: declared, measured, kept as states, merged and finalised; the same code on both sides."""
+"""Windowed views: event inputs, states, tiles, merging and features; training and serving share this code."""

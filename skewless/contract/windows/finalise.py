@@ -1,4 +1,4 @@
-"""From merged states to features, float64: the one finaliser of both sides (SEMANTICS 3.4)."""
+"""Compute features, float64, from merged states; training and serving share it (SEMANTICS 3.4)."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 
 class Finaliser:
-    """Turns states of one view into its features."""
+    """Computes the features of one view from its states."""
 
     def __init__(self, view: WindowView) -> None:
         self._view = view
         self._layout = StateLayout(view)
 
-    def feature(self, item: Aggregate, words: Int64Array, distincts: Mapping[str, Floats]) -> Floats:
-        """Return one feature, shape ``(n,)``: NaN is null, which is everything but the counts of an empty window.
+    def compute_feature(self, item: Aggregate, words: Int64Array, distincts: Mapping[str, Floats]) -> Floats:
+        """Return one feature, shape ``(n,)``; NaN is null. Of an empty window, all features but counts are null.
 
         Args:
             words: merged states over the feature's window, shape ``(width, n)``.
-            distincts: per column of ``count_distinct``, how many distinct values the windows hold.
+            distincts: per column of ``count_distinct``, the number of distinct values in the windows.
         """
         function, column = item.function, item.column
         if function is Function.COUNT_DISTINCT:
@@ -32,24 +32,24 @@ class Finaliser:
         if function in {Function.MIN, Function.MAX}:
             return _floats(words[self._layout.extremes[column, function]])
         if function in {Function.FIRST, Function.LAST}:
-            return _floats(words[self._layout.moments[column, function] + 3])
-        return self._added(item, words)
+            return _floats(words[self._layout.first_last[column, function] + 3])
+        return self._compute_sum(item, words)
 
-    def _added(self, item: Aggregate, words: Int64Array) -> Floats:
-        place = self._layout.sums[item.column]
-        n, scale = words[place], self._view.scales.get(item.column, 0)
+    def _compute_sum(self, item: Aggregate, words: Int64Array) -> Floats:
+        position = self._layout.sums[item.column]
+        n, scale = words[position], self._view.scales.get(item.column, 0)
         if item.function is Function.COUNT:
             return np.asarray(n, dtype=np.float64)
         result = np.full(len(n), np.nan)
         spread = item.function in {Function.VAR, Function.STD}
-        some = np.flatnonzero(n >= (2 if spread else 1))
-        chosen = words[place : place + (6 if spread else 3), some]
+        defined = np.flatnonzero(n >= (2 if spread else 1))
+        chosen = words[position : position + (6 if spread else 3), defined]
         if spread:
             values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
-            result[some] = np.sqrt(values) if item.function is Function.STD else values
+            result[defined] = np.sqrt(values) if item.function is Function.STD else values
         else:
-            divisor = np.ones(len(some), dtype=np.int64) if item.function is Function.SUM else chosen[0]
-            result[some] = quotient(chosen[1:3], divisor, scale)
+            divisor = np.ones(len(defined), dtype=np.int64) if item.function is Function.SUM else chosen[0]
+            result[defined] = quotient(chosen[1:3], divisor, scale)
         return result
 
 

@@ -1,6 +1,6 @@
-"""Numbers as integers, so that sums are exact and do not depend on their order (SEMANTICS 3.3).
+"""Fixed-point arithmetic: exact sums that do not depend on the order of the values (SEMANTICS 3.3).
 
-A sum is kept in words of 32 bits, each in an int64 that may hold carries for a while::
+A sum is stored in words of 32 bits, each in an int64 that has room for carries::
 
     S1 = hi * 2^32 + lo                    2 words, |S1| < 2^94
     S2 = hi * 2^64 + mid * 2^32 + lo       3 words,  S2  < 2^124
@@ -25,7 +25,7 @@ _EXACT = 2**53
 
 
 def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[Int64Array, BoolArray]:
-    """Return ``round_half_even(x * 10^scale)`` as int64, and where it is not below a limit (there it is 0).
+    """Return ``round_half_even(x * 10^scale)`` as int64, and where the limit is reached (the number is then 0).
 
     Floats are multiplied as float64 and integers as integers; NaN, which is null, gives 0 and is in range.
 
@@ -35,10 +35,11 @@ def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[I
     True
     """
     if values.dtype.kind in "iub":
-        integers = values.astype(np.int64)
-        most = (limit - 1) // 10**scale
-        beyond = np.asarray((integers > most) | (integers < -most), dtype=np.bool_)
-        return np.where(beyond, 0, integers) * np.int64(10**scale), beyond
+        numbers = values.astype(np.int64)
+        greatest = (limit - 1) // 10**scale
+        beyond = np.asarray((numbers > greatest) | (numbers < -greatest), dtype=np.bool_)
+        return np.where(beyond, 0, numbers) * np.int64(10**scale), beyond
+    # rint rounds half to even; a product that overflows becomes infinite, which is beyond any limit.
     with np.errstate(over="ignore"):
         scaled = np.rint(values.astype(np.float64) * float(10**scale))
     missing = np.isnan(scaled)
@@ -47,7 +48,7 @@ def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[I
 
 
 def sum_words(fixed: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return integers as (lo, hi), the words of a sum of one.
+    """Return integers as (lo, hi): the words of the sum of one number.
 
     >>> sum_words(np.array([-1]))
     (array([4294967295]), array([-1]))
@@ -64,6 +65,7 @@ def square_words(fixed: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]
     size = np.abs(fixed)
     small, large = size & _HALF, size >> _HALF_BITS
     # size^2 = large^2 * 2^46 + 2 * small * large * 2^23 + small^2, each product below 2^46
+    # Split into halves of 23 bits: no product of halves exceeds 46 bits, so none overflows an int64.
     cross, top = small * large, large * large
     low = small * small + ((cross & 0xFF) << 24)
     middle = (cross >> 8) + ((top & 0x3FFFF) << 14)
@@ -71,17 +73,17 @@ def square_words(fixed: Int64Array) -> tuple[Int64Array, Int64Array, Int64Array]
     return low & _LOW, middle & _LOW, (top >> 18) + (middle >> 32)
 
 
-def carry(words: Int64Array) -> None:
-    """Bring words, shape ``(2 or 3, n)``, least significant first, back below 2^32 in place, all but the last."""
+def carry_words(words: Int64Array) -> None:
+    """Carry in place: words, shape ``(2 or 3, n)``, least significant first, become less than 2^32, except the last."""
     for i in range(len(words) - 1):
         words[i + 1] += words[i] >> 32
         words[i] &= _LOW
 
 
-def integers(words: Int64Array) -> list[int]:
-    """Return what words, shape ``(2 or 3, n)``, stand for, as Python integers.
+def to_integers(words: Int64Array) -> list[int]:
+    """Return the numbers in words, shape ``(2 or 3, n)``, as Python integers.
 
-    >>> integers(np.array([[1], [2]]))
+    >>> to_integers(np.array([[1], [2]]))
     [8589934593]
     """
     total = [0] * words.shape[1]
@@ -91,19 +93,19 @@ def integers(words: Int64Array) -> list[int]:
 
 
 def quotient(words: Int64Array, divisor: Int64Array, scale: int) -> Floats:
-    """Return ``S1 / (10^scale * divisor)`` rounded to float64 once; divisors are at least 1.
+    """Return ``S1 / (10^scale * divisor)``, rounded once to float64; divisors are at least 1.
 
     >>> quotient(np.array([[1], [0]]), np.array([3]), 0).tolist() == [1 / 3]
     True
     """
     low, high = words
-    # Both sides exact in float64: then its own division rounds once.
+    # If both sides are exact in float64, the float64 division rounds only once.
     small = (high >= -(2**20)) & (high < 2**20) & (divisor < _EXACT // 10**scale)
     result: Floats = (high * 4294967296.0 + low) / (divisor * float(10**scale))
-    rest = np.flatnonzero(~small)
-    if rest.size:
-        exact = integers(words[:, rest])
-        result[rest] = [number / (10**scale * by) for number, by in zip(exact, divisor[rest].tolist(), strict=True)]
+    large = np.flatnonzero(~small)
+    if large.size:
+        exact = to_integers(words[:, large])
+        result[large] = [number / (10**scale * by) for number, by in zip(exact, divisor[large].tolist(), strict=True)]
     return result
 
 
@@ -117,7 +119,7 @@ def variance(n: Int64Array, s1: Int64Array, s2: Int64Array, scale: int) -> Float
     return np.array(
         [
             (count * square - total * total) / (count * (count - 1) * unit)
-            for count, total, square in zip(n.tolist(), integers(s1), integers(s2), strict=True)
+            for count, total, square in zip(n.tolist(), to_integers(s1), to_integers(s2), strict=True)
         ],
         dtype=np.float64,
     )

@@ -1,4 +1,4 @@
-"""Time windows in hops (SEMANTICS 3.1, 3.2): where a window begins, and how far it moves at a time.
+"""Compute the start of time windows, which move in hops (SEMANTICS 3.1, 3.2).
 
 ::
 
@@ -6,7 +6,7 @@
     window W at t       L = floor((t - W) / H) * H      t
                         [-------------------------------)
 
-Left closed, right open, and the left edge moves in hops: a window is between W and W + H long.
+A window is left-closed and right-open. Its left edge moves in hops, so its length is between W and W + H.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 MILLISECOND = 1_000
 
-# Chronon's: windows below 12 hours move in 5 minutes, those below 12 days in an hour, others in a day.
+# As in Chronon: windows below 12 hours have hops of 5 minutes, below 12 days of one hour, others of one day.
 _HOPS = ((12 * HOUR, 5 * MINUTE), (12 * DAY, HOUR))
 
 _Times = TypeVar("_Times", int, npt.NDArray[np.int64])
@@ -43,7 +43,7 @@ def window_start(t: _Times, window_us: int, hop_us: int) -> _Times:
 
 
 def default_hop(window_us: int) -> int:
-    """Return the hop of a window for which none was given, microseconds.
+    """Return the default hop of a window, microseconds.
 
     >>> [default_hop(length) // MINUTE for length in (HOUR, 12 * HOUR, 12 * DAY)]
     [5, 60, 1440]
@@ -52,10 +52,10 @@ def default_hop(window_us: int) -> int:
 
 
 def check_hops(owner: str, lengths: list[tuple[int, int]]) -> None:
-    """Check that windows (length, hop) can be kept in tiles together.
+    """Check that windows (length, hop) can share tiles.
 
     Raises:
-        DefinitionError: a hop is not shorter than its window, is no whole second, or does not divide the next larger.
+        DefinitionError: a hop is not shorter than its window or not whole seconds, or does not divide the next larger.
     """
     for window_us, hop_us in lengths:
         if not SECOND <= hop_us < window_us or hop_us % SECOND:
@@ -70,7 +70,7 @@ def check_hops(owner: str, lengths: list[tuple[int, int]]) -> None:
         if large % small:
             raise DefinitionError(
                 owner,
-                "has hops of which one does not divide the next larger",
+                "has a hop that does not divide the next larger hop",
                 value=f"{small // SECOND} s and {large // SECOND} s",
                 fix="choose hops that are multiples of each other",
             )

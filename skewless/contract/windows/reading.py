@@ -1,4 +1,4 @@
-"""From records to features: the windows of a view at one time, for many entities at once."""
+"""Compute the window features of a view at one time from the records of many entities."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.finalise import Finaliser
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND, window_start
-from skewless.contract.windows.sketch import Hashes, distinct, smallest
+from skewless.contract.windows.sketch import Hashes, estimate_distinct, select_smallest
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, starts_of
+from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, find_run_starts
 from skewless.contract.windows.view import Function, WindowView
 
 _Rows = npt.NDArray[np.intp]
 
 
 class WindowReader:
-    """Computes the features of one view, all windows in the same few steps: of a small read, the steps are the time."""
+    """Computes the features of one view.
+
+    All windows share the same numpy calls: the number of calls dominates the time of a small read.
+    """
 
     def __init__(self, view: WindowView) -> None:
         self._view = view
@@ -26,71 +29,75 @@ class WindowReader:
         self._finaliser = Finaliser(view)
         self._hops = np.array([MILLISECOND, *view.hops], dtype=np.int64)
         self._level = np.array([[view.level(hop)] for _, hop in view.windows], dtype=np.int64)
-        places = {window: i for i, window in enumerate(view.windows)}
-        # What is computed alike is computed at once for all windows: which features take which window's result.
-        self._alike: dict[tuple[Function, str], list[tuple[int, int]]] = {}
+        positions = {window: i for i, window in enumerate(view.windows)}
+        # Features with the same function and column are computed together for all windows: (feature, window) of each.
+        self._groups: dict[tuple[Function, str], list[tuple[int, int]]] = {}
         for i, item in enumerate(view.aggregates):
-            self._alike.setdefault((item.function, item.column), []).append((i, places[item.window_us, item.hop_us]))
+            self._groups.setdefault((item.function, item.column), []).append(
+                (i, positions[item.window_us, item.hop_us])
+            )
 
     def features(self, tiles: Tiles, t: int) -> Floats:
         """Return the features at time ``t``, shape ``(n, n_features)``; NaN is null.
 
         Args:
-            t: microseconds, a whole millisecond; not before a state's ``m``.
+            t: microseconds, at a whole millisecond, and not before the ``m`` of a state.
         """
         n, windows = tiles.n, len(self._view.windows)
         code = tiles.tag & CODE
         begin = (tiles.tag >> CODE_BITS) * self._hops[code & LEVEL]
         inside = begin >= self._edges(t)[:, None]
+        # A window counts the tiles of its own level, and the records of milliseconds before t.
         counts = inside & (((code == 0) & (begin < t)) | (code == self._level))
-        first, rows = _places(counts, n)
-        words = self._merged(tiles, first, rows)
-        distincts = self._distincts(tiles, inside, code, first, rows) if self._layout.hashed else {}
+        first, rows = _choose_records(counts, n)
+        words = self._merge(tiles, first, rows)
+        distincts = self._count_distinct(tiles, inside, code, first, rows) if self._layout.hashed else {}
         result = np.empty((n, len(self._view.aggregates)), dtype=np.float64)
-        for alike in self._alike.values():
-            item = self._view.aggregates[alike[0][0]]
-            values = self._finaliser.feature(item, words, distincts).reshape(windows, n)
-            for feature, place in alike:
-                result[:, feature] = values[place]
+        for group in self._groups.values():
+            item = self._view.aggregates[group[0][0]]
+            values = self._finaliser.compute_feature(item, words, distincts).reshape(windows, n)
+            for feature, window in group:
+                result[:, feature] = values[window]
         return result
 
     def _edges(self, t: int) -> Int64Array:
         return np.array([window_start(t, *window) for window in self._view.windows], dtype=np.int64)
 
-    def _merged(self, tiles: Tiles, first: _Rows, rows: _Rows) -> Int64Array:
+    def _merge(self, tiles: Tiles, first: _Rows, rows: _Rows) -> Int64Array:
         """Return the states of all windows, shape ``(width, n_windows * n)``.
 
         Args:
-            first: of each record that counts, where the states of its window begin.
+            first: for each counted record, the position of its window's first state.
+            rows: the counted records.
         """
         words = self._layout.empty(len(self._view.windows) * tiles.n)
         if len(rows) and self._layout.width:
             state = first + tiles.entity[rows]
-            starts = starts_of(state)
+            starts = find_run_starts(state)
             chosen = np.ascontiguousarray(tiles.words.take(rows, axis=0)[:, : self._layout.width].T)
-            words[:, state[starts]] = self._layout.merged(chosen, starts)
+            words[:, state[starts]] = self._layout.merge(chosen, starts)
         return words
 
-    def _distincts(
+    def _count_distinct(
         self, tiles: Tiles, inside: BoolArray, code: Int64Array, first: _Rows, rows: _Rows
     ) -> dict[str, Floats]:
         """Return, per column of ``count_distinct``, the counts of all windows, shape ``(n_windows * n,)``."""
         k, size, states = self._view.sketch_size, tiles.words.shape[1], len(self._view.windows) * tiles.n
-        begins, sketched = _places(inside & (code > LEVEL) & ((code & LEVEL) == self._level), tiles.n)
-        kind, found = code[sketched] >> KIND_BITS, {}
+        begins, sketched = _choose_records(inside & (code > LEVEL) & ((code & LEVEL) == self._level), tiles.n)
+        kind, counts = code[sketched] >> KIND_BITS, {}
         for c, column in enumerate(self._layout.hashed):
-            own = np.flatnonzero(kind == c + 1)
-            mine = sketched[own]
-            state = begins[own] + tiles.entity[mine]
+            chosen = np.flatnonzero(kind == c + 1)
+            records = sketched[chosen]
+            state = begins[chosen] + tiles.entity[records]
             group = np.concatenate([first + tiles.entity[rows], np.repeat(state, size)])
-            words = np.concatenate([tiles.words[rows, self._layout.width + c], tiles.words[mine].ravel()])
+            words = np.concatenate([tiles.words[rows, self._layout.width + c], tiles.words[records].ravel()])
             hashes: Hashes = words.view(np.uint64)
-            found[column] = distinct(states, *smallest(group, hashes, k), k)
-        return found
+            counts[column] = estimate_distinct(states, *select_smallest(group, hashes, k), k)
+        return counts
 
 
-def _places(chosen: BoolArray, n: int) -> tuple[_Rows, _Rows]:
-    """Return which records are chosen for each window, window after window, and where its n states begin.
+def _choose_records(chosen: BoolArray, n: int) -> tuple[_Rows, _Rows]:
+    """Return the first state of the window of each chosen record, and the chosen records, window by window.
 
     Args:
         chosen: shape ``(n_windows, n_records)``.

@@ -1,7 +1,7 @@
-"""Counting distinct values by their smallest hashes (SEMANTICS 3.3): exact below k, an estimate from k on.
+"""Count distinct values by their k smallest hashes (SEMANTICS 3.3): exact below k values, an estimate from k on.
 
-The k smallest distinct 64-bit hashes of a set can be merged, in any order, with those of another. The estimate is
-that of Bar-Yossef et al., "Counting distinct elements in a data stream" (2002), in its unbiased form.
+The k smallest distinct 64-bit hashes of two sets can be merged in any order. The estimate is the unbiased form of
+that of Bar-Yossef et al., "Counting distinct elements in a data stream" (2002).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_HASH = np.uint64(2**64 - 1)
 
 
 def hash_numbers(numbers: npt.NDArray[Any]) -> Hashes:
-    """Return a 64-bit hash of each number: of its int64, or of its float64 bits, -0.0 being 0.0.
+    """Return a 64-bit hash of each number: of its int64, or of its float64 bits; -0.0 counts as 0.0.
 
     The mixing function is splitmix64 (Steele, Lea, Flood, 2014); no two numbers of one type share a hash.
 
@@ -33,23 +33,24 @@ def hash_numbers(numbers: npt.NDArray[Any]) -> Hashes:
     mixed = bits.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    # The largest hash is reserved for NO_HASH.
     return np.minimum(mixed ^ (mixed >> np.uint64(31)), NO_HASH - np.uint64(1))
 
 
 def hash_texts(texts: pa.Array) -> Hashes:
-    """Return a 64-bit hash of each text's bytes; of a null, anything. Each distinct text is hashed once."""
+    """Return a 64-bit hash of each text's bytes; meaningless for null. Each distinct text is hashed once."""
     words = texts.dictionary_encode()
     hashes = [0 if text is None else _hash(text) for text in words.dictionary.to_pylist()]
     table = np.array([*hashes, 0], dtype=np.uint64)
-    places = words.indices.fill_null(len(hashes)).to_numpy(zero_copy_only=False)
-    found: Hashes = table[places]
-    return found
+    positions = words.indices.fill_null(len(hashes)).to_numpy(zero_copy_only=False)
+    text_hashes: Hashes = table[positions]
+    return text_hashes
 
 
-def smallest(group: Int64Array, hashes: Hashes, k: int) -> tuple[Int64Array, Hashes]:
-    """Return the k smallest distinct hashes of each group, as (group, hash) in growing order.
+def select_smallest(group: Int64Array, hashes: Hashes, k: int) -> tuple[Int64Array, Hashes]:
+    """Return the k smallest distinct hashes of each group, as (group, hash), sorted.
 
-    >>> group, hashes = smallest(np.array([1, 0, 1, 1]), np.array([5, 7, 5, 3], dtype=np.uint64), 2)
+    >>> group, hashes = select_smallest(np.array([1, 0, 1, 1]), np.array([5, 7, 5, 3], dtype=np.uint64), 2)
     >>> list(zip(group.tolist(), hashes.tolist()))
     [(0, 7), (1, 3), (1, 5)]
     """
@@ -58,6 +59,7 @@ def smallest(group: Int64Array, hashes: Hashes, k: int) -> tuple[Int64Array, Has
     order = np.lexsort((hashes, group))
     group, hashes = group[order], hashes[order]
     new_group = np.diff(group, prepend=group[:1] - 1) != 0
+    # Hashes are unsigned: np.diff wraps around, but only zero means an equal neighbour.
     first = new_group | (np.diff(hashes, prepend=hashes[:1]) != 0)
     group, hashes, new_group = group[first], hashes[first], new_group[first]
     begins = np.flatnonzero(new_group)
@@ -65,13 +67,14 @@ def smallest(group: Int64Array, hashes: Hashes, k: int) -> tuple[Int64Array, Has
     return group[rank < k], hashes[rank < k]
 
 
-def distinct(groups: int, group: Int64Array, hashes: Hashes, k: int) -> Floats:
-    """Return how many distinct values each of the groups 0 to ``groups`` has, shape ``(groups,)``.
+def estimate_distinct(groups: int, group: Int64Array, hashes: Hashes, k: int) -> Floats:
+    """Return the number of distinct values of each group, shape ``(groups,)``.
 
     Args:
-        group, hashes: as ``smallest`` returns them, for the same k.
+        groups: number of groups.
+        group, hashes: the result of ``select_smallest`` for the same k.
 
-    >>> distinct(2, np.array([1, 1]), np.array([2, 2**63], dtype=np.uint64), 2).tolist()
+    >>> estimate_distinct(2, np.array([1, 1]), np.array([2, 2**63], dtype=np.uint64), 2).tolist()
     [0.0, 2.0]
     """
     counts = np.bincount(group, minlength=groups)
@@ -79,6 +82,7 @@ def distinct(groups: int, group: Int64Array, hashes: Hashes, k: int) -> Floats:
     full = np.flatnonzero(counts == k)
     if full.size:
         last = np.cumsum(counts)[full] - 1
+        # With k hashes the set may be larger: the k-th smallest hash, as a share of 2^64, gives the density of hashes.
         result[full] = (k - 1) / (hashes[last].astype(np.float64) / 2.0**64)
     return result
 

@@ -1,7 +1,7 @@
-"""The smallest distinct hashes in any range of an array of hashes, for many ranges at once.
+"""Find the smallest distinct hashes in ranges of an array of hashes, many ranges at once.
 
-Short ranges are sorted as they are. The array lies in blocks, and for runs of 1, 2, 4, .. blocks the smallest hashes
-are kept; since a hash may be seen twice, two overlapping runs stand for all blocks inside a long range::
+Short ranges are sorted directly. For long ranges, the array is divided into blocks, and the smallest hashes of runs of
+1, 2, 4, .. blocks are stored. A hash may be seen twice, so two overlapping runs cover all blocks inside a range::
 
     blocks  |------|------|------|------|------|
     range       [-----------------------------)
@@ -9,7 +9,7 @@ are kept; since a hash may be seen twice, two overlapping runs stand for all blo
     runs           |-------------|
                           |-------------|
 
-So a range costs at most the hashes of two blocks and two sketches, however hot its key is.
+So a range takes at most the hashes of two blocks and two sketches, however many events its key has.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from skewless.contract.windows.sketch import NO_HASH, Hashes
 
 _LEAST_BLOCK = 64
 _LEAST_WIDTH = 8
-_ELEMENTS = 1 << 21  # of a matrix that is sorted at a time
+_ELEMENTS = 1 << 21  # elements of a matrix that is sorted at once
 _Rows = npt.NDArray[np.intp]
 
 
@@ -33,7 +33,7 @@ class RangeSketches:
 
     Args:
         hashes: shape ``(n,)``; ``NO_HASH`` for null.
-        k: how many hashes a sketch holds.
+        k: number of hashes in a sketch.
     """
 
     def __init__(self, hashes: Hashes, k: int) -> None:
@@ -42,73 +42,74 @@ class RangeSketches:
         self._hashes = hashes if len(hashes) else np.array([NO_HASH])
         self._runs: list[Hashes] = []
 
-    def smallest(self, low: Int64Array, high: Int64Array) -> tuple[Int64Array, Hashes]:
-        """Return the k smallest distinct hashes of each range ``[low, high)``, as (range, hash) in growing order.
+    def select_smallest(self, low: Int64Array, high: Int64Array) -> tuple[Int64Array, Hashes]:
+        """Return the k smallest distinct hashes of each range ``[low, high)``, as (range, hash), sorted.
 
         >>> sketches = RangeSketches(np.array([7, 3, 7, 5], dtype=np.uint64), 2)
-        >>> group, hashes = sketches.smallest(np.array([0, 2, 2]), np.array([4, 4, 2]))
+        >>> group, hashes = sketches.select_smallest(np.array([0, 2, 2]), np.array([4, 4, 2]))
         >>> list(zip(group.tolist(), hashes.tolist()))
         [(0, 3), (0, 5), (1, 5), (1, 7)]
         """
-        groups, found = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint64)]
+        groups, parts = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.uint64)]
         for rows, matrix in self._matrices(low, high):
-            kept, at = _firsts(matrix, self._k)
-            groups.append(rows[at])
-            found.append(kept)
-        group, hashes = np.concatenate(groups), np.concatenate(found)
+            smallest, row = _find_smallest(matrix, self._k)
+            groups.append(rows[row])
+            parts.append(smallest)
+        group, hashes = np.concatenate(groups), np.concatenate(parts)
         order = np.argsort(group, kind="stable")
         return group[order], hashes[order]
 
     def _matrices(self, low: Int64Array, high: Int64Array) -> Iterator[tuple[_Rows, Hashes]]:
-        """Yield ranges, and a matrix of which a row has all that can be among a range's smallest hashes."""
+        """Yield ranges, and a matrix with a row for each of them that contains the smallest hashes of the range."""
         length = high - low
         long = length > 4 * self._block
+        # Round lengths up to powers of two, so that ranges of similar length share a matrix.
         width = np.where(length > 0, np.maximum(_LEAST_WIDTH, 1 << _bits(length - 1)), 0)
         for each in np.unique(width[~long & (width > 0)]).tolist():
             for rows in _slices(np.flatnonzero(~long & (width == each)), each):
-                yield rows, self._cut(low[rows], high[rows], each)
+                yield rows, self._pad_rows(low[rows], high[rows], each)
         first, last = -(-low // self._block), high // self._block
         level = np.where(long, _bits(last - first) - 1, -1)
         for each in np.unique(level[long]).tolist():
             for rows in _slices(np.flatnonzero(level == each), 2 * (self._block + self._k)):
                 runs, begin, end = self._level(each), first[rows], last[rows]
                 edges = (
-                    self._cut(low[rows], begin * self._block, self._block),
-                    self._cut(end * self._block, high[rows], self._block),
+                    self._pad_rows(low[rows], begin * self._block, self._block),
+                    self._pad_rows(end * self._block, high[rows], self._block),
                 )
                 yield rows, np.concatenate([*edges, runs[begin], runs[end - (1 << each)]], axis=1)
 
-    def _cut(self, low: Int64Array, high: Int64Array, width: int) -> Hashes:
-        """Return ranges of at most ``width`` hashes as rows, filled up with ``NO_HASH``."""
-        places = low[:, None] + np.arange(width)
-        found = self._hashes.take(places, mode="clip")
-        found[places >= high[:, None]] = NO_HASH
-        return found
+    def _pad_rows(self, low: Int64Array, high: Int64Array, width: int) -> Hashes:
+        """Return ranges of at most ``width`` hashes as rows, padded with ``NO_HASH``."""
+        positions = low[:, None] + np.arange(width)
+        rows = self._hashes.take(positions, mode="clip")
+        rows[positions >= high[:, None]] = NO_HASH
+        return rows
 
     def _level(self, level: int) -> Hashes:
-        """Return the sketches of runs of ``2^level`` blocks from each block on, shape ``(runs, k)``."""
+        """Return the sketches of runs of ``2^level`` blocks that start at each block, shape ``(runs, k)``."""
         while len(self._runs) <= level:
-            self._runs.append(self._longer() if self._runs else self._blocks())
+            self._runs.append(self._double_runs() if self._runs else self._sketch_blocks())
         return self._runs[level]
 
-    def _blocks(self) -> Hashes:
-        whole = len(self._hashes) // self._block
-        return self._packed(self._hashes[: whole * self._block].reshape(whole, self._block).copy())
+    def _sketch_blocks(self) -> Hashes:
+        blocks = len(self._hashes) // self._block
+        return self._reduce(self._hashes[: blocks * self._block].reshape(blocks, self._block).copy())
 
-    def _longer(self) -> Hashes:
+    def _double_runs(self) -> Hashes:
         runs, step = self._runs[-1], 1 << (len(self._runs) - 1)
-        return self._packed(np.concatenate([runs[:-step], runs[step:]], axis=1))
+        return self._reduce(np.concatenate([runs[:-step], runs[step:]], axis=1))
 
-    def _packed(self, matrix: Hashes) -> Hashes:
-        """Return the k smallest distinct hashes of each row, filled up with ``NO_HASH``."""
+    def _reduce(self, matrix: Hashes) -> Hashes:
+        """Return the k smallest distinct hashes of each row, padded with ``NO_HASH``."""
         matrix.sort(axis=1)
         matrix[:, 1:][matrix[:, 1:] == matrix[:, :-1]] = NO_HASH
         matrix.sort(axis=1)
         return matrix[:, : self._k].copy()
 
 
-def _firsts(matrix: Hashes, k: int) -> tuple[Hashes, _Rows]:
-    """Return the k smallest distinct hashes of each row, and the row of each; sorts the matrix."""
+def _find_smallest(matrix: Hashes, k: int) -> tuple[Hashes, _Rows]:
+    """Return the k smallest distinct hashes of each row, and the row of each; sorts the matrix in place."""
     matrix.sort(axis=1)
     new: BoolArray = matrix != NO_HASH
     new[:, 1:] &= matrix[:, 1:] != matrix[:, :-1]
@@ -124,5 +125,5 @@ def _slices(rows: _Rows, width: int) -> Iterator[_Rows]:
 
 
 def _bits(numbers: Int64Array) -> Int64Array:
-    """Return how many binary digits numbers have; 0 for 0."""
+    """Return the number of binary digits of numbers; 0 for 0."""
     return np.frexp(np.maximum(numbers, 0).astype(np.float64))[1].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Windowed views and the event sources that feed them, as the plan holds them."""
+"""Windowed views and their event sources in a plan."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Any, Literal
 
-from skewless.contract.columns import Column, Transform, columns_from, digest, find_column
+from skewless.contract.columns import Column, Transform, build_columns, digest, find_column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
@@ -17,7 +17,7 @@ EVENT_GROUP = "event"
 
 
 class Function(StrEnum):
-    """What is computed over a window (SEMANTICS 3.3)."""
+    """The aggregate function of a window (SEMANTICS 3.3)."""
 
     COUNT = "count"
     SUM = "sum"
@@ -40,17 +40,17 @@ class EventSource:
     """A stream of events: JSON objects with declared columns.
 
     Args:
-        kind: ``push``: events come to us over HTTP or a Redis stream; ``kafka``: we read a topic.
-        topic, servers: of Kafka; empty for push.
-        event_column: when it happened.
-        columns: what else an event holds and how it is typed; all may be null.
-        id_column: column that tells an event from its duplicates, or None: its position in the stream does.
-        scales: per number column that is summed, how many decimal digits are kept (SEMANTICS 3.3).
+        kind: ``push``: events arrive over HTTP or in a Redis stream; ``kafka``: they are read from a topic.
+        topic, servers: Kafka topic and servers; empty for push.
+        event_column: column with the event time.
+        columns: the other columns of an event, with types; all may be null.
+        id_column: column with a unique event id, or None: the position in the stream identifies an event.
+        scales: per summed number column, the number of decimal digits in sums (SEMANTICS 3.3).
         history: Parquet or CSV files of events before the stream (``skewless import``), relative to the repo; or None.
-        created_column: of the history: when the row was written, or None.
-        delay_us: declared time from an event to when it is known.
-        dedupe_us: how long an ``event_id`` is remembered.
-        earliest_us, latest_us: event times outside are refused.
+        created_column: column of the history with the time at which the row was written, or None.
+        delay_us: declared time from an event to its known time.
+        dedupe_us: how long an ``event_id`` is remembered to detect duplicates.
+        earliest_us, latest_us: events with times outside are rejected.
     """
 
     name: str
@@ -69,7 +69,7 @@ class EventSource:
     latest_us: int
 
     def __post_init__(self) -> None:
-        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        """Check the name: it becomes part of paths and keys."""
         check_name("event source", self.name)
 
     def column(self, name: str) -> Column:
@@ -77,18 +77,18 @@ class EventSource:
         return find_column(self.columns, name, f"event source {self.name!r}", "column")
 
     def same_stream(self, other: EventSource) -> bool:
-        """Say whether another definition names the same stream."""
+        """Say whether another definition reads the same stream."""
         return (self.kind, self.topic, self.servers) == (other.kind, other.topic, other.servers)
 
     @cached_property
     def readable(self) -> tuple[Column, ...]:
-        """Return the columns that a view may read: those of an event, and its time."""
+        """Return the columns that a view may read: the columns of an event, and its event time."""
         return (*self.columns, Column(name=self.event_column, dtype=DType.TIMESTAMP))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> EventSource:
         """Build a source from plain JSON values."""
-        return cls(**{**data, "columns": columns_from(data["columns"])})
+        return cls(**{**data, "columns": build_columns(data["columns"])})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,14 +114,14 @@ class WindowView:
     Args:
         keys: entity keys, columns of the source.
         source: name of the event source.
-        event_column: when an event happened; aggregates, filter and transform may read it like any other column.
-        inputs: event columns that aggregates, filter or transform read, keys left out.
+        event_column: column with the event time; aggregates, filter and transform may read it like any other column.
+        inputs: event columns that aggregates, filter or transform read, except keys.
         transform: derives columns from an event, or None.
         filter: a boolean column, derived or not: events where it is not true do not count; or None.
-        scales: per summed column, how many decimal digits are kept.
-        sketch_size: how many hashes ``count_distinct`` keeps for each tile; below it counts are exact.
-        freshness_us: features whose watermark is older than this are stale; 0: no limit.
-        max_age_us: where the watermark is older than this, the view is UNAVAILABLE; 0: no limit.
+        scales: per summed column, the number of decimal digits in sums.
+        sketch_size: number of hashes that ``count_distinct`` keeps for each tile; smaller counts are exact.
+        freshness_us: features with an older watermark are stale; 0: no limit.
+        max_age_us: with an older watermark the view is UNAVAILABLE; 0: no limit.
     """
 
     name: str
@@ -138,27 +138,27 @@ class WindowView:
     max_age_us: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse a name that could be something else than a name where it is a part of a path or a key."""
+        """Check the name: it becomes part of paths and keys."""
         check_name("windowed view", self.name)
 
     @property
     def ttl_us(self) -> int:
-        """Return 0: windows forget by themselves."""
+        """Return 0: events expire with their window, so features need no time to live."""
         return 0
 
     @cached_property
     def features(self) -> tuple[Column, ...]:
-        """Return the typed features: numbers, as the finaliser gives them."""
+        """Return the typed features: all are float64."""
         return tuple(Column(name=item.name, dtype=DType.FLOAT64) for item in self.aggregates)
 
     @cached_property
     def logged_inputs(self) -> tuple[Column, ...]:
-        """Return the inputs that the log holds under their own names: all but the event time."""
+        """Return the inputs that are columns of the log: all but the event time, which each row has anyway."""
         return tuple(column for column in self.inputs if column.name != self.event_column)
 
     @cached_property
     def hash(self) -> str:
-        """Return the identity of the state: part of the online key."""
+        """Return the hash of all that determines the states: part of the online key."""
         data = asdict(self)
         for name in ("freshness_us", "max_age_us"):
             del data[name]
@@ -166,7 +166,7 @@ class WindowView:
 
     @cached_property
     def hops(self) -> tuple[int, ...]:
-        """Return the distinct hops, growing: the levels at which tiles are kept, the first being 1."""
+        """Return the distinct hops, growing: one level of tiles each, from level 1."""
         return tuple(sorted({item.hop_us for item in self.aggregates}))
 
     @cached_property
@@ -175,7 +175,7 @@ class WindowView:
         return tuple(sorted({(item.window_us, item.hop_us) for item in self.aggregates}))
 
     def level(self, hop_us: int) -> int:
-        """Return the level at which tiles of a hop are kept."""
+        """Return the level of the tiles of a hop."""
         return self.hops.index(hop_us) + 1
 
     def feature(self, name: str) -> Column:
@@ -187,7 +187,9 @@ class WindowView:
         for item in (*(self.transform.outputs if self.transform else ()), *self.inputs, *self.keys):
             if item.name == column:
                 return item.dtype
-        raise DefinitionError(f"view {self.name!r}", "reads an unknown column", value=column, fix="declare it")
+        raise DefinitionError(
+            f"view {self.name!r}", "reads an unknown column", value=column, fix="declare the column in the event source"
+        )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> WindowView:
@@ -196,8 +198,8 @@ class WindowView:
         return cls(
             **{
                 **data,
-                "keys": columns_from(data["keys"]),
-                "inputs": columns_from(data["inputs"]),
+                "keys": build_columns(data["keys"]),
+                "inputs": build_columns(data["inputs"]),
                 "aggregates": tuple(
                     Aggregate(**{**item, "function": Function(item["function"])}) for item in data["aggregates"]
                 ),

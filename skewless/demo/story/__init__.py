@@ -1,4 +1,4 @@
-"""``skewless demo --drift``: months of a model's life on real flights, with what goes wrong in them."""
+"""``skewless demo --drift``: weeks of a model on real flights, with injected faults."""
 
 from skewless.demo.story.story import run_story
 

@@ -1,1 +1,1 @@
-"""What ``skewless doctor`` looks at, one part of the world per file."""
+"""The checks of ``skewless doctor``."""

@@ -1,4 +1,4 @@
-"""The whole examination, in the order in which problems hide each other."""
+"""The complete checkup: a check comes before the checks that its failure would hide."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic-settings
 
 
 def examine(repo: Path) -> list[CheckupFinding]:
-    """Return every finding; what a package that is missing here hides is left out."""
+    """Return all findings; a missing package skips the checks that need it."""
     findings = [check_python(), *check_packages()]
     if any(finding.verdict == "fail" and finding.name in _NEEDED for finding in findings):
         return findings

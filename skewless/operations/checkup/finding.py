@@ -13,12 +13,12 @@ Verdict = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckupFinding:
-    """What was found of one thing.
+    """The result of one check.
 
     Args:
-        verdict: ``fail`` where a verb would not work, ``warn`` where it may not.
-        fix: what to do; None where there is nothing to do.
-        facts: the same as plain values, where there is more than a sentence to say.
+        verdict: ``fail``: a command would not work; ``warn``: it may not work.
+        fix: an imperative; None: nothing to fix.
+        facts: the detail as plain values, if it is more than a sentence.
     """
 
     name: str
@@ -28,7 +28,7 @@ class CheckupFinding:
     facts: Sequence[Mapping[str, Any]] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values; ``facts`` where there are some."""
+        """Return plain values; ``facts`` only if there are some."""
         values = asdict(self)
         if not self.facts:
             del values["facts"]
@@ -36,7 +36,7 @@ class CheckupFinding:
 
 
 def good(name: str, detail: str, facts: Sequence[Mapping[str, Any]] = ()) -> CheckupFinding:
-    """Return a finding that asks for nothing."""
+    """Return a finding with nothing to fix."""
     return CheckupFinding(name=name, verdict="ok", detail=detail, facts=facts)
 
 
@@ -46,7 +46,7 @@ def doubt(name: str, detail: str, fix: str, facts: Sequence[Mapping[str, Any]] =
 
 
 def bad(name: str, detail: str, fix: str) -> CheckupFinding:
-    """Return a finding that stops a verb from working."""
+    """Return a finding that stops a command from working."""
     return CheckupFinding(name=name, verdict="fail", detail=detail, fix=fix)
 
 

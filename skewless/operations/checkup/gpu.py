@@ -1,4 +1,4 @@
-"""GPUs: what the driver shows, and what is installed that could use them."""
+"""GPUs: the devices of the driver, and the installed packages that use them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 _GIB = 2**30
 _CUDA = (13, 12, 11)
-# Per thing that is needed, the packages that may bring it.
-_BRINGS: dict[str, Sequence[str]] = {
+# Packages that provide each library.
+_PROVIDERS: dict[str, Sequence[str]] = {
     "nvforest": [*(f"nvforest-cu{major}" for major in _CUDA), "nvforest"],
     "treelite": ["treelite"],
     "cupy": [*(f"cupy-cuda{major}x" for major in _CUDA), "cupy"],
@@ -26,37 +26,37 @@ Version = Callable[[str], "str | None"]
 
 
 def check_gpu() -> CheckupFinding:
-    """Say which GPUs the driver shows; none is no problem."""
+    """Return the GPUs of the driver; no GPU is fine."""
     from skewless.infra.runtimes.cuda import driver
 
     return judge_driver(driver(), os.environ.get("CUDA_VISIBLE_DEVICES"))
 
 
-def judge_driver(found: Driver, visible: str | None) -> CheckupFinding:
-    """Return what is to be said of the driver.
+def judge_driver(driver: Driver, visible: str | None) -> CheckupFinding:
+    """Return the finding for a driver.
 
     Args:
-        visible: ``CUDA_VISIBLE_DEVICES``, with which devices are hidden on purpose.
+        visible: ``CUDA_VISIBLE_DEVICES``, which hides devices on purpose.
     """
-    if found.devices:
+    if driver.devices:
         facts = [
             {"name": device.name, "memory_bytes": device.memory, "capability": device.capability}
-            for device in found.devices
+            for device in driver.devices
         ]
-        told = [
+        texts = [
             f"{device.name}, {device.memory / _GIB:.1f} GiB, compute capability {device.capability}"
-            for device in found.devices
+            for device in driver.devices
         ]
-        return good("gpu", f"{'; '.join(told)}; the driver supports CUDA {found.version}", facts)
-    detail = f"none: {found.problem}; models are trained and scored on the CPU"
-    if found.version is None or visible is not None:
+        return good("gpu", f"{'; '.join(texts)}; the driver supports CUDA {driver.version}", facts)
+    detail = f"none: {driver.problem}; models are trained and scored on the CPU"
+    if driver.version is None or visible is not None:
         return good("gpu", detail)
-    fix = "see what `nvidia-smi` says: a driver is installed, so a device was expected"
-    return doubt("gpu", f"{detail} (CUDA {found.version})", fix)
+    fix = "run `nvidia-smi`: a driver is installed, so it should show a device"
+    return doubt("gpu", f"{detail} (CUDA {driver.version})", fix)
 
 
 def check_gpu_packages() -> list[CheckupFinding]:
-    """Say what is installed that trains or scores on a GPU; nothing of it is imported."""
+    """Return the installed packages that train or score on a GPU; none is imported."""
     from skewless.infra.runtimes.cuda import driver
     from skewless.infra.runtimes.xgboost_cuda import has_cuda
 
@@ -68,18 +68,20 @@ def check_gpu_packages() -> list[CheckupFinding]:
 
 
 def judge_packages(version: Version, *, trains: bool, needed: bool) -> Iterator[CheckupFinding]:
-    """Yield what is to be said of the packages.
+    """Yield the findings for the packages of GPUs.
 
     Args:
-        version: the version of an installed package; None: it is not installed.
+        version: returns the version of an installed package; None: it is not installed.
         trains: XGBoost is built with CUDA.
         needed: there is a GPU.
     """
-    found = {thing: _first(names, version) for thing, names in _BRINGS.items()}
+    packages = {library: _first(names, version) for library, names in _PROVIDERS.items()}
     xgboost = f"xgboost {version('xgboost')} with CUDA" if trains else None
-    told = [name for name in (*found.values(), xgboost) if name]
-    missing = [thing for thing, name in found.items() if name is None] + ([] if trains else ["xgboost with CUDA"])
-    detail = ", ".join(told) if told else "none is installed"
+    texts = [name for name in (*packages.values(), xgboost) if name]
+    missing = [library for library, name in packages.items() if name is None] + (
+        [] if trains else ["xgboost with CUDA"]
+    )
+    detail = ", ".join(texts) if texts else "none is installed"
     if not needed or not missing:
         yield good("gpu packages", detail)
     else:

@@ -1,4 +1,4 @@
-"""The logs: that each file is there, and is to the last bit what was written."""
+"""The logs: no file is missing, and each file has the written bits."""
 
 from __future__ import annotations
 
@@ -12,46 +12,46 @@ if TYPE_CHECKING:
     from skewless.infra.log.inventory import Inventory
 
 _MB = 1_000_000
-_LATER = "nothing has to be done: they are noted with the next file that is written"
+_LATER = "do nothing: the next written file records them"
 
 
 def check_logs(state: Path) -> list[CheckupFinding]:
-    """Say of each kind of log whether all of its files are what was written; reads all of them."""
-    from skewless.infra.log.inventory import noted_below
+    """Return a finding for each kind of log; reads all files."""
+    from skewless.infra.log.inventory import inventory_folder
 
     roots = [state / name for name in ("log", "predictions", "outcomes")]
-    return [_judge(root) for root in roots if root.exists() or noted_below(root).exists()]
+    return [_judge(root) for root in roots if root.exists() or inventory_folder(root).exists()]
 
 
 def _judge(root: Path) -> CheckupFinding:
     name = f"files of {root.name}"
     try:
-        found = [_compared(inventory) for inventory in _inventories(root)]
+        counts = [_count_files(inventory) for inventory in _inventories(root)]
     except StoreError as error:
         return from_error(name, error)
-    files, size, unknown = (sum(each) for each in zip(*found, strict=True)) if found else (0, 0, 0)
-    said = f"{files:,} files, {size / _MB:,.1f} MB, as they were written"
+    files, size, unknown = (sum(item) for item in zip(*counts, strict=True)) if counts else (0, 0, 0)
+    detail = f"{files:,} files, {size / _MB:,.1f} MB, unchanged"
     if unknown:
-        return doubt(name, f"{said}; of {unknown:,} nobody noted what was written", _LATER)
-    return good(name, said)
+        return doubt(name, f"{detail}; {unknown:,} files have no recorded checksum", _LATER)
+    return good(name, detail)
 
 
 def _inventories(root: Path) -> list[Inventory]:
-    from skewless.infra.log.inventory import Inventory, noted_partitions
+    from skewless.infra.log.inventory import Inventory, list_recorded_partitions
 
     folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.parquet")}
     if folders == {"."}:
         return [Inventory(root)]
-    noted = set(noted_partitions(root)) - {"all"}
+    noted = set(list_recorded_partitions(root)) - {"all"}
     return [Inventory(root, partition) for partition in sorted(folders | noted - {"."})] or [Inventory(root)]
 
 
-def _compared(inventory: Inventory) -> tuple[int, int, int]:
-    """Return how many files there are, their bytes, and of how many it is not known what was written."""
-    notes, paths = inventory.notes(), sorted(inventory.folder.glob("*.parquet"))
-    inventory.refuse_missing([path.name for path in inventory.folder.glob("*")])
+def _count_files(inventory: Inventory) -> tuple[int, int, int]:
+    """Return the number of files, their bytes, and the number of files without a recorded checksum."""
+    notes, paths = inventory.entries(), sorted(inventory.folder.glob("*.parquet"))
+    inventory.check_missing([path.name for path in inventory.folder.glob("*")])
     for path in paths:
         inventory.check(path)
-        inventory.compare(path)
+        inventory.verify(path)
     unknown = sum(path.name not in notes or not notes[path.name].is_exact for path in paths)
     return len(paths), sum(path.stat().st_size for path in paths), unknown

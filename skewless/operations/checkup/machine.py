@@ -1,4 +1,4 @@
-"""The machine: memory, port, disk."""
+"""The machine: memory, port and disk."""
 
 from __future__ import annotations
 
@@ -21,46 +21,46 @@ _GIB = 2**30
 
 
 def check_memory(limit: str, machine_bytes: int) -> CheckupFinding:
-    """Say whether DuckDB's memory limit fits the machine.
+    """Return whether DuckDB's memory limit fits the machine.
 
     >>> [check_memory(limit, 8 * 2**30).verdict for limit in ("1GB", "7GB", "9GB")]
     ['ok', 'warn', 'fail']
     """
-    name, wanted = "memory", parse_size(limit, machine_bytes)
-    if wanted is None:
+    name, limit_bytes = "memory", parse_size(limit, machine_bytes)
+    if limit_bytes is None:
         return bad(name, f"memory_limit {limit!r} is not a size", "set memory_limit to a size such as 1GB")
     detail = f"memory_limit {limit} of {machine_bytes / _GIB:.1f} GiB"
     fix = f"set memory_limit below {_MOST_OF_MEMORY * machine_bytes / 1e9:.1f}GB; DuckDB spills beyond it"
-    if wanted > machine_bytes:
-        return bad(name, f"{detail}: more than there is", fix)
-    if wanted > _MOST_OF_MEMORY * machine_bytes:
-        return doubt(name, f"{detail}: little is left for training", fix)
+    if limit_bytes > machine_bytes:
+        return bad(name, f"{detail}: more than the machine has", fix)
+    if limit_bytes > _MOST_OF_MEMORY * machine_bytes:
+        return doubt(name, f"{detail}: too little remains for training", fix)
     return good(name, detail)
 
 
-def parse_size(text: str, whole: int) -> int | None:
-    """Return a size as DuckDB reads it, in bytes; None if it is none.
+def parse_size(text: str, machine_bytes: int) -> int | None:
+    """Return a size of DuckDB's settings, in bytes; None: the text is not a size.
 
     >>> [parse_size(text, 1000) for text in ("1GB", "2 MiB", "50%", "much")]
     [1000000000, 2097152, 500, None]
     """
     if match := _PERCENT.fullmatch(text.strip()):
-        return int(float(match[1]) / 100 * whole)
+        return int(float(match[1]) / 100 * machine_bytes)
     match = _SIZE.fullmatch(text.strip())
     return None if match is None else int(float(match[1]) * _UNITS[match[2].lower()])
 
 
 def machine_memory() -> int:
-    """Return the memory that this process may use, in bytes: the machine's, or its container's."""
-    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    """Return the memory of the machine or its container, in bytes."""
+    machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        return min(whole, int(_CGROUP.read_text()))
-    except (OSError, ValueError):  # no such file outside Linux; "max" where there is no limit
-        return whole
+        return min(machine_bytes, int(_CGROUP.read_text()))
+    except (OSError, ValueError):  # no such file outside Linux; "max" without a limit
+        return machine_bytes
 
 
 def check_port(host: str, port: int, own_url: str | None) -> CheckupFinding:
-    """Say whether the server could listen, or already does."""
+    """Return whether the server can listen on its port, or already does."""
     name = f"port {port}"
     if own_url is not None and own_url.endswith(f":{port}"):
         return good(name, f"this project's server listens at {own_url}")
@@ -75,15 +75,15 @@ def check_port(host: str, port: int, own_url: str | None) -> CheckupFinding:
 
 
 def check_disk(state: Path) -> CheckupFinding:
-    """Say whether the state folder can hold the log: writable, with hard links and space; leaves nothing behind."""
-    place = next(path for path in (state, *state.parents) if path.exists())
+    """Return whether the state folder is writable, with hard links and free space; leaves no files."""
+    folder = next(path for path in (state, *state.parents) if path.exists())
     name = f"folder {state}"
     try:
-        _try_links(place)
+        _try_links(folder)
     except OSError as error:
         fix = "make it writable on a file system with hard links, or set 'state' to another folder"
         return bad(name, f"cannot be used: {error.strerror}", fix)
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(folder).free
     detail = f"writable, {free / _GIB:.1f} GiB free"
     if free < _NO_DISK:
         return bad(name, detail, "free disk space, or set 'state' to a folder on a larger disk")
@@ -92,9 +92,9 @@ def check_disk(state: Path) -> CheckupFinding:
     return good(name, detail)
 
 
-def _try_links(place: Path) -> None:
-    # The log names its files by hard links, so a file system without them is of no use.
-    with tempfile.TemporaryDirectory(prefix=".skewless-doctor-", dir=place) as folder:
+def _try_links(parent: Path) -> None:
+    # The log names its files by hard links.
+    with tempfile.TemporaryDirectory(prefix=".skewless-doctor-", dir=parent) as folder:
         first = Path(folder, "a")
         first.write_bytes(b"x")
         os.link(first, Path(folder, "b"))

@@ -1,4 +1,4 @@
-"""The processes of a project: whether they live, and on which plan each of them works."""
+"""The processes of a project: whether they are alive, and their plans."""
 
 from __future__ import annotations
 
@@ -9,54 +9,57 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
 from skewless.operations.checkup.finding import CheckupFinding, doubt, good
+from skewless.operations.readable import duration_text
 
 if TYPE_CHECKING:
     from skewless.infra.host.processes import Process
 
-_TIME_TO_TAKE_UP_S = 30.0
+_PLAN_DELAY_S = 30.0
 
 
 def check_processes(state: Path) -> list[CheckupFinding]:
-    """Say of each process whether it is heard of, works on the plan in force, and can go on."""
+    """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
     from skewless.infra.host.processes import read_processes
-    from skewless.infra.plans.applied import read_applied
+    from skewless.infra.plans.applied_plan import read_applied
 
     try:
         applied = read_applied(state)
     except SkewlessError:
-        return []  # the plan's own check says so
-    found, now_s = read_processes(state), time.time()
-    in_force = "" if applied is None else applied.plan.hash
-    findings = [_judge(item, in_force, now_s) for item in found]
-    running = any(item.kind == "stream" and not item.is_silent(now_s) for item in found)
+        return []  # the check of the plan reports it
+    processes, now_s = read_processes(state), time.time()
+    plan_hash = "" if applied is None else applied.plan.hash
+    findings = [_judge(item, plan_hash, now_s) for item in processes]
+    running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)
     if applied is not None and applied.plan.sources and not running:
-        findings.append(doubt("stream worker", "none runs: windows stand still", "start `skewless stream`"))
+        findings.append(
+            doubt("stream worker", "is not running: window features do not change", "start `skewless stream`")
+        )
     return findings
 
 
-def _judge(item: Process, in_force: str, now_s: float) -> CheckupFinding:
+def _judge(item: Process, plan_hash: str, now_s: float) -> CheckupFinding:
     name = f"{item.kind} {item.host} {item.pid}"
     if item.is_silent(now_s):
-        silent = f"has not been heard of for {item.silent_s(now_s):,.0f} s: it is dead or stuck"
-        return doubt(name, silent, f"start `skewless {_VERB[item.kind]}` again, after ending what is left of it")
-    if item.plan != in_force and now_s - item.started_s > _TIME_TO_TAKE_UP_S:
+        silent = f"sent no heartbeat for {duration_text(item.silent_s(now_s))}: it is dead or stuck"
+        return doubt(name, silent, f"end the process, then start `skewless {_COMMANDS[item.kind]}` again")
+    if item.plan != plan_hash and now_s - item.started_s > _PLAN_DELAY_S:
         return doubt(
             name,
-            f"works on plan {item.plan or 'none'}, not on {in_force}",
-            "see its log: it says why (plan_not_taken_up)",
+            f"has loaded plan {item.plan or 'none'}, not the applied plan {plan_hash}",
+            "read its log: event plan_not_loaded has the reason",
         )
     problems = list(_problems(item))
     if problems:
-        return doubt(name, "; ".join(problems), "see its log")
-    return good(name, f"lives, on plan {item.plan}")
+        return doubt(name, "; ".join(problems), "read its log")
+    return good(name, f"is alive, with plan {item.plan}")
 
 
-_VERB = {"server": "serve", "stream": "stream", "scheduler": "scheduler"}
+_COMMANDS = {"server": "serve", "stream": "stream", "scheduler": "scheduler"}
 
 
 def _problems(item: Process) -> Iterator[str]:
     for source in item.detail.get("sources", ()):
         if source.get("trouble"):
-            yield f"source {source['source']} waits: {source['trouble']}"
+            yield f"source {source['source']} is waiting: {source['trouble']}"
     for thing, why in item.detail.get("refused", {}).items():
         yield f"{thing} is not served: {why}"

@@ -1,4 +1,4 @@
-"""The project: its settings, and whether the applied plan is current."""
+"""The project: whether the applied plan is current."""
 
 from __future__ import annotations
 
@@ -11,22 +11,24 @@ from skewless.workspace import CONFIG_FILE
 
 
 def check_plan(repo: Path, state: Path) -> CheckupFinding:
-    """Say whether a plan is in force and the definitions are still those it was compiled from."""
-    from skewless.infra.plans.applied import read_applied
+    """Return whether a plan is applied, and whether the definitions have changed since."""
+    from skewless.infra.plans.applied_plan import read_applied
 
     name = "plan"
     if not (repo / CONFIG_FILE).is_file():
-        return doubt(name, f"{repo} is no project", "name one with --repo DIR, or start one with `skewless init DIR`")
+        return doubt(
+            name, f"{repo} is not a project", "name a project with --repo DIR, or start one with `skewless init DIR`"
+        )
     try:
         applied = read_applied(state)
     except SkewlessError as error:
         return from_error(name, error)
     if applied is None:
-        return doubt(name, "nothing is applied yet", "run `skewless apply`")
-    found = plan_state(repo, applied)
-    detail = f"{applied.plan.hash}, {found}"
-    if found.startswith("registry"):
+        return doubt(name, "no plan is applied yet", "run `skewless apply`")
+    state_text = plan_state(repo, applied)
+    detail = f"{applied.plan.hash}, {state_text}"
+    if state_text.startswith("registry"):
         return bad(name, detail, "run `skewless plan` to see the difference, then `skewless apply`")
-    if found.startswith("changed"):
+    if state_text.startswith("changed"):
         return doubt(name, detail, "run `skewless plan`, then `skewless apply`")
     return good(name, detail)

@@ -16,19 +16,19 @@ _OPENMP = ("libgomp", "libomp")
 
 
 def check_python(version: tuple[int, int] = sys.version_info[:2]) -> CheckupFinding:
-    """Say whether this Python is one that skewless runs on.
+    """Return whether skewless supports this Python.
 
     >>> check_python((3, 10)).verdict
     'fail'
     """
     if _OLDEST <= version < _TOO_NEW:
         return good("python", platform.python_version())
-    shown = ".".join(map(str, version))
-    return bad("python", f"{shown} is not supported", "make a new environment with Python 3.11, 3.12 or 3.13")
+    text = ".".join(map(str, version))
+    return bad("python", f"{text} is not supported", "make a new environment with Python 3.11, 3.12 or 3.13")
 
 
 def check_packages() -> list[CheckupFinding]:
-    """Say which required packages are missing or of a wrong version; none of them is imported."""
+    """Return the required packages that are missing or have a wrong version; none is imported."""
     try:
         required = importlib.metadata.requires("skewless") or []
     except importlib.metadata.PackageNotFoundError:
@@ -37,10 +37,10 @@ def check_packages() -> list[CheckupFinding]:
 
 
 def judge_packages(required: Iterable[str], installed: Callable[[str], str | None]) -> Iterable[CheckupFinding]:
-    """Yield a finding for each requirement line that no extra guards, and a summary of the good ones."""
+    """Yield a finding for each unmet requirement outside of extras, and a summary of the met requirements."""
     from packaging.requirements import Requirement
 
-    found = []
+    packages = []
     for line in required:
         requirement = Requirement(line)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
@@ -52,12 +52,12 @@ def judge_packages(required: Iterable[str], installed: Callable[[str], str | Non
         elif not requirement.specifier.contains(version, prereleases=True):
             yield bad(f"package {name}", f"{version} is not {requirement.specifier}", fix)
         else:
-            found.append(f"{name} {version}")
-    yield good("packages", ", ".join(found) or "none needed")
+            packages.append(f"{name} {version}")
+    yield good("packages", ", ".join(packages) or "none needed")
 
 
 def check_runtimes() -> list[CheckupFinding]:
-    """Say whether the native libraries that score models can be loaded."""
+    """Return whether the native libraries that score models load."""
     from skewless.infra.runtimes.lightgbm_capi import load_library as load_lightgbm
     from skewless.infra.runtimes.xgboost_capi import load_library as load_xgboost
 
@@ -69,7 +69,7 @@ def check_runtimes() -> list[CheckupFinding]:
 
 
 def judge_runtime(name: str, load: Callable[[], str]) -> CheckupFinding:
-    """Return what came of loading a library, with the remedy for a missing OpenMP."""
+    """Return the result of loading a library, with the fix for a missing OpenMP."""
     try:
         return good(f"runtime {name}", f"{load()} loads")
     except PackageError as error:

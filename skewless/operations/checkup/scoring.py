@@ -1,4 +1,4 @@
-"""What scores each champion here: its own library alone, or a second runtime beside it, tried as a server tries it."""
+"""The runtimes that score each champion here, tried as a server tries them."""
 
 from __future__ import annotations
 
@@ -12,82 +12,82 @@ if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.store import PackageStore
     from skewless.infra.runtimes.calibration import Calibration
-    from skewless.infra.runtimes.candidates import Place, Second
-    from skewless.infra.runtimes.choice import Tried
+    from skewless.infra.runtimes.candidates import ScoringTarget, Second
+    from skewless.infra.runtimes.choice import RuntimeTrial
 
 _CHAMPION = "champion"
 
 
-def check_scoring(store: PackageStore, second: Second, place: Place | None = None) -> list[CheckupFinding]:
-    """Say what would score each champion; a model is opened only where there is more than its own library.
+def check_scoring(store: PackageStore, second: Second, target: ScoringTarget | None = None) -> list[CheckupFinding]:
+    """Return the runtimes of each champion; a model is loaded only if it has a second runtime.
 
     Args:
         second: the setting ``second_runtime``.
-        place: where models may be scored; None: as in a server with this setting.
+        target: runtimes and devices that may score; None: those of a server with this setting.
     """
     from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.runtimes.candidates import Place
+    from skewless.infra.runtimes.candidates import ScoringTarget
     from skewless.infra.storage.names import list_models
 
-    where = place or Place(second=second)
+    target = target or ScoringTarget(second=second)
     return list(
-        _findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in list_models(store.root)], where)
+        _findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in list_models(store.root)], target)
     )
 
 
 def _findings(
-    store: PackageStore, champions: Sequence[tuple[str, str | None]], place: Place
+    store: PackageStore, champions: Sequence[tuple[str, str | None]], target: ScoringTarget
 ) -> Iterator[CheckupFinding]:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.runtimes.candidates import candidates
+    from skewless.infra.runtimes.candidates import find_candidates
 
-    alone = []
+    single = []
     for name, version in champions:
         if version is None:
             continue
         try:
             package = open_package(store, name, version)
-            others = candidates(package.spec.algorithm, package.spec.device, package.model_file, place)
+            others = find_candidates(package.spec.algorithm, package.spec.device, package.model_file, target)
             if not others:
-                alone.append(f"{name} {version} ({package.spec.algorithm})")
+                single.append(f"{name} {version} ({package.spec.algorithm})")
             elif all(candidate.open is None for candidate in others):
-                yield missed(package, "; ".join(str(candidate.problem) for candidate in others))
+                yield judge_missing_gpu(package, "; ".join(str(candidate.problem) for candidate in others))
             else:
-                yield _tried(store, package, place)
+                yield _try_runtimes(store, package, target)
         except SkewlessError as error:
             yield from_error(f"scoring {name}", error)
-    if alone:
-        yield good("scoring", f"each by its own library alone: {', '.join(alone)}")
+    if single:
+        yield good("scoring", f"only by its own library: {', '.join(single)}")
 
 
-def missed(package: Package, problem: str) -> CheckupFinding:
-    """Return what is to be said of a model that asks for a GPU where none can be used."""
-    detail = f"version {package.version} asks for a GPU, its own library scores it meanwhile: {problem}"
-    return doubt(f"scoring {package.name}", detail, "see the line `gpu`, or set ModelSpec.device='auto'")
+def judge_missing_gpu(package: Package, problem: str) -> CheckupFinding:
+    """Return the finding for a model that requests a GPU that is not available."""
+    detail = f"version {package.version} requests a GPU that is not available, so its own library scores it: {problem}"
+    return doubt(f"scoring {package.name}", detail, "fix the finding `gpu`, or set ModelSpec.device='auto'")
 
 
-def _tried(store: PackageStore, package: Package, place: Place) -> CheckupFinding:
+def _try_runtimes(store: PackageStore, package: Package, target: ScoringTarget) -> CheckupFinding:
     from skewless.infra.packages.served_model import load_model
 
-    return judge_tried(package.name, package.version, load_model(store, package.name, package.version, place).tried)
+    return judge_trials(package.name, package.version, load_model(store, package.name, package.version, target).trials)
 
 
-def judge_tried(name: str, version: str, tried: Sequence[Tried]) -> CheckupFinding:
-    """Return what is to be said of the runtimes that were tried for a model."""
+def judge_trials(name: str, version: str, tried: Sequence[RuntimeTrial]) -> CheckupFinding:
+    """Return the finding for the runtimes that were tried for a model."""
     facts = [item.as_dict() for item in tried]
-    detail = f"version {version}: {'; '.join(map(_told, tried))}"
+    detail = f"version {version}: {'; '.join(map(_trial_text, tried))}"
     if all(item.role in {"own", "refused"} for item in tried):
-        fix = "nothing is lost, the library scores it; ModelSpec.device='cpu' keeps others from being tried"
+        fix = "do nothing, its own library scores it; ModelSpec.device='cpu' skips the trial"
         return doubt(f"scoring {name}", detail, fix, facts)
     return good(f"scoring {name}", detail, facts)
 
 
-def _told(item: Tried) -> str:
+def _trial_text(item: RuntimeTrial) -> str:
     if item.role == "refused":
-        return f"{item.runtime} is refused: {item.reason}"
+        return f"{item.runtime} is rejected: {item.reason}"
     times = "" if item.calibration is None else f" ({_milliseconds(item.calibration)})"
     if item.from_rows is None:
-        return f"{item.runtime} gets no batch, it is slower{times}"
+        return f"{item.runtime} gets no batch, because it is slower{times}"
     return f"{item.runtime} from {item.from_rows:,} row{'s' * (item.from_rows > 1)} on{times}"
 
 

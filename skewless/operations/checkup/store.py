@@ -1,4 +1,4 @@
-"""The online store: a server that answers, keeps what it is given, and tells the same time."""
+"""The online store: it is reachable, stores values, and its clock agrees."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _TIMEOUT_S = 10
 
 
 def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[CheckupFinding]:
-    """Say whether the configured server can be used, or the private one could be started; starts none."""
+    """Return whether the configured server is reachable, or the private server can start; starts none."""
     from skewless.infra.online.private_server import PrivateServer
 
     if redis_url is not None:
         return check_url(redis_url, limit_ms)
-    found, private = [check_program()], PrivateServer(state)
+    findings, private = [check_program()], PrivateServer(state)
     running = private.status().url
     if running is not None:
-        answers = check_url(running, limit_ms)
-        # It ends by itself when nobody uses it any more, which may be just now.
-        if answers[0].verdict == "ok" or private.status().running:
-            found += answers
-    return found
+        own = check_url(running, limit_ms)
+        # The private server ends when no process uses it, which may happen during the check.
+        if own[0].verdict == "ok" or private.status().running:
+            findings += own
+    return findings
 
 
 def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
-    """Say whether a store answers, keeps what it is given, and shares this machine's time."""
+    """Return whether a store is reachable, stores values, and agrees with this machine's clock."""
     from skewless.infra.host.redaction import display_url
     from skewless.infra.online.store import open_online_store
 
@@ -40,23 +40,25 @@ def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
             store.close()
     except SkewlessError as error:
         return [from_error("online store", error)]
-    return [good("online store", f"{display_url(url)} answers"), judge_clock(offset_ms, limit_ms)]
+    return [good("online store", f"{display_url(url)} is reachable"), judge_clock(offset_ms, limit_ms)]
 
 
 def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
-    """Return what an offset between the clocks means.
+    """Return the finding for an offset between the clocks.
 
     >>> judge_clock(-250.0, 100.0).verdict
     'warn'
     """
-    detail = f"the online store and this machine are {abs(offset_ms):.1f} ms apart, limit {limit_ms:.0f} ms"
+    detail = (
+        f"the clocks of the online store and this machine differ by {abs(offset_ms):.1f} ms, limit {limit_ms:.0f} ms"
+    )
     if abs(offset_ms) <= limit_ms:
         return good("clock", detail)
-    return doubt("clock", detail, "run an NTP client on both machines: readiness complains until then")
+    return doubt("clock", detail, "run an NTP client on both machines; servers are not ready until then")
 
 
 def check_program() -> CheckupFinding:
-    """Say whether the private server's program is there and runs on this machine."""
+    """Return whether the private server's program runs on this machine."""
     from skewless.infra.online.server_binary import FIX, find_binary
 
     name = "private redis"

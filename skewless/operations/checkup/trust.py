@@ -1,4 +1,4 @@
-"""The state folder: who may read and write it, and whose packages are loaded from it."""
+"""The state folder: its permissions, and the trust in its packages."""
 
 from __future__ import annotations
 
@@ -15,31 +15,33 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 def check_trust(state: Path, settings: Settings) -> Iterator[CheckupFinding]:
-    """Yield whether others may read or change the state, and whether packages without a signature are loaded."""
+    """Yield whether other users can read or change the state, and whether unsigned packages are loaded."""
     if state.is_dir():
         yield _check_folder(state)
     key = state / "signing_key.pem" if settings.signing_key is None else Path(settings.signing_key)
     if key.exists() and key.stat().st_mode & _OTHERS:
         yield bad(
             "signing key",
-            f"{key} may be read by others (mode {_mode(key)}), who can sign packages that this project loads",
-            f"run `chmod 600 {key}`; if others had it, see docs/security.md on how to replace it",
+            f"{key} can be read by other users (mode {_mode(key)}), who can then sign packages for this project",
+            f"run `chmod 600 {key}`; if other users have read it, replace it as docs/security.md says",
         )
     if settings.unsigned_packages == "load":
         fix = "run `skewless sign`, then remove the setting unsigned_packages"
-        yield doubt("packages", "are loaded without a signature: who can write them runs code in servers", fix)
+        yield doubt(
+            "packages", "are loaded without a signature: a user who can write a package can run code in servers", fix
+        )
 
 
 def _check_folder(state: Path) -> CheckupFinding:
-    """Say whether a folder is its owner's alone, and whether we are the owner."""
-    found = state.stat()
+    """Return whether only this user can read and write a folder."""
+    info = state.stat()
     detail, fix = f"{state}, mode {_mode(state)}", f"run `chmod 700 {state}`"
-    if found.st_uid != os.getuid():
-        return doubt("state folder", f"{detail}, is another user's", "run skewless as the user who owns it")
-    if found.st_mode & _OTHERS_WRITE:
-        return bad("state folder", f"{detail}: others may write it, and so decide what is served", fix)
-    if found.st_mode & _OTHERS:
-        return doubt("state folder", f"{detail}: others may read features, predictions and outcomes", fix)
+    if info.st_uid != os.getuid():
+        return doubt("state folder", f"{detail}, belongs to another user", "run skewless as its owner")
+    if info.st_mode & _OTHERS_WRITE:
+        return bad("state folder", f"{detail}: other users can write it, and change the served models", fix)
+    if info.st_mode & _OTHERS:
+        return doubt("state folder", f"{detail}: other users can read features, predictions and outcomes", fix)
     return good("state folder", detail)
 
 

@@ -1,4 +1,4 @@
-"""Windowed views: that there are states to be read, and that they keep up with the log."""
+"""Windowed views: whether they have states, and whether the states are current."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
+from skewless.operations.readable import duration_text
 
 if TYPE_CHECKING:
     from skewless.contract.settings import Settings
@@ -20,17 +21,17 @@ _PATIENCE_US = 60_000_000
 
 
 def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
-    """Say of each windowed view that is needed whether its states stand and keep up; starts no server."""
+    """Return for each windowed view whether it has current states; starts no server."""
     from skewless.contract.clock import open_clock
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_blocking_reader
     from skewless.infra.packages.store import PackageStore
-    from skewless.infra.plans.needed_views import NeededWatch
+    from skewless.infra.plans.needed_views import NeededViewsMonitor
 
     try:
-        needed = NeededWatch(state, PackageStore.of(state, settings), settings.keep_versions).read()
+        needed = NeededViewsMonitor(state, PackageStore.of(state, settings), settings.keep_versions).read()
     except SkewlessError:
-        return []  # the plan's own check says so
+        return []  # the check of the plan reports it
     if not needed.plan.windows:
         return []
     url = settings.redis_url or PrivateServer(state).status().url
@@ -52,18 +53,18 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
 def judge_window(
     needed: NeededViews, view: WindowView, state: Path, reader: BlockingOnlineReader | None, now_us: int
 ) -> CheckupFinding:
-    """Return what is to be said of one view.
+    """Return the finding for one view.
 
     Args:
-        reader: None where no server runs: then nothing is said of positions.
+        reader: None: no server runs, so positions are not checked.
     """
     from skewless.infra.log.generations import Generations
 
     name = f"window {needed.label(view)}"
-    live = Generations(state).live(view)
+    live = Generations(state).find_live(view)
     if live is None:
         return doubt(
-            name, "has no states: predictions read UNAVAILABLE", f"run `skewless stream` or `bootstrap {view.name}`"
+            name, "has no states: predictions read UNAVAILABLE", f"run `skewless stream` or `backfill {view.name}`"
         )
     if reader is None:
         return good(name, f"generation {live.number}; the online store does not run")
@@ -72,15 +73,15 @@ def judge_window(
         return doubt(
             name,
             f"generation {live.number}: {'; '.join(behind)}",
-            "see the stream worker above; `skewless stream` catches up",
+            "check the stream worker, or run `skewless stream` to catch up",
         )
-    return good(name, f"generation {live.number} keeps up with {len(live.partitions)} log partitions")
+    return good(name, f"generation {live.number} is current with {len(live.partitions)} log partitions")
 
 
 def _behind(
     project: str, view: WindowView, live: Generation, state: Path, reader: BlockingOnlineReader, now_us: int
 ) -> Iterator[str]:
-    """Yield what keeps partitions from being up to date for longer than a minute."""
+    """Yield the partitions that are more than a minute behind."""
     from skewless.contract.keys import window_marker
     from skewless.infra.log.accepted import INGEST
     from skewless.infra.log.event_log import EventLog
@@ -89,14 +90,15 @@ def _behind(
     for partition in log_partitions(state / "log", view.source):
         log = EventLog(state / "log", partition)
         end = log.next_seq() - 1
-        mark = reader.get_marked([], [window_marker(project, view, live.number, partition)])[1][0]
+        mark = reader.get_with_markers([], [window_marker(project, view, live.number, partition)])[1][0]
         if end < 0 or (mark is not None and mark.position >= end):
             continue
         if mark is None:
-            yield f"the online store has nothing of {partition}"
+            yield f"the online store has no rows of {partition}"
             continue
         following = mark.position + 1
         for rows in log.read(following, following, [INGEST]):
             waited = now_us - rows[INGEST][0].as_py()
             if waited > _PATIENCE_US:
-                yield f"{end + 1 - following:,} rows of {partition} wait, one for {waited / 1e6:,.0f} s"
+                n, age = end + 1 - following, duration_text(waited / 1e6)
+                yield f"{n:,} rows of {partition} are not applied, the first for {age}"

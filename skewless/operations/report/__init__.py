@@ -1,1 +1,1 @@
-"""The report: everything that is known of the models in use, on one page that needs nothing else."""
+"""The report: models and project on one HTML page without external files."""

@@ -1,4 +1,4 @@
-"""What a report is made of: sections of tables, plots and notes; plain values, rendered elsewhere."""
+"""The parts of a report: sections of tables, plots and paragraphs, as plain values."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ Tone = Literal["good", "bad", "plain", "missing"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Folded:
-    """A cell of more than a line: a table under its summary, shut unless a row of it is marked."""
+class FoldedCell:
+    """A cell with a table under its summary, closed unless one of its rows is marked."""
 
     summary: str
     table: TableBlock
@@ -20,17 +20,17 @@ class Folded:
 
 @dataclass(frozen=True, kw_only=True)
 class TableBlock:
-    """A table; each of its columns is a term of the glossary.
+    """A table; its columns are terms of the glossary.
 
     Args:
         rows: cells as people read them, in the order of the columns.
-        marked: numbers of the rows that ask for attention.
-        terms: column whose cells are terms of the glossary too.
+        marked: numbers of the rows that need attention.
+        terms: column whose cells are also terms of the glossary.
     """
 
     title: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[str | Folded]]
+    rows: Sequence[Sequence[str | FoldedCell]]
     marked: frozenset[int] = frozenset()
     terms: str | None = None
     kind: Literal["table"] = "table"
@@ -42,7 +42,7 @@ class PlotBlock:
 
     Args:
         svg: an ``<svg>`` element, trusted.
-        is_broad: it takes the whole width of the page.
+        is_broad: whether it has the full width of the page.
     """
 
     title: str
@@ -53,12 +53,12 @@ class PlotBlock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Note:
-    """A sentence; what is not there is said by one.
+class Paragraph:
+    """A sentence, for example about missing data.
 
     Args:
         tone: ``good``, ``bad``, ``plain``, or ``missing``.
-        link: where the sentence leads, if it does.
+        link: target of the sentence; None: no link.
     """
 
     text: str
@@ -72,18 +72,18 @@ class Section:
     """Blocks under one heading."""
 
     title: str
-    blocks: Sequence[TableBlock | PlotBlock | Note] = ()
+    blocks: Sequence[TableBlock | PlotBlock | Paragraph] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """A whole report.
+    """A complete report.
 
     Args:
         made_at: ISO 8601.
         parts: heading of a part (a model, or the project) -> its sections.
-        glossary: term -> what it means; only those that the report uses.
-        file: where its page was written.
+        glossary: terms of the report with their meanings.
+        file: path of the written page.
     """
 
     project: str
@@ -93,7 +93,7 @@ class Report:
     file: Path | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what the report says in words, plots left out."""
+        """Return the texts of the report, without plots."""
         return {
             "file": None if self.file is None else str(self.file),
             "project": self.project,
@@ -105,23 +105,23 @@ class Report:
         }
 
     def used_terms(self) -> set[str]:
-        """Return the names of all columns, and the cells of those that hold terms."""
+        """Return the names of all columns, and the cells of columns with terms."""
         blocks = [block for sections in self.parts.values() for section in sections for block in section.blocks]
         return set().union(*(_terms(block) for block in blocks if isinstance(block, TableBlock)))
 
 
 def _terms(table: TableBlock) -> set[str]:
-    found = set(table.columns)
+    terms = set(table.columns)
     for row in table.rows:
         for column, cell in zip(table.columns, row, strict=True):
-            if isinstance(cell, Folded):
-                found |= _terms(cell.table)
+            if isinstance(cell, FoldedCell):
+                terms |= _terms(cell.table)
             elif column == table.terms:
-                found.add(cell)
-    return found
+                terms.add(cell)
+    return terms
 
 
-def _plain(block: TableBlock | PlotBlock | Note) -> dict[str, Any]:
+def _plain(block: TableBlock | PlotBlock | Paragraph) -> dict[str, Any]:
     if isinstance(block, TableBlock):
         return {"kind": block.kind, "title": block.title, "rows": _rows(block)}
     if isinstance(block, PlotBlock):
@@ -133,5 +133,5 @@ def _rows(table: TableBlock) -> list[dict[str, Any]]:
     return [dict(zip(table.columns, map(_cell, row), strict=True)) for row in table.rows]
 
 
-def _cell(cell: str | Folded) -> str | dict[str, Any]:
+def _cell(cell: str | FoldedCell) -> str | dict[str, Any]:
     return cell if isinstance(cell, str) else {"summary": cell.summary, "rows": _rows(cell.table)}

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
 
-from skewless.contract.clock import from_us
+from skewless.operations.readable import duration_text, time_text
 
 NONE = "-"
 _MOST_FACTS = 8
 
 
 def number(value: float | None) -> str:
-    """Return a number with four digits that mean something.
+    """Return a number with four significant digits.
 
     >>> number(0.123456), number(12345.6), number(None)
     ('0.1235', '1.235e+04', '-')
@@ -38,16 +37,13 @@ def interval(bounds: Sequence[float] | None) -> str:
     return NONE if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
 
 
-def moment(value: int | str | None) -> str:
-    """Return a time to the second, without its zone, which is UTC.
+def time(value: int | str | None) -> str:
+    """Return a time in UTC to the second.
 
-    >>> moment(1_768_478_400_000_000), moment("2026-01-15T12:00:00+00:00")
-    ('2026-01-15 12:00:00', '2026-01-15 12:00:00')
+    >>> time(1_768_478_400_000_000), time(None)
+    ('2026-01-15 12:00:00Z', '-')
     """
-    if value is None:
-        return NONE
-    time = datetime.fromisoformat(value) if isinstance(value, str) else from_us(value)
-    return f"{time:%Y-%m-%d %H:%M:%S}"
+    return time_text(value) or NONE
 
 
 def milliseconds(seconds: float | None) -> str:
@@ -59,35 +55,35 @@ def milliseconds(seconds: float | None) -> str:
     return NONE if seconds is None else f"{number(1e3 * seconds)} ms"
 
 
-def length(us: int | None) -> str:
-    """Return a length of time.
+def duration(us: int | None) -> str:
+    """Return a duration, given in microseconds.
 
-    >>> length(5_400_000_000)
-    '1:30:00'
+    >>> duration(5_400_000_000)
+    '1 h 30 min'
     """
-    return NONE if us is None else str(timedelta(seconds=round(us / 1e6)))
+    return NONE if us is None else duration_text(us / 1e6)
 
 
 def figures(facts: Mapping[str, object]) -> str:
-    """Return plain values in a line; what is nested is named by its path, and what is not known is left out.
+    """Return plain values in a line; nested values have their path as name, and nulls are skipped.
 
     >>> figures({"gain": {"low": 0.0123456, "high": None}, "base_rate": 0.3, "is_new": True})
     'gain low 0.01235, base rate 0.3, is new yes'
     """
-    found = _flat(facts)
-    more = f", and {len(found) - _MOST_FACTS} more" if len(found) > _MOST_FACTS else ""
-    return ", ".join(found[:_MOST_FACTS]) + more
+    texts = _flat(facts)
+    more = f", and {len(texts) - _MOST_FACTS} more" if len(texts) > _MOST_FACTS else ""
+    return ", ".join(texts[:_MOST_FACTS]) + more
 
 
 def _flat(facts: Mapping[str, object], above: str = "") -> list[str]:
-    found: list[str] = []
+    texts: list[str] = []
     for name, value in facts.items():
         words = f"{above}{name.replace('_', ' ')} "
         if isinstance(value, Mapping):
-            found += _flat(value, words)
+            texts += _flat(value, words)
         elif value is not None:
-            found.append(f"{words}{_fact(value)}")
-    return found
+            texts.append(f"{words}{_fact(value)}")
+    return texts
 
 
 def _fact(value: object) -> str:

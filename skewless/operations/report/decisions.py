@@ -1,4 +1,4 @@
-"""The section about what was decided of a model: by its gate, its rollouts, and by hand."""
+"""The section on the decisions about a model: by its gate, by its rollouts, and by hand."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from skewless.operations.report.blocks import Note, Section, TableBlock
-from skewless.operations.report.cells import figures, moment
+from skewless.operations.report.blocks import Paragraph, Section, TableBlock
+from skewless.operations.report.cells import figures, time
 from skewless.operations.report.evidence import evidence_cell
 
 if TYPE_CHECKING:
@@ -19,26 +19,26 @@ _MOST = 60
 
 
 def decisions_section(project: Workspace, model: str) -> Section:
-    """Return what was decided about a model, newest first: by its gate, its rollouts, and by hand."""
+    """Return the decisions about a model, the latest first: by its gate, by its rollouts, and by hand."""
     from skewless.infra.packages.decisions import Decisions
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
+    from skewless.operations.versions import read_versions
 
     history = Traffic(project.packages).history(model)
-    events = [*_moves(list_all(project, model), history), *_policies(history)]
-    events += [_gate(record) for record in Decisions(project.packages).backwards(model)]
+    events = [*_moves(read_versions(project, model), history), *_policies(history)]
+    events += [_gate(record) for record in Decisions(project.packages).read_latest_first(model)]
     events.sort(key=lambda event: -event[0])
-    shown = [(moment(at), *cells) for at, *cells in events[:_MOST]]
-    if not shown:
-        return Section(title="Decisions", blocks=[Note(text="Nothing was decided yet.", tone="missing")])
+    rows = [(time(at), *cells) for at, *cells in events[:_MOST]]
+    if not rows:
+        return Section(title="Decisions", blocks=[Paragraph(text="The model has no decisions yet.", tone="missing")])
     columns = ("time", "change", "to", "cause", "evidence")
-    marked = frozenset(i for i, row in enumerate(shown) if row[1] in {"refused", "rolled back"})
-    table = TableBlock(title="", columns=columns, rows=shown, marked=marked, terms="change")
+    marked = frozenset(i for i, row in enumerate(rows) if row[1] in {"refused", "rolled back"})
+    table = TableBlock(title="", columns=columns, rows=rows, marked=marked, terms="change")
     return Section(title="Decisions", blocks=[table])
 
 
 def _moves(report: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[tuple[Any, ...]]:
-    """Yield the moves of aliases, but for those that are the end of a rollout, which its policy tells."""
+    """Yield the changes of aliases, except the end of a rollout, which its policy shows."""
     moves = list(report.moves)
     for before, policy in pairwise((None, *history)):
         if policy is not None and change_of(before, policy) == "promoted":
@@ -57,7 +57,7 @@ def _policies(history: Sequence[TrafficPolicy]) -> Iterator[tuple[Any, ...]]:
 
 
 def change_of(before: TrafficPolicy | None, policy: TrafficPolicy) -> str:
-    """Return what a policy did: ``promoted`` a challenger, ``rolled back``, or moved ``traffic`` only."""
+    """Return the change of a policy: ``promoted``, ``rolled back``, or only ``traffic``."""
     if before is None or policy.phase != "champion":
         return "traffic"
     if policy.champion == before.champion:
@@ -67,9 +67,9 @@ def change_of(before: TrafficPolicy | None, policy: TrafficPolicy) -> str:
 
 def _policy_text(policy: TrafficPolicy) -> str:
     if policy.phase == "champion" or policy.challenger is None:
-        return f"{policy.champion} alone"
+        return f"{policy.champion} for all"
     if policy.phase == "shadow":
-        return f"{policy.champion}, {policy.challenger} in its shadow"
+        return f"{policy.champion}, {policy.challenger} as shadow"
     return f"{policy.champion}, {policy.challenger} for {policy.share:.0%} ({policy.phase})"
 
 

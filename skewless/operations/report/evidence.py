@@ -1,20 +1,20 @@
-"""What a decision rested on, in words and numbers that people read."""
+"""The evidence of a decision, as people read it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from skewless.operations.report.blocks import Folded, TableBlock
+from skewless.operations.report.blocks import FoldedCell, TableBlock
 from skewless.operations.report.cells import figures, milliseconds, number, share
 
 _Show = Callable[[float | None], str]
 _COLUMNS = ("guardrail", "champion", "challenger", "worse by at least", "limit", "outcome")
-_BREACHED, _HELD, _OPEN = "BREACHED", "held", "not judged yet"
+_BREACHED, _HELD, _OPEN = "BREACHED", "held", "not decided yet"
 
 
-def evidence_cell(evidence: Mapping[str, Any]) -> str | Folded:
-    """Return the evidence of a traffic policy: a row per guardrail, all else in a line."""
+def evidence_cell(evidence: Mapping[str, Any]) -> str | FoldedCell:
+    """Return the evidence of a traffic policy: a row per guardrail, the rest in a line."""
     verdicts = evidence.get("guardrails") or ()
     rest = figures({name: value for name, value in evidence.items() if name != "guardrails"})
     if not verdicts:
@@ -22,7 +22,7 @@ def evidence_cell(evidence: Mapping[str, Any]) -> str | Folded:
     rows = [_row(verdict) for verdict in verdicts]
     marked = frozenset(i for i, row in enumerate(rows) if row[-1] == _BREACHED)
     table = TableBlock(title=rest, columns=_COLUMNS, rows=rows, marked=marked, terms="guardrail")
-    return Folded(summary=_counted([row[-1] for row in rows]), table=table)
+    return FoldedCell(summary=_counted([row[-1] for row in rows]), table=table)
 
 
 def _row(verdict: Mapping[str, Any]) -> tuple[str, ...]:
@@ -34,7 +34,7 @@ def _row(verdict: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _units(guardrail: str) -> tuple[_Show, _Show]:
-    """Return how an arm's number is shown, and how a difference between arms is."""
+    """Return the formats of an arm's number, and of a difference between arms."""
     if guardrail in {"errors", "missing"}:
         return share, share
     return (milliseconds, _times) if guardrail.startswith("latency") else (number, number)
@@ -45,6 +45,6 @@ def _times(ratio: float | None) -> str:
 
 
 def _counted(outcomes: Sequence[str]) -> str:
-    """Return how many guardrails came out how, the worst first."""
-    found = {outcome: outcomes.count(outcome) for outcome in (_BREACHED, _HELD, _OPEN)}
-    return ", ".join(f"{count} {outcome}" for outcome, count in found.items() if count)
+    """Return the number of guardrails by outcome, the worst first."""
+    counts = {outcome: outcomes.count(outcome) for outcome in (_BREACHED, _HELD, _OPEN)}
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count)

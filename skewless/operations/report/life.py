@@ -1,4 +1,4 @@
-"""The section that shows a model's life at a glance: traffic, decisions and live quality over time."""
+"""The section on the history of a model: traffic, decisions and live quality over time."""
 
 from __future__ import annotations
 
@@ -8,79 +8,83 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from skewless.contract.clock import to_us
-from skewless.operations.report.blocks import Note, PlotBlock, Section
+from skewless.operations.report.blocks import Paragraph, PlotBlock, Section
 from skewless.operations.report.decisions import change_of
 
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
     from skewless.operations.quality import QualityReport
     from skewless.operations.versions import VersionsReport
-    from skewless.training.plots.life import DecisionMark, Shares
     from skewless.training.plots.series import Point
+    from skewless.training.plots.version_history import DecisionMark, TrafficShares
     from skewless.workspace import Workspace
 
 _TITLE = "Traffic and quality over time"
 
 
 def life_section(project: Workspace, model: str, quality: QualityReport) -> Section:
-    """Return the plot of who answered whom, what was decided, and how good each version was."""
+    """Return the plot of each version's traffic share, decisions and quality."""
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
-    from skewless.training.plots.life import Life, life_plot
+    from skewless.operations.versions import read_versions
+    from skewless.training.plots.version_history import VersionHistory, history_plot
 
-    found, history = list_all(project, model), Traffic(project.packages).history(model)
-    shares = [*_aliased(found, history), *map(_shares, history)]
+    versions, history = read_versions(project, model), Traffic(project.packages).history(model)
+    shares = [*_alias_shares(versions, history), *map(_shares, history)]
     if not shares:
-        return Section(title=_TITLE, blocks=[Note(text="No version was ever champion.", tone="missing")])
+        return Section(title=_TITLE, blocks=[Paragraph(text="The model had no champion yet.", tone="missing")])
     points = _points(quality)
     tested = {version: metrics.get(quality.metric) for version, metrics in quality.trained.items()}
-    plot = life_plot(
-        Life(
+    plot = history_plot(
+        VersionHistory(
             metric=quality.metric,
-            versions=sorted(each.version for each in found.versions),
+            versions=sorted(item.version for item in versions.versions),
             shares=shares,
-            marks=[*_trained(found), *_turns(history)],
+            marks=[*_training_marks(versions), *_policy_marks(history)],
             until_us=project.clock.now_us(),
             quality=points,
             tested={version: value for version, value in tested.items() if value is not None},
         )
     )
-    blocks: list[PlotBlock | Note] = [PlotBlock(title=plot.title, caption=plot.caption, svg=plot.svg, is_broad=True)]
+    blocks: list[PlotBlock | Paragraph] = [
+        PlotBlock(title=plot.title, caption=plot.caption, svg=plot.svg, is_broad=True)
+    ]
     if not points:
-        blocks.append(Note(text="No prediction of these windows has an outcome yet.", tone="missing"))
+        blocks.append(Paragraph(text="No prediction of these windows has an outcome yet.", tone="missing"))
     return Section(title=_TITLE, blocks=blocks)
 
 
-def _aliased(found: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[Shares]:
-    """Yield who was champion before there was a policy."""
-    from skewless.training.plots.life import Shares
+def _alias_shares(report: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[TrafficShares]:
+    """Yield the champions before the first traffic policy."""
+    from skewless.training.plots.version_history import TrafficShares
 
-    for move in reversed(found.moves):
+    for move in reversed(report.moves):
         if move["alias"] == "champion" and (not history or move["at_us"] < history[0].since_us):
-            yield Shares(at_us=move["at_us"], of={move["to"]: 1.0})
+            yield TrafficShares(at_us=move["at_us"], of={move["to"]: 1.0})
 
 
-def _shares(policy: TrafficPolicy) -> Shares:
-    from skewless.training.plots.life import Shares
+def _shares(policy: TrafficPolicy) -> TrafficShares:
+    from skewless.training.plots.version_history import TrafficShares
 
     if policy.challenger is None or policy.phase not in {"canary", "ab"}:
-        return Shares(at_us=policy.since_us, of={policy.champion: 1.0})
-    return Shares(at_us=policy.since_us, of={policy.champion: 1.0 - policy.share, policy.challenger: policy.share})
+        return TrafficShares(at_us=policy.since_us, of={policy.champion: 1.0})
+    return TrafficShares(
+        at_us=policy.since_us, of={policy.champion: 1.0 - policy.share, policy.challenger: policy.share}
+    )
 
 
-def _trained(found: VersionsReport) -> Iterator[DecisionMark]:
-    from skewless.training.plots.life import DecisionMark
+def _training_marks(report: VersionsReport) -> Iterator[DecisionMark]:
+    from skewless.training.plots.version_history import DecisionMark
 
-    for each in found.versions:
-        if each.trained_at is not None:
+    for version in report.versions:
+        if version.trained_at is not None:
             yield DecisionMark(
-                at_us=to_us(datetime.fromisoformat(each.trained_at)), event="trained", version=each.version
+                at_us=to_us(datetime.fromisoformat(version.trained_at)), event="trained", version=version.version
             )
 
 
-def _turns(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
-    """Yield who became champion, and who had to go."""
-    from skewless.training.plots.life import DecisionMark
+def _policy_marks(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
+    """Yield promotions and rollbacks."""
+    from skewless.training.plots.version_history import DecisionMark
 
     for before, policy in pairwise(history):
         change = change_of(before, policy)

@@ -1,12 +1,12 @@
-"""The sections about one model: its versions, drift, and what moves it."""
+"""The sections on one model: versions, drift, importance and evaluation."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from skewless.operations.report.blocks import Note, PlotBlock, Section, TableBlock, Tone
-from skewless.operations.report.cells import interval, moment, number, share
+from skewless.operations.report.blocks import Paragraph, PlotBlock, Section, TableBlock, Tone
+from skewless.operations.report.cells import interval, number, share, time
 
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
@@ -20,7 +20,7 @@ _BASELINE = "baseline_"
 _VERDICTS: Mapping[str, tuple[str, Tone]] = {
     "drifted": ("drifted", "bad"),
     "steady": ("no drift", "good"),
-    "too_few_rows": ("too few to judge", "plain"),
+    "too_few_rows": ("too few predictions", "plain"),
 }
 _MOST_FEATURES, _MOST_LINES = 15, 6
 
@@ -28,27 +28,28 @@ _MOST_FEATURES, _MOST_LINES = 15, 6
 def versions_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return each version with its share of the traffic and its quality, at training and live."""
     from skewless.infra.rollout.traffic import Traffic
-    from skewless.operations.versions import list_all
+    from skewless.operations.versions import read_versions
 
-    found, policy = list_all(project, model), Traffic(project.packages).get(model)
+    report, policy = read_versions(project, model), Traffic(project.packages).get(model)
     live = {item.version: item for item in quality.whole.versions}
-    champion = next((each.version for each in found.versions if "champion" in each.aliases), None)
+    champion = next((item.version for item in report.versions if "champion" in item.aliases), None)
     rows = [
         (
-            each.version,
-            moment(each.trained_at),
-            role(each.version, policy, champion),
-            share(traffic_share(each.version, policy, champion)),
-            *_measured(live.get(each.version), (each.metrics or {}).get(found.metric), found.metric),
+            item.version,
+            time(item.trained_at),
+            role(item.version, policy, champion),
+            share(traffic_share(item.version, policy, champion)),
+            *_measured(live.get(item.version), (item.metrics or {}).get(report.metric), report.metric),
         )
-        for each in found.versions
+        for item in report.versions
     ]
     columns = (
         *("version", "trained", "role", "traffic share", "test metric", "predictions", "labelled"),
         *("live metric", "95 % interval", "expected metric"),
     )
     return Section(
-        title="Versions", blocks=[TableBlock(title=f"The gate's metric is {found.metric}.", columns=columns, rows=rows)]
+        title="Versions",
+        blocks=[TableBlock(title=f"The gate's metric is {report.metric}.", columns=columns, rows=rows)],
     )
 
 
@@ -67,7 +68,7 @@ def _measured(live: Quality | None, tested: float | None, metric: str) -> tuple[
 
 
 def role(version: str, policy: TrafficPolicy | None, champion: str | None) -> str:
-    """Return what a version is in the policy in force, or by its alias where there is none."""
+    """Return the role of a version by the current policy, or by its alias without a policy."""
     if policy is None:
         return "champion" if version == champion else ""
     if version == policy.champion:
@@ -78,36 +79,36 @@ def role(version: str, policy: TrafficPolicy | None, champion: str | None) -> st
 
 
 def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | None) -> float:
-    """Return which part of the entities a version answers."""
-    held = role(version, policy, champion)
+    """Return the share of the entities that a version answers."""
+    own_role = role(version, policy, champion)
     if policy is None or policy.phase not in {"canary", "ab"}:
-        return float(held == "champion")
-    return {"champion": 1.0 - policy.share, "challenger": policy.share}.get(held, 0.0)
+        return float(own_role == "champion")
+    return {"champion": 1.0 - policy.share, "challenger": policy.share}.get(own_role, 0.0)
 
 
 def drift_section(project: Workspace, model: str) -> Section:
-    """Return the newest look at drift, and how it went before."""
-    from skewless.operations.drift import series
+    """Return the latest drift report, and the share of drifted features over time."""
+    from skewless.operations.drift import drift_series
     from skewless.training.plots.series import Point, series_plot
 
-    kept = series(project, model).read()
-    if not kept:
-        text = f"Drift was never looked at: run `skewless drift {model}`."
-        return Section(title="Drift", blocks=[Note(text=text, tone="missing")])
-    last = kept[-1]
+    reports = drift_series(project, model).read()
+    if not reports:
+        text = f"The model has no drift report: run `skewless drift {model}`."
+        return Section(title="Drift", blocks=[Paragraph(text=text, tone="missing")])
+    last = reports[-1]
     columns = ("feature", "PSI", "JS", "KS", "p", "missing in training", "missing now", "drifted")
     farthest = sorted(last["features"], key=lambda item: -(item["distances"]["psi"] or 0.0))[:_MOST_FEATURES]
-    found = [item for item in (last["score"], last["label"]) if item] + farthest
-    rows = [_drift_row(item) for item in found]
-    marked = frozenset(i for i, item in enumerate(found) if item["drifted"])
-    said, tone = _VERDICTS[last["verdict"]]
-    verdict = f"{moment(last['since'])} to {moment(last['until'])}, {last['rows']:,} predictions of {last['version']}"
-    blocks: list[Note | TableBlock | PlotBlock] = [Note(text=f"{verdict}: {said}", tone=tone)]
+    columns_shown = [item for item in (last["score"], last["label"]) if item] + farthest
+    rows = [_drift_row(item) for item in columns_shown]
+    marked = frozenset(i for i, item in enumerate(columns_shown) if item["drifted"])
+    text, tone = _VERDICTS[last["verdict"]]
+    verdict = f"{time(last['since'])} to {time(last['until'])}, {last['rows']:,} predictions of {last['version']}"
+    blocks: list[Paragraph | TableBlock | PlotBlock] = [Paragraph(text=f"{verdict}: {text}", tone=tone)]
     if last["verdict"] != "too_few_rows":
         blocks.append(TableBlock(title="Live values against training", columns=columns, rows=rows, marked=marked))
-    if len(kept) > 1:
-        points = [Point(at_us=item["until_us"], value=item["share"]) for item in kept]
-        caption = "Share of the features that had drifted in each window; from the dotted line on the model counts so."
+    if len(reports) > 1:
+        points = [Point(at_us=item["until_us"], value=item["share"]) for item in reports]
+        caption = "Share of drifted features in each window; above the dotted line, the model has drifted."
         plot = series_plot(
             "drift", "Drift over time", "share of features", caption, {"drifted": points}, level=last["limit_share"]
         )
@@ -127,26 +128,23 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def importance_section(project: Workspace, model: str, window_us: int, windows: int) -> Section:
-    """Return what moved the champion's answers, window by window."""
+    """Return the champion's feature importance, window by window."""
     from skewless.operations.importance import importance
     from skewless.training.plots.series import Point, series_plot
 
     report = importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:
-        text = "No prediction of these windows can be taken apart."
-        return Section(title="What moved the answers", blocks=[Note(text=text, tone="missing")])
+        text = "These windows have no prediction that can be explained."
+        return Section(title="Feature importance", blocks=[Paragraph(text=text, tone="missing")])
     version = report.windows[-1].version
     own = [window for window in report.windows if window.version == version]
     lines = {
         name: [Point(at_us=window.since_us, value=window.mean[name]) for window in own]
         for name in list(own[-1].mean)[:_MOST_LINES]
     }
-    caption = (
-        f"Mean absolute contribution to the margin of version {version}, from up to 300 predictions a window: how far a"
-        " feature moved the answer on average, up or down."
-    )
+    caption = f"Mean absolute contribution to the margin of version {version}, from up to 300 predictions per window."
     plot = series_plot("importance", "Importance over time", "contribution to the margin", caption, lines)
-    return Section(title="What moved the answers", blocks=[plot_block(plot)])
+    return Section(title="Feature importance", blocks=[plot_block(plot)])
 
 
 def evaluation_section(package: Package) -> Section:
@@ -154,18 +152,18 @@ def evaluation_section(package: Package) -> Section:
     from skewless.training.plots.evaluation import evaluation_plots
 
     title = f"Evaluation of {package.version} on its test period"
-    blocks: list[TableBlock | PlotBlock | Note] = [_metrics(package)]
+    blocks: list[TableBlock | PlotBlock | Paragraph] = [_metrics(package)]
     blocks += [plot_block(plot) for plot in evaluation_plots(package.curves)]
     if not package.curves:
-        blocks.append(Note(text="The package holds no curves: it is of an older skewless.", tone="missing"))
+        blocks.append(Paragraph(text="The package has no curves, because an older skewless wrote it.", tone="missing"))
     return Section(title=title, blocks=blocks)
 
 
 def _metrics(package: Package) -> TableBlock:
-    found = package.metrics
+    metrics = package.metrics
     rows = [
-        (name, number(value), number(found.get(f"{_BASELINE}{name}")))
-        for name, value in found.items()
+        (name, number(value), number(metrics.get(f"{_BASELINE}{name}")))
+        for name, value in metrics.items()
         if not name.startswith(_BASELINE)
     ]
     return TableBlock(title="", columns=("metric", "model", "constant prediction"), rows=rows, terms="metric")

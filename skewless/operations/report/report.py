@@ -1,4 +1,4 @@
-"""Gathers the report; what cannot be read is said in its place, and keeps nothing else away."""
+"""Builds the report; a section that cannot be read shows its error, and the other sections stay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import PackageError, SkewlessError
-from skewless.operations.report.blocks import Note, Report, Section
+from skewless.operations.report.blocks import Paragraph, Report, Section
 from skewless.operations.report.glossary import TERMS
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _ALWAYS = ("parity", "replay", "contribution", "margin", "shadow", "canary", "ab
 
 
 def write_report(project: Workspace, models: Sequence[str] = (), out: Path | None = None) -> Report:
-    """Write the report to one HTML file: styles and plots inside, nothing from elsewhere, no scripts.
+    """Write the report to one HTML file with its styles and plots, without external files and scripts.
 
     Args:
         out: the file; None: ``report.html`` in the state folder.
@@ -35,25 +35,25 @@ def write_report(project: Workspace, models: Sequence[str] = (), out: Path | Non
 
 
 def render(report: Report) -> str:
-    """Return the page; whatever was read from logs is escaped, but for the plots."""
+    """Return the page; texts from logs are escaped, plots are trusted."""
     from skewless.infra.pages import render_page
 
     return render_page(__package__, "page.html", report=report)
 
 
 def build(project: Workspace, models: Sequence[str] = ()) -> Report:
-    """Return what is known of models in use and of the project; changes nothing.
+    """Return the report on models and project; changes nothing.
 
     Args:
-        models: names; none: all of the plan.
+        models: names; empty: all of the plan.
 
     Raises:
         RequestError: the plan has no such model.
         PlaceError: the extra ``report`` is not installed.
     """
-    from skewless.training.plots.canvas import require_library
+    from skewless.training.plots.canvas import require_plots
 
-    require_library()
+    require_plots()
     names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
     parts = {f"Model {name}": list(_model(project, name)) for name in names}
     parts["Project"] = list(_project(project))
@@ -69,30 +69,30 @@ def _model(project: Workspace, name: str) -> Iterator[Section]:
 
     watch = project.applied.model(name).watch
     window_us = int(watch.window.total_seconds() * 1_000_000)
-    measured = cache(partial(quality, project, name))
-    yield _or_why("Traffic and quality over time", lambda: life.life_section(project, name, measured()))
-    yield _or_why("Versions", lambda: models.versions_section(project, name, measured()))
-    yield _or_why("Decisions", lambda: decisions.decisions_section(project, name))
-    yield _or_why("Drift", lambda: models.drift_section(project, name))
-    yield _or_why("What moved the answers", lambda: models.importance_section(project, name, window_us, _WINDOWS))
-    yield _or_why("Evaluation", lambda: models.evaluation_section(_champion(project, name)))
+    read_quality = cache(partial(quality, project, name))
+    yield _section_or_error("Traffic and quality over time", lambda: life.life_section(project, name, read_quality()))
+    yield _section_or_error("Versions", lambda: models.versions_section(project, name, read_quality()))
+    yield _section_or_error("Decisions", lambda: decisions.decisions_section(project, name))
+    yield _section_or_error("Drift", lambda: models.drift_section(project, name))
+    yield _section_or_error("Feature importance", lambda: models.importance_section(project, name, window_us, _WINDOWS))
+    yield _section_or_error("Evaluation", lambda: models.evaluation_section(_champion(project, name)))
 
 
 def _project(project: Workspace) -> Iterator[Section]:
     from skewless.operations.report import proofs
 
-    yield _or_why("Proof: parity and replay", lambda: proofs.proof_section(project))
-    yield _or_why("Data checks", lambda: proofs.checks_section(project))
-    yield _or_why("Freshness", lambda: proofs.freshness_section(project))
-    yield _or_why("Alerts", lambda: proofs.alerts_section(project))
-    yield _or_why("Runs", lambda: proofs.runs_section(project))
+    yield _section_or_error("Proof: parity and replay", lambda: proofs.proof_section(project))
+    yield _section_or_error("Data checks", lambda: proofs.checks_section(project))
+    yield _section_or_error("Freshness", lambda: proofs.freshness_section(project))
+    yield _section_or_error("Alerts", lambda: proofs.alerts_section(project))
+    yield _section_or_error("Runs", lambda: proofs.runs_section(project))
 
 
-def _or_why(title: str, make: Callable[[], Section]) -> Section:
+def _section_or_error(title: str, make: Callable[[], Section]) -> Section:
     try:
         return make()
     except SkewlessError as error:
-        return Section(title=title, blocks=[Note(text=error.sentence(), tone="missing")])
+        return Section(title=title, blocks=[Paragraph(text=error.sentence(), tone="missing")])
 
 
 def _champion(project: Workspace, name: str) -> Package:

@@ -15,7 +15,7 @@ from feast.infra.common.materialization_job import MaterializationTask
 from feast.types import Float64, Int64, Json, Map
 
 from skewless.contract.clock import to_us
-from skewless.infra.feast_plugins.engine import events_of
+from skewless.infra.feast_plugins.engine import build_event_range
 from skewless.infra.offline.changes import EventRange
 from tests.feast.online.conftest import Make
 from tests.feast.online.test_reads import ALL, FULL, KINDS, pair_of_views
@@ -247,12 +247,12 @@ def test_what_an_increment_is() -> None:
     def task(start: datetime, end: datetime = NOW) -> MaterializationTask:
         return MaterializationTask(project="p", feature_view=view, start_time=start, end_time=end)
 
-    assert events_of(task(ago(days=2, seconds=3)), NOW) is None
-    assert events_of(task(ago(days=2), ago(hours=1)), NOW) == EventRange(end_us=to_us(ago(hours=1)))
-    assert events_of(task(ago(days=1)), NOW) == EventRange(start_us=to_us(ago(days=1)), end_us=to_us(NOW))
+    assert build_event_range(task(ago(days=2, seconds=3)), NOW) is None
+    assert build_event_range(task(ago(days=2), ago(hours=1)), NOW) == EventRange(end_us=to_us(ago(hours=1)))
+    assert build_event_range(task(ago(days=1)), NOW) == EventRange(start_us=to_us(ago(days=1)), end_us=to_us(NOW))
     view.materialization_intervals.append((ago(days=2), ago(hours=5)))
-    assert events_of(task(ago(hours=5)), NOW) is None
-    assert events_of(task(ago(days=2)), NOW) == EventRange(start_us=to_us(ago(days=2)), end_us=to_us(NOW))
+    assert build_event_range(task(ago(hours=5)), NOW) is None
+    assert build_event_range(task(ago(days=2)), NOW) == EventRange(start_us=to_us(ago(days=2)), end_us=to_us(NOW))
 
 
 def test_a_broken_source_fails_by_name_and_serves_what_there_is(make: Make, opened: Open) -> None:

@@ -21,17 +21,17 @@ from hypothesis import strategies as st
 from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.errors import RequestError, SkewlessError, SourceError
 from skewless.contract.status import Status
-from skewless.infra.feast_plugins.online_answers import ask
+from skewless.infra.feast_plugins.online_results import build_view_request
 from skewless.infra.feast_plugins.rows import Positions, Row, pack_rows
-from skewless.infra.feast_plugins.stored import OPAQUE, StoredView, stored_form
+from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView, build_stored_view
 from skewless.infra.feast_plugins.vectors import (
     FeatureVector,
-    cell_entries,
     cell_writer,
-    column_entries,
-    event_stamps,
-    response_bytes,
-    shown_cells,
+    encode_cells,
+    encode_columns,
+    encode_event_times,
+    encode_response,
+    find_present,
 )
 from tests.worlds.feast_repo import USER
 from tests.worlds.feast_twins import TYPES
@@ -74,7 +74,7 @@ def column(values: list[Any], dtype: str) -> npt.NDArray[Any]:
 def answered(
     kinds: list[str], values: list[Any], nulls: npt.NDArray[np.bool_], status: npt.NDArray[np.uint8], stamps: bytes
 ) -> bytes:
-    return response_bytes(column_entries(kinds, values, shown_cells(nulls, status)), nulls, status, stamps)
+    return encode_response(encode_columns(kinds, values, find_present(nulls, status)), nulls, status, stamps)
 
 
 @given(data=st.data(), n=st.integers(0, 4))
@@ -85,7 +85,7 @@ def test_vectors_are_what_protobuf_would_write(data: st.DataObject, n: int) -> N
     status = np.array(data.draw(st.lists(st.sampled_from(list(STATUS_NAMES)), min_size=n, max_size=n)), dtype=np.uint8)
     times = np.array(data.draw(st.lists(st.integers(-(2**55), 2**55), min_size=n, max_size=n)), dtype=np.int64)
     columns = [column(values, NUMPY[kind]) for values, kind in zip(drawn, kinds, strict=True)]
-    stamps = event_stamps(times, status == Status.PRESENT)
+    stamps = encode_event_times(times, status == Status.PRESENT)
     found = GetOnlineFeaturesResponse.FromString(answered(kinds, columns, nulls.reshape(len(kinds), n), status, stamps))
     expected = [
         vector(kind, values, null, status, times)
@@ -119,7 +119,7 @@ def form(**types: Any) -> StoredView:  # noqa: ANN401 - Feast's types
         source=FileSource(path="v.parquet", timestamp_field="t"),
         schema=[Field(name="user_id", dtype=Int64), *(Field(name=name, dtype=kind) for name, kind in types.items())],
     )
-    return stored_form(view, CONFIG, dict)
+    return build_stored_view(view, CONFIG, dict)
 
 
 def sent(user: Value, event: datetime | None, **values: Value) -> Row:
@@ -137,7 +137,7 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
         for row, show in zip(rows, shown, strict=True)
     ]
     data_ = [sent(Value(int64_val=i), NOON, **values) for i, values in enumerate(messages)]
-    packed = pack_rows(stored, "p", data_, Positions(ManualClock(to_us(NOON))).take(len(rows)))
+    packed = pack_rows(stored, "p", data_, Positions(ManualClock(to_us(NOON))).reserve(len(rows)))
     encoded = packed.rows.to_pylist()
     read = stored.codec.decode(encoded)
     status = np.zeros(len(rows), dtype=np.uint8)
@@ -147,18 +147,18 @@ def test_what_is_packed_is_unpacked_bit_for_bit(rows: list[tuple[Any, ...]], dat
         ).results[0]
         assert [v.SerializeToString() for v in answer.values] == [m[kind].SerializeToString() for m in messages]
     names = data.draw(st.permutations(sorted(VALUES)))
-    places = [stored.codec.layout.places[name] for name in names]
+    places = [stored.codec.layout.positions[name] for name in names]
     told = ~np.array([read.nulls[name] for name in names])
-    columns = column_entries(names, [read.values[name] for name in names], told)
+    columns = encode_columns(names, [read.values[name] for name in names], told)
     writers = [cell_writer(name) for name in names]
 
     def from_cells(rows: list[bytes | None], told: npt.NDArray[np.bool_]) -> list[bytes]:
         cells = stored.codec.cells(rows, np.array([row is not None for row in rows]))
-        return cell_entries(writers, [cells[place] for place in places], told)
+        return encode_cells(writers, [cells[place] for place in places], told)
 
     assert from_cells(encoded, told) == columns
     assert from_cells([*encoded, None], np.pad(told, ((0, 0), (0, 1)))) == [c + b"\x0a\x00" for c in columns]
-    one = column_entries(names, [read.values[name][:1] for name in names], told[:, :1])
+    one = encode_columns(names, [read.values[name][:1] for name in names], told[:, :1])
     assert from_cells(encoded[:1], told[:, :1]) == one
 
 
@@ -185,7 +185,7 @@ def test_a_list_is_kept_as_its_message() -> None:
 @pytest.mark.parametrize(
     ("row", "error", "problem"),
     [
-        (sent(Value(), NOON, x=Value(double_val=1)), SourceError, "whose key is null"),
+        (sent(Value(), NOON, x=Value(double_val=1)), SourceError, "with a null key"),
         (sent(Value(int64_val=1), None, x=Value(double_val=1)), SourceError, "without an event time"),
         (sent(Value(int64_val=1), NOON, x=Value(string_val="1")), SourceError, "declared as float64"),
         (sent(Value(double_val=1.0), NOON, x=Value(double_val=1)), RequestError, "is not an integer"),
@@ -200,15 +200,15 @@ def test_a_row_that_nobody_could_read_is_refused(row: Row, error: type[SkewlessE
 def test_features_come_in_the_order_of_the_schema() -> None:
     names = [f"f{i}" for i in range(6)]
     view = FeatureView(name="v", entities=[], schema=[Field(name=name, dtype=Float64) for name in names])
-    stored = stored_form(view, CONFIG, dict)
+    stored = build_stored_view(view, CONFIG, dict)
     keys = {"__dummy_id": [Value(string_val="")]}
     for wanted in (names[::-1], names[3:] + names[:3], names[1:2]):
-        assert list(ask(stored, view, wanted, "p", keys).names) == sorted(wanted)
+        assert list(build_view_request(stored, view, wanted, "p", keys).names) == sorted(wanted)
 
 
 def test_positions_grow_even_when_the_clock_does_not() -> None:
     clock = ManualClock(5)
     positions = Positions(clock)
-    first, second = positions.take(2).tolist(), positions.take(1).tolist()
+    first, second = positions.reserve(2).tolist(), positions.reserve(1).tolist()
     clock.set(2**51)
-    assert [*first, *second, *positions.take(1).tolist()] == [2**50, 2**50 + 1, 2**50 + 2, 2**51]
+    assert [*first, *second, *positions.reserve(1).tolist()] == [2**50, 2**50 + 1, 2**50 + 2, 2**51]

@@ -29,12 +29,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:fetch_arrow_table:DeprecationWar
 NAMES = ("a_double", "a_text", "an_int64")
 READ = "/get-online-features"
 REFS = [f"users:{name}" for name in NAMES]
-Answer = tuple[int, Any]
-Ask = Callable[[str, dict[str, Any]], list[Answer]]
+FeatureAnswer = tuple[int, Any]
+Ask = Callable[[str, dict[str, Any]], list[FeatureAnswer]]
 Open = Callable[[Twin], FeatureStore]
 
 
-async def post(store: FeatureStore, path: str, body: dict[str, Any]) -> Answer:
+async def post(store: FeatureStore, path: str, body: dict[str, Any]) -> FeatureAnswer:
     """Return the status and the JSON of an answer of Feast's server, asked as its HTTP layer would ask it."""
     app: Any = get_app(store)
     scope = {

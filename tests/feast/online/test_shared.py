@@ -12,15 +12,13 @@ import pytest
 import yaml
 from feast import FeatureStore
 
-import skewless
 from skewless.contract.clock import SystemClock, from_us
-from skewless.infra.feast_plugins.stored import stored_form
-from skewless.operations.sample import write_sample
+from skewless.infra.feast_plugins.stored_views import build_stored_view
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
 from tests.worlds.feast_repo import tear_down
+from tests.worlds.payments_data import TEMPLATE, write_sample
 
-TEMPLATE = Path(skewless.__file__).with_name("template")
 CARD = 9_007_199_254_740_993
 
 
@@ -58,7 +56,9 @@ def cards(feature_store: FeatureStore) -> list[int | None]:
 
 def test_a_view_is_the_same_to_both(project: Project, feature_store: FeatureStore) -> None:
     entities = {entity.name: entity.join_key for entity in feature_store.list_entities()}
-    forms = [stored_form(view, feature_store.config, lambda: entities) for view in feature_store.list_feature_views()]
+    forms = [
+        build_stored_view(view, feature_store.config, lambda: entities) for view in feature_store.list_feature_views()
+    ]
     plan = {view.name: view for view in project.applied.plan.views}
     assert {form.view.name: form.view for form in forms} == plan
     assert {form.view.hash for form in forms} == {view.hash for view in plan.values()}

@@ -129,7 +129,7 @@ def test_states_that_are_missing_or_lost_are_not_found(landed: WindowedFeastProj
     carriers: list[str | None] = ["AA"]
     plan = landed.project.applied.plan
     view = plan.window("carrier_now")
-    live = Generations(landed.project.state).live(view)
+    live = Generations(landed.project.state).find_live(view)
     assert live is not None
     name = window_marker(plan.project, view, live.number, live.partitions[0])
     landed.online.delete(name)

@@ -18,8 +18,8 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, SkewlessOnlineStoreConfig
+from skewless.infra.feast_plugins.push_hooks import install_push_hooks
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
-from skewless.infra.feast_plugins.store_verbs import teach_pushes
 from tests.servers.node import Node
 from tests.worlds.edits import edit
 from tests.worlds.windowed import HOUR
@@ -38,7 +38,7 @@ def landings(windowed: WindowedFeastProject, carrier: str = "AA") -> list[float 
 def test_rows_become_events_once_however_many_views_read_them(windowed: WindowedFeastProject, mode: PushMode) -> None:
     windowed.store.push("landings", pd.DataFrame(some(6, windowed.now_us())), to=mode)
     windowed.work(6)
-    assert (windowed.worker.tally.accepted, windowed.worker.tally.duplicates) == (6, 0)
+    assert (windowed.worker.counts.accepted, windowed.worker.counts.duplicates) == (6, 0)
     assert landings(windowed) == [3.0]
 
 
@@ -53,7 +53,7 @@ def test_what_does_not_fit_goes_to_quarantine(windowed: WindowedFeastProject) ->
     rows = [landing(1, "AA", SECOND, now), landing(2, None, SECOND, now, plane=None), landing(3, "AA", -HOUR, now)]
     windowed.store.push("landings", pd.DataFrame(rows))
     windowed.work(3)
-    assert (windowed.worker.tally.accepted, windowed.worker.tally.rejected) == (1, 2)
+    assert (windowed.worker.counts.accepted, windowed.worker.counts.rejected) == (1, 2)
 
 
 def test_values_are_sent_as_the_source_declares_them(windowed: WindowedFeastProject) -> None:
@@ -84,9 +84,9 @@ def test_values_are_sent_as_the_source_declares_them(windowed: WindowedFeastProj
     naive = frame.assign(landed_at=[datetime(2026, 1, 15, 11), "2026"])  # noqa: DTZ001 - UTC, as in Feast
     with pytest.raises(RequestError, match="column 'landed_at': was sent values that have no common type"):
         event_payloads(source, naive)
-    with pytest.raises(RequestError, match="what JSON cannot hold"):
+    with pytest.raises(RequestError, match="a value that is not JSON"):
         event_payloads(source, frame.assign(carrier=[b"x", b"y"]))
-    with pytest.raises(RequestError, match="without the time of its events"):
+    with pytest.raises(RequestError, match="without the event time column"):
         event_payloads(source, frame.drop(columns="landed_at"))
 
 
@@ -127,7 +127,7 @@ def test_features_are_not_written(windowed: WindowedFeastProject) -> None:
 def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProject) -> None:
     with capture_logs() as logs:
         windowed.store.materialize_incremental(from_us(windowed.now_us()))
-    assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_left_out") == [
+    assert sorted(log["view"] for log in logs if log["event"] == "windowed_view_skipped") == [
         "carrier_now",
         "plane_now",
     ]
@@ -154,12 +154,12 @@ def test_a_stream_that_is_away_is_tried_again(windowed: WindowedFeastProject, va
     back.push("landings", frame)
     back.close()
     windowed.work(2)
-    assert windowed.worker.tally.accepted == 2
+    assert windowed.worker.counts.accepted == 2
 
 
 def test_feast_is_wrapped_once() -> None:
     verbs: Any = FeatureStore
-    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+    install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     before = verbs.push
-    teach_pushes(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
+    install_push_hooks(SkewlessOnlineStoreConfig, SkewlessOnlineStore)
     assert verbs.push is before

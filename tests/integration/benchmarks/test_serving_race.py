@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.contestant import ContestantError
 from benchmarks.cores import cores
-from benchmarks.latency import Measured
+from benchmarks.latency import LatencySample
 from benchmarks.served import peer_server
 from benchmarks.serving_asks import infer_request, infer_scores, predict_request
 from benchmarks.serving_race import Contender, cost_row, latency_row, load_row, race_servers, rate_row, refuse_failures
@@ -53,7 +53,9 @@ def test_another_score_than_the_model_ends_the_race() -> None:
 
 
 def test_a_refused_request_ends_the_race() -> None:
-    measured = Measured(latencies=np.ones(5), seconds=1, cpu_seconds=1, failed=2, late=np.empty(0), refusal=b"busy")
+    measured = LatencySample(
+        latencies=np.ones(5), seconds=1, cpu_seconds=1, failed=2, late=np.empty(0), refusal=b"busy"
+    )
     with pytest.raises(ContestantError, match="peer refused 2 requests, answered 5: busy"):
         refuse_failures("peer", measured)
 

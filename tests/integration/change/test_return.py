@@ -15,7 +15,7 @@ from skewless.contract.errors import StalePlanError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.plans.wanted import Wanted, WantedFile
+from skewless.infra.plans.target_versions import TargetVersions, TargetVersionsFile
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from tests.worlds.command_line import done, run
@@ -104,12 +104,12 @@ def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
         try:
             table = ModelTable(repo=repo, state=state, store=store, online=reader, keep=1)
             await table.load()
-            with pytest.raises(StalePlanError, match=f"nothing feeds.*'facts'.*skewless promote {MODEL} {OLD}"):
-                await table.want(MODEL, OLD)
-            with pytest.raises(StalePlanError, match="nothing feeds"):
+            with pytest.raises(StalePlanError, match=f"nothing updates.*'facts'.*skewless promote {MODEL} {OLD}"):
+                await table.serve_version(MODEL, OLD)
+            with pytest.raises(StalePlanError, match="nothing updates"):
                 await table.roll_back(MODEL, reason="by hand", now_us=1)
             assert table.open_versions(MODEL) == [champion(repo)] == [NEW]
-            assert WantedFile(state).read() == Wanted()
+            assert TargetVersionsFile(state).read() == TargetVersions()
             done("promote", MODEL, OLD, "--repo", repo)
             await table.refresh()
             assert table.get(MODEL).version == OLD

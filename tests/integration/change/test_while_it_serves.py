@@ -115,7 +115,7 @@ def changed(tmp_path: Path) -> Iterator[ChangedProject]:
     with (repo / "models.py").open("a") as file:
         file.write(_SECOND_MODEL)
     place = ChangedProject(repo)
-    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
+    for words in (("apply",), ("import",), ("backfill",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
     with ended(place):
         place.start("stream")
@@ -192,7 +192,7 @@ def test_a_view_whose_worker_is_dead_does_not_look_fresh(changed: ChangedProject
     checks = {item["name"]: item for item in run("doctor", "--repo", changed.repo, "--json").body["checks"]}
     (mine,) = [item for name, item in checks.items() if name.startswith("stream ") and str(pid) in name]
     assert "dead or stuck" in mine["detail"]
-    assert checks["stream worker"]["detail"] == "none runs: windows stand still"
+    assert checks["stream worker"]["detail"] == "is not running: window features do not change"
     changed.start("stream")
     until(lambda: not changed.predict("late")["predictions"][0]["views"]["carrier_now"]["stale"])
 

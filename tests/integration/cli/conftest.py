@@ -14,6 +14,7 @@ import pytest
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
 from tests.worlds.command_line import done
+from tests.worlds.payments_data import write_payments
 from tests.worlds.trained import NOW
 
 SETTINGS = {"SKEWLESS_PORT": "0", "SKEWLESS_THREADS": "1"}
@@ -35,7 +36,7 @@ def places(clock_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         for name, value in settings(clock_file).items():
             patch.setenv(name, value)
-        done("init", stages["new"])
+        write_payments(stages["new"])
         shutil.copytree(stages["new"], stages["applied"])
         done("apply", "--repo", stages["applied"])
         shutil.copytree(stages["applied"], stages["walked"])

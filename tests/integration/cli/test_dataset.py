@@ -16,7 +16,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.project import Project
 from skewless.training import dataset_files
-from skewless.training.dataset_files import DatasetFiles, find_files
+from skewless.training.dataset_files import DatasetFiles, open_dataset_files
 from skewless.training.dataset_folder import DatasetFolder
 from tests.worlds.command_line import done, fingerprint, run
 
@@ -102,7 +102,7 @@ def test_csv_keys_keep_their_form_and_a_model_stands_for_its_service(walked: Pat
 
 
 def files(project: Project, part_rows: int = 2_200) -> DatasetFiles:
-    made = find_files(
+    made = open_dataset_files(
         project.connection,
         project.views,
         project.applied,
@@ -162,7 +162,7 @@ def test_other_folders_are_left_alone(walked: Path, tmp_path: Path) -> None:
     for name in ("mine", "odd", "mine/notes.txt", "robbed"):
         assert run(*words(walked, walked / PAYMENTS, tmp_path / name), "--json").code == 10
     other = run(*words(walked, walked / PAYMENTS, tmp_path / "done"), "--mode", "event_time", "--json")
-    assert (other.code, other.body["error"]["problem"]) == (9, "holds another dataset: it differs in mode")
+    assert (other.code, other.body["error"]["problem"]) == (9, "has another dataset, which differs in mode")
     assert fingerprint(tmp_path) == before
 
 
@@ -170,13 +170,13 @@ def test_what_cannot_be_asked_is_refused_before_anything_is_written(walked: Path
     asked = pq.read_table(walked / PAYMENTS).slice(0, 5)
     late = asked.set_column(2, "paid_at", pa.array([None, *[0] * 4], pa.timestamp("us", tz="UTC")))
     cases = {
-        "late": (late, "is null where it must not be"),
+        "late": (late, "has null values"),
         "bare": (asked.drop_columns(["card_id"]), "has no such column"),
         "naive": (
             asked.set_column(2, "paid_at", asked["paid_at"].cast(pa.timestamp("us"))),
             "is a time without a zone",
         ),
-        "taken": (asked.append_column("card_days__country", asked["fraud"]), "has a column whose name is taken"),
+        "taken": (asked.append_column("card_days__country", asked["fraud"]), "has a column with a reserved name"),
     }
     for name, (table, problem) in cases.items():
         pq.write_table(table, tmp_path / f"{name}.parquet")

@@ -13,7 +13,7 @@ import pytest
 from skewless.contract.settings import Settings
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes import candidates, nvforest
-from skewless.infra.runtimes.candidates import Place, RuntimeCandidate
+from skewless.infra.runtimes.candidates import RuntimeCandidate, ScoringTarget
 from skewless.infra.runtimes.cuda import Driver
 from skewless.operations.checkup.scoring import check_scoring
 from tests.worlds.command_line import run
@@ -26,10 +26,10 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is built
 
 
 def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> None:
-    place = Place(driver=lambda: ABSENT)
+    place = ScoringTarget(driver=lambda: ABSENT)
     (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", place)
     assert (finding.name, finding.verdict) == ("scoring", "ok")
-    assert finding.detail == "each by its own library alone: fraud 000001 (lightgbm)"
+    assert finding.detail == "only by its own library: fraud 000001 (lightgbm)"
     (same,) = [
         check for check in run("doctor", "--repo", unasked, "--json").body["checks"] if check["name"] == "scoring"
     ]
@@ -37,18 +37,23 @@ def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> Non
 
 
 def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path) -> None:
-    assert check_scoring(PackageStore.of(applied / ".skewless", Settings()), "gpu", Place(driver=lambda: ABSENT)) == []
+    assert (
+        check_scoring(PackageStore.of(applied / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT))
+        == []
+    )
     assert check_scoring(PackageStore.of(tmp_path / "nowhere", Settings()), "gpu") == []
 
 
 def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = candidates.candidates
+    asked = candidates.find_candidates
 
-    def as_cuda(algorithm: str, _device: str, path: Path, place: Place) -> list[RuntimeCandidate]:
+    def as_cuda(algorithm: str, _device: str, path: Path, place: ScoringTarget) -> list[RuntimeCandidate]:
         return asked(algorithm, "cuda", path, place)
 
-    monkeypatch.setattr(candidates, "candidates", as_cuda)
-    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", Place(driver=lambda: ABSENT))
+    monkeypatch.setattr(candidates, "find_candidates", as_cuda)
+    (finding,) = check_scoring(
+        PackageStore.of(unasked / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
+    )
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "no NVIDIA driver is installed" in finding.detail
 
@@ -57,7 +62,9 @@ def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
     (model,) = (unasked / ".skewless/packages/fraud/000001").glob("model.*")
     model.chmod(0o644)
     model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
-    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", Place(driver=lambda: ABSENT))
+    (finding,) = check_scoring(
+        PackageStore.of(unasked / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
+    )
     assert (finding.name, finding.verdict) == ("scoring fraud", "fail")
 
 
@@ -83,9 +90,9 @@ def test_a_second_runtime_that_cannot_be_opened_is_told_why(
 ) -> None:
     monkeypatch.setattr(nvforest, "is_installed", lambda: True)
     (tmp_path / "nvforest.py").write_text("raise ImportError('libcudart.so.12 is missing')")
-    place = Place(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
+    place = ScoringTarget(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
     (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "cpu", place)
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
-    assert "nvforest-cpu is refused" in finding.detail
+    assert "nvforest-cpu is rejected" in finding.detail
     assert "libcudart.so.12 is missing" in finding.detail
     assert [fact["role"] for fact in finding.facts] == ["own", "refused"]

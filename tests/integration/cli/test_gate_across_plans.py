@@ -35,7 +35,7 @@ def put_in_force(repo: Path) -> None:
     done("apply", "--repo", repo)
     done("import", "--repo", repo)
     done("materialize", "--no-check", "--repo", repo)
-    done("bootstrap", "--repo", repo)
+    done("backfill", "--repo", repo)
 
 
 @pytest.mark.parametrize("change", CHANGES)

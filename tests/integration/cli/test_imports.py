@@ -168,8 +168,8 @@ def test_ids_count_once_within_a_file_between_files_and_with_the_stream(named: P
         sender = project.streams.sender(project.streams.sources()[0])
         sender.send([json.dumps(body).encode() for body in sent])
         sender.close()
-        (tally,) = done("stream", "--until-idle", "--repo", named)["sources"]
-    assert (tally["accepted"], tally["duplicates"]) == (2, 3)
+        (counts,) = done("stream", "--until-idle", "--repo", named)["sources"]
+    assert (counts["accepted"], counts["duplicates"]) == (2, 3)
     late = landings(3).append_column("landing", pa.array(["s2", "n1", "h0"]))
     pq.write_table(late, folder / "c.parquet")
     done_ = imported(named)

@@ -7,10 +7,13 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from feast.repo_operations import get_repo_files
 
+from skewless.contract.errors import DefinitionError
+from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 
-TEMPLATE = Path(__file__).parents[3] / "skewless/template"
+TEMPLATE = Path(__file__).parents[3] / "skewless/template/fraud"
 
 
 @pytest.mark.parametrize(("name", "project"), [("my-project", "my_project"), ("2 ünits", "2_nits"), ("__x", "x")])
@@ -32,7 +35,25 @@ def test_the_folder_holds_the_template_and_the_data(tmp_path: Path) -> None:
         assert (tmp_path / "shop" / name).read_bytes() == (TEMPLATE / name).read_bytes()
     for name, rows in body["rows"].items():
         assert pq.read_table(tmp_path / "shop/data" / name).num_rows == rows
-    assert body["next"][0] == f"skewless apply --repo {tmp_path / 'shop'}"
+    assert body["next"] == [
+        f"skewless {name} --repo {tmp_path / 'shop'}" for name in ("apply", "import", "materialize")
+    ]
+    assert run("init", tmp_path / "other").stdout.splitlines()[-4].strip() == "next:"
+
+
+@pytest.mark.parametrize("template", ["delay", "churn", "empty"])
+def test_a_template_is_chosen_by_name(template: str, tmp_path: Path) -> None:
+    body = done("init", tmp_path / "p", "--template", template)
+    assert (body["template"], body["written"], bool(body["rows"])) == (template, True, template != "empty")
+    assert len(body["next"]) == 3
+    assert get_repo_files(tmp_path / "p") == [tmp_path / "p/definitions.py"]  # what `feast apply` loads
+
+
+def test_an_unknown_template_is_refused(tmp_path: Path) -> None:
+    assert run("init", tmp_path / "p", "--template", "shop").code == 2
+    with pytest.raises(DefinitionError, match=r"template: is unknown .got 'shop'.*fraud, delay, churn, empty"):
+        Project.init(tmp_path / "p", template="shop")  # type: ignore[arg-type]
+    assert fingerprint(tmp_path) == {}
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:

@@ -67,10 +67,10 @@ def test_a_dry_run_makes_no_key_and_revokes_none(new: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["add", "Web"], 2, "a name that no key can hold"),
-        (["add", "shop", "--scope", "root"], 2, "no such scope"),
-        (["add", "shop", "--rate", "0"], 2, "no such rate"),
-        (["add", "shop", "--expires", "2001-01-01"], 2, "expires before it exists"),
+        (["add", "Web"], 2, "an invalid name"),
+        (["add", "shop", "--scope", "root"], 2, "unknown scope"),
+        (["add", "shop", "--rate", "0"], 2, "invalid rate"),
+        (["add", "shop", "--expires", "2001-01-01"], 2, "expires before its creation"),
         (["add", "shop", "--expires", "soon"], 2, "is not a time"),
         (["add", "web"], 9, "exists"),
         (["revoke", "shop"], 6, "is unknown"),

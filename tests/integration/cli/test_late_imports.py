@@ -36,7 +36,7 @@ def get(repo: Path, *more: str) -> dict[str, Any]:
 def test_a_late_import_is_known_from_its_end_for_training_reads_and_replay(repo: Path) -> None:
     imported(repo)
     done("materialize", "--no-check", "--repo", repo)
-    done("bootstrap", "--repo", repo)
+    done("backfill", "--repo", repo)
     done("train", "--repo", repo)
     row = json.dumps([{"carrier": carrier} for carrier in CARRIERS])
     done("predict", "--row", row, "--repo", repo)
@@ -69,7 +69,7 @@ def test_what_nobody_has_applied_is_not_known_and_a_worker_applies_it_by_itself(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imported(repo)
-    done("bootstrap", "--repo", repo)
+    done("backfill", "--repo", repo)
     before = get(repo)["online"]["features"]["landings_1h"]
     pq.write_table(landings(60), repo / "data/landings/late.parquet")
     with monkeypatch.context() as away:
@@ -81,14 +81,14 @@ def test_what_nobody_has_applied_is_not_known_and_a_worker_applies_it_by_itself(
     then = get(repo, "--as-of", tomorrow)
     assert then["knowledge"]["features"]["landings_1h"] < then["event_time"]["features"]["landings_1h"]
     OffsetClock(repo / "clock").set(NOW)
-    monkeypatch.setattr("skewless.infra.streams.crew._IDLE_S", 4.0)
+    monkeypatch.setattr("skewless.infra.streams.worker_group._IDLE_S", 4.0)
     done("stream", "--until-idle", "--repo", repo)
     assert get(repo)["online"]["features"]["landings_1h"] == before + 20
 
 
 def test_history_says_that_its_known_time_was_declared(repo: Path) -> None:
     imported(repo)
-    done("bootstrap", "--repo", repo)
+    done("backfill", "--repo", repo)
     pq.write_table(landings(6), repo / "data/landings/late.parquet")
     imported(repo)
     told = Counter(logged(repo, DECLARED))

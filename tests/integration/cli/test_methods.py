@@ -17,10 +17,10 @@ import pytest
 from typer.main import get_command
 
 from skewless import ManualClock, Project, workspace
-from skewless.cli import VERBS, Verb, create_app
+from skewless.cli import COMMANDS, Command, create_app
 from skewless.commands.output import plain
-from skewless.commands.predict import answer_body
-from skewless.commands.scheduler import inside
+from skewless.commands.predict import reply_body
+from skewless.commands.scheduler import invoke_in_process
 from skewless.contract.errors import SkewlessError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.workspace import Workspace
@@ -40,13 +40,13 @@ PARSED_BY_VERB = {
     "materialize": {"dry_run": "check"},  # see `pending`
 }
 # Parameters for what people see on a terminal.
-FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_tallies", "stop", "invoke", "check", "folder", "repo", "rows"}
+FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "stop", "invoke", "check", "folder", "repo", "rows"}
 # Methods that are an option of a verb: what they return has a type of its own.
 OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
 TAKEN = {"predict": {"source", "target"}}
 
 
-def method_of(verb: Verb) -> Callable[..., Any]:
+def method_of(verb: Command) -> Callable[..., Any]:
     """Return the method of a verb: of ``Project``, or of what a group of verbs is there."""
     above, _, word = verb.name.rpartition(" ")
     if not above:
@@ -56,7 +56,7 @@ def method_of(verb: Verb) -> Callable[..., Any]:
     return getattr(kind, word)  # type: ignore[no-any-return]
 
 
-OURS = [verb for verb in VERBS if verb.name not in NOT_A_VERB_OF_A_PROJECT]
+OURS = [verb for verb in COMMANDS if verb.name not in NOT_A_VERB_OF_A_PROJECT]
 
 
 def test_every_public_method_is_a_verb() -> None:
@@ -66,7 +66,7 @@ def test_every_public_method_is_a_verb() -> None:
 
 
 def test_the_page_lists_every_method_with_what_it_returns() -> None:
-    rows = table(section(page("python.md"), "The verbs"), "command", "method", "returns")
+    rows = table(section(page("python.md"), "The commands"), "command", "method", "returns")
     found = {names(row["command"])[0]: (names(row["method"])[0], names(row["returns"])[0]) for row in rows}
     dotted = {verb.name: verb.name.replace(" ", ".") for verb in OURS} | METHOD_OF
     returned = {verb.name: inspect.get_annotations(method_of(verb))["return"] for verb in OURS}
@@ -78,7 +78,7 @@ def test_the_page_lists_every_method_with_what_it_returns() -> None:
 
 
 @pytest.mark.parametrize("verb", OURS, ids=lambda verb: verb.name)
-def test_a_method_takes_what_its_command_takes(verb: Verb) -> None:
+def test_a_method_takes_what_its_command_takes(verb: Command) -> None:
     options = {PARSED.get(name, name) for name in inspect.signature(verb.run).parameters} - OF_THE_COMMAND
     own = PARSED_BY_VERB.get(verb.name, {})
     options = {own.get(name, name) for name in options} - FOR_PROGRAMS - TAKEN.get(verb.name, set())
@@ -141,7 +141,7 @@ def scores(answer: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 ROW = json.dumps(ROWS[0])
-IN_PROCESS = inside(get_command(create_app()))
+IN_PROCESS = invoke_in_process(get_command(create_app()))
 CARD = {"card_id": "5"}
 CASES = [
     VerbCase("plan", lambda p: p.plan()),
@@ -181,7 +181,7 @@ CASES = [
     VerbCase("alerts --all", lambda p: p.alerts(show_all=True)),
     VerbCase("report", lambda p: p.report()),
     VerbCase("import", lambda p: p.import_events()),
-    VerbCase("bootstrap --dry-run", lambda p: p.bootstrap(dry_run=True)),
+    VerbCase("backfill --dry-run", lambda p: p.backfill(dry_run=True)),
     VerbCase("stream --until-idle", lambda p: p.stream(until_idle=True)),
     VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
@@ -207,7 +207,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
     "versions": lambda p, name: p.versions(name),
     "import": lambda p, name: p.import_events([name]),
     "stream": lambda p, name: p.stream([name]),
-    "bootstrap": lambda p, name: p.bootstrap([name]),
+    "backfill": lambda p, name: p.backfill([name]),
     "get": lambda p, name: p.get(name, {}),
     "quality": lambda p, name: p.quality(name),
     "replay": lambda p, name: p.replay(name),
@@ -237,7 +237,7 @@ def test_every_verb_has_a_case() -> None:
 def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb
     """Return what a method returned as JSON has it."""
     if isinstance(result, pa.Table):
-        return json.loads(json.dumps(plain(answer_body(result))))
+        return json.loads(json.dumps(plain(reply_body(result))))
     if isinstance(result, list | tuple):
         return [as_json(item) for item in result]
     if hasattr(result, "as_dict"):

@@ -18,7 +18,7 @@ from tests.worlds.hostile_text import MARKED_UP, NAMES, WRONG_NAMES
 VERBS = (
     "validate -- %s", "train -- %s", "sign -- %s", "promote -- %s", "promote fraud -- %s", "versions -- %s",
     "dataset --entities data/payments.parquet --out out --service=%s", "import -- %s", "stream -- %s",
-    "bootstrap -- %s", "predict --row {} -- %s", "get --key {} -- %s", "feedback data/payments.parquet --model=%s",
+    "backfill -- %s", "predict --row {} -- %s", "get --key {} -- %s", "feedback data/payments.parquet --model=%s",
     "quality -- %s", "replay -- %s", "report -- %s", "why -- %s", "importance -- %s", "parity -- %s", "drift -- %s",
     "freshness -- %s", "alerts --resolve=%s", "rollout -- %s", "rollback -- %s", "scheduler --once --only=%s",
     "triggers -- %s", "keys add -- %s", "keys revoke -- %s", "runs list -- %s", "runs show -- %s", "runs start -- %s",
@@ -34,7 +34,7 @@ QUIET = {"alerts", "runs list"}  # what is not there is nothing to do
 # Verbs that are asked about something by its name.
 ABOUT = (
     "validate", "train", "sign", "promote", "versions", "dataset --entities data/payments.parquet --out out --service",
-    "import", "stream", "bootstrap", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
+    "import", "stream", "backfill", "predict --row {}", "get --key {}", "feedback data/payments.parquet --model",
     "quality", "replay", "report", "why", "importance", "parity", "drift", "freshness", "rollout", "rollback",
     "rollout nosuch --begin 1", "scheduler --once --only", "triggers", "keys revoke", "runs show", "runs start",
     "runs retry", "runs cancel",

@@ -44,7 +44,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
     delays = rows["arr_delay"].to_pylist()
     delays[3] = delays[300] = 1e18
     pq.write_table(rows.set_column(rows.column_names.index("arr_delay"), "arr_delay", pa.array(delays)), place)
-    for verb in ("apply", "import", "bootstrap"):
+    for verb in ("apply", "import", "backfill"):
         done(verb, "--repo", repo)
     edit(repo, MAX, MEAN)
     yield repo
@@ -58,9 +58,9 @@ def test_plan_and_apply_name_view_column_count_and_remedy(repo: Path) -> None:
         error = said.body["error"]
         assert said.code == 4
         assert error["thing"] == "windowed view 'carrier_now' column 'arr_delay'"
-        assert error["problem"] == "is too large in accepted events to be summed exactly"
+        assert error["problem"] == "has values in accepted events that are too large for an exact sum"
         assert error["value"] == "2 events"
-        assert error["fix"].startswith("lower the tag skewless.scale.arr_delay, which is 4, or leave them out")
+        assert error["fix"].startswith("lower the tag skewless.scale.arr_delay, which is 4, or exclude these events")
     assert {name: kept for name, kept in fingerprint(repo / ".skewless").items() if name in before} == before
 
 
@@ -74,15 +74,15 @@ def test_what_is_left_out_by_a_filter_is_accepted_and_new_events_are_judged(repo
     edit(repo, VIEW, WHERE)
     edit(repo, "from datetime", "import sane\nfrom datetime")
     (repo / "sane.py").write_text(SANE)
-    for verb in ("plan", "apply", "bootstrap"):
+    for verb in ("plan", "apply", "backfill"):
         done(verb, "--repo", repo)
     landings = [{"carrier": "AA", "arr_delay": delay, "landed_at": NOW - MINUTE} for delay in (2e18, 5.5)]
     with Project(repo) as project:
         sender = project.streams.sender(project.streams.sources()[0])
         sender.send([json.dumps(landing).encode() for landing in landings])
         sender.close()
-    (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+    (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
     # Of the first the filter says that it does not count: nothing is to be summed.
-    assert (tally["accepted"], tally["rejected"]) == (2, 0)
+    assert (counts["accepted"], counts["rejected"]) == (2, 0)
     read = done("get", "carrier_now", "--key", "carrier=AA", "--repo", repo)["views"][0]["online"]
     assert read["features"]["mean_delay_1h"] is not None

@@ -35,7 +35,7 @@ def repo(filled: Path, tmp_path: Path) -> Iterator[Path]:
     (place / "skewless.yaml").write_text(f"clock: file:{place}/clock\nthreads: 1\n")
     OffsetClock.create(place / "clock").set(NOW)
     done("materialize", "--no-check", "--repo", place)
-    done("bootstrap", "--repo", place)
+    done("backfill", "--repo", place)
     yield place
     PrivateServer(place / ".skewless").stop()
 
@@ -64,7 +64,7 @@ def test_a_clean_store_is_equal(repo: Path) -> None:
     assert body["views"]["carrier_now"] | {"kind": "windowed", "compared": 6} == body["views"]["carrier_now"]
     assert body["views"]["facts"] | {"kind": "batch", "compared": 6} == body["views"]["facts"]
     said = run("parity", "carrier_now", "--sample", "1", "--seed", "3", "--repo", repo)
-    assert (said.code, said.stdout) == (0, "carrier_now: 4 entities compared, every one equal, bit for bit\n")
+    assert (said.code, said.stdout) == (0, "carrier_now: 4 entities compared, all equal, bit for bit\n")
 
 
 def test_a_mismatch_is_exit_5_until_it_is_repaired(repo: Path) -> None:
@@ -104,7 +104,7 @@ def test_training_tells_how_the_time_modes_differ(repo: Path) -> None:
     assert (gap["rows"], gap["sources"]["landings"]["late"]) == (body["rows"]["test"], 0.1)
     shown = run("train", "--repo", repo).stdout
     assert "carrier_now: event time and knowledge differ: " in shown
-    assert "landings: 10.0% of 600 events were known more than 10 s after they happened" in shown
+    assert "landings: 10.0% of 600 events became known more than 10 s after their event time" in shown
 
 
 def test_a_dataset_tells_it_too(repo: Path, tmp_path: Path) -> None:
@@ -146,5 +146,5 @@ def test_the_doctor_wants_states_that_keep_up(repo: Path, filled: Path) -> None:
     behind = finding(repo)
     assert (behind["verdict"], "9 rows of " in behind["detail"]) == ("warn", True)
     client.delete(marker)
-    assert "has nothing of" in finding(repo)["detail"]
+    assert "has no rows of" in finding(repo)["detail"]
     client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def lived_repo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A project with events in its log, states online and a champion."""
     repo = write_repo(tmp_path_factory.mktemp("plan") / "p")
     (repo / "expectations.py").write_text(_SUITES)
-    for words in (("apply",), ("import",), ("bootstrap",), ("materialize",), ("train",)):
+    for words in (("apply",), ("import",), ("backfill",), ("materialize",), ("train",)):
         done(*words, "--repo", repo)
     yield repo
     PrivateServer(repo / ".skewless").stop()
@@ -44,7 +45,7 @@ def shown(repo: Path) -> list[str]:
     """Return the lines of the changes, without the heading."""
     lines = run("plan", "--repo", repo).stdout.splitlines()
     assert lines[0].startswith("plan ")
-    return lines[1 : lines.index("")] if "" in lines else []
+    return list(takewhile(lambda line: line[0] in "+~- ", lines[1:]))
 
 
 def version(repo: Path, view: str) -> str:
@@ -65,7 +66,7 @@ def test_one_added_aggregation_is_one_line_and_what_comes_of_it_is_said(repo: Pa
     edit(repo, MEAN, MEAN + MIN)
     assert shown(repo) == [
         "~ windowed view carrier_now",
-        "    + min_delay_2h: min of arr_delay over 2 hours",
+        "    + min_delay_2h: min of arr_delay over 2 h",
         "~ service air",
         "    + carrier_now__min_delay_2h",
     ]
@@ -87,15 +88,15 @@ def test_one_added_aggregation_is_one_line_and_what_comes_of_it_is_said(repo: Pa
 
 def test_another_window_is_said_as_people_say_lengths(repo: Path) -> None:
     edit(repo, 'function="mean", time_window=HOUR', 'function="mean", time_window=3 * HOUR')
-    assert shown(repo) == ["~ windowed view carrier_now", "    ~ mean_delay_1h: window 1 hour -> 3 hours"]
+    assert shown(repo) == ["~ windowed view carrier_now", "    ~ mean_delay_1h: window 1 h -> 3 h"]
 
 
 def test_a_renamed_feature_comes_and_goes(repo: Path) -> None:
     edit(repo, "mean_delay_1h", "mean_delay")
     assert shown(repo)[:3] == [
         "~ windowed view carrier_now",
-        "    + mean_delay: mean of arr_delay over 1 hour",
-        "    - mean_delay_1h: mean of arr_delay over 1 hour",
+        "    + mean_delay: mean of arr_delay over 1 h",
+        "    - mean_delay_1h: mean of arr_delay over 1 h",
     ]
 
 
@@ -133,7 +134,7 @@ def test_a_dropped_view_goes_offline_once_no_model_reads_it(repo: Path) -> None:
     shutil.rmtree(repo / ".skewless/packages")
     body = done("plan", "--repo", repo)
     assert [(item["view"], item["hours"]) for item in body["retires"]] == [("facts", 24.0)]
-    assert "1 day after apply" in run("plan", "--repo", repo).stdout
+    assert "1 d after apply" in run("plan", "--repo", repo).stdout
 
 
 def test_a_renamed_view_is_another_view(repo: Path) -> None:
@@ -188,7 +189,7 @@ def test_an_edit_of_expectations_warns_of_nothing_and_plan_says_that_it_counts(r
     assert state(repo) == "unchanged since apply"
     said = run("plan", "--check", "--repo", repo)
     assert said.code == 0
-    assert "expectations.py was edited: its suites count at once, without `skewless apply`" in said.stdout
+    assert "expectations.py was edited: its suites take effect at once, without `skewless apply`" in said.stdout
 
 
 def test_an_edit_to_no_effect_is_shown_by_plan_and_forgotten_by_apply(repo: Path) -> None:
@@ -197,7 +198,7 @@ def test_an_edit_to_no_effect_is_shown_by_plan_and_forgotten_by_apply(repo: Path
     assert state(repo) == "changed since apply"
     body = done("plan", "--repo", repo)
     assert body["changes"] == []
-    assert body["notes"] == ["models.py was edited to no effect: `skewless apply` takes note of it"]
+    assert body["notes"] == ["models.py was edited without changed definitions: `skewless apply` ends the warnings"]
     number = done("status", "--repo", repo)["plan"]["number"]
     assert done("apply", "--repo", repo)["changes"] == []
     assert not warned(run("materialize", "--dry-run", "--repo", repo))
@@ -223,8 +224,8 @@ def test_a_column_of_another_type_than_the_log_has_is_refused(verb: str, repo: P
     said = run(verb, "--repo", repo, "--json")
     assert said.code == 4
     assert said.body["error"]["thing"] == "event source 'landings' column 'arr_delay'"
-    assert said.body["error"]["problem"] == "is declared as int64, but events in the log have it as float64"
-    assert said.body["error"]["fix"] == "give the column of the new type a new name"
+    assert said.body["error"]["problem"] == "is declared as int64, but is float64 in the log"
+    assert said.body["error"]["fix"] == "use a new name for the column with the new type"
     assert (repo / ".skewless/plan.json").read_bytes() == plan
 
 

@@ -58,7 +58,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 
 def test_seconds_since_the_last_event_are_one_line_and_the_same_everywhere(repo: Path) -> None:
     done("plan", "--repo", repo)
-    for verb in ("apply", "import", "bootstrap"):
+    for verb in ("apply", "import", "backfill"):
         done(verb, "--repo", repo)
     with Project(repo) as project:
         rows = project.training_set("late").table()
@@ -97,9 +97,9 @@ def test_the_time_of_the_prediction_is_not_asked_of_the_caller(repo: Path) -> No
         (
             "sources=[asking,",
             'sources=[asking, RequestSource(name="more", schema=[Field(name="asked_at", dtype=UnixTimestamp)]),',
-            "two inputs of one name",
+            "two inputs with one name",
         ),
-        ("features=[carrier_now, recency]", "features=[asked_alone]", "asks nothing of the caller"),
+        ("features=[carrier_now, recency]", "features=[asked_alone]", "has neither join keys nor request fields"),
     ],
 )
 def test_a_time_of_the_prediction_that_cannot_be_right_is_refused(repo: Path, old: str, new: str, problem: str) -> None:

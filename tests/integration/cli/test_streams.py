@@ -17,8 +17,8 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import import_run
-from skewless.infra.streams.metrics import TallyCollector
-from skewless.infra.streams.tally import SourceTally
+from skewless.infra.streams.metrics import SourceMetrics
+from skewless.infra.streams.source_counts import SourceCounts
 from skewless.project import Project
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.edits import edit
@@ -60,7 +60,7 @@ def test_looking_changes_nothing(repo: Path) -> None:
     before = fingerprint(repo)
     (file,) = done("import", "--dry-run", "--repo", repo)["files"]
     assert (file["source"], file["file"], file["accepted"]) == ("landings", "data/landings.parquet", 600)
-    (view,) = done("bootstrap", "--dry-run", "--repo", repo)["views"]
+    (view,) = done("backfill", "--dry-run", "--repo", repo)["views"]
     assert view == {"view": "carrier_now", "generation": None, "states": None, "events": 0}
     assert fingerprint(repo) == before
 
@@ -126,7 +126,7 @@ def test_history_that_cannot_be_accepted_is_in_quarantine(repo: Path) -> None:
     (done_,) = done("import", "--repo", repo)["sources"]
     assert (done_["accepted"], done_["rejected"]) == (1, 2)
     assert [row[REJECT] for row in logged(repo)] == [
-        "no view's key is whole: null among the fields 'carrier'",
+        "no view has a complete key: null among the fields 'carrier'",
         "column 'arr_delay' is too large for view 'carrier_now' to sum exactly",
         None,
     ]
@@ -135,8 +135,8 @@ def test_history_that_cannot_be_accepted_is_in_quarantine(repo: Path) -> None:
 def test_files_are_replayed_as_a_stream_and_seen_by_reads(repo: Path) -> None:
     done("import", "--repo", repo)
     files = write_files(repo / "later", [landing(i) for i in range(40)])
-    (tally,) = done("stream", "--replay", files, "--until-idle", "--repo", repo)["sources"]
-    assert (tally["source"], tally["read"], tally["accepted"], tally["lag"]) == ("landings", 40, 40, 0)
+    (counts,) = done("stream", "--replay", files, "--until-idle", "--repo", repo)["sources"]
+    assert (counts["source"], counts["read"], counts["accepted"], counts["lag"]) == ("landings", 40, 40, 0)
     again = done("stream", "landings", "--replay", files, "--until-idle", "--repo", repo)["sources"][0]
     assert again["read"] == 0
     ask = ("get", "carrier_now", "--key", "carrier=AA", "--repo", repo)
@@ -157,8 +157,8 @@ def test_events_of_a_push_source_come_through_redis(repo: Path) -> None:
         sender = project.streams.sender(project.streams.sources()[0])
         sender.send([*(json.dumps(landing(i)).encode() for i in range(10)), *bad])
         sender.close()
-        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
-        assert (tally["accepted"], tally["rejected"], tally["trouble"]) == (10, 2, None)
+        (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+        assert (counts["accepted"], counts["rejected"], counts["trouble"]) == (10, 2, None)
         read = project.online_features("air", {"carrier": ["AA", "nobody"]})
     names = [label for label in read.labels if label.startswith("carrier_now")]
     counts = read.matrix[:, read.labels.index("carrier_now__landings_1h")]
@@ -183,8 +183,8 @@ def test_an_event_id_counts_once_whichever_partition_it_comes_through(
         for _ in range(6):
             sender.send([json.dumps(landing(1, landing="a")).encode()])
         sender.close()
-        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
-    assert (tally["read"], tally["accepted"], tally["duplicates"], tally["partitions"]) == (6, 1, 5, 3)
+        (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+    assert (counts["read"], counts["accepted"], counts["duplicates"], counts["partitions"]) == (6, 1, 5, 3)
     assert [row["landing"] for row in logged(repo)] == ["a"]
 
 
@@ -196,8 +196,8 @@ def test_unknown_sources_are_refused(repo: Path) -> None:
 
 
 def test_metrics_are_served_on_loopback() -> None:
-    tallies = TallyCollector(lambda: [SourceTally(source="s", read=3, accepted=2, trouble="disk")])
-    port = serve_metrics(tallies, 0, "--metrics-port")
+    source_counts = SourceMetrics(lambda: [SourceCounts(source="s", read=3, accepted=2, trouble="disk")])
+    port = serve_metrics(source_counts, 0, "--metrics-port")
     text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
     assert 'skewless_stream_read_total{source="s"} 3.0' in text
     assert 'skewless_stream_waiting{source="s"} 1.0' in text

@@ -99,7 +99,7 @@ def test_every_form_of_a_reply_is_read(connect: Connect, reply: bytes, connectio
 def test_what_is_not_the_api_is_said(connect: Connect, body: object) -> None:
     with (
         scripted(answer(200, body)) as server,
-        pytest.raises(StoreError, match=r"answered something else than the API does .got 200"),
+        pytest.raises(StoreError, match=r"sent an unexpected reply .got 200"),
     ):
         connect(server.url).ask("predict", [ROW])
 
@@ -108,7 +108,7 @@ def test_what_is_not_the_api_is_said(connect: Connect, body: object) -> None:
 def test_a_refusal_of_somebody_between_is_said(connect: Connect, status: int, error: type[Exception]) -> None:
     page = b"HTTP/1.1 %d X\r\nLocation: /models\r\nContent-Length: 6\r\n\r\n<html>" % status
     with scripted(page) as server:
-        with pytest.raises(error, match=f"refused without a reason of its own .got {status}"):
+        with pytest.raises(error, match=f"rejected the request without a reason .got {status}"):
             connect(server.url).ask("models")
         assert len(server.asked) == 1
 
@@ -157,7 +157,7 @@ def test_the_key_may_come_from_the_environment(connect: Connect, monkeypatch: py
 
 
 def test_a_key_that_would_break_the_request_is_refused(connect: Connect) -> None:
-    with pytest.raises(RequestError, match="API key: has a character") as caught:
+    with pytest.raises(RequestError, match="API key: has an invalid character") as caught:
         connect("http://h", key=f"{KEY}\r\nx: y")
     assert KEY not in str(caught.value)
 

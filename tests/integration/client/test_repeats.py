@@ -41,7 +41,7 @@ def test_a_prediction_is_repeated(connect: Connect, bad: bytes, pauses: list[flo
 def test_pauses_grow_and_attempts_end(connect: Connect) -> None:
     with scripted(BROKEN) as server:
         face = connect(server.url, retries=Retries(attempts=5, base_s=0.1, cap_s=0.3))
-        with pytest.raises(StoreError, match=f"server at {server.url}: did not answer: .*onnect"):
+        with pytest.raises(StoreError, match=f"server at {server.url}: did not reply: .*onnect"):
             face.ask("predict", [ROW])
         assert face.time.slept == pytest.approx([0.05, 0.1, 0.15, 0.15])
         assert len(server.asked) == 5
@@ -113,7 +113,7 @@ def test_a_slow_server_is_left_after_the_time_for_an_attempt(connect: Connect) -
 def test_time_that_is_over_is_said(connect: Connect) -> None:
     with scripted(SILENT) as server:
         face = connect(server.url, limits=Limits(attempt_s=0.05), retries=Retries(attempts=2))
-        with pytest.raises(DeadlineError, match="did not answer in time"):
+        with pytest.raises(DeadlineError, match="did not reply in time"):
             face.ask("predict", [ROW])
         assert len(server.asked) == 2
 
@@ -121,7 +121,7 @@ def test_time_that_is_over_is_said(connect: Connect) -> None:
 def test_a_reply_that_comes_byte_by_byte_gets_no_more_time(connect: Connect) -> None:
     with scripted(SLOW) as server:
         face = connect(server.url, limits=Limits(attempt_s=0.3), retries=Retries(attempts=1))
-        with pytest.raises(DeadlineError, match="did not answer in time"):
+        with pytest.raises(DeadlineError, match="did not reply in time"):
             face.ask("predict", [ROW])
 
 
@@ -187,7 +187,7 @@ def test_an_address_that_went_away_is_left(connect: Connect) -> None:
 def test_nobody_is_there(connect: Connect) -> None:
     url = nobody()
     face = connect(url)
-    with pytest.raises(StoreError, match=f"server at {url}: did not answer: .*onnect"):
+    with pytest.raises(StoreError, match=f"server at {url}: did not reply: .*onnect"):
         face.ask("predict", [ROW])
     assert len(face.time.slept) == 2
     assert face.ask("live") is False

@@ -73,7 +73,7 @@ def test_a_turn_that_does_not_come_in_time_is_said() -> None:
         async with AsyncClient(server.url, limits=Limits(connections=1, attempt_s=0.2)) as client:
             first = asyncio.create_task(client.predict([ROW]))
             await until_asked(server, 1)
-            with pytest.raises(BusyError, match="client: has all its connections in use"):
+            with pytest.raises(BusyError, match="client: has no free connection"):
                 await client.predict([ROW], timeout_s=0.02)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)

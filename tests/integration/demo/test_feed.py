@@ -56,7 +56,7 @@ def working(project: Project) -> Iterator[None]:
     """A worker of the project's source, in a thread."""
     (source,) = project.streams.sources()
     store, stop = RedisWriter(project.redis_url), threading.Event()
-    project.streams.bootstrapper(store).ensure(project.applied.plan.windows)
+    project.streams.backfiller(store).build_missing(project.applied.plan.windows)
     worker = project.streams.worker(source, store)
     thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
     thread.start()
@@ -74,9 +74,9 @@ def test_what_is_due_is_sent_applied_and_accounted_for(project: Project) -> None
         project.clock.set(START + hours * HOUR)  # type: ignore[attr-defined]  # a manual clock
         assert feed.send(START + hours * HOUR) == sent
         feed.wait(nothing)
-        rows = sum(taken.accepted + taken.reasons.total() for taken in feed.taken())
+        rows = sum(taken.accepted + taken.reasons.total() for taken in feed.results())
         assert rows == feed.feeds[0].sent - (hours > 0)
-    (taken,) = feed.taken()
+    (taken,) = feed.results()
     assert (taken.sent, taken.accepted, taken.late, taken.duplicates) == (8, 6, 1, 1)
     assert dict(taken.reasons) == {"the message is not a JSON object": 1}
     assert taken.line() == "landings: 8 sent, 6 accepted (1 of them late), 1 duplicates dropped, 1 quarantined"
@@ -87,7 +87,7 @@ def test_waiting_for_nobody_ends(project: Project) -> None:
     feed = Feed.of(project.streams, project.repo)
     assert feed
     feed.send(START)
-    with pytest.raises(PlaceError, match="does not come after the events"):
+    with pytest.raises(PlaceError, match="does not apply the events in time"):
         feed.wait(nothing, seconds=0.2)
     feed.close()
 

@@ -42,7 +42,7 @@ CASES: tuple[Case, ...] = (
     ),
     *_each(
         "two features of one name", edited("definitions.py", _SHARE, f"{_SHARE}, {_SHARE}"),
-        thing="feature view 'shop_risk'", says=("two features of one name", "refund_share"), fix="rename or remove",
+        thing="feature view 'shop_risk'", says=("two features with one name", "refund_share"), fix="rename or remove",
     ),
     *_each(
         "two features that differ in case",
@@ -55,7 +55,7 @@ CASES: tuple[Case, ...] = (
     ),
     *_each(
         "a view listed twice", edited("definitions.py", "features=[card_days,", "features=[card_days, card_days,"),
-        thing="feature service 'fraud_features'", says=("two features of one name", "card_days"), fix="list it once",
+        thing="feature service 'fraud_features'", says=("two features with one name", "card_days"), fix="list it once",
     ),
     *_each(
         "a time without zone", rewritten("data/shop_risk.parquet", "event_time", pa.timestamp("us")), 4,

@@ -94,8 +94,8 @@ CASES: tuple[Case, ...] = (
         thing="in.parquet", says=("cannot be read",), fix="Parquet or CSV",
     ),
     _file(
-        "a column of the answer", _parquet(score=pa.array([1.0])), 4, ".parquet",
-        says=("already has a column", "'score'"), fix="rename", added=LOGGED,
+        "a column with a name of the result", _parquet(score=pa.array([1.0])), 4, ".parquet",
+        says=("has a column with a name", "'score'"), fix="rename", added=LOGGED,
     ),
     Case(
         name="predict file: neither Parquet nor CSV",
@@ -105,7 +105,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="predict file: no folder for the answer",
         ask=verb("predict", "fraud", "--in", "{elsewhere}/in.csv", "--out", "{elsewhere}/no/out.csv"),
-        code=10, arrange=_csv("1.5"), thing="folder ", says=("elsewhere/no", "does not exist"), fix="make it",
+        code=10, arrange=_csv("1.5"), thing="folder ", says=("elsewhere/no", "does not exist"), fix="create it",
     ),
     Case(
         name="predict: no input",

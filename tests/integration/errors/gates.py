@@ -80,7 +80,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="train: the split leaves nothing", ask=verb("train", "fraud"), code=4,
         arrange=_gate("test=timedelta(days=7)", "test=timedelta(days=900)"),
-        thing="label table of model 'fraud'", says=("leaves no row to train",), fix="shorten the split",
+        thing="label table of model 'fraud'", says=("has no row in the train period",), fix="shorten the split",
     ),
     Case(
         name="train: promotion refused", ask=verb("train", "fraud"), code=5, arrange=_gate("floor=0.6", "floor=0.999"),
@@ -95,6 +95,6 @@ CASES: tuple[Case, ...] = (
     Case(
         name="train: an unknown parameter value", ask=verb("train", "fraud"), code=2,
         arrange=_gate('"num_leaves": 15', '"num_leaves": 0'),
-        thing="model 'fraud'", says=("num_leaves",), fix="check its params", after=_champion_stays,
+        thing="model 'fraud'", says=("num_leaves",), fix="correct its params", after=_champion_stays,
     ),
 )  # fmt: skip

@@ -31,7 +31,7 @@ def _altered(folder: str) -> Arrange:
 
 
 def _cases(*words: str, folder: str = _ROWS) -> tuple[Case, ...]:
-    faults = {"is missing": _gone, "is damaged": _altered}
+    faults = {"is missing": _gone, "is corrupt": _altered}
     return tuple(
         Case(
             name=f"{words[0]} of {folder}: a log file {problem}", ask=verb(*words), code=7, arrange=fault(folder),

@@ -59,7 +59,7 @@ def unserved(what: str, arrange: Arrange, *says: str) -> Case:
 
     return Case(
         name=f"serve: {what}", ask=post(rows()), code=503, arrange=start, thing="model 'fraud'",
-        says=("cannot be served", *says), fix="it is tried again", after=_other_model_served,
+        says=("cannot be served", *says), fix="the server retries", after=_other_model_served,
     )  # fmt: skip
 
 
@@ -114,7 +114,7 @@ CASES: tuple[Case, ...] = (
     *(
         _case(
             f"{file} altered", ("predict", "fraud", "--row", _ROW), altered(file), file, code=3,
-            thing="model 'fraud'", fix="it is tried again",
+            thing="model 'fraud'", fix="the server retries",
         )
         for file in ("model.txt", "spec.json")
     ),

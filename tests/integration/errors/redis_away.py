@@ -55,7 +55,7 @@ def _other_database(scene: Scene) -> None:
 def _unfilled(*words: str) -> Case:
     return Case(
         name=f"{words[0]}: another Redis", ask=verb(*words), code=3, arrange=_other_database,
-        thing="model 'fraud'", says=("the online store does not hold", "'card_days'"), fix="run `skewless materialize`",
+        thing="model 'fraud'", says=("is missing in the online store", "'card_days'"), fix="run `skewless materialize`",
     )  # fmt: skip
 
 

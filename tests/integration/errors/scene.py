@@ -21,13 +21,14 @@ from skewless.infra.online.private_server import PrivateServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
+from tests.worlds.payments_data import write_payments
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
 TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
 STATE = ".skewless"
-Rows = dict[bytes, bytes]
+StoredBytes = dict[bytes, bytes]
 
 _REQUEST = 'Field(name="amount", dtype=Float64), '
 _MORE = (
@@ -53,7 +54,7 @@ def make_project(repo: Path) -> None:
 
     ``fraud`` scores nulls when the store is away and logs as well as it can; ``strict`` refuses both.
     """
-    done("init", repo)
+    write_payments(repo)
     edit(repo, _REQUEST, _REQUEST + _MORE)
     edit(repo, "import Float64, Int64", "import Bool, Bytes, Float32, Float64, Int32, Int64")
     edit(repo, "rounds=50", "rounds=10", file="models.py")
@@ -91,14 +92,14 @@ class SharedRedis:
         self.url = url
         self._client = redis.Redis.from_url(url)
 
-    def rows(self) -> Rows:
+    def rows(self) -> StoredBytes:
         """Return every key with its value, but for the scheduler's, which counts its holders."""
         found = cast("Iterator[bytes]", self._client.scan_iter(count=1_000))
         keys = sorted(key for key in found if b"{scheduler}" not in key)
         values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
         return dict(zip(keys, values, strict=True))
 
-    def fill(self, rows: Rows) -> None:
+    def fill(self, rows: StoredBytes) -> None:
         """Hold these rows and no others."""
         self._client.flushall()
         if rows:
@@ -121,7 +122,7 @@ class Stage:
     kept: Path
     repo: Path
     store: SharedRedis
-    rows: Rows
+    rows: StoredBytes
     stack: ExitStack
     _served: Scene | None = None
 

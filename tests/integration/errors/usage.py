@@ -67,7 +67,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         name="plan: no project", ask=verb("plan", "--repo", "{elsewhere}", repo=False), code=10,
-        thing="folder ", says=("is no project",), fix="skewless init DIR",
+        thing="folder ", says=("is not a project",), fix="skewless init DIR",
     ),
     Case(name="unknown verb", ask=verb("materialise"), code=2, says=("No such command 'materialise'",), usage=True),
     Case(name="unknown option", ask=verb("plan", "--now"), code=2, says=("No such option", "--now"), usage=True),

@@ -1,4 +1,4 @@
-"""What the tests of event logs share."""
+"""Helpers for the tests of event logs."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.infra.log.accepted import REJECT
-from skewless.infra.materialization import materialize, newest
+from skewless.infra.materialization import latest_rows, materialize
 from skewless.infra.materialization.run_report import Pending, RunStep
 from skewless.infra.offline.changes import EventRange
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
@@ -105,8 +105,8 @@ def test_batches_ranges_and_row_groups_are_seams_that_do_not_show(
     n, steps = 1_000, list[RunStep]()
     table = wide(latest, n)
     monkeypatch.setattr(materialize, "_BATCH_ROWS", 110)
-    monkeypatch.setattr(newest, "_BATCH_ROWS", 60)
-    monkeypatch.setattr(newest, "_RANGE_ROWS", 170)
+    monkeypatch.setattr(latest_rows, "_BATCH_ROWS", 60)
+    monkeypatch.setattr(latest_rows, "_RANGE_ROWS", 170)
     (report,) = latest.run(WIDE, on_step=steps.append)
     rejected = table["a"].null_count
     assert (report.accepted, report.rejected) == (n - rejected, rejected)
@@ -114,7 +114,7 @@ def test_batches_ranges_and_row_groups_are_seams_that_do_not_show(
     assert latest.log(WIDE)[REJECT].null_count == n - rejected
     keys: list[list[int | str]] = [[a, f"{{{b}}}"] for a in range(13) for b in range(3)]
     online = latest.online(WIDE, *keys)
-    assert online.found.all()
+    assert online.has_row.all()
     assert same(online, latest.offline(WIDE, *keys))
     applying = [step for step in steps if step.doing == "applying"]
     assert [step.done for step in applying] == sorted(step.done for step in applying)
@@ -159,7 +159,7 @@ def test_of_a_grown_folder_only_new_files_are_read_whole(latest: LatestRedisWorl
     latest.clock.set(151 * HOUR)
     with latest.opened_job() as job:
         changes, _ = job.changes(parts, latest.clock.now_us())
-    found = [([Path(file).name for file in share.table.files], share.window.after_us) for share in changes.shares]
+    found = [([Path(file).name for file in share.table.files], share.window.after_us) for share in changes.slices]
     assert found == [(["c.parquet"], None), (["a.parquet", "b.parquet"], 100 * HOUR)]
     assert latest.accepted(parts) == [3]
     assert sorted(latest.log(parts)["__event_ts"].to_pylist()) == [hour * HOUR for hour in (5, 10, 20, 30, 40, 150)]

@@ -10,7 +10,7 @@ import pytest
 from skewless.contract.errors import DefinitionError
 from skewless.infra.compiler.compile import compile_repo
 from tests.worlds.edits import edit
-from tests.worlds.trained import TEMPLATE
+from tests.worlds.payments_data import TEMPLATE
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_mapped_times_are_those_of_the_file(repo: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "more", "message"),
     [
-        ("s3://bucket/shop.parquet", "", "lies in an object store, which cannot be read .got 's3://bucket"),
+        ("s3://bucket/shop.parquet", "", "is in an object store, which cannot be read .got 's3://bucket"),
         ("shop", ', file_format=__import__("feast.data_format").data_format.DeltaFormat()', "is a Delta table"),
     ],
 )

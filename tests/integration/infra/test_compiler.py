@@ -14,14 +14,14 @@ from skewless.commands.change_text import change_lines
 from skewless.contract.columns import FeatureRef
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SkewlessError, SourceError
-from skewless.infra.compiler.compile import Compiled, compile_repo
+from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
-from skewless.operations.sample import write_sample
 from tests.worlds.edits import edit
+from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.plans import columns
 
-TEMPLATE = Path(__file__).parents[3] / "skewless" / "template"
 NOW = 1_750_000_000_000_000
 COUNTRY = 'Field(name="country", dtype=String),'
 PYTHON = 'mode="python",\n    udf=transforms.payment_time,'
@@ -135,27 +135,27 @@ def test_one_object_under_two_names_is_one(repo: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        (COUNTRY, COUNTRY * 2, "'card_days': has two features of one name .got 'country'"),
+        (COUNTRY, COUNTRY * 2, "'card_days': has two features with one name .got 'country'"),
         (COUNTRY, 'Field(name="Payments_7D", dtype=String),', "'card_days': has names that differ only in case"),
         (COUNTRY, 'Field(name="CARD_ID", dtype=String),', "'card_days': has names that differ only in case"),
         (COUNTRY, 'Field(name="__seq", dtype=String),', "has a reserved name .got '__seq'"),
         (COUNTRY, 'Field(name="country", dtype=Array(String)),', "'country': has a type that cannot be served"),
-        (PYTHON, PANDAS, "'payment_time': would compute through pandas.*mode='pandas'.*numpy"),
+        (PYTHON, PANDAS, "'payment_time': computes with pandas.*mode='pandas'.*numpy"),
         (DELAY, 'tags={"skewless.dealy": "1h"},', "'shop_risk' tag: is unknown .got 'skewless.dealy'.*skewless.delay"),
-        (DELAY, 'tags={"skewless.delay": "1 hour"},', "'skewless.delay': is not a length of time .got '1 hour'.*15m"),
-        (DELAY, 'tags={"skewless.delay": "-1h"},', "is not a length of time"),
+        (DELAY, 'tags={"skewless.delay": "1 hour"},', "'skewless.delay': is not a duration .got '1 hour'.*15m"),
+        (DELAY, 'tags={"skewless.delay": "-1h"},', "is not a duration"),
         ("shop = Entity", "_x = shop_entity = None\nshops = [Entity", "SYNTAX"),
         ("features=[card_days, shop_risk, payment_time]", "features=[]", "'fraud_features': has no feature"),
-        ("[card_days, shop_risk, payment_time]", "[card_days, card_days]", "has two features of one name"),
+        ("[card_days, shop_risk, payment_time]", "[card_days, card_days]", "has two features with one name"),
         (
             "[card_days, shop_risk, payment_time]",
             '[card_days.with_join_key_map({"card_id": "other_id"})]',
-            "renames join keys, which this version cannot serve",
+            "renames join keys, which is not supported",
         ),
         (
             "[payment, card_days]",
             "[payment, twin, card_days]",
-            "'payment_time': has two inputs of one name .got 'amount'",
+            "'payment_time': has two inputs with one name .got 'amount'",
         ),
     ],
 )
@@ -265,7 +265,7 @@ def test_a_missing_file_is_named(repo: Path, file: str) -> None:
 
 def test_5_1_a_transform_that_works_across_rows_is_refused(repo: Path) -> None:
     edit(repo, "amount / mean", "amount / np.nanmean(mean)", file="transforms.py")
-    with pytest.raises(DefinitionError, match="transform 'payment_time' output 'amount_ratio': gives other bits"):
+    with pytest.raises(DefinitionError, match="transform 'payment_time' output 'amount_ratio': depends on other rows"):
         compile_repo(repo)
 
 
@@ -337,10 +337,10 @@ def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
     assert planner.plan().changes == []
     edit(planner.repo, DELAY, 'tags={"skewless.delay": "2h"},')
     (change,) = planner.plan().changes
-    assert change_lines(change) == ["~ view shop_risk", "    ~ delay 1 hour -> 2 hours"]
+    assert change_lines(change) == ["~ view shop_risk", "    ~ delay 1 h -> 2 h"]
 
 
 def test_what_is_compiled_is_what_feast_registers(repo: Path) -> None:
-    compiled: Compiled = compile_repo(repo)
+    compiled: CompiledRepo = compile_repo(repo)
     names = {one.name for one in compiled.feast_objects}
     assert names == {"card", "shop", "card_days", "shop_risk", "payment_time", "fraud_features"}

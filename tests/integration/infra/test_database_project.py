@@ -8,15 +8,13 @@ from pathlib import Path
 import duckdb
 import pytest
 
-import skewless
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import SourceError
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.labels import read_labels
-from skewless.operations.sample import write_sample
 from skewless.project import Project
+from tests.worlds.payments_data import TEMPLATE, write_sample
 
-TEMPLATE = Path(skewless.__file__).with_name("template")
 NOW = 1_750_000_000_000_000
 TABLES = ("card_days", "shop_risk", "payments")
 
@@ -67,12 +65,12 @@ def test_labels_of_a_database_are_those_of_the_file(repo: Path) -> None:
     with Project(repo) as project, connect(repo / "spill") as connection:
         project.apply()
         spec = project.applied.models[0]
-        files = read_labels(connection, repo, project.applied.plan.only(spec.service), spec)
+        files = read_labels(connection, repo, project.applied.plan.select_service(spec.service), spec)
     to_database(repo)
     with Project(repo) as project, connect(repo / "spill") as connection:
         project.apply()
         spec = project.applied.models[0]
-        tables = read_labels(connection, repo, project.applied.plan.only(spec.service), spec)
+        tables = read_labels(connection, repo, project.applied.plan.select_service(spec.service), spec)
     assert tables.equals(files)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
-from skewless.infra.compiler.event_columns import columns_of_file, parse_columns, parse_names
+from skewless.infra.compiler.event_columns import parse_columns, parse_names, read_file_columns
 from tests.worlds.plans import columns
 
 
@@ -54,9 +54,9 @@ def test_columns_keep_their_order_and_odd_names() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "source: declares something that is no column .got ''.*name type, name type"),
-        ("a", "declares something that is no column .got 'a'"),
-        ("a string,", "declares something that is no column .got ''"),
+        ("", "source: declares an invalid column .got ''.*name type, name type"),
+        ("a", "declares an invalid column .got 'a'"),
+        ("a string,", "declares an invalid column .got ''"),
         ("a text", "source column 'a': has a type that events cannot have .got 'text'.*use one of int32"),
         ("a decimal(10,2), b int", r"column 'a': has a type that .*got 'decimal\(10,2\)'"),
         ("a array<map<int,int>>", "column 'a': has a type that .*got 'array<map<int,int>>'"),
@@ -101,7 +101,7 @@ def test_a_file_gives_the_columns_that_events_can_have() -> None:
             "ts": pa.timestamp("us", tz="UTC"),
         }
     )
-    assert columns_of_file(schema, ["ts", None]) == columns(
+    assert read_file_columns(schema, ["ts", None]) == columns(
         {
             "s": DType.STRING,
             "l": DType.STRING,

@@ -84,7 +84,7 @@ def test_4_2_a_writer_may_say_where_it_takes_the_end_to_be(
     with pytest.raises(ConflictError):
         event_log.append(rows(2))
     late = opened(tmp_path, clock)
-    with pytest.raises(ValueError, match="hole"):
+    with pytest.raises(ValueError, match="gap"):
         late.append(rows(2), at=2)
     assert late.append(rows(2), at=1).first == 1
     assert values(late) == [1, 2]
@@ -136,7 +136,7 @@ while won < 20:
         while won < 20:
             first = log.append(pa.table({"x": [int(sys.argv[3])] * (won % 3 + 1)}))
             won += 1
-            log.ended(first.first, first.last, 1_000 + first.last)
+            log.record_end(first.first, first.last, 1_000 + first.last)
             if won % 5 == 0:
                 log.compact(keep=2, target_rows=20)
     except ConflictError:
@@ -202,7 +202,7 @@ def test_4_2_a_killed_compaction_changes_no_row(
     event_log: EventLog, tmp_path: Path, clock: SecondsClock, step: int
 ) -> None:
     fill(event_log, 1, 1, 1, 1, 1)
-    event_log.ended(0, 2, 7)
+    event_log.record_end(0, 2, 7)
     expected = [(i, 7 if i <= 2 else None) for i in range(5)]
     command = [sys.executable, "-c", KILLED, str(tmp_path), PARTITION, str(step), "compact"]
     assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
@@ -251,7 +251,7 @@ def test_a_folder_that_is_a_file_is_a_store_error(tmp_path: Path) -> None:
         lambda: event_log.append(rows(1)),
         event_log.compact,
         event_log.sweep,
-        lambda: event_log.ended(0, 1, 2),
+        lambda: event_log.record_end(0, 1, 2),
     ):
         with pytest.raises(StoreError, match="Not a directory"):
             work()
@@ -262,7 +262,7 @@ def test_damaged_and_missing_files_are_named(event_log: EventLog, tmp_path: Path
     event_log.compact(keep=1)
     [merged, batch] = event_log.spans()
     batch.path.write_bytes(batch.path.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=f"log file {batch.path}: is damaged.*restore it from a backup"):
+    with pytest.raises(StoreError, match=f"log file {batch.path}: is corrupt.*restore it from a backup"):
         opened(tmp_path, clock).files()
     batch.path.unlink()
     reading = event_log.read()

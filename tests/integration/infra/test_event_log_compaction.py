@@ -175,5 +175,5 @@ def test_a_log_without_its_manifest_does_not_begin_anew(
     else:
         manifest.write_text(text)
     for one in (event_log, opened(tmp_path, clock)):
-        with pytest.raises(StoreError, match=f"log manifest {manifest}: is (damaged|missing)"):
+        with pytest.raises(StoreError, match=f"log manifest {manifest}: is (corrupt|missing)"):
             one.append(rows(1))

@@ -59,7 +59,7 @@ class EventLogMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.root = Path(tempfile.mkdtemp())
-        # A kill is no power cut: nothing that is proved here needs the disk.
+        # A kill is not a power cut: nothing here depends on the disk.
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(os, "fsync", lambda _: None)
         self.now = 4e9
@@ -110,11 +110,11 @@ class EventLogMachine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.rows)
     @rule(data=st.data())
-    def ended(self, data: st.DataObject) -> None:
+    def record_end(self, data: st.DataObject) -> None:
         first = data.draw(st.integers(0, len(self.rows) - 1))
         last = data.draw(st.integers(first, len(self.rows) - 1))
         at = self.tick()
-        self.log.ended(first, last, at)
+        self.log.record_end(first, last, at)
         self.known[first : last + 1] = [at if old is None else old for old in self.known[first : last + 1]]
 
     @precondition(lambda self: None in self.known)
@@ -122,7 +122,7 @@ class EventLogMachine(RuleBasedStateMachine):
     def crash_in_ended(self) -> None:
         at = self.known.index(None)
         with killed_at(0):
-            self.log.ended(at, at, self.tick())
+            self.log.record_end(at, at, self.tick())
         self.reopen()
         with (self.root / PARTITION / "ends.bin").open("ab") as file:
             file.write(b"torn record")

@@ -16,7 +16,7 @@ import pytest
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
-from skewless.infra.log.inventory import noted_below
+from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.log.runs import (
     Coverage,
     Kind,
@@ -67,7 +67,7 @@ def test_files_from_a_position_on(accepted_log: AcceptedLog) -> None:
 def test_4_2_the_chain_is_followed_whatever_its_notes_say(
     accepted_log: AcceptedLog, tmp_path: Path, notes: str
 ) -> None:
-    noted = noted_below(tmp_path) / f"{PARTITION}.list"
+    noted = inventory_folder(tmp_path) / f"{PARTITION}.list"
     accepted_log.append(rows(1, 2))
     old = noted.read_text()
     accepted_log.append(rows(3))
@@ -174,7 +174,7 @@ def test_4_2_a_killed_append_stands_whole_or_not_at_all(
 def test_a_damaged_file_is_named(accepted_log: AcceptedLog, tmp_path: Path) -> None:
     path = accepted_log.append(rows(1, 2, 3)).path
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(StoreError, match=f"log file {path}: is damaged.*restore it from a backup"):
+    with pytest.raises(StoreError, match=f"log file {path}: is corrupt.*restore it from a backup"):
         AcceptedLog(tmp_path, PARTITION).files()
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_leaves_the_log_as_it_was(
 def test_a_disk_that_fills_after_the_rows_are_durable_loses_nothing(
     accepted_log: AcceptedLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("skewless.infra.log.inventory.exclusive", fill_disk)
+    monkeypatch.setattr("skewless.infra.log.inventory.hold_lock", fill_disk)
     assert accepted_log.append(rows(1, 2)).last == 1
     monkeypatch.undo()
     assert AcceptedLog(tmp_path, PARTITION).next_seq() == 2
@@ -223,7 +223,7 @@ def test_2_6_a_run_begins_once_and_ends_once(tmp_path: Path) -> None:
     assert (first.run_id, second.run_id) == (1, 2)
     covers = {PARTITION: Coverage(first=0, last=4, kind="live")}
     ledger.finish(second, covers, 20)
-    # Whoever says it ended again changes nothing.
+    # A later record for the same positions changes nothing.
     RunLedger(tmp_path / "runs").finish(second, {}, 99)
     for reader in (ledger, RunLedger(tmp_path / "runs")):
         assert reader.runs() == [first, MaterializationRun(run_id=2, started_us=11, ended_us=20, covers=covers)]

@@ -18,8 +18,8 @@ from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
-from skewless.infra.log.inventory import noted_below
-from skewless.infra.materialization.left_out import read_left_out
+from skewless.infra.log.inventory import inventory_folder
+from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
@@ -76,7 +76,7 @@ def test_2_3_late_rows_and_corrections_in_a_changed_file(latest: LatestRedisWorl
     read = latest.online(CREATED, [1], [2])
     assert read.values["x"].tolist() == [1.5, 2.5]
     assert same(read, latest.offline(CREATED, [1], [2]))
-    # What was served before the correction is still what training sees at that time.
+    # Training still sees the value that was served before the correction.
     assert latest.offline(CREATED, [1], [2], t=NOW).values["x"].tolist() == [1.0, 2.0]
 
 
@@ -93,7 +93,7 @@ def test_2_3_a_tombstone_deletes_and_a_later_row_brings_back(latest: LatestRedis
     table = {"id": [1, 1], "event": times(HOUR, 2 * HOUR), "created": times(HOUR, 2 * HOUR), "x": [1.0, None]}
     latest.write("v.parquet", {**table, "gone": [None, True]})
     latest.run(view)
-    assert latest.online(view, [1]).found.tolist() == [False]
+    assert latest.online(view, [1]).has_row.tolist() == [False]
     assert same(latest.online(view, [1]), latest.offline(view, [1]))
     more = {"id": [1], "event": times(3 * HOUR), "created": times(3 * HOUR), "x": [3.0], "gone": [False]}
     latest.write("v.parquet", more)
@@ -129,14 +129,14 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(latest: LatestRed
     assert by_raw[None] == "key 'id' is null"
     assert by_raw[2**31].startswith("key 'id' is null")
     assert json.loads(next(row[RAW] for row in latest.rejected(view) if row["id"] == 4))["n"] == 4.5
-    assert latest.online(view, [1], [4], [5], [6], [7]).found.tolist() == [True, False, True, False, False]
+    assert latest.online(view, [1], [4], [5], [6], [7]).has_row.tolist() == [True, False, True, False, False]
     assert same(latest.online(view, [1], [4], [6]), latest.offline(view, [1], [4], [6]))
-    # They are in the log, so they are not looked at again; the one that lay in the future has come.
+    # Rows in the log are not compared again; the row from the future has become due.
     os.utime(latest.root / "v.parquet", ns=(1, 1))
     latest.clock.set(NOW + 1)
     assert [(one.accepted, one.rejected, one.left_out) for one in latest.run(view)] == [(1, 0, {})]
     assert same(latest.online(view, [6]), latest.offline(view, [6]))
-    assert {item.reason: item.rows for item in read_left_out(latest.state)} == {
+    assert {item.reason: item.rows for item in read_skipped(latest.state)} == {
         "key 'id' is null": 2,
         "column 'n' does not fit its declared type": 1,
         "event time is null": 1,
@@ -234,7 +234,7 @@ def test_4_5_a_lost_redis_is_filled_again_and_known_at_stays(latest: LatestRedis
     latest.run(CREATED)
     before, known = latest.online(CREATED, [1], [2]), latest.known(CREATED)
     latest.forget_online()
-    assert latest.online(CREATED, [1], [2]).found.tolist() == [False, False]
+    assert latest.online(CREATED, [1], [2]).has_row.tolist() == [False, False]
     latest.clock.set(NOW + 2)
     (report,) = latest.run(CREATED)
     assert (report.accepted, report.applied, report.written) == (0, 2, 2)
@@ -250,7 +250,7 @@ def test_2_6_a_view_that_began_empty_learns_its_rows_live(latest: LatestRedisWor
     write(latest, CREATED, (1, 90, 91, 1.0))
     assert latest.accepted(CREATED) == [1]
     assert [(one.kind, one.ended_us) for one in latest.known(CREATED)] == [("live", NOW + 7)]
-    assert latest.offline(CREATED, [1], t=NOW + 6).found.tolist() == [False]
+    assert latest.offline(CREATED, [1], t=NOW + 6).has_row.tolist() == [False]
 
 
 def test_2_6_the_observed_delay_is_that_of_live_rows(latest: LatestRedisWorld) -> None:
@@ -272,8 +272,8 @@ def test_a_log_that_was_lost_is_told_from_its_marker(latest: LatestRedisWorld) -
     write(latest, CREATED)
     with pytest.raises(StoreError, match=r"log file .*00000000\.parquet: is missing"):
         latest.run(CREATED)
-    noted_below(latest.state / "log").rename(latest.root / "notes")
-    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log in this online store.*got 0"):
+    inventory_folder(latest.state / "log").rename(latest.root / "notes")
+    with pytest.raises(StoreError, match=r"view 'created': is ahead of the log, so this online store.*got 0"):
         latest.run(CREATED)
 
 
@@ -281,7 +281,7 @@ def test_a_log_that_was_lost_with_its_redis_is_made_again(latest: LatestRedisWor
     write(latest, CREATED, (1, 90, 91, 1.0))
     latest.run(CREATED)
     (latest.state / "log").rename(latest.root / "elsewhere")
-    noted_below(latest.state / "log").rename(latest.root / "notes")
+    inventory_folder(latest.state / "log").rename(latest.root / "notes")
     latest.forget_online()
     assert latest.accepted(CREATED) == [1]
     assert latest.online(CREATED, [1]).values["x"].tolist() == [1.0]

@@ -20,8 +20,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.plan import View
 from skewless.contract.rows import ViewRead
+from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
 from skewless.infra.offline.sources import view_table
-from skewless.infra.offline.warehouse import Warehouse, find_warehouse
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 
@@ -122,9 +122,9 @@ KINDS: dict[str, tuple[Callable[[Path, pa.Table], None], str]] = {
     "parts beside": (beside, "w.parquet"),
     "csv": (comma_separated, "v.csv"),
     "csv folder": (comma_separated_folder, "csv"),
-    "table": (database, Warehouse(path="wh#1.duckdb", table="v").address),
-    "table of a schema": (database, Warehouse(path="wh#1.duckdb", table='"odd.s"."the ""table"').address),
-    "view": (database, Warehouse(path="wh#1.duckdb", table="main.seen").address),
+    "table": (database, DatabaseTable(path="wh#1.duckdb", table="v").address),
+    "table of a schema": (database, DatabaseTable(path="wh#1.duckdb", table='"odd.s"."the ""table"').address),
+    "view": (database, DatabaseTable(path="wh#1.duckdb", table="main.seen").address),
 }
 
 
@@ -148,14 +148,14 @@ def test_every_kind_gives_the_bits_of_one_parquet_file(
     expected = filled(plain, view, keys)
     found = filled(other, replace(view, source=replace(view.source, path=path)), keys)
     assert same(expected, found)
-    assert found.found.all()
+    assert found.has_row.all()
     assert [report.accepted for report in other.run(replace(view, source=replace(view.source, path=path)))] == [0]
 
 
 def test_rows_appended_to_a_database_come_with_the_next_run(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     database(world.root, rows())
-    view = make_view(keys=KEYS, features=FEATURES, path=Warehouse(path="wh#1.duckdb", table="seen").address)
+    view = make_view(keys=KEYS, features=FEATURES, path=DatabaseTable(path="wh#1.duckdb", table="seen").address)
     assert world.accepted(view) == [N]
     with duckdb.connect(str(world.root / "wh#1.duckdb")) as connection:
         connection.execute("INSERT INTO v SELECT * REPLACE (event + INTERVAL 1 SECOND AS event) FROM v LIMIT 7")
@@ -166,7 +166,7 @@ def test_rows_appended_to_a_database_come_with_the_next_run(worlds: tuple[Latest
 def test_a_database_is_free_for_its_writer_after_each_run(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     database(world.root, rows())
-    view = make_view(keys=KEYS, features=FEATURES, path=Warehouse(path="wh#1.duckdb", table="v").address)
+    view = make_view(keys=KEYS, features=FEATURES, path=DatabaseTable(path="wh#1.duckdb", table="v").address)
     with world.connect() as connection:
         assert view_table(world.root, view).column_types(connection)["x"] == "DOUBLE"
         with duckdb.connect(str(world.root / "wh#1.duckdb")) as writer:
@@ -176,10 +176,10 @@ def test_a_database_is_free_for_its_writer_after_each_run(worlds: tuple[LatestRe
 def test_a_database_that_is_being_written_is_refused_by_name(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     database(world.root, rows())
-    view = make_view(path=Warehouse(path="wh#1.duckdb", table="v").address)
+    view = make_view(path=DatabaseTable(path="wh#1.duckdb", table="v").address)
     with (
         duckdb.connect(str(world.root / "wh#1.duckdb")),
-        pytest.raises(SourceError, match=r"source of view 'v': is a database that is open for writing elsewhere .got"),
+        pytest.raises(SourceError, match=r"source of view 'v': is open for writing in another process .got"),
     ):
         world.run(view)
 
@@ -197,25 +197,27 @@ def test_errors_of_a_database_name_what_is_wrong(
     _, world = worlds
     database(world.root, rows())
     with pytest.raises(SourceError, match=message):
-        world.run(make_view(features={"y": DType.FLOAT64}, path=Warehouse(path="wh#1.duckdb", table=table).address))
+        world.run(make_view(features={"y": DType.FLOAT64}, path=DatabaseTable(path="wh#1.duckdb", table=table).address))
 
 
 def test_a_file_that_is_no_database_is_refused(worlds: tuple[LatestRedisWorld, LatestRedisWorld]) -> None:
     _, world = worlds
     (world.root / "no.duckdb").write_bytes(b"no" * 9_999)
     with pytest.raises(SourceError, match=r"source of view 'v': cannot be read: .*not a valid DuckDB database"):
-        world.run(make_view(path=Warehouse(path="no.duckdb", table="v").address))
+        world.run(make_view(path=DatabaseTable(path="no.duckdb", table="v").address))
 
 
 def test_a_table_of_too_many_parts_is_refused() -> None:
-    with pytest.raises(DefinitionError, match=r"whose name cannot be read .got 'a.b.c'.*write table, schema.table"):
-        Warehouse(path="w.duckdb", table="a.b.c")
+    with pytest.raises(
+        DefinitionError, match=r"has a table name that cannot be parsed .got 'a.b.c'.*write table, schema.table"
+    ):
+        DatabaseTable(path="w.duckdb", table="a.b.c")
 
 
 def test_an_address_says_which_table_it_is() -> None:
-    warehouse = Warehouse(path="data/a#b %.duckdb", table='"s#1"."t%"')
-    assert find_warehouse(warehouse.address) == warehouse
-    assert find_warehouse("data/trips.parquet") is None
+    warehouse = DatabaseTable(path="data/a#b %.duckdb", table='"s#1"."t%"')
+    assert parse_database_address(warehouse.address) == warehouse
+    assert parse_database_address("data/trips.parquet") is None
 
 
 def test_a_csv_value_that_does_not_fit_is_named_with_line_and_column(

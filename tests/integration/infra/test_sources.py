@@ -54,7 +54,7 @@ def test_columns_of_any_name(latest: LatestRedisWorld) -> None:
     latest.write("v.parquet", {**keys, **columns, "event": times(HOUR, HOUR), "created": times(HOUR, HOUR)})
     read = check_both(latest, view, ["日|{", 1], ["", 2], ["日|{", 2])
     assert [read.values[name][:2].tolist() for name in ODD] == [[i, i + 100] for i in range(len(ODD))]
-    assert read.found.tolist() == [True, True, False]
+    assert read.has_row.tolist() == [True, True, False]
 
 
 def test_columns_that_swap_their_names(latest: LatestRedisWorld) -> None:
@@ -202,7 +202,7 @@ def test_numbers_that_do_not_fit_are_quarantined_and_others_converted(latest: La
         },
     )
     read = check_both(latest, view, [0], [1], [2], [3])
-    assert read.found.tolist() == [False, True, True, False]
+    assert read.has_row.tolist() == [False, True, True, False]
     assert read.values["single"][1] == np.float32(0.1)
     assert np.signbit(read.values["single"][2])
     assert {row["id"]: row["__reject"] for row in latest.rejected(view)} == {

@@ -170,7 +170,7 @@ def test_feasts_call_gives_a_transform_what_ours_does(tmp_path: Path, database: 
         }
         for _ in range(8)
     ]
-    ours = our_call(planner._compile().plan, shape, rows)
+    ours = our_call(planner._compile()[0].plan, shape, rows)
     view = FeatureStore(repo_path=str(repo)).get_on_demand_feature_view("made")
     assert [(field.name, str(field.dtype)) for field in view.features] == [
         (column.name, FEAST[column.dtype]) for column in shape.outputs
@@ -181,11 +181,11 @@ def test_feasts_call_gives_a_transform_what_ours_does(tmp_path: Path, database: 
 
 
 def our_call(plan: FeaturePlan, shape: Shape, rows: list[dict[str, Any]]) -> dict[str, npt.NDArray[Any]]:
-    pinned = plan.only("s")
+    pinned = plan.select_service("s")
     names = {column.name for column in shape.request}
     asked = parse_rows(pinned, [{"id": 1, **{name: row[name] for name in names}} for row in rows], 100)
     assembler = Assembler(pinned, {})
-    made = assembler.columns(np.zeros(len(rows), dtype=np.int64), {"v": read_of(shape, rows)}, asked.fields)
+    made = assembler.assemble_columns(np.zeros(len(rows), dtype=np.int64), {"v": read_of(shape, rows)}, asked.fields)
     return {name.removeprefix("made__"): column for name, column in made.items()}
 
 
@@ -198,7 +198,7 @@ def read_of(shape: Shape, rows: list[dict[str, Any]]) -> ViewRead:
         values[column.name] = np.empty(n, dtype=column.dtype.numpy)
         values[column.name][:] = plain
     versions = replace(Versions.empty(n), event_ts=np.zeros(n, dtype=np.int64))
-    return ViewRead(found=np.ones(n, dtype=np.bool_), available=True, versions=versions, values=values, nulls=nulls)
+    return ViewRead(has_row=np.ones(n, dtype=np.bool_), available=True, versions=versions, values=values, nulls=nulls)
 
 
 def feasts_value(dtype: DType, value: Any) -> Any:  # noqa: ANN401 - of any type
@@ -271,5 +271,5 @@ def test_a_function_that_is_called_row_by_row_is_refused(tmp_path: Path, databas
     repo = write_repo(tmp_path / "repo", ONE_TIME)
     text = (repo / "definitions.py").read_text()
     (repo / "definitions.py").write_text(text.replace('mode="python",', 'mode="python", singleton=True,'))
-    with pytest.raises(DefinitionError, match=r"'made': would be called row by row .got 'singleton=True'"):
+    with pytest.raises(DefinitionError, match=r"'made': is called row by row .got 'singleton=True'"):
         planner_of(repo, database).plan()

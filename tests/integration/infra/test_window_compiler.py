@@ -140,7 +140,7 @@ def test_a_service_may_choose_features_of_a_window(repo: Path) -> None:
     edit(repo, "features=[carrier_now, hopes]", 'features=[carrier_now[["sum_late_3600s", "fuel_day"]]]')
     plan = compile_repo(repo).plan
     assert plan.service("air").features == refs("carrier_now.sum_late_3600s", "carrier_now.fuel_day")
-    assert plan.only("air").sources == plan.sources
+    assert plan.select_service("air").sources == plan.sources
 
 
 def test_a_schema_may_list_the_features_in_any_order(repo: Path) -> None:
@@ -269,9 +269,9 @@ def test_a_changed_window_says_that_it_has_to_be_filled_again(planner: Planner) 
     report = planner.plan()
     assert [line for item in report.changes for line in change_lines(item)] == [
         "~ windowed view carrier_now",
-        "    ~ fuel_day: hop 1 hour -> 2 hours",
+        "    ~ fuel_day: hop 1 h -> 2 h",
         "~ event source landings",
-        "    ~ delay 5 minutes -> 6 minutes",
+        "    ~ delay 5 min -> 6 min",
     ]
     assert [(item.view, item.kind) for item in report.builds] == [("carrier_now", "states")]
 

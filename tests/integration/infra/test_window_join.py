@@ -16,7 +16,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from skewless.infra.log.accepted import EVENT, REJECT, SEQ
 from skewless.infra.offline.engine import connect
-from skewless.infra.offline.window_events import LogPart
+from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
 from tests.worlds.plans import columns
 
@@ -49,7 +49,7 @@ def asked(*rows: tuple[int | None, int]) -> pa.Table:
     )
 
 
-def part(folder: Path, name: str = "p", **columns: pa.Array) -> LogPart:
+def part(folder: Path, name: str = "p", **columns: pa.Array) -> LogPartition:
     """Write one file of accepted events, at seconds 0, 1, ..; more columns are of the file."""
     n = len(next(iter(columns.values())))
     table = pa.table(
@@ -62,11 +62,11 @@ def part(folder: Path, name: str = "p", **columns: pa.Array) -> LogPart:
     )
     path = folder / f"{name}.parquet"
     pq.write_table(table, path)
-    return LogPart(partition=name, files=[str(path)], ends=NO_ENDS)
+    return LogPartition(partition=name, files=[str(path)], ends=NO_ENDS)
 
 
-@pytest.mark.parametrize("parts", [[], [LogPart(partition="p", files=[], ends=NO_ENDS)]])
-def test_a_log_without_files_has_empty_windows(join: WindowJoin, parts: list[LogPart]) -> None:
+@pytest.mark.parametrize("parts", [[], [LogPartition(partition="p", files=[], ends=NO_ENDS)]])
+def test_a_log_without_files_has_empty_windows(join: WindowJoin, parts: list[LogPartition]) -> None:
     view, entities = view_of(Function.COUNT, Function.SUM, Function.COUNT_DISTINCT), asked((1, 0), (None, 0))
     reads = [
         join.read(view, parts, entities, mode="event_time"),
@@ -74,7 +74,7 @@ def test_a_log_without_files_has_empty_windows(join: WindowJoin, parts: list[Log
         join.read_applied(view, parts, entities, np.full((2, len(parts)), 5)),
     ]
     for read in reads:
-        assert read.found.tolist() == [True, False]
+        assert read.has_row.tolist() == [True, False]
         assert read.block is not None
         np.testing.assert_array_equal(read.block, [[0, np.nan, 0], [np.nan, np.nan, np.nan]])
     assert list(join.states(view, parts, 0)) == []
@@ -82,7 +82,7 @@ def test_a_log_without_files_has_empty_windows(join: WindowJoin, parts: list[Log
 
 def test_a_part_without_files_is_one_of_which_nothing_was_applied(join: WindowJoin, tmp_path: Path) -> None:
     parts = [
-        LogPart(partition="empty", files=[], ends=NO_ENDS),
+        LogPartition(partition="empty", files=[], ends=NO_ENDS),
         part(tmp_path, id=pa.array([1, 1, 1]), x=pa.array([1.0] * 3)),
     ]
     read = join.read_applied(view_of(Function.COUNT), parts, asked((1, 9 * SECOND)), np.array([[-1, 1]]))
@@ -92,9 +92,9 @@ def test_a_part_without_files_is_one_of_which_nothing_was_applied(join: WindowJo
 def test_no_questions(join: WindowJoin, tmp_path: Path) -> None:
     parts = [part(tmp_path, id=pa.array([1]), x=pa.array([1.0]))]
     read = join.read(view_of(Function.COUNT), parts, asked(), mode="event_time")
-    assert read.found.shape == (0,)
+    assert read.has_row.shape == (0,)
     applied = np.empty((0, 1), dtype=np.int64)
-    assert join.read_applied(view_of(Function.COUNT), parts, asked(), applied).found.shape == (0,)
+    assert join.read_applied(view_of(Function.COUNT), parts, asked(), applied).has_row.shape == (0,)
 
 
 def test_rows_keep_their_order_and_their_duplicates(join: WindowJoin, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_column_that_no_file_has_is_null(join: WindowJoin, tmp_path: Path) -> 
 def test_a_column_that_came_later_is_null_before(join: WindowJoin, tmp_path: Path) -> None:
     old = part(tmp_path, "a", id=pa.array([1, 1, 1]))
     new = part(tmp_path, "b", id=pa.array([1, 1]), x=pa.array([5.0, 6.0]))
-    both = LogPart(partition="a", files=[*old.files, *new.files], ends=NO_ENDS)
+    both = LogPartition(partition="a", files=[*old.files, *new.files], ends=NO_ENDS)
     read = join.read(view_of(Function.COUNT), [both], asked((1, 9 * SECOND)), mode="event_time")
     assert read.values["count"].tolist() == [2.0]
 
@@ -133,7 +133,7 @@ def test_what_is_known_by_a_record_and_what_by_its_row(join: WindowJoin, tmp_pat
     known = pa.array([30 * SECOND, None, None, None], pa.int64())
     written = part(tmp_path, id=pa.array([1] * 4), x=pa.array([1.0, 2.0, 4.0, 8.0]), __known_at=known)
     ends = pa.table({"first": [0, 2], "last": [1, 2], "ended_us": [5 * SECOND, 6 * SECOND]})
-    parts = [LogPart(partition="p", files=written.files, ends=ends)]
+    parts = [LogPartition(partition="p", files=written.files, ends=ends)]
     view, times = view_of(Function.SUM), [5 * SECOND - 1, 5 * SECOND, 6 * SECOND, 19 * SECOND]
     read = join.read(view, parts, asked(*((1, t) for t in times)), mode="knowledge")
     np.testing.assert_array_equal(read.values["sum"], [np.nan, 2, 6, 6])
@@ -162,7 +162,7 @@ def test_an_iterator_of_states_that_is_closed_early_leaves_nothing_behind(tmp_pa
 def test_a_failure_while_events_are_read_is_shown_as_it_is(tmp_path: Path) -> None:
     good = part(tmp_path, id=pa.array(np.arange(50_000)), x=pa.array(np.ones(50_000)))
     ends = pa.table({"first": [0], "last": [50_000]})  # the log's own code never makes such
-    parts = [LogPart(partition="p", files=good.files, ends=ends)]
+    parts = [LogPartition(partition="p", files=good.files, ends=ends)]
     with connect(tmp_path / "spill", threads=1) as connection:
         join = WindowJoin(connection, chunk_rows=5_000)
         with pytest.raises(KeyError, match="ended_us"):

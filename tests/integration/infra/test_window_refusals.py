@@ -28,20 +28,20 @@ def compiled_view(repo: Path) -> WindowView:
 SOURCE_REFUSALS = [
     ("big boolean", "big boolen", "event source 'landings' column 'big': has a type that .*got 'boolen'.*bool"),
     ("big boolean", "big bytes", "column 'big': has a type that events cannot have .got 'bytes'"),
-    ("big boolean", "landed_at timestamp", "'landings' column 'landed_at': is declared, though it is the time"),
-    ("big boolean", "written timestamp", "'landings' column 'written': is declared, though it is the time"),
-    (f'"skewless.columns": {COLUMNS}', "", "event source 'landings': does not say what columns .*skewless.columns"),
+    ("big boolean", "landed_at timestamp", "'landings' column 'landed_at': is the event time or the created time"),
+    ("big boolean", "written timestamp", "'landings' column 'written': is the event time or the created time"),
+    (f'"skewless.columns": {COLUMNS}', "", "event source 'landings': does not declare the columns .*skewless.columns"),
     ("carrier string", "carrier int", "key 'carrier': is not a column of type string of event source .*got 'int32'"),
     ("carrier string,", "", "key 'carrier': is not a column of type string .*got 'no such column'"),
     ('event_id": "ref"', 'event_id": "id"', "event_id': names a column that events do not have .got 'id'.*carrier"),
     ('event_id": "ref"', 'event_id": "big"', "event_id': names a column of type bool, which cannot .*got 'big'"),
     ("skewless.event_id", "skewless.id", "'landings' tag: is unknown .got 'skewless.id'.*skewless.scale.COLUMN"),
-    ('scale.fuel": "2"', 'scale.fuel": "13"', "'skewless.scale.fuel': is not a number of decimal .*got '13'.*0 to 12"),
-    ('scale.fuel": "2"', 'scale.fuel": "-1"', "is not a number of decimal digits that sums can keep .got '-1'"),
+    ('scale.fuel": "2"', 'scale.fuel": "13"', "'skewless.scale.fuel': is not a supported number .*got '13'.*0 to 12"),
+    ('scale.fuel": "2"', 'scale.fuel": "-1"', "is not a supported number of decimal digits .got '-1'"),
     ('scale.fuel": "2"', 'scale.food": "2"', "scale.COLUMN: names a column that events do not have .got 'food'"),
-    ('scale.fuel": "2"', 'scale.due": "2"', "scale.due': asks for decimal digits of a column .*got 'timestamp'"),
-    ('delay": "5m"', 'delay": "5 m"', "'landings' tag 'skewless.delay': is not a length of time .got '5 m'"),
-    ('"skewless.delay": "5m"', '"skewless.dedupe": "ever"', "'skewless.dedupe': is not a length of time .got 'ever'"),
+    ('scale.fuel": "2"', 'scale.due": "2"', "scale.due': is for a column that is not a number .*got 'timestamp'"),
+    ('delay": "5m"', 'delay": "5 m"', "'landings' tag 'skewless.delay': is not a duration .got '5 m'"),
+    ('"skewless.delay": "5m"', '"skewless.dedupe": "ever"', "'skewless.dedupe': is not a duration .got 'ever'"),
     ('"skewless.delay": "5m"', '"skewless.latest": "soon"', "'skewless.latest': is not a date .got 'soon'.*2024-01-31"),
     ('"skewless.delay": "5m"', '"skewless.earliest": "2300-01-01"', "'skewless.latest': is not after"),
     ('path="data/landings.parquet", timestamp_field="landed_at"', 'path="x"', "source 'x': has no timestamp_field"),
@@ -52,7 +52,7 @@ SOURCE_REFUSALS = [
     (
         PUSH,
         KAFKA.replace("JsonFormat", "AvroFormat") % "",
-        "messages of a format that cannot be read.*AvroFormat.*Json",
+        "messages of an unsupported format.*AvroFormat.*Json",
     ),
     (PUSH, (KAFKA % "").replace("air.landings", ""), "event source 'landings': has no topic"),
     (PUSH, (KAFKA % "").replace("broker:9092", ""), "event source 'landings': has no kafka_bootstrap_servers"),
@@ -73,7 +73,7 @@ def test_a_source_that_cannot_be_right_is_refused(repo: Path, old: str, new: str
 def test_a_source_that_is_no_stream_is_refused(repo: Path) -> None:
     edit(repo, "carrier_now = ", DUCK)
     edit(repo, "source=landings", "source=duck")
-    with pytest.raises(DefinitionError, match=r"has a source that is no stream.*'DuckDBSource'.*PushSource"):
+    with pytest.raises(DefinitionError, match=r"is not a supported stream.*'DuckDBSource'.*PushSource"):
         compile_repo(repo)
 
 
@@ -82,30 +82,37 @@ def average(new: str) -> tuple[str, str]:
 
 
 VIEW_REFUSALS = [
-    (TTL, TTL + "online=False,", "'carrier_now': is not to be served .got 'online=False'"),
-    (TTL, TTL + "ttl=DAY,", "'carrier_now': has a ttl shorter than a window .got '1 day.*windows forget by themselves"),
+    (TTL, TTL + "online=False,", "'carrier_now': is not online .got 'online=False'"),
+    (
+        TTL,
+        TTL + "ttl=DAY,",
+        "'carrier_now': has a ttl shorter than a window .got '1 day.*events expire with their window",
+    ),
     (TTL, "", "windowed view 'carrier_now': has no entity"),
     ('name="carrier_now"', 'name="event"', "windowed view 'event': has a reserved name"),
     ('name="carrier_now"', 'name="request"', "windowed view 'request': has a reserved name"),
     (WHERE, '"skewless.were": "big",', "'carrier_now' tag: is unknown .got 'skewless.were'.*skewless.where"),
     (WHERE, '"skewless.where": "loss",', "'skewless.where': names a column that is not boolean .got 'loss float64'"),
     (WHERE, '"skewless.where": "tiny",', "'skewless.where': names a column that events do not have .got 'tiny'"),
-    (WHERE, '"skewless.distinct": "1",', "'skewless.distinct': is not a number of values .*got '1'.*2 to 4096"),
-    (WHERE, '"skewless.distinct": "many",', "'skewless.distinct': is not a number of values .*got 'many'"),
-    (WHERE, '"skewless.scale.gate": "1",', "'skewless.scale.gate': is about a column that the view does not sum"),
-    (WHERE, '"skewless.scale.late": "1",', "'skewless.scale.late': asks for decimal digits of a column that has none"),
-    ('scale.arr_delay": "3"', 'scale.arr_delay": "x"', "'skewless.scale.arr_delay': is not a number of decimal digits"),
-    (*average('column="arr_delay", function="median", time_window=HOUR'), "unknown .got 'median'.*one of count.*avg"),
+    (WHERE, '"skewless.distinct": "1",', "'skewless.distinct': is not a supported size .*got '1'.*2 to 4096"),
+    (WHERE, '"skewless.distinct": "many",', "'skewless.distinct': is not a supported size .*got 'many'"),
+    (WHERE, '"skewless.scale.gate": "1",', "'skewless.scale.gate': is for a column that the view does not sum"),
+    (WHERE, '"skewless.scale.late": "1",', "'skewless.scale.late': is for a column that is not a number"),
+    ('scale.arr_delay": "3"', 'scale.arr_delay": "x"', "'skewless.scale.arr_delay': is not a supported number"),
+    (
+        *average('column="arr_delay", function="median", time_window=HOUR'),
+        "unknown function .got .median..*one of count.*avg",
+    ),
     (
         *average('column="delay", function="avg", time_window=HOUR'),
         "names a column that events do not have .got 'delay'",
     ),
     (*average('column="written", function="last", time_window=HOUR'), "names a column that .*got 'written'"),
-    (*average('column="landed_at", function="std", time_window=HOUR'), "takes the std of moments.*landed_at timestamp"),
+    (*average('column="landed_at", function="std", time_window=HOUR'), "computes std of times.*landed_at timestamp"),
     (*average('function="count", time_window=HOUR'), "aggregation 'count__3600s': has no column.*a key counts every"),
-    (*average('column="plane", function="last", time_window=HOUR'), "takes the last of text .got 'plane string'"),
-    (*average('column="plane", function="sum", time_window=HOUR'), "takes the sum of text .got 'plane string'"),
-    (*average('column="due", function="std", time_window=HOUR'), "takes the std of moments, whose squares are too"),
+    (*average('column="plane", function="last", time_window=HOUR'), "computes last of text .got 'plane string'"),
+    (*average('column="plane", function="sum", time_window=HOUR'), "computes sum of text .got 'plane string'"),
+    (*average('column="due", function="std", time_window=HOUR'), "computes std of times, whose squares are too"),
     (*average('column="gate", function="sum"'), "aggregation 'sum_gate': has no time_window"),
     (*average('column="gate", function="sum", time_window=401 * DAY'), "has a time_window longer than 400 days"),
     (
@@ -114,7 +121,7 @@ VIEW_REFUSALS = [
     ),
     (
         *average('column="gate", function="sum", time_window=DAY, slide_interval=timedelta(minutes=7)'),
-        "'carrier_now': has hops of which one does not divide the next larger .got '300 s and 420 s'",
+        "'carrier_now': has a hop that does not divide the next larger hop .got '300 s and 420 s'",
     ),
     (
         *average('column="gate", function="sum", time_window=HOUR, slide_interval=timedelta(milliseconds=1500)'),
@@ -122,7 +129,7 @@ VIEW_REFUSALS = [
     ),
     (
         *average('column="gate", function="sum", time_window=HOUR, name="fuel_day"'),
-        "two features of one name.*fuel_day",
+        "two features with one name.*fuel_day",
     ),
     (*average('column="gate", function="sum", time_window=HOUR, name="Fuel_Day"'), "differ only in case"),
     (*average('column="gate", function="sum", time_window=HOUR, name="carrier"'), "with the name of a key.*'carrier'"),
@@ -132,15 +139,15 @@ VIEW_REFUSALS = [
     (
         "udf=derive.lateness,",
         'udf=derive.lateness, mode="pandas",',
-        "does not compute with numpy.*got .mode='pandas'.*",
+        "has a transform in an unsupported mode.*got .mode='pandas'.*",
     ),
     (
         '"skewless.derived": "late boolean, loss double",',
         "",
-        "does not say what its function returns.*skewless.derived",
+        "does not declare the columns that its function returns.*skewless.derived",
     ),
-    ("late boolean, loss double", "late boolean, gate double", "derives a column that events have already .got 'gate'"),
-    ("late boolean, loss double", "late boolean, landed_at timestamp", "derives a column that events have already"),
+    ("late boolean, loss double", "late boolean, gate double", "with the name of an event column .got 'gate'"),
+    ("late boolean, loss double", "late boolean, landed_at timestamp", "with the name of an event column"),
     ("late boolean, loss double", "late boolean, Gate double", "differ only in case"),
     ("late boolean, loss double", "late boolean, loss bytes", "'skewless.derived' column 'loss': has a type that"),
     ("late boolean, loss double", "late boolean, loss string", "derived column 'loss': is not of the declared type"),
@@ -212,7 +219,7 @@ def test_a_feature_that_is_declared_as_text_is_refused(repo: Path) -> None:
     names = [column.name for column in compiled_view(repo).features]
     fields = ", ".join(f'Field(name="{name}", dtype=String)' for name in names)
     edit(repo, TTL, f"entities=[carrier], schema=[{fields}],")
-    with pytest.raises(DefinitionError, match=r"feature 'avg_arr_delay_3600s': is declared with a type .*as Float64"):
+    with pytest.raises(DefinitionError, match=r"feature 'avg_arr_delay_3600s': has a type that .*as Float64"):
         compile_repo(repo)
 
 
@@ -234,7 +241,7 @@ def test_5_1_a_function_imports_numpy_only(repo: Path, text: str, message: str |
 
 def test_5_1_a_function_that_works_across_events_is_refused(repo: Path) -> None:
     edit(repo, "np.maximum(delay, 2.5)", "np.flip(delay)", file="derive.py")
-    with pytest.raises(DefinitionError, match="transform 'carrier_now' output 'loss': gives other bits when a row"):
+    with pytest.raises(DefinitionError, match="transform 'carrier_now' output 'loss': depends on other rows"):
         compile_repo(repo)
 
 

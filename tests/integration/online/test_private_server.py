@@ -301,7 +301,7 @@ def test_a_missing_program_names_the_remedy(private: PrivateServer, monkeypatch:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
     with pytest.raises(PlaceError, match="SKEWLESS_REDIS_URL"):
         private.ensure()
-    assert not private._users.held_by_anyone()
+    assert not private._users.is_held()
 
 
 def test_an_unusable_folder_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import skewless.serving.models.loader
 from skewless.cli import main
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.candidates import Place
+from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from tests.worlds.rollouts import NEW
 
@@ -42,7 +42,7 @@ class FaultyRuntime:
 
 
 def _faulty(load: Callable[..., ServedModel], fault: Path) -> Callable[..., ServedModel]:
-    def faulty(packages: Path, name: str, version: str, place: Place | None = None) -> ServedModel:
+    def faulty(packages: Path, name: str, version: str, place: ScoringTarget | None = None) -> ServedModel:
         model = load(packages, name, version, place)
         if version == NEW:
             # Not a copy: the runtime is closed with the model that it was opened for.

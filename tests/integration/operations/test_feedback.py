@@ -47,7 +47,7 @@ def server(repo: Path, project: Project) -> Iterator[PredictionServer]:
 
 
 def kept(project: Project) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = OutcomeLog(project.state, project.connection).standing(NEVER).to_pylist()
+    rows: list[dict[str, Any]] = OutcomeLog(project.state, project.connection).latest(NEVER).to_pylist()
     return rows
 
 
@@ -86,7 +86,11 @@ def test_a_row_that_is_wrong_refuses_the_request(server: PredictionServer, proje
     good = {"prediction_id": "x", "label": 1}
     with Client(server.url) as client, pytest.raises(RequestError, match="feedback 1 field 'label': is not a number"):
         client.feedback([good, good | {"label": "late"}])
-    for body, said in ((b"[", "is not JSON"), (b"[]", "one field 'feedback'"), (b'{"feedback": 1}', "is not a list")):
+    for body, said in (
+        (b"[", "is not JSON"),
+        (b"[]", "single field 'feedback'"),
+        (b'{"feedback": 1}', "is not a list"),
+    ):
         status, _, text = server.ask("POST", "/feedback", body)
         assert (status, said in text) == (400, True), text
     assert rows_kept(project) == before
@@ -152,11 +156,11 @@ def test_a_table_of_entities(place: Sandbox, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("feedback", "nothing.csv"), "is not there"),
-        (("feedback", "nothing.xml"), "ends in none of .parquet, .csv, .jsonl"),
+        (("feedback", "nothing.csv"), "is missing"),
+        (("feedback", "nothing.xml"), "is not a .parquet, .csv or .jsonl file"),
         (("quality", "other"), "is not in the applied plan"),
-        (("quality", "--since", "soon"), "is no time with a zone, and no age"),
-        (("quality", "--window", "0d"), "is none"),
+        (("quality", "--since", "soon"), "is not a time with a zone, and not an age"),
+        (("quality", "--window", "0d"), "is not valid"),
         (("quality", "--window", "1s"), "are more than 60"),
         (("quality", "--since", "2100-01-01T00:00Z"), "ends before it begins"),
     ],

@@ -6,8 +6,8 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.verdicts.last_verdicts import last_freshness
-from skewless.operations.freshness import ALERT, look
+from skewless.infra.verdicts.last_verdicts import read_last_freshness
+from skewless.operations.freshness import ALERT, check_freshness
 from tests.worlds.trained import Sandbox, later_rows
 
 DAY = 86_400
@@ -21,7 +21,7 @@ def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Sandbox)
     limits = {view.name: view.freshness_us for view in place.project.applied.plan.views}
     assert limits == {"card_days": 2 * DAY * 1_000_000, "shop_risk": 0}
     place.wait(10 * DAY)
-    found = {item.view: item for item in look(place.project)}
+    found = {item.view: item for item in check_freshness(place.project)}
     assert [found["card_days"].is_late, found["shop_risk"].is_late] == [True, False]
     sampled = found["card_days"].sampled
     assert found["card_days"].stale == sampled
@@ -32,16 +32,16 @@ def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Sandbox)
     place.publish(later_rows(place, 50))
     place.wait(1)
     place.project.materialize(check=False)
-    (item,) = look(place.project, ["card_days"])
+    (item,) = check_freshness(place.project, ["card_days"])
     assert not item.is_late
     assert item.stale is not None
     assert 0 < item.stale < sampled
     assert late(place) == set()
-    assert last_freshness(place.state).keys() == {"card_days", "shop_risk"}
+    assert read_last_freshness(place.state).keys() == {"card_days", "shop_risk"}
 
 
 def test_what_was_found_is_what_the_source_says(place: Sandbox) -> None:
-    for item in look(place.project):
+    for item in check_freshness(place.project):
         column = place.project.connection.sql(
             f"SELECT epoch_us(max(event_time)) FROM '{place.repo}/data/{item.view}.parquet'"
         ).fetchall()
@@ -50,4 +50,4 @@ def test_what_was_found_is_what_the_source_says(place: Sandbox) -> None:
 
 def test_an_unknown_view_is_refused(place: Sandbox) -> None:
     with pytest.raises(RequestError, match="card_days"):
-        look(place.project, ["nothing"])
+        check_freshness(place.project, ["nothing"])

@@ -12,8 +12,8 @@ import pytest
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, log_files, proven_files
 from skewless.infra.predictions.reader import PredictionLog
-from skewless.operations.drift import watch
-from skewless.operations.housekeeping import tidy
+from skewless.operations.drift import check_drift
+from skewless.operations.housekeeping import run_housekeeping
 from skewless.operations.proof import run_replay
 from skewless.operations.quality import labelled_log
 from skewless.operations.status import read_status
@@ -52,7 +52,7 @@ def answers(place: Sandbox, now: int) -> dict[str, Any]:
         "replay": place.project.replay().as_dict(),
         "versions": log.versions(),
         "labelled": labelled.to_pylist(),
-        "drift": watch(place.project, MODEL, until_us=now, window_us=10 * DAY_US, dry_run=True).as_dict(),
+        "drift": check_drift(place.project, MODEL, until_us=now, window_us=10 * DAY_US, dry_run=True).as_dict(),
         "logged": read_status(place.project).predictions,
     }
 
@@ -66,7 +66,7 @@ def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: San
     ids = [name for path in paths for name in pq.read_table(path)["id"].to_pylist()]
     told = {name: why(place.project, name).as_dict() for name in (ids[0], ids[4], ids[-1])}
     assert (before["replay"]["compared"], before["replay"]["different"]) == (30, 2)
-    assert tidy(place.project).merged_predictions == 12
+    assert run_housekeeping(place.project).merged_predictions == 12
     assert (len(files(place)), len(place.log_files())) == (3, 15)
     assert answers(place, now) == before
     remove_sources(place)
@@ -76,7 +76,7 @@ def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: San
     entries = [log.find(name) for name in ids]
     assert [entry.logged.ids[0] for entry in entries if entry] == ids
     assert {name: why(place.project, name).as_dict() for name in told} == told
-    assert tidy(place.project).merged_predictions == 0
+    assert run_housekeeping(place.project).merged_predictions == 0
 
 
 def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> None:
@@ -84,7 +84,7 @@ def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> No
         place.predict(ask(n))
     assert run_replay(place.project, only_new=True).compared == 6
     predict(place, 1, 2)
-    assert tidy(place.project).merged_predictions == 5
+    assert run_housekeeping(place.project).merged_predictions == 5
     assert len(files(place)) == 2
     remove_sources(place)
     assert run_replay(place.project, only_new=True).compared == 3
@@ -98,14 +98,14 @@ def test_the_log_is_removed_by_whole_days(place: Sandbox, is_merged: bool) -> No
     first_day = place.now_us() // DAY_US
     predict(place, 3, 2)
     if is_merged:
-        tidy(place.project)
+        run_housekeeping(place.project)
         remove_sources(place)
     place.wait(12 * 3_600)
     kept = []
     for _ in range(4):
         days = place.now_us() // DAY_US - first_day
         project = Project(place.repo, clock=f"file:{place.state}/clock", keep_predictions_days=2)
-        tidy(project)
+        run_housekeeping(project)
         project.close()
         kept.append((days, sorted({int(path.name[:20]) // DAY_US - first_day for path in files(place)})))
         place.wait(DAY)

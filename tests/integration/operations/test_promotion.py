@@ -16,7 +16,7 @@ from skewless.infra.packages.decisions import Decisions
 from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.promotion import Promotion, apply_promotion, plan_promotion
 from skewless.operations.promotion import train as train_model
-from skewless.operations.versions import list_all
+from skewless.operations.versions import read_versions
 from skewless.training.train import train
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.rollouts import NEW, OLD, champion, declare
@@ -55,7 +55,7 @@ def test_a_version_is_planned_shown_and_put_in_place(spot: Sandbox) -> None:
     assert kept is not None
     assert kept["gain"] == applied["decision"]["gain"]
     again = run("promote", MODEL, NEW, "--repo", spot.repo)
-    assert (again.code, again.stdout) == (0, f"{MODEL} {NEW} is champion already\n")
+    assert (again.code, again.stdout) == (0, f"{MODEL} {NEW} is already champion\n")
 
 
 def test_a_worse_version_is_refused_and_the_champion_stays(spot: Sandbox) -> None:
@@ -140,11 +140,11 @@ def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     done("promote", MODEL, NEW, "--repo", spot.repo)
     run("promote", MODEL, WEAK, "--repo", spot.repo)
     (spot.project.packages / MODEL / OLD / "metrics.json").write_text("{}")
-    report = list_all(spot.project, MODEL)
+    report = read_versions(spot.project, MODEL)
     assert json.loads(json.dumps(report.as_dict())) == done("versions", MODEL, "--repo", spot.repo)
     weak, new, old = report.versions
     assert [each.version for each in report.versions] == [WEAK, NEW, OLD]
-    assert (weak.aliases, new.aliases, old.problem.startswith("a file is not the one")) == ((), ("champion",), True)
+    assert (weak.aliases, new.aliases, old.problem.startswith("has an altered file")) == ((), ("champion",), True)
     assert weak.decision is not None
     assert weak.decision["promote"] is False
     assert weak.metrics is not None
@@ -153,7 +153,7 @@ def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     assert [(move["to"], move["expect"]) for move in report.moves] == [(NEW, OLD), (OLD, None)]
     shown = run("versions", MODEL, "--repo", spot.repo)
     assert shown.code == 0
-    assert "no: auc" in shown.stdout
+    assert "not promoted: auc" in shown.stdout
     assert "metrics.json" in shown.stdout
 
 

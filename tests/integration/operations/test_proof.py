@@ -23,7 +23,7 @@ def test_only_what_is_new_is_replayed(place: Sandbox) -> None:
     assert run_replay(place.project).compared == 50
     (first, second) = place.log_files()
     assert proven_files(place.state) == {first.name, second.name}
-    Inventory(first.parent).drop([first.name])
+    Inventory(first.parent).remove_entries([first.name])
     first.unlink()
     place.predict(ask(5))
     assert run_replay(place.project, only_new=True).compared == 5

@@ -18,7 +18,7 @@ from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
-from skewless.operations.report.blocks import Note, Report, Section, TableBlock
+from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
 from skewless.operations.report.report import build, render
@@ -110,7 +110,7 @@ def test_decisions_have_cause_and_evidence_newest_first(report: Report) -> None:
     assert (first["change"], first["to"]) == ("traffic", "000001, 000002 for 10% (canary)")
     assert (first["cause"], first["evidence"]["summary"]) == (
         "better <on> the same rows",
-        "1 BREACHED, 1 held, 1 not judged yet",
+        "1 BREACHED, 1 held, 1 not decided yet",
     )
     assert {"passed", "alias champion"} <= {row["change"] for row in table["rows"]}
     times = [row["time"] for row in table["rows"]]
@@ -122,7 +122,7 @@ def test_the_evidence_of_a_policy_is_a_line_per_guardrail_in_its_own_unit(report
     assert [list(row.values()) for row in table["rows"][0]["evidence"]["rows"]] == [
         ["errors", "0 %", "25 %", "12.35 %", "1 %", "BREACHED"],
         ["latency", "2 ms", "1.682 ms", "0.8409 times", "3 times", "held"],
-        ["quality", "-", "-", "-", "0.02", "not judged yet"],
+        ["quality", "-", "-", "-", "0.02", "not decided yet"],
     ]
 
 
@@ -137,7 +137,7 @@ def test_a_rollout_that_ended_is_one_decision(trained: Path, tmp_path: Path) -> 
         Traffic(packages).replace(MODEL, alone, expect=1)
         (table,) = sections(build(place.project, [MODEL]))["Decisions"]
     told = [(row["change"], row["to"]) for row in table["rows"]]
-    assert told[:2] == [("promoted", "000001 alone"), ("traffic", "000002, 000001 for 10% (canary)")]
+    assert told[:2] == [("promoted", "000001 for all"), ("traffic", "000002, 000001 for 10% (canary)")]
     assert [to for change, to in told if change == "alias champion"] == ["000002", "000001"]
 
 
@@ -162,7 +162,7 @@ def test_what_is_not_there_is_said(place: Sandbox) -> None:
         for block in blocks
         if block.get("tone") == "missing"
     }
-    assert {"Traffic and quality over time", "Drift", "What moved the answers", "Runs"} <= missing.keys()
+    assert {"Traffic and quality over time", "Drift", "Feature importance", "Runs"} <= missing.keys()
     assert "skewless drift" in missing["Drift"]
 
 
@@ -170,7 +170,7 @@ def test_a_damaged_champion_keeps_nothing_else_away(place: Sandbox) -> None:
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     found = sections(build(place.project))
     (note,) = [block for block in found["Evaluation"] if block["kind"] == "note"]
-    assert "not the one that was packaged" in note["text"]
+    assert "altered file" in note["text"]
     assert found["Versions"][0]["kind"] == "table"
 
 
@@ -210,7 +210,10 @@ def test_an_unknown_model_is_refused(place: Sandbox) -> None:
 def test_notes_and_cells_are_text(text: str) -> None:
     table = TableBlock(title=text, columns=("version",), rows=[(text,)])
     report = Report(
-        project="p", made_at="now", parts={text: [Section(title=text, blocks=[Note(text=text), table])]}, glossary={}
+        project="p",
+        made_at="now",
+        parts={text: [Section(title=text, blocks=[Paragraph(text=text), table])]},
+        glossary={},
     )
     page = Page(render(report))
     assert "script" not in page.tags

@@ -18,7 +18,7 @@ import pytest
 from skewless.client import Client
 from skewless.contract.errors import SkewlessError
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.rollout.vitals import read_vitals
+from skewless.infra.rollout.counts import read_counts
 from skewless.operations import rollout
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.rollouts import NEW, OLD, champion, make_rollout, standing
@@ -112,7 +112,7 @@ def test_a_fault_is_rolled_back(
         assert versions(server) == {OLD, NEW}
         with asked(server):
             counts = eventually(
-                lambda: read_vitals(project.state, MODEL, 1),
+                lambda: read_counts(project.state, MODEL, 1),
                 lambda seen: len(seen) == 2 and min(each.requests for each in seen.values()) > 60,
             )
             assert set(counts) == {OLD, NEW}

@@ -12,8 +12,8 @@ from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.counts import RolloutCounts
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import Vitals
 from skewless.operations import rollout
 from skewless.project import Project
 from skewless.training.train import train
@@ -54,7 +54,7 @@ def test_a_version_takes_every_step_and_the_alias_follows(spot: Sandbox) -> None
     last = Aliases(project.packages).history(MODEL, "champion")[-1]
     assert last.reason == standing(project).reason
     assert "all guardrails held for 0:10:0" in last.reason
-    assert not rollout.wants_step(project, MODEL)
+    assert not rollout.needs_step(project, MODEL)
     assert open_alerts(project.state) == []
 
 
@@ -101,7 +101,7 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: 
     spot.wait(TEN_MINUTES)
     assert rollout.step_rollout(project, MODEL).change == "back"
     assert champion(project) == OLD
-    assert "cannot answer: package 'fraud' version '000002' a file is not the one" in standing(project).reason
+    assert "cannot serve: package 'fraud' version '000002' has an altered file" in standing(project).reason
 
 
 def test_one_that_cannot_be_loaded_does_not_begin(spot: Sandbox) -> None:
@@ -116,12 +116,12 @@ def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Sandbox) ->
     rollout.begin_rollout(project, MODEL, NEW)
     assert rollout.rollback(project, MODEL, "looks wrong").change == "back"
     assert (standing(project).phase, standing(project).reason, champion(project)) == ("champion", "looks wrong", OLD)
-    with pytest.raises(PackageError, match="no champion before"):
+    with pytest.raises(PackageError, match="has no earlier champion"):
         rollout.rollback(project, MODEL, "again")
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     assert rollout.rollback(project, MODEL, "looks wrong").policy == standing(project)
     assert (standing(project).champion, champion(project)) == (OLD, OLD)
-    with pytest.raises(PackageError, match="no champion before"):
+    with pytest.raises(PackageError, match="has no earlier champion"):
         rollout.rollback(project, MODEL, "again")
 
 
@@ -129,7 +129,7 @@ def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
-    assert rollout.wants_step(project, MODEL)
+    assert rollout.needs_step(project, MODEL)
     outcome = rollout.step_rollout(project, MODEL)
     assert outcome.policy is not None
     assert (outcome.policy.phase, outcome.policy.champion) == ("champion", NEW)
@@ -163,7 +163,7 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
     assert champion(project) == OLD
     rollout.step_rollout(project, MODEL)
     assert (standing(project).champion, champion(project)) == (OLD, OLD)
-    assert not rollout.wants_step(project, MODEL)
+    assert not rollout.needs_step(project, MODEL)
 
 
 def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(
@@ -174,7 +174,7 @@ def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(
     third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
     Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=third)
-    with pytest.raises(ConflictError, match=f"moved by somebody else meanwhile.*'{third}'"):
+    with pytest.raises(ConflictError, match=f"moved by another process meanwhile.*'{third}'"):
         rollout.rollback(project, MODEL, "looks wrong")
     assert champion(project) == third
     rollout.step_rollout(project, MODEL)
@@ -188,7 +188,7 @@ def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Sandbox) -> None:
     won = replace(policy, phase="champion", champion=NEW, challenger=None, share=0.0, reason="won")
     Traffic(project.packages).replace(MODEL, won, expect=policy.number)
     assert champion(project) == OLD
-    assert rollout.wants_step(project, MODEL)
+    assert rollout.needs_step(project, MODEL)
     rollout.step_rollout(project, MODEL)
     assert (champion(project), standing(project).number) == (NEW, policy.number + 1)
 
@@ -216,7 +216,7 @@ def test_a_second_version_waits_for_the_end_of_the_first(spot: Sandbox) -> None:
     rollout.begin_rollout(project, MODEL, NEW)
     shape = replace(project.applied.model(MODEL), rounds=3)
     third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
-    with pytest.raises(ConflictError, match="rollout of version 000002: is under way"):
+    with pytest.raises(ConflictError, match="rollout of version 000002: is in progress"):
         rollout.begin_rollout(project, MODEL, third)
 
 
@@ -230,15 +230,17 @@ def test_the_commands_say_what_the_operations_did(spot: Sandbox) -> None:
     assert phases(spot.project) == []
     (begun,) = done("rollout", MODEL, "--begin", NEW, "--repo", repo)["models"]
     assert (begun["change"], begun["policy"]["share"]) == ("begin", 0.1)
-    count(spot.project, champion=arm(), challenger=Vitals(requests=50, failed=50))
+    count(spot.project, champion=arm(), challenger=RolloutCounts(requests=50, failed=50))
     shown = run("rollout", MODEL, "--repo", repo).stdout
     assert "breached" in shown
-    assert "too little yet" in shown
+    assert "too few data" in shown
     (stepped,) = done("rollout", MODEL, "--step", "--repo", repo)["models"]
     assert (stepped["change"], stepped["policy"]["champion"]) == ("back", OLD)
     assert run("rollback", MODEL, "--dry-run", "--repo", repo, "--json").code == 8
     done("rollout", MODEL, "--begin", NEW, "--repo", repo)
     assert done("rollback", MODEL, "--dry-run", "--repo", repo)["policy"]["champion"] == OLD
     assert standing(spot.project).phase == "canary"
-    assert "everything again: too slow" in run("rollback", MODEL, "--reason", "too slow", "--repo", repo).stdout
+    assert (
+        "receives all traffic again: too slow" in run("rollback", MODEL, "--reason", "too slow", "--repo", repo).stdout
+    )
     assert standing(spot.project).reason == "too slow"

@@ -69,8 +69,8 @@ def test_a_package_that_was_tampered_with_is_left_out_and_named(place: Sandbox) 
     (place.state / "packages" / MODEL / "000001" / "metrics.json").write_text("{}")
     (report,) = publish(place.project, MemoryTracker())
     assert report.published == ["000002"]
-    assert report.skipped == {"000001": "a file is not the one that was packaged"}
-    assert "000001 left out" in report.line()
+    assert report.skipped == {"000001": "has an altered file"}
+    assert "000001 skipped" in report.line()
 
 
 def test_a_store_that_is_away_is_said_and_caught_up_later(place: Sandbox) -> None:

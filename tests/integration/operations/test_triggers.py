@@ -15,7 +15,7 @@ from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.storage.series import RecordSeries
-from skewless.operations.triggers import RetrainCause, due, last_training_us
+from skewless.operations.triggers import RetrainCause, find_causes, last_training_us
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
 DAY = 86_400
@@ -32,7 +32,7 @@ def causes(place: Sandbox, triggers: Triggers) -> list[RetrainCause]:
     (spec,) = applied.models
     changed = replace(spec, triggers=triggers, watch=Watch(window=timedelta(days=30), least_rows=50))
     place.project.__dict__["applied"] = replace(applied, models=(changed,))
-    return due(place.project, MODEL)
+    return find_causes(place.project, MODEL)
 
 
 def label(place: Sandbox, *, right: bool) -> None:
@@ -108,7 +108,7 @@ def test_drift_is_that_of_the_window_looked_at_last(place: Sandbox) -> None:
     kept = RecordSeries(place.state / "drift" / f"{MODEL}.jsonl")
     kept.append(window)
     (cause,) = causes(place, Triggers(drift=True))
-    assert cause.sentence == "50% of the features have drifted, first of all a, b, c"
+    assert cause.sentence == "50% of the features have drifted, mainly a, b, c"
     for changed in ({"verdict": "steady"}, {"version": "000000"}, {"until_us": last_training_us(place.project, MODEL)}):
         kept.append(window | changed)
         assert causes(place, Triggers(drift=True)) == []

@@ -13,7 +13,7 @@ import pytest
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.feedback import Outcome
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.operations.why import Why, why
+from skewless.operations.why import WhyReport, why
 from tests.worlds.command_line import run
 from tests.worlds.planted import alter_predictions, flipped
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask, later_rows
@@ -21,7 +21,7 @@ from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask, later_rows
 MEAN = "card_days__mean_amount_7d"
 
 
-def asked(place: Sandbox, n: int = 7, which: int = 3) -> tuple[str, Why]:
+def asked(place: Sandbox, n: int = 7, which: int = 3) -> tuple[str, WhyReport]:
     """Make n predictions and explain one of them."""
     name = place.predict(ask(n)).ids[which]
     return name, why(place.project, name)
@@ -118,7 +118,7 @@ def test_the_command_shows_every_feature_and_the_proof(place: Sandbox) -> None:
     said = run("why", name, "--repo", place.repo)
     assert said.code == 0, said
     assert all(label in said.stdout for label in place.model.assembler.labels)
-    assert "1 predictions recomputed from the accepted log: every one equal" in said.stdout
+    assert "1 predictions recomputed from the accepted log: all equal" in said.stdout
     body = run("why", name, "--repo", place.repo, "--json").body
     assert body["id"] == name
     assert body["proof"]["ok"]

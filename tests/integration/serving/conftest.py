@@ -16,8 +16,8 @@ import pytest
 import uvicorn
 
 from skewless.contract.settings import Settings
-from skewless.serving.app import Serving, create_app
-from skewless.serving.events import Events
+from skewless.serving.app import ServingContext, create_app
+from skewless.serving.events import EventForwarder
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -69,7 +69,7 @@ def event_routes(windowed: WindowedFeastProject) -> Iterator[EventRoutes]:
 def serving(windowed: WindowedFeastProject, redis_url: str) -> Iterator[EventRoutes]:
     """Serve the routes for a while."""
     settings = Settings(event_bytes=EVENT_BYTES)
-    events = Events(windowed.project.state, redis_url, windowed.project.store, settings)
+    events = EventForwarder(windowed.project.state, redis_url, windowed.project.store, settings)
     listener = socket.create_server(("127.0.0.1", 0))
     servers: list[uvicorn.Server] = []
     thread = threading.Thread(target=lambda: asyncio.run(_serve(events, listener, servers)))
@@ -84,8 +84,8 @@ def serving(windowed: WindowedFeastProject, redis_url: str) -> Iterator[EventRou
     assert not thread.is_alive()
 
 
-async def _serve(events: Events, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
-    parts = Serving(
+async def _serve(events: EventForwarder, listener: socket.socket, servers: list[uvicorn.Server]) -> None:
+    parts = ServingContext(
         models=cast("ModelTable", None),
         predictor=cast("Predictor", None),
         metrics=Metrics(),

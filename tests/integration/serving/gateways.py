@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import uvicorn
 
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.worlds.waiting import PATIENCE_S, until
@@ -64,7 +64,7 @@ backend ours
 
 
 @dataclass
-class Origin:
+class OriginServer:
     """A server of ours that remembers the targets of all requests, and replies with their ``x-id`` and length."""
 
     port: int = 0
@@ -92,10 +92,10 @@ def _reply(headers: Any, size: int) -> bytes:  # noqa: ANN401 - pairs
 
 
 @contextmanager
-def origin() -> Iterator[Origin]:
+def origin() -> Iterator[OriginServer]:
     """Serve for a while."""
-    ours = Origin()
-    lane = fast_lane(HotRoutes({"/hot": ours.hot}), WireLimits(body_bytes=100_000))
+    ours = OriginServer()
+    lane = make_protocol(HotRoutes({"/hot": ours.hot}), WireLimits(body_bytes=100_000))
     config = uvicorn.Config(ours.application, http=lane, log_config=None, lifespan="off", ws="none", interface="asgi3")
     server = uvicorn.Server(config)
     with socket.create_server((HOST, 0)) as listener:

@@ -12,7 +12,7 @@ from typing import Any
 import skewless.infra.packages.served_model
 from skewless.cli import main
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
-from skewless.infra.runtimes.shared import Member
+from skewless.infra.runtimes.shared import RuntimeMember
 
 FEW = 8
 _SLOW_S = 0.05
@@ -42,7 +42,7 @@ def _plant() -> None:
         return SlowBatches(real(algorithm, path))
 
     subject.open_runtime = slow
-    Member.rest_s = _REST_S
+    RuntimeMember.rest_s = _REST_S
 
 
 if __name__ == "__main__":

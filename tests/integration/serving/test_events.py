@@ -19,7 +19,7 @@ LINES = "application/x-ndjson; charset=utf-8"
 
 def seen(windowed: WindowedFeastProject) -> tuple[int, int]:
     """Return how many events were accepted and how many refused."""
-    return windowed.worker.tally.accepted, windowed.worker.tally.rejected
+    return windowed.worker.counts.accepted, windowed.worker.counts.rejected
 
 
 @pytest.mark.parametrize("form", ["one", "list", "lines", "push"])
@@ -36,7 +36,7 @@ def test_events_come_to_the_log(windowed: WindowedFeastProject, event_routes: Ev
     assert (status, json.loads(text)) == (202, {"accepted_for": len(rows), "source": "landings"})
     windowed.work(len(rows))
     assert seen(windowed) == (len(rows), 0)
-    log = windowed.project.views.log_parts(windowed.project.applied.plan.windows[0])
+    log = windowed.project.views.log_partitions(windowed.project.applied.plan.windows[0])
     kept = windowed.project.connection.sql("SELECT landing_id FROM read_parquet(?)", params=[log[0].files]).fetchall()
     assert sorted(kept) == sorted((row["landing_id"],) for row in rows)
 
@@ -78,15 +78,15 @@ def test_many_clients_at_once(windowed: WindowedFeastProject, event_routes: Even
     [
         ("/events/landings", "", 400, "is not JSON"),
         ("/events/landings", "[1]", 400, "is not a JSON object"),
-        ("/events/landings", '{"events": []}', 400, "holds no event"),
+        ("/events/landings", '{"events": []}', 400, "has no event"),
         ("/events/landings", '{"events": [{}, 7]}', 400, "event 1: is not a JSON object"),
         ("/events/landings", '{"arr_delay": NaN}', 400, "is not JSON"),
         ("/events/nothing", "{}", 404, "event source: is unknown"),
-        ("/push", "{}", 400, "request field 'push_source_name': is not a text"),
+        ("/push", "{}", 400, "request field 'push_source_name': is not a string"),
         ("/push", '{"push_source_name": "nothing", "df": {"a": [1]}}', 404, "event source: is unknown"),
-        ("/push", '{"push_source_name": "landings", "df": {"a": [1], "b": []}}', 400, "several lengths"),
-        ("/push", '{"push_source_name": "landings", "df": [1]}', 400, "is not an object of columns"),
-        ("/push", '{"push_source_name": "landings", "df": {}}', 400, "holds no event"),
+        ("/push", '{"push_source_name": "landings", "df": {"a": [1], "b": []}}', 400, "different lengths"),
+        ("/push", '{"push_source_name": "landings", "df": [1]}', 400, "is not an object with columns"),
+        ("/push", '{"push_source_name": "landings", "df": {}}', 400, "has no event"),
         ("/push", '{"push_source_name": "landings", "df": {"a": [1]}, "to": "moon"}', 400, "got 'moon'"),
         ("/push", '{"push_source_name": "landings", "rows": []}', 400, "got 'rows'"),
         ("/events/landings", '{"memo": "' + "x" * 32 * EVENT_BYTES + '"}', 413, "64000 bytes. Fix: send fewer events"),
@@ -102,7 +102,7 @@ def test_what_cannot_be_taken_is_refused(
 def test_a_line_that_is_wrong_is_named(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
     status, _, text = event_routes.post("/events/landings", b'{"a": 1}\n\n{"a": \n', LINES)
     assert (status, json.loads(text)["error"]["thing"]) == (400, "line 3")
-    assert windowed.worker.tally.read == 0
+    assert windowed.worker.counts.read == 0
 
 
 def test_a_stream_that_is_away_is_said_so(windowed: WindowedFeastProject) -> None:

@@ -13,7 +13,7 @@ from itertools import count
 
 import pytest
 
-from tests.integration.serving.gateways import HOST, Origin, gateway, origin
+from tests.integration.serving.gateways import HOST, OriginServer, gateway, origin
 from tests.unit.serving.http.raw_http import case
 
 INNER = b"POST /cold/unload HTTP/1.1\r\nhost: x\r\nx-id: smuggled\r\ncontent-length: 0\r\n\r\n"
@@ -86,7 +86,7 @@ class Gateway:
     """A gateway with our server behind it."""
 
     port: int
-    origin: Origin
+    origin: OriginServer
 
 
 @pytest.fixture(scope="module", params=["nginx", "nginx unbuffered", "haproxy"])

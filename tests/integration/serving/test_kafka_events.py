@@ -1,4 +1,4 @@
-"""Events over HTTP for a source that is a Kafka topic: sent there, and read from there."""
+"""EventForwarder over HTTP for a source that is a Kafka topic: sent there, and read from there."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.serving.events import Events
+from skewless.serving.events import EventForwarder
 from tests.integration.serving.conftest import serving
 from tests.servers.kafka import KafkaBroker, kafka_broker, named_broker
 from tests.worlds.packages import store_at
@@ -57,7 +57,7 @@ def test_events_go_to_the_topic(windowed: WindowedFeastProject) -> None:
         status, _, text = front.post("/events/landings", json.dumps({"events": rows}).encode())
     assert (status, json.loads(text)) == (202, {"accepted_for": 5, "source": "landings"})
     windowed.work(5)
-    assert windowed.worker.tally.accepted == 5
+    assert windowed.worker.counts.accepted == 5
 
 
 @pytest.mark.usefixtures("topic")
@@ -73,6 +73,6 @@ def test_without_the_client_the_reason_is_said(windowed: WindowedFeastProject, m
 @pytest.mark.usefixtures("topic")
 def test_settings_of_the_client_that_cannot_be_read_are_said(windowed: WindowedFeastProject) -> None:
     state = windowed.project.state
-    events = Events(state, "redis://x", store_at(state / "packages"), Settings(kafka="[]"))
+    events = EventForwarder(state, "redis://x", store_at(state / "packages"), Settings(kafka="[]"))
     with pytest.raises(DefinitionError, match="setting 'kafka': is not a JSON object"):
         events._open(events.source("landings"))

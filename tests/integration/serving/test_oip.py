@@ -173,7 +173,7 @@ ROW = ask(1)[0]
         ("card_id", "BOOL", [True], "key 'card_id': is not an integer"),
         ("card_id", "BYTES", ["7x"], "key 'card_id': is not an integer"),
         ("shop_id", "INT64", [7], "key 'shop_id': is not a string"),
-        ("amount", "FP32", [1.5], "input 'amount': is a float64 to the model"),
+        ("amount", "FP32", [1.5], "input 'amount': needs float64"),
         ("amount", "BYTES", ["1.5"], "field 'amount': is not a valid float64"),
         ("paid_at", "FP64", [0.0], "field 'paid_at': is not a valid timestamp"),
         ("paid_at", "BYTES", ["2026-01-15T12:00:00"], "add the zone"),
@@ -196,11 +196,11 @@ def test_a_value_that_is_not_its_fields_is_refused(
     ("inputs", "message"),
     [
         (entities([ROW])[:3], "input 'paid_at': is missing. Fix: send one tensor for each of card_id"),
-        ([*entities([ROW]), vectors(np.zeros((1, 6)))], "the inputs: are entities and features at once"),
+        ([*entities([ROW]), vectors(np.zeros((1, 6)))], "the inputs: are entity keys and features at once"),
         ([{**entities([ROW])[0], "name": "card"}], "input 'card': is unknown"),
         ([vectors(np.zeros((1, 5)))], "input 'features': is not of shape [rows, 6]"),
-        ([{**vectors(np.zeros((1, 6))), "datatype": "FP32"}], "input 'features': is a float64 to the model"),
-        (entities([ROW])[:3] + entities([ROW, ROW])[3:], "the inputs: have not one number of rows"),
+        ([{**vectors(np.zeros((1, 6))), "datatype": "FP32"}], "input 'features': needs float64, which this datatype"),
+        (entities([ROW])[:3] + entities([ROW, ROW])[3:], "the inputs: have different numbers of rows"),
         ([{**item, "shape": [1, 1, 1]} for item in entities([ROW])], "is not of shape [rows] or [rows, 1]"),
     ],
 )
@@ -215,7 +215,7 @@ def test_tensors_that_are_neither_entities_nor_vectors_are_refused(
     ("parameters", "message"),
     [
         ({"as_of": "yesterday"}, "'as_of'"),
-        ({"as_of": 2**62}, "'as_of': lies ahead"),
+        ({"as_of": 2**62}, "'as_of': is in the future"),
         ({"max_feature_age_s": -1}, "'max_feature_age_s'"),
         ({"timeout": "soon"}, "'timeout'"),
         ({"priority": 1}, "parameter 'priority': is not supported"),
@@ -245,9 +245,9 @@ def test_ages_beyond_what_the_caller_accepts_are_stale(server: PredictionServer)
 @pytest.mark.parametrize(
     ("headers", "status", "message"),
     [
-        ({"Inference_Header_Content_Length": "x"}, 400, "Inference-Header-Content-Length: is no length"),
-        ({"Inference_Header_Content_Length": "9" * 30}, 400, "Inference-Header-Content-Length: is no length"),
-        ({"Inference_Header_Content_Length": "9999"}, 400, "request body: is cut short"),
+        ({"Inference_Header_Content_Length": "x"}, 400, "Inference-Header-Content-Length: is not a length"),
+        ({"Inference_Header_Content_Length": "9" * 30}, 400, "Inference-Header-Content-Length: is not a length"),
+        ({"Inference_Header_Content_Length": "9999"}, 400, "request body: is truncated"),
         ({"Inference_Header_Content_Length": "5"}, 400, "request body: is not JSON"),
         ({"Content_Encoding": "br"}, 400, "Content-Encoding: is unknown"),
         ({"Content_Encoding": "gzip"}, 400, "request body: is not gzip"),
@@ -262,7 +262,7 @@ def test_headers_that_do_not_fit_the_body_are_refused(
 
 def test_a_body_that_inflates_beyond_the_limit_is_refused(server: PredictionServer) -> None:
     found = refusal(server, gzip.compress(bytes(9_000_000)), Content_Encoding="gzip")
-    assert (found[0], "has more than 8388608 bytes, inflated" in found[1]) == (413, True)
+    assert (found[0], "has more than 8388608 bytes, decompressed" in found[1]) == (413, True)
 
 
 @pytest.mark.parametrize(

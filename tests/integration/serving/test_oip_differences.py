@@ -90,7 +90,7 @@ def short_version(server: PredictionServer) -> None:
 
 
 def several_versions(_: PredictionServer) -> None:
-    head = Signature(model()).mixed_head(None, 1, ["000001", "000002"], degraded=False, narrow=False)
+    head = Signature(model()).merged_head(None, 1, ["000001", "000002"], degraded=False, narrow=False)
     found = json.loads(head[:-1] + b"}")
     assert "model_version" not in found
     assert found["parameters"]["model_versions"]

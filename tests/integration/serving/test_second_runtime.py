@@ -37,7 +37,7 @@ ROWS = ask(MANY)
 def expected(place: Sandbox) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """What the library's own runtime scores for the rows."""
     scores = place.predict(ROWS).scored.scores
-    assert place.model.tried == ()
+    assert place.model.trials == ()
     return scores
 
 
@@ -162,7 +162,7 @@ def test_the_child_is_killed_under_load_and_nothing_is_lost(
         _, logged = server.process.communicate(timeout=60)
         assert server.process.returncode == 0
         assert "Traceback" not in logged, logged
-        assert all(logged.count(event) >= 2 for event in ("runtime_failed", "runtime_is_back"))
+        assert all(logged.count(event) >= 2 for event in ("runtime_failed", "runtime_recovered"))
     wait_for(child)
     report = place.project.replay()
     assert report.ok, report.lines()

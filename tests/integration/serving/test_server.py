@@ -20,8 +20,8 @@ def test_serve_takes_events(tmp_path: Path) -> None:
             rows = [{"carrier": "AA", "arr_delay": 1.5 * i, "landed_at": NOW - i} for i in range(3)]
             assert client.send_events("landings", rows) == 3
         said = server.ask("POST", "/push", b'{"push_source_name": "none", "df": {}}')
-        assert (said[0], json.loads(said[2])["error"]["problem"]) == (400, "holds no event")
+        assert (said[0], json.loads(said[2])["error"]["problem"]) == (400, "has no event")
         server.stop()
-        (tally,) = done("stream", "--until-idle", "--repo", repo)["sources"]
-        assert tally["accepted"] == 3
+        (counts,) = done("stream", "--until-idle", "--repo", repo)["sources"]
+        assert counts["accepted"] == 3
         project.private.stop()

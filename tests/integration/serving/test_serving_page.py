@@ -58,7 +58,7 @@ def test_what_was_asked_for_outlasts_a_restart_and_older_champions_do_not(repo: 
     with serving(repo) as server:
         assert open_versions(server) == []
         status, _, text = server.ask("POST", "/predict", b'{"rows": [{}]}')
-        assert (status, "load one: none is served now" in text) == (404, True)
+        assert (status, "load a model: none is served now" in text) == (404, True)
         load(server)
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from skewless.contract.traffic import TrafficPolicy
-from skewless.contract.traffic import place as place_of
+from skewless.contract.traffic import TrafficPolicy, entity_position
+from skewless.infra.rollout.counts import read_counts
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import read_vitals
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
 from tests.worlds.waiting import eventually
@@ -26,14 +25,14 @@ def test_workers_route_alike_and_count_together(place: Sandbox) -> None:
         assert server.ask("POST", "/models/refresh", b"")[0] == 200
         found = [json.loads(server.ask("POST", "/predict", json.dumps({"rows": [row]}).encode())[2]) for row in ask(60)]
         assert [reply["version"] for reply in found] == [
-            TWO if place_of("s", [row["card_id"]]) < 0.5 else ONE for row in ask(60)
+            TWO if entity_position("s", [row["card_id"]]) < 0.5 else ONE for row in ask(60)
         ]
         expected = {version: sum(reply["version"] == version for reply in found) for version in (ONE, TWO)}
 
         def requests() -> dict[str, int]:
-            return {v: one.requests for v, one in read_vitals(project.state, MODEL, number).items()}
+            return {v: one.requests for v, one in read_counts(project.state, MODEL, number).items()}
 
         eventually(requests, expected.__eq__)
-    assert {v: one.rows for v, one in read_vitals(project.state, MODEL, number).items()} == expected
+    assert {v: one.rows for v, one in read_counts(project.state, MODEL, number).items()} == expected
     report = project.replay()
     assert (report.ok, report.compared) == (True, 60)

@@ -16,12 +16,12 @@ import pytest
 import uvicorn
 
 from skewless.contract.clock import SystemClock
-from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.port import OnlineReader
 from skewless.serving.access.gate import KeyAccess
-from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -39,8 +39,8 @@ class GuardedServer:
     file: KeyFile
 
     def add(self, name: str, scope: str, rate: float | None = None) -> str:
-        secret = new_secret(name)
-        digest = digest_of(secret.encode())
+        secret = generate_secret(name)
+        digest = hash_secret(secret.encode())
         self.file.add(ApiKey(name=name, digest=digest, scopes=frozenset({scope}), rate=rate, created_us=1))
         return secret
 
@@ -57,7 +57,7 @@ class GuardedServer:
 
 
 async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Server]) -> None:
-    serving = Serving(
+    serving = ServingContext(
         models=cast("ModelTable", None),
         predictor=Predictor(online=cast("OnlineReader", None), clock=SystemClock(), log=None),
         metrics=Metrics(),
@@ -66,7 +66,7 @@ async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Serve
         local=False,
     )
     routes = hot_routes(serving)
-    lane = fast_lane(routes, WireLimits(body_bytes=1_000))
+    lane = make_protocol(routes, WireLimits(body_bytes=1_000))
     servers.append(uvicorn.Server(uvicorn.Config(create_app(serving, routes), http=lane, log_config=None)))
     await servers[0].serve(sockets=[link])
 
@@ -90,7 +90,7 @@ def wait_until_known(locked: GuardedServer, key: str) -> None:
 
 @pytest.mark.parametrize(("method", "path"), [*(("POST", path) for path in PREDICTIONS), ("GET", "/metrics")])
 def test_without_a_key_nobody_gets_in_but_health_is_told(locked: GuardedServer, method: str, path: str) -> None:
-    for key in (None, new_secret("web")):
+    for key in (None, generate_secret("web")):
         status, headers, body = locked.ask(method, path, key)
         assert (status, headers["www-authenticate"]) == (401, "Bearer")
         assert "API key: is " in (body["error"] if path.startswith("/v2") else body["error"]["message"])

@@ -16,12 +16,12 @@ import pytest
 import uvicorn
 import uvloop
 
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.worlds.waiting import until
 
-LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer=(("/long", 5_000),))
+LIMITS = WireLimits(body_bytes=1_000, header_bytes=2_000, longer_bodies=(("/long", 5_000),))
 HOT, COLD = b"/hot", b"/cold"
 
 
@@ -44,7 +44,7 @@ def _hot(exchange: Exchange) -> None:
 
 @pytest.fixture(scope="module", params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def port(request: pytest.FixtureRequest) -> Iterator[int]:
-    lane = fast_lane(HotRoutes({"/hot": _hot}), LIMITS)
+    lane = make_protocol(HotRoutes({"/hot": _hot}), LIMITS)
     server = uvicorn.Server(uvicorn.Config(_application, http=lane, log_config=None, lifespan="off"))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: _run(server, listener, request.param))

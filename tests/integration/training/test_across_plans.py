@@ -18,8 +18,8 @@ from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.offline.views import OfflineViews
 from skewless.training.dataset import Dataset, build_dataset
 from skewless.training.promotion import promote
-from skewless.training.quality import version_scores
-from skewless.training.train import Trained, train
+from skewless.training.quality import score_version
+from skewless.training.train import TrainedVersion, train
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan, make_transform, make_view
 from tests.worlds.shop import DAY, END, PLAN, RATIO, SLOW, SPEC, VIEW, Shop
@@ -55,7 +55,7 @@ def build(shop: Shop, plan: FeaturePlan, spec: ModelSpec = SPEC) -> Dataset:
     return build_dataset(connection=shop.connection, repo=shop.root, plan=plan, spec=spec, views=views, now_us=END)
 
 
-def trained_on(shop: Shop, plan: FeaturePlan, packages: Path, spec: ModelSpec = SPEC) -> tuple[Dataset, Trained]:
+def trained_on(shop: Shop, plan: FeaturePlan, packages: Path, spec: ModelSpec = SPEC) -> tuple[Dataset, TrainedVersion]:
     dataset = build(shop, plan, spec)
     return dataset, train(dataset, spec, store_at(packages), threads=1, now_us=END)
 
@@ -86,7 +86,7 @@ def test_a_champion_has_the_scores_of_its_own_plan(shop: Shop, tmp_path: Path, c
     plan = CHANGES[change]
     accept(shop, plan)
     dataset = build(shop, plan, spec)
-    found = version_scores(dataset, spec, store_at(tmp_path), "000001")
+    found = score_version(dataset, spec, store_at(tmp_path), "000001")
     # Twins may stand the other way round where the new plan does not tell them apart.
     rows = [
         set(zip(each.t[each.test].tolist(), each.labels[each.test].tolist(), strict=True)) for each in (before, dataset)
@@ -124,7 +124,7 @@ def test_a_key_that_was_renamed_is_found_by_the_names_of_its_time(shop: Shop, tm
     accept(shop, plan)
     spec = replace(SPEC, labels=replace(SPEC.labels, columns={"card": "who"}))
     dataset = build(shop, plan, spec)
-    assert version_scores(dataset, spec, store_at(tmp_path), "000001").tobytes() == old.scores.tobytes()
+    assert score_version(dataset, spec, store_at(tmp_path), "000001").tobytes() == old.scores.tobytes()
 
 
 def refused(shop: Shop, packages: Path, kind: type[SkewlessError], problem: str) -> str:
@@ -132,11 +132,11 @@ def refused(shop: Shop, packages: Path, kind: type[SkewlessError], problem: str)
     plan = CHANGES["a request field dropped"]
     dataset, new = trained_on(shop, plan, packages)
     with pytest.raises(kind, match=problem):
-        version_scores(dataset, SPEC, store_at(packages), "000001")
+        score_version(dataset, SPEC, store_at(packages), "000001")
     blind = replace(SPEC, gate=Gate(beat_baseline=False))
     decision = promote(dataset, blind, new, store_at(packages), END)
     assert (decision.promote, decision.champion) == (False, None)
-    assert "has no floor or baseline to be judged by" in decision.reason
+    assert "has no floor or baseline to pass" in decision.reason
     decision = promote(dataset, replace(SPEC, gate=Gate(floor=0.0, beat_baseline=False)), new, store_at(packages), END)
     assert decision.promote
     assert decision.reason.startswith(f"auc {decision.candidate:.4f} reaches the floor 0.0000; the champion cannot be ")
@@ -162,7 +162,7 @@ def test_a_log_that_is_gone_is_named(led: Shop, tmp_path: Path) -> None:
     shutil.rmtree(led.state / "log" / VIEW.partition)
     dataset = build(led, plan)
     with pytest.raises(StoreError, match=r"log file .*/v-.*: is missing"):
-        version_scores(dataset, SPEC, store_at(tmp_path), "000001")
+        score_version(dataset, SPEC, store_at(tmp_path), "000001")
 
 
 def test_an_altered_package_is_named(led: Shop, tmp_path: Path) -> None:
@@ -175,4 +175,4 @@ def test_a_label_table_that_changes_meanwhile_is_no_evidence(led: Shop, tmp_path
     rows = led.read("labels.parquet")
     led.write("labels.parquet", rows.slice(0, rows.num_rows - 20))
     with pytest.raises(SourceError, match="has changed"):
-        version_scores(dataset, SPEC, store_at(tmp_path), "000001")
+        score_version(dataset, SPEC, store_at(tmp_path), "000001")

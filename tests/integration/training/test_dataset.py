@@ -213,8 +213,8 @@ def test_rows_of_one_group_have_one_number(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("split", "now", "message"),
     [
-        (Split(test=timedelta(days=100)), END, "leaves no row to train"),
-        (Split(test=timedelta(days=8), embargo=timedelta(days=60)), END, "leaves no row to train"),
+        (Split(test=timedelta(days=100)), END, "has no row in the train period"),
+        (Split(test=timedelta(days=8), embargo=timedelta(days=60)), END, "has no row in the train period"),
         (Split(test=timedelta(days=8)), 0, "has no usable row.*add labels, or move the clock"),
     ],
 )
@@ -253,5 +253,5 @@ def test_slices_are_the_columns_that_the_spec_names(shop: Shop) -> None:
     "fields", [{"slices": ("nosuch",)}, {"task": "ranking", "group": "nosuch"}, {"slices": ("__t",)}]
 )
 def test_a_slice_or_group_that_is_no_column_is_named(shop: Shop, fields: dict[str, Any]) -> None:
-    with pytest.raises(DefinitionError, match=r"names no key or request field.*use one of id, amount"):
+    with pytest.raises(DefinitionError, match=r"is not a key or request field.*use one of id, amount"):
         shop.dataset(replace(SPEC, **fields))

@@ -20,7 +20,7 @@ from skewless.infra.storage.names import list_versions
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision
 from skewless.training.promotion import promote
-from skewless.training.train import Trained, train
+from skewless.training.train import TrainedVersion, train
 from tests.worlds.packages import store_at
 from tests.worlds.shop import END, SPEC, Shop, open_shop
 
@@ -42,7 +42,7 @@ def spec_of(algorithm: str = "lightgbm", task: str = "binary", **fields: Any) ->
     return replace(SPEC, algorithm=algorithm, rounds=5, **{**TASKS.get(task, {}), **fields})
 
 
-def trained(dataset: Dataset, spec: ModelSpec, packages: Path) -> tuple[Trained, Decision]:
+def trained(dataset: Dataset, spec: ModelSpec, packages: Path) -> tuple[TrainedVersion, Decision]:
     found = train(dataset, spec, store_at(packages), threads=1, now_us=END)
     return found, promote(dataset, spec, found, store_at(packages), END)
 
@@ -63,7 +63,7 @@ def test_one_class(finite: Shop, tmp_path: Path, algorithm: str) -> None:
     )
     if algorithm != "sklearn":
         said = refused(ones, spec_of(algorithm, "multiclass"), tmp_path)
-        assert "SourceError: labels of model 'm': are not several of 0 to 1" in said
+        assert "SourceError: labels of model 'm': are not at least two of the classes 0 to 1" in said
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -72,7 +72,7 @@ def test_one_class_among_the_test_rows_is_a_decision(finite: Shop, tmp_path: Pat
     found, decision = trained(
         replace(dataset, labels=np.where(dataset.test, 1.0, dataset.labels)), spec_of(algorithm), tmp_path
     )
-    assert (decision.promote, decision.reason) == (False, "auc does not exist on the test rows")
+    assert (decision.promote, decision.reason) == (False, "auc is undefined on the test rows")
     assert found.package.curves["importance"].keys() == {"gain", "splits"}
     assert "roc" not in found.package.curves
 
@@ -97,7 +97,7 @@ def test_no_feature_has_a_value(finite: Shop, tmp_path: Path, algorithm: str) ->
     spec = spec_of(algorithm)
     dataset = finite.dataset(spec)
     empty = replace(dataset, matrix=np.full_like(dataset.matrix, np.nan))
-    assert "SourceError: training rows of model 'm': have no feature value at all" in refused(empty, spec, tmp_path)
+    assert "SourceError: training rows of model 'm': have no feature value" in refused(empty, spec, tmp_path)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -121,7 +121,7 @@ def test_a_label_that_is_always_the_same_number(finite: Shop, tmp_path: Path, al
     dataset = finite.dataset(spec)
     found, decision = trained(replace(dataset, labels=np.full_like(dataset.labels, 3.0)), spec, tmp_path)
     assert not decision.promote
-    assert "does not beat the constant prediction's 0.0000" in decision.reason
+    assert "is not better than the constant prediction's 0.0000" in decision.reason
     assert found.metrics["rmse"] == pytest.approx(0.0, abs=1e-6)
     assert sum(found.package.curves["importance"]["splits"].values()) == 0
 
@@ -131,7 +131,7 @@ def test_a_ranking_without_anything_of_worth_is_a_decision(finite: Shop, tmp_pat
     spec = spec_of(algorithm, "ranking")
     dataset = finite.dataset(spec)
     _, decision = trained(replace(dataset, labels=np.zeros_like(dataset.labels)), spec, tmp_path)
-    assert (decision.promote, decision.reason) == (False, "ndcg does not exist on the test rows")
+    assert (decision.promote, decision.reason) == (False, "ndcg is undefined on the test rows")
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)

@@ -13,9 +13,9 @@ from skewless.contract.columns import FeatureRef
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.offline.entity_file import EntityFile
-from skewless.infra.offline.log_parts import event_delays
+from skewless.infra.offline.log_parts import measure_event_delays
 from skewless.training.dataset_files import DatasetFiles
-from skewless.training.mode_gap import ModeGap, mode_gap, spread
+from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, Event, ParityWorld
 from tests.worlds.plans import make_plan, make_view
 
@@ -43,7 +43,7 @@ def parity_world(tmp_path: Path) -> Iterator[ParityWorld]:
         parity_world.accept([event], apply=False)
         log = parity_world.log()
         seq = log.next_seq() - 1
-        log.ended(seq, seq, event[1] + delay)
+        log.record_end(seq, seq, event[1] + delay)
     yield parity_world
     parity_world.close()
 
@@ -78,42 +78,42 @@ def check(gap: ModeGap | None) -> None:
 
 
 def test_one_late_event_of_four_is_told_per_feature_and_source(parity_world: ParityWorld) -> None:
-    gap = mode_gap(PLAN, parity_world.views, rows(*ASKED))
+    gap = measure_mode_gap(PLAN, parity_world.views, rows(*ASKED))
     check(gap)
     assert gap is not None
     features, delays = gap.lines()
     assert features == "carrier_now: event time and knowledge differ: n_1h in 25.0%, std_1h in 25.0% of 4 rows"
-    assert delays.startswith("landings: 25.0% of 4 events were known more than 10 s after they happened")
-    assert delays.endswith("(half within 2.0 s, 99 in 100 within 1200.0 s)")
+    assert delays.startswith("landings: 25.0% of 4 events became known more than 10 s after their event time")
+    assert delays.endswith("(p50 2.0 s, p99 1200.0 s)")
     assert gap.as_dict()["sources"]["landings"]["late"] == 0.25
 
 
 def test_it_is_the_same_after_a_compaction(parity_world: ParityWorld) -> None:
     parity_world.log().compact(keep=0)
-    check(mode_gap(PLAN, parity_world.views, rows(*ASKED)))
+    check(measure_mode_gap(PLAN, parity_world.views, rows(*ASKED)))
 
 
 def test_where_nothing_is_late_no_feature_differs(parity_world: ParityWorld) -> None:
-    gap = mode_gap(PLAN, parity_world.views, rows(ASKED[1], ASKED[3]))
+    gap = measure_mode_gap(PLAN, parity_world.views, rows(ASKED[1], ASKED[3]))
     assert gap is not None
     assert gap.lines()[0] == "carrier_now: event time and knowledge differ: no feature in any of 2 rows"
 
 
 def test_without_windows_or_rows_there_is_nothing_to_tell(parity_world: ParityWorld) -> None:
-    assert mode_gap(make_plan(["v.x"], views=[make_view()]), parity_world.views, rows(*ASKED)) is None
-    assert mode_gap(PLAN, parity_world.views, rows()) is None
+    assert measure_mode_gap(make_plan(["v.x"], views=[make_view()]), parity_world.views, rows(*ASKED)) is None
+    assert measure_mode_gap(PLAN, parity_world.views, rows()) is None
 
 
 def test_events_whose_end_is_unknown_do_not_count(parity_world: ParityWorld) -> None:
     parity_world.accept([("AA", NOW, 1.0, 1)], apply=False)
-    assert event_delays(parity_world.connection, parity_world.views.log_parts(VIEW)).events == 4
-    assert event_delays(parity_world.connection, []).late is None
+    assert measure_event_delays(parity_world.connection, parity_world.views.log_partitions(VIEW)).events == 4
+    assert measure_event_delays(parity_world.connection, []).late is None
 
 
 def test_many_rows_are_spread_evenly() -> None:
-    assert spread(0).tolist() == []
-    assert len(spread(100_000)) == 50_000
-    assert spread(50_001)[-1] == 50_000
+    assert spread_indices(0).tolist() == []
+    assert len(spread_indices(100_000)) == 50_000
+    assert spread_indices(50_001)[-1] == 50_000
 
 
 def test_a_dataset_tells_it_too(parity_world: ParityWorld, tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ def test_a_dataset_tells_it_too(parity_world: ParityWorld, tmp_path: Path) -> No
     files = DatasetFiles(
         connection=parity_world.connection, views=parity_world.views, plan=PLAN, entities=entities, part_rows=3
     )
-    assert files.foresee(tmp_path / "out").mode_gap is None
+    assert files.preview(tmp_path / "out").mode_gap is None
     check(files.write(tmp_path / "out").mode_gap)
     # As when it was begun: what came since does not count.
     parity_world.accept([("AA", NOW - HOUR, 9.0, 1)], apply=False)

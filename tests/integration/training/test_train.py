@@ -16,7 +16,7 @@ from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import load_model
 from skewless.training.promotion import CHAMPION, promote
-from skewless.training.quality import measure, version_scores
+from skewless.training.quality import measure, score_version
 from skewless.training.train import train
 from tests.worlds.packages import store_at
 from tests.worlds.shop import END, SPEC, Shop, open_shop
@@ -60,7 +60,7 @@ def test_a_model_of_every_kind_becomes_champion(finite: Shop, tmp_path: Path, al
     assert scores.shape == ((len(scores), 2) if task == "multiclass" else (len(scores),))
     assert model.certificate.bit_equal
     model.runtime.close()
-    assert measure(dataset, spec, version_scores(dataset, spec, store_at(tmp_path), "000001")) == trained.metrics
+    assert measure(dataset, spec, score_version(dataset, spec, store_at(tmp_path), "000001")) == trained.metrics
 
 
 def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path
     trained = train(dataset, binary, store_at(tmp_path), threads=1, now_us=END)
     assert promote(dataset, binary, trained, store_at(tmp_path), END).champion is None
     with pytest.raises(PackageError, match="has another task"):
-        version_scores(dataset, classes, store_at(tmp_path), "000001")
+        score_version(dataset, classes, store_at(tmp_path), "000001")
     again = train(dataset, classes, store_at(tmp_path), threads=1, now_us=END)
     decision = promote(dataset, classes, again, store_at(tmp_path), END)
     assert (decision.promote, decision.champion) == (True, None)

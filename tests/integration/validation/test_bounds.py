@@ -88,10 +88,10 @@ def test_what_some_rows_break_or_cannot_be_compared_is_no_bound(expectation: Exp
 
 def test_strict_limits_leave_their_ends_out() -> None:
     bound = bounds_of(v=[between("x", 0, 1, strict_min=True, strict_max=True)]).features["v__x"]
-    assert not bound.holds(0.0)
-    assert not bound.holds(1.0)
-    assert bound.holds(math.nextafter(0.0, 1.0))
-    assert bound.holds(math.nextafter(1.0, 0.0))
+    assert not bound.contains(0.0)
+    assert not bound.contains(1.0)
+    assert bound.contains(math.nextafter(0.0, 1.0))
+    assert bound.contains(math.nextafter(1.0, 0.0))
 
 
 def test_times_are_microseconds() -> None:

@@ -23,7 +23,7 @@ Said = dict[str, Any]
 
 def say(place: Sandbox, *rows: Said) -> None:
     """Append feedback as the server does."""
-    plan = place.project.applied.plan.only("fraud_features")
+    plan = place.project.applied.plan.select_service("fraud_features")
     outcomes = parse_feedback(rows, lambda _: plan, place.now_us(), 10_000)
     OutcomeWriter(place.state).append(outcomes, received_at=place.now_us(), source="test")
 

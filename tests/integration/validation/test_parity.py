@@ -16,11 +16,11 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.online.guard import Standing
+from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.verdicts.last_verdicts import last_parity
-from skewless.validation.parity_report import Fault, ParityReport
+from skewless.infra.verdicts.last_verdicts import read_last_parity
+from skewless.validation.parity_report import ParityFault, ParityReport
 from tests.windows.log import signed
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, ParityWorld, busy_hour
 
@@ -35,7 +35,7 @@ def parity_world(server_url: str, tmp_path: Path) -> Iterator[ParityWorld]:
     parity_world.close()
 
 
-def only(report: ParityReport, cause: Fault) -> None:
+def only(report: ParityReport, cause: ParityFault) -> None:
     """The one mismatch there is has this cause."""
     assert {item.cause for view in report.views for item in view.mismatches} == {cause}, report.lines()
     assert not report.ok
@@ -76,7 +76,7 @@ def test_which_entities_are_compared_follows_from_the_seed(parity_world: ParityW
 def test_a_flipped_bit_of_a_value_is_found_and_repaired(parity_world: ParityWorld, bit: int) -> None:
     _flip(parity_world, bit)
     report = parity_world.compare()
-    only(report, Fault.VALUE)
+    only(report, ParityFault.VALUE)
     (item,) = report.views[1].mismatches
     assert (item.entity, item.feature, item.log) == ({"carrier": "AA"}, "n_1h", 36.0)
     assert item.positions == {"events/landings/t/0": 59}
@@ -86,7 +86,7 @@ def test_a_flipped_bit_of_a_value_is_found_and_repaired(parity_world: ParityWorl
 
 def test_a_deleted_state_is_absent(parity_world: ParityWorld) -> None:
     parity_world.redis.delete(parity_world.key("UA"))
-    only(parity_world.compare(), Fault.ABSENT)
+    only(parity_world.compare(), ParityFault.ABSENT)
     _repairs(parity_world)
 
 
@@ -96,7 +96,7 @@ def test_an_older_state_has_lost_events(parity_world: ParityWorld) -> None:
     assert parity_world.compare().ok
     parity_world.redis.set(parity_world.key("AA"), old)
     report = parity_world.compare()
-    only(report, Fault.LOST)
+    only(report, ParityFault.LOST)
     assert "events/landings/t/0 up to 60" in report.views[1].mismatches[0].line()
     _repairs(parity_world)
 
@@ -106,7 +106,7 @@ def test_a_made_up_record_is_a_value(parity_world: ParityWorld) -> None:
     state = parity_world.stored(key)
     begin = 24 + 16 * struct.unpack_from("<I", state, 8)[0]
     parity_world.redis.append(key, state[begin : begin + parity_world.means.codec._record * 8])
-    only(parity_world.compare(), Fault.VALUE)
+    only(parity_world.compare(), ParityFault.VALUE)
     _repairs(parity_world)
 
 
@@ -116,10 +116,10 @@ def test_positions_that_the_log_does_not_have_are_ahead(parity_world: ParityWorl
     place = 24 + 16 * [word for word, _ in struct.iter_unpack("<qq", state[24:56])].index(signed("events/landings/t/0"))
     struct.pack_into("<q", state, place + 8, 10_000)
     parity_world.redis.set(key, bytes(state))
-    only(parity_world.compare(), Fault.AHEAD)
+    only(parity_world.compare(), ParityFault.AHEAD)
     struct.pack_into("<q", state, place, 12345)  # a partition that nobody has
     parity_world.redis.set(key, bytes(state))
-    only(parity_world.compare(), Fault.AHEAD)
+    only(parity_world.compare(), ParityFault.AHEAD)
     _repairs(parity_world)
 
 
@@ -129,16 +129,16 @@ def test_a_store_that_was_filled_from_another_log_is_not_repaired(parity_world: 
     struct.pack_into("<q", state, 32, 10_000)
     parity_world.redis.set(parity_world.key("only here"), bytes(state))
     report = parity_world.compare(repair=True)
-    only(report, Fault.AHEAD)
+    only(report, ParityFault.AHEAD)
     assert report.as_dict()["left"] == 1
-    assert "a repair would not help" in report.lines()[-2]
+    assert "a repair cannot help" in report.lines()[-2]
     assert parity_world.stored(parity_world.key("only here")) == bytes(state)
 
 
 @pytest.mark.parametrize("state", [b"", b"x", b"\0" * 24, b"?" * 200])
 def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld, state: bytes) -> None:
     parity_world.redis.set(parity_world.key("UA"), state)
-    only(parity_world.compare(), Fault.DAMAGED)
+    only(parity_world.compare(), ParityFault.DAMAGED)
     _repairs(parity_world)
 
 
@@ -146,9 +146,9 @@ def test_a_state_cut_short_and_one_from_the_future_are_damaged(parity_world: Par
     key = parity_world.key("UA")
     state = parity_world.stored(key)
     parity_world.redis.set(key, state[:-3])
-    only(parity_world.compare(), Fault.DAMAGED)
+    only(parity_world.compare(), ParityFault.DAMAGED)
     parity_world.redis.set(key, state[:16] + struct.pack("<q", NOW + HOUR) + state[24:])
-    only(parity_world.compare(), Fault.DAMAGED)
+    only(parity_world.compare(), ParityFault.DAMAGED)
     _repairs(parity_world)
 
 
@@ -180,10 +180,10 @@ def test_any_flipped_byte_is_found_or_changes_nothing(parity_world: ParityWorld)
 def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(parity_world: ParityWorld) -> None:
     """As a server reads: no damage is an exception, and each other entity gets what it got."""
     windows = WindowStates(parity_world.plan)
-    windows.take(parity_world.reader.get_marked(windows.pointers, [])[0])
+    windows.load_generations(parity_world.reader.get_with_markers(windows.pointers, [])[0])
     names = windows.names({"carrier": ["AA", "UA"]}, 2)
     stored = parity_world.reader.get([name or b"" for name in names])
-    whole = windows.read(names, stored, Standing(), NOW).reads[VIEW.name]
+    whole = windows.read(names, stored, MarkerStatus(), NOW).reads[VIEW.name]
     state = stored[0]
     assert state is not None
     chance, unread = np.random.default_rng(3), 0
@@ -191,15 +191,15 @@ def test_any_flipped_byte_of_a_state_leaves_the_others_of_a_request_alone(parity
         damaged = bytearray(state)
         damaged[place] ^= 1 << int(chance.integers(8))
         with np.errstate(all="ignore"):  # damaged words make any number
-            got = windows.read(names, [bytes(damaged), stored[1]], Standing(), NOW)
+            got = windows.read(names, [bytes(damaged), stored[1]], MarkerStatus(), NOW)
         read = got.reads[VIEW.name]
-        unread += got.damaged
-        assert read.unanswered is not None
-        assert not read.unanswered[1]
+        unread += got.corrupt
+        assert read.unavailable is not None
+        assert not read.unavailable[1]
         for column in VIEW.features:
             assert repr(read.values[column.name][1]) == repr(whole.values[column.name][1]), place
     assert unread
-    assert windows.read(names, [state[:-3], stored[1]], Standing(), NOW).damaged == 1
+    assert windows.read(names, [state[:-3], stored[1]], MarkerStatus(), NOW).corrupt == 1
 
 
 def test_without_a_marker_nothing_is_compared_and_nothing_is_a_mismatch(parity_world: ParityWorld) -> None:
@@ -223,7 +223,7 @@ def test_a_state_of_an_entity_that_has_no_event_is_emptied(parity_world: ParityW
     parity_world.redis.set(parity_world.key(name), parity_world.stored(parity_world.key("AA")))
     report = parity_world.compare("carrier_now", repair=True, seed=5)
     only_cause = [item.cause for item in report.views[0].mismatches]
-    assert only_cause == [Fault.VALUE]
+    assert only_cause == [ParityFault.VALUE]
     assert report.views[0].left == []
     parity_world.accept([(name, NOW - 1, 2.0, 2)])
     assert parity_world.compare("carrier_now", seed=5).ok
@@ -283,13 +283,13 @@ def test_the_verdict_is_kept_by_view(parity_world: ParityWorld) -> None:
     parity_world.redis.delete(parity_world.key("UA"))
     parity_world.compare()
     parity_world.compare("facts")
-    kept = last_parity(parity_world.state)
+    kept = read_last_parity(parity_world.state)
     assert (kept["carrier_now"].mismatches, kept["carrier_now"].by_cause) == (1, {"absent": 1})
     assert (kept["carrier_now"].hash, kept["facts"].unavailable) == (VIEW.hash, 3)
     parity_world.compare(repair=True)
-    assert last_parity(parity_world.state)["carrier_now"].mismatches == 0
+    assert read_last_parity(parity_world.state)["carrier_now"].mismatches == 0
     (parity_world.state / "parity.json").write_text("{")
-    assert last_parity(parity_world.state) == {}
+    assert read_last_parity(parity_world.state) == {}
 
 
 def test_the_report_is_plain_values(parity_world: ParityWorld) -> None:

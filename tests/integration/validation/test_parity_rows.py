@@ -9,7 +9,7 @@ import pytest
 
 from skewless.contract.keys import marker_key
 from skewless.contract.rows import RowCodec
-from skewless.validation.parity_report import Fault, Mismatch, ParityReport
+from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport
 from tests.worlds.parity import ROWS, ParityWorld
 
 FIRST = [(1, 0, 1.5, "a"), (1, 1, 2.5, "b"), (2, 0, None, None), (3, 0, -0.0, "日本")]
@@ -23,7 +23,7 @@ def parity_world(server_url: str, tmp_path: Path) -> Iterator[ParityWorld]:
     parity_world.close()
 
 
-def only(report: ParityReport, cause: Fault) -> Mismatch:
+def only(report: ParityReport, cause: ParityFault) -> Mismatch:
     (item,) = report.views[0].mismatches
     assert item.cause is cause, report.lines()
     assert not report.ok
@@ -57,7 +57,7 @@ def repairs(parity_world: ParityWorld) -> None:
 def test_rows_of_the_log_are_equal(parity_world: ParityWorld) -> None:
     report = parity_world.compare("facts")
     assert (report.views[0].compared, report.ok) == (3 + 3, True)
-    assert report.lines() == ["facts: 6 entities compared, every one equal, bit for bit"]
+    assert report.lines() == ["facts: 6 entities compared, all equal, bit for bit"]
     parity_world.facts(*FIRST, (1, 2, 9.0, "c"), (4, 0, 1.0, "d"))
     assert parity_world.compare("facts").ok
 
@@ -66,7 +66,7 @@ def test_rows_of_the_log_are_equal(parity_world: ParityWorld) -> None:
 def test_a_flipped_bit_is_damage_wherever_it_is(parity_world: ParityWorld, place: int) -> None:
     """In the rank, the view, the run, a number, a text: also one that is no text then."""
     flip(parity_world, 3, place)
-    item = only(parity_world.compare("facts"), Fault.DAMAGED)
+    item = only(parity_world.compare("facts"), ParityFault.DAMAGED)
     assert item.entity == {"id": 3}
     repairs(parity_world)
 
@@ -74,7 +74,7 @@ def test_a_flipped_bit_is_damage_wherever_it_is(parity_world: ParityWorld, place
 def test_a_flipped_bit_of_a_row_without_a_checksum_is_a_value(parity_world: ParityWorld) -> None:
     unsum(parity_world, 3)
     flip(parity_world, 3, value_place() + 7)
-    item = only(parity_world.compare("facts"), Fault.VALUE)
+    item = only(parity_world.compare("facts"), ParityFault.VALUE)
     assert (item.entity, item.feature, item.online != item.log) == ({"id": 3}, "x", True)
     assert list(item.positions) == [ROWS.partition]
     repairs(parity_world)
@@ -85,14 +85,14 @@ def test_the_sign_of_zero_is_a_value(parity_world: ParityWorld) -> None:
     row[value_place() + 7] = 0
     row[40:44] = bytes(4)
     parity_world.redis.set(parity_world.row_key(3), bytes(row))
-    item = only(parity_world.compare("facts"), Fault.VALUE)
+    item = only(parity_world.compare("facts"), ParityFault.VALUE)
     assert (repr(item.online), repr(item.log)) == ("0.0", "-0.0")
     repairs(parity_world)
 
 
 def test_a_deleted_row_is_lost(parity_world: ParityWorld) -> None:
     parity_world.redis.delete(parity_world.row_key(1))
-    only(parity_world.compare("facts"), Fault.LOST_ROW)
+    only(parity_world.compare("facts"), ParityFault.LOST_ROW)
     repairs(parity_world)
 
 
@@ -100,21 +100,21 @@ def test_an_older_row_is_stale(parity_world: ParityWorld) -> None:
     old = parity_world.stored(parity_world.row_key(1))
     parity_world.facts(*FIRST, (1, 2, 9.0, "c"))
     parity_world.redis.set(parity_world.row_key(1), old)
-    only(parity_world.compare("facts"), Fault.STALE_ROW)
+    only(parity_world.compare("facts"), ParityFault.STALE_ROW)
     repairs(parity_world)
 
 
 @pytest.mark.parametrize("row", [b"x", b"?" * 90])
 def test_what_cannot_be_read_is_damaged(parity_world: ParityWorld, row: bytes) -> None:
     parity_world.redis.set(parity_world.row_key(2), row)
-    only(parity_world.compare("facts"), Fault.DAMAGED)
+    only(parity_world.compare("facts"), ParityFault.DAMAGED)
     repairs(parity_world)
 
 
 def test_the_row_of_another_entity_is_a_value(parity_world: ParityWorld) -> None:
     parity_world.redis.set(parity_world.row_key(2), parity_world.stored(parity_world.row_key(1)))
-    item = only(parity_world.compare("facts"), Fault.VALUE)
-    assert "another entity's" in item.line()
+    item = only(parity_world.compare("facts"), ParityFault.VALUE)
+    assert "another entity" in item.line()
     repairs(parity_world)
 
 
@@ -124,9 +124,9 @@ def test_a_row_that_is_newer_than_the_log_is_not_repaired(parity_world: ParityWo
     row[24:32] = (10_000).to_bytes(8, "big")
     parity_world.redis.set(parity_world.row_key(1), bytes(row))
     report = parity_world.compare("facts", repair=True)
-    only(report, Fault.AHEAD)
+    only(report, ParityFault.AHEAD)
     assert (report.as_dict()["repaired"], report.as_dict()["left"]) == (0, 1)
-    assert any("a repair would not help" in line for line in report.lines())
+    assert any("a repair cannot help" in line for line in report.lines())
     assert parity_world.stored(parity_world.row_key(1)) == bytes(row)
 
 

@@ -27,7 +27,7 @@ Refuse = Callable[[Sequence[Expectation]], pa.Table]
 
 
 @pytest.fixture
-def draft(tmp_path: Path) -> Path:
+def staged(tmp_path: Path) -> Path:
     path = tmp_path / "it's a draft) .parquet"
     table = pa.table(
         {
@@ -58,13 +58,13 @@ def checks_of(folder: Path, suite: Sequence[Expectation], current: View = VIEW) 
 
 
 @pytest.fixture
-def refuse(tmp_path: Path, draft: Path) -> Refuse:
+def refuse(tmp_path: Path, staged: Path) -> Refuse:
     """What has a batch refused by a suite, and returns what stands in quarantine."""
 
     def work(suite: Sequence[Expectation]) -> pa.Table:
         for _ in range(2):  # refused again, kept once
             with pytest.raises(GateError):
-                checks_of(tmp_path, suite).new_rows(VIEW, draft)
+                checks_of(tmp_path, suite).check_rows(VIEW, staged)
         (path,) = (tmp_path / "state/quarantine/v").iterdir()
         return pq.read_table(path)
 
@@ -128,16 +128,16 @@ IN_FORCE = make_view("v", features={"x": DType.FLOAT64, "more": DType.FLOAT64})
     ids=lambda item: item.expectation_type,
 )
 def test_8_2_what_is_demanded_of_columns_that_an_older_version_lacks_is_not_demanded_of_it(
-    tmp_path: Path, draft: Path, demand: Expectation
+    tmp_path: Path, staged: Path, demand: Expectation
 ) -> None:
-    checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)
+    checks_of(tmp_path, [demand], IN_FORCE).check_rows(VIEW, staged)
     assert not (tmp_path / "state/quarantine").exists()
 
 
-def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version(tmp_path: Path, draft: Path) -> None:
+def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version(tmp_path: Path, staged: Path) -> None:
     for demand in (gxe.ExpectColumnValuesToNotBeNull(column="x"), gxe.ExpectTableRowCountToEqual(value=7)):
         with pytest.raises(GateError):
-            checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)
+            checks_of(tmp_path, [demand], IN_FORCE).check_rows(VIEW, staged)
 
 
 @pytest.mark.parametrize(
@@ -150,6 +150,6 @@ def test_8_2_what_is_demanded_of_the_columns_that_it_has_holds_for_every_version
     ids=lambda item: item.expectation_type,
 )
 def test_8_2_the_shape_of_the_table_is_not_demanded_of_an_older_version(
-    tmp_path: Path, draft: Path, demand: Expectation
+    tmp_path: Path, staged: Path, demand: Expectation
 ) -> None:
-    checks_of(tmp_path, [demand], IN_FORCE).new_rows(VIEW, draft)
+    checks_of(tmp_path, [demand], IN_FORCE).check_rows(VIEW, staged)

@@ -20,9 +20,9 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.schema import SCHEMA
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from skewless.validation.replay_report import Cause
 from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
@@ -33,21 +33,21 @@ Step = Callable[[], Any]
 
 
 def answers(
-    place: Sandbox, questions: Sequence[Question | Step], limits: PredictorLimits | None = None
-) -> list[Answer]:
+    place: Sandbox, questions: Sequence[ScoringRequest | Step], limits: PredictorLimits | None = None
+) -> list[ScoredSlice]:
     """Ask one predictor one question after the other, with steps between; the log is durable on return."""
     return asyncio.run(_answers(place, questions, limits))
 
 
 async def _answers(
-    place: Sandbox, questions: Sequence[Question | Step], limits: PredictorLimits | None
-) -> list[Answer]:
+    place: Sandbox, questions: Sequence[ScoringRequest | Step], limits: PredictorLimits | None
+) -> list[ScoredSlice]:
     reader, log = RedisReader(place.project.redis_url), place.log()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log, limits=limits)
     found = []
     for question in questions:
-        if isinstance(question, Question):
-            found.append(await predictor.answer(question))
+        if isinstance(question, ScoringRequest):
+            found.append(await predictor.score(question))
         else:
             question()
     await predictor.close()
@@ -56,14 +56,14 @@ async def _answers(
     return found
 
 
-def entities(place: Sandbox, n: int, as_of: int | None = None) -> Question:
+def entities(place: Sandbox, n: int, as_of: int | None = None) -> ScoringRequest:
     rows = ask(n)
-    columns = place.model.parser.rows(rows)
-    return Question(model=place.model, n=n, rows=rows, columns=columns, options=Options(as_of=as_of))
+    columns = place.model.parser.parse_rows(rows)
+    return ScoringRequest(model=place.model, n=n, rows=rows, columns=columns, options=Options(as_of=as_of))
 
 
-def vectors(model: ServedModel, matrix: Matrix) -> Question:
-    return Question(model=model, n=len(matrix), rows=matrix.tolist(), vectors=matrix)
+def vectors(model: ServedModel, matrix: Matrix) -> ScoringRequest:
+    return ScoringRequest(model=model, n=len(matrix), rows=matrix.tolist(), vectors=matrix)
 
 
 def some_vectors(place: Sandbox, n: int) -> Matrix:
@@ -82,7 +82,7 @@ def test_sent_vectors_are_scored_again(place: Sandbox) -> None:
     assert (report.compared, report.given) == (25, 20)
     assert report.status["card_days"] == {"PRESENT": 5}
     assert report.training["knowledge"].rows == 5
-    assert any("of 20 the vectors had been sent" in line for line in report.lines())
+    assert any("20 of them came as full vectors" in line for line in report.lines())
     np.testing.assert_array_equal(answer.scores, place.model.runtime.score(some_vectors(place, 20)))
 
 
@@ -103,7 +103,7 @@ def test_an_altered_vector_that_was_sent(place: Sandbox, row: int, column: int) 
 def test_a_vector_that_is_not_the_one_sent(place: Sandbox) -> None:
     sent = some_vectors(place, 5)
     other = np.where(np.isfinite(sent), sent + 1, sent)
-    answers(place, [Question(model=place.model, n=len(sent), rows=sent.tolist(), vectors=other)])
+    answers(place, [ScoringRequest(model=place.model, n=len(sent), rows=sent.tolist(), vectors=other)])
     report = place.project.replay()
     assert set(report.findings.by_cause) == {Cause.VALUE}
     assert report.different == 4
@@ -123,7 +123,7 @@ def test_a_score_that_a_sent_vector_does_not_give(place: Sandbox) -> None:
 def test_inputs_that_are_no_vector(place: Sandbox, inputs: str) -> None:
     answers(place, [vectors(place.model, some_vectors(place, 5))])
     alter_predictions(place, "inputs", lambda _: inputs)
-    with pytest.raises(StoreError, match="no vectors of the model"):
+    with pytest.raises(StoreError, match="not vectors of the model"):
         place.project.replay()
 
 
@@ -162,7 +162,7 @@ def test_what_a_cache_held_is_legitimate(place: Sandbox) -> None:
         place.project.materialize(check=False)
         place.wait(30)
 
-    asked: list[Question | Step] = [entities(place, 20), change, entities(place, 20), entities(place, 40)]
+    asked: list[ScoringRequest | Step] = [entities(place, 20), change, entities(place, 20), entities(place, 40)]
     first, second, third = answers(place, asked, CACHED)
     column = place.model.assembler.labels.index(MEAN)
     np.testing.assert_array_equal(first.matrix[:, column], second.matrix[:, column])

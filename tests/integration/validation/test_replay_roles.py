@@ -10,10 +10,10 @@ import duckdb
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import Question
 from skewless.serving.prediction.routing import Routing
+from skewless.serving.prediction.scoring_request import ScoringRequest
+from skewless.serving.prediction.split_request import MergedSlices
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask
 
@@ -46,10 +46,12 @@ async def _routed(place: Sandbox, routing: Routing, n: int) -> None:
     reader, log = RedisReader(place.project.redis_url), place.log()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     rows = ask(n)
-    question = Question(model=place.model, n=n, rows=rows, columns=place.model.parser.rows(rows), routing=routing)
+    question = ScoringRequest(
+        model=place.model, n=n, rows=rows, columns=place.model.parser.parse_rows(rows), routing=routing
+    )
     told: asyncio.Future[object] = asyncio.get_running_loop().create_future()
-    predictor.ask(question, told.set_result)
-    assert isinstance(await told, MixedAnswer)
+    predictor.submit(question, told.set_result)
+    assert isinstance(await told, MergedSlices)
     await predictor.close()
     log.close()
     await reader.close()

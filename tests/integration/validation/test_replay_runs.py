@@ -22,7 +22,7 @@ from skewless.contract.status import Status
 from skewless.infra.log.runs import known_ranges
 from skewless.infra.online.redis_store import RedisReader, RedisWriter
 from skewless.serving.prediction.predictor import Predictor
-from skewless.validation.rebuilt import entity_table
+from skewless.validation.rebuilt_predictions import entity_table
 from skewless.validation.replay_report import Cause
 from tests.worlds.planted import HalfWriter, Killed, named, written_through
 from tests.worlds.trained import (

@@ -85,7 +85,7 @@ async def _load(place: Sandbox) -> dict[str, str]:
 def _watermark(place: Sandbox, view: View) -> int:
     reader = BlockingReader(place.project.redis_url)
     try:
-        (mark,) = reader.get_marked([], [marker_key(place.project.applied.plan.project, view)])[1]
+        (mark,) = reader.get_with_markers([], [marker_key(place.project.applied.plan.project, view)])[1]
     finally:
         reader.close()
     assert mark is not None
@@ -131,5 +131,5 @@ def test_a_changed_column(place: Sandbox, change: SchemaChange) -> None:
     assert not asyncio.run(_load(place))
     after = place.predict(ask(30), model=place.load("000002"))
     views = [view.name for view in after.model.plan.all_views]
-    assert after.scored.found[:, views.index("card_days")].all()
+    assert after.scored.row_mask[:, views.index("card_days")].all()
     assert after.model.plan.view("card_days").features == place.view("card_days").features

@@ -16,7 +16,14 @@ from hypothesis import strategies as st
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.validation.suggest import MOST_WORDS, ColumnSummary, Suggested, TableSummary, suggest, with_slack
+from skewless.validation.suggest import (
+    MAX_WORDS,
+    ColumnSummary,
+    SuggestedExpectation,
+    TableSummary,
+    add_slack,
+    suggest_suite,
+)
 from skewless.validation.suites import suite_source
 from skewless.validation.summaries import summarise
 
@@ -31,7 +38,7 @@ def column(name: str = "x", dtype: DType = DType.FLOAT64, *, nulls: int = 0, **m
     return ColumnSummary(name=name, dtype=dtype, nulls=nulls, **more)
 
 
-def said(suite: list[Suggested], name: str) -> dict[str, dict[str, Any]]:
+def said(suite: list[SuggestedExpectation], name: str) -> dict[str, dict[str, Any]]:
     """What a suite says of one column: by kind, its other arguments."""
     return {
         item.kind: {key: value for key, value in item.arguments.items() if key != "column"}
@@ -45,7 +52,7 @@ def test_the_slack_is_outside_and_at_two_digits(one: float, other: float, whole:
     low, high = min(one, other), max(one, other)
     if whole:
         low, high = float(math.floor(low)), float(math.ceil(high))
-    wide_low, wide_high = with_slack((low, high), whole=whole)
+    wide_low, wide_high = add_slack((low, high), whole=whole)
     assert wide_low <= low <= high <= wide_high
     assert (wide_low >= 0) == (low >= 0)
     assert wide_high <= 0 or not low < 0 >= high
@@ -55,7 +62,7 @@ def test_the_slack_is_outside_and_at_two_digits(one: float, other: float, whole:
 
 
 def test_what_the_plan_demands_is_said_of_the_smallest_table() -> None:
-    suite = suggest(table(column(extent=(0.0, 1.0)), rows=1, types={"id": "BIGINT"}))
+    suite = suggest_suite(table(column(extent=(0.0, 1.0)), rows=1, types={"id": "BIGINT"}))
     assert [(item.kind, item.arguments["column"]) for item in suite] == [
         ("ExpectColumnValuesToNotBeNull", "id"),
         ("ExpectColumnValuesToNotBeNull", "event"),
@@ -65,27 +72,27 @@ def test_what_the_plan_demands_is_said_of_the_smallest_table() -> None:
 
 @pytest.mark.parametrize(("nulls", "mostly"), [(0, {}), (100, {"mostly": 0.75}), (470, {"mostly": 0.01}), (480, None)])
 def test_the_share_of_nulls_may_double(nulls: int, mostly: dict[str, float] | None) -> None:
-    found = said(suggest(table(column(nulls=nulls))), "x").get("ExpectColumnValuesToNotBeNull")
+    found = said(suggest_suite(table(column(nulls=nulls))), "x").get("ExpectColumnValuesToNotBeNull")
     assert found == mostly
 
 
 def test_a_vocabulary_is_closed_only_where_its_words_are_many_times_there() -> None:
     words = ("b", "a")
-    closed = said(suggest(table(column("w", DType.STRING, words=words), rows=100)), "w")
+    closed = said(suggest_suite(table(column("w", DType.STRING, words=words), rows=100)), "w")
     assert closed["ExpectColumnValuesToBeInSet"] == {"value_set": ["a", "b"]}
     assert "ExpectColumnValuesToBeInSet" not in said(
-        suggest(table(column("w", DType.STRING, words=words), rows=99)), "w"
+        suggest_suite(table(column("w", DType.STRING, words=words), rows=99)), "w"
     )
-    assert "ExpectColumnValuesToBeInSet" not in said(suggest(table(column("w", DType.STRING, words=()))), "w")
+    assert "ExpectColumnValuesToBeInSet" not in said(suggest_suite(table(column("w", DType.STRING, words=()))), "w")
 
 
 def test_ranges_hold_what_a_model_was_trained_on() -> None:
-    suite = suggest(table(column(extent=(2.0, 4.0))), {"x": (-10.0, 3.0), "other": (0.0, 99.0)})
+    suite = suggest_suite(table(column(extent=(2.0, 4.0))), {"x": (-10.0, 3.0), "other": (0.0, 99.0)})
     assert said(suite, "x")["ExpectColumnValuesToBeBetween"] == {"min_value": -17.0, "max_value": 11.0}
 
 
 def test_labels_are_classes() -> None:
-    suite = suggest(table(column("y", extent=(0.0, 1.0), mean=0.3), classes={"y": 2}))
+    suite = suggest_suite(table(column("y", extent=(0.0, 1.0), mean=0.3), classes={"y": 2}))
     found = said(suite, "y")
     assert found["ExpectColumnValuesToBeInSet"] == {"value_set": [0, 1]}
     assert found["ExpectColumnMeanToBeBetween"] == {"min_value": 0.15, "max_value": 0.6}
@@ -97,7 +104,7 @@ def test_labels_are_classes() -> None:
     [((), []), (("id",), ["ExpectColumnValuesToBeUnique"]), (("id", "event"), ["ExpectCompoundColumnsToBeUnique"])],
 )
 def test_uniqueness_is_said_where_it_is_true(unique: tuple[str, ...], kinds: list[str]) -> None:
-    assert [item.kind for item in suggest(table(unique=unique)) if "Unique" in item.kind] == kinds
+    assert [item.kind for item in suggest_suite(table(unique=unique)) if "Unique" in item.kind] == kinds
 
 
 def test_one_query_sees_what_a_table_holds() -> None:
@@ -113,27 +120,27 @@ def test_one_query_sees_what_a_table_holds() -> None:
     assert (x.nulls, x.extent) == (10, (0.5, 19.5))
     assert few.words == ("w0", "w1", "w2")
     assert many.words is None
-    assert MOST_WORDS == 20
+    assert MAX_WORDS == 20
     assert (odd.extent, odd.mean) == ((-1.5, -1.5), -1.5)
     assert (flag.extent, flag.words, flag.nulls) == (None, None, 0)
 
 
 ODD_SUITES = {
     "v": [
-        Suggested(kind="ExpectColumnValuesToNotBeNull", arguments={"column": 'it\'s "odd"', "mostly": 0.5}),
-        Suggested(
+        SuggestedExpectation(kind="ExpectColumnValuesToNotBeNull", arguments={"column": 'it\'s "odd"', "mostly": 0.5}),
+        SuggestedExpectation(
             kind="ExpectColumnValuesToBeInSet",
             arguments={"column": "w", "value_set": [f"a long word {i}" for i in range(5)]},
         ),
-        Suggested(
+        SuggestedExpectation(
             kind="ExpectColumnValuesToBeInSet",
             arguments={"column": "w", "value_set": [f"a long word {i}" for i in range(20)]},
         ),
-        Suggested(
+        SuggestedExpectation(
             kind="ExpectColumnValuesToBeInSet",
             arguments={"column": "\u00e9", "value_set": ['a "b"', "c'd", "\\", "\n"]},
         ),
-        Suggested(kind="ExpectCompoundColumnsToBeUnique", arguments={"column_list": ["a", "b"]}),
+        SuggestedExpectation(kind="ExpectCompoundColumnsToBeUnique", arguments={"column_list": ["a", "b"]}),
     ],
     "labels:m": [],
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import change_check
-from benchmarks.change import Measured
+from benchmarks.change import Measurement
 from benchmarks.change_check import check_values
 from benchmarks.change_project import Payments, Shape
 from benchmarks.change_traffic import Second, Sent
@@ -81,7 +81,7 @@ def test_values_are_compared_to_the_last_cent(monkeypatch: pytest.MonkeyPatch) -
 def test_only_whole_windows_of_the_load_count_in_a_phase() -> None:
     windows = [Second(begun=i, ended=i + 1, answered=1, rate=i, p50=1, p99=1) for i in range(10)]
     sent = Sent(payments=payments((1, 1, 1)), seen=[(0.0, 0.3), (4.0, 0.1), (9.0, 0.2)])
-    done = Measured(laps={}, moments={"a": 2.5, "b": 6.0, "c": 6.1}, windows=windows, sent=sent)
+    done = Measurement(laps={}, moments={"a": 2.5, "b": 6.0, "c": 6.1}, windows=windows, sent=sent)
     assert [window.rate for window in done.within("a", "b")] == [3, 4, 5]
     assert [window.rate for window in done.within("b", "c")] == [6]
     assert done.waits("a", "b") == [0.1]

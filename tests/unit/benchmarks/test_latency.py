@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.arrivals import constant, poisson
-from benchmarks.latency import Measured, quantile
+from benchmarks.latency import LatencySample, quantile
 
 
 def test_arrivals_by_chance_are_poisson() -> None:
@@ -42,7 +42,7 @@ def test_a_quantile_is_the_smallest_value_that_the_share_does_not_exceed(share: 
 
 def test_facts_are_told_in_milliseconds_and_shares() -> None:
     latencies = np.array([0.001] * 98 + [0.1, 0.2])
-    measured = Measured(latencies=latencies, seconds=2.0, cpu_seconds=0.5, failed=0, late=np.empty(0))
+    measured = LatencySample(latencies=latencies, seconds=2.0, cpu_seconds=0.5, failed=0, late=np.empty(0))
     told = measured.facts()
     assert (told["rate"], told["p50"], told["load"]) == (50, 1, 0.25)
     assert (told["p99"], told["p99.9"]) == (100, 200)

@@ -72,7 +72,7 @@ def test_an_alert_is_told_once_until_it_is_resolved(tmp_path: Path) -> None:
     assert not alerts.resolve("drift", "delay", 8)
     assert open_alerts(tmp_path) == []
     assert alerts.send(replace(DRIFT, at_us=9))
-    assert [(item.number, item.since_us, item.resolved_at_us) for item in alerts.kept()] == [(1, 5, 7), (2, 9, None)]
+    assert [(item.number, item.since_us, item.resolved_at_us) for item in alerts.records()] == [(1, 5, 7), (2, 9, None)]
 
 
 def test_another_severity_or_subject_is_told(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_alerts_of_many_at_once_are_all_kept(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         told = list(pool.map(lambda i: Alerts(tmp_path).send(replace(DRIFT, subject=f"m{i % 10}")), range(40)))
     assert sum(told) == 10
-    assert sorted(item.number for item in Alerts(tmp_path).kept()) == list(range(1, 11))
+    assert sorted(item.number for item in Alerts(tmp_path).records()) == list(range(1, 11))
 
 
 def test_a_damaged_file_is_an_error_but_shows_nothing_to_metrics(tmp_path: Path) -> None:
@@ -120,11 +120,11 @@ def test_what_the_webhook_did_not_take_is_owed_and_sent_with_the_next_alert(tmp_
     with Alerts(tmp_path, "http://127.0.0.1:1") as away:
         away._webhook = Webhook("http://127.0.0.1:1", waits=())
         assert away.send(DRIFT)
-    assert Alerts(tmp_path).kept()[0].owed == ("raised",)
+    assert Alerts(tmp_path).records()[0].owed == ("raised",)
     with Alerts(tmp_path, receiver.url) as back:
         back.send(replace(DRIFT, subject="other"))
     assert [body["subject"] for body in receiver.got] == ["delay", "other"]
-    assert all(item.owed == () for item in Alerts(tmp_path).kept())
+    assert all(item.owed == () for item in Alerts(tmp_path).records())
 
 
 def test_a_post_is_tried_again_but_never_elsewhere(receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.infra.storage import durable
-from skewless.infra.storage.durable import exclusive
+from skewless.infra.storage.durable import hold_lock
 from tests.worlds.waiting import PATIENCE_S, until
 
 
@@ -18,12 +18,12 @@ def test_a_long_wait_for_a_lock_is_logged_once(tmp_path: Path, monkeypatch: pyte
     lock, got = tmp_path / ".lock", threading.Event()
 
     def second() -> None:
-        with exclusive(lock):
+        with hold_lock(lock):
             got.set()
 
     waiting = threading.Thread(target=second)
     with capture_logs() as logs:
-        with exclusive(lock):
+        with hold_lock(lock):
             waiting.start()
             until(lambda: logs)
             assert not got.is_set()
@@ -34,6 +34,6 @@ def test_a_long_wait_for_a_lock_is_logged_once(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_lock_that_is_free_soon_is_not_worth_a_line(tmp_path: Path) -> None:
-    with capture_logs() as logs, exclusive(tmp_path / ".lock"):
+    with capture_logs() as logs, hold_lock(tmp_path / ".lock"):
         pass
     assert logs == []

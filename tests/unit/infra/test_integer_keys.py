@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
-from skewless.infra.online.integer_keys import Heads, IntegerKeys
+from skewless.infra.online.integer_keys import IntegerKeys, KeySeparators
 from skewless.infra.online.resp import command, mget
 from tests.worlds.plans import make_view
 
@@ -18,7 +18,7 @@ INTEGERS = st.integers(-(2**63), 2**63 - 1)
 @given(st.lists(INTEGERS, max_size=5), st.integers(0, 2))
 def test_keys_are_those_of_the_codec(values: list[int], views: int) -> None:
     codecs = CODECS[:views]
-    keys = IntegerKeys([Heads(codec.prefix + b"|") for codec in codecs], values)
+    keys = IntegerKeys([KeySeparators(codec.prefix + b"|") for codec in codecs], values)
     expected = [key for value in values for codec in codecs if (key := codec.encode([value])) is not None]
     assert list(keys) == expected
     assert [keys[i] for i in range(len(keys))] == keys[:] == expected

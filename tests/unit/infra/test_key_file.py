@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import ConflictError, PlaceError, RequestError
-from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 
 
 def a_key(name: str, secret: str = "", **parts: Any) -> ApiKey:  # noqa: ANN401 - of an ApiKey
-    digest = digest_of(secret.encode())
+    digest = hash_secret(secret.encode())
     return ApiKey(**{"name": name, "digest": digest, "scopes": frozenset({"predict"}), "created_us": 5, **parts})
 
 
@@ -53,11 +53,11 @@ def test_only_the_owner_may_read_it_whatever_the_umask_says(file: KeyFile) -> No
 
 
 def test_it_does_not_hold_the_key(file: KeyFile) -> None:
-    secret = new_secret("web")
+    secret = generate_secret("web")
     file.add(a_key("web", secret))
     text = file.path.read_text()
     assert secret.removeprefix("sk_web_") not in text
-    assert digest_of(secret.encode()).hex() in text
+    assert hash_secret(secret.encode()).hex() in text
 
 
 def test_a_refused_change_changes_nothing(file: KeyFile) -> None:
@@ -108,7 +108,7 @@ def test_a_file_that_was_not_written_so_is_refused(file: KeyFile, change: Any) -
     body = json.loads(file.path.read_text())
     change(body)
     file.path.write_text(json.dumps(body))
-    with pytest.raises(PlaceError, match=r"api_keys\.json: does not hold API keys"):
+    with pytest.raises(PlaceError, match=r"api_keys\.json: does not contain API keys"):
         file.read()
 
 
@@ -116,7 +116,7 @@ def test_a_file_that_was_not_written_so_is_refused(file: KeyFile, change: Any) -
 def test_a_torn_file_is_refused(file: KeyFile, data: bytes) -> None:
     file.path.parent.mkdir()
     file.path.write_bytes(data)
-    with pytest.raises(PlaceError, match="does not hold API keys"):
+    with pytest.raises(PlaceError, match="does not contain API keys"):
         file.read()
 
 

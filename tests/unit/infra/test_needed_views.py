@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
-from skewless.infra.plans.needed_views import unite
+from skewless.infra.plans.needed_views import merge_needed_views
 from tests.worlds.plans import columns, make_view
 
 HOUR = 3_600_000_000
@@ -50,33 +50,36 @@ def plan(*views: str, windows: tuple[WindowView, ...] = (), sources: tuple[Event
 
 
 def test_a_view_that_changed_is_needed_twice_and_the_new_one_comes_first() -> None:
-    needed = unite(plan("a:new", "b:1"), [("m", "000001", plan("a:old")), ("n", "000002", plan("a:new"))])
+    needed = merge_needed_views(plan("a:new", "b:1"), [("m", "000001", plan("a:old")), ("n", "000002", plan("a:new"))])
     assert [(view.name, view.source.path) for view in needed.plan.views] == [("a", "new"), ("b", "1"), ("a", "old")]
     new, other, old = needed.plan.views
     assert needed.readers == {new.hash: ("plan", "n 000002"), other.hash: ("plan",), old.hash: ("m 000001",)}
     assert [needed.label(view) for view in needed.plan.views] == ["a", "b", f"a@{old.hash[:8]}"]
     assert needed.plan.view("a") == new
-    assert needed.in_force == plan("a:new", "b:1").hash
+    assert needed.applied_hash == plan("a:new", "b:1").hash
 
 
 def test_columns_and_sources_that_only_older_views_read_are_still_understood() -> None:
     old = plan(windows=(window("w", "x", "gone"),), sources=(source("x", "gone"),))
     new = plan(windows=(window("w", "x", "y"),), sources=(source("x", "y"),))
-    needed = unite(new, [("m", "000001", old)])
+    needed = merge_needed_views(new, [("m", "000001", old)])
     (joined,) = needed.plan.sources
     assert [column.name for column in joined.columns] == ["id", "x", "y", "gone"]
     assert [view.hash for view in needed.plan.windows] == [new.windows[0].hash, old.windows[0].hash]
-    assert unite(plan(), [("m", "000001", old)]).plan.sources == old.sources
+    assert merge_needed_views(plan(), [("m", "000001", old)]).plan.sources == old.sources
 
 
 def test_another_projects_views_are_not_fed() -> None:
-    assert unite(plan("a:1"), [("m", "000001", replace(plan("b:1"), project="q"))]).plan.views == plan("a:1").views
+    assert (
+        merge_needed_views(plan("a:1"), [("m", "000001", replace(plan("b:1"), project="q"))]).plan.views
+        == plan("a:1").views
+    )
 
 
 @given(st.lists(st.lists(st.sampled_from(["a:1", "a:2", "b:1", "c:3"]), unique=True), min_size=1, max_size=6))
 def test_every_view_of_all_is_there_once(plans: list[list[str]]) -> None:
     made = [plan(*views) for views in plans]
-    needed = unite(made[0], [("m", str(i), each) for i, each in enumerate(made[1:])])
+    needed = merge_needed_views(made[0], [("m", str(i), each) for i, each in enumerate(made[1:])])
     wanted = {view.hash for each in made for view in each.views}
     hashes = [view.hash for view in needed.plan.views]
     assert sorted(hashes) == sorted(wanted)

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.online.build_rate import build_seconds, note_build
-from skewless.infra.plans.effects import Breakage, Champion, Effects, Served, Training
+from skewless.infra.online.build_rate import estimate_build_s, record_build
 from skewless.infra.plans.needed_views import Retained
+from skewless.infra.plans.plan_effects import BrokenVersion, Champion, PlanEffects, ServedVersion, Training
 from tests.worlds.plans import make_plan, make_view
 
 SPEC = ModelSpec(
@@ -37,36 +37,38 @@ def plan(*views: str) -> FeaturePlan:
 
 def effects(
     old: FeaturePlan | None, new: FeaturePlan, retained: Sequence[Retained] = (), champion: Champion | None = ONE
-) -> Effects:
-    return Effects(old=old, new=new, retained=retained, champions={"m": champion} if champion else {})
+) -> PlanEffects:
+    return PlanEffects(old=old, new=new, retained=retained, champions={"m": champion} if champion else {})
 
 
 def test_a_view_that_changed_comes_and_its_old_version_goes_unless_a_model_reads_it() -> None:
     old, new = plan("v:1", "w:1"), plan("v:2", "w:1")
     free = effects(old, new)
-    assert [(view.name, view.hash) for view in free.coming()] == [("v", new.views[0].hash)]
-    assert [(item.view, item.hash, item.hours) for item in free.retiring(24)] == [("v", old.views[0].hash, 24)]
-    held = effects(old, new, [("m", "000001", old)])
-    assert [view.hash for view in held.coming()] == [new.views[0].hash]
-    assert held.retiring(24) == []
-    assert list(held.served(lambda _: None)) == [
-        Served(model="m", version="000001", role="champion", views=(f"v@{old.views[0].hash[:8]}", "w"))
+    assert [(view.name, view.hash) for view in free.find_new_views()] == [("v", new.views[0].hash)]
+    assert [(item.view, item.hash, item.hours) for item in free.find_retiring_views(24)] == [
+        ("v", old.views[0].hash, 24)
     ]
-    assert list(held.breakages()) == []
+    held = effects(old, new, [("m", "000001", old)])
+    assert [view.hash for view in held.find_new_views()] == [new.views[0].hash]
+    assert held.find_retiring_views(24) == []
+    assert list(held.find_served_versions(lambda _: None)) == [
+        ServedVersion(model="m", version="000001", role="champion", views=(f"v@{old.views[0].hash[:8]}", "w"))
+    ]
+    assert list(held.find_broken_versions()) == []
 
 
 def test_a_view_that_a_model_has_kept_alive_does_not_come_again() -> None:
     old = plan("v:1")
     back = effects(plan("v:2"), old, [("m", "000001", old)])
-    assert back.coming() == []
-    assert [item.hash for item in back.retiring(1)] == [plan("v:2").views[0].hash]
+    assert back.find_new_views() == []
+    assert [item.hash for item in back.find_retiring_views(1)] == [plan("v:2").views[0].hash]
 
 
 def test_everything_comes_where_there_was_no_plan() -> None:
     first = effects(None, plan("v:1", "w:1"), champion=None)
-    assert [view.name for view in first.coming()] == ["v", "w"]
-    assert first.retiring(1) == []
-    assert list(first.trainings([SPEC])) == [Training(model="m", version=None, reasons=("it has no champion",))]
+    assert [view.name for view in first.find_new_views()] == ["v", "w"]
+    assert first.find_retiring_views(1) == []
+    assert list(first.find_trainings([SPEC])) == [Training(model="m", version=None, reasons=("it has no champion",))]
 
 
 @given(*[st.lists(st.sampled_from(["a:1", "a:2", "b:1", "c:1"]), unique_by=lambda it: it[0]) for _ in range(3)])
@@ -75,8 +77,8 @@ def test_what_comes_and_goes_is_the_difference_of_what_is_needed(a: list[str], b
     found = effects(old, new, [("m", "000001", pinned)])
     hashes = {each.hash: {view.hash for view in each.views} for each in (old, new, pinned)}
     before, after = hashes[old.hash] | hashes[pinned.hash], hashes[new.hash] | hashes[pinned.hash]
-    assert {view.hash for view in found.coming()} == after - before
-    assert {item.hash for item in found.retiring(1)} == before - after
+    assert {view.hash for view in found.find_new_views()} == after - before
+    assert {item.hash for item in found.find_retiring_views(1)} == before - after
 
 
 @pytest.mark.parametrize(
@@ -90,14 +92,14 @@ def test_what_comes_and_goes_is_the_difference_of_what_is_needed(a: list[str], b
 )
 def test_a_model_must_be_trained_for_what_its_package_holds(spec: ModelSpec, reasons: tuple[str, ...]) -> None:
     same = plan("v:1")
-    found = list(effects(same, same, [("m", "000001", same)]).trainings([spec]))
+    found = list(effects(same, same, [("m", "000001", same)]).find_trainings([spec]))
     assert [(item.version, item.reasons) for item in found] == ([("000001", reasons)] if reasons else [])
 
 
 def test_a_model_must_be_trained_for_another_view() -> None:
-    (found,) = effects(plan("v:1"), plan("v:2"), [("m", "000001", plan("v:1"))]).trainings([SPEC])
+    (found,) = effects(plan("v:1"), plan("v:2"), [("m", "000001", plan("v:1"))]).find_trainings([SPEC])
     assert found.reasons == ("view v",)
-    (lost,) = effects(plan("v:1"), plan("v:1"), champion=Champion(version="000001", spec=None)).trainings([SPEC])
+    (lost,) = effects(plan("v:1"), plan("v:1"), champion=Champion(version="000001", spec=None)).find_trainings([SPEC])
     assert lost.reasons == ("the package of its champion cannot be read",)
 
 
@@ -105,7 +107,7 @@ def test_versions_with_traffic_are_named_with_their_role() -> None:
     same = plan("v:1")
     policy = TrafficPolicy(number=1, phase="ab", champion="000001", challenger="000002", shadows=("000003",))
     retained = [("m", f"00000{i}", same) for i in (1, 2, 3, 4)]
-    found = effects(same, same, retained).served(lambda _: policy)
+    found = effects(same, same, retained).find_served_versions(lambda _: policy)
     assert [(item.version, item.role) for item in found] == [
         ("000001", "champion"),
         ("000002", "challenger"),
@@ -117,17 +119,17 @@ def test_a_project_of_another_name_breaks_what_is_served() -> None:
     old = plan("v:1")
     found = effects(old, replace(old, project="q"), [("m", "000001", old)])
     reason = "project 'p' becomes 'q': its rows have other keys"
-    assert list(found.breakages()) == [Breakage(model="m", version="000001", reason=reason)]
-    assert list(found.served(lambda _: None)) == []
+    assert list(found.find_broken_versions()) == [BrokenVersion(model="m", version="000001", reason=reason)]
+    assert list(found.find_served_versions(lambda _: None)) == []
 
 
 def test_a_rate_is_that_of_this_machine_and_not_of_a_much_smaller_build(tmp_path: Path) -> None:
-    assert build_seconds(tmp_path, 10) is None
-    note_build(tmp_path, 1_000, 2.0)
-    assert build_seconds(tmp_path, 3_000) == 6.0
-    assert build_seconds(tmp_path, 10_001) is None
+    assert estimate_build_s(tmp_path, 10) is None
+    record_build(tmp_path, 1_000, 2.0)
+    assert estimate_build_s(tmp_path, 3_000) == 6.0
+    assert estimate_build_s(tmp_path, 10_001) is None
     file = tmp_path / "build.json"
     file.write_text(file.read_text().replace('"host": "', '"host": "not-'))
-    assert build_seconds(tmp_path, 10) is None
+    assert estimate_build_s(tmp_path, 10) is None
     file.write_text("[]")
-    assert build_seconds(tmp_path, 10) is None
+    assert estimate_build_s(tmp_path, 10) is None

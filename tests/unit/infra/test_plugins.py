@@ -13,7 +13,7 @@ from skewless.contract.errors import DefinitionError, PackageError, StoreError
 from skewless.infra.host.plugins import Group, find_plugin, is_registered
 from skewless.infra.online.store import open_online_store
 from skewless.infra.runtimes.candidates import open_runtime
-from skewless.training.train import trainer_for
+from skewless.training.train import find_trainer
 
 MODULE = "another_package_of_trees"
 SOURCE = """
@@ -72,7 +72,7 @@ def test_what_cannot_be_imported_is_named(group: Group, name: str) -> None:
 
 
 def test_a_trainer_and_a_runtime_are_found_by_the_algorithm(tmp_path: Path) -> None:
-    trainer: Any = trainer_for("another-forest", threads=2)
+    trainer: Any = find_trainer("another-forest", threads=2)
     assert trainer.threads == 2
     (tmp_path / "model.txt").write_text("trees")
     runtime: Any = open_runtime("another-forest", tmp_path / "model.txt")
@@ -81,16 +81,16 @@ def test_a_trainer_and_a_runtime_are_found_by_the_algorithm(tmp_path: Path) -> N
 
 def test_an_algorithm_that_nothing_trains_or_serves_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match=r"'nobody': is unknown.*lightgbm, xgboost, sklearn"):
-        trainer_for("nobody")
+        find_trainer("nobody")
     (tmp_path / "model.txt").write_text("trees")
-    with pytest.raises(PackageError, match=r"serves no such algorithm.*'nobody'"):
+    with pytest.raises(PackageError, match=r"does not support the algorithm.*'nobody'"):
         open_runtime("nobody", tmp_path / "model.txt")
 
 
 def test_the_scheme_of_a_url_names_the_package_that_opens_it() -> None:
     with pytest.raises(DefinitionError, match=r"'broken' of skewless.online_stores: cannot be imported"):
         open_online_store("broken://host/0")
-    with pytest.raises(StoreError, match=r"is not the URL of a Redis.*another scheme needs the package that brings it"):
+    with pytest.raises(StoreError, match=r"is not the URL of a Redis.*another scheme needs the package of its adapter"):
         open_online_store("nobody://host/0")
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.host.priority import give_way, run_aside, use_idle_time
+from skewless.infra.host.priority import lower_priority, run_at_low_priority, use_idle_time
 from skewless.infra.offline.engine import connect
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has priorities of threads")
@@ -25,7 +25,7 @@ def test_only_the_thread_itself_gives_way() -> None:
     found: list[int] = []
 
     def work() -> None:
-        give_way()
+        lower_priority()
         found.append(priority())
 
     before = priority()
@@ -39,18 +39,18 @@ def test_only_the_thread_itself_gives_way() -> None:
 def test_who_has_a_lower_priority_already_keeps_it() -> None:
     def work() -> int:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LOW + 5)
-        give_way()
+        lower_priority()
         return priority()
 
-    assert run_aside(work) >= LOW + 5
+    assert run_at_low_priority(work) >= LOW + 5
 
 
 def test_work_aside_gives_way_with_all_that_it_starts_and_returns_as_if_it_did_not() -> None:
     before = priority()
-    assert run_aside(lambda: (priority(), run_aside(priority))) >= (LOW, LOW)
+    assert run_at_low_priority(lambda: (priority(), run_at_low_priority(priority))) >= (LOW, LOW)
     assert priority() == before
     with pytest.raises(StoreError, match="planted"):
-        run_aside(lambda: _raise(StoreError("a", "planted", fix="b")))
+        run_at_low_priority(lambda: _raise(StoreError("a", "planted", fix="b")))
 
 
 def _raise(error: Exception) -> None:
@@ -59,16 +59,16 @@ def _raise(error: Exception) -> None:
 
 def test_idle_time_is_inherited_and_gives_way_where_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def policies() -> tuple[int, int]:
-        return os.sched_getscheduler(0), run_aside(lambda: os.sched_getscheduler(0))
+        return os.sched_getscheduler(0), run_at_low_priority(lambda: os.sched_getscheduler(0))
 
-    assert run_aside(policies, use_idle_time) == (os.SCHED_IDLE, os.SCHED_IDLE)
+    assert run_at_low_priority(policies, use_idle_time) == (os.SCHED_IDLE, os.SCHED_IDLE)
     assert os.sched_getscheduler(0) != os.SCHED_IDLE
 
     def refuse(*_: object) -> None:
         raise PermissionError
 
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    assert run_aside(priority, use_idle_time) >= LOW
+    assert run_at_low_priority(priority, use_idle_time) >= LOW
 
 
 def test_the_threads_of_duckdb_give_way(tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.host.processes import SILENT_S, Kind, Presence, beside_servers, is_served_here
+from skewless.infra.host.processes import SILENT_S, Kind, ProcessRecord, is_served_here, run_behind_servers
 
 
 def beat(state: Path, kind: Kind, **changes: Any) -> None:  # noqa: ANN401 - of any field
-    Presence(state, kind).beat("plan", {})
+    ProcessRecord(state, kind).send_heartbeat("plan", {})
     (path,) = (state / "processes").glob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -44,7 +44,7 @@ def test_work_beside_a_server_takes_idle_time(tmp_path: Path) -> None:
         return os.sched_getscheduler(0)
 
     before = policy()
-    assert beside_servers(tmp_path, policy) == before
+    assert run_behind_servers(tmp_path, policy) == before
     beat(tmp_path, "server")
-    assert beside_servers(tmp_path, policy) == os.SCHED_IDLE
+    assert run_behind_servers(tmp_path, policy) == os.SCHED_IDLE
     assert policy() == before

@@ -20,11 +20,11 @@ from tests.worlds.waiting import PATIENCE_S
 def test_draining_takes_its_time_unless_asked_again() -> None:
     async def drain(*, again: bool) -> float:
         shutdown = Shutdown()
-        shutdown.ask()
+        shutdown.request()
         if again:
-            asyncio.get_running_loop().call_later(0.01, shutdown.ask)
+            asyncio.get_running_loop().call_later(0.01, shutdown.request)
         begun = time.monotonic()
-        await shutdown.drained(PATIENCE_S if again else 0.05)
+        await shutdown.wait_drained(PATIENCE_S if again else 0.05)
         return time.monotonic() - begun
 
     assert asyncio.run(drain(again=False)) >= 0.05
@@ -36,7 +36,7 @@ def test_to_begin_twice_is_not_to_hurry() -> None:
         shutdown = Shutdown()
         shutdown.begin()
         shutdown.begin()
-        waiting = asyncio.create_task(shutdown.at_once())
+        waiting = asyncio.create_task(shutdown.wait_forced())
         await asyncio.sleep(0)
         done = waiting.done()
         waiting.cancel()
@@ -48,9 +48,9 @@ def test_to_begin_twice_is_not_to_hurry() -> None:
 def test_within_says_whether_the_shutdown_came() -> None:
     async def ask() -> tuple[bool, bool]:
         shutdown = Shutdown()
-        before = await shutdown.within(0.01)
+        before = await shutdown.wait(0.01)
         asyncio.get_running_loop().call_later(0.01, shutdown.begin)
-        return before, await shutdown.within(PATIENCE_S)
+        return before, await shutdown.wait(PATIENCE_S)
 
     assert asyncio.run(ask()) == (False, True)
 
@@ -66,7 +66,7 @@ def test_a_signal_asks_and_tells_the_service_manager(
         shutdown = Shutdown()
         with on_signals(shutdown):
             os.kill(os.getpid(), number)
-            await asyncio.wait_for(shutdown.begun(), PATIENCE_S)
+            await asyncio.wait_for(shutdown.wait_begun(), PATIENCE_S)
 
     before = signal.signal(number, signal.SIG_DFL)  # under nohup a hang-up is ignored
     try:
@@ -84,7 +84,7 @@ def test_a_terminal_that_hangs_up_is_ignored_where_it_was_before() -> None:
         shutdown = Shutdown()
         with on_signals(shutdown):
             os.kill(os.getpid(), signal.SIGHUP)
-            return await shutdown.within(0.05)
+            return await shutdown.wait(0.05)
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -104,7 +104,7 @@ def test_native_code_that_crashes_leaves_its_stacks() -> None:
 
 @pytest.mark.parametrize(
     ("code", "cause"),
-    [(-9, "SIGKILL: somebody"), (-15, "SIGTERM"), (3, "exit code 3"), (0, "exit code 0"), (-99, "signal 99")],
+    [(-9, "SIGKILL: killed by a user"), (-15, "SIGTERM"), (3, "exit code 3"), (0, "exit code 0"), (-99, "signal 99")],
 )
 def test_each_end_of_a_worker_has_a_cause(code: int, cause: str) -> None:
     assert cause_of(code).startswith(cause)

@@ -51,9 +51,9 @@ def test_numbers_are_judged_as_one_value_alone_is(values: list[float], low: floa
     bounds = check(Bounds(features={"v__y": bound}))
     matrix = np.full((len(values), 3), 99.0)
     matrix[:, 1] = values
-    found = bounds.outside(matrix, None)
+    found = bounds.find_outside(matrix, None)
     broken = [False] * len(values) if found is None else found[:, 0].tolist()
-    assert broken == [not bound.holds(value) for value in values]
+    assert broken == [not bound.contains(value) for value in values]
 
 
 def test_only_the_columns_that_are_bounded_are_looked_at() -> None:
@@ -61,9 +61,9 @@ def test_only_the_columns_that_are_bounded_are_looked_at() -> None:
     matrix = np.array([[1.0, 0.0, -9.0], [2.0, -1.0, -9.0], [NAN, NAN, -9.0], [3.0, -0.5, 0.0]])
     before = matrix.copy()
     assert bounds.names == ("v__x", "v__y")
-    assert shown(bounds.outside(matrix, None), bounds) == [[], ["v__x", "v__y"], [], ["v__y"]]
+    assert shown(bounds.find_outside(matrix, None), bounds) == [[], ["v__x", "v__y"], [], ["v__y"]]
     assert np.array_equal(matrix, before, equal_nan=True)
-    assert bounds.outside(matrix[:1], None) is None
+    assert bounds.find_outside(matrix[:1], None) is None
 
 
 def test_fields_are_judged_as_they_were_sent() -> None:
@@ -83,41 +83,41 @@ def test_fields_are_judged_as_they_were_sent() -> None:
         {KEY: None, "amount": 11.0, "kind": None},
         {KEY: 2, "amount": None, "kind": "c"},
     ]
-    columns = parser.rows(rows)
+    columns = parser.parse_rows(rows)
     # The matrix says otherwise: with a request at hand it is not asked about request fields.
-    found = bounds.outside(np.full((3, 3), 99.0), parser.ask(columns))
+    found = bounds.find_outside(np.full((3, 3), 99.0), parser.build_rows(columns))
     assert shown(found, bounds) == [[], ["request__amount", KEY], ["request__amount", "kind"]]
-    first = bounds.first_sent(columns)
+    first = bounds.first_field_breach(columns)
     assert first is not None
     assert (first.row, first.field, first.name, first.value) == (1, "amount", "request__amount", 11.0)
-    assert bounds.first_sent(parser.rows(rows[:1])) is None
+    assert bounds.first_field_breach(parser.parse_rows(rows[:1])) is None
 
 
 def test_vectors_are_judged_whole() -> None:
     bound = Bound(high=10.0)
     bounds = check(Bounds(features={"request__amount": bound}, fields={"amount": bound}))
     matrix = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 11.0]])
-    assert shown(bounds.outside(matrix, None), bounds) == [[], ["request__amount"]]
-    first = bounds.first_number(matrix)
+    assert shown(bounds.find_outside(matrix, None), bounds) == [[], ["request__amount"]]
+    first = bounds.first_vector_breach(matrix)
     assert first is not None
     assert (first.row, first.name, first.value, first.bound) == (1, "request__amount", 11.0, bound)
-    assert bounds.first_number(matrix[:1]) is None
+    assert bounds.first_vector_breach(matrix[:1]) is None
 
 
 def test_text_is_known_by_its_code() -> None:
     plan = make_plan(["v.x"], views=[make_view("v", features={"x": DType.STRING})])
     bounds = BoundsCheck(plan, {"v__x": ["a", "b", "c"]}, Bounds(features={"v__x": Bound(allowed=("a", "c", "z"))}))
-    assert shown(bounds.outside(np.array([[0.0], [1.0], [2.0], [NAN]]), None), bounds) == [[], ["v__x"], [], []]
+    assert shown(bounds.find_outside(np.array([[0.0], [1.0], [2.0], [NAN]]), None), bounds) == [[], ["v__x"], [], []]
 
 
 @pytest.mark.parametrize("value", [None, NAN])
 def test_a_null_is_outside_only_where_it_may_not_be(value: float | None) -> None:
-    assert Bound(low=0.0).holds(value)
-    assert not Bound(low=0.0, nullable=False).holds(value)
+    assert Bound(low=0.0).contains(value)
+    assert not Bound(low=0.0, nullable=False).contains(value)
     assert Bound().is_open
     assert not Bound(nullable=False).is_open
 
 
 def test_bounds_on_one_column_are_joined() -> None:
-    joined = Bound(low=0.0, allowed=(1.0, 2.0)).within(Bound(low=-3.0, high=5.0, allowed=(2.0, 7.0), nullable=False))
+    joined = Bound(low=0.0, allowed=(1.0, 2.0)).intersect(Bound(low=-3.0, high=5.0, allowed=(2.0, 7.0), nullable=False))
     assert joined == Bound(low=0.0, high=5.0, allowed=(2.0,), nullable=False)

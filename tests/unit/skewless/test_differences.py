@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.columns import Column, FeatureRef
-from skewless.contract.differences import Difference, differences
+from skewless.contract.differences import Difference, find_differences
 from skewless.contract.dtypes import DType
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])
@@ -20,7 +20,7 @@ _LISTS = st.lists(_LEAVES | st.lists(st.integers(0, 1), max_size=2), max_size=6)
 
 
 def said(before: object, after: object) -> list[tuple[str, str]]:
-    return [(item.action, ".".join(item.path)) for item in differences(before, after)]
+    return [(item.action, ".".join(item.path)) for item in find_differences(before, after)]
 
 
 def patched(before: Any, found: Sequence[Difference]) -> Any:  # noqa: ANN401 - a tree
@@ -41,16 +41,16 @@ def patched(before: Any, found: Sequence[Difference]) -> Any:  # noqa: ANN401 - 
 
 @given(_TREES, _TREES)
 def test_the_differences_turn_one_tree_into_the_other(before: object, after: object) -> None:
-    found = list(differences(before, after))
+    found = list(find_differences(before, after))
     made = patched(before, found)
-    assert list(differences(made, after)) == []
+    assert list(find_differences(made, after)) == []
     assert (found == []) == (_canonical(before) == _canonical(after))
     assert len({item.path for item in found}) == len(found)
 
 
 @given(_LISTS, _LISTS)
 def test_lists_differ_unless_they_are_equal(before: list[Any], after: list[Any]) -> None:
-    found = list(differences({"l": before}, {"l": after}))
+    found = list(find_differences({"l": before}, {"l": after}))
     assert (found == []) == (repr(before) == repr(after))
 
 
@@ -90,7 +90,7 @@ def test_items_that_are_not_unique_are_compared_by_place() -> None:
 
 def test_a_difference_is_plain_json() -> None:
     column = Column(name="x", dtype=DType.INT64)
-    (found,) = differences({"c": ()}, {"c": (column,)})
+    (found,) = find_differences({"c": ()}, {"c": (column,)})
     assert found.as_dict() == {
         "path": ["c", "x"],
         "action": "add",

@@ -21,7 +21,7 @@ GOOD = {"prediction_id": "p", "label": 1}
 
 def plan_of(model: str) -> FeaturePlan:
     if model != "m":
-        raise RequestError("field 'model'", "names no model that is served", value=model, fix="use one of: m")
+        raise RequestError("field 'model'", "is not a served model", value=model, fix="use one of: m")
     return PLAN
 
 
@@ -58,19 +58,19 @@ def test_keys_are_the_same_however_they_are_written() -> None:
     ("row", "said"),
     [
         (7, "row: is not an object (got 7)"),
-        ({"label": 1}, "row: lacks the field 'event_time'"),
-        ({"prediction_id": "p"}, "row: lacks the field 'label'"),
-        (GOOD | {"lable": 1}, "row: has a field that does not belong to it (got 'lable')"),
-        (GOOD | {"model": "m"}, "row: has a field that does not belong to it (got 'model')"),
-        (GOOD | {"prediction_id": 7}, "field 'prediction_id': is not a text (got 7)"),
+        ({"label": 1}, "row: has no field 'event_time'"),
+        ({"prediction_id": "p"}, "row: has no field 'label'"),
+        (GOOD | {"lable": 1}, "row: has an unknown field (got 'lable')"),
+        (GOOD | {"model": "m"}, "row: has an unknown field (got 'model')"),
+        (GOOD | {"prediction_id": 7}, "field 'prediction_id': is not a string (got 7)"),
         (GOOD | {"label": "yes"}, "field 'label': is not a number (got 'yes')"),
         (GOOD | {"value": 10**400}, "field 'value': is not finite"),
         (GOOD | {"known_at": "2025-01-31"}, "field 'known_at': is not a time (got '2025-01-31')"),
         (GOOD | {"known_at": NOW + 61_000_000}, "field 'known_at': is in the future"),
         (by_entity(event_time=True), "field 'event_time': is not a time (got True)"),
-        (by_entity(model="n"), "field 'model': names no model that is served (got 'n')"),
+        (by_entity(model="n"), "field 'model': is not a served model (got 'n')"),
         (by_entity(keys=[7]), "field 'keys': is not an object (got [7])"),
-        (by_entity(keys={}), "field 'keys': lacks the key 'id'"),
+        (by_entity(keys={}), "field 'keys': has no key 'id'"),
         (by_entity(keys={"id": 7, "x": 1}), "field 'keys': has an unknown name (got 'x')"),
         (by_entity(keys={"id": 1.5}), "key 'id': is not an integer (got 1.5)"),
         (by_entity(keys={"id": 1, "amount": "much"}), "field 'amount': is not a valid float64 (got 'much')"),

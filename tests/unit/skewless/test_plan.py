@@ -108,19 +108,19 @@ def test_6_1_what_a_transform_computes_changes_its_hash(changed: object) -> None
 
 
 def test_6_1_a_model_pins_only_what_its_service_needs() -> None:
-    pinned = PLAN.only("s")
+    pinned = PLAN.select_service("s")
     assert [view.name for view in pinned.views] == ["v", "w"]
     assert [column.name for column in pinned.request] == ["amount"]
     assert [item.name for item in pinned.transforms] == ["made"]
     assert pinned.services == PLAN.services
-    assert pinned.only("s") == pinned
+    assert pinned.select_service("s") == pinned
 
 
 def test_6_1_a_change_elsewhere_leaves_the_pinned_hash_alone() -> None:
     service = Service(name="second", features=refs("unused.x"))
     wider = replace(PLAN, views=(*PLAN.views, make_view("new")), services=(*PLAN.services, service))
     assert wider.hash != PLAN.hash
-    assert wider.only("s").hash == PLAN.only("s").hash
+    assert wider.select_service("s").hash == PLAN.select_service("s").hash
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.reads import PackedReads, joined
+from skewless.contract.reads import PackedReads, concatenate_versions
 from skewless.contract.row_layout import RowLayout
 from skewless.contract.rows import PackedVersions, Versions
 
@@ -47,7 +47,7 @@ def plain(n: int, _: int) -> Part:
 @pytest.mark.parametrize("sizes", [(1, 1, 1), (3, 1, 2)])
 def test_joined_versions(makers: Sequence[Callable[[int, int], Part]], sizes: Sequence[int]) -> None:
     parts: list[Part] = [make(n, n) for make, n in zip(makers, sizes, strict=True)]
-    found = joined(parts)
+    found = concatenate_versions(parts)
     assert list(found) == list(LAYOUTS)
     for view in LAYOUTS:
         for name in NAMES:

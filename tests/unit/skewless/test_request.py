@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.contract.request import Ask, parse_rows
+from skewless.contract.request import ParsedRows, parse_rows
 from tests.worlds.plans import make_plan, make_view
 
 FIELDS = {
@@ -43,7 +43,7 @@ GOOD: Mapping[str, Any] = {
 }
 
 
-def parse_one(**changes: object) -> Ask:
+def parse_one(**changes: object) -> ParsedRows:
     return parse_rows(PLAN, [{**GOOD, **changes}], 10)
 
 
@@ -69,7 +69,7 @@ def test_an_unknown_entity_is_no_bad_input() -> None:
 @pytest.mark.parametrize("name", GOOD)
 def test_a_missing_field_is_named(name: str) -> None:
     row = {key: value for key, value in GOOD.items() if key != name}
-    with pytest.raises(RequestError, match=f"row 1: lacks the field '{name}'. Fix: send it; null means unknown"):
+    with pytest.raises(RequestError, match=f"row 1: has no field '{name}'. Fix: send it; null means unknown"):
         parse_rows(PLAN, [dict(GOOD), row], 10)
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from skewless.contract.checksum import is_whole
+from skewless.contract.checksum import is_intact
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
-from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, missing
+from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, empty_read
 from tests.worlds.plans import make_view
 
 ALL = {f"c_{dtype}": dtype for dtype in DType}
@@ -86,7 +86,7 @@ def test_null_bits_reach_beyond_one_byte() -> None:
 def test_2_3_a_tombstone_reads_as_not_found_and_keeps_its_version() -> None:
     codec = RowCodec(make_view(features=ALL))
     read = codec.decode([encode_one(codec, ALL, VALUES, versions(tombstone=True, seq=8))])
-    assert not read.found[0]
+    assert not read.has_row[0]
     assert all(read.nulls[name][0] for name in ALL)
     assert read.versions.tombstone[0]
     assert read.versions.seq[0] == 8
@@ -94,7 +94,7 @@ def test_2_3_a_tombstone_reads_as_not_found_and_keeps_its_version() -> None:
 
 def is_blank(read: ViewRead, n: int) -> bool:
     return (
-        read.found.tolist() == [False] * n
+        read.has_row.tolist() == [False] * n
         and all(mask.tolist() == [True] * n for mask in read.nulls.values())
         and read.versions.seq.tolist() == [-1] * n
         and read.versions.event_ts.tolist() == [NO_TIME] * n
@@ -107,15 +107,15 @@ def test_absent_rows_read_as_nothing(n: int) -> None:
     read = RowCodec(view).decode([None] * n)
     assert read.available
     assert is_blank(read, n)
-    assert is_blank(missing(view, n, available=False), n)
-    assert not missing(view, n, available=False).available
+    assert is_blank(empty_read(view, n, available=False), n)
+    assert not empty_read(view, n, available=False).available
 
 
 def test_rows_and_absences_keep_their_places() -> None:
     codec = RowCodec(make_view(features={"s": DType.STRING}))
     row = encode_one(codec, {"s": DType.STRING}, {"s": "a"}, versions())
     read = codec.decode([None, row, None, row])
-    assert read.found.tolist() == [False, True, False, True]
+    assert read.has_row.tolist() == [False, True, False, True]
     assert read.values["s"].tolist() == [None, "a", None, "a"]
 
 
@@ -132,8 +132,8 @@ def test_a_row_cut_short_or_altered_or_of_another_view_is_unanswered() -> None:
     old_format = row[:48] + b"\x02" + row[49:]
     for bad in (b"", row[:31], row[:60], row[:-1], longer, old_format, encode_one(other, ALL, VALUES, versions())):
         read = codec.decode([row, bad, None])
-        assert read.unanswered is not None
-        assert (read.unanswered.tolist(), read.found.tolist()) == ([False, True, False], [True, False, False])
+        assert read.unavailable is not None
+        assert (read.unavailable.tolist(), read.has_row.tolist()) == ([False, True, False], [True, False, False])
         assert {name: read.values[name][0] for name in ALL} == VALUES
 
 
@@ -141,11 +141,11 @@ def test_a_row_cut_short_or_altered_or_of_another_view_is_unanswered() -> None:
 def test_each_bit_that_is_altered_is_noticed(types: dict[str, DType]) -> None:
     codec = RowCodec(make_view(features=types))
     row = encode_one(codec, types, VALUES, versions())
-    assert codec.sound([row]).all()
+    assert codec.find_intact([row]).all()
     for bit in range(8 * len(row)):
         altered = bytearray(row)
         altered[bit // 8] ^= 1 << bit % 8
-        assert codec.sound([row, bytes(altered), None]).tolist() == [True, False, True], bit
+        assert codec.find_intact([row, bytes(altered), None]).tolist() == [True, False, True], bit
 
 
 @pytest.mark.parametrize("types", [ALL, {"c_float64": DType.FLOAT64}])
@@ -154,12 +154,12 @@ def test_of_a_row_without_a_checksum_what_cannot_be_read_is_noticed(types: dict[
     codec = RowCodec(make_view(features=types))
     row = encode_one(codec, types, VALUES, versions())
     old = row[:40] + bytes(4) + row[44:]
-    assert codec.sound([old, row]).all()
+    assert codec.find_intact([old, row]).all()
     for bit in (bit for bit in range(8 * len(old)) if not 320 <= bit < 352):
         altered = bytearray(old)
         altered[bit // 8] ^= 1 << bit % 8
         read = codec.decode([old, bytes(altered)])
-        assert read.found[0]
+        assert read.has_row[0]
         for name in types:
             assert not read.nulls[name][0]
 
@@ -171,7 +171,7 @@ def test_rows_end_to_end_are_whole_where_each_is() -> None:
         codec = RowCodec(make_view(features=types))
         rows = [encode_one(codec, types, VALUES, versions(seq=chance.randrange(2**40))) for _ in range(200)]
         for n in (0, 1, 2, 7, 200):
-            assert is_whole(b"".join(rows[:n]))
+            assert is_intact(b"".join(rows[:n]))
         joined = bytearray(b"".join(rows))
         joined[chance.randrange(len(joined))] ^= 1 << chance.randrange(8)
-        assert not is_whole(bytes(joined))
+        assert not is_intact(bytes(joined))

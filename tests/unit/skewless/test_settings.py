@@ -66,8 +66,8 @@ def test_the_callers_word_wins_over_the_environment_and_that_over_the_file(
         ("drain_seconds: -1", "setting 'drain_seconds'.*greater than or equal to 0"),
         ("breaker_failures: 0", "setting 'breaker_failures'.*greater than or equal to 1"),
         ("breaker_seconds: 0", "setting 'breaker_seconds'.*greater than 0"),
-        ("- port", "file .*skewless.yaml: is not a table of settings"),
-        ("port", "file .*skewless.yaml: is not a table of settings"),
+        ("- port", "file .*skewless.yaml: is not a mapping of settings"),
+        ("port", "file .*skewless.yaml: is not a mapping of settings"),
         ("a: [", "file .*skewless.yaml: is not YAML"),
     ],
 )

@@ -72,7 +72,7 @@ def test_label_columns_may_have_other_names() -> None:
         (lambda: replace(SPEC, name=""), "ModelSpec.name: is not a name"),
         (lambda: replace(SPEC, name=".."), "ModelSpec.name: is not a name"),
         (lambda: replace(SPEC, algorithm="a b"), "algorithm: is not a name.*'a b'.*lightgbm, xgboost, sklearn"),
-        (lambda: replace(SPEC, classes=("a", "b")), "classes: belong to no regression model"),
+        (lambda: replace(SPEC, classes=("a", "b")), "classes: do not fit a regression model"),
         (lambda: replace(SPEC, task="multiclass"), "classes: are not at least two different names"),
         (lambda: replace(SPEC, task="multiclass", classes=("a",)), "at least two"),
         (lambda: replace(SPEC, task="multiclass", classes=("a", "a")), "different names"),
@@ -80,7 +80,7 @@ def test_label_columns_may_have_other_names() -> None:
         (lambda: replace(SPEC, task="multiclass", classes=(0, 1)), "different names"),  # type: ignore[arg-type]
         (lambda: replace(SPEC, group="store"), "group: does not fit a regression model.*'store'"),
         (lambda: replace(SPEC, task="ranking"), "group: does not fit a ranking model.*key or request field"),
-        (lambda: replace(MULTICLASS, decisions={"a": 0.5}), "decisions: belong to no multiclass model"),
+        (lambda: replace(MULTICLASS, decisions={"a": 0.5}), "decisions: do not fit a multiclass model"),
         (lambda: replace(SPEC, decisions={"a": float("nan")}), "not names with a finite number"),
         (lambda: replace(SPEC, decisions={"a": True}), "not names with a finite number"),
         (lambda: replace(SPEC, decisions={"a": "0.5"}), "not names with a finite number"),  # type: ignore[dict-item]

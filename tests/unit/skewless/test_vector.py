@@ -11,7 +11,7 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.plan import FeaturePlan, View
-from skewless.contract.rows import Versions, ViewRead, missing
+from skewless.contract.rows import Versions, ViewRead, empty_read
 from skewless.contract.status import Status
 from skewless.contract.vector import Assembler
 from tests.worlds.plans import make_plan, make_transform, make_view
@@ -45,7 +45,7 @@ def read(event_ts: list[int], found: list[bool] | None = None, nulls: dict[str, 
     }
     masks = {name: np.array((nulls or {}).get(name, [False] * n)) for name in TYPES}
     origin = replace(Versions.empty(n), event_ts=np.array(event_ts, dtype=np.int64))
-    return ViewRead(found=np.array(found or [True] * n), available=True, versions=origin, values=values, nulls=masks)
+    return ViewRead(has_row=np.array(found or [True] * n), available=True, versions=origin, values=values, nulls=masks)
 
 
 def assemble(plan: FeaturePlan, answer: ViewRead, words: dict[str, list[str]] | None = None) -> dict[str, list[float]]:
@@ -94,7 +94,7 @@ def test_2_5_a_transform_sees_null_for_all_but_present() -> None:
 
 
 def test_2_5_a_store_that_did_not_answer_is_unavailable() -> None:
-    vectors = Assembler(PLAN, WORDS).assemble(T, {"v": missing(VIEW, 4, available=False)}, REQUEST)
+    vectors = Assembler(PLAN, WORDS).assemble(T, {"v": empty_read(VIEW, 4, available=False)}, REQUEST)
     assert set(vectors.status["v"].tolist()) == {int(Status.UNAVAILABLE)}
     assert np.isnan(vectors.matrix[:, 1]).all()
 
@@ -107,7 +107,7 @@ def test_2_5_there_is_no_status_stale() -> None:
 
 def test_6_2_a_vocabulary_is_made_of_the_chosen_rows_only() -> None:
     chosen = np.array([False, True, True, True])
-    words = Assembler(PLAN, {}).words(T, {"v": read([100, 100, 49, 100])}, REQUEST, chosen)
+    words = Assembler(PLAN, {}).collect_vocabularies(T, {"v": read([100, 100, 49, 100])}, REQUEST, chosen)
     assert words == {"v__s": ["a", "b"], "made__word": ["big", "small"]}
 
 
@@ -128,7 +128,7 @@ def test_6_2_one_row_alone_gives_the_bits_that_it_gives_among_others(view: View)
     for i in range(4):
         part = slice(i, i + 1)
         one = ViewRead(
-            found=answer.found[part],
+            has_row=answer.has_row[part],
             available=True,
             versions=replace(Versions.empty(1), event_ts=answer.versions.event_ts[part]),
             values={name: column[part] for name, column in answer.values.items()},

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pytest
 
 from skewless.contract.dtypes import DType
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.history import Timeline, WindowHistory
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.sketch import hash_numbers, hash_texts
-from skewless.contract.windows.state_layout import Origin, partition_number
+from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 from tests.worlds.plans import columns
 
@@ -44,13 +44,13 @@ def features(view: WindowView, values: pa.Array, partitions: list[str] | None = 
     """Return the features of one entity whose events all happened at once, in the order of their positions."""
     n = len(values)
     numbers = [partition_number(name) for name in partitions or ["p"] * n]
-    origin = Origin(
+    origin = EventOrigins(
         ts=np.zeros(n, dtype=np.int64), partition=np.array(numbers, dtype=np.int64), seq=np.arange(n, dtype=np.int64)
     )
     rows = pa.table({"id": pa.array([1] * n, pa.int64()), "x": values})
-    seen = EventLens(view).look(rows, origin)
+    seen = EventSelector(view).select(rows, origin)
     entity = np.zeros(len(seen.rows), dtype=np.int64)
-    timeline = Timeline.of_events(1, entity, seen.origin, seen.words, seen.hashes)
+    timeline = Timeline.from_events(1, entity, seen.origin, seen.words, seen.hashes)
     found = WindowHistory(view).features(timeline, np.array([0]), np.array([T], dtype=np.int64))
     return [float(value) for value in found[0]]
 

@@ -18,10 +18,10 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.status import Int64Array
-from skewless.contract.window_events import EventLens
+from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
 from skewless.contract.windows.hops import DAY, HOUR, MINUTE, SECOND, check_hops, default_hop, window_start
-from skewless.contract.windows.state_layout import NEVER, Origin
+from skewless.contract.windows.state_layout import NEVER, EventOrigins
 from skewless.contract.windows.view import Aggregate, Function, WindowView
 
 WINDOW, HOP = 20 * SECOND, 5 * SECOND
@@ -65,11 +65,11 @@ def ask(
     view: WindowView, values: object, ts: Int64Array, t: Int64Array, known: Int64Array | None = None
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     n = len(ts)
-    origin = Origin(ts=ts, partition=np.zeros(n, dtype=np.int64), seq=np.arange(n))
+    origin = EventOrigins(ts=ts, partition=np.zeros(n, dtype=np.int64), seq=np.arange(n))
     typed = pa.array(values, pa.string() if view.inputs[0].dtype is DType.STRING else pa.float64())
-    seen = EventLens(view).look(pa.table({"id": pa.array([7] * n, pa.int64()), "x": typed}), origin)
+    seen = EventSelector(view).select(pa.table({"id": pa.array([7] * n, pa.int64()), "x": typed}), origin)
     entity = np.zeros(len(seen.rows), dtype=np.int64)
-    timeline = Timeline.of_events(1, entity, seen.origin, seen.words, seen.hashes)
+    timeline = Timeline.from_events(1, entity, seen.origin, seen.words, seen.hashes)
     limits = [] if known is None else [Limit(values=known[seen.rows], most=t)]
     return WindowHistory(view).features(timeline, np.zeros(len(t), dtype=np.int64), t, limits)
 
@@ -132,7 +132,7 @@ def test_an_empty_window_counts_zero_and_is_null_otherwise() -> None:
     answer = ask(numbers, [], nothing, np.array([BASE]))
     assert answer[0, 0] == 0
     assert np.isnan(answer[0, 1:]).all()
-    assert WindowHistory(numbers).nothing().tobytes() == answer[0].tobytes()
+    assert WindowHistory(numbers).empty_features().tobytes() == answer[0].tobytes()
     texts = make_view(Function.COUNT, Function.COUNT_DISTINCT, dtype=DType.STRING)
     assert ask(texts, [], nothing, np.array([BASE])).tolist() == [[0.0, 0.0]]
 

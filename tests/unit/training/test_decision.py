@@ -15,18 +15,20 @@ from skewless.contract.spec import Gate
 from skewless.training.decision import Decision, GateEvidence
 from skewless.training.decision import decide as decide_by
 from skewless.training.slices import SliceGain
-from skewless.validation.evaluation.bootstrap import Gain
+from skewless.validation.evaluation.bootstrap import MetricGain
 
 QUALITY = st.floats(-1e6, 1e6)
-BEATEN = "beats the constant prediction's 0.5000; the champion cannot be compared: gone"
-GAIN = Gain(metric="auc", rows=200, candidate=0.7, champion=0.69, gain=0.01, low=-0.004, high=0.02, confidence=0.95)
+BEATEN = "is better than the constant prediction's 0.5000; the champion cannot be compared: gone"
+GAIN = MetricGain(
+    metric="auc", rows=200, candidate=0.7, champion=0.69, gain=0.01, low=-0.004, high=0.02, confidence=0.95
+)
 
 
 def decide(
     gate: Gate,
     candidate: float | None,
     champion: float | None,
-    gain: Gain | None = None,
+    gain: MetricGain | None = None,
     slices: Sequence[SliceGain] = (),
 ) -> Decision:
     """Return the decision of a gate that does not look at the baseline."""
@@ -50,8 +52,8 @@ def decide(
         (Gate(metric="rmse"), 2.0, 2.5, True, "rmse 2.0000 against the champion's 2.5000 on the same rows"),
         (Gate(metric="rmse"), 2.5, 2.0, False, "rmse 2.5000 against the champion's 2.0000 on the same rows"),
         (Gate(metric="mae", tolerance=1), 2.5, 2.0, True, "mae 2.5000 against the champion's 2.0000 on the same rows"),
-        (Gate(floor=0.0), None, None, False, "auc does not exist on the test rows"),
-        (Gate(), None, 0.7, False, "auc does not exist on the test rows"),
+        (Gate(floor=0.0), None, None, False, "auc is undefined on the test rows"),
+        (Gate(), None, 0.7, False, "auc is undefined on the test rows"),
     ],
 )
 def test_the_gate(gate: Gate, candidate: float | None, champion: float | None, reason: str, *, promoted: bool) -> None:
@@ -107,14 +109,14 @@ def test_a_lost_slice_blocks_and_is_named() -> None:
 @pytest.mark.parametrize(
     ("gate", "candidate", "baseline", "promoted", "reason"),
     [
-        (Gate(), 0.5, 0.5, False, "auc 0.5000 does not beat the constant prediction's 0.5000 on the same rows"),
+        (Gate(), 0.5, 0.5, False, "auc 0.5000 is not better than the constant prediction's 0.5000 on the same rows"),
         (Gate(), 0.5001, 0.5, True, "auc 0.5001, no champion to compare with"),
         (
             Gate(metric="rmse"),
             15.29,
             15.21,
             False,
-            "rmse 15.2900 does not beat the constant prediction's 15.2100 on the same rows",
+            "rmse 15.2900 is not better than the constant prediction's 15.2100 on the same rows",
         ),
         (Gate(metric="rmse"), 15.2, 15.21, True, "rmse 15.2000, no champion to compare with"),
         (Gate(metric="rmse", beat_baseline=False), 15.29, 15.21, True, "rmse 15.2900, no champion to compare with"),
@@ -123,7 +125,7 @@ def test_a_lost_slice_blocks_and_is_named() -> None:
             0.3,
             None,
             True,
-            "recall 0.3000, no champion to compare with; recall has no baseline to beat on these rows",
+            "recall 0.3000, no champion to compare with; recall has no baseline on these rows",
         ),
         (Gate(floor=0.7), 0.6, 0.65, False, "auc 0.6000 misses the floor 0.7000"),
     ],
@@ -150,7 +152,7 @@ def test_whatever_else_holds_a_constant_is_not_replaced_by_worse(
     ("gate", "baseline", "promoted", "reason"),
     [
         (Gate(), 0.5, True, f"auc 0.7000 {BEATEN}"),
-        (Gate(), 0.8, False, "auc 0.7000 does not beat the constant prediction's 0.8000 on the same rows"),
+        (Gate(), 0.8, False, "auc 0.7000 is not better than the constant prediction's 0.8000 on the same rows"),
         (
             Gate(floor=0.6),
             0.5,
@@ -161,7 +163,7 @@ def test_whatever_else_holds_a_constant_is_not_replaced_by_worse(
             Gate(beat_baseline=False),
             0.5,
             False,
-            "auc 0.7000 has no floor or baseline to be judged by; the champion cannot be compared: gone",
+            "auc 0.7000 has no floor or baseline to pass; the champion cannot be compared: gone",
         ),
     ],
 )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.training.curves import importance
+from skewless.training.curves import compute_importance
 from skewless.training.trainers.port import TrainedModel
 from skewless.validation.evaluation.metrics import auc
 from tests.unit.training.only_test_rows import LABELS, N
@@ -33,25 +33,25 @@ def quality(scores: Scores) -> float | None:
 
 def test_a_feature_that_decides_costs_all_and_one_that_does_not_nothing() -> None:
     before = MATRIX.copy()
-    found = importance(MODEL, MATRIX, "auc", quality, 1)
+    found = compute_importance(MODEL, MATRIX, "auc", quality, 1)
     assert (found["gain"], found["splits"], found["metric"]) == (MODEL.importance, MODEL.splits, "auc")
     assert abs(found["permutation"]["right"] - 0.5) < 0.1
     assert found["permutation"]["noise"] == 0.0
     assert np.array_equal(MATRIX, before)
-    assert found == importance(MODEL, MATRIX, "auc", quality, 1)
+    assert found == compute_importance(MODEL, MATRIX, "auc", quality, 1)
 
 
 def test_where_lower_is_better_a_rise_is_the_cost() -> None:
     def loss(scores: Scores) -> float:
         return float(np.abs(scores - LABELS).mean())
 
-    assert importance(MODEL, MATRIX, "mae", loss, 1)["permutation"]["right"] > 0.3
+    assert compute_importance(MODEL, MATRIX, "mae", loss, 1)["permutation"]["right"] > 0.3
 
 
 def test_without_the_metric_or_splits_they_are_left_out() -> None:
-    assert set(importance(replace(MODEL, splits={}), MATRIX, "auc", lambda _: None, 1)) == {"gain"}
+    assert set(compute_importance(replace(MODEL, splits={}), MATRIX, "auc", lambda _: None, 1)) == {"gain"}
 
     def once(scores: Matrix) -> float | None:
         return 1.0 if np.array_equal(scores, LABELS) else None
 
-    assert set(importance(MODEL, MATRIX, "auc", once, 1)) == {"gain", "splits"}
+    assert set(compute_importance(MODEL, MATRIX, "auc", once, 1)) == {"gain", "splits"}

@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.spec import Gate
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
-from skewless.training.promotion import CHAMPION, promote, skewed
+from skewless.training.promotion import CHAMPION, describe_mismatches, promote
 from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan, make_view
@@ -53,4 +53,4 @@ def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastPar
 
 def test_a_verdict_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
     (tmp_path / "parity.json").write_text('{"views": [{"view": "v"}]}')
-    assert skewed(PLAN, tmp_path) == ""
+    assert describe_mismatches(PLAN, tmp_path) == ""

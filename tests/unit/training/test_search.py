@@ -85,13 +85,13 @@ def test_a_search_survives_its_package() -> None:
 
 @pytest.mark.parametrize("space", [{"a": (2, 1)}, {"a": []}, {"a": 3}, {"a": (1, 2, 3)}, {"a": {"low": 1}}])
 def test_a_space_that_is_none_is_refused(space: dict[str, Any]) -> None:
-    with pytest.raises(DefinitionError, match="is no range"):
+    with pytest.raises(DefinitionError, match="is not a range"):
         Search(space=space)
 
 
 def test_without_validation_rows_or_optuna_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = make_spec(Gate(), search=BOWL)
-    with pytest.raises(DefinitionError, match=r"needs validation rows.*Split\.validation"):
+    with pytest.raises(DefinitionError, match=r"has no validation rows.*Split\.validation"):
         search(Bowl(), ROWS, spec, None)
     monkeypatch.setitem(sys.modules, "optuna", None)
     with pytest.raises(DefinitionError, match=r"needs Optuna.*extra 'search'"):

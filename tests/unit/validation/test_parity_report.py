@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from skewless.validation.parity_report import Fault, Mismatch, ParityReport, ViewParity
+from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport, ViewParity
 
-HOPELESS = "point at the right online store and state folder, or fill an empty one (bootstrap, materialize)"
-ONE = Mismatch(view="v", cause=Fault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4})
-OTHER = Mismatch(view="v", cause=Fault.AHEAD, entity={"id": 8}, detail="the log ends at 3", repairable=False)
+HOPELESS = "set the correct online store and state folder, or fill an empty store (backfill, materialize)"
+ONE = Mismatch(
+    view="v", cause=ParityFault.VALUE, entity={"id": 7}, feature="n", online=3.0, log=2.0, positions={"p": 4}
+)
+OTHER = Mismatch(view="v", cause=ParityFault.AHEAD, entity={"id": 8}, detail="the log ends at 3", repairable=False)
 
 
 def view(
@@ -28,8 +30,8 @@ def test_nothing_found() -> None:
     report = ParityReport(views=[view(), view(name="w")])
     assert report.ok
     assert report.lines() == [
-        "v: 1,000 entities compared, every one equal, bit for bit",
-        "w: 1,000 entities compared, every one equal, bit for bit",
+        "v: 1,000 entities compared, all equal, bit for bit",
+        "w: 1,000 entities compared, all equal, bit for bit",
     ]
     assert report.as_dict() | {"compared": 2_000, "mismatches": 0, "examples": []} == report.as_dict()
     assert "repaired" not in report.as_dict()
@@ -42,10 +44,10 @@ def test_mismatches_are_shown_with_what_to_do() -> None:
         "v: 1,000 entities compared, 2 MISMATCHES (1 value, 1 ahead)",
         "  v id=7: value: n is 3.0 online, 2.0 in the log; applied: p at 4",
         "  v id=8: ahead: the log ends at 3",
-        "  value: a feature has other bits than the log gives for the very same positions",
-        "  ahead: it names positions that the log does not have: it was filled from another log",
-        "  what to do: `skewless parity v --repair` puts the log's answer in their place",
-        f"  what to do about v: a repair would not help; {HOPELESS}",
+        "  value: a feature has other bits than the log gives for the same positions",
+        "  ahead: it has positions that the log does not have: another log filled it",
+        "  fix: `skewless parity v --repair` repairs these values from the log",
+        f"  fix for v: a repair cannot help; {HOPELESS}",
     ]
 
 
@@ -61,7 +63,7 @@ def test_a_repair_is_told_and_what_is_left_decides() -> None:
     assert mended.ok
     assert mended.lines() == [
         "v: 1,000 entities compared, 1 MISMATCHES (1 value); 1 repaired, 0 left",
-        "w: 1,000 entities compared, every one equal, bit for bit",
+        "w: 1,000 entities compared, all equal, bit for bit",
     ]
     body = ParityReport(views=[view(ONE, OTHER, left=[OTHER])]).as_dict()
     assert (body["mismatches"], body["repaired"], body["left"]) == (2, 1, 1)
@@ -71,6 +73,6 @@ def test_a_repair_is_told_and_what_is_left_decides() -> None:
 def test_what_could_not_be_read_is_no_mismatch() -> None:
     report = ParityReport(views=[view(unavailable=5)])
     assert report.ok
-    assert report.lines()[0] == "v: 1,000 entities compared, 5 UNAVAILABLE, every one equal, bit for bit"
-    assert report.lines()[1].startswith("  v cannot answer: ")
-    assert ParityReport(views=[]).lines() == ["the plan has no view"]
+    assert report.lines()[0] == "v: 1,000 entities compared, 5 UNAVAILABLE, all equal, bit for bit"
+    assert report.lines()[1].startswith("  v is unavailable: ")
+    assert ParityReport(views=[]).lines() == ["the plan has no views"]

@@ -23,14 +23,14 @@ def is_there() -> bool:
     return (FOLDER / "nvforest").is_dir()
 
 
-def open_child(algorithm: str, path: Path, answer_s: float = 60.0) -> ChildRuntime:
+def open_child(algorithm: str, path: Path, timeout_s: float = 60.0) -> ChildRuntime:
     assert is_there(), "run `make setup-nvforest`"
-    return ChildRuntime(algorithm, path, "cpu", answer_s=answer_s, environment=ENVIRONMENT)
+    return ChildRuntime(algorithm, path, "cpu", timeout_s=timeout_s, environment=ENVIRONMENT)
 
 
 @contextmanager
-def child_of(algorithm: str, path: Path, answer_s: float = 60.0) -> Iterator[ChildRuntime]:
-    child = open_child(algorithm, path, answer_s)
+def child_of(algorithm: str, path: Path, timeout_s: float = 60.0) -> Iterator[ChildRuntime]:
+    child = open_child(algorithm, path, timeout_s)
     try:
         yield child
     finally:

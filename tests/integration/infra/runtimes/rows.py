@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from skewless.infra.runtimes.port import Matrix
-from skewless.infra.runtimes.reference import beside, reference_rows
+from skewless.infra.runtimes.reference import neighbours, reference_rows
 
 FEATURES = 8
 CATEGORY = 7
@@ -21,7 +21,7 @@ def odd_rows(thresholds: Thresholds) -> Iterator[tuple[str, Matrix]]:
     """Return matrices by what is odd about them."""
     rng = np.random.default_rng(5)
     yield "reference", reference_rows(thresholds, FEATURES, seed=7)
-    edges = beside(np.array([value for _, value in thresholds if abs(value) < 1e100]))
+    edges = neighbours(np.array([value for _, value in thresholds if abs(value) < 1e100]))
     yield "beside thresholds", rng.choice(edges, (800, FEATURES))
     yield "special", rng.choice(np.array(_SPECIAL), (400, FEATURES))
     codes = rng.normal(size=(400, FEATURES))
@@ -31,7 +31,7 @@ def odd_rows(thresholds: Thresholds) -> Iterator[tuple[str, Matrix]]:
 
 def any_rows(thresholds: Thresholds) -> st.SearchStrategy[Matrix]:
     """Return a few rows of any float64, thresholds, what lies beside them, special values and category codes."""
-    near = st.sampled_from(np.unique(beside(np.array([value for _, value in thresholds]))).tolist())
+    near = st.sampled_from(np.unique(neighbours(np.array([value for _, value in thresholds]))).tolist())
     value = st.floats() | near | st.sampled_from(_SPECIAL) | st.sampled_from([float(code) for code in _CODES])
     row = st.lists(value, min_size=FEATURES, max_size=FEATURES)
     return st.lists(row, min_size=1, max_size=12).map(lambda rows: np.array(rows, dtype=np.float64))

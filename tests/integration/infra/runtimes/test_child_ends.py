@@ -18,7 +18,7 @@ import skewless.infra.runtimes.child
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.certification import same_bits
 from skewless.infra.runtimes.child import ChildRuntime
-from skewless.infra.runtimes.child_port import LostError
+from skewless.infra.runtimes.child_port import ChildLostError
 from skewless.infra.runtimes.cuda import driver
 from skewless.infra.runtimes.port import Scores
 from tests.integration.infra.runtimes.children import (
@@ -61,7 +61,7 @@ def test_killed_before_a_call(lightgbm_binary: ModelCase) -> None:
         os.kill(process, signal.SIGKILL)
         wait_for(process)
         for _ in range(2):
-            with pytest.raises(LostError):
+            with pytest.raises(ChildLostError):
                 child.score(ROWS)
         assert child.process_id is None
 
@@ -71,11 +71,11 @@ def test_killed_in_the_middle_of_a_call(lightgbm_binary: ModelCase) -> None:
         process = pid(child)
         os.kill(process, signal.SIGSTOP)
         calls = [pool.submit(child.score, ROWS) for _ in range(2)]
-        while not child._turn.locked():
+        while not child._lock.locked():
             time.sleep(0.001)
         os.kill(process, signal.SIGKILL)
         for call in calls:
-            assert isinstance(call.exception(timeout=60), LostError)
+            assert isinstance(call.exception(timeout=60), ChildLostError)
     wait_for(process)
 
 
@@ -84,22 +84,22 @@ def test_too_slow_an_answer_ends_the_child(lightgbm_binary: ModelCase) -> None:
         process = pid(child)
         assert same_bits(child.score(ROWS), lightgbm_binary.score(ROWS)).all()
         os.kill(process, signal.SIGSTOP)
-        child.answer_s = 0.05
-        with pytest.raises(LostError, match="timed out"):
+        child.timeout_s = 0.05
+        with pytest.raises(ChildLostError, match="timed out"):
             child.score(ROWS)
         wait_for(process)
 
 
 def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
-    with child_of("lightgbm", lightgbm_binary.model_file, answer_s=30.0) as child:
-        real = child._reply
+    with child_of("lightgbm", lightgbm_binary.model_file, timeout_s=30.0) as child:
+        real = child._receive_reply
 
         def reply() -> bytes:
             given.append(child._connection.gettimeout() or 0.0)
             return real()
 
-        monkeypatch.setattr(child, "_reply", reply)
+        monkeypatch.setattr(child, "_receive_reply", reply)
         for count in (1, 4_096, 8_192):
             child.score(np.zeros((count, 8)))
     assert given == [30.0, 30.0, 60.0]
@@ -124,7 +124,7 @@ def test_closing_leaves_no_file_no_process_no_memory(lightgbm_binary: ModelCase)
         child.close()
         wait_for(process)
         assert (open_files(), mapped()) == (files, memories)
-        with pytest.raises(LostError, match="closed"):
+        with pytest.raises(ChildLostError, match="closed"):
             child.margin(ROWS)
     assert children_of(os.getpid()) == set()
 

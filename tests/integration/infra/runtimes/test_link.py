@@ -130,7 +130,7 @@ def test_lightgbm_with_parameters_that_the_link_depends_on_or_does_not(objective
 
 def test_a_lightgbm_forest_that_is_averaged_is_refused() -> None:
     booster = lightgbm_model("binary", boosting="rf", bagging_freq=1, bagging_fraction=0.6)
-    with pytest.raises(PackageError, match="has no link that stands alone"):
+    with pytest.raises(PackageError, match="has no link that can be separated"):
         LightGBMLink(booster.model_to_string().encode(), "model")
 
 
@@ -181,7 +181,7 @@ def test_an_xgboost_model_whose_trees_are_weighted_has_the_same_link(kind: str) 
 
 def test_an_xgboost_model_without_trees_is_refused() -> None:
     booster = xgboost_model("reg:squarederror", booster="gblinear", max_depth=None)
-    with pytest.raises(PackageError, match="is no model of trees"):
+    with pytest.raises(PackageError, match="is not a tree model"):
         XGBoostLink(bytes(booster.save_raw("json")), "model")
 
 

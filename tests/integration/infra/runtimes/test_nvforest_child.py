@@ -24,8 +24,8 @@ pytestmark = ONLY_LINUX
 # Zeros that are missing are certified away; the others are refused before a row is scored.
 REFUSED = {
     "lightgbm zero as missing": "differs from the library on",
-    "xgboost dart": "its trees are not only added up",
-    "xgboost ubj": "is of a kind that nvForest does not take (UnicodeDecodeError",
+    "xgboost dart": "its trees have weights",
+    "xgboost ubj": "is not supported by nvForest (UnicodeDecodeError",
 }
 
 
@@ -73,11 +73,11 @@ def test_what_it_cannot_do_is_refused_and_leaves_nothing_behind(name: str, tmp_p
     choice = choose(case.runtime, own, [candidate(name.partition(" ")[0], case.model_file)], reference)
     assert open_files() == before
     assert choice.runtime is case.runtime
-    assert [(item.runtime, item.role) for item in choice.tried] == [
+    assert [(item.runtime, item.role) for item in choice.trials] == [
         (case.runtime.runtime_id, "own"),
         ("nvforest-cpu", "refused"),
     ]
-    assert REFUSED[name] in str(choice.tried[1].reason)
+    assert REFUSED[name] in str(choice.trials[1].reason)
     case.runtime.close()
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from skewless.infra.runtimes.candidates import Place, candidates
+from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.child import ChildRuntime
-from skewless.infra.runtimes.choice import Choice, choose
+from skewless.infra.runtimes.choice import RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from tests.integration.infra.runtimes.children import (
     ENVIRONMENT,
     ONLY_LINUX,
@@ -70,7 +70,7 @@ def reference_of(case: ModelCase) -> Reference:
     return Reference(rows, case.raw(rows), case.score(rows))
 
 
-def chosen(case: ModelCase) -> Choice:
+def chosen(case: ModelCase) -> RuntimeChoice:
     own, reference = SlowLibrary(case.runtime), reference_of(case)
     certificate = certify(own, reference)
     return choose(own, certificate, [candidate("lightgbm", case.model_file)], reference)
@@ -79,10 +79,10 @@ def chosen(case: ModelCase) -> Choice:
 @pytest.fixture
 def shared_runtime(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> Iterator[SharedRuntime]:
     """Two runtimes, of which the child gets all batches of more than a few rows; it rests for a moment only."""
-    monkeypatch.setattr(Member, "rest_s", 0.01)
+    monkeypatch.setattr(RuntimeMember, "rest_s", 0.01)
     choice = chosen(lightgbm_binary)
     assert isinstance(choice.runtime, SharedRuntime)
-    assert [(item.role, item.certificate and item.certificate.bit_equal) for item in choice.tried] == [
+    assert [(item.role, item.certificate and item.certificate.bit_equal) for item in choice.trials] == [
         ("own", True),
         ("shared", True),
     ]
@@ -121,7 +121,7 @@ def test_few_rows_go_to_the_library_and_many_to_the_child(
 def test_its_time_to_answer_follows_from_what_it_took(shared_runtime: SharedRuntime) -> None:
     runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
-    assert runtime.answer_s == max(1.0, 20 * shared_runtime.members[1].calibration.seconds[-1])
+    assert runtime.timeout_s == max(1.0, 20 * shared_runtime.members[1].calibration.seconds[-1])
 
 
 def test_a_killed_child_costs_no_answer_and_comes_back_once(
@@ -164,7 +164,7 @@ def test_a_child_that_hangs_is_given_up_after_its_time(
     runtime = shared_runtime.members[1].runtime
     assert isinstance(runtime, ChildRuntime)
     process = child_of(shared_runtime)
-    runtime.answer_s = 0.05
+    runtime.timeout_s = 0.05
     os.kill(process, signal.SIGSTOP)
     assert same_bits(shared_runtime.score(ROWS), lightgbm_binary.score(ROWS)).all()
     wait_for(process)
@@ -202,7 +202,7 @@ def test_what_is_slower_ends_at_once(lightgbm_binary: ModelCase) -> None:
     certificate = certify(lightgbm_binary.runtime, reference)
     choice = choose(own, certificate, [candidate("lightgbm", lightgbm_binary.model_file)], reference)
     assert choice.runtime is own
-    assert [item.role for item in choice.tried] == ["own", "slower"]
+    assert [item.role for item in choice.trials] == ["own", "slower"]
     for process in children_of(os.getpid()):
         wait_for(process)
 
@@ -211,8 +211,8 @@ def test_a_place_opens_the_child_with_what_it_is_given(
     lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skewless.infra.runtimes.nvforest.is_installed", lambda: True)
-    place = Place(second="cpu", child_environment=ENVIRONMENT)
-    (only,) = candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)
+    place = ScoringTarget(second="cpu", child_environment=ENVIRONMENT)
+    (only,) = find_candidates("lightgbm", "auto", Path(lightgbm_binary.model_file), place)
     assert only.open is not None
     runtime = only.open()
     assert same_bits(runtime.score(ROWS), lightgbm_binary.score(ROWS)).all()

@@ -18,7 +18,7 @@ from skewless.infra.runtimes.candidates import open_runtime
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
 from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.train import trainer_for
+from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 
 FEATURES = 4
@@ -50,7 +50,7 @@ def make_case(folder: Path, task: Task, categorical: tuple[int, ...]) -> ArrayCa
     target = np.nan_to_num(matrix[:, 2]) + (np.nan_to_num(matrix[:, 1]) % 3 == 0) + rng.normal(size=3000) / 2
     labels = target if task == "regression" else (target > 0.5).astype(float)
     rows = TrainingSet(matrix=matrix, labels=labels, feature_names=("a", "b", "c", "d"), categorical=categorical)
-    model = trainer_for("sklearn").train(rows, replace(SPEC, task=task))
+    model = find_trainer("sklearn").train(rows, replace(SPEC, task=task))
     path = folder / model.file_name
     path.write_bytes(model.model)
     return ArrayCase(open_runtime("sklearn", path), model, path)
@@ -116,7 +116,7 @@ def test_contributions_are_refused(array_case: ArrayCase) -> None:
 
 
 def test_another_width_is_refused(array_case: ArrayCase) -> None:
-    with pytest.raises(RequestError, match="another shape"):
+    with pytest.raises(RequestError, match="does not fit the model"):
         array_case.runtime.score(np.zeros((1, FEATURES + 1)))
 
 

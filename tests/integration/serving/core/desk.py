@@ -15,14 +15,14 @@ import numpy.typing as npt
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.vector import Matrix
-from skewless.infra.online.port import Marked, OnlineReader
+from skewless.infra.online.port import OnlineReader, ReadCallback, RowsAndMarkers
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from tests.worlds.trained import Row, Sandbox
 
 
@@ -41,38 +41,36 @@ class ScriptedStore:
     def __post_init__(self) -> None:
         self.open.set()
 
-    def ask(self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]) -> None:
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         if self.defect:
             raise ZeroDivisionError
         task = asyncio.get_running_loop().create_task(self._answer(keys, names, done))
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    def linger(self) -> None:
+    def busy_poll(self) -> None:
         """Wait for nobody."""
 
-    async def get_marked(self, keys: Sequence[bytes], names: Sequence[str]) -> Marked:
+    async def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         self.asked.append(list(keys))
         await self.open.wait()
         if self.away:
             raise StoreError("the store", "is away", fix="wait")
-        rows, markers = await self.inner.get_marked(keys, names)
+        rows, markers = await self.inner.get_with_markers(keys, names)
         return [self.rows.get(key, row) for key, row in zip(keys, rows, strict=True)], markers
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        return (await self.get_marked(keys, []))[0]
+        return (await self.get_with_markers(keys, []))[0]
 
-    async def hold(self, keys: Sequence[bytes], seconds: int) -> None:
-        await self.inner.hold(keys, seconds)
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
+        await self.inner.mark_in_use(keys, seconds)
 
     async def close(self) -> None:
         await self.inner.close()
 
-    async def _answer(
-        self, keys: Sequence[bytes], names: Sequence[str], done: Callable[[Marked | StoreError], None]
-    ) -> None:
+    async def _answer(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
         try:
-            found: Marked | StoreError = await self.get_marked(keys, names)
+            found: RowsAndMarkers | StoreError = await self.get_with_markers(keys, names)
         except StoreError as error:
             found = error
         done(found)
@@ -82,15 +80,15 @@ class ScriptedStore:
 class MemoryLog:
     """A prediction log in memory; what is required is durable when the test says so."""
 
-    offered: list[Record] = field(default_factory=list)
-    required: list[tuple[Record, Future[None]]] = field(default_factory=list)
+    offered: list[PredictionBatch] = field(default_factory=list)
+    required: list[tuple[PredictionBatch, Future[None]]] = field(default_factory=list)
     full: bool = False
 
-    def offer(self, record: Record) -> bool:
+    def offer(self, record: PredictionBatch) -> bool:
         self.offered.append(record)
         return True
 
-    def require(self, record: Record) -> Future[None]:
+    def require(self, record: PredictionBatch) -> Future[None]:
         if self.full:
             raise StoreError("prediction log", "is full", fix="wait")
         self.required.append((record, Future()))
@@ -112,13 +110,13 @@ class Desk:
     def loop_s(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def question(self, rows: Sequence[Row], model: ServedModel | None = None, **options: Any) -> Question:  # noqa: ANN401
+    def request(self, rows: Sequence[Row], model: ServedModel | None = None, **options: Any) -> ScoringRequest:  # noqa: ANN401
         model = model or self.place.model
-        columns = model.parser.rows(rows)
-        return Question(model=model, n=len(rows), rows=rows, columns=columns, options=Options(**options))
+        columns = model.parser.parse_rows(rows)
+        return ScoringRequest(model=model, n=len(rows), rows=rows, columns=columns, options=Options(**options))
 
-    def vectors(self, matrix: Matrix, model: ServedModel | None = None, **options: Any) -> Question:  # noqa: ANN401
-        return Question(
+    def vectors(self, matrix: Matrix, model: ServedModel | None = None, **options: Any) -> ScoringRequest:  # noqa: ANN401
+        return ScoringRequest(
             model=model or self.place.model,
             n=len(matrix),
             rows=matrix.tolist(),
@@ -126,14 +124,14 @@ class Desk:
             options=Options(**options),
         )
 
-    async def answers(self, questions: Sequence[Question]) -> list[Answer | SkewlessError]:
+    async def answers(self, requests: Sequence[ScoringRequest]) -> list[ScoredSlice | SkewlessError]:
         """Ask all at once."""
-        found = await asyncio.gather(*map(self.predictor.answer, questions), return_exceptions=True)
-        assert all(isinstance(item, Answer | SkewlessError) for item in found), found
+        found = await asyncio.gather(*map(self.predictor.score, requests), return_exceptions=True)
+        assert all(isinstance(item, ScoredSlice | SkewlessError) for item in found), found
         return found  # type: ignore[return-value]
 
-    async def answer(self, question: Question) -> Answer | SkewlessError:
-        return (await self.answers([question]))[0]
+    async def answer(self, request: ScoringRequest) -> ScoredSlice | SkewlessError:
+        return (await self.answers([request]))[0]
 
     def refused(self, reason: str) -> int:
         return self.metrics.refused(reason).value
@@ -175,9 +173,9 @@ def strict(model: ServedModel, **changes: Any) -> ServedModel:  # noqa: ANN401 -
     return replace(model, package=replace(model.package, spec=spec))
 
 
-def contents(answer: Answer | SkewlessError) -> tuple[Any, ...]:
+def contents(answer: ScoredSlice | SkewlessError) -> tuple[Any, ...]:
     """Return all that an answer says but for its ids, bit by bit."""
-    if not isinstance(answer, Answer):
+    if not isinstance(answer, ScoredSlice):
         return type(answer), answer.sentence()
     arrays: list[npt.NDArray[Any]] = [answer.scores, answer.matrix, answer.status, answer.ages_s, answer.stale]
     arrays += [] if answer.contributions is None else [answer.contributions]
@@ -185,6 +183,6 @@ def contents(answer: Answer | SkewlessError) -> tuple[Any, ...]:
     return answer.model.name, answer.model.version, answer.t, answer.degraded, answer.decisions, bits
 
 
-def good(answer: Answer | SkewlessError) -> Answer:
-    assert isinstance(answer, Answer), answer
+def good(answer: ScoredSlice | SkewlessError) -> ScoredSlice:
+    assert isinstance(answer, ScoredSlice), answer
     return answer

@@ -17,15 +17,15 @@ import uvicorn
 from skewless.contract.clock import ManualClock
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.access.api_keys import ApiKey, Scope, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, Scope, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.serving.access.gate import KeyAccess
-from skewless.serving.app import Serving, create_app, hot_routes
-from skewless.serving.events import Events
-from skewless.serving.http.fast_lane import fast_lane
+from skewless.serving.app import ServingContext, create_app, hot_routes
+from skewless.serving.events import EventForwarder
 from skewless.serving.http.feedback_routes import Feedback
+from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.wire_limits import WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -94,7 +94,7 @@ class Connection:
         self._link.close()
 
 
-class _Events(Events):
+class _Events(EventForwarder):
     """Knows one source more, whose stream takes everything."""
 
     def source(self, name: str) -> EventSource:
@@ -132,7 +132,7 @@ class Doors:
         await models.load()
         log = place.log()
         predictor = Predictor(online=reader, clock=self.clock, log=log, metrics=metrics)
-        serving = Serving(
+        serving = ServingContext(
             models=models,
             predictor=predictor,
             metrics=metrics,
@@ -141,10 +141,10 @@ class Doors:
             access=KeyAccess(file, self.clock.now_us),
             body_bytes=100_000,
             events=_Events(place.state, place.project.redis_url, place.project.store, Settings(event_bytes=10_000)),
-            feedback=Feedback(OutcomeWriter(place.state), models, metrics, self.clock, most=10_000),
+            feedback=Feedback(OutcomeWriter(place.state), models, metrics, self.clock, max_rows=10_000),
         )
         routes = hot_routes(serving)
-        protocols: list[Any] = [fast_lane(routes, WireLimits(body_bytes=100_000)), "httptools"]
+        protocols: list[Any] = [make_protocol(routes, WireLimits(body_bytes=100_000)), "httptools"]
         for protocol in protocols:
             app = create_app(serving, routes)
             self.servers.append(uvicorn.Server(uvicorn.Config(app, http=protocol, ws="none", log_config=None)))
@@ -170,8 +170,8 @@ def opened_doors(place: Sandbox) -> Iterator[Doors]:
     file, keys = KeyFile(place.state), {}
     for held, scopes in (*((scope, {scope}) for scope in SCOPES), (ALL, set(SCOPES))):
         name = held.replace("_", "-")
-        keys[held] = new_secret(name)
-        digest = digest_of(keys[held].encode())
+        keys[held] = generate_secret(name)
+        digest = hash_secret(keys[held].encode())
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=None, created_us=1))
     with ExitStack() as stack:
         links = [stack.enter_context(_listening()) for _ in range(2)]

@@ -14,8 +14,8 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.lifecycle import BoundsPolicy
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.http.reply import plain_reply, predictions_json
-from skewless.serving.oip.outputs import outputs_of
+from skewless.serving.http.reply import predictions_json, scores_json
+from skewless.serving.oip.outputs import build_outputs
 from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
 from tests.worlds.trained import Sandbox, ask
@@ -49,14 +49,14 @@ def test_values_outside_are_flagged_and_counted(shared: Sandbox) -> None:
     model, n = bounded(shared, "flag"), 12
 
     async def steps(desk: Desk) -> None:
-        free, flagged = map(good, await desk.answers([desk.question(ask(n)), desk.question(ask(n), model)]))
+        free, flagged = map(good, await desk.answers([desk.request(ask(n)), desk.request(ask(n), model)]))
         wanted = expected(free.matrix, model, n)
         assert flagged.out_of_bounds == wanted
         assert {name for names in wanted for name in names} == {FEW, "amount"}
         assert [] in wanted
         # Nothing else differs, bit by bit.
         assert contents(flagged) == contents(free)
-        assert plain_reply(flagged) is None
+        assert scores_json(flagged) is None
         shown = orjson.loads(orjson.dumps(predictions_json(flagged, features=False)))["predictions"]
         assert [item.get("out_of_bounds", []) for item in shown] == wanted
         counts = {name: desk.metrics.out_of_bounds(model.name, model.version, name).value for name in (FEW, "amount")}
@@ -70,7 +70,7 @@ def test_each_request_of_a_batch_hears_of_its_own_rows(shared: Sandbox) -> None:
 
     async def steps(desk: Desk) -> None:
         rows = [ask(1, 0), ask(1, 9), ask(2, 0)]
-        first, second, third = map(good, await desk.answers([desk.question(part, model) for part in rows]))
+        first, second, third = map(good, await desk.answers([desk.request(part, model) for part in rows]))
         assert first.scored is second.scored
         assert "amount" not in (first.out_of_bounds or [[]])[0]
         assert "amount" in (second.out_of_bounds or [[]])[0]
@@ -83,16 +83,16 @@ def test_what_is_sent_outside_is_refused_before_any_work(shared: Sandbox) -> Non
     model = bounded(shared, "refuse")
 
     async def steps(desk: Desk) -> None:
-        refused = await desk.answer(desk.question(ask(9), model))
+        refused = await desk.answer(desk.request(ask(9), model))
         assert isinstance(refused, RequestError)
         for part in ("row 6", "'amount'", "10.3", "from 0 to 10"):
             assert part in refused.sentence()
         assert desk.store.asked == []
         assert desk.metrics.out_of_bounds(model.name, model.version, "amount").value == 1
-        null = await desk.answer(desk.question([{**ask(1)[0], "shop_id": None}], model))
+        null = await desk.answer(desk.request([{**ask(1)[0], "shop_id": None}], model))
         assert isinstance(null, RequestError)
         assert "a value" in null.fix
-        assert good(await desk.answer(desk.question(ask(2), model))).n == 2
+        assert good(await desk.answer(desk.request(ask(2), model))).n == 2
 
     at_a_desk(shared, steps)
 
@@ -101,7 +101,7 @@ def test_sent_vectors_are_the_callers_too(shared: Sandbox) -> None:
     model, free = bounded(shared, "refuse"), bounded(shared, "off")
 
     async def steps(desk: Desk) -> None:
-        matrix = good(await desk.answer(desk.question(ask(3), free))).matrix.copy()
+        matrix = good(await desk.answer(desk.request(ask(3), free))).matrix.copy()
         matrix[:, model.assembler.labels.index(FEW)] = [1.0, LIMIT + 1, np.nan]
         refused = await desk.answer(desk.vectors(matrix, model))
         assert isinstance(refused, RequestError)
@@ -118,7 +118,7 @@ def test_a_looked_up_value_outside_is_treated_as_one_that_is_missing(shared: San
     model = bounded(shared, "refuse", missing, Bounds(features={FEW: Bound(high=-1.0)}))
 
     async def steps(desk: Desk) -> None:
-        answer = await desk.answer(desk.question(ask(2), model))
+        answer = await desk.answer(desk.request(ask(2), model))
         if missing == "refuse":
             assert isinstance(answer, StoreError)
             assert FEW in answer.sentence()
@@ -136,8 +136,8 @@ def test_the_protocol_shows_names_row_by_row(shared: Sandbox) -> None:
 
     async def steps(desk: Desk) -> None:
         for n in (1, 12):
-            answer = good(await desk.answer(desk.question(ask(n), model)))
-            (output,) = outputs_of(signature, answer, {"out_of_bounds": False})
+            answer = good(await desk.answer(desk.request(ask(n), model)))
+            (output,) = build_outputs(signature, answer, {"out_of_bounds": False})
             names = [text.decode().split(",") if text else [] for text in output.array.tolist()]
             assert names == (answer.out_of_bounds or [[]] * n)
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from skewless.contract.status import Status
 from skewless.infra.online.redis_store import RedisReader
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.scored_batch import ScoredSlice
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.trained import SECOND, Sandbox, ask, later_rows
 
@@ -20,14 +20,14 @@ PREDICTIONS = PredictorLimits(prediction_cache=10_000)
 
 def test_within_the_age_keys_are_read_once(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
-        first = await desk.answer(desk.question(ask(5)))
+        first = await desk.answer(desk.request(ask(5)))
         for _ in range(20):
-            assert contents(await desk.answer(desk.question(ask(5)))) == contents(first)
+            assert contents(await desk.answer(desk.request(ask(5)))) == contents(first)
         assert len(desk.store.asked) == 1
-        await desk.answer(desk.question(ask(7)))
+        await desk.answer(desk.request(ask(7)))
         assert [len(keys) for keys in desk.store.asked] == [10, 4]
         desk.clock.set(desk.clock.now_us() + 60 * SECOND + 1)
-        await desk.answer(desk.question(ask(5)))
+        await desk.answer(desk.request(ask(5)))
         assert len(desk.store.asked) == 3
         assert desk.metrics.hits("feature").value == 20 * 10 + 10
 
@@ -44,8 +44,8 @@ def test_ttl_and_age_are_evaluated_at_each_time(shared: Sandbox) -> None:
         desk.clock.set(now)
         answers = []
         for back in (0, 1, 40, 4_000):
-            question = desk.question(ask(6), as_of=desk.clock.now_us() - back * days, max_age_us=days)
-            answers.append(good(await desk.answer(question)))
+            request = desk.request(ask(6), as_of=desk.clock.now_us() - back * days, max_age_us=days)
+            answers.append(good(await desk.answer(request)))
         assert len({answer.status.tobytes() for answer in answers}) > 1
         assert len(desk.store.asked) == (1 if desk.predictor.limits is MINUTE_CACHE else 4)
         found[desk.predictor.limits] = list(map(contents, answers))
@@ -58,14 +58,14 @@ def test_ttl_and_age_are_evaluated_at_each_time(shared: Sandbox) -> None:
 
 def test_a_store_that_is_away_goes_unnoticed_for_what_is_cached(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
-        first = await desk.answer(desk.question(ask(2)))
+        first = await desk.answer(desk.request(ask(2)))
         desk.store.away = True
-        assert contents(await desk.answer(desk.question(ask(2)))) == contents(first)
-        partly = good(await desk.answer(desk.question(ask(3))))
+        assert contents(await desk.answer(desk.request(ask(2)))) == contents(first)
+        partly = good(await desk.answer(desk.request(ask(3))))
         assert partly.degraded
         assert set(partly.status.ravel().tolist()) == {int(Status.UNAVAILABLE)}
         desk.store.away = False
-        assert not good(await desk.answer(desk.question(ask(3)))).degraded
+        assert not good(await desk.answer(desk.request(ask(3)))).degraded
 
     at_a_desk(shared, steps, MINUTE_CACHE)
 
@@ -79,13 +79,13 @@ def test_cached_scores_have_the_same_bits(shared: Sandbox) -> None:
         vectors[2] = np.nan
         for model in (shared.model, other, shared.model):
             for n in (3, 8, 8, 1):
-                answer = good(await desk.answer(desk.question(ask(n), model)))
+                answer = good(await desk.answer(desk.request(ask(n), model)))
                 assert answer.scores.tobytes() == model.runtime.score(answer.matrix).tobytes()
                 sent = good(await desk.answer(desk.vectors(np.ascontiguousarray(vectors[:n]), model)))
                 assert sent.scores.tobytes() == model.runtime.score(sent.matrix).tobytes()
         assert desk.metrics.misses("prediction").value == 2 * 16
         assert desk.metrics.hits("prediction").value == 3 * 40 - 2 * 16
-        asked = good(await desk.answer(desk.question(ask(8), contributions=True)))
+        asked = good(await desk.answer(desk.request(ask(8), contributions=True)))
         assert asked.scores.tobytes() == shared.model.runtime.score(asked.matrix).tobytes()
 
     at_a_desk(shared, steps, PREDICTIONS)
@@ -102,10 +102,10 @@ def test_replay_finds_nothing_while_caches_serve_and_views_change(place: Sandbox
             place.project.materialize(check=False)
         changed.set()
 
-    async def serve() -> list[Answer]:
+    async def serve() -> list[ScoredSlice]:
         reader, log = RedisReader(place.project.redis_url), place.log()
         predictor = Predictor(online=reader, clock=place.project.clock, log=log, limits=limits)
-        answers: list[Answer] = []
+        answers: list[ScoredSlice] = []
 
         async def client(first: int) -> None:
             while not changed.is_set() or len(answers) < 200:
@@ -133,7 +133,7 @@ def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: 
 
     async def steps(desk: Desk) -> None:
         model = strict(shared.model)
-        plain = await desk.answer(desk.question(ask(1), model))
+        plain = await desk.answer(desk.request(ask(1), model))
         desk.clock.set(desk.clock.now_us() + 120 * SECOND)
         inner = desk.store.inner
 
@@ -141,15 +141,15 @@ def test_strict_models_do_not_get_cached_rows_of_a_store_that_lost_some(shared: 
             def __getattr__(self, name: str) -> object:
                 return getattr(inner, name)
 
-            async def get_marked(self, keys: list[bytes], names: list[str]) -> object:
-                rows, markers = await inner.get_marked(keys, names)
+            async def get_with_markers(self, keys: list[bytes], names: list[str]) -> object:
+                rows, markers = await inner.get_with_markers(keys, names)
                 return rows, [None for _ in markers]
 
         desk.store.inner = Lost()  # type: ignore[assignment]
-        assert not isinstance(await desk.answer(desk.question(ask(1), model)), type(plain))
+        assert not isinstance(await desk.answer(desk.request(ask(1), model)), type(plain))
         desk.store.inner = inner
         asked = len(desk.store.asked)
-        assert good(await desk.answer(desk.question(ask(1), model))).n == 1
+        assert good(await desk.answer(desk.request(ask(1), model))).n == 1
         assert len(desk.store.asked) == asked + 1
 
     at_a_desk(shared, steps, MINUTE_CACHE)

@@ -6,7 +6,7 @@ import json
 import shutil
 
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.operations.freshness import look
+from skewless.operations.freshness import check_freshness
 from tests.integration.serving.core.conftest import SECOND
 from tests.servers.prediction import PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
@@ -25,7 +25,7 @@ def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(p
         loses_its_disk(place, server)
         server.process.terminate()
         logged = server.process.communicate(timeout=100)[1]
-    assert logged.count("prediction_log_refused") == logged.count("prediction_log_is_back") == 1
+    assert logged.count("prediction_log_refused") == logged.count("prediction_log_recovered") == 1
     assert "Traceback" not in logged
 
 
@@ -46,7 +46,7 @@ def loses_its_disk(place: Sandbox, server: PredictionServer) -> None:
     assert predict(server, MODEL)[0] == 200  # its log is best effort
 
     def alerts() -> set[str]:
-        look(place.project)
+        check_freshness(place.project)
         return {alert.name for alert in open_alerts(place.state)} & {"prediction_log"}
 
     eventually(alerts)

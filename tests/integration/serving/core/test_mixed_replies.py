@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from skewless.client.replies import read_reply
-from skewless.contract.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.rollout.traffic import Traffic
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
@@ -19,7 +19,7 @@ from tests.worlds.trained import MODEL, Sandbox, ask
 N = 40
 ONE, TWO = "000001", "000002"
 WHO = ["card_id"]
-VERSIONS = [TWO if place("s", [row["card_id"]]) < 0.5 else ONE for row in ask(N)]
+VERSIONS = [TWO if entity_position("s", [row["card_id"]]) < 0.5 else ONE for row in ask(N)]
 
 
 @pytest.fixture(scope="module")

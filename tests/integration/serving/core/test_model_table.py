@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.plans.wanted import FILE
+from skewless.infra.plans.target_versions import FILE
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -74,9 +74,9 @@ def test_champions_are_served_and_named(place: Sandbox) -> None:
 
 def test_the_only_model_needs_no_name(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        await table.unwant(SECOND)
+        await table.unload_model(SECOND)
         assert (table.get(None).name, table.get(None, "1").version) == (MODEL, ONE)
-        await table.unwant(MODEL)
+        await table.unload_model(MODEL)
         with pytest.raises(RequestError, match="model"):
             table.get(None)
 
@@ -93,7 +93,7 @@ def test_so_many_champions_stay_open(place: Sandbox, keep: int, left: list[str])
             assert await table.refresh() == []
         assert table.open_versions(MODEL) == left
         for version in {ONE, TWO, THREE} - set(left):
-            with pytest.raises(RequestError, match="no such version open"):
+            with pytest.raises(RequestError, match="no such loaded version"):
                 table.get(MODEL, version)
 
     tables(place, steps, keep=keep)
@@ -113,8 +113,8 @@ def test_a_champion_that_comes_back_is_not_opened_again(place: Sandbox) -> None:
 
 def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Sandbox) -> None:
     async def wish(table: ModelTable) -> None:
-        assert (await table.want(MODEL, "3")).version == THREE
-        assert (await table.want(MODEL, "1")).version == ONE
+        assert (await table.serve_version(MODEL, "3")).version == THREE
+        assert (await table.serve_version(MODEL, "1")).version == ONE
         assert table.get(MODEL).version == ONE
 
     async def after(table: ModelTable) -> None:
@@ -133,8 +133,8 @@ def test_a_version_that_somebody_wants_is_there_after_a_restart(place: Sandbox) 
 
 def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox) -> None:
     async def unload(table: ModelTable) -> None:
-        await table.want(SECOND, "1")
-        await table.unwant(SECOND)
+        await table.serve_version(SECOND, "1")
+        await table.unload_model(SECOND)
 
     async def after(table: ModelTable) -> None:
         for _ in range(2):
@@ -142,10 +142,10 @@ def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox
             assert (table.open_versions(SECOND), table.names()) == ([], [MODEL, SECOND])
             await table.refresh()
         with pytest.raises(RequestError):
-            await table.unwant(SECOND)
+            await table.unload_model(SECOND)
 
     async def load(table: ModelTable) -> None:
-        await table.want(SECOND)
+        await table.serve_version(SECOND)
         assert table.get(SECOND).version == ONE
 
     async def there(table: ModelTable) -> None:
@@ -159,11 +159,11 @@ def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) 
         reader = RedisReader(place.project.redis_url)
         sibling = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
         await sibling.load()
-        await sibling.want(MODEL, "2")
-        await sibling.unwant(SECOND)
+        await sibling.serve_version(MODEL, "2")
+        await sibling.unload_model(SECOND)
         assert await table.refresh() == []
         assert (table.open_versions(MODEL), [model.name for model in table.all()]) == ([ONE, TWO], [MODEL])
-        await sibling.want(SECOND)
+        await sibling.serve_version(SECOND)
         assert await table.refresh() == [SECOND]
         await reader.close()
 
@@ -172,8 +172,8 @@ def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) 
 
 def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        await table.unwant(MODEL)
-        assert (await table.want(MODEL, "2")).version == TWO
+        await table.unload_model(MODEL)
+        assert (await table.serve_version(MODEL, "2")).version == TWO
         assert (table.get(MODEL).version, table.open_versions(MODEL)) == (ONE, [ONE, TWO])
 
     tables(place, steps)
@@ -183,7 +183,7 @@ def test_an_unloaded_model_is_served_by_its_champion_when_a_version_is_wanted(pl
 def test_what_does_not_exist_cannot_be_wanted(place: Sandbox, name: str, version: str | None) -> None:
     async def steps(table: ModelTable) -> None:
         with pytest.raises(RequestError, match="model"):
-            await table.want(name, version)
+            await table.serve_version(name, version)
         assert not (place.state / FILE).exists()
 
     tables(place, steps)
@@ -191,7 +191,7 @@ def test_what_does_not_exist_cannot_be_wanted(place: Sandbox, name: str, version
 
 def test_a_rollback_goes_back_and_another_goes_forth_again(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        with pytest.raises(ConflictError, match="never had another"):
+        with pytest.raises(ConflictError, match="has no earlier champion"):
             await table.roll_back(MODEL, reason="x", now_us=1)
         move(place, TWO)
         move(place, THREE)
@@ -228,7 +228,7 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> No
             assert table.get(MODEL).version == ONE
             assert "metrics.json" in table.problems[MODEL]
         with pytest.raises(PackageError, match=r"metrics\.json"):
-            await table.want(MODEL, "2")
+            await table.serve_version(MODEL, "2")
         assert not (place.state / FILE).exists()
         move(place, THREE)
         assert await table.refresh() == [MODEL]
@@ -239,7 +239,7 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> No
 
 def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(place: Sandbox) -> None:
     async def wish(table: ModelTable) -> None:
-        await table.want(MODEL, "2")
+        await table.serve_version(MODEL, "2")
         damage(place, TWO)
 
     async def after(table: ModelTable) -> None:
@@ -251,7 +251,7 @@ def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(pla
 
 def test_a_damaged_file_of_wishes_is_told_and_what_was_wanted_stays(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        await table.want(MODEL, "2")
+        await table.serve_version(MODEL, "2")
         whole = (place.state / FILE).read_bytes()
         (place.state / FILE).write_bytes(b"{")
         move(place, THREE)
@@ -281,7 +281,7 @@ def test_the_series_of_a_dropped_version_go_with_it(place: Sandbox) -> None:
         for version in (TWO, THREE):
             move(place, version)
             await table.refresh()
-        await table.unwant(SECOND)
+        await table.unload_model(SECOND)
 
     tables(place, steps, keep=1, metrics=metrics)
     shown = [line for line in metrics.render().decode().splitlines() if line.startswith("skewless_certified_rows{")]
@@ -294,7 +294,11 @@ def test_changes_at_the_same_time_come_one_after_the_other(place: Sandbox) -> No
         for version in (TWO, THREE):
             move(place, version)
             found = await asyncio.gather(
-                table.refresh(), table.want(MODEL, "1"), table.want(MODEL, "2"), table.refresh(), table.want(SECOND)
+                table.refresh(),
+                table.serve_version(MODEL, "1"),
+                table.serve_version(MODEL, "2"),
+                table.refresh(),
+                table.serve_version(SECOND),
             )
             assert sorted([*found[0], *found[3]]) in ([MODEL], [])
         assert table.get(MODEL).version == THREE
@@ -313,7 +317,7 @@ def test_questions_under_way_are_answered_by_the_version_they_were_asked_of(plac
                 move(place, version)
             await table.refresh()
             waiting.append(asyncio.ensure_future(predictor.predict(table.get(MODEL), ask(3))))
-        await table.unwant(MODEL)
+        await table.unload_model(MODEL)
         answers = await asyncio.gather(*waiting)
         assert [answer.model.version for answer in answers] == [ONE, TWO, THREE]
         for answer in answers:
@@ -333,5 +337,5 @@ def test_a_view_that_this_store_does_not_hold_is_no_model(place: Sandbox) -> Non
     async def never(_: ModelTable) -> None:
         raise AssertionError
 
-    with pytest.raises(SkewlessError, match="needs view 'card_days', which the online store does not hold"):
+    with pytest.raises(SkewlessError, match="needs view 'card_days', which is missing in the online store"):
         tables(place, never)

@@ -13,11 +13,11 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.rollout.counts import counts_folder, read_counts
 from skewless.infra.rollout.traffic import Traffic
-from skewless.infra.rollout.vitals import read_vitals, vitals_folder
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.routes import VitalsFile
 from skewless.serving.models.table import CHAMPION, ModelTable
+from skewless.serving.models.traffic_policies import RolloutCountsFile
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.worlds.trained import MODEL, Sandbox
 
@@ -160,10 +160,10 @@ def test_an_unloaded_model_has_no_policy_until_it_is_loaded(place: Sandbox) -> N
     async def steps(table: ModelTable) -> None:
         policy = put(place)
         await table.refresh()
-        await table.unwant(MODEL)
+        await table.unload_model(MODEL)
         await table.refresh()
         assert in_force(table) is None
-        await table.want(MODEL)
+        await table.serve_version(MODEL)
         await table.refresh()
         assert in_force(table) == policy
 
@@ -220,25 +220,25 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
 
 def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        file = VitalsFile(place.state, table.routes, ManualClock(7))
+        file = RolloutCountsFile(place.state, table.policies, ManualClock(7))
         file.start()
         await file.write()
-        assert not list(vitals_folder(place.state).glob("*"))
+        assert not list(counts_folder(place.state).glob("*"))
         policy = put(place)
         await table.refresh()
         await file.write()
-        found = read_vitals(place.state, MODEL, policy.number)
+        found = read_counts(place.state, MODEL, policy.number)
         assert {version: (one.requests, one.at_us) for version, one in found.items()} == dict.fromkeys(
             (ONE, TWO), (0, 7)
         )
         await file.close()
-        again = read_vitals(place.state, MODEL, policy.number)
+        again = read_counts(place.state, MODEL, policy.number)
         assert {version: one.as_dict() for version, one in again.items()} == {
             version: one.as_dict() for version, one in found.items()
         }
         put(place, phase="champion", challenger=None, share=0.0)
         await table.refresh()
         await file.write()
-        assert not list(vitals_folder(place.state).glob("*"))
+        assert not list(counts_folder(place.state).glob("*"))
 
     tables(place, steps)

@@ -11,9 +11,9 @@ import pytest
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.predictions.writer import PredictionWriter
-from skewless.serving.prediction.answer import Answer
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.question import Question
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Ticket
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.worlds.trained import Sandbox, ask
@@ -25,8 +25,8 @@ def test_a_reply_comes_once_its_row_is_durable(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
 
     async def steps(desk: Desk) -> None:
-        waiting = asyncio.ensure_future(desk.answers([desk.question(ask(2, i), model) for i in range(3)]))
-        others = await desk.answers([desk.question(ask(1)), desk.question(ask(1))])
+        waiting = asyncio.ensure_future(desk.answers([desk.request(ask(2, i), model) for i in range(3)]))
+        others = await desk.answers([desk.request(ask(1)), desk.request(ask(1))])
         assert all(good(answer).log == "best_effort" for answer in others)
         assert not waiting.done()
         ((record, durable),) = desk.log.required
@@ -42,7 +42,7 @@ def test_a_row_that_cannot_be_kept_is_no_answer(shared: Sandbox) -> None:
     model = strict(shared.model, log="required")
 
     async def steps(desk: Desk) -> None:
-        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(2), model)))
+        waiting = asyncio.ensure_future(desk.answer(desk.request(ask(2), model)))
         while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
             await asyncio.sleep(0.001)
         desk.log.required[0][1].set_exception(StoreError("the log", "cannot be written", fix="free disk space"))
@@ -50,7 +50,7 @@ def test_a_row_that_cannot_be_kept_is_no_answer(shared: Sandbox) -> None:
         assert isinstance(error, StoreError)
         assert error.thing == "the log"
         desk.log.full = True
-        assert isinstance(await desk.answer(desk.question(ask(2), model)), StoreError)
+        assert isinstance(await desk.answer(desk.request(ask(2), model)), StoreError)
         assert desk.outcomes("ok", model) == 0
 
     at_a_desk(shared, steps)
@@ -65,16 +65,16 @@ def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
         tickets: list[Ticket] = []
         make = desk.predictor._ticket
 
-        def kept(question: Question, done: Callable[[Answer | SkewlessError], None]) -> Ticket:
-            tickets.append(make(question, done))
+        def kept(request: ScoringRequest, done: Callable[[ScoredSlice | SkewlessError], None]) -> Ticket:
+            tickets.append(make(request, done))
             return tickets[-1]
 
         monkeypatch.setattr(desk.predictor, "_ticket", kept)
-        late = desk.question(ask(2), model, deadline=desk.loop_s + 1_000)
-        waiting = [asyncio.ensure_future(desk.answer(one)) for one in (late, desk.question(ask(1), model))]
+        late = desk.request(ask(2), model, deadline=desk.loop_s + 1_000)
+        waiting = [asyncio.ensure_future(desk.answer(one)) for one in (late, desk.request(ask(1), model))]
         while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
             await asyncio.sleep(0.001)
-        desk.predictor._evaluator.late(tickets[0])  # on a slow machine the time itself might be over too soon
+        desk.predictor._evaluator.expire_ticket(tickets[0])  # on a slow machine the time itself might be over too soon
         assert isinstance(await waiting[0], DeadlineError)
         ((record, durable),) = desk.log.required
         assert len(record.ids) == 3
@@ -90,11 +90,11 @@ def test_a_degraded_answer_is_durable_as_well(shared: Sandbox) -> None:
 
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
-        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(2), model, deadline=desk.loop_s + SOON_S)))
+        waiting = asyncio.ensure_future(desk.answer(desk.request(ask(2), model, deadline=desk.loop_s + SOON_S)))
         while not desk.log.required:  # noqa: ASYNC110 - a fake has no event
             await asyncio.sleep(0.001)
         desk.store.open.set()
-        await desk.answer(desk.question(ask(1)))
+        await desk.answer(desk.request(ask(1)))
         assert not waiting.done()
         desk.log.required[0][1].set_result(None)
         assert good(await waiting).degraded

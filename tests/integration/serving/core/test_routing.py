@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import DeadlineError, PackageError, SkewlessError, StoreError
-from skewless.contract.traffic import TrafficPolicy, place
+from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.joint import MixedAnswer
 from skewless.serving.prediction.routing import Routing
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.split_request import MergedSlices
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.trained import Row, Sandbox, ask
 from tests.worlds.waiting import PATIENCE_S
 
 ONE, TWO, THREE = "000001", "000002", "000003"
-Told = Answer | MixedAnswer | SkewlessError
+ReplyCallback = ScoredSlice | MergedSlices | SkewlessError
 CANARY = TrafficPolicy(number=4, phase="canary", champion=ONE, challenger=TWO, share=0.4, sticky=("card_id",), salt="s")
 SHADOW = TrafficPolicy(number=4, phase="shadow", champion=ONE, challenger=TWO, shadows=(THREE, TWO))
 
@@ -35,28 +35,28 @@ def routed(desk: Desk, policy: TrafficPolicy, models: Mapping[str, ServedModel])
     return Routing(policy, models, desk.metrics)
 
 
-async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> Told:  # noqa: ANN401
-    waiting: asyncio.Future[Told] = asyncio.get_running_loop().create_future()
+async def told(desk: Desk, rows: Sequence[Row], routing: Routing, **options: Any) -> ReplyCallback:  # noqa: ANN401
+    waiting: asyncio.Future[ReplyCallback] = asyncio.get_running_loop().create_future()
     champion = routing.shares({name: [0] for name in ("card_id", "shop_id")}, 1)[0].arm.model
-    question = desk.question(rows, champion, **options)._replace(routing=routing)
-    desk.predictor.ask(question, waiting.set_result)
+    request = desk.request(rows, champion, **options)._replace(routing=routing)
+    desk.predictor.submit(request, waiting.set_result)
     return await waiting
 
 
 def expected_versions(rows: Sequence[Row], policy: TrafficPolicy) -> list[str]:
-    return [TWO if place(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
+    return [TWO if entity_position(policy.salt, [row["card_id"]]) < policy.share else ONE for row in rows]
 
 
 def test_every_row_is_answered_by_the_version_of_its_entity(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
         rows = ask(60)
         mixed = await told(desk, rows, routed(desk, CANARY, models))
-        assert isinstance(mixed, MixedAnswer)
+        assert isinstance(mixed, MergedSlices)
         versions = expected_versions(rows, CANARY)
         assert (mixed.versions, set(versions)) == (versions, {ONE, TWO})
         assert len({part.t for part in mixed.parts}) == 1
         for part, places in zip(mixed.parts, mixed.rows, strict=True):
-            alone = good(await desk.answer(desk.question([rows[i] for i in places], part.model)))
+            alone = good(await desk.answer(desk.request([rows[i] for i in places], part.model)))
             assert contents(part) == contents(alone)
         assert sorted(i for places in mixed.rows for i in places) == list(range(60))
 
@@ -70,9 +70,9 @@ def test_an_entity_stays_with_its_version_whatever_it_is_asked_with(
         routing, rows = routed(desk, CANARY, models), ask(30)
         for row, version in zip(rows, expected_versions(rows, CANARY), strict=True):
             answer = await told(desk, [row], routing)
-            assert isinstance(answer, Answer)
+            assert isinstance(answer, ScoredSlice)
             again = await told(desk, [{**row, "amount": 1.0, "shop_id": "other"}] * 3, routing)
-            assert isinstance(again, Answer)
+            assert isinstance(again, ScoredSlice)
             assert {answer.model.version, again.model.version} == {version}
 
     at_a_desk(shared, steps)
@@ -84,10 +84,10 @@ def test_parts_of_a_request_are_read_once_and_evaluated_at_one_time(
     async def steps(desk: Desk) -> None:
         desk.store.asked.clear()
         mixed = await told(desk, ask(60), routed(desk, CANARY, models))
-        assert isinstance(mixed, MixedAnswer)
+        assert isinstance(mixed, MergedSlices)
         (keys,) = desk.store.asked
         assert len(keys) == len(set(keys))
-        (alone,) = [await desk.answer(desk.question(ask(60), models[ONE]))]
+        (alone,) = [await desk.answer(desk.request(ask(60), models[ONE]))]
         assert set(keys) == set(desk.store.asked[-1])
         assert good(alone).t == mixed.t
 
@@ -98,7 +98,7 @@ def test_the_log_says_role_and_policy(shared: Sandbox, models: dict[str, ServedM
     async def steps(desk: Desk) -> None:
         rows = ask(40)
         await told(desk, rows, routed(desk, CANARY, models))
-        await desk.answer(desk.question(ask(1), models[TWO]))
+        await desk.answer(desk.request(ask(1), models[TWO]))
         await desk.predictor.close()
         found = [(record.origin.version, record.origin.role, record.origin.policy) for record in desk.log.offered]
         assert sorted(found[:2]) == [(ONE, "champion", 4), (TWO, "challenger", 4)]
@@ -117,20 +117,18 @@ def test_vitals_count_each_arm_alone(shared: Sandbox, models: dict[str, ServedMo
     async def steps(desk: Desk) -> None:
         routing, rows = routed(desk, CANARY, models), ask(60)
         mixed = await told(desk, rows, routing)
-        assert isinstance(mixed, MixedAnswer)
-        await desk.answer(desk.question(rows, models[ONE]))  # not routed: does not count
-        policy, found = routing.vitals(77)
+        assert isinstance(mixed, MergedSlices)
+        await desk.answer(desk.request(rows, models[ONE]))  # not routed: does not count
+        policy, found = routing.read_counts(77)
         assert (policy, set(found)) == (4, {ONE, TWO})
         for part in mixed.parts:
-            vitals = found[part.model.version]
-            assert (vitals.requests, vitals.failed, vitals.rows, vitals.at_us) == (1, 0, part.n, 77)
-            assert (vitals.missing, vitals.values) == (int(np.isnan(part.matrix).sum()), part.matrix.size)
-            assert (vitals.latency.n, vitals.scores.n) == (1, part.n)
-            middle = vitals.scores.quantile(0.5)
-            assert middle == min(
-                edge for edge in vitals.scores.edges if edge >= np.sort(part.scores)[(part.n - 1) // 2]
-            )
-            assert [sum(counts.values()) for counts in vitals.by_status.values()] == [part.n] * part.status.shape[1]
+            item = found[part.model.version]
+            assert (item.requests, item.failed, item.rows, item.at_us) == (1, 0, part.n, 77)
+            assert (item.missing, item.values) == (int(np.isnan(part.matrix).sum()), part.matrix.size)
+            assert (item.latency.n, item.scores.n) == (1, part.n)
+            middle = item.scores.quantile(0.5)
+            assert middle == min(edge for edge in item.scores.edges if edge >= np.sort(part.scores)[(part.n - 1) // 2])
+            assert [sum(counts.values()) for counts in item.by_status.values()] == [part.n] * part.status.shape[1]
 
     at_a_desk(shared, steps)
 
@@ -141,14 +139,14 @@ def test_what_the_server_fails_on_counts_against_the_arm(shared: Sandbox, models
         routing, rows = routed(desk, CANARY, refusing), ask(60)
         desk.store.away = True
         assert isinstance(await told(desk, rows, routing), StoreError)
-        found = routing.vitals(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(1, 0), (1, 1)]
         desk.store.away = False
         desk.store.open.clear()
         late = await told(desk, rows, routing, deadline=desk.loop_s + 0.02)
         assert isinstance(late, DeadlineError)
         desk.store.open.set()
-        found = routing.vitals(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (ONE, TWO)] == [(2, 0), (2, 2)]
         assert desk.metrics.arm_failures(refusing[TWO].name, TWO, "challenger").value == 2
 
@@ -173,7 +171,7 @@ def test_shadows_score_what_was_answered_after_the_reply(
         routing, rows = routed(desk, SHADOW, shown), ask(30)
         desk.store.asked.clear()
         answer = await told(desk, rows, routing)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, ScoredSlice)
         await shadows_done(desk, 3)
         assert len(desk.store.asked) == 1
         first, *others = desk.log.offered
@@ -182,7 +180,7 @@ def test_shadows_score_what_was_answered_after_the_reply(
             assert (list(record.ids), record.t, record.inputs) == (list(first.ids), first.t, first.inputs)
             np.testing.assert_array_equal(record.matrix, first.matrix)
             np.testing.assert_array_equal(record.scores, models[record.origin.version].runtime.score(first.matrix))
-            found = routing.vitals(1).versions[record.origin.version]
+            found = routing.read_counts(1).versions[record.origin.version]
             assert (found.requests, found.rows, found.latency.n, found.differences.rows) == (1, 30, 0, 30)
             np.testing.assert_array_equal(found.differences.pairs, np.column_stack([answer.scores, record.scores]))
 
@@ -204,11 +202,11 @@ def test_shadows_are_left_out_where_there_is_no_truth_or_no_time(
             return [desk.metrics.shadow_skipped(models[TWO].name, version, reason).value for version in (TWO, THREE)]
 
         desk.store.away = True
-        assert isinstance(await told(desk, ask(3), routing), Answer)
+        assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         assert skipped("store") == [3, 3]
         desk.store.away = False
-        monkeypatch.setattr("skewless.serving.prediction.shadows._MOST_ROWS", 5)
-        assert isinstance(await told(desk, ask(6), routing), Answer)
+        monkeypatch.setattr("skewless.serving.prediction.shadows._MAX_PENDING_ROWS", 5)
+        assert isinstance(await told(desk, ask(6), routing), ScoredSlice)
         assert skipped("behind") == [6, 6]
         await desk.predictor.close()
         assert [record.origin.role for record in desk.log.offered] == ["champion"] * 2
@@ -226,10 +224,10 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
     async def steps(desk: Desk) -> None:
         broken = replace(models[TWO], runtime=BrokenGroup())  # type: ignore[arg-type]
         routing = routed(desk, SHADOW, {**models, TWO: broken})
-        assert isinstance(await told(desk, ask(3), routing), Answer)
+        assert isinstance(await told(desk, ask(3), routing), ScoredSlice)
         await shadows_done(desk, 2)
         assert [record.origin.version for record in desk.log.offered] == [ONE, THREE]
-        found = routing.vitals(1).versions
+        found = routing.read_counts(1).versions
         assert [(found[version].requests, found[version].failed) for version in (TWO, THREE)] == [(1, 1), (1, 0)]
         assert desk.metrics.shadow_skipped(broken.name, TWO, "failed").value == 3
 
@@ -238,13 +236,13 @@ def test_a_shadow_that_fails_is_counted_and_the_others_go_on(shared: Sandbox, mo
 
 def test_a_policy_that_cannot_be_kept_is_refused(shared: Sandbox, models: dict[str, ServedModel]) -> None:
     async def steps(desk: Desk) -> None:
-        with pytest.raises(PackageError, match=r"sticks to what is no input.*'colour'"):
+        with pytest.raises(PackageError, match=r"has a sticky key that is not an input.*'colour'"):
             routed(desk, replace(CANARY, sticky=("colour",)), models)
         two = models[TWO]
         fewer = replace(two, plan=replace(two.plan, services=two.plan.services, request=two.plan.request[:1]))
-        with pytest.raises(PackageError, match="takes other inputs than the champion 000001"):
+        with pytest.raises(PackageError, match="has other inputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: fewer})
-        with pytest.raises(PackageError, match="gives other outputs than the champion 000001"):
+        with pytest.raises(PackageError, match="has other outputs than the champion 000001"):
             routed(desk, CANARY, {**models, TWO: strict(two, decisions={"refuse": 0.5})})
 
     at_a_desk(shared, steps)

@@ -22,7 +22,7 @@ BREAKER = PredictorLimits(breaker_failures=3, breaker_seconds=1_000)
 
 def rested(desk: Desk) -> None:
     """Let the breaker's pause be over."""
-    desk.predictor._evaluator._reads._breaker._until = 0.0
+    desk.predictor._evaluator._reads._breaker._open_until = 0.0
 
 
 async def passed(seconds: float) -> None:
@@ -32,7 +32,7 @@ async def passed(seconds: float) -> None:
 def test_late_features_are_nulls_where_the_model_may_score_them(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
-        answer = good(await desk.answer(desk.question(ask(3), deadline=desk.loop_s + SOON_S)))
+        answer = good(await desk.answer(desk.request(ask(3), deadline=desk.loop_s + SOON_S)))
         assert answer.degraded
         assert set(answer.status.ravel().tolist()) == {int(Status.UNAVAILABLE)}
         np.testing.assert_array_equal(answer.scores, shared.model.runtime.score(answer.matrix))
@@ -45,8 +45,8 @@ def test_late_features_are_nulls_where_the_model_may_score_them(shared: Sandbox)
 def test_late_features_are_a_refusal_where_it_may_not(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
-        question = desk.question(ask(3), strict(shared.model), deadline=desk.loop_s + SOON_S)
-        assert isinstance(await desk.answer(question), DeadlineError)
+        request = desk.request(ask(3), strict(shared.model), deadline=desk.loop_s + SOON_S)
+        assert isinstance(await desk.answer(request), DeadlineError)
         desk.store.open.set()
 
     at_a_desk(shared, steps)
@@ -57,8 +57,8 @@ def test_late_contributions_are_a_refusal(shared: Sandbox) -> None:
 
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
-        question = desk.question(ask(1), deadline=desk.loop_s + SOON_S, contributions=True)
-        assert isinstance(await desk.answer(question), DeadlineError)
+        request = desk.request(ask(1), deadline=desk.loop_s + SOON_S, contributions=True)
+        assert isinstance(await desk.answer(request), DeadlineError)
         desk.store.open.set()
 
     at_a_desk(shared, steps)
@@ -69,10 +69,10 @@ def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shar
 
     async def steps(desk: Desk) -> None:
         desk.store.open.clear()
-        early = [desk.question(ask(2, i), deadline=desk.loop_s + SOON_S) for i in range(3)]
-        refused = desk.question(ask(2), strict(shared.model), deadline=desk.loop_s + SOON_S)
-        patient = [desk.question(ask(2, i), deadline=desk.loop_s + 1_000) for i in range(3)]
-        patient.append(desk.question(ask(2)))
+        early = [desk.request(ask(2, i), deadline=desk.loop_s + SOON_S) for i in range(3)]
+        refused = desk.request(ask(2), strict(shared.model), deadline=desk.loop_s + SOON_S)
+        patient = [desk.request(ask(2, i), deadline=desk.loop_s + 1_000) for i in range(3)]
+        patient.append(desk.request(ask(2)))
         waiting = asyncio.ensure_future(desk.answers(patient))
         first = await desk.answers([*early, refused])
         assert [good(answer).degraded for answer in first[:3]] == [True] * 3
@@ -90,9 +90,9 @@ def test_who_waits_on_is_answered_by_the_store_and_late_replies_are_dropped(shar
 
 def test_a_deadline_that_is_met_changes_nothing(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
-        plain = await desk.answer(desk.question(ask(3)))
+        plain = await desk.answer(desk.request(ask(3)))
         soon, missed = SOON_S, 0
-        while (timed := good(await desk.answer(desk.question(ask(3), deadline=desk.loop_s + soon)))).degraded:
+        while (timed := good(await desk.answer(desk.request(ask(3), deadline=desk.loop_s + soon)))).degraded:
             soon, missed = soon * 2, missed + 1  # this machine is slow
         await passed(2 * soon)
         assert contents(plain) == contents(timed)
@@ -117,7 +117,7 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
     scored: list[int] = []
     go_on = asyncio.Event()
 
-    async def score_beside(of: ServedModel, matrix: object, *, contributions: bool) -> tuple[object, None]:
+    async def score_in_thread(of: ServedModel, matrix: object, *, contributions: bool) -> tuple[object, None]:
         assert not contributions
         scored.append(1)
         await go_on.wait()
@@ -126,9 +126,9 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
     async def steps(desk: Desk) -> None:
         scoring = desk.predictor._scoring
         monkeypatch.setattr(scoring, "is_quick", lambda of, _: of is not model)
-        monkeypatch.setattr(scoring, "score_beside", score_beside)
-        timed = desk.question(ask(1), model, deadline=desk.loop_s + SOON_S)
-        waiting = asyncio.ensure_future(desk.answer(desk.question(ask(2), model)))
+        monkeypatch.setattr(scoring, "score_in_thread", score_in_thread)
+        timed = desk.request(ask(1), model, deadline=desk.loop_s + SOON_S)
+        waiting = asyncio.ensure_future(desk.answer(desk.request(ask(2), model)))
         assert isinstance(await desk.answer(timed), DeadlineError)
         go_on.set()
         assert good(await waiting).n == 2
@@ -140,24 +140,24 @@ def test_a_deadline_while_it_is_scored_ends_the_waiting_and_begins_nothing_new(
 
 def test_a_store_that_is_away_opens_the_breaker_which_closes_when_it_is_back(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
-        before = await desk.answer(desk.question(ask(2)))
+        before = await desk.answer(desk.request(ask(2)))
         desk.store.away = True
         for _ in range(3):
-            assert good(await desk.answer(desk.question(ask(2)))).degraded
+            assert good(await desk.answer(desk.request(ask(2)))).degraded
         assert (desk.metrics.trips.value, len(desk.store.asked)) == (1, 4)
         for _ in range(5):
-            assert good(await desk.answer(desk.question(ask(2)))).degraded
-            refusal = await desk.answer(desk.question(ask(2), strict(shared.model)))
+            assert good(await desk.answer(desk.request(ask(2)))).degraded
+            refusal = await desk.answer(desk.request(ask(2), strict(shared.model)))
             assert isinstance(refusal, StoreError)
-            assert "left alone" in refusal.problem
+            assert "open circuit breaker" in refusal.problem
         assert len(desk.store.asked) == 4  # it was not asked again
         rested(desk)
-        assert good(await desk.answer(desk.question(ask(2)))).degraded  # the attempt
+        assert good(await desk.answer(desk.request(ask(2)))).degraded  # the attempt
         assert (desk.metrics.trips.value, len(desk.store.asked)) == (2, 5)
         desk.store.away = False
         rested(desk)
         for _ in range(5):
-            assert contents(await desk.answer(desk.question(ask(2)))) == contents(before)
+            assert contents(await desk.answer(desk.request(ask(2)))) == contents(before)
         assert len(desk.store.asked) == 10
 
     at_a_desk(shared, steps, BREAKER)
@@ -168,7 +168,7 @@ def test_vectors_need_no_store(shared: Sandbox) -> None:
         desk.store.away = True
         matrix = np.ones((2, shared.model.runtime.n_features))
         for _ in range(5):
-            await desk.answer(desk.question(ask(1)))
+            await desk.answer(desk.request(ask(1)))
         answer = good(await desk.answer(desk.vectors(matrix)))
         assert (answer.degraded, answer.status.shape) == (False, (2, 0))
         np.testing.assert_array_equal(answer.scores, shared.model.runtime.score(matrix))
@@ -179,7 +179,7 @@ def test_vectors_need_no_store(shared: Sandbox) -> None:
 def test_a_store_that_is_away_costs_the_strict_an_error_and_others_their_features(shared: Sandbox) -> None:
     async def steps(desk: Desk) -> None:
         desk.store.away = True
-        lenient, strict_one = await desk.answers([desk.question(ask(1)), desk.question(ask(1), strict(shared.model))])
+        lenient, strict_one = await desk.answers([desk.request(ask(1)), desk.request(ask(1), strict(shared.model))])
         assert good(lenient).degraded
         assert isinstance(strict_one, StoreError)
         assert strict_one.thing == "the store"

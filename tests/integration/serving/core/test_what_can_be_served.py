@@ -27,7 +27,10 @@ def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Sandbox)
     async def steps(table: ModelTable) -> None:
         assert [model.name for model in table.all()] == [SECOND]
         assert "metrics.json" in table.problems[MODEL]
-        assert table.unserved([MODEL, SECOND, "none"]) == {MODEL: table.problems[MODEL], "none": "is not served"}
+        assert table.unserved_reasons([MODEL, SECOND, "none"]) == {
+            MODEL: table.problems[MODEL],
+            "none": "is not served",
+        }
         assert refused(metrics, MODEL) == 1.0
         with pytest.raises(StalePlanError, match="cannot be served"):
             table.get(MODEL)
@@ -67,7 +70,7 @@ def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_
     async def steps(table: ModelTable) -> None:
         assert table.all() == []
 
-    with pytest.raises(StalePlanError, match="does not hold"):
+    with pytest.raises(StalePlanError, match="is missing in the online store"):
         tables(place, steps)
     place.project.materialize(check=False)
 

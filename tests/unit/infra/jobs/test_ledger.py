@@ -62,7 +62,7 @@ def test_after_a_later_term_the_one_before_writes_nothing(ledger: Ledger, tmp_pa
     for write in (
         lambda: ledger.start(run(6)),
         lambda: ledger.end(run(5), "done", 9, token=1),
-        lambda: ledger.know("new", 1, 9),
+        lambda: ledger.register_job("new", 1, 9),
         lambda: ledger.begin_term(4, "third", 9),
         lambda: ledger.begin_term(3, "third", 9),
     ):
@@ -83,7 +83,7 @@ def test_runs_come_in_the_order_of_their_ticks(ledger: Ledger) -> None:
 
 
 def test_a_job_is_known_since_it_was_first_seen(ledger: Ledger) -> None:
-    assert [ledger.know("a", 1, 5), ledger.know("a", 1, 9)] == [5, 5]
+    assert [ledger.register_job("a", 1, 5), ledger.register_job("a", 1, 9)] == [5, 5]
     assert ledger.ids() == []
 
 
@@ -111,5 +111,5 @@ def test_what_is_not_there_or_damaged_is_said(ledger: Ledger, tmp_path: Path) ->
     ledger.start(run(5))
     (path,) = (tmp_path / "scheduler/runs").glob("*/1970*.json")
     path.write_text("{")
-    with pytest.raises(StoreError, match="damaged"):
+    with pytest.raises(StoreError, match="corrupt"):
         ledger.get(run(5).id)

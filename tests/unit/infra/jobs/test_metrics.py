@@ -9,7 +9,7 @@ import pytest
 
 from skewless.contract.errors import PlaceError
 from skewless.infra.host.metrics import serve_metrics
-from skewless.infra.jobs.metrics import RunTally
+from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import Run, RunId, State
 
 
@@ -25,10 +25,10 @@ def ended(job: str, state: State, seconds: int, at_s: int) -> Run:
 
 
 def test_runs_are_counted_and_served() -> None:
-    tally = RunTally(lambda: True)
+    counts = RunMetrics(lambda: True)
     for run in (ended("a", "done", 2, 10), ended("a", "done", 3, 20), ended("a", "failed", 4, 30)):
-        tally.count(run)
-    with urlopen(f"http://127.0.0.1:{serve_metrics(tally, 0, 'scheduler_metrics_port')}/metrics") as reply:
+        counts.count(run)
+    with urlopen(f"http://127.0.0.1:{serve_metrics(counts, 0, 'scheduler_metrics_port')}/metrics") as reply:
         lines = reply.read().decode().splitlines()
     assert [line for line in lines if line.startswith("skewless")] == [
         'skewless_runs_total{job="a",state="done"} 2.0',
@@ -41,4 +41,4 @@ def test_runs_are_counted_and_served() -> None:
 
 def test_a_port_in_use_is_said() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(PlaceError, match="scheduler_metrics_port"):
-        serve_metrics(RunTally(), taken.getsockname()[1], "scheduler_metrics_port")
+        serve_metrics(RunMetrics(), taken.getsockname()[1], "scheduler_metrics_port")

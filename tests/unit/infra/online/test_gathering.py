@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from skewless.infra.online.cluster_reader import Gathering, Value
+from skewless.infra.online.cluster_reader import ReplyAssembler, Value
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -16,17 +16,17 @@ def test_values_stand_in_their_places(seed: int) -> None:
     chance.shuffle(places)
     parts = [places[:3], places[3:4], places[4:]]
     ended: list[tuple[list[Value], bool]] = []
-    gathering = Gathering(20, len(parts), lambda *end: ended.append(end))
+    gathering = ReplyAssembler(20, len(parts), lambda *end: ended.append(end))
     for part in chance.sample(parts, 3):
         assert ended == []
-        gathering.take(part, [b"%d" % place for place in part])
+        gathering.add_reply(part, [b"%d" % place for place in part])
     assert ended == [([b"%d" % i for i in range(20)], False)]
 
 
 def test_an_error_stands_for_each_value_that_did_not_come() -> None:
     error = OSError("away")
     ended: list[tuple[list[Value], bool]] = []
-    gathering = Gathering(3, 2, lambda *end: ended.append(end))
-    gathering.take([2, 0], error)
-    gathering.take([1], [None])
+    gathering = ReplyAssembler(3, 2, lambda *end: ended.append(end))
+    gathering.add_reply([2, 0], error)
+    gathering.add_reply([1], [None])
     assert ended == [([error, None, error], True)]

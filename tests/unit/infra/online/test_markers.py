@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.infra.online.markers import least, mark_of
-from skewless.infra.online.port import Mark
+from skewless.infra.online.markers import lowest_marker, parse_marker
+from skewless.infra.online.port import Marker
 
 LAYOUT = b"1a2b3c4d5e6f7788"
 
@@ -13,25 +13,25 @@ LAYOUT = b"1a2b3c4d5e6f7788"
 @pytest.mark.parametrize(
     ("stored", "mark"),
     [
-        (b"7 30", Mark(7, 30)),
-        (b"7 30 " + LAYOUT, Mark(7, 30)),
-        (b"-1 0", Mark(-1)),
+        (b"7 30", Marker(7, 30)),
+        (b"7 30 " + LAYOUT, Marker(7, 30)),
+        (b"-1 0", Marker(-1)),
         (b"-2 0 " + LAYOUT, None),
         (b"-2 50", None),
-        (b"9007199254740992 4611686018427387904", Mark(2**53, 2**62)),
-        (b"7", Mark(7)),  # of a release before watermarks
+        (b"9007199254740992 4611686018427387904", Marker(2**53, 2**62)),
+        (b"7", Marker(7)),  # of a release before watermarks
         (b"", None),
         (None, None),
         pytest.param(b"7 " + LAYOUT, None, id="of a release before watermarks, in a cluster"),
     ],
 )
-def test_4_5_a_marker_is_a_position_and_a_time(stored: bytes | None, mark: Mark | None) -> None:
-    assert mark_of(stored) == mark
+def test_4_5_a_marker_is_a_position_and_a_time(stored: bytes | None, mark: Marker | None) -> None:
+    assert parse_marker(stored) == mark
 
 
 def test_4_5_markers_of_another_layout_vouch_for_nothing() -> None:
     ours, other = b"7 30 " + LAYOUT, b"7 30 " + LAYOUT[::-1]
-    assert least([ours, ours], LAYOUT.decode()) == Mark(7, 30)
-    assert least([ours, other], LAYOUT.decode()) is None
-    assert least([ours, b"7 30"], LAYOUT.decode()) is None
-    assert least([], None) is None
+    assert lowest_marker([ours, ours], LAYOUT.decode()) == Marker(7, 30)
+    assert lowest_marker([ours, other], LAYOUT.decode()) is None
+    assert lowest_marker([ours, b"7 30"], LAYOUT.decode()) is None
+    assert lowest_marker([], None) is None

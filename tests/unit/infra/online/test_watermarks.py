@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec, generation_key, marker_key, window_marker
 from skewless.contract.plan import FeaturePlan, View
-from skewless.contract.request import Ask
+from skewless.contract.request import ParsedRows
 from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.status import Status
 from skewless.contract.vector import Assembler
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.features import FeatureReader
-from skewless.infra.online.guard import Guard, Standing
-from skewless.infra.online.port import Mark
+from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.online.port import Marker
 from skewless.infra.online.service_vectors import ServiceVectors, VectorReader
 from skewless.infra.online.window_states import WindowStates
 from tests.memory_store import BlockingMemoryReader, MemoryStore
@@ -33,7 +33,7 @@ from tests.worlds.plans import make_plan, make_view
 T = 1_000 * SECOND
 MAX_AGE = 100 * SECOND
 PARTITIONS = ("events/s/e/0", "events/s/e/1")
-ASK = Ask(keys={"id": [1, 2, None]}, fields={})
+ASK = ParsedRows(keys={"id": [1, 2, None]}, fields={})
 WINDOW = replace(make_window_view({"id": DType.INT64}), name="w", max_age_us=MAX_AGE)
 TABLE = make_view("v")
 AGES = [0, -5 * SECOND, MAX_AGE - 1, MAX_AGE, MAX_AGE + 1, T]
@@ -46,7 +46,7 @@ def planned(*views: View | WindowView) -> FeaturePlan:
     return replace(make_plan(features, views=tables), windows=windows)
 
 
-def filled(plan: FeaturePlan, marks: Mapping[str, Mark], partitions: Sequence[str] = PARTITIONS) -> MemoryStore:
+def filled(plan: FeaturePlan, marks: Mapping[str, Marker], partitions: Sequence[str] = PARTITIONS) -> MemoryStore:
     """Return a store that holds a row of entity 1 in each table, and which states windows are read from."""
     store, one = MemoryStore(), np.array([T - 7], dtype=np.int64)
     versions = Versions(
@@ -62,36 +62,36 @@ def filled(plan: FeaturePlan, marks: Mapping[str, Mark], partitions: Sequence[st
     return store
 
 
-def marks_of(plan: FeaturePlan, table_us: int, *partitions_us: int) -> dict[str, Mark]:
+def marks_of(plan: FeaturePlan, table_us: int, *partitions_us: int) -> dict[str, Marker]:
     """Return the markers of all views: those of tables with one watermark, those of windows with one a partition."""
-    found = {marker_key(plan.project, view): Mark(3, table_us) for view in plan.views}
+    found = {marker_key(plan.project, view): Marker(3, table_us) for view in plan.views}
     for window in plan.windows:
         for name, watermark in zip(PARTITIONS, partitions_us, strict=False):
-            found[window_marker(plan.project, window, 1, name)] = Mark(3, watermark)
+            found[window_marker(plan.project, window, 1, name)] = Marker(3, watermark)
     return found
 
 
 def served(plan: FeaturePlan, store: MemoryStore, t: int = T) -> ServiceVectors:
     """Return what a server would see."""
     windows = WindowStates(plan)
-    windows.take([store.rows.get(pointer) for pointer in windows.pointers])
+    windows.load_generations([store.rows.get(pointer) for pointer in windows.pointers])
     reader = VectorReader(Assembler(plan, {}), windows)
     names = reader.names(ASK.keys, ASK.n)
     rows = [None if name is None else store.rows.get(name) for name in names]
-    standing = Guard().judge(reader.markers, [store.markers.get(name) for name in reader.markers])
-    return reader.vectors(names, rows, reader.standing(standing, t), t, ASK)
+    marker_status = MarkerHistory().check_markers(reader.markers, [store.markers.get(name) for name in reader.markers])
+    return reader.vectors(names, rows, reader.check_ages(marker_status, t), t, ASK)
 
 
 @pytest.mark.parametrize(("first", "second"), [*product([T - 9, T - 1, T, T + 5, 0], [T - 4, T + 1])])
 def test_8_4_the_event_time_of_a_windowed_view_is_its_least_watermark_but_not_after_t(first: int, second: int) -> None:
     plan = planned(WINDOW)
     states = WindowStates(plan)
-    states.take([filled(plan, {}).rows[pointer] for pointer in states.pointers])
+    states.load_generations([filled(plan, {}).rows[pointer] for pointer in states.pointers])
     names = states.names(ASK.keys, ASK.n)
-    standing = Standing(frozenset(), dict(zip(states.markers, (first, second), strict=True)))
-    read = states.read(names, [None] * ASK.n, standing, T).reads["w"]
+    marker_status = MarkerStatus(frozenset(), dict(zip(states.markers, (first, second), strict=True)))
+    read = states.read(names, [None] * ASK.n, marker_status, T).reads["w"]
     assert read.versions.event_ts.tolist() == [min(T, first, second)] * ASK.n
-    assert (read.available, read.found.tolist()) == (True, [True, True, False])
+    assert (read.available, read.has_row.tolist()) == (True, [True, True, False])
     vectors = served(plan, filled(plan, marks_of(plan, 0, first, second)))
     if first:
         assert vectors.event_ts.tolist() == [[min(T, first, second)]] * ASK.n
@@ -172,15 +172,15 @@ def test_8_4_a_store_that_did_not_answer_has_no_watermark() -> None:
 
 
 MOMENTS = st.sampled_from([0, T - 9, T - MAX_AGE - 1, T - MAX_AGE, T, T + 9])
-MARKED = st.none() | st.builds(Mark, st.just(3), MOMENTS)
+MARKED = st.none() | st.builds(Marker, st.just(3), MOMENTS)
 
 
 @settings(deadline=None)
 @given(MARKED, MARKED, MARKED, st.sampled_from([0, 5, MAX_AGE]), st.sampled_from([0, 5, MAX_AGE]), st.booleans())
 def test_8_4_notebooks_and_servers_say_the_same_of_every_view(
-    table: Mark | None,
-    first: Mark | None,
-    second: Mark | None,
+    table: Marker | None,
+    first: Marker | None,
+    second: Marker | None,
     table_limit: int,
     window_limit: int,
     windowed: bool,  # noqa: FBT001

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, StoreError
-from skewless.infra.packages.aliases import Aliases, Move
+from skewless.infra.packages.aliases import Aliases, AliasMove
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.writer import write_package
 from tests.worlds.packages import store_at
@@ -37,9 +37,9 @@ def test_moves_are_kept_in_order(root: Path) -> None:
     aliases.move("late", "champion", expect="000002", to="000001", reason="rolled back: \u00fc", now_us=3)
     assert Aliases(root).get("late", "champion") == "000001"
     assert Aliases(root).history("late", "champion") == [
-        Move(number=1, expect=None, to="000001", reason="first", at_us=1),
-        Move(number=2, expect="000001", to="000002", reason="better", at_us=2),
-        Move(number=3, expect="000002", to="000001", reason="rolled back: \u00fc", at_us=3),
+        AliasMove(number=1, expect=None, to="000001", reason="first", at_us=1),
+        AliasMove(number=2, expect="000001", to="000002", reason="better", at_us=2),
+        AliasMove(number=3, expect="000002", to="000001", reason="rolled back: \u00fc", at_us=3),
     ]
 
 
@@ -61,11 +61,11 @@ def test_a_move_one_step_back_undoes_a_step_and_every_other_one_adds_one(
     root: Path, holders: str, before: str | None
 ) -> None:
     aliases = Aliases(root)
-    assert aliases.before("late", "champion") is None
+    assert aliases.previous("late", "champion") is None
     versions = [f"00000{digit}" for digit in holders]
     for expect, to in zip([None, *versions], versions, strict=False):
         aliases.move("late", "champion", expect=expect, to=to, reason="", now_us=1)
-    assert aliases.before("late", "champion") == (None if before is None else f"00000{before}")
+    assert aliases.previous("late", "champion") == (None if before is None else f"00000{before}")
 
 
 def test_aliases_do_not_disturb_each_other(root: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_move_from_another_version_names_who_holds_it(root: Path, expect: str 
 
 
 def test_a_move_that_expects_a_holder_where_there_is_none(root: Path) -> None:
-    with pytest.raises(ConflictError, match="held by nobody, not by '000001'"):
+    with pytest.raises(ConflictError, match="held by no version, not by '000001'"):
         Aliases(root).move("late", "champion", expect="000001", to="000002", reason="", now_us=1)
 
 
@@ -98,7 +98,7 @@ def test_a_version_that_does_not_exist_gets_no_alias(root: Path) -> None:
 
 
 def test_an_alias_name_that_leaves_the_folder_is_refused(root: Path) -> None:
-    with pytest.raises(PackageError, match="not an alias's name"):
+    with pytest.raises(PackageError, match="has an invalid name"):
         Aliases(root).get("late", "../champion")
 
 

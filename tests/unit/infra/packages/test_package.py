@@ -125,7 +125,7 @@ def test_no_part_of_the_manifest_may_change(tmp_path: Path, contents: PackageCon
 @pytest.mark.parametrize("name", sorted(FILES - {"signature.json"}))
 def test_a_deleted_file_is_named(tmp_path: Path, contents: PackageContents, name: str) -> None:
     (write_package(store_at(tmp_path), "late", contents).path / name).unlink()
-    with pytest.raises(PackageError, match=f"missing.*{name}"):
+    with pytest.raises(PackageError, match=f"lacks a file.*{name}"):
         open_package(store_at(tmp_path), "late", "000001")
 
 
@@ -134,7 +134,7 @@ def test_an_added_file_is_named(tmp_path: Path, contents: PackageContents, name:
     path = write_package(store_at(tmp_path), "late", contents).path / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("x")
-    with pytest.raises(PackageError, match=f"nobody packaged.*{name}"):
+    with pytest.raises(PackageError, match=f"unexpected file.*{name}"):
         open_package(store_at(tmp_path), "late", "000001")
 
 
@@ -186,7 +186,7 @@ def test_a_version_that_does_not_exist_is_named(tmp_path: Path, contents: Packag
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".x", "a b"])
 def test_a_name_that_leaves_the_folder_is_refused(tmp_path: Path, contents: PackageContents, name: str) -> None:
-    with pytest.raises(PackageError, match="not a model's name"):
+    with pytest.raises(PackageError, match="has an invalid name"):
         write_package(store_at(tmp_path), name, contents)
     assert list(tmp_path.iterdir()) == []
 

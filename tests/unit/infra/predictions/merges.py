@@ -19,7 +19,7 @@ from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
 from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import T, origin, record
 
@@ -34,7 +34,7 @@ LACKS: dict[int, Sequence[str]] = {
 }
 # Not a number in several ways, and a zero with a sign.
 ODD = np.array([0x7FF8_0000_DEAD_BEEF, 0xFFF8_0000_0000_0001, 0x7FF0_0000_0000_0001, 1 << 63], np.uint64)
-Rows = dict[tuple[str, str], dict[str, Any]]
+RowsByKey = dict[tuple[str, str], dict[str, Any]]
 
 
 def write(state: Path, *, day: int, seed: int, n: int = 3, form: int = 3, version: str = "000001") -> Path:
@@ -45,7 +45,7 @@ def write(state: Path, *, day: int, seed: int, n: int = 3, form: int = 3, versio
     return write_record(state, given._replace(t=DAY + day * DAY_US + seed * HOUR_US // 10), form)
 
 
-def write_record(state: Path, given: Record, form: int = 3) -> Path:
+def write_record(state: Path, given: PredictionBatch, form: int = 3) -> Path:
     folder = state / FOLDER
     before = set(folder.glob("*.parquet"))
     log = PredictionWriter(folder, capacity=10**6, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
@@ -78,9 +78,9 @@ def standing(state: Path) -> list[str]:
     return sorted(path.name for path in (state / FOLDER).iterdir() if path.name != ".compact.lock")
 
 
-def stored(state: Path) -> Rows:
+def stored(state: Path) -> RowsByKey:
     """Return each row with the columns that its file has, floats as their bits; no row may stand twice."""
-    rows: Rows = {}
+    rows: RowsByKey = {}
     for path in log_files(state / FOLDER):
         for row in pq.ParquetFile(path).read().to_pylist():
             key = row["id"], row["version"]
@@ -99,7 +99,7 @@ def seen_by(log: PredictionLog) -> dict[tuple[str, str], tuple[Any, ...]]:
     times: Counter[tuple[str, str]] = Counter()
     found: dict[tuple[str, str], tuple[Any, ...]] = {}
     for of in log.versions():
-        for piece in log.pieces(of):
+        for piece in log.batches(of):
             for i, name in enumerate(piece.ids):
                 times[name, of.version] += 1
                 found[name, of.version] = (

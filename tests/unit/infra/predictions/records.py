@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from skewless.contract.rows import Versions
-from skewless.contract.windows.tiles import Slots
+from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.online.window_states import StateProgress
-from skewless.infra.predictions.record import LoadColumns, Record
+from skewless.infra.predictions.record import LoadColumns, PredictionBatch
 
 T = 1_768_478_400_000_000
 FIELDS = ("event_ts", "created_ts", "seq", "run_id")
@@ -29,14 +29,14 @@ def origin(version: str = "000001", views: tuple[str, ...] = ("card", "shop")) -
     )
 
 
-def record(of: LoadColumns, n: int, seed: int, *, outputs: int = 1, windowed: tuple[str, ...] = ()) -> Record:
+def record(of: LoadColumns, n: int, seed: int, *, outputs: int = 1, windowed: tuple[str, ...] = ()) -> PredictionBatch:
     """Return predictions of n entities."""
     chance = np.random.default_rng(seed)
     names = [view for view, _ in of.views]
     matrix = chance.random((n, 5))
     matrix[chance.random((n, 5)) < 0.2] = np.nan
     scores = chance.random((n, outputs)) if outputs > 1 else chance.random(n)
-    return Record(
+    return PredictionBatch(
         origin=of,
         ids=[f"{seed}-{i:x}" for i in range(n)],
         t=T + seed * 1_000,
@@ -54,7 +54,7 @@ def record(of: LoadColumns, n: int, seed: int, *, outputs: int = 1, windowed: tu
     )
 
 
-def vector_record(of: LoadColumns, n: int, seed: int) -> Record:
+def vector_record(of: LoadColumns, n: int, seed: int) -> PredictionBatch:
     """Return predictions of n vectors."""
     given = record(of, n, seed)
     rows = [str(row.tolist()).replace("nan", "null").encode() for row in given.matrix]
@@ -63,12 +63,12 @@ def vector_record(of: LoadColumns, n: int, seed: int) -> Record:
     return given._replace(source="vectors", inputs=rows, **nothing)
 
 
-def rows_of(given: Record) -> list[dict[str, Any]]:
+def rows_of(given: PredictionBatch) -> list[dict[str, Any]]:
     """Return what the log must say, one prediction at a time; ``checksum`` left out."""
     return [_row(given, i) for i in range(len(given.ids))]
 
 
-def _row(given: Record, i: int) -> dict[str, Any]:
+def _row(given: PredictionBatch, i: int) -> dict[str, Any]:
     of, scores = given.origin, given.scores[i].tolist()
     several = isinstance(scores, list)
     return {
@@ -99,7 +99,7 @@ def _row(given: Record, i: int) -> dict[str, Any]:
     }
 
 
-def _read(given: Record, i: int, place: int) -> dict[str, Any]:
+def _read(given: PredictionBatch, i: int, place: int) -> dict[str, Any]:
     name, digest = given.origin.views[place]
     found: Mapping[str, int] = {field: int(getattr(given.versions[name], field)[i]) for field in FIELDS}
     read = {"view": name, "hash": digest, "status": int(given.status[i, place]), **found}
@@ -121,5 +121,5 @@ def _versions(chance: np.random.Generator, n: int) -> Versions:
 def _applied(chance: np.random.Generator, n: int) -> StateProgress:
     entity = np.sort(chance.integers(0, n, 2 * n))
     numbers = [chance.integers(-(2**63), 2**63 - 1, 2 * n) for _ in range(3)]
-    slots = Slots(entity=entity, partition=numbers[0], first=numbers[1], seq=numbers[2])
+    slots = AppliedPositions(entity=entity, partition=numbers[0], first=numbers[1], seq=numbers[2])
     return StateProgress(generation=int(chance.integers(1, 100)), slots=slots)

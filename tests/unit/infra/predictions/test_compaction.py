@@ -97,7 +97,7 @@ def test_formats_are_merged_apart(tmp_path: Path) -> None:
 
 
 def test_a_merged_file_is_a_readers_piece_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "PIECE_ROWS", 10)
+    monkeypatch.setattr(compaction, "BATCH_ROWS", 10)
     sizes = (4, 4, 4, 11, 6, 3, 9, 1, 1)
     paths = [write(tmp_path, day=0, seed=seed, n=n) for seed, n in enumerate(sizes)]
     before = stored(tmp_path)
@@ -127,7 +127,7 @@ def test_what_comes_late_is_merged_by_itself(tmp_path: Path) -> None:
 def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
     for seed, name in enumerate(("0-first.parquet", f"{DAY:020d}-copy.parquet")):
         path = write(tmp_path, day=0, seed=seed)
-        Inventory(tmp_path / FOLDER).drop([path.name])
+        Inventory(tmp_path / FOLDER).remove_entries([path.name])
         path.rename(tmp_path / FOLDER / name)
     before = stored(tmp_path)
     assert merge(tmp_path, later_s=GRACE_S + 10) == 0
@@ -175,7 +175,7 @@ def test_a_name_that_is_used_again_is_not_proven(tmp_path: Path) -> None:
     merge(tmp_path)
     assert FIRST in proven_files(tmp_path)
     for path in (tmp_path / FOLDER).glob("*.parquet"):
-        Inventory(tmp_path / FOLDER).drop([path.name])
+        Inventory(tmp_path / FOLDER).remove_entries([path.name])
         path.unlink()
     for seed in range(2, 4):
         write(tmp_path, day=0, seed=seed)
@@ -222,7 +222,7 @@ def test_what_is_removed_meanwhile_is_not_merged(tmp_path: Path, monkeypatch: py
     real = compaction._read
 
     def removed(path: Path) -> Any:  # noqa: ANN401 - a table
-        Inventory(last.parent).drop([last.name])
+        Inventory(last.parent).remove_entries([last.name])
         last.unlink(missing_ok=True)
         return real(path)
 

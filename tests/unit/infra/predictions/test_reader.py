@@ -16,9 +16,9 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions.checksums import checksums, checksums_of_first_format
-from skewless.infra.predictions.reader import Logged, ModelVersion, PredictionLog
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.checksums import checksums, checksums_v1
+from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
@@ -28,13 +28,13 @@ ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
 
-def write(folder: Path, *records: Record) -> None:
+def write(folder: Path, *records: PredictionBatch) -> None:
     log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
     assert all(log.offer(each) for each in records)
     log.close()
 
 
-def write_first_format(folder: Path, given: Record) -> None:
+def write_first_format(folder: Path, given: PredictionBatch) -> None:
     """Write a file as the version before did."""
     rows: list[dict[str, Any]] = rows_of(given)
     for i, row in enumerate(rows):
@@ -47,9 +47,9 @@ def write_first_format(folder: Path, given: Record) -> None:
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0-first.parquet", compression="zstd")
 
 
-def read(folder: Path, of: ModelVersion = FIRST) -> list[Logged]:
+def read(folder: Path, of: ModelVersion = FIRST) -> list[LoggedPredictions]:
     with duckdb.connect() as connection:
-        return list(PredictionLog(folder, connection).pieces(of))
+        return list(PredictionLog(folder, connection).batches(of))
 
 
 def test_that_floats_came_narrow_is_kept(tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_files_of_the_first_format(tmp_path: Path, alone: bool) -> None:  # noqa
     assert set(logged.roles) == {"champion"}
     assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
     np.testing.assert_array_equal(logged.vectors[:3], old.matrix)
-    assert logged.checksums[:3].tolist() == checksums_of_first_format(old.matrix, old.scores).tolist()
+    assert logged.checksums[:3].tolist() == checksums_v1(old.matrix, old.scores).tolist()
     assert logged.reads["shop"].versions.seq[:3].tolist() == old.versions["shop"].seq.tolist()
 
 
@@ -164,13 +164,13 @@ def test_roles_are_told_apart(tmp_path: Path) -> None:
     write(tmp_path, champion, record(tested, 2, 2), shadow)
     with duckdb.connect() as connection:
         log = PredictionLog(tmp_path, connection)
-        (both,) = log.pieces(FIRST)
+        (both,) = log.batches(FIRST)
         assert sorted(both.roles) == ["challenger"] * 2 + ["champion"] * 3
-        (one,) = log.pieces(FIRST, ["challenger"])
+        (one,) = log.batches(FIRST, ["challenger"])
         assert (len(one.ids), set(one.roles)) == (2, {"challenger"})
-        assert list(log.pieces(FIRST, ["shadow"])) == []
+        assert list(log.batches(FIRST, ["shadow"])) == []
         entries = [log.find(name) for name in champion.ids]
-        assert {entry.of.version for entry in entries if entry} == {"000001"}
+        assert {entry.model_version.version for entry in entries if entry} == {"000001"}
         assert [entry.facts["policy"] for entry in entries if entry] == [None] * 3
     rows = pq.read_table(tmp_path).filter(pc.field("role") != "champion").to_pylist()
     assert sorted((row["version"], row["role"], row["policy"]) for row in rows) == [

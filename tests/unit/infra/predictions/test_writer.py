@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
 from skewless.infra.predictions import writer as module
-from skewless.infra.predictions.record import Record
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.predictions.writer import PredictionWriter
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record
@@ -31,7 +31,7 @@ def no_drop(n: int, why: str) -> None:
     raise AssertionError((n, why))
 
 
-def written(folder: Path, *records: Record) -> list[dict[str, Any]]:
+def written(folder: Path, *records: PredictionBatch) -> list[dict[str, Any]]:
     """Write records at once; return the rows of the files."""
     log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=no_drop)
     assert all(log.offer(each) for each in records)
@@ -47,13 +47,13 @@ def written(folder: Path, *records: Record) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: str(row["id"]))
 
 
-def expected(*records: Record) -> list[dict[str, Any]]:
+def expected(*records: PredictionBatch) -> list[dict[str, Any]]:
     return sorted((row for each in records for row in rows_of(each)), key=lambda row: str(row["id"]))
 
 
 @pytest.mark.parametrize("piece", [1, 3, 1_000])
 def test_records_become_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
-    monkeypatch.setattr(module, "_PIECE_ROWS", piece)
+    monkeypatch.setattr(module, "_BATCH_ROWS", piece)
     one, other = origin(), origin("000002", views=("card",))
     records = [record(one, 1, 1), record(other, 4, 2), record(one, 3, 3), vector_record(one, 2, 4), record(one, 1, 5)]
     assert written(tmp_path, *records) == expected(*records)
@@ -124,7 +124,7 @@ def test_a_record_that_cannot_be_written_is_told_and_the_next_one_is_written(tmp
     drops: list[tuple[int, str]] = []
     log = PredictionWriter(tmp_path, capacity=100, flush_seconds=60, on_drop=lambda n, why: drops.append((n, why)))
     broken = record(origin(), 2, 1)._replace(inputs=[b"one row too few"])
-    with pytest.raises(StoreError, match="cannot hold these predictions"):
+    with pytest.raises(StoreError, match="cannot store these predictions"):
         log.require(broken).result(PATIENCE_S)
     log.require(record(origin(), 1, 2)).result(PATIENCE_S)
     log.close()
@@ -153,24 +153,26 @@ def test_trouble_is_logged_once_names_no_folder_and_ends_without_a_prediction(tm
             with pytest.raises(StoreError, match="prediction log: cannot be written") as caught:
                 log.require(record(origin(), 1, n)).result(PATIENCE_S)
             assert str(tmp_path) not in caught.value.sentence()
-            assert log.trouble is not None
-            assert log.trouble in caught.value.sentence()
+            assert log.problem is not None
+            assert log.problem in caught.value.sentence()
         folder.unlink()
-        eventually(lambda: log.trouble is None)
+        eventually(lambda: log.problem is None)
         log.close()
-    assert [line["event"] for line in logs] == ["prediction_log_refused", "prediction_log_is_back"]
+    assert [line["event"] for line in logs] == ["prediction_log_refused", "prediction_log_recovered"]
     assert logs[0]["folder"] == str(folder)
     assert list(folder.iterdir()) == []
 
 
-ALTERED: list[tuple[str, Callable[[Record], Record]]] = [
+ALTERED: list[tuple[str, Callable[[PredictionBatch], PredictionBatch]]] = [
     ("vector", lambda given: given._replace(matrix=np.nextafter(given.matrix, 2))),
     ("score", lambda given: given._replace(scores=np.nextafter(given.scores, 2))),
 ]
 
 
 @pytest.mark.parametrize("change", [change for _, change in ALTERED], ids=[name for name, _ in ALTERED])
-def test_checksums_follow_vector_and_scores(tmp_path: Path, change: Callable[[Record], Record]) -> None:
+def test_checksums_follow_vector_and_scores(
+    tmp_path: Path, change: Callable[[PredictionBatch], PredictionBatch]
+) -> None:
     given = record(origin(), 4, 1, outputs=2)
     sums = []
     for folder, each in (("a", given), ("b", change(given)), ("c", given)):

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, steps
+from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, choose_steps
 from skewless.infra.runtimes.port import Matrix, Scores
 from tests.unit.infra.runtimes.standing_in import StandIn, calibration
 from tests.worlds.clock import SecondsClock
@@ -80,16 +80,16 @@ def test_between_sizes_on_a_line_and_beyond_in_proportion() -> None:
 
 
 def test_a_gain_of_a_tenth_is_needed() -> None:
-    assert calibration(1.0, 1.0, 1.0, 1.0, 1.0).beats(calibration(*[1.2] * 5), 8)
-    assert not calibration(1.0, 1.0, 1.0, 1.0, 1.0).beats(calibration(*[1.09] * 5), 8)
-    assert steps([calibration(*[1.09] * 5), calibration(*[1.0] * 5)]) == (Step(rows=1, at=0),)
-    assert steps([calibration(*[1.11] * 5), calibration(*[1.0] * 5)]) == (Step(rows=1, at=1),)
+    assert calibration(1.0, 1.0, 1.0, 1.0, 1.0).is_faster(calibration(*[1.2] * 5), 8)
+    assert not calibration(1.0, 1.0, 1.0, 1.0, 1.0).is_faster(calibration(*[1.09] * 5), 8)
+    assert choose_steps([calibration(*[1.09] * 5), calibration(*[1.0] * 5)]) == (Step(rows=1, at=0),)
+    assert choose_steps([calibration(*[1.11] * 5), calibration(*[1.0] * 5)]) == (Step(rows=1, at=1),)
 
 
 def test_the_step_is_where_the_lines_cross() -> None:
     own = calibration(*(1e-5 * size for size in SIZES))
     gpu = calibration(*[2e-4] * 5)
-    first, second = steps([own, gpu])
+    first, second = choose_steps([own, gpu])
     assert first == Step(rows=1, at=0)
     assert second.at == 1
     assert second.rows in {20, 21}
@@ -97,12 +97,12 @@ def test_the_step_is_where_the_lines_cross() -> None:
 
 def test_a_second_that_is_hardly_faster_at_a_size_begins_beyond_it() -> None:
     own, gpu = calibration(1.0, 1.0, 1.05, 8.0, 64.0), calibration(1.0, 1.0, 1.0, 2.0, 3.0)
-    assert steps([own, gpu]) == (Step(rows=1, at=0), Step(rows=65, at=1))
+    assert choose_steps([own, gpu]) == (Step(rows=1, at=0), Step(rows=65, at=1))
 
 
 def test_one_that_falls_back_is_used_only_in_between() -> None:
     own, other = calibration(1.0, 5.0, 9.0, 10.0, 11.0), calibration(2.0, 2.0, 2.0, 12.0, 90.0)
-    found = steps([own, other])
+    found = choose_steps([own, other])
     assert [step.at for step in found] == [0, 1, 0]
     assert 1 < found[1].rows <= 8
     assert 64 < found[2].rows <= 512
@@ -110,7 +110,7 @@ def test_one_that_falls_back_is_used_only_in_between() -> None:
 
 @given(st.lists(CALIBRATIONS, min_size=1, max_size=4))
 def test_steps_of_any_calibrations(calibrations: list[Calibration]) -> None:
-    found = steps(calibrations)
+    found = choose_steps(calibrations)
     rows = [step.rows for step in found]
     assert rows[0] == 1
     assert rows == sorted(set(rows))
@@ -129,7 +129,7 @@ def test_steps_of_any_calibrations(calibrations: list[Calibration]) -> None:
 @given(CALIBRATIONS, CALIBRATIONS)
 def test_at_a_step_the_new_one_is_as_fast_on_the_line(own: Calibration, other: Calibration) -> None:
     pair = (own, other)
-    found = steps(pair)
+    found = choose_steps(pair)
     for before, after in pairwise(found):
         gone, new = pair[before.at], pair[after.at]
         # The library's own comes back as soon as nothing is a tenth faster.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.runtimes import candidates as subject
-from skewless.infra.runtimes.candidates import Place, RuntimeCandidate, candidates
+from skewless.infra.runtimes.candidates import RuntimeCandidate, ScoringTarget, find_candidates
 from skewless.infra.runtimes.cuda import Device, Driver
 
 PATH = Path("model.txt")
@@ -28,7 +28,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found(algorithm: str, device: subject.Device, second: subject.Second, driver: Driver) -> list[RuntimeCandidate]:
-    return candidates(algorithm, device, PATH, Place(second=second, driver=lambda: driver))
+    return find_candidates(algorithm, device, PATH, ScoringTarget(second=second, driver=lambda: driver))
 
 
 @pytest.mark.usefixtures("installed")
@@ -45,10 +45,10 @@ def test_a_model_for_the_cpu_and_a_server_that_wants_none_ask_nothing(algorithm:
     def refuse() -> Driver:
         raise AssertionError
 
-    assert candidates(algorithm, "cpu", PATH, Place(second="gpu", driver=refuse)) == []
-    assert candidates(algorithm, "cpu", PATH, Place(second="cpu", driver=refuse)) == []
+    assert find_candidates(algorithm, "cpu", PATH, ScoringTarget(second="gpu", driver=refuse)) == []
+    assert find_candidates(algorithm, "cpu", PATH, ScoringTarget(second="cpu", driver=refuse)) == []
     for device in ("auto", "cpu", "cuda"):
-        assert candidates(algorithm, device, PATH, Place(second="none", driver=refuse)) == []
+        assert find_candidates(algorithm, device, PATH, ScoringTarget(second="none", driver=refuse)) == []
 
 
 @pytest.mark.usefixtures("installed")
@@ -57,10 +57,10 @@ def test_on_the_cpu_no_driver_is_asked(algorithm: str) -> None:
     def refuse() -> Driver:
         raise AssertionError
 
-    (only,) = candidates(algorithm, "auto", PATH, Place(second="cpu", driver=refuse))
+    (only,) = find_candidates(algorithm, "auto", PATH, ScoringTarget(second="cpu", driver=refuse))
     assert only.name == "nvforest-cpu"
     assert only.reopens
-    assert candidates("sklearn", "auto", PATH, Place(second="cpu", driver=refuse)) == []
+    assert find_candidates("sklearn", "auto", PATH, ScoringTarget(second="cpu", driver=refuse)) == []
 
 
 @pytest.mark.usefixtures("installed")
@@ -93,8 +93,8 @@ def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("skewless.infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
     monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
     for alone in (True, False):
-        place = Place(alone=alone, driver=lambda: ONE, child_environment={"A": "1"})
-        (only,) = candidates("lightgbm", "auto", PATH, place)
+        place = ScoringTarget(alone=alone, driver=lambda: ONE, child_environment={"A": "1"})
+        (only,) = find_candidates("lightgbm", "auto", PATH, place)
         assert only.reopens is not alone
         assert only.open is not None
         only.open()
@@ -109,7 +109,7 @@ def test_xgboost_s_own_code_works_in_a_child_too_unless_alone(monkeypatch: pytes
     )
     monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
     for alone in (True, False):
-        _, item = candidates("xgboost", "cuda", PATH, Place(alone=alone, driver=lambda: ONE))
+        _, item = find_candidates("xgboost", "cuda", PATH, ScoringTarget(alone=alone, driver=lambda: ONE))
         assert item.reopens is not alone
         assert item.open is not None
         item.open()

@@ -10,7 +10,7 @@ from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.candidates import RuntimeCandidate
 from skewless.infra.runtimes.certification import Certificate, certify
-from skewless.infra.runtimes.choice import Choice, Role, choose
+from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime
 from skewless.infra.runtimes.reference import Reference
 from skewless.infra.runtimes.shared import SharedRuntime
@@ -54,7 +54,7 @@ def slow() -> StandIn:
 
 def chosen(
     mine: StandIn, *others: StandIn, tolerance: float = 0.0, large: bool = False, reopens: bool = False
-) -> Choice:
+) -> RuntimeChoice:
     def of(runtime: StandIn) -> RuntimeCandidate:
         return RuntimeCandidate(name=runtime.runtime_id.partition("-")[0], open=lambda: runtime, reopens=reopens)
 
@@ -62,15 +62,15 @@ def chosen(
     return choose(mine, certificate, [of(each) for each in others], REFERENCE, tolerance=tolerance, large=large)
 
 
-def roles(choice: Choice) -> list[tuple[str, Role, int | None]]:
-    return [(item.runtime, item.role, item.from_rows) for item in choice.tried]
+def roles(choice: RuntimeChoice) -> list[tuple[str, Role, int | None]]:
+    return [(item.runtime, item.role, item.from_rows) for item in choice.trials]
 
 
 def test_alone_the_library_scores_and_nothing_was_tried() -> None:
     mine = own()
     choice = chosen(mine)
     assert choice.runtime is mine
-    assert choice.tried == ()
+    assert choice.trials == ()
 
 
 def test_bit_equal_ones_share_the_batches() -> None:
@@ -122,7 +122,7 @@ def test_without_a_tolerance_a_difference_is_refused() -> None:
     choice = chosen(mine, other)
     assert choice.runtime is mine
     assert roles(choice) == [("own-1", "own", 1), ("fast", "refused", None)]
-    assert "differs from the library on 3 of 3 rows" in str(choice.tried[1].reason)
+    assert "differs from the library on 3 of 3 rows" in str(choice.trials[1].reason)
     assert other.closed == 1
 
 
@@ -194,14 +194,14 @@ def test_all_kinds_of_failure_refuse_only_the_one_that_failed() -> None:
     ]
     choice = choose(mine, certify(mine, REFERENCE), tried, REFERENCE)
     assert choice.runtime is mine
-    assert [(item.runtime, item.role) for item in choice.tried] == [
+    assert [(item.runtime, item.role) for item in choice.trials] == [
         ("own-1", "own"),
         ("gpu", "refused"),
         ("of-OSError", "refused"),
         ("of-PackageError", "refused"),
         ("broken", "refused"),
     ]
-    reasons = [str(item.reason) for item in choice.tried[1:]]
+    reasons = [str(item.reason) for item in choice.trials[1:]]
     expected = ("no NVIDIA driver", "cannot allocate memory", "is of another kind", "device lost")
     assert all(part in reason for part, reason in zip(expected, reasons, strict=True))
     assert broken.closed == 1
@@ -209,7 +209,7 @@ def test_all_kinds_of_failure_refuse_only_the_one_that_failed() -> None:
 
 def test_the_table_has_plain_values() -> None:
     choice = chosen(own(), gpu(), fast(off=OFF))
-    first, second, third = [item.as_dict() for item in choice.tried]
+    first, second, third = [item.as_dict() for item in choice.trials]
     assert first == {
         "runtime": "own-1",
         "role": "own",
@@ -228,7 +228,7 @@ def test_the_table_has_plain_values() -> None:
     [
         (gpu(), None),
         (gpu(off=OFF), "differs from the library"),
-        (gpu(name="gpu-2"), "came back as 'gpu-2'"),
+        (gpu(name="gpu-2"), "has reopened as 'gpu-2'"),
     ],
 )
 def test_one_that_is_opened_again_is_certified_again(fresh: StandIn, problem: str | None) -> None:
@@ -257,6 +257,6 @@ def test_one_that_shared_and_comes_back_within_a_tolerance_only_is_not_taken() -
     assert isinstance(choice.runtime, SharedRuntime)
     reopen = choice.runtime.members[1]._reopen
     assert reopen is not None
-    with pytest.raises(PackageError, match="came back with other bits"):
+    with pytest.raises(PackageError, match="has other bits after reopening"):
         reopen()
     assert fresh.closed == 1

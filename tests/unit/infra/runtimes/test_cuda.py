@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from skewless.infra.runtimes import cuda
-from skewless.infra.runtimes.cuda import Device, Driver, ask
+from skewless.infra.runtimes.cuda import Device, Driver, query_driver
 
 
 class StandInLibrary:
@@ -59,19 +59,19 @@ TWO = [
 
 
 def test_two_devices() -> None:
-    assert ask(StandInLibrary(TWO)) == Driver(devices=tuple(TWO), version="13.1", problem=None)
+    assert query_driver(StandInLibrary(TWO)) == Driver(devices=tuple(TWO), version="13.1", problem=None)
 
 
 def test_no_device_is_shown() -> None:
-    assert ask(StandInLibrary([])) == Driver(version="13.1", problem="the driver shows no device")
+    assert query_driver(StandInLibrary([])) == Driver(version="13.1", problem="the driver has no device")
 
 
 def test_a_driver_that_fails_to_count_shows_none() -> None:
-    assert ask(StandInLibrary(TWO, count=999)) == Driver(version="13.1", problem="the driver shows no device")
+    assert query_driver(StandInLibrary(TWO, count=999)) == Driver(version="13.1", problem="the driver has no device")
 
 
 def test_a_driver_that_does_not_start_names_its_error() -> None:
-    found = ask(StandInLibrary(TWO, init=803))
+    found = query_driver(StandInLibrary(TWO, init=803))
     assert (found.devices, found.version) == ((), "13.1")
     assert found.problem == "the driver does not start (CUDA error 803)"
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.nvforest import rewrite_for
+from skewless.infra.runtimes.nvforest import find_rewrite
 from skewless.infra.runtimes.port import Matrix
 
 NAN = float("nan")
@@ -21,7 +21,7 @@ def rewritten(algorithm: str, categorical: list[int], *values: float) -> list[fl
     """Rewrite one column, beside one that is never categorical."""
     matrix = np.array([[value, 0.5] for value in values])
     kept = matrix.tobytes()
-    found = rewrite_for(algorithm, categorical)(matrix)
+    found = find_rewrite(algorithm, categorical)(matrix)
     assert matrix.tobytes() == kept
     assert found.shape == matrix.shape
     assert found.flags.c_contiguous
@@ -54,13 +54,13 @@ def test_xgboost_compares_float32_and_knows_no_code_below_zero_or_beyond_its_int
     )
     given = [0.0, 2.999, 3.0, -0.5, -1.0, 2.0**24 - 1, 2.0**24, 1e300, NAN]
     assert bits(rewritten("xgboost", [0], *given)) == bits([0.0, 2.0, 3.0, -1.0, -1.0, 2.0**24 - 1, -1.0, -1.0, NAN])
-    assert rewrite_for("xgboost", [])(np.zeros((1, 1))).dtype == np.float32
+    assert find_rewrite("xgboost", [])(np.zeros((1, 1))).dtype == np.float32
 
 
 @pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
 @given(matrix=arrays(np.float64, (5, 3), elements=st.floats()))
 def test_rewriting_twice_changes_nothing_more_and_touches_no_missing_value(algorithm: str, matrix: Matrix) -> None:
-    rewrite = rewrite_for(algorithm, [1])
+    rewrite = find_rewrite(algorithm, [1])
     once = rewrite(matrix)
     assert rewrite(once.astype(np.float64)).tobytes() == once.tobytes()
     assert np.array_equal(np.isnan(once), np.isnan(matrix))
@@ -68,9 +68,9 @@ def test_rewriting_twice_changes_nothing_more_and_touches_no_missing_value(algor
 
 @given(matrix=arrays(np.float64, (5, 3), elements=st.floats(1e-30, 1e300) | st.floats(-1e300, -1e-30)))
 def test_plain_numbers_keep_their_bits_for_lightgbm(matrix: Matrix) -> None:
-    assert rewrite_for("lightgbm", [])(matrix).tobytes() == matrix.tobytes()
+    assert find_rewrite("lightgbm", [])(matrix).tobytes() == matrix.tobytes()
 
 
 def test_another_library_is_refused() -> None:
     with pytest.raises(PackageError, match="sklearn"):
-        rewrite_for("sklearn", [])
+        find_rewrite("sklearn", [])

@@ -17,9 +17,9 @@ def test_a_plain_matrix_passes(rows: int) -> None:
 @pytest.mark.parametrize(
     ("matrix", "problem"),
     [
-        (np.zeros((2, 4)), "another shape"),
-        (np.zeros(3), "another shape"),
-        (np.zeros((1, 2, 3)), "another shape"),
+        (np.zeros((2, 4)), "does not fit the model"),
+        (np.zeros(3), "does not fit the model"),
+        (np.zeros((1, 2, 3)), "does not fit the model"),
         (np.zeros((2, 3), dtype=np.float32), "float64"),
         (np.zeros((2, 3), dtype=">f8"), "float64"),
         (np.zeros((2, 3), dtype=np.int64), "float64"),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.reference import Reference, beside, reference_rows
+from skewless.infra.runtimes.reference import Reference, neighbours, reference_rows
 
 THRESHOLDS = [(0, 0.1), (0, 0.7), (2, 1e-40), (2, 3.0), (2, 1.0 + 2**-40)]
 
@@ -52,7 +52,7 @@ def test_a_model_without_splits_has_rows_too() -> None:
 
 
 def test_steps_beside_a_threshold_are_ordered() -> None:
-    on, below, above, narrow, narrow_below, narrow_above = beside(np.array([0.1])).tolist()
+    on, below, above, narrow, narrow_below, narrow_above = neighbours(np.array([0.1])).tolist()
     assert on == 0.1
     assert below < on < above
     assert narrow_below < on < narrow_above

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import PackageError, RequestError
 from skewless.infra.runtimes.calibration import Step
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from tests.unit.infra.runtimes.standing_in import StandIn
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S, until
@@ -29,9 +29,9 @@ class RuntimePair:
         self.clock = SecondsClock(1_000.0)
         self.own = StandIn("own-1")
         self.second = StandIn("second-1", seconds=lambda _: 0.5)
-        self.member = Member(self.second, self.second.calibration, reopen, clock=self.clock)
+        self.member = RuntimeMember(self.second, self.second.calibration, reopen, clock=self.clock)
         self.shared = SharedRuntime(
-            Member(self.own, self.own.calibration), [self.member], [Step(rows=1, at=0), Step(rows=FROM, at=1)]
+            RuntimeMember(self.own, self.own.calibration), [self.member], [Step(rows=1, at=0), Step(rows=FROM, at=1)]
         )
 
     def ask(self, n: int = FROM) -> None:
@@ -46,7 +46,7 @@ class RuntimePair:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let what failed come back at once."""
-    monkeypatch.setattr(Member, "rest_s", 0.001)
+    monkeypatch.setattr(RuntimeMember, "rest_s", 0.001)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_it_is_named_by_all_and_expects_what_the_one_takes_that_gets_the_batch()
     assert (pair.shared.n_features, pair.shared.n_outputs) == (2, 1)
     assert [pair.shared.expected_s(n) for n in (1, 63, 64, 8_192)] == [1.0, 1.0, 0.5, 1.0]
     assert [pair.shared.is_own(n) for n in (0, 63, 64)] == [True, True, False]
-    only_second = SharedRuntime(Member(pair.own, pair.own.calibration), [pair.member], [Step(rows=1, at=1)])
+    only_second = SharedRuntime(RuntimeMember(pair.own, pair.own.calibration), [pair.member], [Step(rows=1, at=1)])
     assert only_second.runtime_id == "second-1|own-1"
 
 
@@ -180,7 +180,7 @@ def test_what_has_to_be_reopened_is_closed_opened_and_asked_again() -> None:
         until(lambda: len(logs) == 2)
     assert (pair.second.closed, fresh.asked, fresh.closed) == (1, [FROM], 0)
     assert pair.counts() == (1, FROM, 1)
-    assert [entry["event"] for entry in logs] == ["runtime_failed", "runtime_is_back"]
+    assert [entry["event"] for entry in logs] == ["runtime_failed", "runtime_recovered"]
     pair.shared.close()
     assert (pair.own.closed, fresh.closed) == (1, 1)
 
@@ -227,7 +227,7 @@ def test_what_cannot_be_opened_three_times_is_given_up() -> None:
 
     def reopen() -> StandIn:
         tries.append(1)
-        raise PackageError("runtime 'second'", "came back with other bits", fix="load the model again")
+        raise PackageError("runtime 'second'", "has other bits after reopening", fix="load the model again")
 
     pair = RuntimePair(reopen)
     pair.second.error = MemoryError()
@@ -237,7 +237,7 @@ def test_what_cannot_be_opened_three_times_is_given_up() -> None:
     pair.ask()
     assert len(tries) == 2
     assert pair.counts() == (0, 0, 1)
-    assert "came back with other bits" in logs[1]["error"]
+    assert "has other bits after reopening" in logs[1]["error"]
     assert logs[1]["not_used_until"] == "the model is loaded again"
     assert pair.shared.is_own(FROM)
 

@@ -26,7 +26,7 @@ from tests.worlds.streams import BASE, SOURCE, VIEW
 def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> Importer:  # noqa: ANN401 - of Importer
     @contextmanager
     def open_writer() -> Iterator[StateWriter]:
-        raise AssertionError("there are no states")
+        raise AssertionError("states do not exist here")
 
     fields: dict[str, Any] = {
         "source": replace(SOURCE, history="history.parquet"),

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
 from skewless.serving.http.reply import http_status, retry_after
@@ -33,11 +33,11 @@ class Keyring:
     secrets: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, *scopes: str, **parts: Any) -> bytes:  # noqa: ANN401 - of an ApiKey
-        secret = new_secret(name).encode()
+        secret = generate_secret(name).encode()
         self.file.add(
             ApiKey(
                 name=name,
-                digest=digest_of(secret),
+                digest=hash_secret(secret),
                 scopes=frozenset(scopes or ("predict",)),
                 created_us=START_US,
                 **parts,
@@ -98,7 +98,7 @@ def test_without_a_key_it_is_said_how_to_send_one(keyring: Keyring) -> None:
     keyring.add("web")
     status, sentence, headers = refusal(lambda: keyring.access().allow([(b"host", b"x")], "predict"))
     assert (status, headers) == (401, {"WWW-Authenticate": "Bearer"})
-    assert sentence.startswith("API key: is missing. Fix: send a valid one in the header `Authorization: Bearer`")
+    assert sentence.startswith("API key: is missing. Fix: send a valid key in the header `Authorization: Bearer`")
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_without_a_key_it_is_said_how_to_send_one(keyring: Keyring) -> None:
         lambda secret: secret.replace(b"sk_web", b"sk_shop"),
         lambda secret: secret.replace(b"sk_web", b"sk_nobody"),
         lambda secret: secret[-SECRET_CHARS:],
-        lambda secret: digest_of(secret).hex().encode(),
+        lambda secret: hash_secret(secret).hex().encode(),
         lambda secret: bytes(len(secret)),
         lambda _: b"",
         lambda _: b"sk_web",
@@ -126,14 +126,14 @@ def test_any_other_key_is_unknown_and_is_not_repeated(keyring: Keyring, change: 
     wrong = change(secret)
     status, sentence, headers = refusal(lambda: keyring.access().allow(bearer(wrong), "predict"))
     assert (status, headers) == (401, {"WWW-Authenticate": "Bearer"})
-    assert sentence.startswith("API key: is not known. Fix:")
+    assert sentence.startswith("API key: is unknown. Fix:")
     assert secret[-SECRET_CHARS:-1].decode() not in sentence
 
 
 def test_a_known_name_and_an_unknown_one_are_refused_alike(keyring: Keyring) -> None:
     keyring.add("web")
     access = keyring.access()
-    known, unknown = bearer(new_secret("web").encode()), bearer(new_secret("nobody").encode())
+    known, unknown = bearer(generate_secret("web").encode()), bearer(generate_secret("nobody").encode())
     assert refusal(lambda: access.allow(known, None)) == refusal(lambda: access.allow(unknown, None))
 
 
@@ -142,7 +142,7 @@ def test_a_scope_that_is_missing_is_named(keyring: Keyring) -> None:
     access = keyring.access()
     assert [access.allow(bearer(secret), scope) for scope in ("predict", "feedback", None)] == ["web"] * 3
     for call in (access.allow, access.check):
-        with pytest.raises(ScopeError, match=r"'web': lacks the scope 'admin'.*--scope admin") as caught:
+        with pytest.raises(ScopeError, match=r"'web': does not have the scope 'admin'.*--scope admin") as caught:
             call(bearer(secret), "admin")
         assert http_status(caught.value) == 403
 
@@ -151,10 +151,10 @@ def test_a_key_that_expires_is_refused_from_that_moment_on(keyring: Keyring) -> 
     secret = keyring.add("web", expires_us=START_US + 10)
     access = keyring.access()
     keyring.now_us = START_US + 9
-    assert (access.allow(bearer(secret), None), access.any_valid()) == ("web", True)
+    assert (access.allow(bearer(secret), None), access.has_valid_key()) == ("web", True)
     keyring.now_us = START_US + 10
     assert refusal(lambda: access.allow(bearer(secret), None))[1].startswith("API key: has expired")
-    assert not access.any_valid()
+    assert not access.has_valid_key()
 
 
 def test_who_asks_too_often_is_told_when_to_come_back(keyring: Keyring) -> None:
@@ -162,7 +162,7 @@ def test_who_asks_too_often_is_told_when_to_come_back(keyring: Keyring) -> None:
     access = keyring.access()
     access.allow(bearer(slow), "predict")
     keyring.seconds += 1.5
-    with pytest.raises(RateError, match=r"'slow': has asked more than 0\.25 times a second") as caught:
+    with pytest.raises(RateError, match=r"'slow': has sent more than 0\.25 requests per second") as caught:
         access.allow(bearer(slow), "predict")
     assert (http_status(caught.value), retry_after(caught.value)) == (429, {"Retry-After": "3"})
     assert access.allow(bearer(free), "predict") == "free"
@@ -176,7 +176,7 @@ def test_only_what_passes_is_counted(keyring: Keyring) -> None:
     for _ in range(5):
         with pytest.raises(ScopeError):
             access.allow(bearer(secret), "admin")
-        with pytest.raises(AccessError, match="not known"):
+        with pytest.raises(AccessError, match="is unknown"):
             access.allow(bearer(secret[:-1] + b"!"), "predict")
         access.check(bearer(secret), "predict")
     assert access.allow(bearer(secret), "predict") == "web"
@@ -207,11 +207,11 @@ def test_keys_come_and_go_while_it_runs_but_the_file_is_looked_at_once_a_second(
     keyring.file.revoke("old")
     keyring.seconds += 0.99
     assert access.allow(bearer(old), None) == "old"
-    with pytest.raises(AccessError, match="not known"):
+    with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(new), None)
     keyring.seconds += 0.02
     assert access.allow(bearer(new), None) == "new"
-    with pytest.raises(AccessError, match="not known"):
+    with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(old), None)
 
 
@@ -224,7 +224,7 @@ def test_a_change_of_the_file_fills_no_bucket_but_a_new_rate_counts(keyring: Key
     with pytest.raises(RateError):
         access.allow(bearer(secret), None)
     keyring.file.revoke("web")
-    key = ApiKey(name="web", digest=digest_of(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
+    key = ApiKey(name="web", digest=hash_secret(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
     keyring.file.add(key)
     keyring.seconds += 2
     assert access.allow(bearer(secret), "admin") == "web"
@@ -239,12 +239,12 @@ def test_a_broken_file_leaves_the_keys_as_they_were_and_is_logged_once(keyring: 
             keyring.seconds += 2
             assert access.allow(bearer(secret), None) == "web"
     assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
-    assert "does not hold API keys" in logs[0]["error"]
+    assert "does not contain API keys" in logs[0]["error"]
     body = json.loads(whole)
     body["keys"] = []
     keyring.file.path.write_text(json.dumps(body))
     keyring.seconds += 2
-    with pytest.raises(AccessError, match="not known"):
+    with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(secret), None)
 
 
@@ -253,13 +253,13 @@ def test_a_file_that_is_gone_leaves_no_key(keyring: Keyring) -> None:
     access = keyring.access()
     keyring.file.path.unlink()
     keyring.seconds += 2
-    with pytest.raises(AccessError, match="not known"):
+    with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(secret), None)
 
 
 def test_a_broken_file_at_the_start_is_an_error(keyring: Keyring) -> None:
     keyring.file.path.write_bytes(b"{")
-    with pytest.raises(PlaceError, match="does not hold API keys"):
+    with pytest.raises(PlaceError, match="does not contain API keys"):
         keyring.access()
 
 
@@ -279,11 +279,11 @@ def test_on_loopback_nobody_needs_a_key_unless_it_is_wanted(keyring: Keyring, ho
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "10.1.2.3", "example.org"])
 def test_beyond_loopback_a_server_without_a_valid_key_does_not_start(keyring: Keyring, host: str) -> None:
-    with pytest.raises(DefinitionError, match=r"setting 'host': asks for API keys.*skewless keys add"):
+    with pytest.raises(DefinitionError, match=r"setting 'host': requires API keys.*skewless keys add"):
         opened(keyring, "auto", host)
     keyring.add("web", expires_us=START_US + 1)
     keyring.now_us = START_US + 1
-    with pytest.raises(DefinitionError, match=r"setting 'auth': asks for API keys.*'required'"):
+    with pytest.raises(DefinitionError, match=r"setting 'auth': requires API keys.*'required'"):
         opened(keyring, "required", host)
     keyring.add("shop")
     assert isinstance(opened(keyring, "auto", host), KeyAccess)

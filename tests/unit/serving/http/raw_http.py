@@ -21,7 +21,7 @@ import httptools
 import uvicorn
 from uvicorn.server import ServerState
 
-from skewless.serving.http.fast_lane import FastLane, fast_lane
+from skewless.serving.http.hot_protocol import HotProtocol, make_protocol
 from skewless.serving.http.hot_routes import Exchange, HotRoutes
 from skewless.serving.http.wire_limits import WireLimits
 from tests.unit.serving.http.wire import WireTransport, parsed
@@ -85,14 +85,14 @@ class Outcome:
     closed: bool = False
 
 
-class Lane:
+class HttpPath:
     """Connections of the fast lane, one after the other, on the loop that runs."""
 
     def __init__(self) -> None:
         self.seen: list[SeenRequest] = []
-        lane = fast_lane(HotRoutes({"/hot": self._hot}), LIMITS)
+        lane = make_protocol(HotRoutes({"/hot": self._hot}), LIMITS)
         self._config = uvicorn.Config(cast("Any", self._cold), log_config=None, ws="none", interface="asgi3")
-        self._lane: type[FastLane] = lane
+        self._lane: type[HotProtocol] = lane
 
     async def outcome(self, pieces: Iterable[bytes], turns: Iterable[int]) -> Outcome:
         """Return what comes of some pieces, with so many turns of the loop behind each."""
@@ -313,7 +313,7 @@ async def _turn(n: int) -> None:
 
 async def fuzz(seeds: Iterable[int]) -> Counter[str]:
     """Check a case for each seed; return counts."""
-    lane, counts = Lane(), Counter[str]()
+    lane, counts = HttpPath(), Counter[str]()
     for seed in seeds:
         rng = random.Random(seed)
         made = case(rng)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from skewless.serving.http.fast_lane import reap
+from skewless.serving.http.hot_protocol import close_timed_out
 from tests.unit.serving.http.wire import LIMITS, Wire, on_a_wire, request
 
 CHUNKED = "POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -29,7 +29,7 @@ def test_the_longest_body_passes_and_one_byte_more_does_not(path: str) -> None:
     whole = on_a_wire(lambda wire: wire.send(request(path, b"x" * 100)))
     assert whole.bodies()[0].endswith(b" 100")
     longer = on_a_wire(lambda wire: wire.send(request(path, b"x" * 101)))
-    assert refusal(longer) == (413, "its body has more than 100 bytes")
+    assert refusal(longer) == (413, "has a body of more than 100 bytes")
     assert longer.exchanges == []
 
 
@@ -41,11 +41,11 @@ def test_chunks_are_added_up(path: str) -> None:
     assert whole.bodies()[0].endswith(b" 100")
     longer = on_a_wire(lambda wire: wire.send(head, chunk, chunk, b"1\r\nx\r\n"))
     status, problem = refusal(longer)
-    assert (status, problem) == (413, "its body has more than 100 bytes")
+    assert (status, problem) == (413, "has a body of more than 100 bytes")
 
 
 def test_some_paths_take_longer_bodies() -> None:
-    limits = replace(LIMITS, longer=(("/cold/", 200),))
+    limits = replace(LIMITS, longer_bodies=(("/cold/", 200),))
     assert on_a_wire(lambda wire: wire.send(request("/cold/a", b"x" * 200)), limits).bodies() == [
         b"cold POST /cold/a 200"
     ]
@@ -58,7 +58,7 @@ def test_some_paths_take_longer_bodies() -> None:
 )
 def test_headers_are_counted(headers: tuple[str, ...]) -> None:
     wire = on_a_wire(lambda wire: wire.send(request("/now", b"", *headers)))
-    assert refusal(wire) == (431, "its first line and headers have more than 300 bytes")
+    assert refusal(wire) == (431, "has more than 300 bytes in its first line and headers")
     assert wire.exchanges == []
 
 
@@ -71,7 +71,7 @@ def test_each_request_is_counted_for_itself() -> None:
 def test_an_error_on_a_path_of_the_protocol_is_one_sentence() -> None:
     status, problem = refusal(on_a_wire(lambda wire: wire.send(request("/v2/models/m/infer", b"x" * 101))))
     assert status == 413
-    assert problem.startswith("the request: its body has more than 100 bytes. Fix: ")
+    assert problem.startswith("the request: has a body of more than 100 bytes. Fix: ")
 
 
 async def silent(wire: Wire) -> None:
@@ -137,8 +137,8 @@ def test_how_long_a_client_may_take(steps: Steps, limit: float) -> None:
         began = wire.now
         await steps(wire)
         ended = wire.now
-        assert not wire.protocol.timed_out(began + limit - 0.001)
-        assert wire.protocol.timed_out(ended + limit + 0.001)
+        assert not wire.protocol.has_timed_out(began + limit - 0.001)
+        assert wire.protocol.has_timed_out(ended + limit + 0.001)
 
     on_a_wire(look)
 
@@ -147,7 +147,7 @@ def test_how_long_a_client_may_take(steps: Steps, limit: float) -> None:
 def test_a_request_under_way_is_never_hung_up_on(steps: Steps) -> None:
     async def look(wire: Wire) -> None:
         await steps(wire)
-        assert not wire.protocol.timed_out(wire.now + 1_000)
+        assert not wire.protocol.has_timed_out(wire.now + 1_000)
 
     on_a_wire(look)
 
@@ -157,14 +157,14 @@ def test_a_reply_that_nobody_reads() -> None:
         await answered(wire)
         now = wire.now
         wire.transport.unread = 7
-        assert not wire.protocol.timed_out(now)
-        assert not wire.protocol.timed_out(now + 29)
+        assert not wire.protocol.has_timed_out(now)
+        assert not wire.protocol.has_timed_out(now + 29)
         wire.transport.unread = 0
-        assert not wire.protocol.timed_out(now + 31)
+        assert not wire.protocol.has_timed_out(now + 31)
         wire.transport.unread = 7
-        assert not wire.protocol.timed_out(now + 32)
-        assert not wire.protocol.timed_out(now + 61)
-        assert wire.protocol.timed_out(now + 63)
+        assert not wire.protocol.has_timed_out(now + 32)
+        assert not wire.protocol.has_timed_out(now + 61)
+        assert wire.protocol.has_timed_out(now + 63)
 
     on_a_wire(look)
 
@@ -174,7 +174,7 @@ def test_only_connections_that_are_late_are_reaped() -> None:
         other = Wire()
         await half_a_body(other)
         await answered(wire)
-        assert reap({wire.protocol, other.protocol, object()}, wire.now + 40) == 1
+        assert close_timed_out({wire.protocol, other.protocol, object()}, wire.now + 40) == 1
         assert (wire.transport.closed, other.transport.aborted) == (False, True)
 
     on_a_wire(look)

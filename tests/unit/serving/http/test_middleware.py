@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.access.api_keys import ApiKey, digest_of, new_secret
+from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.serving.access.gate import KeyAccess, OpenAccess
 from skewless.serving.http.middleware import AccessMiddleware
@@ -54,8 +54,8 @@ def keys(tmp_path: Path) -> dict[str, str]:
     file = KeyFile(tmp_path)
     secrets = {}
     for name, scopes, rate in (("reader", {"predict"}, None), ("boss", {"admin"}, None), ("slow", {"predict"}, 1e-3)):
-        secrets[name] = new_secret(name)
-        digest = digest_of(secrets[name].encode())
+        secrets[name] = generate_secret(name)
+        digest = hash_secret(secrets[name].encode())
         file.add(ApiKey(name=name, digest=digest, scopes=frozenset(scopes), rate=rate, created_us=1))
     return secrets
 
@@ -80,7 +80,7 @@ def test_everything_else_needs_one(guarded: AccessMiddleware, keys: dict[str, st
     assert (reached.status, reached.caller) == (299, "reader")
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/docs", "/redoc", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/metrics", "/docs", "/docs/start.js", "/openapi.json"])
 def test_on_loopback_the_pages_need_none_but_the_rest_does(keys: dict[str, str], tmp_path: Path, path: str) -> None:
     assert keys
     local = AccessMiddleware(application, KeyAccess(KeyFile(tmp_path), lambda: 2), local=True)
@@ -94,8 +94,8 @@ def test_what_changes_something_needs_admin(guarded: AccessMiddleware, keys: dic
     refused = ask(guarded, "POST", path, keys["reader"])
     assert (refused.status, refused.headers["content-type"]) == (403, "application/json")
     assert refused.body == {
-        "error": "API key 'reader': lacks the scope 'admin'. "
-        "Fix: use a key made with `skewless keys add NAME --scope admin`"
+        "error": "API key 'reader': does not have the scope 'admin'. "
+        "Fix: use a key that was created with `skewless keys add NAME --scope admin`"
     }
 
 

@@ -125,8 +125,8 @@ def test_empty_lines_do_not_keep_a_connection(path: str, piece: bytes) -> None:
             await wire.settle()
         ended = wire.now
         await wire.send(piece)
-        assert wire.protocol.timed_out(ended + 75.001)
-        assert not wire.protocol.timed_out(ended + 74)
+        assert wire.protocol.has_timed_out(ended + 75.001)
+        assert not wire.protocol.has_timed_out(ended + 74)
 
     on_a_wire(steps)
 
@@ -139,9 +139,9 @@ def test_a_reply_before_the_body_has_come_leaves_the_connection_in_order(path: s
     async def steps(wire: Wire) -> None:
         await wire.send(whole[:-60])
         assert len(wire.replies()) == 1
-        assert wire.protocol.timed_out(wire.now + 31)
+        assert wire.protocol.has_timed_out(wire.now + 31)
         await wire.send(whole[-60:-1], whole[-1:] + request("/now", b"1"))
-        assert wire.protocol.timed_out(wire.now + 76)
+        assert wire.protocol.has_timed_out(wire.now + 76)
 
     wire = on_a_wire(steps)
     assert statuses(wire) == [200 if path == "/early" else 401, 200]

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PackageError, RequestError, SkewlessError, StalePlanError, StoreError
-from skewless.infra.storage.durable import refused
+from skewless.infra.storage.durable import disk_error
 from skewless.serving.http.reply import error_json
 
 FOLDER = Path("/srv/projects/my-shop/.skewless")
 ERRORS = [
-    refused(FOLDER / "outcomes/a.parquet", OSError(28, "No space left on device", str(FOLDER / "outcomes/a.parquet"))),
+    disk_error(
+        FOLDER / "outcomes/a.parquet", OSError(28, "No space left on device", str(FOLDER / "outcomes/a.parquet"))
+    ),
     StoreError(f"prediction log {FOLDER}", f"cannot be written: '{FOLDER}/x'", fix=f"look at {FOLDER}/x"),
     PackageError(f"project in {FOLDER}", "has no champion", value=FOLDER / "packages", fix="train"),
     StalePlanError("model 'm'", f"cannot be served: file {FOLDER}/plan.json is gone", value=str(FOLDER / "p"), fix="-"),

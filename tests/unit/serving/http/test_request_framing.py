@@ -75,7 +75,7 @@ def test_an_upgrade_keeps_every_header_but_that() -> None:
 
 def test_a_tunnel_is_refused_with_all_behind_it() -> None:
     wire = on_a_wire(lambda wire: wire.send(b"CONNECT a:1 HTTP/1.1\r\nhost: a:1\r\n\r\n" + INNER), ROOM)
-    assert refusal(wire) == (405, "has the method CONNECT, and this server is not a proxy")
+    assert refusal(wire) == (405, "has the method CONNECT, but this server is not a proxy")
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -102,13 +102,13 @@ def test_empty_lines_between_requests_are_counted() -> None:
     wire = on_a_wire(lambda wire: wire.send(request("/now"), *[b"\r\n"] * 1_001), ROOM)
     first, second = wire.replies()
     assert (first.body, second.status) == (b"now 0", 400)
-    assert json.loads(second.body)["error"]["problem"] == "has more than 2000 bytes of empty lines before it"
+    assert json.loads(second.body)["error"]["problem"] == "follows more than 2000 bytes of empty lines"
     assert wire.transport.closed
 
 
 def test_empty_lines_before_the_first_request_are_counted() -> None:
     wire = on_a_wire(lambda wire: wire.send(*[b"\r\n"] * 1_001), ROOM)
-    assert refusal(wire) == (400, "has more than 2000 bytes of empty lines before it")
+    assert refusal(wire) == (400, "follows more than 2000 bytes of empty lines")
 
 
 def test_a_few_empty_lines_are_not() -> None:
@@ -157,13 +157,13 @@ def test_white_space_around_a_value_is_none_of_it(space: str) -> None:
 @pytest.mark.parametrize(
     ("head", "status", "problem"),
     [
-        ("POST {} HTTP/1.1\r\nhost: x\r\nhost: x", 400, "has 2 headers `Host`, and one is needed"),
-        ("POST {} HTTP/1.1\r\nHOST: x\r\nHost: y", 400, "has 2 headers `Host`, and one is needed"),
-        ("POST {} HTTP/1.1", 400, "has 0 headers `Host`, and one is needed"),
-        ("POST {} HTTP/1.0\r\nhost: x\r\nhost: x", 400, "has 2 headers `Host`"),
-        ("POST {} HTTP/0.9\r\nhost: x", 505, "is of HTTP/0.9, and only HTTP/1.1 and 1.0 are answered"),
-        ("POST {} HTTP/2.0\r\nhost: x", 505, "is of HTTP/2.0, and only HTTP/1.1 and 1.0 are answered"),
-        ("GET {}", 505, "is of HTTP/0.9, and only HTTP/1.1 and 1.0 are answered"),
+        ("POST {} HTTP/1.1\r\nhost: x\r\nhost: x", 400, "has 2 `Host` headers instead of one"),
+        ("POST {} HTTP/1.1\r\nHOST: x\r\nHost: y", 400, "has 2 `Host` headers instead of one"),
+        ("POST {} HTTP/1.1", 400, "has 0 `Host` headers instead of one"),
+        ("POST {} HTTP/1.0\r\nhost: x\r\nhost: x", 400, "has 2 `Host` headers instead of one"),
+        ("POST {} HTTP/0.9\r\nhost: x", 505, "uses HTTP/0.9, but the server supports only HTTP/1.1 and 1.0"),
+        ("POST {} HTTP/2.0\r\nhost: x", 505, "uses HTTP/2.0, but the server supports only HTTP/1.1 and 1.0"),
+        ("GET {}", 505, "uses HTTP/0.9, but the server supports only HTTP/1.1 and 1.0"),
         ("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked", 501, "has a transfer encoding other than"),
         ("POST {} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip", 501, "has a transfer encoding other than"),
         ("POST {} HTTP/1.0\r\nhost: x\r\ntransfer-encoding: chunked", 400, "has a transfer encoding, which HTTP/1.0"),

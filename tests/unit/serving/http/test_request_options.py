@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.request_options import read_options
-from skewless.serving.prediction.question import Options
+from skewless.serving.prediction.scoring_request import Options
 
 NOW = 1_768_478_400_123_456  # 2026-01-15 12:00:00.123456 UTC
 LOOP = 50.0
@@ -61,9 +61,9 @@ def test_as_of_is_a_whole_millisecond_that_has_begun(as_of: int | str, expected:
         (2**63, "ISO 8601"),
         (-62_135_596_800_000_001, "ISO 8601"),
         (10**30, "ISO 8601"),
-        (NOW + 1, "present"),
-        ("2026-01-15T12:00:01Z", "present"),
-        ("9999-12-31T23:59:59Z", "present"),
+        (NOW + 1, "current time"),
+        ("2026-01-15T12:00:01Z", "current time"),
+        ("9999-12-31T23:59:59Z", "current time"),
     ],
 )
 def test_as_of_that_cannot_be(as_of: object, fix: str) -> None:
@@ -97,7 +97,7 @@ def test_the_age_that_is_accepted(age: float, expected: int) -> None:
 def test_numbers_that_are_none(name: str, value: object) -> None:
     with pytest.raises(RequestError, match=name) as caught:
         read_options({name: value}, now_us=NOW, loop_s=LOOP)
-    assert "above 0" in caught.value.fix
+    assert "greater than 0" in caught.value.fix
 
 
 def test_a_deadline_counts_from_now_and_replaces_the_servers() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from skewless.serving.http.wire_limits import UnfinishedBodies
+from skewless.serving.http.wire_limits import BodyBudget
 from tests.unit.serving.http.test_request_framing import chunked
 from tests.unit.serving.http.wire import LIMITS, Wire, on_a_wire, request
 
@@ -15,7 +15,7 @@ ROOM = replace(LIMITS, body_bytes=10_000)
 
 
 def test_who_is_not_let_in_is_told_so_when_the_headers_are_complete() -> None:
-    bodies = UnfinishedBodies(1_000)
+    bodies = BodyBudget(1_000)
     whole = request("/now", b"x" * 5_000, "x-stranger: 1")
 
     async def steps(wire: Wire) -> None:
@@ -42,7 +42,7 @@ def test_that_waits_for_its_turn_as_well(before: str) -> None:
 @pytest.mark.parametrize("path", ["/now", "/cold"])
 @pytest.mark.parametrize("in_chunks", [False, True], ids=["length", "chunked"])
 def test_all_bodies_under_way_have_one_limit(path: str, *, in_chunks: bool) -> None:
-    bodies = UnfinishedBodies(10_000)
+    bodies = BodyBudget(10_000)
     head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: 4000\r\n\r\n".encode()
     piece = b"x" * 3_000
     if in_chunks:
@@ -71,6 +71,6 @@ def test_all_bodies_under_way_have_one_limit(path: str, *, in_chunks: bool) -> N
 
 @pytest.mark.parametrize("path", ["/now", "/cold"])
 def test_a_body_that_is_complete_is_not_unfinished(path: str) -> None:
-    bodies = UnfinishedBodies(10)
+    bodies = BodyBudget(10)
     wire = on_a_wire(lambda wire: wire.send(*[request(path, b"x" * 5_000)] * 3), ROOM, bodies)
     assert ([reply.status for reply in wire.replies()], bodies.size) == ([200] * 3, 0)

@@ -12,10 +12,10 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from skewless.contract.errors import AccessError, BusyError, SkewlessError
-from skewless.serving.http.fast_lane import FastLane, fast_lane
+from skewless.serving.http.fair_queue import FairQueue
+from skewless.serving.http.hot_protocol import HotProtocol, make_protocol
 from skewless.serving.http.hot_routes import Exchange, Handler, Header, HotRoutes
-from skewless.serving.http.turns import Turns
-from skewless.serving.http.wire_limits import UnfinishedBodies, WireLimits
+from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 
 LIMITS = WireLimits(body_bytes=100, header_bytes=300, request_seconds=30.0, keep_alive_seconds=75.0, linger_seconds=0.0)
 _TURNS = 30
@@ -75,12 +75,12 @@ class Wire:
     """
 
     limits: WireLimits = LIMITS
-    unfinished: UnfinishedBodies | None = None
-    turns: Turns | None = None
+    unfinished: BodyBudget | None = None
+    turns: FairQueue | None = None
     transport: WireTransport = field(default_factory=WireTransport)
     exchanges: list[Exchange] = field(default_factory=list)
     state: ServerState = field(default_factory=ServerState)
-    protocol: FastLane = field(init=False)
+    protocol: HotProtocol = field(init=False)
 
     def __post_init__(self) -> None:
         routes: dict[str, Handler] = {
@@ -89,7 +89,7 @@ class Wire:
             "/busy": self._busy,
             "/broken": self._broken,
         }
-        lane = fast_lane(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished, self.turns)
+        lane = make_protocol(HotRoutes(routes, [self._named], _admit), self.limits, self.unfinished, self.turns)
         config = uvicorn.Config(_application, log_config=None, ws="none")
         self.protocol = lane(config=config, server_state=self.state, app_state={})
         self.protocol.connection_made(self.transport)
@@ -168,7 +168,7 @@ def parsed(data: bytes, methods: Iterable[str] = ()) -> list[WireReply]:
 
 
 def on_a_wire(
-    steps: Callable[[Wire], Awaitable[None]], limits: WireLimits = LIMITS, bodies: UnfinishedBodies | None = None
+    steps: Callable[[Wire], Awaitable[None]], limits: WireLimits = LIMITS, bodies: BodyBudget | None = None
 ) -> Wire:
     """Return a connection after some steps."""
 

@@ -10,9 +10,9 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.serving.metrics.exposition import merge, whole_server
+from skewless.serving.metrics.exposition import merge, render_all_workers
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.siblings import Siblings, socket_of
+from skewless.serving.peer_workers import PeerWorkers, socket_of
 
 Key = tuple[str, frozenset[tuple[str, str]]]
 
@@ -58,9 +58,9 @@ def test_counters_and_histograms_are_summed_and_gauges_told_apart() -> None:
 
 def test_a_worker_that_does_not_answer_is_left_out_and_counted(tmp_path: Path) -> None:
     metrics = one(0)
-    siblings = Siblings(folder=tmp_path, number=0, count=3, on_silent=metrics.unanswered.inc)
+    peers = PeerWorkers(folder=tmp_path, number=0, count=3, on_no_reply=metrics.unanswered.inc)
     before = samples(metrics.render().decode())["skewless_request_seconds_count", frozenset()]
-    found = samples(asyncio.run(whole_server(metrics, siblings)).decode())
+    found = samples(asyncio.run(render_all_workers(metrics, peers)).decode())
     assert found["skewless_request_seconds_count", frozenset()] == before
     assert found["skewless_workers_unanswered_total", frozenset()] == 2
 
@@ -79,7 +79,7 @@ def test_what_a_sibling_says_is_part_of_the_whole() -> None:
         place = socket_of(folder, 1)
         async with await asyncio.start_unix_server(answer, place):
             try:
-                return await whole_server(one(0), Siblings(folder=folder, number=0, count=2))
+                return await render_all_workers(one(0), PeerWorkers(folder=folder, number=0, count=2))
             finally:
                 place.unlink()
                 folder.rmdir()
@@ -91,5 +91,5 @@ def test_what_a_sibling_says_is_part_of_the_whole() -> None:
 
 def test_one_process_shows_no_workers() -> None:
     metrics = one(0)
-    found = samples(asyncio.run(whole_server(metrics, None)).decode())
+    found = samples(asyncio.run(render_all_workers(metrics, None)).decode())
     assert found["skewless_queue_depth", frozenset()] == 0

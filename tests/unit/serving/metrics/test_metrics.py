@@ -50,7 +50,9 @@ def test_a_gauge_is_read_when_the_metrics_are() -> None:
 
 def test_a_certificate_is_shown_also_where_a_margin_was_no_number() -> None:
     metrics = Metrics()
-    metrics.certified("m", "3", Certificate(runtime_id="r", rows=7, bit_equal=False, largest_difference=float("inf")))
+    metrics.show_certificate(
+        "m", "3", Certificate(runtime_id="r", rows=7, bit_equal=False, largest_difference=float("inf"))
+    )
     samples = shown(metrics)
     labels = {"model": "m", "version": "3", "runtime": "r"}
     assert samples[at("skewless_certified_rows", **labels)] == 7
@@ -64,7 +66,7 @@ def test_a_version_that_was_unloaded_leaves_no_series() -> None:
     for version in ("1", "2"):
         metrics.requests("m", version, "ok").inc()
         metrics.rows("m", version).inc()
-        metrics.certified("m", version, certificate)
+        metrics.show_certificate("m", version, certificate)
     metrics.requests("other", "1", "ok").inc()
     metrics.forget("m", "1")
     kept = {

@@ -9,8 +9,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import Tried
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.choice import RuntimeTrial
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from skewless.serving.metrics.metrics import Metrics
 from tests.unit.serving.zeros import Zeros
 
@@ -19,9 +19,9 @@ CALIBRATION = Calibration(seconds=SECONDS, measured=5)
 EXACT = Certificate(runtime_id="own-1", rows=718, bit_equal=True, largest_difference=0.0)
 SECOND = Certificate(runtime_id="second-1", rows=718, bit_equal=True, largest_difference=0.0)
 TRIED = (
-    Tried(runtime="own-1", role="own", certificate=EXACT, calibration=CALIBRATION, from_rows=1),
-    Tried(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
-    Tried(runtime="third", role="refused", reason="no device"),
+    RuntimeTrial(runtime="own-1", role="own", certificate=EXACT, calibration=CALIBRATION, from_rows=1),
+    RuntimeTrial(runtime="second-1", role="shared", certificate=SECOND, calibration=CALIBRATION, from_rows=64),
+    RuntimeTrial(runtime="third", role="refused", reason="no device"),
 )
 
 
@@ -38,7 +38,7 @@ def shown(metrics: Metrics) -> dict[str, dict[tuple[str, ...], float]]:
 
 def test_a_model_that_was_loaded_shows_what_was_tried() -> None:
     metrics = Metrics()
-    metrics.loaded("m", "1", EXACT, TRIED, Zeros("own-1"))
+    metrics.show_model("m", "1", EXACT, TRIED, Zeros("own-1"))
     samples = shown(metrics)
     assert samples["skewless_runtime_seconds"] == {
         ("1", name, str(size)): seconds
@@ -52,7 +52,7 @@ def test_a_model_that_was_loaded_shows_what_was_tried() -> None:
 
 def test_a_model_of_one_runtime_shows_its_certificate_alone() -> None:
     metrics = Metrics()
-    metrics.loaded("m", "1", EXACT, (), Zeros("own-1"))
+    metrics.show_model("m", "1", EXACT, (), Zeros("own-1"))
     samples = shown(metrics)
     assert set(samples) == {f"skewless_certified_{name}" for name in ("rows", "bit_equal", "difference")}
 
@@ -60,10 +60,10 @@ def test_a_model_of_one_runtime_shows_its_certificate_alone() -> None:
 def test_each_runtime_s_batches_rows_and_failures_are_counted() -> None:
     own, second = Zeros("own-1"), Zeros("second-1")
     shared = SharedRuntime(
-        Member(own, CALIBRATION), [Member(second, CALIBRATION)], [Step(rows=1, at=0), Step(rows=64, at=1)]
+        RuntimeMember(own, CALIBRATION), [RuntimeMember(second, CALIBRATION)], [Step(rows=1, at=0), Step(rows=64, at=1)]
     )
     metrics = Metrics()
-    metrics.loaded("m", "1", EXACT, TRIED, shared)
+    metrics.show_model("m", "1", EXACT, TRIED, shared)
     for n in (1, 63, 64, 100):
         shared.score(np.zeros((n, 2)))
     second.fails = True
@@ -76,9 +76,11 @@ def test_each_runtime_s_batches_rows_and_failures_are_counted() -> None:
 
 def test_a_version_that_was_unloaded_leaves_no_series_and_is_not_kept() -> None:
     metrics = Metrics()
-    shared = {version: SharedRuntime(Member(Zeros("own-1"), CALIBRATION), [], [Step(rows=1, at=0)]) for version in "12"}
+    shared = {
+        version: SharedRuntime(RuntimeMember(Zeros("own-1"), CALIBRATION), [], [Step(rows=1, at=0)]) for version in "12"
+    }
     for version, runtime in shared.items():
-        metrics.loaded("m", version, EXACT, TRIED, runtime)
+        metrics.show_model("m", version, EXACT, TRIED, runtime)
         runtime.score(np.zeros((1, 2)))
     assert len(shown(metrics)["skewless_runtime_batches_total"]) == 2
     metrics.forget("m", "1")

@@ -21,9 +21,9 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.contract.status import Int64Array
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.prediction.answer import Answer, ScoredBatch
-from skewless.serving.prediction.question import Question
-from skewless.serving.prediction.ticket import Done
+from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
+from skewless.serving.prediction.ticket import SliceCallback
 from tests.worlds.plans import make_plan, make_view
 
 REQUEST = {"amount": DType.FLOAT64, "small": DType.FLOAT32, "on": DType.BOOL, "at": DType.TIMESTAMP}
@@ -79,7 +79,7 @@ def answer(
     event_ts: Sequence[Sequence[int]] | None = None,
     contributions: npt.NDArray[np.float64] | None = None,
     max_age_us: int | None = None,
-) -> Answer:
+) -> ScoredSlice:
     """Return an answer at t = 10; without statuses, to vectors."""
     n = len(scores)
     matrix = np.arange(3.0 * n).reshape(n, 3)
@@ -99,11 +99,11 @@ def answer(
         t=10,
         scores=scores,
         matrix=matrix,
-        looked_up=found,
+        vectors=found,
         degraded=False,
         contributions=contributions,
     )
-    return Answer(scored, 0, n, max_age_us)
+    return ScoredSlice(scored, 0, n, max_age_us)
 
 
 @dataclass(kw_only=True)
@@ -111,10 +111,10 @@ class Predictor:
     """Answers every question at once with 0.5, or with an error."""
 
     error: SkewlessError | None = None
-    asked: list[Question] = field(default_factory=list)
+    asked: list[ScoringRequest] = field(default_factory=list)
     limits: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(max_batch=10))
 
-    def ask(self, question: Question, done: Done) -> None:
+    def submit(self, question: ScoringRequest, done: SliceCallback) -> None:
         self.asked.append(question)
         if self.error is not None:
             done(self.error)

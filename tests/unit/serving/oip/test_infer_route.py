@@ -43,7 +43,7 @@ class Scopes:
 class Table:
     def get(self, name: str | None, version: str | None = None) -> Any:  # noqa: ANN401 - a model
         if name != "m" or version not in {None, "1"}:
-            raise RequestError("field 'model'", "names no model that is served", value=name, fix="use m")
+            raise RequestError("field 'model'", "is not a served model", value=name, fix="use m")
         return MODEL
 
     def routing(self, name: str) -> None:
@@ -57,7 +57,7 @@ class RouteDesk:
     predictor: Predictor = field(default_factory=Predictor)
     access: Scopes = field(default_factory=Scopes)
     metrics: Metrics = field(default_factory=Metrics)
-    shown: OipModels = field(default_factory=OipModels)
+    oip_models: OipModels = field(default_factory=OipModels)
     deadline_s: float = 0.0
 
     def ask(
@@ -73,7 +73,7 @@ class RouteDesk:
             body=json.dumps(body).encode(),
             send=lambda *reply: replies.append(reply),
         )
-        exchange.waited = waited
+        exchange.waited_s = waited
         asyncio.run(self._handle(exchange))
         ((status, text, told),) = replies
         return status, json.loads(text), {name.decode(): value.decode() for name, value in told}
@@ -81,7 +81,7 @@ class RouteDesk:
     async def _handle(self, exchange: Exchange) -> None:
         route = InferRoute(
             models=cast("ModelTable", Table()),
-            shown=self.shown,
+            oip_models=self.oip_models,
             predictor=cast("RealPredictor", self.predictor),
             access=cast("Access", self.access),
             metrics=self.metrics,
@@ -99,9 +99,9 @@ def test_a_request_is_answered_and_counted() -> None:
     status, reply, headers = desk.ask({"id": "7", "inputs": [VECTORS]})
     assert (status, reply["id"], reply["outputs"][0]["data"]) == (200, "7", [0.5])
     assert headers == {"content-type": "application/json"}
-    tally = desk.shown.of(MODEL).tally
-    assert (tally.rows, tally.executions, tally.answered, tally.refused, tally.last_us) == (1, 1, 1, 0, 10)
-    shown = tally.statistics(MODEL)
+    counts = desk.oip_models.get(MODEL).counts
+    assert (counts.rows, counts.executions, counts.successes, counts.failures, counts.last_us) == (1, 1, 1, 0, 10)
+    shown = counts.statistics(MODEL)
     assert (shown.inference_count, shown.inference_stats.success.count, shown.inference_stats.fail.count) == (1, 1, 0)
     assert shown.inference_stats.success.ns > 0
 
@@ -175,7 +175,7 @@ def test_the_wait_for_a_turn_is_part_of_a_requests_time(parameters: dict[str, in
     ("error", "status", "headers"),
     [
         (StoreError("Redis", "is away", fix="wait"), 503, {"retry-after": "1"}),
-        (DeadlineError("model 'm'", "was too slow", fix="give more time"), 504, {}),
+        (DeadlineError("model 'm'", "was too slow", fix="raise the timeout"), 504, {}),
         (RequestError("model 'm'", "has no contributions", fix="do not ask"), 400, {}),
         (AccessError("the request", "has no key", fix="send one"), 401, {"www-authenticate": "Bearer"}),
     ],
@@ -187,4 +187,4 @@ def test_what_goes_wrong_later_is_said_in_the_protocols_shape(
     found = desk.ask({"inputs": [VECTORS]})
     assert found == (status, {"error": error.sentence()}, {"content-type": "application/json", **headers})
     assert desk.metrics.requests("m", "000001", error.kind).value == 1
-    assert (desk.shown.of(MODEL).tally.refused, desk.shown.of(MODEL).tally.rows) == (1, 0)
+    assert (desk.oip_models.get(MODEL).counts.failures, desk.oip_models.get(MODEL).counts.rows) == (1, 0)

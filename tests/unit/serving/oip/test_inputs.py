@@ -8,10 +8,10 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.oip.inputs import question_of
+from skewless.serving.oip.inputs import build_request
 from skewless.serving.oip.request import parse_request
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.question import Options, Question
+from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()
@@ -30,13 +30,13 @@ ACCEPTING = model(spec={"accept_float32": True})
 
 def question(
     tensors: dict[str, tuple[str, list[Any]]], shape: list[int] | None = None, of: ServedModel = MODEL
-) -> Question:
+) -> ScoringRequest:
     inputs = [
         {"name": name, "shape": shape or [len(data)], "datatype": datatype, "data": data}
         for name, (datatype, data) in tensors.items()
     ]
     request = parse_request(json.dumps({"inputs": inputs}).encode())
-    return question_of(of, SIGNATURE, request.inputs, Options(), 10)
+    return build_request(of, SIGNATURE, request.inputs, Options(), 10)
 
 
 def test_entities_become_columns_in_the_plans_types_and_rows_for_the_log() -> None:
@@ -66,19 +66,19 @@ def test_a_column_of_rows_is_as_good_as_a_list(shape: list[int]) -> None:
 
 def test_rows_are_logged_so_that_they_parse_to_the_same_columns_again() -> None:
     asked = question(ENTITIES)
-    again = MODEL.parser.rows([json.loads(json.dumps(row)) for row in asked.rows])
+    again = MODEL.parser.parse_rows([json.loads(json.dumps(row)) for row in asked.rows])
     assert str(again) == str(asked.columns)
 
 
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("amount", ("FP32", [1.0, 2.0]), "input 'amount': is a float64"),
-        ("amount", ("FP16", [1.0, 2.0]), "input 'amount': is a float64"),
+        ("amount", ("FP32", [1.0, 2.0]), "input 'amount': needs float64"),
+        ("amount", ("FP16", [1.0, 2.0]), "input 'amount': needs float64"),
         ("amount", ("BOOL", [True, False]), "row 0 field 'amount'"),
         ("small", ("FP64", [1.0, 1e39]), "row 1 field 'small'.*range of float32"),
         ("id", ("UINT64", [7, 2**63]), "row 1 key 'id': does not fit int64"),
-        ("id", ("INT64", [7]), "the inputs: have not one number of rows"),
+        ("id", ("INT64", [7]), "the inputs: have different numbers of rows"),
         ("on", ("INT8", [1, 0]), "row 0 field 'on'.*JSON boolean"),
     ],
 )
@@ -132,14 +132,14 @@ def test_floats_of_fewer_bits_are_taken_where_the_spec_says_so_and_noted(datatyp
 
 def test_a_model_that_accepts_them_notes_nothing_of_floats_with_all_their_bits() -> None:
     assert not question(ENTITIES, of=ACCEPTING).narrow
-    with pytest.raises(RequestError, match="input 'features': is a float64"):
+    with pytest.raises(RequestError, match="input 'features': needs float64"):
         question({"features": ("INT32", [1, 2, 3])}, [1, 3], of=ACCEPTING)
 
 
 @pytest.mark.parametrize("tensor", [("FP32", [1.0]), ("BYTES", ["1"]), ("INT64", [2**53 + 1]), ("UINT64", [2**64 - 1])])
 def test_a_feature_that_float64_does_not_hold_is_refused(tensor: tuple[str, list[Any]]) -> None:
     others = {"w__x": ("FP64", [1.0]), "request__amount": ("FP64", [1.0])}
-    with pytest.raises(RequestError, match=r"input 'v__x': (is a float64|holds an integer beyond)"):
+    with pytest.raises(RequestError, match=r"input 'v__x': (needs float64|has an integer beyond)"):
         question({"v__x": tensor, **others})
 
 
@@ -149,9 +149,9 @@ def test_a_feature_that_float64_does_not_hold_is_refused(tensor: tuple[str, list
         (["x"], "input 'x': is unknown"),
         (["id", "x"], "input 'x': is unknown"),
         (["id", "amount"], "input 'small': is missing"),
-        (["v__x"], "the inputs: are neither entities nor whole vectors"),
+        (["v__x"], "the inputs: are neither entity keys nor complete vectors"),
         (["features", "v__x"], "the inputs: are neither"),
-        ([*ENTITIES, "v__x"], "the inputs: are entities and features at once"),
+        ([*ENTITIES, "v__x"], "the inputs: are entity keys and features at once"),
     ],
 )
 def test_other_tensors_are_refused(names: list[str], message: str) -> None:

@@ -9,7 +9,7 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Status
 from skewless.serving.oip.models import OipModels
-from skewless.serving.oip.outputs import asked_outputs, encode_reply, outputs_of
+from skewless.serving.oip.outputs import build_outputs, encode_reply, requested_outputs
 from skewless.serving.oip.request import InferRequest
 from skewless.serving.oip.signature import Signature
 from tests.unit.serving.oip.standing_in import answer, model
@@ -24,20 +24,20 @@ def asked(*names: str, binary: bool = False) -> InferRequest:
 
 
 def data(of: Any, names: list[str], **more: Any) -> dict[str, Any]:  # noqa: ANN401 - of `answer`
-    outputs = outputs_of(Signature(of), answer(of, **more), dict.fromkeys(names, False))
+    outputs = build_outputs(Signature(of), answer(of, **more), dict.fromkeys(names, False))
     body, _ = encode_reply(b"{", outputs)
     return {item["name"]: (item["shape"], item["data"]) for item in json.loads(body)["outputs"]}
 
 
 def test_who_names_no_output_gets_the_usual_ones() -> None:
-    assert asked_outputs(Signature(PLAIN), asked()) == {"score": False}
-    assert asked_outputs(Signature(DECIDING), asked(binary=True)) == {"score": True, "decision": True}
-    assert asked_outputs(Signature(CLASSES), asked()) == {"score": False, "decision": False}
+    assert requested_outputs(Signature(PLAIN), asked()) == {"score": False}
+    assert requested_outputs(Signature(DECIDING), asked(binary=True)) == {"score": True, "decision": True}
+    assert requested_outputs(Signature(CLASSES), asked()) == {"score": False, "decision": False}
 
 
 def test_an_output_that_the_model_does_not_have_is_refused() -> None:
     with pytest.raises(RequestError, match=r"output 'decision': is unknown.*score, prediction_id"):
-        asked_outputs(Signature(PLAIN), asked("score", "decision"))
+        requested_outputs(Signature(PLAIN), asked("score", "decision"))
 
 
 def test_scores_and_decisions() -> None:
@@ -54,17 +54,17 @@ def test_scores_and_decisions() -> None:
 
 
 def test_what_was_looked_up() -> None:
-    looked_up = {
+    vectors = {
         "status": [[Status.PRESENT, Status.NOT_FOUND], [Status.EXPIRED, Status.PRESENT]],
         "event_ts": [[8, 0], [7, 4]],
     }
     names = ["feature_status", "feature_age_s", "feature_stale", "feature_values"]
-    found = data(PLAIN, names, scores=np.zeros(2), **looked_up)
+    found = data(PLAIN, names, scores=np.zeros(2), **vectors)
     assert found["feature_status"] == ([2, 2], ["PRESENT", "NOT_FOUND", "EXPIRED", "PRESENT"])
     assert found["feature_age_s"] == ([2, 2], [pytest.approx(2e-6), None, pytest.approx(3e-6), pytest.approx(6e-6)])
     assert found["feature_stale"] == ([2, 2], [False, False, False, True])
     assert found["feature_values"] == ([2, 3], [0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
-    stricter = data(PLAIN, ["feature_stale"], scores=np.zeros(2), max_age_us=2, **looked_up)
+    stricter = data(PLAIN, ["feature_stale"], scores=np.zeros(2), max_age_us=2, **vectors)
     assert stricter["feature_stale"] == ([2, 2], [False, False, True, True])
 
 
@@ -92,7 +92,7 @@ def test_every_output_is_of_the_shape_and_datatype_that_the_metadata_say(of: Any
         event_ts=[[0, 0]] * 3,
         contributions=np.zeros((3, 4) if one else (3, k, 4)),
     )
-    for output in outputs_of(signature, given, dict.fromkeys(signature.outputs, True)):
+    for output in build_outputs(signature, given, dict.fromkeys(signature.outputs, True)):
         promised = signature.outputs[output.name]
         assert output.datatype is promised.datatype
         assert output.array.shape == (3, *promised.shape[1:])
@@ -119,7 +119,7 @@ def test_a_reply_begins_with_what_is_known_of_the_model() -> None:
 
 def test_a_version_is_forgotten_when_it_is_gone() -> None:
     shown, passing = OipModels(), model()
-    assert shown.of(passing) is shown.of(passing)
+    assert shown.get(passing) is shown.get(passing)
     assert len(shown._models) == 1
     del passing
     assert len(shown._models) == 0

@@ -41,5 +41,5 @@ def test_floats_are_read_back_to_the_bit() -> None:
 
 
 def test_bytes_that_are_no_text_are_binary_or_refused() -> None:
-    with pytest.raises(RequestError, match=r"not UTF-8.*as binary data"):
+    with pytest.raises(RequestError, match=r"not UTF-8.*binary data"):
         encode_reply(HEAD, [ReplyTensor("c", BYTES, np.array([b"\xff"], dtype=object), binary=False)])

@@ -30,12 +30,12 @@ def room(admission: Admission) -> int:
     taken = 0
     while True:
         try:
-            admission.enter(1)
+            admission.admit(1)
         except BusyError:
             break
         taken += 1
     for _ in range(taken):
-        admission.leave(1)
+        admission.release(1)
     return taken
 
 
@@ -62,14 +62,14 @@ def test_there_is_room_for_so_many(requests: int) -> None:
         for _ in range(3):
             assert room(admission) == requests
         for n in range(requests):
-            assert not admission.full
-            admission.enter(1)
-            assert admission.under_way == n + 1
-        assert admission.full
-        with pytest.raises(BusyError, match="as many requests under way as it takes"):
-            admission.enter(1)
-        admission.leave(1)
-        admission.enter(1)
+            assert not admission.is_full
+            admission.admit(1)
+            assert admission.in_flight == n + 1
+        assert admission.is_full
+        with pytest.raises(BusyError, match="has reached its limit of requests in flight"):
+            admission.admit(1)
+        admission.release(1)
+        admission.admit(1)
 
     metrics = run(steps, requests)
     assert b'skewless_refused_requests_total{reason="overload"} 4' in metrics.render()
@@ -77,17 +77,17 @@ def test_there_is_room_for_so_many(requests: int) -> None:
 
 def test_rows_count_too_but_for_a_request_by_itself() -> None:
     async def steps(admission: Admission) -> None:
-        admission.enter(150)
+        admission.admit(150)
         with pytest.raises(BusyError):
-            admission.enter(1)
-        admission.leave(150)
-        admission.enter(60)
-        admission.enter(40)
+            admission.admit(1)
+        admission.release(150)
+        admission.admit(60)
+        admission.admit(40)
         with pytest.raises(BusyError):
-            admission.enter(1)
-        admission.leave(40)
-        admission.enter(1)
-        assert admission.under_way == 2
+            admission.admit(1)
+        admission.release(40)
+        admission.admit(1)
+        assert admission.in_flight == 2
 
     run(steps, rows=100)
 
@@ -96,7 +96,7 @@ def test_a_loop_that_does_not_keep_up_gets_less_and_less_but_never_too_little(mo
     hold_up(monkeypatch)
 
     async def steps(admission: Admission) -> None:
-        admission.enter(1)
+        admission.admit(1)
         found = [room(admission)]
         while found[-1] > 64 - 1:  # one is under way
             await asyncio.sleep(0.006)
@@ -112,7 +112,7 @@ def test_little_room_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     looks = hold_up(monkeypatch)
 
     async def steps(admission: Admission) -> None:
-        admission.enter(1)
+        admission.admit(1)
         await until(lambda: len(looks) > 10)
         assert room(admission) == 9
 
@@ -125,9 +125,9 @@ def test_a_loop_that_keeps_up_again_gets_all_the_room_back_even_with_nothing_und
     hold_up(monkeypatch)
 
     async def steps(admission: Admission) -> None:
-        admission.enter(1)
-        await until(lambda: admission.late)
-        admission.leave(1)
+        admission.admit(1)
+        await until(lambda: admission.is_overloaded)
+        admission.release(1)
         assert room(admission) < 512
         hold_up(monkeypatch, 0.0)
         await until(lambda: room(admission) == 512)

@@ -6,14 +6,14 @@ import asyncio
 
 import structlog
 
-from skewless.serving.prediction.evaluator import Afterwards
+from skewless.serving.prediction.evaluator import DeferredWork
 
 
 def test_work_is_done_in_order_two_turns_later() -> None:
     done: list[str] = []
 
     async def main() -> None:
-        afterwards = Afterwards()
+        afterwards = DeferredWork()
         afterwards.put(lambda: done.append("first"))
         afterwards.put(lambda: done.append("second"))
         await asyncio.sleep(0)
@@ -32,7 +32,7 @@ def test_what_waits_can_be_done_at_once_and_is_not_done_twice() -> None:
     done: list[str] = []
 
     async def main() -> None:
-        afterwards = Afterwards()
+        afterwards = DeferredWork()
         afterwards.put(lambda: done.append("it"))
         afterwards.run()
         assert done == ["it"]
@@ -47,7 +47,7 @@ def test_a_defect_is_logged_and_the_rest_is_done() -> None:
     done: list[str] = []
 
     async def main() -> None:
-        afterwards = Afterwards()
+        afterwards = DeferredWork()
         afterwards.put(lambda: done.append(str(1 // 0)))
         afterwards.put(lambda: done.append("the rest"))
         afterwards.run()

@@ -18,7 +18,7 @@ class Queued:
 
 
 @dataclass
-class Work:
+class QueueItem:
     """Deals with batches; each takes as many turns of the loop as are set."""
 
     turns: int = 0
@@ -33,13 +33,13 @@ class Work:
         self.ended += 1
 
 
-def run(work: Work, steps: Callable[[BatchQueue[Queued]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
+def run(work: QueueItem, steps: Callable[[BatchQueue[Queued]], Awaitable[None]], most: int = 1_000) -> list[list[str]]:
     """Return the batches that some steps lead to."""
 
     async def main() -> None:
         queue = BatchQueue(work, most)
         await steps(queue)
-        await queue.drained()
+        await queue.drain()
         assert len(queue) == 0
 
     asyncio.run(main())
@@ -60,7 +60,7 @@ def test_what_comes_in_one_turn_is_one_batch(turns: int) -> None:
             queue.put(Queued(name))
         assert len(queue) == 3
 
-    assert run(Work(turns), steps) == [["a", "b", "c"]]
+    assert run(QueueItem(turns), steps) == [["a", "b", "c"]]
 
 
 def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
@@ -71,7 +71,7 @@ def test_what_comes_while_a_batch_is_under_way_is_the_next() -> None:
             queue.put(Queued(name))
             await asyncio.sleep(0)
 
-    assert run(Work(20), steps) == [["a"], ["b", "c", "d"]]
+    assert run(QueueItem(20), steps) == [["a"], ["b", "c", "d"]]
 
 
 def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
@@ -88,7 +88,7 @@ def test_who_asks_again_at_once_is_in_the_next_batch() -> None:
         queue.put(Queued("a"))
         await asyncio.sleep(0)
         queue.put(Queued("b"))
-        await queue.drained()
+        await queue.drain()
 
     asyncio.run(main())
     assert begun == [["a"], ["b", "a again"]]
@@ -98,9 +98,9 @@ def test_what_comes_after_the_last_batch_begins_another() -> None:
     async def steps(queue: BatchQueue[Queued]) -> None:
         for name in "ab":
             queue.put(Queued(name))
-            await queue.drained()
+            await queue.drain()
 
-    assert run(Work(3), steps) == [["a"], ["b"]]
+    assert run(QueueItem(3), steps) == [["a"], ["b"]]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_batch_takes_items_until_it_has_rows_enough(sizes: list[int], batches:
         for i, n in enumerate(sizes):
             queue.put(Queued(str(i), n))
 
-    assert run(Work(1), steps, most=3) == batches
+    assert run(QueueItem(1), steps, most=3) == batches
 
 
 def test_items_may_be_put_by_the_work_itself() -> None:
@@ -133,7 +133,7 @@ def test_items_may_be_put_by_the_work_itself() -> None:
 
         queue: BatchQueue[Queued] = BatchQueue(work, 10)
         queue.put(Queued("a"))
-        await queue.drained()
+        await queue.drain()
         return seen
 
     assert asyncio.run(main()) == ["a", "a'", "a''", "a'''"]
@@ -150,7 +150,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
         queue: BatchQueue[Queued] = BatchQueue(work, 10)
         queue.put(Queued("a"))
-        waiting = asyncio.create_task(queue.drained())
+        waiting = asyncio.create_task(queue.drain())
         await asyncio.sleep(0)
         queue.put(Queued("b"))
         await asyncio.sleep(0)
@@ -164,7 +164,7 @@ def test_drained_waits_for_work_that_suspends() -> None:
 
 def test_an_idle_queue_is_drained() -> None:
     async def main() -> None:
-        await asyncio.wait_for(BatchQueue[Queued](Work(), 10).drained(), 20)
+        await asyncio.wait_for(BatchQueue[Queued](QueueItem(), 10).drain(), 20)
 
     asyncio.run(main())
 
@@ -195,11 +195,11 @@ def test_behind_a_batch_that_hangs_others_go_on() -> None:
         await taken(queue)
         assert (begun[3:], most) == ([["d", "e"], ["f", "g"]], 3)
         gate.set()
-        await queue.drained()
+        await queue.drain()
         most = 0
         for name in "hijk":
             queue.put(Queued(name))
-        await queue.drained()
+        await queue.drain()
         return begun[5:], most
 
     assert asyncio.run(asyncio.wait_for(main(), 20)) == ([["h", "i"], ["j", "k"]], 1)
@@ -231,4 +231,4 @@ def test_what_is_put_together_is_in_one_batch_beyond_the_most() -> None:
         queue.put(Queued("d", 2))
         assert len(queue) == 3
 
-    assert run(Work(), steps, most=3) == [["a", "b", "c"], ["d"]]
+    assert run(QueueItem(), steps, most=3) == [["a", "b", "c"], ["d"]]

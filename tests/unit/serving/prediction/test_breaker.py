@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skewless.serving.prediction.breaker import Breaker, State
+from skewless.serving.prediction.breaker import Breaker, BreakerState
 
 
 @dataclass
@@ -25,8 +25,8 @@ class ClockedBreaker:
 
     def fail(self, times: int) -> None:
         for _ in range(times):
-            assert self.breaker.allows()
-            self.breaker.failed()
+            assert self.breaker.allow_call()
+            self.breaker.record_failure()
 
 
 @pytest.fixture
@@ -38,71 +38,71 @@ def clocked() -> ClockedBreaker:
 def tripped(clocked: ClockedBreaker) -> ClockedBreaker:
     """One that has just opened."""
     clocked.fail(3)
-    assert (clocked.breaker.state, clocked.trips) == (State.OPEN, 1)
+    assert (clocked.breaker.state, clocked.trips) == (BreakerState.OPEN, 1)
     return clocked
 
 
 def test_it_stays_closed_below_the_limit(clocked: ClockedBreaker) -> None:
     clocked.fail(2)
-    assert (clocked.breaker.state, clocked.breaker.allows(), clocked.trips) == (State.CLOSED, True, 0)
+    assert (clocked.breaker.state, clocked.breaker.allow_call(), clocked.trips) == (BreakerState.CLOSED, True, 0)
 
 
 def test_failures_count_only_in_a_row(clocked: ClockedBreaker) -> None:
     for _ in range(4):
         clocked.fail(2)
-        clocked.breaker.succeeded()
-    assert (clocked.breaker.state, clocked.trips) == (State.CLOSED, 0)
+        clocked.breaker.record_success()
+    assert (clocked.breaker.state, clocked.trips) == (BreakerState.CLOSED, 0)
     clocked.fail(3)
-    assert clocked.breaker.state is State.OPEN
+    assert clocked.breaker.state is BreakerState.OPEN
 
 
 @pytest.mark.parametrize(("later", "allowed"), [(0.0, False), (1.999, False), (2.0, True), (50.0, True)])
 def test_it_asks_nobody_for_a_while(tripped: ClockedBreaker, later: float, *, allowed: bool) -> None:
     tripped.now += later
-    assert tripped.breaker.allows() is allowed
-    assert tripped.breaker.state is (State.HALF_OPEN if allowed else State.OPEN)
+    assert tripped.breaker.allow_call() is allowed
+    assert tripped.breaker.state is (BreakerState.HALF_OPEN if allowed else BreakerState.OPEN)
 
 
 def test_after_the_pause_one_attempt_is_made(tripped: ClockedBreaker) -> None:
     tripped.now += 2.0
-    assert [tripped.breaker.allows() for _ in range(4)] == [True, False, False, False]
+    assert [tripped.breaker.allow_call() for _ in range(4)] == [True, False, False, False]
 
 
 def test_an_attempt_that_succeeds_closes_it(tripped: ClockedBreaker) -> None:
     tripped.now += 2.0
-    assert tripped.breaker.allows()
-    tripped.breaker.succeeded()
-    assert tripped.breaker.state is State.CLOSED
+    assert tripped.breaker.allow_call()
+    tripped.breaker.record_success()
+    assert tripped.breaker.state is BreakerState.CLOSED
     tripped.fail(2)
-    assert tripped.breaker.state is State.CLOSED  # failures before it are forgotten
+    assert tripped.breaker.state is BreakerState.CLOSED  # failures before it are forgotten
 
 
 def test_an_attempt_that_fails_opens_it_again(tripped: ClockedBreaker) -> None:
     tripped.now += 2.0
     tripped.fail(1)
-    assert (tripped.breaker.state, tripped.trips) == (State.OPEN, 2)
+    assert (tripped.breaker.state, tripped.trips) == (BreakerState.OPEN, 2)
     tripped.now += 1.9
-    assert not tripped.breaker.allows()
+    assert not tripped.breaker.allow_call()
     tripped.now += 0.2
-    assert tripped.breaker.allows()
+    assert tripped.breaker.allow_call()
 
 
 def test_an_attempt_that_never_reports_is_followed_by_another(tripped: ClockedBreaker) -> None:
     tripped.now += 2.0
-    assert tripped.breaker.allows()
+    assert tripped.breaker.allow_call()
     tripped.now += 1.9
-    assert not tripped.breaker.allows()
+    assert not tripped.breaker.allow_call()
     tripped.now += 0.2
-    assert [tripped.breaker.allows() for _ in range(2)] == [True, False]
-    tripped.breaker.succeeded()
-    assert tripped.breaker.state is State.CLOSED
+    assert [tripped.breaker.allow_call() for _ in range(2)] == [True, False]
+    tripped.breaker.record_success()
+    assert tripped.breaker.state is BreakerState.CLOSED
 
 
 def test_failures_that_come_late_are_no_second_trip(tripped: ClockedBreaker) -> None:
     tripped.now += 1.0
-    tripped.breaker.failed()
-    assert (tripped.breaker.state, tripped.trips) == (State.OPEN, 1)
+    tripped.breaker.record_failure()
+    assert (tripped.breaker.state, tripped.trips) == (BreakerState.OPEN, 1)
 
 
 def test_states_are_numbers_for_the_metrics() -> None:
-    assert {state.name: float(state) for state in State} == {"CLOSED": 0.0, "HALF_OPEN": 1.0, "OPEN": 2.0}
+    assert {state.name: float(state) for state in BreakerState} == {"CLOSED": 0.0, "HALF_OPEN": 1.0, "OPEN": 2.0}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.serving.prediction.answer import decide, likeliest
+from skewless.serving.prediction.scored_batch import decide, most_likely
 
 STEPS = {"approve": 0.0, "review": 0.5, "decline": 0.9}
 
@@ -53,5 +53,5 @@ def test_every_score_has_the_highest_threshold_that_is_not_above_it(
 
 def test_the_likeliest_class_is_named_and_of_equal_ones_the_first() -> None:
     scores = np.array([[0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.0, 0.0, 1.0]])
-    assert likeliest(("a", "b", "c"), scores) == ["b", "a", "c"]
-    assert likeliest(("a", "b", "c"), scores[:0]) == []
+    assert most_likely(("a", "b", "c"), scores) == ["b", "a", "c"]
+    assert most_likely(("a", "b", "c"), scores[:0]) == []

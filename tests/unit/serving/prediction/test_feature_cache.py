@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.feature_cache import FeatureCache, Held, least
+from skewless.serving.prediction.feature_cache import CachedValues, FeatureCache, min_watermarks
 
 AGE, ENTRIES = 10, 4
 KEYS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"f"]), unique=True)
@@ -22,13 +22,13 @@ def cache(metrics: Metrics | None = None) -> FeatureCache:
 def test_a_value_is_used_up_to_its_age_and_no_longer(now: int, *, held: bool) -> None:
     one = cache()
     one.put({b"a": b"1"}, {"m": 99}, 100)
-    assert one.get([b"a"], now) == (Held({b"a": b"1"}, 100, {"m": 99}) if held else Held({}, now, {}))
+    assert one.get([b"a"], now) == (CachedValues({b"a": b"1"}, 100, {"m": 99}) if held else CachedValues({}, now, {}))
 
 
 def test_that_nothing_is_there_is_known_as_well() -> None:
     one = cache()
     one.put({b"a": None}, {}, 100)
-    assert one.get([b"a", b"b"], 105) == Held({b"a": None}, 100, {})
+    assert one.get([b"a", b"b"], 105) == CachedValues({b"a": None}, 100, {})
 
 
 def test_the_oldest_of_those_that_are_used_counts() -> None:
@@ -37,7 +37,7 @@ def test_the_oldest_of_those_that_are_used_counts() -> None:
     one.put({b"b": b"2"}, {}, 105)
     assert one.get([b"a", b"b"], 109).oldest_us == 100
     assert one.get([b"b"], 109).oldest_us == 105
-    assert one.get([b"a", b"b"], 112) == Held({b"b": b"2"}, 105, {})
+    assert one.get([b"a", b"b"], 112) == CachedValues({b"b": b"2"}, 105, {})
 
 
 def test_8_4_the_least_watermark_of_those_that_are_used_counts() -> None:
@@ -55,7 +55,7 @@ def test_a_value_read_again_is_the_new_one() -> None:
     one = cache()
     one.put({b"a": b"1"}, {}, 100)
     one.put({b"a": b"2"}, {}, 108)
-    assert one.get([b"a"], 115) == Held({b"a": b"2"}, 108, {})
+    assert one.get([b"a"], 115) == CachedValues({b"a": b"2"}, 108, {})
 
 
 def test_what_was_read_first_goes_first() -> None:
@@ -96,4 +96,4 @@ def test_it_says_what_a_plain_list_of_reads_says(steps: list[tuple[bool, list[by
 @given(st.lists(MARKS, max_size=5))
 def test_the_least_of_nothing_is_nothing_and_of_several_the_least_of_each(several: list[dict[str, int]]) -> None:
     pairs = sorted(((name, at) for each in several for name, at in each.items()), reverse=True)
-    assert least(several) == dict(pairs)
+    assert min_watermarks(several) == dict(pairs)

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import pytest
 
 from skewless.contract.clock import ManualClock
-from skewless.infra.online.guard import Guard, Standing
-from skewless.infra.online.port import Mark
+from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
+from skewless.infra.online.port import Marker
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.feature_cache import FeatureCache
@@ -30,7 +30,7 @@ class ReadDesk:
         self._reads = FeatureReads(
             online=MemoryReader(self.store),
             clock=self.clock,
-            guard=Guard(),
+            marker_history=MarkerHistory(),
             breaker=Breaker(failures=1, seconds=1.0),
             cache=cache,
         )
@@ -38,7 +38,7 @@ class ReadDesk:
     def put(self, **marks: int) -> None:
         """Let a view be up to date at some time, and its rows say so."""
         for name, watermark in marks.items():
-            self.store.markers[name] = Mark(1, watermark)
+            self.store.markers[name] = Marker(1, watermark)
             for i in range(3):
                 self.store.rows[f"{name}{i}".encode()] = b"%d" % watermark
 
@@ -51,10 +51,10 @@ def test_8_4_what_is_read_comes_with_its_watermarks(*, cached: bool) -> None:
     desk = ReadDesk(cached=cached)
     desk.put(m=900, n=950)
     read = desk.read([b"m0", b"n0"])
-    assert read.standing == Standing(set(), {"m": 900, "n": 950})
+    assert read.marker_status == MarkerStatus(set(), {"m": 900, "n": 950})
     assert read.values == {b"m0": b"900", b"n0": b"950"}
     del desk.store.markers["n"]
-    assert desk.read([b"m1"]).standing == Standing({"n"}, {"m": 900})
+    assert desk.read([b"m1"]).marker_status == MarkerStatus({"n"}, {"m": 900})
 
 
 def test_8_4_values_that_were_kept_keep_their_watermarks() -> None:
@@ -63,22 +63,22 @@ def test_8_4_values_that_were_kept_keep_their_watermarks() -> None:
     desk.read([b"m0", b"n0"])
     desk.clock.set(1_005)
     desk.put(m=1_004, n=1_005)
-    assert desk.read([b"m0", b"n0"]).standing.watermarks == {"m": 900, "n": 900}
+    assert desk.read([b"m0", b"n0"]).marker_status.watermarks == {"m": 900, "n": 900}
     mixed = desk.read([b"m0", b"n1"])
     assert mixed.values == {b"m0": b"900", b"n1": b"1005"}
-    assert mixed.standing.watermarks == {"m": 900, "n": 900}, "which value is of which view is not known here"
+    assert mixed.marker_status.watermarks == {"m": 900, "n": 900}, "which value is of which view is not known here"
     desk.clock.set(1_011)
-    assert desk.read([b"m0", b"n1"]).standing.watermarks == {"m": 1_004, "n": 1_005}
+    assert desk.read([b"m0", b"n1"]).marker_status.watermarks == {"m": 1_004, "n": 1_005}
 
 
 def test_8_4_what_is_read_with_a_loss_is_not_kept() -> None:
     desk = ReadDesk()
     desk.put(m=900, n=900)
-    desk.store.markers["n"] = Mark(5, 900)
+    desk.store.markers["n"] = Marker(5, 900)
     desk.read([b"m0"])
-    desk.store.markers["n"] = Mark(4, 999)
-    assert desk.read([b"n1"]).standing.lost == {"n"}
-    desk.store.markers["n"] = Mark(5, 999)
+    desk.store.markers["n"] = Marker(4, 999)
+    assert desk.read([b"n1"]).marker_status.lost == {"n"}
+    desk.store.markers["n"] = Marker(5, 999)
     desk.store.rows[b"n1"] = b"right"
     assert desk.read([b"n1"]).values == {b"n1": b"right"}
 
@@ -89,7 +89,7 @@ def test_8_4_every_marker_that_is_asked_for_is_known_where_the_store_has_it(keys
     desk = ReadDesk()
     desk.put(m=900, n=950)
     desk.read([b"m0"], ["m"])
-    assert desk.read(keys).standing.watermarks == {"m": 900, "n": 950}
+    assert desk.read(keys).marker_status.watermarks == {"m": 900, "n": 950}
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -106,5 +106,5 @@ def test_8_4_no_value_is_older_than_the_watermark_that_comes_with_it(seed: int) 
         read = desk.read(keys, markers)
         assert read.values.keys() == set(keys)
         for key, value in read.values.items():
-            assert int(value or b"") >= read.standing.watermarks[key[:1].decode()], (key, value, read)
+            assert int(value or b"") >= read.marker_status.watermarks[key[:1].decode()], (key, value, read)
             assert desk.clock.now_us() - AGE <= read.read_start <= read.read_end == desk.clock.now_us()

@@ -14,8 +14,8 @@ from skewless.contract.status import Status
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.answer import ScoredBatch
 from skewless.serving.prediction.model_counts import ModelCounts
+from skewless.serving.prediction.scored_batch import ScoredBatch
 from tests.unit.serving.metrics.test_metrics import at, shown
 from tests.unit.serving.oip.standing_in import ModelShape
 from tests.worlds.plans import make_plan, make_view
@@ -30,7 +30,7 @@ def scored(
     status: list[tuple[Status, Status]], event_ts: list[tuple[int, int]], watermark: tuple[int, int]
 ) -> ScoredBatch:
     n = len(status)
-    looked_up = ServiceVectors(
+    vectors = ServiceVectors(
         matrix=np.zeros((n, 2)),
         status=np.array(status, dtype=np.uint8),
         event_ts=np.array(event_ts, dtype=np.int64),
@@ -43,21 +43,21 @@ def scored(
         ids=[f"p-{i}" for i in range(n)],
         t=T,
         scores=np.zeros(n),
-        matrix=looked_up.matrix,
-        looked_up=looked_up,
+        matrix=vectors.matrix,
+        vectors=vectors,
         degraded=False,
     )
 
 
 def parts(whole: ScoredBatch) -> list[ScoredBatch]:
     """Return each row as if it had been scored alone."""
-    found = whole.looked_up
+    found = whole.vectors
     assert found is not None
     return [
         replace(
             whole,
             ids=[name],
-            looked_up=found._replace(status=found.status[i : i + 1], event_ts=found.event_ts[i : i + 1]),
+            vectors=found._replace(status=found.status[i : i + 1], event_ts=found.event_ts[i : i + 1]),
         )
         for i, name in enumerate(whole.ids)
     ]

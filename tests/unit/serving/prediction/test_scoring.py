@@ -8,7 +8,7 @@ import numpy as np
 
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
-from skewless.infra.runtimes.shared import Member, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from skewless.serving.prediction.scoring import Scoring
 from tests.unit.serving.zeros import Zeros
 
@@ -31,8 +31,8 @@ def model_of(runtime: SharedRuntime) -> ServedModel:
 def test_the_loop_waits_for_no_second_runtime_however_quick_it_was() -> None:
     second = Zeros("second-1")
     shared = SharedRuntime(
-        Member(Zeros("own-1"), calibration(1e-5)),
-        [Member(second, calibration(1e-8))],
+        RuntimeMember(Zeros("own-1"), calibration(1e-5)),
+        [RuntimeMember(second, calibration(1e-8))],
         [Step(rows=1, at=0), Step(rows=64, at=1)],
     )
     model, scoring = model_of(shared), Scoring()

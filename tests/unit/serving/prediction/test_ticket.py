@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from skewless.contract.errors import SkewlessError
-from skewless.serving.prediction.answer import Answer
-from skewless.serving.prediction.question import Question
-from skewless.serving.prediction.ticket import Ticket, grouped
+from skewless.serving.prediction.scored_batch import ScoredSlice
+from skewless.serving.prediction.scoring_request import ScoringRequest
+from skewless.serving.prediction.ticket import Ticket, group_tickets
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()
@@ -13,17 +13,17 @@ NOW = 1_000
 
 
 def ticket(*, narrow: bool = False) -> Ticket:
-    told: list[Answer | SkewlessError] = []
-    return Ticket(Question(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), told.append)
+    told: list[ScoredSlice | SkewlessError] = []
+    return Ticket(ScoringRequest(model=MODEL, n=2, rows=[{}, {}], narrow=narrow), told.append)
 
 
 def test_a_group_whose_tickets_were_dealt_with_meanwhile_is_empty() -> None:
-    (group,) = grouped([ticket(narrow=True), ticket(narrow=True)], NOW)
-    assert (group.n, group.narrow, group.waiting is group) == (4, True, True)
-    group.take()
-    assert (group.waiting.n, list(group.waiting.tickets), group.waiting.narrow) == (0, [], False)
+    (group,) = group_tickets([ticket(narrow=True), ticket(narrow=True)], NOW)
+    assert (group.n, group.narrow, group.pending is group) == (4, True, True)
+    group.claim()
+    assert (group.pending.n, list(group.pending.tickets), group.pending.narrow) == (0, [], False)
 
 
 def test_floats_of_fewer_bits_are_scored_apart_so_that_the_log_can_tell() -> None:
     tickets = [ticket(), ticket(narrow=True), ticket()]
-    assert [(group.narrow, group.n) for group in grouped(tickets, NOW)] == [(False, 4), (True, 2)]
+    assert [(group.narrow, group.n) for group in group_tickets(tickets, NOW)] == [(False, 4), (True, 2)]

@@ -44,8 +44,8 @@ def test_what_is_no_base_url_is_refused_without_being_repeated(url: str) -> None
 
 def test_an_address_is_left_once_and_the_first_follows_the_last() -> None:
     addresses = Addresses(["http://a", "http://b"])
-    addresses.leave("http://a")
-    addresses.leave("http://a")  # a thread that was slower
+    addresses.switch_from("http://a")
+    addresses.switch_from("http://a")  # a thread that was slower
     assert addresses.current == "http://b"
-    addresses.leave("http://b")
+    addresses.switch_from("http://b")
     assert addresses.current == "http://a"

@@ -10,11 +10,11 @@ import numpy as np
 import orjson
 import pytest
 
-from skewless.client.calls import Call, events_call, model_call, predict_call
+from skewless.client.calls import ApiCall, events_call, model_call, predict_call
 from skewless.contract.errors import RequestError
 
 
-def sent(call: Call[Any], left_s: float = 9.0) -> Any:  # noqa: ANN401 - JSON
+def sent(call: ApiCall[Any], left_s: float = 9.0) -> Any:  # noqa: ANN401 - JSON
     """Return what goes to the server."""
     return orjson.loads(call.body(left_s) or b"null")
 
@@ -68,7 +68,7 @@ def test_options_that_cannot_be_are_refused() -> None:
 def test_events_are_safe_where_each_has_its_id(
     events: list[dict[str, Any]], event_id: str | None, *, safe: bool
 ) -> None:
-    assert events_call("s", events, event_id).safe is safe
+    assert events_call("s", events, event_id).is_repeatable is safe
 
 
 def test_names_are_quoted() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from skewless.commands.change_text import difference_lines
 from skewless.commands.length import length_text
-from skewless.contract.differences import Difference, differences
+from skewless.contract.differences import Difference, find_differences
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import DAY, MINUTE
 from skewless.contract.windows.view import Aggregate, Function
@@ -25,14 +25,14 @@ def line(*path: str, action: str = "change", before: object = None, after: objec
 @pytest.mark.parametrize(
     ("said", "wanted"),
     [
-        (line("aggregates", "min_60d", action="add", after=MIN), "+ min_60d: min of amount over 60 days"),
-        (line("aggregates", "min_60d", action="remove", before=MIN), "- min_60d: min of amount over 60 days"),
-        (line("aggregates", "m", "window_us", before=7 * DAY, after=14 * DAY), "~ m: window 7 days -> 14 days"),
+        (line("aggregates", "min_60d", action="add", after=MIN), "+ min_60d: min of amount over 60 d"),
+        (line("aggregates", "min_60d", action="remove", before=MIN), "- min_60d: min of amount over 60 d"),
+        (line("aggregates", "m", "window_us", before=7 * DAY, after=14 * DAY), "~ m: window 7 d -> 14 d"),
         (line("columns", "x", "dtype", before=DType.INT64, after=DType.BOOL), "~ column x: dtype int64 -> bool"),
-        (line("earliest_us", before=0, after=DAY + MINUTE), "~ earliest 1970-01-01 -> 1970-01-02T00:01:00"),
+        (line("earliest_us", before=0, after=DAY + MINUTE), "~ earliest 1970-01-01 -> 1970-01-02 00:01:00Z"),
         (line("source", "path", before="a", after="b"), "~ source.path 'a' -> 'b'"),
         (line("features", action="order", before=[*"abc"], after=[*"acb"]), "~ order of features: c is now before b"),
-        (line("x", before=[0] * 9, after=[1] * 9), "~ x 9 values -> 9 of them are others"),
+        (line("x", before=[0] * 9, after=[1] * 9), "~ x 9 values -> 9 of them differ"),
         (line("x", before=[0] * 9, after=[1] * 8), "~ x 9 values -> 8 values"),
         (line("x", before=None, after="None"), "~ x none -> 'None'"),
     ],
@@ -59,7 +59,7 @@ def test_a_function_is_shown_as_a_short_diff() -> None:
 
 @given(st.text() | st.integers() | st.none() | st.floats(), st.text() | st.integers() | st.none() | st.floats())
 def test_what_differs_looks_different(before: object, after: object) -> None:
-    for item in differences({"x": before}, {"x": after}):
+    for item in find_differences({"x": before}, {"x": after}):
         lines = difference_lines(item)
         assert all(line.isprintable() and len(line) < 1_100 for line in lines)
         if len(lines) == 1:

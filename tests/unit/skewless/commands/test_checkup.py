@@ -159,6 +159,6 @@ def test_a_wrong_setting_is_a_finding(tmp_path: Path) -> None:
 
 def test_a_damaged_plan_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").touch()
-    assert check_plan(tmp_path, tmp_path).detail == "nothing is applied yet"
+    assert check_plan(tmp_path, tmp_path).detail == "no plan is applied yet"
     (tmp_path / "plan.json").write_text("{")
     assert check_plan(tmp_path, tmp_path).verdict == "fail"

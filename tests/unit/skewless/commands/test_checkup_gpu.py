@@ -8,19 +8,19 @@ import pytest
 
 from skewless.infra.runtimes.calibration import Calibration
 from skewless.infra.runtimes.certification import Certificate
-from skewless.infra.runtimes.choice import Role, Tried
+from skewless.infra.runtimes.choice import Role, RuntimeTrial
 from skewless.infra.runtimes.cuda import Device, Driver
 from skewless.operations.checkup.gpu import check_gpu_packages, judge_driver, judge_packages
-from skewless.operations.checkup.scoring import judge_tried
+from skewless.operations.checkup.scoring import judge_trials
 
 H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")
 ALL: Mapping[str, str] = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}
 
 
-def tried(runtime: str, role: Role, *, from_rows: int | None = None, reason: str | None = None) -> Tried:
+def tried(runtime: str, role: Role, *, from_rows: int | None = None, reason: str | None = None) -> RuntimeTrial:
     if role == "refused":
-        return Tried(runtime=runtime, role=role, reason=reason)
-    return Tried(
+        return RuntimeTrial(runtime=runtime, role=role, reason=reason)
+    return RuntimeTrial(
         runtime=runtime,
         role=role,
         certificate=Certificate(runtime_id=runtime, rows=718, bit_equal=True, largest_difference=0.0),
@@ -89,7 +89,7 @@ def test_the_packages_of_this_environment_bring_one_xgboost() -> None:
 
 
 def test_a_runtime_that_shares_is_told_with_its_first_rows_and_times() -> None:
-    finding = judge_tried("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=1_200)])
+    finding = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=1_200)])
     times = "(1: 0.01 ms, 8: 0.1 ms, 64: 1 ms, 512: 10 ms, 4,096: 100 ms)"
     assert (finding.name, finding.verdict) == ("scoring late", "ok")
     assert finding.detail == (
@@ -103,11 +103,11 @@ def test_a_runtime_that_shares_is_told_with_its_first_rows_and_times() -> None:
 
 
 def test_a_slower_runtime_is_no_problem_and_a_refused_one_is_told_why() -> None:
-    slower = judge_tried("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "slower")])
-    assert (slower.verdict, "gets no batch, it is slower" in slower.detail) == ("ok", True)
+    slower = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "slower")])
+    assert (slower.verdict, "gets no batch, because it is slower" in slower.detail) == ("ok", True)
     reason = "runtime 'nvforest-gpu-26.10.0': differs from the library on 12 of 718 rows, by up to 0.5"
     refused = tried("nvforest-gpu", "refused", reason=reason)
-    alone = judge_tried("late", "000003", [OWN, refused])
-    assert (alone.verdict, f"nvforest-gpu is refused: {reason}" in alone.detail) == ("warn", True)
-    beside = judge_tried("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=64), refused])
+    alone = judge_trials("late", "000003", [OWN, refused])
+    assert (alone.verdict, f"nvforest-gpu is rejected: {reason}" in alone.detail) == ("warn", True)
+    beside = judge_trials("late", "000003", [OWN, tried("nvforest-gpu-26.10.0", "shared", from_rows=64), refused])
     assert beside.verdict == "ok"

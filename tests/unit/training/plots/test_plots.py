@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.spec import Task
-from skewless.training.curves import curves
+from skewless.training.curves import compute_curves
 from skewless.training.plots.canvas import Plot
 from skewless.training.plots.evaluation import evaluation_plots, importance_plot
 from skewless.training.plots.series import Point, series_plot
@@ -24,7 +24,7 @@ def some_curves(task: Task) -> dict[str, Any]:
     rng = np.random.default_rng(3)
     scores = rng.random((300, 3)) if task == "multiclass" else rng.random(300)
     labels = rng.integers(0, 3, 300) if task == "multiclass" else rng.random(300) < scores
-    return curves(labels.astype(np.float64), scores, np.ones(300), task=task) | {
+    return compute_curves(labels.astype(np.float64), scores, np.ones(300), task=task) | {
         "learning": {"auc": [0.6, 0.7, 0.69]},
         "importance": {"gain": {"a": 3.0, "b": 1.0}, "permutation": {"a": 0.1, "b": -0.01}, "metric": "auc"},
     }
@@ -56,7 +56,7 @@ def test_each_curve_of_a_task_becomes_a_plot(task: Task, names: list[str]) -> No
 
 def test_what_is_not_there_is_not_plotted() -> None:
     assert evaluation_plots({}) == []
-    one_class = curves(np.zeros(9), np.linspace(0, 1, 9), np.ones(9), task="binary")
+    one_class = compute_curves(np.zeros(9), np.linspace(0, 1, 9), np.ones(9), task="binary")
     assert [plot.name for plot in evaluation_plots(one_class)] == ["calibration", "scores"]
 
 
@@ -100,7 +100,7 @@ def test_the_greatest_features_are_on_top_and_the_rest_is_said() -> None:
     plot = importance_plot({f"f{i}": float(i) for i in range(30)}, "gain", "what it is")
     named = [text for text in texts(plot) if re.fullmatch(r"f\d+", text)]
     assert sorted(named) == sorted(f"f{i}" for i in range(10, 30))
-    assert plot.caption == "What it is. The 20 greatest of 30."
+    assert plot.caption == "What it is. The 20 most important of 30 features."
 
 
 def test_names_are_shown_as_they_are() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from skewless.infra.rollout.vitals import LATENCY_EDGES, Histogram, Vitals, score_edges
+from skewless.infra.rollout.counts import LATENCY_EDGES, Histogram, RolloutCounts, score_edges
 
 
 def counted(values: np.ndarray, edges: tuple[float, ...]) -> Histogram:
@@ -20,12 +20,12 @@ def arm(
     odds: float = -1.0,
     missing: float = 0.1,
     seed: int = 0,
-) -> Vitals:
+) -> RolloutCounts:
     """An arm with one row a request, latencies about ``seconds``, and scores about the log odds."""
     chance = np.random.default_rng(seed)
     answered = requests - failed
     scores = 1 / (1 + np.exp(-chance.normal(odds, 1.0, answered)))
-    return Vitals(
+    return RolloutCounts(
         requests=requests,
         failed=failed,
         rows=answered,

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import binom
 
 from skewless.contract.lifecycle import Guardrails
-from skewless.infra.rollout.vitals import Vitals
-from skewless.training.rollout.evidence import Compared, Evidence, since
+from skewless.infra.rollout.counts import RolloutCounts
+from skewless.training.rollout.evidence import Evidence, MeanComparison, counts_since
 from skewless.training.rollout.guardrails import Verdict, judge
 from tests.unit.training.rollout.arms import arm
 
@@ -18,14 +18,20 @@ LIMITS = Guardrails(business=0.1)
 
 
 def judged(
-    champion: Vitals, challenger: Vitals, quality: Compared | None = None, business: Compared | None = None
+    champion: RolloutCounts,
+    challenger: RolloutCounts,
+    quality: MeanComparison | None = None,
+    business: MeanComparison | None = None,
 ) -> dict[str, Verdict]:
     evidence = Evidence(champion=champion, challenger=challenger, quality=quality, business=business)
     return {verdict.guardrail: verdict for verdict in judge(LIMITS, evidence)}
 
 
 def breached(
-    champion: Vitals, challenger: Vitals, quality: Compared | None = None, business: Compared | None = None
+    champion: RolloutCounts,
+    challenger: RolloutCounts,
+    quality: MeanComparison | None = None,
+    business: MeanComparison | None = None,
 ) -> set[str]:
     return {name for name, verdict in judged(champion, challenger, quality, business).items() if verdict.breached}
 
@@ -39,7 +45,7 @@ def breached(
         (arm(missing=0.4, seed=1), {"missing"}),
     ],
 )
-def test_each_fault_breaks_its_own_guardrail(challenger: Vitals, guardrails: set[str]) -> None:
+def test_each_fault_breaks_its_own_guardrail(challenger: RolloutCounts, guardrails: set[str]) -> None:
     assert breached(arm(), challenger) == guardrails
     assert breached(challenger, arm()) - {"score_shift"} == set()
 
@@ -64,9 +70,9 @@ def test_the_psi_of_few_scores_of_one_population_is_above_the_limit_but_is_not_b
 
 
 def test_failures_are_judged_from_the_first_requests_and_everything_else_waits() -> None:
-    few = Vitals(requests=4, failed=4)
+    few = RolloutCounts(requests=4, failed=4)
     assert breached(arm(), few) == {"errors"}
-    assert breached(arm(), Vitals(requests=1, failed=1)) == set()
+    assert breached(arm(), RolloutCounts(requests=1, failed=1)) == set()
     slow_and_shifted = arm(199, seconds=1.0, odds=3.0, missing=0.9)
     assert breached(arm(), slow_and_shifted) == set()
     everything = {"latency", "latency_median", "score_shift", "missing"}
@@ -82,10 +88,13 @@ def test_a_challenger_that_holds_up_the_champion_is_found_by_its_median() -> Non
 @pytest.mark.long
 def test_failures_that_chance_explains_do_not_break_it_at_any_of_many_looks() -> None:
     chance, back = np.random.default_rng(2), 0
-    champion, errors = Vitals(requests=20_000, failed=400), Guardrails(latency=None, score_shift=None, missing=None)
+    champion, errors = (
+        RolloutCounts(requests=20_000, failed=400),
+        Guardrails(latency=None, score_shift=None, missing=None),
+    )
     for _ in range(300):
         fails = np.cumsum(binom.rvs(10, 0.02, size=20, random_state=chance))
-        looks = (Vitals(requests=10 * (i + 1), failed=int(k)) for i, k in enumerate(fails))
+        looks = (RolloutCounts(requests=10 * (i + 1), failed=int(k)) for i, k in enumerate(fails))
         back += any(judge(errors, Evidence(champion=champion, challenger=look))[0].breached for look in looks)
     assert back == 0
 
@@ -96,7 +105,7 @@ def test_a_champion_that_fails_as_often_excuses_the_challenger() -> None:
 
 
 def test_quality_and_business_are_judged_by_the_lower_end_of_their_interval() -> None:
-    worse = Compared(champion=0.7, challenger=0.6, low=0.03, high=0.17)
+    worse = MeanComparison(champion=0.7, challenger=0.6, low=0.03, high=0.17)
     unsure = replace(worse, low=0.01)
     assert breached(arm(), arm(seed=1), quality=worse) == {"quality"}
     assert breached(arm(), arm(seed=1), quality=unsure) == set()
@@ -112,7 +121,7 @@ def test_a_guardrail_that_is_off_says_nothing() -> None:
 def test_nothing_counted_is_not_judged() -> None:
     verdicts = judge(LIMITS, Evidence())
     assert [verdict.least for verdict in verdicts] == [None] * 7
-    assert {verdict.sentence() for verdict in verdicts} >= {"errors: not judged yet, too little to compare"}
+    assert {verdict.sentence() for verdict in verdicts} >= {"errors: not judged yet, has too little data"}
     assert verdicts[1].as_dict()["champion"] is None
 
 
@@ -132,18 +141,18 @@ def test_a_verdict_names_its_numbers() -> None:
         (arm(300, missing=0.6, seed=3), "missing"),
     ],
 )
-def test_what_goes_wrong_late_is_found_in_what_is_recent(late: Vitals, guardrail: str) -> None:
+def test_what_goes_wrong_late_is_found_in_what_is_recent(late: RolloutCounts, guardrail: str) -> None:
     earlier = arm(20_000, seed=1)
     champion = arm(20_000) + arm(300, seed=2)
     assert guardrail not in breached(champion, earlier + late)
     evidence = Evidence(
         champion=champion,
         challenger=earlier + late,
-        recent_champion=since(champion, arm(20_000)),
-        recent_challenger=since(earlier + late, earlier),
+        recent_champion=counts_since(champion, arm(20_000)),
+        recent_challenger=counts_since(earlier + late, earlier),
     )
     assert guardrail in {verdict.guardrail for verdict in judge(LIMITS, evidence) if verdict.breached}
 
 
 def test_counts_that_began_anew_have_no_recent_part() -> None:
-    assert since(arm(100), arm(200)) is None
+    assert counts_since(arm(100), arm(200)) is None

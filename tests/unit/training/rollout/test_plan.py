@@ -12,10 +12,10 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.lifecycle import Guardrails, Rollout
 from skewless.contract.score_differences import ScoreDifferences
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.rollout.vitals import Vitals
+from skewless.infra.rollout.counts import RolloutCounts
 from skewless.training.rollout import plan
 from skewless.training.rollout.evidence import Evidence
-from skewless.training.rollout.sequential import Losses, Moments
+from skewless.training.rollout.sequential import Losses, LossSummary
 from tests.unit.training.rollout.arms import arm
 
 HOUR = 3_600_000_000
@@ -24,11 +24,13 @@ OLD, NEW = "000001", "000002"
 CANARY = Rollout(steps=(0.01, 0.1, 0.5))
 GOOD = Evidence(champion=arm(), challenger=arm(seed=1))
 BAD = Evidence(champion=arm(), challenger=arm(failed=300, seed=1))
-BETTER = Losses(champion=Moments(n=900, mean=0.5, squares=90.0), challenger=Moments(n=900, mean=0.3, squares=90.0))
+BETTER = Losses(
+    champion=LossSummary(n=900, mean=0.5, squares=90.0), challenger=LossSummary(n=900, mean=0.3, squares=90.0)
+)
 
 
 def begun(rollout: Rollout, now_us: int = NOW) -> TrafficPolicy:
-    change = plan.begin(None, rollout, champion=OLD, challenger=NEW, moves=1, now_us=now_us)
+    change = plan.start_rollout(None, rollout, champion=OLD, challenger=NEW, moves=1, now_us=now_us)
     assert change is not None
     return change.policy
 
@@ -73,8 +75,8 @@ def test_the_salt_stays_with_a_rollout_and_changes_with_the_next() -> None:
     change = plan.next_change(first, CANARY, GOOD, NOW + HOUR)
     assert change is not None
     assert change.policy.salt == first.salt
-    after = plan.back(first, "by hand", NOW, {}).policy
-    again = plan.begin(after, CANARY, champion=OLD, challenger=NEW, moves=1, now_us=NOW)
+    after = plan.roll_back(first, "by hand", NOW, {}).policy
+    again = plan.start_rollout(after, CANARY, champion=OLD, challenger=NEW, moves=1, now_us=NOW)
     assert again is not None
     assert again.policy.salt != first.salt
 
@@ -107,7 +109,7 @@ def test_a_breach_gives_the_champion_everything_at_once(rollout: Rollout) -> Non
 def test_what_cannot_answer_goes_back() -> None:
     change = plan.next_change(begun(CANARY), CANARY, replace(GOOD, problem="a file is altered"), NOW)
     assert change is not None
-    assert (change.kind, change.policy.reason) == ("back", f"version {NEW} cannot answer: a file is altered")
+    assert (change.kind, change.policy.reason) == ("back", f"version {NEW} cannot serve: a file is altered")
 
 
 class TestClock:
@@ -171,22 +173,24 @@ class TestAB:
 
 class TestBegin:
     def test_twice_is_once(self) -> None:
-        assert plan.begin(begun(CANARY), CANARY, champion=OLD, challenger=NEW, moves=1, now_us=NOW) is None
-        assert plan.begin(None, CANARY, champion=NEW, challenger=NEW, moves=1, now_us=NOW) is None
+        assert plan.start_rollout(begun(CANARY), CANARY, champion=OLD, challenger=NEW, moves=1, now_us=NOW) is None
+        assert plan.start_rollout(None, CANARY, champion=NEW, challenger=NEW, moves=1, now_us=NOW) is None
 
     def test_a_second_version_waits(self) -> None:
-        with pytest.raises(ConflictError, match="rollout of version 000002: is under way, so that of version 000003"):
-            plan.begin(begun(CANARY), CANARY, champion=OLD, challenger="000003", moves=1, now_us=NOW)
+        with pytest.raises(
+            ConflictError, match="rollout of version 000002: is in progress, so the rollout of version 000003"
+        ):
+            plan.start_rollout(begun(CANARY), CANARY, champion=OLD, challenger="000003", moves=1, now_us=NOW)
 
     def test_without_a_champion_a_version_takes_over_at_once(self) -> None:
-        change = plan.begin(None, CANARY, champion=None, challenger=NEW, moves=0, now_us=NOW)
+        change = plan.start_rollout(None, CANARY, champion=None, challenger=NEW, moves=0, now_us=NOW)
         assert change is not None
         assert (change.kind, change.policy.phase, change.policy.champion) == ("won", "champion", NEW)
 
 
 class TestFollow:
     def test_a_hand_that_moved_the_alias_ends_the_rollout(self) -> None:
-        change = plan.follow(begun(CANARY), "000003", 2, "by hand", NOW)
+        change = plan.follow_alias(begun(CANARY), "000003", 2, "by hand", NOW)
         assert change is not None
         assert (change.kind, change.policy.champion, change.policy.challenger) == ("follow", "000003", None)
         assert change.policy.moves == 2
@@ -195,14 +199,14 @@ class TestFollow:
     def test_an_alias_that_lags_is_not_followed(self) -> None:
         won = plan.next_change(begun(Rollout(steps=(0.5,))), Rollout(steps=(0.5,)), GOOD, NOW + HOUR)
         assert won is not None
-        assert plan.follow(won.policy, OLD, 1, "first", NOW) is None
+        assert plan.follow_alias(won.policy, OLD, 1, "first", NOW) is None
 
 
 def test_what_a_shadow_scored_differently_is_evidence() -> None:
     pairs = np.array([[0.1, 0.2], [0.2, 0.4], [0.3, 0.5]])
     seen = replace(GOOD, challenger=replace(arm(), differences=ScoreDifferences(rows=3, total=0.5, pairs=pairs)))
-    found = plan.evidence_of(seen, [])["differences"]
+    found = plan.encode_evidence(seen, [])["differences"]
     assert found["rank_correlation"] == pytest.approx(1.0)
     assert found["mean"] == pytest.approx(0.5 / 3)
     assert found["quantiles"]["0.5"] == pytest.approx(0.2)
-    assert plan.evidence_of(replace(GOOD, challenger=Vitals()), [])["differences"] is None
+    assert plan.encode_evidence(replace(GOOD, challenger=RolloutCounts()), [])["differences"] is None

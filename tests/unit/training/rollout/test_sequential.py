@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from skewless.training.rollout.sequential import LEAST, Floats, Losses, Moments, Winner, look
+from skewless.training.rollout.sequential import MIN_UNITS, Floats, Losses, LossSummary, Winner, analyse
 
 ALPHA = 0.05
 LOOK_EVERY = 25
@@ -25,7 +25,7 @@ def log_losses(chance: np.random.Generator, n: int, bias: float) -> Floats:
 def peeked(champion: Floats, challenger: Floats) -> tuple[Winner | None, int]:
     """The first winner that any look names, and after how many labels of an arm."""
     for n in range(LOOK_EVERY, champion.size + 1, LOOK_EVERY):
-        found = look(Losses(champion=Moments.of(champion[:n]), challenger=Moments.of(challenger[:n])), ALPHA)
+        found = analyse(Losses(champion=LossSummary.of(champion[:n]), challenger=LossSummary.of(challenger[:n])), ALPHA)
         if found.winner:
             return found.winner, n
     return None, champion.size
@@ -49,7 +49,7 @@ def test_the_same_looks_with_a_test_of_fixed_size_would_name_far_more() -> None:
     false = 0
     for _ in range(200):
         first, second = log_losses(chance, 3_000, 0.0), log_losses(chance, 3_000, 0.0)
-        for n in range(LEAST, 3_001, LOOK_EVERY):
+        for n in range(MIN_UNITS, 3_001, LOOK_EVERY):
             error = math.sqrt(first[:n].var() / n + second[:n].var() / n)
             if abs(first[:n].mean() - second[:n].mean()) > 1.96 * error:
                 false += 1
@@ -72,9 +72,9 @@ def test_uneven_arms_are_tested_on_the_variance_of_the_smaller_one() -> None:
     false = 0
     for _ in range(300):
         champion, challenger = log_losses(chance, 4_500, 0.0), log_losses(chance, 500, 0.0)
-        for n in range(LEAST, 501, 20):
-            arms = Losses(champion=Moments.of(champion[: 9 * n]), challenger=Moments.of(challenger[:n]))
-            if look(arms, ALPHA).winner:
+        for n in range(MIN_UNITS, 501, 20):
+            arms = Losses(champion=LossSummary.of(champion[: 9 * n]), challenger=LossSummary.of(challenger[:n]))
+            if analyse(arms, ALPHA).winner:
                 false += 1
                 break
     assert false <= ALPHA * 300
@@ -88,10 +88,10 @@ def test_labels_of_one_entity_are_no_witnesses_of_each_other() -> None:
         arms = [_of_entities(chance, 400) for _ in range(2)]
         units = np.repeat(np.arange(400, dtype=np.uint64), 10)
         for known in false:
-            for n in range(LEAST * 10, 4_001, 250):
+            for n in range(MIN_UNITS * 10, 4_001, 250):
                 given = units[:n] if known else None
-                champion, challenger = (Moments.of(arm[:n], given) for arm in arms)
-                if look(Losses(champion=champion, challenger=challenger), ALPHA).winner:
+                champion, challenger = (LossSummary.of(arm[:n], given) for arm in arms)
+                if analyse(Losses(champion=champion, challenger=challenger), ALPHA).winner:
                     false[known] += 1
                     break
     sys.stdout.write(f"false winners of 200: {false[True]} by entities, {false[False]} by labels\n")
@@ -105,12 +105,12 @@ def _of_entities(chance: np.random.Generator, n: int) -> Floats:
 
 def test_without_repeats_units_change_nothing() -> None:
     losses = np.random.default_rng(2).exponential(size=500)
-    alone, named = Moments.of(losses), Moments.of(losses, np.arange(500, dtype=np.uint64))
+    alone, named = LossSummary.of(losses), LossSummary.of(losses, np.arange(500, dtype=np.uint64))
     assert (named.n, named.mean) == (alone.n, alone.mean)
     assert named.squares == pytest.approx(alone.squares, rel=1e-12)
 
 
 def test_nothing_is_said_of_few_labels() -> None:
-    few, many = Moments(n=LEAST - 1, mean=9.0, squares=1.0), Moments(n=5_000, mean=0.1, squares=1.0)
-    assert look(Losses(champion=many, challenger=few), ALPHA).winner is None
-    assert look(Losses(champion=Moments(), challenger=Moments()), ALPHA).low == -math.inf
+    few, many = LossSummary(n=MIN_UNITS - 1, mean=9.0, squares=1.0), LossSummary(n=5_000, mean=0.1, squares=1.0)
+    assert analyse(Losses(champion=many, challenger=few), ALPHA).winner is None
+    assert analyse(Losses(champion=LossSummary(), challenger=LossSummary()), ALPHA).low == -math.inf

@@ -8,7 +8,7 @@ from datetime import timedelta
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.settings import Settings
 from skewless.contract.spec import LabelSource, ModelSpec, Split
-from skewless.training.scheduling.job import Job, jobs
+from skewless.training.scheduling.job import Job, list_jobs
 
 SPEC = ModelSpec(
     name="m",
@@ -21,7 +21,7 @@ SPEC = ModelSpec(
 
 def table(spec: ModelSpec = SPEC, *, moves: bool = False, **settings: object) -> dict[str, Job]:
     chosen = Settings(**settings)  # type: ignore[arg-type] # checked by Settings
-    return {job.name: job for job in jobs(chosen, [spec], lambda _: moves)}
+    return {job.name: job for job in list_jobs(chosen, [spec], lambda _: moves)}
 
 
 def test_a_model_without_cron_or_triggers_is_not_retrained() -> None:
@@ -33,7 +33,7 @@ def test_a_cron_or_a_trigger_makes_a_model_retrained() -> None:
     assert table(replace(SPEC, retrain="0 4 * * *"))["retrain m"].schedule is not None
     on_cause = table(replace(SPEC, triggers=Triggers(drift=True)))
     assert on_cause["retrain m"].schedule is None
-    assert on_cause["retrain m"].again
+    assert on_cause["retrain m"].is_retried
     assert on_cause["triggers m"].words == ("triggers", "m", "--start")
 
 
@@ -42,9 +42,9 @@ def test_a_line_that_is_off_makes_no_job() -> None:
 
 
 def test_a_rollout_is_looked_at_only_while_one_is_under_way() -> None:
-    assert not table()["rollout m"].is_wanted()
+    assert not table()["rollout m"].has_work()
     job = table(moves=True, rollout_seconds=2.5)["rollout m"]
-    assert job.is_wanted()
+    assert job.has_work()
     assert job.schedule is not None
     assert job.schedule.next(0) == 2_500_000
 

@@ -11,9 +11,9 @@ import pytest
 
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
-from skewless.training.train import trainer_for
+from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainingSet
-from skewless.training.trainers.settings import capped, check_labels, parameters, refuse_task, row_weights
+from skewless.training.trainers.settings import cap_thresholds, check_labels, check_task, row_weights, split_parameters
 
 SPEC = ModelSpec(
     name="late",
@@ -35,16 +35,16 @@ ROWS = TrainingSet(matrix=np.zeros((3, 2)), labels=np.array([0.0, 1.0, 1.0]), fe
 )
 def test_a_parameter_with_a_field_of_its_own_is_refused(name: str, field: str) -> None:
     with pytest.raises(DefinitionError, match=rf"{name}.*ModelSpec\.{field}"):
-        parameters(replace(SPEC, params={name: 3}), None)
+        split_parameters(replace(SPEC, params={name: 3}), None)
 
 
 def test_early_stopping_is_taken_out_and_needs_validation_rows() -> None:
     spec = replace(SPEC, params={"early_stopping_rounds": 5, "eta": 0.1})
-    given = parameters(spec, ROWS)
+    given = split_parameters(spec, ROWS)
     assert (given.values, given.early_stopping) == ({"eta": 0.1}, 5)
     with pytest.raises(DefinitionError, match=r"Split\.validation"):
-        parameters(spec, None)
-    assert parameters(SPEC, None).early_stopping is None
+        split_parameters(spec, None)
+    assert split_parameters(SPEC, None).early_stopping is None
 
 
 def test_class_weight_multiplies_the_weights_of_positive_rows() -> None:
@@ -74,13 +74,13 @@ def test_binary_labels_are_both_0_and_1(labels: list[float]) -> None:
 @pytest.mark.parametrize(
     ("task", "labels", "problem"),
     [
-        ("multiclass", [0.0, 1.0, 3.0], "not several of 0 to 2"),
-        ("multiclass", [0.0, 0.5, 1.0], "not several of 0 to 2"),
-        ("multiclass", [-1.0, 0.0, 1.0], "not several of 0 to 2"),
-        ("multiclass", [1.0, 1.0, 1.0], "not several of 0 to 2"),
-        ("ranking", [0.0, 0.5, 1.0], "not whole numbers of 0 to 30"),
-        ("ranking", [0.0, 31.0, 1.0], "not whole numbers of 0 to 30"),
-        ("ranking", [-1.0, 0.0, 1.0], "not whole numbers of 0 to 30"),
+        ("multiclass", [0.0, 1.0, 3.0], "not at least two of the classes 0 to 2"),
+        ("multiclass", [0.0, 0.5, 1.0], "not at least two of the classes 0 to 2"),
+        ("multiclass", [-1.0, 0.0, 1.0], "not at least two of the classes 0 to 2"),
+        ("multiclass", [1.0, 1.0, 1.0], "not at least two of the classes 0 to 2"),
+        ("ranking", [0.0, 0.5, 1.0], "not integers from 0 to 30"),
+        ("ranking", [0.0, 31.0, 1.0], "not integers from 0 to 30"),
+        ("ranking", [-1.0, 0.0, 1.0], "not integers from 0 to 30"),
     ],
 )
 def test_labels_fit_the_task(task: Task, labels: list[float], problem: str) -> None:
@@ -92,12 +92,12 @@ def test_labels_fit_the_task(task: Task, labels: list[float], problem: str) -> N
 
 def test_a_task_that_a_library_cannot_do_is_named() -> None:
     with pytest.raises(DefinitionError, match=r"cannot be trained by lightgbm.*'ranking'.*binary, regression"):
-        refuse_task(SPECS["ranking"], ("binary", "regression"))
-    refuse_task(SPEC, ("binary", "regression"))
+        check_task(SPECS["ranking"], ("binary", "regression"))
+    check_task(SPEC, ("binary", "regression"))
 
 
 def test_thresholds_are_thinned_evenly_and_keep_their_ends() -> None:
-    found = capped([(1, float(value)) for value in range(1000)] + [(0, 0.5)])
+    found = cap_thresholds([(1, float(value)) for value in range(1000)] + [(0, 0.5)])
     assert found[0] == (0, 0.5)
     assert len(found) == 41
     assert (found[1], found[-1]) == ((1, 0.0), (1, 999.0))
@@ -122,4 +122,4 @@ def test_a_library_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatc
     for algorithm, extra in (("xgboost", "cpu"), ("sklearn", "sklearn")):
         monkeypatch.setitem(sys.modules, f"skewless.training.trainers.{algorithm}", None)
         with pytest.raises(DefinitionError, match=f"not installed.*extra '{extra}'"):
-            trainer_for(algorithm)
+            find_trainer(algorithm)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skewless.training.profile import profile
+from skewless.training.profile import profile_features
 from skewless.validation.drift.histograms import Bins, Histograms
 
 Floats = npt.NDArray[np.float64]
@@ -17,7 +17,7 @@ columns = st.integers(0, 30).flatmap(lambda n: arrays(np.float64, (n, 2), elemen
 
 
 def of(matrix: Floats) -> Histograms:
-    features = profile(matrix, ["a", "b"])["features"]
+    features = profile_features(matrix, ["a", "b"])["features"]
     return Histograms.of_profile(Bins.of_profile(features), features)
 
 
@@ -28,20 +28,20 @@ def named(matrix: Floats) -> dict[str, Floats]:
 @given(columns)
 def test_what_the_profile_counted_is_what_its_rows_give(matrix: Floats) -> None:
     trained = of(matrix)
-    np.testing.assert_array_equal(Histograms.empty(trained.bins).plus(named(matrix)).counts, trained.counts)
+    np.testing.assert_array_equal(Histograms.empty(trained.bins).add_rows(named(matrix)).counts, trained.counts)
 
 
 @given(columns, columns, columns)
 def test_histograms_add_up_and_lose_no_row(trained: Floats, one: Floats, two: Floats) -> None:
     empty = Histograms.empty(of(trained).bins)
-    both = empty.plus(named(np.concatenate([one, two])))
-    np.testing.assert_array_equal(empty.plus(named(one)).merged(empty.plus(named(two))).counts, both.counts)
+    both = empty.add_rows(named(np.concatenate([one, two])))
+    np.testing.assert_array_equal(empty.add_rows(named(one)).add(empty.add_rows(named(two))).counts, both.counts)
     assert both.rows.tolist() == [len(one) + len(two)] * 2
 
 
 @given(columns, columns)
 def test_new_values_are_those_beyond_training(trained: Floats, live: Floats) -> None:
-    now = Histograms.empty(of(trained).bins).plus(named(live))
+    now = Histograms.empty(of(trained).bins).add_rows(named(live))
     for i in range(2):
         finite, values = trained[np.isfinite(trained[:, i]), i], live[:, i]
         if not len(live) or not finite.size:
@@ -54,7 +54,7 @@ def test_new_values_are_those_beyond_training(trained: Floats, live: Floats) -> 
 
 def test_a_constant_feature_that_moves_is_seen() -> None:
     trained = of(np.array([[3.0, 1.0]] * 10))
-    now = Histograms.empty(trained.bins).plus({"a": np.array([3.0, 3.1, 2.9, np.nan]), "b": np.full(4, 1.0)})
+    now = Histograms.empty(trained.bins).add_rows({"a": np.array([3.0, 3.1, 2.9, np.nan]), "b": np.full(4, 1.0)})
     assert now.counts.tolist() == [[1, 1, 1, 1], [0, 0, 4, 0]]
     assert now.new_share.tolist() == [0.5, 0.0]
 

@@ -10,7 +10,16 @@ from scipy.spatial.distance import jensenshannon
 
 from skewless.contract.lifecycle import Watch
 from skewless.validation.drift.histograms import Bins, Histograms
-from skewless.validation.drift.measures import expected_ks, expected_psi, holm, homogeneity, js, ks, psi, smirnov
+from skewless.validation.drift.measures import (
+    expected_ks,
+    expected_psi,
+    holm,
+    homogeneity,
+    jensen_shannon,
+    kolmogorov_smirnov,
+    psi,
+    smirnov,
+)
 from skewless.validation.drift.verdicts import compare
 
 SHAPES = {
@@ -42,7 +51,7 @@ def test_without_drift_p_values_are_not_too_small(shape: str, trained: int, n: i
 @pytest.mark.parametrize("shape", ["twenty equal", "uneven"])
 def test_the_means_without_drift_are_those_of_the_papers(shape: str, n: int) -> None:
     before, now = drawn(shape, 50_000, 4_000, seed=3), drawn(shape, n, 4_000, seed=4)
-    assert ks(before, now).mean() <= expected_ks(before, now).mean()
+    assert kolmogorov_smirnov(before, now).mean() <= expected_ks(before, now).mean()
     if shape == "twenty equal":
         assert psi(before, now).mean() == pytest.approx(expected_psi(before, now).mean(), rel=0.1)
 
@@ -70,11 +79,11 @@ def test_rows_that_repeat_each_other_do_not_cry() -> None:
     """A thousand predictions that rest on forty rows of the feature log are forty draws, not a thousand."""
     rng = np.random.default_rng(9)
     bins = Bins(names=("x",), edges=(np.linspace(-3, 3, 21),))
-    before = Histograms.empty(bins).plus({"x": rng.normal(size=50_000)})
+    before = Histograms.empty(bins).add_rows({"x": rng.normal(size=50_000)})
     watch, trials = Watch(psi=0.01), 400
     cried = {1.0: 0, 25.0: 0}
     for _ in range(trials):
-        now = Histograms.empty(bins).plus({"x": np.repeat(rng.normal(size=40), 25)})
+        now = Histograms.empty(bins).add_rows({"x": np.repeat(rng.normal(size=40), 25)})
         for repeats in cried:
             cried[repeats] += compare(before, now, watch, {"x": repeats})[0].drifted
     assert cried[1.0] > 0.9 * trials
@@ -86,9 +95,11 @@ def test_a_real_shift_is_found(n: int, sigmas: float) -> None:
     rng = np.random.default_rng(6)
     cuts = stats.norm.ppf(np.arange(1, 20) / 20)
     bins = Bins(names=("x",), edges=(np.array([-9.0, *cuts, 9.0]),))
-    before = Histograms.empty(bins).plus({"x": rng.normal(size=20_000)})
+    before = Histograms.empty(bins).add_rows({"x": rng.normal(size=20_000)})
     found = [
-        compare(before, Histograms.empty(bins).plus({"x": rng.normal(sigmas, 1, n)}), Watch(least_rows=1))[0].drifted
+        compare(before, Histograms.empty(bins).add_rows({"x": rng.normal(sigmas, 1, n)}), Watch(least_rows=1))[
+            0
+        ].drifted
         for _ in range(100)
     ]
     assert sum(found) >= 95
@@ -97,17 +108,17 @@ def test_a_real_shift_is_found(n: int, sigmas: float) -> None:
 def test_a_shift_that_is_certain_but_small_is_no_drift() -> None:
     rng = np.random.default_rng(7)
     bins = Bins(names=("x",), edges=(np.linspace(-3, 3, 21),))
-    before = Histograms.empty(bins).plus({"x": rng.normal(size=100_000)})
-    (column,) = compare(before, Histograms.empty(bins).plus({"x": rng.normal(0.1, 1, 100_000)}), Watch())
+    before = Histograms.empty(bins).add_rows({"x": rng.normal(size=100_000)})
+    (column,) = compare(before, Histograms.empty(bins).add_rows({"x": rng.normal(0.1, 1, 100_000)}), Watch())
     assert column.p < 1e-9
     assert not column.drifted
 
 
 def test_windows_below_least_rows_say_nothing() -> None:
     bins = Bins(names=("x",), edges=(np.array([0.0, 1.0]),))
-    before = Histograms.empty(bins).plus({"x": np.full(1_000, 0.5)})
+    before = Histograms.empty(bins).add_rows({"x": np.full(1_000, 0.5)})
     for n, drifted in ((199, False), (200, True)):
-        (column,) = compare(before, Histograms.empty(bins).plus({"x": np.full(n, 9.0)}), Watch())
+        (column,) = compare(before, Histograms.empty(bins).add_rows({"x": np.full(n, 9.0)}), Watch())
         assert (column.rows, column.drifted, column.new_share) == (n, drifted, 1.0)
 
 
@@ -130,8 +141,10 @@ def test_the_distances_are_those_of_scipy(seed: int) -> None:
     rng = np.random.default_rng(seed)
     before, now = (rng.multinomial(n, rng.dirichlet(np.ones(9)), 3).astype(np.int64) for n in (5_000, 700))
     p, q = before / 5_000, now / 700
-    np.testing.assert_allclose(js(before, now), jensenshannon(p, q, base=2, axis=1), atol=1e-12)
-    np.testing.assert_allclose(ks(before, now), np.abs(np.cumsum(p - q, axis=1)).max(axis=1), atol=1e-12)
+    np.testing.assert_allclose(jensen_shannon(before, now), jensenshannon(p, q, base=2, axis=1), atol=1e-12)
+    np.testing.assert_allclose(
+        kolmogorov_smirnov(before, now), np.abs(np.cumsum(p - q, axis=1)).max(axis=1), atol=1e-12
+    )
     smooth = [(counts + 0.5) / (counts + 0.5).sum(axis=1, keepdims=True) for counts in (before, now)]
     both = stats.entropy(*smooth, axis=1) + stats.entropy(*smooth[::-1], axis=1)
     np.testing.assert_allclose(psi(before, now), both, atol=1e-12)

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 
 from skewless.contract.spec import Task
-from skewless.validation.evaluation.bootstrap import Gain, Pair, Scored, normal_gain, paired_gain, weighted_metric
+from skewless.validation.evaluation.bootstrap import (
+    MetricGain,
+    ScoredRows,
+    ScorePair,
+    normal_gain,
+    paired_gain,
+    weighted_metric,
+)
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.evaluation.metrics import auc
 
@@ -39,7 +46,7 @@ def rows_of(task: Task, n: int = 120, seed: int = 5) -> dict[str, Any]:
     return {"labels": label, "candidate": scores(0.2), "champion": scores(0.5), "groups": groups}
 
 
-def width(gain: Gain) -> float:
+def width(gain: MetricGain) -> float:
     assert gain.low is not None
     assert gain.high is not None
     return gain.high - gain.low
@@ -51,7 +58,7 @@ def test_metrics_of_many_weightings_are_those_of_each(task: Task, metric: str) -
     weights = np.random.default_rng(1).integers(0, 4, (25, 120)).astype(np.float64)
     weights[0] = 0.0
     weights[0, :3] = 1.0
-    scored = Scored(labels=rows["labels"], scores=rows["candidate"], task=task, groups=rows["groups"])
+    scored = ScoredRows(labels=rows["labels"], scores=rows["candidate"], task=task, groups=rows["groups"])
     found = weighted_metric(metric, scored)(weights)
     for value, each in zip(found, weights, strict=True):
         one = evaluate(rows["labels"], rows["candidate"], each, task=task, groups=rows["groups"])[metric]
@@ -62,7 +69,7 @@ def test_metrics_of_many_weightings_are_those_of_each(task: Task, metric: str) -
 def test_the_interval_is_that_of_a_loop_that_draws_rows(metric: str) -> None:
     rows = rows_of("binary")
     rows.pop("groups")
-    found = paired_gain(Pair(**rows), metric, resamples=4_000, confidence=0.9)
+    found = paired_gain(ScorePair(**rows), metric, resamples=4_000, confidence=0.9)
     rng, gains = np.random.default_rng(99), []
     measure = auc if metric == "auc" else lambda labels, scores: float(np.mean((scores - labels) ** 2))
     for _ in range(4_000):
@@ -77,7 +84,7 @@ def test_the_interval_is_that_of_a_loop_that_draws_rows(metric: str) -> None:
     assert found.high == pytest.approx(high, abs=0.06 * width)
     assert found.gain is not None
     assert low < found.gain < high
-    close = normal_gain(Pair(**rows), metric, resamples=4_000, confidence=0.9)
+    close = normal_gain(ScorePair(**rows), metric, resamples=4_000, confidence=0.9)
     assert close.low == pytest.approx(low, abs=0.15 * width)
 
 
@@ -86,8 +93,8 @@ def test_a_query_is_drawn_whole() -> None:
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(40), 50)
     labels, candidate, champion = (np.repeat(rng.random(40), 50) for _ in range(3))
-    rows = Pair(labels=labels, candidate=candidate, champion=champion, task="regression")
-    queries = Pair(labels=labels, candidate=candidate, champion=champion, task="regression", groups=groups)
+    rows = ScorePair(labels=labels, candidate=candidate, champion=champion, task="regression")
+    queries = ScorePair(labels=labels, candidate=candidate, champion=champion, task="regression", groups=groups)
     by_query, by_row = (paired_gain(each, "mae", seed=3) for each in (queries, rows))
     assert by_query.gain == by_row.gain
     assert width(by_query) > 5 * width(by_row)
@@ -97,23 +104,25 @@ def test_weights_count_and_the_seed_decides() -> None:
     rows = rows_of("binary")
     rows.pop("groups")
     weights = np.where(np.arange(120) < 60, 1.0, 0.0)
-    half = paired_gain(Pair(**{name: value[:60] for name, value in rows.items()}), "auc")
-    whole = paired_gain(Pair(weights=weights, **rows), "auc", seed=4)
+    half = paired_gain(ScorePair(**{name: value[:60] for name, value in rows.items()}), "auc")
+    whole = paired_gain(ScorePair(weights=weights, **rows), "auc", seed=4)
     assert whole.gain == pytest.approx(half.gain)
-    assert whole == paired_gain(Pair(weights=weights, **rows), "auc", seed=4)
-    assert whole != paired_gain(Pair(weights=weights, **rows), "auc", seed=5)
+    assert whole == paired_gain(ScorePair(weights=weights, **rows), "auc", seed=4)
+    assert whole != paired_gain(ScorePair(weights=weights, **rows), "auc", seed=5)
 
 
 def test_a_metric_that_does_not_exist_has_no_interval() -> None:
     labels, scores = np.zeros(30), np.linspace(0, 1, 30)
-    found = paired_gain(Pair(labels=labels, candidate=scores, champion=scores), "auc")
+    found = paired_gain(ScorePair(labels=labels, candidate=scores, champion=scores), "auc")
     assert (found.candidate, found.gain, found.low, found.high) == (None, None, None, None)
-    assert normal_gain(Pair(labels=labels, candidate=scores, champion=scores), "auc").low is None
+    assert normal_gain(ScorePair(labels=labels, candidate=scores, champion=scores), "auc").low is None
 
 
 def test_equal_scores_gain_exactly_nothing() -> None:
     rows = rows_of("binary")
-    found = paired_gain(Pair(labels=rows["labels"], candidate=rows["champion"], champion=rows["champion"]), "log_loss")
+    found = paired_gain(
+        ScorePair(labels=rows["labels"], candidate=rows["champion"], champion=rows["champion"]), "log_loss"
+    )
     assert (found.gain, found.low, found.high) == (0.0, 0.0, 0.0)
 
 
@@ -123,7 +132,7 @@ def test_the_interval_holds_the_true_gain_about_as_often_as_it_says() -> None:
     for _ in range(300):
         labels = np.zeros(250)
         candidate, champion = rng.exponential(0.5, 250), rng.exponential(0.6, 250)
-        pair = Pair(labels=labels, candidate=candidate, champion=champion, task="regression")
+        pair = ScorePair(labels=labels, candidate=candidate, champion=champion, task="regression")
         found = paired_gain(pair, "mae", confidence=0.9, resamples=400)
         assert found.low is not None
         assert found.high is not None

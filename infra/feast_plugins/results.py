@@ -1,0 +1,255 @@
+"""The results of retrieval jobs: a point-in-time join, or the rows of one query."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from feast.repo_config import RepoConfig
+
+from skewless.contract.errors import RequestError
+from skewless.contract.rows import NO_TIME
+from skewless.contract.status import BoolArray, Status, row_status
+from skewless.infra.compiler.views import to_dtype
+from skewless.infra.feast_plugins.entity_rows import EntityRows, relations_by_name
+from skewless.infra.feast_plugins.exact_values import fit_column
+from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, build_view_history
+from skewless.infra.feast_plugins.key_types import cast_key
+from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
+from skewless.infra.feast_plugins.windowed_views import is_windowed
+from skewless.infra.materialization.skipped_rows import reject_skipped, warn_skipped
+from skewless.infra.offline import arrays
+from skewless.infra.offline.as_of import ROW, TIME, as_of_sql
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.matched_rows import HistoryRows, fetch_rows, find_rows
+from skewless.infra.offline.sources import Table
+from skewless.infra.offline.sql import quote, sql_literal, to_microseconds
+from skewless.infra.sources.place import repo_of, settings_of, state_of
+
+if TYPE_CHECKING:
+    from skewless.contract.spec import TimeMode
+
+Entities = Callable[[duckdb.DuckDBPyConnection], EntityRows]
+
+
+@contextmanager
+def open_connection(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Yield a connection that resolves paths relative to the repo and spills into the state folder.
+
+    Raises:
+        DefinitionError: a setting is invalid.
+    """
+    settings = settings_of(config)
+    store = config.offline_store
+    limit = getattr(store, "memory_limit", None) or settings.memory_limit
+    threads = getattr(store, "threads", None) or settings.threads
+    with connect(state_of(config) / "spill", memory_limit=limit, threads=threads) as connection:
+        connection.execute(f"SET file_search_path = {sql_literal(str(repo_of(config)))}")
+        yield connection
+
+
+class RetrievalResult(Protocol):
+    """The result of a retrieval job; each call computes it again."""
+
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the result in order, in tables of about ``rows`` rows; at least one table, which may be empty."""
+
+    def sql(self) -> str:
+        """Return equivalent SQL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PointInTimeResult:
+    """Entity rows with their features at their times.
+
+    Args:
+        requested: the requested features.
+        entities: reads the entity rows on a connection.
+        query: the SQL of the entity rows, if they are a query.
+        as_known: whether a feature row counts only from its created time on, and an event from when serving could
+            have known it.
+    """
+
+    config: RepoConfig
+    requested: RequestedFeatures
+    entities: Entities
+    query: str | None = None
+    as_known: bool = False
+
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the entity rows in their order, with duplicates, and the stored features of the request.
+
+        Memory: the entity rows, and each matched feature row once.
+        """
+        with open_connection(self.config) as connection:
+            entities = self.entities(connection)
+            reads = [_read_view(self, connection, entities, view) for view in self.requested.views]
+        for start in range(0, max(entities.table.num_rows, 1), rows):
+            batch = entities.table.slice(start, rows)
+            for view, view_rows in zip(self.requested.views, reads, strict=True):
+                part = HistoryRows(table=view_rows.table, at=view_rows.at[start : start + rows]).in_order()
+                for name, label in zip(part.column_names, view.labels.values(), strict=True):
+                    batch = batch.append_column(label, part[name])
+            yield batch
+
+    def entity_rows(self) -> EntityRows:
+        """Return the entity rows.
+
+        Raises:
+            RequestError: the entity rows cannot be read.
+        """
+        with open_connection(self.config) as connection:
+            return self.entities(connection)
+
+    def sql(self) -> str:
+        """Return one DuckDB statement for the stored features; it requires databases to be attached under its names.
+
+        Raises:
+            RequestError: a windowed view is requested.
+        """
+        for requested in self.requested.views:
+            if is_windowed(requested.view):
+                raise RequestError(
+                    f"windowed view {requested.view.name!r}",
+                    "cannot be computed with SQL alone",
+                    fix="remove it from the request, or use to_arrow()",
+                )
+        with open_connection(self.config) as connection, ExitStack() as stack:
+            entities = self.entities(connection)
+            histories = [
+                build_view_history(self.config, connection, view, entities.types) for view in self.requested.views
+            ]
+            for history in histories:
+                stack.enter_context(history.source.table.open(connection))
+            return _build_statement(self, connection, entities, histories)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryResult:
+    """The rows of one query over one table.
+
+    Args:
+        query: SQL that reads ``table.relation`` once.
+    """
+
+    config: RepoConfig
+    table: Table
+    query: str
+
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the rows in the order of the source."""
+        with open_connection(self.config) as connection, self.table.open(connection):
+            relation = connection.sql(self.query, params=self.table.parameters)
+            reader = relation.to_arrow_reader(rows)
+            yield pa.Table.from_batches([], schema=reader.schema)
+            yield from (pa.Table.from_batches([batch]) for batch in reader)
+
+    def sql(self) -> str:
+        """Return the query with the names of its files."""
+        return self.query.replace(self.table.relation, self.table.literal)
+
+
+def _read_view(
+    result: PointInTimeResult, connection: duckdb.DuckDBPyConnection, entities: EntityRows, requested: RequestedView
+) -> HistoryRows:
+    check_column_names(entities, requested)
+    if is_windowed(requested.view):
+        from skewless.infra.feast_plugins.window_history import read_window_rows  # noqa: PLC0415 - for projects with windows only
+
+        mode: TimeMode = "knowledge" if result.as_known else "event_time"
+        return read_window_rows(result.config, connection, entities, requested, mode)
+    view = build_view_history(result.config, connection, requested, entities.types)
+    keys = {name: _entity_key(entities, name, target) for name, target in view.types.items()}
+    rows = entities.select_keys(connection, keys)
+    skipped = view.count_skipped(connection)
+    if settings_of(result.config).strict:
+        reject_skipped(requested.view.name, skipped)
+    warn_skipped(requested.view.name, skipped)
+    with view.open(connection, as_known=result.as_known) as (history, parameters, count):
+        ids = find_rows(connection, history, parameters, rows, count)
+        matched = fetch_rows(connection, history, parameters, ids, history.columns)
+    expired = _find_expired(rows, matched, view.ttl_us)
+    return HistoryRows(
+        # Expired rows become misses: their number is the length of the table.
+        table=_fit_lists(requested, matched.table.drop_columns([EVENT])).combine_chunks(),
+        at=np.where(expired, matched.table.num_rows, matched.at).astype(np.int64),
+    )
+
+
+def _fit_lists(requested: RequestedView, table: pa.Table) -> pa.Table:
+    """Return matched rows with lists that Feast's messages can represent, as online."""
+    declared = {field.name: field for field in requested.view.features}
+    for i, name in enumerate(requested.labels):
+        index = table.schema.get_field_index(f"__f{i}")
+        if name in declared and to_dtype(declared[name].dtype) is None:
+            owner = f"source of view {requested.view.name!r} column {name!r}"
+            table = table.set_column(index, f"__f{i}", fit_column(owner, declared[name], table.column(index)))
+    return table
+
+
+def check_column_names(entities: EntityRows, requested: RequestedView) -> None:
+    """Check that no column of the entity rows has the name of a requested feature.
+
+    Raises:
+        RequestError: a name is used twice.
+    """
+    for label in requested.labels.values():
+        if label in entities.table.column_names:
+            raise RequestError(
+                "entity rows",
+                "have a column with the name of a requested feature",
+                value=label,
+                fix="rename or remove the column, or pass full_feature_names=True",
+            )
+
+
+def _entity_key(entities: EntityRows, name: str, target: str) -> str:
+    if name not in entities.types:
+        return "''"
+    return cast_key(quote(name), entities.types[name], target)
+
+
+def _find_expired(rows: pa.Table, matched: HistoryRows, ttl_us: int) -> BoolArray:
+    """Return which entity rows matched a row that is older than the ttl."""
+    if ttl_us <= 0:
+        return np.zeros(len(matched.at), dtype=np.bool_)
+    t = arrays.to_int64(rows[TIME], NO_TIME)
+    has_row: BoolArray = matched.at < matched.table.num_rows
+    event_ts = np.append(arrays.to_int64(matched.table[EVENT], NO_TIME), NO_TIME)[matched.at]
+    return np.asarray(row_status(has_row, np.where(has_row, event_ts, t), t, ttl_us) == Status.EXPIRED)
+
+
+def _build_statement(
+    result: PointInTimeResult,
+    connection: duckdb.DuckDBPyConnection,
+    entities: EntityRows,
+    histories: Sequence[ViewHistory],
+) -> str:
+    time_sql = to_microseconds(quote(entities.time), entities.types[entities.time])
+    source = f"({result.query})" if result.query else "entity_df"
+    numbered = f"SELECT *, row_number() OVER () AS {ROW}, {time_sql} AS {TIME} FROM {source}"
+    named = relations_by_name(result.config, result.requested.views) if result.query else {}
+    parts = [f"{quote(name)} AS (SELECT * FROM {relation})" for name, relation in named.items()]
+    parts.append(f"entity_df AS MATERIALIZED ({numbered})")
+    columns, joins = [f"e.* EXCLUDE ({ROW}, {TIME})"], []
+    for i, (requested, view) in enumerate(zip(result.requested.views, histories, strict=True)):
+        table = view.source.table
+        keys = ", ".join(f"{_entity_key(entities, name, kind)} AS {quote(name)}" for name, kind in view.types.items())
+        position = table.position_sql(connection)
+        rows = view.select(position or "row_number() OVER ()").replace(table.relation, table.literal)
+        history = view.history(f"history_{i}", "__position", as_known=result.as_known)
+        parts.append(f"history_{i} AS MATERIALIZED ({rows})")
+        parts.append(f"keys_{i} AS MATERIALIZED (SELECT {keys}, {TIME}, {ROW} FROM entity_df)")
+        parts.append(f"matched_{i} AS ({as_of_sql(history, f'keys_{i}')})")
+        fresh = f" AND e.{TIME} - f{i}.{EVENT} <= {view.ttl_us}" if view.ttl_us > 0 else ""
+        joins.append(f" LEFT JOIN matched_{i} f{i} ON e.{ROW} = f{i}.{ROW}{fresh}")
+        columns += [
+            f"f{i}.{name} AS {quote(label)}"
+            for name, label in zip(view.columns, requested.labels.values(), strict=True)
+        ]
+    return f"WITH {', '.join(parts)} SELECT {', '.join(columns)} FROM entity_df e{''.join(joins)} ORDER BY e.{ROW}"

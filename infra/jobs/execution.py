@@ -1,0 +1,159 @@
+"""Executes the work of a run: in a child process, or immediately in this process."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from skewless.infra.jobs import lifeline
+from skewless.infra.jobs.run import Run, State
+
+REFUSED = 5  # exit code of a command whose gate failed
+_LONGEST = 65_536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """The end of a run's work: its exit code, and the JSON object that it printed."""
+
+    code: int
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def state(self) -> State:
+        """Return the state that the ledger records."""
+        if self.code == lifeline.LIFELINE_CUT:
+            return "lost"
+        return "done" if self.code == 0 else "refused" if self.code == REFUSED else "failed"
+
+    @property
+    def error(self) -> str | None:
+        """Return the error in a sentence, None if there was none."""
+        if self.code == 0:
+            return None
+        error = self.outputs.get("error")
+        return str(error["message"]) if isinstance(error, Mapping) else f"ended with exit code {self.code}"
+
+
+class Execution(Protocol):
+    """Work in progress."""
+
+    def send_heartbeat(self) -> None:
+        """Notify it that its scheduler still holds the lease."""
+        ...
+
+    def poll(self) -> Completion | None:
+        """Return its completion, None while it runs."""
+        ...
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        ...
+
+    def kill(self) -> None:
+        """Kill it and all its child processes, and wait for their end."""
+        ...
+
+
+Launch = Callable[[Run, Sequence[str]], Execution]
+
+
+class ProcessExecution:
+    """A command in child processes, which end with this process.
+
+    Args:
+        command: the program and its arguments.
+        environment: its environment variables.
+        silence_s: seconds without ``send_heartbeat`` after which it is killed.
+        stdout: an open file for its stdout; closed at the end.
+    """
+
+    def __init__(
+        self, command: Sequence[str], *, environment: Mapping[str, str], silence_s: float, stdout: IO[bytes]
+    ) -> None:
+        lifeline_program = Path(lifeline.__file__)
+        self._stdout = stdout
+        self._process = subprocess.Popen(  # noqa: S603 - our own program
+            [sys.executable, str(lifeline_program), str(silence_s), *command],
+            bufsize=0,  # without a buffer, closing a broken pipe has nothing to write and cannot fail
+            stdin=subprocess.PIPE,
+            stdout=stdout,
+            env=dict(environment),
+            start_new_session=True,
+        )
+
+    def send_heartbeat(self) -> None:
+        """Write one byte to the command's stdin; do nothing if it has ended."""
+        pipe = self._process.stdin
+        if pipe is not None and not pipe.closed:
+            try:
+                pipe.write(b".")
+                pipe.flush()
+            except (BrokenPipeError, ValueError):
+                return
+
+    def poll(self) -> Completion | None:
+        """Return exit code and outputs, None while it runs."""
+        code = self._process.poll()
+        if code is None:
+            return None
+        self._close()
+        self._stdout.seek(0)
+        completion = Completion(code=code, outputs=decode_outputs(self._stdout.read()))
+        self._stdout.close()
+        return completion
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Close the lifeline, which kills the command."""
+        self._close()
+        self._process.wait()
+
+    def _close(self) -> None:
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletedExecution:
+    """Work that was completed in this process when it started."""
+
+    completion: Completion
+
+    def send_heartbeat(self) -> None:
+        """Do nothing."""
+
+    def poll(self) -> Completion | None:
+        """Return its completion."""
+        return self.completion
+
+    def terminate(self) -> None:
+        """Do nothing."""
+
+    def kill(self) -> None:
+        """Do nothing."""
+
+
+def decode_outputs(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a command printed: without nested values if it is long, empty if it is invalid.
+
+    >>> decode_outputs(b'{"rows": 3}'), decode_outputs(b"killed")
+    ({'rows': 3}, {})
+    """
+    try:
+        body = json.loads(text)
+    except ValueError:
+        return {}
+    if not isinstance(body, dict):
+        return {}
+    if len(text) <= _LONGEST:
+        return body
+    return {name: value for name, value in body.items() if name == "error" or not isinstance(value, dict | list)}

@@ -1,0 +1,142 @@
+"""Finds the latest row of each entity in a range of log positions, and writes it to the online store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skewless.contract.keys import KeyCodec
+from skewless.contract.plan import View
+from skewless.contract.rows import NO_TIME, RowCodec
+from skewless.contract.status import BoolArray
+from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
+from skewless.infra.log.manifest import FileRange
+from skewless.infra.offline import arrays
+from skewless.infra.offline.sql import quote_all
+from skewless.infra.online.port import OnlineWriter
+
+if TYPE_CHECKING:
+    import duckdb
+
+# One byte and one narrow row in DuckDB for each position: what bounds the memory, whatever the log holds.
+_RANGE_ROWS = 8_000_000
+_BATCH_ROWS = 50_000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatestBatch:
+    """Packed rows for the online store; ``n_positions``: the number of log positions that they cover."""
+
+    keys: pa.LargeBinaryArray
+    rows: pa.LargeBinaryArray
+    n_positions: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatestRows:
+    """Writes the latest rows of one view.
+
+    Args:
+        project: part of the keys.
+        view: of the rows.
+        log: of the view.
+        connection: to DuckDB.
+    """
+
+    project: str
+    view: View
+    log: AcceptedLog
+    connection: duckdb.DuckDBPyConnection
+
+    def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
+        """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
+
+        Args:
+            online: keeps the newer row, so that the order and repetitions of a key do not matter.
+            first: a log position.
+            on_rows: called repeatedly with a number of processed positions.
+        """
+        last, sent, written = self.log.next_seq() - 1, 0, 0
+        for start in range(first, last + 1, _RANGE_ROWS):
+            # Packs the next batch while the store writes this one.
+            for packed in _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1))):
+                sent += len(packed.keys)
+                written += online.put(packed.keys, packed.rows)
+                on_rows(packed.n_positions)
+        return sent, written
+
+    def _pack_batches(self, start: int, stop: int) -> Iterator[LatestBatch]:
+        is_latest = self._find_latest(start, stop)
+        keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
+        for rows in _read_rows(self.log.segments(), self.view, start, stop):
+            indices = rows[SEQ].to_numpy() - start
+            yield _pack_rows(self.view, keys, codec, rows.filter(pa.array(is_latest[indices])), len(indices))
+
+    def _find_latest(self, start: int, stop: int) -> BoolArray:
+        """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""
+        is_latest = np.zeros(stop - start, dtype=np.bool_)
+        parameters = [self.log.files(start), start, stop]
+        for batch in self.connection.sql(latest_sql(self.view), params=parameters).to_arrow_reader(1_000_000):
+            is_latest[batch[SEQ].to_numpy() - start] = True
+        return is_latest
+
+
+def latest_sql(view: View) -> str:
+    """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
+    keys = quote_all(column.name for column in view.keys)
+    rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
+    return (
+        f"SELECT {SEQ} FROM ({rows} WHERE {REJECT} IS NULL AND {SEQ} >= ? AND {SEQ} < ?) QUALIFY row_number() OVER"
+        f" (PARTITION BY {keys} ORDER BY {EVENT} DESC, coalesce({CREATED}, {NO_TIME}) DESC, {SEQ} DESC) = 1"
+    )
+
+
+def _read_rows(segments: Sequence[FileRange], view: View, start: int, stop: int) -> Iterator[pa.Table]:
+    """Yield all log rows of a range, rejected ones included, in batches."""
+    columns = [SEQ, EVENT, CREATED, RUN, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))]
+    for segment in segments:
+        if segment.last < start or segment.first >= stop:
+            continue
+        with pq.ParquetFile(segment.path, pre_buffer=False) as file:  # buffers would live until the end of the file
+            groups = _select_groups(file, segment.first, start, stop)
+            for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
+                rows = pa.Table.from_batches([batch])
+                seq = rows[SEQ].to_numpy()
+                yield rows.filter(pa.array((seq >= start) & (seq < stop)))
+
+
+def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int]:
+    sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    ends = first + np.cumsum(sizes)
+    return [i for i, size in enumerate(sizes) if ends[i] > start and ends[i] - size < stop]
+
+
+def _pack_rows(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, n_positions: int) -> LatestBatch:
+    rows = rows.combine_chunks()
+    nulls = {column.name: arrays.find_nulls(rows[column.name]) for column in view.features}
+    values = {
+        column.name: rows[column.name].combine_chunks()
+        if column.dtype.is_text
+        else arrays.to_numpy(rows[column.name], column.dtype)
+        for column in view.features
+    }
+    packed_keys = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
+    return LatestBatch(
+        keys=packed_keys, rows=codec.pack(arrays.to_versions(rows), values, nulls), n_positions=n_positions
+    )
+
+
+def _prefetch(items: Iterator[T]) -> Iterator[T]:
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(next, items, None)
+        while (item := future.result()) is not None:
+            future = pool.submit(next, items, None)
+            yield item

@@ -1,0 +1,131 @@
+"""Counts source rows that are not in the online store, by view and reason.
+
+Rejected rows are in the accepted log, with their reason. All others are counted in a file per view and command, which
+has the counts of the last call of that command.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import structlog
+
+from skewless.contract.errors import GateError
+from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
+from skewless.infra.storage.durable import make_folder
+
+SkipCommand = Literal["materialize", "push"]
+# The names of this folder and of the fields in its files are part of the layout on disk.
+_FOLDER = "left_out"
+_BATCH = "batch"
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SkippedRows:
+    """The rows of one view that are not in the online store for one reason.
+
+    Args:
+        view: name of the view.
+        reason: for people.
+        rows: number of rows.
+        at_us: time of the command; None: all rows that the log has ever rejected.
+    """
+
+    view: str
+    verb: SkipCommand
+    reason: str
+    rows: int
+    at_us: int | None
+
+
+def save_skipped(
+    state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
+) -> None:
+    """Replace the counts of a view's rows that a command skipped; a failed write is only logged."""
+    path = state / _FOLDER / f"{view_hash}.{command}.json"
+    try:
+        if not reasons:
+            path.unlink(missing_ok=True)
+            return
+        make_folder(path.parent)
+        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+        items = [
+            SkippedRows(view=view, verb=command, reason=reason, rows=n, at_us=at_us) for reason, n in reasons.items()
+        ]
+        temporary.write_text(json.dumps([asdict(item) for item in items]))
+        temporary.replace(path)
+    except OSError as error:
+        _log.warning("skipped_rows_not_saved", view=view, error=str(error))
+
+
+def record_skipped(
+    state: Path,
+    view: str,
+    view_hash: str,
+    command: SkipCommand,
+    reasons: Mapping[str, int],
+    at_us: int,
+    *,
+    strict: bool,
+) -> None:
+    """Record the rows of a view that a command skips, and log a warning.
+
+    Raises:
+        GateError: ``strict`` is set and there are any.
+    """
+    save_skipped(state, view, view_hash, command, reasons, at_us)
+    if strict:
+        reject_skipped(view, reasons)
+    warn_skipped(view, reasons)
+
+
+def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
+    """Raise an error if a command would skip rows.
+
+    Raises:
+        GateError: there are any.
+    """
+    if reasons:
+        raise GateError(
+            f"view {view!r}",
+            "has rows that would be skipped",
+            value=", ".join(f"{rows:,} x {reason}" for reason, rows in reasons.items()),
+            fix="correct the rows, or set strict to false to skip them",
+        )
+
+
+def read_skipped(state: Path) -> list[SkippedRows]:
+    """Return the skipped rows of all views in the state folder, by view and reason."""
+    items = [*_read_rejected(state), *_read_saved(state)]
+    return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
+
+
+def warn_skipped(view: str, reasons: Mapping[str, int]) -> None:
+    """Log a warning for each reason."""
+    for reason, rows in reasons.items():
+        _log.warning("rows_skipped", view=view, reason=reason, rows=rows, fix="see all counts with `skewless status`")
+
+
+def _read_saved(state: Path) -> Iterator[SkippedRows]:
+    for path in sorted((state / _FOLDER).glob("*.json")):
+        try:
+            yield from [SkippedRows(**item) for item in json.loads(path.read_text())]
+        except (OSError, ValueError, TypeError):
+            _log.warning("skipped_rows_not_read", file=str(path))
+
+
+def _read_rejected(state: Path) -> Iterator[SkippedRows]:
+    counts: Counter[tuple[str, str]] = Counter()
+    for folder in sorted((state / "log" / _BATCH).glob("*")):
+        view = folder.name.rpartition("-")[0]
+        log = AcceptedLog(state / "log", f"{_BATCH}/{folder.name}")
+        counts.update({(view, reason): rows for reason, rows in rejected_reasons(log.files()).items()})
+    for (view, reason), rows in counts.items():
+        yield SkippedRows(view=view, verb="materialize", reason=reason, rows=rows, at_us=None)

@@ -1,0 +1,166 @@
+"""Run the as-of join: find the history row of each entity row, then fetch columns of these rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from skewless.contract.status import Int64Array
+from skewless.infra.offline.as_of import ID, ROW, History, KeyPart, rows_sql, winners_sql
+from skewless.infra.offline.sql import quote
+
+NONE = -1
+# A narrow row takes about 55 bytes in DuckDB's windows; half of the memory stays free for other work.
+_BYTES_PER_ROW = 110
+_UNITS = {"bytes": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_BATCH_ROWS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class HistoryRows:
+    """Distinct history rows, and the row that each entity row matched.
+
+    Args:
+        table: ``__id`` and the columns, in any order.
+        at: for each entity row, the row number in the table, shape ``(n,)``; the table's length without a match.
+    """
+
+    table: pa.Table
+    at: Int64Array
+
+    def in_order(self) -> pa.Table:
+        """Return one row per entity row, in their order; null without a match."""
+        row_numbers = pa.array(self.at, mask=self.at == self.table.num_rows)
+        columns = self.table.drop_columns([ID])
+        # Arrow takes one column after another, but releases the GIL: threads take several at once.
+        with ThreadPoolExecutor(pa.cpu_count()) as pool:
+            arrays = list(pool.map(lambda column: column.take(row_numbers), columns.columns))
+        return pa.table(arrays, schema=columns.schema)
+
+
+def find_rows(
+    connection: duckdb.DuckDBPyConnection,
+    history: History,
+    parameters: Sequence[object],
+    entities: pa.Table,
+    history_rows: int,
+) -> Int64Array:
+    """Return the id of the history row that each entity row matches, shape ``(n,)``; -1: none.
+
+    Memory: 8 bytes per entity row, and about 55 bytes per row of both sides, up to half of DuckDB's limit. Beyond the
+    limit, the join runs in parts by key, each of which reads the narrow columns again.
+
+    Args:
+        parameters: parameters of the history's relation.
+        entities: the history's keys, of the same types, and ``__t``, in any order, with duplicates and nulls.
+        history_rows: approximate number of rows of the history.
+    """
+    ids = np.full(entities.num_rows, NONE, dtype=np.int64)
+    numbered = entities.append_column(ROW, pa.array(np.arange(entities.num_rows, dtype=np.int64)))
+    count = 1 + (history_rows + entities.num_rows) * _BYTES_PER_ROW // read_memory_limit(connection)
+    with register_tables(connection, {"entity_rows": numbered}):
+        for number in range(count):
+            query = winners_sql(history, "entity_rows", KeyPart(number=number, count=count))
+            for batch in connection.sql(query, params=list(parameters)).to_arrow_reader(_BATCH_ROWS):
+                ids[batch[ROW].to_numpy()] = batch[ID].to_numpy()
+    return ids
+
+
+class MatchedRows:
+    """The history rows that ``find_rows`` matched; reads some columns at a time, each row once.
+
+    Args:
+        parameters: parameters of the history's relation.
+        ids: the result of ``find_rows``, shape ``(n,)``.
+
+    Attributes:
+        count: number of distinct matched rows.
+    """
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        history: History,
+        parameters: Sequence[object],
+        ids: Int64Array,
+    ) -> None:
+        self._connection = connection
+        self._history = history
+        self._parameters = list(parameters)
+        distinct, place = np.unique(ids, return_inverse=True)
+        self.count = len(distinct) - int(np.searchsorted(distinct, 0))
+        self._ids = distinct[len(distinct) - self.count :]
+        # Row numbers count from the first match: -1, which sorts first, becomes negative.
+        self._place = place.astype(np.int64) - (len(distinct) - self.count)
+
+    def rows(self, columns: Sequence[str]) -> HistoryRows:
+        """Return columns of the rows."""
+        query = rows_sql(self._history, "matched_ids", columns)
+        with register_tables(self._connection, {"matched_ids": pa.table({ID: self._ids})}):
+            table = self._connection.sql(query, params=self._parameters).to_arrow_table()
+        read = table[ID].to_numpy()
+        # DuckDB scans with several threads, so the rows come in any order, in sorted runs.
+        order = np.argsort(read, kind="stable")
+        if len(read) < self.count:
+            order = self._fill_gaps(read, order)
+        at = np.append(order, len(read))[np.where(self._place < 0, self.count, self._place)]
+        return HistoryRows(table=table, at=at)
+
+    def _fill_gaps(self, read: Int64Array, order: Int64Array) -> Int64Array:
+        """Return for each matched id its row number among the read rows; only an altered log has missing rows."""
+        number = np.append(order, len(read))[np.searchsorted(read, self._ids, sorter=order)]
+        return np.where(np.append(read, NONE)[number] == self._ids, number, len(read))
+
+
+def fetch_rows(
+    connection: duckdb.DuckDBPyConnection,
+    history: History,
+    parameters: Sequence[object],
+    ids: Int64Array,
+    columns: Sequence[str],
+) -> HistoryRows:
+    """Return columns of the history rows with the ids from ``find_rows``; each row is read once."""
+    return MatchedRows(connection, history, parameters, ids).rows(columns)
+
+
+def read_memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
+    """Return DuckDB's memory limit in bytes, as DuckDB rounds it.
+
+    >>> read_memory_limit(duckdb.connect(config={"memory_limit": "1GiB"}))
+    1073741824
+    """
+    rows = connection.execute("SELECT current_setting('memory_limit')").fetchall()
+    number, unit = str(rows[0][0]).split()
+    return int(float(number) * _UNITS[unit])
+
+
+@contextmanager
+def register_tables(connection: duckdb.DuckDBPyConnection, tables: Mapping[str, pa.Table]) -> Iterator[None]:
+    """Make Arrow tables available to SQL by name within the block."""
+    for name, table in tables.items():
+        connection.register(name, table)
+    try:
+        yield
+    finally:
+        for name in tables:
+            connection.unregister(name)
+
+
+@contextmanager
+def copy_to_table(
+    connection: duckdb.DuckDBPyConnection, name: str, query: str, parameters: Sequence[Any]
+) -> Iterator[str]:
+    """Copy the rows of a query to a temporary table, which has a ``rowid``, within the block; yield its SQL name."""
+    table = quote(name)
+    connection.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {query}", list(parameters))
+    try:
+        yield table
+    finally:
+        connection.execute(f"DROP TABLE {table}")

@@ -1,0 +1,174 @@
+"""Detects that a store has lost rows, so that stale rows are not served as current ones (SEMANTICS 4.5)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.online.log_positions import LogPositions
+from skewless.infra.online.port import Marker, OnlineReader
+
+
+class AgeLimit(NamedTuple):
+    """The maximum age of a view's watermark.
+
+    Args:
+        view: hash of the view.
+        markers: names of the view's markers; empty: the watermark is unknown.
+        max_us: microseconds.
+    """
+
+    view: str
+    markers: Sequence[str]
+    max_us: int
+
+
+class MarkerStatus(NamedTuple):
+    """The state of the markers that were read together with some rows.
+
+    Args:
+        lost: names of markers that are missing or have gone back, and hashes of views whose watermark is too old.
+            Rows of these views cannot be trusted.
+        watermarks: by marker, the time up to which all arrived data has been applied, microseconds; 0: unknown.
+    """
+
+    lost: AbstractSet[str] = frozenset()
+    watermarks: Mapping[str, int] = {}
+
+    def watermark(self, markers: Iterable[str]) -> int:
+        """Return the lowest watermark of some markers; 0 if one is unknown or there are none."""
+        return min((self.watermarks.get(name, 0) for name in markers), default=0)
+
+    def limit_ages(self, limits: Iterable[AgeLimit], t: int) -> MarkerStatus:
+        """Return a copy in which views with a watermark too old at time ``t`` count as lost (SEMANTICS 8.4).
+
+        >>> limits = [AgeLimit("v", ["m"], 2), AgeLimit("w", ["n"], 2)]
+        >>> sorted(MarkerStatus(frozenset(), {"m": 5, "n": 7}).limit_ages(limits, 9).lost)
+        ['m', 'v']
+        """
+        lost = self.lost
+        for view, markers, max_us in limits:
+            if t - self.watermark(markers) > max_us:
+                lost = lost | {view, *markers}
+        return MarkerStatus(lost, self.watermarks)
+
+
+class ConnectionFactory(Protocol):
+    """Opens connections to a store and calls back for each."""
+
+    def on_connect(self, work: Callable[[], None]) -> None:
+        """Register a callback for each new connection; it runs before anything is read over it."""
+        ...
+
+
+class MarkerHistory:
+    """Remembers the highest position of each marker, and reports markers that have gone back.
+
+    A reader may not have seen the latest position itself. So it also reads positions from the log: after it connects,
+    because a server may have lost writes, and periodically, because it may not have read for a long time.
+
+    Args:
+        log: the applied positions in the logs; None: only markers that were read count.
+
+    >>> marker_history = MarkerHistory()
+    >>> [marker_history.find_lost(["m"], [None if seq is None else Marker(seq)]) for seq in (3, 5, 4, None, 5)]
+    [set(), set(), {'m'}, {'m'}, set()]
+    """
+
+    def __init__(self, log: LogPositions | None = None) -> None:
+        self._log = log
+        self._highest: dict[str, int] = {}
+
+    @classmethod
+    def from_runs(
+        cls, state: Path, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
+    ) -> MarkerHistory:
+        """Return a marker history that expects the positions that the project's finished runs have applied.
+
+        Args:
+            state: the project's state folder.
+            plans: plans of the views to be read.
+            reader: reads the log again after each new connection; None: the caller does it, or reads only once.
+        """
+        marker_history = cls(LogPositions(state))
+        for plan in plans:
+            marker_history.add_plan(plan)
+        marker_history.refresh()
+        if reader is not None:
+            reader.on_connect(marker_history.refresh)
+        return marker_history
+
+    def add_plan(self, plan: FeaturePlan) -> None:
+        """Also read positions of a plan's views from the log, from the next refresh on."""
+        if self._log is not None:
+            self._log.add_plan(plan)
+
+    def set_plans(self, plans: Iterable[FeaturePlan]) -> None:
+        """Read positions of the views of these plans only: other views are no longer updated."""
+        if self._log is not None:
+            self._log.set_plans(plans)
+
+    def refresh(self) -> None:
+        """Read the positions in the log. Call it for each new connection, before it is used; it reads files.
+
+        Raises:
+            StoreError: a file cannot be read.
+        """
+        self._expect_all(self._read_positions())
+
+    async def refresh_async(self) -> None:
+        """Do the same as ``refresh`` without blocking the event loop."""
+        self._expect_all(await asyncio.to_thread(self._read_positions))
+
+    async def check(self, online: OnlineReader) -> set[str]:
+        """Check that the store has applied all that the log says was applied; return the names of lost markers.
+
+        The store is read after the log, so that a marker that advances in between is not reported.
+
+        Raises:
+            StoreError: a file cannot be read, or the store is unavailable.
+        """
+        positions = await asyncio.to_thread(self._read_positions)
+        new_positions = {
+            name: position for name, position in positions.items() if position > self._highest.get(name, -1)
+        }
+        if not new_positions:
+            return set()
+        _, markers = await online.get_with_markers([], list(new_positions))
+        for (name, position), marker in zip(new_positions.items(), markers, strict=True):
+            if marker is None or marker.position < position:
+                self.expect(name, position)
+        return self.find_lost(list(new_positions), markers)
+
+    def expect(self, name: str, position: int) -> None:
+        """Report a marker as lost while it is behind a position."""
+        self._highest[name] = max(position, self._highest.get(name, position))
+
+    def check_markers(self, names: Sequence[str], markers: Sequence[Marker | None]) -> MarkerStatus:
+        """Return the status of markers that were read with rows, and remember their positions."""
+        watermarks = {
+            name: marker.watermark_us for name, marker in zip(names, markers, strict=True) if marker is not None
+        }
+        return MarkerStatus(self.find_lost(names, markers), watermarks)
+
+    def find_lost(self, names: Sequence[str], markers: Sequence[Marker | None]) -> set[str]:
+        """Return the names of markers that are missing or have gone back; remember the positions of the others."""
+        lost_names = set()
+        for name, marker in zip(names, markers, strict=True):
+            highest = self._highest.get(name)
+            if marker is None or (highest is not None and marker.position < highest):
+                lost_names.add(name)
+            else:
+                self._highest[name] = marker.position
+        return lost_names
+
+    def _read_positions(self) -> dict[str, int]:
+        return self._log.read() if self._log is not None else {}
+
+    def _expect_all(self, positions: Mapping[str, int]) -> None:
+        for name, position in positions.items():
+            self.expect(name, position)

@@ -1,0 +1,263 @@
+"""Joins logged predictions with their outcomes and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.contract.errors import StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
+from skewless.infra.offline.sql import quote, sql_literal
+from skewless.infra.outcomes.log import OutcomeLog
+from skewless.infra.predictions.files import FOLDER, log_files
+
+_MICROSECOND = timedelta(microseconds=1)
+_OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
+# The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
+_UNIT_SQL = "hash(CASE WHEN coalesce(source, 'entities') = 'entities' THEN {key} ELSE id END)"
+_PREDICTIONS_SQL = """
+    CREATE TEMP TABLE predictions AS
+    SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
+        SELECT
+            id, t, version, coalesce(role, 'champion') AS role, policy, score, scores,
+            inputs, coalesce(source, 'entities') = 'entities' AS has_keys, {unit} AS unit
+        FROM (
+            SELECT * FROM read_parquet($files, union_by_name = true)
+            UNION ALL BY NAME
+            SELECT NULL::VARCHAR AS role, NULL::BIGINT AS policy, NULL::VARCHAR AS source, NULL::DOUBLE[] AS scores
+            WHERE false
+        )
+        WHERE model = $model AND t >= $since AND t < $until
+    )
+"""
+_CANDIDATES_SQL = """
+    CREATE TEMP TABLE candidates (
+        n BIGINT, distance BIGINT, label DOUBLE, value DOUBLE, known_at BIGINT, received_at BIGINT, batch VARCHAR,
+        row INTEGER
+    )
+"""
+_BY_ID_SQL = f"""
+    INSERT INTO candidates
+    SELECT n, NULL, {", ".join(_OUTCOME_COLUMNS)} FROM predictions JOIN outcomes ON id = prediction_id
+"""
+# The nearest prediction of each version in each role, before or after; predictions of the same time share the label.
+_BY_ENTITY_SQL = f"""
+    INSERT INTO candidates
+    WITH
+    keyed AS (SELECT *, {{key}} AS key FROM predictions WHERE has_keys),
+    times AS (SELECT DISTINCT key, version, role, t FROM keyed),
+    targets AS (SELECT * FROM entity_outcomes, (SELECT DISTINCT version, role FROM keyed)),
+    near AS (
+        SELECT targets.*, times.t FROM targets ASOF JOIN times
+        ON targets.key = times.key AND targets.version = times.version AND targets.role = times.role
+        AND targets.event_t >= times.t
+        UNION ALL
+        SELECT targets.*, times.t FROM targets ASOF JOIN times
+        ON targets.key = times.key AND targets.version = times.version AND targets.role = times.role
+        AND targets.event_t < times.t
+    ),
+    nearest AS (
+        SELECT *, abs(t - event_t) AS distance FROM near WHERE abs(t - event_t) <= $tolerance
+        QUALIFY row_number() OVER (PARTITION BY batch, row, version, role ORDER BY distance, t) = 1
+    )
+    SELECT n, distance, {", ".join(_OUTCOME_COLUMNS)} FROM nearest JOIN keyed USING (key, version, role, t)
+"""
+# If several events are near one prediction, the nearest counts; of several outcomes of it, the last known.
+_LABELLED_SQL = """
+    WITH
+    placed AS (SELECT *, coalesce(distance, min(distance) OVER (PARTITION BY n), 0) AS far FROM candidates),
+    best AS (
+        SELECT * FROM placed QUALIFY row_number() OVER (
+            PARTITION BY n ORDER BY far, known_at DESC, received_at DESC, batch DESC, row DESC
+        ) = 1
+    )
+    SELECT id, t, version, role, policy, score, scores, label, value, known_at, unit
+    FROM predictions LEFT JOIN best USING (n) ORDER BY n
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledLog:
+    """Joins the prediction log of a model with the outcome log and with its label table.
+
+    Args:
+        repo: the project's folder, with the label table.
+        state: its state folder, with both logs.
+        connection: a DuckDB connection; only a cursor of it is used.
+        plan: the part of the plan that the model needs.
+        spec: the model.
+    """
+
+    repo: Path
+    state: Path
+    connection: duckdb.DuckDBPyConnection
+    plan: FeaturePlan
+    spec: ModelSpec
+
+    def read(self, *, since_us: int, until_us: int, known_by_us: int) -> pa.Table:
+        """Return the predictions of a time range with their outcomes, in order of time.
+
+        A prediction can have several outcomes: by its id, by its entity, from the label table. The outcome with the
+        latest known time counts, then the last received. A label by entity belongs to the nearest prediction of each
+        version in each role with the same keys and fields; of two events near one prediction the nearer counts.
+
+        Args:
+            since_us: earliest ``t``.
+            until_us: end of the range, exclusive.
+            known_by_us: outcomes that became known later are ignored.
+
+        Returns:
+            ``id``, ``t``, ``version``, ``role`` (``champion`` in files without roles), ``policy``, ``score``,
+            ``scores``, ``label``, ``value`` and ``known_at`` (null without an outcome), and ``unit``, equal for rows
+            that a rollout assigns to an arm together; one row a prediction.
+
+        Raises:
+            StoreError: a file of the log is corrupt.
+            SourceError: the label table cannot be read.
+        """
+        files = [str(path) for path in log_files(self.state / FOLDER)]
+        with closing(self.connection.cursor()) as cursor:
+            if not files:
+                return _EMPTY
+            try:
+                times = {"since": since_us, "until": until_us}
+                cursor.execute(
+                    _PREDICTIONS_SQL.format(unit=self._unit()), {"files": files, "model": self.spec.name, **times}
+                )
+                self._find_candidates(cursor, (since_us, until_us), known_by_us)
+                return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_EMPTY.schema)
+            except duckdb.Error as error:
+                raise StoreError(
+                    "prediction log", f"cannot be joined: {error}", fix="restore the corrupt file"
+                ) from error
+
+    def latest_labels(self, known_by_us: int, most: int = 100_000) -> pa.Table:
+        """Return ``t`` and ``known_at`` of the latest rows of the label table that were known by a time.
+
+        Raises:
+            SourceError: the label table cannot be read.
+        """
+        return self._ask_labels(
+            f"SELECT {TIME} AS t, {KNOWN} AS known_at FROM labels WHERE {LABEL} IS NOT NULL"
+            f" AND {KNOWN} <= {known_by_us:d} AND {TIME} IS NOT NULL ORDER BY {TIME} DESC, {KNOWN} LIMIT {most:d}"
+        )
+
+    def count_labels(self, after_us: int, until_us: int) -> int:
+        """Return how many rows of the label table became known after one time, up to and including another.
+
+        Raises:
+            SourceError: the label table cannot be read.
+        """
+        times = f"{KNOWN} > {after_us:d} AND {KNOWN} <= {until_us:d}"
+        table = self._ask_labels(f"SELECT count(*) AS n FROM labels WHERE {LABEL} IS NOT NULL AND {times}")
+        return int(table["n"][0].as_py())
+
+    def _ask_labels(self, question: str) -> pa.Table:
+        return query_labels(self.connection, self.repo, self.plan, self.spec, question)
+
+    def _find_candidates(self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int) -> None:
+        cursor.execute(_CANDIDATES_SQL)
+        cursor.register("outcomes", OutcomeLog(self.state, cursor).latest(known_by_us))
+        cursor.execute(_BY_ID_SQL)
+        for names, outcomes in [*self._entity_outcomes(cursor), *self._table_labels(cursor, times, known_by_us)]:
+            cursor.register("entity_outcomes", outcomes)
+            key = _key_sql([(column, _json_field_sql("inputs", column)) for column in self._columns(names)])
+            cursor.execute(_BY_ENTITY_SQL.format(key=key), {"tolerance": self.spec.labels.tolerance // _MICROSECOND})
+            cursor.unregister("entity_outcomes")
+
+    def _entity_outcomes(self, cursor: duckdb.DuckDBPyConnection) -> Iterator[tuple[Sequence[str], pa.Table]]:
+        """Yield the outcomes by entity, for each set of key names that callers used."""
+        event_t = to_milliseconds(f"event_time - {self.spec.horizon // _MICROSECOND}")
+        query = "SELECT DISTINCT json_keys(keys) FROM outcomes WHERE model = $model ORDER BY ALL"
+        for (names,) in cursor.execute(query, {"model": self.spec.name}).fetchall():
+            columns = self._columns(names)
+            if len(columns) < len(names):
+                continue  # it names a field that the model no longer has
+            key = _key_sql([(column, _json_field_sql("keys", column)) for column in columns])
+            select = (
+                f"SELECT {key} AS key, {event_t} AS event_t, {', '.join(_OUTCOME_COLUMNS)} FROM outcomes"
+                " WHERE model = $model AND json_keys(keys) = $names"
+            )
+            yield names, cursor.sql(select, params={"model": self.spec.name, "names": names}).to_arrow_table()
+
+    def _table_labels(
+        self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int
+    ) -> Iterator[tuple[Sequence[str], pa.Table]]:
+        tolerance = self.spec.labels.tolerance // _MICROSECOND
+        between = (times[0] - tolerance, times[1] + tolerance)
+        rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
+        rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int32()))
+        cursor.register("label_table", rows.filter(pc.field(LABEL).is_valid() & (pc.field(KNOWN) <= known_by_us)))
+        columns = self._columns()
+        key = _key_sql([(column, _number_sql(quote(column.name), column)) for column in columns])
+        query = (
+            f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {KNOWN} AS known_at,"
+            f" {KNOWN} AS received_at, '' AS batch, row FROM label_table"
+        )
+        yield [column.name for column in columns], cursor.sql(query).to_arrow_table()
+
+    def _unit(self) -> str:
+        rollout = self.spec.rollout
+        names = (rollout and rollout.sticky) or [column.name for column in self.plan.join_keys]
+        return _UNIT_SQL.format(
+            key=_key_sql([(column, _json_field_sql("inputs", column)) for column in self._columns(names)])
+        )
+
+    def _columns(self, names: Sequence[str] | None = None) -> list[Column]:
+        """Return the keys and request fields in order of their names; if names are given, only these."""
+        columns = sorted((*self.plan.join_keys, *self.plan.request), key=lambda column: column.name)
+        return [column for column in columns if names is None or column.name in names]
+
+
+def _key_sql(parts: Sequence[tuple[Column, str]]) -> str:
+    """Return an SQL expression for a text that is unique for each entity, nulls included."""
+    return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for _, value in parts)}])::VARCHAR"
+
+
+def _json_field_sql(json: str, column: Column) -> str:
+    """Return an SQL expression for a field of a JSON object in the plan's type; null if serving would reject it."""
+    path = sql_literal('$."' + column.name.replace('"', '\\"') + '"')
+    value = f"json_extract_string({json}, {path})"
+    if column.dtype is DType.TIMESTAMP:
+        return f"coalesce(TRY_CAST({value} AS BIGINT), epoch_us(TRY_CAST({value} AS TIMESTAMPTZ)))"
+    if column.dtype is DType.BYTES:
+        return f"encode({value})"
+    # Serving rounds once, from the double that the JSON number means; so does this.
+    value = f"TRY_CAST({value} AS DOUBLE)" if column.dtype is DType.FLOAT32 else value
+    return _number_sql(value if column.dtype.is_text else f"TRY_CAST({value} AS {column.dtype.sql})", column)
+
+
+def _number_sql(value: str, column: Column) -> str:
+    """Return an SQL expression that maps -0.0 to 0.0, and NaN and infinities to null."""
+    if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
+        return f"CASE WHEN isfinite({value}) THEN {value} + 0.0::{column.dtype.sql} END"
+    return value
+
+
+_EMPTY = pa.schema(
+    [
+        ("id", pa.string()),
+        ("t", pa.int64()),
+        ("version", pa.string()),
+        ("role", pa.string()),
+        ("policy", pa.int64()),
+        ("score", pa.float64()),
+        ("scores", pa.list_(pa.float64())),
+        ("label", pa.float64()),
+        ("value", pa.float64()),
+        ("known_at", pa.int64()),
+        ("unit", pa.uint64()),
+    ]
+).empty_table()

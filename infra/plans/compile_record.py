@@ -1,0 +1,90 @@
+"""The record next to the applied plan: the inputs that it was compiled from, which tell whether to compile again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skewless.contract.columns import digest
+from skewless.contract.errors import StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
+from skewless.infra.compiler.compile_inputs import CompileInputs
+from skewless.infra.compiler.compiled_repo import CompiledRepo
+from skewless.infra.plans.applied_plan import AppliedPlan, hash_file
+from skewless.infra.storage.durable import replace_durable
+from skewless.version import __version__
+
+FILE = "compiled.json"
+_FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompileRecord:
+    """The inputs of the applied plan.
+
+    Args:
+        compiled: identity of the plan and the models that were compiled.
+        tables: identity of the column types of each table behind a source; empty: the table was missing.
+        version: of skewless.
+    """
+
+    inputs: CompileInputs
+    compiled: str
+    tables: Mapping[str, str]
+    version: str = __version__
+
+    def difference(self, repo: Path, applied: AppliedPlan) -> str | None:
+        """Return the first thing that differs from the record, for logs; None: compiling gives the applied plan.
+
+        The planner compares the tables, which it can read.
+        """
+        if self.version != __version__ or self.compiled != _identity(applied.plan, applied.models):
+            return "plan"
+        if hash_file(repo / applied.registry) != applied.registry_sha256:
+            return "registry"
+        return self.inputs.difference(repo.absolute())
+
+
+def save_record(state: Path, compiled: CompiledRepo, tables: Mapping[str, str]) -> None:
+    """Write the record of a plan that was just applied; remove it if the inputs cannot be known."""
+    path = state / FILE
+    same = (FeaturePlan.from_dict(compiled.plan.as_dict()), _restored(compiled.models))
+    if compiled.inputs is None or same != (compiled.plan, compiled.models):
+        with suppress(OSError):  # one that stays does not have the inputs of this plan
+            path.unlink(missing_ok=True)
+        return
+    identity = _identity(compiled.plan, compiled.models)
+    body = {
+        "format": _FORMAT,
+        "version": __version__,
+        "compiled": identity,
+        "tables": dict(tables),
+        "inputs": compiled.inputs.as_dict(),
+    }
+    with suppress(StoreError, OSError):  # the next plan compiles again
+        replace_durable(path, json.dumps(body).encode("utf-8", "surrogateescape"))
+
+
+def read_record(state: Path) -> CompileRecord | None:
+    """Return the record; None: there is none, or it is corrupt."""
+    try:
+        body: dict[str, Any] = json.loads((state / FILE).read_bytes())
+        if body["format"] != _FORMAT:
+            return None
+        inputs = CompileInputs.from_dict(body["inputs"])
+        return CompileRecord(inputs=inputs, compiled=body["compiled"], tables=body["tables"], version=body["version"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _identity(plan: FeaturePlan, models: tuple[ModelSpec, ...]) -> str:
+    return digest([plan.as_dict(), [spec.as_dict() for spec in models]])
+
+
+def _restored(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
+    return tuple(ModelSpec.from_dict(spec.as_dict()) for spec in models)

@@ -1,0 +1,105 @@
+"""Reads the vectors and scores that a model version served in a time range, in bounded batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from skewless.contract.errors import StoreError
+from skewless.contract.vector import Matrix
+from skewless.infra.predictions.files import BATCH_ROWS, log_files
+
+_SERVED_SQL = """
+    FROM (
+        SELECT * FROM read_parquet($files, union_by_name = true)
+        UNION ALL BY NAME
+        SELECT NULL::VARCHAR AS role WHERE false
+    )
+    WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role IS DISTINCT FROM 'shadow'
+"""
+# A feature row that was read w times is as much evidence as one read: Kish's effective number of rows is
+# (sum w)^2 / sum w^2.
+_REPEATS_SQL = f"""
+    WITH
+    reads AS (SELECT unnest(reads) AS read {_SERVED_SQL}),
+    used AS (
+        SELECT read.view AS view, read.hash, read.seq AS seq, count(*)::DOUBLE AS n FROM reads GROUP BY ALL
+    )
+    SELECT view, sum(CASE WHEN seq >= 0 THEN n * n ELSE n END) / sum(n) AS repeats FROM used GROUP BY view
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LivePredictions:
+    """A batch of served predictions.
+
+    Args:
+        vectors: shape ``(n, n_features)``, in the order of the model's features; NaN: null.
+        scores: shape ``(n,)``, the largest output of each.
+    """
+
+    vectors: Matrix
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedScores:
+    """The predictions that a version served in a time range; its shadow scores are excluded.
+
+    Args:
+        folder: folder of the prediction log.
+        since_us: start of the range by time of evaluation, UTC microseconds.
+        until_us: end of the range, exclusive.
+    """
+
+    folder: Path
+    connection: duckdb.DuckDBPyConnection
+    model: str
+    version: str
+    since_us: int
+    until_us: int
+
+    def batches(self) -> Iterator[LivePredictions]:
+        """Yield the predictions in batches, in any order.
+
+        Raises:
+            StoreError: a log file is corrupt.
+        """
+        for batch in self._query(f"SELECT vector, score {_SERVED_SQL}"):
+            yield _live(batch)
+
+    def repeats(self) -> dict[str, float]:
+        """Return by view how many predictions used the same feature row, as a self-weighted mean; 1 for windows.
+
+        The effective sample size is smaller than the number of predictions by this factor (the design effect of Kish,
+        Survey Sampling, 1965).
+
+        Raises:
+            StoreError: a log file is corrupt.
+        """
+        return {row["view"]: row["repeats"] for batch in self._query(_REPEATS_SQL) for row in batch.to_pylist()}
+
+    def _query(self, query: str) -> Iterator[pa.RecordBatch]:
+        files = [str(path) for path in log_files(self.folder)]
+        if not files:
+            return
+        bound = {"files": files, "model": self.model, "version": self.version}
+        try:
+            rows = self.connection.sql(query, params=bound | {"since": self.since_us, "until": self.until_us})
+            yield from (batch for batch in rows.to_arrow_reader(BATCH_ROWS) if batch.num_rows)
+        except duckdb.Error as error:
+            fix = "remove or restore the corrupt file"
+            raise StoreError("prediction log", f"cannot be read: {error}", fix=fix) from error
+
+
+def _live(batch: pa.RecordBatch) -> LivePredictions:
+    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
+    if len(flat) % batch.num_rows:
+        raise StoreError("prediction log", "has vectors of unequal length", fix="restore the altered file")
+    return LivePredictions(vectors=flat.reshape(batch.num_rows, -1), scores=batch["score"].to_numpy())

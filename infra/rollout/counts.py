@@ -1,0 +1,220 @@
+"""The servers' counts of each version under a traffic policy, in files that the rollout controller reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from skewless.contract.score_differences import ScoreDifferences
+from skewless.infra.storage.durable import make_folder
+
+LATENCY_EDGES = (*(0.0005 * 2 ** (step / 4) for step in range(57)),)  # 0.5 ms to 8 s, four a doubling
+
+
+class Histogram(NamedTuple):
+    """A histogram of values.
+
+    Args:
+        edges: upper edges, ascending; a value at an edge belongs to the bucket below it.
+        counts: per bucket, one more than edges: the last bucket is open.
+    """
+
+    edges: tuple[float, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def n(self) -> int:
+        """Return the number of values."""
+        return sum(self.counts)
+
+    def quantile(self, at: float) -> float:
+        """Return the upper edge of a quantile's bucket; NaN without values, infinity in the last bucket.
+
+        >>> Histogram((1.0, 2.0), (9, 1, 0)).quantile(0.99)
+        2.0
+        """
+        if not self.n:
+            return float("nan")
+        bucket = int(np.searchsorted(np.cumsum(self.counts), at * self.n))
+        return self.edges[bucket] if bucket < len(self.edges) else float("inf")
+
+    def plus(self, other: Histogram) -> Histogram:
+        """Return the sum of two histograms; a histogram without edges is empty."""
+        if not self.edges or not other.edges:
+            return self if self.edges else other
+        return Histogram(self.edges, tuple(a + b for a, b in zip(self.counts, other.counts, strict=True)))
+
+
+def score_edges() -> tuple[float, ...]:
+    """Return bucket edges that suit scores of any scale: ten per decade, both signs, and 40 steps from 0 to 1.
+
+    They are the same for all models, so that versions can be compared. A small sample fills few of them: merge
+    neighbouring buckets before you compare shares.
+    """
+    sizes = [10 ** (step / 10) for step in range(-60, 91)]
+    linear = [step / 40 for step in range(41)]
+    return tuple(sorted({*sizes, *(-size for size in sizes), *linear}))
+
+
+_EMPTY = Histogram((), ())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RolloutCounts:
+    """Counts of one version under one policy, in all its roles.
+
+    Args:
+        requests: requests that it handled, failed requests included; a part of a split request counts as a request.
+        failed: requests that failed in the server or missed their deadline; errors of callers are not counted.
+        rows: rows that it scored.
+        latency: seconds of served requests; empty for a shadow.
+        scores: scores of rows; the largest of several outputs.
+        missing: feature values that were NaN.
+        values: all feature values.
+        by_status: per view, rows by the name of their status.
+        differences: differences of a shadow's scores from the served scores.
+        at_us: time of the last count, microseconds; 0: there is none.
+    """
+
+    requests: int = 0
+    failed: int = 0
+    rows: int = 0
+    latency: Histogram = _EMPTY
+    scores: Histogram = _EMPTY
+    missing: int = 0
+    values: int = 0
+    by_status: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    differences: ScoreDifferences = field(default_factory=ScoreDifferences)
+    at_us: int = 0
+
+    def __add__(self, other: RolloutCounts) -> RolloutCounts:
+        """Return the sum of two servers' counts."""
+        return RolloutCounts(
+            requests=self.requests + other.requests,
+            failed=self.failed + other.failed,
+            rows=self.rows + other.rows,
+            latency=self.latency.plus(other.latency),
+            scores=self.scores.plus(other.scores),
+            missing=self.missing + other.missing,
+            values=self.values + other.values,
+            by_status=_add_statuses(self.by_status, other.by_status),
+            differences=self.differences + other.differences,
+            at_us=max(self.at_us, other.at_us),
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        differences = self.differences
+        return {
+            **{name: getattr(self, name) for name in ("requests", "failed", "rows", "missing", "values", "at_us")},
+            "latency": list(self.latency),
+            "scores": list(self.scores),
+            "by_status": self.by_status,
+            "differences": {"rows": differences.rows, "total": differences.total, "pairs": differences.pairs.tolist()},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RolloutCounts:
+        """Return the counts that ``as_dict`` encoded."""
+        pairs_data = data["differences"]
+        pairs = np.array(pairs_data["pairs"], dtype=np.float64).reshape(-1, 2)
+        histograms = {name: Histogram(*map(tuple, data[name])) for name in ("latency", "scores")}
+        score_differences = ScoreDifferences(rows=pairs_data["rows"], total=pairs_data["total"], pairs=pairs)
+        return cls(**{**data, **histograms, "differences": score_differences})
+
+
+class PolicyCounts(NamedTuple):
+    """One server's counts of a model since it loaded the policy, by version."""
+
+    policy: int
+    versions: Mapping[str, RolloutCounts]
+
+
+def read_counts(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
+    """Return the counts of all server processes for a model under one policy, by version.
+
+    Counts of processes that have ended are included. ``at_us`` is the age of the counts: up to 2 s while servers run.
+
+    Args:
+        state: the project's state folder, shared by all servers.
+        policy: number of the policy; requests under other policies are not counted.
+    """
+    totals: dict[str, RolloutCounts] = {}
+    # Files of ended processes are included, so that a restart of a server loses no counts.
+    for _, models in _files(state):
+        policy_counts = models.get(model)
+        if policy_counts is not None and policy_counts.policy == policy:
+            for version, counts in policy_counts.versions.items():
+                totals[version] = totals.get(version, RolloutCounts()) + counts
+    return totals
+
+
+def write_counts(path: Path, models: Mapping[str, PolicyCounts]) -> None:
+    """Replace the file of a server's counts atomically.
+
+    The write is not synced to disk: after a power cut, counting starts again.
+
+    Raises:
+        OSError: the disk refused the write.
+    """
+    make_folder(path.parent)
+    data = {
+        model: {
+            "policy": policy_counts.policy,
+            "versions": {key: counts.as_dict() for key, counts in policy_counts.versions.items()},
+        }
+        for model, policy_counts in models.items()
+    }
+    staging = path.with_name(f".{path.name}.tmp")
+    staging.write_text(json.dumps(data))
+    staging.replace(path)
+
+
+def delete_old_counts(state: Path, policies: Mapping[str, int]) -> None:
+    """Delete files without counts of a current policy; running servers write their files again.
+
+    Args:
+        policies: numbers of the current policies, by model.
+    """
+    for path, models in _files(state):
+        if not any(policies.get(model) == policy_counts.policy for model, policy_counts in models.items()):
+            path.unlink(missing_ok=True)
+
+
+def counts_folder(state: Path) -> Path:
+    """Return the folder in which servers write their counts."""
+    return state / "vitals"
+
+
+def _files(state: Path) -> Iterator[tuple[Path, dict[str, PolicyCounts]]]:
+    for path in sorted(counts_folder(state).glob("*.json")):
+        try:
+            data = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            continue  # the server has just ended
+        except ValueError:
+            data = {}  # incomplete after a power cut
+        yield path, {model: _decode_counts(policy_data) for model, policy_data in data.items()}
+
+
+def _decode_counts(data: Mapping[str, Any]) -> PolicyCounts:
+    return PolicyCounts(
+        data["policy"], {version: RolloutCounts.from_dict(counts) for version, counts in data["versions"].items()}
+    )
+
+
+def _add_statuses(
+    one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, int]]:
+    return {
+        view: {
+            status: one.get(view, {}).get(status, 0) + other.get(view, {}).get(status, 0)
+            for status in {**one.get(view, {}), **other.get(view, {})}
+        }
+        for view in {**one, **other}
+    }

@@ -1,0 +1,211 @@
+"""The stream workers of one process: a thread per event source, one for plans and housekeeping, one for heartbeats."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from skewless.contract.errors import SkewlessError
+from skewless.contract.windows.view import EventSource
+from skewless.infra.host.processes import SILENT_S, ProcessRecord
+from skewless.infra.online.store import open_online_store
+from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.worker import Assignment, OpenStream, Worker
+
+_POLL_S = 1.0
+_HOUSEKEEPING_S = 60.0
+_IDLE_S = 0.5
+_MAX_THREADS = 1_024
+_log = structlog.get_logger()
+
+
+class WorkerGroup:
+    """Starts, watches and stops the workers of some sources, and gives them each newly applied plan.
+
+    Args:
+        streams: opens workers for the sources of the plan, and returns the needed views.
+        names: of sources; empty: all, including sources that are added later.
+        replay: Parquet files to read instead of the stream.
+        speed: factor of real time for a replay; None: as fast as possible.
+        process_record: records that this process runs; None: not recorded.
+
+    Raises:
+        RequestError: a source is unknown.
+        StoreError: the store is unavailable.
+    """
+
+    def __init__(
+        self,
+        streams: Streams,
+        *,
+        names: Sequence[str] = (),
+        replay: Path | None = None,
+        speed: float | None = None,
+        process_record: ProcessRecord | None = None,
+    ) -> None:
+        self._streams = streams
+        self._names = names
+        self._replay, self._speed = replay, speed
+        self._process_record = process_record
+        self._plan, self._plan_hash = streams.plan, streams.plan.hash
+        sources = streams.sources(names)
+        self._stores = [open_online_store(streams.redis_url)]
+        self._workers: dict[str, Worker] = {}
+        self._stop_events: dict[str, threading.Event] = {}
+        self._tasks: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(_MAX_THREADS, thread_name_prefix="stream")
+        self._stop = threading.Event()
+        self._idle_since = time.monotonic()
+        self._last_read = 0
+        try:
+            for source in sources:
+                self._add_worker(streams, source)
+            self._build(streams)
+        except SkewlessError:
+            self.close()
+            raise
+
+    @property
+    def source_counts(self) -> list[SourceCounts]:
+        """The counts of each worker."""
+        return [worker.counts for worker in list(self._workers.values())]  # a plan may be loaded at the same time
+
+    def start(self) -> None:
+        """Start the threads."""
+        for name, worker in self._workers.items():
+            self._start_worker(name, worker)
+        self._tasks += [self._pool.submit(task) for task in (self._maintain, self._send_heartbeats)]
+
+    def check(self) -> None:
+        """Raise the error of a worker that has stopped."""
+        for task in self._tasks:
+            if task.done():
+                task.result()
+
+    def is_idle(self) -> bool:
+        """Return whether all messages were read and applied, and none has arrived for half a second."""
+        source_counts = self.source_counts
+        read = sum(counts.read for counts in source_counts)
+        is_busy = read != self._last_read or any(
+            counts.lag or counts.trouble or not counts.partitions for counts in source_counts
+        )
+        self._last_read = read
+        if is_busy:
+            self._idle_since = time.monotonic()
+        return time.monotonic() - self._idle_since > _IDLE_S
+
+    def stop(self) -> None:
+        """Finish batches in progress and release the partitions."""
+        self._stop_workers()
+        self.check()
+
+    def close(self) -> None:
+        """Stop, and close all connections."""
+        self._stop_workers()
+        self._pool.shutdown()
+        for store in self._stores:
+            store.close()
+        if self._process_record is not None:
+            self._process_record.close()
+
+    def _stop_workers(self) -> None:
+        self._stop.set()
+        for stop_event in self._stop_events.values():
+            stop_event.set()
+        wait(self._tasks)
+
+    def _maintain(self) -> None:
+        """Load plans and run housekeeping, until stopped."""
+        housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+        while not self._stop.wait(_POLL_S):
+            self._log_errors("plan_not_loaded", self._load_plan)
+            if time.monotonic() > housekeeping_at:
+                housekeeping_at = time.monotonic() + _HOUSEKEEPING_S
+                self._log_errors("housekeeping_failed", self._run_housekeeping)
+
+    def _send_heartbeats(self) -> None:
+        """Send heartbeats, until stopped; in their own thread, because a backfill may take minutes."""
+        while not self._stop.is_set():
+            self._send_heartbeat()
+            self._stop.wait(_POLL_S)
+
+    def _log_errors(self, event: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except SkewlessError as error:
+            _log.warning(event, error=str(error))
+
+    def _load_plan(self) -> None:
+        """Give the workers the current plan and the needed views; failures are retried."""
+        needed = None if self._streams.needed is None else self._streams.needed()
+        if needed is None or needed.plan is self._plan:
+            return
+        streams = replace(self._streams, plan=needed.plan)
+        # Workers first: they decode new columns and update existing states. Missing states are built afterwards.
+        sources = [item for item in needed.plan.sources if not self._names or item.name in self._names]
+        for source in sources:
+            assignment = Assignment(source, tuple(streams.views(source.name)))
+            if source.name not in self._workers:
+                self._start_worker(source.name, self._add_worker(streams, source))
+            elif self._workers[source.name].assignment != assignment:
+                self._workers[source.name].reassign(assignment, self._stream(streams, source))
+        for name in self._workers.keys() - {source.name for source in sources}:
+            self._stop_events.pop(name).set()
+            del self._workers[name]
+        self._build(streams)
+        self._plan, self._plan_hash = needed.plan, needed.applied_hash
+
+    def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
+        store = open_online_store(streams.redis_url)
+        self._stores.append(store)
+        worker = streams.worker(source, store, self._stream(streams, source))
+        self._workers[source.name] = worker
+        return worker
+
+    def _stream(self, streams: Streams, source: EventSource) -> OpenStream:
+        return (
+            streams.open_stream(source)
+            if self._replay is None
+            else streams.open_replay(source, self._replay, self._speed)
+        )
+
+    def _start_worker(self, name: str, worker: Worker) -> None:
+        stop_event = self._stop_events[name] = threading.Event()
+        self._tasks.append(self._pool.submit(worker.run, lambda: not stop_event.is_set()))
+
+    def _build(self, streams: Streams) -> None:
+        """Build missing states."""
+        for worker in self._workers.values():
+            streams.backfiller(self._stores[0]).build_missing(worker.assignment.views)
+
+    def _run_housekeeping(self) -> None:
+        streams = replace(self._streams, plan=self._plan)
+        sources = [worker.assignment.source for worker in self._workers.values()]
+        store = self._stores[0]
+        streams.housekeeper(sources, store).run()
+        if streams.needed is not None:
+            streams.retirement(streams.needed(), store).run()
+
+    def _send_heartbeat(self) -> None:
+        if self._process_record is None:
+            return
+        now = time.monotonic()
+        sources = [
+            {
+                "source": worker.counts.source,
+                "views": [f"{view.name}-{view.hash}" for view in worker.assignment.views],
+                "partitions": worker.counts.partitions,
+                "lag": worker.counts.lag,
+                "trouble": worker.counts.trouble
+                or (f"stuck for {now - worker.stepped_at:.0f} s" if now - worker.stepped_at > SILENT_S else None),
+            }
+            for worker in list(self._workers.values())
+        ]
+        self._process_record.send_heartbeat(self._plan_hash, {"sources": sources})

@@ -1,0 +1,103 @@
+"""Sockets on which the server listens."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import socket
+import struct
+import sys
+from pathlib import Path
+
+from skewless.contract.errors import PlaceError
+
+_BACKLOG = 1_024
+_SO_ATTACH_FILTER = 26
+_BPF_RETURN = 0x06  # with 0 bytes of the packet to keep
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a bound socket that shares its address with no other socket; it does not listen yet.
+
+    Args:
+        port: 0: any free port.
+
+    Raises:
+        PlaceError: the address is in use, or does not belong to this machine.
+    """
+    return _bind(_make_tcp_socket(host), host, port)
+
+
+def bind_shared(host: str, port: int) -> socket.socket:
+    """Return a bound socket whose address other sockets of this user may share, if each calls ``allow_sharing``.
+
+    Raises:
+        PlaceError: a socket that does not share has the address.
+    """
+    sock = _make_tcp_socket(host)
+    allow_sharing(sock)
+    return _bind(sock, host, port)
+
+
+def allow_sharing(sock: socket.socket) -> None:
+    """Let other sockets bind the address, too. Call it after ``bind``, which ensures that the address was free."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def listen(sock: socket.socket) -> socket.socket:
+    """Start to accept connections; the kernel distributes them over all sockets that share the address."""
+    sock.listen(_BACKLOG)
+    return sock
+
+
+def reject_new_connections(sock: socket.socket) -> None:
+    """Reject new connections, on Linux: clients get a refused connection once the socket is closed, not a reset.
+
+    A socket filter drops packets to the listening socket itself; connections in its queue are not affected.
+    """
+    if sys.platform != "linux" or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    drop_filter = ctypes.create_string_buffer(struct.pack("HBBI", _BPF_RETURN, 0, 0, 0))
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop_filter)))
+
+
+def listen_on_path(path: Path) -> socket.socket:
+    """Return a listening Unix socket; the permissions of its folder decide who may use it.
+
+    Raises:
+        PlaceError: the socket cannot be created.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.unlink(missing_ok=True)
+        sock.bind(str(path))
+    except OSError as error:
+        sock.close()
+        raise PlaceError(
+            f"socket {path}",
+            f"cannot be created: {error.strerror or error}",
+            fix="set TMPDIR to a short, writable path",
+        ) from error
+    return listen(sock)
+
+
+def _bind(sock: socket.socket, host: str, port: int) -> socket.socket:
+    try:
+        sock.bind((host, port))
+    except OSError as error:
+        sock.close()
+        raise PlaceError(
+            f"address {host}:{port}",
+            f"cannot be used: {error.strerror}",
+            fix="choose another --port, or 0 for any free port",
+        ) from error
+    return sock
+
+
+def _make_tcp_socket(host: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol given, the event loop disables Nagle's algorithm, which would delay replies by 40 ms.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    return sock

@@ -1,0 +1,187 @@
+"""The traffic policies that one server applies, and the file of their counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import structlog
+
+from skewless.contract.clock import Clock
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.rollout.counts import PolicyCounts, counts_folder, delete_old_counts, write_counts
+from skewless.infra.rollout.traffic import Traffic, versions_of
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.routing import Routing
+
+_WRITE_SECONDS = 2.0
+_log = structlog.get_logger()
+
+
+class TrafficPolicies:
+    """Holds the routing of each model with a traffic policy.
+
+    A policy applies only while its champion holds the alias: moving the alias ends it. So after a crash between moving
+    the alias and writing the last policy of a rollout, the version with the alias serves all traffic. In the phase
+    ``champion`` without shadows nothing has to be routed.
+
+    Args:
+        packages: folder of all models' packages.
+    """
+
+    def __init__(self, packages: Path, metrics: Metrics) -> None:
+        self._traffic = Traffic(packages)
+        self._metrics = metrics
+        self._routings: dict[str, Routing] = {}
+        self._checked: dict[str, tuple[int | None, str]] = {}
+
+    def get(self, name: str) -> Routing | None:
+        """Return the routing of a model; None: its champion serves all requests."""
+        return self._routings.get(name)
+
+    def versions(self, name: str) -> frozenset[str]:
+        """Return the versions that the applied policy needs."""
+        routing = self._routings.get(name)
+        return frozenset(versions_of(routing.policy) if routing else ())
+
+    def policy_numbers(self) -> dict[str, int]:
+        """Return the number of the applied policy, by model."""
+        return {name: routing.policy.number for name, routing in self._routings.items()}
+
+    def read_counts(self, at_us: int) -> dict[str, PolicyCounts]:
+        """Return the counts under the applied policies, by model."""
+        return {name: routing.read_counts(at_us) for name, routing in self._routings.items()}
+
+    def pending_policy(self, name: str, champion: str) -> TrafficPolicy | None:
+        """Return a new policy that should be applied, if there is one; an outdated policy is dropped.
+
+        Args:
+            champion: the version with the alias.
+
+        Raises:
+            PackageError: the policy's file is corrupt; the previous policy still applies.
+        """
+        self.drop_outdated(name, champion)
+        current = self._traffic.number(name), champion
+        if self._checked.get(name) == current:
+            return None
+        policy = self._traffic.get(name)
+        if policy is None or policy.champion != champion or (policy.phase == "champion" and not policy.shadows):
+            self.drop(name)
+            self._checked[name] = current
+            return None
+        return policy
+
+    def apply_policy(self, name: str, policy: TrafficPolicy, models: Mapping[str, ServedModel]) -> None:
+        """Apply a policy.
+
+        Args:
+            models: its versions, loaded.
+
+        Raises:
+            PackageError: the policy cannot be applied; the previous one still applies.
+        """
+        self._routings[name] = Routing(policy, models, self._metrics)
+        self._checked[name] = policy.number, policy.champion
+        self._metrics.traffic_policy(name).set(policy.number)
+        self._metrics.traffic_share(name).set(policy.share)
+
+    def drop_outdated(self, name: str, champion: str) -> None:
+        """Drop a policy whose champion does not hold the alias any more."""
+        routing = self._routings.get(name)
+        if routing is not None and routing.policy.champion != champion:
+            self.drop(name)
+
+    def drop(self, name: str) -> None:
+        """Send all requests of a model to its champion."""
+        self._checked.pop(name, None)
+        if self._routings.pop(name, None) is not None:
+            self._metrics.traffic_policy(name).set(0)
+            self._metrics.traffic_share(name).set(0)
+
+    def show_rejected(self, name: str, *, rejected: bool) -> None:
+        """Show whether the latest policy of a model cannot be applied."""
+        if rejected or name in self._checked:
+            self._metrics.traffic_refused(name).set(rejected)
+
+    def end_policy(self, name: str, alias_version: str, *, moves: int, reason: str, now_us: int) -> bool:
+        """Write a policy that sends all traffic to the version with the alias, if the current policy does not.
+
+        Args:
+            alias_version: the version with the alias.
+            moves: number of moves of the alias so far.
+
+        Returns:
+            Whether the policy was for this version; a policy for another version had no effect.
+
+        Raises:
+            ConflictError: another process wrote a policy at the same time.
+        """
+        policy = self._traffic.get(name)
+        if policy is None or (policy.phase == "champion" and not policy.shadows):
+            return False
+        final_policy = replace(
+            policy,
+            phase="champion",
+            champion=alias_version,
+            challenger=None,
+            share=0.0,
+            shadows=(),
+            step=0,
+            since_us=now_us,
+            moves=moves,
+            reason=reason,
+            evidence=None,
+        )
+        self._traffic.replace(name, final_policy, expect=policy.number)
+        self.drop(name)
+        return policy.champion == alias_version
+
+
+class RolloutCountsFile:
+    """Writes the rollout counts of this process every 2 seconds, and once more at the end.
+
+    Files of ended policies are deleted at the start; the own file is deleted as soon as no policy applies.
+    """
+
+    def __init__(self, state: Path, policies: TrafficPolicies, clock: Clock) -> None:
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
+        self._path = counts_folder(state) / name
+        self._state = state
+        self._policies = policies
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Start to write; call this from the event loop."""
+        delete_old_counts(self._state, self._policies.policy_numbers())
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        """Write a last time."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        await self.write()
+
+    async def write(self) -> None:
+        """Write now; an error is logged, and the next write tries again."""
+        models = self._policies.read_counts(self._clock.now_us())
+        try:
+            if models:
+                await asyncio.to_thread(write_counts, self._path, models)
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.error("rollout_counts_not_written", error=str(error))
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(_WRITE_SECONDS)
+            await self.write()

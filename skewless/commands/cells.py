@@ -1,0 +1,153 @@
+"""Values as people read them: in tables and lines of the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from skewless.operations.readable import duration_text, time_text
+
+Tone = Literal["good", "warning", "bad", "plain"]
+_TONES: Mapping[Tone, frozenset[str]] = {
+    "good": frozenset(
+        ["ok", "done", "passed", "current", "reachable", "present", "held", "open", "running", "alive", "yes"]
+    ),
+    "warning": frozenset(
+        ["warn", "warning", "stale", "expired", "late", "behind", "skipped", "cancelled", "interrupted", "undecided"]
+    ),
+    "bad": frozenset(
+        [
+            "fail",
+            "failed",
+            "FAIL",
+            "FAILED",
+            "refused",
+            "rejected",
+            "breached",
+            "critical",
+            "missing",
+            "unavailable",
+            "lost",
+            "dead",
+        ]
+    ),
+}
+_PLAIN: Tone = "plain"
+_COLOURS: Mapping[Tone, str] = {"good": "32", "warning": "33", "bad": "31", "plain": "0"}
+_SYMBOLS: Mapping[Tone, str] = {"good": "\N{CHECK MARK}", "warning": "!", "bad": "\N{BALLOT X}", "plain": ""}
+_TIME_NAME = re.compile(r"(^|_)(at|since|until|time|seen|created|expires|started|resolved|last_run)$")
+
+
+@dataclass(frozen=True)
+class StateCell:
+    """A state, such as ``done`` or ``failed``, with the tone that a terminal shows by colour and symbol.
+
+    Args:
+        text: the word or words of the state.
+        tone: None: the tone of the text's first word.
+        detail: follows the state without its colour.
+    """
+
+    text: str
+    tone: Tone | None = None
+    detail: str = ""
+
+    def show(self, *, in_colour: bool) -> str:
+        """Return the text, on a terminal with its symbol.
+
+        >>> StateCell("failed").show(in_colour=False), StateCell("failed").show(in_colour=True)
+        ('failed', '✗ failed')
+        """
+        symbol = _SYMBOLS[self.known_tone] if in_colour else ""
+        return f"{symbol} {self.text}" if symbol else self.text
+
+    def line(self, *, in_colour: bool) -> str:
+        """Return the state in its colour and the detail, for use outside of a table."""
+        text = self.show(in_colour=in_colour)
+        return (colours_of_marks(text, self.known_tone) if in_colour else text) + printable(self.detail)
+
+    @property
+    def known_tone(self) -> Tone:
+        """Return the tone; a word without one is plain."""
+        if self.tone is not None:
+            return self.tone
+        word = self.text.partition(" ")[0]
+        return next((tone for tone, words in _TONES.items() if word.casefold() in words), _PLAIN)
+
+
+def colours_of_marks(text: str, tone: Tone) -> str:
+    """Return a text in the colour of a tone, for a terminal."""
+    return text if tone == "plain" else f"\x1b[{_COLOURS[tone]}m{text}\x1b[0m"
+
+
+def bold(text: str) -> str:
+    """Return a text in bold, for a terminal."""
+    return f"\x1b[1m{text}\x1b[0m"
+
+
+def cell(value: object) -> str:
+    """Return one value as people read it; null is a dash.
+
+    >>> [cell(value) for value in (None, True, 12_345, 0.123456, "x", ["a", 1], {"n": 2}, [{}])]
+    ['-', 'yes', '12,345', '0.1235', 'x', 'a, 1', 'n 2', '1 item']
+    """
+    if isinstance(value, bool | None):
+        return {None: "-", True: "yes", False: "no"}[value]
+    if isinstance(value, int | float):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.4f}"
+    if isinstance(value, Mapping | list | tuple | set | frozenset):
+        return _join(value)
+    return printable(str(value))
+
+
+def _join(values: Mapping[Any, object] | Collection[object]) -> str:
+    """Return the items of a collection in a line; of a list of records, only their number."""
+    if isinstance(values, Mapping):
+        return ", ".join(f"{name} {cell(item)}" for name, item in values.items()) or "-"
+    if any(isinstance(item, Mapping) for item in values):
+        return f"{len(values):,} item{'' if len(values) == 1 else 's'}"
+    return ", ".join(map(cell, values)) or "-"
+
+
+def printable(text: str) -> str:
+    r"""Return a text that cannot move the cursor or change the colours of a terminal; line breaks stay.
+
+    >>> printable("a\x1b[2Jb\n")
+    'a\\x1b[2Jb\n'
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in text
+    )
+
+
+def labelled_cell(name: str, value: object) -> object:
+    """Return a value of a record in the form that its field's name asks for: a duration, a time, a state or itself.
+
+    >>> labelled_cell("age_s", 90.0), labelled_cell("applied_at", "2026-01-15T12:00:00.5+00:00")
+    ('1 min 30 s', '2026-01-15 12:00:00Z')
+    """
+    if name.endswith(("_s", "seconds")) and isinstance(value, int | float):
+        return duration_text(value)
+    if name.endswith("_us") and isinstance(value, int):
+        return time_text(value)
+    if _TIME_NAME.search(name) and isinstance(value, str):
+        try:
+            return time_text(value)
+        except ValueError:
+            return value
+    if name in {"state", "status", "severity", "verdict"} and isinstance(value, str):
+        return StateCell(value)
+    return value
+
+
+def label(name: str) -> str:
+    """Return a field's name as a column's title, without its unit.
+
+    >>> label("log_rows"), label("age_s")
+    ('log rows', 'age')
+    """
+    return name.removesuffix("_s").removesuffix("_us").replace("_", " ")

@@ -1,0 +1,5 @@
+"""The models of this project."""
+
+from skewless import ModelSpec
+
+MODELS: list[ModelSpec] = []

@@ -1,0 +1,333 @@
+"""The plan that is reused without compiling is always the plan that compiling gives."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from skewless.contract.errors import SkewlessError
+from skewless.infra.compiler import compile_inputs, input_recorder
+from skewless.infra.compiler.compile import compile_repo
+from skewless.infra.compiler.compiled_repo import CompiledRepo
+from skewless.infra.offline.engine import connect
+from skewless.infra.plans.compile_record import FILE, read_record
+from skewless.infra.plans.planning import Planner
+from tests.integration.infra.test_window_compiler import write_history
+from tests.worlds.edits import edit
+from tests.worlds.payments_data import TEMPLATE, write_sample
+from tests.worlds.windowed_types import COLUMNS, write_repo
+
+NOW = 1_750_000_000_000_000
+TICK_S = 0.05  # files that are younger are not trusted
+INPUTS = """
+import json
+import os
+
+import company
+from parts.days import TTL_DAYS
+
+LIMITS = json.loads((Path(__file__).parent / "limits.json").read_text())
+DAYS = int(os.environ.get("PROJECT_DAYS", "30"))
+more = FeatureView(
+    name="more",
+    entities=[shop],
+    ttl=timedelta(days=DAYS + TTL_DAYS + LIMITS["days"] + company.DAYS),
+    schema=[Field(name="shop_id", dtype=String), Field(name="refund_share", dtype=Float64)],
+    source=shop_risk.batch_source,
+)
+"""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """A project, and a module outside of it."""
+
+    repo: Path
+    outside: Path
+    patch: pytest.MonkeyPatch
+
+    def rewrite(self, name: str, old: str, new: str, *, keep_time: bool = False) -> None:
+        path = self.repo / name
+        stat = path.stat()
+        edit(path.parent, old, new, file=path.name)
+        if keep_time:
+            os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+    def table(self, name: str, change: Callable[[pa.Table], pa.Table]) -> None:
+        path = self.repo / "data" / name
+        rows = change(pq.read_table(path))
+        path.unlink()
+        pq.write_table(rows, path)
+
+
+def cast(column: str, kind: pa.DataType) -> Callable[[pa.Table], pa.Table]:
+    def change(rows: pa.Table) -> pa.Table:
+        at = rows.schema.get_field_index(column)
+        return rows.set_column(at, column, rows[column].cast(kind, safe=False))
+
+    return change
+
+
+# What each change is, and whether the plan may be reused after it.
+CHANGES: dict[str, tuple[Callable[[Surroundings], object], bool]] = {
+    "nothing": (lambda _: None, True),
+    "newer time": (lambda p: os.utime(p.repo / "definitions.py"), True),
+    "more rows": (
+        lambda p: p.table("card_days.parquet", lambda rows: pa.concat_tables([rows, rows.slice(0, 3)])),
+        True,
+    ),
+    "other variable": (lambda p: p.patch.setenv("UNRELATED", "1"), True),
+    "expectations": (lambda p: (p.repo / "expectations.py").write_text("SUITES = {}\n"), True),
+    "definitions": (lambda p: p.rewrite("definitions.py", "timedelta(days=30)", "timedelta(days=3)"), False),
+    "same size and time": (
+        lambda p: p.rewrite("definitions.py", '"skewless.delay": "1h"', '"skewless.delay": "2h"', keep_time=True),
+        False,
+    ),
+    "transform": (lambda p: p.rewrite("transforms.py", "3_600_000_000 % 24", "3_600_000_000 % 12"), False),
+    "models": (lambda p: p.rewrite("models.py", "rounds=50", "rounds=60"), False),
+    "no models": (lambda p: (p.repo / "models.py").unlink(), False),
+    "config": (lambda p: p.rewrite("feature_store.yaml", "project: payments", "project: other"), False),
+    "opened file": (lambda p: (p.repo / "limits.json").write_text('{"days": 5}'), False),
+    "no opened file": (lambda p: (p.repo / "limits.json").unlink(), False),
+    "variable": (lambda p: p.patch.setenv("PROJECT_DAYS", "7"), False),
+    "no variable": (lambda p: p.patch.delenv("PROJECT_DAYS"), False),
+    "package": (lambda p: (p.repo / "parts" / "days.py").write_text("TTL_DAYS = 9\n"), False),
+    "module outside": (lambda p: (p.outside / "company.py").write_text("DAYS = 3\n"), False),
+    "module that hides another": (lambda p: (p.repo / "company.py").write_text("DAYS = 4\n"), False),
+    "package that hides a module": (lambda p: _hide(p.repo / "transforms"), False),
+    "column type": (lambda p: p.table("card_days.parquet", cast("payments_7d", pa.float32())), False),
+    "refused type": (lambda p: p.table("shop_risk.parquet", cast("refund_share", pa.string())), False),
+    "column": (lambda p: p.table("card_days.parquet", lambda rows: rows.append_column("x", rows["country"])), False),
+    "no source": (lambda p: (p.repo / "data" / "shop_risk.parquet").unlink(), False),
+    "label type": (lambda p: p.table("payments.parquet", cast("fraud", pa.int32())), False),
+    "registry": (lambda p: (p.repo / ".skewless" / "registry.db").write_bytes(b""), False),
+    "no registry": (lambda p: (p.repo / ".skewless" / "registry.db").unlink(), False),
+    "syntax": (lambda p: (p.repo / "models.py").write_text("MODELS = ["), False),
+}
+
+
+def _hide(folder: Path) -> None:
+    folder.mkdir()
+    shutil.copy(f"{folder}.py", folder / "__init__.py")
+
+
+@pytest.fixture
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+    repo, outside = tmp_path / "repo", tmp_path / "outside"
+    shutil.copytree(TEMPLATE, repo)
+    write_sample(repo / "data", NOW)
+    with (repo / "definitions.py").open("a") as file:
+        file.write(INPUTS)
+    (repo / "limits.json").write_text('{"days": 2}')
+    (repo / "parts").mkdir()
+    (repo / "parts" / "__init__.py").write_text("")
+    (repo / "parts" / "days.py").write_text("TTL_DAYS = 1\n")
+    outside.mkdir()
+    (outside / "company.py").write_text("DAYS = 0\n")
+    monkeypatch.syspath_prepend(str(outside))
+    monkeypatch.setenv("PROJECT_DAYS", "30")
+    # Each compilation loads the modules anew, as a new process does, so that it begins when a process does.
+    monkeypatch.setattr(input_recorder, "started_ns", time.time_ns)
+    return Surroundings(repo, outside, monkeypatch)
+
+
+@pytest.fixture
+def planner(surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
+    with connect(tmp_path / "spill", threads=1) as connection:
+        yield Planner(repo=surroundings.repo, state=surroundings.repo / ".skewless", connection=connection)
+    _forget()
+
+
+def _forget() -> None:
+    for name in ("company", "parts", "parts.days"):
+        sys.modules.pop(name, None)
+
+
+def apply(planner: Planner) -> None:
+    """Apply as a new process does."""
+    _forget()
+    time.sleep(TICK_S)
+    planner.apply(NOW)
+
+
+def compiled_anew(planner: Planner) -> CompiledRepo | SkewlessError:
+    _forget()
+    try:
+        return planner._compile()[0]
+    except SkewlessError as error:
+        return error
+
+
+def reused(planner: Planner) -> bool:
+    """Return whether the plan is reused, having compared it with a compilation."""
+    plan = planner._unchanged()
+    if plan is None:
+        return False
+    full = compiled_anew(planner)
+    assert isinstance(full, CompiledRepo), full
+    assert (plan.plan, plan.models) == (full.plan, full.models)
+    return True
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_plan_is_reused_only_if_no_input_changed(change: str, surroundings: Surroundings, planner: Planner) -> None:
+    apply(planner)
+    assert planner._unchanged() is not None
+    make, may_reuse = CHANGES[change]
+    make(surroundings)
+    assert reused(planner) is may_reuse
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_a_reused_plan_is_the_compiled_one(
+    seed: int, surroundings: Surroundings, planner: Planner
+) -> None:
+    rng, count = random.Random(seed), 0
+    shutil.copytree(surroundings.repo, surroundings.outside / "first")
+    for _ in range(10):
+        make, _ = CHANGES[rng.choice(list(CHANGES))]
+        with suppress(OSError, AssertionError, KeyError):  # the change was made before
+            make(surroundings)
+        count += reused(planner)
+        if rng.random() < 0.7:
+            try:
+                apply(planner)
+            except SkewlessError:
+                shutil.copytree(surroundings.outside / "first", surroundings.repo, dirs_exist_ok=True)
+                continue
+            count += reused(planner)
+    assert count
+
+
+def test_an_apply_without_a_change_writes_nothing(planner: Planner) -> None:
+    apply(planner)
+    before = {path: path.stat().st_mtime_ns for path in planner.state.rglob("*") if path.is_file()}
+    report = planner.apply(NOW + 1)
+    assert (report.applied, report.changes) == (True, [])
+    assert {path: path.stat().st_mtime_ns for path in planner.state.rglob("*") if path.is_file()} == before
+
+
+def test_an_apply_takes_note_of_files_that_are_not_loaded(surroundings: Surroundings, planner: Planner) -> None:
+    apply(planner)
+    (surroundings.repo / "expectations.py").write_text("SUITES = {}\n")
+    assert planner.plan().notes
+    apply(planner)
+    assert not planner.plan().notes
+
+
+def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundings, planner: Planner) -> None:
+    apply(planner)
+    before = (planner.state / "plan.json").read_bytes()
+    CHANGES["models"][0](surroundings)
+    apply(planner)
+    (planner.state / "plan.json").write_bytes(before)
+    assert not reused(planner)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b'{"format": 1}', b'{"format": 1, "inputs": {}}', b"[]"])
+def test_a_corrupt_record_counts_as_none(damage: bytes, planner: Planner) -> None:
+    apply(planner)
+    (planner.state / FILE).write_bytes(damage)
+    assert read_record(planner.state) is None
+    assert planner.plan().changes == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pandas",
+        "import time",
+        "from datetime import datetime\nSTARTED = datetime.now()",
+        "HERE = Path('data').exists()",
+        "NOTE = Path(__file__).with_name('note.txt').write_text('x')",
+        "try:\n    import missing_module\nexcept ImportError:\n    pass",
+    ],
+)
+def test_definitions_whose_inputs_cannot_be_known_are_compiled_each_time(
+    line: str, surroundings: Surroundings, planner: Planner
+) -> None:
+    with (surroundings.repo / "definitions.py").open("a") as file:
+        file.write(f"\n{line}\n")
+    apply(planner)
+    assert read_record(planner.state) is None
+    assert planner.plan().changes == []
+
+
+def test_a_file_that_changes_while_it_is_compiled_is_compiled_again(
+    surroundings: Surroundings, planner: Planner
+) -> None:
+    with (surroundings.repo / "models.py").open("a") as file:
+        file.write("\nfrom pathlib import Path\n\nTEXT = Path(__file__).with_name('limits.json').read_text()\n")
+    apply(planner)
+    assert read_record(planner.state) is not None
+    _forget()
+    (surroundings.repo / "limits.json").write_text('{"days": 8}')
+    # The file system's clock ticks so seldom that the edit may have been made during the compilation.
+    surroundings.patch.setattr(input_recorder, "_TICK_NS", 3_600_000_000_000)
+    planner.apply(NOW)
+    assert read_record(planner.state) is None
+
+
+def test_libraries_and_packages_are_inputs(surroundings: Surroundings, tmp_path: Path, planner: Planner) -> None:
+    apply(planner)
+    record = read_record(planner.state)
+    assert record is not None
+    path, stamp = next(iter(record.inputs.libraries.items()))
+    assert compile_inputs.read_stamp(path) == stamp
+    surroundings.patch.setattr(compile_inputs, "read_stamp", lambda name: None if name == path else stamp)
+    assert record.inputs.difference(surroundings.repo) == path
+    surroundings.patch.undo()
+    site = tmp_path / "site-packages"
+    (site / "more-1.0.dist-info").mkdir(parents=True)
+    surroundings.patch.setenv("PROJECT_DAYS", "30")
+    surroundings.patch.syspath_prepend(str(site))
+    assert record.inputs.difference(surroundings.repo) == "installed packages"
+
+
+def test_a_library_with_its_old_size_and_time_is_another(tmp_path: Path) -> None:
+    path = tmp_path / "library.py"
+    path.write_text("x = 1\n")
+    before, stat = compile_inputs.read_stamp(str(path)), path.stat()
+    time.sleep(TICK_S)
+    path.write_text("x = 2\n")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert compile_inputs.read_stamp(str(path)) != before
+
+
+def test_the_types_of_a_history_that_declares_the_columns_are_inputs(tmp_path: Path) -> None:
+    repo = write_repo(tmp_path / "windowed")
+    edit(repo, f'"skewless.columns": {COLUMNS}', "")
+    write_history(repo)
+    time.sleep(TICK_S)
+    with connect(tmp_path / "spill", threads=1) as connection:
+        planner = Planner(repo=repo, state=repo / ".skewless", connection=connection)
+        planner.apply(NOW)
+        assert reused(planner)
+        pq.write_table(
+            pa.table({**pq.read_table(repo / "data" / "landings.parquet").to_pydict(), "y": [1]}),
+            repo / "data" / "landings.parquet",
+        )
+        assert not reused(planner)
+
+
+def test_compiling_a_repo_anew_gives_the_recorded_inputs(surroundings: Surroundings, planner: Planner) -> None:
+    apply(planner)
+    record = read_record(planner.state)
+    _forget()
+    inputs = compile_repo(surroundings.repo).inputs
+    assert record is not None
+    assert inputs is not None
+    assert inputs.files == record.inputs.files
+    assert {Path(path).name for path in inputs.files} >= {"company.py", "days.py", "limits.json", "definitions.py"}
+    assert inputs.variables == ("PROJECT_DAYS",)

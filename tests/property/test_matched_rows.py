@@ -1,0 +1,155 @@
+"""SEMANTICS 2.1, 2.2: the as-of join by row id, against plain Python, and its values to the last bit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skewless.infra.offline.as_of import History, as_of_sql
+from skewless.infra.offline.matched_rows import copy_to_table, fetch_rows, find_rows, register_tables
+
+EDGE = 2**63 - 1
+MOMENTS = st.sampled_from([0, 1, 2, 3, -1, -EDGE, EDGE])
+KEYS = st.sampled_from([("a", 1), ("a", 2), ("", 1), (None, 1), ("a", None)])
+HistoryRow = tuple[tuple[str | None, int | None], int | None, tuple[int, int]]
+KeyedTime = tuple[tuple[str | None, int | None], int | None]
+HISTORY = st.lists(st.tuples(KEYS, st.none() | MOMENTS, st.tuples(MOMENTS, MOMENTS)), max_size=12)
+ASKS = st.lists(st.tuples(KEYS, st.none() | MOMENTS), min_size=1, max_size=8)
+
+
+def shape(ranks: int, *, running: bool) -> History:
+    return History(
+        relation="history_rows",
+        keys=["select", 'k"2'],
+        valid_from="valid",
+        rank=["first", "second"][:ranks],
+        row_id="id",
+        columns=["id"],
+        running=running,
+    )
+
+
+def history_table(rows: Sequence[HistoryRow]) -> pa.Table:
+    return pa.table(
+        {
+            "select": pa.array([row[0][0] for row in rows], pa.string()),
+            'k"2': pa.array([row[0][1] for row in rows], pa.int32()),
+            "valid": pa.array([row[1] for row in rows], pa.int64()),
+            "first": pa.array([row[2][0] for row in rows], pa.int64()),
+            "second": pa.array([row[2][1] for row in rows], pa.int64()),
+            "id": pa.array(range(len(rows)), pa.int64()),
+        }
+    )
+
+
+def entity_table(asks: Sequence[KeyedTime]) -> pa.Table:
+    parts = [
+        pa.table(
+            {
+                "__t": pa.array([t], pa.int64()),
+                'k"2': pa.array([key[1]], pa.int32()),
+                "select": pa.array([key[0]], pa.string()),
+            }
+        )
+        for key, t in asks
+    ]
+    return pa.concat_tables(parts)
+
+
+def oracle(rows: Sequence[HistoryRow], ask: KeyedTime, ranks: int, *, running: bool) -> int:
+    key, t = ask
+    if t is None or None in key:
+        return -1
+    standing = [
+        ((() if running else (valid,)) + rank[:ranks], i)
+        for i, (own, valid, rank) in enumerate(rows)
+        if own == key and valid is not None and valid <= t
+    ]
+    return max(standing, default=((), -1))[1]
+
+
+@pytest.mark.parametrize("ranks", [0, 1, 2])
+@pytest.mark.parametrize("running", [False, True])
+@given(HISTORY, ASKS, st.sampled_from([0, 20_000_000]))
+def test_each_row_finds_what_plain_python_finds(
+    connection: duckdb.DuckDBPyConnection,
+    ranks: int,
+    running: bool,  # noqa: FBT001 - a parameter of the test
+    rows: list[HistoryRow],
+    asks: list[KeyedTime],
+    history_rows: int,
+) -> None:
+    history = shape(ranks, running=running)
+    with register_tables(connection, {"history_rows": history_table(rows)}):
+        found = find_rows(connection, history, [], entity_table(asks), history_rows)
+    assert found.tolist() == [oracle(rows, ask, ranks, running=running) for ask in asks]
+
+
+@given(HISTORY, ASKS)
+def test_one_statement_finds_the_same(
+    connection: duckdb.DuckDBPyConnection, rows: list[HistoryRow], asks: list[KeyedTime]
+) -> None:
+    asked = entity_table(asks).append_column("__row", pa.array(range(len(asks)), pa.int64()))
+    with register_tables(connection, {"history_rows": history_table(rows), "asked": asked}):
+        answer = connection.sql(as_of_sql(shape(2, running=False), "asked")).fetchall()
+    expected = [oracle(rows, ask, 2, running=False) for ask in asks]
+    assert answer == [(i, None if found < 0 else found) for i, found in enumerate(expected)]
+
+
+def values_table() -> pa.Table:
+    payload = np.array([0x7FF8_0000_0000_0001, 0xFFF4_0000_DEAD_BEEF], dtype=np.uint64).view(np.float64)
+    return pa.table(
+        {
+            "select": ["a"] * 4,
+            'k"2': pa.array([1] * 4, pa.int32()),
+            "valid": pa.array([0, 1, 2, 3], pa.int64()),
+            "id": pa.array([0, 1, 2, 3], pa.int64()),
+            "x_y": np.array([-0.0, payload[0], payload[1], 5e-324]),
+            "narrow": np.array([-0.0, np.nan, np.inf, 1e-45], dtype=np.float32),
+            "whole": pa.array([2**53 + 1, None, -(2**63), EDGE], pa.int64()),
+            "text": pa.array(["", None, "日", "\x00"], pa.string()),
+        }
+    )
+
+
+@pytest.mark.parametrize("stored", [False, True])
+def test_values_come_out_bit_for_bit(
+    connection: duckdb.DuckDBPyConnection,
+    stored: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    table = values_table()
+    columns = ["x_y", "narrow", "whole", "text"]
+    history = replace(shape(0, running=False), columns=columns)
+    asked = entity_table([(("a", 1), t) for t in (3, 0, 2, -1, 1, 0)])
+    with (
+        register_tables(connection, {"history_rows": table}),
+        copy_to_table(connection, "a copy", "FROM history_rows", []) as copy,
+    ):
+        if stored:
+            history = replace(history, relation=copy, row_id="rowid")
+        ids = find_rows(connection, history, [], asked, 4)
+        rows = fetch_rows(connection, history, [], ids, columns).in_order()
+    expected = table.select(columns).take(pa.array([3, 0, 2, None, 1, 0]))
+    assert ids.tolist() == [3, 0, 2, -1, 1, 0]
+    for name in ("whole", "text"):
+        assert rows[name].to_pylist() == expected[name].to_pylist()
+    for name in ("x_y", "narrow"):
+        assert rows[name].is_null().to_pylist() == [False, False, False, True, False, False]
+        kept = [0, 1, 2, 4, 5]
+        assert rows[name].to_numpy()[kept].tobytes() == expected[name].to_numpy()[kept].tobytes()
+
+
+def test_nothing_is_found_where_an_id_is_gone(connection: duckdb.DuckDBPyConnection) -> None:
+    with register_tables(connection, {"history_rows": values_table()}):
+        history = replace(shape(0, running=False), columns=["whole"])
+        rows = fetch_rows(connection, history, [], np.array([7, 0, -1, 0]), ["whole"]).in_order()
+        none = fetch_rows(connection, history, [], np.array([-1, 9]), ["whole"]).in_order()
+    assert rows["whole"].to_pylist() == [None, 2**53 + 1, None, 2**53 + 1]
+    assert none["whole"].to_pylist() == [None, None]

@@ -1,0 +1,87 @@
+"""The workers of one process together: what ends them, and what the process says of itself."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import dataclass, replace
+
+import pytest
+
+from skewless.contract.dtypes import DType
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
+from skewless.infra.host.processes import ProcessRecord, read_processes
+from skewless.infra.offline.engine import connect
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.storage.durable import hold_lock
+from skewless.infra.streams.port import EventStream, RebalanceListener
+from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.worker import OpenStream
+from skewless.infra.streams.worker_group import WorkerGroup
+from tests.memory_stream import MemoryBroker, MemoryStream
+from tests.windows.cases import make_window_view
+from tests.worlds.streams import StreamWorld
+from tests.worlds.waiting import until
+
+PARTITIONS = 3
+
+
+@pytest.fixture
+def world(world: StreamWorld) -> StreamWorld:
+    """A project whose states are built."""
+    world.ensure()
+    return world
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfBroken(Streams):
+    """Streams in memory, of which one cannot be joined for a reason that nobody expected."""
+
+    broker: MemoryBroker
+    broken: str
+
+    def open_stream(self, source: EventSource) -> OpenStream:
+        def join(owner: RebalanceListener) -> EventStream:
+            if source.name == self.broken:
+                raise ZeroDivisionError(source.name)
+            return MemoryStream(self.broker, owner)
+
+        return join
+
+
+def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamWorld) -> None:
+    plan = replace(world.plan, sources=(world.source, replace(world.source, name="broken")))
+    with connect(world.root / "spill", threads=1) as connection:
+        streams = HalfBroken(plan=plan, state=world.root, settings=Settings(), url=lambda: world.url, clock=world.clock,
+            connection=connection, broker=MemoryBroker(PARTITIONS), broken="broken")  # fmt: skip
+        worker_group = WorkerGroup(streams)
+        worker_group.start()
+        until(lambda: any(task.done() for task in worker_group._tasks))
+        until(lambda: worker_group.source_counts[0].partitions == PARTITIONS)
+        with pytest.raises(ZeroDivisionError):
+            worker_group.check()
+        worker_group.close()
+        assert all(task.done() for task in worker_group._tasks)
+
+
+def test_a_crew_says_that_it_lives_while_it_waits_for_states(
+    world: StreamWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
+    changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
+    needed = [NeededViews(plan=world.plan, applied_hash="before", readers={})]
+    with connect(world.root / "spill", threads=1) as connection:
+        streams = HalfBroken(plan=world.plan, state=world.root, settings=Settings(), url=lambda: world.url,
+            clock=world.clock, connection=connection, broker=MemoryBroker(PARTITIONS), broken="none",
+            needed=lambda: needed[-1])  # fmt: skip
+        worker_group = WorkerGroup(streams, process_record=ProcessRecord(world.root, "stream"))
+        with closing(worker_group):
+            worker_group.start()
+            with hold_lock(world.generations.build_lock(changed.windows[0])):
+                needed.append(NeededViews(plan=changed, applied_hash="after", readers={}))
+                until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
+                (before,) = read_processes(world.root)
+                until(lambda: read_processes(world.root)[0].beat_s > before.beat_s + 0.2)
+                assert read_processes(world.root)[0].plan == world.plan.hash
+            until(lambda: read_processes(world.root)[0].plan == "after")
+            assert world.generations.find_live(changed.windows[0]) is not None

@@ -1,0 +1,143 @@
+"""One partition at work: duplicates through restarts, counts, and a log that somebody else wrote to."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skewless.contract.errors import ConflictError
+from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.event_log import EventLog
+from skewless.infra.streams.decode import Decoder
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.partition_worker import PartitionWorker
+from skewless.infra.streams.port import Messages, Partition
+from skewless.infra.streams.source_counts import SourceCounts
+from tests.worlds.streams import BASE, SOURCE, VIEW
+
+HORIZON = 10
+PARTLY_SEEN = Partition(name="0", epoch="e")
+BRIEF = replace(SOURCE, dedupe_us=HORIZON)
+BATCHES = st.lists(
+    st.tuples(
+        st.integers(0, HORIZON + 1),  # time since the last batch
+        st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), min_size=1, max_size=4),  # ids, and whether good
+        st.booleans(),  # whether the worker is started again before
+        st.booleans(),  # whether the log is compacted before
+    ),
+    max_size=8,
+)
+
+
+def opened(root: Path, ids: EventIds | None = None, partition: str = "0") -> PartitionWorker:
+    return PartitionWorker(
+        partition=PARTLY_SEEN,
+        log=EventLog(root, f"events/s/e/{partition}"),
+        decoder=Decoder(BRIEF, [VIEW], 1_000),
+        ids=ids or EventIds(BRIEF, root, HORIZON),
+    )
+
+
+def message(name: str | None, *, good: bool = True, ts: int = BASE) -> bytes:
+    return json.dumps({"event": name, "id": 1 if good else "x", "ts": ts}).encode()
+
+
+def took(
+    partition_worker: PartitionWorker, payloads: list[bytes | None], first: int, now_us: int, counts: SourceCounts
+) -> None:
+    positions = range(first, first + len(payloads))
+    partition_worker.add_messages(Messages(partition=PARTLY_SEEN, positions=positions, payloads=payloads))
+    partition_worker.accept(now_us, counts)
+
+
+@given(BATCHES)
+def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
+    batches: list[tuple[int, list[tuple[str, bool]], bool, bool]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        now, position, counts = BASE, 0, SourceCounts(source="s")
+        partition_worker = opened(Path(folder))
+        expected: list[tuple[str, bool]] = []
+        seen: dict[str, int] = {}
+        for wait, events, again, compact in batches:
+            now += wait
+            if compact:
+                partition_worker.log.compact(keep=1)
+            if again:
+                partition_worker = opened(Path(folder))
+            took(partition_worker, [message(name, good=good) for name, good in events], position, now, counts)
+            position += len(events)
+            for name, good in events:
+                if not good or now - seen.get(name, now - HORIZON - 1) > HORIZON:
+                    expected.append((name, good))
+                if good and now - seen.get(name, now - HORIZON - 1) > HORIZON:
+                    seen[name] = now
+        columns = ["event", REJECT]
+        rows = [row for part in partition_worker.log.read(columns=columns) for row in part.to_pylist()]
+        assert [(row["event"], row[REJECT] is None) for row in rows] == expected
+        accepted = sum(good for _, good in expected)
+        assert (counts.read, counts.accepted, counts.rejected) == (position, accepted, len(expected) - accepted)
+        assert counts.duplicates == position - len(expected)
+
+
+def test_messages_without_an_id_are_all_events(tmp_path: Path) -> None:
+    partition_worker, counts = opened(tmp_path), SourceCounts(source="s")
+    took(partition_worker, [message(None), message(None)], 0, BASE, counts)
+    assert (counts.accepted, counts.duplicates) == (2, 0)
+
+
+def test_a_batch_of_duplicates_alone_writes_nothing_and_goes_on(tmp_path: Path) -> None:
+    partition_worker, counts = opened(tmp_path), SourceCounts(source="s")
+    took(partition_worker, [message("a")], 5, BASE, counts)
+    took(partition_worker, [message("a"), message("a")], 6, BASE, counts)
+    assert (partition_worker.next_position, partition_worker.log.next_seq(), counts.batches, counts.duplicates) == (
+        8,
+        1,
+        1,
+        2,
+    )
+    assert opened(tmp_path).next_position == 6
+
+
+def test_4_2_a_lane_never_writes_behind_what_it_has_not_seen(tmp_path: Path) -> None:
+    one, other, counts = opened(tmp_path), opened(tmp_path), SourceCounts(source="s")
+    took(one, [message("a")], 0, BASE, counts)
+    with pytest.raises(ConflictError):
+        took(other, [message("a")], 0, BASE, counts)
+    assert one.log.next_seq() == 1
+    assert (counts.read, counts.accepted) == (1, 1)
+
+
+def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
+    partition_worker, counts = opened(tmp_path), SourceCounts(source="s")
+    moments = [0, -SECOND, 5 * SECOND, 2 * SECOND, 3 * SECOND]
+    took(partition_worker, [message(None, ts=BASE + each) for each in moments], 0, BASE, counts)
+    assert (counts.late, counts.watermark_us) == (1, BASE + 5 * SECOND)
+    took(partition_worker, [message(None, ts=BASE)], 5, BASE, counts)
+    assert (counts.late, counts.watermark_us) == (2, BASE + 5 * SECOND)
+
+
+def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
+    ids, counts = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
+    partition_worker = PartitionWorker(
+        partition=PARTLY_SEEN,
+        log=EventLog(tmp_path, "events/s/e/0"),
+        decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
+        ids=ids,
+    )
+    took(partition_worker, [message("a"), message("a")], 0, BASE, counts)
+    assert counts.accepted == 2
+    ids.set_source(BRIEF)
+    other = opened(tmp_path, ids, "1")
+    took(other, [message("a"), message("b")], 0, BASE + 1, counts)
+    assert (counts.accepted, counts.duplicates) == (3, 1)
+    ids.set_source(replace(BRIEF, dedupe_us=1))
+    took(other, [message("a"), message("b")], 2, BASE + 2, counts)
+    assert (counts.accepted, counts.duplicates) == (4, 2)

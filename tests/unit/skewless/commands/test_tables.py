@@ -1,0 +1,151 @@
+"""Tables of the command line: they fit a terminal of any width, and a pipe gets them complete and plain."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+
+from skewless.commands.cells import StateCell, labelled_cell, printable
+from skewless.commands.output import Output, facts_table, has_colours, records_table, table, terminal_width
+from skewless.commands.tables import TextTable, fit, shorten_middle, text_width
+
+RUN = "materialize:carrier_days_of_the_second_week@20260115T120000Z"
+ERROR = "view 'weather': column is missing (got 'temp'). Fix: rename the field, or add the column to the file"
+RUNS = table(
+    "runs",
+    ("run", "state", "rows", "error"),
+    [(RUN, StateCell("failed"), 1_234_567, ERROR), ("replay@20260115T130000Z", StateCell("done"), 12, None)],
+    sums=("rows",),
+)
+WIDE = table("many", [f"column{i}" for i in range(12)], [[f"value{i}" for i in range(12)]])
+
+
+class Terminal(io.StringIO):
+    """A terminal that keeps its text."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(part: Any, width: int | None) -> list[str]:  # noqa: ANN401 - a part of an output
+    return [*part.lines(width)]
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("part", [RUNS, WIDE, facts_table("a run", [("id", RUN), ("error", ERROR)])])
+def test_no_line_is_wider_than_the_terminal(part: TextTable, width: int) -> None:
+    lines = shown(part, width)
+    assert max(map(text_width, lines)) <= width
+    assert all(line.strip() for line in lines)
+    words = " ".join(" ".join(lines).split())
+    assert "1,234,567" in words or part is not RUNS
+
+
+def test_a_wide_terminal_and_a_pipe_show_every_cell_complete() -> None:
+    for lines in (shown(RUNS, 250), shown(RUNS, None)):
+        assert RUN in lines[3]
+        assert ERROR in lines[3]
+
+
+def test_a_sentence_is_wrapped_and_a_long_name_is_shortened_in_its_middle() -> None:
+    lines = shown(RUNS, 80)
+    text = " ".join(" ".join(lines).split())
+    assert "…" in text
+    assert RUN not in text
+    assert "file" in text
+    rules = [line for line in lines if set(line) <= {" ", "─"}]
+    assert len(rules) == 2
+    assert rules[0] == rules[1]
+
+
+def test_too_many_columns_become_records() -> None:
+    lines = shown(WIDE, 40)
+    assert lines[0] == "many"
+    assert lines[1] == "  column0   value0"
+    assert len(lines) == 13
+
+
+def test_the_name_of_a_row_is_shortened_last() -> None:
+    assert RUN in shown(RUNS, 120)[3]
+
+
+def test_columns_that_add_up_have_a_named_total() -> None:
+    assert RUNS.totals == ["total", "", 1_234_579, ""]
+    assert shown(RUNS, None)[-1].split() == ["total", "1,234,579"]
+    assert table("one", ("view", "rows"), [("a", 1)], sums=("rows",)).totals is None
+    assert table("other", ("view", "rows"), [("a", 1), ("b", 2)]).totals is None
+
+
+def test_numbers_are_on_the_right_and_null_is_a_dash() -> None:
+    assert shown(table("t", ("name", "n"), [("a", 1_000), ("b", None)]), None)[1:] == [
+        "  name      n",
+        "  ────  ─────",
+        "  a     1,000",
+        "  b         -",
+    ]
+
+
+def test_wide_characters_take_two_columns() -> None:
+    lines = shown(table("t", ("name", "city"), [("日本", "a"), ("b", "c")]), None)
+    assert [line.index(city) for line, city in zip(lines[3:], "ac", strict=True)] == [6, 8]
+
+
+def test_durations_times_and_states_are_shown_by_the_name_of_their_field() -> None:
+    record = {"state": "failed", "age_s": 95_000.0, "started_at": "2026-01-15T12:00:00.123456+00:00", "rows": 3}
+    lines = shown(records_table("t", tuple(record), [record]), None)
+    assert lines[1].split() == ["state", "age", "started", "at", "rows"]
+    assert re.split(r" {2,}", lines[3].strip()) == ["failed", "1 d 2 h", "2026-01-15 12:00:00Z", "3"]
+    assert labelled_cell("started_at", "never") == "never"
+
+
+def output(file: io.StringIO, *, as_json: bool = False) -> Output:
+    return Output(as_json=as_json, stdout=file, exits=None)  # type: ignore[arg-type]  # nothing is opened
+
+
+def test_a_terminal_gets_colours_and_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "200")
+    terminal = Terminal()
+    output(terminal).show({}, RUNS, StateCell("done", detail=": x"))
+    text = terminal.getvalue()
+    assert "\x1b[31m✗ failed" in text
+    assert text.endswith("\x1b[32m✓ done\x1b[0m: x\n")
+    plain = re.sub(r"\x1b\[\d+m", "", text)
+    assert max(map(text_width, plain.splitlines())) <= 200
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colours_can_be_turned_off(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    assert has_colours(Terminal())
+    monkeypatch.setenv(name, value)
+    terminal = Terminal()
+    output(terminal).show({}, RUNS)
+    assert "\x1b" not in terminal.getvalue()
+    assert "✗" not in terminal.getvalue()
+
+
+def test_a_pipe_gets_plain_text_without_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    pipe = io.StringIO()
+    output(pipe).show({}, RUNS)
+    assert pipe.getvalue().splitlines() == shown(RUNS, None)
+    assert terminal_width(pipe) is None
+    monkeypatch.setenv("COLUMNS", "40")
+    assert terminal_width(pipe) == 40
+
+
+def test_text_from_outside_cannot_control_the_terminal() -> None:
+    assert printable("a\x1b]0;b\x07") == r"a\x1b]0;b\x07"
+    assert "\x1b" not in "".join(shown(table("t\x1b", ("a",), [("\x1b[2J",)]), None))
+
+
+@pytest.mark.parametrize("width", range(1, 30))
+def test_a_text_of_any_width_fits(width: int) -> None:
+    assert all(text_width(line) <= width for line in fit(ERROR + "\n\n日本語日本語日本語", width))
+    assert text_width(shorten_middle(RUN, width)) <= width

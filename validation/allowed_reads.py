@@ -1,0 +1,160 @@
+"""Checks that a prediction's reads are possible, given the times at which rows were written (SEMANTICS 2.7).
+
+A read that began at ``read_start`` (with a feature cache: the time at which the oldest used state was read) and ended
+at ``read_end`` may return, for each key, any row between::
+
+    oldest: the winner among rows of runs that ended before read_start - skew
+    latest: the winner among rows of runs that began by read_end + skew (times have microseconds:
+            if two are equal, either may have been first)
+
+    The read of a windowed view names, for each entity and log partition, the last applied position of its state. Two
+    conditions hold::
+
+        complete     no event of the entity is missing from a batch that was applied before read_start - skew
+        not future   no event of a batch that was accepted after read_end + skew is included
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from skewless.contract.plan import View
+from skewless.contract.request import ParsedRows
+from skewless.contract.rows import NO_TIME, Versions
+from skewless.contract.status import BoolArray, Int64Array, Status
+from skewless.contract.windows.tiles import AppliedPositions
+from skewless.contract.windows.view import WindowView
+from skewless.infra.offline.log_parts import AppliedBatches
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows
+from skewless.infra.predictions.reader import LoggedPredictions
+from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows
+from skewless.validation.replay_report import Cause, Findings
+
+_Ranks = npt.NDArray[np.int64]
+_Key = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InFlightReads:
+    """Reads of keys that a run changed during the read, shape ``(n,)``.
+
+    Args:
+        changed: whether a run changed the key's row during the read.
+        saw_old, saw_new: whether the read returned the old or the new row.
+    """
+
+    changed: BoolArray
+    saw_old: BoolArray
+    saw_new: BoolArray
+
+
+def check_versions(
+    view: View, views: OfflineViews, logged: LoggedPredictions, rebuilt: RebuiltPredictions, findings: Findings
+) -> InFlightReads:
+    """Record reads that are impossible for a correct store; return the reads during which a run changed the key."""
+    logged_read = logged.reads[view.name]
+    available = logged_read.status != Status.UNAVAILABLE
+    # Server and publisher each measured their clock's offset from the store's; the errors can add up.
+    skew = logged.skew_us + max((run.skew_us for run in views.ledger.runs()), default=0)
+    oldest = _winner_ranks(view, views, rebuilt, logged.read_start - skew - 1, "finished")
+    latest = _winner_ranks(view, views, rebuilt, logged.read_end + skew, "started")
+    ranks = _ranks(logged_read.versions)
+    too_old, too_new = available & _less(ranks, oldest), available & _less(latest, ranks)
+    if too_old.any():
+        _add_stale_findings(view, rebuilt, logged, np.flatnonzero(too_old), findings)
+    for i in np.flatnonzero(too_new).tolist():
+        detail = f"read {tuple(ranks[i].tolist())}, the latest possible is {tuple(latest[i].tolist())}"
+        findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
+    changed = available & _less(oldest, latest)
+    return InFlightReads(
+        changed=changed,
+        saw_old=changed & ~_less(oldest, ranks),
+        saw_new=changed & _less(oldest, ranks),
+    )
+
+
+def _winner_ranks(view: View, views: OfflineViews, rebuilt: RebuiltPredictions, at_us: Any, order: Any) -> _Ranks:  # noqa: ANN401 - int64 array, Order
+    return _ranks(views.read_view(view, entity_table(view, rebuilt.ask, at_us), order).versions)
+
+
+def _ranks(versions: Versions) -> _Ranks:
+    # A view has one partition, so the rank is the triple of SEMANTICS 2.1; a missing row ranks lowest.
+    ranks = np.stack([versions.event_ts, versions.created_ts, versions.seq], axis=1)
+    ranks[versions.seq < 0] = (NO_TIME, NO_TIME, -1)
+    return ranks
+
+
+def _less(left: _Ranks, right: _Ranks) -> BoolArray:
+    less, equal = np.zeros(len(left), dtype=np.bool_), np.ones(len(left), dtype=np.bool_)
+    for column in range(left.shape[1]):
+        less |= equal & (left[:, column] < right[:, column])
+        equal &= left[:, column] == right[:, column]
+    return less
+
+
+def _add_stale_findings(
+    view: View, rebuilt: RebuiltPredictions, logged: LoggedPredictions, rows: npt.NDArray[np.intp], findings: Findings
+) -> None:
+    """Record reads of old rows: a lost write if the row was never read before, otherwise a stale write."""
+    ranks, keys = _ranks(logged.reads[view.name].versions), key_rows(view, rebuilt.ask)
+    best = _best_by_end({keys[i] for i in rows}, keys, logged.read_end, ranks)
+    for i in rows:
+        rank = tuple(ranks[i].tolist())
+        # Only reads that had ended before this read began can prove that a newer row was online.
+        ends, earlier_ranks = best[keys[i]]
+        index = bisect_left(ends, int(logged.read_start[i])) - 1
+        stale = rank[-1] >= 0 and index >= 0 and earlier_ranks[index] > rank
+        cause = Cause.STALE_WRITE if stale else Cause.LOST_WRITE
+        findings.add(logged.ids[i], cause, view.name, f"key {keys[i]} read {rank if rank[-1] >= 0 else 'nothing'}")
+
+
+def _best_by_end(
+    selected: set[_Key], keys: Sequence[_Key], read_end: Int64Array, read_ranks: _Ranks
+) -> dict[_Key, tuple[list[int], list[tuple[int, ...]]]]:
+    """Return per key the end times of its reads, in order, and for each the latest row read by then."""
+    best: dict[_Key, tuple[list[int], list[tuple[int, ...]]]] = {key: ([], []) for key in selected}
+    for i in np.argsort(read_end, kind="stable"):
+        if keys[i] in selected:
+            # Only reads that had ended before this read began can prove that a later row was online.
+            ends, ranks = best[keys[i]]
+            rank = tuple(read_ranks[i].tolist())
+            ends.append(int(read_end[i]))
+            ranks.append(max(rank, ranks[-1]) if ranks else rank)
+    return best
+
+
+def check_states(
+    view: WindowView, views: OfflineViews, logged: LoggedPredictions, ask: ParsedRows, findings: Findings
+) -> None:
+    """Record reads of states that are impossible for a correct store."""
+    logged_read = logged.reads[view.name]
+    present = np.flatnonzero(logged_read.status == Status.PRESENT)
+    if not len(present):
+        return
+    parts = views.log_partitions(view)
+    applied, _ = applied_matrix(logged_read.applied or AppliedPositions.empty(), parts, len(logged.ids))
+    entities = entity_table(view, ask, logged.t)
+    for number, part in enumerate(parts):
+        batches = AppliedBatches.read(views.connection, part)
+        certain = batches.last_surely_applied(logged.read_start - logged.skew_us - 1)
+        possible = batches.last_possibly_applied(logged.read_end + logged.skew_us)
+        position = applied[:, number]
+        for i in present[(position > possible)[present]].tolist():
+            detail = f"position {position[i]} of {part.partition} was read before it was accepted"
+            findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
+        incomplete_view_error = present[(position < certain)[present]]
+        rows = entities.take(incomplete_view_error)
+        for i in incomplete_view_error[
+            find_touched_rows(
+                views.connection, view, part, rows, position[incomplete_view_error], certain[incomplete_view_error]
+            )
+        ].tolist():
+            detail = f"position {position[i]} of {part.partition} was read, {certain[i]} had been applied"
+            findings.add(logged.ids[i], Cause.LOST_WRITE, view.name, detail)
