@@ -259,4 +259,5 @@ def _split(
 
 
 def _int64s(column: pa.ChunkedArray) -> Int64Array:
-    return np.array(column.to_numpy(), dtype=np.int64)
+    """Return a column of integers without nulls; DLPack, unlike ``to_numpy``, does not import pandas."""
+    return np.concatenate([np.empty(0, np.int64), *(np.from_dlpack(chunk) for chunk in column.chunks)])

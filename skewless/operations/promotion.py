@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from skewless.contract.errors import GateError, PackageError
+from skewless.contract.errors import GateError, PackageError, SourceError
 
 if TYPE_CHECKING:
+    from skewless.contract.plan import FeaturePlan
     from skewless.contract.spec import ModelSpec
     from skewless.infra.materialization.readiness import OnRows
     from skewless.training.dataset import Dataset
@@ -153,7 +154,7 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
     from skewless.training.promotion import promote as promote_if_passed
 
     spec, now_us = project.applied.model(model), project.clock.now_us()
-    dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us))
+    dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us, on_rows))
     ready = partial(project.readiness.prepare, on_rows=on_rows)
     decision = promote_if_passed(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
     _begin(project, model, trained.package.version, decision)
@@ -161,14 +162,23 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
     return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
 
 
-def _fit(project: Workspace, spec: ModelSpec, now_us: int) -> tuple[Dataset, TrainedVersion]:
+def _fit(project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | None) -> tuple[Dataset, TrainedVersion]:
     from skewless.training.train import train as fit
 
     project.store.check_signer()
     project.checks.check_labels(spec).raise_if_failed()
+    _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)
     dataset, threads = project.training_set(spec.name), project.settings.threads or os.cpu_count() or 1
     bounds = project.checks.bounds(dataset.plan, spec)
     return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)
+
+
+def _fill_views(project: Workspace, plan: FeaturePlan, on_rows: OnRows | None) -> None:
+    """Fill views that were never filled, as after a change of definitions; what stays missing, training reports."""
+    try:
+        project.views.check_filled(plan)
+    except SourceError:
+        project.readiness.prepare(plan, on_rows=on_rows)
 
 
 def _begin(project: Workspace, model: str, version: str, decision: Decision) -> None:
