@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _HINTS = {
     "applied": "these events count as known from now on: training in knowledge time does not see them before",
-    "none": "run `skewless backfill` to build window states from them",
+    "none": "`skewless stream` or `skewless backfill` builds window states from them",
     "behind": "the online store is unavailable: `skewless stream` or the next import applies them later",
 }
 _COUNTS = ("accepted", "rejected", "duplicates", "present")
