@@ -54,7 +54,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Match:
+class WordMatch:
     """One place where a text has a pattern."""
 
     path: str
@@ -76,14 +76,16 @@ def read_stored(path: Path = RULES) -> frozenset[str]:
     return frozenset(tomllib.loads(path.read_text(encoding="utf-8"))["stored"])
 
 
-def find_matches(path: str, text: str, rules: Sequence[Rule], stored: frozenset[str] = frozenset()) -> Iterator[Match]:
+def find_matches(
+    path: str, text: str, rules: Sequence[Rule], stored: frozenset[str] = frozenset()
+) -> Iterator[WordMatch]:
     """Yield each place where a module or a page breaks a rule; ``stored``: names of fields that may."""
     page = [(1, sys.maxsize, _blank_code(text))]
     for first, last, prose in _read_module(text, stored) if path.endswith(".py") else page:
         for rule in rules:
             for match in rule.expression.finditer(prose):
                 line = min(last, first + prose.count("\n", 0, match.start()))
-                yield Match(path, line, " ".join(match[0].split()), rule.instead)
+                yield WordMatch(path, line, " ".join(match[0].split()), rule.instead)
 
 
 def _read_module(source: str, stored: frozenset[str]) -> Iterator[tuple[int, int, str]]:

@@ -162,7 +162,7 @@ class Planner:
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
         try:
             tables = {name: _identity(types) for name, (_, types) in self._tables(compiled).items()}
-        except SourceError:  # compiling shows it at its place
+        except SourceError:  # the full compilation reports it
             return None
         if tables != record.tables:
             return None
@@ -199,7 +199,7 @@ class Planner:
             tables[f"view {view.name}"] = view_table(self.repo, view) if self._is_named(view.source.path) else None
         for source in plan.sources:
             tables[f"source {source.name}"] = _find_history(self.repo, source, event_columns(source))
-            history = _find_history(self.repo, source, {})  # as the compiler reads it, which it does not with text
+            history = _find_history(self.repo, source, {})  # as the compiler reads it; it does not read text files
             tables[f"history {source.name}"] = None if history is None or history.is_text else history
         for spec in compiled.models:
             tables[f"labels {spec.name}"] = find_labels(self.repo, spec) if self._is_named(spec.labels.path) else None

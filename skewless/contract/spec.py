@@ -110,7 +110,7 @@ _FEWEST_CLASSES = 2
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
-    """A model: features, labels, training, gate and rollout; all that is needed to train it again.
+    """A model: its features, labels, training, gate and rollout.
 
     Args:
         name: the model's name in URLs and packages.
