@@ -110,6 +110,7 @@ class FeatureReader:
             StoreError: the store is unavailable.
             DefinitionError: a text feature has no vocabulary.
         """
+        # States have records of milliseconds, so only whole milliseconds can be read exactly (SEMANTICS 3.5).
         if self.plan.windows:
             t = t // MILLISECOND * MILLISECOND
         names, stored, marker_status = self._fetch(request, t)

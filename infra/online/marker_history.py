@@ -133,6 +133,7 @@ class MarkerHistory:
             StoreError: a file cannot be read, or the store is unavailable.
         """
         positions = await asyncio.to_thread(self._read_positions)
+        # Positions that a read has seen were checked together with its rows.
         new_positions = {
             name: position for name, position in positions.items() if position > self._highest.get(name, -1)
         }

@@ -165,6 +165,7 @@ class _StateReader:
     ) -> tuple[ViewRead, StateProgress]:
         features = self._reader.features(tiles, t)
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
+        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
         is_answered: BoolArray = (tiles.m <= t) & is_valid
         has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
         read = build_window_read(

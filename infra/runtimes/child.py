@@ -72,6 +72,7 @@ class ChildRuntime:
         self._connection, child_end = socket.socketpair()
         try:
             with child_end:
+                # One page, the size that the child maps at its start.
                 self._memory_map = self._resize(mmap.PAGESIZE)
                 arguments = (kind, algorithm, str(path.resolve()), device)
                 self._process = _start((child_end.fileno(), self._memory), arguments, environment or {})
@@ -121,8 +122,10 @@ class ChildRuntime:
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
+            # Not closed: arrays may still point into it; the last of them unmaps it.
             self._memory_map = None
         if process is not None:
+            # Not SIGTERM, which the child ignores.
             process.kill()
             _wait_in_background(process)
 
@@ -135,6 +138,7 @@ class ChildRuntime:
                 raise ChildLostError("closed")
             try:
                 return self._exchange(matrix, rows, kind)
+            # Replies have no numbers: a late one would be taken for the reply to the next request.
             except ChildLostError:
                 self._stop()
                 raise
@@ -150,6 +154,7 @@ class ChildRuntime:
         except OSError as error:
             raise ChildLostError(str(error)) from error
         self._receive_reply()
+        # A copy, because the next request overwrites the memory.
         values = output_array(self._memory_map, rows, self.n_features, self.n_outputs).copy()
         return reshape_outputs(values, rows, self.n_outputs)
 

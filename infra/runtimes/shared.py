@@ -66,6 +66,7 @@ class RuntimeMember:
         with self._lock:
             self.batches += 1
             self.rows += len(matrix)
+            # A call that began before the failure says nothing about the runtime's state now.
             if self.is_ready:
                 self._consecutive_failures = 0
         return scores
@@ -132,6 +133,7 @@ class RuntimeMember:
 
     def _resume(self, runtime: Runtime) -> None:
         with self._lock:
+            # The model may have been closed while the runtime was opened: then nobody else would close it.
             if self._closed.is_set():
                 runtime.close()
                 return

@@ -30,6 +30,7 @@ class PredictionCache:
     def score(self, model: ServedModel, matrix: Matrix, score: Callable[[ServedModel, Matrix], Scores]) -> Scores:
         """Return scores, calling ``score`` only for vectors that are not cached."""
         digest = model.package.digest
+        # By bits: -0.0 and 0.0, or two kinds of NaN, are different keys, which at worst is a miss.
         keys: list[_Key] = [(digest, row.tobytes()) for row in matrix]
         missing = [i for i, key in enumerate(keys) if key not in self._scores]
         self._hits.inc(len(keys) - len(missing))

@@ -56,6 +56,7 @@ class Shadows:
     def put(self, group: Group, scored: ScoredBatch, times: ReadTimes, skew_us: int) -> None:
         """Add served rows, for each shadow of their arm."""
         for arm in group.arm.shadows if group.arm is not None else ():
+            # If the serving version scored nulls, a difference says nothing about the shadow.
             if scored.degraded:
                 self._skip(arm, group.n, "store")
             elif not self.has_room(group.n):
