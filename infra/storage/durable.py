@@ -160,6 +160,7 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         write_durable(temporary, data, mode)
         try:
+            # Unlike a rename, a link never replaces an existing file.
             os.link(temporary, path)
             # The name of the parent may be new, too.
             for folder in (path.parent, path.parent.parent):

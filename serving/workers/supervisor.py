@@ -117,6 +117,7 @@ class Workers:
     async def _start(self, number: int, restarts: int = 0) -> None:
         worker_config = replace(self._worker_config, number=number, restarts=restarts)
         worker = self._processes[number] = await WorkerProcess.start(worker_config)
+        # The command may have been sent to all workers before this one existed.
         if self._shutdown.is_requested:
             worker.send(STOP)
         await worker.wait_ready()
