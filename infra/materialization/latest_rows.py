@@ -93,6 +93,7 @@ def latest_sql(view: View) -> str:
     """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
     keys = quote_all(column.name for column in view.keys)
     rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
+    # The order of SEMANTICS 2.1, in which a missing created time is the lowest.
     return (
         f"SELECT {SEQ} FROM ({rows} WHERE {REJECT} IS NULL AND {SEQ} >= ? AND {SEQ} < ?) QUALIFY row_number() OVER"
         f" (PARTITION BY {keys} ORDER BY {EVENT} DESC, coalesce({CREATED}, {NO_TIME}) DESC, {SEQ} DESC) = 1"

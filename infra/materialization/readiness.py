@@ -72,6 +72,7 @@ class VersionReadiness:
             streams.backfiller(store).build_missing(
                 plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
             )
+            # After the build, which can take long: these rows arrived meanwhile.
             for source in plan.sources:
                 streams.catch_up(source.name, store)
         return problems + self.find_missing(plan, behind=False)
@@ -121,6 +122,7 @@ class VersionReadiness:
         events, ends = 0, log_ends(self.streams.log_root, view.source)
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
         for end, mark in zip(ends.values(), store.read_markers(names), strict=True):
+            # A partition without events has no marker.
             if mark is None and end >= 0:
                 return f"windowed view {view.name!r} has states that were lost or are still being built"
             events += max(0, end - (-1 if mark is None else mark.position))

@@ -115,6 +115,7 @@ class WindowStates:
         applied: dict[str, StateProgress] = {}
         n = len(names) // max(len(self._readers), 1)
         for i, (name, reader) in enumerate(self._readers.items()):
+            # A lost marker of any partition makes the whole view UNAVAILABLE: its sums would lack events.
             lost = bool(marker_status.lost) and not marker_status.lost.isdisjoint((reader.view.hash, *reader.markers))
             if reader.keys is None or lost:
                 reads[name] = empty_read(reader.view, n, available=False)

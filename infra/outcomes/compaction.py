@@ -51,6 +51,7 @@ def _merge(paths: list[Path]) -> int:
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _deduplicate(pa.concat_tables(tables)))
+    # Entries first: after a kill here the sources are only duplicates; in the other order, they would be missing files.
     inventory.remove_entries(path.name for path in paths)
     for path in paths:
         path.unlink()

@@ -27,6 +27,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
 _UNIT_SQL = "hash(CASE WHEN coalesce(source, 'entities') = 'entities' THEN {key} ELSE id END)"
+# The empty second part of the union adds the columns that files of older releases lack.
 _PREDICTIONS_SQL = """
     CREATE TEMP TABLE predictions AS
     SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
@@ -196,6 +197,7 @@ class LabelledLog:
         self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int
     ) -> Iterator[tuple[Sequence[str], pa.Table]]:
         tolerance = self.spec.labels.tolerance // _MICROSECOND
+        # A label belongs to the nearest prediction, which may be a tolerance away from the label's own time.
         between = (times[0] - tolerance, times[1] + tolerance)
         rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
         rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int32()))

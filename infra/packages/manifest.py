@@ -61,7 +61,7 @@ def verify_folder(folder: Path, name: str, version: str, trust: TrustPolicy) -> 
     # Nothing has signed such a file, but a library might read it.
     for path in sorted(paths - hashes.keys() - {MANIFEST, SIGNATURE}):
         raise PackageError(thing, "has an unexpected file", value=path, fix="move it out of the folder")
-    # Read once: the bytes that are compared are also those that are used.
+    # Read once: the same bytes are compared and used.
     files = {path: _read(folder / path, thing, path) for path in hashes}
     for path, data in files.items():
         if hashlib.sha256(data).hexdigest() != hashes[path]:

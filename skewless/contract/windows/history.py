@@ -155,7 +155,9 @@ class WindowHistory:
         self, lows: Sequence[Int64Array], high: Int64Array, filters: Sequence[LimitFilter], limits: Sequence[Int64Array]
     ) -> Ranges | None:
         """Return the events that do not count in the longest windows; None: too many for the memory bound."""
+        # The longest window includes all others.
         low = np.minimum.reduce(lows)
+        # A single query cannot be halved, so it has no limit.
         most = self._most if len(high) > 1 else None
         parts = []
         for filter_, limit in zip(filters, limits, strict=True):
