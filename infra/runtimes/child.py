@@ -146,6 +146,7 @@ class ChildRuntime:
     def _exchange(self, matrix: Matrix, rows: int, kind: ResultKind) -> Scores:
         size = memory_size(rows, self.n_features, self.n_outputs)
         if self._memory_map is None or len(self._memory_map) < size:
+            # A power of two, so that growing batches seldom resize it.
             self._memory_map = self._resize(1 << (size - 1).bit_length())
         input_array(self._memory_map, rows, self.n_features)[:] = matrix
         self._connection.settimeout(self.timeout_s * max(1.0, rows / _MANY_ROWS))

@@ -85,6 +85,7 @@ def _replace_trees(model: str, name: str) -> str:
         "max_feature_idx": str(n - 1),
         "feature_names": " ".join(f"margin_{output}" for output in range(n)),
         "feature_infos": " ".join(["none"] * n),
+        # LightGBM cuts the text into trees by these lengths.
         "tree_sizes": " ".join(str(len(leaf)) for leaf in leaves),
     }
     for key, value in fields.items():

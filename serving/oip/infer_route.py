@@ -180,7 +180,7 @@ class InferRoute:
             return pending.oip_model.signature.merged_head(
                 pending.request_id, result.t, versions, degraded=result.degraded, narrow=result.narrow
             )
-        # The version that answered, which may be another than the one that the path named.
+        # The version that answered; a routed request named none.
         return self._oip_models.get(result.model).signature.head(
             pending.request_id, result.t, degraded=result.degraded, narrow=result.narrow
         )
