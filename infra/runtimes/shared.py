@@ -102,7 +102,7 @@ class RuntimeMember:
         if self._consecutive_failures >= _MAX_FAILURES:
             self._retire(error)
             return
-        # Until it is open again; without `reopen` it recovers by itself after a rest.
+        # Until it is open again; without `reopen` it recovers during a rest.
         self._usable_at = math.inf if self._reopen else self._clock() + self.rest_s
         if self._consecutive_failures == 1:
             self._log_failure(error, f"{self.rest_s:g} s are over")

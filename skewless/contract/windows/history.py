@@ -233,12 +233,14 @@ class RangeStates:
         for position in range(layout.added):
             prefix = self._sums[position]
             result[position] = prefix[high] - prefix[low]
+        # The low words of a long range are beyond 32 bits; carried, as in `merge`, parts may be added to each other.
         layout.carry(result)
         for key, position in layout.extremes.items():
             result[position] = self._extremes[key].find(low, high).view(np.int64)
         for (column, function), position in layout.first_last.items():
             neighbour = self._neighbours[column, function]
             chosen = neighbour[low] if function is Function.FIRST else neighbour[high]
+            # A neighbour outside the range means that no event of the range has a value.
             inside = np.flatnonzero((chosen >= low) & (chosen < high))
             result[position : position + 4, inside] = self._words[position : position + 4, chosen[inside]]
         return result
