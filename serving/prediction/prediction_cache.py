@@ -47,6 +47,7 @@ class PredictionCache:
         return np.array([cached[key] for key in keys], dtype=np.float64)
 
     def _store(self, keys: list[_Key], scores: Scores) -> None:
+        # A copy: the scores themselves go to the caller.
         self._scores.update(zip(keys, scores.copy(), strict=True))
         while len(self._scores) > self._max_entries:
             del self._scores[next(iter(self._scores))]
