@@ -124,6 +124,8 @@ class DatasetFiles:
             PlaceError, ConflictError: the folder has other contents.
             StoreError: the disk refused the write.
         """
+        # Checked twice: here before the lock, which creates the folder, and before rows are counted; and again under
+        # the lock, because another run may have written parts meanwhile.
         DatasetFolder(out).read_manifest()
         columns, total = self.columns(), self.entities.count()
         folder = DatasetFolder(out)
@@ -158,6 +160,7 @@ class DatasetFiles:
         snapshots = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
         size, offset = self._part_rows, 0
         on_rows(folder.rows, total)
+        # A whole number of parts, so that no part crosses two searches, and a continued run finds the same limits.
         for search_rows in self.entities.read(
             size * max(1, _rows_in_bytes(SEARCH_BYTES, len(self.entities.types)) // size)
         ):

@@ -81,6 +81,7 @@ class DatasetFolder:
             ConflictError: the folder has another dataset.
             StoreError: the disk refused the write.
         """
+        # Through JSON, as the stored identity: a tuple, for example, would never equal the list that was read.
         expected = json.loads(json.dumps({"format": FORMAT, **identity}))
         if self.identity and self.identity != expected:
             different = sorted(key for key in expected if self.identity.get(key) != expected[key])
@@ -101,6 +102,7 @@ class DatasetFolder:
     def lock(self) -> Iterator[None]:
         """Lock the folder against other writers; the kernel releases the lock if the process dies."""
         self.path.mkdir(parents=True, exist_ok=True)
+        # The folder itself is locked: a lock file would be foreign content, which the check of the folder rejects.
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -121,6 +123,7 @@ class DatasetFolder:
             sync_file(temporary)
             temporary.replace(self.path / name)
             sync_folder(self.path)
+            # Only now, when the rename is durable: a manifest must never name a part that a power cut can remove.
             self.parts.append(DatasetPart(name=name, rows=table.num_rows, status=status))
             self._write_manifest()
         except (OSError, pa.ArrowException) as error:

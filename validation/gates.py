@@ -144,6 +144,8 @@ def _evaluate(
         if failed:
             details = evaluator.evaluate([suite[index] for index in failed], detail="SUMMARY", sample=sample)
             for index, detail in zip(failed, details, strict=True):
+                # The first verdict stays unless the second adds details: looking again must never let a failed batch
+                # pass.
                 verdicts[index] = verdicts[index] if detail.success or _has_error(detail) else detail
     return tuple(_result(verdict) for verdict in verdicts)
 

@@ -188,4 +188,5 @@ def delay_quantile(delays: Int64Array, ages: Int64Array, quantile: float = QUANT
     hazard = counts / np.maximum(at_most - younger, counts)
     # Share of labels with a delay of at most each value: 1 reduced by the hazards of all longer delays.
     within = np.append(np.cumprod((1.0 - hazard)[:0:-1])[::-1], 1.0)
+    # The product of the hazards may end slightly below the exact share, which would select the next delay.
     return int(values[np.searchsorted(within, quantile - _ROUNDING)])

@@ -104,6 +104,7 @@ class WindowParity:
         rows = result.repairable
         if not rows:
             return
+        # As late as a worker rolls up: a prediction of a time before it would be UNAVAILABLE (SEMANTICS 3.5).
         parts, rolled_up_us = self.views.log_partitions(self.view), self.clock.now_us() - PENDING_US
         states = StateView.of(self.project, self.view, 0)
         keys = result.keys.take(pa.array(rows))
@@ -163,6 +164,7 @@ class _StateComparison:
         """
         states = self._decode_states
         comparable = self._checked.available & ~states.early
+        # A marker beyond the log belongs to another log. A repair would mix both, so nothing is repaired.
         is_other_log = bool((upto > self._ends).any())
         for row in np.flatnonzero(comparable & ~states.sound).tolist():
             self._add(row, ParityFault.DAMAGED, detail=_describe_bytes(self._checked.stored[row]))
@@ -252,6 +254,7 @@ def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTota
     offset = 0
     for read in reads:
         tiles, sound = codec.unpack_sound(read.stored)
+        # A time further ahead than clocks can differ is a corrupt number; a little ahead, the state is only early.
         is_valid = sound & (tiles.m <= read.t + _CLOCKS_APART_US)
         tiles = codec.unpack([state if ok else None for state, ok in zip(read.stored, is_valid.tolist(), strict=True)])
         with np.errstate(all="ignore"):  # corrupt states can give any number

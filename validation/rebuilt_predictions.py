@@ -128,6 +128,7 @@ def _rebuild_windows(
     for i in np.unique(slots.entity[~known]).tolist():
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is missing")
     read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
+    # The log could give these values, but serving did not have them: the model got null.
     return replace(read, unavailable=~available)
 
 
@@ -145,6 +146,7 @@ def _describe_version(read: ViewRead, i: int) -> str:
 def _check_status(logged: LoggedPredictions, vectors: Vectors, findings: Findings) -> None:
     for view, status in vectors.status.items():
         served = logged.reads[view].status
+        # Whether the store could be read does not follow from the log.
         for i in np.flatnonzero((served != status) & (served != Status.UNAVAILABLE)).tolist():
             detail = f"{Status(served[i]).name} served, {Status(status[i]).name} follows from the log"
             findings.add(logged.ids[i], Cause.STATUS, view, detail)

@@ -124,6 +124,7 @@ def _add_gap(
         for view in model.plan.windows
     }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
+    # A request for another time was read at a time that is not its t, so it may differ from its training row.
     is_current = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
     gap.rows += int(is_current.sum())
     gap.different += int((is_current & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())

@@ -166,6 +166,7 @@ class SkewlessComputeEngine(ComputeEngine):
 
     def _local_engine(self) -> LocalComputeEngine:
         limits = self.repo_config.materialization_config
+        # Without a size, Feast converts the complete table to messages before it writes the first row.
         size = limits.online_write_batch_size or BATCH_ROWS
         bounded = limits.model_copy(update={"online_write_batch_size": size})
         return LocalComputeEngine(

@@ -108,6 +108,7 @@ def _check_exact(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:
             _check_none_lost(owner, dtype, column, lost)
     elif dtype is DType.FLOAT32 and kind != pa.float32():
         with np.errstate(over="ignore"):
+            # Rounding to float32 is declared and stays; a finite number that becomes infinite is another value.
             wide = np.array([math.nan if value is None else float(value) for value in column.to_pylist()])
             lost = (np.isinf(wide.astype(np.float32)) & ~np.isinf(wide)).tolist()
         _check_none_lost(owner, dtype, column, lost)

@@ -200,6 +200,7 @@ class ViewHistory:
     def select(self, position: str | None) -> str:
         """Return SQL of the source's rows, with keys, times and features under fixed names."""
         parts = [f"{expression} AS {quote(name)}" for name, expression in self.keys.items()]
+        # A missing created time is the lowest (SEMANTICS 2.1).
         parts += [f"{self.event} AS {EVENT}", f"coalesce({self.created or 'NULL'}, {NO_TIME}) AS {CREATED}"]
         parts += [f"{expression} AS {name}" for expression, name in zip(self.features, self.columns, strict=True)]
         if position is not None:
@@ -222,6 +223,7 @@ class ViewHistory:
             "columns": [*self.columns, EVENT],
         }
         if as_known and self.created is not None:
+            # A forecast is written before its event time, and waits for it (SEMANTICS 2.5).
             known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
             return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
         return History(**common, valid_from=EVENT, rank=[CREATED])
@@ -244,6 +246,8 @@ class ViewHistory:
                 history = self.history(f"({self.select(position)})", _POSITION, as_known=as_known)
                 yield history, table.parameters, int(count[0][0])
                 return
+            # The source is read twice, for the match and for the values. Without a position, only a copy has the same
+            # row ids in both.
             with copy_to_table(connection, "source_copy", self.select(None), table.parameters) as name:
                 count = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
                 yield self.history(name, "rowid", as_known=as_known), [], int(count[0][0])

@@ -50,6 +50,7 @@ def _wrap_push(original: _Method) -> _Method:
         to: PushMode = PushMode.ONLINE,
         transform_on_write: bool = True,  # noqa: FBT001, FBT002 - Feast's signature
     ) -> None:
+        # Events first: if the stream is unreachable, no view has been written, and the caller can push again.
         other_views = _send_events(store, push_source_name, df, cached=allow_registry_cache)
         if other_views is None:
             original(store, push_source_name, df, allow_registry_cache, to, transform_on_write)

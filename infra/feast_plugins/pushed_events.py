@@ -51,6 +51,7 @@ class EventPusher:
             raise RequestError(
                 "event source", "is not in the applied plan", value=name, fix="run `skewless apply`, then push again"
             )
+        # All rows before the first is sent: a row that cannot be a message sends none.
         payloads = event_payloads(source, frame)
         with self._lock:
             try:

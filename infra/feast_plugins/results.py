@@ -146,6 +146,7 @@ class QueryResult:
         with open_connection(self.config) as connection, self.table.open(connection):
             relation = connection.sql(self.query, params=self.table.parameters)
             reader = relation.to_arrow_reader(rows)
+            # An empty result has columns too.
             yield pa.Table.from_batches([], schema=reader.schema)
             yield from (pa.Table.from_batches([batch]) for batch in reader)
 
@@ -235,6 +236,7 @@ def _build_statement(
     numbered = f"SELECT *, row_number() OVER () AS {ROW}, {time_sql} AS {TIME} FROM {source}"
     named = relations_by_name(result.config, result.requested.views) if result.query else {}
     parts = [f"{quote(name)} AS (SELECT * FROM {relation})" for name, relation in named.items()]
+    # Materialized: row_number() without an order may give other numbers if DuckDB evaluates the text again.
     parts.append(f"entity_df AS MATERIALIZED ({numbered})")
     columns, joins = [f"e.* EXCLUDE ({ROW}, {TIME})"], []
     for i, (requested, view) in enumerate(zip(result.requested.views, histories, strict=True)):
@@ -246,6 +248,7 @@ def _build_statement(
         parts.append(f"history_{i} AS MATERIALIZED ({rows})")
         parts.append(f"keys_{i} AS MATERIALIZED (SELECT {keys}, {TIME}, {ROW} FROM entity_df)")
         parts.append(f"matched_{i} AS ({as_of_sql(history, f'keys_{i}')})")
+        # Part of the join: an expired row becomes null, and its entity row stays.
         fresh = f" AND e.{TIME} - f{i}.{EVENT} <= {view.ttl_us}" if view.ttl_us > 0 else ""
         joins.append(f" LEFT JOIN matched_{i} f{i} ON e.{ROW} = f{i}.{ROW}{fresh}")
         columns += [

@@ -44,6 +44,7 @@ def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource
         write_file(target_path, rows)
         return
     old = sorted(target_path.rglob("*.parquet")) if target_path.exists() else []
+    # New rows before old files are deleted: a kill in between leaves too many rows, and not too few.
     write_file(target_path / "part-000000.parquet", rows)
     for file in old:
         if file.name != "part-000000.parquet":

@@ -67,6 +67,7 @@ def pack_values(stored: StoredView, rows: Sequence[Mapping[str, Value]]) -> tupl
 
 def _kinds(messages: Sequence[Value | None], kind: str) -> Sequence[str | None]:
     if kind in _NEVER_NULL and None not in messages:
+        # The usual case without a check of each value: all are set, and of the declared type.
         kinds = [value.WhichOneof("val") for value in messages if value is not None]
         if set(kinds) == {kind}:
             return kinds

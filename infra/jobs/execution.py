@@ -82,6 +82,7 @@ class ProcessExecution:
             [sys.executable, str(lifeline_program), str(silence_s), *command],
             bufsize=0,  # without a buffer, closing a broken pipe has nothing to write and cannot fail
             stdin=subprocess.PIPE,
+            # A file and no pipe: nobody reads while the command runs, and a full pipe would block it.
             stdout=stdout,
             env=dict(environment),
             start_new_session=True,
@@ -94,6 +95,7 @@ class ProcessExecution:
             try:
                 pipe.write(b".")
                 pipe.flush()
+            # The work may end, or the main thread close the pipe, between the check and the write.
             except (BrokenPipeError, ValueError):
                 return
 
@@ -114,6 +116,7 @@ class ProcessExecution:
 
     def kill(self) -> None:
         """Close the lifeline, which kills the command."""
+        # Killing the lifeline itself would leave the command behind, which is in another session.
         self._close()
         self._process.wait()
 

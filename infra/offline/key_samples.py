@@ -44,6 +44,7 @@ def sample_row_keys(
 def sample_sql(keys: Sequence[str], rows: str, n: int, seed: int) -> str:
     """Return SQL for at most n distinct keys of some rows: a tenth by number of rows, the others at random."""
     listed, hot = quote_all(keys), n // _HOT
+    # A hash of the key and not random(): DuckDB's threads yield rows in any order, and a seed must give one sample.
     chance = f"hash({listed}, {seed})"
     counted = f"SELECT {listed}, count(*) AS __n, {chance} AS __chance FROM ({rows}) GROUP BY {listed}"
     ranked = (

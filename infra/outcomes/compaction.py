@@ -40,17 +40,22 @@ def _groups(folder: Path) -> list[list[Path]]:
             rows = 0
         groups[-1].append(path)
         rows += n
+    # Groups are neighbours by name, and names begin with the time of receipt: a merged file keeps its place in the
+    # order.
     return [group for group in groups if len(group) >= _LEAST_FILES]
 
 
 def _merge(paths: list[Path]) -> int:
     first = paths[0]
     inventory = Inventory(first.parent)
+    # Before the merge: the checksum of a merged file would make an altered row look genuine.
     inventory.verify_all(paths)
     # A new random name of fixed length: later compactions merge merged files again, so names must not grow.
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _deduplicate(pa.concat_tables(tables)))
+    # The entries go first. An entry without its file would be reported as a lost file; a file without its entry is only
+    # a duplicate.
     inventory.remove_entries(path.name for path in paths)
     for path in paths:
         path.unlink()

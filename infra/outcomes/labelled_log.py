@@ -128,6 +128,7 @@ class LabelledLog:
             SourceError: the label table cannot be read.
         """
         files = [str(path) for path in log_files(self.state / FOLDER)]
+        # A cursor has temporary tables of its own, so that two reads at the same time do not share them.
         with closing(self.connection.cursor()) as cursor:
             if not files:
                 return _EMPTY
@@ -196,6 +197,7 @@ class LabelledLog:
         self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int
     ) -> Iterator[tuple[Sequence[str], pa.Table]]:
         tolerance = self.spec.labels.tolerance // _MICROSECOND
+        # A label outside the range may belong to a prediction inside it.
         between = (times[0] - tolerance, times[1] + tolerance)
         rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
         rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int32()))

@@ -60,6 +60,7 @@ class Traffic:
             raise self._conflict(model, expect)
         numbered = replace(policy, number=(expect or 0) + 1)
         try:
+            # The file's name decides: two writers that both passed the check above cannot both create it.
             files.append(numbered.number, numbered.as_dict())
         except FileExistsError as error:
             raise self._conflict(model, expect) from error

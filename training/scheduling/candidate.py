@@ -77,10 +77,13 @@ class Candidate:
             self._release()
 
     def _acquire(self) -> int | None:
+        # Before the request: the store's ttl begins during it, so this side counts less time, never more.
         self._requested_at = time.monotonic()
+        # A store that lost its data would count from 1 again; the ledger's number keeps tokens growing.
         return self.lease.take(self.ledger.latest_token())
 
     def _begin_term(self, token: int) -> LeaderTerm:
+        # Before any work: from here on, writes of a former leader that was paused are rejected.
         self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
         _log.info("lease_taken", token=token, holder=self.lease.holder)
         return self.start_term(token)
@@ -103,6 +106,8 @@ class Candidate:
             finally:
                 self.is_holder = False
         if self.stop_signal.is_set:
+            # After the work has ended: the next leader must not start a job that still runs here. A lost lease is not
+            # released.
             self._release()
 
     def _run(self, term: LeaderTerm, renewal: LeaseRenewal) -> None:

@@ -51,6 +51,7 @@ class FixedInterval:
 
     def next(self, after_us: int) -> int:
         """Return the first time after another."""
+        # From the epoch and not from the start: each scheduler finds the same ticks, so the ledger can claim each once.
         return (after_us // self.distance_us + 1) * self.distance_us
 
     def latest(self, after_us: int, until_us: int) -> int | None:
@@ -221,6 +222,7 @@ def _model_jobs(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str],
         yield job("triggers", ("triggers", spec.name, "--start"), parse_schedule("triggers", settings.triggers_cron))
     if spec.retrain or has_triggers(spec):
         yield _retrain_job(spec, limit_s)
+    # A queue of its own: sending traffic back must not wait until a training has ended.
     yield Job(
         name=f"rollout {spec.name}",
         words=("rollout", spec.name, "--step"),
@@ -240,6 +242,7 @@ def has_triggers(spec: ModelSpec) -> bool:
 def _retrain_job(spec: ModelSpec, limit_s: float) -> Job:
     name = f"retrain {spec.name}"
     schedule = parse_schedule(name, spec.retrain) if spec.retrain else None
+    # Retried, because its next tick may be weeks away; other jobs run again at their next tick.
     return Job(
         name=name, words=("train", spec.name), schedule=schedule, queue="models", limit_s=limit_s, is_retried=True
     )

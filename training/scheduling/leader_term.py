@@ -78,6 +78,8 @@ class LeaderTerm:
         jobs = {job.name: job for job in self.jobs()}
         for name in jobs.keys() - self._registered_us.keys():
             self._register(name)
+        # Lists, because `any` would stop at the first change of a generator. Finished runs come first: they free their
+        # queues for the requests and ticks that follow.
         ended = [self._check_run(item) for item in list(self._active)]
         call_handler = [self._handle_request(request, jobs) for request in self.requests.open()]
         started = [self._start_tick(item) for item in find_due_ticks(jobs.values(), self._last(), self.clock.now_us())]
@@ -109,6 +111,7 @@ class LeaderTerm:
 
     def send_heartbeats(self) -> None:
         """Send heartbeats to all work; the thread that renews the lease calls this."""
+        # A copy: the main thread changes the list meanwhile.
         for item in list(self._active):
             item.work.send_heartbeat()
 
@@ -177,6 +180,8 @@ class LeaderTerm:
             if job is not None and self._is_busy(job.queue):
                 return False
             changed = job is None or self._start_run(job, request.run_id, request.cause)
+        # Last: after a kill in between, the ledger refuses to start or end the run again, and the request is removed
+        # then.
         self.requests.remove(request)
         return changed
 
@@ -205,6 +210,8 @@ class LeaderTerm:
         run = self._claim(job, run_id, cause)
         if run is None:
             return False
+        # After the claim: a kill between the two leaves a run that the next leader records as lost, and never work that
+        # the ledger does not have.
         work = self.launch(run, job.words)
         ends_at = self.monotonic() + job.limit_s
         self._active.append(_ActiveRun(run=run, job=job, work=work, ends_at=ends_at))

@@ -76,6 +76,8 @@ def _fit(rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> 
         "max_iter": spec.rounds,
         "random_state": spec.seed,
         "categorical_features": list(rows.categorical) or None,
+        # Always given: by default scikit-learn stops early, on a random part of the rows, if there are more than
+        # 10,000.
         "early_stopping": params.early_stopping is not None,
     }
     validation_arguments: dict[str, Any] = {}

@@ -91,6 +91,7 @@ def holm(p: Floats) -> Floats:
     """
     flat = p.ravel()
     order = np.argsort(flat, kind="stable")
+    # The running maximum: a larger p-value must not have a smaller adjusted one.
     adjusted = np.maximum.accumulate(flat[order] * (flat.size - np.arange(flat.size)))
     result = np.empty_like(flat)
     result[order] = np.minimum(adjusted, 1.0)
@@ -138,6 +139,7 @@ def _statistics(trained: Counts, live: Counts) -> tuple[Floats, Floats]:
         logs = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
         pearson = pearson + ((ratio - 1) ** 2 * expected).sum(axis=1)
         likelihood = likelihood + 2 * (counts * logs).sum(axis=1)
+    # The ratio is 0 or more; rounding of equal histograms may leave a little less.
     return pearson, np.maximum(likelihood, 0.0)
 
 

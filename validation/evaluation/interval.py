@@ -119,6 +119,7 @@ def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | 
     interval = None if values is None else mean_interval(values, units)
     if interval is None or metric != "rmse":
         return interval
+    # The root grows with its argument, so the ends for the mean square give those for its root.
     return Interval(math.sqrt(max(interval.low, 0.0)), math.sqrt(interval.high))
 
 
