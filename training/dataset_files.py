@@ -170,12 +170,15 @@ class DatasetFiles:
             if skip == search_rows.own.num_rows:
                 continue
             unwritten = search_rows.slice(skip, search_rows.own.num_rows - skip)
+            # Only positions, 8 bytes a row and view: the log is searched once for many parts, and values are read part
+            # by part.
             log_rows = {
                 view.name: self.views.find_positions(view, unwritten.keys, self.mode, snapshots[view.name])
                 for view in self.plan.views
             }
             for first in range(0, unwritten.own.num_rows, size):
                 part = unwritten.slice(first, size)
+                # A window has no position to keep, so it is computed for one part at a time.
                 windows = {
                     view.name: self.views.read_window(view, part.keys, self.mode, folder.identity["logs"][view.name])
                     for view in self.plan.windows

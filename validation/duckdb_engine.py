@@ -52,6 +52,7 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
         engine = sqlalchemy.create_engine(
             "duckdb://", creator=lambda: BorrowedConnection(connection), poolclass=sqlalchemy.StaticPool
         )
+        # GE recognizes a dialect by this attribute; DuckDB shares Dremio's syntax.
         vars(engine.dialect)["DremioDialect"] = True
         super().__init__(engine=engine, create_temp_table=False)
 

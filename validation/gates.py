@@ -80,6 +80,7 @@ class DataGate:
         failures = [
             (item, result.expected)
             for item, result in zip(suite, report.results, strict=True)
+            # An expectation that could not be evaluated has no bad rows to name.
             if result.fails_gate and result.error is None
         ]
         reasons_by_row: dict[int, list[str]] = {}

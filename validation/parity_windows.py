@@ -197,6 +197,7 @@ class _StateComparison:
     def _find_lost(self, rows: Int64Array, number: int, part: LogPartition, upto: Int64Array) -> None:
         after = self._applied[:, number]
         upto = np.minimum(upto, self._ends[number])
+        # A state with another fault has its cause already, and its repair also brings back lost events.
         candidates = np.array(
             [row for row in rows.tolist() if row not in self._faults and after[row] < upto[row]], np.int64
         )
@@ -256,6 +257,7 @@ def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTota
         tiles, sound = codec.unpack_sound(read.stored)
         # A time further ahead than clocks can differ is a corrupt number; a little ahead, the state is only early.
         is_valid = sound & (tiles.m <= read.t + _CLOCKS_APART_US)
+        # Decoded again without the others: numbers of a corrupt state must not reach the computation of the features.
         tiles = codec.unpack([state if ok else None for state, ok in zip(read.stored, is_valid.tolist(), strict=True)])
         with np.errstate(all="ignore"):  # corrupt states can give any number
             features.append(reader.features(tiles, read.t))

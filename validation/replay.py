@@ -58,6 +58,7 @@ def replay_batch(
         runs: materialization runs of the project, in order of their ids.
     """
     report.compared += len(logged.ids)
+    # The caller sent the features: nothing was read, so there are no reads and no training rows to compare with.
     if logged.source == "vectors":
         report.given += len(logged.ids)
         compare_bits(model, logged, rescore(model, logged), report.findings)

@@ -106,6 +106,7 @@ def write_log(root: Path, data: pa.Table | Path, partitions: Sequence[str]) -> N
 
 def new_file_name(folder: Path) -> str:
     """Return a unique name for a new file that sorts after the existing files."""
+    # Of exact ties the row of the later file wins (SEMANTICS 2.1.1), so a later write has a later name.
     return f"rows-{len(list(folder.glob('*.parquet'))):06d}-{uuid4().hex}.parquet"
 
 

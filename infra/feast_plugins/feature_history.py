@@ -287,6 +287,8 @@ def build_view_history(
         keys[name] = cast_key(source.key_sql(column.name), source_type, types[name])
     batch = view.batch_source
     declared = {field.name: to_dtype(field.dtype) for field in view.features}
+    # Of all features, not only the requested ones: materialization rejects the complete row, so online an older row is
+    # read.
     misfits = {name: source.misfit_sql(name, dtype) for name, dtype in declared.items()}
     return ViewHistory(
         source=source,

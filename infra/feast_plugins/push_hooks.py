@@ -77,6 +77,7 @@ def _wrap_push_async(original: _Method) -> _Method:
         **kwargs: Any,  # noqa: ANN401 - Feast's signature
     ) -> None:
         if _find_views(store, push_source_name, cached=allow_registry_cache):
+            # The sender blocks until the stream has the events.
             await asyncio.to_thread(store.push, push_source_name, df, allow_registry_cache, to)
         else:
             await original(store, push_source_name, df, allow_registry_cache, to, **kwargs)

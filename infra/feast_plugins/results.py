@@ -89,6 +89,7 @@ class PointInTimeResult:
         with open_connection(self.config) as connection:
             entities = self.entities(connection)
             reads = [_read_view(self, connection, entities, view) for view in self.requested.views]
+        # Without entity rows there is still one table, which has the columns.
         for start in range(0, max(entities.table.num_rows, 1), rows):
             batch = entities.table.slice(start, rows)
             for view, view_rows in zip(self.requested.views, reads, strict=True):
@@ -222,6 +223,7 @@ def _find_expired(rows: pa.Table, matched: HistoryRows, ttl_us: int) -> BoolArra
     t = arrays.to_int64(rows[TIME], NO_TIME)
     has_row: BoolArray = matched.at < matched.table.num_rows
     event_ts = np.append(arrays.to_int64(matched.table[EVENT], NO_TIME), NO_TIME)[matched.at]
+    # The function of the online store, so that both sides expire a row at the same microsecond (SEMANTICS 2.4).
     return np.asarray(row_status(has_row, np.where(has_row, event_ts, t), t, ttl_us) == Status.EXPIRED)
 
 

@@ -133,6 +133,7 @@ def unpack_values(kind: str, values: npt.NDArray[Any], present: BoolArray) -> li
         present: which entries have a value.
     """
     if kind == "unix_timestamp_val":
+        # Feast's messages have whole seconds; floor division also rounds times before 1970 down.
         values = values // SECOND_US
     pairs = zip(values.tolist(), present.tolist(), strict=True)
     if kind == OPAQUE:

@@ -82,7 +82,7 @@ class ProcessExecution:
             [sys.executable, str(lifeline_program), str(silence_s), *command],
             bufsize=0,  # without a buffer, closing a broken pipe has nothing to write and cannot fail
             stdin=subprocess.PIPE,
-            # A file and no pipe: nobody reads while the command runs, and a full pipe would block it.
+            # A file, not a pipe: nobody reads while the command runs, and a full pipe would block it.
             stdout=stdout,
             env=dict(environment),
             start_new_session=True,

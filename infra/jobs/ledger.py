@@ -145,7 +145,7 @@ class Ledger:
         """Return the runs without an end, in order of their ticks."""
         names = set(self._names(None))
         starts = [name for name in names if not name.stem.endswith(_END)]
-        # From file names alone: opening tens of thousands of files at each poll would be slow.
+        # From file names alone: a ledger may have tens of thousands of runs.
         running = [name for name in starts if replace(name, stem=name.stem + _END) not in names]
         return [RunId.parse(str(name)) for name in sorted(running, key=_sort_key)]
 

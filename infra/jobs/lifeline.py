@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     last_heartbeat = time.monotonic()
     while command.poll() is None:
         if select.select([0], [], [], _POLL_S)[0]:
-            # End of file: the kernel closed the pipe because the scheduler died, even if it was killed.
+            # End of file: the scheduler closed the pipe, or died. The kernel closes it even for a killed process.
             if not os.read(0, 4_096):
                 return _kill(command)
             last_heartbeat = time.monotonic()

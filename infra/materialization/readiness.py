@@ -111,7 +111,7 @@ class VersionReadiness:
     def _has_unread_rows(self, view: View) -> bool:
         """Return whether its source has rows that no run has read, because nothing needed the view."""
         materializer, needed = self.materializer, self.materializer.needed
-        # Scheduled runs update only views that something reads, so only other views can have unread rows.
+        # Scheduled runs update each view that something reads. Only other views can be behind for long.
         if needed is None or view.hash in needed.readers:
             return False
         try:

@@ -95,6 +95,7 @@ class EntityFile:
         Raises:
             SourceError: a row has no time, or no value of a field that a request must have.
         """
+        # Serving rejects a request with such a null, so a training row must not have one either.
         required = [column for column in self.plan.request if not is_nullable(column.dtype)]
         nulls = [f"count(*) - count({self._typed(column)})" for column in required]
         query = (

@@ -40,8 +40,6 @@ def _groups(folder: Path) -> list[list[Path]]:
             rows = 0
         groups[-1].append(path)
         rows += n
-    # Groups are neighbours by name, and names begin with the time of receipt: a merged file keeps its place in the
-    # order.
     return [group for group in groups if len(group) >= _LEAST_FILES]
 
 

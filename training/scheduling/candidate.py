@@ -100,6 +100,7 @@ class Candidate:
             try:
                 self._run(term, renewal)
             except ConflictError as error:
+                # A newer term exists: jobs of this one must not run next to its jobs.
                 term.abandon(error.problem)
             else:
                 self._finish(term, renewal)

@@ -68,6 +68,7 @@ class Cron:
 
     def next(self, after_us: int) -> int | None:
         """Return the first time after another."""
+        # APScheduler also returns its argument, if that is a time of the line; the next time must be later.
         fire_time = self.trigger.get_next_fire_time(None, from_us(after_us + 1))
         return None if fire_time is None else to_us(fire_time)
 
@@ -162,6 +163,7 @@ def find_due_ticks(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) ->
 
 def latest_tick(schedule: Schedule, last_us: int, now_us: int) -> int | None:
     """Return the latest time after the last tick and not after now; None if the clock was set back."""
+    # Most polls find nothing due, and this is cheaper than the search for the latest time.
     next_us = schedule.next(last_us)
     if next_us is None or next_us > now_us:
         return None

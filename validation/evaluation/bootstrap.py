@@ -129,7 +129,7 @@ def _gains(pair: ScorePair, metric: str, resamples: int, seed: int) -> tuple[Vec
     ]
     resampled = sign * np.concatenate(differences)
     resampled = resampled[~np.isnan(resampled)]
-    # If the metric is undefined in most resamples, the others are a biased part of them: no interval is better.
+    # If the metric is undefined in most resamples, the others are a biased part of them, so there is no interval.
     return point, resampled if resampled.size >= resamples * _MIN_DEFINED_SHARE else resampled[:0]
 
 

@@ -43,6 +43,7 @@ def standard_error(influence: Vector, units: Units) -> float | None:
     sums = unit_sums(influence, units)
     if sums.size < _MIN_UNITS:
         return None
+    # The factor corrects for few units, as n - 1 does in a sample variance.
     return math.sqrt(sums.size / (sums.size - 1) * float((sums**2).sum()))
 
 
