@@ -127,6 +127,7 @@ class DatasetFiles:
         # Checked twice: here before the lock, which creates the folder, and before rows are counted; and again under
         # the lock, because another run may have written parts meanwhile.
         DatasetFolder(out).read_manifest()
+        # Both also check the entity file, so that an invalid file is rejected before anything is written.
         columns, total = self.columns(), self.entities.count()
         folder = DatasetFolder(out)
         with folder.lock():

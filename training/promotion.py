@@ -123,6 +123,7 @@ def judge(
     skew = "" if state is None else describe_mismatches(plan or dataset.plan, state)
     if skew:
         decision = replace(decision, promote=False, reason=f"{skew}; {decision.reason}")
+    # A first version has no champion to share the traffic with.
     by_rollout = against is not None and spec.rollout is not None and spec.rollout.kind != "at_once"
     return replace(decision, by_rollout=by_rollout)
 

@@ -73,6 +73,7 @@ class RowSource:
             )
         own_rows = select_columns(plan, rows)
         self._check_request_fields(plan, own_rows)
+        # Without its log a view would be all null, and its version would lose the comparison for that alone.
         for view in plan.all_views:
             self._check_log(plan, view.name)
         reads = self.views.read(plan, entity_rows(plan, own_rows), self.spec.time_mode)

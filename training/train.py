@@ -52,6 +52,7 @@ def train(
     check_features_present(spec, rows)
     result = search(trainer, rows, spec, validation) if spec.search else None
     if result is not None:
+        # The package has the parameters that it was trained with.
         spec = replace(spec, params=result.params)
     model = trainer.train(rows, spec, validation)
     scores = model.score(dataset.matrix[dataset.test])

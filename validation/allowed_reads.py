@@ -73,6 +73,7 @@ def check_versions(
     for i in np.flatnonzero(too_new).tolist():
         detail = f"read {tuple(ranks[i].tolist())}, the latest possible is {tuple(latest[i].tolist())}"
         findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
+    # A run was writing this key: the old and the new row are both legitimate.
     changed = available & _less(oldest, latest)
     return InFlightReads(
         changed=changed,

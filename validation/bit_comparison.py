@@ -82,6 +82,7 @@ def _same_outputs(left: _Floats, right: _Floats) -> BoolArray:
 def _value_cause(model: ServedModel, logged: LoggedPredictions, different: BoolArray, column: int) -> Cause:
     """Return the cause of a different column; a transform is not the cause if one of its inputs differs."""
     refs = model.assembler.refs
+    # No transform ran on a vector that the caller sent.
     for transform in model.plan.transforms if logged.source == "entities" else ():
         if transform.name == refs[column].group:
             inputs = [i for i, ref in enumerate(refs) if ref in transform.inputs]

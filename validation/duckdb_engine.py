@@ -49,6 +49,7 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Use ``connection`` until ``close``."""
+        # A pool of one connection: temporary views and registered tables do not exist on another.
         engine = sqlalchemy.create_engine(
             "duckdb://", creator=lambda: BorrowedConnection(connection), poolclass=sqlalchemy.StaticPool
         )

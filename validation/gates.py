@@ -108,6 +108,7 @@ def _relation(
     name: str, query: str, connection: duckdb.DuckDBPyConnection, params: Sequence[object]
 ) -> Iterator[tuple[str, int]]:
     """Yield the name of a temporary view or table of the query, and its number of rows."""
+    # A random name: the connection is the caller's, and may have tables of any name.
     kind, table = "TABLE" if params else "VIEW", f"gate_{secrets.token_hex(8)}"
     try:
         connection.execute(f"CREATE TEMPORARY {kind} {table} AS {query}", list(params))
@@ -123,6 +124,8 @@ def _relation(
 
 def _count(name: str, table: str, connection: duckdb.DuckDBPyConnection) -> int:
     try:
+        # Counting runs the query: a broken source fails here with its own error, and not as an error of each
+        # expectation.
         rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
     except duckdb.Error as error:
         raise _read_error(name, error) from error

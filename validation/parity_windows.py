@@ -163,6 +163,7 @@ class _StateComparison:
             upto: per row and part, the position up to which all events had certainly been applied.
         """
         states = self._decode_states
+        # Predictions reject an early state too, so it counts as unavailable and not as a mismatch.
         comparable = self._checked.available & ~states.early
         # A marker beyond the log belongs to another log. A repair would mix both, so nothing is repaired.
         is_other_log = bool((upto > self._ends).any())

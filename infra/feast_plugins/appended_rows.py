@@ -52,6 +52,7 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
         return
     folder = Path(f"{path}{PARTS}") if path.is_file() else _target_folder(path, table)
     target = folder / new_file_name(folder)
+    # The path is a pattern: a file that it does not match would never be read.
     if not path.exists() and not target.match(str(path)):
         raise SourceError(
             table.name,

@@ -80,6 +80,7 @@ class HistorySource:
         kind = self.types[column]
         if dtype is None or (dtype is DType.TIMESTAMP and kind != '"NULL"'):
             return quote(column)
+        # A Parquet column without any value has no type of its own.
         if kind == '"NULL"':
             return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
         return cast_sql(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)

@@ -72,6 +72,7 @@ class EventPusher:
 
     def _get_sender(self, source: EventSource) -> EventSender:
         cached = self._senders.get(source.name)
+        # A source that was applied again may have another stream.
         if cached is None or cached[0] != source:
             if cached is not None:
                 cached[1].close()

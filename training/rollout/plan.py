@@ -103,6 +103,7 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
     if reason:
         return roll_back(policy, reason, now_us, numbers)
     elapsed = (now_us - policy.since_us) * _MICROSECOND
+    # A smaller correction of the clock only lengthens the step.
     if elapsed < -_phase_duration(policy, rollout):
         return TrafficChange(
             kind="again", policy=_next_policy(policy, now_us, "the clock was set back: the step restarts", numbers)

@@ -70,6 +70,7 @@ class LeaderTerm:
 
     def take_over(self) -> list[Run]:
         """Record the open runs of the previous leader as lost, and start their retries; return them."""
+        # The term is in the ledger, so the previous leader can no longer record an end: runs that are open stay open.
         jobs = {job.name: job for job in self.jobs()}
         return [self._close_lost_run(self.ledger.get(run_id), jobs.get(run_id.job)) for run_id in self.ledger.open()]
 

@@ -38,6 +38,7 @@ def jensen_shannon(trained: Counts, live: Counts) -> Floats:
     p, q = _shares(trained), _shares(live)
     mean = (p + q) / 2
     divergence = (_relative(p, mean) + _relative(q, mean)) / 2
+    # Rounding may leave slightly less than 0, whose root is NaN.
     return np.sqrt(np.clip(divergence, 0.0, 1.0))
 
 

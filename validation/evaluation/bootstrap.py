@@ -251,6 +251,7 @@ def _calibration_error(weights: Matrix, rows: ScoredRows) -> Vector:
 def _ndcg(rows: ScoredRows, at: int | None) -> WeightedMetric:
     query = np.zeros(rows.labels.size, dtype=np.int64) if rows.groups is None else rows.groups
     share, counts, group = ndcg_shares(rows.labels, rows.scores, query, at)
+    # The weight of a query is the mean weight of its rows, so each row has its share of the query.
     per_row = (counts / np.bincount(group))[group]
     return partial(_ratio, above=share[group] * per_row, below=per_row)
 
