@@ -68,6 +68,7 @@ class DatasetFolder:
             missing = [part.name for part in self.parts if not (self.path / part.name).is_file()]
             if missing:
                 raise self._error(f"lacks {missing[0]}, which its {MANIFEST} names")
+        # A run that was killed before its first manifest leaves only temporary files.
         elif self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - self._leftovers()):
             raise self._error("is not an empty folder")
 

@@ -16,6 +16,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.log_parts import Delays, measure_event_delays
 from skewless.infra.offline.views import OfflineViews
 
+# Every window of these rows is computed twice, once in each mode.
 MAX_ROWS = 50_000
 _MOST_FEATURES = 3
 

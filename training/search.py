@@ -83,6 +83,7 @@ def _run_study(spec: ModelSpec, declared: Search, run_trial: Callable[[Mapping[s
     def objective(trial: Draw) -> float:
         value = run_trial({name: _suggest(trial, declared, name) for name in declared.space})
         if value is None:
+            # A number in place of an undefined metric would mislead the sampler.
             raise optuna.TrialPruned
         return value
 

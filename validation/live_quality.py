@@ -21,6 +21,7 @@ from skewless.validation.evaluation.metrics import Metrics
 
 By = Literal["version", "arm"]
 _GROUPS: Mapping[By, list[str]] = {"version": ["version"], "arm": ["version", "role", "policy"]}
+# A prediction is mature when it is as old as the delay within which this share of labels arrives.
 QUANTILE = 0.9
 _ROUNDING = 1e-12
 

@@ -35,6 +35,7 @@ from skewless.validation.bit_comparison import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
 
+# Reads of a batch until the generation stays the same during one of them.
 _MAX_READS = 3
 _CLOCKS_APART_US = 60_000_000  # largest plausible difference of two machines' clocks
 

@@ -57,6 +57,7 @@ def rebuild(
 ) -> RebuiltPredictions:
     """Return the predictions recomputed from the log; record log rows that differ from their logged versions."""
     rows = [json.loads(text) for text in logged.inputs]
+    # The server's own parser and the package's plan, so that keys and fields are rounded in the same way.
     ask = parse_rows(model.plan, rows, len(rows))
     reads = {view.name: _read_named_rows(view, views, logged, ask, findings) for view in model.plan.views}
     reads |= {view.name: _rebuild_windows(view, views, logged, ask, findings) for view in model.plan.windows}

@@ -34,6 +34,7 @@ from skewless.infra.feast_plugins.vectors import (
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 
+# Feast passes names of features in random order, so a cache of requests could grow without end.
 _MAX_CACHED = 1_000
 _PRESENT, _EXPIRED = int(Status.PRESENT), int(Status.EXPIRED)
 

@@ -106,6 +106,7 @@ def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatch
         with duckdb.connect(str(path)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("new_rows", rows)
+            # All or nothing: after a failed statement, closing the connection rolls the transaction back.
             connection.execute("BEGIN")
             for statement in statements:
                 connection.execute(statement)

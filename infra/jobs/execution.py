@@ -14,6 +14,7 @@ from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.run import Run, State
 
 REFUSED = 5  # exit code of a command whose gate failed
+# Bytes of outputs that the ledger stores completely; it has a file for each run.
 _LONGEST = 65_536
 
 

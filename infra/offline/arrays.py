@@ -18,6 +18,7 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from skewless.infra.offline.matched_rows import MatchedRows
 
+# Bytes of the columns that are read at a time: the memory next to the result does not grow with the number of columns.
 _GROUP_BYTES = 64_000_000
 
 

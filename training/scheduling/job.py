@@ -19,6 +19,7 @@ from skewless.infra.jobs.run import RunId
 _EVERY = re.compile(r"@every (?P<number>\d+(?:\.\d+)?)(?P<unit>[smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _OFF = "off"
+# First width of the search for the latest time of a cron line, a minute; it grows until it contains one.
 _SEARCH_WIDTH_US = 60_000_000
 _SEARCH_GROWTH = 4
 

@@ -160,6 +160,7 @@ class LeaderTerm:
         if completion is None:
             return False
         self._active.remove(item)
+        # Terminated work may exit with any code, so the verdict of its termination counts.
         self._end(item.run, item.verdict or completion.state, completion, error=item.error)
         return True
 
@@ -180,6 +181,7 @@ class LeaderTerm:
             job = jobs.get(request.run_id.job)
             if job is not None and self._is_busy(job.queue):
                 return False
+            # A job that no longer exists cannot start: only its request is removed.
             changed = job is None or self._start_run(job, request.run_id, request.cause)
         # Last: after a kill in between, the ledger refuses to start or end the run again, and the request is removed
         # then.
@@ -202,6 +204,7 @@ class LeaderTerm:
         return self._start_run(item.job, item.run_id, f"due at {from_us(item.tick_us):%Y-%m-%d %H:%M:%S}")
 
     def _refuse(self, item: DueTick) -> bool:
+        # Claimed, so that the tick does not become due again when the last run ends.
         run = self._claim(item.job, item.run_id, "due while its last run was in progress")
         if run is not None:
             self._end(run, "refused", error="its last run is still in progress")
