@@ -162,6 +162,7 @@ def _rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
     for batch in batches:
         pending.append(batch)
         count += batch.num_rows
+        # Exactly: the limits of a dataset's parts must not depend on the batches in which DuckDB yields rows.
         while count >= rows:
             table = pa.Table.from_batches(pending)
             yield table.slice(0, rows)

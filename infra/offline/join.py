@@ -142,6 +142,8 @@ def live_delay_sql(ranges: Sequence[KnownRange]) -> str:
     return (
         f"SELECT quantile_disc(r.ended_us - log.{EVENT}, 0.5)"
         f" FROM (SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL) AS log"
+        # Ranges are disjoint, so the last range that begins at or before a position is the only one that may contain
+        # it.
         f" ASOF JOIN (VALUES {values}) AS r(first, last, ended_us)"
         f" ON log.{SEQ} >= r.first WHERE log.{SEQ} <= r.last"
     )

@@ -81,4 +81,5 @@ def _add_unknown_keys(keys: Sequence[Column], sample: pa.Table | None, seed: int
 def _unknown_key(dtype: DType, seed: int, i: int) -> int | str:
     if dtype is DType.STRING:
         return f"nobody-{seed}-{i}"
+    # Within int32, so that a key of each integer type can have it.
     return -(2**31) + (seed * _UNKNOWN_KEYS + i) % 2**30

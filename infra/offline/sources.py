@@ -106,6 +106,8 @@ class Table:
         """Return a hash of size and modification time of each file, by path."""
         # DuckDB commits to the write-ahead log; the database file itself changes only at a checkpoint.
         logs = [file for file in (f"{self.files[0]}.wal",) if self.warehouse is not None and Path(file).exists()]
+        # Only a hint: the rows of a file that looks changed are compared with the log, so a copied file brings nothing
+        # new.
         stats = {path: Path(path).stat() for path in (*self.files, *logs)}
         return {path: digest([stat.st_size, stat.st_mtime_ns]) for path, stat in stats.items()}
 

@@ -225,6 +225,7 @@ class LabelledLog:
 
 def _key_sql(parts: Sequence[tuple[Column, str]]) -> str:
     """Return an SQL expression for a text that is unique for each entity, nulls included."""
+    # JSON tells the text 'null' from null, and keeps the parts of a key apart.
     return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for _, value in parts)}])::VARCHAR"
 
 
