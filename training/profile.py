@@ -43,7 +43,7 @@ def bin_edges(values: Vector, bins: int = _BINS) -> Vector:
         return inner
     cuts = np.quantile(finite, np.arange(1, bins) / bins, method="higher") + 0.0
     unique = np.unique(cuts)
-    # An edge at the smallest value would leave the first bin without values in training, and inflate the drift.
+    # An edge at the smallest value would leave the first bin without any value.
     above: Vector = unique[unique > distinct[0]]
     return above
 

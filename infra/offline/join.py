@@ -106,7 +106,7 @@ def build_history(view: View, order: Order) -> History:
         valid_from = "r.started_us"
         join = f"JOIN run_starts r ON log.{RUN} = r.run_id"
     else:
-        # The first load has no history of its own, so its rows count from when they were due (SEMANTICS 2.6).
+        # A first load or a backfill brings no row live: its rows count from when they were due (SEMANTICS 2.6).
         known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE {due_sql(view.delay_us)} END"
         valid_from = known if order == "knowledge" else "r.ended_us"
         # An inner join: rows that no finished run has covered are known at no time.

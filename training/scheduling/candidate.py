@@ -77,7 +77,7 @@ class Candidate:
             self._release()
 
     def _acquire(self) -> int | None:
-        # Before the request: the store's ttl begins during it, so this side counts less time, never more.
+        # Before the request: the ttl of a lease that it acquires begins during it, so this side never counts more.
         self._requested_at = time.monotonic()
         # A store that lost its data would count from 1 again; the ledger's number keeps tokens growing.
         return self.lease.take(self.ledger.latest_token())

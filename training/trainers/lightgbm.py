@@ -81,7 +81,7 @@ def _dataset(
         label=ordered.labels,
         weight=row_weights(ordered, spec),
         group=None if queries is None else queries.sizes,
-        # Validation rows get the bins of the training rows, as at scoring.
+        # A split lies between bins of the training rows, so validation rows must have the same bins.
         reference=reference,
         categorical_feature=list(ordered.categorical),
         params=dict(options),
