@@ -83,6 +83,7 @@ def _threshold_curves(labels: Vector, scores: Vector, weights: Vector) -> Curve:
 
 def _reduce_points(curve: dict[str, Vector]) -> dict[str, list[float]]:
     points = len(next(iter(curve.values())))
+    # linspace has both ends, so a reduced curve still begins and ends where the complete curve does.
     indices = np.unique(np.linspace(0, points - 1, min(points, _POINTS)).round().astype(np.intp))
     return {name: values[indices].tolist() for name, values in curve.items()}
 

@@ -74,6 +74,7 @@ def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds
         | ({"search": fitted.search.as_dict()} if fitted.search else {}),
         bounds=bounds.as_dict(),
         curves=_curves(dataset, fitted),
+        # Server and replay run this text (SEMANTICS 5.1).
         extra={f"{item.name}.py": item.source for item in dataset.plan.transforms},
     )
 

@@ -141,6 +141,7 @@ def check_states(
     if not len(present):
         return
     parts = views.log_partitions(view)
+    # Positions in partitions that the log does not have are findings of the rebuild.
     applied, _ = applied_matrix(logged_read.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):

@@ -144,6 +144,7 @@ def _find_reasons(trained: ViewRead, served: ViewRead, mode: TimeMode, cached: B
     is_different = trained.versions.seq != served.versions.seq
     if mode == "knowledge":
         return _split_by_cache(is_different, cached)
+    # A correction has the event time of the row that it replaces.
     is_corrected = is_different & (trained.versions.event_ts == served.versions.event_ts)
     return {"corrected": is_corrected, "late": np.asarray(is_different & ~is_corrected, dtype=np.bool_)}
 

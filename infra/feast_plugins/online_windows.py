@@ -99,6 +99,7 @@ class RequestedWindow:
         prefix = f"{self.table.projection.name_to_use()}__" if full_names else ""
         response.metadata.feature_names.val.extend([prefix + name for name in self.features.names])
         # Unavailable features are NOT_FOUND: Feast has no status for them.
+        # A ttl of 0 is none: events leave a window without it.
         status = row_status(read.has_row, read.versions.event_ts, now_us, 0)
         nulls = np.stack([read.nulls[name] for name in self.features.names])
         values = [read.values[name] for name in self.features.names]

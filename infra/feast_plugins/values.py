@@ -108,6 +108,7 @@ def _array(stored: StoredView, column: Column, plain: list[Any]) -> npt.NDArray[
     numbers = np.array([0 if value is None else value for value in plain], dtype=column.dtype.numpy)
     if column.dtype is not DType.TIMESTAMP:
         return numbers
+    # numpy's product below would wrap around without an error.
     if len(numbers) and max(int(numbers.max()), -int(numbers.min())) > 2**63 // SECOND_US:
         raise SourceError(
             f"view {stored.view.name!r} feature {column.name!r}",

@@ -32,6 +32,7 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         with suppress(FileExistsError):  # another process was first
             folder.mkdir(mode=_OWNER_ONLY)
+            # The umask reduces the mode of mkdir, and not that of chmod.
             folder.chmod(_OWNER_ONLY)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))

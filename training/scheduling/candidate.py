@@ -69,6 +69,7 @@ class Candidate:
             holder, fix = self.lease.read_holder(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
+            # Each launch of such a term returns completed work, so nothing needs heartbeats.
             with LeaseRenewal(self.lease, on_renewed=lambda: None, acquired_at=self._requested_at):
                 term = self._begin_term(token)
                 term.take_over()
