@@ -129,6 +129,7 @@ class LabelledLog:
             SourceError: the label table cannot be read.
         """
         files = [str(path) for path in log_files(self.state / FOLDER)]
+        # A cursor has temporary tables of its own, so that two reads at the same time do not share them.
         with closing(self.connection.cursor()) as cursor:
             if not files:
                 return _EMPTY
@@ -225,6 +226,7 @@ class LabelledLog:
 
 def _key_sql(parts: Sequence[tuple[Column, str]]) -> str:
     """Return an SQL expression for a text that is unique for each entity, nulls included."""
+    # JSON tells the text 'null' from null, and keeps the parts of a key apart.
     return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for _, value in parts)}])::VARCHAR"
 
 
