@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from skewless.contract.errors import GateError
+from skewless.contract.render import count_text
 
 _SHOWN = 3
 COLUMN_KEYS = ("column", "column_A", "column_B", "column_list")
@@ -122,7 +123,7 @@ class GateReport:
             return
         more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
         raise GateError(
-            f"batch {self.name!r} of {self.n_rows} rows",
+            f"batch {self.name!r} of {count_text(self.n_rows, 'row')}",
             "; ".join(result.sentence() for result in failures[:_SHOWN]) + more,
             fix="correct these rows at their source, or change the suite in expectations.py",
         )

@@ -13,6 +13,7 @@ from skewless.commands.decision_text import decision_parts
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
 from skewless.contract.errors import GateError, SkewlessError
+from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
     from skewless.project import Project
@@ -65,8 +66,8 @@ def _train_model(project: Project, name: str, output: Output) -> tuple[TrainRepo
 
 def _parts(report: TrainReport) -> list[Part]:
     package, metrics = report.trained.package, report.trained.metrics
-    title = f"{package.name} {package.version}: {int(report.dataset.train.sum()):,} rows trained"
-    tested = f"{int(metrics['rows']):,} rows tested, base rate {metrics['base_rate']:.4f}"
+    title = f"{package.name} {package.version}: {count_text(int(report.dataset.train.sum()), 'row')} trained"
+    tested = f"{count_text(int(metrics['rows']), 'row')} tested, base rate {metrics['base_rate']:.4f}"
     gap = report.dataset.gap.lines() if report.dataset.gap else []
     promoted = "begins its rollout" if report.decision.by_rollout else "promoted to champion"
     verdict = StateCell(promoted, "good") if report.decision.promote else StateCell("not promoted", "bad")
