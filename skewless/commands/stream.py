@@ -51,7 +51,7 @@ def stream(
 
     The process can be killed at any time: no event is lost or counted twice.
     """
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, log_level="warning" if until_idle else "info") as output:
         project = open_project(output, repo)
         is_started = threading.Event()
 
