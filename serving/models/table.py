@@ -118,6 +118,9 @@ class ModelTable:
             raise StalePlanError(f"model {name!r}", f"cannot be served: {why}", fix="fix this; the server retries")
         if name is None or champion is None:
             known = ", ".join(sorted(self._champions))
+            if name is None and known:
+                problem = "has no field 'model', which is required: the server has several models"
+                raise RequestError("request body", problem, fix=f"send one of: {known}")
             fix = f"use one of: {known}" if known else "load a model: none is served now"
             raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
         if version is None:
