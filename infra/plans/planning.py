@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -229,7 +229,8 @@ class Planner:
             old=applied.plan if applied else None,
             new=compiled.plan,
             retained=retained,
-            champions=dict(self._champions()),
+            champions=dict(self._versions(self._champion)),
+            challengers=dict(self._versions(self._challenger)),
         )
         return PlanReport(
             hash=compiled.plan.hash,
@@ -242,6 +243,7 @@ class Planner:
             notes=[
                 *self._missing_files(compiled),
                 *self._edited_files(applied, changes),
+                *effects.describe_rollouts(compiled.models),
                 *(_unreadable_note(name) for name in unreadable),
             ],
         )
@@ -296,10 +298,9 @@ class Planner:
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 
-    def _champions(self) -> Iterator[tuple[str, Champion]]:
-        aliases = Aliases(self._packages)
+    def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
         for name in list_models(self._packages):
-            version = aliases.get(name, CHAMPION)
+            version = find(name)
             if version is None:
                 continue
             try:
@@ -307,6 +308,13 @@ class Planner:
             except PackageError:
                 spec = None
             yield name, Champion(version=version, spec=spec)
+
+    def _champion(self, name: str) -> str | None:
+        return Aliases(self._packages).get(name, CHAMPION)
+
+    def _challenger(self, name: str) -> str | None:
+        policy = Traffic(self._packages).get(name)
+        return None if policy is None else policy.challenger
 
 
 def _unreadable_note(name: str) -> str:

@@ -121,8 +121,8 @@ CASES: tuple[Case, ...] = (
         "no model of two",
         {"rows": [GOOD]},
         thing="request body",
-        says=("no field 'model'", "several models"),
-        fix="send one of: fraud, strict",
+        says=("no field 'model'", "several are served"),
+        fix="use one of: fraud, strict",
     ),
     _refused(
         "model is a list",
