@@ -90,6 +90,7 @@ class GateReport:
         results: one for each expectation, in the order of the suite.
         since_us: rows known by then had passed before and were not checked again, except by expectations about
             the complete table. None: all rows were checked.
+        not_yet_known: rows of a label table that were not checked, because their label is not known yet.
     """
 
     name: str
@@ -97,6 +98,7 @@ class GateReport:
     seconds: float
     results: tuple[ExpectationResult, ...] = ()
     since_us: int | None = None
+    not_yet_known: int = 0
 
     @property
     def success(self) -> bool:

@@ -11,7 +11,7 @@ from skewless.contract.changes import Change, compare_models, compare_plans
 from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
-from skewless.contract.plan import View
+from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compiled_repo import CompiledRepo
@@ -219,19 +219,19 @@ class Planner:
             if view.hash not in known:
                 check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
 
+    def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
+        """Return the effects of a plan, and the names of versions whose packages cannot be read."""
+        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
+        champions, challengers = (dict(self._versions(find)) for find in (self._champion, self._challenger))
+        effects = PlanEffects(old=old, new=new, retained=retained, champions=champions, challengers=challengers)
+        return effects, unreadable
+
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
         applied = read_applied(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
-        effects = PlanEffects(
-            old=applied.plan if applied else None,
-            new=compiled.plan,
-            retained=retained,
-            champions=dict(self._versions(self._champion)),
-            challengers=dict(self._versions(self._challenger)),
-        )
+        effects, unreadable = self.find_effects(applied.plan if applied else None, compiled.plan)
         return PlanReport(
             hash=compiled.plan.hash,
             changes=changes,

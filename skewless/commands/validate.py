@@ -69,7 +69,8 @@ def _suggest(project: Project, output: Output, *, write: bool) -> None:
 
 def _part(report: GateReport) -> Part:
     new = "" if report.since_us is None else "new "
-    title = f"{report.name}, {count_text(report.n_rows, f'{new}row')}"
+    unknown = f", {report.not_yet_known:,} more without a known label yet" if report.not_yet_known else ""
+    title = f"{report.name}, {count_text(report.n_rows, f'{new}row')}{unknown}"
     state = StateCell("passed") if report.success else StateCell("FAILED")
     if not report.results:
         return f"{title}: {state.text} (no expectations)"
