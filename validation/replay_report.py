@@ -192,9 +192,8 @@ class ReplayReport:
             f" {self.saw_old:,} saw the old row and {self.saw_new:,} the new one"
         )
         for mode, gap in self.training.items():
-            text.append(
-                f"training in {mode} would differ in {gap.different:,} of {count_text(gap.rows, 'vector')}{gap.why()}"
-            )
+            share = f"{gap.different:,} of {count_text(gap.rows, 'vector')}"
+            text.append(f"training with time_mode {mode!r} would differ in {share}{gap.why()}")
         return text
 
 
