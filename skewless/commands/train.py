@@ -43,9 +43,7 @@ def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) 
         for name in names:
             report, error = _train_model(project, name, output)
             bodies.append(
-                ({"model": name} if report is None else report.as_dict())
-                | {"cause": causes[name].as_dict()}
-                | (error_body(error) if error else {})
+                ({"model": name} if report is None else report.as_dict()) | (error_body(error) if error else {})
             )
             if report is not None:
                 parts += [causes[name].sentence(report.trained.package), *_parts(report)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
@@ -24,10 +24,6 @@ class TrainingCause:
     version: str | None
     reasons: tuple[str, ...]
     dataset: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return {"version": self.version, "reasons": list(self.reasons)}
 
     def sentence(self, package: Package | None = None) -> str:
         """Return the cause in a sentence; with the new package, also whether its data are the same."""
