@@ -231,7 +231,7 @@ class Project(Workspace):
         """Return predictions for rows of entity keys and request fields, as the server would now."""
         from skewless.serving.batch import predict_rows
 
-        check_model(self, model)  # what is wrong fails before a Redis server starts
+        check_model(self, model)  # an error comes before a Redis server starts
         return predict_rows(self.server_config(), model, rows)
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
