@@ -11,6 +11,7 @@ import structlog
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
@@ -164,7 +165,7 @@ def describe_mismatches(plan: FeaturePlan, state: Path) -> str:
     # Sorted, so that the latest verdict about a view wins.
     verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
     sentences = [
-        f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
+        f"parity found {count_text(verdict.mismatches, 'mismatch', 'mismatches')} in view {view.name!r}"
         for view in plan.all_views
         if (verdict := verdicts.get(view.hash)) and verdict.mismatches
     ]

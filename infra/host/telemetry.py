@@ -13,11 +13,17 @@ from skewless.contract.render import shorten
 from skewless.infra.host.redaction import redact
 
 _MOST_CHARS = 16_384  # of one text; few tracebacks are longer
-FORMAT_VARIABLE = "SKEWLESS_LOG"
+FORMAT_VARIABLE, LEVEL_VARIABLE = "SKEWLESS_LOG", "SKEWLESS_LOG_LEVEL"
+_LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 
 
-def configure_logging() -> None:
-    """Send structlog's events to stderr: JSON lines if ``SKEWLESS_LOG=json``, else readable lines."""
+def configure_logging(level: str = "info") -> None:
+    """Send structlog's events to stderr: JSON lines if ``SKEWLESS_LOG=json``, else readable lines.
+
+    Args:
+        level: lowest level that is shown, unless ``SKEWLESS_LOG_LEVEL`` names another.
+    """
+    number = _LEVELS.get(os.environ.get(LEVEL_VARIABLE, "").lower(), _LEVELS[level])
     as_json = os.environ.get(FORMAT_VARIABLE) == "json"
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if not as_json:
@@ -33,6 +39,7 @@ def configure_logging() -> None:
             redact_event,
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=_logger,
         cache_logger_on_first_use=False,
     )

@@ -119,6 +119,8 @@ class ModelTable:
         if name is None or champion is None:
             known = ", ".join(sorted(self._champions))
             fix = f"use one of: {known}" if known else "load a model: none is served now"
+            if name is None and known:
+                raise RequestError("request body", "has no field 'model'; several are served", fix=fix)
             raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
         if version is None:
             return self._open_models[name][champion]
@@ -146,8 +148,7 @@ class ModelTable:
         aliases = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
         champions = {name: version for name, version in aliases.items() if version is not None}
         if not champions:
-            fix = "run `skewless train`, which promotes the first version"
-            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
+            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
         names_to_load = [name for name in champions if name not in targets.unloaded]
         errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
         if errors and not self._champions:

@@ -82,13 +82,17 @@ class Output:
 
 
 @contextlib.contextmanager
-def command_output(*, as_json: bool) -> Iterator[Output]:
-    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
+def command_output(*, as_json: bool, log_level: str = "warning") -> Iterator[Output]:
+    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code.
+
+    Args:
+        log_level: lowest level of log lines on stderr: ``info`` for servers and workers, whose only output is the log.
+    """
     exits = contextlib.ExitStack()
     output = Output(as_json=as_json, stdout=sys.stdout, exits=exits)
     try:
         with contextlib.redirect_stdout(sys.stderr), exits:
-            _configure_logging()
+            _configure_logging(log_level)
             yield output
     except SkewlessError as error:
         _fail(output, error)
@@ -210,10 +214,10 @@ def _console(file: TextIO) -> Console:
     return Console(file=file, markup=False, highlight=False)
 
 
-def _configure_logging() -> None:
+def _configure_logging(level: str) -> None:
     from skewless.infra.host.telemetry import configure_logging
 
-    configure_logging()
+    configure_logging(level)
 
 
 def _fail(output: Output, error: SkewlessError) -> None:

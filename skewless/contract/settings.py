@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from skewless.contract.errors import DefinitionError
 
@@ -167,9 +167,16 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
         name = ".".join(str(part) for part in first["loc"])
         raise DefinitionError(
             f"setting {name!r}",
-            first["msg"].lower(),
+            first["msg"].lower().removeprefix("value error, "),
             value=None if name in _SECRET else first.get("input"),
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
+        ) from error
+    except SettingsError as error:
+        # Of a list in the environment; its text is the only place with the name of the setting.
+        name = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+        variable = f"SKEWLESS_{name.upper()}"
+        raise DefinitionError(
+            f"variable {variable}", "is not a JSON list", fix=f"""quote it: {variable}='["a", "b"]'"""
         ) from error
 
 

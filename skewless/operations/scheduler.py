@@ -262,13 +262,16 @@ def _launch_processes(project: Workspace) -> Launch:
 
 
 def _environment(project: Workspace) -> dict[str, str]:
+    from skewless.infra.host.telemetry import LEVEL_VARIABLE
+
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
     variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    return inherited | variables
+    # Jobs log as the scheduler does; alone, their commands would show warnings only.
+    return {LEVEL_VARIABLE: "info"} | inherited | variables
 
 
 def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:

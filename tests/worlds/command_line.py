@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import structlog
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
@@ -39,6 +40,7 @@ class Said:
 def run(*words: str | Path, stdin: str | None = None) -> Said:
     """Run one verb in this process; anything but a clean exit fails the test."""
     result = CliRunner().invoke(create_app(), [str(word) for word in words], input=stdin)
+    structlog.reset_defaults()  # a command sets the level of the whole process
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Said(result.exit_code, result.stdout, result.stderr)

@@ -60,6 +60,18 @@ def test_people_get_the_event_and_its_fields(
     assert "n=3" in said
 
 
+@pytest.mark.parametrize(("level", "variable", "shown"), [("info", "", 1), ("warning", "", 0), ("warning", "info", 1)])
+def test_a_command_shows_no_line_below_its_level(
+    level: str, variable: str, shown: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_LOG_LEVEL", variable)
+    configure_logging(level)
+    structlog.get_logger().info("plan_loaded")
+    structlog.get_logger().warning("lost")
+    said = capsys.readouterr().err
+    assert (said.count("plan_loaded"), said.count("lost")) == (shown, 1)
+
+
 @pytest.mark.parametrize("style", ["json", ""])
 def test_a_line_is_of_bounded_length(
     style: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

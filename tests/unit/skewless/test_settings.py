@@ -93,6 +93,12 @@ def test_a_wrong_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
         load_settings(tmp_path)
 
 
+def test_a_variable_that_is_no_list_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_TRUSTED_KEYS", "abc")
+    with pytest.raises(DefinitionError, match=r"variable SKEWLESS_TRUSTED_KEYS: is not a JSON list"):
+        load_settings(tmp_path)
+
+
 def test_a_wrong_value_of_a_url_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(DefinitionError) as caught:
         load_settings(write(tmp_path, "redis_url: [redis://:secret@host]"))
