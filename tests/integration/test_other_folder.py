@@ -39,7 +39,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def all_done(repo: Path, elsewhere: Path, verbs: Sequence[Sequence[str]]) -> list[dict[str, Any]]:
-    """Run verbs from another folder, each of which must succeed; return their JSON."""
+    """Run commands from another folder, each of which must succeed; return their JSON."""
     return [done(*words, "--repo", os.path.relpath(repo, elsewhere)) for words in verbs]
 
 

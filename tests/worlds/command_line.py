@@ -41,7 +41,7 @@ class Said:
 
 
 def run(*words: str | Path, stdin: str | None = None) -> Said:
-    """Run one verb in this process; anything but a clean exit fails the test."""
+    """Run one command in this process; anything but a clean exit fails the test."""
     with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
         code = _ended([str(word) for word in words])
         sys.stdout.flush()
@@ -60,7 +60,7 @@ def _ended(words: list[str]) -> int:
 
 @cache
 def _command() -> Callable[..., Any]:
-    """Return the command line, which takes longer to make than many verbs take to run."""
+    """Return the command line, which takes longer to make than many commands take to run."""
     return get_command(create_app())
 
 
