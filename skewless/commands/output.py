@@ -88,7 +88,6 @@ def command_output(*, as_json: bool) -> Iterator[Output]:
     output = Output(as_json=as_json, stdout=sys.stdout, exits=exits)
     try:
         with contextlib.redirect_stdout(sys.stderr), exits:
-            _configure_logging()
             yield output
     except SkewlessError as error:
         _fail(output, error)
@@ -114,7 +113,7 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
     """Return an error as programs read it."""
-    from skewless.infra.host.redaction import redact
+    from skewless.infra.telemetry.redaction import redact
 
     parts = {name: redact(value) if isinstance(value, str) else value for name, value in error.as_dict().items()}
     return {"error": {"message": sentence(error), "exit_code": error.exit_code, **parts}}
@@ -126,7 +125,7 @@ def sentence(error: SkewlessError) -> str:
     >>> sentence(PlaceError("port 1", "is  in use", fix="choose another"))
     'port 1: is in use. Fix: choose another'
     """
-    from skewless.infra.host.redaction import redact
+    from skewless.infra.telemetry.redaction import redact
 
     return redact(" ".join(error.sentence().split()))
 
@@ -207,12 +206,6 @@ def _console(file: TextIO) -> Console:
     from rich.console import Console
 
     return Console(file=file, markup=False, highlight=False)
-
-
-def _configure_logging() -> None:
-    from skewless.infra.host.telemetry import configure_logging
-
-    configure_logging()
 
 
 def _fail(output: Output, error: SkewlessError) -> None:

@@ -10,8 +10,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.host.redaction import redact
-from skewless.infra.host.telemetry import configure_logging
+from skewless.infra.telemetry.logger import configure_logging
+from skewless.infra.telemetry.redaction import redact
 
 SECRET = "p@ss:w/rd"  # noqa: S105 - the point of the test
 URL = f"rediss://ann:{SECRET}@db:6379/0"
