@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
 from skewless.contract.status import Int64Array
 from skewless.infra.offline.as_of import ID, ROW, History, KeyPart, rows_sql, winners_sql
 from skewless.infra.offline.sql import quote
+
+if TYPE_CHECKING:
+    import duckdb
 
 NONE = -1
 # A narrow row takes about 55 bytes in DuckDB's windows; half of the memory stays free for other work.
@@ -133,6 +135,7 @@ def fetch_rows(
 def read_memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
     """Return DuckDB's memory limit in bytes, as DuckDB rounds it.
 
+    >>> import duckdb
     >>> read_memory_limit(duckdb.connect(config={"memory_limit": "1GiB"}))
     1073741824
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import sys
@@ -82,8 +83,15 @@ class Output:
 
 
 @contextlib.contextmanager
-def command_output(*, as_json: bool) -> Iterator[Output]:
-    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
+def command_output(*, as_json: bool, is_short: bool = False) -> Iterator[Output]:
+    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code.
+
+    Args:
+        as_json: whether a program reads the result.
+        is_short: whether the command ends soon, and can do without the garbage collector (see ``main``).
+    """
+    if not is_short:
+        gc.enable()
     exits = contextlib.ExitStack()
     output = Output(as_json=as_json, stdout=sys.stdout, exits=exits)
     try:
