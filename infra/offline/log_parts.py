@@ -124,9 +124,9 @@ def _count_rows(connection: duckdb.DuckDBPyConnection, part: LogPartition) -> in
 def _read_delays(connection: duckdb.DuckDBPyConnection, part: LogPartition, stride: int) -> Int64Array:
     """Return the delays from event time to known time of a partition's events, microseconds."""
     files = list(part.files)
-    known = KNOWN_AT if KNOWN_AT in read_column_names(connection, files) else "NULL"
+    known_sql = KNOWN_AT if KNOWN_AT in read_column_names(connection, files) else "NULL"
     query = (
-        f"SELECT {SEQ}, {EVENT}, coalesce({known}, {NEVER}) AS {KNOWN_AT} FROM read_parquet(?, union_by_name=true)"
+        f"SELECT {SEQ}, {EVENT}, coalesce({known_sql}, {NEVER}) AS {KNOWN_AT} FROM read_parquet(?, union_by_name=true)"
         f" WHERE {REJECT} IS NULL AND {SEQ} % {stride} = 0"
     )
     rows = connection.sql(query, params=[files]).fetchnumpy()

@@ -88,3 +88,11 @@ def test_definitions_that_changed_are_compiled(trained_project: tuple[Path, dict
     assert "feast" in loaded_by(repo, environment, "plan")
     models.write_text(before)
     assert "feast" not in loaded_by(repo, environment, "plan")
+
+
+def test_an_explanation_imports_neither_pandas_nor_feast(trained_project: tuple[Path, dict[str, str]]) -> None:
+    repo, environment = trained_project
+    command = [sys.executable, "-m", "skewless.cli", "predict", "--row", ROW, "--json", "--repo", str(repo)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    prediction = json.loads(done.stdout)["predictions"][0]["id"]
+    assert packages(loaded_by(repo, environment, "why", prediction, "--no-proof")) & (OFFLINE | SLOW) == set()
