@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
@@ -17,6 +15,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
@@ -31,7 +30,7 @@ CHAMPION = "champion"
 Prepare = Callable[[FeaturePlan], list[str]]
 _MAX_RESAMPLED_ROWS = 200_000_000  # rows of all resamples together, which take seconds
 _MIN_RESAMPLES = 200
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
@@ -19,12 +17,13 @@ from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.names import list_models
+from skewless.infra.telemetry.logger import EventLogger
 
 CHAMPION = "champion"
 PLAN = "plan"
 # Model, version and its pinned plan.
 Retained = tuple[str, str, FeaturePlan]
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import Collection
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import (
     ConflictError,
     PackageError,
@@ -27,6 +25,7 @@ from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVer
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loader import ModelLoader
 from skewless.serving.models.rejected_models import RejectedModels
@@ -35,7 +34,7 @@ from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
 MODEL_FIELD = "field 'model'"
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class ModelTable:

@@ -37,7 +37,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict rows of entity keys and request fields, or all rows of a file."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=source is None) as output:
         if row is not None and source is None and target is None:
             _predict_rows(_open_applied(output, repo), model, read_rows(row), output)
         elif row is None and source is not None and target is not None:

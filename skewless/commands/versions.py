@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")]
 
 def versions(model: Name, *, repo: Repo = Path(), as_json: Json = False) -> None:
     """List a model's versions with aliases, metrics and last decision, and all changes of its aliases."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=True) as output:
         report = open_project(output, repo).versions(model)
         output.show(report.as_dict(), *_parts(report))
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.execution import Execution, Launch
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
-_log = structlog.get_logger()
+_log = EventLogger()
 _PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
 _SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can hold it
@@ -262,7 +261,7 @@ def _launch_processes(project: Workspace) -> Launch:
 
 
 def _environment(project: Workspace) -> dict[str, str]:
-    from skewless.infra.host.telemetry import LEVEL_VARIABLE
+    from skewless.infra.telemetry.logger import LEVEL_VARIABLE
 
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}

@@ -11,11 +11,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import structlog
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.infra.telemetry.logger import set_log_level
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -47,7 +47,7 @@ def run(*words: str | Path, stdin: str | None = None) -> Said:
         try:
             code = _ended([str(word) for word in words])
         finally:
-            structlog.reset_defaults()  # a command sets the level of the whole process
+            set_log_level("info")  # a command sets the level of the whole process
         sys.stdout.flush()
         sys.stderr.flush()
         return Said(code, stdout.getvalue().decode(), stderr.getvalue().decode())

@@ -10,8 +10,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.host.redaction import redact
-from skewless.infra.host.telemetry import configure_logging
+from skewless.infra.telemetry.logger import EventLogger, configure_logging, set_log_level
+from skewless.infra.telemetry.redaction import redact
 
 SECRET = "p@ss:w/rd"  # noqa: S105 - the point of the test
 URL = f"rediss://ann:{SECRET}@db:6379/0"
@@ -65,9 +65,10 @@ def test_a_command_shows_no_line_below_its_level(
     level: str, variable: str, shown: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SKEWLESS_LOG_LEVEL", variable)
-    configure_logging(level)
-    structlog.get_logger().info("plan_loaded")
-    structlog.get_logger().warning("lost")
+    monkeypatch.setattr("skewless.infra.telemetry.logger._default_level", "info")
+    set_log_level(level)
+    EventLogger().info("plan_loaded")
+    EventLogger().warning("lost")
     said = capsys.readouterr().err
     assert (said.count("plan_loaded"), said.count("lost")) == (shown, 1)
 

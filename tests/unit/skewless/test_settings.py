@@ -44,6 +44,14 @@ def test_the_callers_word_wins_over_the_environment_and_that_over_the_file(
     assert (settings.port, settings.threads, settings.max_batch) == (1, 2, 3)
 
 
+def test_a_list_in_the_environment_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_REQUIRED_MODELS", '["fraud"]')
+    assert load_settings(tmp_path).required_models == ("fraud",)
+    monkeypatch.setenv("SKEWLESS_REQUIRED_MODELS", "fraud")
+    with pytest.raises(DefinitionError, match="SKEWLESS_REQUIRED_MODELS: is not a JSON list"):
+        load_settings(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
