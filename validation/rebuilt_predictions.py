@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import View
@@ -89,8 +90,8 @@ def key_rows(view: View | WindowView, ask: ParsedRows) -> list[tuple[Any, ...]]:
 
 def entity_table(view: View | WindowView, ask: ParsedRows, t: Sequence[int] | Any) -> pa.Table:  # noqa: ANN401 - numpy int64 too
     """Return the entity rows of the predictions for a point-in-time join at times ``t``."""
-    columns = {key.name: pa.array(ask.keys[key.name], arrow_type(key.dtype)) for key in view.keys}
-    return pa.table({**columns, "__t": pa.array(t, pa.int64())})
+    columns = {key.name: typed_array(ask.keys[key.name], arrow_type(key.dtype)) for key in view.keys}
+    return pa.table({**columns, "__t": int64_array(np.asarray(t, np.int64))})
 
 
 def _read_named_rows(

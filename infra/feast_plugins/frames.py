@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast.data_source import DataSource
 
+from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
@@ -15,7 +16,7 @@ from skewless.contract.rows import NO_TIME
 from skewless.contract.status import Int64Array
 from skewless.infra.feast_plugins.rows import PackedRows, push_versions
 from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView
-from skewless.infra.offline.arrays import find_nulls, to_int64, to_numpy
+from skewless.infra.offline.arrays import to_int64, to_numpy
 
 _STAMP = pa.timestamp("us", tz="UTC")
 _ARROW = {dtype: arrow_type(dtype) for dtype in DType} | {

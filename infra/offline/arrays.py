@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import filled_numbers
+from skewless.contract.arrow_numbers import filled_numbers, find_nulls
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
@@ -21,11 +21,6 @@ from skewless.infra.offline.matched_rows import MatchedRows
 
 # Bytes of the columns that are read at a time: the memory next to the result does not grow with the number of columns.
 _GROUP_BYTES = 64_000_000
-
-
-def find_nulls(column: pa.ChunkedArray) -> BoolArray:
-    """Return where a column is null, shape ``(n,)``."""
-    return filled_numbers(column.is_null().cast(pa.uint8()), 0).astype(np.bool_)
 
 
 def to_int64(column: pa.ChunkedArray, fill: int) -> Int64Array:
@@ -42,6 +37,8 @@ def to_numpy(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
         return objects
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return filled_numbers(column, 0).astype(dtype.numpy)
+    if pa.types.is_boolean(column.type) or pa.types.is_timestamp(column.type):
+        return filled_numbers(column.cast(pa.int64()), 0).astype(dtype.numpy)
     # Fill before the conversion: to_numpy makes float64 of integers with nulls, and rounds beyond 2^53.
     filled = column.fill_null(pa.scalar(0, pa.int64()).cast(column.type))
     return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(dtype.numpy)

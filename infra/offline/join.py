@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
@@ -159,20 +160,20 @@ def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
     number = np.repeat(np.arange(len(ranges)), blocks)
     table = pa.table(
         {
-            "first": first,
-            "last": last,
-            "kind": pa.array([item.kind for item in ranges], pa.string()),
-            "ended_us": pa.array([item.ended_us for item in ranges], pa.int64()),
+            "first": int64_array(first),
+            "last": int64_array(last),
+            "kind": typed_array([item.kind for item in ranges], pa.string()),
+            "ended_us": typed_array([item.ended_us for item in ranges], pa.int64()),
         }
     )
     block = (first >> _BLOCK_BITS)[number] + np.arange(len(number)) - start[number]
-    return table.take(number).append_column("block", pa.array(block, pa.int64()))
+    return table.take(int64_array(number)).append_column("block", int64_array(block))
 
 
 def _starts_table(runs: Sequence[MaterializationRun]) -> pa.Table:
     return pa.table(
         {
-            "run_id": pa.array([run.run_id for run in runs], pa.int64()),
-            "started_us": pa.array([run.started_us for run in runs], pa.int64()),
+            "run_id": typed_array([run.run_id for run in runs], pa.int64()),
+            "started_us": typed_array([run.started_us for run in runs], pa.int64()),
         }
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import int64_array
+from skewless.contract.arrow_numbers import filled_numbers, int64_array, numbers
 from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import NEVER, EventOrigins, partition_number
@@ -158,7 +158,7 @@ class WindowEvents:
         )
 
     def _known_at(self, recorded: pa.ChunkedArray, part: Int64Array, seq: Int64Array) -> Int64Array:
-        known = _int64s(recorded.fill_null(int(NEVER)))
+        known = filled_numbers(recorded, int(NEVER))
         missing = known == NEVER
         # The known time moves from the end records into the files when they are compacted, so young files lack it.
         for number, partition in enumerate(self._parts):
@@ -190,8 +190,8 @@ def read_row_events(
         register_tables(connection, {_ENTITIES: row_table}),
         copy_to_table(connection, _KEYS, row_keys_sql(keys, _ENTITIES, reach_us), []) as numbered,
     ):
-        numbers = connection.sql(row_numbers_sql(keys, _ENTITIES, ROW, numbered)).to_arrow_table()
-        row, key = numbers[ROW].to_numpy(), numbers[KEY].to_numpy()
+        table = connection.sql(row_numbers_sql(keys, _ENTITIES, ROW, numbered)).to_arrow_table()
+        row, key = numbers(table[ROW]), numbers(table[KEY])
         with closing(events.chunks(numbered, rows)) as chunks:
             for chunk in chunks:
                 low, high = np.searchsorted(key, [chunk.first, chunk.first + chunk.keys])
@@ -209,7 +209,7 @@ def split_by_key(batches: Iterable[pa.RecordBatch], key: str, rows: int) -> Iter
     for batch in batches:
         if not batch.num_rows:
             continue
-        keys = batch[key].to_numpy()
+        keys = numbers(batch[key])
         # The last key may continue in the next batch, so its rows wait. A key is never split: its windows need all its
         # events.
         edge = int(np.searchsorted(keys, keys[-1]))
@@ -255,7 +255,7 @@ def _split(
     # The key began in an earlier batch: go back to its first row.
     last_key, later = batch[key][0].as_py(), [batch]
     for i in range(len(pending) - 1, -1, -1):
-        at = int(np.searchsorted(pending[i][key].to_numpy(), last_key))
+        at = int(np.searchsorted(numbers(pending[i][key]), last_key))
         if at:
             rest = [pending[i].slice(at)] if at < pending[i].num_rows else []
             return [*pending[:i], pending[i].slice(0, at)], [*rest, *later]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import int64_array, numbers
+from skewless.contract.arrow_numbers import find_nulls, int64_array, numbers
 from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
@@ -25,7 +25,6 @@ from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
-from skewless.infra.offline.arrays import find_nulls
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events

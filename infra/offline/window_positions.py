@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.segments import first_at_least
@@ -89,7 +90,7 @@ def rebuild_states(
         m: time up to which events are rolled up, microseconds.
     """
     # Without a reach, all event times are read and this time only orders the rows.
-    entities = keys.append_column(TIME, pa.array(np.zeros(keys.num_rows, dtype=np.int64)))
+    entities = keys.append_column(TIME, int64_array(np.zeros(keys.num_rows, dtype=np.int64)))
     events = WindowEvents(connection, view, parts, {}, known=False)
     builder = _StateBuilder(view, m)
     remaining = np.ones(keys.num_rows, dtype=np.bool_)

@@ -1,12 +1,15 @@
-"""Convert numbers between Arrow and numpy without pandas, which ``pa.array`` and ``to_numpy`` import."""
+"""Convert columns between Arrow, numpy and Python without pandas, which ``pa.array`` and ``to_numpy`` import."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+
+from skewless.contract.status import BoolArray
 
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
@@ -16,12 +19,14 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     array([1, 2, 3])
     """
     chunks = [chunk for chunk in (column.chunks if isinstance(column, pa.ChunkedArray) else [column]) if len(chunk)]
+    if not chunks and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.empty(0, column.type.to_pandas_dtype())
     if not chunks or column.null_count:
         return np.array(column.to_numpy(zero_copy_only=False))
     return np.concatenate([np.from_dlpack(chunk) for chunk in chunks])
 
 
-def filled_numbers(column: pa.Array | pa.ChunkedArray, fill: int) -> npt.NDArray[Any]:
+def filled_numbers(column: pa.Array | pa.ChunkedArray, fill: float) -> npt.NDArray[Any]:
     """Return a column of integers or floats as a new array, shape ``(n,)``, with nulls replaced.
 
     >>> filled_numbers(pa.chunked_array([[1, None], [3]]), 7)
@@ -32,7 +37,18 @@ def filled_numbers(column: pa.Array | pa.ChunkedArray, fill: int) -> npt.NDArray
     return np.concatenate([np.empty(0, dtype), *(_filled(chunk, dtype, fill) for chunk in chunks)])
 
 
-def _filled(chunk: pa.Array, dtype: np.dtype[Any], fill: int) -> npt.NDArray[Any]:
+def find_nulls(column: pa.Array | pa.ChunkedArray) -> BoolArray:
+    """Return where a column is null, as a new array, shape ``(n,)``.
+
+    >>> find_nulls(pa.array(["a", None]))
+    array([False,  True])
+    """
+    if not column.null_count:
+        return np.zeros(len(column), dtype=np.bool_)
+    return numbers(column.is_null().cast(pa.uint8())).view(np.bool_)
+
+
+def _filled(chunk: pa.Array, dtype: np.dtype[Any], fill: float) -> npt.NDArray[Any]:
     validity, data = chunk.buffers()
     end = chunk.offset + len(chunk)
     if not len(chunk) or data is None:
@@ -53,3 +69,32 @@ def int64_array(values: npt.NDArray[np.int64], is_null: npt.NDArray[np.bool_] | 
     data = np.ascontiguousarray(values, np.int64)
     validity = None if is_null is None else pa.py_buffer(np.packbits(~is_null, bitorder="little"))
     return pa.Array.from_buffers(pa.int64(), len(data), [validity, pa.py_buffer(data)])
+
+
+def typed_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
+    """Return ``pa.array(values, kind)``; integers and text need no pandas.
+
+    >>> typed_array(["a", None, "b"], pa.string()).to_pylist()
+    ['a', None, 'b']
+    """
+    types = set(map(type, values)) - {type(None)}
+    if kind == pa.int64() and types <= {int}:
+        is_null = np.fromiter((value is None for value in values), np.bool_, len(values)) if None in values else None
+        return int64_array(np.array([value or 0 for value in values], np.int64), is_null)
+    if (kind == pa.string() and types <= {str}) or (kind == pa.binary() and types <= {bytes}):
+        return _text_array([value.encode() if isinstance(value, str) else value for value in values], kind)
+    return pa.array(values, kind)
+
+
+def _text_array(values: list[bytes | None], kind: pa.DataType) -> pa.Array:
+    lengths = np.fromiter((len(value or b"") for value in values), np.int64, len(values))
+    ends = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    if ends[-1] >= 2**31:
+        return pa.array(values, kind)
+    is_null = np.fromiter((value is None for value in values), np.bool_, len(values))
+    buffers = [
+        pa.py_buffer(np.packbits(~is_null, bitorder="little")) if is_null.any() else None,
+        pa.py_buffer(ends.astype(np.int32)),
+        pa.py_buffer(b"".join(value or b"" for value in values)),
+    ]
+    return pa.Array.from_buffers(kind, len(values), buffers)

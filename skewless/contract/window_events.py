@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.transforms import TransformRunner
 from skewless.contract.windows.aggregate_inputs import (
@@ -48,7 +49,7 @@ class ViewEvents:
         origin = self.origin
         return ViewEvents(
             rows=self.rows[positions],
-            keys=self.keys.take(pa.array(positions)),
+            keys=self.keys.take(int64_array(positions)),
             origin=EventOrigins(
                 ts=origin.ts[positions], partition=origin.partition[positions], seq=origin.seq[positions]
             ),
@@ -92,7 +93,7 @@ class EventSelector:
         keys = rows.select([column.name for column in self._view.keys])
         return ViewEvents(
             rows=selected,
-            keys=keys if all_count else keys.take(pa.array(selected)),
+            keys=keys if all_count else keys.take(int64_array(selected)),
             origin=origin,
             words=self._layout.build_states(measured, origin),
             hashes=hashes,
@@ -122,7 +123,7 @@ class EventSelector:
         columns: _Columns = {name: rows[name].combine_chunks() for name in self.columns}
         # True if the event time is an input; it is not among the logged inputs.
         if len(self._view.logged_inputs) < len(self._view.inputs):
-            columns[self._view.event_column] = pa.array(ts, pa.int64())
+            columns[self._view.event_column] = int64_array(ts)
         if self._runner is not None:
             inputs = {ref.name: _plain(columns[ref.name]) for ref in self._runner.transform.inputs}
             columns |= self._runner.run(inputs) if rows.num_rows else self._empty_outputs()
@@ -136,7 +137,7 @@ class EventSelector:
         counts = np.ones(rows.num_rows, dtype=np.bool_)
         for key in self._view.keys:
             if rows[key.name].null_count:
-                counts &= np.asarray(rows[key.name].is_valid().to_numpy(zero_copy_only=False), dtype=np.bool_)
+                counts &= ~find_nulls(rows[key.name])
         if self._view.filter is not None:
             column = columns[self._view.filter]
             values = _plain(column) if isinstance(column, pa.Array) else np.asarray(column, dtype=np.float64)
@@ -149,7 +150,7 @@ def _take_rows(columns: _Columns, rows: _Rows) -> _Columns:
 
 
 def _take(column: pa.Array | npt.NDArray[Any], rows: _Rows) -> pa.Array | npt.NDArray[Any]:
-    return column.take(pa.array(rows)) if isinstance(column, pa.Array) else column[rows]
+    return column.take(int64_array(rows)) if isinstance(column, pa.Array) else column[rows]
 
 
 def _plain(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -163,4 +164,4 @@ def _plain(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
         return objects
     if pa.types.is_boolean(kind) or pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
-    return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False), dtype=np.float64)
+    return filled_numbers(column.cast(pa.float64(), safe=False), np.nan)

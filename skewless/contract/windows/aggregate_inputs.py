@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import filled_numbers, find_nulls, typed_array
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import SQUARE_LIMIT, SUM_LIMIT, Floats, quantise
 from skewless.contract.windows.sketch import hash_numbers, hash_texts
@@ -91,8 +93,8 @@ def _measure_column(view: WindowView, name: str, column: pa.Array | npt.NDArray[
     hashed = Function.COUNT_DISTINCT in functions
     no_values = np.empty(0, dtype=np.float64)
     if view.dtype(name).is_text:
-        texts = column if isinstance(column, pa.Array) else pa.array(list(column))
-        null = np.asarray(texts.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
+        texts = column if isinstance(column, pa.Array) else typed_array(list(column), arrow_type(view.dtype(name)))
+        null = find_nulls(texts)
         hashes = hash_texts(texts) if hashed else np.empty(0, dtype=np.uint64)
         return AggregateInputs(
             null=null,
@@ -115,11 +117,10 @@ def _measure_column(view: WindowView, name: str, column: pa.Array | npt.NDArray[
 def _numbers(column: pa.Array | npt.NDArray[Any]) -> tuple[npt.NDArray[Any], BoolArray]:
     """Return a column's numbers, float64 or int64, and where they are null; null numbers are 0 or NaN."""
     if isinstance(column, pa.Array):
-        null = np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
+        null = find_nulls(column)
         if pa.types.is_boolean(column.type) or pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        filled = column.fill_null(pa.scalar(0).cast(column.type)) if column.null_count else column
-        numbers = filled.to_numpy(zero_copy_only=False)
+        numbers = filled_numbers(column, 0)
     else:
         numbers = np.asarray(column)
         null = np.zeros(len(numbers), dtype=np.bool_)

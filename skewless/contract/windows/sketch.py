@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import filled_numbers
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.fixed_point import Floats
 
@@ -43,7 +44,7 @@ def hash_texts(texts: pa.Array) -> Hashes:
     words = texts.dictionary_encode()
     hashes = [0 if text is None else _hash(text) for text in words.dictionary.to_pylist()]
     table = np.array([*hashes, 0], dtype=np.uint64)
-    positions = words.indices.fill_null(len(hashes)).to_numpy(zero_copy_only=False)
+    positions = filled_numbers(words.indices, len(hashes))
     text_hashes: Hashes = table[positions]
     return text_hashes
 
