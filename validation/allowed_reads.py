@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.plan import View
 from skewless.contract.request import ParsedRows
 from skewless.contract.rows import NO_TIME, Versions
@@ -155,7 +156,7 @@ def check_states(
         # The position of a state moves only with events of its entity. So a smaller position is a loss only if such an
         # event lies between.
         incomplete_view_error = present[(position < certain)[present]]
-        rows = entities.take(incomplete_view_error)
+        rows = entities.take(int64_array(incomplete_view_error))
         for i in incomplete_view_error[
             find_touched_rows(
                 views.connection, view, part, rows, position[incomplete_view_error], certain[incomplete_view_error]
