@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RowCodec
@@ -125,7 +126,7 @@ def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> l
 
 def _pack_rows(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, n_positions: int) -> LatestBatch:
     rows = rows.combine_chunks()
-    nulls = {column.name: arrays.find_nulls(rows[column.name]) for column in view.features}
+    nulls = {column.name: find_nulls(rows[column.name]) for column in view.features}
     values = {
         column.name: rows[column.name].combine_chunks()
         if column.dtype.is_text

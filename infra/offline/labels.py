@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
@@ -146,10 +147,10 @@ def to_milliseconds(time_sql: str) -> str:
 
 def find_servable(fields: Sequence[Column], rows: pa.Table) -> npt.NDArray[np.bool_]:
     """Return which rows serving would accept: only float and text fields of a request may be null."""
-    servable = ~arrays.find_nulls(rows[TIME])
+    servable = ~find_nulls(rows[TIME])
     for column in fields:
         if not is_nullable(column.dtype):
-            servable &= ~arrays.find_nulls(rows[column.name])
+            servable &= ~find_nulls(rows[column.name])
     return servable
 
 
@@ -169,7 +170,7 @@ def _request_array(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
     if is_nullable(dtype):
         # Round a float32 field to float32 first, as serving does.
         exact = arrays.to_numpy(column, dtype).astype(np.float64)
-        return np.where(arrays.find_nulls(column), np.nan, exact)
+        return np.where(find_nulls(column), np.nan, exact)
     return arrays.to_int64(column, 0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
@@ -122,6 +121,8 @@ class MarkerHistory:
 
     async def refresh_async(self) -> None:
         """Do the same as ``refresh`` without blocking the event loop."""
+        import asyncio  # noqa: PLC0415 - a command that reads no store does without
+
         self._expect_all(await asyncio.to_thread(self._read_positions))
 
     async def check(self, online: OnlineReader) -> set[str]:
@@ -132,6 +133,8 @@ class MarkerHistory:
         Raises:
             StoreError: a file cannot be read, or the store is unavailable.
         """
+        import asyncio  # noqa: PLC0415 - a command that reads no store does without
+
         positions = await asyncio.to_thread(self._read_positions)
         # Positions that a read has seen were checked together with its rows.
         new_positions = {

@@ -6,10 +6,9 @@ processes of a project share it. An open store can be used from several threads,
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +16,9 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray
+
+if TYPE_CHECKING:
+    import asyncio
 
 Binaries: TypeAlias = Sequence[bytes] | pa.LargeBinaryArray  # an Arrow array must not hold nulls
 Letters: TypeAlias = npt.NDArray[np.uint8]

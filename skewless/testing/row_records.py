@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
@@ -101,7 +102,7 @@ class RowRecords:
             tombstone=np.array([deleted]),
         )
         values = {column.name: arrays.to_numpy(features[column.name], column.dtype) for column in self.view.features}
-        nulls = {name: arrays.find_nulls(column) for name, column in features.items()}
+        nulls = {name: find_nulls(column) for name, column in features.items()}
         return self._codec.encode(versions, values, nulls)[0]
 
     def _value(self, column: Column, row: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of the column's type
