@@ -11,6 +11,9 @@ import pyarrow as pa
 
 from skewless.contract.status import BoolArray
 
+# Up to so many Python values are converted faster than pandas is imported.
+_FEW = 10_000
+
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[Any]:
     """Return a column of numbers as a new array, shape ``(n,)``; with nulls, what ``to_numpy`` returns.
@@ -34,7 +37,18 @@ def filled_numbers(column: pa.Array | pa.ChunkedArray, fill: float) -> npt.NDArr
     """
     dtype = np.dtype(column.type.to_pandas_dtype())
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    if len(chunks) == 1:
+        return _filled(chunks[0], dtype, fill)
     return np.concatenate([np.empty(0, dtype), *(_filled(chunk, dtype, fill) for chunk in chunks)])
+
+
+def shared_numbers(column: pa.Array, fill: float) -> npt.NDArray[Any]:
+    """Return ``filled_numbers``; without nulls, they are read-only and share the memory of the column.
+
+    >>> shared_numbers(pa.array([1, None]), 7)
+    array([1, 7])
+    """
+    return filled_numbers(column, fill) if column.null_count or not len(column) else np.from_dlpack(column)
 
 
 def find_nulls(column: pa.Array | pa.ChunkedArray) -> BoolArray:
@@ -56,7 +70,7 @@ def _filled(chunk: pa.Array, dtype: np.dtype[Any], fill: float) -> npt.NDArray[A
     values = np.frombuffer(data, dtype, end)[chunk.offset :].copy()
     if validity is not None:
         bits = np.unpackbits(np.frombuffer(validity, np.uint8), count=end, bitorder="little")
-        values[bits[chunk.offset :] == 0] = fill
+        np.copyto(values, fill, where=bits[chunk.offset :] == 0)
     return values
 
 
@@ -72,11 +86,13 @@ def int64_array(values: npt.NDArray[np.int64], is_null: npt.NDArray[np.bool_] | 
 
 
 def typed_array(values: Sequence[Any], kind: pa.DataType) -> pa.Array:
-    """Return ``pa.array(values, kind)``; integers and text need no pandas.
+    """Return ``pa.array(values, kind)``; a few thousand integers or texts need no pandas.
 
     >>> typed_array(["a", None, "b"], pa.string()).to_pylist()
     ['a', None, 'b']
     """
+    if len(values) > _FEW:
+        return pa.array(values, kind)
     types = set(map(type, values)) - {type(None)}
     if kind == pa.int64() and types <= {int}:
         is_null = np.fromiter((value is None for value in values), np.bool_, len(values)) if None in values else None

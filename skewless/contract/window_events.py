@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array
+from skewless.contract.arrow_numbers import find_nulls, int64_array, shared_numbers
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.transforms import TransformRunner
 from skewless.contract.windows.aggregate_inputs import (
@@ -164,4 +164,4 @@ def _plain(column: pa.Array | npt.NDArray[Any]) -> npt.NDArray[Any]:
         return objects
     if pa.types.is_boolean(kind) or pa.types.is_timestamp(kind):
         column = column.cast(pa.int64())
-    return filled_numbers(column.cast(pa.float64(), safe=False), np.nan)
+    return shared_numbers(column.cast(pa.float64(), safe=False), np.nan)

@@ -13,7 +13,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array, numbers, typed_array
+from skewless.contract.arrow_numbers import (
+    filled_numbers,
+    find_nulls,
+    int64_array,
+    numbers,
+    shared_numbers,
+    typed_array,
+)
 from skewless.contract.dtypes import DType
 from skewless.contract.window_events import _plain
 from skewless.contract.windows.aggregate_inputs import _numbers
@@ -78,6 +85,10 @@ def test_numbers_are_those_of_arrow(column: pa.ChunkedArray) -> None:
         options = {} if isinstance(part, pa.ChunkedArray) else {"zero_copy_only": False}
         _assert_same_bits(numbers(part), part.to_numpy(**options))
         _assert_same_bits(filled_numbers(part, 7), _filled(part, 7))
+    for chunk in column.chunks:
+        shared = shared_numbers(chunk, 7)
+        _assert_same_bits(shared, _filled(chunk, 7))
+        assert shared.flags.writeable == (not len(chunk) or chunk.null_count > 0)
 
 
 @given(column=_columns(_TYPED))
@@ -142,6 +153,13 @@ def test_an_array_of_python_values_equals_that_of_arrow(column: pa.ChunkedArray)
 def test_values_of_another_type_are_rejected(values: list[Any], kind: pa.DataType) -> None:
     with pytest.raises((pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError)):
         typed_array(values, kind)
+
+
+def test_many_values_are_converted_by_arrow() -> None:
+    values = [*range(-20_000, 20_000), None]
+    assert typed_array(values, pa.int64()).equals(pa.array(values, pa.int64()))
+    texts = [None if value is None else f"é{value}" for value in values]
+    assert typed_array(texts, pa.string()).equals(pa.array(texts, pa.string()))
 
 
 def test_numpy_integers_are_accepted() -> None:

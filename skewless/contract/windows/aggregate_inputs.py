@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import filled_numbers, find_nulls, typed_array
+from skewless.contract.arrow_numbers import find_nulls, shared_numbers, typed_array
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.fixed_point import SQUARE_LIMIT, SUM_LIMIT, Floats, quantise
@@ -120,7 +120,7 @@ def _numbers(column: pa.Array | npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Boo
         null = find_nulls(column)
         if pa.types.is_boolean(column.type) or pa.types.is_timestamp(column.type):
             column = column.cast(pa.int64())
-        numbers = filled_numbers(column, 0)
+        numbers = shared_numbers(column, 0)
     else:
         numbers = np.asarray(column)
         null = np.zeros(len(numbers), dtype=np.bool_)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.private_server import PrivateServer
+from tests.architecture.test_import_budget import OFFLINE, packages
+from tests.integration.cli.test_command_imports import ONLINE, SLOW, loaded_by
 from tests.worlds.command_line import done, run
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +45,8 @@ def test_a_template_leads_to_a_prediction(
     body = done("predict", template, "--repo", repo, "--row", json.dumps(ROWS[template]))
     features = body["predictions"][0]["features"]
     assert sum(value is not None for value in features.values()) >= len(features) - 2
+    modules = loaded_by(repo, dict(os.environ), "why", body["predictions"][0]["id"])
+    assert packages(modules) & (OFFLINE | SLOW | ONLINE) == set()
     if template == "fraud":
         drift_is_found(repo)
 
