@@ -125,6 +125,6 @@ def _numbers(column: pa.Array | npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Boo
         numbers = np.asarray(column)
         null = np.zeros(len(numbers), dtype=np.bool_)
     if numbers.dtype.kind == "f":
-        numbers = numbers.astype(np.float64)
+        numbers = numbers.astype(np.float64, copy=False)
         return numbers, np.asarray(null | np.isnan(numbers), dtype=np.bool_)
-    return numbers.astype(np.int64), null
+    return numbers.astype(np.int64, copy=False), null
