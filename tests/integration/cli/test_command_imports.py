@@ -27,7 +27,7 @@ with open(sys.argv[1], "w") as file:
 ROW = json.dumps(ROWS[0])
 # Libraries that are loaded only to log, to draw tables on a terminal, or by a class that we do without.
 SLOW = {"attr", "dotenv", "pydantic_settings", "rich", "structlog"}
-# Libraries of the online store's clients, and of the server.
+# Libraries of the online store's clients: a proof reads the log alone.
 ONLINE = {"asyncio", "redis"}
 # By command, the libraries that it does without, in addition to those of offline work and to the slow ones.
 BUDGETS: dict[tuple[str, ...], set[str]] = {
@@ -92,10 +92,10 @@ def test_definitions_that_changed_are_compiled(trained_project: tuple[Path, dict
     assert "feast" not in loaded_by(repo, environment, "plan")
 
 
-def test_an_explanation_imports_neither_pandas_nor_feast(trained_project: tuple[Path, dict[str, str]]) -> None:
+def test_a_proof_imports_neither_pandas_nor_a_client(trained_project: tuple[Path, dict[str, str]]) -> None:
     repo, environment = trained_project
     command = [sys.executable, "-m", "skewless.cli", "predict", "--row", ROW, "--json", "--repo", str(repo)]
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
     prediction = json.loads(done.stdout)["predictions"][0]["id"]
-    assert packages(loaded_by(repo, environment, "why", prediction)) & (OFFLINE | SLOW | ONLINE) == set()
-    assert packages(loaded_by(repo, environment, "why", prediction, "--no-proof")) & (OFFLINE | SLOW | ONLINE) == set()
+    for words in (("why", prediction), ("why", prediction, "--no-proof"), ("replay",)):
+        assert packages(loaded_by(repo, environment, *words)) & (OFFLINE | SLOW | ONLINE) == set()
