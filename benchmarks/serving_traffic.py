@@ -21,6 +21,7 @@ from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_f
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 
 BARE, LOGGED, CANARY, SHADOW = (
     "without log, policy and counts",
@@ -79,7 +80,7 @@ def _under(project: ServedProject, name: str, shadows: tuple[str, ...]) -> Conte
 
 def _copy_versions(repo: Path) -> None:
     folder = repo / ".skewless" / "packages" / _MODEL
-    store = PackageStore.of(repo / ".skewless", Settings())
+    store = PackageStore.of(ProjectState(repo / ".skewless"), Settings())
     held = verify_folder(folder / _ONE, _MODEL, _ONE, store.trust)
     for version in (_TWO, _THREE):
         shutil.copytree(folder / _ONE, folder / version)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import RequestError, StoreError
@@ -13,6 +12,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.plans.needed_views import NeededViewsMonitor
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class EventForwarder:
         store: the model packages.
     """
 
-    def __init__(self, state: Path, redis_url: str, store: PackageStore, settings: Settings) -> None:
+    def __init__(self, state: ProjectState, redis_url: str, store: PackageStore, settings: Settings) -> None:
         self._redis_url = redis_url
         self._settings = settings
         self._plan = AppliedPlanReader(state)

@@ -16,6 +16,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
@@ -70,7 +71,7 @@ def promote(
     store: PackageStore,
     now_us: int,
     *,
-    state: Path | None = None,
+    state: ProjectState | None = None,
     prepare: Prepare | None = None,
 ) -> Decision:
     """Compare a new version with the champion, store the decision, and move the alias if the gate passes.
@@ -100,7 +101,7 @@ def judge(
     store: PackageStore,
     *,
     against: str | None,
-    state: Path | None = None,
+    state: ProjectState | None = None,
     plan: FeaturePlan | None = None,
 ) -> Decision:
     """Return the gate's decision about a version; nothing is changed.
@@ -155,7 +156,7 @@ def record_decision(
         Aliases(packages).move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
 
 
-def describe_mismatches(plan: FeaturePlan, state: Path) -> str:
+def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:
     """Return a sentence about the model's views with mismatches in the last parity check; empty: none."""
     verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
     sentences = [

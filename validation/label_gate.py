@@ -15,6 +15,7 @@ from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
 from skewless.infra.storage.durable import replace_durable
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import ExpectationResult, GateReport
 from skewless.validation.gates import DataGate
 from skewless.validation.suites import LABELS
@@ -61,7 +62,7 @@ class LabelGate:
     """
 
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     gate: DataGate
 

@@ -10,6 +10,7 @@ from typing import Any
 from skewless.contract.errors import ConflictError, DefinitionError, PlaceError
 from skewless.infra.access.api_keys import ApiKey, add_key, remove_key
 from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 _FORMAT = 1
 _DIGEST_BYTES = 32
@@ -38,7 +39,7 @@ class KeyFile:
         state: the state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self.path = state / "api_keys.json"
         self._lock = state / "api_keys.lock"
 

@@ -16,6 +16,7 @@ from skewless.contract.clock import from_us
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.webhook import Webhook
 from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
@@ -98,7 +99,8 @@ class Alerts:
         webhook: URL that receives each notice as JSON (setting ``alert_webhook``); None: there is none.
     """
 
-    def __init__(self, state: Path, webhook: str | None = None) -> None:
+    def __init__(self, state: ProjectState, webhook: str | None = None) -> None:
+        self._state = state
         self._folder = state / "alerts"
         self._webhook = None if webhook is None else Webhook(webhook)
         self._sender_lock = threading.Lock()
@@ -132,7 +134,7 @@ class Alerts:
         Raises:
             StoreError: as ``send``.
         """
-        if not any(alert.key == (name, subject) for alert in open_alerts(self._folder.parent)):
+        if not any(alert.key == (name, subject) for alert in open_alerts(self._state)):
             return False
         with _edit_records(self._folder) as editor:
             closed = editor.resolve_alert((name, subject), at_us, owed=self._webhook is not None)
@@ -240,7 +242,7 @@ class _RecordEditor:
         self.changed = True
 
 
-def open_alerts(state: Path) -> list[Alert]:
+def open_alerts(state: ProjectState) -> list[Alert]:
     """Return the open alerts; none if the file is corrupt, because metrics must not fail."""
     try:
         return [item.alert for item in _read(state / "alerts") if item.is_open]

@@ -7,7 +7,6 @@ import json
 import math
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -18,6 +17,7 @@ from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.feast_plugins.windowed_views import WindowPlans
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.senders import open_sender
 
@@ -31,7 +31,7 @@ class EventPusher:
         address: URL of the Redis with the streams of push sources.
     """
 
-    def __init__(self, state: Path, settings: Settings, project: str, address: str) -> None:
+    def __init__(self, state: ProjectState, settings: Settings, project: str, address: str) -> None:
         self._plans = WindowPlans(state)
         self._settings = settings
         self._project = project

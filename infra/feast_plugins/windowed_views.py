@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from feast import StreamFeatureView
 
@@ -12,6 +11,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.feast_plugins.stored_views import Table
 from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.storage.project_state import ProjectState
 
 
 def is_windowed(table: Table) -> bool:
@@ -39,7 +39,7 @@ class WindowPlans:
     The definition of a windowed view comes from the plan, not from Feast's registry: workers build the plan's states.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._file = AppliedPlanReader(state)
 
     @property

@@ -18,6 +18,7 @@ import structlog
 
 from skewless.infra.host.priority import run_at_low_priority, use_idle_time
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 
 _T = TypeVar("_T")
 Kind = Literal["server", "stream", "scheduler"]
@@ -61,7 +62,7 @@ class ProcessRecord:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path, kind: Kind) -> None:
+    def __init__(self, state: ProjectState, kind: Kind) -> None:
         self._own = Process(
             kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=time.time(), beat_s=time.time()
         )
@@ -112,7 +113,7 @@ def send_heartbeats(
         record.close()
 
 
-def read_processes(state: Path) -> list[Process]:
+def read_processes(state: ProjectState) -> list[Process]:
     """Return the processes that run, or were killed and not replaced, by kind and start; corrupt files are skipped."""
     processes = []
     for path in _folder(state).glob("*.json"):
@@ -123,12 +124,12 @@ def read_processes(state: Path) -> list[Process]:
     return sorted(processes, key=lambda item: (item.kind, item.started_s))
 
 
-def run_behind_servers(state: Path, work: Callable[[], _T]) -> _T:
+def run_behind_servers(state: ProjectState, work: Callable[[], _T]) -> _T:
     """Run work and return its result; if a server runs on this machine, the work uses only its idle time."""
     return run_at_low_priority(work, use_idle_time) if is_served_here(state) else work()
 
 
-def is_served_here(state: Path) -> bool:
+def is_served_here(state: ProjectState) -> bool:
     """Return whether a server of the project runs on this machine."""
     host, now_s = socket.gethostname(), time.time()
     return any(
@@ -137,7 +138,7 @@ def is_served_here(state: Path) -> bool:
     )
 
 
-def _sweep(state: Path, own: Process) -> None:
+def _sweep(state: ProjectState, own: Process) -> None:
     """Delete files of killed processes of this kind on this machine, and all files that are a day old."""
     for path in _folder(state).glob("*.json"):
         with suppress(OSError):
@@ -159,5 +160,5 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _folder(state: Path) -> Path:
+def _folder(state: ProjectState) -> Path:
     return state / "processes"

@@ -23,6 +23,7 @@ from typing import Any
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.run import Run, RunId, State
 from skewless.infra.storage.durable import create_durable, hold_lock
+from skewless.infra.storage.project_state import ProjectState
 
 FOLDER = "scheduler"
 _END = ".end"
@@ -47,7 +48,7 @@ class Ledger:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._terms = state / FOLDER / "terms"
         self._runs = state / FOLDER / "runs"
         self._lock = state / FOLDER / ".lock"

@@ -11,6 +11,7 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.jobs.ledger import FOLDER
 from skewless.infra.jobs.run import RunId
 from skewless.infra.storage.durable import create_durable
+from skewless.infra.storage.project_state import ProjectState
 
 Kind = Literal["start", "cancel"]
 _KINDS: tuple[Kind, ...] = ("start", "cancel")
@@ -39,7 +40,7 @@ class Requests:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._root = state / FOLDER / "requests"
 
     def put(self, request: Request) -> None:

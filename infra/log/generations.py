@@ -22,6 +22,7 @@ from typing import Any, Literal, Protocol
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.view import WindowView
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 Stage = Literal["building", "live", "draining", "given up"]
 
@@ -87,7 +88,7 @@ class Generations:
         folder: with the files about windowed views.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self.folder = state / "windows"
 
     def build_lock(self, view: ViewVersion) -> Path:

@@ -11,6 +11,7 @@ from typing import Self
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import View
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,6 @@ class Progress:
             ) from error
 
 
-def progress_path(state: Path, view: View) -> Path:
+def progress_path(state: ProjectState, view: View) -> Path:
     """Return the file of a view's progress; it exists once a run has read the source."""
     return state / "progress" / f"{view.name}-{view.hash}.json"

@@ -35,6 +35,7 @@ from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,7 +59,7 @@ class Materializer:
 
     project: str
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     online: Callable[[], OnlineWriter]
     ledger: RunLedger
@@ -178,7 +179,7 @@ class Materializer:
 
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:
-        make_folder(self.state)
+        make_folder(self.state.folder)
         with (self.state / "materialize.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -11,7 +11,6 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 import structlog
@@ -19,6 +18,7 @@ import structlog
 from skewless.contract.errors import GateError
 from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 
 SkipCommand = Literal["materialize", "push"]
 # The names of this folder and of the fields in its files are part of the layout on disk.
@@ -46,7 +46,7 @@ class SkippedRows:
 
 
 def save_skipped(
-    state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
+    state: ProjectState, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
 ) -> None:
     """Replace the counts of a view's rows that a command skipped; a failed write is only logged."""
     path = state / _FOLDER / f"{view_hash}.{command}.json"
@@ -66,7 +66,7 @@ def save_skipped(
 
 
 def record_skipped(
-    state: Path,
+    state: ProjectState,
     view: str,
     view_hash: str,
     command: SkipCommand,
@@ -101,7 +101,7 @@ def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
         )
 
 
-def read_skipped(state: Path) -> list[SkippedRows]:
+def read_skipped(state: ProjectState) -> list[SkippedRows]:
     """Return the skipped rows of all views in the state folder, by view and reason."""
     items = [*_read_rejected(state), *_read_saved(state)]
     return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
@@ -113,7 +113,7 @@ def warn_skipped(view: str, reasons: Mapping[str, int]) -> None:
         _log.warning("rows_skipped", view=view, reason=reason, rows=rows, fix="see all counts with `skewless status`")
 
 
-def _read_saved(state: Path) -> Iterator[SkippedRows]:
+def _read_saved(state: ProjectState) -> Iterator[SkippedRows]:
     for path in sorted((state / _FOLDER).glob("*.json")):
         try:
             yield from [SkippedRows(**item) for item in json.loads(path.read_text())]
@@ -121,7 +121,7 @@ def _read_saved(state: Path) -> Iterator[SkippedRows]:
             _log.warning("skipped_rows_not_read", file=str(path))
 
 
-def _read_rejected(state: Path) -> Iterator[SkippedRows]:
+def _read_rejected(state: ProjectState) -> Iterator[SkippedRows]:
     counts: Counter[tuple[str, str]] = Counter()
     for folder in sorted((state / "log" / _BATCH).glob("*")):
         view = folder.name.rpartition("-")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SourceError
@@ -21,6 +20,7 @@ from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,7 +43,7 @@ class LogSnapshot:
 class OfflineViews:
     """Reads from the accepted log what the online store serves from its rows."""
 
-    def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection) -> None:
         self._state = state
         self.connection = connection
         self._join = PointInTimeJoin(connection)

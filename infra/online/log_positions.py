@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plan import FeaturePlan
@@ -11,6 +10,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.ends import EndsFile, LastEnd
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.runs import RunLedger, last_by_partition
+from skewless.infra.storage.project_state import ProjectState
 
 
 class LogPositions:
@@ -22,7 +22,7 @@ class LogPositions:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._log_root = state / "log"
         self._ledger = RunLedger(state / "runs")
         self._generations = Generations(state)

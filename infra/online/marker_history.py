@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.online.log_positions import LogPositions
 from skewless.infra.online.port import Marker, OnlineReader
+from skewless.infra.storage.project_state import ProjectState
 
 
 class AgeLimit(NamedTuple):
@@ -85,7 +85,7 @@ class MarkerHistory:
 
     @classmethod
     def from_runs(
-        cls, state: Path, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
+        cls, state: ProjectState, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
     ) -> MarkerHistory:
         """Return a marker history that expects the positions that the project's finished runs have applied.
 

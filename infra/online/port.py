@@ -232,7 +232,7 @@ class BlockingOnlineReader(Protocol):
         ...
 
 
-class Lease(Protocol):
+class StoreLease(Protocol):
     """A candidate for the scheduler lease of a project; every method raises StoreError if the store is unavailable.
 
     One candidate holds the lease at a time, with a fencing token above all earlier ones. A lease alone does not stop a
@@ -287,4 +287,4 @@ class OnlineAdapter:
     store: Callable[[str], OnlineStore]
     reader: Callable[[str, float, OnConnect | None], OnlineReader]
     blocking_reader: Callable[[str], BlockingOnlineReader]
-    lease: Callable[[str, str, str, float], Lease]
+    lease: Callable[[str, str, str, float], StoreLease]

@@ -25,7 +25,7 @@ _ASKS_PER_TERM = 3  # the timeout of a command is a third of the term
 
 
 class RedisLease:
-    """Implements ``Lease`` with two keys: the holder's name with an expiry, and the last fencing token."""
+    """Implements ``StoreLease`` with two keys: the holder's name with an expiry, and the last fencing token."""
 
     def __init__(self, url: str, project: str, holder: str, ttl_s: float) -> None:
         self.holder = holder

@@ -5,11 +5,11 @@ from __future__ import annotations
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.online.port import (
     BlockingOnlineReader,
-    Lease,
     OnConnect,
     OnlineAdapter,
     OnlineReader,
     OnlineStore,
+    StoreLease,
 )
 
 _REDIS = frozenset({"redis", "rediss", "unix"})
@@ -41,7 +41,7 @@ def open_blocking_reader(url: str) -> BlockingOnlineReader:
     return _adapter(url).blocking_reader(url)
 
 
-def open_lease(url: str, project: str, holder: str, ttl_s: float) -> Lease:
+def open_lease(url: str, project: str, holder: str, ttl_s: float) -> StoreLease:
     """Return a candidate for the scheduler lease of a project; it does not connect yet."""
     return _adapter(url).lease(url, project, holder, ttl_s)
 

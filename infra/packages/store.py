@@ -9,6 +9,7 @@ from typing import Self
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, TrustPolicy
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class PackageStore:
     signer: Signer
 
     @classmethod
-    def of(cls, state: Path, settings: Settings) -> Self:
+    def of(cls, state: ProjectState, settings: Settings) -> Self:
         """Return the package store of a state folder, with the signing settings.
 
         Raises:

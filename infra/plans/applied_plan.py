@@ -19,6 +19,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.numbered_files import NumberedFiles
+from skewless.infra.storage.project_state import ProjectState
 
 EXPECTATIONS = "expectations.py"
 _FORMAT = 1
@@ -76,13 +77,13 @@ class AppliedPlan:
         return self.models[0]
 
 
-def save_applied(state: Path, applied: AppliedPlan) -> None:
+def save_applied(state: ProjectState, applied: AppliedPlan) -> None:
     """Make a plan the applied plan, atomically.
 
     Raises:
         StoreError: the disk failed.
     """
-    make_folder(state)
+    make_folder(state.folder)
     body: dict[str, Any] = {
         "format": _FORMAT,
         "plan": applied.plan.as_dict(),
@@ -106,12 +107,12 @@ def save_applied(state: Path, applied: AppliedPlan) -> None:
     _add_to_history(state, body)
 
 
-def plan_numbers(state: Path) -> list[int]:
+def plan_numbers(state: ProjectState) -> list[int]:
     """Return the numbers of all plans that were ever applied; the last is the number of the applied plan."""
     return _history(state).numbers()
 
 
-def _add_to_history(state: Path, body: Mapping[str, Any]) -> None:
+def _add_to_history(state: ProjectState, body: Mapping[str, Any]) -> None:
     """Append a plan to the history, unless it equals the last plan."""
     history = _history(state)
     last = next(history.read_latest_first(), None)
@@ -120,11 +121,11 @@ def _add_to_history(state: Path, body: Mapping[str, Any]) -> None:
             history.append(last[0] + 1 if last else 1, body)
 
 
-def _history(state: Path) -> NumberedFiles:
+def _history(state: ProjectState) -> NumberedFiles:
     return NumberedFiles(state / "plans", state / "plans.lock", "plan")
 
 
-def read_applied(state: Path) -> AppliedPlan | None:
+def read_applied(state: ProjectState) -> AppliedPlan | None:
     """Return the applied plan, or None before the first apply.
 
     Raises:
@@ -145,7 +146,7 @@ def read_applied(state: Path) -> AppliedPlan | None:
         raise StalePlanError(f"file {path}", f"cannot be read: {error}", fix="run `skewless apply` again") from error
 
 
-def load_applied(repo: Path, state: Path) -> AppliedPlan:
+def load_applied(repo: Path, state: ProjectState) -> AppliedPlan:
     """Return the applied plan after checking that Feast's registry has not changed since the apply.
 
     Raises:
@@ -172,7 +173,7 @@ class AppliedPlanReader:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._state = state
         self._cached: tuple[tuple[int, int], FeaturePlan] | None = None
 
@@ -233,7 +234,7 @@ def find_edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
     return sorted(name for name in names if current.get(name) != applied.files.get(name))
 
 
-def load_current(repo: Path, state: Path) -> AppliedPlan:
+def load_current(repo: Path, state: ProjectState) -> AppliedPlan:
     """Return the applied plan as ``load_applied``; log a warning if the definitions have changed since the apply.
 
     Raises:

@@ -17,6 +17,7 @@ from skewless.infra.compiler.compile_inputs import CompileInputs
 from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.plans.applied_plan import AppliedPlan, hash_file
 from skewless.infra.storage.durable import replace_durable
+from skewless.infra.storage.project_state import ProjectState
 from skewless.version import __version__
 
 FILE = "compiled.json"
@@ -50,7 +51,7 @@ class CompileRecord:
         return self.inputs.difference(repo.absolute())
 
 
-def save_record(state: Path, compiled: CompiledRepo, tables: Mapping[str, str]) -> None:
+def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str, str]) -> None:
     """Write the record of a plan that was just applied; remove it if the inputs cannot be known."""
     path = state / FILE
     same = (FeaturePlan.from_dict(compiled.plan.as_dict()), _restored(compiled.models))
@@ -70,7 +71,7 @@ def save_record(state: Path, compiled: CompiledRepo, tables: Mapping[str, str]) 
         replace_durable(path, json.dumps(body).encode("utf-8", "surrogateescape"))
 
 
-def read_record(state: Path) -> CompileRecord | None:
+def read_record(state: ProjectState) -> CompileRecord | None:
     """Return the record; None: there is none, or it is corrupt."""
     try:
         body: dict[str, Any] = json.loads((state / FILE).read_bytes())

@@ -19,6 +19,7 @@ from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.names import list_models
+from skewless.infra.storage.project_state import ProjectState
 
 CHAMPION = "champion"
 PLAN = "plan"
@@ -62,7 +63,7 @@ class NeededViewsMonitor:
         keep: number of champions of a model that a rollback may return to, including the current one.
     """
 
-    def __init__(self, state: Path, store: PackageStore, keep: int) -> None:
+    def __init__(self, state: ProjectState, store: PackageStore, keep: int) -> None:
         self._state = state
         self._store = store
         self._packages = store.root

@@ -50,6 +50,7 @@ from skewless.infra.plans.plan_effects import (
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,7 +97,7 @@ class Planner:
     """Plans and applies the definitions of one repo."""
 
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     settings: Settings = field(default_factory=Settings)
 
@@ -139,7 +140,7 @@ class Planner:
         files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         self._check_sums(compiled)
         report = self._compare(compiled)
-        make_folder(self.state)
+        make_folder(self.state.folder)
         registry = registry_path(self.repo)
         with register_objects(self.repo, compiled.feast_objects):
             applied = AppliedPlan(

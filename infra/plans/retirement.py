@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from skewless.contract.clock import Clock
@@ -23,6 +22,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 Stage = Literal["needed", "unneeded", "retired"]
 _FILE = "views.json"
@@ -45,7 +45,7 @@ class ViewLifecycle:
     since_us: int
 
 
-def read_lifecycles(state: Path) -> list[ViewLifecycle]:
+def read_lifecycles(state: ProjectState) -> list[ViewLifecycle]:
     """Return all versions of views that were ever needed, with their stages at the last run."""
     try:
         return [ViewLifecycle(**item) for item in json.loads((state / _FILE).read_text())["views"]]
@@ -63,7 +63,7 @@ class Retirement:
         grace_us: how long a view without readers stays online, microseconds.
     """
 
-    state: Path
+    state: ProjectState
     needed: NeededViews
     store: OnlineStore
     clock: Clock

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from skewless.contract.errors import PackageError
 from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 FILE = "wanted.json"
 
@@ -45,7 +45,7 @@ class TargetVersions:
 class TargetVersionsFile:
     """Stores the target versions of one project in a file that the workers of one machine share."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._path = state / FILE
 
     def read(self) -> TargetVersions:

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 FOLDER = "predictions"  # in the state folder
 BATCH_ROWS = 50_000  # rows that a reader holds in memory at a time
@@ -129,7 +130,7 @@ def write_rows(rows: pa.Table, where: Any) -> None:  # noqa: ANN401 - a path, or
     )
 
 
-def proven_files(state: Path) -> frozenset[str]:
+def proven_files(state: ProjectState) -> frozenset[str]:
     """Return the names of the files whose predictions replay has proven; empty if the list cannot be read."""
     try:
         names = json.loads((state / _PROVEN).read_text())["files"]
@@ -138,7 +139,7 @@ def proven_files(state: Path) -> frozenset[str]:
         return frozenset()
 
 
-def add_proven(state: Path, names: Collection[str]) -> None:
+def add_proven(state: ProjectState, names: Collection[str]) -> None:
     """Add names of proven files to the list, and drop names of deleted files.
 
     Raises:

@@ -12,6 +12,7 @@ import numpy as np
 
 from skewless.contract.score_differences import ScoreDifferences
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 
 LATENCY_EDGES = (*(0.0005 * 2 ** (step / 4) for step in range(57)),)  # 0.5 ms to 8 s, four a doubling
 
@@ -135,7 +136,7 @@ class PolicyCounts(NamedTuple):
     versions: Mapping[str, RolloutCounts]
 
 
-def read_counts(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
+def read_counts(state: ProjectState, model: str, policy: int) -> dict[str, RolloutCounts]:
     """Return the counts of all server processes for a model under one policy, by version.
 
     Counts of processes that have ended are included. ``at_us`` is the age of the counts: up to 2 s while servers run.
@@ -175,7 +176,7 @@ def write_counts(path: Path, models: Mapping[str, PolicyCounts]) -> None:
     staging.replace(path)
 
 
-def delete_old_counts(state: Path, policies: Mapping[str, int]) -> None:
+def delete_old_counts(state: ProjectState, policies: Mapping[str, int]) -> None:
     """Delete files without counts of a current policy; running servers write their files again.
 
     Args:
@@ -186,12 +187,12 @@ def delete_old_counts(state: Path, policies: Mapping[str, int]) -> None:
             path.unlink(missing_ok=True)
 
 
-def counts_folder(state: Path) -> Path:
+def counts_folder(state: ProjectState) -> Path:
     """Return the folder in which servers write their counts."""
     return state / "vitals"
 
 
-def _files(state: Path) -> Iterator[tuple[Path, dict[str, PolicyCounts]]]:
+def _files(state: ProjectState) -> Iterator[tuple[Path, dict[str, PolicyCounts]]]:
     for path in sorted(counts_folder(state).glob("*.json")):
         try:
             data = json.loads(path.read_bytes())

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from skewless.contract.clock import from_us
 from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,17 +98,17 @@ class Freshness:
 _V = TypeVar("_V", LastParity, Freshness)
 
 
-def read_last_parity(state: Path) -> dict[str, LastParity]:
+def read_last_parity(state: ProjectState) -> dict[str, LastParity]:
     """Return the last parity verdict of each view, by name; empty without a check, or if the file is corrupt."""
     return _read(state / "parity.json", LastParity)
 
 
-def read_last_freshness(state: Path) -> dict[str, Freshness]:
+def read_last_freshness(state: ProjectState) -> dict[str, Freshness]:
     """Return the last freshness of each view, by name; empty without a measurement, or if the file is corrupt."""
     return _read(state / "freshness.json", Freshness)
 
 
-def save_parity(state: Path, verdicts: Iterable[LastParity]) -> None:
+def save_parity(state: ProjectState, verdicts: Iterable[LastParity]) -> None:
     """Store verdicts; the last verdicts on other views stay.
 
     Raises:
@@ -116,7 +117,7 @@ def save_parity(state: Path, verdicts: Iterable[LastParity]) -> None:
     _save(state / "parity.json", LastParity, verdicts)
 
 
-def save_freshness(state: Path, freshness: Iterable[Freshness]) -> None:
+def save_freshness(state: ProjectState, freshness: Iterable[Freshness]) -> None:
     """Store measurements; the last measurements of other views stay.
 
     Raises:

@@ -27,6 +27,7 @@ from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVer
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loader import ModelLoader
 from skewless.serving.models.rejected_models import RejectedModels
@@ -53,7 +54,7 @@ class ModelTable:
         self,
         *,
         repo: Path,
-        state: Path,
+        state: ProjectState,
         store: PackageStore,
         online: OnlineReader,
         marker_history: MarkerHistory | None = None,

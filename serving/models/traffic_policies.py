@@ -17,6 +17,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.rollout.counts import PolicyCounts, counts_folder, delete_old_counts, write_counts
 from skewless.infra.rollout.traffic import Traffic, versions_of
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
 
@@ -150,7 +151,7 @@ class RolloutCountsFile:
     Files of ended policies are deleted at the start; the own file is deleted as soon as no policy applies.
     """
 
-    def __init__(self, state: Path, policies: TrafficPolicies, clock: Clock) -> None:
+    def __init__(self, state: ProjectState, policies: TrafficPolicies, clock: Clock) -> None:
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
         self._path = counts_folder(state) / name
         self._state = state

@@ -15,7 +15,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from skewless.contract.errors import DefinitionError
 
 SETTINGS_FILE = "skewless.yaml"
-_SECRET = {"redis_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}  # values that may contain a password
+_SECRET = {
+    "redis_url",
+    "database_url",
+    "stream_url",
+    "kafka",
+    "alert_webhook",
+    "tracking_uri",
+}  # values that may contain a password
 _FILE_CLOCK = "file:"
 _TLS_FILE = re.compile(r"(?<=[?&])(ssl_(?:ca_certs|ca_path|certfile|keyfile)=)([^&#]+)")
 
@@ -25,6 +32,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SKEWLESS_", extra="forbid", frozen=True, allow_inf_nan=False)
 
+    database_url: str | None = Field(
+        None,
+        description="URL of the database of plans, versions, runs and leases: postgresql://USER@HOST/NAME, or "
+        "sqlite:///FILE; none: an SQLite file in the state folder",
+    )
     redis_url: str | None = Field(
         None,
         description="URL of the online store: Redis, Valkey, or one of an installed package; "
@@ -181,6 +193,8 @@ def _resolve_paths(settings: Settings, repo: Path) -> Settings:
         "signing_key": None if key is None else str(repo / Path(key).expanduser()),
     }
     urls = {"redis_url": settings.redis_url, "stream_url": settings.stream_url}
+    if settings.database_url is not None:
+        full["database_url"] = sqlite_path(settings.database_url, repo)
     full |= {name: redis_paths(url, repo) for name, url in urls.items() if url is not None}
     changed = {name: value for name, value in full.items() if value != getattr(settings, name)}
     return settings.model_copy(update=changed) if changed else settings
@@ -214,6 +228,18 @@ def clock_path(setting: str, repo: Path) -> str:
     if not setting.startswith(_FILE_CLOCK):
         return setting
     return _FILE_CLOCK + str(repo / Path(setting.removeprefix(_FILE_CLOCK)).expanduser())
+
+
+def sqlite_path(url: str, repo: Path) -> str:
+    """Return the setting ``database_url`` with an absolute path; the address of a server is unchanged.
+
+    >>> sqlite_path("sqlite:///state.db", Path("/srv/shop"))
+    'sqlite:////srv/shop/state.db'
+    >>> sqlite_path("postgresql://db/shop", Path("/srv/shop"))
+    'postgresql://db/shop'
+    """
+    prefix = "sqlite:///"
+    return prefix + str(repo / Path(url.removeprefix(prefix)).expanduser()) if url.startswith(prefix) else url
 
 
 def redis_paths(url: str, repo: Path) -> str:

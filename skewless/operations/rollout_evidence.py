@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, StalePlanError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.rollout.evidence import counts_since
 from skewless.training.rollout.labelled_evidence import compare_labelled
 
@@ -24,13 +24,13 @@ def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evid
     from skewless.infra.rollout.counts import RolloutCounts, read_counts
     from skewless.training.rollout.evidence import Evidence
 
-    def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
+    def arms(state: ProjectState) -> tuple[RolloutCounts, RolloutCounts]:
         counts = read_counts(state, model, policy.number)
         return counts.get(policy.champion, RolloutCounts()), counts.get(
             policy.challenger or policy.champion, RolloutCounts()
         )
 
-    (champion, challenger), older = arms(project.state), arms(_counts_folder(project) / "older")
+    (champion, challenger), older = arms(project.state), arms(_earlier_counts(project, "older"))
     evidence = Evidence(
         champion=champion,
         challenger=challenger,
@@ -51,17 +51,17 @@ def save_counts(project: Workspace, model: str, policy: TrafficPolicy, evidence:
     from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, read_counts, write_counts
 
     challenger = policy.challenger or policy.champion
-    newer = read_counts(_counts_folder(project) / "newer", model, policy.number)
+    newer = read_counts(_earlier_counts(project, "newer"), model, policy.number)
     if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
         return
     now = {policy.champion: evidence.champion, challenger: evidence.challenger}
     for name, versions in (("older", newer), ("newer", now)):
-        path = counts_folder(_counts_folder(project) / name) / f"{model}.json"
+        path = counts_folder(_earlier_counts(project, name)) / f"{model}.json"
         write_counts(path, {model: PolicyCounts(policy.number, versions)})
 
 
-def _counts_folder(project: Workspace) -> Path:
-    return project.state / "rollouts"
+def _earlier_counts(project: Workspace, name: str) -> ProjectState:
+    return ProjectState(project.state / "rollouts" / name)
 
 
 def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_online_store
 
-    url = project.settings.redis_url or PrivateServer(project.state).status().url
+    url = project.settings.redis_url or PrivateServer(project.state.folder).status().url
     if url is None:
         reason = "the private server does not run; it starts when a command needs it"
         return OnlineStatus(reachable=False, url=None, reason=reason), None
@@ -189,7 +190,7 @@ def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
         return OnlineStatus(reachable=False, url=display_url(url), reason=error.problem), None
 
 
-def running_processes(state: Path) -> list[ProcessStatus]:
+def running_processes(state: ProjectState) -> list[ProcessStatus]:
     """Return the processes of the project, each with its plan and the time since its last heartbeat."""
     from skewless.infra.host.processes import read_processes
 
@@ -220,7 +221,7 @@ def _iso(time_us: int) -> str:
     return from_us(time_us).isoformat(timespec="seconds")
 
 
-def running_server(state: Path) -> dict[str, Any] | None:
+def running_server(state: ProjectState) -> dict[str, Any] | None:
     """Return URL and pid of the prediction server; None: it does not run."""
     try:
         server = json.loads((state / "server.json").read_text())

@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Lease, Marker
+from skewless.infra.online.port import LOST, Marker, StoreLease
 from skewless.infra.online.store import open_lease
 from tests.contract.store import StorePlace, ranked
 from tests.worlds.waiting import until
@@ -94,7 +94,7 @@ def test_what_one_process_published_another_reads_until_it_is_published_again(on
             assert online_place.rows.get(b"note") == [text]
 
 
-def lease(online_place: StorePlace, holder: str, ttl_s: float = 60.0, project: str = "p") -> closing[Lease]:
+def lease(online_place: StorePlace, holder: str, ttl_s: float = 60.0, project: str = "p") -> closing[StoreLease]:
     return closing(open_lease(online_place.url, project, holder, ttl_s))
 
 

@@ -30,6 +30,7 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.store import open_lease
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
 from skewless.operations.scheduler import Invoke, PlannedJobs, run_once, simulate
 from skewless.project import Project
@@ -290,7 +291,7 @@ def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: S
 async def _serve_across_a_promotion(place: Sandbox) -> list[ScoredSlice]:
     """Predict without a pause while another thread trains and promotes; stop some time after the swap."""
     reader, log = RedisReader(place.project.redis_url), place.log()
-    models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
+    models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     answers: list[ScoredSlice] = []
@@ -315,7 +316,7 @@ def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(plac
 
     async def refresh() -> tuple[list[str], str, dict[str, str]]:
         reader = RedisReader(place.project.redis_url)
-        models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
+        models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
         aliases = Aliases(place.project.packages)
         aliases.move(MODEL, "champion", expect="000002", to="000001", reason="back", now_us=1)
         await models.load()

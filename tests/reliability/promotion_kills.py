@@ -16,6 +16,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import Package, PackageContents, open_package
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, record_decision
 from tests.reliability.kills import ROOT, Side, Steps
@@ -48,7 +49,7 @@ def promote_again(packages: Path) -> str:
 
 def store_of(packages: Path) -> PackageStore:
     """Return the packages of a project, as its settings without a word of ours say."""
-    return PackageStore.of(packages.parent, Settings())
+    return PackageStore.of(ProjectState(packages.parent), Settings())
 
 
 def _contents(package: Package) -> PackageContents:

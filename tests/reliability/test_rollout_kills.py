@@ -15,6 +15,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations import rollout
 from tests.reliability.kills import Side
 from tests.reliability.rollout_kills import DeedVictims, do, victims
@@ -133,7 +134,7 @@ def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
             assert state(kill_scene.place) == kill_scene.after[name], where
         _check_books(kill_scene.place, where)
         if name == "back":
-            assert [alert.name for alert in open_alerts(kill_scene.place.state)] == ["rollout"], where
+            assert [alert.name for alert in open_alerts(ProjectState(kill_scene.place.state))] == ["rollout"], where
     return hit
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import Side
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -53,7 +54,7 @@ class KilledTerms:
 
     def check(self, where: str) -> None:
         """Check what must hold after any kill."""
-        ledger = Ledger(self.root)
+        ledger = Ledger(ProjectState(self.root))
         assert ledger.open() == [], where
         twice = [name for name, n in Counter(effects(self.root)).items() if n > 1]
         assert twice == [], where

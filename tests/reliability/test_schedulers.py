@@ -19,6 +19,7 @@ from skewless.infra.jobs.ledger import FOLDER, Ledger
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.store import open_lease
 from skewless.infra.storage.durable import hold_lock
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import ROOT
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -33,7 +34,7 @@ class SchedulerPair:
 
     def __init__(self, root: Path, node: Node) -> None:
         self.root, self.node = root, node
-        self.ledger = Ledger(root)
+        self.ledger = Ledger(ProjectState(root))
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.lock = root / FOLDER / ".lock"
         self.log = root.with_name("schedulers.log").open("ab")

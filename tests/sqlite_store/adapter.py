@@ -13,7 +13,7 @@ _ASKS_PER_TERM = 3
 
 
 class SqliteLease:
-    """See ``Lease``."""
+    """See ``StoreLease``."""
 
     def __init__(self, url: str, project: str, holder: str, ttl_s: float) -> None:
         self.holder = holder

@@ -21,6 +21,7 @@ from skewless.infra.jobs.requests import Requests
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_lease import RedisLease
 from skewless.infra.online.store import open_lease
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.scheduling.candidate import Candidate
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
@@ -77,7 +78,7 @@ def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> subproc
 
 def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: StopSignal, *, here: bool) -> Candidate:
     """Return who would be the scheduler; its work is done in this process, or in others."""
-    ledger = Ledger(root)
+    ledger = Ledger(ProjectState(root))
 
     def launch(run: Run, _words: Sequence[str]) -> Execution:
         command = [sys.executable, "-S", "-c", WRITE, str(root / "effects"), f"{run.id}\n"]
@@ -88,7 +89,12 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: Sto
 
     def start_term(token: int) -> LeaderTerm:
         return LeaderTerm(
-            ledger=ledger, requests=Requests(root), launch=launch, clock=clock, token=token, jobs=lambda: JOBS
+            ledger=ledger,
+            requests=Requests(ProjectState(root)),
+            launch=launch,
+            clock=clock,
+            token=token,
+            jobs=lambda: JOBS,
         )
 
     lease = open_lease(url, "p", str(os.getpid()), ttl_s)

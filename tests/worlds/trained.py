@@ -67,7 +67,7 @@ class Sandbox:
 
     @property
     def state(self) -> Path:
-        return self.project.state
+        return self.project.state.folder
 
     @cached_property
     def model(self) -> ServedModel:

@@ -13,7 +13,7 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.lease_renewal import LeaseRenewal
 from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.online.port import Lease
+from skewless.infra.online.port import StoreLease
 from skewless.training.scheduling.leader_term import LeaderTerm
 from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -32,7 +32,7 @@ class Candidate:
         is_holder: whether it holds the lease now; ``serve`` sets it.
     """
 
-    lease: Lease
+    lease: StoreLease
     ledger: Ledger
     clock: Clock
     start_term: Callable[[int], LeaderTerm]

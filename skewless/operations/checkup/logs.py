@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import StoreError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ _MB = 1_000_000
 _LATER = "do nothing: the next written file records them"
 
 
-def check_logs(state: Path) -> list[CheckupFinding]:
+def check_logs(state: ProjectState) -> list[CheckupFinding]:
     """Return a finding for each kind of log; reads all files."""
     from skewless.infra.log.inventory import inventory_folder
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, good
 from skewless.operations.readable import duration_text
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _PLAN_DELAY_S = 30.0
 
 
-def check_processes(state: Path) -> list[CheckupFinding]:
+def check_processes(state: ProjectState) -> list[CheckupFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
     from skewless.infra.host.processes import read_processes
     from skewless.infra.plans.applied_plan import read_applied

@@ -136,7 +136,7 @@ def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProje
 
 
 def test_a_source_that_was_not_applied_is_refused(windowed: WindowedFeastProject) -> None:
-    edit(windowed.project.state, '"sources"', '"no_sources"', file="plan.json")
+    edit(windowed.project.state.folder, '"sources"', '"no_sources"', file="plan.json")
     with pytest.raises(RequestError, match="event source: is not in the applied plan"):
         windowed.store.push("landings", pd.DataFrame(some(1, windowed.now_us())))
 

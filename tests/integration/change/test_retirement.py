@@ -12,6 +12,7 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.worlds.command_line import done
 from tests.worlds.edits import edit
@@ -38,7 +39,7 @@ def keys(project: Project) -> set[str]:
 
 
 def lives(repo: Path) -> dict[str, str]:
-    return {life.hash: life.stage for life in read_lifecycles(repo / ".skewless")}
+    return {life.hash: life.stage for life in read_lifecycles(ProjectState(repo / ".skewless"))}
 
 
 def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: Path) -> None:
@@ -97,7 +98,7 @@ def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
 
 def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
     (tmp_path / "views.json").write_text('{"views": [{"name": 1}]}')
-    assert read_lifecycles(tmp_path) == []
+    assert read_lifecycles(ProjectState(tmp_path)) == []
     assert ViewLifecycle(name="v", hash="h", source=None, stage="needed", since_us=1).stage == "needed"
 
 

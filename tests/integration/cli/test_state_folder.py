@@ -14,6 +14,7 @@ import pytest
 from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.trust import check_trust
 from tests.worlds.command_line import run
 
@@ -88,19 +89,23 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
 
 def test_doctor_looks(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assert list(check_trust(state, Settings())) == []
+    assert list(check_trust(ProjectState(state), Settings())) == []
     make_folder(state)
     found = {}
     for mode in (0o700, 0o750, 0o770, 0o777):
         state.chmod(mode)
-        (finding,) = check_trust(state, Settings())
+        (finding,) = check_trust(ProjectState(state), Settings())
         found[mode] = finding.verdict
         assert f"{mode:03o}" in finding.detail
     assert list(found.values()) == ["ok", "warn", "fail", "fail"]
     state.chmod(0o700)
     (state / "signing_key.pem").write_text("x")
     (state / "signing_key.pem").chmod(0o644)
-    key = [finding for finding in check_trust(state, Settings(unsigned_packages="load")) if finding.verdict != "ok"]
+    key = [
+        finding
+        for finding in check_trust(ProjectState(state), Settings(unsigned_packages="load"))
+        if finding.verdict != "ok"
+    ]
     assert [(one.name, one.verdict) for one in key] == [("signing key", "fail"), ("packages", "warn")]
 
 

@@ -22,6 +22,7 @@ from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 
@@ -136,7 +137,7 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(latest: LatestRed
     latest.clock.set(NOW + 1)
     assert [(one.accepted, one.rejected, one.left_out) for one in latest.run(view)] == [(1, 0, {})]
     assert same(latest.online(view, [6]), latest.offline(view, [6]))
-    assert {item.reason: item.rows for item in read_skipped(latest.state)} == {
+    assert {item.reason: item.rows for item in read_skipped(ProjectState(latest.state))} == {
         "key 'id' is null": 2,
         "column 'n' does not fit its declared type": 1,
         "event time is null": 1,
@@ -257,12 +258,12 @@ def test_2_6_the_observed_delay_is_that_of_live_rows(latest: LatestRedisWorld) -
     write(latest, DELAYED, (1, 98, None, 1.0))
     latest.run(DELAYED)
     with latest.connect() as connection:
-        assert OfflineViews(latest.state, connection).observed_delay_us(DELAYED) is None
+        assert OfflineViews(ProjectState(latest.state), connection).observed_delay_us(DELAYED) is None
     write(latest, DELAYED, (1, 98, None, 1.0), (1, 99, None, 2.0), (2, 99, None, 2.0), (3, 100, None, 2.0))
     latest.clock.set(NOW + 2 * HOUR)
     assert latest.accepted(DELAYED) == [3]
     with latest.connect() as connection:
-        assert OfflineViews(latest.state, connection).observed_delay_us(DELAYED) == 3 * HOUR
+        assert OfflineViews(ProjectState(latest.state), connection).observed_delay_us(DELAYED) == 3 * HOUR
 
 
 def test_a_log_that_was_lost_is_told_from_its_marker(latest: LatestRedisWorld) -> None:

@@ -18,6 +18,7 @@ from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
@@ -72,7 +73,7 @@ def _live(place: Sandbox) -> None:
     ids = list(place.predict(ask(60)).ids) + list(place.predict(ask(60), model=place.load("000002")).ids)
     place.wait(10)
     said = [Outcome(prediction_id=name, label=float(i % 3 == 0), known_at=place.now_us()) for i, name in enumerate(ids)]
-    OutcomeWriter(place.state).append(said, received_at=place.now_us(), source="http")
+    OutcomeWriter(ProjectState(place.state)).append(said, received_at=place.now_us(), source="http")
     policy = TrafficPolicy(
         number=1,
         phase="canary",
@@ -84,7 +85,7 @@ def _live(place: Sandbox) -> None:
         evidence={"requests": {"champion": 1204, "challenger": 126}, "guardrails": GUARDRAILS, "differences": None},
     )
     Traffic(place.project.packages).replace(MODEL, policy, expect=None)
-    with Alerts(place.state) as alerts:
+    with Alerts(ProjectState(place.state)) as alerts:
         alerts.send(Alert(name="drift", severity="warning", subject=MODEL, message="it moved", at_us=place.now_us()))
 
 

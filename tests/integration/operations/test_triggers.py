@@ -14,6 +14,7 @@ import pytest
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.series import RecordSeries
 from skewless.operations.triggers import RetrainCause, find_causes, last_training_us
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
@@ -46,7 +47,7 @@ def label(place: Sandbox, *, right: bool) -> None:
     outcomes = [
         Outcome(prediction_id=id_, label=float(one), known_at=now) for id_, one in zip(answer.ids, labels, strict=True)
     ]
-    OutcomeWriter(place.state).append(outcomes, received_at=now, source="test")
+    OutcomeWriter(ProjectState(place.state)).append(outcomes, received_at=now, source="test")
     place.wait(15 * DAY)
 
 

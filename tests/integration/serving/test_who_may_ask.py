@@ -19,6 +19,7 @@ from skewless.contract.clock import SystemClock
 from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
 from skewless.infra.online.port import OnlineReader
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.http.hot_protocol import make_protocol
@@ -73,7 +74,7 @@ async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Serve
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[GuardedServer]:
-    file, servers = KeyFile(tmp_path), cast("list[uvicorn.Server]", [])
+    file, servers = KeyFile(ProjectState(tmp_path)), cast("list[uvicorn.Server]", [])
     link = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: asyncio.run(_serve(file, link, servers)))
     thread.start()

@@ -16,6 +16,7 @@ from great_expectations.expectations.expectation import Expectation
 
 from skewless.contract.clock import to_us
 from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import DataGate
 from skewless.validation.label_gate import LabelGate
@@ -40,7 +41,9 @@ class LabelFolder:
     def __init__(self, repo: Path) -> None:
         self.repo = repo
         self.connection = duckdb.connect()
-        self.gate = LabelGate(repo=repo, state=repo / "state", connection=self.connection, gate=DataGate())
+        self.gate = LabelGate(
+            repo=repo, state=ProjectState(repo / "state"), connection=self.connection, gate=DataGate()
+        )
         (repo / "labels").mkdir()
 
     def write(self, file: str, first: int, amounts: Sequence[float]) -> None:

@@ -16,6 +16,7 @@ import pytest
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.alerts.alerts import Alert, Alerts, open_alerts
 from skewless.infra.alerts.webhook import TOKEN_VARIABLE, Webhook
+from skewless.infra.storage.project_state import ProjectState
 
 DRIFT = Alert(
     name="drift", severity="warning", subject="delay", message="3 of 9 features", at_us=5, evidence={"psi": 0.4}
@@ -65,22 +66,22 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_an_alert_is_told_once_until_it_is_resolved(tmp_path: Path) -> None:
-    alerts = Alerts(tmp_path)
+    alerts = Alerts(ProjectState(tmp_path))
     assert [alerts.send(DRIFT), alerts.send(replace(DRIFT, at_us=6, message="4 of 9 features"))] == [True, False]
-    assert [(item.message, item.at_us) for item in open_alerts(tmp_path)] == [("4 of 9 features", 6)]
+    assert [(item.message, item.at_us) for item in open_alerts(ProjectState(tmp_path))] == [("4 of 9 features", 6)]
     assert alerts.resolve("drift", "delay", 7)
     assert not alerts.resolve("drift", "delay", 8)
-    assert open_alerts(tmp_path) == []
+    assert open_alerts(ProjectState(tmp_path)) == []
     assert alerts.send(replace(DRIFT, at_us=9))
     assert [(item.number, item.since_us, item.resolved_at_us) for item in alerts.records()] == [(1, 5, 7), (2, 9, None)]
 
 
 def test_another_severity_or_subject_is_told(tmp_path: Path) -> None:
-    alerts = Alerts(tmp_path)
+    alerts = Alerts(ProjectState(tmp_path))
     assert alerts.send(DRIFT)
     assert alerts.send(replace(DRIFT, severity="critical"))
     assert alerts.send(replace(DRIFT, subject="other"))
-    assert {(item.subject, item.severity) for item in open_alerts(tmp_path)} == {
+    assert {(item.subject, item.severity) for item in open_alerts(ProjectState(tmp_path))} == {
         ("delay", "critical"),
         ("other", "warning"),
     }
@@ -88,24 +89,26 @@ def test_another_severity_or_subject_is_told(tmp_path: Path) -> None:
 
 def test_alerts_of_many_at_once_are_all_kept(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        told = list(pool.map(lambda i: Alerts(tmp_path).send(replace(DRIFT, subject=f"m{i % 10}")), range(40)))
+        told = list(
+            pool.map(lambda i: Alerts(ProjectState(tmp_path)).send(replace(DRIFT, subject=f"m{i % 10}")), range(40))
+        )
     assert sum(told) == 10
-    assert sorted(item.number for item in Alerts(tmp_path).records()) == list(range(1, 11))
+    assert sorted(item.number for item in Alerts(ProjectState(tmp_path)).records()) == list(range(1, 11))
 
 
 def test_a_damaged_file_is_an_error_but_shows_nothing_to_metrics(tmp_path: Path) -> None:
-    Alerts(tmp_path).send(DRIFT)
+    Alerts(ProjectState(tmp_path)).send(DRIFT)
     (tmp_path / "alerts" / "alerts.json").write_text("[{}]")
-    assert open_alerts(tmp_path) == []
+    assert open_alerts(ProjectState(tmp_path)) == []
     with pytest.raises(StoreError):
-        Alerts(tmp_path).send(DRIFT)
+        Alerts(ProjectState(tmp_path)).send(DRIFT)
 
 
 def test_the_webhook_gets_both_notices_with_the_token(
     tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(TOKEN_VARIABLE, "t0ken-of-the-webhook")
-    with Alerts(tmp_path, receiver.url) as alerts:
+    with Alerts(ProjectState(tmp_path), receiver.url) as alerts:
         alerts.send(DRIFT)
         alerts.resolve("drift", "delay", 9)
     assert [(body["id"], body["notice"], body["subject"]) for body in receiver.got] == [
@@ -117,14 +120,14 @@ def test_the_webhook_gets_both_notices_with_the_token(
 
 
 def test_what_the_webhook_did_not_take_is_owed_and_sent_with_the_next_alert(tmp_path: Path, receiver: Receiver) -> None:
-    with Alerts(tmp_path, "http://127.0.0.1:1") as away:
+    with Alerts(ProjectState(tmp_path), "http://127.0.0.1:1") as away:
         away._webhook = Webhook("http://127.0.0.1:1", waits=())
         assert away.send(DRIFT)
-    assert Alerts(tmp_path).records()[0].owed == ("raised",)
-    with Alerts(tmp_path, receiver.url) as back:
+    assert Alerts(ProjectState(tmp_path)).records()[0].owed == ("raised",)
+    with Alerts(ProjectState(tmp_path), receiver.url) as back:
         back.send(replace(DRIFT, subject="other"))
     assert [body["subject"] for body in receiver.got] == ["delay", "other"]
-    assert all(item.owed == () for item in Alerts(tmp_path).records())
+    assert all(item.owed == () for item in Alerts(ProjectState(tmp_path)).records())
 
 
 def test_a_post_is_tried_again_but_never_elsewhere(receiver: Receiver, capsys: pytest.CaptureFixture[str]) -> None:

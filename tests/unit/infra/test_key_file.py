@@ -14,6 +14,7 @@ import pytest
 from skewless.contract.errors import ConflictError, PlaceError, RequestError
 from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
+from skewless.infra.storage.project_state import ProjectState
 
 
 def a_key(name: str, secret: str = "", **parts: Any) -> ApiKey:  # noqa: ANN401 - of an ApiKey
@@ -23,7 +24,7 @@ def a_key(name: str, secret: str = "", **parts: Any) -> ApiKey:  # noqa: ANN401 
 
 @pytest.fixture
 def file(tmp_path: Path) -> KeyFile:
-    return KeyFile(tmp_path / "state")
+    return KeyFile(ProjectState(tmp_path / "state"))
 
 
 def test_without_a_file_there_are_no_keys(file: KeyFile) -> None:
@@ -84,7 +85,7 @@ def test_every_change_has_another_stamp_and_leaves_no_other_file(file: KeyFile) 
 def test_of_many_who_add_at_once_nobody_is_lost(file: KeyFile) -> None:
     names = [f"k{number}" for number in range(24)]
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: KeyFile(file.path.parent).add(a_key(name)), names))
+        list(pool.map(lambda name: KeyFile(ProjectState(file.path.parent)).add(a_key(name)), names))
     assert sorted(key.name for key in file.read()) == sorted(names)
 
 

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 
 from skewless.infra.host.processes import SILENT_S, Kind, ProcessRecord, is_served_here, run_behind_servers
+from skewless.infra.storage.project_state import ProjectState
 
 
 def beat(state: Path, kind: Kind, **changes: Any) -> None:  # noqa: ANN401 - of any field
-    ProcessRecord(state, kind).send_heartbeat("plan", {})
+    ProcessRecord(ProjectState(state), kind).send_heartbeat("plan", {})
     (path,) = (state / "processes").glob("*.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
@@ -33,9 +34,9 @@ def beat(state: Path, kind: Kind, **changes: Any) -> None:  # noqa: ANN401 - of 
 def test_only_a_server_that_lives_here_counts(
     tmp_path: Path, kind: Kind, changes: dict[str, Any], *, served: bool
 ) -> None:
-    assert not is_served_here(tmp_path)
+    assert not is_served_here(ProjectState(tmp_path))
     beat(tmp_path, kind, **changes)
-    assert is_served_here(tmp_path) is served
+    assert is_served_here(ProjectState(tmp_path)) is served
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has idle time")
@@ -44,7 +45,7 @@ def test_work_beside_a_server_takes_idle_time(tmp_path: Path) -> None:
         return os.sched_getscheduler(0)
 
     before = policy()
-    assert run_behind_servers(tmp_path, policy) == before
+    assert run_behind_servers(ProjectState(tmp_path), policy) == before
     beat(tmp_path, "server")
-    assert run_behind_servers(tmp_path, policy) == os.SCHED_IDLE
+    assert run_behind_servers(ProjectState(tmp_path), policy) == os.SCHED_IDLE
     assert policy() == before

@@ -18,6 +18,7 @@ from skewless.infra.rollout.counts import (
     score_edges,
     write_counts,
 )
+from skewless.infra.storage.project_state import ProjectState
 
 
 def counted(requests: int, at_us: int) -> RolloutCounts:
@@ -36,10 +37,10 @@ def counted(requests: int, at_us: int) -> RolloutCounts:
 
 
 def test_servers_are_added_up(tmp_path: Path) -> None:
-    folder = counts_folder(tmp_path)
+    folder = counts_folder(ProjectState(tmp_path))
     write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5), "000002": counted(1, 5)})})
     write_counts(folder / "b-1.json", {"late": PolicyCounts(3, {"000001": counted(20, 9)})})
-    found = read_counts(tmp_path, "late", 3)
+    found = read_counts(ProjectState(tmp_path), "late", 3)
     assert sorted(found) == ["000001", "000002"]
     both = found["000001"]
     assert (both.requests, both.failed, both.rows, both.missing, both.values, both.at_us) == (30, 2, 60, 6, 40, 9)
@@ -52,25 +53,27 @@ def test_servers_are_added_up(tmp_path: Path) -> None:
 
 
 def test_another_policy_or_model_does_not_count(tmp_path: Path) -> None:
-    write_counts(counts_folder(tmp_path) / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
-    assert read_counts(tmp_path, "late", 4) == {}
-    assert read_counts(tmp_path, "other", 3) == {}
-    assert read_counts(tmp_path / "nowhere", "late", 3) == {}
+    write_counts(
+        counts_folder(ProjectState(tmp_path)) / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})}
+    )
+    assert read_counts(ProjectState(tmp_path), "late", 4) == {}
+    assert read_counts(ProjectState(tmp_path), "other", 3) == {}
+    assert read_counts(ProjectState(tmp_path / "nowhere"), "late", 3) == {}
 
 
 def test_a_torn_file_counts_nothing(tmp_path: Path) -> None:
-    folder = counts_folder(tmp_path)
+    folder = counts_folder(ProjectState(tmp_path))
     write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
     (folder / "b-1.json").write_text('{"late": {"pol')
-    assert read_counts(tmp_path, "late", 3)["000001"].requests == 10
+    assert read_counts(ProjectState(tmp_path), "late", 3)["000001"].requests == 10
 
 
 def test_files_of_policies_that_are_over_are_swept(tmp_path: Path) -> None:
-    folder = counts_folder(tmp_path)
+    folder = counts_folder(ProjectState(tmp_path))
     write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {}), "other": PolicyCounts(1, {})})
     write_counts(folder / "b-1.json", {"late": PolicyCounts(2, {})})
     (folder / "c-1.json").write_text("")
-    delete_old_counts(tmp_path, {"late": 3})
+    delete_old_counts(ProjectState(tmp_path), {"late": 3})
     assert [path.name for path in folder.iterdir()] == ["a-1.json"]
 
 

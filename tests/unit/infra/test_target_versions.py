@@ -9,13 +9,14 @@ import pytest
 
 from skewless.contract.errors import PackageError
 from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.waiting import PATIENCE_S
 
 WRITES = 10
 
 
 def test_nobody_wanted_anything(tmp_path: Path) -> None:
-    assert TargetVersionsFile(tmp_path).read() == TargetVersions()
+    assert TargetVersionsFile(ProjectState(tmp_path)).read() == TargetVersions()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -34,13 +35,13 @@ def test_to_unload_takes_back_what_was_pinned() -> None:
 
 
 def test_wishes_outlive_whoever_had_them(tmp_path: Path) -> None:
-    file = TargetVersionsFile(tmp_path)
+    file = TargetVersionsFile(ProjectState(tmp_path))
     file.load("größe", "000002")
     file.unload("b")
     file.load("größe", "000001")
     file.load("größe", None)
     expected = TargetVersions(unloaded=frozenset({"b"}), pinned={"größe": frozenset({"000001", "000002"})})
-    assert TargetVersionsFile(tmp_path).read() == expected
+    assert TargetVersionsFile(ProjectState(tmp_path)).read() == expected
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,7 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, text: str) -> No
     path = tmp_path / FILE
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     before = path.read_bytes()
-    file = TargetVersionsFile(tmp_path)
+    file = TargetVersionsFile(ProjectState(tmp_path))
     with pytest.raises(PackageError, match=FILE):
         file.read()
     with pytest.raises(PackageError, match=FILE):
@@ -72,7 +73,7 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, text: str) -> No
 
 
 def _write(folder: Path, model: str) -> None:
-    file = TargetVersionsFile(folder)
+    file = TargetVersionsFile(ProjectState(folder))
     for version in range(WRITES):
         file.load(model, str(version))
 
@@ -86,5 +87,5 @@ def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
     for writer in writers:
         writer.join(PATIENCE_S)
         assert writer.exitcode == 0
-    wanted = TargetVersionsFile(tmp_path).read()
+    wanted = TargetVersionsFile(ProjectState(tmp_path)).read()
     assert wanted.pinned == dict.fromkeys("abc", frozenset(map(str, range(WRITES))))

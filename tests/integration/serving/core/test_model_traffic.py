@@ -15,6 +15,7 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.counts import counts_folder, read_counts
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsFile
@@ -31,7 +32,12 @@ def tables(place: Sandbox, *runs: Steps, metrics: Metrics | None = None) -> None
         for steps in runs:
             reader = RedisReader(place.project.redis_url)
             table = ModelTable(
-                repo=place.repo, state=place.state, store=place.project.store, online=reader, keep=1, metrics=metrics
+                repo=place.repo,
+                state=ProjectState(place.state),
+                store=place.project.store,
+                online=reader,
+                keep=1,
+                metrics=metrics,
             )
             try:
                 await table.load()
@@ -220,25 +226,25 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
 
 def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
-        file = RolloutCountsFile(place.state, table.policies, ManualClock(7))
+        file = RolloutCountsFile(ProjectState(place.state), table.policies, ManualClock(7))
         file.start()
         await file.write()
-        assert not list(counts_folder(place.state).glob("*"))
+        assert not list(counts_folder(ProjectState(place.state)).glob("*"))
         policy = put(place)
         await table.refresh()
         await file.write()
-        found = read_counts(place.state, MODEL, policy.number)
+        found = read_counts(ProjectState(place.state), MODEL, policy.number)
         assert {version: (one.requests, one.at_us) for version, one in found.items()} == dict.fromkeys(
             (ONE, TWO), (0, 7)
         )
         await file.close()
-        again = read_counts(place.state, MODEL, policy.number)
+        again = read_counts(ProjectState(place.state), MODEL, policy.number)
         assert {version: one.as_dict() for version, one in again.items()} == {
             version: one.as_dict() for version, one in found.items()
         }
         put(place, phase="champion", challenger=None, share=0.0)
         await table.refresh()
         await file.write()
-        assert not list(counts_folder(place.state).glob("*"))
+        assert not list(counts_folder(ProjectState(place.state)).glob("*"))
 
     tables(place, steps)

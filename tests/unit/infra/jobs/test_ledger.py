@@ -10,11 +10,12 @@ import pytest
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.storage.project_state import ProjectState
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    ledger = Ledger(tmp_path)
+    ledger = Ledger(ProjectState(tmp_path))
     ledger.begin_term(1, "first", 0)
     return ledger
 
@@ -56,7 +57,7 @@ def test_the_first_word_on_an_end_holds(ledger: Ledger) -> None:
 
 def test_after_a_later_term_the_one_before_writes_nothing(ledger: Ledger, tmp_path: Path) -> None:
     ledger.start(run(5))
-    other = Ledger(tmp_path)
+    other = Ledger(ProjectState(tmp_path))
     other.begin_term(4, "second", 1)
     before = sorted(tmp_path.rglob("*.json"))
     for write in (

@@ -16,6 +16,7 @@ from skewless.contract.errors import AccessError, DefinitionError, PlaceError, R
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, generate_secret, hash_secret
 from skewless.infra.access.key_file import KeyFile
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
 from skewless.serving.http.reply import http_status, retry_after
 
@@ -51,7 +52,7 @@ class Keyring:
 
 @pytest.fixture
 def keyring(tmp_path: Path) -> Keyring:
-    return Keyring(KeyFile(tmp_path))
+    return Keyring(KeyFile(ProjectState(tmp_path)))
 
 
 @pytest.fixture(autouse=True)

@@ -14,6 +14,7 @@ from skewless.infra.jobs.execution import Completion
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Request, Requests
 from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
 
@@ -51,7 +52,7 @@ class Scheduling:
     """A ledger, a clock, and the shifts that follow each other on them."""
 
     def __init__(self, state: Path, *jobs: Job) -> None:
-        self.ledger, self.requests = Ledger(state), Requests(state)
+        self.ledger, self.requests = Ledger(ProjectState(state)), Requests(ProjectState(state))
         self.clock, self.machine = ManualClock(START), [0.0]
         self.jobs = list(jobs)
         self.works: list[FakeWork] = []

@@ -1,0 +1,97 @@
+"""The state of a project: what changes, and where it is stored."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from skewless.contract.errors import DefinitionError
+from skewless.contract.names import is_name
+from skewless.contract.settings import Settings
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.postgres_database import PostgresDatabase
+from skewless.infra.storage.sqlite_database import SqliteDatabase
+
+DATABASE_FILE = "skewless.db"
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True)
+class ProjectState:
+    """The places of a project's state. It can be pickled, so that other processes get the same places.
+
+    Args:
+        folder: files, the private online store, and by default the database.
+        database_url: address of the database; None: an SQLite file in the folder.
+    """
+
+    folder: Path
+    database_url: str | None = None
+
+    @classmethod
+    def of(cls, repo: Path, settings: Settings) -> ProjectState:
+        """Return the state of the project in a folder; projects that share a PostgreSQL have a schema each."""
+        url = settings.database_url
+        if url is not None and not url.startswith("sqlite:") and "schema=" not in url:
+            url += f"{'&' if '?' in url else '?'}schema=skewless_{_project_name(repo)}"
+        return cls((repo / settings.state).resolve(), url)
+
+    @property
+    def database(self) -> Database:
+        """The database of everything small that changes; all objects of a process share its connections.
+
+        Raises:
+            StoreError: it cannot be opened, or its schema is newer than this program.
+        """
+        return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
+
+    def __truediv__(self, name: str) -> Path:
+        """Return the path of a file in the folder."""
+        return self.folder / name
+
+
+def _project_name(repo: Path) -> str:
+    """Return the project name of a ``feature_store.yaml``, ``project`` if it has none."""
+    try:
+        config = yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "project"  # whoever compiles the definitions reports it
+    name = config.get("project") if isinstance(config, dict) else None
+    return str(name) if is_name(name) else "project"
+
+
+_databases: dict[str, Database] = {}
+_databases_lock = threading.Lock()
+
+
+@atexit.register
+def _close_databases() -> None:
+    for database in _databases.values():
+        database.close()
+
+
+def open_database(url: str) -> Database:
+    """Return the database at an address; all callers of a process share it.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://...``.
+
+    Raises:
+        DefinitionError: the address is of another kind.
+    """
+    with _databases_lock:
+        if url not in _databases:
+            if url.startswith(_SQLITE):
+                _databases[url] = SqliteDatabase(Path(url.removeprefix(_SQLITE)))
+            elif url.startswith(_POSTGRES):
+                _databases[url] = PostgresDatabase(url)
+            else:
+                scheme = url.partition(":")[0]
+                fix = "write sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+                raise DefinitionError("setting 'database_url'", "is not an address we know", value=scheme, fix=fix)
+        return _databases[url]

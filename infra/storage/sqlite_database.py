@@ -1,0 +1,78 @@
+"""A project's database in one SQLite file, for the processes of one machine."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.database import BUSY_S, Database, Row, Value
+from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.schema import STEPS
+
+_PRIVATE = 0o600
+
+
+class SqliteDatabase(Database):
+    """A database in one file, for the processes of one machine. A commit is durable when it returns.
+
+    Args:
+        path: of the file; it is created at the first write, readable by its owner only.
+        busy_s: the longest wait for another writer.
+    """
+
+    def __init__(self, path: Path, steps: Sequence[Sequence[str]] = STEPS, busy_s: float = BUSY_S) -> None:
+        super().__init__(f"database {path}", steps)
+        self._path = path
+        self._busy_s = busy_s
+
+    def exists(self) -> bool:
+        """Return whether the file exists, so that a read alone creates none."""
+        return self._path.exists()
+
+    def now_us(self) -> int:
+        """Return the time of this machine, on which all processes are."""
+        return time.time_ns() // 1_000
+
+    def _connect(self) -> sqlite3.Connection:
+        try:
+            make_folder(self._path.parent)
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, _PRIVATE))
+        except OSError as error:
+            raise StoreError(
+                self.name, f"cannot be opened: {error.strerror}", fix="give write access to its folder"
+            ) from error
+        with self._translate_errors():
+            # One thread at a time uses a connection.
+            connection = sqlite3.connect(
+                self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False
+            )
+            connection.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+            connection.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
+        return connection
+
+    def _begin(self, connection: sqlite3.Connection) -> None:
+        # A deferred transaction that reads first fails at once, without waiting, if another process has written since.
+        connection.execute("BEGIN IMMEDIATE")
+
+    def _run(self, connection: sqlite3.Connection, sql: str, values: Sequence[Value]) -> list[Row]:
+        return connection.execute(sql, values).fetchall()
+
+    def _has_version(self, connection: sqlite3.Connection) -> bool:
+        return bool(connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchall())
+
+    @contextmanager
+    def _translate_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            fixes = {
+                "database is locked": f"find the process that has held it for {self._busy_s:g} s, then run again",
+                "database or disk is full": "make room on its disk, then run again",
+            }
+            fix = fixes.get(str(error), "restore it with `skewless restore`, or make its file readable and writable")
+            raise StoreError(self.name, f"cannot be used: {error}", fix=fix) from error

