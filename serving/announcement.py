@@ -27,6 +27,7 @@ def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> It
     with contextlib.ExitStack() as stack:
 
         def ready() -> None:
+            # First, so that a file that was written only in part is deleted, too.
             stack.callback(path.unlink, missing_ok=True)
             _write_file(path, {"url": config.url, "pid": os.getpid(), "workers": config.workers})
             on_ready(config.url)

@@ -152,6 +152,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     add_feedback_route(app, serving.feedback)
     app.add_exception_handler(SkewlessError, _reply_error)
     app.add_exception_handler(HTTPException, _reply_http_error)
+    # The last one is the outermost: the errors of the others also get the format of the API.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
     app.add_middleware(ErrorMiddleware)

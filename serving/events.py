@@ -52,6 +52,7 @@ class EventForwarder:
             StalePlanError: the project has no applied plan any more.
         """
         sources: Sequence[EventSource] = ()
+        # The applied plan first: it is cheap to read, and has nearly every source.
         for plan in (self._plan.read, lambda: self._needed.read().plan):
             sources = plan().sources
             for source in sources:
@@ -74,6 +75,7 @@ class EventForwarder:
         thread = self._threads.get(source.name)
         if thread is None or not thread.source.same_stream(source):
             replaced, thread = thread, _SenderThread(source, self._open(source))
+            # Before the await: concurrent requests must use the new connection.
             self._threads[source.name] = thread
             if replaced is not None:
                 await replaced.close()

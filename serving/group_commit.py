@@ -40,5 +40,6 @@ class GroupCommit(Generic[T]):
 
     async def _commit(self, group: _Group[T]) -> None:
         async with self.lock:
+            # From here on, new items go to the next group.
             self._next_group = None
             await self._write(group.items)

@@ -252,6 +252,7 @@ def _make_heartbeat(
 def _reasons(
     shutdown: Shutdown, skew_us: int, settings: Settings, models: ModelTable, writer: PredictionWriter
 ) -> dict[str, str]:
+    # Load balancers should choose another server from now on.
     if shutdown.is_requested:
         return {"server": "is shutting down"}
     reasons = {f"model {name}": why for name, why in models.unserved_reasons(settings.required_models).items()}

@@ -180,6 +180,7 @@ class Workspace:
 
     def refresh(self) -> None:
         """Load the current plan, if another was applied meanwhile."""
+        # Only what depends on the plan; `_needed` finds out itself that the plan has changed.
         for name in ("applied", "materializer", "checks", "streams", "readiness", "_feature_readers"):
             self.__dict__.pop(name, None)
 
@@ -236,6 +237,7 @@ class Workspace:
 
     def close(self) -> None:
         """Close the online store and the database; a private server stops when no process uses it."""
+        # Only what was opened: reading the attribute of an unused part would open it, and start a Redis server.
         ends = {"online": "close", "online_reader": "close", "connection": "close", "private": "release"}
         for name, end in ends.items():
             if name in self.__dict__:

@@ -19,6 +19,7 @@ _POINTS = 200
 _BINS = 40
 Measure = Callable[[Scores], float | None]
 """Returns the gate's metric of scores of some rows; None if it is undefined."""
+# Rows for the permutation importance, which scores all of them once for each feature.
 ROWS = 2_000
 
 
@@ -73,6 +74,7 @@ def _threshold_curves(labels: Vector, scores: Vector, weights: Vector) -> Curve:
     ends = np.flatnonzero(np.r_[ranked[1:] != ranked[:-1], True])
     hits, misses = hits[ends], misses[ends]
     roc = {"false_positive": np.r_[0.0, misses / misses[-1]], "true_positive": np.r_[0.0, hits / hits[-1]]}
+    # The first rows may have weight 0: then nothing is predicted positive yet, and precision is undefined.
     is_defined = hits + misses > 0
     precision = hits[is_defined] / (hits + misses)[is_defined]
     recall = {"recall": hits[is_defined] / hits[-1], "precision": precision, "threshold": ranked[ends][is_defined]}
@@ -81,6 +83,7 @@ def _threshold_curves(labels: Vector, scores: Vector, weights: Vector) -> Curve:
 
 def _reduce_points(curve: dict[str, Vector]) -> dict[str, list[float]]:
     points = len(next(iter(curve.values())))
+    # linspace has both ends, so a reduced curve still begins and ends where the complete curve does.
     indices = np.unique(np.linspace(0, points - 1, min(points, _POINTS)).round().astype(np.intp))
     return {name: values[indices].tolist() for name, values in curve.items()}
 

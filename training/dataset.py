@@ -92,6 +92,7 @@ class Dataset:
             StoreError: the log of one of its views is missing.
         """
         if self._covers(assembler.plan):
+            # Views of equal hash have equal rows, so the log is not read again.
             return assembler.assemble(self.t, self.reads, self.request).matrix[self.test]
         if self.source is None:
             raise StoreError("training set", "has no log for other views", fix="build it again from the log")
@@ -107,6 +108,7 @@ class Dataset:
     @property
     def fingerprint(self) -> str:
         """Return a digest of the data: rows, labels, times and values, to the last bit."""
+        # The bytes and not the numbers: NaN and -0.0 count as they are.
         total = hashlib.sha256(json.dumps(list(self.names)).encode())
         groups = [] if self.groups is None else [self.groups]
         for array in (self.labels, self.weights, self.t, self.known, self.matrix, *groups):
@@ -155,6 +157,7 @@ def build_dataset(
     counts = {
         "rows": label_rows.num_rows,
         "without_label": label_rows[LABEL].null_count,
+        # A row without a label is not known either; it is counted above.
         "not_yet_known": int((~is_known).sum()) - label_rows[LABEL].null_count,
         "not_askable": int((is_known & ~is_valid).sum()),
         "used": rows.num_rows,
@@ -246,6 +249,7 @@ def split_rows(
     whichever is first.
     """
     split = spec.as_dict()["split"]
+    # A label row of the future must not move the periods past now.
     end = min(int(t.max()), now_us)
     start = end - split["test"]
     fit_end = start - split["embargo"]

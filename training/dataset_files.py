@@ -124,7 +124,10 @@ class DatasetFiles:
             PlaceError, ConflictError: the folder has other contents.
             StoreError: the disk refused the write.
         """
+        # Checked twice: here before the lock, which creates the folder, and before rows are counted; and again under
+        # the lock, because another run may have written parts meanwhile.
         DatasetFolder(out).read_manifest()
+        # Both also check the entity file, so that an invalid file is rejected before anything is written.
         columns, total = self.columns(), self.entities.count()
         folder = DatasetFolder(out)
         with folder.lock():
@@ -158,6 +161,7 @@ class DatasetFiles:
         snapshots = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
         size, offset = self._part_rows, 0
         on_rows(folder.rows, total)
+        # A whole number of parts, so that no part crosses two searches, and a continued run finds the same limits.
         for search_rows in self.entities.read(
             size * max(1, _rows_in_bytes(SEARCH_BYTES, len(self.entities.types)) // size)
         ):
@@ -167,12 +171,15 @@ class DatasetFiles:
             if skip == search_rows.own.num_rows:
                 continue
             unwritten = search_rows.slice(skip, search_rows.own.num_rows - skip)
+            # Only positions, 8 bytes a row and view: the log is searched once for many parts, and values are read part
+            # by part.
             log_rows = {
                 view.name: self.views.find_positions(view, unwritten.keys, self.mode, snapshots[view.name])
                 for view in self.plan.views
             }
             for first in range(0, unwritten.own.num_rows, size):
                 part = unwritten.slice(first, size)
+                # A window has no position to keep, so it is computed for one part at a time.
                 windows = {
                     view.name: self.views.read_window(view, part.keys, self.mode, folder.identity["logs"][view.name])
                     for view in self.plan.windows

@@ -68,6 +68,7 @@ class DatasetFolder:
             missing = [part.name for part in self.parts if not (self.path / part.name).is_file()]
             if missing:
                 raise self._error(f"lacks {missing[0]}, which its {MANIFEST} names")
+        # A run that was killed before its first manifest leaves only temporary files.
         elif self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - self._leftovers()):
             raise self._error("is not an empty folder")
 
@@ -81,6 +82,7 @@ class DatasetFolder:
             ConflictError: the folder has another dataset.
             StoreError: the disk refused the write.
         """
+        # Through JSON, as the stored identity: a tuple, for example, would never equal the list that was read.
         expected = json.loads(json.dumps({"format": FORMAT, **identity}))
         if self.identity and self.identity != expected:
             different = sorted(key for key in expected if self.identity.get(key) != expected[key])
@@ -101,6 +103,7 @@ class DatasetFolder:
     def lock(self) -> Iterator[None]:
         """Lock the folder against other writers; the kernel releases the lock if the process dies."""
         self.path.mkdir(parents=True, exist_ok=True)
+        # The folder itself is locked: a lock file would be foreign content, which the check of the folder rejects.
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -121,6 +124,7 @@ class DatasetFolder:
             sync_file(temporary)
             temporary.replace(self.path / name)
             sync_folder(self.path)
+            # Only now, when the rename is durable: a manifest must never name a part that a power cut can remove.
             self.parts.append(DatasetPart(name=name, rows=table.num_rows, status=status))
             self._write_manifest()
         except (OSError, pa.ArrowException) as error:

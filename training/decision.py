@@ -97,6 +97,7 @@ def _verdict(gate: Gate, evidence: GateEvidence) -> tuple[bool, str]:
     text = f"{gate.metric} {candidate:.4f}"
     if gate.floor is not None and sign * candidate < sign * gate.floor:
         return False, f"{text} misses the floor {gate.floor:.4f}"
+    # A tie fails: a model as good as a constant has learned nothing.
     if gate.beat_baseline and baseline is not None and not sign * candidate > sign * baseline:
         return False, f"{text} is not better than the constant prediction's {baseline:.4f} on the same rows"
     promote, reason = _compare_with_champion(gate, evidence, candidate, sign)
@@ -112,6 +113,8 @@ def _compare_with_champion(gate: Gate, evidence: GateEvidence, candidate: float,
     text = f"{gate.metric} {candidate:.4f} against the champion's {champion:.4f} on the same rows"
     if gate.confidence is not None:
         text += f", {_interval(gain)}"
+    # With a confidence, the lower end of the interval must pass. Without an interval nothing is proven, so the gate
+    # fails.
     lowest_gain = sign * (candidate - champion) if gate.confidence is None else None if gain is None else gain.low
     # In floating point 0.69 - 0.70 is slightly less than -0.01, so a tolerance of 0.01 needs this rounding.
     if lowest_gain is None or lowest_gain < -gate.tolerance * _ROUNDING:
@@ -134,6 +137,7 @@ def _decide_without_champion(gate: Gate, evidence: GateEvidence, candidate: floa
         passed.append(f"is better than the constant prediction's {evidence.baseline:.4f}")
     reasons = " and ".join(passed) or "has no floor or baseline to pass"
     text = f"{gate.metric} {candidate:.4f} {reasons}; the champion cannot be compared: {evidence.obstacle}"
+    # The comparison is missing, so at least one other condition must have been passed.
     return bool(passed), text
 
 

@@ -16,6 +16,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.log_parts import Delays, measure_event_delays
 from skewless.infra.offline.views import OfflineViews
 
+# Every window of these rows is computed twice, once in each mode.
 MAX_ROWS = 50_000
 _MOST_FEATURES = 3
 
@@ -90,6 +91,7 @@ def _different_shares(
 
 def _is_different(left: ViewRead, right: ViewRead, name: str) -> npt.NDArray[np.bool_]:
     nulls = left.nulls[name], right.nulls[name]
+    # Bits, because NaN differs from itself as a number, and -0.0 equals 0.0.
     bits = [np.ascontiguousarray(read.values[name]).view(np.int64) for read in (left, right)]
     return np.asarray((nulls[0] != nulls[1]) | (~nulls[0] & (bits[0] != bits[1])), dtype=np.bool_)
 

@@ -44,6 +44,8 @@ class FittedModel:
 def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
     """Return the contents of a trained model's package."""
     spec, model = fitted.spec, fitted.model
+    # Rows at the model's own thresholds: there a runtime that rounds or compares otherwise takes another branch
+    # (SEMANTICS 6.3).
     rows = reference_rows(model.thresholds, len(dataset.names), spec.seed)
     return PackageContents(
         model_name=model.file_name,
@@ -72,6 +74,7 @@ def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds
         | ({"search": fitted.search.as_dict()} if fitted.search else {}),
         bounds=bounds.as_dict(),
         curves=_curves(dataset, fitted),
+        # Server and replay run this text (SEMANTICS 5.1).
         extra={f"{item.name}.py": item.source for item in dataset.plan.transforms},
     )
 
@@ -97,6 +100,8 @@ def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
 
 def _profile(dataset: Dataset, spec: ModelSpec, scores: Scores) -> dict[str, Any]:
     """Return the baseline for drift: feature histograms of training rows, scores and labels of test rows."""
+    # Scores of training rows would be too good to compare live scores with, so scores and labels are those of test
+    # rows.
     result, test = profile_features(dataset.matrix[dataset.train], dataset.names), dataset.test
     result |= {"score": column_profile(largest_output(scores)), "label": column_profile(dataset.labels[test])}
     if dataset.gap:

@@ -36,12 +36,14 @@ def profile_features(matrix: Matrix, names: Sequence[str]) -> dict[str, Any]:
 def bin_edges(values: Vector, bins: int = _BINS) -> Vector:
     """Return the inner edges, at most ``bins - 1``, increasing; none for fewer than two distinct values."""
     finite = values[np.isfinite(values)]
+    # -0.0 + 0.0 is 0.0: otherwise the first zero of the data would decide the sign of the edge.
     distinct: Vector = np.unique(finite) + 0.0
     if distinct.size <= bins:
         inner: Vector = distinct[1:]
         return inner
     cuts = np.quantile(finite, np.arange(1, bins) / bins, method="higher") + 0.0
     unique = np.unique(cuts)
+    # An edge at the smallest value would leave the first bin without any value.
     above: Vector = unique[unique > distinct[0]]
     return above
 

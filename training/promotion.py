@@ -86,6 +86,7 @@ def promote(
     Raises:
         ConflictError: the alias moved meanwhile.
     """
+    # Read once: the version is compared with this champion, and the alias moves only if it is still the champion.
     holder = Aliases(store.root).get(spec.name, CHAMPION)
     decision = judge(dataset, spec, trained.scores, store, against=holder, state=state)
     if prepare is not None:
@@ -119,9 +120,11 @@ def judge(
     if against is not None:
         evidence = _add_champion(dataset, spec, evidence, scores, store, against)
     decision = decide(spec.gate, evidence)
+    # A gate that passes on training values says nothing about values that serving reads differently.
     skew = "" if state is None else describe_mismatches(plan or dataset.plan, state)
     if skew:
         decision = replace(decision, promote=False, reason=f"{skew}; {decision.reason}")
+    # A first version has no champion to share the traffic with.
     by_rollout = against is not None and spec.rollout is not None and spec.rollout.kind != "at_once"
     return replace(decision, by_rollout=by_rollout)
 
@@ -133,6 +136,7 @@ def check_readiness(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> 
         plan: the version's pinned plan.
         prepare: brings its data to the online store, and returns the remaining problems.
     """
+    # Preparing may build states from a complete log, so only a version that passed is prepared.
     problems = prepare(plan) if decision.promote else []
     if not problems:
         return decision
@@ -158,6 +162,7 @@ def record_decision(
 
 def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:
     """Return a sentence about the model's views with mismatches in the last parity check; empty: none."""
+    # Sorted, so that the latest verdict about a view wins.
     verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
     sentences = [
         f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"

@@ -65,12 +65,15 @@ class RowSource:
         """
         plan = assembler.plan
         rows = self._rows(plan, labels, int(t[0]), int(t[-1]))
+        # The label table may have been rewritten since. Versions are compared on the same rows or not at all (SEMANTICS
+        # 6.4).
         if not (_is_equal(rows, TIME, t) and _is_equal(rows, LABEL, expected)):
             raise SourceError(
                 f"label table of model {self.spec.name!r}", "has changed since it was read", fix="run the command again"
             )
         own_rows = select_columns(plan, rows)
         self._check_request_fields(plan, own_rows)
+        # Without its log a view would be all null, and its version would lose the comparison for that alone.
         for view in plan.all_views:
             self._check_log(plan, view.name)
         reads = self.views.read(plan, entity_rows(plan, own_rows), self.spec.time_mode)
@@ -81,6 +84,7 @@ class RowSource:
         labels_of_both = replace(self.spec.labels, columns={**labels.columns, **self.spec.labels.columns})
         spec = replace(self.spec, labels=labels_of_both)
         rows = read_labels(self.connection, self.repo, self.plan, spec, between=(first, last), other=plan)
+        # The filters of the dataset, not of the other plan: its rows must be the same.
         return rows.filter(pa.array(find_known_labels(rows, self.now_us) & find_servable(self.plan.request, rows)))
 
     def _check_request_fields(self, plan: FeaturePlan, rows: pa.Table) -> None:

@@ -83,6 +83,7 @@ def _run_study(spec: ModelSpec, declared: Search, run_trial: Callable[[Mapping[s
     def objective(trial: Draw) -> float:
         value = run_trial({name: _suggest(trial, declared, name) for name in declared.space})
         if value is None:
+            # A number in place of an undefined metric would mislead the sampler.
             raise optuna.TrialPruned
         return value
 
@@ -118,6 +119,7 @@ def _train_and_measure(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, val
 
 def _find_best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
     sign = -1.0 if spec.gate.metric in LOWER_IS_BETTER else 1.0
+    # Of equal trials the first wins, so the declared parameters change only for a real gain.
     results = [(sign * trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
     if not results:
         raise SourceError(

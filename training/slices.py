@@ -16,6 +16,7 @@ from skewless.validation.evaluation.bootstrap import MetricGain, ScorePair, norm
 MIN_ROWS = 100
 MIN_EFFECTIVE_ROWS = 10  # fewest rows of the rarer class, or queries; with fewer, intervals are unreliable
 DEFAULT_CONFIDENCE = 0.95
+# Fewer than for percentiles: a standard error needs fewer, and each slice has its own resamples.
 _RESAMPLES = 400
 
 

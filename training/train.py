@@ -52,13 +52,16 @@ def train(
     check_features_present(spec, rows)
     result = search(trainer, rows, spec, validation) if spec.search else None
     if result is not None:
+        # The package has the parameters that it was trained with.
         spec = replace(spec, params=result.params)
     model = trainer.train(rows, spec, validation)
     scores = model.score(dataset.matrix[dataset.test])
     metrics = measure(dataset, spec, scores)
+    # Raises now, before anything is written, if the evaluation lacks the gate's metric.
     gate_metric(spec, metrics)
     fitted = FittedModel(spec=spec, model=model, scores=scores, metrics=metrics, search=result)
     package = write_package(store, spec.name, build_package_contents(dataset, fitted, bounds or Bounds(), now_us))
+    # A runtime that differs from the library in any bit must fail here, not at the first server (SEMANTICS 6.3).
     load_model(store, spec.name, package.version).runtime.close()
     return TrainedVersion(package=package, metrics=metrics, scores=scores)
 

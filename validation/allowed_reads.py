@@ -63,6 +63,7 @@ def check_versions(
     available = logged_read.status != Status.UNAVAILABLE
     # Server and publisher each measured their clock's offset from the store's; the errors can add up.
     skew = logged.skew_us + max((run.skew_us for run in views.ledger.runs()), default=0)
+    # One microsecond less: a run that ended in the same microsecond may have ended after the read began.
     oldest = _winner_ranks(view, views, rebuilt, logged.read_start - skew - 1, "finished")
     latest = _winner_ranks(view, views, rebuilt, logged.read_end + skew, "started")
     ranks = _ranks(logged_read.versions)
@@ -72,6 +73,7 @@ def check_versions(
     for i in np.flatnonzero(too_new).tolist():
         detail = f"read {tuple(ranks[i].tolist())}, the latest possible is {tuple(latest[i].tolist())}"
         findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
+    # A run was writing this key: the old and the new row are both legitimate.
     changed = available & _less(oldest, latest)
     return InFlightReads(
         changed=changed,
@@ -139,6 +141,7 @@ def check_states(
     if not len(present):
         return
     parts = views.log_partitions(view)
+    # Positions in partitions that the log does not have are findings of the rebuild.
     applied, _ = applied_matrix(logged_read.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
@@ -149,6 +152,8 @@ def check_states(
         for i in present[(position > possible)[present]].tolist():
             detail = f"position {position[i]} of {part.partition} was read before it was accepted"
             findings.add(logged.ids[i], Cause.UNKNOWN_VERSION, view.name, detail)
+        # The position of a state moves only with events of its entity. So a smaller position is a loss only if such an
+        # event lies between.
         incomplete_view_error = present[(position < certain)[present]]
         rows = entities.take(incomplete_view_error)
         for i in incomplete_view_error[

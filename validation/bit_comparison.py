@@ -28,6 +28,7 @@ def compare_bits(
     altered = _expected_checksums(logged) != logged.checksums
     for i in np.flatnonzero(different.any(axis=1)).tolist():
         for column in np.flatnonzero(different[i]).tolist():
+            # The checksum comes first: a record that was altered later proves nothing about serving.
             cause = Cause.LOGGED_VALUE if altered[i] else _value_cause(model, logged, different[i], column)
             detail = f"{logged.vectors[i, column]!r} logged, {recomputed.matrix[i, column]!r} recomputed"
             findings.add(logged.ids[i], cause, model.assembler.labels[column], detail)
@@ -35,6 +36,7 @@ def compare_bits(
     for i in np.flatnonzero(altered & equal_vectors).tolist():
         detail = f"{logged.scores[i].tolist()} logged, {recomputed.scores[i].tolist()} recomputed"
         findings.add(logged.ids[i], Cause.LOGGED_VALUE, "score" if wrong_score[i] else "checksum", detail)
+    # Another vector explains another score, so the score counts only where the vectors are equal.
     score_rows = np.flatnonzero(wrong_score & equal_vectors & ~altered)
     if score_rows.size:
         _add_score_findings(model, logged, recomputed, score_rows, findings)
@@ -80,6 +82,7 @@ def _same_outputs(left: _Floats, right: _Floats) -> BoolArray:
 def _value_cause(model: ServedModel, logged: LoggedPredictions, different: BoolArray, column: int) -> Cause:
     """Return the cause of a different column; a transform is not the cause if one of its inputs differs."""
     refs = model.assembler.refs
+    # No transform ran on a vector that the caller sent.
     for transform in model.plan.transforms if logged.source == "entities" else ():
         if transform.name == refs[column].group:
             inputs = [i for i, ref in enumerate(refs) if ref in transform.inputs]
@@ -90,6 +93,7 @@ def _value_cause(model: ServedModel, logged: LoggedPredictions, different: BoolA
 def _add_score_findings(
     model: ServedModel, logged: LoggedPredictions, recomputed: RecomputedScores, rows: _Rows, findings: Findings
 ) -> None:
+    # A common fault of runtimes; naming it saves the search for it.
     rounded_matrix: Matrix = recomputed.matrix[rows].astype(np.float32).astype(np.float64)
     rounded_scores = model.runtime.score(np.ascontiguousarray(rounded_matrix))
     through_float32 = _same_outputs(logged.scores[rows], rounded_scores)

@@ -78,6 +78,7 @@ def _expectation_bound(kind: str, arguments: Mapping[str, Any], dtype: DType) ->
         return Bound(nullable=False)
     if kind == "expect_column_values_to_be_between" and not dtype.is_text:
         low, high = _number(arguments.get("min_value")), _number(arguments.get("max_value"))
+        # A server compares with inclusive bounds only; the next float64 makes a strict one of them.
         if low is not None and arguments.get("strict_min"):
             low = math.nextafter(low, math.inf)
         if high is not None and arguments.get("strict_max"):

@@ -49,9 +49,11 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         """Use ``connection`` until ``close``."""
+        # A pool of one connection: temporary views and registered tables do not exist on another.
         engine = sqlalchemy.create_engine(
             "duckdb://", creator=lambda: BorrowedConnection(connection), poolclass=sqlalchemy.StaticPool
         )
+        # GE recognizes a dialect by this attribute; DuckDB shares Dremio's syntax.
         vars(engine.dialect)["DremioDialect"] = True
         super().__init__(engine=engine, create_temp_table=False)
 

@@ -180,6 +180,7 @@ def _read(view: str, read: LoggedViewRead, t: int) -> ExplainedRead:
         created_us=created if has_row and created != NO_TIME else None,
         position=seq if has_row else None,
         run=run if has_row else None,
+        # States have the signed number of a partition (SEMANTICS 3.3); unsigned, each has 16 digits.
         applied={f"{partition & (2**64 - 1):016x}": last for partition, last in applied},
     )
 

@@ -80,6 +80,7 @@ class DataGate:
         failures = [
             (item, result.expected)
             for item, result in zip(suite, report.results, strict=True)
+            # An expectation that could not be evaluated has no bad rows to name.
             if result.fails_gate and result.error is None
         ]
         reasons_by_row: dict[int, list[str]] = {}
@@ -107,6 +108,7 @@ def _relation(
     name: str, query: str, connection: duckdb.DuckDBPyConnection, params: Sequence[object]
 ) -> Iterator[tuple[str, int]]:
     """Yield the name of a temporary view or table of the query, and its number of rows."""
+    # A random name: the connection is the caller's, and may have tables of any name.
     kind, table = "TABLE" if params else "VIEW", f"gate_{secrets.token_hex(8)}"
     try:
         connection.execute(f"CREATE TEMPORARY {kind} {table} AS {query}", list(params))
@@ -122,6 +124,8 @@ def _relation(
 
 def _count(name: str, table: str, connection: duckdb.DuckDBPyConnection) -> int:
     try:
+        # Counting runs the query: a broken source fails here with its own error, and not as an error of each
+        # expectation.
         rows = connection.execute(f"SELECT count(*) FROM {table}").fetchall()
     except duckdb.Error as error:
         raise _read_error(name, error) from error
@@ -144,6 +148,8 @@ def _evaluate(
         if failed:
             details = evaluator.evaluate([suite[index] for index in failed], detail="SUMMARY", sample=sample)
             for index, detail in zip(failed, details, strict=True):
+                # The first verdict stays unless the second adds details: looking again must never let a failed batch
+                # pass.
                 verdicts[index] = verdicts[index] if detail.success or _has_error(detail) else detail
     return tuple(_result(verdict) for verdict in verdicts)
 

@@ -45,6 +45,7 @@ class LabelCheck:
 
     def covers(self, suite: str, now_us: int) -> bool:
         """Return whether it is valid for a check of ``suite`` at a time."""
+        # After a clock was set back, rows of the future would count as checked.
         return self.suite == suite and self.upto_us <= now_us
 
     def changed_files(self, files: Mapping[str, str]) -> list[str]:
@@ -87,6 +88,7 @@ class LabelGate:
                 report = self._check(name, known_labels(spec, table, now_us), suite)
             else:
                 report = self._check_new(spec, table, suite, last, current)
+        # A failed check is not stored, so the next one reads the same rows again.
         if report.success and suite and remember:
             replace_durable(path, json.dumps(asdict(current)).encode())
         return report
@@ -140,6 +142,7 @@ def _timestamp_sql(us: int) -> str:
 
 
 def _identity(spec: ModelSpec, suite: Sequence[Expectation]) -> str:
+    # Rows that passed another suite, or under other column names, have not passed this one.
     demands = [str(item.configuration.to_json_dict()) for item in suite]
     return digest([spec.as_dict()["labels"], demands])
 

@@ -21,6 +21,7 @@ from skewless.validation.evaluation.metrics import Metrics
 
 By = Literal["version", "arm"]
 _GROUPS: Mapping[By, list[str]] = {"version": ["version"], "arm": ["version", "role", "policy"]}
+# A prediction is mature when it is as old as the delay within which this share of labels arrives.
 QUANTILE = 0.9
 _ROUNDING = 1e-12
 
@@ -185,7 +186,10 @@ def delay_quantile(delays: Int64Array, ages: Int64Array, quantile: float = QUANT
     values, counts = np.unique(np.maximum(delays, 0), return_counts=True)
     at_most = np.searchsorted(np.sort(delays), values, side="right")
     younger = np.searchsorted(np.sort(ages), values, side="left")
+    # At risk are the labels with at most this delay whose predictions are old enough to show it. A younger prediction
+    # has a shorter delay, so it is in `at_most`, and is subtracted.
     hazard = counts / np.maximum(at_most - younger, counts)
     # Share of labels with a delay of at most each value: 1 reduced by the hazards of all longer delays.
     within = np.append(np.cumprod((1.0 - hazard)[:0:-1])[::-1], 1.0)
+    # The product of the hazards may end slightly below the exact share, which would select the next delay.
     return int(values[np.searchsorted(within, quantile - _ROUNDING)])

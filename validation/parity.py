@@ -72,6 +72,8 @@ class Parity:
 
     def checker(self, view: View | WindowView) -> ParityChecker:
         """Return the checker of a view."""
+        # From the log: a server that lost writes has markers behind it, and is unavailable instead of different
+        # (SEMANTICS 4.5).
         marker_history = MarkerHistory.from_runs(self.state, [self.plan])
         project = self.plan.project
         if isinstance(view, WindowView):

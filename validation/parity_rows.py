@@ -64,6 +64,8 @@ class RowParity:
     def repair(self, result: ParityResult, store: OnlineStore) -> None:
         """See ``ParityChecker``."""
         rows = np.array(result.repairable, dtype=np.int64)
+        # To the end of the log and not to the marker: a run may have written a newer row, which must not be replaced by
+        # an older.
         end = self.views.log(self.view).next_seq()
         winners = _winners(self.view, self.views, result.keys.take(pa.array(rows)), end)
         rows, winners = rows[winners >= 0], winners[winners >= 0]
@@ -83,6 +85,7 @@ class RowParity:
             if marker is None or self.marker_history.find_lost([mark], [marker]):
                 return [None] * len(names), None
             stored += rows
+            # A marker only grows, so the smallest of all batches holds for every row.
             applied = marker.position if applied is None else min(applied, marker.position)
         return stored, applied
 
@@ -93,6 +96,7 @@ class _RowComparison:
     def __init__(self, view: View, views: OfflineViews, result: ParityResult, marker: int) -> None:
         self._view, self._checked = view, result
         log: AcceptedLog = views.log(view)
+        # After the rows were read: the log has each of their positions, unless another log filled the store.
         self._end = log.next_seq()
         codec = RowCodec(view)
         self._is_valid = codec.find_intact(result.stored)
@@ -191,6 +195,7 @@ def _read_cell(read: ViewRead, name: str, row: int) -> Any:  # noqa: ANN401 - nu
 
 
 def _comparable(value: Any) -> object:  # noqa: ANN401 - as above
+    # Bits, so that -0.0 and 0.0 differ. All NaNs are one missing value (SEMANTICS 2.5).
     if isinstance(value, np.floating):
         return "nan" if np.isnan(value) else value.tobytes()
     return value

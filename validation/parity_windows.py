@@ -35,6 +35,7 @@ from skewless.validation.bit_comparison import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of
 from skewless.validation.parity_report import Mismatch, ParityFault
 
+# Reads of a batch until the generation stays the same during one of them.
 _MAX_READS = 3
 _CLOCKS_APART_US = 60_000_000  # largest plausible difference of two machines' clocks
 
@@ -104,6 +105,7 @@ class WindowParity:
         rows = result.repairable
         if not rows:
             return
+        # As late as a worker rolls up: a prediction of a time before it would be UNAVAILABLE (SEMANTICS 3.5).
         parts, rolled_up_us = self.views.log_partitions(self.view), self.clock.now_us() - PENDING_US
         states = StateView.of(self.project, self.view, 0)
         keys = result.keys.take(pa.array(rows))
@@ -162,7 +164,9 @@ class _StateComparison:
             upto: per row and part, the position up to which all events had certainly been applied.
         """
         states = self._decode_states
+        # Predictions reject an early state too, so it counts as unavailable and not as a mismatch.
         comparable = self._checked.available & ~states.early
+        # A marker beyond the log belongs to another log. A repair would mix both, so nothing is repaired.
         is_other_log = bool((upto > self._ends).any())
         for row in np.flatnonzero(comparable & ~states.sound).tolist():
             self._add(row, ParityFault.DAMAGED, detail=_describe_bytes(self._checked.stored[row]))
@@ -195,6 +199,7 @@ class _StateComparison:
     def _find_lost(self, rows: Int64Array, number: int, part: LogPartition, upto: Int64Array) -> None:
         after = self._applied[:, number]
         upto = np.minimum(upto, self._ends[number])
+        # A state with another fault has its cause already, and its repair also brings back lost events.
         candidates = np.array(
             [row for row in rows.tolist() if row not in self._faults and after[row] < upto[row]], np.int64
         )
@@ -252,7 +257,9 @@ def _decode_states(view: WindowView, reads: Sequence[_StateBatch]) -> _StateTota
     offset = 0
     for read in reads:
         tiles, sound = codec.unpack_sound(read.stored)
+        # A time further ahead than clocks can differ is a corrupt number; a little ahead, the state is only early.
         is_valid = sound & (tiles.m <= read.t + _CLOCKS_APART_US)
+        # Decoded again without the others: numbers of a corrupt state must not reach the computation of the features.
         tiles = codec.unpack([state if ok else None for state, ok in zip(read.stored, is_valid.tolist(), strict=True)])
         with np.errstate(all="ignore"):  # corrupt states can give any number
             features.append(reader.features(tiles, read.t))

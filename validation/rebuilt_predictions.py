@@ -57,6 +57,7 @@ def rebuild(
 ) -> RebuiltPredictions:
     """Return the predictions recomputed from the log; record log rows that differ from their logged versions."""
     rows = [json.loads(text) for text in logged.inputs]
+    # The server's own parser and the package's plan, so that keys and fields are rounded in the same way.
     ask = parse_rows(model.plan, rows, len(rows))
     reads = {view.name: _read_named_rows(view, views, logged, ask, findings) for view in model.plan.views}
     reads |= {view.name: _rebuild_windows(view, views, logged, ask, findings) for view in model.plan.windows}
@@ -128,6 +129,7 @@ def _rebuild_windows(
     for i in np.unique(slots.entity[~known]).tolist():
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, "its log partition is missing")
     read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
+    # The log could give these values, but serving did not have them: the model got null.
     return replace(read, unavailable=~available)
 
 
@@ -145,6 +147,7 @@ def _describe_version(read: ViewRead, i: int) -> str:
 def _check_status(logged: LoggedPredictions, vectors: Vectors, findings: Findings) -> None:
     for view, status in vectors.status.items():
         served = logged.reads[view].status
+        # Whether the store could be read does not follow from the log.
         for i in np.flatnonzero((served != status) & (served != Status.UNAVAILABLE)).tolist():
             detail = f"{Status(served[i]).name} served, {Status(status[i]).name} follows from the log"
             findings.add(logged.ids[i], Cause.STATUS, view, detail)

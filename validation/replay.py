@@ -58,6 +58,7 @@ def replay_batch(
         runs: materialization runs of the project, in order of their ids.
     """
     report.compared += len(logged.ids)
+    # The caller sent the features: nothing was read, so there are no reads and no training rows to compare with.
     if logged.source == "vectors":
         report.given += len(logged.ids)
         compare_bits(model, logged, rescore(model, logged), report.findings)
@@ -124,6 +125,7 @@ def _add_gap(
         for view in model.plan.windows
     }
     trained = model.assembler.assemble(logged.t, reads, rebuilt.ask.fields).matrix
+    # A request for another time was read at a time that is not its t, so it may differ from its training row.
     is_current = logged.asked_at // _MILLISECOND * _MILLISECOND == logged.t
     gap.rows += int(is_current.sum())
     gap.different += int((is_current & (~equal_bits(trained, rebuilt.matrix)).any(axis=1)).sum())
@@ -142,6 +144,7 @@ def _find_reasons(trained: ViewRead, served: ViewRead, mode: TimeMode, cached: B
     is_different = trained.versions.seq != served.versions.seq
     if mode == "knowledge":
         return _split_by_cache(is_different, cached)
+    # A correction has the event time of the row that it replaces.
     is_corrected = is_different & (trained.versions.event_ts == served.versions.event_ts)
     return {"corrected": is_corrected, "late": np.asarray(is_different & ~is_corrected, dtype=np.bool_)}
 

@@ -103,6 +103,7 @@ def _suggest_nulls(column: ColumnSummary, rows: int) -> Iterator[SuggestedExpect
     if not column.nulls:
         yield _expectation("ExpectColumnValuesToNotBeNull", column=column.name)
         return
+    # Rounded down: the table must pass its own suite.
     mostly = math.floor(100 * (1 - 2 * column.nulls / rows - _NULL_SHARE)) / 100
     if mostly > 0:
         yield _expectation("ExpectColumnValuesToNotBeNull", column=column.name, mostly=mostly)

@@ -60,6 +60,7 @@ def _column_sql(column: Column) -> list[str]:
     name = quote(column.name)
     if column.dtype in _NUMBERS:
         number = f"CAST({name} AS DOUBLE)"
+        # One infinity would be the extent of the column, and its mean.
         finite = f"FILTER (WHERE isfinite({number}))"
         return [f"count({name})", *(f"{function}({number}) {finite}" for function in ("min", "max", "avg")), "NULL"]
     if column.dtype is DType.STRING:

@@ -83,6 +83,7 @@ class KeyFile:
 
     def _change(self, change: Callable[[_Keys], _Keys]) -> None:
         with hold_lock(self._lock):
+            # Read under the lock, since another process may have changed the file.
             replace_durable(self.path, _encode(change(self.read())), _OWNER_ONLY)
 
     def _file_error(self, problem: str) -> PlaceError:

@@ -134,6 +134,7 @@ class Alerts:
         Raises:
             StoreError: as ``send``.
         """
+        # Checks resolve after every good result, so the usual case only reads, without the lock.
         if not any(alert.key == (name, subject) for alert in open_alerts(self._state)):
             return False
         with _edit_records(self._folder) as editor:
@@ -264,6 +265,8 @@ def _log_notice(alert: Alert, notice: Notice) -> None:
 def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
     """Return the body of a webhook request."""
     return {
+        # With the severity: an open alert that becomes critical is sent again, and a receiver must not drop it as a
+        # repeat.
         "id": f"{record.number}-{notice}-{record.alert.severity}",
         "notice": notice,
         "since_us": record.since_us,
@@ -273,6 +276,7 @@ def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
 
 
 def _write(folder: Path, items: list[AlertRecord]) -> None:
+    # A record with unsent notices stays, however old: the webhook would never see its end.
     resolved = [item.number for item in items if not item.is_open and not item.owed]
     expired = set(resolved[:-_MOST_RESOLVED])
     body = [asdict(item) for item in items if item.number not in expired]

@@ -86,6 +86,7 @@ class CompileInputs:
 def read_interpreter() -> str:
     """Return the identity of Python, its options and the installed packages."""
     folders = sorted({path for path in sys.path if Path(path).name in _PACKAGES and Path(path).is_dir()})
+    # The name of a metadata folder has the version, so each installation or removal changes the list.
     packages = {path: sorted(name for name in os.listdir(path) if name.endswith(_METADATA)) for path in folders}  # noqa: PTH208 - names alone
     return digest([sys.version, sys.prefix, list(sys.flags), packages])
 

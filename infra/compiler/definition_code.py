@@ -80,6 +80,7 @@ def read_code(text: str) -> DefinitionCode:
     return DefinitionCode(
         imports=tuple(dict.fromkeys(reader.imports)),
         variables=frozenset(reader.variables),
+        # Some use of the environment is not a look-up of a constant name.
         all_variables=reader.environments > len(reader.named),
         working_folder=reader.working_folder,
         unknown=reader.unknown,
@@ -146,6 +147,7 @@ class _CodeVisitor(ast.NodeVisitor):
         self.check(node, node.id)
         if node.id in _BUILTINS:
             self.refuse(node, node.id)
+        # The module itself may be passed on, and then nobody sees which of its functions are called.
         if node.id == "os" and node not in self.os_attributes:
             self.refuse(node, "os")
         self.environments += node.id in {"environ", "getenv"}

@@ -26,6 +26,7 @@ _SPELLINGS = {
 }
 _SMALL = frozenset({pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.int32()})
 _FILE_TYPES = (
+    # In this order: a float64 is also a floating number.
     (pa.types.is_string, DType.STRING),
     (pa.types.is_large_string, DType.STRING),
     (pa.types.is_boolean, DType.BOOL),

@@ -186,6 +186,7 @@ def _check_age(path: str, limit_ns: int) -> None:
     if stamp is None:
         return
     changed = stamp[2]
+    # Whole milliseconds come from a file system with a coarse clock.
     tick = _TICK_NS if changed % _MILLISECOND_NS else _COARSE_TICK_NS
     if changed + tick > limit_ns:
         raise UnknownInputError(f"{path} is too new")
@@ -206,6 +207,7 @@ def _watched() -> dict[int, InputRecorder]:
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - without a Path for each file
         if name.startswith((*_library_folders(), *_SYSTEM)) or any(part in name for part in _BYTECODE):
             return
+        # Flags of os.open: 1 is O_WRONLY, 2 is O_RDWR.
         writes = bool(_WRITES & set(mode)) if isinstance(mode, str) else bool(int(str(flags or 0)) & 3)
         (recorder.written if writes else recorder.opened).add(name)
 

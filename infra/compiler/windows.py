@@ -159,6 +159,7 @@ def _scales(
             raise DefinitionError(
                 f"{owner} tag '{TAG_SCALE}{name}'", "is for a column that the view does not sum", fix="remove the tag"
             )
+    # The view's own tags win over the source's, and those over the defaults of the types.
     scales = default_scales(types) | dict(source.scales) | own
     return {name: scales.get(name, 0) for name in summed}
 

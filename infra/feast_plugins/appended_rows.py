@@ -52,6 +52,7 @@ def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
         return
     folder = Path(f"{path}{PARTS}") if path.is_file() else _target_folder(path, table)
     target = folder / new_file_name(folder)
+    # The path is a pattern: a file that it does not match would never be read.
     if not path.exists() and not target.match(str(path)):
         raise SourceError(
             table.name,
@@ -106,6 +107,7 @@ def write_log(root: Path, data: pa.Table | Path, partitions: Sequence[str]) -> N
 
 def new_file_name(folder: Path) -> str:
     """Return a unique name for a new file that sorts after the existing files."""
+    # Of exact ties the row of the later file wins (SEMANTICS 2.1.1), so a later write has a later name.
     return f"rows-{len(list(folder.glob('*.parquet'))):06d}-{uuid4().hex}.parquet"
 
 

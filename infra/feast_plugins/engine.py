@@ -116,6 +116,7 @@ class SkewlessComputeEngine(ComputeEngine):
         entities = {entity.name: entity.join_key for entity in registry.list_entities(task.project)}
         stored = build_stored_view(view, self.repo_config, lambda: entities)
         try:
+            # A view that `skewless apply` cannot compile has no log: its rows are Feast's messages.
             if stored.exact:
                 self._materialize_log(self.online_store, stored, task)
             elif view.online:
@@ -166,6 +167,7 @@ class SkewlessComputeEngine(ComputeEngine):
 
     def _local_engine(self) -> LocalComputeEngine:
         limits = self.repo_config.materialization_config
+        # Without a size, Feast converts the complete table to messages before it writes the first row.
         size = limits.online_write_batch_size or BATCH_ROWS
         bounded = limits.model_copy(update={"online_write_batch_size": size})
         return LocalComputeEngine(

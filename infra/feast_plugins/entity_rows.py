@@ -108,6 +108,7 @@ def relations_by_name(config: RepoConfig, views: Sequence[RequestedView]) -> dic
     for requested in views:
         if is_windowed(requested.view):
             continue
+        # A view cannot have bound parameters, so the file names are literals.
         relation = view_table(config, requested.view).literal
         named |= {requested.view.batch_source.name: relation, requested.view.name: relation}
     return named
@@ -173,6 +174,7 @@ def range_entities(
     schema = pa.schema(list(kinds.items()))
     rows = pa.concat_tables([_add_missing_columns(table, schema) for table in tables])
     distinct = rows.group_by(rows.column_names, use_threads=False).aggregate([])
+    # DuckDB returns the keys in any order; the same request must give the same rows.
     distinct = distinct.sort_by([(name, "ascending") for name in distinct.column_names])
     ends = pa.repeat(end_time[0], distinct.num_rows)
     return read_entities(connection, distinct.append_column(EVENT_TIMESTAMP, ends))

@@ -31,6 +31,7 @@ def fit_frame(view: Table, frame: pd.DataFrame) -> pd.DataFrame:
     """
     changed, kinds = {}, dict(zip(frame.columns, frame.dtypes, strict=True))
     for field in _fields(view):
+        # The type alone decides for most columns, so a push does not look at their values.
         if field.name not in kinds or _is_exact_type(field, kinds[field.name]):
             continue
         column = frame[field.name]
@@ -70,6 +71,7 @@ def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedA
     leaf, is_complete = to_dtype(_leaf(field.dtype)), not any(part.null_count for part in _inner_lists(column))
     if leaf is DType.TIMESTAMP and is_complete:
         return column
+    # Feast's message would have 0 or an empty text instead of the null.
     if leaf not in _FLOATS or not is_complete:
         raise SourceError(
             owner,
@@ -108,6 +110,7 @@ def _check_exact(owner: str, dtype: DType, column: pa.ChunkedArray) -> None:
             _check_none_lost(owner, dtype, column, lost)
     elif dtype is DType.FLOAT32 and kind != pa.float32():
         with np.errstate(over="ignore"):
+            # Rounding to float32 is declared and stays; a finite number that becomes infinite is another value.
             wide = np.array([math.nan if value is None else float(value) for value in column.to_pylist()])
             lost = (np.isinf(wide.astype(np.float32)) & ~np.isinf(wide)).tolist()
         _check_none_lost(owner, dtype, column, lost)

@@ -80,6 +80,7 @@ class HistorySource:
         kind = self.types[column]
         if dtype is None or (dtype is DType.TIMESTAMP and kind != '"NULL"'):
             return quote(column)
+        # A Parquet column without any value has no type of its own.
         if kind == '"NULL"':
             return f"CAST({quote(column)} AS {'TIMESTAMPTZ' if dtype is DType.TIMESTAMP else dtype.sql})"
         return cast_sql(quote(column), kind, dtype) if is_converted(kind, dtype) else quote(column)
@@ -200,6 +201,7 @@ class ViewHistory:
     def select(self, position: str | None) -> str:
         """Return SQL of the source's rows, with keys, times and features under fixed names."""
         parts = [f"{expression} AS {quote(name)}" for name, expression in self.keys.items()]
+        # A missing created time is the lowest (SEMANTICS 2.1).
         parts += [f"{self.event} AS {EVENT}", f"coalesce({self.created or 'NULL'}, {NO_TIME}) AS {CREATED}"]
         parts += [f"{expression} AS {name}" for expression, name in zip(self.features, self.columns, strict=True)]
         if position is not None:
@@ -222,6 +224,7 @@ class ViewHistory:
             "columns": [*self.columns, EVENT],
         }
         if as_known and self.created is not None:
+            # A forecast is written before its event time, and waits for it (SEMANTICS 2.5).
             known = f"CASE WHEN {CREATED} <> {NO_TIME} THEN greatest({EVENT}, {CREATED}) END"
             return History(**common, valid_from=known, rank=[f"coalesce({EVENT}, 0)", CREATED], running=True)
         return History(**common, valid_from=EVENT, rank=[CREATED])
@@ -244,6 +247,8 @@ class ViewHistory:
                 history = self.history(f"({self.select(position)})", _POSITION, as_known=as_known)
                 yield history, table.parameters, int(count[0][0])
                 return
+            # The source is read twice, for the match and for the values. Without a position, only a copy has the same
+            # row ids in both.
             with copy_to_table(connection, "source_copy", self.select(None), table.parameters) as name:
                 count = connection.execute(f"SELECT count(*) FROM {name}").fetchall()
                 yield self.history(name, "rowid", as_known=as_known), [], int(count[0][0])
@@ -283,6 +288,8 @@ def build_view_history(
         keys[name] = cast_key(source.key_sql(column.name), source_type, types[name])
     batch = view.batch_source
     declared = {field.name: to_dtype(field.dtype) for field in view.features}
+    # Of all features, not only the requested ones: materialization rejects the complete row, so online an older row is
+    # read.
     misfits = {name: source.misfit_sql(name, dtype) for name, dtype in declared.items()}
     return ViewHistory(
         source=source,

@@ -128,6 +128,7 @@ class SkewlessOfflineStore(OfflineStore):
         columns = [*join_key_columns, *feature_name_columns, timestamp_field, created_timestamp_column]
         order = [f"{source.time_sql(timestamp_field)} DESC"]
         if created_timestamp_column:
+            # A missing created time is the lowest (SEMANTICS 2.1).
             order.append(f"{source.time_sql(created_timestamp_column)} DESC NULLS LAST")
         join_key_columns = [key for key in join_key_columns if key != DUMMY_ENTITY_ID or key in source.types]
         keys = [quote(source.column(key)) for key in join_key_columns]

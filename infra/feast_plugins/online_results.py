@@ -34,6 +34,7 @@ from skewless.infra.feast_plugins.vectors import (
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
 
+# Feast passes names of features in random order, so a cache of requests could grow without end.
 _MAX_CACHED = 1_000
 _PRESENT, _EXPIRED = int(Status.PRESENT), int(Status.EXPIRED)
 
@@ -134,6 +135,7 @@ def build_view_request(
     view = stored.view
     check_join_keys(table, view.keys, columns)
     declared = tuple([field.name for field in table.projection.features])
+    # With the declared features: projections of one name may have other features.
     version = (table.projection.name_to_use(), declared, None if names is None else tuple(names))
     features = stored.memory.get(version)
     if not isinstance(features, ViewFeatures):
@@ -167,6 +169,7 @@ def add_features(
     nulls = np.asarray(read.mask).T[features.positions]
     event_times = encode_event_times(read.versions.event_ts, _has_time(status))
     present = find_present(nulls, status)
+    # For a few rows, numpy's calls take longer than the values (see `vectors`).
     if len(rows) <= FEW:
         cells = request.stored.codec.cells(rows, read.has_row)
         entries = encode_cells(features.writers, [cells[position] for position in features.positions.tolist()], present)

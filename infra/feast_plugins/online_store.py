@@ -236,6 +236,7 @@ class SkewlessOnlineStore(OnlineStore):
         for table in tables_to_keep:
             check_feature_types(config, table)
         entities = {entity.name: entity.join_key for entity in (*entities_to_delete, *entities_to_keep)}
+        # Views of one definition share their rows, which stay while one of them is left.
         used_hashes = {build_stored_view(table, config, lambda: entities).view.hash for table in tables_to_keep}
         for table in tables_to_delete:
             view_hash = build_stored_view(table, config, lambda: entities).view.hash

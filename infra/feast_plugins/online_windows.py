@@ -99,6 +99,7 @@ class RequestedWindow:
         prefix = f"{self.table.projection.name_to_use()}__" if full_names else ""
         response.metadata.feature_names.val.extend([prefix + name for name in self.features.names])
         # Unavailable features are NOT_FOUND: Feast has no status for them.
+        # A ttl of 0 is none: events leave a window without it.
         status = row_status(read.has_row, read.versions.event_ts, now_us, 0)
         nulls = np.stack([read.nulls[name] for name in self.features.names])
         values = [read.values[name] for name in self.features.names]
@@ -121,6 +122,7 @@ class RequestedWindow:
         ]
 
     def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
+        # Floored as the clock of a prediction is (SEMANTICS 1.2).
         view, t = self.cached.view, now_us // MILLISECOND * MILLISECOND
         limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
         status = self.cached.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
@@ -166,6 +168,7 @@ class OnlineWindows:
             if time.monotonic() > cached.refresh_at:
                 cached.states.load_generations(reader.get(cached.pointers))
                 cached.refresh_at = time.monotonic() + _REFRESH_S
+            # Under the same lock: a refresh in between would pair keys of one generation with markers of another.
             keys, markers = cached.states.names(values, n), cached.states.markers
         features = _select_features(cached, table, names)
         return RequestedWindow(table=table, features=features, keys=keys, markers=markers, cached=cached)

@@ -50,6 +50,7 @@ def _wrap_push(original: _Method) -> _Method:
         to: PushMode = PushMode.ONLINE,
         transform_on_write: bool = True,  # noqa: FBT001, FBT002 - Feast's signature
     ) -> None:
+        # Events first: if the stream is unreachable, no view has been written, and the caller can push again.
         other_views = _send_events(store, push_source_name, df, cached=allow_registry_cache)
         if other_views is None:
             original(store, push_source_name, df, allow_registry_cache, to, transform_on_write)
@@ -76,6 +77,7 @@ def _wrap_push_async(original: _Method) -> _Method:
         **kwargs: Any,  # noqa: ANN401 - Feast's signature
     ) -> None:
         if _find_views(store, push_source_name, cached=allow_registry_cache):
+            # The sender blocks until the stream has the events.
             await asyncio.to_thread(store.push, push_source_name, df, allow_registry_cache, to)
         else:
             await original(store, push_source_name, df, allow_registry_cache, to, **kwargs)

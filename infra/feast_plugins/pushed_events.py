@@ -51,6 +51,7 @@ class EventPusher:
             raise RequestError(
                 "event source", "is not in the applied plan", value=name, fix="run `skewless apply`, then push again"
             )
+        # All rows before the first is sent: a row that cannot be a message sends none.
         payloads = event_payloads(source, frame)
         with self._lock:
             try:
@@ -71,6 +72,7 @@ class EventPusher:
 
     def _get_sender(self, source: EventSource) -> EventSender:
         cached = self._senders.get(source.name)
+        # A source that was applied again may have another stream.
         if cached is None or cached[0] != source:
             if cached is not None:
                 cached[1].close()

@@ -64,6 +64,7 @@ def resolve_features(
     pairs = [_resolve_ref(ref, named) for ref in refs]
     if count is None:
         count = _count_user_pairs(pairs, on_demand)
+    # A feature that is requested and also an input is one column, at the place of the request.
     pairs = list(dict.fromkeys([*pairs[:count], *_sort_as_declared(pairs[count:], views)]))
     prefixes = _prefixes([name for name, _ in pairs], named)
     labels = {pair: f"{prefixes[pair[0]]}__{pair[1]}" if full_names else pair[1] for pair in pairs}

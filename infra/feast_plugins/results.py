@@ -89,6 +89,7 @@ class PointInTimeResult:
         with open_connection(self.config) as connection:
             entities = self.entities(connection)
             reads = [_read_view(self, connection, entities, view) for view in self.requested.views]
+        # Without entity rows there is still one table, which has the columns.
         for start in range(0, max(entities.table.num_rows, 1), rows):
             batch = entities.table.slice(start, rows)
             for view, view_rows in zip(self.requested.views, reads, strict=True):
@@ -146,6 +147,7 @@ class QueryResult:
         with open_connection(self.config) as connection, self.table.open(connection):
             relation = connection.sql(self.query, params=self.table.parameters)
             reader = relation.to_arrow_reader(rows)
+            # An empty result has columns too.
             yield pa.Table.from_batches([], schema=reader.schema)
             yield from (pa.Table.from_batches([batch]) for batch in reader)
 
@@ -221,6 +223,7 @@ def _find_expired(rows: pa.Table, matched: HistoryRows, ttl_us: int) -> BoolArra
     t = arrays.to_int64(rows[TIME], NO_TIME)
     has_row: BoolArray = matched.at < matched.table.num_rows
     event_ts = np.append(arrays.to_int64(matched.table[EVENT], NO_TIME), NO_TIME)[matched.at]
+    # The function of the online store, so that both sides expire a row at the same microsecond (SEMANTICS 2.4).
     return np.asarray(row_status(has_row, np.where(has_row, event_ts, t), t, ttl_us) == Status.EXPIRED)
 
 
@@ -235,6 +238,7 @@ def _build_statement(
     numbered = f"SELECT *, row_number() OVER () AS {ROW}, {time_sql} AS {TIME} FROM {source}"
     named = relations_by_name(result.config, result.requested.views) if result.query else {}
     parts = [f"{quote(name)} AS (SELECT * FROM {relation})" for name, relation in named.items()]
+    # Materialized: row_number() without an order may give other numbers if DuckDB evaluates the text again.
     parts.append(f"entity_df AS MATERIALIZED ({numbered})")
     columns, joins = [f"e.* EXCLUDE ({ROW}, {TIME})"], []
     for i, (requested, view) in enumerate(zip(result.requested.views, histories, strict=True)):
@@ -246,6 +250,7 @@ def _build_statement(
         parts.append(f"history_{i} AS MATERIALIZED ({rows})")
         parts.append(f"keys_{i} AS MATERIALIZED (SELECT {keys}, {TIME}, {ROW} FROM entity_df)")
         parts.append(f"matched_{i} AS ({as_of_sql(history, f'keys_{i}')})")
+        # Part of the join: an expired row becomes null, and its entity row stays.
         fresh = f" AND e.{TIME} - f{i}.{EVENT} <= {view.ttl_us}" if view.ttl_us > 0 else ""
         joins.append(f" LEFT JOIN matched_{i} f{i} ON e.{ROW} = f{i}.{ROW}{fresh}")
         columns += [

@@ -92,6 +92,7 @@ class SkewlessRetrievalJob(RetrievalJob):
         """
         tables = (self._add_on_demand(table) for table in self._result.batches(batch_rows))
         first = next(tables)
+        # On-demand features come from pandas, which infers another type for a batch of nulls.
         rest = (batch for table in tables for batch in table.cast(first.schema).to_batches())
         return pa.RecordBatchReader.from_batches(first.schema, chain(first.to_batches(), rest))
 

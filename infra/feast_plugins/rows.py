@@ -41,6 +41,8 @@ class Positions:
     def __init__(self, clock: Clock) -> None:
         """Start at the current time."""
         self._clock = clock
+        # Greater than each position of a log: of rows with equal times the direct write wins, and of two direct writes
+        # the later (SEMANTICS 2.3).
         self._next = 2**50
         self._lock = threading.Lock()
 

@@ -44,6 +44,7 @@ def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource
         write_file(target_path, rows)
         return
     old = sorted(target_path.rglob("*.parquet")) if target_path.exists() else []
+    # New rows before old files are deleted: a kill in between leaves too many rows, and not too few.
     write_file(target_path / "part-000000.parquet", rows)
     for file in old:
         if file.name != "part-000000.parquet":
@@ -105,6 +106,7 @@ def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatch
         with duckdb.connect(str(path)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
             connection.register("new_rows", rows)
+            # All or nothing: after a failed statement, closing the connection rolls the transaction back.
             connection.execute("BEGIN")
             for statement in statements:
                 connection.execute(statement)

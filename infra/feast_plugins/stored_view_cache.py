@@ -52,6 +52,7 @@ class StoredViewCache:
 
     def clear(self) -> None:
         """Empty the cache."""
+        # A new dict: another thread may be reading the old one.
         self._cached = {}
 
 

@@ -67,6 +67,7 @@ def pack_values(stored: StoredView, rows: Sequence[Mapping[str, Value]]) -> tupl
 
 def _kinds(messages: Sequence[Value | None], kind: str) -> Sequence[str | None]:
     if kind in _NEVER_NULL and None not in messages:
+        # The usual case without a check of each value: all are set, and of the declared type.
         kinds = [value.WhichOneof("val") for value in messages if value is not None]
         if set(kinds) == {kind}:
             return kinds
@@ -107,6 +108,7 @@ def _array(stored: StoredView, column: Column, plain: list[Any]) -> npt.NDArray[
     numbers = np.array([0 if value is None else value for value in plain], dtype=column.dtype.numpy)
     if column.dtype is not DType.TIMESTAMP:
         return numbers
+    # numpy's product below would wrap around without an error.
     if len(numbers) and max(int(numbers.max()), -int(numbers.min())) > 2**63 // SECOND_US:
         raise SourceError(
             f"view {stored.view.name!r} feature {column.name!r}",
@@ -132,6 +134,7 @@ def unpack_values(kind: str, values: npt.NDArray[Any], present: BoolArray) -> li
         present: which entries have a value.
     """
     if kind == "unix_timestamp_val":
+        # Feast's messages have whole seconds; floor division also rounds times before 1970 down.
         values = values // SECOND_US
     pairs = zip(values.tolist(), present.tolist(), strict=True)
     if kind == OPAQUE:

@@ -26,6 +26,7 @@ VARINT, EIGHT_BYTES, TEXT, FOUR_BYTES = 0, 1, 2, 5
 LONGEST_VARINT = 10
 _SHORT = 0x7F
 _ONE_BYTE = [bytes([number]) for number in range(_SHORT + 1)]
+# Field numbers come from Feast's descriptors: a Feast with other numbers gets other bytes.
 _RESULT = bytes([GetOnlineFeaturesResponse.DESCRIPTOR.fields_by_name["results"].number << 3 | TEXT])
 ENTRY = bytes([FeatureVector.DESCRIPTOR.fields_by_name["values"].number << 3 | TEXT])
 _STATUSES = bytes([FeatureVector.DESCRIPTOR.fields_by_name["statuses"].number << 3 | TEXT])
@@ -182,6 +183,7 @@ def encode_values(kind: str, columns: Sequence[npt.NDArray[Any]], present: BoolA
         payload = np.ascontiguousarray(numbers, dtype=dtype).view(np.uint8).reshape(*numbers.shape, width)
         return _encode_short(_tag(kind, wire), payload, np.full(numbers.shape, width), present)
     integers = (numbers // SECOND_US if kind == "unix_timestamp_val" else numbers).astype(np.int64)
+    # Protobuf encodes a negative integer, also of 32 bits, as 64 bits in two's complement.
     payload, lengths = _encode_varints(integers.view(np.uint64))
     return _encode_short(_tag(kind, VARINT), payload, lengths, present)
 
@@ -195,6 +197,7 @@ def _encode_short(tag: bytes, payload: npt.NDArray[np.uint8], lengths: Int64Arra
     """
     width = 3 + payload.shape[-1]
     sizes = np.where(present, 1 + lengths, 0)
+    # A payload has at most ten bytes, so each length fits into one byte.
     entries = np.empty((*lengths.shape, width), dtype=np.uint8)
     # An entry: its tag, its length, the tag of the value, the payload.
     entries[..., 0] = ENTRY[0]

@@ -90,6 +90,7 @@ def _read_key_rows(
     rows = entities.select_keys(
         connection, {name: _key_sql(entities, view, name, column) for name, column in columns.items()}
     )
+    # A null key finds nothing (SEMANTICS 3.4), which is what a row without a time must find.
     has_time = rows[TIME].is_valid()
     keys = {column.name: pc.if_else(has_time, rows[name], None) for name, column in columns.items()}
     return pa.table({**keys, TIME: pa.array(arrays.to_int64(rows[TIME], 0) // MILLISECOND * MILLISECOND)})

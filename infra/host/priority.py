@@ -22,6 +22,7 @@ def lower_priority() -> None:
     if sys.platform == "linux":
         thread_id = threading.get_native_id()
         with suppress(OSError):
+            # Against POSIX, Linux changes only the one thread with this id, not the process.
             os.setpriority(os.PRIO_PROCESS, thread_id, max(_LOW, os.getpriority(os.PRIO_PROCESS, thread_id)))
 
 

@@ -14,6 +14,7 @@ from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.run import Run, State
 
 REFUSED = 5  # exit code of a command whose gate failed
+# Bytes of outputs that the ledger stores completely; it has a file for each run.
 _LONGEST = 65_536
 
 
@@ -82,6 +83,7 @@ class ProcessExecution:
             [sys.executable, str(lifeline_program), str(silence_s), *command],
             bufsize=0,  # without a buffer, closing a broken pipe has nothing to write and cannot fail
             stdin=subprocess.PIPE,
+            # A file, not a pipe: nobody reads while the command runs, and a full pipe would block it.
             stdout=stdout,
             env=dict(environment),
             start_new_session=True,
@@ -94,6 +96,7 @@ class ProcessExecution:
             try:
                 pipe.write(b".")
                 pipe.flush()
+            # The work may end, or the main thread close the pipe, between the check and the write.
             except (BrokenPipeError, ValueError):
                 return
 
@@ -114,6 +117,7 @@ class ProcessExecution:
 
     def kill(self) -> None:
         """Close the lifeline, which kills the command."""
+        # Killing the lifeline itself would leave the command behind, which is in another session.
         self._close()
         self._process.wait()
 

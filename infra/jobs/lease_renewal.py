@@ -67,6 +67,8 @@ class LeaseRenewal:
         return self._monotonic() < self._until
 
     def _run(self) -> None:
+        # A lapse ends the thread for good: another scheduler may have been the leader since, and only a new term has a
+        # new fencing token.
         while self.is_held and not self._stop.wait(self._lease.ttl_s / _RENEWALS_PER_TERM):
             self.renew()
 
@@ -78,6 +80,7 @@ class LeaseRenewal:
             is_ours = self._lease.renew()
         except StoreError:
             return
+        # A lease of another holder counts as lost at once, without waiting for the rest of the old ttl.
         self._until = requested_at + self._lease.ttl_s if is_ours else requested_at
         if is_ours:
             self._on_renewed()

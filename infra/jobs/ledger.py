@@ -78,6 +78,7 @@ class Ledger:
         path = self._runs / RunId(job=job, tick_us=0).folder / f"{_KNOWN}.json"
         if not path.exists():
             self._write(token, path, {"since_us": now_us})
+        # Read it back: another scheduler may have registered the job first, and its time counts.
         return int(_read(path)["since_us"])
 
     def start(self, run: Run) -> bool:
@@ -145,6 +146,7 @@ class Ledger:
         """Return the runs without an end, in order of their ticks."""
         names = set(self._names(None))
         starts = [name for name in names if not name.stem.endswith(_END)]
+        # From file names alone: a ledger may have tens of thousands of runs.
         running = [name for name in starts if replace(name, stem=name.stem + _END) not in names]
         return [RunId.parse(str(name)) for name in sorted(running, key=_sort_key)]
 
@@ -181,6 +183,7 @@ class Ledger:
             except (FileNotFoundError, ValueError):  # a name with a zero byte is not a folder's
                 continue
             for name in names:
+                # Skips known.json and the temporary files of writers.
                 if name[0].isdigit():
                     yield _Name(folder=folder, stem=name.removesuffix(".json"))
 

@@ -34,6 +34,7 @@ class RunMetrics(Collector):
     def collect(self) -> Iterable[Metric]:
         """Return the current metrics."""
         ended = CounterMetricFamily("skewless_runs", "Runs that ended.", labels=("job", "state"))
+        # A copy: the scheduler's thread may add an entry while the thread of the metrics server reads.
         for key, n in list(self._ended.items()):
             ended.add_metric(key, n)
         seconds = CounterMetricFamily("skewless_run_seconds", "Duration of the runs, seconds.", labels=("job",))

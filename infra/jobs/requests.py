@@ -58,6 +58,7 @@ class Requests:
 
     def open(self) -> list[Request]:
         """Return the open requests, oldest tick first."""
+        # Names with a leading dot are temporary files of writers.
         requests = [
             Request(kind=kind, run_id=RunId.parse(path.stem), cause=json.loads(path.read_bytes())["cause"])
             for kind in _KINDS

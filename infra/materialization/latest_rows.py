@@ -91,8 +91,11 @@ class LatestRows:
 
 def latest_sql(view: View) -> str:
     """Return SQL for ``__seq`` of the latest row of each key; bind files, first position and exclusive end."""
+    # The latest within this range only. Against rows of other ranges and writers, the store's compare-and-set decides
+    # (SEMANTICS 2.3). Values are not read here, so that the sort has narrow rows.
     keys = quote_all(column.name for column in view.keys)
     rows = f"SELECT {keys}, {EVENT}, {CREATED}, {SEQ} FROM read_parquet(?)"
+    # The order of SEMANTICS 2.1, in which a missing created time is the lowest.
     return (
         f"SELECT {SEQ} FROM ({rows} WHERE {REJECT} IS NULL AND {SEQ} >= ? AND {SEQ} < ?) QUALIFY row_number() OVER"
         f" (PARTITION BY {keys} ORDER BY {EVENT} DESC, coalesce({CREATED}, {NO_TIME}) DESC, {SEQ} DESC) = 1"
@@ -114,6 +117,7 @@ def _read_rows(segments: Sequence[FileRange], view: View, start: int, stop: int)
 
 
 def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> list[int]:
+    # Positions are dense within a file (SEMANTICS 1.4), so row counts give the positions of each group.
     sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
     ends = first + np.cumsum(sizes)
     return [i for i, size in enumerate(sizes) if ends[i] > start and ends[i] - size < stop]

@@ -267,6 +267,7 @@ class _RunJob:
                 finally:
                     self._has_written |= log.next_seq() > tail
         if self._events is None:
+            # After the commit: a run that is stopped before it reads the same files again.
             self._save_progress(view, files, upto_us, pending)
         return staged.rows - n, n, {**rejected, **pending.rows}
 

@@ -69,11 +69,15 @@ class VersionReadiness:
         problems = self._materialize(plan, on_rows)
         streams = replace(self.streams, plan=plan)
         with closing(open_online_store(streams.redis_url)) as store:
+            # Build first, then catch up: a stream worker may not run at all, and events arrive while the states are
+            # built.
             streams.backfiller(store).build_missing(
                 plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
             )
+            # After the build, which can take long: these rows arrived meanwhile.
             for source in plan.sources:
                 streams.catch_up(source.name, store)
+        # A busy stream always has some events that are not applied yet, so being behind does not block a version here.
         return problems + self.find_missing(plan, behind=False)
 
     def _materialize(self, plan: FeaturePlan, on_rows: OnRows) -> list[str]:
@@ -85,6 +89,7 @@ class VersionReadiness:
             reports = self.materializer.run(
                 missing_views, self.check, on_step=lambda step: on_rows(f"rows of {step.view}", step.done, step.total)
             )
+        # Without the store nothing else can be checked. A broken source concerns only its views, and is reported.
         except StoreError:
             raise
         except SkewlessError as error:
@@ -107,10 +112,12 @@ class VersionReadiness:
     def _has_unread_rows(self, view: View) -> bool:
         """Return whether its source has rows that no run has read, because nothing needed the view."""
         materializer, needed = self.materializer, self.materializer.needed
+        # Scheduled runs update each view that something reads. Only other views can be behind for long.
         if needed is None or view.hash in needed.readers:
             return False
         try:
             return not materializer.is_read(view, materializer.clock.now_us())
+        # A source that cannot be read counts as unread: refusing a version is safer than serving old rows.
         except SourceError:
             return True
 
@@ -121,6 +128,7 @@ class VersionReadiness:
         events, ends = 0, log_ends(self.streams.log_root, view.source)
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
         for end, mark in zip(ends.values(), store.read_markers(names), strict=True):
+            # A partition without events has no marker.
             if mark is None and end >= 0:
                 return f"windowed view {view.name!r} has states that were lost or are still being built"
             events += max(0, end - (-1 if mark is None else mark.position))

@@ -61,6 +61,7 @@ def save_skipped(
         ]
         temporary.write_text(json.dumps([asdict(item) for item in items]))
         temporary.replace(path)
+    # The counts inform people. A run that has accepted rows must not fail because of them.
     except OSError as error:
         _log.warning("skipped_rows_not_saved", view=view, error=str(error))
 

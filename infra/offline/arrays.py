@@ -18,6 +18,7 @@ from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from skewless.infra.offline.matched_rows import MatchedRows
 
+# Bytes of the columns that are read at a time: the memory next to the result does not grow with the number of columns.
 _GROUP_BYTES = 64_000_000
 
 
@@ -35,9 +36,11 @@ def to_int64(column: pa.ChunkedArray, fill: int) -> Int64Array:
 def to_numpy(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
     """Return a column as the numpy type of its dtype; nulls are zero, or None for text."""
     if dtype.is_text:
+        # numpy would make fixed-width text of a list, as wide as its longest value, and drop trailing zero bytes.
         objects = np.empty(len(column), dtype=object)
         objects[:] = column.to_pylist()
         return objects
+    # Fill before the conversion: to_numpy makes float64 of integers with nulls, and rounds beyond 2^53.
     filled = column.fill_null(pa.scalar(0, pa.int64()).cast(column.type))
     return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(dtype.numpy)
 
@@ -59,6 +62,7 @@ def build_view_read(view: View, winners: MatchedRows) -> ViewRead:
     rows = winners.rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
     is_match = rows.at < rows.table.num_rows
     versions = _spread_versions(to_versions(rows.table), rows.at, is_match)
+    # A tombstone reads as no row, but keeps its version: the log of a prediction names the row that was read (2.7).
     has_row = is_match & ~versions.tombstone
     absent = ~has_row
     read_values: dict[str, npt.NDArray[Any]] = {}

@@ -78,6 +78,7 @@ def winners_sql(history: History, entities: str, part: KeyPart | None = None) ->
     keys = quote_all(history.keys)
     best = _running(keys) if history.running else _latest(keys, len(history.rank))
     both = f"{_candidates(history)} UNION ALL {_entity_rows_sql(history, entities)}"
+    # All rows of a key, on both sides, fall into one part, so no match crosses two parts.
     if part is not None and part.count > 1:
         both = f"SELECT * FROM ({both}) WHERE hash({keys}) % {part.count} = {part.number}"
     return (
@@ -123,6 +124,7 @@ def as_of_sql(history: History, entities: str, ttl_us: int = 0) -> str:
     winners = f"winners AS MATERIALIZED ({winners_sql(history, entities)})"
     columns = "".join(f", {quote(column)}" for column in history.columns)
     rows = f"SELECT {history.row_id} AS {ID}, {history.valid_from} AS {FROM}{columns} FROM {history.relation}"
+    # The ttl is part of the join and not a filter after it: an expired row becomes null, and the entity row stays.
     fresh = f" AND e.{TIME} - h.{FROM} <= {ttl_us}" if ttl_us > 0 else ""
     selected = "".join(f", h.{quote(column)}" for column in history.columns)
     return (
@@ -146,6 +148,8 @@ def _candidates(history: History) -> str:
     rank = f"row_number() OVER (PARTITION BY {keys} ORDER BY {', '.join([*ranks, ID])})"
     if len(ranks) == 1:
         rank = ranks[0]
+    # Ids are below 2^63, so the low bits of the maximum are the id. Without 128 bits, a rank in microseconds would
+    # overflow.
     code = f"CAST({rank} AS HUGEINT) * {1 << _ID_BITS} + {ID}"
     return f"SELECT {keys}, {TIME}, {ROW}, {code} AS __code FROM ({rows}) WHERE {TIME} IS NOT NULL"
 
@@ -157,11 +161,14 @@ def _entity_rows_sql(history: History, entities: str) -> str:
 
 
 def _latest(keys: str, ranks: int) -> str:
+    # Only entity rows have a __row. NULLS FIRST puts the history before entity rows of the same time, so a row with
+    # `event time = t` counts (SEMANTICS 2.1). The ranks order the history among itself.
     order = ", ".join([TIME, f"{ROW} NULLS FIRST", *(f"__rank_{i}" for i in range(ranks)), ID])
     return f"last_value({ID} IGNORE NULLS) OVER (PARTITION BY {keys} ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
 
 
 def _running(keys: str) -> str:
+    # As in `_latest`: a row that became valid exactly at t counts.
     order = f"{TIME}, {ROW} NULLS FIRST"
     code = f"max(__code) OVER (PARTITION BY {keys} ORDER BY {order} ROWS UNBOUNDED PRECEDING)"
     return f"CAST({code} & {(1 << _ID_BITS) - 1} AS BIGINT)"

@@ -159,6 +159,7 @@ def _slice_sql(
     same = [EVENT, _CONTENT, *(column.name for column in view.keys)]
     near = f" AND ({EVENT} BETWEEN {bounds[0]} AND {bounds[1]} OR {EVENT} IS NULL)" if bounds else ""
     logged = f"SELECT {quote_all(same)} FROM ({content} FROM read_parquet(?) WHERE {condition}{near})"
+    # Null equals null here. Otherwise a rejected row with a null key or time would be logged again by every run.
     equal = " AND ".join(f"n.{quote(name)} IS NOT DISTINCT FROM o.{quote(name)}" for name in same)
     query = f"SELECT * FROM ({fresh}) n ANTI JOIN ({logged}) o ON {equal}"
     return query, [*part.table.parameters, list(part.log_files)]
@@ -168,6 +169,7 @@ def _event_bounds(
     connection: duckdb.DuckDBPyConnection, view: View, part: SourceSlice, types: Mapping[str, str]
 ) -> tuple[int, int] | None:
     """Return the first and last event time of a slice, which limit the read of the log; None: unknown."""
+    # Only a comparison with the whole log needs these bounds; otherwise due times limit the read already.
     if part.window.after_us is not None or not part.log_files:
         return None
     event, kind = quote(view.source.event_column), types[view.source.event_column]
@@ -205,6 +207,7 @@ def read_pending(
     types = table.column_types(connection)
     times = f"{_time_sql(view.source.event_column, types)} AS {EVENT}, {_time_sql(view.source.created_column, types)}"
     rows = f"SELECT {times} AS {CREATED} FROM {_pruned_sql(view, types, table.relation, after_us)}"
+    # The order matters: a created time in the future is the only reason that `strict` refuses, so it is named first.
     reason = (
         f"CASE WHEN {CREATED} > {after_us} THEN '{CREATED_LATER}' WHEN {EVENT} > {after_us} THEN '{EVENT_LATER}'"
         f" ELSE '{DELAYED}' END"
@@ -239,6 +242,8 @@ def checked_rows_sql(view: View, types: Mapping[str, str], relation: str, more: 
         raw = "''" if column.name == NO_ENTITY else quote(name)
         casts[column.name] = (raw, cast_sql(raw, types.get(name, ""), column.dtype))
     typed = ", ".join(f"{expression} AS {quote(name)}" for name, (_, expression) in casts.items())
+    # A cast that gives null has lost the value. The row is rejected: null would be served as if nothing had been
+    # written.
     bad = ", ".join(
         f"({raw} IS NOT NULL AND ({expression}) IS NULL) AS {quote(f'__bad_{i}')}"
         for i, (raw, expression) in enumerate(casts.values())

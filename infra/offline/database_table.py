@@ -93,6 +93,7 @@ class DatabaseTable:
         attached = connection.execute(
             "SELECT 1 FROM duckdb_databases() WHERE database_name = ?", [self.alias]
         ).fetchall()
+        # A caller further out has attached it, and detaches it.
         if attached:
             yield
             return

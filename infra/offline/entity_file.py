@@ -95,6 +95,7 @@ class EntityFile:
         Raises:
             SourceError: a row has no time, or no value of a field that a request must have.
         """
+        # Serving rejects a request with such a null, so a training row must not have one either.
         required = [column for column in self.plan.request if not is_nullable(column.dtype)]
         nulls = [f"count(*) - count({self._typed(column)})" for column in required]
         query = (
@@ -161,6 +162,7 @@ def _rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]
     for batch in batches:
         pending.append(batch)
         count += batch.num_rows
+        # Exactly: the limits of a dataset's parts must not depend on the batches in which DuckDB yields rows.
         while count >= rows:
             table = pa.Table.from_batches(pending)
             yield table.slice(0, rows)

@@ -102,11 +102,14 @@ def build_history(view: View, order: Order) -> History:
     if order == "event_time":
         return build_event_history(view)
     if order == "started":
+        # By the run of the row itself, finished or not: a crashed run may have written its rows online.
         valid_from = "r.started_us"
         join = f"JOIN run_starts r ON log.{RUN} = r.run_id"
     else:
+        # A first load or a backfill brings no row live: its rows count from when they were due (SEMANTICS 2.6).
         known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE {due_sql(view.delay_us)} END"
         valid_from = known if order == "knowledge" else "r.ended_us"
+        # An inner join: rows that no finished run has covered are known at no time.
         join = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
     rows = build_event_history(view)
     return replace(
@@ -128,6 +131,7 @@ def build_event_history(view: View) -> History:
         rank=(f"coalesce({CREATED}, {NO_TIME})",) if view.source.created_column else (),
         row_id=SEQ,
         columns=[*_ORIGIN, *(column.name for column in view.features)],
+        # Tombstones stay in: they win like other rows, and are read as absent only later (SEMANTICS 2.3).
         condition=f"{REJECT} IS NULL",
     )
 
@@ -138,6 +142,8 @@ def live_delay_sql(ranges: Sequence[KnownRange]) -> str:
     return (
         f"SELECT quantile_disc(r.ended_us - log.{EVENT}, 0.5)"
         f" FROM (SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL) AS log"
+        # Ranges are disjoint, so the last range that begins at or before a position is the only one that may contain
+        # it.
         f" ASOF JOIN (VALUES {values}) AS r(first, last, ended_us)"
         f" ON log.{SEQ} >= r.first WHERE log.{SEQ} <= r.last"
     )

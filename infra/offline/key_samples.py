@@ -44,6 +44,7 @@ def sample_row_keys(
 def sample_sql(keys: Sequence[str], rows: str, n: int, seed: int) -> str:
     """Return SQL for at most n distinct keys of some rows: a tenth by number of rows, the others at random."""
     listed, hot = quote_all(keys), n // _HOT
+    # A hash of the key and not random(): DuckDB's threads yield rows in any order, and a seed must give one sample.
     chance = f"hash({listed}, {seed})"
     counted = f"SELECT {listed}, count(*) AS __n, {chance} AS __chance FROM ({rows}) GROUP BY {listed}"
     ranked = (
@@ -80,4 +81,5 @@ def _add_unknown_keys(keys: Sequence[Column], sample: pa.Table | None, seed: int
 def _unknown_key(dtype: DType, seed: int, i: int) -> int | str:
     if dtype is DType.STRING:
         return f"nobody-{seed}-{i}"
+    # Within int32, so that a key of each integer type can have it.
     return -(2**31) + (seed * _UNKNOWN_KEYS + i) % 2**30

@@ -116,6 +116,7 @@ def query_labels(
         ]
     horizon = spec.as_dict()["horizon"]
     prediction_time = f"{to_microseconds(quote(labels.event_time))} - {horizon}"
+    # Floor after the horizon is subtracted: serving floors the time of the prediction, not that of the event.
     floored = to_milliseconds(prediction_time)
     weight = quote(labels.weight) if labels.weight else "1.0"
     # A label must be a finite number. Not isnan: DuckDB evaluates it with Parquet's statistics, which ignore NaN.
@@ -179,5 +180,6 @@ def entity_rows(plan: FeaturePlan, rows: pa.Table) -> pa.Table:
 
 def find_known_labels(rows: pa.Table, now_us: int) -> npt.NDArray[np.bool_]:
     """Return which rows had a label that was known at a time."""
+    # A label without a known time gives null, and is not known: it must not train a model before it has matured.
     known = pc.and_(pc.less_equal(rows[KNOWN], now_us), pc.is_valid(rows[LABEL]))
     return np.asarray(pc.fill_null(known, False).to_numpy(zero_copy_only=False), dtype=np.bool_)  # noqa: FBT003 - Arrow's own signature

@@ -71,6 +71,8 @@ class AppliedBatches:
         ).fetchnumpy()
         last = np.asarray(rows["last"], dtype=np.int64)
         ended_us = _known_at(rows, part, last)
+        # A clock may be set back, so both times are widened to grow with the position: "possibly applied" is never too
+        # late, and "surely applied" never too early. Replay would otherwise reject legitimate reads.
         ingested_us = np.minimum.accumulate(np.asarray(rows[INGEST], dtype=np.int64)[::-1])[::-1]
         return cls(last=last, ingested_us=ingested_us, ended_us=np.maximum.accumulate(ended_us))
 

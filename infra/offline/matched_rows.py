@@ -68,6 +68,7 @@ def find_rows(
     with register_tables(connection, {"entity_rows": numbered}):
         for number in range(count):
             query = winners_sql(history, "entity_rows", KeyPart(number=number, count=count))
+            # Streamed, so that only the ids of all entity rows are in memory. A row without a match is in no batch.
             for batch in connection.sql(query, params=list(parameters)).to_arrow_reader(_BATCH_ROWS):
                 ids[batch[ROW].to_numpy()] = batch[ID].to_numpy()
     return ids
@@ -110,6 +111,7 @@ class MatchedRows:
         order = np.argsort(read, kind="stable")
         if len(read) < self.count:
             order = self._fill_gaps(read, order)
+        # The appended entry is the row number of "no match".
         at = np.append(order, len(read))[np.where(self._place < 0, self.count, self._place)]
         return HistoryRows(table=table, at=at)
 

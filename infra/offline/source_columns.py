@@ -14,6 +14,8 @@ NO_ENTITY = (
 NAIVE = frozenset({"TIMESTAMP", "TIMESTAMP_NS", "TIMESTAMP_MS", "TIMESTAMP_S"})
 _ZONED = "TIMESTAMP WITH TIME ZONE"
 _ALL_NULL = '"NULL"'  # type of a Parquet column without any value, as pandas writes it
+# pandas converts integers with a null to floats, so DOUBLE is accepted for integers; a value with a fraction is
+# rejected when it is read.
 _ACCEPTED = {
     DType.INT32: {"TINYINT", "SMALLINT", "INTEGER", "UTINYINT", "USMALLINT", "BIGINT", "DOUBLE"},
     DType.INT64: {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "DOUBLE"},

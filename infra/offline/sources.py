@@ -65,6 +65,7 @@ class Table:
         if self.warehouse is not None:
             return self.warehouse.relation
         reader = self._reader()
+        # The empty first half reads no row. It adds the columns of all files, which the chosen files may lack.
         return f"(FROM {reader} WHERE false UNION ALL BY NAME FROM {reader})" if self.columns_of else reader
 
     @property
@@ -103,7 +104,10 @@ class Table:
 
     def fingerprints(self) -> dict[str, str]:
         """Return a hash of size and modification time of each file, by path."""
+        # DuckDB commits to the write-ahead log; the database file itself changes only at a checkpoint.
         logs = [file for file in (f"{self.files[0]}.wal",) if self.warehouse is not None and Path(file).exists()]
+        # Only a hint: the rows of a file that looks changed are compared with the log, so a copied file brings nothing
+        # new.
         stats = {path: Path(path).stat() for path in (*self.files, *logs)}
         return {path: digest([stat.st_size, stat.st_mtime_ns]) for path, stat in stats.items()}
 
@@ -113,6 +117,8 @@ class Table:
         Both have the columns of the whole table: a column that a file does not have is null.
         """
         if self.warehouse is not None:
+            # Rows of a table have no file of their own, so any change of the database makes all its rows new to
+            # compare.
             return (self, None) if chosen else (None, self)
         parts = [[i for i, file in enumerate(self.files) if (file in chosen) is expected] for expected in (True, False)]
         first, other = (self._part(numbers) if numbers else None for numbers in parts)
@@ -259,6 +265,7 @@ def _files(path: Path) -> Iterable[Path]:
         parquet = list(path.rglob("*.parquet"))
         return parquet or [file for file in path.rglob("*.csv*") if file.name.endswith(_TEXT_FILES)]
     if path.exists():
+        # The file of the user is never rewritten: rows that Feast appends are in a folder next to it.
         return [path, *Path(f"{path}{PARTS}").glob("*.parquet")]
     return Path(path.anchor).glob(str(path.relative_to(path.anchor)))
 

@@ -98,6 +98,8 @@ class OfflineViews:
 
     def take_snapshot(self, view: View) -> LogSnapshot:
         """Return the current extent of a view's log and of the ledger."""
+        # The end of a run decides when its rows were known. Runs exclude each other, so no run with a smaller id ends
+        # later.
         finished = [run.run_id for run in self.ledger.runs() if run.ended_us is not None]
         return LogSnapshot(end=self.log(view).next_seq(), run_id=max(finished, default=0))
 

@@ -159,6 +159,7 @@ class WindowEvents:
     def _known_at(self, recorded: pa.ChunkedArray, part: Int64Array, seq: Int64Array) -> Int64Array:
         known = _int64s(recorded.fill_null(int(NEVER)))
         missing = known == NEVER
+        # The known time moves from the end records into the files when they are compacted, so young files lack it.
         for number, partition in enumerate(self._parts):
             rows = np.flatnonzero(missing & (part == number))
             known[rows] = find_applied_times(partition.ends, seq[rows])
@@ -208,6 +209,8 @@ def split_by_key(batches: Iterable[pa.RecordBatch], key: str, rows: int) -> Iter
         if not batch.num_rows:
             continue
         keys = batch[key].to_numpy()
+        # The last key may continue in the next batch, so its rows wait. A key is never split: its windows need all its
+        # events.
         edge = int(np.searchsorted(keys, keys[-1]))
         is_full = sum(each.num_rows for each in pending) + edge >= rows
         if is_full and (edge or (pending and pending[0][key][0].as_py() != keys[-1])):
@@ -236,6 +239,7 @@ def find_applied_times(ends: pa.Table, seq: Int64Array) -> Int64Array:
     result = np.full(len(seq), NEVER)
     if ends.num_rows:
         at = np.searchsorted(_int64s(ends["first"]), seq, side="right") - 1
+        # Ranges have gaps: a position in a gap has been accepted, but not been applied to all states.
         rows = np.flatnonzero((at >= 0) & (seq <= _int64s(ends["last"])[at]))
         result[rows] = _int64s(ends["ended_us"])[at[rows]]
     return result

@@ -87,6 +87,7 @@ class WindowJoin:
             entities: as for ``read``.
             applied: the last applied position per row and partition, shape ``(n, n_parts)``; -1: none.
         """
+        # Read up to the highest position of any row. The limits below cut the events of each row.
         last = applied.max(axis=0, initial=-1).tolist()
         upto = {part.partition: position for part, position in zip(parts, last, strict=True)}
         events = WindowEvents(self._connection, view, parts, upto, known=False)
@@ -94,6 +95,7 @@ class WindowJoin:
         def limits(chunk: EventChunk, rows: npt.NDArray[np.intp]) -> list[Limit]:
             return [
                 Limit(
+                    # -1 is within every limit: an event of another partition is limited by that partition's own entry.
                     values=np.where(chunk.part == number, chunk.events.origin.seq, -1),
                     most=applied[rows, events.part_index[number]],
                 )
@@ -117,6 +119,7 @@ class WindowJoin:
         if not events.files:
             return
         layout, roller = StateLayout(view), Roller(view)
+        # Roll-up turns each millisecond record into a record per hop before it merges them.
         rows = self._chunk_size(layout) // (1 + len(view.hops))
         names = [column.name for column in view.keys]
         with (
@@ -136,6 +139,7 @@ class WindowJoin:
         # Rows without events keep these features: zero counts, all else null.
         features = np.tile(history.empty_features(), (len(t), 1))
         has_key = np.logical_and.reduce([~find_nulls(entities[name]) for name in names])
+        # The left edge is floored to the hop, so a window begins up to a hop before `t - length` (SEMANTICS 3.1).
         reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))
         with closing(read_row_events(self._connection, events, entities, names, size, reach)) as chunks:
             for chunk, rows, key in chunks:

@@ -31,6 +31,7 @@ def applied_matrix(slots: AppliedPositions, parts: list[LogPartition], n: int) -
     hashes = np.array([partition_number(part.partition) for part in parts], dtype=np.int64)
     order = np.argsort(hashes)
     index = np.searchsorted(hashes[order], slots.partition).clip(max=max(len(parts) - 1, 0))
+    # searchsorted finds a neighbour even for a partition that the log does not have; only equal hashes are a match.
     known = hashes[order][index] == slots.partition if len(parts) else np.zeros(len(slots.entity), dtype=np.bool_)
     applied = np.full((n, len(parts)), -1, dtype=np.int64)
     applied[slots.entity[known], order[index[known]]] = slots.seq[known]
@@ -64,6 +65,7 @@ def find_touched_rows(
 
 def _find_touched(chunk: EventChunk, entity: Int64Array, after: Int64Array, upto: Int64Array) -> BoolArray:
     seq = chunk.events.origin.seq
+    # A chunk is sorted by event time, but the question is about positions, and late events have later positions.
     order = np.lexsort((seq, chunk.entity))
     seq, bounds = seq[order], np.searchsorted(chunk.entity[order], np.arange(chunk.keys + 1))
     begin, end = bounds[entity], bounds[entity + 1]
@@ -86,6 +88,7 @@ def rebuild_states(
         keys: key columns, without nulls and distinct.
         m: time up to which events are rolled up, microseconds.
     """
+    # Without a reach, all event times are read and this time only orders the rows.
     entities = keys.append_column(TIME, pa.array(np.zeros(keys.num_rows, dtype=np.int64)))
     events = WindowEvents(connection, view, parts, {}, known=False)
     builder = _StateBuilder(view, m)
@@ -95,6 +98,7 @@ def rebuild_states(
         for chunk, rows, _ in chunks:  # the rows are in the order of the chunk's keys, one row per key
             remaining[rows] = False
             yield rows, builder.build(chunk)
+    # An entity whose state should be empty must be rebuilt too: online it may hold events that the log does not have.
     if remaining.any():
         yield np.flatnonzero(remaining), builder.build_empty(int(remaining.sum()))
 

@@ -85,6 +85,8 @@ def row_numbers_sql(keys: Sequence[str], entities: str, row: str, numbered: str)
 def timeline_sql(keys: Sequence[str], events: str, numbered: str) -> str:
     """Return SQL for the events of numbered keys, with ``__key``, sorted by key, time and position."""
     return (
+        # An event at t is not in the window of t (SEMANTICS 3.1). Time, partition and position are the order of `first`
+        # and `last` (3.3): partitions are numbered by their hashes.
         f"SELECT k.{KEY}, e.* FROM ({events}) e JOIN {numbered} k ON {same_keys_sql(keys, 'e', 'k')}"
         f" WHERE e.{EVENT} >= k.{_FROM} AND e.{EVENT} < k.{_UNTIL} ORDER BY {KEY}, {EVENT}, {PART}, {SEQ}"
     )

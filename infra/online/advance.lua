@@ -22,8 +22,10 @@ for i, key in ipairs(KEYS) do
   local position, server, layout, expected, watermark = string.match(ARGV[i], '^(%S+) (%S+) (%S+) (%S+) (%S+)$')
   local old = redis.call('GET', key)
   local stored = position_of(old)
+  -- A corrupt marker counts as missing, so that it can be replaced.
   if not stored then old = false end
   local reached = expected == '-' or (old and stored >= tonumber(expected))
+  -- A restarted server may have lost rows that the marker would cover (SEMANTICS 4.5).
   if reached and (server == '-' or server == identity()) then
     if old and stored > tonumber(position) then
       position = string.match(old, '^%S+')

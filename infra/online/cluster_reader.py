@@ -58,6 +58,7 @@ class ClusterReader:
         if not len(keys) + len(names):
             done(([], []))
             return
+        # The map may never have been loaded: the slower path loads it first.
         if self._slots.is_stale:
             self._start_redirected_read(keys, names, done)
             return
@@ -145,6 +146,7 @@ class ClusterReader:
             # A MOVED reply is newer than the map that another node has returned.
             for slot, node in new_owners.items():
                 self._slots.set_owner(slot, node)
+            # In the loop: which markers are read depends on which node has which slot.
             marker_keys = [self._slots.marker_keys(name) for name in names]
             all_keys = [*keys, *chain.from_iterable(marker_keys)]
             values = await self._send_and_wait(all_keys)
@@ -179,6 +181,8 @@ class ClusterReader:
             try:
                 return await self._call_node(node, message, asking=asking)
             except AskError as error:
+                # The node of a MOVED reply owns the slot; the node of an ASK reply only imports it, and serves it after
+                # ASKING.
                 node, asking, refusal = Node(error.host, error.port), not isinstance(error, MovedError), error
         raise RedisClusterException(f"nodes disagree about the owner of slot {slot}") from refusal  # type: ignore[no-untyped-call]
 
@@ -205,6 +209,7 @@ class ClusterReader:
         self._links = {node: link for node, link in self._links.items() if not link.is_broken}
         nodes = self._slots.nodes()
         replies: asyncio.Queue[tuple[Node, Any]] = asyncio.Queue()
+        # All nodes are asked at once, and the first reply counts: a dead node costs no timeout.
         for node in nodes:
             self._open_link(node).send(_SLOTS, partial(_queue_reply, replies, node))
         for _ in nodes:
@@ -214,6 +219,7 @@ class ClusterReader:
                 self._has_new_master |= self._slots.load(reply, node)
                 if self._has_new_master and self._on_connect is not None:
                     await self._on_connect()
+                # Only after success: if `on_connect` fails, the next refresh must call it again.
                 self._has_new_master = False
                 return
         raise reply

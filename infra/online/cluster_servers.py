@@ -180,6 +180,7 @@ def key_slot(key: bytes) -> int:
     start = key.find(b"{")
     if start >= 0:
         stop = key.find(b"}", start + 1)
+        # An empty tag does not count: then the complete key is hashed, as the specification says.
         if stop > start + 1:
             key = key[start + 1 : stop]
     return crc_hqx(key, 0) % _SLOTS

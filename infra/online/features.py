@@ -110,6 +110,7 @@ class FeatureReader:
             StoreError: the store is unavailable.
             DefinitionError: a text feature has no vocabulary.
         """
+        # States have records of milliseconds, so only whole milliseconds can be read exactly (SEMANTICS 3.5).
         if self.plan.windows:
             t = t // MILLISECOND * MILLISECOND
         names, stored, marker_status = self._fetch(request, t)
@@ -133,9 +134,11 @@ class FeatureReader:
         if self.plan.windows and time.monotonic() > self._reload_at:
             # A new generation is noticed within _RELOAD_S; reading the pointers each time would cost a round trip.
             self._windows.load_generations(self._reader.get_with_markers(self._windows.pointers, [])[0])
+            # After the read, so that a failed read is repeated by the next request.
             self._reload_at = time.monotonic() + _RELOAD_S
         marker_names = self._vectors.markers
         values: Sequence[Any] = request.keys[self._integer_key] if self._integer_key else ()
+        # Exactly int: of a null or a bool, the faster encoding would make another key.
         if values and set(map(type, values)) == {int}:
             keys = IntegerKeys(self._separators, values)
             rows, markers = self._reader.get_with_markers(keys, marker_names)

@@ -53,6 +53,7 @@ class LogPositions:
         positions: dict[str, int] = {}
         if self._row_partitions:
             covered = last_by_partition(self._ledger.runs())
+            # A copy, since another thread may add a plan meanwhile.
             positions.update(
                 (marker, covered.get(partition, -1)) for marker, partition in list(self._row_partitions.items())
             )

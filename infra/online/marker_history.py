@@ -133,6 +133,7 @@ class MarkerHistory:
             StoreError: a file cannot be read, or the store is unavailable.
         """
         positions = await asyncio.to_thread(self._read_positions)
+        # Positions that a read has seen were checked together with its rows.
         new_positions = {
             name: position for name, position in positions.items() if position > self._highest.get(name, -1)
         }
@@ -141,6 +142,7 @@ class MarkerHistory:
         _, markers = await online.get_with_markers([], list(new_positions))
         for (name, position), marker in zip(new_positions.items(), markers, strict=True):
             if marker is None or marker.position < position:
+                # Otherwise a marker that this process never read would count as new, not as behind.
                 self.expect(name, position)
         return self.find_lost(list(new_positions), markers)
 
@@ -161,6 +163,7 @@ class MarkerHistory:
         for name, marker in zip(names, markers, strict=True):
             highest = self._highest.get(name)
             if marker is None or (highest is not None and marker.position < highest):
+                # The highest position stays, so the marker counts as lost until it has caught up.
                 lost_names.add(name)
             else:
                 self._highest[name] = marker.position

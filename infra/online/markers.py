@@ -103,6 +103,7 @@ class Markers:
             keys += keys_of_marker
             rest = f"{layout or _ANY} {minimum} {watermark_us}"
             values += [f"{seq} {identity} {rest}".encode() for identity in identities]
+        # The script counts the markers that it has set: a restarted server, or one that is behind, sets none.
         if self._servers.write(self._advance, keys, values) < len(keys):
             raise self.lost_error()
 

@@ -4,6 +4,7 @@ local FORMAT = '>I6I6I6I6I6I2'
 local unpack, rank, insert = unpack, struct.unpack, table.insert
 
 local function newer(row, old)
+  -- A value without a complete rank is corrupt: it must not keep out the rows of its entity for ever.
   if not old or #old < 32 then
     return true
   end
@@ -21,6 +22,7 @@ local stored = redis.call('MGET', unpack(KEYS))
 local seen, winners, written = {}, {}, 0
 for i, key in ipairs(KEYS) do
   local row = ARGV[i]
+  -- A key may occur twice in one call: its second row competes with the first, not with the stored row.
   if newer(row, seen[key] or stored[i]) then
     seen[key] = row
     insert(winners, key)
@@ -29,6 +31,7 @@ for i, key in ipairs(KEYS) do
   end
 end
 if written > 0 then
+  -- unpack puts two values for each winner on Lua's stack: KEYS_PER_CALL keeps them far below its limit.
   redis.call('MSET', unpack(winners))
 end
 return written

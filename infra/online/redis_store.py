@@ -137,6 +137,7 @@ class RedisWriter:
         letters = np.zeros(len(keys), dtype=np.uint8)
         with translate_errors(self._url):
             for part in self._servers.call(script, keys, arguments, last):
+                # An empty reply: the marker of this server is behind, so it has lost writes (see tile_append.lua).
                 if not part.reply:
                     raise self._markers.lost_error()
                 letters[np.asarray(part.places)] = np.frombuffer(part.reply, dtype=np.uint8)
@@ -244,4 +245,5 @@ def _measure_offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients ar
     old_value = time.time_ns() // 1_000
     seconds, microseconds = client.time()
     new_values = time.time_ns() // 1_000
+    # The way there and the way back are assumed to take equally long.
     return int(seconds * 1_000_000 + microseconds - (old_value + new_values) // 2)

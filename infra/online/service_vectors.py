@@ -101,6 +101,7 @@ class VectorReader:
         """
         if not self._keys:
             return self._windows.names(keys, n)
+        # By entity, not by view: `NumberRows` reads all rows of one entity as one record.
         rows = list(chain.from_iterable(zip(*(codec.encode_columns(keys) for codec in self._keys), strict=True)))
         return rows + self._windows.names(keys, n) if self._assembler.plan.windows else rows
 
@@ -128,6 +129,7 @@ class VectorReader:
 
     def numbers(self, stored: Sequence[bytes | None], marker_status: MarkerStatus, t: int) -> ServiceVectors | None:
         """Return the same as ``vectors``, faster; None if the views have to be decoded separately."""
+        # The fast path cannot represent an UNAVAILABLE view.
         vectors = None if self._numbers is None or marker_status.lost else self._numbers.vectors(stored, t)
         if vectors is None:
             return None

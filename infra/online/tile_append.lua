@@ -24,6 +24,7 @@ end
 
 local function append(key, arg)
   local partition, records = sub(arg, 17, 24), sub(arg, 41)
+  -- The head and four slots: a state of few partitions needs no second read, however long it is.
   local head = call('GETRANGE', key, 0, 87)
   if #head == 0 then
     call('SET', key, sub(arg, 1, 8) .. struct.pack('<I4I4', 1, 0) .. EVER .. partition .. sub(arg, 33, 40) .. records)
@@ -54,12 +55,14 @@ local function append(key, arg)
     size = call('APPEND', key, records)
     call('SETRANGE', key, 32 + 16 * index, sub(arg, 33, 40))
   else
+    -- A new slot moves all records, so the state is written again: once for each partition.
     local old, at = call('GET', key), 24 + 16 * slots
     local new = sub(old, 1, 8) .. struct.pack('<I4I4', slots + 1, base) .. sub(old, 17, at)
       .. partition .. sub(arg, 33, 40) .. sub(old, at + 1) .. records
     call('SET', key, new)
     size = #new
   end
+  -- The limit doubles with the state: the cost of roll-ups stays proportional to the bytes that are appended.
   return size > 2 * base + number(arg, 9) and 'R' or 'A'
 end
 
@@ -76,6 +79,7 @@ if expected ~= '-' then
 end
 
 local out = {}
+-- If memory runs out, the keys before it are appended already: their slots make a repetition skip them (SEMANTICS 4.3).
 for i, key in ipairs(KEYS) do
   out[i] = append(key, ARGV[i])
 end

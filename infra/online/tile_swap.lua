@@ -12,6 +12,7 @@ local out = {}
 for i, key in ipairs(KEYS) do
   local arg = ARGV[i]
   local size, length = number(arg, 1), number(arg, 9)
+  -- Writers only append records or change slots, so size and head identify a state: the rest need not be compared.
   local same = call('STRLEN', key) == size
   if same and length > 0 then
     same = call('GETRANGE', key, 0, length - 1) == sub(arg, 17, 16 + length)

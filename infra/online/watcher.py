@@ -52,6 +52,7 @@ class Watcher:
         server = self._start()
         idle_since: float | None = None
         while True:
+            # Signals wake it at once (`set_wakeup_fd`), so a stop does not wait for the next probe.
             select.select([wakeup_read], [], [], _PROBE_S)
             _drain(wakeup_read)
             idle_since = (idle_since or time.monotonic()) if self._is_unused() else None
@@ -91,6 +92,7 @@ class Watcher:
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509 - one thread only
         )
         _write_pid(lock, server.pid)
+        # The server holds the lock through its inherited descriptor.
         os.close(lock)
         return server
 
@@ -99,6 +101,7 @@ class Watcher:
         return code != 0 and time.monotonic() - self._started > _CRASH_LOOP_S and not self._is_unused()
 
     def _is_unused(self) -> bool:
+        # A user who arrives between lock and unlock retries for its timeout (`FileLock.acquire`).
         free = _try_lock(self._users)
         if free:
             fcntl.flock(self._users, fcntl.LOCK_UN)
@@ -165,6 +168,7 @@ def _die_with_parent() -> None:
 def main(folder: str, binary: str, grace_s: str) -> int:
     """Acquire the watcher's lock, daemonize and run; the caller's process exits at once with 0."""
     os.chdir(folder)
+    # Before the fork: when the parent exits, `ensure` must already see that a watcher runs.
     lock = _open_locked("watcher.lock")
     if os.fork() != 0:
         os._exit(0)

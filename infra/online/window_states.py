@@ -115,6 +115,7 @@ class WindowStates:
         applied: dict[str, StateProgress] = {}
         n = len(names) // max(len(self._readers), 1)
         for i, (name, reader) in enumerate(self._readers.items()):
+            # A lost marker of any partition makes the whole view UNAVAILABLE: its sums would lack events.
             lost = bool(marker_status.lost) and not marker_status.lost.isdisjoint((reader.view.hash, *reader.markers))
             if reader.keys is None or lost:
                 reads[name] = empty_read(reader.view, n, available=False)
@@ -165,6 +166,7 @@ class _StateReader:
     ) -> tuple[ViewRead, StateProgress]:
         features = self._reader.features(tiles, t)
         times: Int64Array = np.full(len(names), t, dtype=np.int64)
+        # A state that is rolled up beyond t no longer has the milliseconds before t (SEMANTICS 3.5).
         is_answered: BoolArray = (tiles.m <= t) & is_valid
         has_key = np.fromiter((name is not None for name in names), dtype=np.bool_, count=len(names))
         read = build_window_read(

@@ -47,11 +47,13 @@ def _groups(folder: Path) -> list[list[Path]]:
 def _merge(paths: list[Path]) -> int:
     first = paths[0]
     inventory = Inventory(first.parent)
+    # Before the merge: the checksum of a merged file would make an altered row look genuine.
     inventory.verify_all(paths)
     # A new random name of fixed length: later compactions merge merged files again, so names must not grow.
     merged = first.with_name(f"{first.name[:_TIME_DIGITS]}-{uuid.uuid4().hex[:12]}-merged.parquet")
     tables = [pq.read_table(path, schema=SCHEMA) for path in paths]
     store(merged, _deduplicate(pa.concat_tables(tables)))
+    # Entries first: after a kill here the sources are only duplicates; in the other order, they would be missing files.
     inventory.remove_entries(path.name for path in paths)
     for path in paths:
         path.unlink()

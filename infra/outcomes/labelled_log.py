@@ -28,6 +28,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
 _UNIT_SQL = "hash(CASE WHEN coalesce(source, 'entities') = 'entities' THEN {key} ELSE id END)"
+# The empty second part of the union adds the columns that files of older releases lack.
 _PREDICTIONS_SQL = """
     CREATE TEMP TABLE predictions AS
     SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
@@ -129,6 +130,7 @@ class LabelledLog:
             SourceError: the label table cannot be read.
         """
         files = [str(path) for path in log_files(self.state / FOLDER)]
+        # A cursor has temporary tables of its own, so that two reads at the same time do not share them.
         with closing(self.connection.cursor()) as cursor:
             if not files:
                 return _EMPTY
@@ -197,6 +199,7 @@ class LabelledLog:
         self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int
     ) -> Iterator[tuple[Sequence[str], pa.Table]]:
         tolerance = self.spec.labels.tolerance // _MICROSECOND
+        # A label belongs to the nearest prediction, which may be a tolerance away from the label's own time.
         between = (times[0] - tolerance, times[1] + tolerance)
         rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
         rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int32()))
@@ -224,6 +227,7 @@ class LabelledLog:
 
 def _key_sql(parts: Sequence[tuple[Column, str]]) -> str:
     """Return an SQL expression for a text that is unique for each entity, nulls included."""
+    # JSON tells the text 'null' from null, and keeps the parts of a key apart.
     return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for _, value in parts)}])::VARCHAR"
 
 

@@ -79,6 +79,8 @@ def store(path: Path, table: pa.Table) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise disk_error(path, error) from error
+    # Last: a kill before it leaves a complete file, which readers accept without an entry. An entry without its file
+    # would be reported as a loss.
     add_to_inventory(Inventory(path.parent), path, table.num_rows)
 
 

@@ -96,6 +96,7 @@ class Aliases:
             PackageError: the version does not exist.
             StoreError: the disk refused the write; the alias is unchanged.
         """
+        # Raises if the version does not exist.
         version_folder(self._root, model, to)
         last = self._last(model, alias)
         if (last.to if last else None) != expect:

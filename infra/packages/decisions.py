@@ -34,6 +34,7 @@ class Decisions:
         while True:
             try:
                 files.append(max(files.numbers(), default=0) + 1, record)
+            # Another process has used the number: any free number will do.
             except FileExistsError:
                 continue
             return

@@ -58,8 +58,10 @@ def verify_folder(folder: Path, name: str, version: str, trust: TrustPolicy) -> 
     paths = _paths(folder)
     for path in sorted(hashes.keys() - paths):
         raise PackageError(thing, "lacks a file", value=path, fix="restore the folder or use another version")
+    # Nothing has signed such a file, but a library might read it.
     for path in sorted(paths - hashes.keys() - {MANIFEST, SIGNATURE}):
         raise PackageError(thing, "has an unexpected file", value=path, fix="move it out of the folder")
+    # Read once: the same bytes are compared and used.
     files = {path: _read(folder / path, thing, path) for path in hashes}
     for path, data in files.items():
         if hashlib.sha256(data).hexdigest() != hashes[path]:
@@ -78,6 +80,7 @@ def read_verified_file(folder: Path, name: str, version: str, path: str, trust: 
     thing = _package_label(name, version)
     manifest, hashes, _ = _read_manifest(folder, thing, trust)
     content, data = json.loads(manifest), _read(folder / path, thing, path)
+    # A signed manifest of another version may have been copied here.
     if (content.get("model"), content.get("version")) != (name, version):
         raise _altered_error(thing, MANIFEST)
     if hashlib.sha256(data).hexdigest() != hashes.get(path):
@@ -101,6 +104,7 @@ def _package_label(name: str, version: str) -> str:
 def _read_manifest(folder: Path, thing: str, trust: TrustPolicy) -> tuple[bytes, dict[str, str], str]:
     """Check the signature; return the manifest's bytes, its hash per file, and the name of the model file."""
     data = _read(folder / MANIFEST, thing, MANIFEST)
+    # Before anything of the manifest is parsed.
     trust.check(thing, data, _read_signature(folder / SIGNATURE))
     try:
         content = json.loads(data)

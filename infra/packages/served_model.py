@@ -100,6 +100,7 @@ def load_model(store: PackageStore, name: str, version: str, target: ScoringTarg
     package = open_package(store, name, version)
     plan = pinned_plan(package)
     assembler = Assembler(plan, package.plan["vocabularies"])
+    # Checked again at each load: another numpy, or another machine, may round differently (SEMANTICS 5.1).
     for runner in assembler.runners:
         runner.check()
     choice = _choose_runtime(package, target)

@@ -38,6 +38,7 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
     """
     folder = model_folder(store.root, name)
     files = contents.files()
+    # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
     try:
         with hold_lock(folder / ".lock"):
@@ -79,6 +80,7 @@ def _write_version(store: PackageStore, name: str, model_file: str, files: dict[
         for path, data in files.items():
             (staging / path).parent.mkdir(exist_ok=True)
             write_durable(staging / path, data)
+        # mkdtemp makes a folder that only its owner may enter.
         staging.chmod(0o755)
         version = _claim(staging, store, name, encoded=(model_file, files))
     finally:

@@ -104,6 +104,7 @@ def save_applied(state: ProjectState, applied: AppliedPlan) -> None:
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise StoreError(f"file {path}", f"cannot be written: {error}", fix="free disk space or rights") from error
+    # After the rename, so that the history has only plans that were applied.
     _add_to_history(state, body)
 
 
@@ -116,6 +117,7 @@ def _add_to_history(state: ProjectState, body: Mapping[str, Any]) -> None:
     """Append a plan to the history, unless it equals the last plan."""
     history = _history(state)
     last = next(history.read_latest_first(), None)
+    # Compared as JSON, in which tuples are lists.
     if last is None or any(last[1].get(name) != json.loads(json.dumps(body[name])) for name in ("plan", "models")):
         with suppress(FileExistsError):  # another process has applied a plan meanwhile
             history.append(last[0] + 1 if last else 1, body)

@@ -54,6 +54,7 @@ class CompileRecord:
 def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str, str]) -> None:
     """Write the record of a plan that was just applied; remove it if the inputs cannot be known."""
     path = state / FILE
+    # Models or a plan that JSON changes could never be recognized as unchanged.
     same = (FeaturePlan.from_dict(compiled.plan.as_dict()), _restored(compiled.models))
     if compiled.inputs is None or same != (compiled.plan, compiled.models):
         with suppress(OSError):  # one that stays does not have the inputs of this plan

@@ -78,6 +78,7 @@ class NeededViewsMonitor:
             StalePlanError: no plan was applied yet, or the file is corrupt.
             PackageError: an alias, a policy or the target versions are corrupt.
         """
+        # Before the files: if they change during the work, the next call reads them again.
         stamp = self._read_stamp()
         if self._cached is None or self._cached[0] != stamp:
             self._cached = stamp, self._find()
@@ -103,6 +104,7 @@ class NeededViewsMonitor:
                 try:
                     retained.append((model, version, self._read_plan(model, version)))
                 except PackageError as error:
+                    # Its views are unknown, so nothing is retired until it can be read.
                     _log.warning("package_unreadable", model=model, version=version, error=str(error))
                     unreadable.append(f"{model} {version}")
         return retained, tuple(unreadable)
@@ -148,6 +150,7 @@ def merge_needed_views(
     views, windows = list(plan.views), list(plan.windows)
     sources = {source.name: source for source in plan.sources}
     for model, version, pinned in retained:
+        # The keys of another project's rows are different, so nothing here could update them.
         if pinned.project != plan.project:
             continue
         for view in pinned.all_views:

@@ -151,6 +151,7 @@ class Planner:
                 registry_sha256=hash_file(self.repo / registry),
                 files=files,
             )
+            # Inside the block: if the plan cannot be saved, the registry is restored.
             save_applied(self.state, applied)
         save_record(self.state, compiled, tables)
         return replace(report, applied=True)
@@ -167,6 +168,7 @@ class Planner:
             return None
         if tables != record.tables:
             return None
+        # The log grows without a change of the definitions, so its types are compared each time.
         for source in compiled.plan.sources:
             check_logged_types(self.state / "log", source)
         return compiled

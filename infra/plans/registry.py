@@ -59,6 +59,7 @@ def check_registration(repo: Path, objects: Sequence[Any]) -> None:
         StoreError: the disk failed.
     """
     config, scratch = _config(repo), _config(repo)
+    # With these, Feast would also prepare the online store and notify other services.
     scratch.online_config = scratch.openlineage_config = scratch.mlflow_config = None
     with TemporaryDirectory(prefix="skewless-registry-") as folder:
         copy = Path(folder) / "registry.db"

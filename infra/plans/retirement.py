@@ -120,6 +120,7 @@ class Retirement:
         with hold_apply_lock(source_folder(self.state / "log", life.source), alone=True):
             for number in numbers:
                 generations.retire(life, number)
+        # Pointers and markers of a view follow a colon, its states, which have a generation, a dot.
         for separator in (":", "."):
             self.store.delete(f"sk:{project}:{life.hash}{separator}")
         return True

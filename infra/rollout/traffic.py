@@ -54,12 +54,14 @@ class Traffic:
             StoreError: the disk refused the write; the policy is unchanged.
         """
         for version in versions_of(policy):
+            # Raises if the version does not exist.
             version_folder(self._packages, model, version)
         files = self._files(model)
         if self.number(model) != expect:
             raise self._conflict(model, expect)
         numbered = replace(policy, number=(expect or 0) + 1)
         try:
+            # Another process may have written a policy since the check above: the append decides.
             files.append(numbered.number, numbered.as_dict())
         except FileExistsError as error:
             raise self._conflict(model, expect) from error

@@ -80,6 +80,7 @@ def _compare_margins(runtime: Runtime, reference: Reference) -> tuple[int, float
     """Return the number of rows that differ, in a batch or alone, and the largest difference."""
     expected = reference.margins
     batched = runtime.margin(reference.rows)
+    # A library scores a single row by another path than a batch; both must give the bits of the reference.
     alone = _margins_row_by_row(runtime, reference.rows)
     equal = _rows_equal(same_bits(batched, expected) & same_bits(alone, expected))
     gaps = np.maximum(_gap(batched, expected), _gap(alone, expected))
@@ -100,6 +101,7 @@ def _gap(left: Scores, right: Scores) -> Scores:
     with np.errstate(invalid="ignore"):
         gap = np.abs(left - right)
     gap[np.isnan(gap)] = np.inf
+    # Last: two equal infinities have a difference of NaN.
     gap[same_bits(left, right)] = 0.0
     return gap
 
@@ -108,6 +110,7 @@ def _check_scores(runtime: Runtime, reference: Reference) -> None:
     """Reject a link function that is off by more than one ulp, the largest difference between platforms."""
     scores, expected = runtime.score(reference.rows), reference.scores
     as_float32 = expected.astype(np.float32)
+    # Scores of XGBoost are float32 numbers, of which one unit in the last place is many in float64.
     is_float32 = np.array_equal(as_float32.astype(np.float64), expected, equal_nan=True)
     ulp = np.spacing(np.abs(as_float32)).astype(np.float64) if is_float32 else np.spacing(np.abs(expected))
     is_different = ~_rows_equal(_gap(scores, expected) <= ulp)

@@ -72,6 +72,7 @@ class ChildRuntime:
         self._connection, child_end = socket.socketpair()
         try:
             with child_end:
+                # One page, the size that the child maps at its start.
                 self._memory_map = self._resize(mmap.PAGESIZE)
                 arguments = (kind, algorithm, str(path.resolve()), device)
                 self._process = _start((child_end.fileno(), self._memory), arguments, environment or {})
@@ -121,8 +122,10 @@ class ChildRuntime:
         if self._memory >= 0:
             os.close(self._memory)
             self._memory = -1
+            # Not closed: arrays may still point into it; the last of them unmaps it.
             self._memory_map = None
         if process is not None:
+            # Not SIGTERM, which the child ignores.
             process.kill()
             _wait_in_background(process)
 
@@ -135,6 +138,7 @@ class ChildRuntime:
                 raise ChildLostError("closed")
             try:
                 return self._exchange(matrix, rows, kind)
+            # Replies have no numbers: a late one would be taken for the reply to the next request.
             except ChildLostError:
                 self._stop()
                 raise
@@ -142,6 +146,7 @@ class ChildRuntime:
     def _exchange(self, matrix: Matrix, rows: int, kind: ResultKind) -> Scores:
         size = memory_size(rows, self.n_features, self.n_outputs)
         if self._memory_map is None or len(self._memory_map) < size:
+            # A power of two, so that growing batches seldom resize it.
             self._memory_map = self._resize(1 << (size - 1).bit_length())
         input_array(self._memory_map, rows, self.n_features)[:] = matrix
         self._connection.settimeout(self.timeout_s * max(1.0, rows / _MANY_ROWS))
@@ -150,6 +155,7 @@ class ChildRuntime:
         except OSError as error:
             raise ChildLostError(str(error)) from error
         self._receive_reply()
+        # A copy, because the next request overwrites the memory.
         values = output_array(self._memory_map, rows, self.n_features, self.n_outputs).copy()
         return reshape_outputs(values, rows, self.n_outputs)
 

@@ -62,6 +62,7 @@ def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
             kind, rows, size = REQUEST.unpack(receive(connection, REQUEST.size))
         except ChildLostError:
             return
+        # Only the parent resizes the memory; the request has its new size.
         if len(shared) != size:
             shared = mmap.mmap(memory, size)
         try:

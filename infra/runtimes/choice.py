@@ -108,6 +108,7 @@ def choose(
     if not accepted:
         first = RuntimeTrial(runtime=library.runtime_id, role="own", certificate=certificate, from_rows=1)
         return RuntimeChoice(runtime=library, certificate=certificate, trials=(first, *refused) if refused else ())
+    # Only now: without a second runtime there is nothing to choose, and loading is faster.
     own_certified = _CertifiedRuntime(
         member=RuntimeMember(library, calibrate(library, reference.rows)), certificate=certificate
     )
@@ -161,6 +162,7 @@ def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolera
             f"runtime {candidate.name!r}", f"failed its trial: {error}", fix="do nothing: the CPU scores meanwhile"
         ) from error
     if isinstance(runtime, ChildRuntime):
+        # The last size has 4,096 rows, which is what `timeout_s` is for.
         runtime.timeout_s = max(_MIN_TIMEOUT_S, _SLACK * calibration.seconds[-1])
     reopen = partial(_reopen, candidate, reference, tolerance, certificate) if candidate.reopens else None
     return _CertifiedRuntime(member=RuntimeMember(runtime, calibration, reopen), certificate=certificate)

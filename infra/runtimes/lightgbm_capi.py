@@ -90,6 +90,7 @@ class LightGBMRuntime:
 
     def close(self) -> None:
         """Free the model and its fast handles."""
+        # The handles refer to the booster, so they are freed first.
         handles, self._fast = self._fast, {}
         for handle in handles.values():
             self._call("LGBM_FastConfigFree", handle)

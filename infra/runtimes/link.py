@@ -16,6 +16,7 @@ from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.runtimes.port import Scores, reshape_outputs
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
+# Both linear leaves return the feature, so the split does not matter.
 _LEAF = """Tree={output}
 num_leaves=2
 num_cat=0
@@ -75,6 +76,7 @@ def _replace_trees(model: str, name: str) -> str:
     head, trees, rest = model.partition("\nTree=0\n")
     end = rest.find("end of trees")
     outputs = re.search(r"(?m)^num_tree_per_iteration=(\d+)$", head)
+    # `average_output` marks a random forest, whose trees are averaged, not added.
     if not trees or end < 0 or outputs is None or re.search(r"(?m)^average_output$", head):
         raise PackageError(name, "has no link that can be separated from its trees", fix="score it with LightGBM")
     n = int(outputs[1])
@@ -83,10 +85,12 @@ def _replace_trees(model: str, name: str) -> str:
         "max_feature_idx": str(n - 1),
         "feature_names": " ".join(f"margin_{output}" for output in range(n)),
         "feature_infos": " ".join(["none"] * n),
+        # LightGBM cuts the text into trees by these lengths.
         "tree_sizes": " ".join(str(len(leaf)) for leaf in leaves),
     }
     for key, value in fields.items():
         head = re.sub(rf"(?m)^{key}=.*$", f"{key}={value}", head)
+    # It has one number for each feature of the original model.
     head = re.sub(r"(?m)^monotone_constraints=.*\n", "", head)
     return f"{head}\n{''.join(leaves)}{rest[end:]}"
 
@@ -150,6 +154,7 @@ def _empty_tree(tree: int, features: str) -> dict[str, Any]:
         **{key: [0] for key in ("default_left", "split_indices", "split_type")},
         **{key: [-1] for key in ("left_children", "right_children")},
         "sum_hessian": [1.0],
+        # XGBoost's number for the parent of a root.
         "parents": [2**31 - 1],
         "id": tree,
         "tree_param": size,

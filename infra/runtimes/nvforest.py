@@ -145,6 +145,7 @@ def _lightgbm_layout(model: bytes) -> _TreeLayout:
         n_features=int(header["max_feature_idx"]) + 1,
         n_outputs=outputs,
         output_of=[tree % outputs for tree in range(n_trees)],
+        # Numbers have a range such as [0:1], unused features none, categories a list of codes such as 3:1:2.
         categorical=[at for at, info in enumerate(infos) if not info.startswith(("[", "none"))],
     )
 
@@ -176,6 +177,7 @@ def _load_forest(algorithm: str, path: Path, device: ForestDevice, name: str) ->
             forest = treelite.frontend.load_lightgbm_model(path)
         else:
             forest = treelite.frontend.load_xgboost_model(path, format_choice="json")
+        # As the library compares: LightGBM in float64, XGBoost in float32.
         precision = "double" if algorithm == "lightgbm" else "single"
         loaded = nvforest.load_from_treelite_model(forest, device=device, precision=precision)
     except Exception as error:  # a GPU driver or a broken installation can raise any type
@@ -216,6 +218,7 @@ def _read_as_lightgbm(matrix: Matrix, categorical: list[int]) -> Matrix:
     for column in categorical:
         codes = values[:, column]
         is_unknown = (codes <= -1.0) | (codes >= _CODES_LIGHTGBM)
+        # A code between -1 and 0 is truncated to -0.0, which the addition turns into 0.0.
         values[:, column] = np.where(is_unknown, _UNKNOWN, np.trunc(codes) + 0.0)
     return values
 

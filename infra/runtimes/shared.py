@@ -66,6 +66,7 @@ class RuntimeMember:
         with self._lock:
             self.batches += 1
             self.rows += len(matrix)
+            # A call that began before the failure says nothing about the runtime's state now.
             if self.is_ready:
                 self._consecutive_failures = 0
         return scores
@@ -101,6 +102,7 @@ class RuntimeMember:
         if self._consecutive_failures >= _MAX_FAILURES:
             self._retire(error)
             return
+        # Until it is open again; without `reopen` it recovers during a rest.
         self._usable_at = math.inf if self._reopen else self._clock() + self.rest_s
         if self._consecutive_failures == 1:
             self._log_failure(error, f"{self.rest_s:g} s are over")
@@ -132,6 +134,7 @@ class RuntimeMember:
 
     def _resume(self, runtime: Runtime) -> None:
         with self._lock:
+            # The model may have been closed while the runtime was opened: then nobody else would close it.
             if self._closed.is_set():
                 runtime.close()
                 return

@@ -59,6 +59,7 @@ class CallArguments:
         """Return the array interface of the matrix; the caller keeps the matrix alive until the call is over."""
         if rows != 1:
             return array_interface(matrix)
+        # The interface of the fixed buffer is written once: copying a row is faster than writing another one.
         self._row[...] = matrix
         return self._row_text
 
@@ -235,6 +236,7 @@ class XGBoostRuntime:
 
     def _outputs(self) -> int:
         with self._borrow_arguments() as arguments:
+            # XGBoost has no function for this number, so one row without values is scored.
             self._predict_dense(np.full((1, self.n_features), np.nan), 1, _CONFIG[_MARGIN], arguments)
             return math.prod(arguments.shape())
 

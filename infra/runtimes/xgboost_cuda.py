@@ -48,6 +48,7 @@ class XGBoostCudaRuntime(XGBoostRuntime):
     """
 
     def __init__(self, model: bytes, name: str) -> None:
+        # Before the parent's constructor, which calls `close` if it fails.
         self._link: XGBoostLink | None = None
         super().__init__(model, name)
         self.runtime_id = f"xgboost-cuda-{self._library.version}"
@@ -68,6 +69,7 @@ class XGBoostCudaRuntime(XGBoostRuntime):
         if rows == 0:
             return reshape_outputs(np.empty(0), 0, self.n_outputs)
         device_matrix = self._cupy.asarray(matrix)
+        # The interface has only the address, so `device_matrix` must live until the device has finished.
         interface = json.dumps(device_matrix.__cuda_array_interface__).encode()
         with self._borrow_arguments() as arguments:
             self._call(

@@ -32,6 +32,7 @@ def make_folder(path: Path) -> None:
     for folder in reversed(missing):
         with suppress(FileExistsError):  # another process was first
             folder.mkdir(mode=_OWNER_ONLY)
+            # The umask reduces the mode of mkdir, and not that of chmod.
             folder.chmod(_OWNER_ONLY)
     if not path.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
@@ -46,6 +47,7 @@ def hold_lock(lock_file: Path) -> Iterator[None]:
     or is killed, and log that they wait.
     """
     make_folder(lock_file.parent)
+    # The file is never deleted: a process could hold the lock of a deleted file while another locks a new one.
     with lock_file.open("ab") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -160,12 +162,14 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         write_durable(temporary, data, mode)
         try:
+            # Unlike a rename, a link never replaces an existing file.
             os.link(temporary, path)
             # The name of the parent may be new, too.
             for folder in (path.parent, path.parent.parent):
                 sync_folder(folder)
         finally:
             temporary.unlink(missing_ok=True)
+    # A subclass of OSError, but the answer that callers wait for, and not an error of the disk.
     except FileExistsError:
         raise
     except OSError as error:

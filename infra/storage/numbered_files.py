@@ -89,6 +89,7 @@ class NumberedFiles:
         staging = self._folder / f"{_LEFTOVER}{secrets.token_hex(8)}"
         write_durable(staging, text)
         try:
+            # Unlike a rename, a link fails if the number is used: this is the compare-and-set.
             os.link(staging, self._folder / f"{number(sequence)}.json")
         finally:
             staging.unlink(missing_ok=True)

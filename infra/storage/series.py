@@ -35,6 +35,7 @@ class RecordSeries:
         line = json.dumps(record, allow_nan=False).encode() + b"\n"
         try:
             with hold_lock(self._path.with_suffix(".lock")), self._path.open("ab") as file:
+                # A killed writer may have left a partial line; without a new line, this record would be lost with it.
                 file.write(line if self._ends_with_newline() else b"\n" + line)
                 file.flush()
                 os.fsync(file.fileno())

@@ -137,6 +137,7 @@ class Backfiller:
         """Apply rows that were logged since, the last ones under the exclusive lock, and switch."""
         writer = self._writer(view, generation)
         folder = source_folder(self.log_root, view.source)
+        # First without the exclusive lock, so that little is left to apply while the workers wait.
         for log in self._logs(view):
             writer.catch_up(log)
         with hold_apply_lock(folder, alone=True):
@@ -145,6 +146,7 @@ class Backfiller:
             self.generations.add_partitions(view, log_partitions(self.log_root, view.source))
             self.generations.mark_served(view.source)
             self.generations.switch(view, generation.number, self.clock.now_us())
+            # Last, because servers follow the pointer at once.
             self.publish(view)
 
     def _writer(self, view: WindowView, generation: Generation) -> StateWriter:
@@ -169,4 +171,5 @@ class Backfiller:
         if live is None:
             return True
         names = [window_marker(self.plan.project, view, live.number, part) for part in live.partitions]
+        # All of them: the store is a new or an empty one. A single missing marker is repaired by catching up.
         return bool(names) and all(self.store.marker(name) is None for name in names)

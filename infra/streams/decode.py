@@ -171,6 +171,7 @@ class Decoder:
 
 def _add_reasons(reasons: dict[int, str], where: BoolArray, reason: str) -> None:
     for i in np.flatnonzero(where).tolist():
+        # The first problem of a message stays: a message that is not an object also lacks all fields.
         reasons.setdefault(i, reason)
 
 

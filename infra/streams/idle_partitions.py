@@ -48,9 +48,11 @@ class IdlePartitions:
             ConflictError: the states include positions that a log does not have.
         """
         names = {*self._writer.partitions(), *log_partitions(self._log_root, self._source)} - set(own)
+        # Time and ends are taken first: a watermark must not cover what arrives after them.
         time_us, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
         positions = self._find_behind(sorted(names))
         self._complete = {name: Marker(ends[name], time_us) for name in names - positions.keys()}
+        # Only the second time: the owner of a partition may be applying it right now.
         stuck = [name for name, position in positions.items() if self._last_positions.get(name, "unknown") == position]
         self._last_positions = positions
         for name in stuck:

@@ -214,6 +214,7 @@ class Matcher:
         for digest in file.digests(records[0].columns, _BATCH_ROWS, counts) if records else ():
             prefix = FilePrefix(rows=digest.rows, digest=digest.hexdigest())
             for record in records:
+                # Counts ascend, so the last match is the longest prefix.
                 if prefixes[record.key] == prefix:
                     match = Match(record=record, digest=digest)
         return match

@@ -183,6 +183,7 @@ class ImportRun:
         skip_remembering = None
         if flags is not None:
             rejected = validated[REJECT].is_valid().to_numpy()
+            # A rejected row stays, because a message in quarantine does not use its id (SEMANTICS 4.4).
             is_kept = rejected | (flags & KNOWN == 0)
             validated, known_at = validated.filter(pa.array(is_kept)), known_at.filter(pa.array(is_kept))
             skip_remembering = flags[is_kept] & SEVERAL == 0
@@ -240,6 +241,7 @@ class ImportRun:
         }
         schema = event_schema(source)
         table = pa.table([_combine(columns[field.name]).cast(field.type) for field in schema], schema=schema)
+        # Its created time, or else its time plus the declared delay (SEMANTICS 4.4).
         known = pc.add(times.cast(pa.int64()), source.delay_us)
         if source.created_column:
             known = pc.coalesce(rows[source.created_column].combine_chunks().cast(pa.int64()), known)

@@ -132,6 +132,7 @@ class Importer:
                 idle_partitions = IdlePartitions(writer, self.log_root, self.source.name)
                 idle_partitions.catch_up(names, SourceCounts(source=self.source.name))
         except StoreError:
+            # The events are in the log, and a worker will apply them.
             return "behind"
         return "applied"
 

@@ -66,6 +66,7 @@ class KafkaSender:
             try:
                 self._producer.produce(self._topic, value=payload, key=key, on_delivery=self._on_delivery)
             except BufferError:
+                # The client's queue is full; handling deliveries makes room.
                 self._producer.poll(0.1)
             else:
                 self._producer.poll(0)

@@ -263,6 +263,7 @@ class KafkaStream:
             progress.is_lost = True
             self._monitor.request()
         if error.code() in MISSING_TOPIC and self._owned:
+            # Until the monitor knows whether the topic was recreated, nothing is read.
             self._is_paused = True
             self._consumer.assign([])
             self._monitor.request()
@@ -294,5 +295,6 @@ class KafkaStream:
 
 
 def _on_commit(error: kafka.KafkaError | None, partitions: list[kafka.TopicPartition]) -> None:
+    # Not a failure: the log, not the broker, decides where to continue (SEMANTICS 4.2).
     if error is not None:
         _log.info("stream_commit_failed", error=error.str(), n_partitions=len(partitions))

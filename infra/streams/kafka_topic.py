@@ -89,6 +89,7 @@ class TopicEnds:
         if self._request and all(request.done() for request in self._request.values()):
             for partition, request in self._request.items():
                 with suppress(kafka.KafkaException):
+                    # The time of the request: the reply says nothing about messages that arrived after it.
                     self._ends[partition.partition] = request.result().offset, self._requested_at
             self._request = {}
         now, partitions = time.monotonic(), [kafka.TopicPartition(self._topic, index) for index in indices]

@@ -40,6 +40,7 @@ class PartitionWorker:
         self.drained_us = 0
         self._decoder = decoder
         self._ids = ids
+        # Another worker may have accepted ids while it owned this partition.
         ids.reload()
         self._payloads: list[bytes | None] = []
         self._positions: list[int] = []
@@ -60,11 +61,13 @@ class PartitionWorker:
     @property
     def watermark_us(self) -> int:
         """Time up to which all messages that had arrived have been applied, microseconds; 0: unknown."""
+        # A waiting message has arrived, but is not applied.
         return 0 if self.behind or self._positions else self.drained_us
 
     def set_decoder(self, decoder: Decoder) -> None:
         """Use another definition of the source from now on; new views may lack events."""
         self._decoder = decoder
+        # Catching up gives new views the rows that they lack, and their markers.
         self.behind = True
 
     def add_messages(self, messages: Messages) -> None:
@@ -93,6 +96,7 @@ class PartitionWorker:
         counts.duplicates += len(self._positions) - rows.num_rows
         counts.rejected += decoded.rejected
         counts.accepted += rows.num_rows - decoded.rejected
+        # Only after the append: if that fails, the same messages are accepted again.
         self._next = self._positions[-1] + 1
         self._payloads, self._positions = [], []
         self._count_events(rows, counts)
@@ -104,6 +108,7 @@ class PartitionWorker:
         Raises:
             StoreError: the store failed or is unavailable; the partition is behind then.
         """
+        # Until the store has replied, it is unknown which of the rows were applied.
         self.behind = True
         counts.states += writer.apply(self.log, rows, 0 if self._positions else self.drained_us)
         if self.first_unended is None:
@@ -128,6 +133,7 @@ class PartitionWorker:
             ConflictError: the states include more than the log, so nothing may be appended to it.
         """
         self.applied = catch_up(self.log, writer, counts)
+        # From 0: where an end is recorded already, the first record counts.
         self.behind, self.first_unended = False, 0 if self.applied >= 0 else None
         self.record_end(writer)
 

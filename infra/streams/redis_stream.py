@@ -240,10 +240,12 @@ class RedisStream:
     def _wait(self, client: Any, seconds: float) -> None:  # noqa: ANN401 - as above
         if seconds <= 0:
             return
+        # In a cluster, one command cannot wait for streams on several nodes.
         if not self._owned or not self._link.is_single_server:
             time.sleep(min(seconds, _PAUSE_S))
             return
         keys = [self._keys.stream(index) for index in self._owned]
+        # XREAD returns the entries after an id, without the entry itself.
         after = [format_entry_id(max(0, progress.next_position - 1)) for progress in self._owned.values()]
         client.execute_command("XREAD", "COUNT", 1, "BLOCK", max(1, int(seconds * 1_000)), "STREAMS", *keys, *after)
 

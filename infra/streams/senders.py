@@ -90,6 +90,7 @@ class RedisSender:
 
     def _index(self, key: str | None) -> int:
         if key is not None:
+            # Not `hash`, which differs between processes.
             return crc32(key.encode()) % len(self._streams)
         # Messages without a key are spread round-robin.
         self._next_index += 1

@@ -120,6 +120,7 @@ class StateWriter:
             if behind:
                 return self._catch_up(log)[1]
             changed = self._apply(log.partition, self._list_states(), rows)
+            # After the rows: a marker proves that everything written before it exists (SEMANTICS 4.5).
             self._set_markers(log, self._list_states(), rows[SEQ][-1].as_py(), watermark_us)
             return changed
 
@@ -183,6 +184,7 @@ class StateWriter:
     def _catch_up(self, log: EventLog) -> tuple[int, int]:
         read = changed = 0
         recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
+        # A partition with a recorded end had a marker. If that is lost, the view must not look new to readers.
         self._begin(log, _NEW if recorded < 0 else LOST)
         end = log.next_seq() - 1
         for states in self._list_states():
@@ -226,6 +228,7 @@ class StateWriter:
                 value=position,
                 fix=f"restore the newer folder, or run `skewless backfill {states.view.name}`",
             )
+        # LOST is below -1, and means that nothing may be assumed to be applied.
         return max(position, -1)
 
     def _read_rows(self, log: EventLog, first: int, end: int) -> Iterator[pa.Table]:
@@ -240,6 +243,7 @@ class StateWriter:
             partition=np.full(accepted.num_rows, partition_number(partition)),
             seq=accepted[SEQ].to_numpy(),
         )
+        # Not up to now: a state cannot be read at times before m (SEMANTICS 3.5), and requests may arrive late.
         m = self._clock.now_us() - PENDING_US
         events = {}
         changed = 0

@@ -155,6 +155,7 @@ class Worker:
         except StoreError as error:
             _log.warning("partitions_not_released", source=self._source.name, error=str(error))
         finally:
+            # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
             self._partition_workers.clear()
             self._log_error = None
 
@@ -164,6 +165,7 @@ class Worker:
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
         self._retry_at = 0.0
+        # Not the position that the stream has: the log decides where to continue (SEMANTICS 4.2).
         return partition_worker.next_position
 
     def on_revoked(self, partition: Partition) -> None:
@@ -205,6 +207,7 @@ class Worker:
             for partition, late_s in stream.find_drained().items():
                 if partition in self._partition_workers:
                     self._partition_workers[partition].drained_us = began_us - int(late_s * 1e6)
+        # Before the next batch: its rows may only be applied after all earlier ones.
         self._catch_up()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         # A file has the messages of at least 100 ms; after a quiet time it is written at once.
@@ -229,6 +232,7 @@ class Worker:
             if partition_worker.next_position is not None:
                 positions[partition] = partition_worker.next_position
         self._written_at = time.monotonic()
+        # After the append. If the commit is lost, the log still knows the position.
         stream.commit(positions)
         self._log_error = None if log_error is None else str(log_error)
         if log_error is not None:

@@ -110,6 +110,7 @@ class WorkerGroup:
         """Stop, and close all connections."""
         self._stop_workers()
         self._pool.shutdown()
+        # After the threads, which use the stores.
         for store in self._stores:
             store.close()
         if self._process_record is not None:
@@ -160,6 +161,7 @@ class WorkerGroup:
             self._stop_events.pop(name).set()
             del self._workers[name]
         self._build(streams)
+        # Only after the build: if it fails, the plan is loaded again.
         self._plan, self._plan_hash = needed.plan, needed.applied_hash
 
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:

@@ -126,6 +126,8 @@ class KeyAccess:
         stamp = self._file.stamp()
         if stamp == self._stamp:
             return
+        # Before the read, so that a broken file is logged once, and a change during the read is noticed at the next
+        # check.
         self._stamp = stamp
         try:
             self._callers = self._make_callers(self._file.read(), self._callers)

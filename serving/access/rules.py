@@ -62,5 +62,6 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(host)
     except ValueError:
         return False
+    # `::ffff:127.0.0.1` is loopback only by its IPv4 part.
     ipv4 = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return address.is_loopback if ipv4 is None else ipv4.is_loopback

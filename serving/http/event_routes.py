@@ -76,6 +76,7 @@ def add_event_routes(app: FastAPI, events: EventForwarder | None) -> None:
     )
     async def send_events(source: str, request: Request) -> Response:
         forwarder = _require_forwarder(events, source)
+        # Before the body is read: an unknown source is rejected at once.
         decoded = forwarder.source(source)
         body = await _read_body(request, forwarder.max_bytes)
         content_type = request.headers.get("content-type", "")

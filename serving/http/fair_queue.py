@@ -74,6 +74,7 @@ class FairQueue:
 
     def submit(self, handler: Handler, exchange: Exchange, origin: RequestOrigin) -> None:
         """Start a request, at once if the server has room and no request waits."""
+        # A new request must not overtake the waiting ones.
         if self._n_waiting or self._admission.is_full:
             self._enqueue(handler, exchange, origin)
         else:
@@ -87,6 +88,7 @@ class FairQueue:
         request = _WaitingRequest(handler, exchange, origin, loop.time())
         self._n_arrivals += 1
         self._n_waiting += 1
+        # Among equal times the number keeps the order of arrival, and heapq compares no requests.
         heapq.heappush(self._heap, (origin.last_reply_at, self._n_arrivals, request))
         self._arrivals.append(request)
         if self._timer is None:
@@ -106,6 +108,7 @@ class FairQueue:
             if not self._heap or self._admission.is_full:
                 return
             request = heapq.heappop(self._heap)[2]
+            # Removal from the middle of a heap is slow: a rejected request stays in it until its turn.
             if request.is_removed:
                 continue
             self._remove(request)
@@ -132,6 +135,7 @@ class FairQueue:
                 self._reject(request.exchange)
                 n_rejected += 1
             self._arrivals.popleft()
+        # Room also comes without a release, when `Admission` raises its limit again.
         self._schedule_start()
         self._timer = loop.call_later(_CHECK_S, self._reject_expired) if self._arrivals else None
 

@@ -46,6 +46,7 @@ class ReplyHead:
 
     def with_defaults(self, defaults: Sequence[Header]) -> bytes:
         """Return the head with the server's default headers, which change every second with the date."""
+        # uvicorn makes a new list each second, so identity is enough.
         if defaults is not self._default:
             self._default, self._head = defaults, encode_head(http.HTTPStatus.OK, (*defaults, *JSON))
         return self._head

@@ -56,6 +56,7 @@ class HotProtocol(RequestReader):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Notify also the request that the application is serving: uvicorn notifies only the last request."""
+        # Nobody would receive the replies of the waiting requests.
         self.pipeline.clear()
         if self._current is not None:
             self._current.disconnected = True
@@ -76,12 +77,14 @@ class HotProtocol(RequestReader):
             )
         if self.cycle is None or self.cycle.response_complete:
             return False
+        # No later event from the client would close the connection: the last reply must do it.
         self.cycle.keep_alive = False
         return True
 
     def resume_writing(self) -> None:
         """Continue with waiting requests, too."""
         super().resume_writing()
+        # uvicorn resumes only its own replies; requests may wait here because writing was paused when they came.
         if self.pipeline and (self._current is None or self._current.response_complete):
             self._start_next()
 
@@ -89,6 +92,7 @@ class HotProtocol(RequestReader):
         """Start a request on the fast path if its route is hot, otherwise in the application."""
         handler, path = self.handler_cache.get(self.url) or self._find_handler()
         self._max_body = self.limits.max_body(path) if handler is None else self.limits.body_bytes
+        # Before the first byte of the body: a client that waits for `100 Continue` then never sends it.
         if self._length > self._max_body:
             self._abort_parser(*self._body_limit_error())
         if handler is None or self.parser.get_method() != b"POST":
@@ -97,12 +101,14 @@ class HotProtocol(RequestReader):
             return
         cycle = HotCycle(handler, path, self.url.partition(b"?")[2], self.headers, keep_alive=keep_alive)
         cycle.expects_continue, cycle.last_reply_at = self.expect_100_continue, self._last_reply_at
+        # Before the body is read: a client without a valid key must not make the server store one.
         rejection = self.routes.admit(self.headers)
         if rejection is not None:
             cycle.handler, cycle.is_rejected = error_handler(rejection), True
             # A rejected client that waits for `100 Continue` may or may not send its body: nothing could tell whether
             # the next bytes are a body or a request.
             cycle.keep_alive = keep_alive and not cycle.expects_continue
+        # A client that does not read its replies must not make the server produce more of them.
         must_wait = (self.cycle is not None and not self.cycle.response_complete) or self.flow.write_paused
         if must_wait or cycle.is_rejected or cycle.expects_continue:
             self._enqueue(cycle, must_wait=must_wait)
@@ -126,28 +132,34 @@ class HotProtocol(RequestReader):
     def end_request(self) -> None:
         """Call the handler, if it is the request's turn."""
         cycle = self.cycle
+        # The reply was given before the end of its request, so the connection becomes idle only now.
         if cycle.response_complete:
             self._idle_since = self.loop.time()
         elif type(cycle) is not HotCycle:
             HttpToolsProtocol.on_message_complete(self)
         else:
             cycle.complete = True
+            # A rejected request is handled when it starts, before its body has arrived.
             if cycle.is_started and not cycle.is_handled:
                 self._handle(cycle)
 
     def reject_request(self, status: int, error: SkewlessError) -> None:
         """Reject the request that is being read, in its turn and at most once; then close the connection."""
+        # Until its headers are complete, `cycle` is still the previous request of the connection.
         is_rejected = self.cycle if self._request_since is not None and self._open_headers is None else None
         self.stop_reading()
         if is_rejected is None:
             must_wait = self.cycle is not None and not self.cycle.response_complete
+        # A second reply would be taken for the reply to the next request.
         elif is_rejected.response_complete:
             self.hang_up()
             return
+        # A second status line would land in the middle of the application's body.
         elif type(is_rejected) is not HotCycle and is_rejected.response_started:
             is_rejected.keep_alive = False
             return
         else:
+            # If it waits, it came last and is at the left end; the rejection takes its place.
             must_wait = bool(self.pipeline) and self.pipeline[0][0] is is_rejected
             if must_wait:
                 self.pipeline.popleft()
@@ -179,6 +191,7 @@ class HotProtocol(RequestReader):
         """Return whether a request, the client's reading of a reply, or the next request takes too long."""
         if self.flow.read_paused and self._request_since is not None:
             self._request_since = now  # the server has paused reading: not the client's fault
+        # A client that never reads its reply would hold the buffer and the connection for ever.
         is_blocked = self.transport.get_write_buffer_size() > 0
         self._blocked_since = (self._blocked_since or now) if is_blocked else None
         for started_at in (self._request_since, self._blocked_since):
@@ -193,6 +206,7 @@ class HotProtocol(RequestReader):
         if "%" in path:
             path = urllib.parse.unquote(path)
         handler = self.routes.find(path)
+        # A URL with a query is not cached: the cache is looked up by the complete URL, which hardly ever comes again.
         if (
             handler is not None
             and raw == self.url
@@ -204,6 +218,8 @@ class HotProtocol(RequestReader):
 
     def _begin_app_request(self) -> None:
         url, headers, expects_continue = self.url, self.headers, self.expect_100_continue
+        # uvicorn resets the fields that have been parsed already, and puts a new list of headers into the ASGI scope:
+        # this list must be extended, not replaced.
         HttpToolsProtocol.on_message_begin(self)
         self.url, self.expect_100_continue = url, expects_continue
         self.headers.extend(headers)
@@ -248,18 +264,22 @@ class HotProtocol(RequestReader):
             call_handler(cycle.handler, exchange)
         else:
             self.queue.submit(cycle.handler, exchange, cycle)
+        # Only after the call: a handler that replies at once must not start the next request inside the parser's
+        # callback.
         cycle.is_handled = True
 
     def _start_next(self) -> None:
         """Start the next request, or read more."""
         if self.pipeline and not self.flow.write_paused:
             self._start_asgi_task(*self.pipeline.pop())
+        # Stored bytes arrived before those in the socket, so they are parsed first.
         self.resume_parsing()
         self.flow.resume_reading()
         if self._request_since is None and self.cycle.response_complete:
             self._idle_since = self.loop.time()
 
     def _send(self, cycle: HotCycle, status: int, body: bytes, headers: Sequence[Header]) -> None:
+        # A handler that fails after its reply makes `call_handler` reply a second time.
         if cycle.response_complete:
             return
         if not cycle.is_handled:
@@ -315,5 +335,6 @@ def close_timed_out(connections: set[Any], now: float) -> int:
         if isinstance(connection, HotProtocol) and connection.has_timed_out(now)
     ]
     for connection in expired:
+        # `close` would first wait until the client has read everything in the write buffer.
         connection.transport.abort()
     return len(expired)

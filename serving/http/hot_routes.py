@@ -123,6 +123,7 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
     future: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
 
     def send(status: int, body: bytes, headers: Sequence[Header]) -> None:
+        # The task that waits for the reply may have been cancelled.
         if not future.done():
             response = Response(body, status)
             response.raw_headers.extend(headers)

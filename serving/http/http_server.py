@@ -41,6 +41,7 @@ async def run_http(
             to reconnect.
         on_ready: called once all sockets listen.
     """
+    # Before the servers: this loads their TLS contexts, and sets the callback that later selects renewed ones.
     renewals = [CertificateRenewal(listener.options) for listener in listeners if listener.options.is_ssl]
     servers = [_Server(listener.options) for listener in listeners]
     tasks = [
@@ -57,6 +58,7 @@ async def run_http(
             server.announce_close()
         await shutdown.wait_drained(drain_seconds)
     finally:
+        # Without `force_exit`, uvicorn waits for requests that hang.
         force_exit = asyncio.create_task(_force_exit(servers, shutdown))
         for server in servers:
             server.should_exit = True
@@ -94,7 +96,9 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop listening; serve what clients have sent by then, and close the connections."""
+        # Duplicates keep the queue of pending connections open: the kernel resets them with the last descriptor.
         duplicates = [sock.dup() for sock in sockets or []]
+        # All duplicates are one socket for the kernel, so one filter is enough.
         for sock in duplicates[:1]:
             reject_new_connections(sock)
             await asyncio.sleep(_HANDSHAKE_SECONDS)

@@ -130,6 +130,7 @@ def describe_api(app: FastAPI) -> None:
     original = app.openapi
 
     def extended() -> dict[str, Any]:
+        # A copy, since FastAPI caches its own document.
         document = copy.deepcopy(original())
         components = document.setdefault("components", {})
         components["securitySchemes"] = dict(_SCHEMES)

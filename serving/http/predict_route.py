@@ -121,6 +121,7 @@ class PredictRoute:
     def handle(self, exchange: Exchange) -> None:
         """Handle one request; the reply follows at once or later."""
         start = time.perf_counter()
+        # The measured time includes the wait in the queue.
         started_at = start - exchange.waited_s
         name, version = "unknown", ""
         try:
@@ -208,6 +209,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
         ) from error
     if not isinstance(data, dict) or not isinstance(data.get("rows"), list):
         raise RequestError("request body", "has no list 'rows'", fix='send {"rows": [{...}]}')
+    # Nearly all requests have only the usual fields, and skip the check by pydantic.
     if len(data) > 1 and (data.keys() - _PLAIN_FIELDS or not isinstance(data.get("model", ""), str)):
         PREDICT_BODY.check(data)
     return data

@@ -56,6 +56,7 @@ def _parse_as_of(value: object, now_us: int) -> int:
         raise _value_error("as_of", value, "send an ISO 8601 time, or microseconds since the epoch")
     if as_of_us > now_us:
         raise RequestError("request field 'as_of'", "is in the future", value=value, fix="omit it for the current time")
+    # Every evaluation time is a whole millisecond (SEMANTICS 1.2).
     return as_of_us // _MILLISECOND * _MILLISECOND
 
 

@@ -65,6 +65,7 @@ class RequestReader(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse received bytes, or store them until earlier requests have replies."""
+        # Nearly all requests arrive in one piece and need no copy.
         if self._unparsed is None and len(data) <= _CHUNK_BYTES:
             self._read(data)
         else:
@@ -73,6 +74,8 @@ class RequestReader(HttpToolsProtocol):
 
     def resume_parsing(self) -> None:
         """Parse stored bytes, unless requests wait for their turn."""
+        # While a request waits, its successors stay bytes, and flow control bounds how many of them the client can
+        # send.
         while self._unparsed and not self.pipeline:
             chunk, remainder = self._unparsed[:_CHUNK_BYTES], self._unparsed[_CHUNK_BYTES:]
             self._unparsed = remainder or None
@@ -115,10 +118,12 @@ class RequestReader(HttpToolsProtocol):
         self.expect_100_continue = False
         self._bytes_read = self._trailer_bytes = self._length = self._n_hosts = 0
         self._request_since = now = self.loop.time()
+        # The fair queue prefers the connection that was idle the longest; a pipelined request was not idle at all.
         self._last_reply_at, self._idle_since = self._idle_since or now, None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Add a header, without trailing white space; trailers are only counted."""
+        # Trailers come after the check of the headers, so nothing may use them.
         if self._open_headers is None:
             self._trailer_bytes += len(name) + len(value)
             if self._trailer_bytes > self.limits.header_bytes:
@@ -146,8 +151,10 @@ class RequestReader(HttpToolsProtocol):
         # With two hosts, a proxy and this server could disagree about the target of a request.
         elif self._n_hosts != 1:
             self._abort_parser(400, f"has {self._n_hosts} `Host` headers instead of one")
+        # From here on `_bytes_read` counts the body.
         self._bytes_read = 0
         self.begin_request(keep_alive=version == "1.1" and self.parser.should_keep_alive())
+        # Only now: if `begin_request` rejects the request, `cycle` is not its own yet (see `reject_request`).
         self._open_headers = None
 
     def on_body(self, body: bytes) -> None:
@@ -222,6 +229,7 @@ class RequestReader(HttpToolsProtocol):
             self._abort_parser(400, f"has {self._n_hosts} `Host` headers instead of one")
         if any(name == b"transfer-encoding" for name, _ in self.headers):
             self._abort_parser(400, "has a transfer encoding, which HTTP/1.0 does not support")
+        # HTTP/1.0 has no interim replies: the client would take `100 Continue` for the reply.
         self.expect_100_continue = False
 
     def _check_unfinished(self) -> None:

@@ -70,6 +70,7 @@ def listen_on_path(path: Path) -> socket.socket:
     """
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
+        # The file of a killed process stays, and would block the bind.
         path.unlink(missing_ok=True)
         sock.bind(str(path))
     except OSError as error:
@@ -99,5 +100,6 @@ def _make_tcp_socket(host: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol given, the event loop disables Nagle's algorithm, which would delay replies by 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    # Without it, a restarted server could not bind while old connections are in TIME_WAIT.
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     return sock

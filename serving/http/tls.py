@@ -66,6 +66,7 @@ class CertificateRenewal:
 
     def __init__(self, options: uvicorn.Config) -> None:
         self._options = options
+        # Before the load: if the files change during it, the next check sees the change.
         self._stamps = self._read_stamps()
         options.load()
         context = cast("ssl.SSLContext", options.ssl)
@@ -77,6 +78,7 @@ class CertificateRenewal:
         stamps = self._read_stamps()
         if stamps == self._stamps:
             return
+        # Even if the load fails: wrong files are reported once, not at every check.
         self._stamps = stamps
         try:
             self.context = self._load_context()

@@ -71,6 +71,7 @@ class Metrics:
             if current is not None:
                 self.show_certificate(model, version, current)
         if isinstance(runtime, SharedRuntime):
+            # Weak: the metrics must not keep an unloaded model in memory.
             self._shared[model, version] = weakref.ref(runtime)
 
     def show_certificate(self, model: str, version: str, certificate: Certificate) -> None:

@@ -54,6 +54,7 @@ class Gauge:
     __slots__ = ("_read",)
 
     def __init__(self) -> None:
+        # `float()` is 0.0.
         self._read: Callable[[], float] = float
 
     def set(self, value: float) -> None:

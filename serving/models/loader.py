@@ -73,6 +73,7 @@ class ModelLoader:
             StoreError: the online store is unavailable.
         """
         model = await asyncio.to_thread(self._load, name, version)
+        # Before a row is read: its marker is compared with the position in the log (SEMANTICS 4.5).
         self._marker_history.add_plan(model.plan)
         await self._marker_history.refresh_async()
         views = model.plan.views

@@ -229,6 +229,7 @@ class ModelTable:
         async with self._lock:
             await self._loader.check_views_fed(name, previous)
             await self._open_version(name, previous)
+            # Only now: a version that cannot be loaded must not become champion.
             self._aliases.move(name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us)
             return await self._set_champion(name, previous)
 

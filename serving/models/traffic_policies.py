@@ -70,6 +70,7 @@ class TrafficPolicies:
         """
         self.drop_outdated(name, champion)
         current = self._traffic.number(name), champion
+        # Runs at each check of the aliases, so the policy's file is read only after a change.
         if self._checked.get(name) == current:
             return None
         policy = self._traffic.get(name)
@@ -152,6 +153,8 @@ class RolloutCountsFile:
     """
 
     def __init__(self, state: ProjectState, policies: TrafficPolicies, clock: Clock) -> None:
+        # The random part: a new process with the same pid must not overwrite the counts of an ended one, which still
+        # count.
         name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
         self._path = counts_folder(state) / name
         self._state = state

@@ -35,6 +35,7 @@ def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
         raise RequestError("Content-Encoding", "is unknown", value=encoding, fix="send gzip, deflate or no such header")
     stream = zlib.decompressobj(window)
     try:
+        # One byte more than allowed shows that it is too long, however much would follow.
         result = stream.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise RequestError("request body", f"is not {encoding.decode()}: {error}", fix="compress it again") from None

@@ -104,6 +104,7 @@ class InferRoute:
         oip_model = self._oip_models.get(model)
         outputs = requested_outputs(oip_model.signature, request)
         options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
+        # The option is in the body, so its scope can be checked only after the parser.
         if options.as_of is not None:
             self._access.check(exchange.headers, "as_of")
         scoring_request = build_request(
@@ -134,6 +135,7 @@ class InferRoute:
                 raise RequestError(
                     f"parameter {name!r}", "is not supported: requests are served in order of arrival", fix="omit it"
                 )
+        # In the protocol, a timeout of 0 asks for the server's limit, which `read_options` applies to a missing one.
         if contributions or "contributions" in values or values.get("timeout") == 0:
             values = {**values, "contributions": contributions, "timeout": values.get("timeout") or None}
         return read_options(
@@ -154,6 +156,7 @@ class InferRoute:
         if isinstance(result, SkewlessError):
             self._reply_error(exchange, result, model, pending.started_at)
             return
+        # This is a callback, so an exception of the reply would otherwise reach no handler, and the client would wait.
         call_handler(lambda target: self._reply(target, pending, result), exchange)
 
     def _reply(self, exchange: Exchange, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> None:
@@ -177,6 +180,7 @@ class InferRoute:
             return pending.oip_model.signature.merged_head(
                 pending.request_id, result.t, versions, degraded=result.degraded, narrow=result.narrow
             )
+        # The version that answered; a routed request named none.
         return self._oip_models.get(result.model).signature.head(
             pending.request_id, result.t, degraded=result.degraded, narrow=result.narrow
         )

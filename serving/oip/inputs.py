@@ -55,6 +55,7 @@ def _entities(
     accepted = model.package.spec.accept_float32
     values = {name: _field_values(column, inputs[name], accepted=accepted) for name, column in columns.items()}
     narrow = any(_narrows_column(column, inputs[name]) for name, column in columns.items())
+    # As JSON rows: one parser decides what is valid, and the log has one form for both protocols.
     rows = [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
     return ScoringRequest(
         model=model, n=n, rows=rows, columns=model.parser.parse_rows(rows), options=options, narrow=narrow

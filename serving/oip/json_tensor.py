@@ -85,6 +85,7 @@ class JsonTensor(NamedTuple):
     def _check_elements(self) -> Sequence[Any]:
         allowed, fix = _TYPES[self.datatype.kind]
         elements = self.elements
+        # Exact types: a bool must not pass as an integer, as it would with `isinstance`.
         if not allowed.issuperset(map(type, elements)):
             raise self._element_error(next(i for i, value in enumerate(elements) if type(value) not in allowed), fix)
         if self.datatype.kind == "integer" and elements:
@@ -116,6 +117,7 @@ class JsonTensor(NamedTuple):
             return wide
         with np.errstate(over="ignore"):
             narrow = wide.astype(self.datatype.numpy)
+        # The cast turns a number beyond the narrow range into an infinity.
         overflows = np.flatnonzero(np.isinf(narrow) & np.isfinite(wide))
         if len(overflows):
             raise self._element_error(int(overflows[0]), f"send a number in the range of {self.datatype.name}")

@@ -62,6 +62,7 @@ class Signature:
         self.name = model.name
         names = orjson.dumps({"model_name": model.name, "model_version": model.version})
         lineage = orjson.dumps({"model_version": model.version, "plan_hash": plan.hash, "log": spec.log})
+        # Without the closing brace: `head` adds more fields.
         self._head = names[:-1]
         self._lineage = b',"parameters":%b' % lineage[:-1]
 

@@ -91,5 +91,6 @@ class Admission:
         else:
             self._limit = min(self._max_requests, self._limit + self._limit // 8 + 1)
         self._timer = None
+        # An idle server needs no timer; a lowered limit does, since only the timer raises it again.
         if self.in_flight or self._limit < self._max_requests:
             self._schedule()

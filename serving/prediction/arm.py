@@ -143,5 +143,6 @@ class ArmCounts:
         self._missing += int(np.isnan(matrix).sum())
         self._values += matrix.size
         self._rows += len(scores)
+        # One call for all views: each view has its own range of numbers.
         self._status += np.bincount((status + self._offsets).reshape(-1), minlength=len(self._status))
         self._pending, self._latencies, self._pending_rows = [], [], 0

@@ -63,6 +63,7 @@ class BatchQueue(Generic[T]):
     async def _run(self) -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         try:
+            # No await lies between the last check of `_pending` and the removal below: a later item starts a new task.
             while self._pending:
                 self._started_at = loop.time()
                 await self._work(self._pop_batch())
@@ -91,6 +92,7 @@ class BatchQueue(Generic[T]):
     def _pop_batch(self) -> list[T]:
         batch: list[T] = []
         rows = 0
+        # An item that is larger than the limit still gets a batch: the limit is checked before it is taken.
         while self._pending and rows < self._max_rows:
             for item in self._pending.popleft():
                 batch.append(item)

@@ -110,6 +110,7 @@ class Evaluator:
         groups = [group for group in group_tickets(tickets, _floor(now_us)) if self._try_group(group, lambda g: g.keys)]
         start_s = time.perf_counter()
         try:
+            # Shadows are read in the same round trip: they must score the rows that the serving version saw.
             stored = await self._read([*groups, *self._shadows.shadow_groups(groups)], now_us)
         except StoreError as error:
             for group in groups:
@@ -167,12 +168,14 @@ class Evaluator:
         return self._clock.now_us()
 
     async def _read(self, groups: Sequence[Group], now_us: int) -> StoredRows:
+        # Concurrent callers often ask for the same entity: each key is read once.
         keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
         keys.pop(None, None)
         markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
         return await self._reads.read([key for key in keys if key is not None], list(markers), now_us)
 
     def _score_stored(self, group: Group, stored: StoredRows, now_us: int) -> None:
+        # Deadlines may have passed during the read.
         group, reader = group.pending, group.model.reader
         if not group.tickets:
             return

@@ -53,6 +53,7 @@ class FeatureCache:
             if entry is not None and entry[1] >= min_read_us:
                 values[key] = entry[0]
                 oldest = min(oldest, entry[1])
+                # Values of one read share one mapping: by identity, few remain to be compared.
                 read_with[id(entry[2])] = entry[2]
         self._hits.inc(len(values))
         self._misses.inc(len(keys) - len(values))
@@ -61,6 +62,7 @@ class FeatureCache:
     def put(self, values: Mapping[bytes, bytes | None], watermarks: Mapping[str, int], read_us: int) -> None:
         """Store values that were in the store at ``read_us`` or later, with the watermarks of the same read."""
         for key, value in values.items():
+            # Removed first, so that the key moves to the end: eviction takes the first key, which must be the oldest.
             self._entries.pop(key, None)
             self._entries[key] = (value, read_us, watermarks)
         while len(self._entries) > self._max_entries:

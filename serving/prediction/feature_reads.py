@@ -65,6 +65,7 @@ class FeatureReads:
         if self._cache is None:
             return await self._fetch(keys, markers, now_us)
         cached_values, oldest, watermarks = self._cache.get(keys, now_us)
+        # The cached reads must also have brought the markers of all views of this batch.
         if len(cached_values) == len(keys) and watermarks.keys() >= set(markers):
             return StoredRows(
                 values=cached_values,
@@ -74,9 +75,11 @@ class FeatureReads:
             )
         fetched = await self._fetch([key for key in keys if key not in cached_values], markers, now_us)
         standing = fetched.marker_status
+        # A hit reports no lost writes, so rows of an incomplete view must not be cached (SEMANTICS 4.5).
         if not standing.lost:
             self._cache.put(fetched.values, standing.watermarks, now_us)
         if cached_values:
+            # A reply has read everything up to its watermark (SEMANTICS 8.4), so the oldest of its reads counts.
             standing = MarkerStatus(standing.lost, min_watermarks([watermarks, standing.watermarks]))
         return StoredRows(
             values={**cached_values, **fetched.values},

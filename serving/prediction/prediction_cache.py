@@ -30,6 +30,7 @@ class PredictionCache:
     def score(self, model: ServedModel, matrix: Matrix, score: Callable[[ServedModel, Matrix], Scores]) -> Scores:
         """Return scores, calling ``score`` only for vectors that are not cached."""
         digest = model.package.digest
+        # By bits: -0.0 and 0.0, or two kinds of NaN, are different keys, which at worst is a miss.
         keys: list[_Key] = [(digest, row.tobytes()) for row in matrix]
         missing = [i for i, key in enumerate(keys) if key not in self._scores]
         self._hits.inc(len(keys) - len(missing))
@@ -46,6 +47,7 @@ class PredictionCache:
         return np.array([cached[key] for key in keys], dtype=np.float64)
 
     def _store(self, keys: list[_Key], scores: Scores) -> None:
+        # A copy: the scores themselves go to the caller.
         self._scores.update(zip(keys, scores.copy(), strict=True))
         while len(self._scores) > self._max_entries:
             del self._scores[next(iter(self._scores))]

@@ -126,6 +126,7 @@ class Predictor:
         if request.routing is None:
             self._submit(request, on_reply)
             return
+        # One row cannot be split, and most requests have one.
         if request.n == 1 and request.columns is not None:
             self._submit(route_to_arm(request, request.routing.arm_of_row(request.columns)), on_reply)
             return
@@ -133,6 +134,7 @@ class Predictor:
         if len(parts) == 1:
             self._submit(parts[0][0], on_reply)
             return
+        # All parts are checked before any is admitted: a split request is rejected completely or not at all.
         for part, _ in parts:
             self._check_bounds(part)
         self.admission.admit(request.n)
@@ -176,6 +178,7 @@ class Predictor:
 
     async def close(self) -> None:
         """Finish all submitted requests, then stop."""
+        # In the order of the work: batches need the scoring threads, and add jobs to the shadows of the evaluator.
         await self._entities.drain()
         await self._vectors.drain()
         await self._evaluator.close()
@@ -200,6 +203,7 @@ class Predictor:
         return ticket
 
     def _finish_slice(self, n: int, on_reply: SliceCallback, result: ScoredSlice | SkewlessError) -> None:
+        # Before the reply, so that a reply that fails cannot keep its room.
         self.admission.release(n)
         on_reply(result)
 

@@ -90,6 +90,7 @@ class Routing:
         return PolicyCounts(self.policy.number, versions)
 
     def _arm_of(self, values: Sequence[object]) -> Arm:
+        # The salt is constant during a rollout, so a larger share only adds entities to the challenger.
         if self._challenger is not None and entity_position(self.policy.salt, values) < self.policy.share:
             return self._challenger
         return self._champion

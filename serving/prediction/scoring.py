@@ -58,6 +58,7 @@ class Scoring:
         """Return scores, and contributions if requested, from a thread."""
 
         def work() -> tuple[Values, Values | None]:
+            # Not through the cache, which is not made for several threads.
             scores = self._score_timed(model, matrix)
             return scores, model.runtime.contributions(matrix) if contributions else None
 

@@ -56,6 +56,7 @@ class Shadows:
     def put(self, group: Group, scored: ScoredBatch, times: ReadTimes, skew_us: int) -> None:
         """Add served rows, for each shadow of their arm."""
         for arm in group.arm.shadows if group.arm is not None else ():
+            # If the serving version scored nulls, a difference says nothing about the shadow.
             if scored.degraded:
                 self._skip(arm, group.n, "store")
             elif not self.has_room(group.n):
@@ -69,6 +70,7 @@ class Shadows:
     def shadow_groups(self, groups: Sequence[Group]) -> Iterator[Group]:
         """Yield the groups of shadows that need more values from the store than the serving version."""
         for group in groups:
+            # A shadow that will be skipped must not cost reads.
             if group.arm is None or not self.has_room(group.n):
                 continue
             for arm in group.arm.shadows:
@@ -92,6 +94,7 @@ class Shadows:
             except Exception as error:  # noqa: BLE001 - a failure of one shadow must not stop the next
                 self._count_failure(job, error)
             self._rows -= job.group.n
+        # No await since the last look at the queue, so `put` cannot add a job that nothing scores.
         self._task = None
 
     async def _score(self, job: _ShadowJob) -> None:

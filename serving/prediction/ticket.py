@@ -56,6 +56,7 @@ class Ticket:
         """Give the reply and return whether it was the first; later replies are dropped."""
         if not self.is_open:
             return False
+        # Before the callback: whatever it does, no second reply can follow.
         self.is_open = self.is_waiting = False
         if self._timer is not None:
             self._timer.cancel()
@@ -164,6 +165,7 @@ def group_tickets(tickets: Sequence[Ticket], t: int) -> list[Group]:
             request = ticket.request
             options = request.options
             evaluated_at = t if options.as_of is None else options.as_of
+            # By identity, which is cheap; the tickets keep model and arm alive, so an id is not used twice.
             key = (id(request.model), id(request.arm), evaluated_at, options.contributions, request.narrow)
             groups.setdefault(key, []).append(ticket)
     return [

@@ -53,6 +53,7 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
     with bind(config.host, config.port) as sock, on_signals(shutdown), _control_folder() as folder:
+        # With port 0 the system chose one, which all workers must share.
         config = replace(config, port=sock.getsockname()[1])
         allow_sharing(sock)
         with announce_server(config, on_ready) as ready:
@@ -117,6 +118,7 @@ class Workers:
     async def _start(self, number: int, restarts: int = 0) -> None:
         worker_config = replace(self._worker_config, number=number, restarts=restarts)
         worker = self._processes[number] = await WorkerProcess.start(worker_config)
+        # The command may have been sent to all workers before this one existed.
         if self._shutdown.is_requested:
             worker.send(STOP)
         await worker.wait_ready()

@@ -54,6 +54,7 @@ class WorkerProcess:
             *_COMMAND,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            # Only the supervisor may report to systemd, once all workers are ready.
             env={name: value for name, value in os.environ.items() if name != VARIABLE},
             start_new_session=True,  # Ctrl-C reaches only the supervisor, which forwards it
         )

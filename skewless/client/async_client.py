@@ -125,6 +125,7 @@ class AsyncClient:
     async def _attempt(self, attempt: Attempt) -> Response | AttemptFailure:
         stage = Stage.QUEUE
         try:
+            # The wait for a slot counts against the time of the attempt, but is reported as a stage of its own.
             async with asyncio.timeout(attempt.seconds), self._slots:
                 stage = Stage.TIME
                 return await self._exchange(attempt)
@@ -142,9 +143,11 @@ class AsyncClient:
             body, headers = _iterate_once(attempt.body), {**headers, "Content-Length": str(len(attempt.body))}
         async with self._get_session().request(
             attempt.method,
+            # The path is quoted already.
             URL(attempt.server + attempt.path, encoded=True),
             data=body,
             headers=headers,
+            # A redirect could take the API key to another host.
             allow_redirects=False,
         ) as reply:
             return Response(reply.status, await reply.read(), reply.headers.get("Retry-After", ""))
@@ -153,9 +156,12 @@ class AsyncClient:
         """Return the session, created with the first call, because it needs a running event loop."""
         if self._session is None:
             limits = self._core.limits
+            # Not limited here: the semaphore limits the connections, so that waiting for one does not look like
+            # connecting.
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=limits.idle_s, ssl=self._core.tls or True),
                 cookie_jar=aiohttp.DummyCookieJar(),
+                # By default aiohttp rounds longer timeouts up to whole seconds.
                 timeout=aiohttp.ClientTimeout(total=None, connect=limits.connect_s, ceil_threshold=math.inf),
             )
             # A forgotten session warns even without connections; its connector warns only if it has connections.

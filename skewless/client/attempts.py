@@ -132,6 +132,7 @@ class Attempts(Generic[T]):
         if self._n_attempts >= self._core.retries.attempts and not self._has_untried_address(outcome):
             return None
         wait = self._next_pause(outcome)
+        # The budget is asked last, because it is charged for the repeat.
         if self._core.clock() + wait >= self._deadline or not self._core.budget.withdraw():
             return None
         return wait
@@ -164,6 +165,7 @@ class Attempts(Generic[T]):
         if outcome.status in self._call.expected_statuses:
             return False
         if outcome.status == _SERVICE_UNAVAILABLE:
+            # A busy server has not begun the call, so even an unrepeatable call may be sent again.
             return is_repeatable or read_error(outcome).get("kind") == BusyError.kind
         return outcome.status == _TOO_MANY_REQUESTS
 

@@ -101,6 +101,7 @@ def command_output(*, as_json: bool) -> Iterator[Output]:
         fix = "run `skewless doctor` to find the corrupt file"
         _fail(output, StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
     except OSError as error:
+        # The reader of stdout has gone; click ends the program without a message.
         if error.errno == errno.EPIPE:
             raise
         _fail(output, _os_error(error))

@@ -60,6 +60,7 @@ def invoke_in_process(command: Any) -> Invoke:  # noqa: ANN401 - click's group, 
     def invoke(words: Sequence[str]) -> tuple[int, str]:
         stdout = io.StringIO()
         with contextlib.redirect_stdout(stdout):
+            # Otherwise click would end this process.
             code = command.main(args=list(words), prog_name="skewless", standalone_mode=False)
         return code or 0, stdout.getvalue()
 

@@ -45,5 +45,6 @@ def compute_checksums(fixed: npt.NDArray[np.void], heaps: Sequence[memoryview] |
         weight = pow(256, size, MODULUS)
         tails = [int.from_bytes(heap, "little") % MODULUS * weight % MODULUS for heap in heaps]
         sums = (sums + np.array(tails, dtype=np.uint64)) % MODULUS
+    # Between 1 and 2^32 - 1: 0 marks a row of an older release, which has no checksum.
     checksums: npt.NDArray[np.uint32] = (MODULUS - sums).astype(np.uint32)
     return checksums

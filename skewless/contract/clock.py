@@ -74,6 +74,7 @@ class OffsetClock:
                     raise PlaceError(thing, "does not have 8 bytes", value=size, fix=fix)
                 # A memoryview copies 8 bytes at once; `struct` copies byte by byte: others could see half a value.
                 self._offset = memoryview(mmap.mmap(file.fileno(), _OFFSET.size)).cast("q")
+            # Fails here, not in the first request, if the offset is beyond the years of a datetime.
             from_us(self.now_us())
         except FileNotFoundError as error:
             raise PlaceError(thing, "is missing", fix=_CREATE) from error
@@ -95,6 +96,7 @@ class OffsetClock:
         return time.time_ns() // 1_000 + self._offset[0]
 
     def __reduce__(self) -> tuple[type[OffsetClock], tuple[Path]]:
+        # A memoryview cannot be pickled; the path is enough to open the file again.
         return OffsetClock, (self._path,)
 
     def set(self, now_us: int) -> None:

@@ -23,6 +23,8 @@ def digest(value: object) -> str:
     >>> digest({"b": 1, "a": 2}) == digest({"a": 2, "b": 1})
     True
     """
+    # Hashes are parts of online keys and of log folders: another text here would orphan all stored rows (SEMANTICS
+    # 6.1).
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 

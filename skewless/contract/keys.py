@@ -22,6 +22,7 @@ KEY_DTYPES = frozenset({DType.INT32, DType.INT64, DType.STRING})
 _RANGE = {DType.INT32: 2**31, DType.INT64: 2**63}
 _RESERVED = re.compile(rb"[%{}|]")
 _ESCAPES = {byte: b"%%%02X" % byte[0] for byte in (b"%", b"{", b"}", b"|")}  # `%` first: the other escapes contain it
+# `int` alone also accepts spaces, underscores and the digits of other scripts.
 _INTEGER = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
 
@@ -58,6 +59,7 @@ def _text(column: Column, value: object) -> str:
 def _integer(column: Column, value: object) -> int:
     if isinstance(value, str) and _INTEGER.match(value):
         value = int(value)
+    # Not `isinstance`: a bool is an int in Python, but not a key (SEMANTICS 1.5).
     if type(value) is not int:
         raise RequestError(
             f"key {column.name!r}",

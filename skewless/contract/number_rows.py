@@ -63,6 +63,7 @@ class NumberRows:
         self._record = np.dtype([(v.name, layout.record) for v, layout in zip(plan.views, self._layouts, strict=True)])
         self._size = self._record.itemsize
         self._ttl = np.array([view.ttl_us for view in plan.views], dtype=np.int64)
+        # One comparison for all views: a row within the shortest ttl is within its own.
         self._shortest_ttl = np.uint64(min((view.ttl_us for view in plan.views if view.ttl_us), default=_NO_LIMIT))
         # The head bytes of all views that identify view and format, then the flag bytes: 0 for a stored row.
         self._head = np.concatenate([self._bytes("view", "format"), self._bytes("flags")])

@@ -76,6 +76,7 @@ class RowParser:
         try:
             return {column.name: [parse(column, checked[column.name])] for column, parse in self._parsers}
         except SkewlessError:
+            # Parsed again by the slower path, which names the row in the error.
             return {
                 column.name: _parse_column(column, [checked[column.name]], parse) for column, parse in self._parsers
             }
@@ -192,6 +193,7 @@ def _field_array(column: Column, values: Sequence[Any]) -> npt.NDArray[Any]:
         objects[:] = values
         return objects
     if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
+        # Rounded to the declared type first, and then widened, as the values of views are.
         return np.array(values, dtype=column.dtype.numpy).astype(np.float64)
     return np.array(values, dtype=np.bool_ if column.dtype is DType.BOOL else np.int64)
 

@@ -177,6 +177,7 @@ class RowCodec:
                 fixed[f"f{i}"] = ends
                 texts.append(text)
             else:
+                # 0 for null, so that rows with equal values have equal bytes.
                 fixed[f"f{i}"] = np.where(nulls[column.name], 0, values[column.name])
         if not texts:
             fixed["sum"] = compute_checksums(fixed)
@@ -205,6 +206,7 @@ class RowCodec:
         A checksum detects any single changed bit. Rows of older releases have none: only unreadable ones are detected.
         """
         stored = [row for row in rows if row is not None]
+        # One division checks all rows; only after a failure each row is checked.
         if all(map(self._is_shaped, stored)) and is_intact(b"".join(stored)):
             return np.ones(len(rows), dtype=np.bool_)
         return np.fromiter((row is None or self._is_intact(row) for row in rows), dtype=np.bool_, count=len(rows))
@@ -263,6 +265,7 @@ class RowCodec:
         """Return the packed row that replaces a missing row when rows are decoded: all null; never stored."""
         row = np.zeros(1, dtype=self.dtype)
         row["view"], row["format"], row["flags"] = self._hash, FORMAT, _ABSENT
+        # Both read as -1, as in `Versions.empty`.
         row["seq"], row["run"] = 2**64 - 1, -1
         if self._features:
             row["nulls"] = 0xFF
@@ -274,6 +277,7 @@ class PackedVersions(Versions):
     """The versions of packed rows, decoded on access."""
 
     def __init__(self, records: Records) -> None:
+        # Past the frozen dataclass, which allows no assignment; fields that are not set yet go to `__getattr__`.
         self.__dict__["_records"] = records
 
     @staticmethod

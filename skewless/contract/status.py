@@ -42,6 +42,7 @@ def row_status(has_row: BoolArray, event_ts: Int64Array, t: Int64Array | int, tt
     elif ttl_us > 0:
         status[event_ts < t - ttl_us] = _EXPIRED  # not `t - event_ts > ttl_us`: an age of more than 2^63 us would wrap
     status[event_ts > t] = _FUTURE
+    # Last, so that it wins: without a row the times mean nothing.
     status[~has_row] = _NOT_FOUND
     return status
 

@@ -72,5 +72,6 @@ def entity_position(salt: str, values: Iterable[object]) -> float:
     """
     text = salt
     for value in values:
+        # With the type and a separator, 1 and "1" differ, and so do (1, 23) and (12, 3).
         text += f"\x1f{type(value).__name__}:{value}"
     return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") / _HASH_RANGE

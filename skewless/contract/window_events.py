@@ -120,6 +120,7 @@ class EventSelector:
     def _columns(self, rows: pa.Table, ts: Int64Array) -> _Columns:
         """Return keys, inputs and derived columns by name."""
         columns: _Columns = {name: rows[name].combine_chunks() for name in self.columns}
+        # True if the event time is an input; it is not among the logged inputs.
         if len(self._view.logged_inputs) < len(self._view.inputs):
             columns[self._view.event_column] = pa.array(ts, pa.int64())
         if self._runner is not None:

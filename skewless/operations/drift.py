@@ -134,5 +134,6 @@ def _update_alerts(project: Workspace, report: DriftReport) -> None:
                         evidence=evidence | {"moved": report.moved},
                     )
                 )
+            # Too few rows show nothing, so an open alert stays open.
             elif report.verdict != "too_few_rows":
                 alerts.resolve(name, report.model, report.until_us)

@@ -122,6 +122,7 @@ def _contributions(
     try:
         flat = rows["vector"].combine_chunks().flatten()
         matrix = flat.to_numpy(zero_copy_only=False).reshape(rows.num_rows, served.runtime.n_features)
+        # Without the last column: the bias belongs to no feature.
         contributions = np.abs(served.runtime.contributions(np.ascontiguousarray(matrix))[..., :-1])
     except RequestError:
         return None

@@ -165,6 +165,7 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
 def _fit(project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | None) -> tuple[Dataset, TrainedVersion]:
     from skewless.training.train import train as fit
 
+    # First: an untrusted key would otherwise be found only after the training.
     project.store.check_signer()
     project.checks.check_labels(spec).raise_if_failed()
     _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)

@@ -80,6 +80,7 @@ def run_replay(project: Workspace, model: str | None = None, *, only_new: bool =
     proven = proven_files(project.state) if only_new else frozenset[str]()
     log = PredictionLog(project.state / "predictions", project.connection, without=proven)
     report = replay_log(log, views=project.views, store=project.store, model=model)
+    # With a model given, predictions of others in the same files were not compared.
     if only_new and model is None and report.ok:
         add_proven(project.state, log.names)
     _update_replay_alert(project, model or ALL, report)

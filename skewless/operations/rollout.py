@@ -99,6 +99,7 @@ def begin_rollout(project: Workspace, model: str, version: str, *, dry_run: bool
         return show_rollout(project, model) if planned is None else _outcome(model, planned)
     policy = _settle(project, model)
     _prepare(project, model, version)
+    # Planned after the preparation, which can take minutes: the traffic may have changed meanwhile.
     change = plan_begin(project, model, version)
     if change is None:
         return RolloutOutcome(model=model, policy=policy)
@@ -148,6 +149,7 @@ def step_rollout(project: Workspace, model: str) -> RolloutOutcome:
         evidence = add_labels(project, model, policy, evidence)
         change = plan.next_change(policy, rollout, evidence, now_us)
     if change is not None and change.kind in {"forward", "won"}:
+        # Before the challenger gets more traffic, it is loaded, and its views are checked, once more.
         evidence = replace(evidence, problem=problem_of(project, model, policy))
         change = plan.next_change(policy, rollout, evidence, now_us)
     verdicts = tuple(judge(rollout.guardrails, evidence))

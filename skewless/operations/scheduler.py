@@ -57,6 +57,7 @@ class PlannedJobs:
                 if self._stamp < 0:
                     raise
                 _log.error("plan_not_loaded", problem=error.sentence())
+            # Also after a failure, so that an invalid plan is reported once.
             self._stamp = stamp
         return self._jobs
 

@@ -112,6 +112,7 @@ def _drift(project: Workspace, spec: ModelSpec, champion: Package, trained_us: i
     from skewless.operations.drift import latest_drift
 
     window = latest_drift(project, spec.name) if spec.triggers.drift else None
+    # A window from before the training says nothing about this champion.
     if window is None or window["version"] != champion.version or window["until_us"] <= trained_us:
         return None
     if window["verdict"] != "drifted":
@@ -135,6 +136,7 @@ def _quality(project: Workspace, spec: ModelSpec, champion: Package, now: int) -
         return None
     sign = -1 if metric in LOWER_IS_BETTER else 1
     drop = sign * (trained_value - live)
+    # If the interval includes the value at training, the drop may be chance.
     by_chance = quality.interval is not None and max(sign * end for end in quality.interval) >= sign * trained_value
     if drop <= limit or by_chance:
         return None

@@ -103,6 +103,7 @@ def counts_since(now: RolloutCounts, earlier: RolloutCounts) -> RolloutCounts | 
     names = ("requests", "failed", "rows", "missing", "values")
     totals = {name: getattr(now, name) - getattr(earlier, name) for name in names}
     latency, scores = _subtract(now.latency, earlier.latency), _subtract(now.scores, earlier.scores)
+    # The servers' files are not synced: after a power cut, counting starts again.
     if min(*totals.values(), *latency.counts, *scores.counts, 0) < 0:
         return None
     return RolloutCounts(**totals, latency=latency, scores=scores, at_us=now.at_us)

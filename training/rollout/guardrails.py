@@ -93,6 +93,8 @@ def _judge_errors(limit: float | None, champion: RolloutCounts, challenger: Roll
     if limit is None:
         return None
     counts = (challenger.failed, challenger.requests, champion.failed, champion.requests)
+    # Not after `least_requests`: a version that fails every request must not get so many. The interval of a few
+    # requests is wide enough to hold chance off.
     return _judge_shares("errors", limit, *counts, judged=challenger.requests > 0)
 
 

@@ -45,6 +45,7 @@ def compare_labelled(
         policy: the current policy.
         numbers: numbers of all policies of the rollout.
     """
+    # All policies of the rollout, not only the current: labels come late, and would miss a short step.
     rollout_rows = rows.filter(pc.is_in(rows["policy"], pa.array(sorted(numbers), pa.int64())))
     champion = rollout_rows.filter((pc.field("version") == policy.champion) & (pc.field("role") == "champion"))
     others = rollout_rows.filter(pc.field("version") == policy.challenger)
@@ -116,6 +117,7 @@ def _losses(champion: pa.Table, challenger: pa.Table, spec: ModelSpec) -> Losses
 
 def _moments(rows: pa.Table, spec: ModelSpec) -> LossSummary:
     labelled_rows = (
+        # A label outside the classes has no probability, and so no log loss.
         rows.filter(pc.is_in(rows["label"], _valid_labels(spec))) if spec.task in {"binary", "multiclass"} else rows
     )
     labelled_rows = labelled_rows.filter(pc.is_finite(labelled_rows["label"]))

@@ -74,6 +74,7 @@ def start_rollout(
         champion=champion or challenger,
         challenger=challenger,
         sticky=rollout.sticky,
+        # Fixed for the whole rollout: an entity of the challenger stays with it as the share grows.
         salt=f"{challenger}.{number}",
         since_us=now_us,
         moves=moves,
@@ -97,16 +98,19 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
         return None
     verdicts = judge(rollout.guardrails, evidence)
     numbers = encode_evidence(evidence, verdicts)
+    # Before the clock is read: a breach ends the rollout at any time, even if the clock was set back.
     reason = _find_reason_to_stop(policy, evidence, verdicts)
     if reason:
         return roll_back(policy, reason, now_us, numbers)
     elapsed = (now_us - policy.since_us) * _MICROSECOND
+    # A smaller correction of the clock only lengthens the step.
     if elapsed < -_phase_duration(policy, rollout):
         return TrafficChange(
             kind="again", policy=_next_policy(policy, now_us, "the clock was set back: the step restarts", numbers)
         )
     if policy.phase == "ab":
         return _analyse_ab_test(policy, rollout, evidence, elapsed, now_us, numbers)
+    # Time alone proves nothing: without requests the guardrails have judged nothing.
     if elapsed < _phase_duration(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
         return None
     duration = timedelta(seconds=round(elapsed.total_seconds()))
@@ -124,6 +128,7 @@ def roll_back(policy: TrafficPolicy, reason: str, now_us: int, numbers: Mapping[
 
 def follow_alias(policy: TrafficPolicy, holder: str, moves: int, reason: str, now_us: int) -> TrafficChange | None:
     """Return the change that follows an alias moved by a person since the policy was written, otherwise None."""
+    # The rollout moves the alias too, after it has written its policy. Only a later move is that of a person.
     if policy.champion == holder or policy.moves >= moves:
         return None
     text = f"the alias champion moved to version {holder}: {reason}"
@@ -210,6 +215,7 @@ def _analyse_ab_test(
         return TrafficChange(kind="won", policy=_end_rollout(policy_of_winner, _challenger_of(policy), reason, numbers))
     if analysis is not None and analysis.winner == "champion":
         return roll_back(policy, f"the champion's loss is lower: {_describe_analysis(analysis)}", now_us, numbers)
+    # Without a decision the champion stays: the challenger has to prove that it is better.
     if elapsed >= rollout.longest:
         return roll_back(policy, f"the A/B test has not decided within {rollout.longest}", now_us, numbers)
     return None
@@ -230,6 +236,7 @@ def _next_policy(policy: TrafficPolicy, now_us: int, reason: str, numbers: Mappi
 
 def _end_rollout(policy: TrafficPolicy, champion: str, reason: str, numbers: Mapping[str, Any]) -> TrafficPolicy:
     """Return a policy under which one version gets all traffic."""
+    # A new policy, not a changed one: share, salt and shadows of the rollout must end with it.
     return TrafficPolicy(
         number=policy.number,
         phase="champion",

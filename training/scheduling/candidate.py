@@ -69,6 +69,7 @@ class Candidate:
             holder, fix = self.lease.read_holder(), "stop it first"
             raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
         try:
+            # Each launch of such a term returns completed work, so nothing needs heartbeats.
             with LeaseRenewal(self.lease, on_renewed=lambda: None, acquired_at=self._requested_at):
                 term = self._begin_term(token)
                 term.take_over()
@@ -77,10 +78,13 @@ class Candidate:
             self._release()
 
     def _acquire(self) -> int | None:
+        # Before the request: the ttl of a lease that it acquires begins during it, so this side never counts more.
         self._requested_at = time.monotonic()
+        # A store that lost its data would count from 1 again; the ledger's number keeps tokens growing.
         return self.lease.take(self.ledger.latest_token())
 
     def _begin_term(self, token: int) -> LeaderTerm:
+        # Before any work: from here on, writes of a former leader that was paused are rejected.
         self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
         _log.info("lease_taken", token=token, holder=self.lease.holder)
         return self.start_term(token)
@@ -97,12 +101,15 @@ class Candidate:
             try:
                 self._run(term, renewal)
             except ConflictError as error:
+                # A newer term exists: jobs of this one must not run next to its jobs.
                 term.abandon(error.problem)
             else:
                 self._finish(term, renewal)
             finally:
                 self.is_holder = False
         if self.stop_signal.is_set:
+            # After the work has ended: the next leader must not start a job that still runs here. A lost lease is not
+            # released.
             self._release()
 
     def _run(self, term: LeaderTerm, renewal: LeaseRenewal) -> None:

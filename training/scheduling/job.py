@@ -19,6 +19,7 @@ from skewless.infra.jobs.run import RunId
 _EVERY = re.compile(r"@every (?P<number>\d+(?:\.\d+)?)(?P<unit>[smhd])", re.ASCII)
 _UNITS_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _OFF = "off"
+# First width of the search for the latest time of a cron line, a minute; it grows until it contains one.
 _SEARCH_WIDTH_US = 60_000_000
 _SEARCH_GROWTH = 4
 
@@ -51,6 +52,7 @@ class FixedInterval:
 
     def next(self, after_us: int) -> int:
         """Return the first time after another."""
+        # From the epoch and not from the start: each scheduler finds the same ticks, so the ledger can claim each once.
         return (after_us // self.distance_us + 1) * self.distance_us
 
     def latest(self, after_us: int, until_us: int) -> int | None:
@@ -67,6 +69,7 @@ class Cron:
 
     def next(self, after_us: int) -> int | None:
         """Return the first time after another."""
+        # APScheduler also returns its argument, if that is a time of the line; the next time must be later.
         fire_time = self.trigger.get_next_fire_time(None, from_us(after_us + 1))
         return None if fire_time is None else to_us(fire_time)
 
@@ -161,6 +164,7 @@ def find_due_ticks(jobs: Iterable[Job], last: Mapping[str, int], now_us: int) ->
 
 def latest_tick(schedule: Schedule, last_us: int, now_us: int) -> int | None:
     """Return the latest time after the last tick and not after now; None if the clock was set back."""
+    # Most polls find nothing due, and this is cheaper than the search for the latest time.
     next_us = schedule.next(last_us)
     if next_us is None or next_us > now_us:
         return None
@@ -221,6 +225,7 @@ def _model_jobs(settings: Settings, spec: ModelSpec, in_rollout: Callable[[str],
         yield job("triggers", ("triggers", spec.name, "--start"), parse_schedule("triggers", settings.triggers_cron))
     if spec.retrain or has_triggers(spec):
         yield _retrain_job(spec, limit_s)
+    # A queue of its own: sending traffic back must not wait until a training has ended.
     yield Job(
         name=f"rollout {spec.name}",
         words=("rollout", spec.name, "--step"),
@@ -240,6 +245,7 @@ def has_triggers(spec: ModelSpec) -> bool:
 def _retrain_job(spec: ModelSpec, limit_s: float) -> Job:
     name = f"retrain {spec.name}"
     schedule = parse_schedule(name, spec.retrain) if spec.retrain else None
+    # Retried, because its next tick may be weeks away; other jobs run again at their next tick.
     return Job(
         name=name, words=("train", spec.name), schedule=schedule, queue="models", limit_s=limit_s, is_retried=True
     )

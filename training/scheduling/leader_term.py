@@ -70,6 +70,7 @@ class LeaderTerm:
 
     def take_over(self) -> list[Run]:
         """Record the open runs of the previous leader as lost, and start their retries; return them."""
+        # The term is in the ledger, so the previous leader can no longer record an end: runs that are open stay open.
         jobs = {job.name: job for job in self.jobs()}
         return [self._close_lost_run(self.ledger.get(run_id), jobs.get(run_id.job)) for run_id in self.ledger.open()]
 
@@ -78,6 +79,8 @@ class LeaderTerm:
         jobs = {job.name: job for job in self.jobs()}
         for name in jobs.keys() - self._registered_us.keys():
             self._register(name)
+        # Lists, because `any` would stop at the first change of a generator. Finished runs come first: they free their
+        # queues for the requests and ticks that follow.
         ended = [self._check_run(item) for item in list(self._active)]
         call_handler = [self._handle_request(request, jobs) for request in self.requests.open()]
         started = [self._start_tick(item) for item in find_due_ticks(jobs.values(), self._last(), self.clock.now_us())]
@@ -109,6 +112,7 @@ class LeaderTerm:
 
     def send_heartbeats(self) -> None:
         """Send heartbeats to all work; the thread that renews the lease calls this."""
+        # A copy: the main thread changes the list meanwhile.
         for item in list(self._active):
             item.work.send_heartbeat()
 
@@ -156,6 +160,7 @@ class LeaderTerm:
         if completion is None:
             return False
         self._active.remove(item)
+        # Terminated work may exit with any code, so the verdict of its termination counts.
         self._end(item.run, item.verdict or completion.state, completion, error=item.error)
         return True
 
@@ -176,7 +181,10 @@ class LeaderTerm:
             job = jobs.get(request.run_id.job)
             if job is not None and self._is_busy(job.queue):
                 return False
+            # A job that no longer exists cannot start: only its request is removed.
             changed = job is None or self._start_run(job, request.run_id, request.cause)
+        # Last: after a kill in between, the ledger refuses to start or end the run again, and the request is removed
+        # then.
         self.requests.remove(request)
         return changed
 
@@ -196,6 +204,7 @@ class LeaderTerm:
         return self._start_run(item.job, item.run_id, f"due at {from_us(item.tick_us):%Y-%m-%d %H:%M:%S}")
 
     def _refuse(self, item: DueTick) -> bool:
+        # Claimed, so that the tick does not become due again when the last run ends.
         run = self._claim(item.job, item.run_id, "due while its last run was in progress")
         if run is not None:
             self._end(run, "refused", error="its last run is still in progress")
@@ -205,6 +214,8 @@ class LeaderTerm:
         run = self._claim(job, run_id, cause)
         if run is None:
             return False
+        # After the claim: a kill between the two leaves a run that the next leader records as lost, and never work that
+        # the ledger does not have.
         work = self.launch(run, job.words)
         ends_at = self.monotonic() + job.limit_s
         self._active.append(_ActiveRun(run=run, job=job, work=work, ends_at=ends_at))

@@ -61,6 +61,8 @@ class LightGBMTrainer:
             "objective": _OBJECTIVE[spec.task],
             **params.values,
             **({"num_class": len(spec.classes)} if spec.classes else {}),
+            # After the user's parameters, so that these cannot change it. Without a fixed layout, LightGBM times both
+            # and picks one, so two runs could give different bits.
             "deterministic": True,
             "force_row_wise": True,
             "seed": spec.seed,
@@ -79,6 +81,7 @@ def _dataset(
         label=ordered.labels,
         weight=row_weights(ordered, spec),
         group=None if queries is None else queries.sizes,
+        # A split lies between bins of the training rows, so validation rows must have the same bins.
         reference=reference,
         categorical_feature=list(ordered.categorical),
         params=dict(options),

@@ -72,6 +72,7 @@ class Queries:
         """
         if rows.groups is None:
             raise SourceError("training groups", "are missing", fix="give one number per row")
+        # Stable, because the order of rows changes the bits of a model, and a Trainer must be deterministic.
         order = np.argsort(rows.groups, kind="stable")
         groups = rows.groups[order]
         ordered = replace(

@@ -14,8 +14,10 @@ from skewless.infra.runtimes.port import Vector
 from skewless.training.trainers.port import TrainingSet
 
 _THRESHOLDS_PER_FEATURE = 40
+# LightGBM has gains for the labels 0 to 30 by default.
 _LARGEST_GAIN = 30
 _EARLY_STOPPING = "early_stopping_rounds"
+# Names in all libraries. If one were also a parameter, it and the spec could differ, and one would silently lose.
 _SPEC_FIELDS = {
     "num_iterations": "rounds",
     "num_iteration": "rounds",

@@ -76,6 +76,8 @@ def _fit(rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> 
         "max_iter": spec.rounds,
         "random_state": spec.seed,
         "categorical_features": list(rows.categorical) or None,
+        # Always given: by default scikit-learn stops early, on a random part of the rows, if there are more than
+        # 10,000.
         "early_stopping": params.early_stopping is not None,
     }
     validation_arguments: dict[str, Any] = {}
@@ -217,6 +219,7 @@ def _left_categories(
     for tree, (start, end) in zip(predictors, pairwise(offsets.tolist()), strict=True):
         for node in np.flatnonzero(tree.nodes["is_categorical"] & ~tree.nodes["is_leaf"].astype(bool)).tolist():
             rows[start:end][node] = len(table)
+            # scikit-learn numbers the known categories from 0: bit i is the i-th known code, not the code i.
             codes = np.flatnonzero(known[feature[start + node]])
             bits = tree.raw_left_cat_bitsets[tree.nodes["bitset_idx"][node]]
             table.append(np.isin(np.arange(known.shape[1]), codes[_bits(bits)[: len(codes)]]))

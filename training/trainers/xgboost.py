@@ -92,6 +92,7 @@ class XGBoostTrainer:
             evals_result=history,
             verbose_eval=False,
         )
+        # XGBoost keeps the rounds after the best, and would score with them.
         best = booster[: booster.best_iteration + 1] if params.early_stopping else booster
         return best, history.get("validation", {})
 
@@ -173,6 +174,7 @@ def split_thresholds(model: Mapping[str, Any]) -> Iterator[tuple[int, float]]:
         nodes = zip(
             tree["split_indices"], tree["split_conditions"], tree["left_children"], tree["split_type"], strict=True
         )
+        # XGBoost compares in float32, and the decimals of the JSON are not exactly that number.
         yield from ((feature, float(np.float32(at))) for feature, at, left, kind in nodes if left != -1 and not kind)
         for node, start, size in zip(
             tree["categories_nodes"], tree["categories_segments"], tree["categories_sizes"], strict=True

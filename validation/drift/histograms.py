@@ -45,6 +45,7 @@ class Bins:
         """Return the bin of each value, shape ``(n,)``."""
         edges = self.edges[column]
         if not edges.size:
+            # Training had no finite value, so each live value is outside of its range.
             return np.where(np.isnan(values), _NULLS, _BELOW)
         bins = np.searchsorted(edges, values, side="right").astype(np.int64) + 1
         bins[np.isnan(values)] = _NULLS
@@ -78,6 +79,7 @@ class Histograms:
         counts = np.zeros((len(bins.names), bins.width), dtype=np.int64)
         for row, (feature, edges) in enumerate(zip(features.values(), bins.edges, strict=True)):
             counts[row, _NULLS] = feature["nulls"]
+            # A column without edges has one bin in the profile; it is the bin in which `find_bins` counts its values.
             first = _BELOW + 1 if edges.size else _BELOW
             counts[row, first : first + len(feature["counts"])] = feature["counts"]
         return cls(bins=bins, counts=counts)

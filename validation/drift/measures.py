@@ -38,6 +38,7 @@ def jensen_shannon(trained: Counts, live: Counts) -> Floats:
     p, q = _shares(trained), _shares(live)
     mean = (p + q) / 2
     divergence = (_relative(p, mean) + _relative(q, mean)) / 2
+    # Rounding may leave slightly less than 0, whose root is NaN.
     return np.sqrt(np.clip(divergence, 0.0, 1.0))
 
 
@@ -91,6 +92,7 @@ def holm(p: Floats) -> Floats:
     """
     flat = p.ravel()
     order = np.argsort(flat, kind="stable")
+    # The running maximum: a larger p-value must not have a smaller adjusted one.
     adjusted = np.maximum.accumulate(flat[order] * (flat.size - np.arange(flat.size)))
     result = np.empty_like(flat)
     result[order] = np.minimum(adjusted, 1.0)
@@ -138,6 +140,7 @@ def _statistics(trained: Counts, live: Counts) -> tuple[Floats, Floats]:
         logs = np.log(ratio, out=np.zeros_like(ratio), where=ratio > 0)
         pearson = pearson + ((ratio - 1) ** 2 * expected).sum(axis=1)
         likelihood = likelihood + 2 * (counts * logs).sum(axis=1)
+    # The ratio is 0 or more; rounding of equal histograms may leave a little less.
     return pearson, np.maximum(likelihood, 0.0)
 
 

@@ -53,6 +53,7 @@ class DriftReport:
         """Return the verdict: a model has drifted if a large enough share of its features has."""
         if self.rows < self.watch.least_rows:
             return "too_few_rows"
+        # Features only: score and label have an alert of their own.
         return "drifted" if self.share >= self.watch.share else "steady"
 
     @property

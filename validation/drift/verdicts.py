@@ -80,6 +80,8 @@ def compare(
         repeats: of columns whose live rows share rows of the feature log, see ``ColumnDrift``.
     """
     repeat_factors = np.array([(repeats or {}).get(name, 1.0) for name in live.bins.names])
+    # Requests that read the same log row repeat one value. Repeats do not change a distance, but make it less certain:
+    # so limits and p-values use fewer rows than the distances.
     effective_counts = live.counts / repeat_factors[:, None]
     distances, limits = _distances(trained.counts, live.counts), _limits(trained.counts, effective_counts, watch)
     p = _adjust_p_values(trained.counts, effective_counts, with_ks="ks" in limits)
@@ -146,8 +148,11 @@ def _distances(trained: Counts, live: Counts) -> dict[str, Floats]:
 
 
 def _limits(trained: Counts, live: Counts, watch: Watch) -> dict[str, Floats]:
+    # Two samples of one distribution differ too. The declared limit is for the drift beyond that, at any number of
+    # rows.
     limits = {"psi": watch.psi + expected_psi(trained, live)}
     if watch.js is not None:
+        # Squares are added here, because the expectation is that of the squared distance.
         limits["js"] = np.sqrt(watch.js**2 + expected_js(trained, live))
     if watch.ks is not None:
         limits["ks"] = watch.ks + expected_ks(trained[:, 1:], live[:, 1:])
@@ -165,5 +170,6 @@ def _adjust_p_values(trained: Counts, live: Counts, *, with_ks: bool) -> dict[st
 def _is_drifted(
     distances: Mapping[str, Floats], limits: Mapping[str, Floats], p: Mapping[str, Floats], watch: Watch
 ) -> BoolArray:
+    # Both conditions: with many rows any difference is significant, and with few rows chance gives large distances.
     is_above = [(distances[kind] >= limits[kind]) & (p.get(kind, p["bins"]) <= watch.alpha) for kind in limits]
     return np.asarray(np.logical_or.reduce(is_above))

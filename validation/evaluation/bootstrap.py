@@ -129,6 +129,7 @@ def _gains(pair: ScorePair, metric: str, resamples: int, seed: int) -> tuple[Vec
     ]
     resampled = sign * np.concatenate(differences)
     resampled = resampled[~np.isnan(resampled)]
+    # If the metric is undefined in most resamples, the others are a biased part of them, so there is no interval.
     return point, resampled if resampled.size >= resamples * _MIN_DEFINED_SHARE else resampled[:0]
 
 
@@ -139,6 +140,7 @@ def _metric_of(pair: ScorePair, scores: Scores, metric: str) -> WeightedMetric:
 def _draw_counts(pair: ScorePair, resamples: int, seed: int) -> Iterator[Matrix]:
     """Yield the draw counts of the rows, ``(n_samples, n)``, in chunks of resamples."""
     rows = pair.labels.size
+    # Rows of one query are not independent, so complete queries are drawn.
     unit = np.arange(rows) if pair.groups is None else np.unique(pair.groups, return_inverse=True)[1]
     units = int(unit.max()) + 1
     rng = np.random.default_rng(seed)
@@ -220,6 +222,7 @@ class _Order:
 
 def _auc(weights: Matrix, order: _Order, positive: NDArray[np.bool_]) -> Vector:
     ranked, mask = weights[:, order.order], positive[order.order]
+    # Rows of equal scores form one step: a pair of equal scores counts one half.
     above = np.add.reduceat(ranked * mask, order.starts, axis=1)
     below = np.add.reduceat(ranked * ~mask, order.starts, axis=1)
     won = (above * (np.cumsum(below, axis=1) - below / 2)).sum(axis=1)
@@ -238,6 +241,7 @@ def _auc_macro(weights: Matrix, rows: ScoredRows) -> Vector:
 
 
 def _calibration_error(weights: Matrix, rows: ScoredRows) -> Vector:
+    # The bins of all rows for every resample, so that only the draws differ between resamples.
     bins = calibration_bins(rows.scores)
     inside = (bins[:, None] == np.unique(bins)).astype(np.float64)
     gaps = np.abs((weights * (rows.scores - rows.labels)) @ inside)
@@ -247,6 +251,7 @@ def _calibration_error(weights: Matrix, rows: ScoredRows) -> Vector:
 def _ndcg(rows: ScoredRows, at: int | None) -> WeightedMetric:
     query = np.zeros(rows.labels.size, dtype=np.int64) if rows.groups is None else rows.groups
     share, counts, group = ndcg_shares(rows.labels, rows.scores, query, at)
+    # The weight of a query is the mean weight of its rows, so each row has its share of the query.
     per_row = (counts / np.bincount(group))[group]
     return partial(_ratio, above=share[group] * per_row, below=per_row)
 

@@ -48,6 +48,7 @@ def calibrate(scores: Vector, table: Table) -> Vector:
     if not table:
         return scores
     x = np.array([0.0, *(row["score"] for row in table), 1.0])
+    # A small bin may have a lower share than the bin before it; a greater score must not become less probable.
     y = np.maximum.accumulate(np.array([0.0, *(row["label"] for row in table), 1.0]))
     return np.interp(scores, x, y)
 

@@ -111,6 +111,7 @@ def calibration_bins(scores: Vector, bins: int = _BINS) -> NDArray[np.intp]:
     >>> calibration_bins(np.array([0.1, 0.9, 0.2, 0.8]), bins=2).tolist()
     [0, 1, 0, 1]
     """
+    # "higher" makes each edge a score of the data, so rows of equal scores are never split.
     inner = np.unique(np.quantile(scores, np.arange(1, bins) / bins, method="higher"))
     return np.searchsorted(inner, scores, side="right")
 

@@ -43,6 +43,7 @@ def standard_error(influence: Vector, units: Units) -> float | None:
     sums = unit_sums(influence, units)
     if sums.size < _MIN_UNITS:
         return None
+    # The factor corrects for few units, as n - 1 does in a sample variance.
     return math.sqrt(sums.size / (sums.size - 1) * float((sums**2).sum()))
 
 
@@ -119,6 +120,7 @@ def metric_interval(metric: str, labels: Vector, scores: Scores, units: Units | 
     interval = None if values is None else mean_interval(values, units)
     if interval is None or metric != "rmse":
         return interval
+    # The root grows with its argument, so the ends for the mean square give those for its root.
     return Interval(math.sqrt(max(interval.low, 0.0)), math.sqrt(interval.high))
 
 

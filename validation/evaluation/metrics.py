@@ -54,6 +54,7 @@ def mean_metric(metric: str, labels: Vector, scores: Scores, weights: Vector) ->
 
 
 def _log_losses(labels: Vector, scores: Scores) -> Vector:
+    # One row with a score of exactly 0 or 1 must not make the loss of all rows infinite.
     clipped = np.clip(scores, _EPSILON, 1 - _EPSILON)
     return np.asarray(-np.where(labels == 1.0, np.log(clipped), np.log1p(-clipped)))
 

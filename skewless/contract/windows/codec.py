@@ -67,6 +67,7 @@ class TileCodec:
         sizes = _HEAD_WORDS + slots * _SLOT_WORDS + counts * self._record
         flat, begins = _allocate(sizes)
         flat[begins] = self._view_hash
+        # Two u32 in one little-endian word: the number of slots in its low half, the size in its high half.
         flat[begins + 1] = slots | (sizes * 8) << 32
         flat[begins + 2] = tiles.m
         positions = _item_starts(begins + _HEAD_WORDS, slots, _SLOT_WORDS)
@@ -119,6 +120,7 @@ class TileCodec:
 
     def unpack_sound(self, states: Sequence[bytes | None]) -> tuple[Tiles, BoolArray]:
         """Return the records of all readable states, and which states are readable; unreadable states become empty."""
+        # Nearly always all states are readable, so only a failure pays for a check of each.
         try:
             return self.unpack(states), np.ones(len(states), dtype=np.bool_)
         except StoreError:

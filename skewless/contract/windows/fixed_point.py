@@ -36,6 +36,7 @@ def quantise(values: npt.NDArray[np.generic], scale: int, limit: int) -> tuple[I
     """
     if values.dtype.kind in "iub":
         numbers = values.astype(np.int64)
+        # Compared before the product, which could overflow an int64.
         greatest = (limit - 1) // 10**scale
         beyond = np.asarray((numbers > greatest) | (numbers < -greatest), dtype=np.bool_)
         return np.where(beyond, 0, numbers) * np.int64(10**scale), beyond
@@ -104,6 +105,7 @@ def quotient(words: Int64Array, divisor: Int64Array, scale: int) -> Floats:
     result: Floats = (high * 4294967296.0 + low) / (divisor * float(10**scale))
     large = np.flatnonzero(~small)
     if large.size:
+        # Python divides integers of any size, and rounds the quotient once.
         exact = to_integers(words[:, large])
         result[large] = [number / (10**scale * by) for number, by in zip(exact, divisor[large].tolist(), strict=True)]
     return result
@@ -115,6 +117,7 @@ def variance(n: Int64Array, s1: Int64Array, s2: Int64Array, scale: int) -> Float
     >>> variance(np.array([2]), np.array([[3], [0]]), np.array([[5], [0], [0]]), 0)
     array([0.5])
     """
+    # Python integers: n*S2 - S1^2 is beyond any machine number, and in floats the difference would cancel.
     unit = 10 ** (2 * scale)
     return np.array(
         [

@@ -155,7 +155,9 @@ class WindowHistory:
         self, lows: Sequence[Int64Array], high: Int64Array, filters: Sequence[LimitFilter], limits: Sequence[Int64Array]
     ) -> Ranges | None:
         """Return the events that do not count in the longest windows; None: too many for the memory bound."""
+        # The longest window includes all others.
         low = np.minimum.reduce(lows)
+        # A single query cannot be halved, so it has no limit.
         most = self._most if len(high) > 1 else None
         parts = []
         for filter_, limit in zip(filters, limits, strict=True):
@@ -231,12 +233,14 @@ class RangeStates:
         for position in range(layout.added):
             prefix = self._sums[position]
             result[position] = prefix[high] - prefix[low]
+        # The low words of a long range are beyond 32 bits; carried, as in `merge`, parts may be added to each other.
         layout.carry(result)
         for key, position in layout.extremes.items():
             result[position] = self._extremes[key].find(low, high).view(np.int64)
         for (column, function), position in layout.first_last.items():
             neighbour = self._neighbours[column, function]
             chosen = neighbour[low] if function is Function.FIRST else neighbour[high]
+            # A neighbour outside the range means that no event of the range has a value.
             inside = np.flatnonzero((chosen >= low) & (chosen < high))
             result[position : position + 4, inside] = self._words[position : position + 4, chosen[inside]]
         return result

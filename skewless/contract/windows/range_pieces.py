@@ -75,6 +75,7 @@ class LimitFilter:
         >>> LimitFilter(np.array([1, 9, 9, 1])).find_excluded(np.array([0, 2]), np.array([4, 4]), np.array([5, 9]))
         Ranges(query=array([0]), low=array([1]), high=array([3]))
         """
+        # Most queries exclude nothing, which one look-up each shows.
         affected = np.flatnonzero(self._most.find(low, high) > limit)
         length = (high - low)[affected]
         start = np.frexp(length.astype(np.float64))[1].astype(np.int64) - 1
@@ -86,6 +87,7 @@ class LimitFilter:
             query = np.concatenate([query, query, np.tile(new, 3)])
             node = np.concatenate([2 * node, 2 * node + 1, *((low[new] >> level) + i for i in range(3))])
             begin, end = node << level, (node + 1) << level
+            # Nodes beyond the end do not exist; the next condition closes them, because they begin after the range.
             place = np.minimum(node, len(self._largest[level]) - 1)
             # Nodes with an excluded element inside their range; all others are finished.
             open_ = (begin < high[query]) & (end > low[query]) & (self._largest[level][place] > limit[query])

@@ -89,6 +89,7 @@ class WindowReader:
             chosen = np.flatnonzero(kind == c + 1)
             records = sketched[chosen]
             state = begins[chosen] + tiles.entity[records]
+            # Single events have one hash each; records of sketches have `size` hashes.
             group = np.concatenate([first + tiles.entity[rows], np.repeat(state, size)])
             words = np.concatenate([tiles.words[rows, self._layout.width + c], tiles.words[records].ravel()])
             hashes: Hashes = words.view(np.uint64)

@@ -22,6 +22,7 @@ class Roller:
         self._view = view
         self._layout = StateLayout(view)
         self._hops = np.array([MILLISECOND, *view.hops], dtype=np.int64)
+        # Windows of one hop share their tiles, so the longest decides how long a tile is needed.
         self._longest = [max(length for length, hop in view.windows if hop == each) for each in view.hops]
 
     def roll(self, tiles: Tiles, m: int) -> Tiles:
@@ -77,6 +78,7 @@ class Roller:
         order = np.lexsort((tag, entity))
         entity, tag = entity[order], tag[order]
         starts = find_run_starts(entity, tag)
+        # A merged tile has no hashes of its own: they are records of other kinds.
         merged = np.full((len(starts), rows.shape[1]), NO_HASH.view(np.int64), dtype=np.int64)
         width = self._layout.width
         if width:

@@ -30,6 +30,7 @@ def hash_numbers(numbers: npt.NDArray[Any]) -> Hashes:
     True
     """
     bits = (numbers.astype(np.float64) + 0.0).view(np.uint64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
+    # Unsigned arithmetic wraps around, as the function requires.
     mixed = bits.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -89,4 +90,5 @@ def estimate_distinct(groups: int, group: Int64Array, hashes: Hashes, k: int) ->
 
 def _hash(text: str | bytes) -> int:
     raw = text.encode() if isinstance(text, str) else text
+    # The largest hash is reserved for NO_HASH.
     return min(int.from_bytes(blake2b(raw, digest_size=8).digest(), "little"), 2**64 - 2)

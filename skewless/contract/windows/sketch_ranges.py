@@ -38,7 +38,9 @@ class RangeSketches:
 
     def __init__(self, hashes: Hashes, k: int) -> None:
         self._k = k
+        # At least k, so that the sketch of a block has k hashes.
         self._block = max(_LEAST_BLOCK, k)
+        # `take` needs an element, also for empty ranges.
         self._hashes = hashes if len(hashes) else np.array([NO_HASH])
         self._runs: list[Hashes] = []
 
@@ -104,6 +106,7 @@ class RangeSketches:
         """Return the k smallest distinct hashes of each row, padded with ``NO_HASH``."""
         matrix.sort(axis=1)
         matrix[:, 1:][matrix[:, 1:] == matrix[:, :-1]] = NO_HASH
+        # Again, because the repeats have become NO_HASH, which is the largest.
         matrix.sort(axis=1)
         return matrix[:, : self._k].copy()
 

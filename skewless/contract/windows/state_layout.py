@@ -141,9 +141,11 @@ class StateLayout:
             return result
         if self.added:
             result[: self.added] = np.add.reduceat(words[: self.added], starts, axis=1)
+            # Low words are below 2^32 again, so that a later merge may add 2^30 of them without an overflow.
             self.carry(result)
         for (_, function), position in self.extremes.items():
             better = np.fmin if function is Function.MIN else np.fmax
+            # fmin and fmax ignore NaN, which is the state without a value.
             result[position] = better.reduceat(words[position].view(np.float64), starts).view(np.int64)
         ends = np.append(starts[1:], n)
         for (_, function), position in self.first_last.items():

@@ -102,6 +102,7 @@ class Tiles:
         slots = AppliedPositions.from_events(entity, origin)
         entity, tag, words = entity[order], tag[order], words[:, order]
         if len(hashes):
+            # Each event keeps its own record, which has room for one hash of each column.
             rows = np.concatenate([words, hashes[:, order].view(np.int64)]).T
         else:
             starts = find_run_starts(entity, tag)

@@ -160,6 +160,7 @@ class WindowView:
     def hash(self) -> str:
         """Return the hash of all that determines the states: part of the online key."""
         data = asdict(self)
+        # They decide how old a value may be, not the value: a change must not orphan the states.
         for name in ("freshness_us", "max_age_us"):
             del data[name]
         return digest(data)
