@@ -6,12 +6,13 @@ on a read, are in a transaction, and there is one such writer at a time.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.schema import STEPS
@@ -21,6 +22,14 @@ Connection = Any  # a DB-API connection of sqlite3 or psycopg
 Value = str | int | float | None
 BUSY_S = 10.0
 _MOST_IDLE = 4
+
+
+class ReadMemory(Protocol):
+    """The last rows of each read, for the time when the database is away."""
+
+    def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
+        """Return the rows that ``ask`` returns, or if it fails, those of the same question before."""
+        ...
 
 
 class Database(ABC):
@@ -40,6 +49,7 @@ class Database(ABC):
         self._inherited: list[Connection] = []
         self._pid = os.getpid()
         self._is_checked = False
+        self._memory: ReadMemory | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -84,7 +94,15 @@ class Database(ABC):
         Raises:
             StoreError: the database is unavailable.
         """
-        return self.execute(sql, *values) if self.exists() else []
+        if not self.exists():
+            return []
+        if self._memory is None or self._current is not None:  # a read that decides about a write must be current
+            return self.execute(sql, *values)
+        return self._memory.read(json.dumps([sql, *values]), lambda: self.execute(sql, *values))
+
+    def remember(self, memory: ReadMemory) -> None:
+        """Let reads outside of transactions return their last rows while the database is away, in this process."""
+        self._memory = memory
 
     def schema_version(self) -> int:
         """Return the version of the schema; 0: the database has no tables yet."""

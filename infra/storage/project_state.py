@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import atexit
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
@@ -12,11 +12,13 @@ import yaml
 from skewless.contract.errors import DefinitionError
 from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
+from skewless.infra.storage.answer_memory import AnswerMemory
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.postgres_database import PostgresDatabase
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 
 DATABASE_FILE = "skewless.db"
+ANSWERS_FILE = "answers.db"
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
 
@@ -31,7 +33,7 @@ class ProjectState:
     """
 
     folder: Path
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)  # may contain a password
 
     @classmethod
     def of(cls, repo: Path, settings: Settings) -> ProjectState:
@@ -49,6 +51,11 @@ class ProjectState:
             StoreError: it cannot be opened, or its schema is newer than this program.
         """
         return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
+
+    def remember_reads(self) -> None:
+        """Let this process read what it or an earlier process has read before, while a remote database is away."""
+        if self.database_url is not None and not self.database_url.startswith(_SQLITE):
+            self.database.remember(AnswerMemory(self.folder / ANSWERS_FILE))
 
     def __truediv__(self, name: str) -> Path:
         """Return the path of a file in the folder."""
