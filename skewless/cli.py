@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 from skewless import __version__
 from skewless.commands.alerts import alerts
 from skewless.commands.backfill import backfill
+from skewless.commands.backup import backup, restore, upgrade
 from skewless.commands.dataset import dataset
 from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo
@@ -283,6 +284,21 @@ COMMANDS = (
         housekeeping,
         "Compact logs and delete what is past its retention.",
         ("skewless housekeeping --repo my-project",),
+    ),
+    Command(
+        backup,
+        "Copy the project's state while everything runs.",
+        ("skewless backup /backups/fraud-20260115 --repo my-project",),
+    ),
+    Command(
+        restore,
+        "Copy a backup into an empty state.",
+        ("skewless restore /backups/fraud-20260115 --repo my-project",),
+    ),
+    Command(
+        upgrade,
+        "Bring the state of an older release to this one.",
+        ("skewless upgrade --dry-run --repo my-project", "skewless upgrade --repo my-project"),
     ),
     Command(
         demo,

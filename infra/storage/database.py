@@ -63,21 +63,18 @@ class Database(ABC):
         if self._current is not None:
             yield
             return
-        with self._borrow() as connection:
-            with self._translate_errors():
-                self._begin(connection)
-            self._transaction.connection = connection
-            try:
-                yield
-                with self._translate_errors():
-                    connection.execute("COMMIT")
-            except BaseException:
-                # The connection may be lost; then the server has rolled back.
-                with suppress(Exception):
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._transaction.connection = None
+        with self._all_or_nothing(self._begin):
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of the block, in this thread, see one state of the database; writers do not wait.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        with self._all_or_nothing(self._begin_snapshot):
+            yield
 
     def execute(self, sql: str, *values: Value) -> list[Row]:
         """Execute a statement that writes; return its rows. Without a transaction it is one.
@@ -152,6 +149,10 @@ class Database(ABC):
         """Begin a transaction, and wait until no other writer is active."""
 
     @abstractmethod
+    def _begin_snapshot(self, connection: Connection) -> None:
+        """Begin a transaction whose reads see one state."""
+
+    @abstractmethod
     def _run(self, connection: Connection, sql: str, values: Sequence[Value]) -> list[Row]:
         """Execute a statement and return its rows."""
 
@@ -162,6 +163,24 @@ class Database(ABC):
     @abstractmethod
     def _translate_errors(self) -> Any:  # noqa: ANN401 - a context manager
         """Raise errors of the library as StoreError."""
+
+    @contextmanager
+    def _all_or_nothing(self, begin: Callable[[Connection], None]) -> Iterator[None]:
+        with self._borrow() as connection:
+            with self._translate_errors():
+                begin(connection)
+            self._transaction.connection = connection
+            try:
+                yield
+                with self._translate_errors():
+                    connection.execute("COMMIT")
+            except BaseException:
+                # The connection may be lost; then the server has rolled back.
+                with suppress(Exception):
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._transaction.connection = None
 
     @property
     def _current(self) -> Connection | None:

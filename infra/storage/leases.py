@@ -109,7 +109,8 @@ class Leases:
             ConflictError: another process has it.
         """
         rows = self._database.query("SELECT token, holder FROM leases WHERE name = ?", lease.name)
-        if not rows or rows[0][0] != lease.token:
+        # The holder, too: a database that was restored from a backup may give a token a second time.
+        if not rows or rows[0] != (lease.token, lease.holder):
             raise ConflictError(
                 f"lease {lease.name!r} with token {lease.token}",
                 f"was lost to {rows[0][1] if rows else 'nobody'}",

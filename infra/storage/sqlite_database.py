@@ -59,6 +59,9 @@ class SqliteDatabase(Database):
         # A deferred transaction that reads first fails at once, without waiting, if another process has written since.
         connection.execute("BEGIN IMMEDIATE")
 
+    def _begin_snapshot(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+
     def _run(self, connection: sqlite3.Connection, sql: str, values: Sequence[Value]) -> list[Row]:
         return connection.execute(sql, values).fetchall()
 
