@@ -136,6 +136,10 @@ class Database(ABC):
     def exists(self) -> bool:
         """Return whether there can be anything to read."""
 
+    def _was_replaced(self) -> bool:
+        """Return whether there is another database at the address since the last call."""
+        return False
+
     @abstractmethod
     def now_us(self) -> int:
         """Return the time of the database, microseconds: one clock for all machines."""
@@ -211,6 +215,8 @@ class Database(ABC):
             # drops SQLite's locks on it for the whole process. So it leaves them open.
             if self._pid != os.getpid():
                 self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
+            if self._was_replaced():
+                self._idle, self._is_checked = [], False
             return self._idle.pop() if self._idle else None
 
     def _open(self) -> Connection:
