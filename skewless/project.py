@@ -28,7 +28,7 @@ from skewless.operations.report.report import write_report
 from skewless.operations.rollout import RolloutOutcome, rollback, rollout
 from skewless.operations.runs import Runs
 from skewless.operations.scheduler import Invoke, run_once, run_scheduler, simulate
-from skewless.operations.serve import serve
+from skewless.operations.serve import check_model, serve
 from skewless.operations.signing import SignReport, sign_packages
 from skewless.operations.status import ProjectStatus, read_status
 from skewless.operations.suggestion import Suggestion, suggest_suites
@@ -233,14 +233,14 @@ class Project(Workspace):
         """Return predictions for rows of entity keys and request fields, as the server would now."""
         from skewless.serving.batch import predict_rows
 
-        _ = self.applied  # without an applied plan it fails before a Redis server starts
+        check_model(self, model)  # an error comes before a Redis server starts
         return predict_rows(self.server_config(), model, rows)
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
         """Predict every row of a Parquet or CSV file into another; return the number of rows."""
         from skewless.serving.batch import predict_file
 
-        _ = self.applied
+        check_model(self, model)
         return predict_file(self.server_config(), model, source, target)
 
     def feedback(self, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Row
 from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.telemetry.logger import EventLogger
 
 _RETRY_S = 1.0
 _MOST_ANSWERS = 10_000
 _STEPS = (("CREATE TABLE answers (question TEXT PRIMARY KEY, answer TEXT NOT NULL)",),)
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class AnswerMemory:

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.storage.database import Database
+from skewless.infra.telemetry.logger import EventLogger
 
 _RENEWALS_PER_TERM = 3
 _WAIT_S = 0.05
 _SLOW_S = 10.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)
