@@ -37,6 +37,7 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
+from tests.worlds.applied_plans import edit_plan
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
@@ -57,11 +58,12 @@ def champions(place: Sandbox) -> list[str]:
 
 def change_spec(place: Sandbox, **changes: Any) -> None:  # noqa: ANN401 - of any field
     """Give the model another gate or cron, as an edit and an apply would."""
-    path = place.state / "plan.json"
-    body = json.loads(path.read_text())
-    (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
-    body["models"] = [replace(spec, **changes).as_dict()]
-    path.write_text(json.dumps(body))
+
+    def change(body: dict[str, Any]) -> None:
+        (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
+        body["models"] = [replace(spec, **changes).as_dict()]
+
+    edit_plan(place.project.state, change)
 
 
 def nothing(_words: Sequence[str]) -> tuple[int, str]:
@@ -220,7 +222,7 @@ def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_n
     assert RETRAIN in [job.name for job in jobs()]
     change_spec(place, retrain=None)
     assert RETRAIN not in (known := [job.name for job in jobs()])
-    (place.state / "plan.json").write_text("{")
+    edit_plan(place.project.state, dict.clear)
     assert [job.name for job in jobs()] == known
 
 

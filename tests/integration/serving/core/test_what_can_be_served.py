@@ -11,6 +11,7 @@ from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
+from tests.worlds.applied_plans import delete_plans
 from tests.worlds.trained import MODEL, Sandbox
 
 
@@ -95,7 +96,7 @@ def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
 
 def test_a_plan_that_was_applied_since_does_not_matter(place: Sandbox) -> None:
     """The views that a version pins are fed while it may answer, so it is served whatever plan is in force."""
-    (place.state / "plan.json").unlink()
+    delete_plans(place.project.state)
 
     async def steps(table: ModelTable) -> None:
         assert [model.name for model in table.all()] == [MODEL, SECOND]
