@@ -37,7 +37,7 @@ class WindowPlans:
     """The windowed views and event sources of the applied plan; threads may share it.
 
     The definition of a windowed view comes from the plan, not from Feast's registry: workers build the plan's states.
-    An apply is noticed within a second, and at once if the plan does not have what is read.
+    An apply is noticed within a second, and at once by a read of a view, feature or source that the plan lacks.
     """
 
     def __init__(self, state: ProjectState) -> None:

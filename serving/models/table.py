@@ -36,7 +36,6 @@ from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
 MODEL_FIELD = "field 'model'"
-_TARGETS = "target versions"
 _log = structlog.get_logger()
 
 
@@ -181,8 +180,7 @@ class ModelTable:
             PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
         if name not in self.names():
-            fix = f"use one of: {', '.join(self.names())}"
-            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(self.names())}")
         known = self.known_versions(name)
         target = self._aliases.get(name, CHAMPION) if version is None else version.zfill(6)
         if target not in known:
@@ -195,8 +193,7 @@ class ModelTable:
             else:
                 await self._loader.check_views_fed(name, target)
                 await self._open_version(name, target)
-            pinned = None if version is None else target
-            self._targets = await asyncio.to_thread(self._stored_targets.load, name, pinned)
+            self._targets = await asyncio.to_thread(self._stored_targets.load, name, version and target)
             if champion is not None and name not in self._champions:
                 await self._set_champion(name, champion)
             return self._open_models[name][target]
@@ -260,9 +257,9 @@ class ModelTable:
         try:
             self._targets = await asyncio.to_thread(self._stored_targets.read)
         except (PackageError, StoreError) as error:
-            self._rejected.add(_TARGETS, error)
+            self._rejected.add("target versions", error)
         else:
-            self._rejected.clear(_TARGETS)
+            self._rejected.clear("target versions")
         return self._targets
 
     async def _open_requested(self, targets: TargetVersions) -> None:

@@ -1,4 +1,4 @@
-"""Applied plans in the database: two applies at once, machines that never applied, and a database that is away."""
+"""Applied plans in the database: two applies at once, machines that never applied, and a database that is down."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ def test_a_reader_notices_each_apply_and_outlives_the_database(
     assert rare.read(now=True).hash == second
 
     def fail(*_: object) -> None:
-        raise StoreError("database", "is away", fix="start it")
+        raise StoreError("database", "is down", fix="start it")
 
     monkeypatch.setattr(Records, "latest_number", fail)
     with capture_logs() as logs:

@@ -1,4 +1,4 @@
-"""What somebody wants served: kept in a document that many may write, and that may be damaged."""
+"""The target versions, in a document that many may write, and that may be corrupt."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ from skewless.contract.errors import ConflictError, PackageError, RequestError, 
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -32,7 +31,7 @@ def tables(place: Sandbox, *runs: Steps, keep: int = 2, metrics: Metrics | None 
             reader = RedisReader(place.project.redis_url)
             table = ModelTable(
                 repo=place.repo,
-                state=ProjectState(place.state),
+                state=place.project.state,
                 store=place.project.store,
                 online=reader,
                 keep=keep,
@@ -55,7 +54,7 @@ def move(place: Sandbox, to: str, name: str = MODEL) -> None:
 
 
 def targets(place: Sandbox) -> Documents:
-    return Documents(ProjectState(place.state).database, "target_versions")
+    return Documents(place.project.state.database, "target_versions")
 
 
 def history(place: Sandbox) -> list[str]:
@@ -167,7 +166,7 @@ def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox
 def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         reader = RedisReader(place.project.redis_url)
-        sibling = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
+        sibling = ModelTable(repo=place.repo, state=place.project.state, store=place.project.store, online=reader)
         await sibling.load()
         await sibling.serve_version(MODEL, "2")
         await sibling.unload_model(SECOND)
