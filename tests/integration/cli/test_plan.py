@@ -238,3 +238,26 @@ def test_an_altered_package_stops_no_plan(repo: Path) -> None:
     (note,) = body["notes"]
     assert note.startswith("package late 000001 cannot be read")
     assert [item["reasons"] for item in body["trains"]] == [["the package of its champion cannot be read"]]
+
+
+def test_a_machine_that_never_applied_works_with_the_applied_plan(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(shutil.copytree(repo, tmp_path / "there", ignore=shutil.ignore_patterns(".skewless")))
+    for name in ("packages", "log"):  # files that the machines share
+        shutil.copytree(repo / ".skewless" / name, there / ".skewless" / name)
+    shutil.copy(repo / ".skewless/trusted_keys", there / ".skewless")
+    plan = done("status", "--repo", repo)["plan"]
+    monkeypatch.setenv("SKEWLESS_DATABASE_URL", f"sqlite:///{repo}/.skewless/skewless.db")
+    try:
+        assert done("status", "--repo", there)["plan"] == plan
+        assert run("plan", "--check", "--repo", there).code == 0
+        for words in (("materialize",), ("backfill",), ("housekeeping",)):
+            done(*words, "--repo", there)
+        done("predict", "late", "--row", '{"carrier": "AA"}', "--repo", there)
+        assert done("apply", "--repo", there)["changes"] == []
+    finally:
+        PrivateServer(there / ".skewless").stop()
+    monkeypatch.delenv("SKEWLESS_DATABASE_URL")
+    assert state(repo) == "unchanged since apply"
+    done("materialize", "--dry-run", "--repo", repo)
