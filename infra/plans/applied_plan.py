@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import structlog
 
-from skewless.contract.errors import ConflictError, RequestError, StalePlanError, StoreError
+from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StalePlanError, StoreError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
@@ -106,6 +106,7 @@ def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: 
         lease: of the apply.
 
     Raises:
+        DefinitionError: the plan or a model has a number that JSON does not have; nothing was changed.
         ConflictError: another process has applied a plan meanwhile; nothing was changed.
         StoreError: the database is unavailable; nothing was changed.
     """
@@ -118,7 +119,11 @@ def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: 
         "registry_sha256": applied.registry_sha256,
         "files": dict(applied.files),
     }
-    body = json.loads(json.dumps(body))  # in JSON, tuples are lists
+    try:
+        body = json.loads(json.dumps(body, allow_nan=False))  # in JSON, tuples are lists
+    except ValueError as error:
+        fix = "use a finite number, or remove it"
+        raise DefinitionError("definitions", "have a number that is infinite or NaN", fix=fix) from error
     records = _records(state)
     with state.database.transaction():
         Leases(state.database).check(lease)
@@ -247,16 +252,15 @@ class AppliedPlanReader:
         if cached is not None and not now and at < self._read_at + self._interval_s:
             return cached[1]
         try:
-            latest = self._read_changed(cached)
+            cached, self._is_away = self._read_changed(cached), False
         except StoreError as error:
             if cached is None:
                 raise
             if not self._is_away:
                 _log.warning("plan_not_read", error=str(error), effect="the last plan stays in use")
-            self._is_away, self._read_at = True, at
-            return cached[1]
-        self._cached, self._read_at, self._is_away = latest, at, False
-        return latest[1]
+            self._is_away = True
+        self._cached, self._read_at = cached, at
+        return cached[1]
 
     def hash(self) -> str:
         """Return the plan's hash; empty if no plan was applied, or it cannot be read."""

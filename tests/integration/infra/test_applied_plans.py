@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from skewless.contract.errors import ConflictError, StalePlanError, StoreError
+from skewless.contract.errors import ConflictError, DefinitionError, StalePlanError, StoreError
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans import registry
 from skewless.infra.plans.applied_plan import (
@@ -159,6 +159,15 @@ def test_the_plan_of_a_lost_lease_is_refused(machines: list[Planner]) -> None:
         with pytest.raises(ConflictError, match="was lost to h"):
             save_applied(here.state, applied, 2, lease)
     assert read_plan_number(here.state) == 1
+
+
+def test_a_number_that_json_does_not_have_changes_nothing(machines: list[Planner]) -> None:
+    here, _ = machines
+    edit(here.repo, "rounds=50", "rounds=50, class_weight=float('inf')", file="models.py")
+    with pytest.raises(DefinitionError, match="definitions: have a number that is infinite or NaN"):
+        here.apply(NOW)
+    assert read_plan_number(here.state) == 0
+    assert not (here.repo / ".skewless/registry.db").exists()
 
 
 def test_an_unreadable_plan_is_replaced_by_apply(machines: list[Planner]) -> None:
