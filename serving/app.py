@@ -169,6 +169,8 @@ async def _watch_aliases(serving: ServingContext) -> None:
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()
+        if serving.events is not None:
+            await asyncio.to_thread(serving.events.refresh)
 
 
 def _add_predict(app: FastAPI, routes: HotRoutes) -> None:

@@ -32,7 +32,10 @@ from skewless.infra.plans.applied_plan import (
     find_edited_files,
     hash_definition_files,
     hash_file,
-    read_applied,
+    hold_apply,
+    read_plan_number,
+    read_registry_state,
+    read_valid,
     save_applied,
 )
 from skewless.infra.plans.compile_record import read_record, save_record
@@ -49,6 +52,7 @@ from skewless.infra.plans.plan_effects import (
 )
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
 
@@ -123,9 +127,10 @@ class Planner:
         Raises:
             DefinitionError: a definition is invalid; nothing was changed.
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
-            StoreError: the disk failed; nothing was changed.
+            ConflictError: another process applies a plan; nothing was changed.
+            StoreError: the disk or the database failed; nothing was changed.
         """
-        applied = read_applied(self.state)
+        number, applied = read_plan_number(self.state), read_valid(self.state)
         # Hashed first: an edit made meanwhile is shown by the next plan.
         files = hash_definition_files(self.repo, applied.files if applied else ())
         # A registry that is not a file may have changed without a trace: it is written again.
@@ -133,11 +138,14 @@ class Planner:
         unchanged = self._unchanged() if is_file else None
         if unchanged is not None and applied is not None and applied.files == files:
             return replace(self._compare(unchanged), applied=True)
+        with hold_apply(self.state) as lease:
+            return self._apply(now_us, files, lease, number + 1)
+
+    def _apply(self, now_us: int, files: Mapping[str, str], lease: Lease, number: int) -> PlanReport:
         from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
         loaded = hash_definition_files(self.repo, compiled.files)
-        files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         self._check_sums(compiled)
         report = self._compare(compiled)
         make_folder(self.state.folder)
@@ -149,17 +157,17 @@ class Planner:
                 applied_us=now_us,
                 registry=registry,
                 registry_sha256=hash_file(self.repo / registry),
-                files=files,
+                files={name: files.get(name, sha256) for name, sha256 in loaded.items()},
             )
             # Inside the block: if the plan cannot be saved, the registry is restored.
-            save_applied(self.state, applied)
+            save_applied(self.state, applied, number, lease)
         save_record(self.state, compiled, tables)
         return replace(report, applied=True)
 
     def _unchanged(self) -> CompiledRepo | None:
         """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
-        record, applied = read_record(self.state), read_applied(self.state)
-        if record is None or applied is None or record.difference(self.repo, applied) is not None:
+        record, applied = read_record(self.state), read_valid(self.state)
+        if record is None or applied is None or record.difference(self.repo, self.state, applied) is not None:
             return None
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
         try:
@@ -216,7 +224,7 @@ class Planner:
 
     def _check_sums(self, compiled: CompiledRepo) -> None:
         """Check that new views can sum the events of the log, which were accepted without this check."""
-        applied = read_applied(self.state)
+        applied = read_valid(self.state)
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
@@ -230,7 +238,7 @@ class Planner:
         return effects, unreadable
 
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
-        applied = read_applied(self.state)
+        applied = read_valid(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
@@ -260,8 +268,8 @@ class Planner:
         return PackageStore.of(self.state, self.settings)
 
     def _registry_change(self, applied: AppliedPlan | None) -> list[Change]:
-        """Return the change of Feast's registry by another program; commands fail until the next ``apply``."""
-        if applied is None or hash_file(self.repo / applied.registry) == applied.registry_sha256:
+        """Return the change of this machine's Feast registry, which is not that of the applied plan."""
+        if applied is None or read_registry_state(self.repo, self.state, applied) in {"current", "missing"}:
             return []
         return [Change(action="change", kind="registry", name=applied.registry)]
 

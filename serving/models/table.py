@@ -21,7 +21,7 @@ from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.needed_views import NeededViewsMonitor, retained_champions
-from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
+from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
@@ -69,7 +69,7 @@ class ModelTable:
         self._loader = ModelLoader(
             store=store, online=online, marker_history=history, needed=needed, scoring_target=scoring_target
         )
-        self._targets_file = TargetVersionsFile(state)
+        self._stored_targets = StoredTargetVersions(state)
         self._targets = TargetVersions()
         self._metrics = metrics or Metrics()
         self._keep = keep
@@ -144,7 +144,7 @@ class ModelTable:
             SkewlessError: no champion can be served; the error is that of the first one.
             StoreError: the online store is unavailable.
         """
-        targets = self._targets = self._targets_file.read()
+        targets = self._targets = await asyncio.to_thread(self._stored_targets.read)
         aliases = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
         champions = {name: version for name, version in aliases.items() if version is not None}
         if not champions:
@@ -162,7 +162,7 @@ class ModelTable:
         A version that fails to load is not served. Windowed views with a new generation are read from it from now on.
         """
         async with self._lock:
-            targets = self._read_targets()
+            targets = await self._read_targets()
             swapped = [name for name in self.names() if await self._refresh_model(name, targets)]
             await self._open_requested(targets)
             await self._route_all()
@@ -180,8 +180,7 @@ class ModelTable:
             PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
         if name not in self.names():
-            fix = f"use one of: {', '.join(self.names())}"
-            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(self.names())}")
         known = self.known_versions(name)
         target = self._aliases.get(name, CHAMPION) if version is None else version.zfill(6)
         if target not in known:
@@ -194,7 +193,7 @@ class ModelTable:
             else:
                 await self._loader.check_views_fed(name, target)
                 await self._open_version(name, target)
-            self._targets = self._targets_file.load(name, None if version is None else target)
+            self._targets = await asyncio.to_thread(self._stored_targets.load, name, version and target)
             if champion is not None and name not in self._champions:
                 await self._set_champion(name, champion)
             return self._open_models[name][target]
@@ -207,7 +206,7 @@ class ModelTable:
         """
         self.get(name)
         async with self._lock:
-            self._targets = self._targets_file.unload(name)
+            self._targets = await asyncio.to_thread(self._stored_targets.unload, name)
             self._drop_model(name)
 
     async def roll_back(self, name: str, *, reason: str, now_us: int) -> ServedModel:
@@ -252,14 +251,14 @@ class ModelTable:
         _log.info("model_loaded", model=name, version=version)
         return True
 
-    def _read_targets(self) -> TargetVersions:
-        """Return the requested versions; while their file is corrupt, those of the last read."""
+    async def _read_targets(self) -> TargetVersions:
+        """Return the target versions; while they cannot be read, those of the last read."""
         try:
-            self._targets = self._targets_file.read()
-        except PackageError as error:
-            self._rejected.add(FILE, error)
+            self._targets = await asyncio.to_thread(self._stored_targets.read)
+        except (PackageError, StoreError) as error:
+            self._rejected.add("target versions", error)
         else:
-            self._rejected.clear(FILE)
+            self._rejected.clear("target versions")
         return self._targets
 
     async def _open_requested(self, targets: TargetVersions) -> None:
@@ -334,7 +333,7 @@ class ModelTable:
     def _drop_old(self, name: str) -> None:
         """Drop versions that are neither requested, nor needed by a policy, nor among the champions to retain."""
         retained = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
-        retained |= self.policies.versions(name) | self._read_targets().versions(name)
+        retained |= self.policies.versions(name) | self._targets.versions(name)
         for version in self._open_models[name].keys() - retained:
             self._drop(name, version)
 

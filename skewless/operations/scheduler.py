@@ -39,30 +39,40 @@ class PlannedJobs:
     """The jobs of the applied plan; a newly applied plan replaces it, unless it is invalid."""
 
     project: Workspace
-    _stamp: int = -1
+    _number: int = -1
+    _problem: str = ""
+    _definitions: str = ""
     _jobs: list[Job] = field(default_factory=list)
 
     def __call__(self) -> list[Job]:
-        """Return the jobs.
+        """Return the jobs; those of the last valid plan while a new one or the database cannot be read.
 
         Raises:
-            SkewlessError: the first plan is invalid.
+            SkewlessError: the first plan cannot be read.
         """
-        stamp = self._read_stamp()
-        if stamp != self._stamp:
-            try:
-                self._jobs = self._read_jobs()
-            except SkewlessError as error:
-                if self._stamp < 0:
-                    raise
-                _log.error("plan_not_loaded", problem=error.sentence())
-            # Also after a failure, so that an invalid plan is reported once.
-            self._stamp = stamp
+        try:
+            self._read_changed()
+            self._problem = ""
+        except SkewlessError as error:
+            if self._number < 0:
+                raise
+            # The next call tries again, but a problem is reported once.
+            if error.sentence() != self._problem:
+                self._problem = error.sentence()
+                _log.error("plan_not_loaded", problem=self._problem)
         return self._jobs
 
     def inputs(self) -> dict[str, Any]:
         """Return the inputs of a run that the ledger records with its command."""
-        return {"definitions": self.project.applied.definitions_sha256}
+        return {"definitions": self._definitions}
+
+    def _read_changed(self) -> None:
+        from skewless.infra.plans.applied_plan import read_plan_number
+
+        number = read_plan_number(self.project.state)
+        if number != self._number:
+            self._jobs = self._read_jobs()
+            self._number, self._definitions = number, self.project.applied.definitions_sha256
 
     def _read_jobs(self) -> list[Job]:
         from skewless.operations.rollout import needs_step
@@ -71,12 +81,6 @@ class PlannedJobs:
         self.project.refresh()
         in_rollout = partial(needs_step, self.project)
         return list_jobs(self.project.settings, self.project.models, in_rollout)
-
-    def _read_stamp(self) -> int:
-        try:
-            return (self.project.state / "plan.json").stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
 
 
 def run_scheduler(project: Workspace) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,7 +17,10 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.infra.storage.project_state import DATABASE_FILE
 from skewless.infra.telemetry.logger import set_log_level
+
+_TABLES = ("documents", "records", "materializations", "job_runs")
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -76,9 +81,19 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, and every folder."""
+    """Return every file below a folder with its hash, and every folder; of the database, the hash of its content."""
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+        path.relative_to(folder).as_posix(): _hash(path) if path.is_file() else "/"
         for path in sorted(folder.rglob("*"))
-        if not path.is_socket()
+        if not path.is_socket() and path.name not in {f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"}
     }
+
+
+def _hash(path: Path) -> str:
+    content = path.read_bytes()
+    if path.name == DATABASE_FILE:
+        # Leases are not content: their tokens count the work that was begun.
+        with closing(sqlite3.connect(path)) as database:
+            rows = [database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in _TABLES]
+        content = repr(rows).encode()
+    return hashlib.sha256(content).hexdigest()

@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
@@ -138,6 +139,7 @@ class Stage:
 
     def copy(self) -> Path:
         """Return the prepared project as it was."""
+        ProjectState(self.repo / STATE).database.close()  # this process must not read the removed file
         if self.repo.exists():
             shutil.rmtree(self.repo)
         return Path(shutil.copytree(self.kept, self.repo))
