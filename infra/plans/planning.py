@@ -23,7 +23,6 @@ from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
 from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
 from skewless.infra.online.build_rate import estimate_build_s
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import (
@@ -47,7 +46,6 @@ from skewless.infra.plans.plan_effects import (
     ServedVersion,
     Training,
 )
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
@@ -240,7 +238,7 @@ class Planner:
             builds=[self._build(view, effects.needed.label(view)) for view in effects.find_new_views()],
             retires=effects.find_retiring_views(self.settings.retire_hours),
             trains=list(effects.find_trainings(compiled.models)),
-            serves=list(effects.find_served_versions(Traffic(self._packages).get)),
+            serves=list(effects.find_served_versions(self._store.traffic.get)),
             breakages=list(effects.find_broken_versions()),
             notes=[
                 *self._missing_files(compiled),
@@ -248,10 +246,6 @@ class Planner:
                 *(_unreadable_note(name) for name in unreadable),
             ],
         )
-
-    @property
-    def _packages(self) -> Path:
-        return self._store.root
 
     @property
     def _store(self) -> PackageStore:
@@ -300,8 +294,8 @@ class Planner:
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 
     def _champions(self) -> Iterator[tuple[str, Champion]]:
-        aliases = Aliases(self._packages)
-        for name in list_models(self._packages):
+        aliases = self._store.aliases
+        for name in list_models(self._store.root):
             version = aliases.get(name, CHAMPION)
             if version is None:
                 continue

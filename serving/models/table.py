@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import structlog
@@ -19,16 +19,16 @@ from skewless.contract.errors import (
 )
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededViewsMonitor, retained_champions
+from skewless.infra.plans.needed_views import NeededViewsMonitor
 from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.assignments import Assignment, AssignmentReader
 from skewless.serving.models.loader import ModelLoader
 from skewless.serving.models.rejected_models import RejectedModels
 from skewless.serving.models.traffic_policies import TrafficPolicies
@@ -36,6 +36,7 @@ from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
 MODEL_FIELD = "field 'model'"
+_ASSIGNMENTS = "aliases and traffic"
 _log = structlog.get_logger()
 
 
@@ -64,7 +65,9 @@ class ModelTable:
     ) -> None:
         self._repo = repo
         self._packages = store.root
-        self._aliases = Aliases(self._packages)
+        self._aliases = store.aliases
+        self._reader = AssignmentReader(store, keep)
+        self._assignments: dict[str, Assignment] = {}
         needed = NeededViewsMonitor(state, store, keep)
         history = marker_history or MarkerHistory()
         self._loader = ModelLoader(
@@ -73,8 +76,7 @@ class ModelTable:
         self._targets_file = TargetVersionsFile(state)
         self._targets = TargetVersions()
         self._metrics = metrics or Metrics()
-        self._keep = keep
-        self.policies = TrafficPolicies(self._packages, self._metrics)
+        self.policies = TrafficPolicies(store.traffic, self._metrics)
         self._champions: dict[str, str] = {}
         self._open_models: dict[str, dict[str, ServedModel]] = {}
         self._rejected = RejectedModels(self._metrics)
@@ -144,12 +146,12 @@ class ModelTable:
             StoreError: the online store is unavailable.
         """
         targets = self._targets = self._targets_file.read()
-        aliases = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
-        champions = {name: version for name, version in aliases.items() if version is not None}
-        if not champions:
+        await self._read_assignments(self.names())
+        names = [name for name, assignment in self._assignments.items() if assignment.champions]
+        if not names:
             fix = "run `skewless train`, which promotes the first version"
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
-        names_to_load = [name for name in champions if name not in targets.unloaded]
+        names_to_load = [name for name in names if name not in targets.unloaded]
         errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
         if errors and not self._champions:
             raise errors[0]
@@ -160,10 +162,17 @@ class ModelTable:
         """Swap champions whose alias moved, load and drop requested versions; return the swapped models.
 
         A version that fails to load is not served. Windowed views with a new generation are read from it from now on.
+        While the database is unavailable, the last aliases and policies apply.
         """
         async with self._lock:
-            targets = self._read_targets()
-            swapped = [name for name in self.names() if await self._refresh_model(name, targets)]
+            targets, names = self._read_targets(), self.names()
+            try:
+                await self._read_assignments(names)
+            except SkewlessError as error:
+                self._rejected.add(_ASSIGNMENTS, error)
+            else:
+                self._rejected.clear(_ASSIGNMENTS)
+            swapped = [name for name in names if await self._refresh_model(name, targets)]
             await self._open_requested(targets)
             await self._route_all()
             for model in (models := [model for versions in self._open_models.values() for model in versions.values()]):
@@ -182,13 +191,13 @@ class ModelTable:
         if name not in self.names():
             fix = f"use one of: {', '.join(self.names())}"
             raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
-        known = self.known_versions(name)
-        target = self._aliases.get(name, CHAMPION) if version is None else version.zfill(6)
-        if target not in known:
-            fix = f"use one of: {', '.join(known)}"
-            raise RequestError(MODEL_FIELD, "has no such version", value=version or name, fix=fix)
         async with self._lock:
-            champion = self._aliases.get(name, CHAMPION)
+            await self._read_assignments([name])
+            champion, known = self._assignments[name].champion, self.known_versions(name)
+            target = champion if version is None else version.zfill(6)
+            if target not in known:
+                fix = f"use one of: {', '.join(known)}"
+                raise RequestError(MODEL_FIELD, "has no such version", value=version or name, fix=fix)
             if version is None or champion == target:
                 await self._set_champion(name, target)
             else:
@@ -219,24 +228,35 @@ class ModelTable:
             ConflictError: the model has no previous champion, or another process moved the alias at the same time.
         """
         self.get(name)
-        moves = self._aliases.read_latest_first(name, CHAMPION)
-        last = next(moves)
-        if self.policies.end_policy(name, last.to, moves=last.number, reason=reason, now_us=now_us):
-            return self._open_models[name][self._champions[name]]
-        previous = next((move.to for move in moves if move.to != last.to), None)
-        if previous is None:
-            raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix="train a new version")
         async with self._lock:
+            moves = await asyncio.to_thread(self._aliases.history, name, CHAMPION)
+            last = moves[-1]
+            is_ended = await self.policies.end_policy(name, last.to, moves=last.number, reason=reason, now_us=now_us)
+            await self._read_assignments([name])
+            if is_ended:
+                return self._open_models[name][self._champions[name]]
+            previous = next((move.to for move in reversed(moves) if move.to != last.to), None)
+            if previous is None:
+                fix = "train a new version"
+                raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix=fix)
             await self._loader.check_views_fed(name, previous)
             await self._open_version(name, previous)
             # Only now: a version that cannot be loaded must not become champion.
-            self._aliases.move(name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us)
+            await asyncio.to_thread(
+                self._aliases.move, name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us
+            )
+            await self._read_assignments([name])
             return await self._set_champion(name, previous)
+
+    async def _read_assignments(self, names: Iterable[str]) -> None:
+        """Read the champions and policies of models in a thread, because the database may be slow."""
+        self._assignments |= await asyncio.to_thread(self._reader.read, names)
 
     async def _refresh_model(self, name: str, targets: TargetVersions) -> bool:
         """Swap one model if its alias moved; return whether it was swapped."""
+        assignment = self._assignments.get(name)
+        version = None if name in targets.unloaded or assignment is None else assignment.champion
         try:
-            version = None if name in targets.unloaded else self._aliases.get(name, CHAMPION)
             if version is None:
                 self._drop_model(name)
             if version is None or self._champions.get(name) == version:
@@ -287,7 +307,7 @@ class ModelTable:
     async def _route(self, name: str, champion: str) -> bool:
         """Apply a new policy once all its versions are loaded; return whether no policy is left to apply."""
         previous = self.policies.versions(name)
-        policy = self.policies.pending_policy(name, champion)
+        policy = self.policies.pending_policy(name, champion, self._assignments[name].policy)
         if policy is not None:
             needed = versions_of(policy)
             if any(self._rejected.has_failed_recently(name, version) for version in needed):
@@ -304,7 +324,7 @@ class ModelTable:
     async def _serve_latest_champion(self, name: str) -> SkewlessError | None:
         """Serve the latest champion that can be served; return why the first choice cannot be, or None."""
         refusal: SkewlessError | None = None
-        for version in retained_champions(self._packages, name, self._keep):
+        for version in self._assignments[name].champions:
             try:
                 await self._set_champion(name, version)
             except StoreError:
@@ -334,7 +354,7 @@ class ModelTable:
 
     def _drop_old(self, name: str) -> None:
         """Drop versions that are neither requested, nor needed by a policy, nor among the champions to retain."""
-        retained = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
+        retained = {self._champions[name], *self._assignments[name].champions}
         retained |= self.policies.versions(name) | self._read_targets().versions(name)
         for version in self._open_models[name].keys() - retained:
             self._drop(name, version)
