@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import structlog
@@ -14,7 +14,6 @@ from skewless.contract.errors import (
     PackageError,
     RequestError,
     SkewlessError,
-    StalePlanError,
     StoreError,
 )
 from skewless.infra.online.marker_history import MarkerHistory
@@ -28,22 +27,19 @@ from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.assignments import Assignment, AssignmentReader
+from skewless.serving.models.current_versions import CurrentVersions, CurrentVersionsReader
+from skewless.serving.models.loaded_models import MODEL_FIELD, LoadedModels
 from skewless.serving.models.loader import ModelLoader
-from skewless.serving.models.rejected_models import RejectedModels
 from skewless.serving.models.traffic_policies import TrafficPolicies
 from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
-MODEL_FIELD = "field 'model'"
-_ASSIGNMENTS = "aliases and traffic"
+_CURRENT = "aliases and traffic"
 _log = structlog.get_logger()
 
 
-class ModelTable:
-    """Holds the champion of each model, earlier champions, the versions of traffic policies, and requested versions.
-
-    A version stays loaded until it is dropped and its last request is done.
+class ModelTable(LoadedModels):
+    """Loads the champion of each model, earlier champions, the versions of traffic policies, and requested versions.
 
     Args:
         marker_history: receives the views that are read; None: losses of the store are not checked.
@@ -66,70 +62,26 @@ class ModelTable:
         self._repo = repo
         self._packages = store.root
         self._aliases = store.aliases
-        self._reader = AssignmentReader(store, keep)
-        self._assignments: dict[str, Assignment] = {}
+        self._reader = CurrentVersionsReader(store, keep)
+        self._current: dict[str, CurrentVersions] = {}
         needed = NeededViewsMonitor(state, store, keep)
         history = marker_history or MarkerHistory()
-        self._loader = ModelLoader(
+        loader = ModelLoader(
             store=store, online=online, marker_history=history, needed=needed, scoring_target=scoring_target
         )
+        super().__init__(loader, metrics or Metrics())
         self._targets_file = TargetVersionsFile(state)
         self._targets = TargetVersions()
-        self._metrics = metrics or Metrics()
         self.policies = TrafficPolicies(store.traffic, self._metrics)
-        self._champions: dict[str, str] = {}
-        self._open_models: dict[str, dict[str, ServedModel]] = {}
-        self._rejected = RejectedModels(self._metrics)
         self._lock = asyncio.Lock()
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """Return why newer versions are not served, by model."""
-        return self._rejected.all()
-
-    def unserved_reasons(self, names: Collection[str]) -> dict[str, str]:
-        """Return why models are not served, by name, without the served ones."""
-        return {name: self._rejected.get(name) or "is not served" for name in names if name not in self._champions}
-
-    def all(self) -> list[ServedModel]:
-        """Return the champions being served."""
-        return [self._open_models[name][version] for name, version in self._champions.items()]
 
     def names(self) -> list[str]:
         """Return all models that have a version, served or not, sorted."""
         return list_models(self._packages)
 
-    def open_versions(self, name: str) -> list[str]:
-        """Return the loaded versions of a model, oldest first."""
-        return sorted(self._open_models.get(name, {}), key=int)
-
     def known_versions(self, name: str) -> list[str]:
         """Return all versions of a model, oldest first."""
         return list_versions(self._packages, name)
-
-    def get(self, name: str | None, version: str | None = None) -> ServedModel:
-        """Return a model; without a name the only one, without a version the champion.
-
-        Raises:
-            RequestError: the model is unknown or not loaded, or a name is required.
-            StalePlanError: the model cannot be served now.
-        """
-        if name is None and len(self._champions) == 1:
-            name = next(iter(self._champions))
-        champion = self._champions.get(name or "")
-        if champion is None and (why := self._rejected.get(name or "")) is not None:
-            raise StalePlanError(f"model {name!r}", f"cannot be served: {why}", fix="fix this; the server retries")
-        if name is None or champion is None:
-            known = ", ".join(sorted(self._champions))
-            fix = f"use one of: {known}" if known else "load a model: none is served now"
-            raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
-        if version is None:
-            return self._open_models[name][champion]
-        model = self._open_models[name].get(version.zfill(len(champion)))
-        if model is None:
-            fix = f"load it, or use one of: {', '.join(self.open_versions(name))}"
-            raise RequestError(MODEL_FIELD, f"{name!r} has no such loaded version", value=version, fix=fix)
-        return model
 
     def routing(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -146,8 +98,8 @@ class ModelTable:
             StoreError: the online store is unavailable.
         """
         targets = self._targets = self._targets_file.read()
-        await self._read_assignments(self.names())
-        names = [name for name, assignment in self._assignments.items() if assignment.champions]
+        await self._read_current_versions(self.names())
+        names = [name for name, current in self._current.items() if current.champions]
         if not names:
             fix = "run `skewless train`, which promotes the first version"
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
@@ -167,11 +119,11 @@ class ModelTable:
         async with self._lock:
             targets, names = self._read_targets(), self.names()
             try:
-                await self._read_assignments(names)
+                await self._read_current_versions(names)
             except SkewlessError as error:
-                self._rejected.add(_ASSIGNMENTS, error)
+                self._rejected.add(_CURRENT, error)
             else:
-                self._rejected.clear(_ASSIGNMENTS)
+                self._rejected.clear(_CURRENT)
             swapped = [name for name in names if await self._refresh_model(name, targets)]
             await self._open_requested(targets)
             await self._route_all()
@@ -192,8 +144,8 @@ class ModelTable:
             fix = f"use one of: {', '.join(self.names())}"
             raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
         async with self._lock:
-            await self._read_assignments([name])
-            champion, known = self._assignments[name].champion, self.known_versions(name)
+            await self._read_current_versions([name])
+            champion, known = self._current[name].champion, self.known_versions(name)
             target = champion if version is None else version.zfill(6)
             if target not in known:
                 fix = f"use one of: {', '.join(known)}"
@@ -232,7 +184,7 @@ class ModelTable:
             moves = await asyncio.to_thread(self._aliases.history, name, CHAMPION)
             last = moves[-1]
             is_ended = await self.policies.end_policy(name, last.to, moves=last.number, reason=reason, now_us=now_us)
-            await self._read_assignments([name])
+            await self._read_current_versions([name])
             if is_ended:
                 return self._open_models[name][self._champions[name]]
             previous = next((move.to for move in reversed(moves) if move.to != last.to), None)
@@ -245,17 +197,17 @@ class ModelTable:
             await asyncio.to_thread(
                 self._aliases.move, name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us
             )
-            await self._read_assignments([name])
+            await self._read_current_versions([name])
             return await self._set_champion(name, previous)
 
-    async def _read_assignments(self, names: Iterable[str]) -> None:
+    async def _read_current_versions(self, names: Iterable[str]) -> None:
         """Read the champions and policies of models in a thread, because the database may be slow."""
-        self._assignments |= await asyncio.to_thread(self._reader.read, names)
+        self._current |= await asyncio.to_thread(self._reader.read, names)
 
     async def _refresh_model(self, name: str, targets: TargetVersions) -> bool:
         """Swap one model if its alias moved; return whether it was swapped."""
-        assignment = self._assignments.get(name)
-        version = None if name in targets.unloaded or assignment is None else assignment.champion
+        current = self._current.get(name)
+        version = None if name in targets.unloaded or current is None else current.champion
         try:
             if version is None:
                 self._drop_model(name)
@@ -307,7 +259,7 @@ class ModelTable:
     async def _route(self, name: str, champion: str) -> bool:
         """Apply a new policy once all its versions are loaded; return whether no policy is left to apply."""
         previous = self.policies.versions(name)
-        policy = self.policies.pending_policy(name, champion, self._assignments[name].policy)
+        policy = self.policies.pending_policy(name, champion, self._current[name].policy)
         if policy is not None:
             needed = versions_of(policy)
             if any(self._rejected.has_failed_recently(name, version) for version in needed):
@@ -324,7 +276,7 @@ class ModelTable:
     async def _serve_latest_champion(self, name: str) -> SkewlessError | None:
         """Serve the latest champion that can be served; return why the first choice cannot be, or None."""
         refusal: SkewlessError | None = None
-        for version in self._assignments[name].champions:
+        for version in self._current[name].champions:
             try:
                 await self._set_champion(name, version)
             except StoreError:
@@ -344,17 +296,9 @@ class ModelTable:
         self._drop_old(name)
         return model
 
-    async def _open_version(self, name: str, version: str) -> ServedModel:
-        model = self._open_models.get(name, {}).get(version)
-        if model is None:
-            model = await self._loader.open(name, version)
-            self._open_models.setdefault(name, {})[version] = model
-            self._metrics.show_model(name, version, model.certificate, model.trials, model.runtime)
-        return model
-
     def _drop_old(self, name: str) -> None:
         """Drop versions that are neither requested, nor needed by a policy, nor among the champions to retain."""
-        retained = {self._champions[name], *self._assignments[name].champions}
+        retained = {self._champions[name], *self._current[name].champions}
         retained |= self.policies.versions(name) | self._read_targets().versions(name)
         for version in self._open_models[name].keys() - retained:
             self._drop(name, version)
@@ -365,7 +309,3 @@ class ModelTable:
         for version in self.open_versions(name):
             self._drop(name, version)
         self._open_models.pop(name, None)
-
-    def _drop(self, name: str, version: str) -> None:
-        del self._open_models[name][version]
-        self._metrics.forget(name, version)

@@ -1,4 +1,4 @@
-"""Packages outside a project: any folder with a key and a database of its own beside it."""
+"""Packages outside a project: any folder; its key and its database are in a folder next to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skewless.infra.storage.project_state import ProjectState
 
 
 def store_at(root: Path, *, unsigned: bool = False, database_url: str | None = None) -> PackageStore:
-    """Return the packages of a folder, signed by a key that lies beside it."""
+    """Return the packages of a folder, signed by its own key."""
     keys = root.with_name(f"{root.name}.keys")
     trusted = keys / "trusted"
     return PackageStore(

@@ -59,7 +59,7 @@ def champion(project: Project) -> str | None:
 
 
 def set_back(state: Path, kept: Path) -> None:
-    """Put documents, records and alerts back to what was kept of them."""
+    """Put documents, records and alerts back to their kept values."""
     shutil.rmtree(state / "alerts", ignore_errors=True)
     if (kept / "alerts").exists():
         shutil.copytree(kept / "alerts", state / "alerts")

@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
+from skewless.infra.storage.database import Database
 from skewless.operations.promotion import Promotion, apply_promotion, plan_promotion
 from skewless.operations.promotion import train as train_model
 from skewless.operations.versions import read_versions
 from skewless.training.train import train
+from tests.servers.postgres import address_of
 from tests.worlds.command_line import done, fingerprint, run
 from tests.worlds.rollouts import NEW, OLD, champion, declare
 from tests.worlds.trained import MODEL, Sandbox, copy_project, open_project, opened
@@ -68,10 +70,17 @@ def test_a_worse_version_is_refused_and_the_champion_stays(spot: Sandbox) -> Non
     assert "all test rows" in shown.stdout
 
 
-def test_of_two_hands_one_wins_and_the_other_is_told(spot: Sandbox) -> None:
+def copy_rows(source: Database, target: Database) -> None:
+    for table in ("documents", "records"):
+        for row in source.query(f"SELECT * FROM {table}"):
+            target.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?)", *row)
+
+
+def test_of_two_machines_one_wins_and_the_other_is_told(spot: Sandbox, project_database: Database) -> None:
     spec, project = spot.project.applied.model(MODEL), spot.project
     train(project.training_set(MODEL), replace(spec, rounds=52), project.store, threads=1, now_us=spot.now_us())
-    hands = [open_project(spot.repo), open_project(spot.repo)]
+    copy_rows(project.state.database, project_database)
+    hands = [open_project(spot.repo, database_url=address_of(project_database)) for _ in range(2)]
     plans = [plan_promotion(hand, MODEL, version) for hand, version in zip(hands, (NEW, "000004"), strict=True)]
     barrier, told = threading.Barrier(2), []
 
@@ -89,9 +98,9 @@ def test_of_two_hands_one_wins_and_the_other_is_told(spot: Sandbox) -> None:
         thread.join()
     ((loser, problem),) = told
     winner = plans[1 - loser].version
-    assert champion(spot.project) == winner
+    assert champion(hands[0]) == winner
     assert problem == f"is held by version {winner!r}, not by {OLD!r}"
-    assert [move.to for move in spot.project.store.aliases.history(MODEL, "champion")] == [OLD, winner]
+    assert [move.to for move in hands[0].store.aliases.history(MODEL, "champion")] == [OLD, winner]
     for hand in hands:
         hand.close()
 

@@ -258,7 +258,7 @@ def test_while_the_database_is_away_the_last_aliases_and_policy_apply(
     place: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_: object) -> None:
-        raise StoreError("database", "is away", fix="start it")
+        raise StoreError("database", "is unavailable", fix="start it")
 
     async def steps(table: ModelTable) -> None:
         policy = put(place)
@@ -270,7 +270,7 @@ def test_while_the_database_is_away_the_last_aliases_and_policy_apply(
             for _ in range(3):
                 assert await table.refresh() == []
                 await writer.write()
-            with pytest.raises(StoreError, match="is away"):
+            with pytest.raises(StoreError, match="is unavailable"):
                 await table.roll_back(MODEL, reason="by hand", now_us=9)
             await table.refresh()
         assert (in_force(table), table.get(MODEL).version) == (policy, ONE)

@@ -271,7 +271,7 @@ def test_corrupt_keys_leave_the_last_ones_and_are_an_error_at_the_start(keyring:
 
 
 def _away(*_: object) -> None:
-    raise StoreError("database", "is away", fix="start it")
+    raise StoreError("database", "is unavailable", fix="start it")
 
 
 def opened(keyring: Keyring, auth: str, host: str) -> Access:

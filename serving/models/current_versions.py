@@ -10,7 +10,7 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.needed_views import CHAMPION, retained_champions
 
 
-class Assignment(NamedTuple):
+class CurrentVersions(NamedTuple):
     """The versions of a model that a server should load.
 
     Args:
@@ -27,8 +27,8 @@ class Assignment(NamedTuple):
         return next(iter(self.champions), None)
 
 
-class AssignmentReader:
-    """Reads assignments from the database, again after a move of the alias or a new policy.
+class CurrentVersionsReader:
+    """Reads current versions from the database, again after a move of the alias or a new policy.
 
     Args:
         keep: number of champions, including the current one.
@@ -37,10 +37,10 @@ class AssignmentReader:
     def __init__(self, store: PackageStore, keep: int) -> None:
         self._store = store
         self._keep = keep
-        self._cached: dict[str, tuple[object, Assignment]] = {}
+        self._cached: dict[str, tuple[object, CurrentVersions]] = {}
 
-    def read(self, names: Iterable[str]) -> dict[str, Assignment]:
-        """Return the assignments of models.
+    def read(self, names: Iterable[str]) -> dict[str, CurrentVersions]:
+        """Return the current versions of models.
 
         Raises:
             PackageError: an alias or a policy is corrupt.
@@ -48,12 +48,12 @@ class AssignmentReader:
         """
         return {name: self._read(name) for name in names}
 
-    def _read(self, name: str) -> Assignment:
+    def _read(self, name: str) -> CurrentVersions:
         aliases, traffic = self._store.aliases, self._store.traffic
         # Before the values: if they change during the read, the next call reads them again.
         numbers = aliases.number(name, CHAMPION), traffic.number(name)
         cached = self._cached.get(name)
         if cached is None or cached[0] != numbers:
             champions = tuple(retained_champions(self._store, name, self._keep))
-            cached = self._cached[name] = numbers, Assignment(champions, traffic.get(name))
+            cached = self._cached[name] = numbers, CurrentVersions(champions, traffic.get(name))
         return cached[1]
