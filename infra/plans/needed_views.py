@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_pinned_plan
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import read_applied, read_plan_number
 from skewless.infra.plans.target_versions import StoredTargetVersions
-from skewless.infra.rollout.traffic import Traffic, versions_of
+from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
@@ -65,7 +63,6 @@ class NeededViewsMonitor:
     def __init__(self, state: ProjectState, store: PackageStore, keep: int) -> None:
         self._state = state
         self._store = store
-        self._packages = store.root
         self._keep = keep
         self._cached: tuple[object, NeededViews] | None = None
         self._pinned: dict[tuple[str, str], FeaturePlan] = {}
@@ -99,8 +96,8 @@ class NeededViewsMonitor:
         """
         retained, unreadable = [], []
         pinned = StoredTargetVersions(self._state).read().pinned
-        for model in list_models(self._packages):
-            for version in retained_versions(self._packages, model, self._keep, pinned.get(model, ())):
+        for model in list_models(self._store.root):
+            for version in retained_versions(self._store, model, self._keep, pinned.get(model, ())):
                 try:
                     retained.append((model, version, self._read_plan(model, version)))
                 except PackageError as error:
@@ -127,9 +124,9 @@ class NeededViewsMonitor:
         return self._pinned[model, version]
 
     def _read_stamp(self) -> object:
-        aliases, traffic = Aliases(self._packages), Traffic(self._packages)
+        aliases, traffic = self._store.aliases, self._store.traffic
         moves = [
-            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._packages)
+            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._store.root)
         ]
         return read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
 
@@ -170,7 +167,7 @@ def merge_needed_views(
     )
 
 
-def retained_versions(packages: Path, model: str, keep: int, pinned: Iterable[str] = ()) -> list[str]:
+def retained_versions(store: PackageStore, model: str, keep: int, pinned: Iterable[str] = ()) -> list[str]:
     """Return the distinct versions of a model that serve requests, or that a rollback may return to.
 
     These are the last champions, the versions of the traffic policy, and loaded versions.
@@ -182,19 +179,19 @@ def retained_versions(packages: Path, model: str, keep: int, pinned: Iterable[st
     Raises:
         PackageError: an alias or a policy is corrupt.
     """
-    policy = Traffic(packages).get(model)
+    policy = store.traffic.get(model)
     named = versions_of(policy) if policy else ()
-    return list(dict.fromkeys([*retained_champions(packages, model, keep), *named, *sorted(pinned)]))
+    return list(dict.fromkeys([*retained_champions(store, model, keep), *named, *sorted(pinned)]))
 
 
-def retained_champions(packages: Path, model: str, keep: int) -> list[str]:
+def retained_champions(store: PackageStore, model: str, keep: int) -> list[str]:
     """Return the distinct last champions of a model, the current one first.
 
     Raises:
         PackageError: an alias is corrupt.
     """
     champions: dict[str, None] = {}
-    for move in Aliases(packages).read_latest_first(model, CHAMPION):
+    for move in store.aliases.read_latest_first(model, CHAMPION):
         if len(champions) == keep:
             break
         champions[move.to] = None

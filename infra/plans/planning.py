@@ -23,7 +23,6 @@ from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
 from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
 from skewless.infra.online.build_rate import estimate_build_s
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import (
@@ -50,7 +49,6 @@ from skewless.infra.plans.plan_effects import (
     ServedVersion,
     Training,
 )
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.names import list_models
@@ -249,7 +247,7 @@ class Planner:
             builds=[self._build(view, effects.needed.label(view)) for view in effects.find_new_views()],
             retires=effects.find_retiring_views(self.settings.retire_hours),
             trains=list(effects.find_trainings(compiled.models)),
-            serves=list(effects.find_served_versions(Traffic(self._packages).get)),
+            serves=list(effects.find_served_versions(self._store.traffic.get)),
             breakages=list(effects.find_broken_versions()),
             notes=[
                 *self._missing_files(compiled),
@@ -258,10 +256,6 @@ class Planner:
                 *(_unreadable_note(name) for name in unreadable),
             ],
         )
-
-    @property
-    def _packages(self) -> Path:
-        return self._store.root
 
     @property
     def _store(self) -> PackageStore:
@@ -310,7 +304,7 @@ class Planner:
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 
     def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
-        for name in list_models(self._packages):
+        for name in list_models(self._store.root):
             version = find(name)
             if version is None:
                 continue
@@ -321,10 +315,10 @@ class Planner:
             yield name, Champion(version=version, spec=spec)
 
     def _champion(self, name: str) -> str | None:
-        return Aliases(self._packages).get(name, CHAMPION)
+        return self._store.aliases.get(name, CHAMPION)
 
     def _challenger(self, name: str) -> str | None:
-        policy = Traffic(self._packages).get(name)
+        policy = self._store.traffic.get(name)
         return None if policy is None else policy.challenger
 
 

@@ -96,10 +96,9 @@ def latest_drift(project: Workspace, model: str) -> dict[str, Any] | None:
 
 
 def _champion(project: Workspace, model: str) -> Package:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
-    version = Aliases(project.packages).get(model, "champion")
+    version = project.store.aliases.get(model, "champion")
     if version is None:
         raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
     return open_package(project.store, model, version)

@@ -294,13 +294,12 @@ def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions
 
     status = ModelStatus(model=name)
     try:
-        aliases = Aliases(project.packages)
+        aliases = project.store.aliases
         versions, moves = len(list_versions(project.packages, name)), len(aliases.history(name, CHAMPION))
         status = replace(status, versions=versions, moves=moves)
         version = aliases.get(name, CHAMPION)

@@ -126,10 +126,7 @@ def _alias_changes(
     project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]
 ) -> dict[str, str | None]:
     """Return the aliases whose version differs in the tracker; None: the project has no such alias."""
-    from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.rollout.traffic import Traffic
-
-    aliases, policy = Aliases(project.packages), Traffic(project.packages).get(model)
+    aliases, policy = project.store.aliases, project.store.traffic.get(model)
     own = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
     if policy is not None:
         own |= {"champion": policy.champion, "challenger": policy.challenger}

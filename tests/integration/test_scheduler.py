@@ -30,7 +30,6 @@ from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.store import open_lease
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
@@ -55,7 +54,7 @@ DAY = 86_400 * SECOND
 
 def champions(place: Sandbox) -> list[str]:
     """Return the versions that were champion, oldest first."""
-    return [move.to for move in Aliases(place.project.packages).history(MODEL, "champion")]
+    return [move.to for move in place.project.store.aliases.history(MODEL, "champion")]
 
 
 def change_spec(place: Sandbox, **changes: Any) -> None:  # noqa: ANN401 - of any field
@@ -336,7 +335,7 @@ def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(plac
     async def refresh() -> tuple[list[str], str, dict[str, str]]:
         reader = RedisReader(place.project.redis_url)
         models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
-        aliases = Aliases(place.project.packages)
+        aliases = place.project.store.aliases
         aliases.move(MODEL, "champion", expect="000002", to="000001", reason="back", now_us=1)
         await models.load()
         aliases.move(MODEL, "champion", expect="000001", to="000002", reason="again", now_us=2)

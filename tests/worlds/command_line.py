@@ -20,8 +20,6 @@ from skewless.cli import create_app
 from skewless.infra.storage.project_state import DATABASE_FILE
 from skewless.infra.telemetry.logger import set_log_level
 
-_TABLES = ("documents", "records", "materializations", "job_runs")
-
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
     {"card_id": "9007199254741000", "shop_id": "shop-39", "amount": 1e-7, "paid_at": 1_700_000_000_123_456},
@@ -81,19 +79,18 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, and every folder; of the database, the hash of its content."""
-    return {
-        path.relative_to(folder).as_posix(): _hash(path) if path.is_file() else "/"
-        for path in sorted(folder.rglob("*"))
-        if not path.is_socket() and path.name not in {f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"}
-    }
+    """Return every file below a folder with its hash, every folder, and each document and record of a database."""
+    prints: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name == DATABASE_FILE:
+            prints |= {name: "database"} | {f"{name}/{row}": body for row, body in _stored(path).items()}
+        elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
+            prints[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+    return prints
 
 
-def _hash(path: Path) -> str:
-    content = path.read_bytes()
-    if path.name == DATABASE_FILE:
-        # Leases are not content: their tokens count the work that was begun.
-        with closing(sqlite3.connect(path)) as database:
-            rows = [database.execute(f"SELECT * FROM {table} ORDER BY 1, 2, 3").fetchall() for table in _TABLES]
-        content = repr(rows).encode()
-    return hashlib.sha256(content).hexdigest()
+def _stored(path: Path) -> dict[str, str]:
+    sql = "SELECT kind, name, body FROM documents UNION ALL SELECT kind, name || '/' || number, body FROM records"
+    with closing(sqlite3.connect(path)) as database:
+        return {f"{kind}/{name}": body for kind, name, body in database.execute(sql)}

@@ -10,7 +10,6 @@ import pytest
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
@@ -56,7 +55,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         project.refresh()
         assert old < project.needed.readers.keys()
         done("train", "--repo", repo)
-        assert Aliases(project.packages).get("late", "champion") == "000002"
+        assert project.store.aliases.get("late", "champion") == "000002"
         new = set(project.needed.readers) - old
         assert len(new) == 2
         assert done("housekeeping", "--repo", repo)["retired"] == 0
@@ -73,7 +72,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         assert lives(repo) == dict.fromkeys(old, "retired") | dict.fromkeys(new, "needed")
         # Back: what is needed again is filled from the log, before it gets traffic.
         done("rollback", "late", "--repo", repo)
-        assert Aliases(project.packages).get("late", "champion") == "000001"
+        assert project.store.aliases.get("late", "champion") == "000001"
         assert project.predict("late", [{"carrier": "AA"}]).num_rows == 1
         done("housekeeping", "--repo", repo)
         assert {lives(repo)[name] for name in old} == {"needed"}

@@ -12,9 +12,10 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import StalePlanError
+from skewless.contract.settings import Settings
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
@@ -42,7 +43,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 
 
 def champion(repo: Path) -> str | None:
-    return Aliases(repo / ".skewless/packages").get(MODEL, "champion")
+    return PackageStore.of(ProjectState(repo / ".skewless"), Settings()).aliases.get(MODEL, "champion")
 
 
 def write_facts(repo: Path, **values: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from skewless.infra.packages.aliases import Aliases
 from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, applied, both, verb
 from tests.integration.errors.changes import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 from tests.integration.errors.scene import Scene
@@ -16,7 +15,7 @@ _RUN = (
     ".skewless/runs/0000000002.start.json",
     ".skewless/runs/0000000002.end.json",
 )
-_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/decisions/*02.json")
+_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/skewless.db/decision/fraud/2")
 
 
 def _quarantined(scene: Scene, _: ErrorReply) -> None:
@@ -37,7 +36,7 @@ def _others_went_on(scene: Scene, said: ErrorReply) -> None:
 
 
 def _champion_stays(scene: Scene, _: ErrorReply) -> None:
-    assert Aliases(scene.state / "packages").get("fraud", "champion") == "000001"
+    assert scene.packages.aliases.get("fraud", "champion") == "000001"
 
 
 def _gate(old: str, new: str) -> Arrange:

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from skewless.contract.settings import Settings
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.project_state import ProjectState
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
@@ -27,7 +29,7 @@ from tests.worlds.payments_data import write_payments
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
+TRANSIENT = {"materialize.lock", ".lock", "server.json", "processes"} | _NOTES
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
@@ -141,6 +143,8 @@ class Stage:
         """Return the prepared project as it was."""
         ProjectState(self.repo / STATE).database.close()  # this process must not read the removed file
         if self.repo.exists():
+            # Its connections are to the file that is deleted here.
+            ProjectState(self.repo / STATE).database.close()
             shutil.rmtree(self.repo)
         return Path(shutil.copytree(self.kept, self.repo))
 
@@ -161,6 +165,10 @@ class Scene:
     @property
     def state(self) -> Path:
         return self.repo / STATE
+
+    @property
+    def packages(self) -> PackageStore:
+        return PackageStore.of(ProjectState(self.state), Settings())
 
     @property
     def elsewhere(self) -> Path:

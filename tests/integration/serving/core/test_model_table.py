@@ -11,7 +11,6 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.documents import Documents
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
@@ -48,7 +47,7 @@ def tables(place: Sandbox, *runs: Steps, keep: int = 2, metrics: Metrics | None 
 
 def move(place: Sandbox, to: str, name: str = MODEL) -> None:
     """Make a version champion, as training would."""
-    aliases = Aliases(place.project.packages)
+    aliases = place.project.store.aliases
     expect = aliases.get(name, CHAMPION)
     aliases.move(name, CHAMPION, expect=expect, to=to, reason="test", now_us=place.now_us())
 
@@ -58,7 +57,7 @@ def targets(place: Sandbox) -> Documents:
 
 
 def history(place: Sandbox) -> list[str]:
-    return [item.to for item in Aliases(place.project.packages).history(MODEL, CHAMPION)]
+    return [item.to for item in place.project.store.aliases.history(MODEL, CHAMPION)]
 
 
 def damage(place: Sandbox, version: str) -> None:

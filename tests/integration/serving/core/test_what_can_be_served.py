@@ -6,7 +6,6 @@ import pytest
 
 from skewless.contract.errors import PackageError, StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.target_versions import StoredTargetVersions
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
@@ -83,10 +82,8 @@ def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_
 
 
 def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
-    for name in (MODEL, SECOND):
-        for path in (place.project.packages / name / "aliases" / CHAMPION).iterdir():
-            path.unlink()
-    assert Aliases(place.project.packages).get(MODEL, CHAMPION) is None
+    place.project.state.database.execute("DELETE FROM records WHERE kind = 'alias_move'")
+    assert place.project.store.aliases.get(MODEL, CHAMPION) is None
 
     async def steps(table: ModelTable) -> None:
         raise AssertionError(table)
