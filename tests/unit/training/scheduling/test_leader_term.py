@@ -219,19 +219,20 @@ def test_an_end_is_recorded_after_an_outage_and_a_start_without_an_answer_is_beg
     scheduling: Scheduling, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduling.jobs = [job("r", again=True)]
-    term, ledger = scheduling.term(), scheduling.ledger
+    term, ledger, start = scheduling.term(), scheduling.ledger, scheduling.ledger.start
     away = StoreError("database", "cannot be used", fix="start it")
-    start = ledger.start
     scheduling.at(10)
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger, "start", lambda run: Mock(side_effect=away)(start(run)))
-        pytest.raises(StoreError, term.step)
+    monkeypatch.setattr(ledger, "start", lambda run: Mock(side_effect=away)(start(run)))
+    with pytest.raises(StoreError):
+        term.step()
+    monkeypatch.undo()
     assert (scheduling.states(), term.running) == ({"r@10+1": "running"}, [])
     term.take_over()
     scheduling.works[0].end(rows=3)
-    with monkeypatch.context() as patch:
-        patch.setattr(ledger, "end", Mock(side_effect=away))
-        pytest.raises(StoreError, term.step)
+    monkeypatch.setattr(ledger, "end", Mock(side_effect=away))
+    with pytest.raises(StoreError):
+        term.step()
+    monkeypatch.undo()
     term.take_over()  # its own work is not lost
     assert term.step()
     assert not term.step()
