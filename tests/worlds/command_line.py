@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.infra.storage.project_state import DATABASE_FILE
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -52,9 +55,21 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, and every folder."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
-        for path in sorted(folder.rglob("*"))
-        if not path.is_socket()
-    }
+    """Return every file below a folder with its hash, every folder, and each document and record of a database."""
+    prints: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name == DATABASE_FILE:
+            prints |= {name: "database"} | {f"{name}/{row}": body for row, body in _stored(path).items()}
+        elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
+            prints[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+    return prints
+
+
+def _stored(path: Path) -> dict[str, str]:
+    sql = (
+        "SELECT kind, name, body FROM documents UNION ALL SELECT kind, name || '/' || number, body FROM records "
+        "UNION ALL SELECT 'job_run', job || '/' || tick_us || '/' || attempt, state FROM job_runs"
+    )
+    with closing(sqlite3.connect(path)) as database:
+        return {f"{kind}/{name}": body for kind, name, body in database.execute(sql)}
