@@ -91,6 +91,9 @@ def fingerprint(folder: Path) -> dict[str, str]:
 
 
 def _stored(path: Path) -> dict[str, str]:
-    sql = "SELECT kind, name, body FROM documents UNION ALL SELECT kind, name || '/' || number, body FROM records"
+    sql = (
+        "SELECT kind, name, body FROM documents UNION ALL SELECT kind, name || '/' || number, body FROM records "
+        "UNION ALL SELECT 'job_run', job || '/' || tick_us || '/' || attempt, state FROM job_runs"
+    )
     with closing(sqlite3.connect(path)) as database:
         return {f"{kind}/{name}": body for kind, name, body in database.execute(sql)}

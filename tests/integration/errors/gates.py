@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, applied, both, verb
+from tests.integration.errors.case import LEDGER, ROUND, Arrange, Case, ErrorReply, applied, both, verb
 from tests.integration.errors.changes import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 from tests.integration.errors.scene import Scene
 
@@ -62,7 +62,7 @@ CASES: tuple[Case, ...] = (
     Case(
         name="scheduler: a suite fails", ask=verb(*ROUND), code=5,
         arrange=both(bad_shop_rows, bad_labels), thing="batch 'shop_risk'", says=("refund_share",),
-        fix="expectations.py", added=(_QUARANTINE, ".skewless/scheduler/*", ".skewless/data_docs/*.html"),
+        fix="expectations.py", added=(_QUARANTINE, LEDGER, ".skewless/data_docs/*.html"),
     ),
     Case(
         name="train: the label suite fails", ask=verb("train", "fraud"), code=5, arrange=bad_labels,

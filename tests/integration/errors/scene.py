@@ -29,7 +29,7 @@ from tests.worlds.payments_data import write_payments
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {"materialize.lock", ".lock", "server.json", "processes"} | _NOTES
+TRANSIENT = {"materialize.lock", ".lock", "server.json", "process"} | _NOTES
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
@@ -96,9 +96,8 @@ class SharedRedis:
         self._client = redis.Redis.from_url(url)
 
     def rows(self) -> StoredBytes:
-        """Return every key with its value, but for the scheduler's, which counts its holders."""
-        found = cast("Iterator[bytes]", self._client.scan_iter(count=1_000))
-        keys = sorted(key for key in found if b"{scheduler}" not in key)
+        """Return every key with its value."""
+        keys = sorted(cast("Iterator[bytes]", self._client.scan_iter(count=1_000)))
         values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
         return dict(zip(keys, values, strict=True))
 
