@@ -13,7 +13,6 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import ProcessRecord, read_processes
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import hold_lock
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.streams import Streams
@@ -94,7 +93,7 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
         worker_group = WorkerGroup(streams, process_record=ProcessRecord(ProjectState(world.root), "stream"))
         with closing(worker_group):
             worker_group.start()
-            with hold_lock(world.generations.build_lock(changed.windows[0])):
+            with world.generations.hold_build(changed.windows[0]):
                 needed.append(NeededViews(plan=changed, applied_hash="after", readers={}))
                 until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
                 (before,) = read_processes(ProjectState(world.root))

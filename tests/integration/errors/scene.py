@@ -26,7 +26,7 @@ from tests.worlds.payments_data import write_payments
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
+TRANSIENT = {".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
