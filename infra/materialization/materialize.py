@@ -87,7 +87,7 @@ class Materializer:
         Raises:
             GateError: the gate or ``strict`` rejected a view's new rows; the other views are up to date.
             SourceError: a view's source is missing or broken; the other views are up to date.
-            ConflictError: another run has taken the lease, because this process stood still; it continues this run.
+            ConflictError: another run has the lease by now, and continues this run.
         """
         with Leases(self.state.database).hold("materialize") as lease:
             job = _RunJob(self, lease, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
@@ -191,7 +191,7 @@ class _RunJob:
         on_step: OnStep | None,
     ) -> None:
         self._parent = parent
-        self._lease = lease
+        self._leases, self._lease = Leases(parent.state.database), lease
         self._check = check
         self._events = events
         self._naive_is_utc = naive_is_utc
@@ -247,7 +247,7 @@ class _RunJob:
         log.sweep()
         with log.stage_rows() as staged:
             # From here on, the log rejects the rows if another run has appended any.
-            self._check_lease()
+            self._leases.check(self._lease)
             rejected = self._stage(staged, changes)
             pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
             self._record_skipped(view, rejected, pending.rows)
@@ -289,9 +289,6 @@ class _RunJob:
             self._report_step(changes.view, "accepting", staged.rows, None)
         return dict(rejected)
 
-    def _check_lease(self) -> None:
-        Leases(self._parent.state.database).check(self._lease)
-
     def _add_run(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()
         ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
@@ -327,7 +324,7 @@ class _RunJob:
             self._begin()
         self._has_written |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
-        self._check_lease()
+        self._leases.check(self._lease)
         # If the source could be read, all rows that were published before the run are online now.
         parent.online().set_markers({name: Marker(tail, self._now_us if accepted else 0)})
         if tail > last_covered_position or not has_run:

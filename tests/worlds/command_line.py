@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.infra.storage.project_state import DATABASE_FILE
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -52,9 +55,26 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, and every folder."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
-        for path in sorted(folder.rglob("*"))
-        if not path.is_socket()
-    }
+    """Return every file below a folder with its hash, every folder, and every row of a database like a file."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name == DATABASE_FILE:
+            found |= {f"{name}/{row}": digest for row, digest in _rows(path).items()}
+        elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+    return found
+
+
+def _rows(path: Path) -> dict[str, str]:
+    """Return the rows of a database by their keys; a lease is held while something is done, and is no part of it."""
+    found = {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        for table, keys in _KEYS.items():
+            for row in connection.execute(f"SELECT * FROM {table}"):
+                key = "/".join(map(str, row[:keys]))
+                found[f"{table}/{key}"] = hashlib.sha256(repr(row).encode()).hexdigest()
+    return found
+
+
+_KEYS = {"documents": 2, "records": 3, "materializations": 1, "job_runs": 1}

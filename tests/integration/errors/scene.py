@@ -18,6 +18,7 @@ import pytest
 import redis
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
@@ -138,6 +139,7 @@ class Stage:
 
     def copy(self) -> Path:
         """Return the prepared project as it was."""
+        close_database(self.repo)
         if self.repo.exists():
             shutil.rmtree(self.repo)
         return Path(shutil.copytree(self.kept, self.repo))
@@ -201,6 +203,11 @@ class Scene:
         return {path: digest for path, digest in here.items() if not path.startswith(REMEMBERED)} | outside
 
 
+def close_database(repo: Path) -> None:
+    """Close this process's connections to the database of a project that is copied or replaced."""
+    ProjectState((repo / STATE).resolve()).database.close()
+
+
 @contextmanager
 def opened_stage(root: Path) -> Iterator[Stage]:
     """Make the prepared project and its store; everything is stopped at the end."""
@@ -218,5 +225,6 @@ def opened_stage(root: Path) -> Iterator[Stage]:
             patch.setenv(f"SKEWLESS_{name}", value)
         repo = root / "p"
         make_project(repo)
+        close_database(repo)
         kept = Path(shutil.copytree(repo, root / "kept"))
         yield Stage(kept=kept, repo=repo, store=store, rows=store.rows(), stack=stack)
