@@ -76,11 +76,12 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
-    changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
-    needed = [NeededViews(plan=world.plan, applied_hash="before", readers={})]
+    plan = world.plan
+    changed = replace(plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
+    needed = [NeededViews(plan=plan, applied_hash="before", readers={})]
     with connect(world.root / "spill", threads=1) as connection:
         streams = HalfBroken(
-            plan=world.plan,
+            plan=plan,
             state=ProjectState(world.root),
             settings=Settings(),
             url=lambda: world.url,
@@ -98,6 +99,6 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
                 until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
                 (before,) = read_processes(ProjectState(world.root))
                 until(lambda: read_processes(ProjectState(world.root))[0].beat_s > before.beat_s + 0.2)
-                assert read_processes(ProjectState(world.root))[0].plan == world.plan.hash
+                assert read_processes(ProjectState(world.root))[0].plan == plan.hash
             until(lambda: read_processes(ProjectState(world.root))[0].plan == "after")
             assert world.generations.find_live(changed.windows[0]) is not None

@@ -56,7 +56,7 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Return every file below a folder with its hash, every folder, and every row of a database like a file."""
-    found = {}
+    found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == DATABASE_FILE:
