@@ -150,7 +150,7 @@ def read_status(project: Workspace) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
-    runs = RunLedger(project.state / "runs").runs()
+    runs = RunLedger(project.state.database).runs()
     try:
         views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from skewless.cli import create_app
 from skewless.infra.storage.project_state import DATABASE_FILE
+from skewless.infra.storage.schema import KEYS
 from skewless.infra.telemetry.logger import set_log_level
 
 ROWS: list[dict[str, Any]] = [
@@ -79,21 +80,25 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, every folder, and each document and record of a database."""
-    prints: dict[str, str] = {}
+    """Return every file below a folder with its hash, every folder, and every row of a database like a file."""
+    found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == DATABASE_FILE:
-            prints |= {name: "database"} | {f"{name}/{row}": body for row, body in _stored(path).items()}
+            found |= {f"{name}/{row}": digest for row, digest in _rows(path).items()}
         elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
-            prints[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
-    return prints
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+    return found
 
 
-def _stored(path: Path) -> dict[str, str]:
-    sql = (
-        "SELECT kind, name, body FROM documents UNION ALL SELECT kind, name || '/' || number, body FROM records "
-        "UNION ALL SELECT 'job_run', job || '/' || tick_us || '/' || attempt, state FROM job_runs"
-    )
-    with closing(sqlite3.connect(path)) as database:
-        return {f"{kind}/{name}": body for kind, name, body in database.execute(sql)}
+def _rows(path: Path) -> dict[str, str]:
+    """Return the rows of a database by their keys; a lease is held while something is done, and is no part of it."""
+    found = {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        for table, keys in KEYS.items():
+            if table == "leases":
+                continue
+            for row in connection.execute(f"SELECT * FROM {table}"):
+                key = "/".join(map(str, row[: len(keys)]))
+                found[f"{table}/{key}"] = hashlib.sha256(repr(row).encode()).hexdigest()
+    return found

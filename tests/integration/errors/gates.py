@@ -12,8 +12,7 @@ _QUARANTINE = ".skewless/quarantine/shop_risk/*.parquet"
 _RUN = (
     _QUARANTINE,
     ".skewless/log/batch/card_days-*/00000000000000006000.parquet",
-    ".skewless/runs/0000000002.start.json",
-    ".skewless/runs/0000000002.end.json",
+    ".skewless/skewless.db/materializations/2",
 )
 _PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/skewless.db/decision/fraud/2")
 
@@ -57,7 +56,7 @@ CASES: tuple[Case, ...] = (
         name="materialize: a suite fails, other views go on", ask=verb("materialize"), code=5,
         arrange=both(bad_shop_rows, new_card_rows), thing="batch 'shop_risk' of 3 rows", says=("7.5",),
         fix="expectations.py", added=_RUN, after=_others_went_on, writes_rows=True,
-        changed=(".skewless/progress/card_days-*.json",),
+        changed=(".skewless/skewless.db/documents/read_progress/card_days-*",),
     ),
     Case(
         name="scheduler: a suite fails", ask=verb(*ROUND), code=5,

@@ -29,7 +29,7 @@ from tests.worlds.payments_data import write_payments
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {"materialize.lock", ".lock", "server.json", "process"} | _NOTES
+TRANSIENT = {".lock", "server.json", "process"} | _NOTES
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
@@ -140,7 +140,6 @@ class Stage:
 
     def copy(self) -> Path:
         """Return the prepared project as it was."""
-        ProjectState(self.repo / STATE).database.close()  # this process must not read the removed file
         if self.repo.exists():
             # Its connections are to the file that is deleted here.
             ProjectState(self.repo / STATE).database.close()
@@ -210,6 +209,11 @@ class Scene:
         return {path: digest for path, digest in here.items() if not path.startswith(REMEMBERED)} | outside
 
 
+def close_database(repo: Path) -> None:
+    """Close this process's connections to the database of a project that is copied or replaced."""
+    ProjectState((repo / STATE).resolve()).database.close()
+
+
 @contextmanager
 def opened_stage(root: Path) -> Iterator[Stage]:
     """Make the prepared project and its store; everything is stopped at the end."""
@@ -227,5 +231,6 @@ def opened_stage(root: Path) -> Iterator[Stage]:
             patch.setenv(f"SKEWLESS_{name}", value)
         repo = root / "p"
         make_project(repo)
+        close_database(repo)
         kept = Path(shutil.copytree(repo, root / "kept"))
         yield Stage(kept=kept, repo=repo, store=store, rows=store.rows(), stack=stack)
