@@ -156,7 +156,7 @@ def test_every_deed_moves_on_and_comes_by_what_it_writes(kill_scene: KillScene) 
         "won",
         "return by hand",
     }
-    assert "replace-alerts#1" in kill_scene.points["back"]
+    assert "store-alert#1" in kill_scene.points["back"]
 
 
 def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) -> None:
@@ -164,7 +164,7 @@ def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) 
         ("won", "link-traffic#1", "before"),
         ("won", "link-traffic#1", "after"),
         ("won", "link-champion#1", "before"),
-        ("back", "replace-alerts#1", "after"),
+        ("back", "store-alert#1", "after"),
         ("return by hand", "link-traffic#1", "after"),
     ]
     assert sum(kill_at(kill_scene, cases).values()) == len(cases)

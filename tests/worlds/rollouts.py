@@ -10,6 +10,8 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, write_counts
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, copy_project, opened
@@ -61,10 +63,12 @@ def champion(project: Project) -> str | None:
 
 def set_back(state: Path, kept: Path) -> None:
     """Put traffic, aliases, alerts and counts back to what was kept of them."""
-    for part in (PHASES / "traffic", PHASES / "aliases", Path("alerts"), Path("vitals")):
+    for part in (PHASES / "traffic", PHASES / "aliases", Path("vitals")):
         shutil.rmtree(state / part, ignore_errors=True)
         if (kept / part).exists():
             shutil.copytree(kept / part, state / part)
+    alerts = Documents(ProjectState(kept).database, "alerts").get("project") or []
+    Documents(ProjectState(state).database, "alerts").put("project", alerts)
 
 
 def keep(state: Path, kept: Path) -> None:
