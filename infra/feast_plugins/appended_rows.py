@@ -12,6 +12,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from feast.repo_config import RepoConfig
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.feature_history import view_table
 from skewless.infra.feast_plugins.requested_features import Table as View
@@ -129,11 +130,11 @@ def _file_schema(table: Table) -> pa.Schema:
 
 def _fit_column(table: Table, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
-        return column.cast(field.type)
-    except pa.ArrowException as error:
         # Times may have another unit or zone: convert these; other columns must fit exactly.
         if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(field.type):
-            return column.cast(field.type, safe=False)
+            return cast_times(column, field.type)
+        return column.cast(field.type)
+    except pa.ArrowException as error:
         raise SourceError(
             f"{table.name} column {field.name!r}",
             f"does not fit the new rows: {str(error).splitlines()[0]}",
