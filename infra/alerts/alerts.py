@@ -8,21 +8,20 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
-import structlog
-
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.alerts.webhook import Webhook
 from skewless.infra.storage.documents import Documents, Json
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
 _MOST_RESOLVED = 1_000
 _KIND, _NAME = "alerts", "project"
 _DELIVERY = "alert_delivery"
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import RequestError, StalePlanError, StoreError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
@@ -20,6 +18,7 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.numbered_files import NumberedFiles
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 EXPECTATIONS = "expectations.py"
 _FORMAT = 1
@@ -246,5 +245,5 @@ def load_current(repo: Path, state: ProjectState) -> AppliedPlan:
     files = find_edited_files(repo, applied)
     if files:
         fix = "run `skewless plan` to see the changes, then `skewless apply`"
-        structlog.get_logger().warning("definitions_changed", files=files, fix=fix)
+        EventLogger().warning("definitions_changed", files=files, fix=fix)
     return applied

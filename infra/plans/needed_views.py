@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
@@ -20,12 +18,13 @@ from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 CHAMPION = "champion"
 PLAN = "plan"
 # Model, version and its pinned plan.
 Retained = tuple[str, str, FeaturePlan]
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from skewless.contract.changes import Change, compare_models, compare_plans
 from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
-from skewless.contract.plan import View
+from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compiled_repo import CompiledRepo
@@ -222,18 +222,19 @@ class Planner:
             if view.hash not in known:
                 check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
 
+    def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
+        """Return the effects of a plan, and the names of versions whose packages cannot be read."""
+        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
+        champions, challengers = (dict(self._versions(find)) for find in (self._champion, self._challenger))
+        effects = PlanEffects(old=old, new=new, retained=retained, champions=champions, challengers=challengers)
+        return effects, unreadable
+
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
         applied = read_applied(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
-        effects = PlanEffects(
-            old=applied.plan if applied else None,
-            new=compiled.plan,
-            retained=retained,
-            champions=dict(self._champions()),
-        )
+        effects, unreadable = self.find_effects(applied.plan if applied else None, compiled.plan)
         return PlanReport(
             hash=compiled.plan.hash,
             changes=changes,
@@ -245,6 +246,7 @@ class Planner:
             notes=[
                 *self._missing_files(compiled),
                 *self._edited_files(applied, changes),
+                *effects.describe_rollouts(compiled.models),
                 *(_unreadable_note(name) for name in unreadable),
             ],
         )
@@ -299,10 +301,9 @@ class Planner:
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 
-    def _champions(self) -> Iterator[tuple[str, Champion]]:
-        aliases = Aliases(self._packages)
+    def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
         for name in list_models(self._packages):
-            version = aliases.get(name, CHAMPION)
+            version = find(name)
             if version is None:
                 continue
             try:
@@ -310,6 +311,13 @@ class Planner:
             except PackageError:
                 spec = None
             yield name, Champion(version=version, spec=spec)
+
+    def _champion(self, name: str) -> str | None:
+        return Aliases(self._packages).get(name, CHAMPION)
+
+    def _challenger(self, name: str) -> str | None:
+        policy = Traffic(self._packages).get(name)
+        return None if policy is None else policy.challenger
 
 
 def _unreadable_note(name: str) -> str:

@@ -29,10 +29,22 @@ class SqliteDatabase(Database):
         super().__init__(f"database {path}", steps)
         self._path = path
         self._busy_s = busy_s
+        self._identity: tuple[int, int] | None = None
 
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""
         return self._path.exists()
+
+    def _was_replaced(self) -> bool:
+        # An open connection would go on with the deleted file, and its writes would be lost.
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            identity = None
+        else:
+            identity = (stat.st_dev, stat.st_ino)
+        was_replaced, self._identity = self._identity not in {None, identity}, identity
+        return was_replaced
 
     def now_us(self) -> int:
         """Return the time of this machine, on which all processes are."""
@@ -58,6 +70,9 @@ class SqliteDatabase(Database):
     def _begin(self, connection: sqlite3.Connection) -> None:
         # A deferred transaction that reads first fails at once, without waiting, if another process has written since.
         connection.execute("BEGIN IMMEDIATE")
+
+    def _begin_snapshot(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
 
     def _run(self, connection: sqlite3.Connection, sql: str, values: Sequence[Value]) -> list[Row]:
         return connection.execute(sql, values).fetchall()

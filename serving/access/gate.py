@@ -8,17 +8,16 @@ from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
 from typing import Protocol
 
-import structlog
-
 from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
 from skewless.infra.access.key_file import KeyFile, Stamp
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.rules import is_loopback
 
 _CHECK_SECONDS = 1.0
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
-_log = structlog.get_logger()
+_log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
 
 

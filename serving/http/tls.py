@@ -6,16 +6,16 @@ import ssl
 from pathlib import Path
 from typing import TypedDict, cast
 
-import structlog
 import uvicorn
 from uvicorn.config import create_ssl_context
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.infra.access.key_file import Stamp, read_stamp
+from skewless.infra.telemetry.logger import EventLogger
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class TlsOptions(TypedDict, total=False):

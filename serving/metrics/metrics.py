@@ -6,7 +6,6 @@ import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 
-import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from skewless.contract.errors import StoreError
@@ -16,6 +15,7 @@ from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
 from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series
 
@@ -26,7 +26,7 @@ _DISTANCES = (1e-6, 1e-4, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 10, 100)
 _AGES = (0.1, 1, 10, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
 _MOST_WAIT_S = 0.2  # a worker gives another one half a second for its metrics
 _Checks = tuple[list[LastParity], list[Alert], list[Freshness]]
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class Metrics:

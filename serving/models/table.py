@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import Collection
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import (
     ConflictError,
     PackageError,
@@ -28,6 +26,7 @@ from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loader import ModelLoader
 from skewless.serving.models.rejected_models import RejectedModels
@@ -36,7 +35,7 @@ from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
 MODEL_FIELD = "field 'model'"
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class ModelTable:
@@ -120,6 +119,8 @@ class ModelTable:
         if name is None or champion is None:
             known = ", ".join(sorted(self._champions))
             fix = f"use one of: {known}" if known else "load a model: none is served now"
+            if name is None and known:
+                raise RequestError("request body", "has no field 'model'; several are served", fix=fix)
             raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
         if version is None:
             return self._open_models[name][champion]
@@ -147,8 +148,7 @@ class ModelTable:
         aliases = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
         champions = {name: version for name, version in aliases.items() if version is not None}
         if not champions:
-            fix = "run `skewless train`, which promotes the first version"
-            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
+            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
         names_to_load = [name for name in champions if name not in targets.unloaded]
         errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
         if errors and not self._champions:
@@ -229,7 +229,6 @@ class ModelTable:
         async with self._lock:
             await self._loader.check_views_fed(name, previous)
             await self._open_version(name, previous)
-            # Only now: a version that cannot be loaded must not become champion.
             self._aliases.move(name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us)
             return await self._set_champion(name, previous)
 

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.execution import Execution, Launch
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
-_log = structlog.get_logger()
+_log = EventLogger()
 _PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
 _SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can hold it
@@ -262,13 +261,16 @@ def _launch_processes(project: Workspace) -> Launch:
 
 
 def _environment(project: Workspace) -> dict[str, str]:
+    from skewless.infra.telemetry.logger import LEVEL_VARIABLE
+
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
     variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    return inherited | variables
+    # Jobs log as the scheduler does; alone, their commands would show warnings only.
+    return {LEVEL_VARIABLE: "info"} | inherited | variables
 
 
 def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:

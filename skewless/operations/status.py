@@ -177,9 +177,9 @@ def read_status(project: Workspace) -> ProjectStatus:
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
     """Return whether the online store is reachable, with a connection if it is; the private server is not started."""
-    from skewless.infra.host.redaction import display_url
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_online_store
+    from skewless.infra.telemetry.redaction import display_url
 
     url = project.settings.redis_url or PrivateServer(project.state.folder).status().url
     if url is None:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.infra.telemetry.logger import set_log_level
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -37,11 +42,30 @@ class Said:
 
 
 def run(*words: str | Path, stdin: str | None = None) -> Said:
-    """Run one verb in this process; anything but a clean exit fails the test."""
-    result = CliRunner().invoke(create_app(), [str(word) for word in words], input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Said(result.exit_code, result.stdout, result.stderr)
+    """Run one command in this process; anything but a clean exit fails the test."""
+    with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
+        try:
+            code = _ended([str(word) for word in words])
+        finally:
+            set_log_level("info")  # a command sets the level of the whole process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Said(code, stdout.getvalue().decode(), stderr.getvalue().decode())
+
+
+def _ended(words: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        _command()(words, prog_name="skewless")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@cache
+def _command() -> Callable[..., Any]:
+    """Return the command line, which takes longer to make than many commands take to run."""
+    return get_command(create_app())
 
 
 def done(*words: str | Path) -> dict[str, Any]:

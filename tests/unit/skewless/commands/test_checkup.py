@@ -72,6 +72,8 @@ def test_a_port_in_use_fails_unless_our_own_server_uses_it() -> None:
         finding = machine.check_port("127.0.0.1", port, None)
         assert (finding.verdict, finding.fix) == ("fail", "set another port, or serve with --port 0")
         assert machine.check_port("127.0.0.1", port, f"http://127.0.0.1:{port}").verdict == "ok"
+        elsewhere = machine.check_port("127.0.0.1", port, "http://127.0.0.1:9")
+        assert (elsewhere.name, elsewhere.detail) == ("port 9", "this project's server listens at http://127.0.0.1:9")
     assert machine.check_port("127.0.0.1", 0, None).verdict == "ok"
 
 
