@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -225,7 +226,8 @@ def running_server(state: ProjectState) -> dict[str, Any] | None:
     """Return URL and pid of the prediction server; None: it does not run."""
     try:
         server = json.loads((state / "server.json").read_text())
-        os.kill(server["pid"], 0)
+        with suppress(PermissionError):  # another user has started it
+            os.kill(server["pid"], 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return {"url": str(server["url"]), "pid": int(server["pid"])}

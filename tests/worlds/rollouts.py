@@ -59,10 +59,7 @@ def champion(project: Project) -> str | None:
 
 
 def set_back(state: Path, kept: Path) -> None:
-    """Put documents, records and alerts back to their kept values."""
-    shutil.rmtree(state / "alerts", ignore_errors=True)
-    if (kept / "alerts").exists():
-        shutil.copytree(kept / "alerts", state / "alerts")
+    """Put documents and records back to their kept values."""
     with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
         database.execute("ATTACH ? AS kept", (str(kept / DATABASE_FILE),))
         with database:
