@@ -160,7 +160,7 @@ def read_status(project: Workspace) -> ProjectStatus:
             store.close()
     return ProjectStatus(
         repo=str(project.repo),
-        state=str(project.state),
+        state=str(project.state.folder),
         plan=_plan(project, applied) if applied else None,
         online=online,
         views=views,
