@@ -20,7 +20,6 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.project_state import ProjectState
 
 BARE, LOGGED, CANARY, SHADOW = (
@@ -73,7 +72,7 @@ def _under(project: ServedProject, name: str, shadows: tuple[str, ...]) -> Conte
     policy = TrafficPolicy(
         number=0, phase="canary", champion=_ONE, challenger=_TWO, share=0.5, shadows=shadows, sticky=("card_id",)
     )
-    Traffic(repo / ".skewless" / "packages").replace(_MODEL, policy, expect=None)
+    PackageStore.of(ProjectState(repo / ".skewless"), Settings()).traffic.replace(_MODEL, policy, expect=None)
     contender = pair_contender(replace(project, repo=repo))
     return replace(contender, server=replace(contender.server, name=name))
 

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from skewless.contract.settings import Settings
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.online.marker_history import MarkerHistory
@@ -40,7 +40,7 @@ from skewless.serving.http.tls import TlsOptions, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.models.traffic_policies import RolloutCountsFile
+from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
@@ -86,9 +86,9 @@ async def serve(
         await models.load()
         predictor = _predictor(config, online, writer, marker_history, metrics)
         stack.push_async_callback(predictor.close)
-        counts_file = RolloutCountsFile(config.state, models.policies, config.clock)
-        counts_file.start()
-        stack.push_async_callback(counts_file.close)
+        counts = RolloutCountsWriter(config.state, models.policies, config.clock)
+        await counts.start()
+        stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
         serving = ServingContext(
@@ -105,7 +105,7 @@ async def serve(
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
             access=open_access(
-                settings, config.host, KeyFile(config.state), config.clock.now_us, share=1 / config.workers
+                settings, config.host, KeyStore(config.state), config.clock.now_us, share=1 / config.workers
             ),
             local=is_loopback(config.host),
         )
@@ -240,7 +240,7 @@ def _make_heartbeat(
 ) -> Callable[[], None]:
     """Return a function that records that the process runs, its plan, its models, and whether its log works."""
     presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
-    stack.callback(presence.close)
+    stack.push_async_callback(asyncio.to_thread, presence.close)
 
     def heartbeat() -> None:
         served = {model.name: model.version for model in models.all()}

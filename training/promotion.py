@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
 from skewless.infra.storage.project_state import ProjectState
@@ -87,11 +84,11 @@ def promote(
         ConflictError: the alias moved meanwhile.
     """
     # Read once: the version is compared with this champion, and the alias moves only if it is still the champion.
-    holder = Aliases(store.root).get(spec.name, CHAMPION)
+    holder = store.aliases.get(spec.name, CHAMPION)
     decision = judge(dataset, spec, trained.scores, store, against=holder, state=state)
     if prepare is not None:
         decision = check_readiness(decision, dataset.plan, prepare)
-    record_decision(spec, trained.package.version, decision, store.root, now_us, expect=holder)
+    record_decision(spec, trained.package.version, decision, store, now_us, expect=holder)
     return decision
 
 
@@ -144,7 +141,7 @@ def check_readiness(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> 
 
 
 def record_decision(
-    spec: ModelSpec, version: str, decision: Decision, packages: Path, now_us: int, *, expect: str | None
+    spec: ModelSpec, version: str, decision: Decision, store: PackageStore, now_us: int, *, expect: str | None
 ) -> None:
     """Store a decision, and move the alias if it passed and no rollout does that.
 
@@ -154,10 +151,10 @@ def record_decision(
     Raises:
         ConflictError: the alias moved meanwhile; the decision stays stored.
     """
-    Decisions(packages).add(spec.name, version, {"against": expect, **decision.as_dict()}, now_us)
+    store.decisions.add(spec.name, version, {"against": expect, **decision.as_dict()}, now_us)
     if decision.promote and not decision.by_rollout:
         reason = decision.reason
-        Aliases(packages).move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
+        store.aliases.move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
 
 
 def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:

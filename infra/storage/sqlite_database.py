@@ -15,6 +15,8 @@ from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.schema import STEPS
 
 _PRIVATE = 0o600
+# The first read of a process writes, too: it creates the file for locks.
+_NO_SPACE = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC"}
 
 
 class SqliteDatabase(Database):
@@ -85,9 +87,11 @@ class SqliteDatabase(Database):
         try:
             yield
         except sqlite3.Error as error:
-            fixes = {
-                "database is locked": f"find the process that has held it for {self._busy_s:g} s, then run again",
-                "database or disk is full": "make room on its disk, then run again",
-            }
-            fix = fixes.get(str(error), "restore it with `skewless restore`, or make its file readable and writable")
+            # On a full disk, SQLite also fails to make its shared memory file, which even a read needs.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+                fix = "free disk space, or replace the disk, then run again"
+                raise StoreError(self.name, f"cannot be written: {error}", fix=fix) from error
+            fix = "restore it with `skewless restore`, or make its file readable and writable"
+            if str(error) == "database is locked":
+                fix = f"find the process that has held it for {self._busy_s:g} s, then run again"
             raise StoreError(self.name, f"cannot be used: {error}", fix=fix) from error

@@ -43,7 +43,7 @@ class Settings(BaseModel):
     stream_url: str | None = Field(
         None, description="Redis or Valkey URL of the streams of push sources; none: the online store"
     )
-    state: str = Field(".skewless", description="folder of plan, logs, packages and runs, relative to the repo")
+    state: str = Field(".skewless", description="folder of logs, packages and default database, relative to the repo")
     clock: str = Field(
         "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test sets"
     )

@@ -100,10 +100,9 @@ def _drift_records(project: Workspace) -> Records:
 
 
 def _champion(project: Workspace, model: str) -> Package:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
-    version = Aliases(project.packages).get(model, "champion")
+    version = project.store.aliases.get(model, "champion")
     if version is None:
         raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
     return open_package(project.store, model, version)

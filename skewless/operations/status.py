@@ -151,7 +151,7 @@ def read_status(project: Workspace) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
-    runs = RunLedger(project.state / "runs").runs()
+    runs = RunLedger(project.state.database).runs()
     try:
         views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
@@ -233,11 +233,11 @@ def running_server(state: ProjectState) -> dict[str, Any] | None:
     return {"url": str(server["url"]), "pid": int(server["pid"])}
 
 
-def plan_state(repo: Path, applied: AppliedPlan) -> str:
+def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
-    from skewless.infra.plans.applied_plan import find_edited_files, hash_file
+    from skewless.infra.plans.applied_plan import find_edited_files, read_registry_state
 
-    if hash_file(repo / applied.registry) != applied.registry_sha256:
+    if read_registry_state(repo, state, applied) == "foreign":
         return "registry changed since apply"
     if find_edited_files(repo, applied):
         return "changed since apply"
@@ -246,12 +246,12 @@ def plan_state(repo: Path, applied: AppliedPlan) -> str:
 
 def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
     from skewless.contract.clock import from_us
-    from skewless.infra.plans.applied_plan import plan_numbers
+    from skewless.infra.plans.applied_plan import read_plan_number
 
-    state = plan_state(project.repo, applied)
+    state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,
-        number=len(plan_numbers(project.state)),
+        number=read_plan_number(project.state),
         applied_at=from_us(applied.applied_us).isoformat(timespec="seconds"),
         state=state,
         current=state == "unchanged since apply",
@@ -296,13 +296,12 @@ def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions
 
     status = ModelStatus(model=name)
     try:
-        aliases = Aliases(project.packages)
+        aliases = project.store.aliases
         versions, moves = len(list_versions(project.packages, name)), len(aliases.history(name, CHAMPION))
         status = replace(status, versions=versions, moves=moves)
         version = aliases.get(name, CHAMPION)

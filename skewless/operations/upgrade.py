@@ -148,22 +148,16 @@ def _load_materialization(database: Database, path: Path, _: Path) -> None:
 def _load_job_run(database: Database, path: Path, _: Path) -> None:
     run_id, start = RunId.parse(f"{path.parent.name}@{path.stem}"), _read(path)
     end_path = path.with_name(f"{path.stem}.end.json")
-    end: dict[str, Any] = _read(end_path) if end_path.exists() else {}
+    end = _read(end_path) if end_path.exists() else None
     database.execute(
-        "INSERT INTO job_runs (run_id, job, tick_us, attempt, cause, token, inputs, started_us, state, ended_us, "
-        "outputs, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING",
-        str(run_id),
+        "INSERT INTO job_runs (job, tick_us, attempt, state, start_body, end_body) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
         run_id.job,
         run_id.tick_us,
         run_id.attempt,
-        start["cause"],
-        start["token"],
-        json.dumps(start["inputs"]),
-        start["started_us"],
-        end.get("state"),
-        end.get("ended_us"),
-        json.dumps(end["outputs"]) if end else None,
-        end.get("error"),
+        end["state"] if end else "running",
+        json.dumps(start),
+        end and json.dumps(end),
     )
 
 

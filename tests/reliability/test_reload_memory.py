@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
@@ -67,7 +66,7 @@ async def reload(place: Sandbox) -> list[int]:
     )
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=None, metrics=metrics, limits=LIMITS)
-    aliases, seen = Aliases(place.project.packages), []
+    aliases, seen = place.project.store.aliases, []
     for n in range(1, RELOADS + 1):
         holder = aliases.get(MODEL, CHAMPION)
         to = "000002" if holder == "000001" else "000001"

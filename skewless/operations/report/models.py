@@ -28,10 +28,9 @@ _MOST_FEATURES, _MOST_LINES = 15, 6
 
 def versions_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return each version with its share of the traffic and its quality, at training and live."""
-    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import read_versions
 
-    report, policy = read_versions(project, model), Traffic(project.packages).get(model)
+    report, policy = read_versions(project, model), project.store.traffic.get(model)
     live = {item.version: item for item in quality.whole.versions}
     champion = next((item.version for item in report.versions if "champion" in item.aliases), None)
     rows = [

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.trust import check_trust
@@ -111,7 +111,7 @@ def test_doctor_looks(tmp_path: Path) -> None:
 
 def test_packages_from_before_are_signed_once(walked: Path) -> None:
     """A project of an older version: its packages are refused, named, signed, and then opened."""
-    version = Aliases(walked / ".skewless/packages").get("fraud", "champion")
+    version = PackageStore.of(ProjectState(walked / ".skewless"), Settings()).aliases.get("fraud", "champion")
     package = walked / f".skewless/packages/fraud/{version}"
     signature = (package / "signature.json").read_bytes()
     (package / "signature.json").unlink()

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from skewless.contract.spec import Gate
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
@@ -53,7 +52,7 @@ def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastPar
         state=ProjectState(tmp_path),
     )
     assert decision.promote is promoted
-    assert Aliases(packages).get("m", CHAMPION) == ("000001" if promoted else None)
+    assert store_at(packages).aliases.get("m", CHAMPION) == ("000001" if promoted else None)
     if not promoted:
         assert decision.reason == "parity found 2 mismatches in view 'v'; auc 1.0000, no champion to compare with"
 
