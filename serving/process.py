@@ -70,6 +70,7 @@ async def serve(
     Raises:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    config.state.remember_reads()
     async with AsyncExitStack() as stack:
         settings = config.settings
         marker_history = MarkerHistory.from_runs(config.state, [])

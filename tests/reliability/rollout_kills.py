@@ -80,8 +80,8 @@ def _watched(point: str, side: Side) -> Steps:
     steps = Steps(point, side)
     steps.wrap(os, "fsync", _synced)
     steps.wrap(os, "link", lambda _, target: f"link-{Path(target).parent.name}")
-    steps.wrap(Alerts, "send", lambda *_: "store-alert")
     steps.wrap(Records, "append", lambda records, *_: f"append-{records._kind}")
+    steps.wrap(Alerts, "send", lambda *_: "store-alert")
     steps.wrap(Path, "replace", lambda _, target: f"replace-{Path(target).parent.name}")
     return steps
 
