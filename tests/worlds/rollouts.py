@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -71,7 +70,5 @@ def set_back(state: Path, kept: Path) -> None:
 def keep(state: Path, kept: Path) -> None:
     """Keep what ``set_back`` brings back."""
     kept.mkdir(parents=True)
-    if (state / "alerts").exists():
-        shutil.copytree(state / "alerts", kept / "alerts")
     with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
         database.execute("VACUUM INTO ?", (str(kept / DATABASE_FILE),))
