@@ -83,12 +83,13 @@ class LogPositions:
         return positions
 
     def _read_runs(self) -> None:
-        for run in self._ledger.read_from(self._next_run):
+        next_run = max(self._next_run, 1)
+        for run in self._ledger.read_from(next_run):
             for partition, part in run.covers.items():
                 self._covered[partition] = max(part.last, self._covered.get(partition, -1))
             # Only the latest run can still end.
-            self._next_run = run.run_id + (run.ended_us is not None)
-        self._next_run = max(self._next_run, 1)
+            next_run = run.run_id + (run.ended_us is not None)
+        self._next_run = next_run
 
     def _last_end(self, partition: str) -> LastEnd:
         end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))

@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import GateError, SourceError, StoreError
+from skewless.contract.errors import ConflictError, GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
@@ -65,6 +65,21 @@ def test_a_run_with_nothing_to_do_leaves_no_trace(latest: LatestRedisWorld) -> N
     latest.clock.set(NOW + HOUR)
     assert latest.accepted(CREATED) == [0]
     assert traces(latest) == before
+
+
+def test_2_6_a_run_that_lost_its_lease_is_completed_by_the_next(latest: LatestRedisWorld) -> None:
+    write(latest, CREATED, (1, 90, 91, 1.0))
+    database = ProjectState(latest.state).database
+
+    def lose(*_: object) -> None:
+        database.execute("UPDATE leases SET token = token + 1, holder = 'elsewhere', until_us = 0")
+
+    with pytest.raises(ConflictError, match="lease 'materialize' with token 1: was lost to elsewhere"):
+        latest.run(CREATED, check=lose)
+    assert latest.known(CREATED) == []
+    assert latest.accepted(CREATED) == [0]
+    assert [(item.first, item.last) for item in latest.known(CREATED)] == [(0, 0)]
+    assert latest.online(CREATED, [1]).values["x"].tolist() == [1.0]
 
 
 def traces(latest: LatestRedisWorld) -> tuple[dict[Path, bytes], list[Row]]:
