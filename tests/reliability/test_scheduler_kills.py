@@ -92,7 +92,7 @@ def test_kills_around_the_claim_and_the_end_of_a_run(terms: KilledTerms) -> None
     kinds = {point.partition("#")[0] for point in terms.points()}
     methods = {name for names in METHODS.values() for name in names}
     assert kinds == {"work", "select", "insert", "update", *methods}
-    # The second update, after the lease's renewal or release of a kill before, is in the transaction of an end.
+    # The third insert, after those of the lease and the term, is in the transaction of a start.
     hits = kill_all(terms, [("start#1", "after"), ("work#1", "after"), ("end#1", "before"), ("insert#3", "after")])
     assert hits.total() == 4
 
