@@ -81,8 +81,9 @@ types: setup-dev  ## mypy --strict on everything, tests too
 layers: setup-dev  ## imports point down
 	$(BIN)/lint-imports --no-logo
 
+# With bytecode, neither the workers nor the commands that tests run compile the modules again.
 tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
-	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 # Not in `make test`: counting branches, also in child processes, takes a third more time.
 coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the lines and branches that they miss

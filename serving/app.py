@@ -170,6 +170,8 @@ async def _watch_aliases(serving: ServingContext) -> None:
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()
+        if serving.events is not None:
+            await asyncio.to_thread(serving.events.refresh)
 
 
 async def _watch_keys(access: Access) -> None:

@@ -8,8 +8,7 @@ import faulthandler
 import signal
 from collections.abc import Iterator
 
-import structlog
-
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.announcement import notify
 
 _CRASH = ": native code crashed, its stacks are on stderr"
@@ -17,7 +16,7 @@ _CAUSES = {
     **dict.fromkeys(("SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL", "SIGABRT"), _CRASH),
     "SIGKILL": ": killed by a user, or by the kernel for lack of memory; the kernel's log says which",
 }
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class Shutdown:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.alerts import alerts
 from skewless.operations.api_keys import ApiKeys
+from skewless.operations.backup import Backup, OnFile, back_up, restore
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import EntityValues, read_entity
@@ -27,12 +28,13 @@ from skewless.operations.report.report import write_report
 from skewless.operations.rollout import RolloutOutcome, rollback, rollout
 from skewless.operations.runs import Runs
 from skewless.operations.scheduler import Invoke, run_once, run_scheduler, simulate
-from skewless.operations.serve import serve
+from skewless.operations.serve import check_model, serve
 from skewless.operations.signing import SignReport, sign_packages
 from skewless.operations.status import ProjectStatus, read_status
 from skewless.operations.suggestion import Suggestion, suggest_suites
 from skewless.operations.tracking import PublishReport, open_tracker, publish
 from skewless.operations.triggers import TriggersReport, triggers
+from skewless.operations.upgrade import UpgradeReport, upgrade_state
 from skewless.operations.validation import ValidationReport, validate
 from skewless.operations.versions import VersionsReport, read_versions
 from skewless.operations.why import WhyReport, why
@@ -231,14 +233,14 @@ class Project(Workspace):
         """Return predictions for rows of entity keys and request fields, as the server would now."""
         from skewless.serving.batch import predict_rows
 
-        _ = self.applied  # without an applied plan it fails before a Redis server starts
+        check_model(self, model)  # an error comes before a Redis server starts
         return predict_rows(self.server_config(), model, rows)
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
         """Predict every row of a Parquet or CSV file into another; return the number of rows."""
         from skewless.serving.batch import predict_file
 
-        _ = self.applied
+        check_model(self, model)
         return predict_file(self.server_config(), model, source, target)
 
     def feedback(self, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:
@@ -317,6 +319,18 @@ class Project(Workspace):
     def housekeeping(self) -> HousekeepingReport:
         """Compact logs, and delete what is older than the ``keep_`` settings allow."""
         return run_housekeeping(self)
+
+    def backup(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
+        """Copy the state of the project into a new folder, while everything runs."""
+        return back_up(self, folder, dry_run=dry_run, on_file=on_file)
+
+    def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
+        """Copy a backup into the empty state of this project."""
+        return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
+
+    def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
+        """Bring the state of an older release to this one."""
+        return upgrade_state(self.state, dry_run=dry_run)
 
     def status(self) -> ProjectStatus:
         """Return the state of the project; changes nothing, starts nothing."""

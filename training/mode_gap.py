@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.render import count_text
 from skewless.contract.rows import ViewRead
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.log_parts import Delays, measure_event_delays
@@ -47,7 +48,7 @@ class ModeGap:
         for view, features in self.features.items():
             largest = sorted(features.items(), key=lambda item: -item[1])[:_MOST_FEATURES]
             shares = ", ".join(f"{name} in {share:.1%}" for name, share in largest if share) or "no feature in any"
-            lines.append(f"{view}: event time and knowledge differ: {shares} of {self.rows:,} rows")
+            lines.append(f"{view}: events that became known late change {shares} of {count_text(self.rows, 'row')}")
         return lines + [_delay_line(source, delays) for source, delays in self.sources.items()]
 
 
@@ -100,6 +101,7 @@ def _delay_line(source: str, delays: Delays) -> str:
     if delays.late is None:
         return f"{source}: no event has a known time"
     return (
-        f"{source}: {delays.late:.1%} of {delays.events:,} events became known more than 10 s after their event time"
+        f"{source}: {delays.late:.1%} of {count_text(delays.events, 'event')} became known more than 10 s"
+        " after their event time"
         f" (p50 {delays.p50_s:.1f} s, p99 {delays.p99_s:.1f} s)"
     )

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
@@ -28,7 +28,7 @@ CHAMPION = "champion"
 Prepare = Callable[[FeaturePlan], list[str]]
 _MAX_RESAMPLED_ROWS = 200_000_000  # rows of all resamples together, which take seconds
 _MIN_RESAMPLES = 200
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,7 @@ def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:
     # Sorted, so that the latest verdict about a view wins.
     verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
     sentences = [
-        f"parity found {verdict.mismatches:,} mismatches in view {view.name!r}"
+        f"parity found {count_text(verdict.mismatches, 'mismatch', 'mismatches')} in view {view.name!r}"
         for view in plan.all_views
         if (verdict := verdicts.get(view.hash)) and verdict.mismatches
     ]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.render import count_text
 from skewless.contract.spec import Gate
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.validation.evaluation.bootstrap import MetricGain, ScorePair, normal_gain
@@ -70,7 +71,7 @@ class SliceGain:
         gain = self.gain
         return (
             f"{self.column} {self.value}: {gain.metric} {gain.candidate:.4f} against {gain.champion:.4f}"
-            f" on {gain.rows:,} rows, the gain at most {gain.high:+.4f}"
+            f" on {count_text(gain.rows, 'row')}, the gain at most {gain.high:+.4f}"
         )
 
     def as_dict(self) -> dict[str, Any]:

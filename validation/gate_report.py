@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from skewless.contract.errors import GateError
+from skewless.contract.render import count_text
 
 _SHOWN = 3
 COLUMN_KEYS = ("column", "column_A", "column_B", "column_list")
@@ -89,6 +90,7 @@ class GateReport:
         results: one for each expectation, in the order of the suite.
         since_us: rows known by then had passed before and were not checked again, except by expectations about
             the complete table. None: all rows were checked.
+        not_yet_known: rows of a label table that were not checked, because their label is not known yet.
     """
 
     name: str
@@ -96,6 +98,7 @@ class GateReport:
     seconds: float
     results: tuple[ExpectationResult, ...] = ()
     since_us: int | None = None
+    not_yet_known: int = 0
 
     @property
     def success(self) -> bool:
@@ -122,7 +125,7 @@ class GateReport:
             return
         more = f"; and {len(failures) - _SHOWN} more" if len(failures) > _SHOWN else ""
         raise GateError(
-            f"batch {self.name!r} of {self.n_rows} rows",
+            f"batch {self.name!r} of {count_text(self.n_rows, 'row')}",
             "; ".join(result.sentence() for result in failures[:_SHOWN]) + more,
             fix="correct these rows at their source, or change the suite in expectations.py",
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +88,7 @@ class LabelGate:
                 report = self._check(name, known_labels(spec, table, now_us), suite)
             else:
                 report = self._check_new(spec, table, suite, last, current)
+            report = replace(report, not_yet_known=self._count_unknown(spec, table, now_us))
         # A failed check is not stored, so the next one reads the same rows again.
         if report.success and suite and remember:
             replace_durable(path, json.dumps(asdict(current)).encode())
@@ -117,6 +118,11 @@ class LabelGate:
             since_us=last.upto_us,
         )
 
+    def _count_unknown(self, spec: ModelSpec, table: Table, now_us: int) -> int:
+        query = f"SELECT count(*) FROM {table.relation} WHERE {_published(spec)} > {_timestamp_sql(now_us)}"
+        row = self.connection.execute(query, table.parameters).fetchone()
+        return int(row[0]) if row else 0
+
     def _check(self, name: str, query: LabelQuery, suite: Sequence[Expectation]) -> GateReport:
         return self.gate.check(name, query[0], self.connection, suite, query[1])
 
@@ -131,10 +137,13 @@ def _read_check(path: Path) -> LabelCheck | None:
 
 def known_labels(spec: ModelSpec, table: Table, upto_us: int, after_us: int | None = None) -> LabelQuery:
     """Return SQL for the rows of a table that became known in ``(after_us, upto_us]``, and its parameters."""
-    labels = spec.labels
-    published = f"coalesce({quote(labels.known_time)}, {quote(labels.event_time)})"
+    published = _published(spec)
     since = "" if after_us is None else f" AND {published} > {_timestamp_sql(after_us)}"
     return f"SELECT * FROM {table.relation} WHERE {published} <= {_timestamp_sql(upto_us)}{since}", table.parameters
+
+
+def _published(spec: ModelSpec) -> str:
+    return f"coalesce({quote(spec.labels.known_time)}, {quote(spec.labels.event_time)})"
 
 
 def _timestamp_sql(us: int) -> str:

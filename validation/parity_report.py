@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from skewless.contract.render import count_text
 from skewless.infra.verdicts.last_verdicts import LastParity
 
 _MAX_EXAMPLES = 3  # per view and cause
@@ -130,13 +131,13 @@ class ViewParity:
 
     def line(self) -> str:
         """Return a line about it."""
-        text = f"{self.view}: {self.compared:,} entities compared"
+        text = f"{self.view}: {count_text(self.compared, 'entity', 'entities')} compared"
         if self.unavailable:
             text += f", {self.unavailable:,} UNAVAILABLE"
         if not self.mismatches:
             return text + (", all equal, bit for bit" if self.compared else "")
         causes = ", ".join(f"{count:,} {cause}" for cause, count in self.by_cause.items())
-        text += f", {len(self.mismatches):,} MISMATCHES ({causes})"
+        text += f", {count_text(len(self.mismatches), 'MISMATCH', 'MISMATCHES')} ({causes})"
         if self.left is not None:
             text += f"; {len(self.mismatches) - len(self.left):,} repaired, {len(self.left):,} left"
         return text

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any, Literal
 
+from skewless.contract.render import count_text
+
 _MAX_EXAMPLES = 3
 Reason = Literal["in_flight", "cached", "late", "corrected"]
 
@@ -169,14 +171,14 @@ class ReplayReport:
             return ""
         nulls = sum(1 for key in keys if isinstance(key, tuple) and None in key)
         null_text = " (including the null key)" if nulls else ""
-        return f"; NOT_FOUND are {len(keys):,} keys{null_text} without a published row at that time"
+        return f"; NOT_FOUND: {count_text(len(keys), 'key')}{null_text} without a published row at that time"
 
     def lines(self) -> list[str]:
         """Return the report as text, a sentence per line."""
         verdict = "all equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
         if not self.compared:
             return ["the log has no predictions to prove"]
-        text = [f"{self.compared:,} predictions recomputed from the accepted log: {verdict}"]
+        text = [f"{count_text(self.compared, 'prediction')} recomputed from the accepted log: {verdict}"]
         causes = self.findings.by_cause.most_common()
         text += [f"  {count:,} x {cause.value}: {GLOSS[cause]}" for cause, count in causes]
         text += [
@@ -190,7 +192,8 @@ class ReplayReport:
             f" {self.saw_old:,} saw the old row and {self.saw_new:,} the new one"
         )
         for mode, gap in self.training.items():
-            text.append(f"training in {mode} would differ in {gap.different:,} of {gap.rows:,} vectors{gap.why()}")
+            share = f"{gap.different:,} of {count_text(gap.rows, 'vector')}"
+            text.append(f"training with time_mode {mode!r} would differ in {share}{gap.why()}")
         return text
 
 

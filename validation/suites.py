@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,11 +51,15 @@ def _run(path: Path) -> dict[str, Any]:
     if spec is None or spec.loader is None:
         raise DefinitionError(f"{path}", "is not a Python file", fix="write the suites as Python")
     module = importlib.util.module_from_spec(spec)
+    bytecode = sys.dont_write_bytecode
+    sys.dont_write_bytecode = True  # bytecode files would appear in the user's repo
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # a user's module may raise any type
         problem = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DefinitionError(f"{path}, line {_line(path, error)}", problem, fix="correct this line") from error
+    finally:
+        sys.dont_write_bytecode = bytecode
     return vars(module)
 
 

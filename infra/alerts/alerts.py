@@ -10,18 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import structlog
-
 from skewless.contract.clock import from_us
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.webhook import Webhook
 from skewless.infra.storage.durable import hold_lock, replace_durable
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
 _MOST_RESOLVED = 1_000
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,15 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
-
 from skewless.contract.errors import DefinitionError
+from skewless.infra.telemetry.logger import EventLogger
 
 TOKEN_VARIABLE = "SKEWLESS_ALERT_TOKEN"  # noqa: S105 - its name, not a token
 _TIMEOUT_SECONDS = 5.0
 _WAITS = (0.5, 2.0, 8.0)
 _ACCEPTED = range(200, 300)
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class Webhook:

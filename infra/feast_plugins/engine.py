@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Self
 
-import structlog
 from feast import Entity
 from feast.infra.common.materialization_job import (
     MaterializationJob,
@@ -34,8 +33,9 @@ from skewless.infra.materialization.skipped_rows import warn_skipped
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
 from skewless.infra.sources.place import repo_of, settings_of, state_of
+from skewless.infra.telemetry.logger import EventLogger
 
-_log = structlog.get_logger()
+_log = EventLogger()
 BATCH_ROWS = 20_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Feast passes the current time in seconds, and the engine reads its clock a little later.

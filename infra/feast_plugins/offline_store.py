@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 import pandas as pd
 import pyarrow as pa
-import structlog
 from feast import OnDemandFeatureView
 from feast.data_source import DataSource
 from feast.feature_logging import LoggingConfig, LoggingSource
@@ -34,11 +33,12 @@ from skewless.infra.offline.sources import has_files, is_remote
 from skewless.infra.offline.sql import quote, quote_all
 from skewless.infra.sources.place import repo_of, settings_of, state_of
 from skewless.infra.sources.source_schema import check_source, column_types, readable_path, source_table
+from skewless.infra.telemetry.logger import EventLogger
 
 _CALLER = "get_historical_features"
 _USER_REFS = "_feature_refs"
 
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class SkewlessOfflineStoreConfig(FeastConfigBaseModel):

@@ -1,1 +1,1 @@
-"""The processes of a project and their machine: heartbeats, priorities, logging, metrics and plugins."""
+"""The processes of a project and their machine: heartbeats, priorities, metrics and plugins."""

@@ -14,18 +14,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import structlog
-
 from skewless.infra.host.priority import run_at_low_priority, use_idle_time
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 _T = TypeVar("_T")
 Kind = Literal["server", "stream", "scheduler"]
 SILENT_S = 5.0
 _HEARTBEAT_S = 1.0
 _EXPIRY_S = 86_400.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

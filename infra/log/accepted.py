@@ -227,8 +227,10 @@ def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
         with pq.ParquetFile(path) as file:
             column = file.schema_arrow.get_field_index(REJECT)
             groups = [i for i in range(file.num_row_groups) if not _is_all_null(file.metadata.row_group(i), column)]
-            if groups:
-                counts.update(file.read_row_groups(groups, columns=[REJECT])[REJECT].drop_null().to_pylist())
+            reasons = file.read_row_groups(groups, columns=[REJECT])[REJECT] if groups else None
+            # drop_null imports Arrow's compute functions: a log without rejected rows is read without them.
+            if reasons is not None and reasons.null_count < len(reasons):
+                counts.update(reasons.drop_null().to_pylist())
     return dict(counts)
 
 

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import structlog
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import GateError, SourceError, StoreError
@@ -36,12 +35,13 @@ from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
     import duckdb
 
 _BATCH_ROWS = 100_000
-_log = structlog.get_logger()
+_log = EventLogger()
 
 Check = Callable[[View, Path], None]
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from skewless.contract.errors import SkewlessError, SourceError, StoreError
 from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.render import count_text
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.materialization.materialize import Check, Materializer
@@ -102,7 +103,7 @@ class VersionReadiness:
             return f"view {view.name!r} is not in the online store"
         rows = self.materializer.log(view).next_seq() - 1 - position
         if behind and rows > 0:
-            return f"view {view.name!r} is {rows:,} rows behind"
+            return f"view {view.name!r} is {count_text(rows, 'row')} behind"
         return (
             f"view {view.name!r} was not updated while nothing read it"
             if behind and self._has_unread_rows(view)
@@ -132,4 +133,4 @@ class VersionReadiness:
             if mark is None and end >= 0:
                 return f"windowed view {view.name!r} has states that were lost or are still being built"
             events += max(0, end - (-1 if mark is None else mark.position))
-        return f"windowed view {view.name!r} is {events:,} events behind" if behind and events else ""
+        return f"windowed view {view.name!r} is {count_text(events, 'event')} behind" if behind and events else ""

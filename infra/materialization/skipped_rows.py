@@ -13,18 +13,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-import structlog
-
 from skewless.contract.errors import GateError
 from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 SkipCommand = Literal["materialize", "push"]
 # The names of this folder and of the fields in its files are part of the layout on disk.
 _FOLDER = "left_out"
 _BATCH = "batch"
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import filled_numbers
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
@@ -24,13 +25,12 @@ _GROUP_BYTES = 64_000_000
 
 def find_nulls(column: pa.ChunkedArray) -> BoolArray:
     """Return where a column is null, shape ``(n,)``."""
-    return np.asarray(column.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
+    return filled_numbers(column.is_null().cast(pa.uint8()), 0).astype(np.bool_)
 
 
 def to_int64(column: pa.ChunkedArray, fill: int) -> Int64Array:
     """Return an integer column as int64, nulls replaced."""
-    filled = column.cast(pa.int64()).fill_null(fill)
-    return np.asarray(filled.to_numpy(zero_copy_only=False), dtype=np.int64).copy()
+    return filled_numbers(column.cast(pa.int64()), fill)
 
 
 def to_numpy(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
@@ -40,6 +40,8 @@ def to_numpy(column: pa.ChunkedArray, dtype: DType) -> npt.NDArray[Any]:
         objects = np.empty(len(column), dtype=object)
         objects[:] = column.to_pylist()
         return objects
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return filled_numbers(column, 0).astype(dtype.numpy)
     # Fill before the conversion: to_numpy makes float64 of integers with nulls, and rounds beyond 2^53.
     filled = column.fill_null(pa.scalar(0, pa.int64()).cast(column.type))
     return np.asarray(filled.to_numpy(zero_copy_only=False)).astype(dtype.numpy)
@@ -52,7 +54,7 @@ def to_versions(table: pa.Table) -> Versions:
         created_ts=to_int64(table[CREATED], NO_TIME),
         seq=to_int64(table[SEQ], -1),
         run_id=to_int64(table[RUN], -1),
-        tombstone=np.asarray(table[TOMBSTONE].fill_null(False).to_numpy(zero_copy_only=False), dtype=np.bool_),  # noqa: FBT003 - Arrow's own signature
+        tombstone=filled_numbers(table[TOMBSTONE].cast(pa.uint8()), 0).astype(np.bool_),
     )
 
 

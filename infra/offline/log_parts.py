@@ -60,12 +60,13 @@ class AppliedBatches:
             return cls(last=no_values, ingested_us=no_values, ended_us=no_values)
         files = list(part.files)
         columns = read_column_names(connection, files)
-        known = KNOWN_AT if KNOWN_AT in columns else "CAST(NULL AS BIGINT)"
+        known = KNOWN_AT if KNOWN_AT in columns else "NULL"
         if DECLARED in columns:
             # The known time of imported history is declared, but no state was read before the history was in it.
             known = f"CASE WHEN {DECLARED} THEN {INGEST} ELSE {known} END"
         rows = connection.sql(
-            f"SELECT max({SEQ}) AS last, {INGEST}, {KNOWN_AT} FROM (SELECT {SEQ}, {INGEST}, {known} AS {KNOWN_AT}"
+            f"SELECT max({SEQ}) AS last, {INGEST}, {KNOWN_AT} FROM"
+            f" (SELECT {SEQ}, {INGEST}, coalesce({known}, {NEVER}) AS {KNOWN_AT}"
             f" FROM read_parquet(?, union_by_name=true)) GROUP BY {INGEST}, {KNOWN_AT} ORDER BY last",
             params=[files],
         ).fetchnumpy()
@@ -125,9 +126,9 @@ def _count_rows(connection: duckdb.DuckDBPyConnection, part: LogPartition) -> in
 def _read_delays(connection: duckdb.DuckDBPyConnection, part: LogPartition, stride: int) -> Int64Array:
     """Return the delays from event time to known time of a partition's events, microseconds."""
     files = list(part.files)
-    known_sql = KNOWN_AT if KNOWN_AT in read_column_names(connection, files) else f"CAST(NULL AS BIGINT) AS {KNOWN_AT}"
+    known_sql = KNOWN_AT if KNOWN_AT in read_column_names(connection, files) else "NULL"
     query = (
-        f"SELECT {SEQ}, {EVENT}, {known_sql} FROM read_parquet(?, union_by_name=true)"
+        f"SELECT {SEQ}, {EVENT}, coalesce({known_sql}, {NEVER}) AS {KNOWN_AT} FROM read_parquet(?, union_by_name=true)"
         f" WHERE {REJECT} IS NULL AND {SEQ} % {stride} = 0"
     )
     rows = connection.sql(query, params=[files]).fetchnumpy()
@@ -137,7 +138,7 @@ def _read_delays(connection: duckdb.DuckDBPyConnection, part: LogPartition, stri
 
 
 def _known_at(rows: Mapping[str, Any], part: LogPartition, seq: Int64Array) -> Int64Array:
-    recorded = np.ma.filled(rows[KNOWN_AT], NEVER).astype(np.int64)
+    recorded = np.asarray(rows[KNOWN_AT], dtype=np.int64)
     return np.where(recorded == NEVER, find_applied_times(part.ends, seq), recorded)
 
 

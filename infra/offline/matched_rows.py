@@ -6,15 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import duckdb
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.status import Int64Array
 from skewless.infra.offline.as_of import ID, ROW, History, KeyPart, rows_sql, winners_sql
 from skewless.infra.offline.sql import quote
+
+if TYPE_CHECKING:
+    import duckdb
 
 NONE = -1
 # A narrow row takes about 55 bytes in DuckDB's windows; half of the memory stays free for other work.
@@ -37,7 +40,7 @@ class HistoryRows:
 
     def in_order(self) -> pa.Table:
         """Return one row per entity row, in their order; null without a match."""
-        row_numbers = pa.array(self.at, mask=self.at == self.table.num_rows)
+        row_numbers = int64_array(self.at, self.at == self.table.num_rows)
         columns = self.table.drop_columns([ID])
         # Arrow takes one column after another, but releases the GIL: threads take several at once.
         with ThreadPoolExecutor(pa.cpu_count()) as pool:
@@ -63,14 +66,14 @@ def find_rows(
         history_rows: approximate number of rows of the history.
     """
     ids = np.full(entities.num_rows, NONE, dtype=np.int64)
-    numbered = entities.append_column(ROW, pa.array(np.arange(entities.num_rows, dtype=np.int64)))
+    numbered = entities.append_column(ROW, int64_array(np.arange(entities.num_rows)))
     count = 1 + (history_rows + entities.num_rows) * _BYTES_PER_ROW // read_memory_limit(connection)
     with register_tables(connection, {"entity_rows": numbered}):
         for number in range(count):
             query = winners_sql(history, "entity_rows", KeyPart(number=number, count=count))
             # Streamed, so that only the ids of all entity rows are in memory. A row without a match is in no batch.
             for batch in connection.sql(query, params=list(parameters)).to_arrow_reader(_BATCH_ROWS):
-                ids[batch[ROW].to_numpy()] = batch[ID].to_numpy()
+                ids[numbers(batch[ROW])] = numbers(batch[ID])
     return ids
 
 
@@ -104,9 +107,9 @@ class MatchedRows:
     def rows(self, columns: Sequence[str]) -> HistoryRows:
         """Return columns of the rows."""
         query = rows_sql(self._history, "matched_ids", columns)
-        with register_tables(self._connection, {"matched_ids": pa.table({ID: self._ids})}):
+        with register_tables(self._connection, {"matched_ids": pa.table([int64_array(self._ids)], names=[ID])}):
             table = self._connection.sql(query, params=self._parameters).to_arrow_table()
-        read = table[ID].to_numpy()
+        read = numbers(table[ID])
         # DuckDB scans with several threads, so the rows come in any order, in sorted runs.
         order = np.argsort(read, kind="stable")
         if len(read) < self.count:
@@ -135,6 +138,7 @@ def fetch_rows(
 def read_memory_limit(connection: duckdb.DuckDBPyConnection) -> int:
     """Return DuckDB's memory limit in bytes, as DuckDB rounds it.
 
+    >>> import duckdb
     >>> read_memory_limit(duckdb.connect(config={"memory_limit": "1GiB"}))
     1073741824
     """

@@ -65,6 +65,14 @@ class OfflineViews:
             if not self.log(view).next_seq() and not progress_path(self._state, view).exists():
                 fix = "run `skewless materialize`"
                 raise SourceError(f"view {view.name!r}", "has never been materialized", fix=fix)
+        self.check_events(plan)
+
+    def check_events(self, plan: FeaturePlan) -> None:
+        """Check that the source of each windowed view of a plan has a log.
+
+        Raises:
+            SourceError: a source has none.
+        """
         for window in plan.windows:
             if not log_partitions(self._state / "log", window.source):
                 raise SourceError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import NEVER, EventOrigins, partition_number
@@ -184,7 +185,7 @@ def read_row_events(
         rows: approximate number of events in a chunk.
         reach_us: how far before ``__t`` events are read; None: all events.
     """
-    row_table = entities.select([*keys, TIME]).append_column(ROW, pa.array(np.arange(entities.num_rows)))
+    row_table = entities.select([*keys, TIME]).append_column(ROW, int64_array(np.arange(entities.num_rows)))
     with (
         register_tables(connection, {_ENTITIES: row_table}),
         copy_to_table(connection, _KEYS, row_keys_sql(keys, _ENTITIES, reach_us), []) as numbered,

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
@@ -131,7 +132,7 @@ class WindowJoin:
                 _, first, entity = np.unique(chunk.entity, return_index=True, return_inverse=True)
                 if len(first):
                     tiles = Tiles.from_events(layout, len(first), entity, counted.origin, counted.words, counted.hashes)
-                    yield counted.keys.take(pa.array(first)), roller.roll(tiles, m)
+                    yield counted.keys.take(int64_array(first)), roller.roll(tiles, m)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
         names, t = [column.name for column in view.keys], _times(entities)
@@ -155,4 +156,4 @@ class WindowJoin:
 
 
 def _times(entities: pa.Table) -> Int64Array:
-    return np.asarray(entities[TIME].to_numpy(), dtype=np.int64)
+    return numbers(entities[TIME]).astype(np.int64)

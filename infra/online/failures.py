@@ -15,7 +15,7 @@ from redis.exceptions import (
 )
 
 from skewless.contract.errors import StoreError
-from skewless.infra.host.redaction import display_url
+from skewless.infra.telemetry.redaction import display_url
 
 _AGAIN = "then run again; no data was lost"
 

@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray
-from skewless.infra.host.redaction import display_url
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import open_client
 from skewless.infra.online.cluster_reader import ClusterReader
@@ -35,6 +34,7 @@ from skewless.infra.online.redis_lease import RedisLease
 from skewless.infra.online.scan import delete_keys
 from skewless.infra.online.server_reader import ServerReader
 from skewless.infra.online.servers import LastArgument, Script, Servers, SingleServer
+from skewless.infra.telemetry.redaction import display_url
 
 _PUT = Path(__file__).with_name("newer_wins.lua").read_text()
 _APPEND = Path(__file__).with_name("tile_append.lua").read_text()

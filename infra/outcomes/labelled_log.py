@@ -9,9 +9,10 @@ from datetime import timedelta
 from pathlib import Path
 
 import duckdb
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import StoreError
@@ -133,14 +134,14 @@ class LabelledLog:
         # A cursor has temporary tables of its own, so that two reads at the same time do not share them.
         with closing(self.connection.cursor()) as cursor:
             if not files:
-                return _EMPTY
+                return pa.Table.from_batches([], _SCHEMA)  # `empty_table` imports pandas
             try:
                 times = {"since": since_us, "until": until_us}
                 cursor.execute(
                     _PREDICTIONS_SQL.format(unit=self._unit()), {"files": files, "model": self.spec.name, **times}
                 )
                 self._find_candidates(cursor, (since_us, until_us), known_by_us)
-                return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_EMPTY.schema)
+                return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
             except duckdb.Error as error:
                 raise StoreError(
                     "prediction log", f"cannot be joined: {error}", fix="restore the corrupt file"
@@ -202,13 +203,14 @@ class LabelledLog:
         # A label belongs to the nearest prediction, which may be a tolerance away from the label's own time.
         between = (times[0] - tolerance, times[1] + tolerance)
         rows = read_labels(cursor, self.repo, self.plan, self.spec, between=between)
-        rows = rows.append_column("row", pa.array(range(rows.num_rows), pa.int32()))
-        cursor.register("label_table", rows.filter(pc.field(LABEL).is_valid() & (pc.field(KNOWN) <= known_by_us)))
+        rows = rows.append_column("row", int64_array(np.arange(rows.num_rows)).cast(pa.int32()))
+        cursor.register("label_table", rows)
         columns = self._columns()
         key = _key_sql([(column, _number_sql(quote(column.name), column)) for column in columns])
         query = (
             f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {KNOWN} AS known_at,"
             f" {KNOWN} AS received_at, '' AS batch, row FROM label_table"
+            f" WHERE {LABEL} IS NOT NULL AND {KNOWN} <= {known_by_us:d}"
         )
         yield [column.name for column in columns], cursor.sql(query).to_arrow_table()
 
@@ -251,7 +253,7 @@ def _number_sql(value: str, column: Column) -> str:
     return value
 
 
-_EMPTY = pa.schema(
+_SCHEMA = pa.schema(
     [
         ("id", pa.string()),
         ("t", pa.int64()),
@@ -265,4 +267,4 @@ _EMPTY = pa.schema(
         ("known_at", pa.int64()),
         ("unit", pa.uint64()),
     ]
-).empty_table()
+)

@@ -103,7 +103,9 @@ class OutcomeLog:
         names = ", ".join(SCHEMA.names)
         query = f"SELECT {names} FROM ({_RANKED_SQL}) WHERE from_end = 1 ORDER BY {_SUBJECT}"
         outcomes = self._run(query, known_by_us)
-        return SCHEMA.empty_table() if outcomes is None else outcomes.to_arrow_table().cast(SCHEMA)
+        if outcomes is None:
+            return pa.Table.from_batches([], SCHEMA)  # `empty_table` imports pandas
+        return outcomes.to_arrow_table().cast(SCHEMA)
 
     def counts(self, known_by_us: int) -> OutcomeCounts:
         """Return counts of the outcomes that were known by a time, by class."""

@@ -4,27 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
-
-import structlog
 
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.package import read_pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied_plan import read_applied
-from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
+from skewless.infra.plans.applied_plan import read_applied, read_plan_number
+from skewless.infra.plans.target_versions import StoredTargetVersions
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 
 CHAMPION = "champion"
 PLAN = "plan"
 # Model, version and its pinned plan.
 Retained = tuple[str, str, FeaturePlan]
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +71,11 @@ class NeededViewsMonitor:
         """Return the needed views; the same object as before if nothing has changed.
 
         Raises:
-            StalePlanError: no plan was applied yet, or the file is corrupt.
+            StalePlanError: no plan was applied yet, or it is corrupt.
             PackageError: an alias, a policy or the target versions are corrupt.
+            StoreError: the database is unavailable.
         """
-        # Before the files: if they change during the work, the next call reads them again.
+        # Before the values: if they change during the work, the next call reads them again.
         stamp = self._read_stamp()
         if self._cached is None or self._cached[0] != stamp:
             self._cached = stamp, self._find()
@@ -85,7 +84,7 @@ class NeededViewsMonitor:
     def _find(self) -> NeededViews:
         applied = read_applied(self._state)
         if applied is None:
-            raise StalePlanError(f"file {self._state / 'plan.json'}", "is missing", fix="run `skewless apply`")
+            raise StalePlanError("project", "has no applied plan", fix="run `skewless apply`")
         retained, unreadable = self.retained()
         return merge_needed_views(applied.plan, retained, unreadable)
 
@@ -96,7 +95,7 @@ class NeededViewsMonitor:
             PackageError: an alias, a policy or the target versions are corrupt.
         """
         retained, unreadable = [], []
-        pinned = TargetVersionsFile(self._state).read().pinned
+        pinned = StoredTargetVersions(self._state).read().pinned
         for model in list_models(self._store.root):
             for version in retained_versions(self._store, model, self._keep, pinned.get(model, ())):
                 try:
@@ -129,7 +128,7 @@ class NeededViewsMonitor:
         moves = [
             (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._store.root)
         ]
-        return _file_version(self._state / "plan.json"), _file_version(self._state / FILE), moves
+        return read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
 
 
 def merge_needed_views(
@@ -205,11 +204,3 @@ def _merge_sources(current: EventSource | None, older: EventSource) -> EventSour
     names = {column.name for column in current.columns} | {current.event_column}
     more = tuple(column for column in older.columns if column.name not in names)
     return replace(current, columns=(*current.columns, *more)) if more else current
-
-
-def _file_version(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from skewless.contract.changes import compare_plans
@@ -84,7 +84,7 @@ class BrokenVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Champion:
-    """A model's champion.
+    """A model's champion, or its version in rollout.
 
     Args:
         spec: the spec of its training; None: its package cannot be read.
@@ -103,12 +103,14 @@ class PlanEffects:
         new: the new plan.
         retained: versions that may serve requests, with their pinned plans.
         champions: champion per model.
+        challengers: version in a rollout per model.
     """
 
     old: FeaturePlan | None
     new: FeaturePlan
     retained: Sequence[Retained]
     champions: Mapping[str, Champion]
+    challengers: Mapping[str, Champion] = field(default_factory=dict)
 
     @property
     def needed(self) -> NeededViews:
@@ -127,16 +129,38 @@ class PlanEffects:
         return [RetiringView(view=item.name, hash=item.hash, hours=hours) for item in views if item.hash not in after]
 
     def find_trainings(self, models: Iterable[ModelSpec]) -> Iterator[Training]:
-        """Yield the models whose champions differ from their definitions."""
-        pinned = {(model, version): plan for model, version, plan in self.retained}
+        """Yield the models whose champions differ from their definitions, unless a version in rollout has them."""
+        pinned = self._pinned
         for spec in models:
             champion = self.champions.get(spec.name)
             if champion is None:
                 yield Training(model=spec.name, version=None, reasons=("it has no champion",))
                 continue
             reasons = self._find_differences(spec, champion.spec, pinned.get((spec.name, champion.version)))
-            if reasons:
+            if reasons and self.find_ready_challenger(spec) is None:
                 yield Training(model=spec.name, version=champion.version, reasons=reasons)
+
+    def describe_rollouts(self, models: Iterable[ModelSpec]) -> Iterator[str]:
+        """Yield a sentence for each model without need of a training: its version in rollout has the definitions."""
+        for spec in models:
+            champion, version = self.champions.get(spec.name), self.find_ready_challenger(spec)
+            if champion is None or version is None:
+                continue
+            if self._find_differences(spec, champion.spec, self._pinned.get((spec.name, champion.version))):
+                shows = f"`skewless rollout {spec.name}` shows it"
+                yield f"model {spec.name!r}: version {version} has these definitions and is in its rollout; {shows}"
+
+    def find_ready_challenger(self, spec: ModelSpec) -> str | None:
+        """Return the version in rollout that was trained on a model's new definitions; None: there is none."""
+        challenger = self.challengers.get(spec.name)
+        if challenger is None:
+            return None
+        pinned = self._pinned.get((spec.name, challenger.version))
+        return None if self._find_differences(spec, challenger.spec, pinned) else challenger.version
+
+    @property
+    def _pinned(self) -> dict[tuple[str, str], FeaturePlan]:
+        return {(model, version): plan for model, version, plan in self.retained}
 
     def find_served_versions(self, policy: Callable[[str], TrafficPolicy | None]) -> Iterator[ServedVersion]:
         """Yield the versions with traffic, and their views.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from skewless.contract.changes import Change, compare_models, compare_plans
 from skewless.contract.columns import digest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PackageError, SourceError
-from skewless.contract.plan import View
+from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compiled_repo import CompiledRepo
@@ -31,7 +31,10 @@ from skewless.infra.plans.applied_plan import (
     find_edited_files,
     hash_definition_files,
     hash_file,
-    read_applied,
+    hold_apply,
+    read_plan_number,
+    read_registry_state,
+    read_valid,
     save_applied,
 )
 from skewless.infra.plans.compile_record import read_record, save_record
@@ -47,6 +50,7 @@ from skewless.infra.plans.plan_effects import (
     Training,
 )
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
 
@@ -121,9 +125,10 @@ class Planner:
         Raises:
             DefinitionError: a definition is invalid; nothing was changed.
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
-            StoreError: the disk failed; nothing was changed.
+            ConflictError: another process applies a plan; nothing was changed.
+            StoreError: the disk or the database failed; nothing was changed.
         """
-        applied = read_applied(self.state)
+        number, applied = read_plan_number(self.state), read_valid(self.state)
         # Hashed first: an edit made meanwhile is shown by the next plan.
         files = hash_definition_files(self.repo, applied.files if applied else ())
         # A registry that is not a file may have changed without a trace: it is written again.
@@ -131,11 +136,14 @@ class Planner:
         unchanged = self._unchanged() if is_file else None
         if unchanged is not None and applied is not None and applied.files == files:
             return replace(self._compare(unchanged), applied=True)
+        with hold_apply(self.state) as lease:
+            return self._apply(now_us, files, lease, number + 1)
+
+    def _apply(self, now_us: int, files: Mapping[str, str], lease: Lease, number: int) -> PlanReport:
         from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
         loaded = hash_definition_files(self.repo, compiled.files)
-        files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         self._check_sums(compiled)
         report = self._compare(compiled)
         make_folder(self.state.folder)
@@ -147,17 +155,17 @@ class Planner:
                 applied_us=now_us,
                 registry=registry,
                 registry_sha256=hash_file(self.repo / registry),
-                files=files,
+                files={name: files.get(name, sha256) for name, sha256 in loaded.items()},
             )
             # Inside the block: if the plan cannot be saved, the registry is restored.
-            save_applied(self.state, applied)
+            save_applied(self.state, applied, number, lease)
         save_record(self.state, compiled, tables)
         return replace(report, applied=True)
 
     def _unchanged(self) -> CompiledRepo | None:
         """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
-        record, applied = read_record(self.state), read_applied(self.state)
-        if record is None or applied is None or record.difference(self.repo, applied) is not None:
+        record, applied = read_record(self.state), read_valid(self.state)
+        if record is None or applied is None or record.difference(self.repo, self.state, applied) is not None:
             return None
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
         try:
@@ -214,24 +222,25 @@ class Planner:
 
     def _check_sums(self, compiled: CompiledRepo) -> None:
         """Check that new views can sum the events of the log, which were accepted without this check."""
-        applied = read_applied(self.state)
+        applied = read_valid(self.state)
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
                 check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
 
+    def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
+        """Return the effects of a plan, and the names of versions whose packages cannot be read."""
+        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
+        champions, challengers = (dict(self._versions(find)) for find in (self._champion, self._challenger))
+        effects = PlanEffects(old=old, new=new, retained=retained, champions=champions, challengers=challengers)
+        return effects, unreadable
+
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
-        applied = read_applied(self.state)
+        applied = read_valid(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
-        retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
-        effects = PlanEffects(
-            old=applied.plan if applied else None,
-            new=compiled.plan,
-            retained=retained,
-            champions=dict(self._champions()),
-        )
+        effects, unreadable = self.find_effects(applied.plan if applied else None, compiled.plan)
         return PlanReport(
             hash=compiled.plan.hash,
             changes=changes,
@@ -243,6 +252,7 @@ class Planner:
             notes=[
                 *self._missing_files(compiled),
                 *self._edited_files(applied, changes),
+                *effects.describe_rollouts(compiled.models),
                 *(_unreadable_note(name) for name in unreadable),
             ],
         )
@@ -252,8 +262,8 @@ class Planner:
         return PackageStore.of(self.state, self.settings)
 
     def _registry_change(self, applied: AppliedPlan | None) -> list[Change]:
-        """Return the change of Feast's registry by another program; commands fail until the next ``apply``."""
-        if applied is None or hash_file(self.repo / applied.registry) == applied.registry_sha256:
+        """Return the change of this machine's Feast registry, which is not that of the applied plan."""
+        if applied is None or read_registry_state(self.repo, self.state, applied) in {"current", "missing"}:
             return []
         return [Change(action="change", kind="registry", name=applied.registry)]
 
@@ -293,10 +303,9 @@ class Planner:
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 
-    def _champions(self) -> Iterator[tuple[str, Champion]]:
-        aliases = self._store.aliases
+    def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
         for name in list_models(self._store.root):
-            version = aliases.get(name, CHAMPION)
+            version = find(name)
             if version is None:
                 continue
             try:
@@ -304,6 +313,13 @@ class Planner:
             except PackageError:
                 spec = None
             yield name, Champion(version=version, spec=spec)
+
+    def _champion(self, name: str) -> str | None:
+        return self._store.aliases.get(name, CHAMPION)
+
+    def _challenger(self, name: str) -> str | None:
+        policy = self._store.traffic.get(name)
+        return None if policy is None else policy.challenger
 
 
 def _unreadable_note(name: str) -> str:

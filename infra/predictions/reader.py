@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array, numbers
 from skewless.contract.errors import StoreError
 from skewless.contract.rows import Versions
 from skewless.contract.status import Int64Array, StatusArray
@@ -254,31 +255,31 @@ def _rows_by_file(shares: Sequence[_FileShare]) -> dict[str, int]:
 
 def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
     n = table.num_rows
-    score = table["score"].to_numpy()
+    score = numbers(table["score"])
     return LoggedPredictions(
         source=source,
         ids=table["id"].to_pylist(),
-        t=table["t"].to_numpy(),
-        asked_at=table["asked_at"].to_numpy(),
-        read_start=table["read_start"].to_numpy(),
-        read_end=table["read_end"].to_numpy(),
-        skew_us=table["skew_us"].to_numpy(),
+        t=numbers(table["t"]),
+        asked_at=numbers(table["asked_at"]),
+        read_start=numbers(table["read_start"]),
+        read_end=numbers(table["read_end"]),
+        skew_us=numbers(table["skew_us"]),
         inputs=table["inputs"].to_pylist(),
         plan_hash=table["plan_hash"].to_pylist(),
         transform_hashes=table["transform_hashes"].to_pylist(),
-        tolerance=table["tolerance"].to_numpy(),
+        tolerance=numbers(table["tolerance"]),
         vectors=_decode_matrix(table["vector"]),
         score=score,
         scores=score if table["scores"].null_count == n else _decode_matrix(table["scores"]),
-        formats=table["format"].to_numpy(),
+        formats=numbers(table["format"]),
         roles=table["role"].to_pylist(),
-        checksums=table["checksum"].to_numpy(),
+        checksums=numbers(table["checksum"]),
         reads=_decode_reads(_flatten(table["reads"]), n),
     )
 
 
 def _decode_matrix(lists: pa.ChunkedArray) -> Matrix:
-    flat: Matrix = _flatten(lists).to_numpy(zero_copy_only=False)
+    flat: Matrix = numbers(_flatten(lists))
     if len(flat) % len(lists):
         raise StoreError("prediction log", "has vectors of unequal length", fix="restore the altered file")
     return flat.reshape(len(lists), -1).copy()
@@ -298,7 +299,7 @@ def _decode_reads(flat: pa.StructArray, n: int) -> dict[str, LoggedViewRead]:
 
 def _decode_read(columns: dict[str, Any], i: int, width: int) -> LoggedViewRead:
     def ints(name: str) -> Int64Array:
-        return np.ascontiguousarray(columns[name].to_numpy(zero_copy_only=False)[i::width].astype(np.int64))
+        return np.ascontiguousarray(numbers(columns[name])[i::width].astype(np.int64))
 
     versions = Versions(
         event_ts=ints("event_ts"),
@@ -319,12 +320,10 @@ def _decode_applied(column: pa.ListArray | None, i: int, width: int) -> AppliedP
     """Return the slots of one view; None if no prediction has any, as for views without windows."""
     if column is None:
         return None
-    of_view = column.take(pa.array(np.arange(i, len(column), width)))
+    of_view = column.take(int64_array(np.arange(i, len(column), width)))
     if of_view.null_count == len(of_view):
         return None
     slots = of_view.flatten()
-    partition, seq = (
-        slots.field(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("partition", "seq")
-    )
-    entity = of_view.value_parent_indices().to_numpy().astype(np.int64)
+    partition, seq = (numbers(slots.field(name)).astype(np.int64) for name in ("partition", "seq"))
+    entity = numbers(of_view.value_parent_indices()).astype(np.int64)
     return AppliedPositions(entity=entity, partition=partition, first=seq, seq=seq)

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import pyarrow as pa
-import structlog
 
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import lower_priority
@@ -21,9 +20,10 @@ from skewless.infra.predictions.files import write_rows
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.infra.storage.durable import error_text, make_folder, sync_file, sync_folder, write_durable
+from skewless.infra.telemetry.logger import EventLogger
 
 _FLUSH_ROWS = 20_000
-_log = structlog.get_logger()
+_log = EventLogger()
 # Converting this many rows and records to Arrow holds the GIL for about a millisecond; then other threads may run.
 _BATCH_ROWS, _BATCH_RECORDS = 1_024, 512
 _PAUSE_SECONDS = 0.0005

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-import structlog
-
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, choose_steps
 from skewless.infra.runtimes.candidates import RuntimeCandidate
@@ -17,11 +15,12 @@ from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.reference import Reference
 from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
+from skewless.infra.telemetry.logger import EventLogger
 
 Role = Literal["own", "shared", "chosen", "slower", "refused"]
 _SLACK = 20.0  # a child may take this many times the expected seconds
 _MIN_TIMEOUT_S = 1.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

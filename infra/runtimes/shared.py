@@ -8,14 +8,13 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from skewless.contract.errors import RequestError
 from skewless.infra.runtimes.calibration import Calibration, Step
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
+from skewless.infra.telemetry.logger import EventLogger
 
 _MAX_FAILURES = 3  # after this many consecutive failures a runtime is not used until the model is loaded again
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class RuntimeMember:

@@ -1,1 +1,1 @@
-"""Files that survive a kill and a power cut: atomic writes, numbered files, series of records."""
+"""Durable storage: the database of everything small, and files that survive a kill and a power cut."""

@@ -6,12 +6,13 @@ on a read, are in a transaction, and there is one such writer at a time.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.schema import STEPS
@@ -21,6 +22,14 @@ Connection = Any  # a DB-API connection of sqlite3 or psycopg
 Value = str | int | float | None
 BUSY_S = 10.0
 _MOST_IDLE = 4
+
+
+class ReadMemory(Protocol):
+    """The last rows of each read, for the time when the database is away."""
+
+    def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
+        """Return the rows that ``ask`` returns, or if it fails, those of the same question before."""
+        ...
 
 
 class Database(ABC):
@@ -40,6 +49,7 @@ class Database(ABC):
         self._inherited: list[Connection] = []
         self._pid = os.getpid()
         self._is_checked = False
+        self._memory: ReadMemory | None = None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -53,21 +63,18 @@ class Database(ABC):
         if self._current is not None:
             yield
             return
-        with self._borrow() as connection:
-            with self._translate_errors():
-                self._begin(connection)
-            self._transaction.connection = connection
-            try:
-                yield
-                with self._translate_errors():
-                    connection.execute("COMMIT")
-            except BaseException:
-                # The connection may be lost; then the server has rolled back.
-                with suppress(Exception):
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._transaction.connection = None
+        with self._all_or_nothing(self._begin):
+            yield
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads of the block, in this thread, see one state of the database; writers do not wait.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        with self._all_or_nothing(self._begin_snapshot):
+            yield
 
     def execute(self, sql: str, *values: Value) -> list[Row]:
         """Execute a statement that writes; return its rows. Without a transaction it is one.
@@ -84,7 +91,15 @@ class Database(ABC):
         Raises:
             StoreError: the database is unavailable.
         """
-        return self.execute(sql, *values) if self.exists() else []
+        if not self.exists():
+            return []
+        if self._memory is None or self._current is not None:  # a read that decides about a write must be current
+            return self.execute(sql, *values)
+        return self._memory.read(json.dumps([sql, *values]), lambda: self.execute(sql, *values))
+
+    def remember(self, memory: ReadMemory) -> None:
+        """Let reads outside of transactions return their last rows while the database is away, in this process."""
+        self._memory = memory
 
     def schema_version(self) -> int:
         """Return the version of the schema; 0: the database has no tables yet."""
@@ -121,6 +136,10 @@ class Database(ABC):
     def exists(self) -> bool:
         """Return whether there can be anything to read."""
 
+    def _was_replaced(self) -> bool:
+        """Return whether there is another database at the address since the last call."""
+        return False
+
     @abstractmethod
     def now_us(self) -> int:
         """Return the time of the database, microseconds: one clock for all machines."""
@@ -134,6 +153,10 @@ class Database(ABC):
         """Begin a transaction, and wait until no other writer is active."""
 
     @abstractmethod
+    def _begin_snapshot(self, connection: Connection) -> None:
+        """Begin a transaction whose reads see one state."""
+
+    @abstractmethod
     def _run(self, connection: Connection, sql: str, values: Sequence[Value]) -> list[Row]:
         """Execute a statement and return its rows."""
 
@@ -144,6 +167,24 @@ class Database(ABC):
     @abstractmethod
     def _translate_errors(self) -> Any:  # noqa: ANN401 - a context manager
         """Raise errors of the library as StoreError."""
+
+    @contextmanager
+    def _all_or_nothing(self, begin: Callable[[Connection], None]) -> Iterator[None]:
+        with self._borrow() as connection:
+            with self._translate_errors():
+                begin(connection)
+            self._transaction.connection = connection
+            try:
+                yield
+                with self._translate_errors():
+                    connection.execute("COMMIT")
+            except BaseException:
+                # The connection may be lost; then the server has rolled back.
+                with suppress(Exception):
+                    connection.execute("ROLLBACK")
+                raise
+            finally:
+                self._transaction.connection = None
 
     @property
     def _current(self) -> Connection | None:
@@ -174,6 +215,8 @@ class Database(ABC):
             # drops SQLite's locks on it for the whole process. So it leaves them open.
             if self._pid != os.getpid():
                 self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
+            if self._was_replaced():
+                self._idle, self._is_checked = [], False
             return self._idle.pop() if self._idle else None
 
     def _open(self) -> Connection:

@@ -12,9 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-import structlog
-
 from skewless.contract.errors import StoreError
+from skewless.infra.telemetry.logger import EventLogger
 
 _OWNER_ONLY = 0o700
 _SLOW_LOCK_S = 10.0
@@ -59,7 +58,7 @@ def hold_lock(lock_file: Path) -> Iterator[None]:
 def _wait_for_lock(lock: BinaryIO) -> None:
     """Wait for a lock; log it once if that takes long."""
     fix = "find its holder with `lslocks`; continue it with `kill -CONT`, or kill it"
-    log = structlog.get_logger().warning
+    log = EventLogger().warning
     slow = threading.Timer(_SLOW_LOCK_S, log, ("waiting_for_a_lock",), {"path": lock.name, "fix": fix})
     slow.daemon = True
     slow.start()

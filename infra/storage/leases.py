@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.storage.database import Database
+from skewless.infra.telemetry.logger import EventLogger
 
 _RENEWALS_PER_TERM = 3
 _WAIT_S = 0.05
 _SLOW_S = 10.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +108,8 @@ class Leases:
             ConflictError: another process has it.
         """
         rows = self._database.query("SELECT token, holder FROM leases WHERE name = ?", lease.name)
-        if not rows or rows[0][0] != lease.token:
+        # The holder, too: a database that was restored from a backup may give a token a second time.
+        if not rows or rows[0] != (lease.token, lease.holder):
             raise ConflictError(
                 f"lease {lease.name!r} with token {lease.token}",
                 f"was lost to {rows[0][1] if rows else 'nobody'}",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import atexit
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
 
-from skewless.contract.errors import DefinitionError
+from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
+from skewless.infra.storage.answer_memory import AnswerMemory
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.postgres_database import PostgresDatabase
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 
 DATABASE_FILE = "skewless.db"
+ANSWERS_FILE = "answers.db"
+OLD_PLAN_FILE = "plan.json"  # of releases before the database
 _SQLITE = "sqlite:///"
 _POSTGRES = ("postgresql://", "postgres://")
 
@@ -31,7 +34,7 @@ class ProjectState:
     """
 
     folder: Path
-    database_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)  # may contain a password
 
     @classmethod
     def of(cls, repo: Path, settings: Settings) -> ProjectState:
@@ -46,9 +49,25 @@ class ProjectState:
         """The database of everything small that changes; all objects of a process share its connections.
 
         Raises:
-            StoreError: it cannot be opened, or its schema is newer than this program.
+            StoreError: the state was written by an older release; or the database cannot be opened, or is newer.
         """
+        if (self.folder / OLD_PLAN_FILE).exists():
+            raise StoreError(
+                f"state folder {self.folder}",
+                "was written by an older release",
+                fix="stop all processes of the project, and run `skewless upgrade`",
+            )
+        return self.unchecked_database
+
+    @property
+    def unchecked_database(self) -> Database:
+        """The database, also if the state folder needs an upgrade."""
         return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
+
+    def remember_reads(self) -> None:
+        """Let this process read what it or an earlier process has read before, while a remote database is away."""
+        if self.database_url is not None and not self.database_url.startswith(_SQLITE):
+            self.database.remember(AnswerMemory(self.folder / ANSWERS_FILE))
 
     def __truediv__(self, name: str) -> Path:
         """Return the path of a file in the folder."""

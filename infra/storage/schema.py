@@ -30,3 +30,12 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX job_runs_open ON job_runs (tick_us) WHERE state IS NULL",
     ),
 )
+
+# The tables with data, and the columns of their primary keys, which are the first ones of each table.
+KEYS = {
+    "documents": ("kind", "name"),
+    "records": ("kind", "name", "number"),
+    "leases": ("name",),
+    "materializations": ("run_id",),
+    "job_runs": ("run_id",),
+}

@@ -29,10 +29,22 @@ class SqliteDatabase(Database):
         super().__init__(f"database {path}", steps)
         self._path = path
         self._busy_s = busy_s
+        self._identity: tuple[int, int] | None = None
 
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""
         return self._path.exists()
+
+    def _was_replaced(self) -> bool:
+        # An open connection would go on with the deleted file, and its writes would be lost.
+        try:
+            stat = self._path.stat()
+        except FileNotFoundError:
+            identity = None
+        else:
+            identity = (stat.st_dev, stat.st_ino)
+        was_replaced, self._identity = self._identity not in {None, identity}, identity
+        return was_replaced
 
     def now_us(self) -> int:
         """Return the time of this machine, on which all processes are."""
@@ -59,6 +71,9 @@ class SqliteDatabase(Database):
         # A deferred transaction that reads first fails at once, without waiting, if another process has written since.
         connection.execute("BEGIN IMMEDIATE")
 
+    def _begin_snapshot(self, connection: sqlite3.Connection) -> None:
+        connection.execute("BEGIN")
+
     def _run(self, connection: sqlite3.Connection, sql: str, values: Sequence[Value]) -> list[Row]:
         return connection.execute(sql, values).fetchall()
 
@@ -70,9 +85,11 @@ class SqliteDatabase(Database):
         try:
             yield
         except sqlite3.Error as error:
-            fixes = {
-                "database is locked": f"find the process that has held it for {self._busy_s:g} s, then run again",
-                "database or disk is full": "make room on its disk, then run again",
-            }
-            fix = fixes.get(str(error), "restore it with `skewless restore`, or make its file readable and writable")
+            # On a full disk, SQLite also fails to make its shared memory file, which even a read needs.
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}:
+                fix = "free disk space, or replace the disk, then run again"
+                raise StoreError(self.name, f"cannot be written: {error}", fix=fix) from error
+            fix = "restore it with `skewless restore`, or make its file readable and writable"
+            if str(error) == "database is locked":
+                fix = f"find the process that has held it for {self._busy_s:g} s, then run again"
             raise StoreError(self.name, f"cannot be used: {error}", fix=fix) from error

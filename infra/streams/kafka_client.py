@@ -9,9 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.telemetry.logger import EventLogger
 
 try:
     import confluent_kafka as kafka
@@ -59,7 +58,7 @@ _OWN_SETTINGS = {
 _DEFAULTS = {"topic.metadata.refresh.interval.ms": 5_000}
 _RESERVED = {*_OWN_SETTINGS, "bootstrap.servers", "group.id", "error_cb", "logger", "acks", "enable.idempotence"}
 
-_log = structlog.get_logger(__name__)
+_log = EventLogger()
 
 
 class ClientLog:

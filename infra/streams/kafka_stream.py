@@ -7,8 +7,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from skewless.infra.streams.kafka_client import (
     END_OF_PARTITION,
     MISSING_TOPIC,
@@ -23,10 +21,11 @@ from skewless.infra.streams.kafka_client import (
 )
 from skewless.infra.streams.kafka_topic import TopicEnds, TopicMonitor
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
+from skewless.infra.telemetry.logger import EventLogger
 
 _SLICE_S = 0.1
 _WATERMARKS_S = 2.0
-_log = structlog.get_logger(__name__)
+_log = EventLogger()
 
 
 @dataclass

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
@@ -22,10 +21,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.infra.host.redaction import display_url
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
 from skewless.infra.online.failures import translate_errors
+from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.telemetry.redaction import display_url
 
 _FINAL = (AuthenticationError, AuthorizationError)  # redis-py derives them from ConnectionError
 _TEMPORARY = (
@@ -37,7 +37,7 @@ _TEMPORARY = (
     TimeoutError,
     TryAgainError,
 )
-_log = structlog.get_logger(__name__)
+_log = EventLogger()
 
 
 class RedisLink:

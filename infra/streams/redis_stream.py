@@ -13,13 +13,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from skewless.contract.errors import StoreError
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.streams.redis_keys import FIELD, EventKeys, format_entry_id, parse_position
 from skewless.infra.streams.redis_leases import PartitionLeases
 from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.telemetry.logger import EventLogger
 
 _HEARTBEATS_PER_LEASE = 10
 _PAUSE_S = 0.02
@@ -37,7 +36,7 @@ return redis.call('GET', KEYS[2])
 """
 _EPOCH = re.compile(rb"[0-9a-f]{16}")  # the name of a log folder
 _COUNT = "return #redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])"
-_log = structlog.get_logger(__name__)
+_log = EventLogger()
 
 
 @dataclass

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
-import structlog
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
@@ -26,12 +25,13 @@ from skewless.infra.streams.partition_worker import PartitionWorker
 from skewless.infra.streams.port import EventStream, Partition, RebalanceListener
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.telemetry.logger import EventLogger
 
 _LINGER_S = 0.1
 _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
-_log = structlog.get_logger()
+_log = EventLogger()
 
 OpenStream = Callable[[RebalanceListener], EventStream]
 

@@ -9,8 +9,6 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
@@ -18,12 +16,13 @@ from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import Assignment, OpenStream, Worker
+from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0
 _HOUSEKEEPING_S = 60.0
 _IDLE_S = 0.5
 _MAX_THREADS = 1_024
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class WorkerGroup:

@@ -8,16 +8,15 @@ from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
 from typing import Protocol
 
-import structlog
-
 from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
 from skewless.infra.access.key_store import KeyStore
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.rules import is_loopback
 
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
-_log = structlog.get_logger()
+_log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import orjson
-import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.gate import Access
 from skewless.serving.access.rules import scope_of
 from skewless.serving.http.reply import error_json, http_status, retry_after
 
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class HeadMiddleware:

@@ -6,15 +6,15 @@ import ssl
 from pathlib import Path
 from typing import TypedDict, cast
 
-import structlog
 import uvicorn
 from uvicorn.config import create_ssl_context
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
+from skewless.infra.telemetry.logger import EventLogger
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode
-_log = structlog.get_logger()
+_log = EventLogger()
 _Stamp = tuple[int, int, int]  # inode, time of change and size: they differ after a file was replaced
 
 

@@ -60,6 +60,8 @@ class LoadedModels:
         if name is None or champion is None:
             known = ", ".join(sorted(self._champions))
             fix = f"use one of: {known}" if known else "load a model: none is served now"
+            if name is None and known:
+                raise RequestError("request body", "has no field 'model'; several are served", fix=fix)
             raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
         if version is None:
             return self._open_models[name][champion]

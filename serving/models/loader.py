@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterable
 
 import numpy as np
-import structlog
 
 from skewless.contract.errors import StalePlanError, StoreError
 from skewless.contract.keys import marker_key
@@ -18,9 +17,10 @@ from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.needed_views import NeededViewsMonitor
 from skewless.infra.runtimes.candidates import ScoringTarget
+from skewless.infra.telemetry.logger import EventLogger
 
 _HOLD_SECONDS = 30  # longer than the interval of `refresh_windows`, which renews it
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class ModelLoader:

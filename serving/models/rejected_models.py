@@ -6,14 +6,13 @@ import contextlib
 import time
 from collections.abc import Iterator
 
-import structlog
-
 from skewless.contract.errors import SkewlessError
 from skewless.contract.render import hide_paths
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 
 _RETRY_SECONDS = 5.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class RejectedModels:

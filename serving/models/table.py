@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import Iterable
 from pathlib import Path
 
-import structlog
-
 from skewless.contract.errors import (
     ConflictError,
     PackageError,
@@ -21,11 +19,12 @@ from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.needed_views import NeededViewsMonitor
-from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
+from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.current_versions import CurrentVersions, CurrentVersionsReader
 from skewless.serving.models.loaded_models import MODEL_FIELD, LoadedModels
@@ -35,7 +34,7 @@ from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
 _CURRENT = "aliases and traffic"
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class ModelTable(LoadedModels):
@@ -70,7 +69,7 @@ class ModelTable(LoadedModels):
             store=store, online=online, marker_history=history, needed=needed, scoring_target=scoring_target
         )
         super().__init__(loader, metrics or Metrics())
-        self._targets_file = TargetVersionsFile(state)
+        self._stored_targets = StoredTargetVersions(state)
         self._targets = TargetVersions()
         self.policies = TrafficPolicies(store.traffic, self._metrics)
         self._lock = asyncio.Lock()
@@ -97,12 +96,11 @@ class ModelTable(LoadedModels):
             SkewlessError: no champion can be served; the error is that of the first one.
             StoreError: the online store is unavailable.
         """
-        targets = self._targets = self._targets_file.read()
+        targets = self._targets = await asyncio.to_thread(self._stored_targets.read)
         await self._read_current_versions(self.names())
         names = [name for name, current in self._current.items() if current.champions]
         if not names:
-            fix = "run `skewless train`, which promotes the first version"
-            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix=fix)
+            raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
         names_to_load = [name for name in names if name not in targets.unloaded]
         errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
         if errors and not self._champions:
@@ -117,7 +115,7 @@ class ModelTable(LoadedModels):
         While the database is unavailable, the last aliases and policies apply.
         """
         async with self._lock:
-            targets, names = self._read_targets(), self.names()
+            targets, names = await self._read_targets(), self.names()
             try:
                 await self._read_current_versions(names)
             except SkewlessError as error:
@@ -141,8 +139,7 @@ class ModelTable(LoadedModels):
             PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
         if name not in self.names():
-            fix = f"use one of: {', '.join(self.names())}"
-            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(self.names())}")
         async with self._lock:
             await self._read_current_versions([name])
             champion, known = self._current[name].champion, self.known_versions(name)
@@ -155,7 +152,7 @@ class ModelTable(LoadedModels):
             else:
                 await self._loader.check_views_fed(name, target)
                 await self._open_version(name, target)
-            self._targets = self._targets_file.load(name, None if version is None else target)
+            self._targets = await asyncio.to_thread(self._stored_targets.load, name, version and target)
             if champion is not None and name not in self._champions:
                 await self._set_champion(name, champion)
             return self._open_models[name][target]
@@ -168,7 +165,7 @@ class ModelTable(LoadedModels):
         """
         self.get(name)
         async with self._lock:
-            self._targets = self._targets_file.unload(name)
+            self._targets = await asyncio.to_thread(self._stored_targets.unload, name)
             self._drop_model(name)
 
     async def roll_back(self, name: str, *, reason: str, now_us: int) -> ServedModel:
@@ -225,14 +222,14 @@ class ModelTable(LoadedModels):
         _log.info("model_loaded", model=name, version=version)
         return True
 
-    def _read_targets(self) -> TargetVersions:
-        """Return the requested versions; while their file is corrupt, those of the last read."""
+    async def _read_targets(self) -> TargetVersions:
+        """Return the target versions; while they cannot be read, those of the last read."""
         try:
-            self._targets = self._targets_file.read()
-        except PackageError as error:
-            self._rejected.add(FILE, error)
+            self._targets = await asyncio.to_thread(self._stored_targets.read)
+        except (PackageError, StoreError) as error:
+            self._rejected.add("target versions", error)
         else:
-            self._rejected.clear(FILE)
+            self._rejected.clear("target versions")
         return self._targets
 
     async def _open_requested(self, targets: TargetVersions) -> None:
@@ -299,7 +296,7 @@ class ModelTable(LoadedModels):
     def _drop_old(self, name: str) -> None:
         """Drop versions that are neither requested, nor needed by a policy, nor among the champions to retain."""
         retained = {self._champions[name], *self._current[name].champions}
-        retained |= self.policies.versions(name) | self._read_targets().versions(name)
+        retained |= self.policies.versions(name) | self._targets.versions(name)
         for version in self._open_models[name].keys() - retained:
             self._drop(name, version)
 

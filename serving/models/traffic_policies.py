@@ -9,8 +9,6 @@ import socket
 from collections.abc import Mapping
 from dataclasses import replace
 
-import structlog
-
 from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
 from skewless.contract.traffic import TrafficPolicy
@@ -18,11 +16,12 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.rollout.counts import PolicyCounts, delete_old_counts, write_counts
 from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
 
 _WRITE_SECONDS = 2.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class TrafficPolicies:

@@ -72,7 +72,9 @@ class VectorMetadata(BaseModel):
     )
     views: list[str] = Field(description="Columns of `feature_age_s`, `feature_status` and `feature_stale`.")
     classes: list[str] = Field(description="Columns of the scores of a multiclass model.")
-    plan_hash: str
+    plan_hash: str = Field(
+        description="Hash of the part of the feature plan that the model version pins, as `skewless versions` shows it."
+    )
 
 
 class ModelMetadata(BaseModel):

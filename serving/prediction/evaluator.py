@@ -15,13 +15,12 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-import structlog
-
 from skewless.contract.clock import Clock
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
 from skewless.serving.prediction.model_counts import ModelCounts
@@ -41,7 +40,7 @@ from skewless.serving.prediction.shadows import Shadows
 from skewless.serving.prediction.ticket import Group, Ticket, group_tickets
 
 _MILLISECOND = 1_000
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class DeferredWork:

@@ -7,20 +7,19 @@ model rejects missing features too, otherwise the reply flags it.
 
 from __future__ import annotations
 
-import structlog
-
 from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.status import BoolArray
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Group, Ticket
 
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 def fail_group(group: Group, error: Exception) -> None:

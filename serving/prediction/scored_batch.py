@@ -99,6 +99,10 @@ class ScoredSlice(NamedTuple):
     stop: int
     max_age_us: int | None = None
 
+    def __repr__(self) -> str:
+        """Return a short text: asyncio writes the result of a task as text, and a batch has thousands of values."""
+        return f"ScoredSlice(start={self.start}, stop={self.stop})"
+
     @property
     def model(self) -> ServedModel:
         """Model version that scored the rows."""

@@ -7,11 +7,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import structlog
-
 from skewless.contract.errors import SkewlessError
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.record import ReadTimes, make_record
@@ -21,7 +20,7 @@ from skewless.serving.prediction.ticket import Group
 
 _MAX_PENDING_ROWS = 10_000
 _PAUSE_S = 0.002
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 class _ShadowJob(NamedTuple):

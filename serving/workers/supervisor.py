@@ -21,10 +21,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import structlog
 import uvloop
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.announcement import announce_server
 from skewless.serving.http.sockets import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
@@ -32,7 +32,7 @@ from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_cra
 from skewless.serving.workers.worker_process import NOW, STOP, WorkerConfig, WorkerProcess
 
 _KILL_SECONDS = 5.0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -11,7 +11,7 @@ import sys
 import uvloop
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.host.telemetry import configure_logging
+from skewless.infra.telemetry.logger import configure_logging
 from skewless.serving.http.sockets import bind_shared
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import make_metrics, serve

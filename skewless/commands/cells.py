@@ -144,10 +144,13 @@ def labelled_cell(name: str, value: object) -> object:
     return value
 
 
+_TITLES = {"moves": "champion changes"}  # of fields whose names people would not understand
+
+
 def label(name: str) -> str:
     """Return a field's name as a column's title, without its unit.
 
     >>> label("log_rows"), label("age_s")
     ('log rows', 'age')
     """
-    return name.removesuffix("_s").removesuffix("_us").replace("_", " ")
+    return _TITLES.get(name) or name.removesuffix("_s").removesuffix("_us").replace("_", " ")

@@ -10,6 +10,7 @@ import typer
 
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Part, command_output, table
+from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
     from skewless.training.dataset_files import DatasetReport
@@ -62,7 +63,7 @@ def dataset(
 
 def _parts(report: DatasetReport, out: Path, *, dry_run: bool) -> list[Part]:
     result = "would be written" if dry_run else "written"
-    line = f"{report.written:,} of {report.rows:,} rows {result} to {out}, {report.parts} parts in all"
+    line = f"{report.written:,} of {count_text(report.rows, 'row')} {result} to {out}, {report.parts} parts in all"
     rows = [(view, name, count) for view, counts in report.status.items() for name, count in counts.items()]
     parts = [table(f"{len(report.columns)} columns", ("view", "status", "rows"), rows)] if rows else []
     return [*parts, *(report.mode_gap.lines() if report.mode_gap else []), line]

@@ -12,6 +12,7 @@ from skewless.commands.length import length_text
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Output, Part, command_output, table
 from skewless.contract.errors import GateError
+from skewless.contract.render import count_text
 from skewless.operations.readable import duration_text
 
 if TYPE_CHECKING:
@@ -78,9 +79,13 @@ def _build_cells(item: Build) -> tuple[str, str | None]:
         return "states are still online, and catch up", None
     if item.kind == "states":
         time = None if item.seconds is None else f"about {duration_text(max(1, round(item.seconds)))}"
-        work = f"states, from {item.rows:,} events of the log" if item.rows else "states: the log has no events yet"
+        work = (
+            f"states, from {count_text(item.rows, 'event')} of the log"
+            if item.rows
+            else "states: the log has no events yet"
+        )
         return work, time
-    rows = "rows of a CSV source" if item.rows is None else f"about {item.rows:,} rows"
+    rows = "rows of a CSV source" if item.rows is None else f"about {count_text(item.rows, 'row')}"
     return f"{rows}, accepted by the next materialization", None
 
 

@@ -19,7 +19,7 @@ def doctor(*, repo: Repo = Path(), as_json: Json = False) -> None:
 
     The checks cover Python, packages, GPU, Redis, disk, memory, the port, the plan and the models.
     """
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=True) as output:
         from skewless.project import Project
 
         findings = Project.doctor(repo)

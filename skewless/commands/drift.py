@@ -12,6 +12,7 @@ from skewless.commands.length import parse_length
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import Part, command_output, table
 from skewless.contract.errors import GateError
+from skewless.contract.render import count_text
 from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def drift(
 
 def _parts(report: DriftReport) -> list[Part]:
     since, until = time_text(report.since_us), time_text(report.until_us)
-    title = f"{report.model} {report.version}, {since} to {until}, {report.rows:,} predictions"
+    title = f"{report.model} {report.version}, {since} to {until}, {count_text(report.rows, 'prediction')}"
     columns = [column for column in (*report.features, report.score, report.label) if column is not None]
     verdict = StateCell(report.verdict.replace("_", " "), "warning" if report.verdict == "drifted" else "plain")
     return [table(title, _COLUMNS, [_row(column) for column in columns], state=verdict), report.sentence()]

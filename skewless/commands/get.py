@@ -28,7 +28,7 @@ _FACTS = ("status", "age_s", "watermark_age_s", "event_time", "created_time", "r
 
 def get(name: Name, *, key: Key = None, as_of: AsOf = None, repo: Repo = Path(), as_json: Json = False) -> None:
     """Show the features of one entity in the online store, with status, age and origin."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=True) as output:
         keys = dict(item.partition("=")[::2] for item in key or ())
         as_of_us = None if as_of is None else _parse_time(as_of)
         values = open_project(output, repo).get(name, keys, as_of_us=as_of_us)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gc
 import json
 import os
 import sys
@@ -82,13 +83,23 @@ class Output:
 
 
 @contextlib.contextmanager
-def command_output(*, as_json: bool) -> Iterator[Output]:
-    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code."""
+def command_output(*, as_json: bool, is_short: bool = False, log_level: str = "warning") -> Iterator[Output]:
+    """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code.
+
+    Args:
+        as_json: whether a program reads the result.
+        is_short: whether the command ends soon, and can do without the garbage collector (see ``main``).
+        log_level: lowest level of log lines on stderr: ``info`` for servers and workers, whose only output is the log.
+    """
+    from skewless.infra.telemetry.logger import set_log_level
+
+    set_log_level(log_level)
+    if not is_short:
+        gc.enable()
     exits = contextlib.ExitStack()
     output = Output(as_json=as_json, stdout=sys.stdout, exits=exits)
     try:
         with contextlib.redirect_stdout(sys.stderr), exits:
-            _configure_logging()
             yield output
     except SkewlessError as error:
         _fail(output, error)
@@ -115,7 +126,7 @@ def _read_errors() -> tuple[type[Exception], ...]:
 
 def error_body(error: SkewlessError) -> dict[str, Any]:
     """Return an error as programs read it."""
-    from skewless.infra.host.redaction import redact
+    from skewless.infra.telemetry.redaction import redact
 
     parts = {name: redact(value) if isinstance(value, str) else value for name, value in error.as_dict().items()}
     return {"error": {"message": sentence(error), "exit_code": error.exit_code, **parts}}
@@ -127,7 +138,7 @@ def sentence(error: SkewlessError) -> str:
     >>> sentence(PlaceError("port 1", "is  in use", fix="choose another"))
     'port 1: is in use. Fix: choose another'
     """
-    from skewless.infra.host.redaction import redact
+    from skewless.infra.telemetry.redaction import redact
 
     return redact(" ".join(error.sentence().split()))
 
@@ -208,12 +219,6 @@ def _console(file: TextIO) -> Console:
     from rich.console import Console
 
     return Console(file=file, markup=False, highlight=False)
-
-
-def _configure_logging() -> None:
-    from skewless.infra.host.telemetry import configure_logging
-
-    configure_logging()
 
 
 def _fail(output: Output, error: SkewlessError) -> None:

@@ -12,6 +12,7 @@ import typer
 from skewless.commands.options import Json, Model, Repo, open_project
 from skewless.commands.output import Output, command_output, table
 from skewless.contract.errors import RequestError
+from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,7 +37,7 @@ def predict(
     as_json: Json = False,
 ) -> None:
     """Predict rows of entity keys and request fields, or all rows of a file."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=source is None) as output:
         if row is not None and source is None and target is None:
             _predict_rows(_open_applied(output, repo), model, read_rows(row), output)
         elif row is None and source is not None and target is not None:
@@ -102,7 +103,7 @@ def _predict_file(project: Project, model: str | None, files: tuple[Path, Path],
             )
     with output.working(f"predicting {source}"):
         n = project.predict_file(model, source, target)
-    output.show({"rows": n, "out": str(target)}, f"{n:,} rows predicted to {target}")
+    output.show({"rows": n, "out": str(target)}, f"{count_text(n, 'row')} predicted to {target}")
 
 
 def _reject_constant(name: str) -> NoReturn:

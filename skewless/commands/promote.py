@@ -10,6 +10,7 @@ import typer
 from skewless.commands.decision_text import decision_parts
 from skewless.commands.options import DryRun, Json, Repo, open_project
 from skewless.commands.output import command_output, error_body
+from skewless.commands.rollout_text import read_rollout_lines
 
 if TYPE_CHECKING:
     from skewless.operations.promotion import Promotion
@@ -33,7 +34,8 @@ def promote(
         refusal = planned.refusal
         body = {"dry_run": dry_run, **planned.as_dict()} | (error_body(refusal) if refusal else {})
         tables = decision_parts(planned.decision) if planned.decision else []
-        output.show(body, *tables, _sentence(planned, dry_run=dry_run))
+        lines = read_rollout_lines(project, model) if planned.way == "rollout" and not dry_run else []
+        output.show(body, *tables, _sentence(planned, dry_run=dry_run), *lines)
         if refusal:
             raise typer.Exit(refusal.exit_code)
 

@@ -13,6 +13,7 @@ from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Part, command_output, table
 from skewless.contract.clock import parse_time
 from skewless.contract.errors import RequestError
+from skewless.contract.render import count_text
 from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
@@ -62,9 +63,10 @@ def _parts(report: QualityReport) -> list[Part]:
     counts = report.outcomes
     title = f"{report.model}: {report.metric}, {time_text(report.whole.since_us)} to now"
     feedback = (
-        f"feedback: {counts.rows:,} rows of {counts.subjects:,} predictions, {counts.duplicates:,} duplicates, "
-        f"{counts.corrections:,} corrections, {counts.contradictions:,} contradictions, "
-        f"{counts.retractions:,} retractions, {counts.late:,} late"
+        f"feedback: {count_text(counts.rows, 'row')} of {count_text(counts.subjects, 'prediction')}, "
+        f"{count_text(counts.duplicates, 'duplicate')}, "
+        f"{count_text(counts.corrections, 'correction')}, {count_text(counts.contradictions, 'contradiction')}, "
+        f"{count_text(counts.retractions, 'retraction')}, {counts.late:,} late"
     )
     rows = [("all", *_row(report, item)) for item in report.whole.versions]
     rows += [(time_text(window.since_us), *_row(report, item)) for window in report.windows for item in window.versions]

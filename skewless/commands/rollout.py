@@ -10,6 +10,7 @@ import typer
 from skewless.commands.cells import StateCell
 from skewless.commands.options import UNCHANGED, DryRun, Json, Model, Repo, open_project
 from skewless.commands.output import Part, command_output, facts_table, table
+from skewless.commands.rollout_text import read_rollout_lines
 from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
@@ -42,10 +43,12 @@ def rollout(
 ) -> None:
     """Show the traffic and the guardrails of each model; begin a rollout, or advance all rollouts."""
     with command_output(as_json=as_json) as output:
-        outcomes = open_project(output, repo).rollout(model, begin=begin, step=step, dry_run=dry_run)
+        project = open_project(output, repo)
+        outcomes = project.rollout(model, begin=begin, step=step, dry_run=dry_run)
         body = {"dry_run": dry_run, "models": [outcome.as_dict() for outcome in outcomes]}
         parts = [part for outcome in outcomes for part in _parts(outcome, is_change=step or begin is not None)]
-        output.show(body, *parts, *([UNCHANGED] if dry_run else []))
+        lines = [] if dry_run else [line for item in outcomes for line in read_rollout_lines(project, item.model)]
+        output.show(body, *parts, *lines, *([UNCHANGED] if dry_run else []))
 
 
 def _parts(outcome: RolloutOutcome, *, is_change: bool) -> list[Part]:

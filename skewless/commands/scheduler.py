@@ -40,7 +40,7 @@ def scheduler(
     as_json: Json = False,
 ) -> None:
     """Run the jobs of the project when their cron lines in settings and models are due, until SIGTERM or Ctrl-C."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, log_level="info") as output:
         runs = open_project(output, repo).scheduler(
             once=once,
             only=only or (),

@@ -33,7 +33,7 @@ def serve(
     *, repo: Repo = Path(), host: Host = None, port: Port = None, workers: Workers = None, as_json: Json = False
 ) -> None:
     """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, log_level="info") as output:
         project = open_project(output, repo)
         names = [spec.name for spec in project.models]
         config = project.server_config(host=host)

@@ -38,7 +38,7 @@ _IDENTIFIERS = {"pid", "generation", "last_run"}
 
 def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
     """Show the state of the project: plan, views, event sources, processes, models and the prediction log."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=True) as output:
         body = open_project(output, repo).status().as_dict()
         output.show(body, *_parts(body))
 

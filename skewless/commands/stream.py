@@ -13,6 +13,7 @@ import typer
 
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import command_output, records_table
+from skewless.contract.render import count_text
 from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def stream(
 
     The process can be killed at any time: no event is lost or counted twice.
     """
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, log_level="warning" if until_idle else "info") as output:
         project = open_project(output, repo)
         is_started = threading.Event()
 
@@ -79,7 +80,7 @@ def _line(counts: SourceCounts) -> str:
     """Return the live line of one source."""
     lag = "?" if counts.lag is None else f"{counts.lag:,}"
     text = (
-        f"{counts.source}: {counts.accepted:,} events, {counts.rate():,.0f}/s, lag {lag}, "
+        f"{counts.source}: {count_text(counts.accepted, 'event')}, {counts.rate():,.0f}/s, lag {lag}, "
         f"watermark {time_text(counts.watermark_us) or '-'}, "
         f"{counts.late:,} late, {counts.duplicates:,} duplicate, {counts.rejected:,} quarantined"
     )

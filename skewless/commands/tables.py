@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from skewless.commands.cells import StateCell, Tone, bold, cell, colours_of_marks, printable
 
@@ -18,7 +18,7 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?Z")
 
 @dataclass(frozen=True, kw_only=True)
 class TextTable:
-    """A table for people.
+    """A table for people; a column without a value in any row is not shown, unless it is the first.
 
     Args:
         columns: titles; all empty: the table has no header, and the first column names the second.
@@ -39,11 +39,23 @@ class TextTable:
         Args:
             width: None: as wide as the values are.
         """
-        grid = Grid.of(self, width, in_colour=in_colour)
+        grid = Grid.of(self._without_empty_columns(), width, in_colour=in_colour)
         title = bold(printable(self.title)) if in_colour else printable(self.title)
         state = "" if self.state is None else f": {self.state.line(in_colour=in_colour)}"
         yield f"{title}{state}"
         yield from grid.lines() if grid.fits else grid.records()
+
+    def _without_empty_columns(self) -> TextTable:
+        kept = [
+            i
+            for i in range(len(self.columns))
+            if i == 0 or not self.rows or any(_has_value(row[i]) for row in self.rows)
+        ]
+        if not any(self.columns) or len(kept) == len(self.columns):
+            return self
+        return replace(
+            self, columns=[self.columns[i] for i in kept], rows=[[row[i] for i in kept] for row in self.rows]
+        )
 
     @property
     def totals(self) -> Sequence[object] | None:
@@ -201,6 +213,10 @@ def _narrowed(natural: Sequence[int], least: Sequence[int], space: int) -> list[
 def _is_number(table: TextTable, i: int) -> bool:
     values = [row[i] for row in table.rows if row[i] is not None]
     return bool(values) and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _has_value(value: object) -> bool:
+    return value is not None and value != ""
 
 
 def _text(value: object, *, in_colour: bool) -> str:

@@ -11,6 +11,7 @@ from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
 from skewless.contract.errors import DefinitionError
+from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
     from skewless.project import Project
@@ -68,7 +69,8 @@ def _suggest(project: Project, output: Output, *, write: bool) -> None:
 
 def _part(report: GateReport) -> Part:
     new = "" if report.since_us is None else "new "
-    title = f"{report.name}, {report.n_rows:,} {new}rows"
+    unknown = f", {report.not_yet_known:,} more without a known label yet" if report.not_yet_known else ""
+    title = f"{report.name}, {count_text(report.n_rows, f'{new}row')}{unknown}"
     state = StateCell("passed") if report.success else StateCell("FAILED")
     if not report.results:
         return f"{title}: {state.text} (no expectations)"

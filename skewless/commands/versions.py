@@ -19,13 +19,13 @@ Name = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")]
 
 def versions(model: Name, *, repo: Repo = Path(), as_json: Json = False) -> None:
     """List a model's versions with aliases, metrics and last decision, and all changes of its aliases."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=True) as output:
         report = open_project(output, repo).versions(model)
         output.show(report.as_dict(), *_parts(report))
 
 
 def _parts(report: VersionsReport) -> list[Part]:
-    columns = ("version", "aliases", "trained at", "rows", report.metric, "decision")
+    columns = ("version", "aliases", "trained at", "plan hash", "rows", report.metric, "decision")
     parts: list[Part] = [
         table(f"versions of {report.model}", columns, [_row(each, report.metric) for each in report.versions])
     ]
@@ -40,7 +40,7 @@ def _parts(report: VersionsReport) -> list[Part]:
 
 def _row(version: Version, metric: str) -> tuple[object, ...]:
     if version.problem:
-        return (version.version, ", ".join(version.aliases) or None, None, None, None, version.problem)
+        return (version.version, ", ".join(version.aliases) or None, None, None, None, None, version.problem)
     decision = None
     if version.decision:
         decision = f"{'promoted' if version.decision['promote'] else 'not promoted'}: {version.decision['reason']}"
@@ -49,6 +49,7 @@ def _row(version: Version, metric: str) -> tuple[object, ...]:
         version.version,
         ", ".join(version.aliases) or None,
         time_text(version.trained_at),
+        version.plan_hash,
         version.rows,
         value,
         decision,

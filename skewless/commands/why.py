@@ -21,7 +21,7 @@ Proof = Annotated[bool, typer.Option("--proof/--no-proof", help="Replay the pred
 
 def why(prediction: Prediction, *, proof: Proof = True, repo: Repo = Path(), as_json: Json = False) -> None:
     """Explain one logged prediction: its values and contributions, and the data, model and code that made it."""
-    with command_output(as_json=as_json) as output:
+    with command_output(as_json=as_json, is_short=True) as output:
         project = open_project(output, repo)
         with output.working("explaining the prediction"):
             report = project.why(prediction, proof=proof)

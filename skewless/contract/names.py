@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from difflib import get_close_matches
 from hashlib import blake2b
 
 from skewless.contract.errors import DefinitionError, RequestError
@@ -47,7 +48,9 @@ def check_known(thing: str, name: str, known: Iterable[str], *, problem: str = "
     """
     names = list(known)
     if name not in names:
+        near = get_close_matches(name, names, 1)
         fix = f"use one of: {', '.join(names)}" if names else "create it first"
+        fix = f"write {near[0]!r}, or {fix}" if near and len(names) > 1 else fix
         raise RequestError(thing, problem, value=name, fix=fix)
 
 

@@ -72,6 +72,18 @@ class _Bounded(reprlib.Repr):
 _BOUNDED = _Bounded()
 
 
+def count_text(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun in the singular or plural.
+
+    Args:
+        plural: of a noun that needs more than an "s".
+
+    >>> count_text(1, "key"), count_text(1_200, "key"), count_text(2, "entity", "entities")
+    ('1 key', '1,200 keys', '2 entities')
+    """
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def json_number(value: float) -> float | str | None:
     """Return a float as a JSON value: NaN, which is a missing value here, as null, infinities as text.
 

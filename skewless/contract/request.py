@@ -54,7 +54,7 @@ class RowParser:
         self._request = plan.request
         self._parsers: list[tuple[Column, Any]] = [(column, parse_key) for column in plan.join_keys]
         self._parsers += [(column, parse_field) for column in plan.request]
-        self._names = {column.name for column, _ in self._parsers}
+        self._names = {column.name: parse is parse_key or _may_be_null(column) for column, parse in self._parsers}
 
     def parse_rows(self, rows: Sequence[object]) -> dict[str, Sequence[Any]]:
         """Return the rows of a request as columns in the plan's types: keys first, then request fields.
@@ -147,10 +147,8 @@ def parse_field(column: Column, value: object) -> object:
         RequestError: the value has another type or is out of range.
     """
     if value is None:
-        if column.dtype.is_text:
-            return None
-        if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
-            return np.nan
+        if _may_be_null(column):
+            return None if column.dtype.is_text else np.nan
         raise _invalid(column, value, "send a value: only float and text fields may be null")
     if column.dtype in {DType.FLOAT32, DType.FLOAT64}:
         return _parse_float(column, value)
@@ -163,17 +161,23 @@ def parse_field(column: Column, value: object) -> object:
     return _parse_text(column, value)
 
 
-def _check_names(thing: str, row: Any, names: set[str]) -> Mapping[str, Any]:  # noqa: ANN401 - of a request
+def _may_be_null(column: Column) -> bool:
+    return column.dtype.is_text or column.dtype in {DType.FLOAT32, DType.FLOAT64}
+
+
+def _check_names(thing: str, row: Any, names: Mapping[str, bool]) -> Mapping[str, Any]:  # noqa: ANN401 - of a request
+    """Return a row that has exactly these names; their values say whether a field may be null."""
     if not isinstance(row, dict):
         raise RequestError(thing, "is not an object", value=row, fix=f"send {{{', '.join(sorted(names))}}}")
-    if row.keys() == names:
+    if row.keys() == names.keys():
         return row
     for name in row:
         if name not in names:
             raise RequestError(thing, "has an unknown field", value=name, fix=f"send only {', '.join(sorted(names))}")
     for name in sorted(names):
         if name not in row:
-            raise RequestError(thing, f"has no field {name!r}", fix="send it; null means unknown")
+            fix = "send it; null means unknown" if names[name] else "send it; it must not be null"
+            raise RequestError(thing, f"has no field {name!r}", fix=fix)
     return row
 
 

@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from skewless.contract.errors import DefinitionError
 
 SETTINGS_FILE = "skewless.yaml"
-_SECRET = {
-    "redis_url",
-    "database_url",
-    "stream_url",
-    "kafka",
-    "alert_webhook",
-    "tracking_uri",
-}  # values that may contain a password
+_PREFIX = "skewless_"
+_LISTS = ("required_models", "trusted_keys")  # JSON in a variable
+# values that may contain a password
+_SECRET = {"redis_url", "database_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
 _FILE_CLOCK = "file:"
 _TLS_FILE = re.compile(r"(?<=[?&])(ssl_(?:ca_certs|ca_path|certfile|keyfile)=)([^&#]+)")
 
 
-class Settings(BaseSettings):
-    """All settings, with their defaults; environment variables win over the file."""
+class Settings(BaseModel):
+    """All settings, with their defaults."""
 
-    model_config = SettingsConfigDict(env_prefix="SKEWLESS_", extra="forbid", frozen=True, allow_inf_nan=False)
+    # Not the class of pydantic-settings: it takes longer to import than a command that changes nothing may take.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     database_url: str | None = Field(
         None,
@@ -45,7 +43,7 @@ class Settings(BaseSettings):
     stream_url: str | None = Field(
         None, description="Redis or Valkey URL of the streams of push sources; none: the online store"
     )
-    state: str = Field(".skewless", description="folder of plan, logs, packages and runs, relative to the repo")
+    state: str = Field(".skewless", description="folder of logs, packages and default database, relative to the repo")
     clock: str = Field(
         "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test sets"
     )
@@ -170,19 +168,44 @@ def load_settings(repo: Path, **overrides: Any) -> Settings:  # noqa: ANN401 - v
     """
     data = _read_file(repo / SETTINGS_FILE)
     try:
-        # Read the environment alone first: its variables must win over the file.
-        environment = Settings()
-        variables = {name: getattr(environment, name) for name in environment.model_fields_set}
-        return _resolve_paths(Settings(**{**data, **variables, **overrides}), repo.resolve())
+        # The environment wins over the file.
+        return _resolve_paths(Settings(**{**data, **read_variables(os.environ), **overrides}), repo.resolve())
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise DefinitionError(
             f"setting {name!r}",
-            first["msg"].lower(),
+            first["msg"].lower().removeprefix("value error, "),
             value=None if name in _SECRET else first.get("input"),
             fix=f"correct {SETTINGS_FILE} or the SKEWLESS_* variable; see docs/settings.md",
         ) from error
+
+
+def read_variables(environment: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings of an environment, not validated; other variables are skipped, and case does not matter.
+
+    >>> read_variables({"SKEWLESS_PORT": "8081", "skewless_trusted_keys": '["a"]', "SKEWLESS_LOG": "json"})
+    {'port': '8081', 'trusted_keys': ['a']}
+
+    Raises:
+        DefinitionError: a list is not JSON.
+    """
+    lowered = {name.lower(): value for name, value in environment.items()}
+    values: dict[str, Any] = {
+        name: lowered[_PREFIX + name] for name in Settings.model_fields if _PREFIX + name in lowered
+    }
+    for name in _LISTS:
+        if name in values:
+            values[name] = _parse_list(name, values[name])
+    return values
+
+
+def _parse_list(name: str, text: str) -> Any:  # noqa: ANN401 - Settings checks the value
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        variable = f"environment variable {(_PREFIX + name).upper()}"
+        raise DefinitionError(variable, "is not a JSON list", value=text, fix='write ["NAME", "NAME"]') from error
 
 
 def _resolve_paths(settings: Settings, repo: Path) -> Settings:

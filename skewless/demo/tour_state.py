@@ -20,7 +20,7 @@ from skewless.contract.errors import PlaceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.demo.feature_gain import LabelledScores
-from skewless.infra.host.telemetry import configure_logging
+from skewless.infra.telemetry.logger import configure_logging
 from skewless.operations.readable import duration_text
 from skewless.project import Project
 

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import structlog
-
 from skewless.contract.errors import StoreError
 from skewless.contract.names import check_known
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.operations.readable import duration_text
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 ALERT = "freshness"
 SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"
 _SAMPLE, _SEED = 200, 0
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 def check_freshness(project: Workspace, names: Sequence[str] = ()) -> list[Freshness]:

@@ -16,12 +16,17 @@ TemplateName = Literal["fraud", "delay", "churn", "empty"]
 TEMPLATES = Path(__file__).parents[1] / "template"
 DATA = "data"
 
-# The first commands of a new project: from definitions to the data that a model is trained on.
+# The first commands of a new project: from its definitions to a prediction.
 _COMMANDS: dict[TemplateName, tuple[str, ...]] = {
-    "fraud": ("apply", "import", "materialize"),
-    "delay": ("apply", "import", "materialize"),
+    "fraud": ("apply", "import", "materialize", "train"),
+    "delay": ("apply", "import", "materialize", "train"),
     "churn": ("apply", "materialize", "train"),
-    "empty": ("plan", "apply", "validate"),
+    "empty": ("plan", "apply", "materialize", "train", "serve"),
+}
+_ROWS: dict[TemplateName, str] = {
+    "fraud": '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}',
+    "delay": '{"line": "line-03", "station": "station-05", "due": "2025-01-31T12:00:00Z"}',
+    "churn": '{"customer_id": "c-0007"}',
 }
 
 
@@ -50,8 +55,10 @@ class InitReport:
 
     @property
     def next_commands(self) -> list[str]:
-        """Return the three commands to run next."""
-        return [f"skewless {name} --repo {shlex.quote(str(self.folder))}" for name in _COMMANDS[self.template]]
+        """Return the commands to run next; the sample projects end with a prediction."""
+        repo, row = f"--repo {shlex.quote(str(self.folder))}", _ROWS.get(self.template)
+        commands = [f"skewless {name} {repo}" for name in _COMMANDS[self.template]]
+        return commands + ([] if row is None else [f"skewless predict {self.template} {repo} --row '{row}'"])
 
 
 def init(folder: Path, *, template: TemplateName = "fraud", dry_run: bool = False) -> InitReport:

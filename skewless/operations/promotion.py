@@ -175,6 +175,8 @@ def _fit(project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | Non
 
 def _fill_views(project: Workspace, plan: FeaturePlan, on_rows: OnRows | None) -> None:
     """Fill views that were never filled, as after a change of definitions; what stays missing, training reports."""
+    # First: states that are built from an empty log count as read, and a later import would not be history.
+    project.views.check_events(plan)
     try:
         project.views.check_filled(plan)
     except SourceError:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from skewless.contract.errors import ConflictError, DefinitionError, PackageError, StalePlanError, StoreError
 from skewless.contract.lifecycle import Rollout
 from skewless.contract.names import check_known
 from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
     from skewless.infra.packages.aliases import Aliases, AliasMove
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"
 ALERT = "rollout"
-_log = structlog.get_logger()
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)

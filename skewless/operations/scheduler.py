@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
+from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.execution import Execution, Launch
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
-_log = structlog.get_logger()
+_log = EventLogger()
 _PROGRAM = (sys.executable, "-m", "skewless.cli")
 _RUN, _TOKEN = "SKEWLESS_RUN", "SKEWLESS_FENCING_TOKEN"
 _SILENT_SHARE = 0.8  # of the lease: a job ends before another scheduler can hold it
@@ -40,30 +39,40 @@ class PlannedJobs:
     """The jobs of the applied plan; a newly applied plan replaces it, unless it is invalid."""
 
     project: Workspace
-    _stamp: int = -1
+    _number: int = -1
+    _problem: str = ""
+    _definitions: str = ""
     _jobs: list[Job] = field(default_factory=list)
 
     def __call__(self) -> list[Job]:
-        """Return the jobs.
+        """Return the jobs; those of the last valid plan while a new one or the database cannot be read.
 
         Raises:
-            SkewlessError: the first plan is invalid.
+            SkewlessError: the first plan cannot be read.
         """
-        stamp = self._read_stamp()
-        if stamp != self._stamp:
-            try:
-                self._jobs = self._read_jobs()
-            except SkewlessError as error:
-                if self._stamp < 0:
-                    raise
-                _log.error("plan_not_loaded", problem=error.sentence())
-            # Also after a failure, so that an invalid plan is reported once.
-            self._stamp = stamp
+        try:
+            self._read_changed()
+            self._problem = ""
+        except SkewlessError as error:
+            if self._number < 0:
+                raise
+            # The next call tries again, but a problem is reported once.
+            if error.sentence() != self._problem:
+                self._problem = error.sentence()
+                _log.error("plan_not_loaded", problem=self._problem)
         return self._jobs
 
     def inputs(self) -> dict[str, Any]:
         """Return the inputs of a run that the ledger records with its command."""
-        return {"definitions": self.project.applied.definitions_sha256}
+        return {"definitions": self._definitions}
+
+    def _read_changed(self) -> None:
+        from skewless.infra.plans.applied_plan import read_plan_number
+
+        number = read_plan_number(self.project.state)
+        if number != self._number:
+            self._jobs = self._read_jobs()
+            self._number, self._definitions = number, self.project.applied.definitions_sha256
 
     def _read_jobs(self) -> list[Job]:
         from skewless.operations.rollout import needs_step
@@ -72,12 +81,6 @@ class PlannedJobs:
         self.project.refresh()
         in_rollout = partial(needs_step, self.project)
         return list_jobs(self.project.settings, self.project.models, in_rollout)
-
-    def _read_stamp(self) -> int:
-        try:
-            return (self.project.state / "plan.json").stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
 
 
 def run_scheduler(project: Workspace) -> None:
@@ -262,13 +265,16 @@ def _launch_processes(project: Workspace) -> Launch:
 
 
 def _environment(project: Workspace) -> dict[str, str]:
+    from skewless.infra.telemetry.logger import LEVEL_VARIABLE
+
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
     variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    return inherited | variables
+    # Jobs log as the scheduler does; alone, their commands would show warnings only.
+    return {LEVEL_VARIABLE: "info"} | inherited | variables
 
 
 def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:

@@ -7,8 +7,12 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from skewless.contract.errors import RequestError
+from skewless.contract.names import check_known
+
 if TYPE_CHECKING:
     from skewless.serving.server_config import ServerConfig
+    from skewless.workspace import Workspace
 
 
 def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
@@ -34,3 +38,21 @@ def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         from skewless.serving.workers.supervisor import run_workers
 
         run_workers(config, on_ready)
+
+
+def check_model(project: Workspace, name: str | None) -> None:
+    """Check the model of a batch prediction before anything starts.
+
+    Raises:
+        RequestError: the project has no such model, or no model is named and there are several champions.
+        StalePlanError: no plan is applied.
+    """
+    from skewless.infra.storage.names import list_models
+
+    trained, aliases = list_models(project.packages), project.store.aliases
+    names = sorted({*trained} | {spec.name for spec in project.applied.models})
+    if name is not None:
+        check_known("argument MODEL", name, names)
+    elif len([model for model in trained if aliases.get(model, "champion")]) > 1:
+        fix = f"use one of: {', '.join(names)}"
+        raise RequestError("argument MODEL", "is required: the project has several models", fix=fix)

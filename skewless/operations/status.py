@@ -176,9 +176,9 @@ def read_status(project: Workspace) -> ProjectStatus:
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
     """Return whether the online store is reachable, with a connection if it is; the private server is not started."""
-    from skewless.infra.host.redaction import display_url
     from skewless.infra.online.private_server import PrivateServer
     from skewless.infra.online.store import open_online_store
+    from skewless.infra.telemetry.redaction import display_url
 
     url = project.settings.redis_url or PrivateServer(project.state.folder).status().url
     if url is None:
@@ -231,11 +231,11 @@ def running_server(state: ProjectState) -> dict[str, Any] | None:
     return {"url": str(server["url"]), "pid": int(server["pid"])}
 
 
-def plan_state(repo: Path, applied: AppliedPlan) -> str:
+def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
-    from skewless.infra.plans.applied_plan import find_edited_files, hash_file
+    from skewless.infra.plans.applied_plan import find_edited_files, read_registry_state
 
-    if hash_file(repo / applied.registry) != applied.registry_sha256:
+    if read_registry_state(repo, state, applied) == "foreign":
         return "registry changed since apply"
     if find_edited_files(repo, applied):
         return "changed since apply"
@@ -244,12 +244,12 @@ def plan_state(repo: Path, applied: AppliedPlan) -> str:
 
 def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
     from skewless.contract.clock import from_us
-    from skewless.infra.plans.applied_plan import plan_numbers
+    from skewless.infra.plans.applied_plan import read_plan_number
 
-    state = plan_state(project.repo, applied)
+    state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,
-        number=len(plan_numbers(project.state)),
+        number=read_plan_number(project.state),
         applied_at=from_us(applied.applied_us).isoformat(timespec="seconds"),
         state=state,
         current=state == "unchanged since apply",

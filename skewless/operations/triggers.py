@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import PackageError
 from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.render import count_text
 
 if TYPE_CHECKING:
     from skewless.contract.spec import ModelSpec
@@ -141,7 +142,7 @@ def _quality(project: Workspace, spec: ModelSpec, champion: Package, now: int) -
     if drop <= limit or by_chance:
         return None
     change = f"{drop:.4f} worse than at training ({trained_value:.4f})"
-    sentence = f"{metric} is {live:.4f} on {quality.labelled:,} labels, {change}"
+    sentence = f"{metric} is {live:.4f} on {count_text(quality.labelled, 'label')}, {change}"
     evidence = {"metric": metric, "live": live, "trained": trained_value, "drop": drop, "limit": limit}
     return RetrainCause(
         name="quality",
@@ -175,7 +176,7 @@ def _labels(project: Workspace, spec: ModelSpec, trained_us: int, now: int) -> R
     n = labelled_log(project, spec.name).count_labels(trained_us, now)
     if n < limit:
         return None
-    sentence = f"{n:,} labels became known since the last training"
+    sentence = f"{count_text(n, 'label')} became known since the last training"
     return RetrainCause(name="labels", sentence=sentence, evidence={"labels": n, "limit": limit})
 
 

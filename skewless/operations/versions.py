@@ -21,6 +21,7 @@ class Version:
         aliases: its current aliases.
         metrics: of its own evaluation.
         rows: number of training rows.
+        plan_hash: hash of the part of the feature plan that it pins, as in replies; None: its package cannot be read.
         decision: last decision of the gate, plain values; None: there is none.
         problem: why its package cannot be used; empty: it can.
     """
@@ -30,6 +31,7 @@ class Version:
     aliases: tuple[str, ...] = ()
     metrics: Mapping[str, float | None] | None = None
     rows: int | None = None
+    plan_hash: str | None = None
     decision: Mapping[str, Any] | None = None
     problem: str = ""
 
@@ -83,11 +85,12 @@ def read_versions(project: Workspace, model: str) -> VersionsReport:
 def _version(
     project: Workspace, model: str, version: str, holders: Mapping[str, str | None], decision: Mapping[str, Any] | None
 ) -> Version:
-    from skewless.infra.packages.package import open_package
+    from skewless.infra.packages.package import open_package, pinned_plan
 
     held = tuple(name for name, holder in holders.items() if holder == version)
     try:
         package = open_package(project.store, model, version)
+        plan_hash = pinned_plan(package).hash
     except PackageError as error:
         return Version(version=version, aliases=held, decision=decision, problem=f"{error.problem}: {error.value}")
     return Version(
@@ -96,5 +99,6 @@ def _version(
         aliases=held,
         metrics=package.metrics,
         rows=package.fingerprint.get("train_rows"),
+        plan_hash=plan_hash,
         decision=decision,
     )

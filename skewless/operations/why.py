@@ -149,8 +149,6 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
 
 def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | None:
     """Return the known outcome of a prediction."""
-    import pyarrow.compute as pc
-
     from skewless.operations.quality import labelled_log
 
     if entry.model_version.model not in {spec.name for spec in project.models}:
@@ -161,8 +159,13 @@ def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | Non
     rows = labelled_log(project, entry.model_version.model).read(
         since_us=t - around, until_us=t + around + 1, known_by_us=project.clock.now_us()
     )
-    own = rows.filter(pc.field("id") == entry.logged.ids[0]).select(["label", "value", "known_at"]).to_pylist()
-    return own[0] if own and own[0]["known_at"] is not None else None
+    ids: list[str] = rows["id"].to_pylist()  # an expression of Arrow would import pandas
+    if entry.logged.ids[0] not in ids:
+        return None
+    own: dict[str, Any] = (
+        rows.select(["label", "value", "known_at"]).slice(ids.index(entry.logged.ids[0]), 1).to_pylist()[0]
+    )
+    return own if own["known_at"] is not None else None
 
 
 def _ranges(model: ServedModel) -> Bounds:

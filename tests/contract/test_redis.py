@@ -12,10 +12,10 @@ import pytest
 import redis
 
 from skewless.contract.errors import StoreError
-from skewless.infra.host.redaction import display_url
 from skewless.infra.online.port import LOST, Marker
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader, RedisWriter
+from skewless.infra.telemetry.redaction import display_url
 
 
 @pytest.fixture

@@ -18,17 +18,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 from typer.main import get_command
 
 from skewless.cli import create_app
 from skewless.commands.scheduler import invoke_in_process
 from skewless.contract.clock import from_us
-from skewless.contract.errors import ConflictError, DefinitionError, RequestError
+from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StoreError
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.store import open_lease
+from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
 from skewless.operations.scheduler import Invoke, PlannedJobs, run_once, simulate
@@ -36,6 +38,7 @@ from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
+from tests.worlds.applied_plans import edit_plan
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
@@ -56,11 +59,12 @@ def champions(place: Sandbox) -> list[str]:
 
 def change_spec(place: Sandbox, **changes: Any) -> None:  # noqa: ANN401 - of any field
     """Give the model another gate or cron, as an edit and an apply would."""
-    path = place.state / "plan.json"
-    body = json.loads(path.read_text())
-    (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
-    body["models"] = [replace(spec, **changes).as_dict()]
-    path.write_text(json.dumps(body))
+
+    def change(body: dict[str, Any]) -> None:
+        (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
+        body["models"] = [replace(spec, **changes).as_dict()]
+
+    edit_plan(place.project.state, change)
 
 
 def nothing(_words: Sequence[str]) -> tuple[int, str]:
@@ -214,13 +218,28 @@ def test_a_cron_line_that_cannot_be_read_is_named(place: Sandbox, cron: str) -> 
     project.close()
 
 
-def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_not(place: Sandbox) -> None:
+def test_each_applied_plan_is_loaded_unless_it_cannot_be_read(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = PlannedJobs(project=place.project)
     assert RETRAIN in [job.name for job in jobs()]
-    change_spec(place, retrain=None)
-    assert RETRAIN not in (known := [job.name for job in jobs()])
-    (place.state / "plan.json").write_text("{")
-    assert [job.name for job in jobs()] == known
+    definitions = jobs.inputs()
+    retrain = place.project.models[0].retrain
+    for wanted in (None, retrain, None):  # faster than the clock of a file system
+        change_spec(place, retrain=wanted)
+        assert (RETRAIN in [job.name for job in jobs()]) == (wanted is not None)
+    known = jobs()
+    edit_plan(place.project.state, dict.clear)
+    with capture_logs() as logs:
+        assert [jobs(), jobs()] == [known, known]
+    assert [log["event"] for log in logs] == ["plan_not_loaded"]
+    assert jobs.inputs() == definitions
+
+    def fail(*_: object) -> None:
+        raise StoreError("database", "is down", fix="start it")
+
+    monkeypatch.setattr(Database, "query", fail)
+    with capture_logs() as logs:
+        assert [jobs(), jobs()] == [known, known]
+    assert [log["event"] for log in logs] == ["plan_not_loaded"]
 
 
 @pytest.mark.timeout(600)

@@ -16,8 +16,8 @@ from typing import IO
 
 import skewless.training.rollout.labelled_evidence
 import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
-from skewless.infra.host.telemetry import configure_logging
 from skewless.infra.storage.documents import Records
+from skewless.infra.telemetry.logger import configure_logging
 from skewless.operations import rollout
 from skewless.project import Project
 from tests.reliability.kills import ROOT, Side, Steps

@@ -98,7 +98,7 @@ _FORMULAS = {
 def settings() -> str:
     """Return the text of ``skewless.yaml``."""
     lines = ["clock: file:clock", "threads: 1", "port: 0", "stream_partitions: 3", "second_runtime: none"]
-    lines += ["log_flush_seconds: 0.2", "reload_seconds: 0.2", 'materialize_cron: "*/15 * * * *"']
+    lines += ["log_flush_seconds: 1.0", "reload_seconds: 0.2", 'materialize_cron: "*/15 * * * *"']
     return "\n".join([*lines, *(f'{name}_cron: "off"' for name in _OFF)]) + "\n"
 
 

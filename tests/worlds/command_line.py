@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import sys
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
 from skewless.infra.storage.project_state import DATABASE_FILE
+from skewless.infra.telemetry.logger import set_log_level
+
+# How many of the first columns identify a row.
+_TABLES = {"documents": 2, "records": 3, "materializations": 1, "job_runs": 1}
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -40,11 +48,30 @@ class Said:
 
 
 def run(*words: str | Path, stdin: str | None = None) -> Said:
-    """Run one verb in this process; anything but a clean exit fails the test."""
-    result = CliRunner().invoke(create_app(), [str(word) for word in words], input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return Said(result.exit_code, result.stdout, result.stderr)
+    """Run one command in this process; anything but a clean exit fails the test."""
+    with CliRunner().isolation(input=stdin) as (stdout, stderr, _):
+        try:
+            code = _ended([str(word) for word in words])
+        finally:
+            set_log_level("info")  # a command sets the level of the whole process
+        sys.stdout.flush()
+        sys.stderr.flush()
+        return Said(code, stdout.getvalue().decode(), stderr.getvalue().decode())
+
+
+def _ended(words: list[str]) -> int:
+    """Run the command line; return its exit code."""
+    try:
+        _command()(words, prog_name="skewless")
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@cache
+def _command() -> Callable[..., Any]:
+    """Return the command line, which takes longer to make than many commands take to run."""
+    return get_command(create_app())
 
 
 def done(*words: str | Path) -> dict[str, Any]:
@@ -55,18 +82,23 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, every folder, and each document and record of a database."""
+    """Return every file below a folder with its hash, and every folder; of the database, each row with its hash."""
     prints: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == DATABASE_FILE:
-            prints |= {name: "database"} | {f"{name}/{row}": body for row, body in _stored(path).items()}
+            prints |= {name: "database"} | {f"{name}/{row}": digest for row, digest in _rows(path).items()}
         elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
-            prints[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+            prints[name] = _hash(path.read_bytes()) if path.is_file() else "/"
     return prints
 
 
-def _stored(path: Path) -> dict[str, str]:
-    sql = "SELECT kind, name, body FROM documents UNION ALL SELECT kind, name || '/' || number, body FROM records"
+def _rows(path: Path) -> dict[str, str]:
+    """Return the hash of each row; leases are not content: their tokens count the work that was begun."""
     with closing(sqlite3.connect(path)) as database:
-        return {f"{kind}/{name}": body for kind, name, body in database.execute(sql)}
+        rows = [(keys, row) for table, keys in _TABLES.items() for row in database.execute(f"SELECT * FROM {table}")]
+    return {"/".join(map(str, row[:keys])): _hash(repr(row).encode()) for keys, row in rows}
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

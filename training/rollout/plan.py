@@ -104,14 +104,14 @@ def next_change(policy: TrafficPolicy, rollout: Rollout, evidence: Evidence, now
         return roll_back(policy, reason, now_us, numbers)
     elapsed = (now_us - policy.since_us) * _MICROSECOND
     # A smaller correction of the clock only lengthens the step.
-    if elapsed < -_phase_duration(policy, rollout):
+    if elapsed < -phase_duration(policy, rollout):
         return TrafficChange(
             kind="again", policy=_next_policy(policy, now_us, "the clock was set back: the step restarts", numbers)
         )
     if policy.phase == "ab":
         return _analyse_ab_test(policy, rollout, evidence, elapsed, now_us, numbers)
     # Time alone proves nothing: without requests the guardrails have judged nothing.
-    if elapsed < _phase_duration(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
+    if elapsed < phase_duration(policy, rollout) or evidence.requests < rollout.guardrails.least_requests:
         return None
     duration = timedelta(seconds=round(elapsed.total_seconds()))
     reason = f"all guardrails held for {duration} and {evidence.requests:,} requests of each arm"
@@ -225,7 +225,7 @@ def _describe_analysis(analysis: InterimAnalysis) -> str:
     return f"difference {analysis.difference:.4g}, between {analysis.low:.4g} and {analysis.high:.4g} at any look"
 
 
-def _phase_duration(policy: TrafficPolicy, rollout: Rollout) -> timedelta:
+def phase_duration(policy: TrafficPolicy, rollout: Rollout) -> timedelta:
     """Return the shortest duration of the phase; for an A/B test the longest."""
     return {"shadow": rollout.shadow, "ab": rollout.longest}.get(policy.phase, rollout.step)
 

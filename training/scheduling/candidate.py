@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import structlog
-
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.lease_renewal import LeaseRenewal
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.online.port import StoreLease
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.scheduling.leader_term import LeaderTerm
 from skewless.training.scheduling.stop_signal import StopSignal
 
-_log = structlog.get_logger()
+_log = EventLogger()
 _POLL_S = 0.1
 _TRIES_PER_TTL = 10
 

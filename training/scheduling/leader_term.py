@@ -9,17 +9,16 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-import structlog
-
 from skewless.contract.clock import Clock, from_us
 from skewless.contract.errors import ConflictError
 from skewless.infra.jobs.execution import Completion, Execution, Launch
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Request, Requests
 from skewless.infra.jobs.run import Run, RunId, State
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.scheduling.job import DueTick, Job, find_due_ticks
 
-_log = structlog.get_logger()
+_log = EventLogger()
 _GRACE_S = 10.0
 _MAX_ATTEMPTS = 3
 _MOST_TICKS = 1_000  # ticks per job in memory; the ledger prevents that an older tick starts twice

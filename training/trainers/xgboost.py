@@ -7,19 +7,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
-import structlog
 import xgboost as xgb
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes import cuda, xgboost_cuda
 from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.trainers.port import Queries, TrainedModel, TrainingSet
 from skewless.training.trainers.settings import Parameters, cap_thresholds, check_labels, row_weights, split_parameters
 
 Learning = dict[str, list[float]]
 Device = Literal["cpu", "cuda"]
-_log = structlog.get_logger()
+_log = EventLogger()
 
 _OBJECTIVE = {
     "binary": "binary:logistic",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from skewless.contract.clock import from_us
 from skewless.contract.lifecycle import Watch
+from skewless.contract.render import count_text
 from skewless.validation.drift.verdicts import ColumnDrift
 
 DriftVerdict = Literal["drifted", "steady", "too_few_rows"]
@@ -84,7 +85,7 @@ class DriftReport:
     def sentence(self) -> str:
         """Return the verdict as a sentence."""
         if self.verdict == "too_few_rows":
-            return f"{self.rows:,} predictions: drift needs {self.watch.least_rows:,}"
+            return f"{count_text(self.rows, 'prediction')}: drift needs {self.watch.least_rows:,}"
         names = ", ".join(self.drifted[:_MOST_NAMES]) + (", ..." if len(self.drifted) > _MOST_NAMES else "")
         text = f"{len(self.drifted)} of {len(self.features)} features drifted" + (f": {names}" if names else "")
         return text + (f"; {' and '.join(self.moved)} drifted too" if self.moved else "")

@@ -18,7 +18,7 @@ from skewless.operations.checkup.trust import check_trust
 from skewless.operations.checkup.windows import check_windows
 from skewless.operations.status import running_server
 
-_NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic-settings", "redis", "structlog")}
+_NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic", "redis", "structlog")}
 
 
 def examine(repo: Path) -> list[CheckupFinding]:

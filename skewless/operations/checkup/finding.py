@@ -52,6 +52,6 @@ def bad(name: str, detail: str, fix: str) -> CheckupFinding:
 
 def from_error(name: str, error: SkewlessError) -> CheckupFinding:
     """Return an error as a finding, without passwords."""
-    from skewless.infra.host.redaction import redact
+    from skewless.infra.telemetry.redaction import redact
 
     return bad(name, redact(" ".join(error.cause().split())), redact(error.fix))

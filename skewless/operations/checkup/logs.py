@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import StoreError
+from skewless.contract.render import count_text
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
@@ -31,9 +32,9 @@ def _judge(root: Path) -> CheckupFinding:
     except StoreError as error:
         return from_error(name, error)
     files, size, unknown = (sum(item) for item in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    detail = f"{files:,} files, {size / _MB:,.1f} MB, unchanged"
+    detail = f"{count_text(files, 'file')}, {size / _MB:,.1f} MB, unchanged"
     if unknown:
-        return doubt(name, f"{detail}; {unknown:,} files have no recorded checksum", _LATER)
+        return doubt(name, f"{detail}; {count_text(unknown, 'file')} without a recorded checksum", _LATER)
     return good(name, detail)
 
 

@@ -60,10 +60,14 @@ def machine_memory() -> int:
 
 
 def check_port(host: str, port: int, own_url: str | None) -> CheckupFinding:
-    """Return whether the server can listen on its port, or already does."""
+    """Return whether the server can listen on its port, or already does.
+
+    Args:
+        own_url: of the project's server; it may listen on another port, as after ``serve --port``. None: not running.
+    """
+    if own_url is not None:
+        return good(f"port {own_url.rpartition(':')[2]}", f"this project's server listens at {own_url}")
     name = f"port {port}"
-    if own_url is not None and own_url.endswith(f":{port}"):
-        return good(name, f"this project's server listens at {own_url}")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

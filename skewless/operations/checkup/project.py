@@ -26,7 +26,7 @@ def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
         return from_error(name, error)
     if applied is None:
         return doubt(name, "no plan is applied yet", "run `skewless apply`")
-    state_text = plan_state(repo, applied)
+    state_text = plan_state(repo, state, applied)
     detail = f"{applied.plan.hash}, {state_text}"
     if state_text.startswith("registry"):
         return bad(name, detail, "run `skewless plan` to see the difference, then `skewless apply`")

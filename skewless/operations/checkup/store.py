@@ -29,8 +29,8 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Che
 
 def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
     """Return whether a store is reachable, stores values, and agrees with this machine's clock."""
-    from skewless.infra.host.redaction import display_url
     from skewless.infra.online.store import open_online_store
+    from skewless.infra.telemetry.redaction import display_url
 
     try:
         store = open_online_store(url)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.contract.render import count_text
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.operations.readable import duration_text
@@ -101,4 +102,4 @@ def _behind(
             waited = now_us - rows[INGEST][0].as_py()
             if waited > _PATIENCE_US:
                 n, age = end + 1 - following, duration_text(waited / 1e6)
-                yield f"{n:,} rows of {partition} are not applied, the first for {age}"
+                yield f"{count_text(n, 'row')} of {partition} not applied, the first for {age}"

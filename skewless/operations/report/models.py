@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from skewless.contract.render import count_text
 from skewless.operations.report.blocks import Paragraph, PlotBlock, Section, TableBlock, Tone
 from skewless.operations.report.cells import interval, number, share, time
 
@@ -101,7 +102,9 @@ def drift_section(project: Workspace, model: str) -> Section:
     rows = [_drift_row(item) for item in columns_shown]
     marked = frozenset(i for i, item in enumerate(columns_shown) if item["drifted"])
     text, tone = _VERDICTS[last["verdict"]]
-    verdict = f"{time(last['since'])} to {time(last['until'])}, {last['rows']:,} predictions of {last['version']}"
+    verdict = (
+        f"{time(last['since'])} to {time(last['until'])}, {count_text(last['rows'], 'prediction')} of {last['version']}"
+    )
     blocks: list[Paragraph | TableBlock | PlotBlock] = [Paragraph(text=f"{verdict}: {text}", tone=tone)]
     if last["verdict"] != "too_few_rows":
         blocks.append(TableBlock(title="Live values against training", columns=columns, rows=rows, marked=marked))

@@ -32,7 +32,7 @@ arrivals = event_source(
     ),
     columns={"trip_id": "string", "line": "string", "station": "string", "delay": "float64"},
     event_id="trip_id",
-    scales={"delay": 1},
+    scales={"delay": 1},  # decimal digits that sums keep
 )
 line_now = windowed_view(
     "line_now",
@@ -41,7 +41,7 @@ line_now = windowed_view(
     aggregations=[
         aggregate("mean", "delay", HOUR, name="mean_delay_1h"),
         aggregate("max", "delay", HOUR, name="max_delay_1h"),
-        aggregate("mean", "delay", 7 * DAY, name="mean_delay_7d", hop=DAY),
+        aggregate("mean", "delay", 7 * DAY, name="mean_delay_7d", hop=DAY),  # its beginning moves in steps of a day
     ],
     freshness=2 * DAY,  # the sample ends yesterday; minutes for a real stream
 )

@@ -43,7 +43,7 @@ payments = event_source(
     history=FileSource(path="data/payments.parquet", timestamp_field="paid_at", created_timestamp_column="received_at"),
     columns={"payment_id": "string", "card_id": "int64", "shop_id": "string", "amount": "float64"},
     event_id="payment_id",
-    scales={"amount": 2},
+    scales={"amount": 2},  # decimal digits that sums keep
 )
 card_now = windowed_view(
     "card_now",
@@ -53,6 +53,7 @@ card_now = windowed_view(
         aggregate("count", "card_id", HOUR, name="payments_1h"),
         aggregate("sum", "amount", HOUR, name="spent_1h"),
         aggregate("count_distinct", "shop_id", HOUR, name="shops_1h"),
+        # The beginning of these windows moves in steps of a day: less exact, and cheaper.
         aggregate("count", "card_id", 3 * DAY, name="payments_3d", hop=DAY),
         aggregate("max", "amount", 3 * DAY, name="max_amount_3d", hop=DAY),
     ],

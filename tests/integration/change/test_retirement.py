@@ -11,6 +11,7 @@ from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.worlds.command_line import done
@@ -80,7 +81,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
 
 
 def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
-    (repo / ".skewless" / "views.json").write_text("")
+    Documents(ProjectState(repo / ".skewless").database, "view_lifecycles").delete("project")
     done("housekeeping", "--repo", repo)
     edit(repo, MEAN, "")
     done("apply", "--repo", repo)
@@ -95,9 +96,10 @@ def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
     assert set(lives(repo).values()) == {"needed"}
 
 
-def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "views.json").write_text('{"views": [{"name": 1}]}')
-    assert read_lifecycles(ProjectState(tmp_path)) == []
+def test_a_damaged_document_is_begun_anew(tmp_path: Path) -> None:
+    state = ProjectState(tmp_path)
+    Documents(state.database, "view_lifecycles").put("project", {"views": [{"name": 1}]})
+    assert read_lifecycles(state) == []
     assert ViewLifecycle(name="v", hash="h", source=None, stage="needed", since_us=1).stage == "needed"
 
 

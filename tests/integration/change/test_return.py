@@ -16,7 +16,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.target_versions import TargetVersions, TargetVersionsFile
+from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
@@ -111,7 +111,7 @@ def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
             with pytest.raises(StalePlanError, match="nothing updates"):
                 await table.roll_back(MODEL, reason="by hand", now_us=1)
             assert table.open_versions(MODEL) == [champion(repo)] == [NEW]
-            assert TargetVersionsFile(ProjectState(state)).read() == TargetVersions()
+            assert StoredTargetVersions(ProjectState(state)).read() == TargetVersions()
             done("promote", MODEL, OLD, "--repo", repo)
             await table.refresh()
             assert table.get(MODEL).version == OLD

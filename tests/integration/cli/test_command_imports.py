@@ -25,7 +25,9 @@ with open(sys.argv[1], "w") as file:
     json.dump(sorted(sys.modules), file)
 """
 ROW = json.dumps(ROWS[0])
-# By command, the libraries that it does without, in addition to those of offline work.
+# Libraries that are loaded only to log, to draw tables on a terminal, or by a class that we do without.
+SLOW = {"attr", "dotenv", "pydantic_settings", "rich", "structlog"}
+# By command, the libraries that it does without, in addition to those of offline work and to the slow ones.
 BUDGETS: dict[tuple[str, ...], set[str]] = {
     ("plan",): set(),
     ("apply",): set(),
@@ -68,7 +70,7 @@ def loaded_by(repo: Path, environment: dict[str, str], *words: str) -> set[str]:
 @pytest.mark.parametrize("words", BUDGETS, ids=lambda words: words[0])
 def test_a_command_imports_what_it_needs(words: tuple[str, ...], trained_project: tuple[Path, dict[str, str]]) -> None:
     modules = loaded_by(*trained_project, *words)
-    assert packages(modules) & (OFFLINE | BUDGETS[words]) == set()
+    assert packages(modules) & (OFFLINE | SLOW | BUDGETS[words]) == set()
 
 
 def test_help_imports_no_library_of_data_or_settings(trained_project: tuple[Path, dict[str, str]]) -> None:
@@ -86,3 +88,11 @@ def test_definitions_that_changed_are_compiled(trained_project: tuple[Path, dict
     assert "feast" in loaded_by(repo, environment, "plan")
     models.write_text(before)
     assert "feast" not in loaded_by(repo, environment, "plan")
+
+
+def test_an_explanation_imports_neither_pandas_nor_feast(trained_project: tuple[Path, dict[str, str]]) -> None:
+    repo, environment = trained_project
+    command = [sys.executable, "-m", "skewless.cli", "predict", "--row", ROW, "--json", "--repo", str(repo)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
+    prediction = json.loads(done.stdout)["predictions"][0]["id"]
+    assert packages(loaded_by(repo, environment, "why", prediction, "--no-proof")) & (OFFLINE | SLOW) == set()

@@ -35,17 +35,19 @@ def test_the_folder_holds_the_template_and_the_data(tmp_path: Path) -> None:
         assert (tmp_path / "shop" / name).read_bytes() == (TEMPLATE / name).read_bytes()
     for name, rows in body["rows"].items():
         assert pq.read_table(tmp_path / "shop/data" / name).num_rows == rows
-    assert body["next"] == [
-        f"skewless {name} --repo {tmp_path / 'shop'}" for name in ("apply", "import", "materialize")
-    ]
-    assert run("init", tmp_path / "other").stdout.splitlines()[-4].strip() == "next:"
+    *commands, predict = body["next"]
+    names = ("apply", "import", "materialize", "train")
+    assert commands == [f"skewless {name} --repo {tmp_path / 'shop'}" for name in names]
+    assert predict.startswith(f"skewless predict fraud --repo {tmp_path / 'shop'} --row '{{")
+    assert run("init", tmp_path / "other").stdout.splitlines()[-6].strip() == "next:"
 
 
 @pytest.mark.parametrize("template", ["delay", "churn", "empty"])
 def test_a_template_is_chosen_by_name(template: str, tmp_path: Path) -> None:
     body = done("init", tmp_path / "p", "--template", template)
     assert (body["template"], body["written"], bool(body["rows"])) == (template, True, template != "empty")
-    assert len(body["next"]) == 3
+    last = "serve" if template == "empty" else "predict"
+    assert body["next"][-1].startswith(f"skewless {last} ")
     assert get_repo_files(tmp_path / "p") == [tmp_path / "p/definitions.py"]  # what `feast apply` loads
 
 

@@ -74,7 +74,7 @@ def test_a_mismatch_is_exit_5_until_it_is_repaired(repo: Path) -> None:
     assert said.body["examples"][0]["entity"] == {"carrier": "AA"}
     spoken = run("parity", "--repo", repo)
     assert spoken.code == 5
-    assert "1 MISMATCHES (1 absent)" in spoken.stdout
+    assert "1 MISMATCH (1 absent)" in spoken.stdout
     assert "`skewless parity carrier_now --repair`" in spoken.stdout
     assert done("status", "--repo", repo)["windows"][0]["parity_mismatches"] == 1
     repaired = done("parity", "--repair", "--repo", repo)
@@ -92,7 +92,7 @@ def test_a_model_with_a_mismatch_in_its_views_is_not_promoted(repo: Path) -> Non
     run("parity", "--repo", repo)
     said = run("train", "--repo", repo, "--json")
     assert said.code == 5
-    assert "parity found 1 mismatches in view 'carrier_now'" in said.body["error"]["message"]
+    assert "parity found 1 mismatch in view 'carrier_now'" in said.body["error"]["message"]
     done("parity", "--repair", "--repo", repo)
     assert done("train", "--repo", repo)["models"][0]["promoted"]
 
@@ -103,7 +103,7 @@ def test_training_tells_how_the_time_modes_differ(repo: Path) -> None:
     assert 0.0 < gap["features"]["carrier_now"]["landings_1h"] < 1.0
     assert (gap["rows"], gap["sources"]["landings"]["late"]) == (body["rows"]["test"], 0.1)
     shown = run("train", "--repo", repo).stdout
-    assert "carrier_now: event time and knowledge differ: " in shown
+    assert "carrier_now: events that became known late change " in shown
     assert "landings: 10.0% of 600 events became known more than 10 s after their event time" in shown
 
 

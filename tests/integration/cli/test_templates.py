@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -32,13 +33,9 @@ def test_a_template_leads_to_a_prediction(
     repo = tmp_path / "project"
     request.addfinalizer(PrivateServer(repo / ".skewless").stop)
     following = done("init", repo, "--template", template)["next"]
-    assert [command.split()[2:] for command in following] == [["--repo", str(repo)]] * 3
-    streams = template != "churn"
-    names = ["apply", "validate", *(["import", "backfill"] if streams else []), "materialize", "train"]
-    assert {command.split()[1] for command in following} <= set(names)
-    for name in names:
-        said = run(name, "--repo", repo)
-        assert said.code == 0, said
+    for command in following:
+        said = run(*shlex.split(command)[1:])
+        assert said.code == 0, (command, said)
         assert "warn" not in (said.stdout + said.stderr).lower(), said
     metric, limit = FLOORS[template]
     value = done("versions", template, "--repo", repo)["versions"][0]["metrics"][metric]

@@ -56,6 +56,9 @@ def test_a_view_that_was_never_materialized_is_named(repo: Path) -> None:
 def test_a_windowed_view_whose_source_has_no_log_is_named(repo: Path) -> None:
     done("materialize", "--repo", repo)
     check_refused(repo, LANDINGS)
+    imported = done("import", "--repo", repo)
+    states = [item["states"] for item in imported["sources"]]
+    assert states == ["none"], "a refused training must not use up the history"
 
 
 def test_a_run_that_could_not_read_the_source_fills_no_view(repo: Path) -> None:

@@ -233,6 +233,7 @@ def test_train_that_misses_its_gate_exits_5_and_keeps_the_champion(walked: Path,
     shown = run("train", "fraud", "--repo", repo)
     assert shown.code == 5
     assert "log_loss" in shown.stdout
+    assert f"fraud: trained again: version {before['champion']} has the same definitions" in shown.stdout
 
 
 def test_replay_proves_and_finds(walked: Path, tmp_path: Path) -> None:

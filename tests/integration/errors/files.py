@@ -74,7 +74,11 @@ CASES: tuple[Case, ...] = (
     _row("wrong type", json.dumps({**GOOD, "card_id": 1.5}), thing="row 0 key 'card_id'", says=("1.5",), fix="integer"),
     _row("unknown field", json.dumps({**GOOD, "x": 1}), thing="row 0", says=("unknown field", "'x'"), fix="send only"),
     _row("empty batch", "[]", thing="field 'rows'", says=("is empty",), fix="at least one row"),
-    _row("unknown model", json.dumps(GOOD), model="nosuch", thing="field 'model'", says=("'nosuch'",), fix="strict"),
+    _row("unknown model", json.dumps(GOOD), model="nosuch", thing="argument MODEL", says=("'nosuch'",), fix="strict"),
+    _row(
+        "misspelt model", json.dumps(GOOD), model="frud", thing="argument MODEL", says=("'frud'",),
+        fix="write 'fraud', or use one of: fraud, strict",
+    ),
     _row("a text", '"seven"', thing="row 0", says=("is not an object", "seven"), fix="send {"),
     _file("missing", lambda _: None, 4, thing="in.csv", says=("cannot be read",), fix="Parquet or CSV"),
     _file("NaN", _parquet(amount=_NAN), 0, ".parquet", after=_scores_null, added=(*LOGGED, "elsewhere/out.csv")),

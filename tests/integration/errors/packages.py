@@ -110,12 +110,16 @@ def _swaps_when_repaired(scene: Scene, said: ErrorReply) -> None:
 
 
 CASES: tuple[Case, ...] = (
-    *(unserved(f"{file} altered", altered(file), "package 'fraud' version '000001'", file) for file in FILES),
+    # The server loads a package with the code of this command; two files show its answer.
     *(
         _case(
             f"{file} altered", ("predict", "fraud", "--row", _ROW), altered(file), file, code=3,
             thing="model 'fraud'", fix="the server retries",
         )
+        for file in FILES
+    ),
+    *(
+        unserved(f"{file} altered", altered(file), "package 'fraud' version '000001'", file)
         for file in ("model.txt", "spec.json")
     ),
     *(

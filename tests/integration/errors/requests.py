@@ -117,7 +117,13 @@ CASES: tuple[Case, ...] = (
     _refused(
         "unknown model", rows(model="nosuch"), 404, thing="field 'model'", says=("'nosuch'",), fix="fraud, strict"
     ),
-    _refused("no model of two", {"rows": [GOOD]}, 404, thing="field 'model'", fix="use one of: fraud, strict"),
+    _refused(
+        "no model of two",
+        {"rows": [GOOD]},
+        thing="request body",
+        says=("no field 'model'", "several are served"),
+        fix="use one of: fraud, strict",
+    ),
     _refused(
         "model is a list",
         rows() | {"model": ["fraud"]},

@@ -141,9 +141,8 @@ class Stage:
 
     def copy(self) -> Path:
         """Return the prepared project as it was."""
+        ProjectState(self.repo / STATE).database.close()  # this process must not read the removed file
         if self.repo.exists():
-            # Its connections are to the file that is deleted here.
-            ProjectState(self.repo / STATE).database.close()
             shutil.rmtree(self.repo)
         return Path(shutil.copytree(self.kept, self.repo))
 

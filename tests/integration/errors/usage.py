@@ -72,4 +72,8 @@ CASES: tuple[Case, ...] = (
     Case(name="unknown verb", ask=verb("materialise"), code=2, says=("No such command 'materialise'",), usage=True),
     Case(name="unknown option", ask=verb("plan", "--now"), code=2, says=("No such option", "--now"), usage=True),
     Case(name="wrong option", ask=verb("serve", "--port", "x"), code=2, says=("--port", "integer"), usage=True),
+    Case(
+        name="wrong template", ask=verb("init", "--template", "x", repo=False), code=2,
+        says=("'--template': 'x' is not one of 'fraud'",), usage=True,
+    ),
 )  # fmt: skip

@@ -23,6 +23,7 @@ from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.compile_record import FILE, read_record
 from skewless.infra.plans.planning import Planner
+from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.test_window_compiler import write_history
 from tests.worlds.edits import edit
@@ -37,7 +38,6 @@ import os
 
 import company
 from parts.days import TTL_DAYS
-from skewless.infra.storage.project_state import ProjectState
 
 LIMITS = json.loads((Path(__file__).parent / "limits.json").read_text())
 DAYS = int(os.environ.get("PROJECT_DAYS", "30"))
@@ -232,10 +232,12 @@ def test_an_apply_takes_note_of_files_that_are_not_loaded(surroundings: Surround
 
 def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundings, planner: Planner) -> None:
     apply(planner)
-    before = (planner.state / "plan.json").read_bytes()
+    records = Records(planner.state.database, "plan")
+    before = records.latest("applied")
+    assert before is not None
     CHANGES["models"][0](surroundings)
     apply(planner)
-    (planner.state / "plan.json").write_bytes(before)
+    records.add("applied", before[1])
     assert not reused(planner)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -198,6 +199,17 @@ def test_a_read_alone_creates_no_file(tmp_path: Path) -> None:
     assert not state.folder.exists()
     Documents(state.database, "verdict").put("x", 1)
     assert stat.S_IMODE((state / "skewless.db").stat().st_mode) == 0o600
+
+
+def test_a_folder_that_is_deleted_and_made_again_has_a_new_database(tmp_path: Path) -> None:
+    state = ProjectState(tmp_path / "state")
+    for body in range(3):
+        Documents(state.database, "verdict").put("x", body)
+        assert Documents(state.database, "verdict").revision("x") == 1
+        shutil.copytree(state.folder, tmp_path / f"copy{body}")
+        assert Documents(ProjectState(tmp_path / f"copy{body}").database, "verdict").get("x") == body
+        shutil.rmtree(state.folder)
+        assert Documents(state.database, "verdict").get("x") is None
 
 
 @pytest.mark.parametrize("content", [b"not a database at all, but long enough to be read as one" * 50, b"\0" * 4096])

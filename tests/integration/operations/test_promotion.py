@@ -126,6 +126,9 @@ def test_a_model_with_a_rollout_is_not_moved_at_once(spot: Sandbox) -> None:
     policy = spot.project.store.traffic.get(MODEL)
     assert policy is not None
     assert (policy.champion, policy.challenger, champion(spot.project)) == (OLD, NEW, OLD)
+    shown = run("promote", MODEL, NEW, "--repo", spot.repo).stdout
+    assert f"rollout of {MODEL} {NEW}: it answers 0.01 of the entities at least until " in shown
+    assert f"`skewless rollback {MODEL}` ends it" in shown
     said = run("promote", MODEL, WEAK, "--repo", spot.repo, "--json")
     assert (said.code, champion(spot.project)) == (5, OLD)
 

@@ -119,7 +119,7 @@ def test_the_command_shows_every_feature_and_the_proof(place: Sandbox) -> None:
     said = run("why", name, "--repo", place.repo)
     assert said.code == 0, said
     assert all(label in said.stdout for label in place.model.assembler.labels)
-    assert "1 predictions recomputed from the accepted log: all equal" in said.stdout
+    assert "1 prediction recomputed from the accepted log: all equal" in said.stdout
     body = run("why", name, "--repo", place.repo, "--json").body
     assert body["id"] == name
     assert body["proof"]["ok"]

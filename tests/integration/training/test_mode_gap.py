@@ -82,7 +82,7 @@ def test_one_late_event_of_four_is_told_per_feature_and_source(parity_world: Par
     check(gap)
     assert gap is not None
     features, delays = gap.lines()
-    assert features == "carrier_now: event time and knowledge differ: n_1h in 25.0%, std_1h in 25.0% of 4 rows"
+    assert features == "carrier_now: events that became known late change n_1h in 25.0%, std_1h in 25.0% of 4 rows"
     assert delays.startswith("landings: 25.0% of 4 events became known more than 10 s after their event time")
     assert delays.endswith("(p50 2.0 s, p99 1200.0 s)")
     assert gap.as_dict()["sources"]["landings"]["late"] == 0.25
@@ -96,7 +96,7 @@ def test_it_is_the_same_after_a_compaction(parity_world: ParityWorld) -> None:
 def test_where_nothing_is_late_no_feature_differs(parity_world: ParityWorld) -> None:
     gap = measure_mode_gap(PLAN, parity_world.views, rows(ASKED[1], ASKED[3]))
     assert gap is not None
-    assert gap.lines()[0] == "carrier_now: event time and knowledge differ: no feature in any of 2 rows"
+    assert gap.lines()[0] == "carrier_now: events that became known late change no feature in any of 2 rows"
 
 
 def test_without_windows_or_rows_there_is_nothing_to_tell(parity_world: ParityWorld) -> None:

@@ -77,12 +77,14 @@ def label_folder(tmp_path: Path) -> LabelFolder:
 def test_only_what_became_known_is_judged_row_by_row(label_folder: LabelFolder) -> None:
     first = label_folder.check(10)
     assert (first.n_rows, first.since_us, first.success) == (10, None, True)
+    assert first.not_yet_known == 10
     second = label_folder.check(11)
     assert (second.n_rows, second.since_us, second.success) == (1, to_us(START + DAY * 10), True)
     assert [result.expectation for result in second.results] == [
         item.expectation_type for item in (SINGLE, MEAN, UNIQUE)
     ]
-    assert label_folder.check(11).n_rows == 0
+    last = label_folder.check(11)
+    assert (last.n_rows, last.not_yet_known) == (0, 9)
     assert label_folder.check(11, everything=True).n_rows == 11
 
 

@@ -42,7 +42,7 @@ def test_what_was_served_is_proven(place: Sandbox) -> None:
     assert report.status["shop_risk"] == {"PRESENT": 300, "NOT_FOUND": 3}
     assert {mode: gap.different for mode, gap in report.training.items()} == {"knowledge": 0, "event_time": 0}
     assert json.loads(json.dumps(report.as_dict()))["different"] == 0
-    assert any("NOT_FOUND are 2 keys (including the null key)" in line for line in report.lines())
+    assert any("NOT_FOUND: 2 keys (including the null key)" in line for line in report.lines())
 
 
 def test_the_vectors_that_were_proven_are_those_of_the_source(place: Sandbox) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.host.redaction import display_url
 from skewless.infra.online.address import RedisAddress
+from skewless.infra.telemetry.redaction import display_url
 
 
 @pytest.mark.parametrize(

@@ -96,6 +96,18 @@ def test_a_model_must_be_trained_for_what_its_package_holds(spec: ModelSpec, rea
     assert [(item.version, item.reasons) for item in found] == ([("000001", reasons)] if reasons else [])
 
 
+def test_a_model_is_not_trained_again_while_its_new_version_is_in_rollout() -> None:
+    old, new, edited = plan("v:1"), plan("v:2"), replace(SPEC, seed=1)
+    retained = [("m", "000001", old), ("m", "000002", new)]
+    found = replace(effects(old, new, retained), challengers={"m": Champion(version="000002", spec=SPEC)})
+    assert (list(found.find_trainings([SPEC])), found.find_ready_challenger(SPEC)) == ([], "000002")
+    (note,) = found.describe_rollouts([SPEC])
+    assert "version 000002 has these definitions and is in its rollout" in note
+    (training,) = found.find_trainings([edited])
+    assert (training.version, found.find_ready_challenger(edited)) == ("000001", None)
+    assert list(found.describe_rollouts([edited])) == []
+
+
 def test_a_model_must_be_trained_for_another_view() -> None:
     (found,) = effects(plan("v:1"), plan("v:2"), [("m", "000001", plan("v:1"))]).find_trainings([SPEC])
     assert found.reasons == ("view v",)

@@ -10,8 +10,8 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.host.redaction import redact
-from skewless.infra.host.telemetry import configure_logging
+from skewless.infra.telemetry.logger import EventLogger, configure_logging, set_log_level
+from skewless.infra.telemetry.redaction import redact
 
 SECRET = "p@ss:w/rd"  # noqa: S105 - the point of the test
 URL = f"rediss://ann:{SECRET}@db:6379/0"
@@ -58,6 +58,19 @@ def test_people_get_the_event_and_its_fields(
     said = log_one(capsys)
     assert "lost" in said
     assert "n=3" in said
+
+
+@pytest.mark.parametrize(("level", "variable", "shown"), [("info", "", 1), ("warning", "", 0), ("warning", "info", 1)])
+def test_a_command_shows_no_line_below_its_level(
+    level: str, variable: str, shown: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SKEWLESS_LOG_LEVEL", variable)
+    monkeypatch.setattr("skewless.infra.telemetry.logger._default_level", "info")
+    set_log_level(level)
+    EventLogger().info("plan_loaded")
+    EventLogger().warning("lost")
+    said = capsys.readouterr().err
+    assert (said.count("plan_loaded"), said.count("lost")) == (shown, 1)
 
 
 @pytest.mark.parametrize("style", ["json", ""])

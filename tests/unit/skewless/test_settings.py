@@ -44,6 +44,14 @@ def test_the_callers_word_wins_over_the_environment_and_that_over_the_file(
     assert (settings.port, settings.threads, settings.max_batch) == (1, 2, 3)
 
 
+def test_a_list_in_the_environment_is_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_REQUIRED_MODELS", '["fraud"]')
+    assert load_settings(tmp_path).required_models == ("fraud",)
+    monkeypatch.setenv("SKEWLESS_REQUIRED_MODELS", "fraud")
+    with pytest.raises(DefinitionError, match="SKEWLESS_REQUIRED_MODELS: is not a JSON list"):
+        load_settings(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -90,6 +98,12 @@ def test_a_time_is_finite(tmp_path: Path, text: str) -> None:
 def test_a_wrong_variable_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SKEWLESS_PORT", "http")
     with pytest.raises(DefinitionError, match=r"setting 'port'.*SKEWLESS_"):
+        load_settings(tmp_path)
+
+
+def test_a_variable_that_is_no_list_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SKEWLESS_TRUSTED_KEYS", "abc")
+    with pytest.raises(DefinitionError, match=r"variable SKEWLESS_TRUSTED_KEYS: is not a JSON list"):
         load_settings(tmp_path)
 
 

@@ -62,7 +62,7 @@ def test_a_repair_is_told_and_what_is_left_decides() -> None:
     mended = ParityReport(views=[view(ONE, left=[]), view(name="w", left=[])])
     assert mended.ok
     assert mended.lines() == [
-        "v: 1,000 entities compared, 1 MISMATCHES (1 value); 1 repaired, 0 left",
+        "v: 1,000 entities compared, 1 MISMATCH (1 value); 1 repaired, 0 left",
         "w: 1,000 entities compared, all equal, bit for bit",
     ]
     body = ParityReport(views=[view(ONE, OTHER, left=[OTHER])]).as_dict()

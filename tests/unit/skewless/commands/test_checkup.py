@@ -15,6 +15,7 @@ import redis
 from skewless.contract.errors import PackageError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.runtimes.library import open_library
+from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup import machine, python, store
 from skewless.operations.checkup.examination import examine
@@ -72,6 +73,8 @@ def test_a_port_in_use_fails_unless_our_own_server_uses_it() -> None:
         finding = machine.check_port("127.0.0.1", port, None)
         assert (finding.verdict, finding.fix) == ("fail", "set another port, or serve with --port 0")
         assert machine.check_port("127.0.0.1", port, f"http://127.0.0.1:{port}").verdict == "ok"
+        elsewhere = machine.check_port("127.0.0.1", port, "http://127.0.0.1:9")
+        assert (elsewhere.name, elsewhere.detail) == ("port 9", "this project's server listens at http://127.0.0.1:9")
     assert machine.check_port("127.0.0.1", 0, None).verdict == "ok"
 
 
@@ -160,6 +163,7 @@ def test_a_wrong_setting_is_a_finding(tmp_path: Path) -> None:
 
 def test_a_damaged_plan_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").touch()
-    assert check_plan(tmp_path, ProjectState(tmp_path)).detail == "no plan is applied yet"
-    (tmp_path / "plan.json").write_text("{")
-    assert check_plan(tmp_path, ProjectState(tmp_path)).verdict == "fail"
+    state = ProjectState(tmp_path)
+    assert check_plan(tmp_path, state).detail == "no plan is applied yet"
+    Records(state.database, "plan").add("applied", {})
+    assert check_plan(tmp_path, state).verdict == "fail"

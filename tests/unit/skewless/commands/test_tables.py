@@ -88,6 +88,15 @@ def test_numbers_are_on_the_right_and_null_is_a_dash() -> None:
     ]
 
 
+def test_a_column_without_a_value_is_not_shown() -> None:
+    columns = ("name", "seen", "n", "verdict")
+    lines = shown(table("t", columns, [(None, "", 1, None), ("b", None, 0, "")], sums=("n", "verdict")), None)
+    assert lines[1].split() == ["name", "n"]
+    assert lines[-1].split() == ["total", "1"]
+    assert shown(table("t", ("name", "seen"), [("a", None), ("b", "x")]), None)[1].split() == ["name", "seen"]
+    assert shown(table("t", ("name", "seen"), []), None)[1].split() == ["name", "seen"]
+
+
 def test_wide_characters_take_two_columns() -> None:
     lines = shown(table("t", ("name", "city"), [("日本", "a"), ("b", "c")]), None)
     assert [line.index(city) for line, city in zip(lines[3:], "ac", strict=True)] == [6, 8]

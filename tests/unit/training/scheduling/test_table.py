@@ -20,7 +20,7 @@ SPEC = ModelSpec(
 
 
 def table(spec: ModelSpec = SPEC, *, moves: bool = False, **settings: object) -> dict[str, Job]:
-    chosen = Settings(**settings)  # type: ignore[arg-type] # checked by Settings
+    chosen = Settings(**settings)
     return {job.name: job for job in list_jobs(chosen, [spec], lambda _: moves)}
 
 

@@ -1,0 +1,1 @@
+"""Log events, and the masking of secrets in them."""
