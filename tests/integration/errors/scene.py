@@ -141,8 +141,6 @@ class Stage:
     def copy(self) -> Path:
         """Return the prepared project as it was."""
         if self.repo.exists():
-            # Its connections are to the file that is deleted here.
-            ProjectState(self.repo / STATE).database.close()
             shutil.rmtree(self.repo)
         return Path(shutil.copytree(self.kept, self.repo))
 
