@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage import project_state
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import open_database
 from tests.servers.cluster import Cluster, cluster
@@ -54,6 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         limit = item.get_closest_marker("timeout")
         longest[item.path] = max(longest.get(item.path, 0.0), limit.args[0] if limit else 0.0)
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.fixture(autouse=True)
+def _close_databases() -> Iterator[None]:
+    """Leave no idle connection: a copy of a project's files would drop the locks that SQLite has on them."""
+    yield
+    for database in list(project_state._databases.values()):
+        database.close()
 
 
 @pytest.fixture(scope="session")

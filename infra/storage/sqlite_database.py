@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from skewless.contract.errors import StoreError
@@ -55,7 +55,10 @@ class SqliteDatabase(Database):
     def _connect(self) -> sqlite3.Connection:
         try:
             make_folder(self._path.parent)
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, _PRIVATE))
+            # Only a new file: closing a descriptor drops the locks that the process's connections have on the file, and
+            # then another process deletes the log of writes under them.
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, _PRIVATE))
         except OSError as error:
             raise StoreError(
                 self.name, f"cannot be opened: {error.strerror}", fix="give write access to its folder"

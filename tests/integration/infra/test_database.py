@@ -181,6 +181,27 @@ def test_a_forked_child_opens_its_own_connection(project_database: Database) -> 
     assert Documents(project_database, "verdict").list_all() == {"before": 1, "child": 2}
 
 
+def test_a_second_connection_keeps_the_locks_of_the_first(project_database: Database) -> None:
+    """Another process that ends must not delete SQLite's log of writes under the connections of this one."""
+    documents = Documents(project_database, "verdict")
+    documents.put("x", 1)
+    with project_database.transaction(), ThreadPoolExecutor(1) as pool:
+        assert pool.submit(documents.get, "x").result() == 1
+    program = (
+        "import sys\n"
+        "from skewless.infra.storage.project_state import open_database\n"
+        "from skewless.infra.storage.documents import Documents\n"
+        "documents = Documents(open_database(sys.argv[1]), 'verdict')\n"
+        "documents.put('other', 1); print(sorted(documents.list_all()))\n"
+    )
+    for expected in (["other", "x"], ["after", "other", "x"]):
+        command = [sys.executable, "-c", program, address_of(project_database)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == str(expected)
+        assert sorted(documents.list_all()) == expected
+        documents.put("after", 1)
+
+
 def test_a_busy_database_is_a_clear_error(tmp_path: Path) -> None:
     database = SqliteDatabase(tmp_path / "a.db", busy_s=0.1)
     Documents(database, "verdict").put("x", 1)
