@@ -26,7 +26,7 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
-from skewless.serving.access.gate import OpenAccess, open_access
+from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
@@ -71,15 +71,15 @@ async def serve(
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     config.state.remember_reads()
+    settings = config.settings
     async with AsyncExitStack() as stack:
-        settings = config.settings
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
-            capacity=config.settings.log_capacity,
-            flush_seconds=config.settings.log_flush_seconds,
+            capacity=settings.log_capacity,
+            flush_seconds=settings.log_flush_seconds,
             on_drop=_drop_counter(metrics),
         )
         stack.callback(writer.close)
@@ -105,14 +105,17 @@ async def serve(
             events=events,
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=open_access(
-                settings, config.host, KeyStore(config.state), config.clock.now_us, share=1 / config.workers
-            ),
+            access=_open_access(config),
             local=is_loopback(config.host),
         )
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
+
+
+def _open_access(config: ServerConfig) -> Access:
+    keys, share = KeyStore(config.state), 1 / config.workers
+    return open_access(config.settings, config.host, keys, config.clock.now_us, share=share)
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:

@@ -1,4 +1,4 @@
-"""Answers of a database that is away: a prediction server starts and serves without it."""
+"""Answers of a database that is down: a prediction server starts and serves without it."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ class AnswerMemory:
         return self._away_until is not None
 
     def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
-        """Return the rows of the database, or those of the same read before if it is away.
+        """Return the rows of the database, or those of the same read before if it is down.
 
         Raises:
-            StoreError: the database is away, and this was never read before.
+            StoreError: the database is down, and this was never read before.
         """
         if self._away_until is not None and self._monotonic() < self._away_until:
-            return self._recall(question, StoreError("database", "is away", fix="start it, or correct database_url"))
+            return self._recall(question, StoreError("database", "is down", fix="start it, or correct database_url"))
         try:
             rows = ask()
         except StoreError as error:
             return self._recall(question, error)
         if self._away_until is not None:
             self._away_until = None
-            _log.info("database_back")
+            _log.info("database_up")
         self._remember(question, rows)
         return rows
 
@@ -68,7 +68,7 @@ class AnswerMemory:
     def _recall(self, question: str, error: StoreError) -> list[Row]:
         with self._lock:
             if self._away_until is None:
-                _log.warning("database_away", error=str(error))
+                _log.warning("database_down", error=str(error))
             if self._away_until is None or self._monotonic() >= self._away_until:
                 self._away_until = self._monotonic() + _RETRY_S
             rows = self._load().get(question)

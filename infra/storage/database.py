@@ -25,7 +25,7 @@ _MOST_IDLE = 4
 
 
 class ReadMemory(Protocol):
-    """The last rows of each read, for the time when the database is away."""
+    """The last rows of each read, for the time when the database is down."""
 
     def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
         """Return the rows that ``ask`` returns, or if it fails, those of the same question before."""
@@ -98,7 +98,7 @@ class Database(ABC):
         return self._memory.read(json.dumps([sql, *values]), lambda: self.execute(sql, *values))
 
     def remember(self, memory: ReadMemory) -> None:
-        """Let reads outside of transactions return their last rows while the database is away, in this process."""
+        """Let reads outside of transactions return their last rows while the database is down, in this process."""
         self._memory = memory
 
     def schema_version(self) -> int:

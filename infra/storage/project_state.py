@@ -65,7 +65,7 @@ class ProjectState:
         return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
 
     def remember_reads(self) -> None:
-        """Let this process read what it or an earlier process has read before, while a remote database is away."""
+        """Let this process read what it or an earlier process has read before, while a remote database is down."""
         if self.database_url is not None and not self.database_url.startswith(_SQLITE):
             self.database.remember(AnswerMemory(self.folder / ANSWERS_FILE))
 
@@ -79,7 +79,7 @@ def _project_name(repo: Path) -> str:
     try:
         config = yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return "project"  # whoever compiles the definitions reports it
+        return "project"  # the compiler of the definitions reports it
     name = config.get("project") if isinstance(config, dict) else None
     return str(name) if is_name(name) else "project"
 

@@ -38,7 +38,7 @@ class SqliteDatabase(Database):
         return self._path.exists()
 
     def _was_replaced(self) -> bool:
-        # An open connection would go on with the deleted file, and its writes would be lost.
+        # An open connection would still use the deleted file, and its writes would be lost.
         try:
             stat = self._path.stat()
         except FileNotFoundError:

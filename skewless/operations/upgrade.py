@@ -19,6 +19,7 @@ from skewless.infra.storage.project_state import OLD_PLAN_FILE, ProjectState
 from skewless.infra.storage.schema import STEPS
 
 _OLD = "before-upgrade"
+_SKIPPED_ROWS = "left_out"
 _ALIVE_S = 10.0
 _OLD_LOCKS = (
     *(f"{name}.lock" for name in ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking")),
@@ -31,7 +32,7 @@ _OLD_FOLDERS = (
     "runs",
     "scheduler",
     "progress",
-    "left_out",
+    _SKIPPED_ROWS,
     "drift",
     "alerts",
     "vitals",
@@ -241,7 +242,7 @@ _KINDS = (
         load=_document("run_request", lambda path: f"{path.parts[2]}/{path.stem}"),
     ),
     _FileKind(noun="positions of sources", pattern="progress/*.json", load=_document("read_progress", _stem)),
-    _FileKind(noun="skipped rows", pattern="left_out/*.json", load=_document("skipped_rows", _stem)),
+    _FileKind(noun="skipped rows", pattern=f"{_SKIPPED_ROWS}/*.json", load=_document("skipped_rows", _stem)),
     _FileKind(noun="generations of states", pattern="windows/*-*.json", load=_document("generations", _stem)),
     _FileKind(noun="served sources", pattern="windows/*.served", load=_document("served_source", _stem)),
     _FileKind(
@@ -257,7 +258,7 @@ def _import_all(files: list[tuple[_FileKind, Path]], database: Database, folder:
     for kind, path in files:
         try:
             kind.load(database, path, path.relative_to(folder))
-        except (KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _corrupt_error(path) from error
     return _count(files)
 

@@ -1,4 +1,4 @@
-"""A backup is restored elsewhere, also into the other kind of database; a server runs while its database is away."""
+"""A backup is restored elsewhere, also into the other kind of database; a server runs while its database is down."""
 
 from __future__ import annotations
 

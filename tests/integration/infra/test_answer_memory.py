@@ -1,4 +1,4 @@
-"""A process that remembers its reads goes on while its database is away, and starts again without it."""
+"""A process that remembers its reads goes on while its database is down, and starts again without it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_reads_go_on_without_the_database_and_after_a_restart(own_server: Postgr
     with capture_logs() as logs:
         for _ in range(3):
             assert (policies.get("a"), policies.get("b"), policies.revision("a")) == ({"champion": "000001"}, None, 1)
-    assert [entry["event"] for entry in logs] == ["database_away"]
+    assert [entry["event"] for entry in logs] == ["database_down"]
     with pytest.raises(StoreError):
         policies.get("never read")
     with pytest.raises(StoreError):
@@ -94,7 +94,7 @@ def test_a_server_that_is_away_is_not_asked_again_for_a_second(tmp_path: Path) -
 
     def fail() -> list[tuple[object, ...]]:
         asked[0] += 1
-        raise StoreError("database", "is away", fix="start it")
+        raise StoreError("database", "is down", fix="start it")
 
     for _ in range(5):
         assert memory.read("q", fail) == [("x", 1, None, 0.5)]
