@@ -70,6 +70,7 @@ async def serve(
     Raises:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    config.state.remember_reads()
     async with AsyncExitStack() as stack:
         settings = config.settings
         marker_history = MarkerHistory.from_runs(config.state, [])
@@ -240,7 +241,7 @@ def _make_heartbeat(
 ) -> Callable[[], None]:
     """Return a function that records that the process runs, its plan, its models, and whether its log works."""
     presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
-    stack.callback(presence.close)
+    stack.push_async_callback(asyncio.to_thread, presence.close)
 
     def heartbeat() -> None:
         served = {model.name: model.version for model in models.all()}

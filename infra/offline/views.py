@@ -14,7 +14,7 @@ from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.partitions import log_ends, log_partitions
-from skewless.infra.log.read_progress import progress_path
+from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import RunLedger, known_ranges
 from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
 from skewless.infra.offline.log_parts import read_log_partitions
@@ -48,7 +48,7 @@ class OfflineViews:
         self.connection = connection
         self._join = PointInTimeJoin(connection)
         self.join = WindowJoin(connection)
-        self.ledger = RunLedger(state / "runs")
+        self.ledger = RunLedger(state.database)
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view."""
@@ -62,7 +62,7 @@ class OfflineViews:
         """
         for view in plan.views:
             # A source without due rows leaves no log, but has been read.
-            if not self.log(view).next_seq() and not progress_path(self._state, view).exists():
+            if not self.log(view).next_seq() and Progress.read(self._state, view) is None:
                 fix = "run `skewless materialize`"
                 raise SourceError(f"view {view.name!r}", "has never been materialized", fix=fix)
         self.check_events(plan)

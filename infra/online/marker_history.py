@@ -113,10 +113,10 @@ class MarkerHistory:
             self._log.set_plans(plans)
 
     def refresh(self) -> None:
-        """Read the positions in the log. Call it for each new connection, before it is used; it reads files.
+        """Read the positions in the log. Call it for each new connection, before it is used; it may wait.
 
         Raises:
-            StoreError: a file cannot be read.
+            StoreError: a file cannot be read, or the database was never available.
         """
         self._expect_all(self._read_positions())
 
@@ -130,7 +130,7 @@ class MarkerHistory:
         The store is read after the log, so that a marker that advances in between is not reported.
 
         Raises:
-            StoreError: a file cannot be read, or the store is unavailable.
+            StoreError: a file cannot be read, or the store or the database is unavailable.
         """
         positions = await asyncio.to_thread(self._read_positions)
         # Positions that a read has seen were checked together with its rows.

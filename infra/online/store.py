@@ -9,7 +9,6 @@ from skewless.infra.online.port import (
     OnlineAdapter,
     OnlineReader,
     OnlineStore,
-    StoreLease,
 )
 
 _REDIS = frozenset({"redis", "rediss", "unix"})
@@ -39,11 +38,6 @@ def open_online_reader(url: str, timeout_s: float = 2.0, on_connect: OnConnect |
 def open_blocking_reader(url: str) -> BlockingOnlineReader:
     """Open the reading side for jobs and notebooks."""
     return _adapter(url).blocking_reader(url)
-
-
-def open_lease(url: str, project: str, holder: str, ttl_s: float) -> StoreLease:
-    """Return a candidate for the scheduler lease of a project; it does not connect yet."""
-    return _adapter(url).lease(url, project, holder, ttl_s)
 
 
 def _adapter(url: str) -> OnlineAdapter:

@@ -1,1 +1,1 @@
-"""Durable storage: the database of everything small, and files that survive a kill and a power cut."""
+"""The database of everything small that changes, and files that survive a kill and a power cut."""

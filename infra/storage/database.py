@@ -129,6 +129,7 @@ class Database(ABC):
         """Close the connections that nobody uses; the next statement opens one."""
         with self._lock:
             idle, self._idle = self._idle, []
+            self._is_checked = False  # by then there may be another database at the address
         for connection in idle:
             connection.close()
 

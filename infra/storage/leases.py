@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.storage.database import Database
+from skewless.infra.storage.lease_renewal import LeaseRenewal
 from skewless.infra.telemetry.logger import EventLogger
 
-_RENEWALS_PER_TERM = 3
 _WAIT_S = 0.05
 _SLOW_S = 10.0
 _log = EventLogger()
@@ -129,52 +128,51 @@ class Leases:
     @contextmanager
     def try_hold(self, name: str) -> Iterator[Lease | None]:
         """Hold a lease during the block, or yield None if another process has it."""
+        requested_at = time.monotonic()
         lease = self.acquire(name)
         if lease is None:
             yield None
             return
-        with self._renew_until_end(lease):
+        with self.renew_until_end(lease, requested_at):
             yield lease
 
     @contextmanager
     def hold(self, name: str) -> Iterator[Lease]:
         """Wait until a lease is free, and hold it during the block; say so in the log if the wait is long."""
         holder, began, is_logged = new_holder(), time.monotonic(), False
+        requested_at = began
         while (lease := self.acquire(name, holder=holder)) is None:
             if not is_logged and time.monotonic() - began > _SLOW_S:
                 is_logged = True
                 _log.warning("waiting_for_a_lease", lease=name, holder=self.read_holder(name))
             time.sleep(_WAIT_S)
-        with self._renew_until_end(lease):
+            requested_at = time.monotonic()
+        with self.renew_until_end(lease, requested_at):
             yield lease
 
-    @property
-    def _ttl_us(self) -> int:
-        return int(self.ttl_s * 1_000_000)
-
     @contextmanager
-    def _renew_until_end(self, lease: Lease) -> Iterator[None]:
-        ended = threading.Event()
-        thread = threading.Thread(target=self._renew_often, args=(lease, ended), name="lease", daemon=True)
-        thread.start()
+    def renew_until_end(
+        self, lease: Lease, acquired_at: float, on_renewed: Callable[[], None] = lambda: None
+    ) -> Iterator[LeaseRenewal]:
+        """Renew a lease during the block, and release it at the end.
+
+        Args:
+            acquired_at: when it was requested, by the monotonic clock.
+            on_renewed: called after each renewal, from another thread.
+        """
         try:
-            yield
+            renew = partial(self.renew, lease)
+            with LeaseRenewal(lease.name, renew, self.ttl_s, acquired_at=acquired_at, on_renewed=on_renewed) as renewal:
+                yield renewal
         finally:
-            ended.set()
-            thread.join()
             try:
                 self.release(lease)
             except StoreError as error:
                 _log.warning("lease_not_released", lease=lease.name, error=str(error), expires_in_s=self.ttl_s)
 
-    def _renew_often(self, lease: Lease, ended: threading.Event) -> None:
-        while not ended.wait(self.ttl_s / _RENEWALS_PER_TERM):
-            try:
-                if not self.renew(lease):
-                    _log.warning("lease_lost", lease=lease.name)
-                    return
-            except StoreError as error:
-                _log.warning("lease_not_renewed", lease=lease.name, error=str(error))
+    @property
+    def _ttl_us(self) -> int:
+        return int(self.ttl_s * 1_000_000)
 
 
 def new_holder() -> str:

@@ -21,13 +21,13 @@ STEPS: tuple[tuple[str, ...], ...] = (
         """CREATE TABLE materializations (
             run_id BIGINT PRIMARY KEY, started_us BIGINT NOT NULL, skew_us BIGINT NOT NULL, ended_us BIGINT,
             covers TEXT)""",
+        # A run of a job: the bodies have the rest of its start and of its end.
         """CREATE TABLE job_runs (
-            run_id TEXT PRIMARY KEY, job TEXT NOT NULL, tick_us BIGINT NOT NULL, attempt BIGINT NOT NULL,
-            cause TEXT NOT NULL, token BIGINT NOT NULL, inputs TEXT NOT NULL, started_us BIGINT NOT NULL,
-            state TEXT, ended_us BIGINT, outputs TEXT, error TEXT)""",
-        "CREATE INDEX job_runs_by_job ON job_runs (job, tick_us)",
-        "CREATE INDEX job_runs_by_time ON job_runs (tick_us)",
-        "CREATE INDEX job_runs_open ON job_runs (tick_us) WHERE state IS NULL",
+            job TEXT NOT NULL, tick_us BIGINT NOT NULL, attempt BIGINT NOT NULL, state TEXT NOT NULL,
+            start_body TEXT NOT NULL, end_body TEXT, PRIMARY KEY (job, tick_us, attempt))""",
+        "CREATE INDEX job_runs_by_time ON job_runs (tick_us, job, attempt)",
+        "CREATE INDEX job_runs_by_state ON job_runs (state, tick_us, job, attempt)",
+        "CREATE INDEX job_runs_by_job_and_state ON job_runs (job, state, tick_us, attempt)",
     ),
 )
 
@@ -37,5 +37,5 @@ KEYS = {
     "records": ("kind", "name", "number"),
     "leases": ("name",),
     "materializations": ("run_id",),
-    "job_runs": ("run_id",),
+    "job_runs": ("job", "tick_us", "attempt"),
 }

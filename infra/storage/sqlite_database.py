@@ -15,6 +15,8 @@ from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.schema import STEPS
 
 _PRIVATE = 0o600
+# The first read of a process writes, too: it creates the file for locks.
+_NO_SPACE = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC"}
 
 
 class SqliteDatabase(Database):

@@ -208,6 +208,7 @@ class Streams:
             source=source,
             views=self.views(source.name),
             repo=repo,
+            database=self.state.database,
             log_root=self.log_root,
             generations=self.generations,
             open_writer=open_writer,

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -90,7 +88,7 @@ def run_scheduler(project: Workspace) -> None:
 
     Raises:
         DefinitionError: a cron line is invalid.
-        StoreError: the disk failed.
+        StoreError: the disk or the database failed.
     """
     from skewless.infra.host.metrics import serve_metrics
     from skewless.infra.host.processes import ProcessRecord, send_heartbeats
@@ -106,10 +104,11 @@ def run_scheduler(project: Workspace) -> None:
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    with stop.handle_signals(), _candidate(project, jobs, _launch_processes(project), stop, counts.count) as candidate:
-        counts.is_holder = lambda: candidate.is_holder
-        with send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
-            candidate.serve()
+    candidate = _candidate(project, jobs, _launch_processes(project), stop, counts.count)
+    counts.is_holder = lambda: candidate.is_holder
+    heartbeats = send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder})
+    with stop.handle_signals(), heartbeats:
+        candidate.serve()
 
 
 def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:
@@ -122,7 +121,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
     Raises:
         ConflictError: another scheduler holds the lease.
         RequestError: the project has no such job.
-        StoreError: the store or the disk failed.
+        StoreError: the database or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -148,7 +147,7 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
     Raises:
         ConflictError: another scheduler holds the lease.
         DefinitionError: the project's clock is the machine's.
-        StoreError: the store or the disk failed.
+        StoreError: the database or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -173,7 +172,7 @@ def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None])
 
     Raises:
         ConflictError: another scheduler holds the lease.
-        StoreError: the store or the disk failed.
+        StoreError: the database or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -209,21 +208,16 @@ def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 def _alone(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[LeaderTerm]:
-    with (
-        stop.handle_signals(),
-        _candidate(project, jobs, launch, stop, on_end) as candidate,
-        candidate.alone() as term,
-    ):
+    with stop.handle_signals(), _candidate(project, jobs, launch, stop, on_end).alone() as term:
         yield term
 
 
-@contextmanager
 def _candidate(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
-) -> Iterator[Candidate]:
+) -> Candidate:
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
-    from skewless.infra.online.store import open_lease
+    from skewless.infra.storage.leases import Leases
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.leader_term import LeaderTerm
 
@@ -241,10 +235,8 @@ def _candidate(
             on_end=on_end,
         )
 
-    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    ttl_s = project.settings.scheduler_lease_seconds
-    with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
+    leases = Leases(project.state.database, project.settings.scheduler_lease_seconds)
+    return Candidate(leases=leases, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
 
 
 def _launch_processes(project: Workspace) -> Launch:
@@ -270,6 +262,7 @@ def _environment(project: Workspace) -> dict[str, str]:
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
+    variables |= {"SKEWLESS_DATABASE_URL": settings.database_url} if settings.database_url else {}
     variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}

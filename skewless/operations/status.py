@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,7 @@ def read_status(project: Workspace) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
-    runs = RunLedger(project.state / "runs").runs()
+    runs = RunLedger(project.state.database).runs()
     try:
         views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
@@ -159,7 +160,7 @@ def read_status(project: Workspace) -> ProjectStatus:
             store.close()
     return ProjectStatus(
         repo=str(project.repo),
-        state=str(project.state),
+        state=str(project.state.folder),
         plan=_plan(project, applied) if applied else None,
         online=online,
         views=views,
@@ -225,7 +226,8 @@ def running_server(state: ProjectState) -> dict[str, Any] | None:
     """Return URL and pid of the prediction server; None: it does not run."""
     try:
         server = json.loads((state / "server.json").read_text())
-        os.kill(server["pid"], 0)
+        with suppress(PermissionError):  # another user has started it
+            os.kill(server["pid"], 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return {"url": str(server["url"]), "pid": int(server["pid"])}

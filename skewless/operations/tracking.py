@@ -73,10 +73,10 @@ def publish(
     Raises:
         StoreError: the tracker is unavailable or fails; the next call publishes the rest.
     """
-    from skewless.infra.storage.durable import hold_lock
+    from skewless.infra.storage.leases import Leases
 
     known = trained_models(project)
-    with hold_lock(project.state / "tracking.lock"):
+    with Leases(project.state.database).hold("tracking"):
         return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
 
 

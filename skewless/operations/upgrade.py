@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,24 @@ from skewless.infra.storage.schema import STEPS
 
 _OLD = "before-upgrade"
 _ALIVE_S = 10.0
+_OLD_LOCKS = (
+    *(f"{name}.lock" for name in ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking")),
+    *("materialize.lock", "windows/*.lock", "scheduler/.lock", "drift/*.lock", "alerts/*.lock"),
+    *("packages/*/.traffic.lock", "packages/*/.aliases.lock", "packages/*/.decisions.lock"),
+    "log/events/*/import.lock",
+)
+_OLD_FOLDERS = (
+    "plans",
+    "runs",
+    "scheduler",
+    "progress",
+    "left_out",
+    "drift",
+    "alerts",
+    "vitals",
+    "rollouts",
+    "processes",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,22 +167,16 @@ def _load_materialization(database: Database, path: Path, _: Path) -> None:
 def _load_job_run(database: Database, path: Path, _: Path) -> None:
     run_id, start = RunId.parse(f"{path.parent.name}@{path.stem}"), _read(path)
     end_path = path.with_name(f"{path.stem}.end.json")
-    end: dict[str, Any] = _read(end_path) if end_path.exists() else {}
+    end = _read(end_path) if end_path.exists() else None
     database.execute(
-        "INSERT INTO job_runs (run_id, job, tick_us, attempt, cause, token, inputs, started_us, state, ended_us, "
-        "outputs, error) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run_id) DO NOTHING",
-        str(run_id),
+        "INSERT INTO job_runs (job, tick_us, attempt, state, start_body, end_body) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
         run_id.job,
         run_id.tick_us,
         run_id.attempt,
-        start["cause"],
-        start["token"],
-        json.dumps(start["inputs"]),
-        start["started_us"],
-        end.get("state"),
-        end.get("ended_us"),
-        json.dumps(end["outputs"]) if end else None,
-        end.get("error"),
+        end["state"] if end else "running",
+        json.dumps(start),
+        end and json.dumps(end),
     )
 
 
@@ -263,16 +276,13 @@ def _move(folder: Path, paths: list[Path]) -> None:
         target = folder / _OLD / path.relative_to(folder)
         make_folder(target.parent)
         path.replace(target)
-    for lock in _old_locks(folder):
-        lock.unlink()
-
-
-def _old_locks(folder: Path) -> Iterator[Path]:
-    names = ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking", "materialize")
-    yield from (path for name in names if (path := folder / f"{name}.lock").exists())
-    yield from folder.glob("windows/*.lock")
-    yield from folder.glob("scheduler/.lock")
-    yield from folder.glob("packages/*/.[!.]*s.lock")
+    for pattern in _OLD_LOCKS:
+        for lock in folder.glob(pattern):
+            lock.unlink()
+    for name in _OLD_FOLDERS:
+        for place in (*sorted((folder / name).rglob("*"), reverse=True), folder / name):
+            with suppress(OSError):  # another file of the user is in it, or it never existed
+                place.rmdir()
 
 
 def _read(path: Path) -> Any:  # noqa: ANN401 - any JSON value

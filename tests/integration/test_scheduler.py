@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -29,8 +28,8 @@ from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.online.store import open_lease
 from skewless.infra.storage.database import Database
+from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
 from skewless.operations.scheduler import Invoke, PlannedJobs, run_once, simulate
@@ -123,12 +122,11 @@ def test_from_python_a_round_runs_in_processes_of_its_own(place: Sandbox) -> Non
 
 
 def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Sandbox) -> None:
-    with closing(open_lease(place.project.redis_url, place.model.plan.project, "other", 60)) as lease:
-        token = lease.take(0)
-        with pytest.raises(ConflictError) as caught:
-            round_of(place, "validate")
-        assert (caught.value.value, token) == ("other", 1)
-        assert place.project.runs.list() == []
+    lease = Leases(place.project.state.database, ttl_s=60).acquire("scheduler", holder="other")
+    with pytest.raises(ConflictError) as caught:
+        round_of(place, "validate")
+    assert (caught.value.value, lease) == ("other", Lease(name="scheduler", holder="other", token=1))
+    assert place.project.runs.list() == []
 
 
 def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_lost(place: Sandbox) -> None:

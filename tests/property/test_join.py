@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -24,6 +23,7 @@ from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
+from tests.worlds.latest import state_folder
 from tests.worlds.plans import make_view
 
 DELAY, TTL = 2, 3
@@ -80,7 +80,7 @@ def batches(drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]
 
 def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) -> list[LogRow]:
     """Append each batch as a run of its own, with a quarantined row in between; return the accepted rows."""
-    log, ledger = AcceptedLog(state / "log", view.partition), RunLedger(state / "runs")
+    log, ledger = AcceptedLog(state / "log", view.partition), RunLedger(ProjectState(state).database)
     accepted: list[LogRow] = []
     for i, batch in enumerate(runs):
         run = ledger.start(batch.ended - 1)
@@ -194,9 +194,9 @@ def test_2_1_event_time_finds_what_plain_python_finds(
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
     asks: list[EntityTime],
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(drawn, 0), live_from=1)
-        read = OfflineViews(ProjectState(Path(state)), connection).read_view(VIEW, entities(asks), "event_time")
+    with state_folder() as state:
+        rows = write(state, batches(drawn, 0), live_from=1)
+        read = OfflineViews(ProjectState(state), connection).read_view(VIEW, entities(asks), "event_time")
     assert outcomes(read, asks) == [event_time(rows, ask) for ask in asks]
 
 
@@ -206,9 +206,9 @@ def test_2_2_event_time_finds_what_merge_asof_finds(
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
     asks: list[EntityTime],
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(drawn, 0), live_from=1)
-        read = OfflineViews(ProjectState(Path(state)), connection).read_view(VIEW, entities(asks), "event_time")
+    with state_folder() as state:
+        rows = write(state, batches(drawn, 0), live_from=1)
+        read = OfflineViews(ProjectState(state), connection).read_view(VIEW, entities(asks), "event_time")
     found = [None if seq < 0 else seq for seq in read.versions.seq.tolist()]
     assert found == by_pandas(rows, asks)
 
@@ -221,9 +221,9 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
     start: int,
     live_from: int,
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(drawn, start), live_from=live_from)
-        read = OfflineViews(ProjectState(Path(state)), connection).read_view(VIEW, entities(asks), "knowledge")
+    with state_folder() as state:
+        rows = write(state, batches(drawn, start), live_from=live_from)
+        read = OfflineViews(ProjectState(state), connection).read_view(VIEW, entities(asks), "knowledge")
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
@@ -238,9 +238,9 @@ def test_2_2_knowledge_needs_no_time_of_creation(
     view = replace(VIEW, source=replace(VIEW.source, created_column=None))
     bare: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]]
     bare = [([(key, event, None, dead) for key, event, _, dead in rows], gap) for rows, gap in drawn]
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(bare, start), live_from=live_from, view=view)
-        read = OfflineViews(ProjectState(Path(state)), connection).read_view(view, entities(asks), "knowledge")
+    with state_folder() as state:
+        rows = write(state, batches(bare, start), live_from=live_from, view=view)
+        read = OfflineViews(ProjectState(state), connection).read_view(view, entities(asks), "knowledge")
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
@@ -252,12 +252,12 @@ def test_2_6_a_mark_leaves_out_what_came_later(
     asks: list[EntityTime],
     order: Literal["event_time", "knowledge"],
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        views = OfflineViews(ProjectState(Path(state)), connection)
-        write(Path(state), batches(drawn, 0), live_from=1)
+    with state_folder() as state:
+        views = OfflineViews(ProjectState(state), connection)
+        write(state, batches(drawn, 0), live_from=1)
         mark = views.take_snapshot(VIEW)
         before = views.find_positions(VIEW, entities(asks), order)
-        write(Path(state), batches(later, 0), live_from=1)
+        write(state, batches(later, 0), live_from=1)
         after = views.find_positions(VIEW, entities(asks), order, mark)
     assert after.tolist() == before.tolist()
 

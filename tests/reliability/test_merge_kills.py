@@ -83,7 +83,7 @@ def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path
     points = kill_everywhere(state, tmp_path / "out", 0 if step == "merge" else LATER_S)
     kinds = {point.partition("#")[0] for point in points}
     expected = {"link-merged", "sync-draft", "sync-log"} if step == "merge" else {"unlink-source"}
-    assert expected | {"replace-proven", "sync-log"} <= kinds
+    assert expected | {"store-proven", "sync-log"} <= kinds
     assert sum(point.startswith("unlink-source") for point in points) == (6 if step == "remove" else 0)
     finish(state)
     for point in points:

@@ -154,7 +154,7 @@ def test_every_deed_moves_on_and_comes_by_what_it_writes(kill_scene: KillScene) 
         "won",
         "return by hand",
     }
-    assert "replace-alerts#1" in kill_scene.points["back"]
+    assert "store-alert#1" in kill_scene.points["back"]
 
 
 def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) -> None:
@@ -162,7 +162,7 @@ def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) 
         ("won", "append-traffic_policy#1", "before"),
         ("won", "append-traffic_policy#1", "after"),
         ("won", "append-alias_move#1", "before"),
-        ("back", "replace-alerts#1", "after"),
+        ("back", "store-alert#1", "after"),
         ("return by hand", "append-traffic_policy#1", "after"),
     ]
     assert sum(kill_at(kill_scene, cases).values()) == len(cases)

@@ -260,7 +260,7 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 def test_generations_tell_their_stages(tmp_path: Path) -> None:
     one = Generations(ProjectState(tmp_path))
     assert one.find_live(VIEW) is None
-    assert one.read_version(VIEW) == (0, 0)
+    assert one.read_version(VIEW) == 0
     first = one.begin(VIEW, ["b", "a"], 1)
     assert (first.number, first.stage, first.partitions) == (1, "building", ("a", "b"))
     assert one.list_written(VIEW) == ()

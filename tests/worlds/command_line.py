@@ -18,10 +18,8 @@ from typer.testing import CliRunner
 
 from skewless.cli import create_app
 from skewless.infra.storage.project_state import DATABASE_FILE
+from skewless.infra.storage.schema import KEYS
 from skewless.infra.telemetry.logger import set_log_level
-
-# How many of the first columns identify a row.
-_TABLES = {"documents": 2, "records": 3, "materializations": 1, "job_runs": 1}
 
 ROWS: list[dict[str, Any]] = [
     {"card_id": 9_007_199_254_740_993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"},
@@ -82,23 +80,25 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, and every folder; of the database, each row with its hash."""
-    prints: dict[str, str] = {}
+    """Return every file below a folder with its hash, every folder, and every row of a database like a file."""
+    found: dict[str, str] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
         if path.name == DATABASE_FILE:
-            prints |= {name: "database"} | {f"{name}/{row}": digest for row, digest in _rows(path).items()}
+            found |= {f"{name}/{row}": digest for row, digest in _rows(path).items()}
         elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
-            prints[name] = _hash(path.read_bytes()) if path.is_file() else "/"
-    return prints
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+    return found
 
 
 def _rows(path: Path) -> dict[str, str]:
-    """Return the hash of each row; leases are not content: their tokens count the work that was begun."""
-    with closing(sqlite3.connect(path)) as database:
-        rows = [(keys, row) for table, keys in _TABLES.items() for row in database.execute(f"SELECT * FROM {table}")]
-    return {"/".join(map(str, row[:keys])): _hash(repr(row).encode()) for keys, row in rows}
-
-
-def _hash(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    """Return the rows of a database by their keys; a lease is held while something is done, and is no part of it."""
+    found = {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        for table, keys in KEYS.items():
+            if table == "leases":
+                continue
+            for row in connection.execute(f"SELECT * FROM {table}"):
+                key = "/".join(map(str, row[: len(keys)]))
+                found[f"{table}/{key}"] = hashlib.sha256(repr(row).encode()).hexdigest()
+    return found

@@ -5,6 +5,7 @@ The online store lies in memory (``LatestWorld``) or on a real server (``LatestR
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -42,6 +43,15 @@ HOUR = 3_600_000_000
 
 def times(*values: int | None) -> pa.Array:
     return pa.array(values, pa.int64()).cast(UTC_US)
+
+
+@contextmanager
+def state_folder() -> Iterator[Path]:
+    """Yield an empty state folder for one of many examples; its database is closed in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state"
+        yield state
+        ProjectState(state).database.close()
 
 
 @dataclass(kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from dataclasses import replace
@@ -59,10 +58,7 @@ def champion(project: Project) -> str | None:
 
 
 def set_back(state: Path, kept: Path) -> None:
-    """Put documents, records and alerts back to their kept values."""
-    shutil.rmtree(state / "alerts", ignore_errors=True)
-    if (kept / "alerts").exists():
-        shutil.copytree(kept / "alerts", state / "alerts")
+    """Put documents and records back to their kept values."""
     with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
         database.execute("ATTACH ? AS kept", (str(kept / DATABASE_FILE),))
         with database:
@@ -74,7 +70,5 @@ def set_back(state: Path, kept: Path) -> None:
 def keep(state: Path, kept: Path) -> None:
     """Keep what ``set_back`` brings back."""
     kept.mkdir(parents=True)
-    if (state / "alerts").exists():
-        shutil.copytree(state / "alerts", kept / "alerts")
     with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
         database.execute("VACUUM INTO ?", (str(kept / DATABASE_FILE),))

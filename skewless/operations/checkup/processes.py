@@ -23,10 +23,10 @@ def check_processes(state: ProjectState) -> list[CheckupFinding]:
     from skewless.infra.plans.applied_plan import read_applied
 
     try:
-        applied = read_applied(state)
+        applied, processes = read_applied(state), read_processes(state)
     except SkewlessError:
         return []  # the check of the plan reports it
-    processes, now_s = read_processes(state), time.time()
+    now_s = time.time()
     plan_hash = "" if applied is None else applied.plan.hash
     findings = [_judge(item, plan_hash, now_s) for item in processes]
     running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)

@@ -88,10 +88,10 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 
 def drift_section(project: Workspace, model: str) -> Section:
     """Return the latest drift report, and the share of drifted features over time."""
-    from skewless.operations.drift import drift_series
+    from skewless.operations.drift import drift_reports
     from skewless.training.plots.series import Point, series_plot
 
-    reports = drift_series(project, model).read()
+    reports = drift_reports(project, model)
     if not reports:
         text = f"The model has no drift report: run `skewless drift {model}`."
         return Section(title="Drift", blocks=[Paragraph(text=text, tone="missing")])

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.cli import COMMANDS
+from skewless.commands.all_commands import COMMANDS
 from skewless.commands.group_help import SECTIONS
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings

@@ -17,7 +17,8 @@ import pytest
 from typer.main import get_command
 
 from skewless import ManualClock, Project, workspace
-from skewless.cli import COMMANDS, Command, create_app
+from skewless.cli import create_app
+from skewless.commands.all_commands import COMMANDS, Command
 from skewless.commands.output import plain
 from skewless.commands.predict import reply_body
 from skewless.commands.scheduler import invoke_in_process

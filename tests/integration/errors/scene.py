@@ -29,7 +29,7 @@ from tests.worlds.payments_data import write_payments
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/validation"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {"materialize.lock", ".lock", "server.json", "processes"} | _NOTES
+TRANSIENT = {".lock", "server.json", "process"} | _NOTES
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
@@ -96,9 +96,8 @@ class SharedRedis:
         self._client = redis.Redis.from_url(url)
 
     def rows(self) -> StoredBytes:
-        """Return every key with its value, but for the scheduler's, which counts its holders."""
-        found = cast("Iterator[bytes]", self._client.scan_iter(count=1_000))
-        keys = sorted(key for key in found if b"{scheduler}" not in key)
+        """Return every key with its value."""
+        keys = sorted(cast("Iterator[bytes]", self._client.scan_iter(count=1_000)))
         values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
         return dict(zip(keys, values, strict=True))
 
@@ -141,7 +140,6 @@ class Stage:
 
     def copy(self) -> Path:
         """Return the prepared project as it was."""
-        ProjectState(self.repo / STATE).database.close()  # this process must not read the removed file
         if self.repo.exists():
             shutil.rmtree(self.repo)
         return Path(shutil.copytree(self.kept, self.repo))
@@ -209,6 +207,11 @@ class Scene:
         return {path: digest for path, digest in here.items() if not path.startswith(REMEMBERED)} | outside
 
 
+def close_database(repo: Path) -> None:
+    """Close this process's connections to the database of a project that is copied or replaced."""
+    ProjectState((repo / STATE).resolve()).database.close()
+
+
 @contextmanager
 def opened_stage(root: Path) -> Iterator[Stage]:
     """Make the prepared project and its store; everything is stopped at the end."""
@@ -226,5 +229,6 @@ def opened_stage(root: Path) -> Iterator[Stage]:
             patch.setenv(f"SKEWLESS_{name}", value)
         repo = root / "p"
         make_project(repo)
+        close_database(repo)
         kept = Path(shutil.copytree(repo, root / "kept"))
         yield Stage(kept=kept, repo=repo, store=store, rows=store.rows(), stack=stack)

@@ -73,6 +73,32 @@ def test_a_repeated_request_of_the_holder_keeps_its_token(project_database: Data
     assert first == again != None  # noqa: E711 - a lease
 
 
+def test_a_repeated_request_of_the_holder_renews_the_lease(project_database: Database) -> None:
+    """The first expiry would end the lease long before the second."""
+    short, long = Leases(project_database, ttl_s=0.2), Leases(project_database, ttl_s=60)
+    first, again = short.acquire("job", holder="elsewhere-1"), long.acquire("job", holder="elsewhere-1")
+    time.sleep(0.3)
+    assert first == again
+    assert long.acquire("job", holder="elsewhere-2") is None
+
+
+def test_a_former_holder_finds_out_and_does_not_release_the_lease_of_the_next(project_database: Database) -> None:
+    leases, beats = Leases(project_database, ttl_s=0.3), threading.Event()
+    lease = leases.acquire("job", holder="elsewhere-1")
+    assert lease is not None
+    with leases.renew_until_end(lease, time.monotonic(), beats.set) as renewal:
+        assert beats.wait(30)
+        assert renewal.is_held
+        leases.release(lease)
+        other = leases.acquire("job", holder="elsewhere-2")
+        deadline = time.monotonic() + 30
+        while renewal.is_held:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    assert other is not None
+    leases.check(other)  # the former holder has released its own lease only
+
+
 def test_the_lease_of_a_killed_process_is_free_at_once(project_database: Database) -> None:
     program = (
         "import sys, time\n"

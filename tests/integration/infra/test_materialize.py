@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import GateError, SourceError, StoreError
+from skewless.contract.errors import ConflictError, GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
@@ -22,6 +22,7 @@ from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.storage.database import Row
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
@@ -60,10 +61,33 @@ def test_1_4_rows_are_accepted_as_they_are_published(latest: LatestRedisWorld) -
 def test_a_run_with_nothing_to_do_leaves_no_trace(latest: LatestRedisWorld) -> None:
     write(latest, CREATED, (1, 90, 91, 1.0))
     latest.run(CREATED)
-    before = {path: path.read_bytes() for path in latest.state.rglob("*") if path.is_file()}
+    before = traces(latest)
     latest.clock.set(NOW + HOUR)
     assert latest.accepted(CREATED) == [0]
-    assert {path: path.read_bytes() for path in latest.state.rglob("*") if path.is_file()} == before
+    assert traces(latest) == before
+
+
+def test_2_6_a_run_that_lost_its_lease_is_completed_by_the_next(latest: LatestRedisWorld) -> None:
+    write(latest, CREATED, (1, 90, 91, 1.0))
+    database = ProjectState(latest.state).database
+
+    def lose(*_: object) -> None:
+        database.execute("UPDATE leases SET token = token + 1, holder = 'elsewhere', until_us = 0")
+
+    with pytest.raises(ConflictError, match="lease 'materialize' with token 1: was lost to elsewhere"):
+        latest.run(CREATED, check=lose)
+    assert latest.known(CREATED) == []
+    assert latest.accepted(CREATED) == [0]
+    assert [(item.first, item.last) for item in latest.known(CREATED)] == [(0, 0)]
+    assert latest.online(CREATED, [1]).values["x"].tolist() == [1.0]
+
+
+def traces(latest: LatestRedisWorld) -> tuple[dict[Path, bytes], list[Row]]:
+    """Return the files of the state folder, and the rows of the database without its leases."""
+    files = [path for path in latest.state.rglob("*") if path.is_file() and not path.name.startswith("skewless.db")]
+    query = ProjectState(latest.state).database.query
+    rows = [row for table in ("documents", "records", "materializations") for row in query(f"SELECT * FROM {table}")]
+    return {path: path.read_bytes() for path in files}, rows
 
 
 def test_2_3_late_rows_and_corrections_in_a_changed_file(latest: LatestRedisWorld) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
 from skewless.infra.log.accepted import EVENT, RAW, REJECT, SEQ, AcceptedLog
 from skewless.infra.materialization.skipped_rows import read_skipped
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
@@ -85,10 +85,9 @@ def test_2_5_strict_refuses_what_would_be_left_out(latest: LatestRedisWorld, n: 
 def test_2_5_what_an_older_version_rejected_as_written_before_it_happened_comes_in(latest: LatestRedisWorld) -> None:
     publish(latest, (1, 90, 91, 1.0))
     latest.run(VIEW)
-    (place,) = (latest.state / "progress").glob("*.json")
-    body = json.loads(place.read_text())
-    del body["waiting"]  # as that version wrote it
-    place.write_text(json.dumps(body))
+    documents = Documents(ProjectState(latest.state).database, "read_progress")
+    with documents.edit(f"{VIEW.name}-{VIEW.hash}", {}) as body:
+        del body["waiting"]  # as that version wrote it
     log = AcceptedLog(latest.state / "log", VIEW.partition)
     old = latest.log(VIEW).drop_columns([SEQ]).to_pylist()[0] | {
         EVENT: 92 * HOUR,

@@ -13,7 +13,7 @@ from skewless.contract.clock import to_us
 from skewless.contract.errors import PackageError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.drift import ALERT, MOVED, check_drift, drift_series, latest_drift
+from skewless.operations.drift import ALERT, MOVED, check_drift, drift_reports, latest_drift
 from tests.worlds.trained import MODEL, Sandbox
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -59,7 +59,7 @@ def test_a_planted_shift_is_found_kept_and_alerted_of_until_it_is_over(place: Sa
     place.wait(1)
     assert check_drift(place.project, MODEL).verdict == "steady"
     assert [item for item in open_alerts(ProjectState(place.state)) if item.name in {ALERT, MOVED}] == []
-    assert [window["verdict"] for window in drift_series(place.project, MODEL).read()] == ["drifted", "steady"]
+    assert [window["verdict"] for window in drift_reports(place.project, MODEL)] == ["drifted", "steady"]
 
 
 def test_predictions_that_read_the_same_row_are_counted_as_such(place: Sandbox) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from skewless.infra.alerts.alerts import open_alerts
@@ -51,14 +49,6 @@ def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Sandbox) 
     note_anew(path)
     assert run_replay(place.project, only_new=True).ok
     assert open_alerts(ProjectState(place.state)) == []
-
-
-def test_a_damaged_list_of_proven_files_means_that_all_are_proven_again(place: Sandbox) -> None:
-    place.predict(ask(20))
-    run_replay(place.project, only_new=True)
-    for text in ("", "{", '{"files": 3}', "[]"):
-        Path(place.state / "proven.json").write_text(text)
-        assert run_replay(place.project, only_new=True).compared == 20
 
 
 @pytest.mark.parametrize("repair", [False, True])

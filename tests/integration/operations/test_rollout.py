@@ -13,6 +13,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.rollout.counts import RolloutCounts
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.documents import Documents
 from skewless.operations import rollout
 from skewless.project import Project
 from skewless.training.train import train
@@ -84,8 +85,7 @@ def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(s
 def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
-    (project.state / "alerts").mkdir(exist_ok=True)
-    (project.state / "alerts/alerts.json").write_text("damaged")
+    Documents(project.state.database, "alerts").put("project", [{}])
     count(project, champion=arm(), challenger=arm(failed=400, seed=1))
     assert rollout.step_rollout(project, MODEL).change == "back"
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from skewless.contract.spec import Gate
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
 from skewless.training.promotion import CHAMPION, describe_mismatches, promote
@@ -57,5 +58,5 @@ def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastPar
 
 
 def test_a_verdict_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
-    (tmp_path / "parity.json").write_text('{"views": [{"view": "v"}]}')
+    Documents(ProjectState(tmp_path).database, "parity_verdicts").put("project", {"views": [{"view": "v"}]})
     assert describe_mismatches(PLAN, ProjectState(tmp_path)) == ""
