@@ -14,7 +14,7 @@ _RUN = (
     ".skewless/log/batch/card_days-*/00000000000000006000.parquet",
     ".skewless/skewless.db/materializations/2",
 )
-_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/skewless.db/decision/fraud/2")
+_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/skewless.db/records/decision/fraud/2")
 
 
 def _quarantined(scene: Scene, _: ErrorReply) -> None:

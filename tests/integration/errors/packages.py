@@ -130,8 +130,8 @@ CASES: tuple[Case, ...] = (
         name="train: an altered champion is replaced, as its error advises", ask=verb("train", "fraud"), code=0,
         arrange=altered("model.txt"),
         added=(
-            ".skewless/packages/fraud/000002/*", ".skewless/skewless.db/alias_move/fraud/champion/2",
-            ".skewless/skewless.db/decision/fraud/2",
+            ".skewless/packages/fraud/000002/*", ".skewless/skewless.db/records/alias_move/fraud/champion/2",
+            ".skewless/skewless.db/records/decision/fraud/2",
         ),
     ),
     unserved("model.txt lost", _lost, "model.txt", "restore the folder"),

@@ -27,7 +27,7 @@ from tests.worlds.edits import edit
 from tests.worlds.payments_data import write_payments
 
 # What operations.md says is held while something is done, and the sign of a running server.
-REMEMBERED = ".skewless/validation"
+REMEMBERED = ".skewless/skewless.db/documents/passed_labels"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
 TRANSIENT = {".lock", "server.json", "process"} | _NOTES
 STATE = ".skewless"
