@@ -26,7 +26,7 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
-from skewless.serving.access.gate import OpenAccess, open_access
+from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
@@ -105,9 +105,7 @@ async def serve(
             events=events,
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=open_access(
-                settings, config.host, KeyStore(config.state), config.clock.now_us, share=1 / config.workers
-            ),
+            access=_access(config),
             local=is_loopback(config.host),
         )
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
@@ -127,6 +125,11 @@ def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHi
         keep=settings.keep_versions,
         scoring_target=ScoringTarget(second=settings.second_runtime),
     )
+
+
+def _access(config: ServerConfig) -> Access:
+    keys, share = KeyStore(config.state), 1 / config.workers
+    return open_access(config.settings, config.host, keys, config.clock.now_us, share=share)
 
 
 def _tune_interpreter() -> None:
