@@ -50,7 +50,6 @@ from skewless.infra.plans.plan_effects import (
     Training,
 )
 from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
 
@@ -136,10 +135,9 @@ class Planner:
         unchanged = self._unchanged() if is_file else None
         if unchanged is not None and applied is not None and applied.files == files:
             return replace(self._compare(unchanged), applied=True)
-        with hold_apply(self.state) as lease:
-            return self._apply(now_us, files, lease, number + 1)
+        return self._apply(now_us, files, number + 1)
 
-    def _apply(self, now_us: int, files: Mapping[str, str], lease: Lease, number: int) -> PlanReport:
+    def _apply(self, now_us: int, files: Mapping[str, str], number: int) -> PlanReport:
         from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
@@ -148,7 +146,8 @@ class Planner:
         report = self._compare(compiled)
         make_folder(self.state.folder)
         registry = registry_path(self.repo)
-        with register_objects(self.repo, compiled.feast_objects):
+        # Held only now: definitions that do not compile change nothing, not even a lease.
+        with hold_apply(self.state) as lease, register_objects(self.repo, compiled.feast_objects):
             applied = AppliedPlan(
                 plan=compiled.plan,
                 models=compiled.models,

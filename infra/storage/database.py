@@ -217,6 +217,8 @@ class Database(ABC):
             if self._pid != os.getpid():
                 self._pid, self._inherited, self._idle = os.getpid(), self._idle, []
             if self._was_replaced():
+                for connection in self._idle:
+                    connection.close()
                 self._idle, self._is_checked = [], False
             return self._idle.pop() if self._idle else None
 

@@ -15,6 +15,7 @@ from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.schema import STEPS
 
 _PRIVATE = 0o600
+_RETRY_S = 0.01
 # The first read of a process writes, too: it creates the file for locks.
 _NO_SPACE = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC"}
 
@@ -68,9 +69,21 @@ class SqliteDatabase(Database):
             connection = sqlite3.connect(
                 self._path, timeout=self._busy_s, isolation_level=None, check_same_thread=False
             )
-            connection.execute("PRAGMA journal_mode=WAL")  # readers and the writer do not wait for each other
+            self._use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous=FULL")  # a commit survives a power cut
         return connection
+
+    def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
+        """Let readers and the writer not wait for each other; the first process sets this in the file."""
+        deadline = time.monotonic() + self._busy_s
+        while connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+            except sqlite3.OperationalError:
+                # SQLite does not wait here if two processes open a new file at once.
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_RETRY_S)
 
     def _begin(self, connection: sqlite3.Connection) -> None:
         # A deferred transaction that reads first fails at once, without waiting, if another process has written since.

@@ -57,7 +57,7 @@ def _each() -> Iterator[Case]:
         )
         yield _case(
             "predict file", "predict", "fraud", "--in", "{elsewhere}/in.csv", "--out", "{elsewhere}/out.parquet",
-            size=size, arrange=_csv("1.5"), fix="make room",
+            size=size, arrange=_csv("1.5"), fix="free disk space",
         )  # fmt: skip
 
 

@@ -81,7 +81,6 @@ service = FeatureService(name="s", features=[v, made])
 """
 TRANSFORM = """\
 import numpy as np
-from skewless.infra.storage.project_state import ProjectState
 
 
 def seen(inputs):
