@@ -33,6 +33,7 @@ from benchmarks.served import Running, running, skewless_server
 from benchmarks.server import own_server
 from benchmarks.serving_race import seconds
 from skewless.infra.host.processes import read_processes
+from skewless.infra.storage.project_state import ProjectState
 
 REACH = 0.9
 BEFORE = "before"
@@ -167,7 +168,7 @@ def _stream_worker(repo: Path, url: str) -> Iterator[None]:
 
 
 def _takes_events(state: Path) -> bool:
-    sources = [source for each in read_processes(state) for source in each.detail.get("sources", ())]
+    sources = [source for each in read_processes(ProjectState(state)) for source in each.detail.get("sources", ())]
     return any(source["partitions"] for source in sources)
 
 

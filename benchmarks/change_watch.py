@@ -25,6 +25,7 @@ from skewless.infra.log.partitions import log_ends
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.storage.project_state import ProjectState
 
 IN_FORCE, ON_SERVER, ON_STREAM, LIVE, ANSWERED = "in force", "server", "stream", "live", "answered"
 _LOOK_S = 0.1  # it takes time from the server
@@ -63,7 +64,7 @@ class Watch:
     @contextmanager
     def looking(self) -> Iterator[None]:
         """Look in a thread, in the order in which a change goes its way, while the block runs."""
-        self._plans, stop = AppliedPlanReader(self.state), threading.Event()
+        self._plans, stop = AppliedPlanReader(ProjectState(self.state)), threading.Event()
         before, version = self._plans.hash(), self._version()
         with ThreadPoolExecutor(1) as pool, closing(RedisWriter(self.url)) as store:
             looks: list[Mapping[str, Callable[[], bool]]] = [
@@ -91,14 +92,14 @@ class Watch:
                 time.sleep(_LOOK_S)
 
     def _is_on_plan(self, kind: str) -> bool:
-        plans = [process.plan for process in read_processes(self.state) if process.kind == kind]
+        plans = [process.plan for process in read_processes(ProjectState(self.state)) if process.kind == kind]
         return plans == [self._plans.hash()]
 
     def _is_live(self, plan: FeaturePlan, store: OnlineStore) -> bool:
         return all(self._has_caught_up(plan.project, view, store) for view in plan.windows)
 
     def _has_caught_up(self, project: str, view: WindowView, store: OnlineStore) -> bool:
-        live = Generations(self.state).find_live(view)
+        live = Generations(ProjectState(self.state)).find_live(view)
         if live is None:
             return False
         ends = log_ends(self.state / "log", view.source)

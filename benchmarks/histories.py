@@ -16,6 +16,7 @@ from benchmarks.repo import START_US, Table, write_repo
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
 from skewless.infra.log.runs import Coverage, RunLedger
+from skewless.infra.storage.project_state import ProjectState
 
 ASKED = "asked.parquet"
 DAY_US = 86_400_000_000
@@ -87,7 +88,7 @@ def write_log(views: Sequence[View], rows: Mapping[str, Iterable[pa.Table]], sta
     Args:
         rows: by view, its rows in pieces.
     """
-    ledger = RunLedger(state / "runs")
+    ledger = RunLedger(ProjectState(state).database)
     run = ledger.start(START_US)
     covers = {}
     for view in views:

@@ -141,13 +141,14 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
     from skewless.contract.settings import Settings
     from skewless.infra.offline.engine import connect
     from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.storage.project_state import ProjectState
     from skewless.infra.streams.streams import Streams
 
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
     with tempfile.TemporaryDirectory() as name, connect(Path(name) / "spill") as connection:
         streams = Streams(
             plan=plan_of(views, list(KEYS)),
-            state=Path(name),
+            state=ProjectState(Path(name)),
             settings=Settings(),
             url=lambda: url,
             connection=connection,

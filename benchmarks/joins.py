@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.digest import digest_columns
 from benchmarks.meter import Meter
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,7 +32,7 @@ def skewless_log(meter: Meter, *, repo: str, asked: str, mode: str = "event_time
     rows, plan = pq.read_table(asked), plan_of(Path(repo))
     entities = pa.table({"entity_id": rows["entity_id"], TIME: rows["event_timestamp"].cast(pa.int64())})
     with tempfile.TemporaryDirectory() as spill, _connection(spill) as connection:
-        views = OfflineViews(Path(repo) / ".skewless", connection)
+        views = OfflineViews(ProjectState(Path(repo) / ".skewless"), connection)
         with meter.lap():
             reads = views.read(plan, entities, "knowledge" if mode == "knowledge" else "event_time")
     t, columns = entities[TIME].to_numpy(), {}

@@ -20,7 +20,8 @@ from benchmarks.serving_asks import infer_request, predict_request, predict_scor
 from benchmarks.serving_race import Contender
 from benchmarks.serving_repo import Ids, Matrix, Shape, fill, model_file, write_project
 from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
+from skewless.infra.storage.project_state import ProjectState
 
 ASKED, COMPARED = 2_000, 200
 
@@ -103,7 +104,7 @@ def _new_key(repo: Path) -> str:
         created_us=time.time_ns() // 1_000,
         expires_us=None,
     )
-    KeyFile(repo / ".skewless").add(key)
+    KeyStore(ProjectState(repo / ".skewless")).add(key)
     return secret
 
 

@@ -20,7 +20,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 
 BARE, LOGGED, CANARY, SHADOW = (
     "without log, policy and counts",
@@ -72,14 +72,14 @@ def _under(project: ServedProject, name: str, shadows: tuple[str, ...]) -> Conte
     policy = TrafficPolicy(
         number=0, phase="canary", champion=_ONE, challenger=_TWO, share=0.5, shadows=shadows, sticky=("card_id",)
     )
-    Traffic(repo / ".skewless" / "packages").replace(_MODEL, policy, expect=None)
+    PackageStore.of(ProjectState(repo / ".skewless"), Settings()).traffic.replace(_MODEL, policy, expect=None)
     contender = pair_contender(replace(project, repo=repo))
     return replace(contender, server=replace(contender.server, name=name))
 
 
 def _copy_versions(repo: Path) -> None:
     folder = repo / ".skewless" / "packages" / _MODEL
-    store = PackageStore.of(repo / ".skewless", Settings())
+    store = PackageStore.of(ProjectState(repo / ".skewless"), Settings())
     held = verify_folder(folder / _ONE, _MODEL, _ONE, store.trust)
     for version in (_TWO, _THREE):
         shutil.copytree(folder / _ONE, folder / version)

@@ -15,6 +15,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import RowCodec
 from skewless.infra.online.redis_store import BlockingReader
 from skewless.infra.plans.applied_plan import read_applied
+from skewless.infra.storage.project_state import ProjectState
 
 _SAMPLE = 1_000
 _BATCH = 1_000
@@ -27,7 +28,7 @@ def sample(n_entities: int) -> list[int]:
 
 def plan_of(repo: Path) -> FeaturePlan:
     """Return the plan in force in a repo."""
-    applied = read_applied(repo / ".skewless")
+    applied = read_applied(ProjectState(repo / ".skewless"))
     assert applied is not None
     return applied.plan
 

@@ -16,6 +16,7 @@ from benchmarks.contestant import ContestantError
 from benchmarks.ingests import KEYS
 from benchmarks.meter import Meter
 from benchmarks.server import empty
+from skewless.infra.storage.project_state import ProjectState
 
 RATE = 2_000
 _TICK_S = 0.01
@@ -38,7 +39,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     with connect(Path(folder) / "spill") as connection:
         streams = Streams(
             plan=plan_of(views, list(KEYS)),
-            state=Path(folder) / f"{time.time_ns()}",
+            state=ProjectState(Path(folder) / f"{time.time_ns()}"),
             settings=Settings(),
             url=lambda: url,
             connection=connection,
@@ -154,7 +155,7 @@ def _worker(place: dict[str, Any], stop: threading.Event) -> None:
     with connect(state / "spill-of-worker") as connection:
         streams = Streams(
             plan=FeaturePlan.from_dict(place["plan"]),
-            state=state,
+            state=ProjectState(state),
             settings=Settings(),
             url=lambda: str(place["url"]),
             connection=connection,

@@ -16,6 +16,7 @@ from benchmarks.ingests import KEYS, columns
 from benchmarks.meter import Meter
 from benchmarks.scale import rounds
 from benchmarks.server import empty
+from skewless.infra.storage.project_state import ProjectState
 
 SIZES = (1, 100)
 _LAPS = 15
@@ -83,11 +84,16 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     connection = connect(folder / "spill")
     store = RedisWriter(url)
     streams = Streams(
-        plan=plan, state=folder, settings=Settings(), url=lambda: url, connection=connection, clock=SystemClock()
+        plan=plan,
+        state=ProjectState(folder),
+        settings=Settings(),
+        url=lambda: url,
+        connection=connection,
+        clock=SystemClock(),
     )
     streams.backfiller(store).build_missing(views)
     store.close()
-    return OfflineViews(folder, connection)
+    return OfflineViews(ProjectState(folder), connection)
 
 
 def _keys(seed: int, size: int) -> dict[str, list[int]]:

@@ -37,6 +37,7 @@ from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.prediction.predictor import Predictor
 
 _HEARTBEAT_SECONDS = 1.0
+_KEYS_SECONDS = 0.5  # a revoked key is rejected within a second
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,17 +109,17 @@ def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
 
 
 def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> FastAPI:
-    """Return the application; its lifespan runs the task that checks the aliases."""
+    """Return the application; its lifespan runs the tasks that check the aliases and the API keys."""
     routes = routes or hot_routes(serving)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         describe_example(app, lambda: next(iter(serving.models.all()), None))
-        alias_watcher = asyncio.create_task(_watch_aliases(serving))
+        watchers = [asyncio.create_task(_watch_aliases(serving)), asyncio.create_task(_watch_keys(serving.access))]
         yield
-        alias_watcher.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await alias_watcher
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.wait(watchers)
 
     app = FastAPI(
         title="skewless",
@@ -169,6 +170,14 @@ async def _watch_aliases(serving: ServingContext) -> None:
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()
+        if serving.events is not None:
+            await asyncio.to_thread(serving.events.refresh)
+
+
+async def _watch_keys(access: Access) -> None:
+    while True:
+        await asyncio.sleep(_KEYS_SECONDS)
+        await asyncio.to_thread(access.refresh)
 
 
 def _add_predict(app: FastAPI, routes: HotRoutes) -> None:

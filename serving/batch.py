@@ -6,7 +6,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -102,23 +102,24 @@ async def _predict_file(config: ServerConfig, name: str | None, source: Path, ta
 
 @asynccontextmanager
 async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
-    marker_history = MarkerHistory.from_runs(config.state, [])
-    online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
-    log = PredictionWriter(
-        config.state / "predictions",
-        capacity=config.settings.log_capacity,
-        flush_seconds=config.settings.log_flush_seconds,
-        on_drop=lambda _n, _reason: None,
-    )
-    scoring_target = ScoringTarget(second=config.settings.second_runtime, alone=True)
-    try:
+    async with AsyncExitStack() as stack:
+        marker_history = MarkerHistory.from_runs(config.state, [])
+        online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
+        stack.push_async_callback(online.close)
+        log = PredictionWriter(
+            config.state / "predictions",
+            capacity=config.settings.log_capacity,
+            flush_seconds=config.settings.log_flush_seconds,
+            on_drop=lambda _n, _reason: None,
+        )
+        stack.callback(log.close)
         models = ModelTable(
             repo=config.repo,
             state=config.state,
             store=config.store,
             online=online,
             marker_history=marker_history,
-            scoring_target=scoring_target,
+            scoring_target=ScoringTarget(second=config.settings.second_runtime, alone=True),
         )
         await models.load()
         model = models.get(name)
@@ -129,11 +130,8 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             limits=PredictorLimits.of(config.settings),
             marker_history=marker_history,
         )
+        stack.push_async_callback(predictor.close)
         yield predictor, model
-        await predictor.close()
-    finally:
-        log.close()
-        await online.close()
 
 
 def plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from skewless.contract.errors import RequestError, StoreError
+from skewless.contract.errors import RequestError, SkewlessError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.plans.needed_views import NeededViewsMonitor
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from skewless.infra.streams.port import EventSender
 
 SOURCE = "event source"
+_log = EventLogger()
 _BODY_EVENTS = 32  # maximum length of a body, as a number of events of maximum length
 
 
@@ -32,38 +34,49 @@ class EventForwarder:
         store: the model packages.
     """
 
-    def __init__(self, state: Path, redis_url: str, store: PackageStore, settings: Settings) -> None:
+    def __init__(self, state: ProjectState, redis_url: str, store: PackageStore, settings: Settings) -> None:
         self._redis_url = redis_url
         self._settings = settings
-        self._plan = AppliedPlanReader(state)
         self._needed = NeededViewsMonitor(state, store, settings.keep_versions)
+        self._plan = AppliedPlanReader(state)
+        self._project = ""
+        self._sources: dict[str, EventSource] = {}
+        self._problem: SkewlessError | None = None
         self._threads: dict[str, _SenderThread] = {}
+        self.refresh()
 
     @property
     def max_bytes(self) -> int:
         """Maximum length of a request body."""
         return self._settings.event_bytes * _BODY_EVENTS
 
+    def refresh(self) -> None:
+        """Read the sources again; it waits for the database. While they cannot be read, the last ones stay in use."""
+        try:
+            plan = self._plan.read()
+            applied = {source.name: source for source in plan.sources}
+            self._project, self._sources = plan.project, self._sources | applied
+            # The applied plan's definition of a source comes first: the other one may have columns of older views.
+            self._sources = {source.name: source for source in self._needed.read().plan.sources} | applied
+            self._problem = None
+        except SkewlessError as error:
+            if str(error) != str(self._problem):
+                _log.warning("event_sources_not_read", error=str(error))
+            self._problem = error
+
     def source(self, name: str) -> EventSource:
         """Return an event source by name.
 
         Raises:
             RequestError: neither the plan nor a model has a source of this name.
-            StalePlanError: the project has no applied plan any more.
+            SkewlessError: the sources cannot be read, and this one was not among the last ones.
         """
-        sources: Sequence[EventSource] = ()
-        # The applied plan first: it is cheap to read, and has nearly every source.
-        for plan in (self._plan.read, lambda: self._needed.read().plan):
-            sources = plan().sources
-            for source in sources:
-                if source.name == name:
-                    return source
-        raise RequestError(
-            SOURCE,
-            "is unknown",
-            value=name,
-            fix=f"use one of: {', '.join(item.name for item in sources) or '- (the project has no event source)'}",
-        )
+        if name in self._sources:
+            return self._sources[name]
+        if self._problem is not None:
+            raise self._problem
+        known = ", ".join(self._sources) or "- (the project has no event source)"
+        raise RequestError(SOURCE, "is unknown", value=name, fix=f"use one of: {known}")
 
     async def send(self, source: EventSource, payloads: Sequence[bytes]) -> None:
         """Send messages to a source's stream, and return when the stream has stored them.
@@ -93,7 +106,7 @@ class EventForwarder:
         return open_sender(
             source,
             redis_url=self._redis_url,
-            project=self._plan.read().project,
+            project=self._project,
             n_partitions=self._settings.stream_partitions,
             kafka=self._settings.kafka,
         )

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from skewless.contract.settings import Settings
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.online.marker_history import MarkerHistory
@@ -26,7 +26,7 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
-from skewless.serving.access.gate import OpenAccess, open_access
+from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
@@ -40,7 +40,7 @@ from skewless.serving.http.tls import TlsOptions, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
-from skewless.serving.models.traffic_policies import RolloutCountsFile
+from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.server_config import ServerConfig
@@ -70,15 +70,16 @@ async def serve(
     Raises:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    config.state.remember_reads()
+    settings = config.settings
     async with AsyncExitStack() as stack:
-        settings = config.settings
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
         writer = PredictionWriter(
             config.state / "predictions",
-            capacity=config.settings.log_capacity,
-            flush_seconds=config.settings.log_flush_seconds,
+            capacity=settings.log_capacity,
+            flush_seconds=settings.log_flush_seconds,
             on_drop=_drop_counter(metrics),
         )
         stack.callback(writer.close)
@@ -86,9 +87,9 @@ async def serve(
         await models.load()
         predictor = _predictor(config, online, writer, marker_history, metrics)
         stack.push_async_callback(predictor.close)
-        counts_file = RolloutCountsFile(config.state, models.policies, config.clock)
-        counts_file.start()
-        stack.push_async_callback(counts_file.close)
+        counts = RolloutCountsWriter(config.state, models.policies, config.clock)
+        await counts.start()
+        stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
         serving = ServingContext(
@@ -104,14 +105,17 @@ async def serve(
             events=events,
             feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=open_access(
-                settings, config.host, KeyFile(config.state), config.clock.now_us, share=1 / config.workers
-            ),
+            access=_open_access(config),
             local=is_loopback(config.host),
         )
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
+
+
+def _open_access(config: ServerConfig) -> Access:
+    keys, share = KeyStore(config.state), 1 / config.workers
+    return open_access(config.settings, config.host, keys, config.clock.now_us, share=share)
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
@@ -240,7 +244,7 @@ def _make_heartbeat(
 ) -> Callable[[], None]:
     """Return a function that records that the process runs, its plan, its models, and whether its log works."""
     presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
-    stack.callback(presence.close)
+    stack.push_async_callback(asyncio.to_thread, presence.close)
 
     def heartbeat() -> None:
         served = {model.name: model.version for model in models.all()}

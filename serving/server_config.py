@@ -8,6 +8,7 @@ from pathlib import Path
 from skewless.contract.clock import Clock
 from skewless.contract.settings import Settings
 from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class ServerConfig:
     """Configuration of a server: values that are not settings, or that override them. Workers receive it pickled."""
 
     repo: Path
-    state: Path
+    state: ProjectState
     redis_url: str
     clock: Clock
     host: str
@@ -24,7 +25,7 @@ class ServerConfig:
     settings: Settings
 
     @classmethod
-    def of(cls, settings: Settings, repo: Path, state: Path, redis_url: str, clock: Clock) -> ServerConfig:
+    def of(cls, settings: Settings, repo: Path, state: ProjectState, redis_url: str, clock: Clock) -> ServerConfig:
         """Return the configuration from the settings."""
         return cls(
             repo=repo,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.operations.alerts import alerts
 from skewless.operations.api_keys import ApiKeys
+from skewless.operations.backup import Backup, OnFile, back_up, restore
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import EntityValues, read_entity
@@ -33,6 +34,7 @@ from skewless.operations.status import ProjectStatus, read_status
 from skewless.operations.suggestion import Suggestion, suggest_suites
 from skewless.operations.tracking import PublishReport, open_tracker, publish
 from skewless.operations.triggers import TriggersReport, triggers
+from skewless.operations.upgrade import UpgradeReport, upgrade_state
 from skewless.operations.validation import ValidationReport, validate
 from skewless.operations.versions import VersionsReport, read_versions
 from skewless.operations.why import WhyReport, why
@@ -317,6 +319,18 @@ class Project(Workspace):
     def housekeeping(self) -> HousekeepingReport:
         """Compact logs, and delete what is older than the ``keep_`` settings allow."""
         return run_housekeeping(self)
+
+    def backup(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
+        """Copy the state of the project into a new folder, while everything runs."""
+        return back_up(self, folder, dry_run=dry_run, on_file=on_file)
+
+    def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
+        """Copy a backup into the empty state of this project."""
+        return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
+
+    def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
+        """Bring the state of an older release to this one."""
+        return upgrade_state(self.state, dry_run=dry_run)
 
     def status(self) -> ProjectStatus:
         """Return the state of the project; changes nothing, starts nothing."""

@@ -12,6 +12,7 @@ from skewless.contract.clock import Clock, open_clock
 from skewless.contract.errors import PlaceError
 from skewless.contract.names import check_known
 from skewless.contract.settings import Settings, load_settings
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -58,7 +59,7 @@ class Workspace:
                 fix="name a project with --repo DIR, or start one with `skewless init DIR`",
             )
         self.settings: Settings = load_settings(self.repo, **settings)
-        self.state = (self.repo / self.settings.state).resolve()
+        self.state = ProjectState.of(self.repo, self.settings)
         self.store = PackageStore.of(self.state, self.settings)
         self.packages = self.store.root
 
@@ -121,7 +122,7 @@ class Workspace:
         """The project's private Redis server; starts on first use."""
         from skewless.infra.online.private_server import PrivateServer
 
-        return PrivateServer(self.state)
+        return PrivateServer(self.state.folder)
 
     @cached_property
     def online(self) -> OnlineWriter:

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage import project_state
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.project_state import open_database
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -53,6 +57,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: -longest[item.path])
 
 
+@pytest.fixture(autouse=True)
+def _close_databases() -> Iterator[None]:
+    """Leave no idle connection: a copy of a project's files would drop the locks that SQLite has on them."""
+    yield
+    for database in list(project_state._databases.values()):
+        database.close()
+
+
 @pytest.fixture(scope="session")
 def server_url() -> Iterator[str]:
     """A private server; each test has a project of its own name."""
@@ -68,6 +80,28 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     """A server on a port; each test has a project of its own name, or empties it first, and none ends it."""
     with running(Node(program("valkey"), tmp_path_factory.mktemp("valkey"))) as node:
         yield node
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """A PostgreSQL server; each test uses a schema of its own."""
+    from tests.servers.postgres import running_postgres  # noqa: PLC0415 - not every session needs it
+
+    with running_postgres() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def project_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    """A new database of each kind."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path / 'skewless.db'}"
+    else:
+        server = request.getfixturevalue("postgres_url")
+        url = f"{server}{'&' if '?' in server else '?'}schema=test_{uuid.uuid4().hex}"
+    opened = open_database(url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

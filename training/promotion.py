@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.training.dataset import Dataset
@@ -70,7 +68,7 @@ def promote(
     store: PackageStore,
     now_us: int,
     *,
-    state: Path | None = None,
+    state: ProjectState | None = None,
     prepare: Prepare | None = None,
 ) -> Decision:
     """Compare a new version with the champion, store the decision, and move the alias if the gate passes.
@@ -86,11 +84,11 @@ def promote(
         ConflictError: the alias moved meanwhile.
     """
     # Read once: the version is compared with this champion, and the alias moves only if it is still the champion.
-    holder = Aliases(store.root).get(spec.name, CHAMPION)
+    holder = store.aliases.get(spec.name, CHAMPION)
     decision = judge(dataset, spec, trained.scores, store, against=holder, state=state)
     if prepare is not None:
         decision = check_readiness(decision, dataset.plan, prepare)
-    record_decision(spec, trained.package.version, decision, store.root, now_us, expect=holder)
+    record_decision(spec, trained.package.version, decision, store, now_us, expect=holder)
     return decision
 
 
@@ -101,7 +99,7 @@ def judge(
     store: PackageStore,
     *,
     against: str | None,
-    state: Path | None = None,
+    state: ProjectState | None = None,
     plan: FeaturePlan | None = None,
 ) -> Decision:
     """Return the gate's decision about a version; nothing is changed.
@@ -143,7 +141,7 @@ def check_readiness(decision: Decision, plan: FeaturePlan, prepare: Prepare) -> 
 
 
 def record_decision(
-    spec: ModelSpec, version: str, decision: Decision, packages: Path, now_us: int, *, expect: str | None
+    spec: ModelSpec, version: str, decision: Decision, store: PackageStore, now_us: int, *, expect: str | None
 ) -> None:
     """Store a decision, and move the alias if it passed and no rollout does that.
 
@@ -153,13 +151,13 @@ def record_decision(
     Raises:
         ConflictError: the alias moved meanwhile; the decision stays stored.
     """
-    Decisions(packages).add(spec.name, version, {"against": expect, **decision.as_dict()}, now_us)
+    store.decisions.add(spec.name, version, {"against": expect, **decision.as_dict()}, now_us)
     if decision.promote and not decision.by_rollout:
         reason = decision.reason
-        Aliases(packages).move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
+        store.aliases.move(spec.name, CHAMPION, expect=expect, to=version, reason=reason, now_us=now_us)
 
 
-def describe_mismatches(plan: FeaturePlan, state: Path) -> str:
+def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:
     """Return a sentence about the model's views with mismatches in the last parity check; empty: none."""
     # Sorted, so that the latest verdict about a view wins.
     verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}

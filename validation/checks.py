@@ -19,6 +19,7 @@ from skewless.infra.offline.changes import Window, checked_rows_sql
 from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, sql_literal
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.bounds import compile_bounds
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import ROW, DataGate
@@ -42,7 +43,7 @@ class SourceChecks:
     """
 
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     clock: Clock
     known: frozenset[str]

@@ -9,13 +9,14 @@ from urllib.parse import quote
 from skewless.contract.clock import from_us
 from skewless.infra.pages import render_page
 from skewless.infra.storage.durable import replace_durable
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
 
 INDEX = "index.html"
 _TEMPLATE = "data_docs.html"
 
 
-def data_docs_folder(state: Path) -> Path:
+def data_docs_folder(state: ProjectState) -> Path:
     """Return the folder of the last recorded validation's Data Docs."""
     return state / "data_docs"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,8 @@ from skewless.infra.offline.labels import find_labels, label_field_columns
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
-from skewless.infra.storage.durable import replace_durable
+from skewless.infra.storage.documents import Documents, Json
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import ExpectationResult, GateReport
 from skewless.validation.gates import DataGate
 from skewless.validation.suites import LABELS
@@ -62,7 +62,7 @@ class LabelGate:
     """
 
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     gate: DataGate
 
@@ -80,8 +80,8 @@ class LabelGate:
         name = f"{LABELS}:{spec.name}"
         # Fingerprints are taken before the rows are read, so a file that changes meanwhile is checked again.
         current = LabelCheck(upto_us=now_us, files=table.fingerprints(), suite=_identity(spec, suite))
-        path = self.state / "validation" / f"labels-{spec.name}.json"
-        last = None if everything else _read_check(path)
+        passed = Documents(self.state.database, "passed_labels")
+        last = None if everything else _decode_check(passed.get(spec.name))
         with table.open(self.connection):
             if last is None or not last.covers(current.suite, now_us):
                 report = self._check(name, known_labels(spec, table, now_us), suite)
@@ -90,7 +90,7 @@ class LabelGate:
             report = replace(report, not_yet_known=self._count_unknown(spec, table, now_us))
         # A failed check is not stored, so the next one reads the same rows again.
         if report.success and suite and remember:
-            replace_durable(path, json.dumps(asdict(current)).encode())
+            passed.put(spec.name, asdict(current))
         return report
 
     def _check_new(
@@ -126,11 +126,11 @@ class LabelGate:
         return self.gate.check(name, query[0], self.connection, suite, query[1])
 
 
-def _read_check(path: Path) -> LabelCheck | None:
-    """Return the last passed check; None: it does not exist, or its file cannot be read."""
+def _decode_check(body: Json | None) -> LabelCheck | None:
+    """Return a passed check; None: there is none, or another release wrote it."""
     try:
-        return LabelCheck(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        return None if body is None else LabelCheck(**body)
+    except TypeError:
         return None
 
 

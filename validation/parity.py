@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -16,6 +15,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import save_parity
 from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
@@ -35,7 +35,7 @@ class Parity:
     """
 
     plan: FeaturePlan
-    state: Path
+    state: ProjectState
     views: OfflineViews
     reader: BlockingOnlineReader
     clock: Clock

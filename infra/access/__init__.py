@@ -1,1 +1,1 @@
-"""API keys and the file that stores them."""
+"""API keys and their store."""

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from skewless.contract.clock import from_us
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.alerts.webhook import Webhook
-from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.documents import Documents, Json
+from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
 _MOST_RESOLVED = 1_000
+_KIND, _NAME = "alerts", "project"
+_DELIVERY = "alert_delivery"
 _log = EventLogger()
 
 
@@ -87,18 +89,19 @@ class AlertRecord:
 
 
 class Alerts:
-    """The alerts of one project; several processes may send at the same time.
+    """The alerts of one project; several processes and machines may send at the same time.
 
     An open alert is not sent again unless its severity changes. Notices that the webhook does not accept are stored
-    and sent again with the next alert. A receiver may see a notice twice, with the same ``id``.
+    and sent again with the next alert. A receiver may see a notice twice, with the same ``id``: a process was killed,
+    or the database failed, after the receiver had accepted it.
 
     Args:
-        state: the project's state folder.
+        state: of the project.
         webhook: URL that receives each notice as JSON (setting ``alert_webhook``); None: there is none.
     """
 
-    def __init__(self, state: Path, webhook: str | None = None) -> None:
-        self._folder = state / "alerts"
+    def __init__(self, state: ProjectState, webhook: str | None = None) -> None:
+        self._state = state
         self._webhook = None if webhook is None else Webhook(webhook)
         self._sender_lock = threading.Lock()
         self._has_new_notices = False
@@ -116,9 +119,9 @@ class Alerts:
         """Store an alert, and log and send it if it is new; return whether it is. Does not wait for the webhook.
 
         Raises:
-            StoreError: the disk refused the write, or the stored alerts are corrupt.
+            StoreError: the database is unavailable, or the stored alerts are corrupt.
         """
-        with _edit_records(self._folder) as editor:
+        with _edit_records(self._state) as editor:
             is_new = editor.raise_alert(alert, owed=self._webhook is not None)
         if is_new:
             _log_notice(alert, "raised")
@@ -131,10 +134,10 @@ class Alerts:
         Raises:
             StoreError: as ``send``.
         """
-        # Checks resolve after every good result, so the usual case only reads, without the lock.
-        if not any(alert.key == (name, subject) for alert in open_alerts(self._folder.parent)):
+        # Checks resolve after every good result, so the usual case only reads.
+        if not any(alert.key == (name, subject) for alert in open_alerts(self._state)):
             return False
-        with _edit_records(self._folder) as editor:
+        with _edit_records(self._state) as editor:
             closed = editor.resolve_alert((name, subject), at_us, owed=self._webhook is not None)
         if closed is not None:
             _log_notice(closed, "resolved")
@@ -145,9 +148,9 @@ class Alerts:
         """Return all open alerts and the latest resolved alerts, oldest first.
 
         Raises:
-            StoreError: the file is corrupt.
+            StoreError: as ``send``.
         """
-        return _read(self._folder)
+        return _read(self._state)
 
     def close(self, seconds: float = 10.0) -> None:
         """Wait for the webhook, at most for ``seconds``; notices that it has not accepted stay stored."""
@@ -174,28 +177,33 @@ class Alerts:
                     self._sender = None
                     return
                 self._has_new_notices = False
-            with hold_lock(self._folder / "delivery.lock"):
+            try:
                 self._send_unsent(webhook)
+            except (StoreError, ConflictError) as error:  # the notices stay stored
+                _log.warning("alerts_not_sent", error=str(error))
 
     def _send_unsent(self, webhook: Webhook) -> None:
         """Send the stored notices, in order, up to the first that the webhook does not accept."""
-        # The request is sent without the lock on the records, because it can take seconds.
-        for record in _read(self._folder):
-            for notice in record.owed:
-                if not webhook.post(_webhook_body(record, notice)):
-                    return
-                with _edit_records(self._folder) as editor:
-                    editor.mark_delivered(record.number, notice)
+        leases = Leases(self._state.database)
+        # One sender on all machines. The request is sent outside of transactions, because it can take seconds.
+        with leases.hold(_DELIVERY) as lease:
+            for record in _read(self._state):
+                for notice in record.owed:
+                    leases.check(lease)
+                    if not webhook.post(_webhook_body(record, notice)):
+                        return
+                    with _edit_records(self._state) as editor:
+                        editor.mark_delivered(record, notice)
 
 
 @contextmanager
-def _edit_records(folder: Path) -> Iterator[_RecordEditor]:
-    """Yield the stored alerts for editing, under a lock; if the block raises, nothing changes."""
-    with hold_lock(folder / "alerts.lock"):
-        editor = _RecordEditor(_read(folder))
+def _edit_records(state: ProjectState) -> Iterator[_RecordEditor]:
+    """Yield the stored alerts for editing, in a transaction; if the block raises, nothing changes."""
+    with state.database.transaction():
+        editor = _RecordEditor(_read(state))
         yield editor
         if editor.changed:
-            _write(folder, editor.items)
+            Documents(state.database, _KIND).put(_NAME, _encode_records(editor.items))
 
 
 class _RecordEditor:
@@ -225,10 +233,10 @@ class _RecordEditor:
         self._put(replace(last, resolved_at_us=at_us, owed=_add_notices(last.owed, ("resolved",) if owed else ())))
         return last.alert
 
-    def mark_delivered(self, number: int, notice: Notice) -> None:
-        """Remove a notice that the webhook has accepted."""
+    def mark_delivered(self, sent: AlertRecord, notice: Notice) -> None:
+        """Remove a notice that the webhook has accepted; with another severity by now, it must be sent again."""
         for item in self.items:
-            if item.number == number:
+            if item.number == sent.number and item.alert.severity == sent.alert.severity:
                 self._put(replace(item, owed=tuple(other for other in item.owed if other != notice)))
 
     def _open(self, key: tuple[str, str]) -> AlertRecord | None:
@@ -240,12 +248,13 @@ class _RecordEditor:
         self.changed = True
 
 
-def open_alerts(state: Path) -> list[Alert]:
-    """Return the open alerts; none if the file is corrupt, because metrics must not fail."""
-    try:
-        return [item.alert for item in _read(state / "alerts") if item.is_open]
-    except StoreError:
-        return []
+def open_alerts(state: ProjectState) -> list[Alert]:
+    """Return the open alerts.
+
+    Raises:
+        StoreError: the database is unavailable, or the stored alerts are corrupt.
+    """
+    return [item.alert for item in _read(state) if item.is_open]
 
 
 def _add_notices(owed: tuple[Notice, ...], more: Iterable[Notice]) -> tuple[Notice, ...]:
@@ -272,23 +281,18 @@ def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
     }
 
 
-def _write(folder: Path, items: list[AlertRecord]) -> None:
+def _encode_records(items: list[AlertRecord]) -> Json:
     # A record with unsent notices stays, however old: the webhook would never see its end.
     resolved = [item.number for item in items if not item.is_open and not item.owed]
     expired = set(resolved[:-_MOST_RESOLVED])
-    body = [asdict(item) for item in items if item.number not in expired]
-    replace_durable(folder / "alerts.json", json.dumps(body, indent=1).encode())
+    return [asdict(item) for item in items if item.number not in expired]
 
 
-def _read(folder: Path) -> list[AlertRecord]:
-    path = folder / "alerts.json"
+def _read(state: ProjectState) -> list[AlertRecord]:
     try:
-        return [_decode_record(item) for item in json.loads(path.read_bytes())]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        fix = "restore the file, or move it away to start without alerts"
-        raise StoreError(f"file {path}", "does not contain alerts", fix=fix) from error
+        return [_decode_record(item) for item in Documents(state.database, _KIND).get(_NAME) or []]
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError("alerts", "are corrupt in the database", fix="restore the database from a backup") from error
 
 
 def _decode_record(item: dict[str, Any]) -> AlertRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
@@ -12,6 +13,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from feast.repo_config import RepoConfig
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.feature_history import view_table
 from skewless.infra.feast_plugins.requested_features import Table as View
@@ -19,6 +21,9 @@ from skewless.infra.feast_plugins.saved_rows import insert_rows, write_file
 from skewless.infra.offline.sources import PARTS, Table
 from skewless.infra.sources.place import repo_of
 from skewless.infra.sources.source_schema import read_schema, readable_path
+
+_FIRST = "rows-"
+_APPENDED = re.compile(r"(.*)rows-(?!9{6})(\d{6})-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
 def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
@@ -108,7 +113,14 @@ def write_log(root: Path, data: pa.Table | Path, partitions: Sequence[str]) -> N
 def new_file_name(folder: Path) -> str:
     """Return a unique name for a new file that sorts after the existing files."""
     # Of exact ties the row of the later file wins (SEMANTICS 2.1.1), so a later write has a later name.
-    return f"rows-{len(list(folder.glob('*.parquet'))):06d}-{uuid4().hex}.parquet"
+    last = max((path.relative_to(folder).parts[0] for path in folder.rglob("*.parquet")), default="")
+    prefix, number = "", 0
+    if match := _APPENDED.fullmatch(last):
+        prefix, number = match[1], int(match[2]) + 1
+    elif last >= _FIRST:
+        # A tilde sorts after the dot or the slash that follows this part of a user's file name.
+        prefix = f"{last.removesuffix('.parquet')}~"
+    return f"{prefix}rows-{number:06d}-{uuid4().hex}.parquet"
 
 
 def to_reader(rows: pa.Table) -> pa.RecordBatchReader:
@@ -129,11 +141,11 @@ def _file_schema(table: Table) -> pa.Schema:
 
 def _fit_column(table: Table, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
     try:
-        return column.cast(field.type)
-    except pa.ArrowException as error:
         # Times may have another unit or zone: convert these; other columns must fit exactly.
         if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(field.type):
-            return column.cast(field.type, safe=False)
+            return cast_times(column, field.type)
+        return column.cast(field.type)
+    except pa.ArrowException as error:
         raise SourceError(
             f"{table.name} column {field.name!r}",
             f"does not fit the new rows: {str(error).splitlines()[0]}",

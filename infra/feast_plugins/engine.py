@@ -137,7 +137,7 @@ class SkewlessComputeEngine(ComputeEngine):
                 state=state,
                 connection=connection,
                 online=lambda: online.connections(self.repo_config).writer,
-                ledger=RunLedger(state / "runs"),
+                ledger=RunLedger(state.database),
                 clock=clock,
                 strict=settings.strict,
             )

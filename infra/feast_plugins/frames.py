@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from feast.data_source import DataSource
 
 from skewless.contract.arrow_numbers import find_nulls
-from skewless.contract.arrow_types import arrow_type
+from skewless.contract.arrow_types import arrow_type, cast_times
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME
@@ -60,13 +60,12 @@ def _cast(column: pa.ChunkedArray, dtype: DType) -> pa.ChunkedArray | None:
     kind, target = column.type, _ARROW[dtype]
     if pa.types.is_null(kind):
         return column.cast(target)
-    if dtype is DType.TIMESTAMP:
-        # Floored to the microsecond; naive times are UTC, as in Feast.
-        return column.cast(_STAMP, safe=False) if pa.types.is_timestamp(kind) else None
     numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
-    if (dtype.is_text or dtype is DType.BOOL) is numbers:
+    if dtype is not DType.TIMESTAMP and (dtype.is_text or dtype is DType.BOOL) is numbers:
         return None
     try:
+        if dtype is DType.TIMESTAMP:
+            return cast_times(column, _STAMP) if pa.types.is_timestamp(kind) else None
         # Feast rounds to float32, too; all other types must fit exactly.
         return column.cast(target, safe=dtype is not DType.FLOAT32)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):

@@ -20,6 +20,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.type_map import python_values_to_proto_values
 from feast.utils import _get_column_names
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.exact_values import fit_table
 from skewless.infra.feast_plugins.frames import time_columns
@@ -148,6 +149,5 @@ def _parse_times(column: pd.Series[Any]) -> list[Any]:
 
 def _read_times(batch: pa.RecordBatch, name: str) -> list[datetime]:
     column = batch.column(name)
-    zone = getattr(column.type, "tz", None)
-    times: list[datetime] = column.cast(pa.timestamp("us", tz=zone), safe=False).to_pylist()
+    times: list[datetime] = cast_times(column, pa.timestamp("us", tz=getattr(column.type, "tz", None))).to_pylist()
     return times

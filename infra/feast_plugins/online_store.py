@@ -99,7 +99,7 @@ class SkewlessOnlineStore(OnlineStore):
         """Return the connections to the project's online store."""
         with self._lock:
             if self._connections is None:
-                self._connections = Connections(settings_of(config).redis_url, state_of(config))
+                self._connections = Connections(settings_of(config).redis_url, state_of(config).folder)
                 # Most users of Feast do not close a store.
                 weakref.finalize(self, self._connections.close)
             return self._connections

@@ -6,7 +6,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +28,7 @@ from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.online.marker_history import AgeLimit, MarkerHistory
 from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import WindowStates
+from skewless.infra.storage.project_state import ProjectState
 
 _REFRESH_S = 0.5  # time between two reads of the current generations
 _MAX_CACHED = 1_000
@@ -138,7 +138,7 @@ class OnlineWindows:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._state = state
         self._plans = WindowPlans(state)
         self._cached: dict[str, _CachedView] = {}

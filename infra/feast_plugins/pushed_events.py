@@ -7,17 +7,18 @@ import json
 import math
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.feast_plugins.windowed_views import WindowPlans
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.senders import open_sender
 
@@ -31,7 +32,7 @@ class EventPusher:
         address: URL of the Redis with the streams of push sources.
     """
 
-    def __init__(self, state: Path, settings: Settings, project: str, address: str) -> None:
+    def __init__(self, state: ProjectState, settings: Settings, project: str, address: str) -> None:
         self._plans = WindowPlans(state)
         self._settings = settings
         self._project = project
@@ -119,15 +120,14 @@ def event_payloads(source: EventSource, frame: pd.DataFrame) -> list[bytes]:
 def _values(source: EventSource, name: str, column: pd.Series[Any], dtype: DType) -> Sequence[Any]:
     try:
         values = pa.array(column, from_pandas=True)
+        if pa.types.is_timestamp(values.type):
+            return list(cast_times(values, pa.timestamp("us")).cast(pa.int64()).to_pylist())
     except (pa.ArrowException, ValueError) as error:
         raise RequestError(
             f"event source {source.name!r} column {name!r}",
             f"was sent values that have no common type: {error}",
             fix="send values of one type",
         ) from error
-    if pa.types.is_timestamp(values.type):
-        # Naive times are UTC, as everywhere.
-        return list(values.cast(pa.timestamp("us", tz=values.type.tz), safe=False).cast(pa.int64()).to_pylist())
     if pa.types.is_floating(values.type) and dtype in _INTEGERS:
         # pandas converts a column of integers with a null to floats.
         with contextlib.suppress(pa.ArrowInvalid):

@@ -14,6 +14,7 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.clock import from_us
 from skewless.infra.feast_plugins.results import PointInTimeResult, RetrievalResult
 from skewless.infra.feast_plugins.saved_rows import save_rows
@@ -56,7 +57,7 @@ class SkewlessRetrievalJob(RetrievalJob):
         """Return the requested features, the key columns and the time range; None for plain queries."""
         if self._metadata is None and isinstance(self._result, PointInTimeResult):
             rows = self._result.entity_rows()
-            times = rows.table[rows.time].cast(pa.timestamp("us"), safe=False).cast(pa.int64())
+            times = cast_times(rows.table[rows.time], pa.timestamp("us")).cast(pa.int64())
             ends = pc.min_max(times).as_py()
             first, last = (None if ends[end] is None else from_us(ends[end]) for end in ("min", "max"))
             self._metadata = RetrievalMetadata(

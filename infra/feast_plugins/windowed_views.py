@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
 from feast import StreamFeatureView
 
@@ -12,6 +11,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.feast_plugins.stored_views import Table
 from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.storage.project_state import ProjectState
 
 
 def is_windowed(table: Table) -> bool:
@@ -37,19 +37,20 @@ class WindowPlans:
     """The windowed views and event sources of the applied plan; threads may share it.
 
     The definition of a windowed view comes from the plan, not from Feast's registry: workers build the plan's states.
+    An apply is noticed within a second, and at once by a read of a view, feature or source that the plan lacks.
     """
 
-    def __init__(self, state: Path) -> None:
-        self._file = AppliedPlanReader(state)
+    def __init__(self, state: ProjectState) -> None:
+        self._reader = AppliedPlanReader(state, interval_s=1.0)
 
     @property
     def plan(self) -> FeaturePlan:
         """The applied plan.
 
         Raises:
-            StalePlanError: no plan was applied yet, or the file is corrupt.
+            StalePlanError: no plan was applied yet, or it is corrupt.
         """
-        return self._file.read()
+        return self._reader.read()
 
     def view(self, table: Table, names: Iterable[str] = ()) -> WindowView:
         """Return the windowed view of the plan with the name of a Feast view.
@@ -61,11 +62,9 @@ class WindowPlans:
             StalePlanError: the plan has no such view, or the view has no such registered feature.
             RequestError: a required feature is unknown.
         """
-        view = next((item for item in self.plan.windows if item.name == table.name), None)
-        keys = {column.name for column in table.entity_columns}
-        own = {column.name for column in view.features} if view else set()
-        # For a view without a declared schema, Feast includes the keys in its features.
-        missing = sorted({field.name for field in table.features} - keys - own)
+        view, missing = _compare(self.plan, table)
+        if view is None or missing:
+            view, missing = _compare(self._reader.read(now=True), table)
         if view is None or missing:
             raise StalePlanError(
                 f"windowed view {table.name!r}",
@@ -74,7 +73,7 @@ class WindowPlans:
                 fix="run `skewless apply`, which updates both",
             )
         for name in names:
-            if name not in own:
+            if name not in {column.name for column in view.features}:
                 raise RequestError(
                     f"windowed view {table.name!r}",
                     "has no such feature",
@@ -85,4 +84,17 @@ class WindowPlans:
 
     def source(self, name: str) -> EventSource | None:
         """Return the plan's event source with a name, or None."""
-        return next((item for item in self.plan.sources if item.name == name), None)
+        for now in (False, True):
+            for source in self._reader.read(now=now).sources:
+                if source.name == name:
+                    return source
+        return None
+
+
+def _compare(plan: FeaturePlan, table: Table) -> tuple[WindowView | None, list[str]]:
+    """Return the plan's view with the name of a Feast view, and the Feast view's features that it does not have."""
+    view = next((item for item in plan.windows if item.name == table.name), None)
+    own = {column.name for column in view.features} if view else set()
+    # For a view without a declared schema, Feast includes the keys in its features.
+    keys = {column.name for column in table.entity_columns}
+    return view, sorted({field.name for field in table.features} - keys - own)

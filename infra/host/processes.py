@@ -1,21 +1,22 @@
-"""Heartbeats of a project's processes: each writes a file with its plan about once a second (SEMANTICS 8.3)."""
+"""Heartbeats of a project's processes: each records its plan about once a second (SEMANTICS 8.3)."""
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
+from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import run_at_low_priority, use_idle_time
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _T = TypeVar("_T")
@@ -54,39 +55,64 @@ class Process:
 
 
 class ProcessRecord:
-    """The heartbeat file of this process. It is deleted at the end; a killed process leaves its file behind.
+    """The heartbeat of this process in the database. It is deleted at the end; a killed process leaves it behind.
 
     Args:
-        state: the project's state folder.
+        state: of the project.
     """
 
-    def __init__(self, state: Path, kind: Kind) -> None:
-        self._own = Process(
-            kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=time.time(), beat_s=time.time()
-        )
-        self._path = _folder(state) / f"{kind}-{self._own.host}-{self._own.pid}-{secrets.token_hex(4)}.json"
-        self._staging = self._path.with_name(f".{self._path.name}.tmp")
-        self._plan = ""
-        _sweep(state, self._own)
+    def __init__(self, state: ProjectState, kind: Kind) -> None:
+        now_s = time.time()
+        self._own = Process(kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=now_s, beat_s=now_s)
+        self._name = f"{kind}-{self._own.host}-{self._own.pid}-{secrets.token_hex(4)}"
+        self._documents = _documents(state)
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="heartbeat-writer")
+        self._write: Future[None] | None = None
+        self._is_swept = False
+        self._problem: str | None = None
 
     def send_heartbeat(self, plan: str, detail: Mapping[str, Any]) -> None:
-        """Write a heartbeat, and log a change of the plan once; the write is not synced to disk."""
-        if plan != self._plan:
-            _log.info("plan_loaded", kind=self._own.kind, plan=plan, before=self._plan or None)
-            self._plan = plan
-        body = {**asdict(self._own), "beat_s": time.time(), "plan": plan, "detail": dict(detail)}
-        try:
-            make_folder(self._path.parent)
-            # Readers see the old or the new file, never a part, because the rename is atomic.
-            self._staging.write_text(json.dumps(body))
-            self._staging.replace(self._path)
-        except OSError as error:
-            _log.warning("heartbeat_not_written", error=str(error))
+        """Write a heartbeat, and log a change of the plan once.
+
+        The write is in another thread. While the database is slow, it skips heartbeats, and nobody waits.
+        """
+        if plan != self._own.plan:
+            _log.info("plan_loaded", kind=self._own.kind, plan=plan, before=self._own.plan or None)
+        self._own = replace(self._own, beat_s=time.time(), plan=plan, detail=dict(detail))
+        if self._write is None or self._write.done():
+            self._write = self._writer.submit(self._log_errors, self._put)
 
     def close(self) -> None:
-        """Delete the file, and the part of it that a full disk left."""
-        self._path.unlink(missing_ok=True)
-        self._staging.unlink(missing_ok=True)
+        """Delete the heartbeat, after the write in progress."""
+        if self._write is not None:
+            self._writer.submit(self._log_errors, self._delete)
+        self._writer.shutdown()
+
+    def _put(self) -> None:
+        if not self._is_swept:
+            self._sweep()
+            self._is_swept = True
+        self._documents.put(self._name, asdict(self._own))
+
+    def _delete(self) -> None:
+        self._documents.delete(self._name)
+
+    def _sweep(self) -> None:
+        """Delete the heartbeats of killed processes of this kind and machine, and all that are a day old."""
+        for name, item in _read(self._documents):
+            is_dead = (item.kind, item.host) == (self._own.kind, self._own.host) and not _is_alive(item.pid)
+            if is_dead or time.time() - item.beat_s > _EXPIRY_S:
+                self._documents.delete(name)
+
+    def _log_errors(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except StoreError as error:
+            if error.problem != self._problem:
+                _log.warning("heartbeat_not_written", error=str(error))
+            self._problem = error.problem
+        else:
+            self._problem = None
 
 
 @contextmanager
@@ -111,41 +137,24 @@ def send_heartbeats(
         record.close()
 
 
-def read_processes(state: Path) -> list[Process]:
-    """Return the processes that run, or were killed and not replaced, by kind and start; corrupt files are skipped."""
-    processes = []
-    for path in _folder(state).glob("*.json"):
-        try:
-            processes.append(Process(**json.loads(path.read_bytes())))
-        except (OSError, ValueError, TypeError):
-            continue  # the process has just ended, or the power was cut
+def read_processes(state: ProjectState) -> list[Process]:
+    """Return the processes that run, or were killed and not replaced, by kind and start."""
+    processes = [item for _, item in _read(_documents(state))]
     return sorted(processes, key=lambda item: (item.kind, item.started_s))
 
 
-def run_behind_servers(state: Path, work: Callable[[], _T]) -> _T:
+def run_behind_servers(state: ProjectState, work: Callable[[], _T]) -> _T:
     """Run work and return its result; if a server runs on this machine, the work uses only its idle time."""
     return run_at_low_priority(work, use_idle_time) if is_served_here(state) else work()
 
 
-def is_served_here(state: Path) -> bool:
+def is_served_here(state: ProjectState) -> bool:
     """Return whether a server of the project runs on this machine."""
     host, now_s = socket.gethostname(), time.time()
     return any(
         process.kind == "server" and process.host == host and not process.is_silent(now_s)
         for process in read_processes(state)
     )
-
-
-def _sweep(state: Path, own: Process) -> None:
-    """Delete files of killed processes of this kind on this machine, and all files that are a day old."""
-    for path in _folder(state).glob("*.json"):
-        with suppress(OSError):
-            if time.time() - path.stat().st_mtime > _EXPIRY_S:
-                path.unlink()
-    for path in _folder(state).glob(f"{own.kind}-{own.host}-*.json"):
-        pid = path.name.removeprefix(f"{own.kind}-{own.host}-").partition("-")[0]
-        if pid.isdecimal() and not _is_alive(int(pid)):
-            path.unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:
@@ -158,5 +167,11 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _folder(state: Path) -> Path:
-    return state / "processes"
+def _documents(state: ProjectState) -> Documents:
+    return Documents(state.database, "process")
+
+
+def _read(documents: Documents) -> Iterator[tuple[str, Process]]:
+    for name, body in documents.list_all().items():
+        with suppress(TypeError):  # of another release
+            yield name, Process(**body)

@@ -1,72 +1,60 @@
-"""The ledger of the scheduler: the holders of the lease, and all runs.
+"""The ledger of the scheduler: its leaders, and all runs, in the database.
 
-::
-
-    scheduler/terms/TOKEN.json          the holder of the lease with this fencing token, and its start
-    scheduler/runs/JOB/known.json       when the job was first seen: earlier ticks were not missed
-    scheduler/runs/JOB/TIME.json        a run started: the tick is claimed
-    scheduler/runs/JOB/TIME.end.json    it ended, or a later holder recorded it as lost
-
-Each file is complete when it gets its name by a hard link, which fails if the name exists. So each tick runs once,
-even if two schedulers claim it. A former holder cannot write, because the file of a later term exists.
+A tick runs once, because a run is one row. A former leader cannot write: each write compares its fencing token with
+that of the latest leader, in the same transaction.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import contextmanager
 from typing import Any
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.run import Run, RunId, State
-from skewless.infra.storage.durable import create_durable, hold_lock
+from skewless.infra.storage.database import Row, Value
+from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.storage.project_state import ProjectState
 
-FOLDER = "scheduler"
-_END = ".end"
-_KNOWN = "known"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Name:
-    """The name of a run's file, unparsed: comparing tens of thousands of names is cheaper than parsing them."""
-
-    folder: str
-    stem: str
-
-    def __str__(self) -> str:
-        return f"{self.folder}@{self.stem}"
+_NAME = "scheduler"
+_ALL = 2**31
+_PRUNED_AT_ONCE = 1_000  # rows; other writers wait meanwhile
+_COLUMNS = "job, tick_us, attempt, start_body, end_body"
+_IS_RUN = "job = ? AND tick_us = ? AND attempt = ?"
+_PRUNE = f"""DELETE FROM job_runs WHERE (job, tick_us, attempt) IN (
+    SELECT job, tick_us, attempt FROM job_runs WHERE tick_us < ? AND state <> 'running' AND EXISTS (
+        SELECT 1 FROM job_runs AS later
+        WHERE later.job = job_runs.job AND (later.tick_us, later.attempt) > (job_runs.tick_us, job_runs.attempt))
+    LIMIT {_PRUNED_AT_ONCE}) RETURNING attempt"""
 
 
 class Ledger:
-    """The terms and runs of one project; any process may read them.
+    """The leaders and runs of one project; any process may read them."""
 
-    Args:
-        state: the project's state folder.
-    """
-
-    def __init__(self, state: Path) -> None:
-        self._terms = state / FOLDER / "terms"
-        self._runs = state / FOLDER / "runs"
-        self._lock = state / FOLDER / ".lock"
+    def __init__(self, state: ProjectState) -> None:
+        self._database = state.database
+        self._terms = Records(self._database, "leader_term")
+        self._known = Documents(self._database, "known_job")
 
     def latest_token(self) -> int:
         """Return the highest fencing token of all terms, 0 before the first term."""
-        return max((int(path.stem) for path in self._terms.glob("[0-9]*.json")), default=0)
+        return self._terms.latest_number(_NAME)
 
     def begin_term(self, token: int, holder: str, now_us: int) -> None:
-        """Record a new holder; writes of earlier holders are rejected from now on.
+        """Record a new leader; writes of earlier leaders are rejected from now on.
 
         Raises:
             ConflictError: a term with this token or a later token exists.
         """
-        with hold_lock(self._lock):
+        with self._database.transaction():
             if token <= self.latest_token():
                 raise _conflict(token, self.latest_token())
-            self._sweep()
-            _create(self._terms / f"{token:010d}.json", {"token": token, "holder": holder, "started_us": now_us})
+            self._terms.append(_NAME, token, {"token": token, "holder": holder, "started_us": now_us})
+
+    def list_terms(self) -> list[Mapping[str, Any]]:
+        """Return token, holder and start of each leader, latest first."""
+        return [body for _, body in self._terms.read_latest_first(_NAME)]
 
     def register_job(self, job: str, token: int, now_us: int) -> int:
         """Return the time when a job was first registered, microseconds; register it now if it is new.
@@ -74,11 +62,12 @@ class Ledger:
         Raises:
             ConflictError: a later term exists.
         """
-        path = self._runs / RunId(job=job, tick_us=0).folder / f"{_KNOWN}.json"
-        if not path.exists():
-            self._write(token, path, {"since_us": now_us})
-        # Read it back: another scheduler may have registered the job first, and its time counts.
-        return int(_read(path)["since_us"])
+        body = self._known.get(job)
+        if body is None:
+            # If another scheduler has registered the job meanwhile, its time counts.
+            with self._fence(token), self._known.edit(job, {"since_us": now_us}) as body:
+                pass
+        return int(body["since_us"])
 
     def start(self, run: Run) -> bool:
         """Record the start of a run; return False if the tick was already claimed.
@@ -86,13 +75,15 @@ class Ledger:
         Raises:
             ConflictError: a later term exists.
         """
-        body = {
-            "cause": run.cause,
-            "token": run.token,
-            "inputs": run.inputs,
-            "started_us": run.started_us,
-        }
-        return self._write(run.token, self._path(run.id), body)
+        body = {"cause": run.cause, "token": run.token, "inputs": run.inputs, "started_us": run.started_us}
+        with self._fence(run.token):
+            rows = self._database.execute(
+                "INSERT INTO job_runs (job, tick_us, attempt, state, start_body) VALUES (?, ?, ?, 'running', ?) "
+                "ON CONFLICT DO NOTHING RETURNING attempt",
+                *_key(run.id),
+                json.dumps(body, sort_keys=True),
+            )
+        return bool(rows)
 
     def end(
         self,
@@ -110,8 +101,14 @@ class Ledger:
             ConflictError: a later term exists.
         """
         body = {"state": state, "ended_us": now_us, "outputs": outputs or {}, "error": error, "token": token}
-        self._write(token, self._path(run.id, _END), body)
-        return self.get(run.id)
+        with self._fence(token):
+            self._database.execute(
+                f"UPDATE job_runs SET state = ?, end_body = ? WHERE {_IS_RUN} AND state = 'running'",
+                state,
+                json.dumps(body, sort_keys=True),
+                *_key(run.id),
+            )
+            return self.get(run.id)
 
     def get(self, run_id: RunId) -> Run:
         """Return a run.
@@ -119,106 +116,78 @@ class Ledger:
         Raises:
             RequestError: the ledger does not have it.
         """
-        try:
-            start = _read(self._path(run_id))
-        except FileNotFoundError as error:
+        rows = self._database.query(f"SELECT {_COLUMNS} FROM job_runs WHERE {_IS_RUN}", *_key(run_id))
+        if not rows:
             fix = "copy one from `skewless runs list`"
-            raise RequestError("run", "is not in the ledger", value=str(run_id), fix=fix) from error
-        run = Run(id=run_id, **start)
-        try:
-            end = _read(self._path(run_id, _END))
-        except FileNotFoundError:
-            return run
-        end.pop("token")
-        return replace(run, **end)
+            raise RequestError("run", "is not in the ledger", value=str(run_id), fix=fix)
+        return _decode_run(rows[0])
 
-    def ids(self, job: str | None = None) -> list[RunId]:
-        """Return the runs of a job, or of all jobs, in order of their ticks; only file names are read."""
-        return list(self.read_latest_first(job))[::-1]
+    def read_latest_first(
+        self, job: str | None = None, *, state: str | None = None, limit: int | None = None
+    ) -> list[Run]:
+        """Return runs in the order of tick, job and attempt, latest first; an index has this order.
 
-    def read_latest_first(self, job: str | None = None) -> Iterator[RunId]:
-        """Yield the runs of a job, or of all jobs, latest tick first."""
-        names = [name for name in self._names(job) if not name.stem.endswith(_END)]
-        return (RunId.parse(str(name)) for name in sorted(names, key=_sort_key, reverse=True))
+        Args:
+            job, state: of the runs; None: any.
+            limit: the most runs; None: all.
+        """
+        filters = {"job": job, "state": state}
+        values = {name: value for name, value in filters.items() if value is not None}
+        where = f"WHERE {' AND '.join(f'{name} = ?' for name in values)} " if values else ""
+        rows = self._database.query(
+            f"SELECT {_COLUMNS} FROM job_runs {where}ORDER BY tick_us DESC, job DESC, attempt DESC LIMIT ?",
+            *values.values(),
+            _ALL if limit is None else limit,
+        )
+        return [_decode_run(row) for row in rows]
 
-    def open(self) -> list[RunId]:
+    def open(self) -> list[Run]:
         """Return the runs without an end, in order of their ticks."""
-        names = set(self._names(None))
-        starts = [name for name in names if not name.stem.endswith(_END)]
-        # From file names alone: a ledger may have tens of thousands of runs.
-        running = [name for name in starts if replace(name, stem=name.stem + _END) not in names]
-        return [RunId.parse(str(name)) for name in sorted(running, key=_sort_key)]
+        return self.read_latest_first(state="running")[::-1]
+
+    def latest_ticks(self, job: str, limit: int) -> list[int]:
+        """Return the ticks of the latest runs of a job, in order, microseconds."""
+        sql = "SELECT tick_us FROM job_runs WHERE job = ? ORDER BY tick_us DESC LIMIT ?"
+        return [tick_us for (tick_us,) in self._database.query(sql, job, limit)][::-1]
+
+    def latest_attempt(self, job: str, tick_us: int) -> int:
+        """Return the highest attempt of a tick, 0 if it has no run."""
+        sql = "SELECT max(attempt) FROM job_runs WHERE job = ? AND tick_us = ?"
+        rows = self._database.query(sql, job, tick_us)
+        return int(rows[0][0] or 0) if rows else 0
 
     def prune(self, before_us: int) -> int:
         """Delete the runs that were due before a time, except each job's latest run; return their number.
 
         The latest run stays, because it shows up to which tick no run was missed.
         """
-        running = set(self.open())
         removed = 0
-        for job in sorted({run_id.job for run_id in self.ids()}):
-            for run_id in self.ids(job)[:-1]:
-                if run_id.tick_us < before_us and run_id not in running:
-                    # In this order a kill leaves an end without a start, which nobody reads.
-                    # A start without an end would look like a lost run.
-                    self._path(run_id).unlink(missing_ok=True)
-                    self._path(run_id, _END).unlink(missing_ok=True)
-                    removed += 1
+        while self._database.exists() and (rows := self._database.execute(_PRUNE, before_us)):
+            removed += len(rows)
         return removed
 
-    def _write(self, token: int, path: Path, body: Mapping[str, Any]) -> bool:
-        # The check and the write are under one lock, so no new term can begin between them.
-        with hold_lock(self._lock):
+    @contextmanager
+    def _fence(self, token: int) -> Iterator[None]:
+        """Execute a write, unless a later term has begun."""
+        with self._database.transaction():
             latest = self.latest_token()
             if token < latest:
                 raise _conflict(token, latest)
-            return _create(path, body)
-
-    def _names(self, job: str | None) -> Iterator[_Name]:
-        for folder in self._folders() if job is None else [RunId(job=job, tick_us=0).folder]:
-            try:
-                with os.scandir(self._runs / folder) as entries:
-                    names = [entry.name for entry in entries]
-            except (FileNotFoundError, ValueError):  # a name with a zero byte is not a folder's
-                continue
-            for name in names:
-                # Skips known.json and the temporary files of writers.
-                if name[0].isdigit():
-                    yield _Name(folder=folder, stem=name.removesuffix(".json"))
-
-    def _folders(self) -> list[str]:
-        return [path.name for path in self._runs.iterdir()] if self._runs.is_dir() else []
-
-    def _sweep(self) -> None:
-        """Delete the temporary files of killed writers; the caller holds the lock, so no writer is active."""
-        for folder in (self._terms, *(self._runs / name for name in self._folders())):
-            for leftover in folder.glob(".*.tmp"):
-                leftover.unlink(missing_ok=True)
-
-    def _path(self, run_id: RunId, suffix: str = "") -> Path:
-        return self._runs / run_id.folder / f"{run_id.stem}{suffix}.json"
+            yield
 
 
-def _sort_key(name: _Name) -> tuple[str, str]:
-    """Return the sort key of a name: tick, then job, then attempt. Fractions of a second sort after the full second."""
-    return name.stem.replace(".", "Z."), name.folder
+def _key(run_id: RunId) -> tuple[Value, ...]:
+    return run_id.job, run_id.tick_us, run_id.attempt
 
 
-def _create(path: Path, body: Mapping[str, Any]) -> bool:
+def _decode_run(row: Row) -> Run:
+    job, tick_us, attempt, start_body, end_body = row
+    run_id = RunId(job=job, tick_us=tick_us, attempt=attempt)
     try:
-        create_durable(path, (json.dumps(body, sort_keys=True) + "\n").encode())
-    except FileExistsError:
-        return False
-    return True
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        body: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
-        fix = "restore the file, or move it out of the folder"
-        raise StoreError(f"ledger entry '{path.parent.name}/{path.name}'", "is corrupt", fix=fix) from error
-    return body
+        start = json.loads(start_body)
+        return Run(id=run_id, **{**start, **json.loads(end_body or "{}"), "token": start["token"]})
+    except (ValueError, TypeError, KeyError) as error:
+        raise StoreError(f"run '{run_id}'", "is corrupt in the database", fix="restore it from a backup") from error
 
 
 def _conflict(token: int, latest: int) -> ConflictError:

@@ -1,19 +1,17 @@
-"""Requests to the scheduler, by people and triggers, to start or cancel a run: a file each, until it is handled."""
+"""Requests to the scheduler, by people and triggers, to start or cancel a run, until they are handled."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from skewless.contract.errors import ConflictError
-from skewless.infra.jobs.ledger import FOLDER
 from skewless.infra.jobs.run import RunId
-from skewless.infra.storage.durable import create_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
 Kind = Literal["start", "cancel"]
-_KINDS: tuple[Kind, ...] = ("start", "cancel")
+_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,45 +27,40 @@ class Request:
     run_id: RunId
     cause: str
 
+    @property
+    def name(self) -> str:
+        """Return the kind and the run, as ``start/drift:fraud@19700101T000001Z``."""
+        return f"{self.kind}/{self.run_id}"
+
 
 class Requests:
     """The open requests of one project.
 
     A request is removed after it was handled. Handling it twice is harmless, because a run starts and ends once.
-
-    Args:
-        state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
-        self._root = state / FOLDER / "requests"
+    def __init__(self, state: ProjectState) -> None:
+        self._documents = Documents(state.database, "run_request")
 
     def put(self, request: Request) -> None:
         """Store a request.
 
         Raises:
             ConflictError: the same request is open.
-            StoreError: the disk refused the write.
+            StoreError: the database is unavailable.
         """
-        try:
-            create_durable(self._path(request), (json.dumps({"cause": request.cause}) + "\n").encode())
-        except FileExistsError as error:
+        if not self._documents.create(request.name, {"cause": request.cause}):
             thing = f"run {str(request.run_id)!r}"
-            raise ConflictError(thing, f"already has a request to {request.kind}", fix="wait for it") from error
+            raise ConflictError(thing, f"already has a request to {request.kind}", fix="wait for it")
 
     def open(self) -> list[Request]:
         """Return the open requests, oldest tick first."""
-        # Names with a leading dot are temporary files of writers.
-        requests = [
-            Request(kind=kind, run_id=RunId.parse(path.stem), cause=json.loads(path.read_bytes())["cause"])
-            for kind in _KINDS
-            for path in (self._root / kind).glob("[!.]*.json")
-        ]
+        requests = []
+        for name, body in self._documents.list_all().items():
+            kind, _, run_id = name.partition("/")
+            requests.append(Request(kind=_KINDS[kind], run_id=RunId.parse(run_id), cause=body["cause"]))
         return sorted(requests, key=lambda request: (request.run_id.tick_us, request.run_id.job))
 
     def remove(self, request: Request) -> None:
         """Delete a request, after it was handled."""
-        self._path(request).unlink(missing_ok=True)
-
-    def _path(self, request: Request) -> Path:
-        return self._root / request.kind / f"{request.run_id}.json"
+        self._documents.delete(request.name)

@@ -12,7 +12,7 @@ from skewless.contract.clock import from_us, to_us
 from skewless.contract.errors import RequestError
 
 State = Literal["running", "done", "failed", "refused", "cancelled", "lost"]
-_ID = re.compile(r"(?P<job>[^@/+]+)@(?P<at>\d{8}T\d{6})(?:\.(?P<us>\d{6}))?Z(?:\+(?P<attempt>[1-9]\d*))?", re.ASCII)
+_ID = re.compile(r"(?P<job>[^@/+]+)@(?P<at>\d{8}T\d{6})(?:\.(?P<us>\d{6}))?Z(?:\+(?P<attempt>[1-9]\d{0,8}))?", re.ASCII)
 _FORM = "%Y%m%dT%H%M%S"
 
 
@@ -35,20 +35,11 @@ class RunId:
     attempt: int = 1
 
     def __str__(self) -> str:
-        """Return the id as text, which is also a file name."""
-        return f"{self.folder}@{self.stem}"
-
-    @property
-    def folder(self) -> str:
-        """Return the job as one word, for a folder."""
-        return self.job.replace(" ", ":")
-
-    @property
-    def stem(self) -> str:
-        """Return time and attempt, for a file name."""
+        """Return the id as text."""
         due = from_us(self.tick_us)
         fraction = f".{due.microsecond:06d}" if due.microsecond else ""
-        return f"{due:{_FORM}}{fraction}Z" + (f"+{self.attempt}" if self.attempt > 1 else "")
+        attempt = f"+{self.attempt}" if self.attempt > 1 else ""
+        return f"{self.job.replace(' ', ':')}@{due:{_FORM}}{fraction}Z{attempt}"
 
     @classmethod
     def parse(cls, text: str) -> Self:

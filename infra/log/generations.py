@@ -6,7 +6,7 @@
        |          read       written until no server reads it
        +---> given up        its backfill was killed, or another one replaced it
 
-The generations of each view are in one file, changed under a lock. The online store holds a copy for servers.
+The generations of each view are one document. The online store holds a copy for servers.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.view import WindowView
-from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, replace_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import disk_error, make_folder
+from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.storage.project_state import ProjectState
 
 Stage = Literal["building", "live", "draining", "given up"]
 
@@ -84,23 +87,24 @@ class Generations:
         state: the project's state folder.
 
     Attributes:
-        folder: with the files about windowed views.
+        folder: with hints of this machine about windowed views.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self.folder = state / "windows"
+        self._documents = Documents(state.database, "generations")
+        self._served = Documents(state.database, "served_source")
+        self._leases = Leases(state.database)
 
-    def build_lock(self, view: ViewVersion) -> Path:
-        """Return the lock file that a backfill of a view holds."""
-        return self._path(view).with_suffix(".build.lock")
+    def hold_build(self, view: ViewVersion) -> AbstractContextManager[Lease]:
+        """Wait for other backfills of a view, and exclude them during the block."""
+        return self._leases.hold(f"build {_name(view)}")
 
     def list_all(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return all generations of a view, oldest first."""
-        try:
-            data = json.loads(self._path(view).read_text())
-        except FileNotFoundError:
-            return ()
-        return tuple(Generation(**{**item, "partitions": tuple(item["partitions"])}) for item in data["generations"])
+        data = self._documents.get(_name(view))
+        items = data["generations"] if data else ()
+        return tuple(Generation(**{**item, "partitions": tuple(item["partitions"])}) for item in items)
 
     def find_live(self, view: ViewVersion) -> Generation | None:
         """Return the generation that is read, or None."""
@@ -110,26 +114,21 @@ class Generations:
         """Return the generations to which events are applied."""
         return tuple(item for item in self.list_all(view) if item.stage in {"live", "draining"})
 
-    def read_version(self, view: ViewVersion) -> tuple[int, int]:
-        """Return a value that changes whenever the generations of a view change."""
-        try:
-            stat = self._path(view).stat()
-        except FileNotFoundError:
-            return (0, 0)
-        return (stat.st_mtime_ns, stat.st_ino)
+    def read_version(self, view: ViewVersion) -> int:
+        """Return a number that increases whenever the generations of a view change."""
+        return self._documents.revision(_name(view))
 
     def has_served(self, source: str) -> bool:
         """Return whether states of a source were ever read: imports after that are not history."""
-        return self._served_marker(source).exists()
+        return self._served.revision(source) > 0
 
     def mark_served(self, source: str) -> None:
         """Record that states of a source are about to be read; call it while no other process applies its events.
 
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the database is unavailable.
         """
-        if not self.has_served(source):
-            replace_durable(self._served_marker(source), b"")
+        self._served.create(source, {})
 
     def begin(self, view: ViewVersion, partitions: Sequence[str], now_us: int) -> Generation:
         """Begin a generation with the next number; unfinished ones are given up."""
@@ -177,19 +176,12 @@ class Generations:
         with self._edit(view) as data:
             data["generations"] = [item for item in data["generations"] if item["number"] != number]
 
-    @contextmanager
-    def _edit(self, view: ViewVersion) -> Iterator[dict[str, Any]]:
-        path = self._path(view)
-        with _translate_errors(path), hold_lock(path.with_suffix(".lock")):
-            data = json.loads(path.read_text()) if path.exists() else {"last": 0, "generations": []}
-            yield data
-            replace_durable(path, json.dumps(data).encode())
+    def _edit(self, view: ViewVersion) -> AbstractContextManager[dict[str, Any]]:
+        return self._documents.edit(_name(view), {"last": 0, "generations": []})
 
-    def _served_marker(self, source: str) -> Path:
-        return self.folder / f"{source}.served"
 
-    def _path(self, view: ViewVersion) -> Path:
-        return self.folder / f"{view.name}-{view.hash}.json"
+def _name(view: ViewVersion) -> str:
+    return f"{view.name}-{view.hash}"
 
 
 @contextmanager
@@ -201,20 +193,14 @@ def hold_apply_lock(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
         alone: exclude all others.
     """
     with ExitStack() as stack:
-        with _translate_errors(log_folder):
+        try:
             make_folder(log_folder)
             gate, lock = (stack.enter_context((log_folder / name).open("ab")) for name in ("apply.gate", "apply.lock"))
+        except OSError as error:
+            raise disk_error(log_folder, error) from error
         mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
         # New arrivals queue behind a waiting exclusive holder, because processes that take turns would starve it.
         fcntl.flock(gate, mode)
         fcntl.flock(lock, mode)
         fcntl.flock(gate, fcntl.LOCK_UN)
         yield
-
-
-@contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise disk_error(path, error) from error

@@ -1,16 +1,14 @@
-"""The progress in the source of a view: one file per version of a view."""
+"""The progress in the source of a view: one document per version of a view."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Self
 
-from skewless.contract.errors import StoreError
 from skewless.contract.plan import View
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +19,7 @@ class Progress:
         files: fingerprints of the source's files.
         upto_us: publication time up to which they were read.
         next_seq: end of the log at that time.
-        waiting: number of rows in these files that were not due, by reason. Older files lack this field and are
+        waiting: number of rows in these files that were not due, by reason. Older records lack this field and are
             ignored, because such rows were rejected then.
         next_due_us: when the first of these rows is due; None: no row waits.
     """
@@ -33,31 +31,26 @@ class Progress:
     next_due_us: int | None
 
     @classmethod
-    def read(cls, path: Path) -> Self | None:
-        """Return the content of a file; None if it cannot be read or parsed."""
+    def read(cls, state: ProjectState, view: View) -> Self | None:
+        """Return the progress of a view; None if no run has read the source, or an older release wrote it."""
+        body = _documents(state).get(_name(view))
         try:
-            return cls(**json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
+            return None if body is None else cls(**body)
+        except TypeError:
             return None
 
-    def write(self, path: Path) -> None:
-        """Write it to a file.
+    def write(self, state: ProjectState, view: View) -> None:
+        """Replace the progress of a view.
 
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the database is unavailable.
         """
-        temporary = path.with_suffix(".tmp")
-        try:
-            make_folder(path.parent)
-            temporary.write_text(json.dumps(asdict(self)))
-            temporary.replace(path)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise StoreError(
-                f"file {path}", f"cannot be written: {error}", fix="make room, or give write access, then run again"
-            ) from error
+        _documents(state).put(_name(view), asdict(self))
 
 
-def progress_path(state: Path, view: View) -> Path:
-    """Return the file of a view's progress; it exists once a run has read the source."""
-    return state / "progress" / f"{view.name}-{view.hash}.json"
+def _documents(state: ProjectState) -> Documents:
+    return Documents(state.database, "read_progress")
+
+
+def _name(view: View) -> str:
+    return f"{view.name}-{view.hash}"

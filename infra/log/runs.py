@@ -1,27 +1,23 @@
 """The ledger of materialization runs: when each began, and the log rows that it has applied.
 
-A run has two files, each created once: ``ID.start.json`` and ``ID.end.json``. A run without an end is running, or
-crashed; then a later run covers its rows (SEMANTICS 2.6, 2.7).
+A run without an end is running, or crashed; then a later run covers its rows (SEMANTICS 2.6, 2.7).
 """
 
 from __future__ import annotations
 
 import json
-import os
-import uuid
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
 
-from skewless.contract.errors import StoreError
-from skewless.infra.storage.durable import make_folder, sync_folder
+from skewless.infra.storage.database import Database, Row
+from skewless.infra.storage.leases import Lease, Leases
 
 Kind = Literal["live", "bootstrap"]
+_BATCH_RUNS = 10_000
 
 
-@dataclass(frozen=True, kw_only=True)
-class Coverage:
+class Coverage(NamedTuple):
     """Log positions ``first`` to ``last`` of one partition that a run applied."""
 
     first: int
@@ -29,8 +25,7 @@ class Coverage:
     kind: Kind
 
 
-@dataclass(frozen=True, kw_only=True)
-class MaterializationRun:
+class MaterializationRun(NamedTuple):
     """One materialization run; times are microseconds of the project's clock.
 
     Args:
@@ -45,82 +40,95 @@ class MaterializationRun:
     started_us: int
     skew_us: int = 0
     ended_us: int | None = None
-    covers: Mapping[str, Coverage] = field(default_factory=dict)
+    covers: Mapping[str, Coverage] = {}
 
 
 class RunLedger:
-    """The runs of one project, in the order of their ids."""
+    """The runs of one project, in the order of their ids.
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._finished: dict[int, MaterializationRun] = {}
+    Runs exclude each other by a lease, which the writes check. So only the latest run can still change.
+    """
 
-    def start(self, now_us: int, skew_us: int = 0) -> MaterializationRun:
-        """Record the start of a run; it gets the next free id."""
-        make_folder(self._root)
-        run_id = max(self._ids(), default=0) + 1
-        while not self._create(run_id, "start", {"started_us": now_us, "skew_us": skew_us}):
-            run_id += 1
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._leases = Leases(database)
+        self._final: list[MaterializationRun] = []
+
+    def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> MaterializationRun:
+        """Record the start of a run; it gets the next id.
+
+        Args:
+            lease: checked by this write; None: the caller excludes other runs.
+
+        Raises:
+            ConflictError: the lease was lost to another run.
+            StoreError: the database is unavailable.
+        """
+        with self._fence(lease):
+            ((run_id,),) = self._database.execute(
+                "INSERT INTO materializations (run_id, started_us, skew_us) "
+                "SELECT coalesce(max(run_id), 0) + 1, ?, ? FROM materializations RETURNING run_id",
+                now_us,
+                skew_us,
+            )
         return MaterializationRun(run_id=run_id, started_us=now_us, skew_us=skew_us)
 
-    def finish(self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int) -> MaterializationRun:
-        """Record the end of a run and the positions that it applied."""
-        body = {"ended_us": now_us, "covers": {name: asdict(item) for name, item in covers.items()}}
-        self._create(run.run_id, "end", body)
-        return replace(run, ended_us=now_us, covers=covers)
+    def finish(
+        self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None
+    ) -> MaterializationRun:
+        """Record the end of a run and the positions that it applied; see ``start`` for lease and errors."""
+        with self._fence(lease):
+            self._database.execute(
+                "UPDATE materializations SET ended_us = ?, covers = ? WHERE run_id = ? AND ended_us IS NULL",
+                now_us,
+                json.dumps({name: item._asdict() for name, item in covers.items()}),
+                run.run_id,
+            )
+        return run._replace(ended_us=now_us, covers=covers)
 
-    def withdraw(self, run: MaterializationRun) -> None:
-        """Remove a run that failed before it wrote a row to the log or the store."""
-        self._path(run.run_id, "start").unlink(missing_ok=True)
+    def withdraw(self, run: MaterializationRun, lease: Lease | None = None) -> None:
+        """Remove a run that failed before it wrote a row to log or store; see ``start`` for lease and errors."""
+        with self._fence(lease):
+            self._database.execute("DELETE FROM materializations WHERE run_id = ? AND ended_us IS NULL", run.run_id)
 
-    def runs(self) -> list[MaterializationRun]:
-        """Return all runs, oldest first."""
-        return [self._read(run_id) for run_id in self._ids()]
+    def runs(self) -> Sequence[MaterializationRun]:
+        """Return all runs, oldest first; only new ones, and one that had not ended, are read."""
+        final = self._final
+        runs = [*final, *self.read_from(final[-1].run_id + 1 if final else 1)]
+        self._final = runs if not runs or runs[-1].ended_us is not None else runs[:-1]
+        return runs
 
-    def _ids(self) -> list[int]:
-        return sorted(int(path.name.split(".")[0]) for path in self._root.glob("*.start.json"))
+    def read_from(self, run_id: int) -> Iterator[MaterializationRun]:
+        """Yield the runs from an id on, oldest first."""
+        rows: list[Row] = []
+        while not rows or len(rows) == _BATCH_RUNS:
+            rows = self._database.query(
+                "SELECT run_id, started_us, skew_us, ended_us, covers FROM materializations WHERE run_id >= ? "
+                "ORDER BY run_id LIMIT ?",
+                rows[-1][0] + 1 if rows else run_id,
+                _BATCH_RUNS,
+            )
+            if not rows:
+                return
+            # One call for all: a project that runs each minute has 500,000 runs a year.
+            covers = json.loads(f"[{','.join(row[-1] or '{}' for row in rows)}]")
+            yield from map(_build_run, rows, covers)
 
-    def _read(self, run_id: int) -> MaterializationRun:
-        if run_id in self._finished:
-            return self._finished[run_id]
-        start = json.loads(self._path(run_id, "start").read_text())
-        end_path = self._path(run_id, "end")
-        if not end_path.exists():
-            return MaterializationRun(run_id=run_id, **start)
-        end = json.loads(end_path.read_text())
-        covers = {name: Coverage(**item) for name, item in end["covers"].items()}
-        run = MaterializationRun(run_id=run_id, **start, ended_us=end["ended_us"], covers=covers)
-        self._finished[run_id] = run
-        return run
-
-    def _path(self, run_id: int, suffix: str) -> Path:
-        return self._root / f"{run_id:010d}.{suffix}.json"
-
-    def _create(self, run_id: int, suffix: str, body: Mapping[str, object]) -> bool:
-        temporary = self._root / f".{uuid.uuid4().hex}.tmp"
-        try:
-            with temporary.open("w") as file:
-                file.write(json.dumps(body))
-                file.flush()
-                os.fsync(file.fileno())
-            # The link fails if another process has just taken the id.
-            os.link(temporary, self._path(run_id, suffix))
-            sync_folder(self._root)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise StoreError(
-                f"run ledger {self._root}",
-                f"cannot be written: {error}",
-                fix="free disk space, or give write access, then run again",
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return True
+    @contextmanager
+    def _fence(self, lease: Lease | None) -> Iterator[None]:
+        with self._database.transaction():
+            if lease is not None:
+                self._leases.check(lease)
+            yield
 
 
-@dataclass(frozen=True, kw_only=True)
-class KnownRange:
+def _build_run(row: Row, covers: Mapping[str, Mapping[str, Any]]) -> MaterializationRun:
+    run_id, started_us, skew_us, ended_us, _ = row
+    covered = {name: Coverage(**item) for name, item in covers.items()}
+    return MaterializationRun(run_id, started_us, skew_us, ended_us, covered)
+
+
+class KnownRange(NamedTuple):
     """Log positions ``first`` to ``last`` that one run was the first to apply completely."""
 
     first: int

@@ -7,10 +7,8 @@ and the newer row wins. The end of the run is recorded last. So the next run com
 
 from __future__ import annotations
 
-import fcntl
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -24,7 +22,7 @@ from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, StagedRows
-from skewless.infra.log.read_progress import Progress, progress_path
+from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger, last_covered
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
@@ -33,7 +31,8 @@ from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, Pendin
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ class Materializer:
 
     project: str
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     online: Callable[[], OnlineWriter]
     ledger: RunLedger
@@ -88,9 +87,10 @@ class Materializer:
         Raises:
             GateError: the gate or ``strict`` rejected a view's new rows; the other views are up to date.
             SourceError: a view's source is missing or broken; the other views are up to date.
+            ConflictError: another run has the lease by now, and continues this run.
         """
-        with self._hold_lock():
-            job = _RunJob(self, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
+        with Leases(self.state.database).hold("materialize") as lease:
+            job = _RunJob(self, lease, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
             reports: list[ViewReport] = []
             errors: list[GateError | SourceError] = []
             try:
@@ -157,7 +157,7 @@ class Materializer:
 
     def progress(self, view: View) -> Progress | None:
         """Return the progress in the source of a view; None if it is unknown or belongs to another log."""
-        progress = Progress.read(progress_path(self.state, view))
+        progress = Progress.read(self.state, view)
         return progress if progress is not None and progress.next_seq <= self.log(view).next_seq() else None
 
     def is_read(self, view: View, now_us: int) -> bool:
@@ -174,14 +174,7 @@ class Materializer:
 
     def save_progress(self, view: View, progress: Progress) -> None:
         """Record the progress in the source of a view."""
-        progress.write(progress_path(self.state, view))
-
-    @contextmanager
-    def _hold_lock(self) -> Iterator[None]:
-        make_folder(self.state)
-        with (self.state / "materialize.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+        progress.write(self.state, view)
 
 
 class _RunJob:
@@ -190,6 +183,7 @@ class _RunJob:
     def __init__(
         self,
         parent: Materializer,
+        lease: Lease,
         check: Check | None,
         events: EventRange | None,
         *,
@@ -197,6 +191,7 @@ class _RunJob:
         on_step: OnStep | None,
     ) -> None:
         self._parent = parent
+        self._leases, self._lease = Leases(parent.state.database), lease
         self._check = check
         self._events = events
         self._naive_is_utc = naive_is_utc
@@ -226,17 +221,17 @@ class _RunJob:
         if not self._has_written and not self._covers:
             self.withdraw()
         else:
-            self._parent.ledger.finish(self._run, self._covers, self._parent.clock.now_us())
+            self._parent.ledger.finish(self._run, self._covers, self._parent.clock.now_us(), self._lease)
 
     def withdraw(self) -> None:
         """Remove the run from the ledger if it failed before it wrote any row."""
         if self._run is not None and not self._has_written:
-            self._parent.ledger.withdraw(self._run)
+            self._parent.ledger.withdraw(self._run, self._lease)
 
     def _begin(self) -> MaterializationRun:
         if self._run is None:
             skew_us = abs(self._parent.online().clock_offset_us())
-            self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us)
+            self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us, self._lease)
         return self._run
 
     def _accept(self, view: View) -> tuple[int, int, Mapping[str, int]]:
@@ -251,6 +246,8 @@ class _RunJob:
         log = parent.log(view)
         log.sweep()
         with log.stage_rows() as staged:
+            # From here on, the log rejects the rows if another run has appended any.
+            self._leases.check(self._lease)
             rejected = self._stage(staged, changes)
             pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
             self._record_skipped(view, rejected, pending.rows)
@@ -327,6 +324,7 @@ class _RunJob:
             self._begin()
         self._has_written |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
+        self._leases.check(self._lease)
         # If the source could be read, all rows that were published before the run are online now.
         parent.online().set_markers({name: Marker(tail, self._now_us if accepted else 0)})
         if tail > last_covered_position or not has_run:

@@ -1,27 +1,24 @@
 """Counts source rows that are not in the online store, by view and reason.
 
-Rejected rows are in the accepted log, with their reason. All others are counted in a file per view and command, which
-has the counts of the last call of that command.
+Rejected rows are in the accepted log, with their reason. All others are counted in a document per view and command,
+which has the counts of the last call of that command.
 """
 
 from __future__ import annotations
 
-import json
-import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
-from skewless.contract.errors import GateError
+from skewless.contract.errors import GateError, StoreError
 from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 SkipCommand = Literal["materialize", "push"]
-# The names of this folder and of the fields in its files are part of the layout on disk.
-_FOLDER = "left_out"
+_KIND = "skipped_rows"
 _BATCH = "batch"
 _log = EventLogger()
 
@@ -45,28 +42,23 @@ class SkippedRows:
 
 
 def save_skipped(
-    state: Path, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
+    state: ProjectState, view: str, view_hash: str, command: SkipCommand, reasons: Mapping[str, int], at_us: int
 ) -> None:
     """Replace the counts of a view's rows that a command skipped; a failed write is only logged."""
-    path = state / _FOLDER / f"{view_hash}.{command}.json"
+    documents, name = Documents(state.database, _KIND), f"{view_hash}.{command}"
+    items = [SkippedRows(view=view, verb=command, reason=reason, rows=n, at_us=at_us) for reason, n in reasons.items()]
     try:
-        if not reasons:
-            path.unlink(missing_ok=True)
-            return
-        make_folder(path.parent)
-        temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
-        items = [
-            SkippedRows(view=view, verb=command, reason=reason, rows=n, at_us=at_us) for reason, n in reasons.items()
-        ]
-        temporary.write_text(json.dumps([asdict(item) for item in items]))
-        temporary.replace(path)
+        if items:
+            documents.put(name, [asdict(item) for item in items])
+        elif documents.revision(name):
+            documents.delete(name)
     # The counts inform people. A run that has accepted rows must not fail because of them.
-    except OSError as error:
+    except StoreError as error:
         _log.warning("skipped_rows_not_saved", view=view, error=str(error))
 
 
 def record_skipped(
-    state: Path,
+    state: ProjectState,
     view: str,
     view_hash: str,
     command: SkipCommand,
@@ -101,7 +93,7 @@ def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
         )
 
 
-def read_skipped(state: Path) -> list[SkippedRows]:
+def read_skipped(state: ProjectState) -> list[SkippedRows]:
     """Return the skipped rows of all views in the state folder, by view and reason."""
     items = [*_read_rejected(state), *_read_saved(state)]
     return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
@@ -113,15 +105,15 @@ def warn_skipped(view: str, reasons: Mapping[str, int]) -> None:
         _log.warning("rows_skipped", view=view, reason=reason, rows=rows, fix="see all counts with `skewless status`")
 
 
-def _read_saved(state: Path) -> Iterator[SkippedRows]:
-    for path in sorted((state / _FOLDER).glob("*.json")):
+def _read_saved(state: ProjectState) -> Iterator[SkippedRows]:
+    for name, items in Documents(state.database, _KIND).list_all().items():
         try:
-            yield from [SkippedRows(**item) for item in json.loads(path.read_text())]
-        except (OSError, ValueError, TypeError):
-            _log.warning("skipped_rows_not_read", file=str(path))
+            yield from [SkippedRows(**item) for item in items]
+        except TypeError:
+            _log.warning("skipped_rows_not_read", document=name)
 
 
-def _read_rejected(state: Path) -> Iterator[SkippedRows]:
+def _read_rejected(state: ProjectState) -> Iterator[SkippedRows]:
     counts: Counter[tuple[str, str]] = Counter()
     for folder in sorted((state / "log" / _BATCH).glob("*")):
         view = folder.name.rpartition("-")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SourceError
@@ -15,12 +14,13 @@ from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.partitions import log_ends, log_partitions
-from skewless.infra.log.read_progress import progress_path
+from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import RunLedger, known_ranges
 from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -43,12 +43,12 @@ class LogSnapshot:
 class OfflineViews:
     """Reads from the accepted log what the online store serves from its rows."""
 
-    def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection) -> None:
         self._state = state
         self.connection = connection
         self._join = PointInTimeJoin(connection)
         self.join = WindowJoin(connection)
-        self.ledger = RunLedger(state / "runs")
+        self.ledger = RunLedger(state.database)
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view."""
@@ -62,7 +62,7 @@ class OfflineViews:
         """
         for view in plan.views:
             # A source without due rows leaves no log, but has been read.
-            if not self.log(view).next_seq() and not progress_path(self._state, view).exists():
+            if not self.log(view).next_seq() and Progress.read(self._state, view) is None:
                 fix = "run `skewless materialize`"
                 raise SourceError(f"view {view.name!r}", "has never been materialized", fix=fix)
         self.check_events(plan)

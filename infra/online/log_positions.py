@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
+from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.ends import EndsFile, LastEnd
-from skewless.infra.log.generations import Generations
-from skewless.infra.log.runs import RunLedger, last_by_partition
+from skewless.infra.log.generations import Generation, Generations
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
+
+_log = EventLogger()
 
 
 class LogPositions:
     """Reads the last applied positions from the run ledger and the event logs' ends files; thread-safe.
 
-    It caches what it has read, and reads only what was added since.
+    It caches what it has read, and reads only what was added since. While the database is unavailable, its last values
+    count.
 
     Args:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._log_root = state / "log"
-        self._ledger = RunLedger(state / "runs")
+        self._ledger = RunLedger(state.database)
         self._generations = Generations(state)
         self._row_partitions: dict[str, str] = {}
         self._window_views: dict[str, tuple[str, WindowView]] = {}
         self._ends: dict[str, LastEnd] = {}
+        self._covered: dict[str, int] = {}
+        self._next_run = 0  # no run was read yet
+        self._live: dict[str, Generation | None] = {}
+        self._is_unavailable = False
 
     def add_plan(self, plan: FeaturePlan) -> None:
         """Also read positions of the views of a plan from now on."""
@@ -48,22 +57,39 @@ class LogPositions:
         """Return the last position that is recorded as applied, by marker name; -1: none.
 
         Raises:
-            StoreError: a file cannot be read.
+            StoreError: a file cannot be read, or the database was never available.
         """
-        positions: dict[str, int] = {}
-        if self._row_partitions:
-            covered = last_by_partition(self._ledger.runs())
-            # A copy, since another thread may add a plan meanwhile.
-            positions.update(
-                (marker, covered.get(partition, -1)) for marker, partition in list(self._row_partitions.items())
-            )
-        for project, view in list(self._window_views.values()):
-            live = self._generations.find_live(view)
+        # Copies, since another thread may add a plan meanwhile.
+        row_partitions, window_views = dict(self._row_partitions), list(self._window_views.values())
+        try:
+            if row_partitions:
+                self._read_runs()
+            self._live |= {view.hash: self._generations.find_live(view) for _, view in window_views}
+            self._is_unavailable = False
+        except StoreError as error:
+            has_read = self._next_run > 0 or not row_partitions
+            if not has_read or any(view.hash not in self._live for _, view in window_views):
+                raise
+            if not self._is_unavailable:
+                self._is_unavailable = True
+                _log.warning("log_positions_not_read", error=str(error))
+        positions = {marker: self._covered.get(partition, -1) for marker, partition in row_partitions.items()}
+        for project, view in window_views:
+            live = self._live[view.hash]
             for partition in live.partitions if live else ():
                 end = self._last_end(partition)
                 if live and end.last >= 0:
                     positions[window_marker(project, view, live.number, partition)] = end.last
         return positions
+
+    def _read_runs(self) -> None:
+        next_run = max(self._next_run, 1)
+        for run in self._ledger.read_from(next_run):
+            for partition, part in run.covers.items():
+                self._covered[partition] = max(part.last, self._covered.get(partition, -1))
+            # Only the latest run can still end.
+            next_run = run.run_id + (run.ended_us is not None)
+        self._next_run = next_run
 
     def _last_end(self, partition: str) -> LastEnd:
         end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))

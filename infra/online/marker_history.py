@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.online.log_positions import LogPositions
 from skewless.infra.online.port import Marker, OnlineReader
+from skewless.infra.storage.project_state import ProjectState
 
 
 class AgeLimit(NamedTuple):
@@ -84,7 +84,7 @@ class MarkerHistory:
 
     @classmethod
     def from_runs(
-        cls, state: Path, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
+        cls, state: ProjectState, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
     ) -> MarkerHistory:
         """Return a marker history that expects the positions that the project's finished runs have applied.
 
@@ -112,10 +112,10 @@ class MarkerHistory:
             self._log.set_plans(plans)
 
     def refresh(self) -> None:
-        """Read the positions in the log. Call it for each new connection, before it is used; it reads files.
+        """Read the positions in the log. Call it for each new connection, before it is used; it may wait.
 
         Raises:
-            StoreError: a file cannot be read.
+            StoreError: a file cannot be read, or the database was never available.
         """
         self._expect_all(self._read_positions())
 
@@ -131,7 +131,7 @@ class MarkerHistory:
         The store is read after the log, so that a marker that advances in between is not reported.
 
         Raises:
-            StoreError: a file cannot be read, or the store is unavailable.
+            StoreError: a file cannot be read, or the store or the database is unavailable.
         """
         import asyncio  # noqa: PLC0415 - a command that reads no store does without
 

@@ -234,46 +234,6 @@ class BlockingOnlineReader(Protocol):
         ...
 
 
-class Lease(Protocol):
-    """A candidate for the scheduler lease of a project; every method raises StoreError if the store is unavailable.
-
-    One candidate holds the lease at a time, with a fencing token above all earlier ones. A lease alone does not stop a
-    paused holder from writing after it has expired. The token does: every durable write compares it
-    (M. Kleppmann, "How to do distributed locking", 2016). The lease expires by the store's clock.
-
-    Args:
-        holder: a name that no other process has.
-        ttl_s: seconds without a renewal after which the lease expires.
-    """
-
-    holder: str
-    ttl_s: float
-
-    def take(self, floor: int) -> int | None:
-        """Return the fencing token if the lease was free or is this holder's; None if another holder has it.
-
-        Args:
-            floor: the token is above it, even if the store has lost its data.
-        """
-        ...
-
-    def renew(self) -> bool:
-        """Renew the lease for ``ttl_s`` if this holder still has it; return whether it has."""
-        ...
-
-    def release(self) -> None:
-        """Give up the lease if it is this holder's; another candidate can take it at once."""
-        ...
-
-    def read_holder(self) -> str | None:
-        """Return the name of the current holder, or None."""
-        ...
-
-    def close(self) -> None:
-        """Close the connection; the lease stays until it is released or expires."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class OnlineAdapter:
     """Opens an online store by URL. A package registers such an object as an entry point ``skewless.online_stores``.
@@ -283,10 +243,8 @@ class OnlineAdapter:
         reader: makes the reading side for a server, given a URL, the timeout of a read in seconds, and a callback for
             each new connection. It does not connect yet.
         blocking_reader: opens the reading side for jobs and notebooks.
-        lease: makes a lease candidate from URL, project, holder and term in seconds. It does not connect yet.
     """
 
     store: Callable[[str], OnlineStore]
     reader: Callable[[str, float, OnConnect | None], OnlineReader]
     blocking_reader: Callable[[str], BlockingOnlineReader]
-    lease: Callable[[str, str, str, float], Lease]

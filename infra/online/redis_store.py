@@ -30,7 +30,6 @@ from skewless.infra.online.port import (
     RowsAndMarkers,
     settle,
 )
-from skewless.infra.online.redis_lease import RedisLease
 from skewless.infra.online.scan import delete_keys
 from skewless.infra.online.server_reader import ServerReader
 from skewless.infra.online.servers import LastArgument, Script, Servers, SingleServer
@@ -231,7 +230,7 @@ class RedisReader:
         await self._reader.close()
 
 
-REDIS = OnlineAdapter(store=RedisWriter, reader=RedisReader, blocking_reader=BlockingReader, lease=RedisLease)
+REDIS = OnlineAdapter(store=RedisWriter, reader=RedisReader, blocking_reader=BlockingReader)
 
 
 def _open_servers(url: str, on_connect: Callable[[], None] | None = None) -> Servers:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.online.port import (
     BlockingOnlineReader,
-    Lease,
     OnConnect,
     OnlineAdapter,
     OnlineReader,
@@ -39,11 +38,6 @@ def open_online_reader(url: str, timeout_s: float = 2.0, on_connect: OnConnect |
 def open_blocking_reader(url: str) -> BlockingOnlineReader:
     """Open the reading side for jobs and notebooks."""
     return _adapter(url).blocking_reader(url)
-
-
-def open_lease(url: str, project: str, holder: str, ttl_s: float) -> Lease:
-    """Return a candidate for the scheduler lease of a project; it does not connect yet."""
-    return _adapter(url).lease(url, project, holder, ttl_s)
 
 
 def _adapter(url: str) -> OnlineAdapter:

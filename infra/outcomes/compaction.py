@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.outcomes.writer import FOLDER, SCHEMA, store
 from skewless.infra.storage.durable import hold_lock
+from skewless.infra.storage.project_state import ProjectState
 
 _LEAST_FILES = 2
 _TIME_DIGITS = 20
 _MAX_ROWS = 1_000_000
 
 
-def compact(state: Path) -> int:
+def compact(state: ProjectState) -> int:
     """Merge neighbouring files up to a million rows each; return by how many files the log shrank.
 
     The merged file is written before its sources are deleted; readers deduplicate rows that are in both.

@@ -23,6 +23,7 @@ from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_label
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.infra.predictions.files import FOLDER, log_files
+from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
 _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
@@ -103,7 +104,7 @@ class LabelledLog:
     """
 
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     plan: FeaturePlan
     spec: ModelSpec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -11,6 +10,7 @@ import pyarrow as pa
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.outcomes.writer import FOLDER, SCHEMA
+from skewless.infra.storage.project_state import ProjectState
 
 # The outcome with the latest known time counts, then the last received. Batch and row decide between outcomes that
 # were received in the same microsecond.
@@ -87,7 +87,7 @@ class OutcomeLog:
         StoreError: a file is missing, truncated or altered.
     """
 
-    def __init__(self, state: Path, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection) -> None:
         self._files = [str(path) for path in Inventory(state / FOLDER).files()]
         self._connection = connection
 

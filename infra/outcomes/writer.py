@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from skewless.contract.feedback import Outcome
 from skewless.infra.log.inventory import Inventory, add_to_inventory
 from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
+from skewless.infra.storage.project_state import ProjectState
 
 FOLDER = "outcomes"
 SCHEMA = pa.schema(
@@ -39,7 +40,7 @@ class OutcomeWriter:
         state: the project's state folder.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState) -> None:
         self._folder = state / FOLDER
         self._name = uuid.uuid4().hex[:12]
         self._files = 0

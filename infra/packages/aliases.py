@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from skewless.contract.errors import ConflictError
-from skewless.infra.storage.names import alias_folder, model_folder, version_folder
-from skewless.infra.storage.numbered_files import NumberedFiles
+from skewless.contract.errors import ConflictError, PackageError
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.names import alias_name, check_model_name, version_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,16 +33,16 @@ class AliasMove:
 
 
 class Aliases:
-    """The aliases in one packages folder.
-
-    Each move is a numbered file; the latest file is the value.
+    """The aliases of a project's models. Each move is a numbered record; the latest one is the value.
 
     Args:
         root: folder of all models' packages.
+        database: of the project.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, database: Database) -> None:
         self._root = root
+        self._moves = Records(database, "alias_move")
 
     def get(self, model: str, alias: str) -> str | None:
         """Return the version that holds the alias, None if it was never set."""
@@ -50,17 +51,16 @@ class Aliases:
 
     def number(self, model: str, alias: str) -> int | None:
         """Return the number of the last move without reading it, None if it never moved."""
-        numbers = self._files(model, alias).numbers()
-        return numbers[-1] if numbers else None
+        return self._moves.latest_number(alias_name(model, alias)) or None
 
     def history(self, model: str, alias: str) -> list[AliasMove]:
         """Return every move, oldest first."""
         return list(self.read_latest_first(model, alias))[::-1]
 
     def read_latest_first(self, model: str, alias: str) -> Iterator[AliasMove]:
-        """Yield every move, latest first; files are read on demand."""
-        files = self._files(model, alias)
-        return (_decode_move(files, number, data) for number, data in files.read_latest_first())
+        """Yield every move, latest first."""
+        name = alias_name(model, alias)
+        return (_decode_move(name, number, body) for number, body in self._moves.read_latest_first(name))
 
     def previous(self, model: str, alias: str) -> str | None:
         """Return the version that held the alias before the current holder, None if there was none.
@@ -74,11 +74,8 @@ class Aliases:
 
     def names(self, model: str) -> list[str]:
         """Return the aliases of a model, sorted."""
-        folder = model_folder(self._root, model) / "aliases"
-        if not folder.is_dir():
-            return []
-        names = (path.name for path in folder.iterdir() if path.is_dir())
-        return sorted(name for name in names if self._files(model, name).numbers())
+        prefix = f"{check_model_name(model)}/"
+        return [name.removeprefix(prefix) for name in self._moves.names() if name.startswith(prefix)]
 
     def move(self, model: str, alias: str, *, expect: str | None, to: str, reason: str, now_us: int) -> AliasMove:
         """Move the alias to a version, if the expected version holds it now.
@@ -94,7 +91,7 @@ class Aliases:
         Raises:
             ConflictError: another version holds it, now or at the time of the write.
             PackageError: the version does not exist.
-            StoreError: the disk refused the write; the alias is unchanged.
+            StoreError: the database is unavailable; the alias is unchanged.
         """
         # Raises if the version does not exist.
         version_folder(self._root, model, to)
@@ -103,17 +100,16 @@ class Aliases:
             raise self._conflict(model, alias, expect)
         move = AliasMove(number=last.number + 1 if last else 1, expect=expect, to=to, reason=reason, at_us=now_us)
         try:
-            self._files(model, alias).append(move.number, asdict(move))
-        except FileExistsError as error:
+            # Another process may have moved it since the check above: the append decides.
+            self._moves.append(alias_name(model, alias), move.number, asdict(move))
+        except ConflictError as error:
             raise self._conflict(model, alias, expect) from error
         return move
 
-    def _files(self, model: str, alias: str) -> NumberedFiles:
-        lock = model_folder(self._root, model) / ".aliases.lock"
-        return NumberedFiles(alias_folder(self._root, model, alias), lock, "alias entry")
-
     def _last(self, model: str, alias: str) -> AliasMove | None:
-        return next(self.read_latest_first(model, alias), None)
+        name = alias_name(model, alias)
+        last = self._moves.latest(name)
+        return _decode_move(name, *last) if last else None
 
     def _conflict(self, model: str, alias: str, expect: str | None) -> ConflictError:
         holder = self.get(model, alias)
@@ -126,8 +122,9 @@ class Aliases:
         )
 
 
-def _decode_move(files: NumberedFiles, number: int, data: Any) -> AliasMove:  # noqa: ANN401 - any JSON value
+def _decode_move(name: str, number: int, body: Any) -> AliasMove:  # noqa: ANN401 - any JSON value
     try:
-        return AliasMove(**data)
+        return AliasMove(**body)
     except TypeError as error:
-        raise files.corrupt_error(number) from error
+        fix = "restore the database from a backup"
+        raise PackageError(f"alias {name!r}", f"has a corrupt move {number}", fix=fix) from error

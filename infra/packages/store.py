@@ -1,4 +1,4 @@
-"""The packages of a project: their folder, the key that signs them, and the trusted keys."""
+"""The packages of a project: their folder, aliases, decisions and traffic, the key that signs them, trusted keys."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Self
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
+from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, TrustPolicy
+from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,16 +21,18 @@ class PackageStore:
 
     Args:
         root: folder of all models' packages.
+        state: has the database with the aliases, decisions and traffic policies.
         trust: the keys whose packages are loaded.
         signer: signs new packages.
     """
 
     root: Path
+    state: ProjectState
     trust: TrustPolicy
     signer: Signer
 
     @classmethod
-    def of(cls, state: Path, settings: Settings) -> Self:
+    def of(cls, state: ProjectState, settings: Settings) -> Self:
         """Return the package store of a state folder, with the signing settings.
 
         Raises:
@@ -35,6 +41,7 @@ class PackageStore:
         trusted = state / TRUSTED_FILE
         return cls(
             root=state / "packages",
+            state=state,
             trust=TrustPolicy(
                 file=trusted,
                 given=frozenset(settings.trusted_keys),
@@ -46,6 +53,21 @@ class PackageStore:
                 trusted=None if settings.trusted_keys else trusted,
             ),
         )
+
+    @property
+    def aliases(self) -> Aliases:
+        """The aliases of versions."""
+        return Aliases(self.root, self.state.database)
+
+    @property
+    def decisions(self) -> Decisions:
+        """The decisions of gates."""
+        return Decisions(self.state.database)
+
+    @property
+    def traffic(self) -> Traffic:
+        """The traffic policies."""
+        return Traffic(self.root, self.state.database)
 
     def check_signer(self) -> str:
         """Return the public key that signs new packages; create the state folder's own key if it is missing.

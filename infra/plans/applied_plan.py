@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from skewless.contract.errors import RequestError, StalePlanError, StoreError
+from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StalePlanError, StoreError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.numbered_files import NumberedFiles
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 EXPECTATIONS = "expectations.py"
+RegistryState = Literal["current", "missing", "outdated", "foreign"]
 _FORMAT = 1
+_NAME = "applied"
+# Registries of earlier applies that are still known; each comparison reads their plans.
+_MOST_REGISTRIES = 100
+_log = EventLogger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,13 +82,33 @@ class AppliedPlan:
         return self.models[0]
 
 
-def save_applied(state: Path, applied: AppliedPlan) -> None:
-    """Make a plan the applied plan, atomically.
+@contextmanager
+def hold_apply(state: ProjectState) -> Iterator[Lease]:
+    """Hold the lease of an apply during the block.
 
     Raises:
-        StoreError: the disk failed.
+        ConflictError: another process applies a plan.
     """
-    make_folder(state)
+    leases = Leases(state.database)
+    with leases.try_hold("plan") as lease:
+        if lease is None:
+            holder, fix = leases.read_holder("plan"), "wait until it has ended, then run `skewless plan`"
+            raise ConflictError("plan", "is being applied by another process", value=holder, fix=fix)
+        yield lease
+
+
+def save_applied(state: ProjectState, applied: AppliedPlan, number: int, lease: Lease) -> None:
+    """Make a plan the applied plan, atomically, unless it is already; the plans before it remain as its history.
+
+    Args:
+        number: that follows the number of the applied plan at the begin of the apply.
+        lease: of the apply.
+
+    Raises:
+        DefinitionError: the plan or a model has a number that JSON does not have; nothing was changed.
+        ConflictError: another process has applied a plan meanwhile; nothing was changed.
+        StoreError: the database is unavailable; nothing was changed.
+    """
     body: dict[str, Any] = {
         "format": _FORMAT,
         "plan": applied.plan.as_dict(),
@@ -91,51 +118,45 @@ def save_applied(state: Path, applied: AppliedPlan) -> None:
         "registry_sha256": applied.registry_sha256,
         "files": dict(applied.files),
     }
-    path, temporary = state / "plan.json", state / "plan.json.tmp"
     try:
-        with temporary.open("w") as file:
-            file.write(json.dumps(body, indent=1))
-            # Sync before the rename: a crash then leaves the old plan or the new plan, never an empty file.
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise StoreError(f"file {path}", f"cannot be written: {error}", fix="free disk space or rights") from error
-    # After the rename, so that the history has only plans that were applied.
-    _add_to_history(state, body)
+        body = json.loads(json.dumps(body, allow_nan=False))  # in JSON, tuples are lists
+    except ValueError as error:
+        fix = "use a finite number, or remove it"
+        raise DefinitionError("definitions", "have a number that is infinite or NaN", fix=fix) from error
+    records = _records(state)
+    with state.database.transaction():
+        Leases(state.database).check(lease)
+        latest = records.latest(_NAME)
+        if latest is None or _without_time(latest[1]) != _without_time(body):
+            records.append(_NAME, number, body)
 
 
-def plan_numbers(state: Path) -> list[int]:
-    """Return the numbers of all plans that were ever applied; the last is the number of the applied plan."""
-    return _history(state).numbers()
+def read_plan_number(state: ProjectState) -> int:
+    """Return the number of the applied plan, which increases with each apply that changes something; 0: none."""
+    return _records(state).latest_number(_NAME)
 
 
-def _add_to_history(state: Path, body: Mapping[str, Any]) -> None:
-    """Append a plan to the history, unless it equals the last plan."""
-    history = _history(state)
-    last = next(history.read_latest_first(), None)
-    # Compared as JSON, in which tuples are lists.
-    if last is None or any(last[1].get(name) != json.loads(json.dumps(body[name])) for name in ("plan", "models")):
-        with suppress(FileExistsError):  # another process has applied a plan meanwhile
-            history.append(last[0] + 1 if last else 1, body)
-
-
-def _history(state: Path) -> NumberedFiles:
-    return NumberedFiles(state / "plans", state / "plans.lock", "plan")
-
-
-def read_applied(state: Path) -> AppliedPlan | None:
+def read_applied(state: ProjectState) -> AppliedPlan | None:
     """Return the applied plan, or None before the first apply.
 
     Raises:
-        StalePlanError: the file is corrupt or of another version.
+        StalePlanError: it is corrupt or of another version.
+        StoreError: the database is unavailable.
     """
-    path = state / "plan.json"
-    if not path.exists():
-        return None
+    latest = _records(state).latest(_NAME)
+    return None if latest is None else _decode(*latest)
+
+
+def read_valid(state: ProjectState) -> AppliedPlan | None:
+    """Return the applied plan; None: there is none, or it cannot be read and the next apply replaces it."""
     try:
-        body = json.loads(path.read_text())
+        return read_applied(state)
+    except StalePlanError:
+        return None
+
+
+def _decode(number: int, body: Any) -> AppliedPlan:  # noqa: ANN401 - JSON
+    try:
         return AppliedPlan(
             plan=FeaturePlan.from_dict(body["plan"]),
             models=tuple(ModelSpec.from_dict(item) for item in body["models"]),
@@ -143,70 +164,117 @@ def read_applied(state: Path) -> AppliedPlan | None:
             **{name: body[name] for name in ("applied_us", "registry", "registry_sha256")},
         )
     except (ValueError, KeyError, TypeError) as error:
-        raise StalePlanError(f"file {path}", f"cannot be read: {error}", fix="run `skewless apply` again") from error
+        raise StalePlanError(
+            f"applied plan {number}", f"cannot be read: {error}", fix="run `skewless apply` again"
+        ) from error
 
 
-def load_applied(repo: Path, state: Path) -> AppliedPlan:
-    """Return the applied plan after checking that Feast's registry has not changed since the apply.
+def _without_time(body: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if name != "applied_us"}
+
+
+def _records(state: ProjectState) -> Records:
+    return Records(state.database, "plan")
+
+
+def read_registry_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> RegistryState:
+    """Compare Feast's registry file on this machine with the applied plan.
+
+    Each machine may have a registry file of its own: an apply on another machine does not write it.
+
+    Returns:
+        ``missing``: no apply was on this machine; ``outdated``: an earlier apply wrote it; ``foreign``: another program
+        has changed it.
+    """
+    path = repo / applied.registry
+    sha256 = hash_file(path)
+    if sha256 == applied.registry_sha256:
+        return "current"
+    if not path.is_file():
+        return "missing"
+    for _, body in _records(state).read_latest_first(_NAME, most=_MOST_REGISTRIES):
+        if body.get("registry_sha256") == sha256:
+            # The same definitions, applied on two machines, give two files: they contain times.
+            same = body.get("plan") == json.loads(json.dumps(applied.plan.as_dict()))
+            return "current" if same else "outdated"
+    return "foreign"
+
+
+def load_applied(repo: Path, state: ProjectState) -> AppliedPlan:
+    """Return the applied plan after checking that no other program has changed Feast's registry.
 
     Raises:
         StalePlanError: no plan was applied yet, or the plan is older than the registry.
+        StoreError: the database is unavailable.
     """
     applied = read_applied(state)
     if applied is None:
         raise StalePlanError(f"project in {repo}", "has no applied plan", fix="run `skewless apply`")
-    sha256 = hash_file(repo / applied.registry)
-    if sha256 != applied.registry_sha256:
+    if read_registry_state(repo, state, applied) == "foreign":
         raise StalePlanError(
             f"plan {applied.plan.hash}",
             "is older than the Feast registry",
-            value=f"{applied.registry} {sha256[:12]}",
+            value=f"{applied.registry} {hash_file(repo / applied.registry)[:12]}",
             fix="run `skewless plan` to see the difference, then `skewless apply`",
         )
     return applied
 
 
 class AppliedPlanReader:
-    """Reads the applied plan of a project, and caches it until the file changes; threads may share it.
+    """Reads the applied plan of a project, again after an apply; threads may share it.
+
+    While the database is unavailable, it keeps the last plan.
 
     Args:
-        state: the project's state folder.
+        state: the project's state.
+        interval_s: time between two queries of the database; 0: each read queries it.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: ProjectState, interval_s: float = 0.0) -> None:
         self._state = state
-        self._cached: tuple[tuple[int, int], FeaturePlan] | None = None
+        self._interval_s = interval_s
+        self._cached: tuple[int, FeaturePlan] | None = None
+        self._read_at = -math.inf
+        self._is_away = False
 
-    def read(self) -> FeaturePlan:
+    def read(self, *, now: bool = False) -> FeaturePlan:
         """Return the plan.
 
+        Args:
+            now: query the database even if the interval has not passed.
+
         Raises:
-            StalePlanError: no plan was applied yet, or the file is corrupt.
+            StalePlanError: no plan was applied yet, or it is corrupt.
+            StoreError: the database is unavailable, and no plan was read before.
         """
-        path = self._state / "plan.json"
+        cached, at = self._cached, time.monotonic()
+        if cached is not None and not now and at < self._read_at + self._interval_s:
+            return cached[1]
         try:
-            stat = path.stat()
-        except FileNotFoundError:
-            raise _missing_error(path) from None
-        # Each apply renames a new file into place, so the inode changes even within one tick of the clock.
-        version, cached = (stat.st_mtime_ns, stat.st_ino), self._cached
-        if cached is None or cached[0] != version:
-            applied = read_applied(self._state)
-            if applied is None:
-                raise _missing_error(path)
-            self._cached = cached = (version, applied.plan)
+            cached, self._is_away = self._read_changed(cached), False
+        except StoreError as error:
+            if cached is None:
+                raise
+            if not self._is_away:
+                _log.warning("plan_not_read", error=str(error), effect="the last plan stays in use")
+            self._is_away = True
+        self._cached, self._read_at = cached, at
         return cached[1]
 
     def hash(self) -> str:
-        """Return the plan's hash; empty if no plan was applied, or the file is corrupt."""
+        """Return the plan's hash; empty if no plan was applied, or it cannot be read."""
         try:
             return self.read().hash
-        except StalePlanError:
+        except (StalePlanError, StoreError):
             return ""
 
-
-def _missing_error(path: Path) -> StalePlanError:
-    return StalePlanError(f"file {path}", "is missing", fix="run `skewless apply`")
+    def _read_changed(self, cached: tuple[int, FeaturePlan] | None) -> tuple[int, FeaturePlan]:
+        if cached is not None and cached[0] == read_plan_number(self._state):
+            return cached
+        latest = _records(self._state).latest(_NAME)
+        if latest is None:
+            raise StalePlanError("project", "has no applied plan", fix="run `skewless apply`")
+        return latest[0], _decode(*latest).plan
 
 
 def hash_file(path: Path) -> str:
@@ -234,7 +302,7 @@ def find_edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
     return sorted(name for name in names if current.get(name) != applied.files.get(name))
 
 
-def load_current(repo: Path, state: Path) -> AppliedPlan:
+def load_current(repo: Path, state: ProjectState) -> AppliedPlan:
     """Return the applied plan as ``load_applied``; log a warning if the definitions have changed since the apply.
 
     Raises:
@@ -245,4 +313,5 @@ def load_current(repo: Path, state: Path) -> AppliedPlan:
     if files:
         fix = "run `skewless plan` to see the changes, then `skewless apply`"
         EventLogger().warning("definitions_changed", files=files, fix=fix)
+        _log.warning("definitions_changed", files=files, fix=fix)
     return applied

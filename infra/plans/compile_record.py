@@ -15,8 +15,9 @@ from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.infra.compiler.compile_inputs import CompileInputs
 from skewless.infra.compiler.compiled_repo import CompiledRepo
-from skewless.infra.plans.applied_plan import AppliedPlan, hash_file
+from skewless.infra.plans.applied_plan import AppliedPlan, read_registry_state
 from skewless.infra.storage.durable import replace_durable
+from skewless.infra.storage.project_state import ProjectState
 from skewless.version import __version__
 
 FILE = "compiled.json"
@@ -38,19 +39,19 @@ class CompileRecord:
     tables: Mapping[str, str]
     version: str = __version__
 
-    def difference(self, repo: Path, applied: AppliedPlan) -> str | None:
+    def difference(self, repo: Path, state: ProjectState, applied: AppliedPlan) -> str | None:
         """Return the first thing that differs from the record, for logs; None: compiling gives the applied plan.
 
         The planner compares the tables, which it can read.
         """
         if self.version != __version__ or self.compiled != _identity(applied.plan, applied.models):
             return "plan"
-        if hash_file(repo / applied.registry) != applied.registry_sha256:
+        if read_registry_state(repo, state, applied) != "current":
             return "registry"
         return self.inputs.difference(repo.absolute())
 
 
-def save_record(state: Path, compiled: CompiledRepo, tables: Mapping[str, str]) -> None:
+def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str, str]) -> None:
     """Write the record of a plan that was just applied; remove it if the inputs cannot be known."""
     path = state / FILE
     # Models or a plan that JSON changes could never be recognized as unchanged.
@@ -71,7 +72,7 @@ def save_record(state: Path, compiled: CompiledRepo, tables: Mapping[str, str]) 
         replace_durable(path, json.dumps(body).encode("utf-8", "surrogateescape"))
 
 
-def read_record(state: Path) -> CompileRecord | None:
+def read_record(state: ProjectState) -> CompileRecord | None:
     """Return the record; None: there is none, or it is corrupt."""
     try:
         body: dict[str, Any] = json.loads((state / FILE).read_bytes())

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_pinned_plan
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.applied_plan import read_applied
-from skewless.infra.plans.target_versions import FILE, TargetVersionsFile
-from skewless.infra.rollout.traffic import Traffic, versions_of
+from skewless.infra.plans.applied_plan import read_applied, read_plan_number
+from skewless.infra.plans.target_versions import StoredTargetVersions
+from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.storage.names import list_models
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 CHAMPION = "champion"
@@ -61,10 +60,9 @@ class NeededViewsMonitor:
         keep: number of champions of a model that a rollback may return to, including the current one.
     """
 
-    def __init__(self, state: Path, store: PackageStore, keep: int) -> None:
+    def __init__(self, state: ProjectState, store: PackageStore, keep: int) -> None:
         self._state = state
         self._store = store
-        self._packages = store.root
         self._keep = keep
         self._cached: tuple[object, NeededViews] | None = None
         self._pinned: dict[tuple[str, str], FeaturePlan] = {}
@@ -73,10 +71,11 @@ class NeededViewsMonitor:
         """Return the needed views; the same object as before if nothing has changed.
 
         Raises:
-            StalePlanError: no plan was applied yet, or the file is corrupt.
+            StalePlanError: no plan was applied yet, or it is corrupt.
             PackageError: an alias, a policy or the target versions are corrupt.
+            StoreError: the database is unavailable.
         """
-        # Before the files: if they change during the work, the next call reads them again.
+        # Before the values: if they change during the work, the next call reads them again.
         stamp = self._read_stamp()
         if self._cached is None or self._cached[0] != stamp:
             self._cached = stamp, self._find()
@@ -85,7 +84,7 @@ class NeededViewsMonitor:
     def _find(self) -> NeededViews:
         applied = read_applied(self._state)
         if applied is None:
-            raise StalePlanError(f"file {self._state / 'plan.json'}", "is missing", fix="run `skewless apply`")
+            raise StalePlanError("project", "has no applied plan", fix="run `skewless apply`")
         retained, unreadable = self.retained()
         return merge_needed_views(applied.plan, retained, unreadable)
 
@@ -96,9 +95,9 @@ class NeededViewsMonitor:
             PackageError: an alias, a policy or the target versions are corrupt.
         """
         retained, unreadable = [], []
-        pinned = TargetVersionsFile(self._state).read().pinned
-        for model in list_models(self._packages):
-            for version in retained_versions(self._packages, model, self._keep, pinned.get(model, ())):
+        pinned = StoredTargetVersions(self._state).read().pinned
+        for model in list_models(self._store.root):
+            for version in retained_versions(self._store, model, self._keep, pinned.get(model, ())):
                 try:
                     retained.append((model, version, self._read_plan(model, version)))
                 except PackageError as error:
@@ -125,11 +124,11 @@ class NeededViewsMonitor:
         return self._pinned[model, version]
 
     def _read_stamp(self) -> object:
-        aliases, traffic = Aliases(self._packages), Traffic(self._packages)
+        aliases, traffic = self._store.aliases, self._store.traffic
         moves = [
-            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._packages)
+            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._store.root)
         ]
-        return _file_version(self._state / "plan.json"), _file_version(self._state / FILE), moves
+        return read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
 
 
 def merge_needed_views(
@@ -168,7 +167,7 @@ def merge_needed_views(
     )
 
 
-def retained_versions(packages: Path, model: str, keep: int, pinned: Iterable[str] = ()) -> list[str]:
+def retained_versions(store: PackageStore, model: str, keep: int, pinned: Iterable[str] = ()) -> list[str]:
     """Return the distinct versions of a model that serve requests, or that a rollback may return to.
 
     These are the last champions, the versions of the traffic policy, and loaded versions.
@@ -180,19 +179,19 @@ def retained_versions(packages: Path, model: str, keep: int, pinned: Iterable[st
     Raises:
         PackageError: an alias or a policy is corrupt.
     """
-    policy = Traffic(packages).get(model)
+    policy = store.traffic.get(model)
     named = versions_of(policy) if policy else ()
-    return list(dict.fromkeys([*retained_champions(packages, model, keep), *named, *sorted(pinned)]))
+    return list(dict.fromkeys([*retained_champions(store, model, keep), *named, *sorted(pinned)]))
 
 
-def retained_champions(packages: Path, model: str, keep: int) -> list[str]:
+def retained_champions(store: PackageStore, model: str, keep: int) -> list[str]:
     """Return the distinct last champions of a model, the current one first.
 
     Raises:
         PackageError: an alias is corrupt.
     """
     champions: dict[str, None] = {}
-    for move in Aliases(packages).read_latest_first(model, CHAMPION):
+    for move in store.aliases.read_latest_first(model, CHAMPION):
         if len(champions) == keep:
             break
         champions[move.to] = None
@@ -205,11 +204,3 @@ def _merge_sources(current: EventSource | None, older: EventSource) -> EventSour
     names = {column.name for column in current.columns} | {current.event_column}
     more = tuple(column for column in older.columns if column.name not in names)
     return replace(current, columns=(*current.columns, *more)) if more else current
-
-
-def _file_version(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return (0, 0)
-    return (stat.st_mtime_ns, stat.st_ino)

@@ -23,7 +23,6 @@ from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.source_columns import check_columns, check_view
 from skewless.infra.offline.sources import Table, find_table, has_files, is_remote, view_table
 from skewless.infra.online.build_rate import estimate_build_s
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import read_spec
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import (
@@ -32,7 +31,10 @@ from skewless.infra.plans.applied_plan import (
     find_edited_files,
     hash_definition_files,
     hash_file,
-    read_applied,
+    hold_apply,
+    read_plan_number,
+    read_registry_state,
+    read_valid,
     save_applied,
 )
 from skewless.infra.plans.compile_record import read_record, save_record
@@ -47,9 +49,9 @@ from skewless.infra.plans.plan_effects import (
     ServedVersion,
     Training,
 )
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import list_models
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -96,7 +98,7 @@ class Planner:
     """Plans and applies the definitions of one repo."""
 
     repo: Path
-    state: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     settings: Settings = field(default_factory=Settings)
 
@@ -122,9 +124,10 @@ class Planner:
         Raises:
             DefinitionError: a definition is invalid; nothing was changed.
             SourceError: a source is missing, corrupt or has other columns; nothing was changed.
-            StoreError: the disk failed; nothing was changed.
+            ConflictError: another process applies a plan; nothing was changed.
+            StoreError: the disk or the database failed; nothing was changed.
         """
-        applied = read_applied(self.state)
+        number, applied = read_plan_number(self.state), read_valid(self.state)
         # Hashed first: an edit made meanwhile is shown by the next plan.
         files = hash_definition_files(self.repo, applied.files if applied else ())
         # A registry that is not a file may have changed without a trace: it is written again.
@@ -132,33 +135,36 @@ class Planner:
         unchanged = self._unchanged() if is_file else None
         if unchanged is not None and applied is not None and applied.files == files:
             return replace(self._compare(unchanged), applied=True)
+        return self._apply(now_us, files, number + 1)
+
+    def _apply(self, now_us: int, files: Mapping[str, str], number: int) -> PlanReport:
         from skewless.infra.plans.registry import register_objects, registry_path  # noqa: PLC0415 - imports Feast
 
         compiled, tables = self._compile()
         loaded = hash_definition_files(self.repo, compiled.files)
-        files = {name: files.get(name, sha256) for name, sha256 in loaded.items()}
         self._check_sums(compiled)
         report = self._compare(compiled)
-        make_folder(self.state)
+        make_folder(self.state.folder)
         registry = registry_path(self.repo)
-        with register_objects(self.repo, compiled.feast_objects):
+        # Held only now: definitions that do not compile change nothing, not even a lease.
+        with hold_apply(self.state) as lease, register_objects(self.repo, compiled.feast_objects):
             applied = AppliedPlan(
                 plan=compiled.plan,
                 models=compiled.models,
                 applied_us=now_us,
                 registry=registry,
                 registry_sha256=hash_file(self.repo / registry),
-                files=files,
+                files={name: files.get(name, sha256) for name, sha256 in loaded.items()},
             )
             # Inside the block: if the plan cannot be saved, the registry is restored.
-            save_applied(self.state, applied)
+            save_applied(self.state, applied, number, lease)
         save_record(self.state, compiled, tables)
         return replace(report, applied=True)
 
     def _unchanged(self) -> CompiledRepo | None:
         """Return the applied plan as compiled, without importing Feast; None: an input of it may have changed."""
-        record, applied = read_record(self.state), read_applied(self.state)
-        if record is None or applied is None or record.difference(self.repo, applied) is not None:
+        record, applied = read_record(self.state), read_valid(self.state)
+        if record is None or applied is None or record.difference(self.repo, self.state, applied) is not None:
             return None
         compiled = CompiledRepo(plan=applied.plan, models=applied.models, feast_objects=())
         try:
@@ -215,7 +221,7 @@ class Planner:
 
     def _check_sums(self, compiled: CompiledRepo) -> None:
         """Check that new views can sum the events of the log, which were accepted without this check."""
-        applied = read_applied(self.state)
+        applied = read_valid(self.state)
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
@@ -229,7 +235,7 @@ class Planner:
         return effects, unreadable
 
     def _compare(self, compiled: CompiledRepo) -> PlanReport:
-        applied = read_applied(self.state)
+        applied = read_valid(self.state)
         changes = compare_plans(applied.plan if applied else None, compiled.plan)
         changes += compare_models(applied.models if applied else (), compiled.models)
         changes += self._registry_change(applied)
@@ -240,7 +246,7 @@ class Planner:
             builds=[self._build(view, effects.needed.label(view)) for view in effects.find_new_views()],
             retires=effects.find_retiring_views(self.settings.retire_hours),
             trains=list(effects.find_trainings(compiled.models)),
-            serves=list(effects.find_served_versions(Traffic(self._packages).get)),
+            serves=list(effects.find_served_versions(self._store.traffic.get)),
             breakages=list(effects.find_broken_versions()),
             notes=[
                 *self._missing_files(compiled),
@@ -251,16 +257,12 @@ class Planner:
         )
 
     @property
-    def _packages(self) -> Path:
-        return self._store.root
-
-    @property
     def _store(self) -> PackageStore:
         return PackageStore.of(self.state, self.settings)
 
     def _registry_change(self, applied: AppliedPlan | None) -> list[Change]:
-        """Return the change of Feast's registry by another program; commands fail until the next ``apply``."""
-        if applied is None or hash_file(self.repo / applied.registry) == applied.registry_sha256:
+        """Return the change of this machine's Feast registry, which is not that of the applied plan."""
+        if applied is None or read_registry_state(self.repo, self.state, applied) in {"current", "missing"}:
             return []
         return [Change(action="change", kind="registry", name=applied.registry)]
 
@@ -301,7 +303,7 @@ class Planner:
         return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
 
     def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
-        for name in list_models(self._packages):
+        for name in list_models(self._store.root):
             version = find(name)
             if version is None:
                 continue
@@ -312,10 +314,10 @@ class Planner:
             yield name, Champion(version=version, spec=spec)
 
     def _champion(self, name: str) -> str | None:
-        return Aliases(self._packages).get(name, CHAMPION)
+        return self._store.aliases.get(name, CHAMPION)
 
     def _challenger(self, name: str) -> str | None:
-        policy = Traffic(self._packages).get(name)
+        policy = self._store.traffic.get(name)
         return None if policy is None else policy.challenger
 
 

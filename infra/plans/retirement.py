@@ -9,10 +9,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from skewless.contract.clock import Clock
@@ -22,10 +20,12 @@ from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.project_state import ProjectState
 
 Stage = Literal["needed", "unneeded", "retired"]
-_FILE = "views.json"
+_KIND, _NAME = "view_lifecycles", "project"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +45,12 @@ class ViewLifecycle:
     since_us: int
 
 
-def read_lifecycles(state: Path) -> list[ViewLifecycle]:
+def read_lifecycles(state: ProjectState) -> list[ViewLifecycle]:
     """Return all versions of views that were ever needed, with their stages at the last run."""
     try:
-        return [ViewLifecycle(**item) for item in json.loads((state / _FILE).read_text())["views"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        body = Documents(state.database, _KIND).get(_NAME) or {"views": []}
+        return [ViewLifecycle(**item) for item in body["views"]]
+    except (KeyError, TypeError):
         return []
 
 
@@ -63,7 +64,7 @@ class Retirement:
         grace_us: how long a view without readers stays online, microseconds.
     """
 
-    state: Path
+    state: ProjectState
     needed: NeededViews
     store: OnlineStore
     clock: Clock
@@ -73,14 +74,17 @@ class Retirement:
         """Record the stages of all views and retire due views; return the retired views.
 
         Raises:
-            StoreError: the store or the disk failed; the next run continues.
+            ConflictError: another process continues, because this one was suspended for too long.
+            StoreError: the store, the database or the disk failed; the next run continues.
         """
-        with hold_lock(self.state / "views.lock"):
+        leases = Leases(self.state.database)
+        with leases.hold("retirement") as lease:
             before = read_lifecycles(self.state)
             lives = [self._advance(life) for life in self._all_lives(before)]
             if lives != before:
-                body = {"views": [asdict(life) for life in lives]}
-                replace_durable(self.state / _FILE, json.dumps(body, indent=1).encode())
+                with self.state.database.transaction():
+                    leases.check(lease)
+                    Documents(self.state.database, _KIND).put(_NAME, {"views": [asdict(life) for life in lives]})
         old = {life.hash: life.stage for life in before}
         return [life for life in lives if life.stage == "retired" and old.get(life.hash) != "retired"]
 

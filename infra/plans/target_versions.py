@@ -1,16 +1,16 @@
-"""The target versions: models and versions that a client has loaded or unloaded, in a file that all workers read."""
+"""The target versions: models and versions that a client has loaded or unloaded, for all servers of a project."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from skewless.contract.errors import PackageError
-from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
-FILE = "wanted.json"
+_NAME = "project"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,46 +42,46 @@ class TargetVersions:
         return self.pinned.get(model, frozenset())
 
 
-class TargetVersionsFile:
-    """Stores the target versions of one project in a file that the workers of one machine share."""
+class StoredTargetVersions:
+    """The target versions of one project, which all its servers read."""
 
-    def __init__(self, state: Path) -> None:
-        self._path = state / FILE
+    def __init__(self, state: ProjectState) -> None:
+        self._documents = Documents(state.database, "target_versions")
+
+    def revision(self) -> int:
+        """Return a number that increases with each change; 0: there are no target versions."""
+        return self._documents.revision(_NAME)
 
     def read(self) -> TargetVersions:
-        """Return the target versions; empty if the file is missing.
+        """Return the target versions; empty if there are none.
 
         Raises:
-            PackageError: the file is corrupt.
+            PackageError: they are corrupt.
+            StoreError: the database is unavailable.
         """
-        try:
-            data = json.loads(self._path.read_bytes())
-            pinned = {str(name): frozenset(map(str, versions)) for name, versions in data["pinned"].items()}
-            return TargetVersions(unloaded=frozenset(map(str, data["unloaded"])), pinned=pinned)
-        except FileNotFoundError:
-            return TargetVersions()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise PackageError(
-                f"file {self._path.name!r}", "is corrupt", fix="remove it: then only champions are served"
-            ) from error
+        return _decode(self._documents.get(_NAME))
 
     def load(self, model: str, version: str | None) -> TargetVersions:
         """Load a model, and a version of it in addition to the champion if given; return all target versions."""
-        with hold_lock(self._path.with_suffix(".lock")):
-            return self._write(self.read().with_loaded(model, version))
+        return self._change(lambda versions: versions.with_loaded(model, version))
 
     def unload(self, model: str) -> TargetVersions:
         """Unload a model; return all target versions."""
-        with hold_lock(self._path.with_suffix(".lock")):
-            return self._write(self.read().with_unloaded(model))
+        return self._change(lambda versions: versions.with_unloaded(model))
 
-    def _write(self, versions: TargetVersions) -> TargetVersions:
-        data = {key: _plain(value) for key, value in asdict(versions).items()}
-        replace_durable(self._path, json.dumps(data, sort_keys=True).encode())
+    def _change(self, change: Callable[[TargetVersions], TargetVersions]) -> TargetVersions:
+        with self._documents.edit(_NAME, {"pinned": {}, "unloaded": []}) as body:
+            versions = change(_decode(body))
+            body["pinned"] = {name: sorted(pinned) for name, pinned in versions.pinned.items()}
+            body["unloaded"] = sorted(versions.unloaded)
         return versions
 
 
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return sorted(value) if isinstance(value, frozenset) else value
+def _decode(body: Any) -> TargetVersions:  # noqa: ANN401 - JSON
+    if body is None:
+        return TargetVersions()
+    try:
+        pinned = {str(name): frozenset(map(str, versions)) for name, versions in body["pinned"].items()}
+        return TargetVersions(unloaded=frozenset(map(str, body["unloaded"])), pinned=pinned)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackageError("target versions", "are corrupt", fix="load or unload the models again") from error

@@ -31,6 +31,7 @@ from skewless.infra.predictions.files import (
     write_rows,
 )
 from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, try_lock
+from skewless.infra.storage.project_state import ProjectState
 
 _FEWEST = 2
 
@@ -44,7 +45,7 @@ class _MergeGroup:
     rows: int = 0
 
 
-def compact(state: Path, *, now_us: int, grace_s: float, clock: Callable[[], float] = time.time) -> int:
+def compact(state: ProjectState, *, now_us: int, grace_s: float, clock: Callable[[], float] = time.time) -> int:
     """Merge the files of past days, up to a reader's batch size each; return how many were merged.
 
     Readers use a merged file instead of its sources as soon as it exists. The sources stay for the grace time, for
@@ -79,7 +80,7 @@ def compact(state: Path, *, now_us: int, grace_s: float, clock: Callable[[], flo
         return merged
 
 
-def _mark_merged_proven(state: Path, replaced: Mapping[str, Collection[str]]) -> None:
+def _mark_merged_proven(state: ProjectState, replaced: Mapping[str, Collection[str]]) -> None:
     """Mark merged files as proven if all their sources are: a kill may have prevented it."""
     proven = proven_files(state)
     if proven:
@@ -114,7 +115,9 @@ def _is_old(path: Path, before_s: float) -> bool:
     return False
 
 
-def _merges(state: Path, listing: FileListing, replaced: Collection[str], before_us: int) -> Iterator[_MergeGroup]:
+def _merges(
+    state: ProjectState, listing: FileListing, replaced: Collection[str], before_us: int
+) -> Iterator[_MergeGroup]:
     """Merge group after group, and yield each."""
     folder, proven = state / FOLDER, proven_files(state)
     for day in sorted(day for day in listing.written if day < before_us):

@@ -24,7 +24,8 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
 FOLDER = "predictions"  # in the state folder
 BATCH_ROWS = 50_000  # rows that a reader holds in memory at a time
@@ -38,7 +39,7 @@ _DICTIONARY_COLUMNS = (
     *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
     *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
 )
-_PROVEN = "proven.json"
+_PROVEN, _NAME = "proven_files", "project"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,22 +130,23 @@ def write_rows(rows: pa.Table, where: Any) -> None:  # noqa: ANN401 - a path, or
     )
 
 
-def proven_files(state: Path) -> frozenset[str]:
-    """Return the names of the files whose predictions replay has proven; empty if the list cannot be read."""
-    try:
-        names = json.loads((state / _PROVEN).read_text())["files"]
-        return frozenset(name for name in names if isinstance(name, str))
-    except (OSError, ValueError, KeyError, TypeError):
-        return frozenset()
+def proven_files(state: ProjectState) -> frozenset[str]:
+    """Return the names of the files whose predictions replay has proven.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
+    return frozenset((Documents(state.database, _PROVEN).get(_NAME) or {"files": []})["files"])
 
 
-def add_proven(state: Path, names: Collection[str]) -> None:
+def add_proven(state: ProjectState, names: Collection[str]) -> None:
     """Add names of proven files to the list, and drop names of deleted files.
 
     Raises:
-        StoreError: the disk refused the write; replay will prove these files again.
+        StoreError: the database is unavailable; replay will prove these files again.
     """
-    with hold_lock(state / "proven.lock"):
-        existing = {path.name for path in (state / FOLDER).glob("*.parquet")}
-        body = {"files": sorted((proven_files(state) | set(names)) & existing)}
-        replace_durable(state / _PROVEN, json.dumps(body).encode())
+    # The list is read before the folder: a file that another process adds meanwhile does not count as deleted.
+    before = proven_files(state)
+    existing = {path.name for path in (state / FOLDER).glob("*.parquet")}
+    with Documents(state.database, _PROVEN).edit(_NAME, {"files": []}) as body:
+        body["files"] = sorted((set(body["files"]) - (before - existing)) | (existing & set(names)))

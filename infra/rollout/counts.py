@@ -1,18 +1,18 @@
-"""The servers' counts of each version under a traffic policy, in files that the rollout controller reads."""
+"""The servers' counts of each version under a traffic policy, which the rollout controller reads."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from skewless.contract.score_differences import ScoreDifferences
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
+Age = Literal["older", "newer"]
 LATENCY_EDGES = (*(0.0005 * 2 ** (step / 4) for step in range(57)),)  # 0.5 ms to 8 s, four a doubling
 
 
@@ -135,77 +135,80 @@ class PolicyCounts(NamedTuple):
     versions: Mapping[str, RolloutCounts]
 
 
-def read_counts(state: Path, model: str, policy: int) -> dict[str, RolloutCounts]:
+def read_counts(state: ProjectState, model: str, policy: int) -> dict[str, RolloutCounts]:
     """Return the counts of all server processes for a model under one policy, by version.
 
-    Counts of processes that have ended are included. ``at_us`` is the age of the counts: up to 2 s while servers run.
+    Counts of processes that have ended are included, so that a restart of a server loses none. ``at_us`` is the age of
+    the counts: up to 2 s while servers run.
 
     Args:
-        state: the project's state folder, shared by all servers.
+        state: the project's state, shared by all servers.
         policy: number of the policy; requests under other policies are not counted.
     """
     totals: dict[str, RolloutCounts] = {}
-    # Files of ended processes are included, so that a restart of a server loses no counts.
-    for _, models in _files(state):
-        policy_counts = models.get(model)
-        if policy_counts is not None and policy_counts.policy == policy:
-            for version, counts in policy_counts.versions.items():
-                totals[version] = totals.get(version, RolloutCounts()) + counts
+    for body in _counts(state).list_all().values():
+        for version, counts in _decode_versions(body, model, policy).items():
+            totals[version] = totals.get(version, RolloutCounts()) + counts
     return totals
 
 
-def write_counts(path: Path, models: Mapping[str, PolicyCounts]) -> None:
-    """Replace the file of a server's counts atomically.
+def write_counts(state: ProjectState, process: str, models: Mapping[str, PolicyCounts]) -> None:
+    """Replace the counts of a server process.
 
-    The write is not synced to disk: after a power cut, counting starts again.
+    Args:
+        process: a name that no other process has, before or after.
+        models: counts by model; empty: the counts are deleted.
 
     Raises:
-        OSError: the disk refused the write.
+        StoreError: the database is unavailable.
     """
-    make_folder(path.parent)
-    data = {
-        model: {
-            "policy": policy_counts.policy,
-            "versions": {key: counts.as_dict() for key, counts in policy_counts.versions.items()},
-        }
-        for model, policy_counts in models.items()
-    }
-    staging = path.with_name(f".{path.name}.tmp")
-    staging.write_text(json.dumps(data))
-    staging.replace(path)
+    if models:
+        _counts(state).put(process, _encode_models(models))
+    else:
+        _counts(state).delete(process)
 
 
-def delete_old_counts(state: Path, policies: Mapping[str, int]) -> None:
-    """Delete files without counts of a current policy; running servers write their files again.
+def delete_old_counts(state: ProjectState, policies: Mapping[str, int]) -> None:
+    """Delete counts of processes that have none under a current policy; running servers write theirs again.
 
     Args:
         policies: numbers of the current policies, by model.
     """
-    for path, models in _files(state):
-        if not any(policies.get(model) == policy_counts.policy for model, policy_counts in models.items()):
-            path.unlink(missing_ok=True)
+    for process, body in _counts(state).list_all().items():
+        if not any(policies.get(model) == data["policy"] for model, data in body.items()):
+            _counts(state).delete(process)
 
 
-def counts_folder(state: Path) -> Path:
-    """Return the folder in which servers write their counts."""
-    return state / "vitals"
+def read_earlier_counts(state: ProjectState, age: Age, model: str, policy: int) -> dict[str, RolloutCounts]:
+    """Return the counts of all servers at an earlier check of a rollout, by version."""
+    return _decode_versions(_earlier_counts(state).get(f"{age}/{model}") or {}, model, policy)
 
 
-def _files(state: Path) -> Iterator[tuple[Path, dict[str, PolicyCounts]]]:
-    for path in sorted(counts_folder(state).glob("*.json")):
-        try:
-            data = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            continue  # the server has just ended
-        except ValueError:
-            data = {}  # incomplete after a power cut
-        yield path, {model: _decode_counts(policy_data) for model, policy_data in data.items()}
+def write_earlier_counts(state: ProjectState, age: Age, model: str, counts: PolicyCounts) -> None:
+    """Replace the counts at an earlier check of a rollout."""
+    _earlier_counts(state).put(f"{age}/{model}", _encode_models({model: counts}))
 
 
-def _decode_counts(data: Mapping[str, Any]) -> PolicyCounts:
-    return PolicyCounts(
-        data["policy"], {version: RolloutCounts.from_dict(counts) for version, counts in data["versions"].items()}
-    )
+def _counts(state: ProjectState) -> Documents:
+    return Documents(state.database, "rollout_counts")
+
+
+def _earlier_counts(state: ProjectState) -> Documents:
+    return Documents(state.database, "earlier_rollout_counts")
+
+
+def _encode_models(models: Mapping[str, PolicyCounts]) -> dict[str, Any]:
+    return {
+        model: {"policy": policy, "versions": {version: counts.as_dict() for version, counts in versions.items()}}
+        for model, (policy, versions) in models.items()
+    }
+
+
+def _decode_versions(body: Mapping[str, Any], model: str, policy: int) -> dict[str, RolloutCounts]:
+    data = body.get(model)
+    if data is None or data["policy"] != policy:
+        return {}
+    return {version: RolloutCounts.from_dict(counts) for version, counts in data["versions"].items()}
 
 
 def _add_statuses(

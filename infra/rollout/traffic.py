@@ -1,4 +1,4 @@
-"""The traffic policies of a project's models: numbered files, replaced by compare-and-set, with a history."""
+"""The traffic policies of a project's models: numbered records, replaced by compare-and-set, with a history."""
 
 from __future__ import annotations
 
@@ -6,41 +6,42 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from skewless.contract.errors import ConflictError
+from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.storage.names import model_folder, version_folder
-from skewless.infra.storage.numbered_files import NumberedFiles
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.names import check_model_name, version_folder
 
 
 class Traffic:
-    """The policies in one packages folder, at ``<model>/traffic/NNNNNN.json``; the latest policy is current.
+    """The traffic policies of a project's models; the latest policy of a model is current.
 
     Args:
         packages: folder of all models' packages.
+        database: of the project.
     """
 
-    def __init__(self, packages: Path) -> None:
+    def __init__(self, packages: Path, database: Database) -> None:
         self._packages = packages
+        self._policies = Records(database, "traffic_policy")
 
     def get(self, model: str) -> TrafficPolicy | None:
         """Return the current policy, None if the model never had one.
 
         Raises:
-            PackageError: its file is corrupt.
+            PackageError: it is corrupt.
         """
-        files = self._files(model)
-        numbers = files.numbers()
-        return _decode_policy(files, numbers[-1], files.read(numbers[-1])) if numbers else None
+        last = self._policies.latest(check_model_name(model))
+        return _decode_policy(model, *last) if last else None
 
     def number(self, model: str) -> int | None:
         """Return the number of the current policy, without reading it."""
-        numbers = self._files(model).numbers()
-        return numbers[-1] if numbers else None
+        return self._policies.latest_number(check_model_name(model)) or None
 
     def history(self, model: str) -> list[TrafficPolicy]:
         """Return every policy, oldest first."""
-        files = self._files(model)
-        return [_decode_policy(files, sequence, data) for sequence, data in files.read_latest_first()][::-1]
+        records = self._policies.read_latest_first(check_model_name(model))
+        return [_decode_policy(model, number, body) for number, body in records][::-1]
 
     def replace(self, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
         """Replace the expected policy; return the new policy with its number.
@@ -51,25 +52,20 @@ class Traffic:
         Raises:
             ConflictError: another policy is current, now or at the time of the write.
             PackageError: the policy names a version that does not exist.
-            StoreError: the disk refused the write; the policy is unchanged.
+            StoreError: the database is unavailable; the policy is unchanged.
         """
         for version in versions_of(policy):
             # Raises if the version does not exist.
             version_folder(self._packages, model, version)
-        files = self._files(model)
         if self.number(model) != expect:
             raise self._conflict(model, expect)
         numbered = replace(policy, number=(expect or 0) + 1)
         try:
             # Another process may have written a policy since the check above: the append decides.
-            files.append(numbered.number, numbered.as_dict())
-        except FileExistsError as error:
+            self._policies.append(model, numbered.number, numbered.as_dict())
+        except ConflictError as error:
             raise self._conflict(model, expect) from error
         return numbered
-
-    def _files(self, model: str) -> NumberedFiles:
-        folder = model_folder(self._packages, model)
-        return NumberedFiles(folder / "traffic", folder / ".traffic.lock", "traffic policy")
 
     def _conflict(self, model: str, expect: int | None) -> ConflictError:
         current = self.number(model)
@@ -90,8 +86,9 @@ def versions_of(policy: TrafficPolicy) -> list[str]:
     return list(dict.fromkeys(version for version in versions if version is not None))
 
 
-def _decode_policy(files: NumberedFiles, sequence: int, data: Any) -> TrafficPolicy:  # noqa: ANN401 - any JSON value
+def _decode_policy(model: str, number: int, body: Any) -> TrafficPolicy:  # noqa: ANN401 - any JSON value
     try:
-        return TrafficPolicy.from_dict(data)
+        return TrafficPolicy.from_dict(body)
     except (TypeError, KeyError, ValueError) as error:
-        raise files.corrupt_error(sequence) from error
+        fix = "restore the database from a backup"
+        raise PackageError(f"traffic of model {model!r}", f"has a corrupt policy {number}", fix=fix) from error

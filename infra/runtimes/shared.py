@@ -123,10 +123,11 @@ class RuntimeMember:
             try:
                 runtime = reopen()
             except Exception as error:  # noqa: BLE001 - the library scores meanwhile
-                self._consecutive_failures += 1
-                if self._consecutive_failures >= _MAX_FAILURES:
-                    self._retire(error)
-                    return
+                with self._lock:
+                    self._consecutive_failures += 1
+                    if self._consecutive_failures >= _MAX_FAILURES:
+                        self._retire(error)
+                        return
                 continue
             self._resume(runtime)
             return

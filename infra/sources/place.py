@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from feast.repo_config import RepoConfig
 
 from skewless.contract.settings import Settings, load_settings
+from skewless.infra.storage.project_state import ProjectState
 
 
 def repo_of(config: RepoConfig) -> Path:
@@ -25,6 +25,6 @@ def settings_of(config: RepoConfig) -> Settings:
     return load_settings(repo_of(config), **{name: value for name, value in settings.items() if value is not None})
 
 
-def state_of(config: RepoConfig) -> Path:
-    """Return the project's state folder."""
-    return Path(os.path.normpath(repo_of(config) / settings_of(config).state))
+def state_of(config: RepoConfig) -> ProjectState:
+    """Return the project's state."""
+    return ProjectState.of(repo_of(config), settings_of(config))

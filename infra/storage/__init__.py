@@ -1,1 +1,1 @@
-"""Files that survive a kill and a power cut: atomic writes, numbered files, series of records."""
+"""The database of everything small that changes, and files that survive a kill and a power cut."""

@@ -109,7 +109,8 @@ def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
             handle.flush()
             os.fsync(handle.fileno())
     except OSError as error:
-        path.unlink(missing_ok=True)
+        if not isinstance(error, FileExistsError):  # a file that was there is not ours to remove
+            path.unlink(missing_ok=True)
         raise disk_error(path, error) from error
 
 

@@ -1,4 +1,4 @@
-"""Names of models, versions and aliases, and their folders."""
+"""Names of models, versions and aliases, and the folders of versions."""
 
 from __future__ import annotations
 
@@ -13,11 +13,16 @@ _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 
 
-def model_folder(root: Path, name: str) -> Path:
-    """Return the folder of a model's versions and aliases."""
+def check_model_name(name: str) -> str:
+    """Return the name of a model; reject one that could leave its folder."""
     if not is_name(name):
         raise PackageError("model", "has an invalid name", value=name, fix=RULE)
-    return root / name
+    return name
+
+
+def model_folder(root: Path, name: str) -> Path:
+    """Return the folder of a model's versions."""
+    return root / check_model_name(name)
 
 
 def list_models(root: Path) -> list[str]:
@@ -41,11 +46,15 @@ def version_folder(root: Path, name: str, version: str) -> Path:
     return folder
 
 
-def alias_folder(root: Path, name: str, alias: str) -> Path:
-    """Return the folder of an alias's history, which may not exist yet."""
+def alias_name(model: str, alias: str) -> str:
+    """Return the name of a model's alias in the database.
+
+    >>> alias_name("late", "champion")
+    'late/champion'
+    """
     if not _ALIAS.fullmatch(alias):
         raise PackageError("alias", "has an invalid name", value=alias, fix="use small letters, digits, '-' and '_'")
-    return model_folder(root, name) / "aliases" / alias
+    return f"{check_model_name(model)}/{alias}"
 
 
 def list_versions(root: Path, name: str) -> list[str]:

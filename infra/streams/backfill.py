@@ -20,7 +20,6 @@ from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import record_build
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
-from skewless.infra.storage.durable import hold_lock
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 OnStates = Callable[[str, int], None]
@@ -64,7 +63,7 @@ class Backfiller:
         for view in views:
             if self._is_missing(view):
                 # After a wait for another backfill, the view may not be missing any more, so check again.
-                with hold_lock(self.generations.build_lock(view)):
+                with self.generations.hold_build(view):
                     results += [self._build(view, on_states)] if self._is_missing(view) else []
             self.publish(view)
         return results
@@ -77,7 +76,7 @@ class Backfiller:
         Raises:
             StoreError: the store or the disk failed; the old generation stays live.
         """
-        with hold_lock(self.generations.build_lock(view)):
+        with self.generations.hold_build(view):
             return self._build(view, on_states)
 
     def _build(self, view: WindowView, on_states: OnStates) -> BackfillResult:

@@ -8,11 +8,11 @@ file is recognized, because its first rows have the digest of a record.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -23,7 +23,9 @@ from skewless.contract.errors import StoreError
 from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS
-from skewless.infra.storage.durable import replace_durable
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.streams.history_file import HistoryFile
 from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
@@ -64,14 +66,19 @@ class ImportRecords:
     """The import records of one source.
 
     Args:
-        folder: of the source's logs.
-        dry_run: keep changes in memory only.
+        database: of the project.
+        source: name of the event source.
+        lease: of the import, which the writes check; None: keep changes in memory only.
     """
 
-    def __init__(self, folder: Path, *, dry_run: bool) -> None:
-        self._folder = folder
-        self._dry_run = dry_run
-        self._records = {record.key: record for record in map(_read, sorted(folder.glob("import-*.json")))}
+    def __init__(self, database: Database, source: str, lease: Lease | None) -> None:
+        self._database = database
+        self._documents = Documents(database, "import")
+        self._source = source
+        self._lease = lease
+        bodies = self._documents.list_all().items()
+        records = (_decode(name, body) for name, body in bodies if name.startswith(f"{source}/"))
+        self._records = {record.key: record for record in records}
 
     def __iter__(self) -> Iterator[ImportRecord]:
         """Yield all records."""
@@ -85,11 +92,14 @@ class ImportRecords:
         """Replace a record; return it.
 
         Raises:
-            StoreError: the file cannot be written.
+            StoreError: the database is unavailable.
+            ConflictError: another process imports the source by now.
         """
         if self._records.get(record.key) != record:
-            if not self._dry_run:
-                replace_durable(self._path(record.key), json.dumps(asdict(record)).encode())
+            if self._lease is not None:
+                with self._database.transaction():
+                    Leases(self._database).check(self._lease)
+                    self._documents.put(f"{self._source}/{record.key}", asdict(record))
             self._records[record.key] = record
         return record
 
@@ -108,17 +118,13 @@ class ImportRecords:
             key = _key(f"{name}#{number}")
         return key
 
-    def _path(self, key: str) -> Path:
-        return self._folder / f"import-{key}.json"
-
 
 def _key(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def _read(path: Path) -> ImportRecord:
+def _decode(name: str, data: Any) -> ImportRecord:  # noqa: ANN401 - a JSON value
     try:
-        data = json.loads(path.read_text())
         return ImportRecord(
             key=data["key"],
             columns=build_columns(data["columns"]),
@@ -129,7 +135,7 @@ def _read(path: Path) -> ImportRecord:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"import record {path}", "cannot be read", value=error, fix="restore it, or import into a new state folder"
+            f"import {name!r}", "cannot be read", value=error, fix="restore it, or import into a new state folder"
         ) from error
 
 

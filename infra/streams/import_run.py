@@ -21,6 +21,8 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.partitions import log_ends, source_folder
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.leases import Lease
 from skewless.infra.streams.decode import EventValidator
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
@@ -60,9 +62,11 @@ class ImportRun:
 
     Args:
         source: of the events.
-        views, dry_run: as in ``Importer``.
+        views: as in ``Importer``.
+        database: of the project.
         log_root: folder of all logs.
         generations: of the views.
+        lease: of the import; None: a dry run.
         clock: of the project.
         on_rows: called with a file's name and the number of rows that this run has imported.
     """
@@ -72,10 +76,11 @@ class ImportRun:
         *,
         source: EventSource,
         views: Sequence[WindowView],
+        database: Database,
         log_root: Path,
         generations: Generations,
+        lease: Lease | None,
         clock: Clock,
-        dry_run: bool,
         on_rows: OnRows,
     ) -> None:
         self._source = source
@@ -83,10 +88,10 @@ class ImportRun:
         self._log_root = log_root
         self._generations = generations
         self._clock = clock
-        self._dry_run = dry_run
+        self._dry_run = lease is None
         self._on_rows = on_rows
         self._folder = source_folder(log_root, source.name)
-        self._records = ImportRecords(self._folder, dry_run=dry_run)
+        self._records = ImportRecords(database, source.name, lease)
         self._pending: dict[str, HistoryFile] = {}
         self._matcher = Matcher(log_root, import_prefix(source), self._pending)
         self._validator = EventValidator(source, views)

@@ -18,8 +18,9 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.partitions import log_partitions, source_folder
-from skewless.infra.storage.durable import try_lock
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.leases import Leases
 from skewless.infra.streams.history_file import history_files
 from skewless.infra.streams.idle_partitions import IdlePartitions
 from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
@@ -64,6 +65,7 @@ class Importer:
         source: of the events.
         views: the windowed views of the source; an event that one of them cannot sum exactly is rejected.
         repo: paths are relative to it.
+        database: of the project.
         log_root: folder of all logs.
         generations: of the views.
         open_writer: opens the state writer; called only if there are states.
@@ -75,6 +77,7 @@ class Importer:
     source: EventSource
     views: list[WindowView]
     repo: Path
+    database: Database
     log_root: Path
     generations: Generations
     open_writer: Callable[[], AbstractContextManager[StateWriter]]
@@ -90,8 +93,8 @@ class Importer:
             StoreError: the disk failed.
             ConflictError: another process imports the same source.
         """
-        with nullcontext(enter_result=True) if self.dry_run else try_lock(self._folder, "import.lock") as is_locked:
-            if not is_locked:
+        with nullcontext() if self.dry_run else Leases(self.database).try_hold(f"import {self.source.name}") as lease:
+            if lease is None and not self.dry_run:
                 raise ConflictError(
                     f"history of event source {self.source.name!r}",
                     "is being imported by another process",
@@ -100,10 +103,11 @@ class Importer:
             run = ImportRun(
                 source=self.source,
                 views=self.views,
+                database=self.database,
                 log_root=self.log_root,
                 generations=self.generations,
+                lease=lease,
                 clock=self.clock,
-                dry_run=self.dry_run,
                 on_rows=on_rows,
             )
             files = tuple(run.import_file(file) for file in history_files(self.source, self.repo, self.connection))
@@ -135,7 +139,3 @@ class Importer:
             # The events are in the log, and a worker will apply them.
             return "behind"
         return "applied"
-
-    @property
-    def _folder(self) -> Path:
-        return source_folder(self.log_root, self.source.name)

@@ -18,6 +18,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.infra.offline.engine import connect
@@ -101,7 +102,7 @@ class ParquetRows:
 
 def convert_to_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch with its times in UTC microseconds; times without a zone are UTC (SEMANTICS 1.1)."""
-    columns = [column.cast(_UTC, safe=False) if pa.types.is_timestamp(column.type) else column for column in batch]
+    columns = [cast_times(column, _UTC) if pa.types.is_timestamp(column.type) else column for column in batch]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 

@@ -25,7 +25,7 @@ _RENEW = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('PEXPIRE',
 _RELEASE = "return redis.call('GET', KEYS[1]) == ARGV[1] and redis.call('DEL', KEYS[1]) or 0"
 
 
-class Leases:
+class PartitionLeases:
     """The leases of one group member; every method may raise RedisError.
 
     Args:

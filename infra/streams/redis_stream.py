@@ -16,7 +16,7 @@ from typing import Any
 from skewless.contract.errors import StoreError
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.streams.redis_keys import FIELD, EventKeys, format_entry_id, parse_position
-from skewless.infra.streams.redis_leases import Leases
+from skewless.infra.streams.redis_leases import PartitionLeases
 from skewless.infra.streams.redis_link import RedisLink
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -91,7 +91,7 @@ class RedisStream:
         self._n = n_partitions
         self._owner = owner
         self._keep = keep
-        self._leases = Leases(self._keys, n_partitions, lease_s)
+        self._leases = PartitionLeases(self._keys, n_partitions, lease_s)
         self._link = RedisLink(url, timeout_s)
         self._heartbeat_s = min(1.0, lease_s / _HEARTBEATS_PER_LEASE)
         self._next_heartbeat = 0.0

@@ -63,7 +63,7 @@ class StateWriter:
         self._views: Sequence[WindowView] = ()
         self._lenses: dict[str, EventSelector] = {}
         self._columns: list[str] = []
-        self._versions: dict[str, tuple[int, int]] = {}
+        self._versions: dict[str, int] = {}
         self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
         self.set_views(views)

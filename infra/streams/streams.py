@@ -23,6 +23,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.importing import Importer
@@ -49,7 +50,7 @@ class Streams:
     """
 
     plan: FeaturePlan
-    state: Path
+    state: ProjectState
     settings: Settings
     url: Callable[[], str]
     connection: duckdb.DuckDBPyConnection
@@ -207,6 +208,7 @@ class Streams:
             source=source,
             views=self.views(source.name),
             repo=repo,
+            database=self.state.database,
             log_root=self.log_root,
             generations=self.generations,
             open_writer=open_writer,

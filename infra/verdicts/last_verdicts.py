@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from skewless.contract.clock import from_us
-from skewless.infra.storage.durable import hold_lock, replace_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,44 +96,51 @@ class Freshness:
 _V = TypeVar("_V", LastParity, Freshness)
 
 
-def read_last_parity(state: Path) -> dict[str, LastParity]:
-    """Return the last parity verdict of each view, by name; empty without a check, or if the file is corrupt."""
-    return _read(state / "parity.json", LastParity)
+_NAME = "project"
 
 
-def read_last_freshness(state: Path) -> dict[str, Freshness]:
-    """Return the last freshness of each view, by name; empty without a measurement, or if the file is corrupt."""
-    return _read(state / "freshness.json", Freshness)
+def read_last_parity(state: ProjectState) -> dict[str, LastParity]:
+    """Return the last parity verdict of each view, by name; empty without a check, or if another release wrote it.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
+    return _read(state, "parity_verdicts", LastParity)
 
 
-def save_parity(state: Path, verdicts: Iterable[LastParity]) -> None:
+def read_last_freshness(state: ProjectState) -> dict[str, Freshness]:
+    """Return the last freshness of each view, by name; as ``read_last_parity``."""
+    return _read(state, "freshness", Freshness)
+
+
+def save_parity(state: ProjectState, verdicts: Iterable[LastParity]) -> None:
     """Store verdicts; the last verdicts on other views stay.
 
     Raises:
-        StoreError: the disk refused the write.
+        StoreError: the database is unavailable.
     """
-    _save(state / "parity.json", LastParity, verdicts)
+    _save(state, "parity_verdicts", LastParity, verdicts)
 
 
-def save_freshness(state: Path, freshness: Iterable[Freshness]) -> None:
+def save_freshness(state: ProjectState, freshness: Iterable[Freshness]) -> None:
     """Store measurements; the last measurements of other views stay.
 
     Raises:
-        StoreError: the disk refused the write.
+        StoreError: the database is unavailable.
     """
-    _save(state / "freshness.json", Freshness, freshness)
+    _save(state, "freshness", Freshness, freshness)
 
 
-def _read(path: Path, kind: type[_V]) -> dict[str, _V]:
+def _read(state: ProjectState, kind: str, type_: type[_V]) -> dict[str, _V]:
+    body = Documents(state.database, kind).get(_NAME) or {"views": []}
     try:
-        return {item["view"]: kind(**item) for item in json.loads(path.read_text())["views"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        return {item["view"]: type_(**item) for item in body["views"]}
+    except (KeyError, TypeError):
         return {}
 
 
-def _save(path: Path, kind: type[_V], items: Iterable[_V]) -> None:
-    # Several processes check different views at the same time; the lock keeps their read and write together.
-    with hold_lock(path.with_suffix(".lock")):
-        by_view = _read(path, kind) | {item.view: item for item in items}
-        body = {"views": [asdict(item) for item in by_view.values()]}
-        replace_durable(path, json.dumps(body, indent=1).encode())
+def _save(state: ProjectState, kind: str, type_: type[_V], items: Iterable[_V]) -> None:
+    # Several processes check different views at the same time.
+    with state.database.transaction():
+        by_view = _read(state, kind, type_) | {item.view: item for item in items}
+        Documents(state.database, kind).put(_NAME, {"views": [asdict(item) for item in by_view.values()]})

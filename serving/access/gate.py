@@ -8,21 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
 from typing import Protocol
 
-from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
+from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
-from skewless.infra.access.key_file import KeyFile, Stamp
+from skewless.infra.access.key_store import KeyStore
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.rules import is_loopback
 
-_CHECK_SECONDS = 1.0
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
 _log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
 
 
 class Access(Protocol):
-    """Authenticates requests before their bodies are read; both methods return the caller's name.
+    """Authenticates requests before their bodies are read; ``allow`` and ``check`` return the caller's name.
 
     Headers are pairs of lower-case name and value. With scope None any valid key suffices.
     """
@@ -46,6 +45,10 @@ class Access(Protocol):
         """
         ...
 
+    def refresh(self) -> None:
+        """Read the keys if they have changed. It may take long: call it in a thread, twice a second."""
+        ...
+
 
 class OpenAccess:
     """Admits every request: the server listens on loopback, or a gateway authenticates."""
@@ -56,34 +59,42 @@ class OpenAccess:
 
     check = allow
 
+    def refresh(self) -> None:
+        """Do nothing, because there are no keys."""
+
 
 class KeyAccess:
-    """Admits requests with a key from the key file; changes of the file take effect within a second.
+    """Admits requests with a stored key; changes take effect at the next refresh.
 
-    A key contains its owner's name. So each request costs one hash and one comparison in constant time. A broken
-    key file is logged and the previous keys stay valid; a deleted key file means that no key is valid.
+    A key contains its owner's name. So each request costs one hash and one comparison in constant time, and does not
+    read the database. If keys cannot be read, this is logged and the previous keys stay valid.
 
     Args:
-        file: the key file.
+        store: the keys.
         now_us: the clock for the expiry of keys, microseconds.
         clock: a monotonic clock, seconds.
         share: this worker's share of each key's rate, above 0 and at most 1.
 
     Raises:
-        PlaceError: the file cannot be read.
+        StoreError: the keys cannot be read.
     """
 
     def __init__(
-        self, file: KeyFile, now_us: Callable[[], int], *, clock: Callable[[], float] = time.monotonic, share: float = 1
+        self,
+        store: KeyStore,
+        now_us: Callable[[], int],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        share: float = 1,
     ) -> None:
-        self._file = file
+        self._store = store
         self._now_us = now_us
         self._clock = clock
         self._share = share
-        now = clock()
-        self._next_check = now + _CHECK_SECONDS
-        self._stamp: Stamp | None = file.stamp()
-        self._callers: Mapping[bytes, _Caller] = self._make_callers(file.read(), {})
+        self._problem = ""
+        # Before the read: a change during it is noticed at the next refresh.
+        self._revision = store.revision()
+        self._callers: Mapping[bytes, _Caller] = self._make_callers(store.read(), {})
 
     def has_valid_key(self) -> bool:
         """Return whether at least one key has not expired."""
@@ -91,26 +102,38 @@ class KeyAccess:
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:
         """Admit one request, and count it against the key's rate."""
-        now = self._clock()
-        caller = self._caller(headers, now)
+        caller = self._caller(headers)
         if scope is not None and scope not in caller.scopes:
             raise caller.scope_error(scope)
         if caller.bucket is not None:
-            wait = caller.bucket.take(now)
+            wait = caller.bucket.take(self._clock())
             if wait > 0.0:
                 raise caller.rate_error(wait)
         return caller.name
 
     def check(self, headers: Headers, scope: Scope | None) -> str:
         """Check one more scope of an admitted request."""
-        caller = self._caller(headers, self._clock())
+        caller = self._caller(headers)
         if scope is not None and scope not in caller.scopes:
             raise caller.scope_error(scope)
         return caller.name
 
-    def _caller(self, headers: Headers, now: float) -> _Caller:
-        if now >= self._next_check:
-            self._reload_if_changed(now)
+    def refresh(self) -> None:
+        """Read the keys if they have changed; an error is logged once, and the previous keys stay valid."""
+        try:
+            revision = self._store.revision()
+            if revision != self._revision:
+                self._callers = self._make_callers(self._store.read(), self._callers)
+                self._revision = revision
+                _log.info("api_keys_read", keys=len(self._callers))
+        except StoreError as error:
+            if self._problem != (problem := str(error)):
+                _log.error("api_keys_unchanged", error=problem)
+            self._problem = problem
+        else:
+            self._problem = ""
+
+    def _caller(self, headers: Headers) -> _Caller:
         secret = _read_key(headers)
         caller = self._callers.get(secret[:-SECRET_CHARS])
         equal = compare_digest(hash_secret(secret), _DUMMY_DIGEST if caller is None else caller.digest)
@@ -120,47 +143,34 @@ class KeyAccess:
             raise _key_error("has expired")
         return caller
 
-    def _reload_if_changed(self, now: float) -> None:
-        self._next_check = now + _CHECK_SECONDS
-        stamp = self._file.stamp()
-        if stamp == self._stamp:
-            return
-        # Before the read, so that a broken file is logged once, and a change during the read is noticed at the next
-        # check.
-        self._stamp = stamp
-        try:
-            self._callers = self._make_callers(self._file.read(), self._callers)
-        except PlaceError as error:
-            _log.error("api_keys_unchanged", error=str(error))
-        else:
-            _log.info("api_keys_read", keys=len(self._callers))
-
     def _make_callers(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:
         # A caller whose key is unchanged keeps its token bucket: a reload must not refill it.
         unchanged = {caller.key: caller for caller in old.values()}
         return {key_prefix(key.name): unchanged.get(key) or _Caller(key, self._share) for key in keys}
 
 
-def open_access(settings: Settings, host: str, file: KeyFile, now_us: Callable[[], int], *, share: float = 1) -> Access:
+def open_access(
+    settings: Settings, host: str, store: KeyStore, now_us: Callable[[], int], *, share: float = 1
+) -> Access:
     """Return the access control for a host; ``auth: off`` on other than loopback addresses logs a warning.
 
     Args:
         settings: ``auth`` says whether keys are required.
         host: address on which the server listens.
-        file: the key file.
+        store: the keys.
         now_us: the clock for the expiry of keys, microseconds.
         share: this worker's share of each key's rate.
 
     Raises:
         DefinitionError: keys are required, and none is valid.
-        PlaceError: the key file cannot be read.
+        StoreError: the keys cannot be read.
     """
     local = is_loopback(host)
     if settings.auth == "off" or (settings.auth == "auto" and local):
         if not local:
             _log.warning("auth_is_off", host=host, fix="put a gateway in front of the server, or remove `auth: off`")
         return OpenAccess()
-    access = KeyAccess(file, now_us, share=share)
+    access = KeyAccess(store, now_us, share=share)
     if access.has_valid_key():
         return access
     raise DefinitionError(

@@ -11,11 +11,11 @@ from uvicorn.config import create_ssl_context
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
-from skewless.infra.access.key_file import Stamp, read_stamp
 from skewless.infra.telemetry.logger import EventLogger
 
 _CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"  # for TLS 1.2: with forward secrecy, without CBC mode
 _log = EventLogger()
+_Stamp = tuple[int, int, int]  # inode, time of change and size: they differ after a file was replaced
 
 
 class TlsOptions(TypedDict, total=False):
@@ -109,10 +109,18 @@ class CertificateRenewal:
             ciphers=config.ssl_ciphers,
         )
 
-    def _read_stamps(self) -> tuple[Stamp | None, ...]:
+    def _read_stamps(self) -> tuple[_Stamp | None, ...]:
         config = self._options
         files = (config.ssl_certfile, config.ssl_keyfile, config.ssl_ca_certs)
-        return tuple(None if name is None else read_stamp(Path(name)) for name in files)
+        return tuple(None if name is None else _read_stamp(Path(name)) for name in files)
+
+
+def _read_stamp(path: Path) -> _Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_ctime_ns, status.st_size
 
 
 def _check_no_tls(settings: Settings) -> None:

@@ -13,6 +13,7 @@ _OK = 200
 
 async def render_all_workers(metrics: Metrics, peers: PeerWorkers | None) -> bytes:
     """Return the metrics of all workers in Prometheus' text format, without workers that do not answer."""
+    await metrics.refresh()
     if peers is None:
         return metrics.render()
     replies = await peers.send_request("GET", "/metrics")

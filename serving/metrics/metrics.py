@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
+from skewless.contract.errors import StoreError
 from skewless.infra.alerts.alerts import Alert
 from skewless.infra.runtimes.calibration import SIZES
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
 from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series
 
@@ -21,13 +24,16 @@ _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 1_024, 4_096, 16_384)
 _DISTANCES = (1e-6, 1e-4, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 10, 100)
 _AGES = (0.1, 1, 10, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400, 365 * 86_400)
+_MOST_WAIT_S = 0.2  # a worker gives another one half a second for its metrics
+_Checks = tuple[list[LastParity], list[Alert], list[Freshness]]
+_log = EventLogger()
 
 
 class Metrics:
     """All metrics of one process. A family is called with its labels; a family without labels has its series at once.
 
     Args:
-        parity: returns the last parity verdict of each view; called, like the others, whenever the metrics are read.
+        parity: returns the last parity verdict of each view; called, like the others, by ``refresh``, in a thread.
         alerts: returns the open alerts.
         freshness: returns the last measured freshness of each view.
     """
@@ -38,7 +44,10 @@ class Metrics:
         alerts: Callable[[], Iterable[Alert]] = tuple,
         freshness: Callable[[], Iterable[Freshness]] = tuple,
     ) -> None:
-        self._parity, self._alerts, self._freshness = parity, alerts, freshness
+        self._read_checks: Callable[[], _Checks] = lambda: (list(parity()), list(alerts()), list(freshness()))
+        self._checks: _Checks = [], [], []
+        self._reading: asyncio.Task[None] | None = None
+        self._has_failed = False
         self._shown_causes: set[tuple[str, str]] = set()  # remembered, so that a cause that disappears is shown as 0
         self._shown_alerts: set[tuple[str, str, str]] = set()  # as above
         self._shared: dict[tuple[str, str], weakref.ref[SharedRuntime]] = {}
@@ -87,10 +96,20 @@ class Metrics:
         for family in self._families:
             family.forget(model=model, version=version)
 
+    async def refresh(self) -> None:
+        """Read parity, alerts and freshness again; while the database does not answer, their last values stay."""
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(asyncio.to_thread(self._try_read))
+        await asyncio.wait([self._reading], timeout=_MOST_WAIT_S)
+
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
-        self._show_parity()
-        self._show_alerts()
+        verdicts, alerts, freshness = self._checks
+        self._show_parity(verdicts)
+        self._show_alerts(alerts)
+        for item in freshness:
+            if item.newest_us is not None:
+                self.newest_event(item.view).set(item.newest_us / 1e6)
         self._show_runtimes()
         lines = [line for family in self._families for line in family.lines()]
         return "\n".join([*lines, ""]).encode() + generate_latest(self._process)
@@ -200,8 +219,15 @@ class Metrics:
         self._families.append(family)
         return family
 
-    def _show_parity(self) -> None:
-        verdicts = list(self._parity())
+    def _try_read(self) -> None:
+        try:
+            self._checks, self._has_failed = self._read_checks(), False
+        except StoreError as error:
+            if not self._has_failed:
+                _log.warning("checks_not_read", error=str(error))
+            self._has_failed = True
+
+    def _show_parity(self, verdicts: Sequence[LastParity]) -> None:
         current = {(verdict.view, cause): n for verdict in verdicts for cause, n in verdict.by_cause.items()}
         self._shown_causes |= current.keys()
         for view, cause in self._shown_causes:
@@ -218,11 +244,8 @@ class Metrics:
                 self.runtime_rows(*labels).value = member.rows
                 self.runtime_failures(*labels).value = member.failures
 
-    def _show_alerts(self) -> None:
-        current = {(alert.name, alert.severity, alert.subject) for alert in self._alerts()}
+    def _show_alerts(self, alerts: Sequence[Alert]) -> None:
+        current = {(alert.name, alert.severity, alert.subject) for alert in alerts}
         self._shown_alerts |= current
         for labels in self._shown_alerts:
             self.alert(*labels).set(labels in current)
-        for item in self._freshness():
-            if item.newest_us is not None:
-                self.newest_event(item.view).set(item.newest_us / 1e6)

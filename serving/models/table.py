@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 
 from skewless.contract.errors import (
@@ -12,35 +12,33 @@ from skewless.contract.errors import (
     PackageError,
     RequestError,
     SkewlessError,
-    StalePlanError,
     StoreError,
 )
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededViewsMonitor, retained_champions
-from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
+from skewless.infra.plans.needed_views import NeededViewsMonitor
+from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.names import list_models, list_versions
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.current_versions import CurrentVersions, CurrentVersionsReader
+from skewless.serving.models.loaded_models import MODEL_FIELD, LoadedModels
 from skewless.serving.models.loader import ModelLoader
-from skewless.serving.models.rejected_models import RejectedModels
 from skewless.serving.models.traffic_policies import TrafficPolicies
 from skewless.serving.prediction.routing import Routing
 
 CHAMPION = "champion"
-MODEL_FIELD = "field 'model'"
+_CURRENT = "aliases and traffic"
 _log = EventLogger()
 
 
-class ModelTable:
-    """Holds the champion of each model, earlier champions, the versions of traffic policies, and requested versions.
-
-    A version stays loaded until it is dropped and its last request is done.
+class ModelTable(LoadedModels):
+    """Loads the champion of each model, earlier champions, the versions of traffic policies, and requested versions.
 
     Args:
         marker_history: receives the views that are read; None: losses of the store are not checked.
@@ -52,7 +50,7 @@ class ModelTable:
         self,
         *,
         repo: Path,
-        state: Path,
+        state: ProjectState,
         store: PackageStore,
         online: OnlineReader,
         marker_history: MarkerHistory | None = None,
@@ -62,72 +60,27 @@ class ModelTable:
     ) -> None:
         self._repo = repo
         self._packages = store.root
-        self._aliases = Aliases(self._packages)
+        self._aliases = store.aliases
+        self._reader = CurrentVersionsReader(store, keep)
+        self._current: dict[str, CurrentVersions] = {}
         needed = NeededViewsMonitor(state, store, keep)
         history = marker_history or MarkerHistory()
-        self._loader = ModelLoader(
+        loader = ModelLoader(
             store=store, online=online, marker_history=history, needed=needed, scoring_target=scoring_target
         )
-        self._targets_file = TargetVersionsFile(state)
+        super().__init__(loader, metrics or Metrics())
+        self._stored_targets = StoredTargetVersions(state)
         self._targets = TargetVersions()
-        self._metrics = metrics or Metrics()
-        self._keep = keep
-        self.policies = TrafficPolicies(self._packages, self._metrics)
-        self._champions: dict[str, str] = {}
-        self._open_models: dict[str, dict[str, ServedModel]] = {}
-        self._rejected = RejectedModels(self._metrics)
+        self.policies = TrafficPolicies(store.traffic, self._metrics)
         self._lock = asyncio.Lock()
-
-    @property
-    def problems(self) -> dict[str, str]:
-        """Return why newer versions are not served, by model."""
-        return self._rejected.all()
-
-    def unserved_reasons(self, names: Collection[str]) -> dict[str, str]:
-        """Return why models are not served, by name, without the served ones."""
-        return {name: self._rejected.get(name) or "is not served" for name in names if name not in self._champions}
-
-    def all(self) -> list[ServedModel]:
-        """Return the champions being served."""
-        return [self._open_models[name][version] for name, version in self._champions.items()]
 
     def names(self) -> list[str]:
         """Return all models that have a version, served or not, sorted."""
         return list_models(self._packages)
 
-    def open_versions(self, name: str) -> list[str]:
-        """Return the loaded versions of a model, oldest first."""
-        return sorted(self._open_models.get(name, {}), key=int)
-
     def known_versions(self, name: str) -> list[str]:
         """Return all versions of a model, oldest first."""
         return list_versions(self._packages, name)
-
-    def get(self, name: str | None, version: str | None = None) -> ServedModel:
-        """Return a model; without a name the only one, without a version the champion.
-
-        Raises:
-            RequestError: the model is unknown or not loaded, or a name is required.
-            StalePlanError: the model cannot be served now.
-        """
-        if name is None and len(self._champions) == 1:
-            name = next(iter(self._champions))
-        champion = self._champions.get(name or "")
-        if champion is None and (why := self._rejected.get(name or "")) is not None:
-            raise StalePlanError(f"model {name!r}", f"cannot be served: {why}", fix="fix this; the server retries")
-        if name is None or champion is None:
-            known = ", ".join(sorted(self._champions))
-            fix = f"use one of: {known}" if known else "load a model: none is served now"
-            if name is None and known:
-                raise RequestError("request body", "has no field 'model'; several are served", fix=fix)
-            raise RequestError(MODEL_FIELD, "is not a served model", value=name, fix=fix)
-        if version is None:
-            return self._open_models[name][champion]
-        model = self._open_models[name].get(version.zfill(len(champion)))
-        if model is None:
-            fix = f"load it, or use one of: {', '.join(self.open_versions(name))}"
-            raise RequestError(MODEL_FIELD, f"{name!r} has no such loaded version", value=version, fix=fix)
-        return model
 
     def routing(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -143,12 +96,12 @@ class ModelTable:
             SkewlessError: no champion can be served; the error is that of the first one.
             StoreError: the online store is unavailable.
         """
-        targets = self._targets = self._targets_file.read()
-        aliases = {name: self._aliases.get(name, CHAMPION) for name in self.names()}
-        champions = {name: version for name, version in aliases.items() if version is not None}
-        if not champions:
+        targets = self._targets = await asyncio.to_thread(self._stored_targets.read)
+        await self._read_current_versions(self.names())
+        names = [name for name, current in self._current.items() if current.champions]
+        if not names:
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
-        names_to_load = [name for name in champions if name not in targets.unloaded]
+        names_to_load = [name for name in names if name not in targets.unloaded]
         errors = [error for name in names_to_load if (error := await self._serve_latest_champion(name)) is not None]
         if errors and not self._champions:
             raise errors[0]
@@ -159,10 +112,17 @@ class ModelTable:
         """Swap champions whose alias moved, load and drop requested versions; return the swapped models.
 
         A version that fails to load is not served. Windowed views with a new generation are read from it from now on.
+        While the database is unavailable, the last aliases and policies apply.
         """
         async with self._lock:
-            targets = self._read_targets()
-            swapped = [name for name in self.names() if await self._refresh_model(name, targets)]
+            targets, names = await self._read_targets(), self.names()
+            try:
+                await self._read_current_versions(names)
+            except SkewlessError as error:
+                self._rejected.add(_CURRENT, error)
+            else:
+                self._rejected.clear(_CURRENT)
+            swapped = [name for name in names if await self._refresh_model(name, targets)]
             await self._open_requested(targets)
             await self._route_all()
             for model in (models := [model for versions in self._open_models.values() for model in versions.values()]):
@@ -179,21 +139,20 @@ class ModelTable:
             PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
         if name not in self.names():
-            fix = f"use one of: {', '.join(self.names())}"
-            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=fix)
-        known = self.known_versions(name)
-        target = self._aliases.get(name, CHAMPION) if version is None else version.zfill(6)
-        if target not in known:
-            fix = f"use one of: {', '.join(known)}"
-            raise RequestError(MODEL_FIELD, "has no such version", value=version or name, fix=fix)
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(self.names())}")
         async with self._lock:
-            champion = self._aliases.get(name, CHAMPION)
+            await self._read_current_versions([name])
+            champion, known = self._current[name].champion, self.known_versions(name)
+            target = champion if version is None else version.zfill(6)
+            if target not in known:
+                fix = f"use one of: {', '.join(known)}"
+                raise RequestError(MODEL_FIELD, "has no such version", value=version or name, fix=fix)
             if version is None or champion == target:
                 await self._set_champion(name, target)
             else:
                 await self._loader.check_views_fed(name, target)
                 await self._open_version(name, target)
-            self._targets = self._targets_file.load(name, None if version is None else target)
+            self._targets = await asyncio.to_thread(self._stored_targets.load, name, version and target)
             if champion is not None and name not in self._champions:
                 await self._set_champion(name, champion)
             return self._open_models[name][target]
@@ -206,7 +165,7 @@ class ModelTable:
         """
         self.get(name)
         async with self._lock:
-            self._targets = self._targets_file.unload(name)
+            self._targets = await asyncio.to_thread(self._stored_targets.unload, name)
             self._drop_model(name)
 
     async def roll_back(self, name: str, *, reason: str, now_us: int) -> ServedModel:
@@ -218,23 +177,35 @@ class ModelTable:
             ConflictError: the model has no previous champion, or another process moved the alias at the same time.
         """
         self.get(name)
-        moves = self._aliases.read_latest_first(name, CHAMPION)
-        last = next(moves)
-        if self.policies.end_policy(name, last.to, moves=last.number, reason=reason, now_us=now_us):
-            return self._open_models[name][self._champions[name]]
-        previous = next((move.to for move in moves if move.to != last.to), None)
-        if previous is None:
-            raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix="train a new version")
         async with self._lock:
+            moves = await asyncio.to_thread(self._aliases.history, name, CHAMPION)
+            last = moves[-1]
+            is_ended = await self.policies.end_policy(name, last.to, moves=last.number, reason=reason, now_us=now_us)
+            await self._read_current_versions([name])
+            if is_ended:
+                return self._open_models[name][self._champions[name]]
+            previous = next((move.to for move in reversed(moves) if move.to != last.to), None)
+            if previous is None:
+                fix = "train a new version"
+                raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix=fix)
             await self._loader.check_views_fed(name, previous)
             await self._open_version(name, previous)
-            self._aliases.move(name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us)
+            # Only now: a version that cannot be loaded must not become champion.
+            await asyncio.to_thread(
+                self._aliases.move, name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us
+            )
+            await self._read_current_versions([name])
             return await self._set_champion(name, previous)
+
+    async def _read_current_versions(self, names: Iterable[str]) -> None:
+        """Read the champions and policies of models in a thread, because the database may be slow."""
+        self._current |= await asyncio.to_thread(self._reader.read, names)
 
     async def _refresh_model(self, name: str, targets: TargetVersions) -> bool:
         """Swap one model if its alias moved; return whether it was swapped."""
+        current = self._current.get(name)
+        version = None if name in targets.unloaded or current is None else current.champion
         try:
-            version = None if name in targets.unloaded else self._aliases.get(name, CHAMPION)
             if version is None:
                 self._drop_model(name)
             if version is None or self._champions.get(name) == version:
@@ -251,14 +222,14 @@ class ModelTable:
         _log.info("model_loaded", model=name, version=version)
         return True
 
-    def _read_targets(self) -> TargetVersions:
-        """Return the requested versions; while their file is corrupt, those of the last read."""
+    async def _read_targets(self) -> TargetVersions:
+        """Return the target versions; while they cannot be read, those of the last read."""
         try:
-            self._targets = self._targets_file.read()
-        except PackageError as error:
-            self._rejected.add(FILE, error)
+            self._targets = await asyncio.to_thread(self._stored_targets.read)
+        except (PackageError, StoreError) as error:
+            self._rejected.add("target versions", error)
         else:
-            self._rejected.clear(FILE)
+            self._rejected.clear("target versions")
         return self._targets
 
     async def _open_requested(self, targets: TargetVersions) -> None:
@@ -285,7 +256,7 @@ class ModelTable:
     async def _route(self, name: str, champion: str) -> bool:
         """Apply a new policy once all its versions are loaded; return whether no policy is left to apply."""
         previous = self.policies.versions(name)
-        policy = self.policies.pending_policy(name, champion)
+        policy = self.policies.pending_policy(name, champion, self._current[name].policy)
         if policy is not None:
             needed = versions_of(policy)
             if any(self._rejected.has_failed_recently(name, version) for version in needed):
@@ -302,7 +273,7 @@ class ModelTable:
     async def _serve_latest_champion(self, name: str) -> SkewlessError | None:
         """Serve the latest champion that can be served; return why the first choice cannot be, or None."""
         refusal: SkewlessError | None = None
-        for version in retained_champions(self._packages, name, self._keep):
+        for version in self._current[name].champions:
             try:
                 await self._set_champion(name, version)
             except StoreError:
@@ -322,18 +293,10 @@ class ModelTable:
         self._drop_old(name)
         return model
 
-    async def _open_version(self, name: str, version: str) -> ServedModel:
-        model = self._open_models.get(name, {}).get(version)
-        if model is None:
-            model = await self._loader.open(name, version)
-            self._open_models.setdefault(name, {})[version] = model
-            self._metrics.show_model(name, version, model.certificate, model.trials, model.runtime)
-        return model
-
     def _drop_old(self, name: str) -> None:
         """Drop versions that are neither requested, nor needed by a policy, nor among the champions to retain."""
-        retained = {self._champions[name], *retained_champions(self._packages, name, self._keep)}
-        retained |= self.policies.versions(name) | self._read_targets().versions(name)
+        retained = {self._champions[name], *self._current[name].champions}
+        retained |= self.policies.versions(name) | self._targets.versions(name)
         for version in self._open_models[name].keys() - retained:
             self._drop(name, version)
 
@@ -343,7 +306,3 @@ class ModelTable:
         for version in self.open_versions(name):
             self._drop(name, version)
         self._open_models.pop(name, None)
-
-    def _drop(self, name: str, version: str) -> None:
-        del self._open_models[name][version]
-        self._metrics.forget(name, version)

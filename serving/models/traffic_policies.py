@@ -1,4 +1,4 @@
-"""The traffic policies that one server applies, and the file of their counts."""
+"""The traffic policies that one server applies, and their counts."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import secrets
 import socket
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from skewless.contract.clock import Clock
+from skewless.contract.errors import StoreError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.rollout.counts import PolicyCounts, counts_folder, delete_old_counts, write_counts
+from skewless.infra.rollout.counts import PolicyCounts, delete_old_counts, write_counts
 from skewless.infra.rollout.traffic import Traffic, versions_of
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.routing import Routing
@@ -31,11 +32,11 @@ class TrafficPolicies:
     ``champion`` without shadows nothing has to be routed.
 
     Args:
-        packages: folder of all models' packages.
+        traffic: the policies of the project, to end one.
     """
 
-    def __init__(self, packages: Path, metrics: Metrics) -> None:
-        self._traffic = Traffic(packages)
+    def __init__(self, traffic: Traffic, metrics: Metrics) -> None:
+        self._traffic = traffic
         self._metrics = metrics
         self._routings: dict[str, Routing] = {}
         self._checked: dict[str, tuple[int | None, str]] = {}
@@ -57,21 +58,17 @@ class TrafficPolicies:
         """Return the counts under the applied policies, by model."""
         return {name: routing.read_counts(at_us) for name, routing in self._routings.items()}
 
-    def pending_policy(self, name: str, champion: str) -> TrafficPolicy | None:
-        """Return a new policy that should be applied, if there is one; an outdated policy is dropped.
+    def pending_policy(self, name: str, champion: str, policy: TrafficPolicy | None) -> TrafficPolicy | None:
+        """Return the current policy if it is new and should be applied; an outdated policy is dropped.
 
         Args:
             champion: the version with the alias.
-
-        Raises:
-            PackageError: the policy's file is corrupt; the previous policy still applies.
+            policy: the current policy of the model.
         """
         self.drop_outdated(name, champion)
-        current = self._traffic.number(name), champion
-        # Runs at each check of the aliases, so the policy's file is read only after a change.
+        current = policy.number if policy else None, champion
         if self._checked.get(name) == current:
             return None
-        policy = self._traffic.get(name)
         if policy is None or policy.champion != champion or (policy.phase == "champion" and not policy.shadows):
             self.drop(name)
             self._checked[name] = current
@@ -110,7 +107,7 @@ class TrafficPolicies:
         if rejected or name in self._checked:
             self._metrics.traffic_refused(name).set(rejected)
 
-    def end_policy(self, name: str, alias_version: str, *, moves: int, reason: str, now_us: int) -> bool:
+    async def end_policy(self, name: str, alias_version: str, *, moves: int, reason: str, now_us: int) -> bool:
         """Write a policy that sends all traffic to the version with the alias, if the current policy does not.
 
         Args:
@@ -123,7 +120,7 @@ class TrafficPolicies:
         Raises:
             ConflictError: another process wrote a policy at the same time.
         """
-        policy = self._traffic.get(name)
+        policy = await asyncio.to_thread(self._traffic.get, name)
         if policy is None or (policy.phase == "champion" and not policy.shadows):
             return False
         final_policy = replace(
@@ -139,30 +136,33 @@ class TrafficPolicies:
             reason=reason,
             evidence=None,
         )
-        self._traffic.replace(name, final_policy, expect=policy.number)
+        await asyncio.to_thread(self._traffic.replace, name, final_policy, expect=policy.number)
         self.drop(name)
         return policy.champion == alias_version
 
 
-class RolloutCountsFile:
+class RolloutCountsWriter:
     """Writes the rollout counts of this process every 2 seconds, and once more at the end.
 
-    Files of ended policies are deleted at the start; the own file is deleted as soon as no policy applies.
+    Counts of ended policies are deleted at the start; the own ones are deleted as soon as no policy applies.
     """
 
-    def __init__(self, state: Path, policies: TrafficPolicies, clock: Clock) -> None:
+    def __init__(self, state: ProjectState, policies: TrafficPolicies, clock: Clock) -> None:
         # The random part: a new process with the same pid must not overwrite the counts of an ended one, which still
         # count.
-        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}.json"
-        self._path = counts_folder(state) / name
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._is_written = False
         self._state = state
         self._policies = policies
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
 
-    def start(self) -> None:
-        """Start to write; call this from the event loop."""
-        delete_old_counts(self._state, self._policies.policy_numbers())
+    async def start(self) -> None:
+        """Start to write."""
+        try:
+            await asyncio.to_thread(delete_old_counts, self._state, self._policies.policy_numbers())
+        except StoreError as error:
+            _log.warning("old_rollout_counts_not_deleted", error=str(error))
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
@@ -175,13 +175,14 @@ class RolloutCountsFile:
     async def write(self) -> None:
         """Write now; an error is logged, and the next write tries again."""
         models = self._policies.read_counts(self._clock.now_us())
+        if not models and not self._is_written:
+            return
         try:
-            if models:
-                await asyncio.to_thread(write_counts, self._path, models)
-            else:
-                self._path.unlink(missing_ok=True)
-        except OSError as error:
+            await asyncio.to_thread(write_counts, self._state, self._name, models)
+        except StoreError as error:
             _log.error("rollout_counts_not_written", error=str(error))
+        else:
+            self._is_written = bool(models)
 
     async def _run(self) -> None:
         while True:

@@ -14,7 +14,8 @@ from skewless.serving.http.model_routes import notify_peers
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import MODEL_FIELD, ModelTable
+from skewless.serving.models.loaded_models import MODEL_FIELD
+from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.metadata import config_of, index_of, metadata_of
 from skewless.serving.oip.models import OipModels
 from skewless.serving.oip.request import parse_json, read_flag

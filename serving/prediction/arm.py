@@ -100,7 +100,7 @@ class ArmCounts:
     def compare(self, served: ScoredBatch, shadow: ScoredBatch) -> None:
         """Count the differences between a shadow's scores and the served scores, row by row."""
         pairs = np.column_stack([largest_output(served.scores), largest_output(shadow.scores)])
-        pairs = pairs[~np.isnan(pairs).any(axis=1)]
+        pairs = pairs[np.isfinite(pairs).all(axis=1)]
         differences = pairs[:, 1] - pairs[:, 0]
         self._compared += len(pairs)
         self._difference += float(differences.sum())

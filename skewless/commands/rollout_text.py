@@ -15,10 +15,9 @@ if TYPE_CHECKING:
 
 def read_rollout_lines(project: Project, model: str) -> list[str]:
     """Return what happens next in a model's rollout; empty: it has none."""
-    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.rollout import rollout_of
 
-    policy = Traffic(project.packages).get(model)
+    policy = project.store.traffic.get(model)
     return [] if policy is None else rollout_lines(model, policy, rollout_of(project, model))
 
 

@@ -35,6 +35,7 @@ def serve(
     """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready."""
     with command_output(as_json=as_json, log_level="info") as output:
         project = open_project(output, repo)
+        project.state.remember_reads()
         names = [spec.name for spec in project.models]
         config = project.server_config(host=host)
 

@@ -17,7 +17,7 @@ class ScoreDifferences:
     Args:
         rows: number of compared rows.
         total: sum of the differences, shadow minus returned.
-        pairs: the latest scores, returned and shadow, float64, shape ``(n, 2)``, no NaN.
+        pairs: the latest scores, returned and shadow, float64, shape ``(n, 2)``, finite.
 
     >>> has_row = ScoreDifferences(rows=3, total=0.3, pairs=np.array([[0.1, 0.2], [0.2, 0.3], [0.3, 0.4]]))
     >>> round(has_row.mean, 3), round(has_row.rank_correlation, 3), has_row.quantiles((0.5,)).round(3).tolist()

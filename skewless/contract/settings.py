@@ -18,7 +18,8 @@ from skewless.contract.errors import DefinitionError
 SETTINGS_FILE = "skewless.yaml"
 _PREFIX = "skewless_"
 _LISTS = ("required_models", "trusted_keys")  # JSON in a variable
-_SECRET = {"redis_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}  # values that may contain a password
+# values that may contain a password
+_SECRET = {"redis_url", "database_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
 _FILE_CLOCK = "file:"
 _TLS_FILE = re.compile(r"(?<=[?&])(ssl_(?:ca_certs|ca_path|certfile|keyfile)=)([^&#]+)")
 
@@ -29,6 +30,11 @@ class Settings(BaseModel):
     # Not the class of pydantic-settings: it takes longer to import than a command that changes nothing may take.
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    database_url: str | None = Field(
+        None,
+        description="URL of the database of plans, versions, runs and leases: postgresql://USER@HOST/NAME, or "
+        "sqlite:///FILE; none: an SQLite file in the state folder",
+    )
     redis_url: str | None = Field(
         None,
         description="URL of the online store: Redis, Valkey, or one of an installed package; "
@@ -37,7 +43,7 @@ class Settings(BaseModel):
     stream_url: str | None = Field(
         None, description="Redis or Valkey URL of the streams of push sources; none: the online store"
     )
-    state: str = Field(".skewless", description="folder of plan, logs, packages and runs, relative to the repo")
+    state: str = Field(".skewless", description="folder of logs, packages and default database, relative to the repo")
     clock: str = Field(
         "system", description="'system', or 'file:PATH', relative to the repo, for a clock that a demo or test sets"
     )
@@ -210,6 +216,8 @@ def _resolve_paths(settings: Settings, repo: Path) -> Settings:
         "signing_key": None if key is None else str(repo / Path(key).expanduser()),
     }
     urls = {"redis_url": settings.redis_url, "stream_url": settings.stream_url}
+    if settings.database_url is not None:
+        full["database_url"] = sqlite_path(settings.database_url, repo)
     full |= {name: redis_paths(url, repo) for name, url in urls.items() if url is not None}
     changed = {name: value for name, value in full.items() if value != getattr(settings, name)}
     return settings.model_copy(update=changed) if changed else settings
@@ -243,6 +251,18 @@ def clock_path(setting: str, repo: Path) -> str:
     if not setting.startswith(_FILE_CLOCK):
         return setting
     return _FILE_CLOCK + str(repo / Path(setting.removeprefix(_FILE_CLOCK)).expanduser())
+
+
+def sqlite_path(url: str, repo: Path) -> str:
+    """Return the setting ``database_url`` with an absolute path; the address of a server is unchanged.
+
+    >>> sqlite_path("sqlite:///state.db", Path("/srv/shop"))
+    'sqlite:////srv/shop/state.db'
+    >>> sqlite_path("postgresql://db/shop", Path("/srv/shop"))
+    'postgresql://db/shop'
+    """
+    prefix = "sqlite:///"
+    return prefix + str(repo / Path(url.removeprefix(prefix)).expanduser()) if url.startswith(prefix) else url
 
 
 def redis_paths(url: str, repo: Path) -> str:

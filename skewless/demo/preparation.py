@@ -15,7 +15,6 @@ from skewless.demo.feed import open_store
 from skewless.demo.tour_state import HOUR_US, TourState
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.decode import FUTURE_US
 from skewless.training.promotion import TrainReport
@@ -68,7 +67,7 @@ def _request_rows(plan: FeaturePlan, rows: pa.Table, begin: int) -> pa.Table:
 
 def _select_served(tour: TourState) -> None:
     """Select the models with a champion; the other models are not served."""
-    aliases = Aliases(tour.project.packages)
+    aliases = tour.project.store.aliases
     tour.served = [spec for spec in tour.project.models if aliases.get(spec.name, "champion") is not None]
     if not tour.served:
         names = ", ".join(spec.name for spec in tour.project.models)

@@ -9,7 +9,6 @@ from skewless.client import Client
 from skewless.demo.hours import RACE_ROWS
 from skewless.demo.processes import run_command
 from skewless.demo.tour_state import START_SECONDS, STATE, PrintLine, TourState
-from skewless.infra.packages.aliases import Aliases
 from skewless.operations.readable import duration_text
 from skewless.training.scheduling.job import list_jobs
 
@@ -82,7 +81,7 @@ def print_next_steps(tour: TourState) -> None:
 
 
 def _wait_for_versions(tour: TourState, client: Client) -> dict[str, str]:
-    aliases = Aliases(tour.project.packages)
+    aliases = tour.project.store.aliases
     champions = {spec.name: aliases.get(spec.name, "champion") for spec in tour.project.models}
     versions = {name: version for name, version in champions.items() if version is not None}
     deadline = time.monotonic() + START_SECONDS

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from skewless.infra.access.api_keys import ApiKey
-    from skewless.infra.access.key_file import KeyFile
+    from skewless.infra.access.key_store import KeyStore
     from skewless.workspace import Workspace
 
 
@@ -66,14 +66,14 @@ class ApiKeys:
             created_us=self.project.clock.now_us(),
             expires_us=expires_us,
         )
-        add_key(self._file.read(), key)
+        add_key(self._store.read(), key)
         if not dry_run:
-            self._file.add(key)
+            self._store.add(key)
         return NewKey(key=key, secret=secret)
 
     def list(self) -> Sequence[ApiKey]:
         """Return all keys in the order of their creation, expired keys too; the secrets are not stored."""
-        return self._file.read()
+        return self._store.read()
 
     def revoke(self, name: str, *, dry_run: bool = False) -> None:
         """Revoke a key.
@@ -83,12 +83,12 @@ class ApiKeys:
         """
         from skewless.infra.access.api_keys import remove_key
 
-        remove_key(self._file.read(), name)
+        remove_key(self._store.read(), name)
         if not dry_run:
-            self._file.revoke(name)
+            self._store.revoke(name)
 
     @property
-    def _file(self) -> KeyFile:
-        from skewless.infra.access.key_file import KeyFile
+    def _store(self) -> KeyStore:
+        from skewless.infra.access.key_store import KeyStore
 
-        return KeyFile(self.project.state)
+        return KeyStore(self.project.state)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from skewless.infra.packages.package import Package
-    from skewless.infra.storage.series import RecordSeries
+    from skewless.infra.storage.documents import Records
     from skewless.validation.drift.report import DriftReport
     from skewless.workspace import Workspace
 
@@ -36,7 +36,7 @@ def check_drift(
     """
     report = _measure(project, model, until_us, window_us)
     if not dry_run:
-        drift_series(project, model).append(report.as_dict())
+        _drift_records(project).add(model, report.as_dict())
         _update_alerts(project, report)
     return report
 
@@ -82,24 +82,27 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     )
 
 
-def drift_series(project: Workspace, model: str) -> RecordSeries:
-    """Return the stored reports of a model's windows, each as ``DriftReport.as_dict``."""
-    from skewless.infra.storage.series import RecordSeries
-
-    return RecordSeries(project.state / "drift" / f"{model}.jsonl")
+def drift_reports(project: Workspace, model: str) -> list[dict[str, Any]]:
+    """Return the stored reports of a model's windows, oldest first, each as ``DriftReport.as_dict``."""
+    return [report for _, report in _drift_records(project).read_latest_first(model)][::-1]
 
 
 def latest_drift(project: Workspace, model: str) -> dict[str, Any] | None:
     """Return the report of the latest window; None: there is none."""
-    reports = drift_series(project, model).read()
-    return reports[-1] if reports else None
+    latest = _drift_records(project).latest(model)
+    return None if latest is None else latest[1]
+
+
+def _drift_records(project: Workspace) -> Records:
+    from skewless.infra.storage.documents import Records
+
+    return Records(project.state.database, "drift_check")
 
 
 def _champion(project: Workspace, model: str) -> Package:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
-    version = Aliases(project.packages).get(model, "champion")
+    version = project.store.aliases.get(model, "champion")
     if version is None:
         raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
     return open_package(project.store, model, version)

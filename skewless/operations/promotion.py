@@ -91,14 +91,13 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
         SourceError: the label table has no test rows now, or lacks a key or request field of the version.
         StoreError: the log of a view of the version is missing.
     """
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package, pinned_plan
     from skewless.training.promotion import judge
     from skewless.training.quality import score_version
 
     spec = project.applied.model(model)
     version = _latest_version(project, model) if version is None else version
-    holder = Aliases(project.packages).get(model, CHAMPION)
+    holder = project.store.aliases.get(model, CHAMPION)
     if version == holder:
         return Promotion(model=model, version=version, champion=holder, decision=None, test_rows=0)
     dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, version))
@@ -128,7 +127,7 @@ def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows |
     spec, now_us = project.applied.model(planned.model), project.clock.now_us()
     pinned = read_pinned_plan(project.store, planned.model, planned.version)
     decision = check_readiness(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
-    record_decision(spec, planned.version, decision, project.packages, now_us, expect=planned.champion)
+    record_decision(spec, planned.version, decision, project.store, now_us, expect=planned.champion)
     _begin(project, planned.model, planned.version, decision)
     return replace(planned, decision=decision)
 

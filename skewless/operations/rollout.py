@@ -328,7 +328,5 @@ def _resolve_alert(project: Workspace, model: str) -> None:
 
 
 def _stores(project: Workspace) -> tuple[Traffic, Aliases]:
-    from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.rollout.traffic import Traffic
 
-    return Traffic(project.packages), Aliases(project.packages)
+    return project.store.traffic, project.store.aliases

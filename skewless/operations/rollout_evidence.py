@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, StalePlanError
@@ -21,16 +20,16 @@ if TYPE_CHECKING:
 
 def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
-    from skewless.infra.rollout.counts import RolloutCounts, read_counts
+    from skewless.infra.rollout.counts import RolloutCounts, read_counts, read_earlier_counts
     from skewless.training.rollout.evidence import Evidence
 
-    def arms(state: Path) -> tuple[RolloutCounts, RolloutCounts]:
-        counts = read_counts(state, model, policy.number)
+    def arms(counts: Mapping[str, RolloutCounts]) -> tuple[RolloutCounts, RolloutCounts]:
         return counts.get(policy.champion, RolloutCounts()), counts.get(
             policy.challenger or policy.champion, RolloutCounts()
         )
 
-    (champion, challenger), older = arms(project.state), arms(_counts_folder(project) / "older")
+    champion, challenger = arms(read_counts(project.state, model, policy.number))
+    older = arms(read_earlier_counts(project.state, "older", model, policy.number))
     evidence = Evidence(
         champion=champion,
         challenger=challenger,
@@ -45,32 +44,26 @@ def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evid
 def save_counts(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence, least: int) -> None:
     """Store the counts, if the challenger has ``least`` more requests than at the last call.
 
-    So the recent counts cover one to two times ``least`` requests. The write is not synced to disk: after a loss, all
-    counts are recent.
+    So the recent counts cover one to two times ``least`` requests.
     """
-    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, read_counts, write_counts
+    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, read_earlier_counts, write_earlier_counts
 
     challenger = policy.challenger or policy.champion
-    newer = read_counts(_counts_folder(project) / "newer", model, policy.number)
+    newer = read_earlier_counts(project.state, "newer", model, policy.number)
     if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
         return
     now = {policy.champion: evidence.champion, challenger: evidence.challenger}
-    for name, versions in (("older", newer), ("newer", now)):
-        path = counts_folder(_counts_folder(project) / name) / f"{model}.json"
-        write_counts(path, {model: PolicyCounts(policy.number, versions)})
-
-
-def _counts_folder(project: Workspace) -> Path:
-    return project.state / "rollouts"
+    with project.state.database.transaction():
+        write_earlier_counts(project.state, "older", model, PolicyCounts(policy.number, newer))
+        write_earlier_counts(project.state, "newer", model, PolicyCounts(policy.number, now))
 
 
 def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: Evidence) -> Evidence:
     """Return evidence with the labels of all predictions since the rollout began, because labels come late."""
-    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.quality import labelled_log
 
     now_us = project.clock.now_us()
-    policies = [item for item in Traffic(project.packages).history(model) if item.salt == policy.salt]
+    policies = [item for item in project.store.traffic.history(model) if item.salt == policy.salt]
     since_us = min(item.since_us for item in policies)
     if since_us > now_us:
         return evidence

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import ConflictError
@@ -27,9 +26,7 @@ class Runs:
         """Return the latest runs of one job or of all jobs, the latest last."""
         from skewless.infra.jobs.ledger import Ledger
 
-        ledger = Ledger(self.project.state)
-        runs = (ledger.get(run_id) for run_id in ledger.read_latest_first(job))
-        return [*islice((run for run in runs if state in {None, run.state}), limit)][::-1]
+        return Ledger(self.project.state).read_latest_first(job, state=state, limit=limit)[::-1]
 
     def show(self, run_id: str) -> Run:
         """Return a run.
@@ -69,9 +66,8 @@ class Runs:
         run = self.show(run_id)
         if run.state == "running":
             raise ConflictError(f"run {run_id!r}", "is in progress", fix="wait until it ends, or cancel it first")
-        tick = (run.id.job, run.id.tick_us)
-        others = [item for item in Ledger(self.project.state).ids(run.id.job) if (item.job, item.tick_us) == tick]
-        next_id = replace(run.id, attempt=max(item.attempt for item in others) + 1)
+        attempt = Ledger(self.project.state).latest_attempt(run.id.job, run.id.tick_us)
+        next_id = replace(run.id, attempt=attempt + 1)
         return self._request("start", next_id, f"retry of {run.id}, {BY_HAND}", dry_run=dry_run)
 
     def cancel(self, run_id: str, *, dry_run: bool = False) -> RunId:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
-import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,30 +37,40 @@ class PlannedJobs:
     """The jobs of the applied plan; a newly applied plan replaces it, unless it is invalid."""
 
     project: Workspace
-    _stamp: int = -1
+    _number: int = -1
+    _problem: str = ""
+    _definitions: str = ""
     _jobs: list[Job] = field(default_factory=list)
 
     def __call__(self) -> list[Job]:
-        """Return the jobs.
+        """Return the jobs; those of the last valid plan while a new one or the database cannot be read.
 
         Raises:
-            SkewlessError: the first plan is invalid.
+            SkewlessError: the first plan cannot be read.
         """
-        stamp = self._read_stamp()
-        if stamp != self._stamp:
-            try:
-                self._jobs = self._read_jobs()
-            except SkewlessError as error:
-                if self._stamp < 0:
-                    raise
-                _log.error("plan_not_loaded", problem=error.sentence())
-            # Also after a failure, so that an invalid plan is reported once.
-            self._stamp = stamp
+        try:
+            self._read_changed()
+            self._problem = ""
+        except SkewlessError as error:
+            if self._number < 0:
+                raise
+            # The next call tries again, but a problem is reported once.
+            if error.sentence() != self._problem:
+                self._problem = error.sentence()
+                _log.error("plan_not_loaded", problem=self._problem)
         return self._jobs
 
     def inputs(self) -> dict[str, Any]:
         """Return the inputs of a run that the ledger records with its command."""
-        return {"definitions": self.project.applied.definitions_sha256}
+        return {"definitions": self._definitions}
+
+    def _read_changed(self) -> None:
+        from skewless.infra.plans.applied_plan import read_plan_number
+
+        number = read_plan_number(self.project.state)
+        if number != self._number:
+            self._jobs = self._read_jobs()
+            self._number, self._definitions = number, self.project.applied.definitions_sha256
 
     def _read_jobs(self) -> list[Job]:
         from skewless.operations.rollout import needs_step
@@ -72,12 +80,6 @@ class PlannedJobs:
         in_rollout = partial(needs_step, self.project)
         return list_jobs(self.project.settings, self.project.models, in_rollout)
 
-    def _read_stamp(self) -> int:
-        try:
-            return (self.project.state / "plan.json").stat().st_mtime_ns
-        except FileNotFoundError:
-            return 0
-
 
 def run_scheduler(project: Workspace) -> None:
     """Run each job in a process when it is due, until SIGINT or SIGTERM.
@@ -86,7 +88,7 @@ def run_scheduler(project: Workspace) -> None:
 
     Raises:
         DefinitionError: a cron line is invalid.
-        StoreError: the disk failed.
+        StoreError: the disk or the database failed.
     """
     from skewless.infra.host.metrics import serve_metrics
     from skewless.infra.host.processes import ProcessRecord, send_heartbeats
@@ -102,10 +104,11 @@ def run_scheduler(project: Workspace) -> None:
     _log.info("scheduler_started", jobs=[job.name for job in jobs()])
     stop = StopSignal()
     record, plan = ProcessRecord(project.state, "scheduler"), AppliedPlanReader(project.state)
-    with stop.handle_signals(), _candidate(project, jobs, _launch_processes(project), stop, counts.count) as candidate:
-        counts.is_holder = lambda: candidate.is_holder
-        with send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder}):
-            candidate.serve()
+    candidate = _candidate(project, jobs, _launch_processes(project), stop, counts.count)
+    counts.is_holder = lambda: candidate.is_holder
+    heartbeats = send_heartbeats(record, plan.hash, lambda: {"holds_the_lease": candidate.is_holder})
+    with stop.handle_signals(), heartbeats:
+        candidate.serve()
 
 
 def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None = None) -> list[Run]:
@@ -118,7 +121,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
     Raises:
         ConflictError: another scheduler holds the lease.
         RequestError: the project has no such job.
-        StoreError: the store or the disk failed.
+        StoreError: the database or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -144,7 +147,7 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
     Raises:
         ConflictError: another scheduler holds the lease.
         DefinitionError: the project's clock is the machine's.
-        StoreError: the store or the disk failed.
+        StoreError: the database or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -169,7 +172,7 @@ def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None])
 
     Raises:
         ConflictError: another scheduler holds the lease.
-        StoreError: the store or the disk failed.
+        StoreError: the database or the disk failed.
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
@@ -205,21 +208,16 @@ def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 def _alone(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
 ) -> Iterator[LeaderTerm]:
-    with (
-        stop.handle_signals(),
-        _candidate(project, jobs, launch, stop, on_end) as candidate,
-        candidate.alone() as term,
-    ):
+    with stop.handle_signals(), _candidate(project, jobs, launch, stop, on_end).alone() as term:
         yield term
 
 
-@contextmanager
 def _candidate(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
-) -> Iterator[Candidate]:
+) -> Candidate:
     from skewless.infra.jobs.ledger import Ledger
     from skewless.infra.jobs.requests import Requests
-    from skewless.infra.online.store import open_lease
+    from skewless.infra.storage.leases import Leases
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.leader_term import LeaderTerm
 
@@ -237,10 +235,8 @@ def _candidate(
             on_end=on_end,
         )
 
-    holder = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    ttl_s = project.settings.scheduler_lease_seconds
-    with closing(open_lease(project.redis_url, project.applied.plan.project, holder, ttl_s)) as lease:
-        yield Candidate(lease=lease, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
+    leases = Leases(project.state.database, project.settings.scheduler_lease_seconds)
+    return Candidate(leases=leases, ledger=ledger, clock=project.clock, start_term=open_term, stop_signal=stop)
 
 
 def _launch_processes(project: Workspace) -> Launch:
@@ -266,6 +262,7 @@ def _environment(project: Workspace) -> dict[str, str]:
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
+    variables |= {"SKEWLESS_DATABASE_URL": settings.database_url} if settings.database_url else {}
     variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}

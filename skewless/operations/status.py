@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 
 if TYPE_CHECKING:
@@ -149,7 +151,7 @@ def read_status(project: Workspace) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
-    runs = RunLedger(project.state / "runs").runs()
+    runs = RunLedger(project.state.database).runs()
     try:
         views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
@@ -158,7 +160,7 @@ def read_status(project: Workspace) -> ProjectStatus:
             store.close()
     return ProjectStatus(
         repo=str(project.repo),
-        state=str(project.state),
+        state=str(project.state.folder),
         plan=_plan(project, applied) if applied else None,
         online=online,
         views=views,
@@ -179,7 +181,7 @@ def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
     from skewless.infra.online.store import open_online_store
     from skewless.infra.telemetry.redaction import display_url
 
-    url = project.settings.redis_url or PrivateServer(project.state).status().url
+    url = project.settings.redis_url or PrivateServer(project.state.folder).status().url
     if url is None:
         reason = "the private server does not run; it starts when a command needs it"
         return OnlineStatus(reachable=False, url=None, reason=reason), None
@@ -189,7 +191,7 @@ def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
         return OnlineStatus(reachable=False, url=display_url(url), reason=error.problem), None
 
 
-def running_processes(state: Path) -> list[ProcessStatus]:
+def running_processes(state: ProjectState) -> list[ProcessStatus]:
     """Return the processes of the project, each with its plan and the time since its last heartbeat."""
     from skewless.infra.host.processes import read_processes
 
@@ -220,21 +222,22 @@ def _iso(time_us: int) -> str:
     return from_us(time_us).isoformat(timespec="seconds")
 
 
-def running_server(state: Path) -> dict[str, Any] | None:
+def running_server(state: ProjectState) -> dict[str, Any] | None:
     """Return URL and pid of the prediction server; None: it does not run."""
     try:
         server = json.loads((state / "server.json").read_text())
-        os.kill(server["pid"], 0)
+        with suppress(PermissionError):  # another user has started it
+            os.kill(server["pid"], 0)
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return {"url": str(server["url"]), "pid": int(server["pid"])}
 
 
-def plan_state(repo: Path, applied: AppliedPlan) -> str:
+def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
-    from skewless.infra.plans.applied_plan import find_edited_files, hash_file
+    from skewless.infra.plans.applied_plan import find_edited_files, read_registry_state
 
-    if hash_file(repo / applied.registry) != applied.registry_sha256:
+    if read_registry_state(repo, state, applied) == "foreign":
         return "registry changed since apply"
     if find_edited_files(repo, applied):
         return "changed since apply"
@@ -243,12 +246,12 @@ def plan_state(repo: Path, applied: AppliedPlan) -> str:
 
 def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
     from skewless.contract.clock import from_us
-    from skewless.infra.plans.applied_plan import plan_numbers
+    from skewless.infra.plans.applied_plan import read_plan_number
 
-    state = plan_state(project.repo, applied)
+    state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,
-        number=len(plan_numbers(project.state)),
+        number=read_plan_number(project.state),
         applied_at=from_us(applied.applied_us).isoformat(timespec="seconds"),
         state=state,
         current=state == "unchanged since apply",
@@ -293,13 +296,12 @@ def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
     from skewless.infra.storage.names import list_versions
 
     status = ModelStatus(model=name)
     try:
-        aliases = Aliases(project.packages)
+        aliases = project.store.aliases
         versions, moves = len(list_versions(project.packages, name)), len(aliases.history(name, CHAMPION))
         status = replace(status, versions=versions, moves=moves)
         version = aliases.get(name, CHAMPION)

@@ -135,12 +135,11 @@ def _classes(spec: ModelSpec) -> dict[str, int]:
 
 def _training_ranges(project: Workspace) -> dict[str, dict[str, Range]]:
     """Return the range of the champions' training data, by view and feature."""
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
     ranges: dict[str, dict[str, Range]] = {}
     for spec in project.models:
-        champion = Aliases(project.packages).get(spec.name, "champion")
+        champion = project.store.aliases.get(spec.name, "champion")
         profile: Any = open_package(project.store, spec.name, champion).profile if champion else {"features": {}}
         for ref in project.applied.plan.service(spec.service).features:
             item = profile["features"].get(ref.label, {"min": None})

@@ -73,10 +73,10 @@ def publish(
     Raises:
         StoreError: the tracker is unavailable or fails; the next call publishes the rest.
     """
-    from skewless.infra.storage.durable import hold_lock
+    from skewless.infra.storage.leases import Leases
 
     known = trained_models(project)
-    with hold_lock(project.state / "tracking.lock"):
+    with Leases(project.state.database).hold("tracking"):
         return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
 
 
@@ -126,10 +126,7 @@ def _alias_changes(
     project: Workspace, tracker: Tracker, model: str, digests: Mapping[str, str]
 ) -> dict[str, str | None]:
     """Return the aliases whose version differs in the tracker; None: the project has no such alias."""
-    from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.rollout.traffic import Traffic
-
-    aliases, policy = Aliases(project.packages), Traffic(project.packages).get(model)
+    aliases, policy = project.store.aliases, project.store.traffic.get(model)
     own = {alias: aliases.get(model, alias) for alias in aliases.names(model)}
     if policy is not None:
         own |= {"champion": policy.champion, "challenger": policy.challenger}

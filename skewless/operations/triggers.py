@@ -191,10 +191,9 @@ def _age(spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
 
 
 def _champion(project: Workspace, model: str) -> Package:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
 
-    version = Aliases(project.packages).get(model, "champion")
+    version = project.store.aliases.get(model, "champion")
     if version is None:
         raise _no_champion(model)
     return open_package(project.store, model, version)

@@ -66,14 +66,12 @@ def read_versions(project: Workspace, model: str) -> VersionsReport:
     Raises:
         RequestError: the plan has no such model.
     """
-    from skewless.infra.packages.aliases import Aliases
-    from skewless.infra.packages.decisions import Decisions
     from skewless.infra.storage.names import list_versions
 
-    metric, aliases = project.applied.model(model).gate.metric, Aliases(project.packages)
+    metric, aliases = project.applied.model(model).gate.metric, project.store.aliases
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
     decisions: dict[str, dict[str, Any]] = {}
-    for decision in Decisions(project.packages).read_latest_first(model):
+    for decision in project.store.decisions.read_latest_first(model):
         decisions.setdefault(decision["version"], decision)
     versions = [
         _version(project, model, version, holders, decisions.get(version))

@@ -17,7 +17,7 @@ from tests.servers.sentinels import SentinelSet, sentinel_set
 from tests.sqlite_store.registration import registered
 
 KINDS = ("sqlite", "valkey", "redis", "cluster", "sentinel")
-_TABLES = ("entries", "markers", "leases", "life")
+_TABLES = ("entries", "markers", "life")
 
 
 @pytest.fixture(scope="session")

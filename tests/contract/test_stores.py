@@ -1,17 +1,12 @@
-"""The contract of every online store for repairs, deletion, lost writes and the scheduler's lease."""
+"""The contract of every online store for repairs, deletion and lost writes."""
 
 from __future__ import annotations
-
-import time
-from contextlib import closing
 
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.port import LOST, Lease, Marker
-from skewless.infra.online.store import open_lease
+from skewless.infra.online.port import LOST, Marker
 from tests.contract.store import StorePlace, ranked
-from tests.worlds.waiting import until
 
 OTHERS = [b"k%d" % i for i in range(200)]
 
@@ -92,50 +87,3 @@ def test_what_one_process_published_another_reads_until_it_is_published_again(on
         for text in (b"one", b"another", b""):
             store.publish(b"note", text)
             assert online_place.rows.get(b"note") == [text]
-
-
-def lease(online_place: StorePlace, holder: str, ttl_s: float = 60.0, project: str = "p") -> closing[Lease]:
-    return closing(open_lease(online_place.url, project, holder, ttl_s))
-
-
-def test_one_holds_the_lease_until_it_is_released_and_tokens_rise(online_place: StorePlace) -> None:
-    with lease(online_place, "a") as a, lease(online_place, "b") as b:
-        assert (a.take(0), b.take(0)) == (1, None)
-        assert (a.read_holder(), a.take(0)) == ("a", 1)
-        assert (a.renew(), b.renew()) == (True, False)
-        b.release()
-        assert b.take(0) is None
-        a.release()
-        assert (b.read_holder(), b.take(0), a.renew()) == (None, 2, False)
-
-
-def test_projects_have_leases_of_their_own(online_place: StorePlace) -> None:
-    with lease(online_place, "a") as a, lease(online_place, "b", project="q") as b:
-        assert (a.take(0), b.take(0)) == (1, 1)
-
-
-def test_a_silent_holder_is_replaced_and_finds_out(online_place: StorePlace) -> None:
-    with lease(online_place, "a", ttl_s=0.5) as a, lease(online_place, "b", ttl_s=0.5) as b:
-        assert a.take(0) == 1
-        deadline = time.monotonic() + 30
-        while (token := b.take(0)) is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        assert (token, a.renew()) == (2, False)
-        a.release()
-    with lease(online_place, "c") as c:
-        until(lambda: c.take(2) == 3)
-
-
-def test_a_store_that_lost_its_data_gives_no_token_twice(online_place: StorePlace) -> None:
-    with lease(online_place, "a") as a, lease(online_place, "b") as b:
-        assert a.take(6) == 7
-        online_place.lose()
-        assert (a.renew(), a.read_holder(), b.take(7)) == (False, None, 8)
-
-
-def test_a_lease_in_a_store_that_is_away_is_not_asked(online_place: StorePlace) -> None:
-    with closing(open_lease(online_place.away, "p", "a", 60.0)) as away:
-        for ask in (away.renew, away.release, away.read_holder, lambda: away.take(0)):
-            with pytest.raises(StoreError, match="did not answer"):
-                ask()

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import typer
 
-from skewless.cli import COMMANDS, create_app
+from skewless.cli import create_app
+from skewless.commands.all_commands import COMMANDS
 from tests.docs.pages import PAGES, blocks, page, section
 
 COMMON = {"--help", "-h", "--repo", "--json"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,10 @@ def test_metadata(two_views: OfflineWorld) -> None:
     assert metadata is not None
     assert (metadata.features, metadata.keys) == (FEATURES[1:], ["id", "shop", "label"])
     assert (metadata.min_event_timestamp, metadata.max_event_timestamp) == (START, START + 9 * HOUR)
+    early = rows().assign(event_timestamp=pd.to_datetime([-1] * len(rows()), unit="ns", utc=True))
+    metadata = two_views.stores["skewless"].get_historical_features(early, FEATURES[1:]).metadata
+    assert metadata is not None
+    assert metadata.min_event_timestamp == datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)
 
 
 def test_inputs_that_feast_adds_come_last_in_any_order_it_adds_them(two_views: OfflineWorld) -> None:

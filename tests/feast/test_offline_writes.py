@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import duckdb
@@ -17,8 +18,11 @@ from feast.feature_logging import LoggingConfig
 from feast.infra.offline_stores.file_source import FileLoggingDestination, SavedDatasetFileStorage
 from feast.saved_dataset import SavedDatasetStorage
 from feast.types import Float64, Int64, String
+from hypothesis import given
+from hypothesis import strategies as st
 
 from skewless.contract.errors import SourceError
+from skewless.infra.feast_plugins.appended_rows import new_file_name
 from skewless.infra.feast_plugins.offline_store import SkewlessOfflineStore
 from skewless.infra.offline.sources import find_table
 from skewless.infra.sources.duckdb_source import DuckDBSource, SavedDatasetDuckDBStorage
@@ -92,6 +96,38 @@ def test_appended_rows_are_read_with_the_others(
     found = store.get_historical_features(frame, ["v:n"]).to_arrow()
     assert found["n"].to_pylist() == [HUGE, 2, 30, None, 40, 50]
     assert list(offline_world.root.rglob("*.tmp")) == []
+
+
+@pytest.mark.parametrize("file", ["trips.parquet", "a.parquet", "rows.parquet", "zone/a.parquet", "rows-x.y.parquet"])
+def test_of_exact_ties_the_appended_row_wins(offline_world: OfflineWorld, file: str) -> None:
+    offline_world.write(f"parts/{file}", first())
+    store = offline_world.open("skewless")
+    store.apply([key(), offline_world.view(features={"n": Int64}, source=offline_world.source("parts"))])
+    frame: Any = entity_df([1], [0])
+    for n in (30, 40):
+        store.write_to_offline_store("v", later().assign(event=START, n=[n, n]))
+        assert store.get_historical_features(frame, ["v:n"]).to_arrow()["n"].to_pylist() == [n]
+
+
+@given(
+    st.lists(
+        st.none() | st.integers(0, 5) | st.text(st.characters(codec="utf-8", exclude_characters="/\0"), max_size=5)
+    )
+)
+def test_a_new_file_sorts_after_the_existing_files(actions: list[str | int | None]) -> None:
+    """Users add files (a text), skewless appends (none), and users delete files (a number)."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for action in actions:
+            paths = sorted(folder.iterdir())
+            if isinstance(action, str):
+                (folder / f"{action}.parquet").touch()
+            elif action is None:
+                new = new_file_name(folder)
+                assert all(path.name < new for path in paths)
+                (folder / new).touch()
+            elif action < len(paths):
+                paths[action].unlink()
 
 
 def test_rows_appended_to_a_file_are_part_of_the_source(offline_world: OfflineWorld) -> None:

@@ -22,6 +22,7 @@ from feast import FeatureStore
 from skewless.contract.keys import KeyCodec
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.plans.applied_plan import load_current
+from skewless.infra.storage.project_state import ProjectState
 from tests.sqlite_store.registration import registered
 from tests.worlds.command_line import done, run
 from tests.worlds.payments_data import write_payments
@@ -54,6 +55,7 @@ SERVER = """
 import sys
 from skewless.infra.online.store import open_online_store
 from skewless.serving.process import serve
+from skewless.infra.storage.project_state import ProjectState
 open_online_store(sys.argv[1]).close()
 print([name for name in sys.modules if name in {"redis", "hiredis", "skewless.infra.online.redis_store"}])
 """
@@ -165,7 +167,7 @@ def test_the_template_runs_on_the_store_of_another_package(
         after = predicted(url, CARD)["features"]
         assert after == before | {"card_hour__payments_1h": 5.0, "card_hour__amount_1h": 21.25}
 
-    plan = load_current(template_shop.repo, template_shop.repo / ".skewless").plan
+    plan = load_current(template_shop.repo, ProjectState(template_shop.repo / ".skewless")).plan
     template_shop.damage(KeyCodec("shop", plan.view("card_days")).encode([CARD]))
     template_shop.damage(KeyCodec("shop", plan.window("card_hour"), 1).encode([CARD]))
     found = template_shop.run("parity", "--sample", "100000", code=5)

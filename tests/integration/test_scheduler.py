@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,24 +17,27 @@ from typing import Any
 
 import numpy as np
 import pytest
+from structlog.testing import capture_logs
 from typer.main import get_command
 
 from skewless.cli import create_app
 from skewless.commands.scheduler import invoke_in_process
 from skewless.contract.clock import from_us
-from skewless.contract.errors import ConflictError, DefinitionError, RequestError
+from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StoreError
 from skewless.contract.lifecycle import Triggers
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.jobs.run import Run
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.online.store import open_lease
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.housekeeping import HousekeepingReport, run_housekeeping
 from skewless.operations.scheduler import Invoke, PlannedJobs, run_once, simulate
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
+from tests.worlds.applied_plans import edit_plan
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows
 
 ROOT = Path(__file__).parents[2]
@@ -51,16 +53,17 @@ DAY = 86_400 * SECOND
 
 def champions(place: Sandbox) -> list[str]:
     """Return the versions that were champion, oldest first."""
-    return [move.to for move in Aliases(place.project.packages).history(MODEL, "champion")]
+    return [move.to for move in place.project.store.aliases.history(MODEL, "champion")]
 
 
 def change_spec(place: Sandbox, **changes: Any) -> None:  # noqa: ANN401 - of any field
     """Give the model another gate or cron, as an edit and an apply would."""
-    path = place.state / "plan.json"
-    body = json.loads(path.read_text())
-    (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
-    body["models"] = [replace(spec, **changes).as_dict()]
-    path.write_text(json.dumps(body))
+
+    def change(body: dict[str, Any]) -> None:
+        (spec,) = [ModelSpec.from_dict(item) for item in body["models"]]
+        body["models"] = [replace(spec, **changes).as_dict()]
+
+    edit_plan(place.project.state, change)
 
 
 def nothing(_words: Sequence[str]) -> tuple[int, str]:
@@ -119,12 +122,11 @@ def test_from_python_a_round_runs_in_processes_of_its_own(place: Sandbox) -> Non
 
 
 def test_a_round_while_another_scheduler_holds_the_lease_is_refused(place: Sandbox) -> None:
-    with closing(open_lease(place.project.redis_url, place.model.plan.project, "other", 60)) as lease:
-        token = lease.take(0)
-        with pytest.raises(ConflictError) as caught:
-            round_of(place, "validate")
-        assert (caught.value.value, token) == ("other", 1)
-        assert place.project.runs.list() == []
+    lease = Leases(place.project.state.database, ttl_s=60).acquire("scheduler", holder="other")
+    with pytest.raises(ConflictError) as caught:
+        round_of(place, "validate")
+    assert (caught.value.value, lease) == ("other", Lease(name="scheduler", holder="other", token=1))
+    assert place.project.runs.list() == []
 
 
 def test_a_crash_in_a_round_is_not_swallowed_and_the_next_holder_says_it_was_lost(place: Sandbox) -> None:
@@ -214,13 +216,28 @@ def test_a_cron_line_that_cannot_be_read_is_named(place: Sandbox, cron: str) -> 
     project.close()
 
 
-def test_a_plan_that_is_applied_meanwhile_is_taken_up_and_one_that_is_stale_is_not(place: Sandbox) -> None:
+def test_each_applied_plan_is_loaded_unless_it_cannot_be_read(place: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = PlannedJobs(project=place.project)
     assert RETRAIN in [job.name for job in jobs()]
-    change_spec(place, retrain=None)
-    assert RETRAIN not in (known := [job.name for job in jobs()])
-    (place.state / "plan.json").write_text("{")
-    assert [job.name for job in jobs()] == known
+    definitions = jobs.inputs()
+    retrain = place.project.models[0].retrain
+    for wanted in (None, retrain, None):  # faster than the clock of a file system
+        change_spec(place, retrain=wanted)
+        assert (RETRAIN in [job.name for job in jobs()]) == (wanted is not None)
+    known = jobs()
+    edit_plan(place.project.state, dict.clear)
+    with capture_logs() as logs:
+        assert [jobs(), jobs()] == [known, known]
+    assert [log["event"] for log in logs] == ["plan_not_loaded"]
+    assert jobs.inputs() == definitions
+
+    def fail(*_: object) -> None:
+        raise StoreError("database", "is down", fix="start it")
+
+    monkeypatch.setattr(Database, "query", fail)
+    with capture_logs() as logs:
+        assert [jobs(), jobs()] == [known, known]
+    assert [log["event"] for log in logs] == ["plan_not_loaded"]
 
 
 @pytest.mark.timeout(600)
@@ -290,7 +307,7 @@ def test_a_running_server_takes_up_the_new_version_and_loses_no_request(place: S
 async def _serve_across_a_promotion(place: Sandbox) -> list[ScoredSlice]:
     """Predict without a pause while another thread trains and promotes; stop some time after the swap."""
     reader, log = RedisReader(place.project.redis_url), place.log()
-    models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
+    models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=log)
     answers: list[ScoredSlice] = []
@@ -315,8 +332,8 @@ def test_a_version_that_cannot_be_opened_is_refused_and_the_old_one_goes_on(plac
 
     async def refresh() -> tuple[list[str], str, dict[str, str]]:
         reader = RedisReader(place.project.redis_url)
-        models = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
-        aliases = Aliases(place.project.packages)
+        models = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
+        aliases = place.project.store.aliases
         aliases.move(MODEL, "champion", expect="000002", to="000001", reason="back", now_us=1)
         await models.load()
         aliases.move(MODEL, "champion", expect="000001", to="000002", reason="again", now_us=2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -23,6 +22,8 @@ from skewless.contract.vector import view_status
 from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.project_state import ProjectState
+from tests.worlds.latest import state_folder
 from tests.worlds.plans import make_view
 
 DELAY, TTL = 2, 3
@@ -79,7 +80,7 @@ def batches(drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]
 
 def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) -> list[LogRow]:
     """Append each batch as a run of its own, with a quarantined row in between; return the accepted rows."""
-    log, ledger = AcceptedLog(state / "log", view.partition), RunLedger(state / "runs")
+    log, ledger = AcceptedLog(state / "log", view.partition), RunLedger(ProjectState(state).database)
     accepted: list[LogRow] = []
     for i, batch in enumerate(runs):
         run = ledger.start(batch.ended - 1)
@@ -193,9 +194,9 @@ def test_2_1_event_time_finds_what_plain_python_finds(
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
     asks: list[EntityTime],
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(drawn, 0), live_from=1)
-        read = OfflineViews(Path(state), connection).read_view(VIEW, entities(asks), "event_time")
+    with state_folder() as state:
+        rows = write(state, batches(drawn, 0), live_from=1)
+        read = OfflineViews(ProjectState(state), connection).read_view(VIEW, entities(asks), "event_time")
     assert outcomes(read, asks) == [event_time(rows, ask) for ask in asks]
 
 
@@ -205,9 +206,9 @@ def test_2_2_event_time_finds_what_merge_asof_finds(
     drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]],
     asks: list[EntityTime],
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(drawn, 0), live_from=1)
-        read = OfflineViews(Path(state), connection).read_view(VIEW, entities(asks), "event_time")
+    with state_folder() as state:
+        rows = write(state, batches(drawn, 0), live_from=1)
+        read = OfflineViews(ProjectState(state), connection).read_view(VIEW, entities(asks), "event_time")
     found = [None if seq < 0 else seq for seq in read.versions.seq.tolist()]
     assert found == by_pandas(rows, asks)
 
@@ -220,9 +221,9 @@ def test_2_2_knowledge_finds_what_the_online_store_held(
     start: int,
     live_from: int,
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(drawn, start), live_from=live_from)
-        read = OfflineViews(Path(state), connection).read_view(VIEW, entities(asks), "knowledge")
+    with state_folder() as state:
+        rows = write(state, batches(drawn, start), live_from=live_from)
+        read = OfflineViews(ProjectState(state), connection).read_view(VIEW, entities(asks), "knowledge")
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
@@ -237,9 +238,9 @@ def test_2_2_knowledge_needs_no_time_of_creation(
     view = replace(VIEW, source=replace(VIEW.source, created_column=None))
     bare: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]], int]]
     bare = [([(key, event, None, dead) for key, event, _, dead in rows], gap) for rows, gap in drawn]
-    with tempfile.TemporaryDirectory() as state:
-        rows = write(Path(state), batches(bare, start), live_from=live_from, view=view)
-        read = OfflineViews(Path(state), connection).read_view(view, entities(asks), "knowledge")
+    with state_folder() as state:
+        rows = write(state, batches(bare, start), live_from=live_from, view=view)
+        read = OfflineViews(ProjectState(state), connection).read_view(view, entities(asks), "knowledge")
     assert outcomes(read, asks) == [online_history(rows, ask) for ask in asks]
 
 
@@ -251,12 +252,12 @@ def test_2_6_a_mark_leaves_out_what_came_later(
     asks: list[EntityTime],
     order: Literal["event_time", "knowledge"],
 ) -> None:
-    with tempfile.TemporaryDirectory() as state:
-        views = OfflineViews(Path(state), connection)
-        write(Path(state), batches(drawn, 0), live_from=1)
+    with state_folder() as state:
+        views = OfflineViews(ProjectState(state), connection)
+        write(state, batches(drawn, 0), live_from=1)
         mark = views.take_snapshot(VIEW)
         before = views.find_positions(VIEW, entities(asks), order)
-        write(Path(state), batches(later, 0), live_from=1)
+        write(state, batches(later, 0), live_from=1)
         after = views.find_positions(VIEW, entities(asks), order, mark)
     assert after.tolist() == before.tolist()
 
@@ -276,7 +277,7 @@ def test_2_2_entity_rows_keep_their_order_and_duplicates(
         (0, "b", 4),
         (0, "a", -1),
     ]
-    read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), order)
+    read = OfflineViews(ProjectState(tmp_path), connection).read_view(VIEW, entities(asks), order)
     latest = {"event_time": [4, 1, 4], "knowledge": [4, 4, 4]}[order]
     assert read.values["order_y"][[0, 2, 4]].tolist() == [value + 1 for value in latest]
     assert read.has_row.tolist() == [True, False, True, False, True, False, False]
@@ -287,7 +288,7 @@ def test_2_6_rows_that_no_finished_run_applied_are_not_known(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
     log = AcceptedLog(tmp_path / "log", VIEW.partition)
-    views = OfflineViews(tmp_path, connection)
+    views = OfflineViews(ProjectState(tmp_path), connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
     asked = entities([(0, "a", 8)])
@@ -305,14 +306,14 @@ def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
     ]
     rows = write(tmp_path, written, live_from=0)
     asks: list[EntityTime] = [(*row.key, row.known + shift) for row in rows for shift in (-1, 0)]
-    read = OfflineViews(tmp_path, connection).read_view(VIEW, entities(asks), "finished")
+    read = OfflineViews(ProjectState(tmp_path), connection).read_view(VIEW, entities(asks), "finished")
     assert read.has_row.tolist() == [False, True] * len(rows)
     assert read.versions.seq[1::2].tolist() == [row.seq for row in rows]
 
 
 def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     log = AcceptedLog(tmp_path / "log", VIEW.partition)
-    views = OfflineViews(tmp_path, connection)
+    views = OfflineViews(ProjectState(tmp_path), connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
     mark = views.take_snapshot(VIEW)
@@ -331,7 +332,7 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
         rows = rows.append_column(name, column)
     AcceptedLog(tmp_path / "log", view.partition).append(rows.drop_columns(["in", "order_y"]))
     asked = pa.table({"id": pa.array([2, 3, 1, None], pa.int64()), "__t": pa.array([1, 1, 1, 1], pa.int64())})
-    read = OfflineViews(tmp_path, connection).read_view(view, asked, "event_time")
+    read = OfflineViews(ProjectState(tmp_path), connection).read_view(view, asked, "event_time")
     assert read.has_row.tolist() == [False, False, True, False]
     assert {name: null.tolist() for name, null in read.nulls.items()} == {"n": [True] * 4, "s": [True] * 4}
     assert read.values["s"].tolist() == [None] * 4
@@ -339,5 +340,5 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
 
 
 def test_nothing_is_found_in_an_empty_log(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    read = OfflineViews(tmp_path, connection).read_view(VIEW, entities([(0, "a", 8)]), "knowledge")
+    read = OfflineViews(ProjectState(tmp_path), connection).read_view(VIEW, entities([(0, "a", 8)]), "knowledge")
     assert (read.has_row.tolist(), read.available) == ([False], True)

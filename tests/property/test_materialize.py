@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import struct
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
@@ -28,8 +26,11 @@ from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.online.port import Binaries, Marker
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.leases import Lease
+from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
-from tests.worlds.latest import LatestWorld
+from tests.worlds.latest import LatestWorld, state_folder
 from tests.worlds.plans import make_view
 
 DELAY = 4
@@ -85,17 +86,19 @@ class FusedStore(MemoryStore):
 class FusedLedger(RunLedger):
     """The ledger, which may die around each of its writes."""
 
-    def __init__(self, root: Path, fuse: Fuse) -> None:
-        super().__init__(root)
+    def __init__(self, database: Database, fuse: Fuse) -> None:
+        super().__init__(database)
         self._fuse = fuse
 
-    def start(self, now_us: int, skew_us: int = 0) -> MaterializationRun:
+    def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> MaterializationRun:
         start = super().start
-        return self._fuse.around(lambda: start(now_us, skew_us))
+        return self._fuse.around(lambda: start(now_us, skew_us, lease))
 
-    def finish(self, run: MaterializationRun, covers: Any, now_us: int) -> MaterializationRun:  # noqa: ANN401 - passed on
+    def finish(
+        self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None
+    ) -> MaterializationRun:
         finish = super().finish
-        return self._fuse.around(lambda: finish(run, covers, now_us))
+        return self._fuse.around(lambda: finish(run, covers, now_us, lease))
 
 
 class FusedLog(AcceptedLog):
@@ -131,6 +134,10 @@ class CrashingWorld(LatestWorld):
     source: dict[Identity, tuple[int | None, str | None, bool]] = field(default_factory=dict)
 
     @property
+    def database(self) -> Database:
+        return ProjectState(self.state).database
+
+    @property
     def now(self) -> int:
         return self.clock.now_us()
 
@@ -152,11 +159,11 @@ class CrashingWorld(LatestWorld):
         """Materialise as a new process would; return whether it ended, be it that it died right after."""
         with self.connect() as connection:
             plain = vars(self.job(connection, FusedStore(self.memory, fuse)))
-        job = FusedMaterializer(**{**plain, "ledger": FusedLedger(self.state / "runs", fuse), "fuse": fuse})
+        job = FusedMaterializer(**{**plain, "ledger": FusedLedger(self.database, fuse), "fuse": fuse})
         try:
             job.run([VIEW])
         except Crash:
-            runs = RunLedger(self.state / "runs").runs()
+            runs = RunLedger(self.database).runs()
             return bool(runs) and runs[-1].ended_us == self.now
         return True
 
@@ -225,8 +232,8 @@ def live_through(world: CrashingWorld, steps: list[Step]) -> list[tuple[int, lis
 def test_2_3_online_equals_offline_after_any_arrival_and_any_crash(
     connection: duckdb.DuckDBPyConnection, steps: list[Step]
 ) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        world = CrashingWorld(root=Path(folder), opened=connection, clock=ManualClock(0))
+    with state_folder() as state:
+        world = CrashingWorld(root=state.parent, opened=connection, clock=ManualClock(0))
         ended = live_through(world, steps)
         codec = RowCodec(VIEW)
         for t, stored in ended:

@@ -16,10 +16,7 @@ from skewless.contract.errors import DefinitionError, PackageError
 from skewless.contract.names import check_name, is_name
 from skewless.contract.plan import FeaturePlan, Service, View
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.package import open_package
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.names import list_models, list_versions, model_folder
 from tests.worlds.hostile_text import NAMES, WRONG_NAMES
 from tests.worlds.packages import store_at
@@ -85,10 +82,10 @@ def test_no_folder_of_a_model_has_another_name(name: str) -> None:
         lambda: model_folder(ROOT, name),
         lambda: list_versions(ROOT, name),
         lambda: open_package(store, name, "000001"),
-        lambda: Aliases(ROOT).get(name, "champion"),
-        lambda: Aliases(ROOT).get("late", name if "/" in name else f"../{name}"),
-        lambda: Decisions(ROOT).last(name, "000001"),
-        lambda: Traffic(ROOT).get(name),
+        lambda: store.aliases.get(name, "champion"),
+        lambda: store.aliases.get("late", name if "/" in name else f"../{name}"),
+        lambda: store.decisions.last(name, "000001"),
+        lambda: store.traffic.get(name),
         lambda: open_package(store, "late", name),
     )
     for ask in asks:

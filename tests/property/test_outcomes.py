@@ -18,6 +18,7 @@ from skewless.infra.outcomes import compaction
 from skewless.infra.outcomes.compaction import compact
 from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog
 from skewless.infra.outcomes.writer import FOLDER, OutcomeWriter
+from skewless.infra.storage.project_state import ProjectState
 
 NEVER = 10**9
 SUBJECTS = (
@@ -51,7 +52,7 @@ def said(batches: Batches) -> list[Said]:
 
 
 def write(state: Path, batches: Batches) -> None:
-    writer, now = OutcomeWriter(state), 0
+    writer, now = OutcomeWriter(ProjectState(state)), 0
     for later, outcomes in batches:
         now += later
         writer.append(outcomes, received_at=now, source="test")
@@ -99,7 +100,7 @@ def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batche
     best = [group[-1] for group in by_subject(rows)]
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), batches)
-        log = OutcomeLog(Path(folder), connection)
+        log = OutcomeLog(ProjectState(Path(folder)), connection)
         assert standing(log, known_by) == sorted(
             (found.label is None, found.label or 0, found.value or 0, found.known_at, now) for now, _, _, found in best
         )
@@ -114,16 +115,16 @@ def test_a_merger_that_was_killed_changes_nothing(
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder)
         write(state, batches)
-        before = OutcomeLog(state, connection)
+        before = OutcomeLog(ProjectState(state), connection)
         held, counts = before.latest(NEVER), before.counts(NEVER)
         shutil.copytree(state / FOLDER, state / "old") if batches else None
-        compact(state)
+        compact(ProjectState(state))
         for path in sorted((state / "old").glob("*"))[killed:]:  # those that a kill left in their place
             shutil.copy(path, state / FOLDER)
         for _ in range(2):
-            after = OutcomeLog(state, connection)
+            after = OutcomeLog(ProjectState(state), connection)
             assert (after.latest(NEVER), after.counts(NEVER)) == (held, counts)
-            compact(state)
+            compact(ProjectState(state))
         assert len(list((state / FOLDER).glob("*.parquet"))) == min(len(batches), 1)
 
 
@@ -132,18 +133,18 @@ def test_files_are_merged_up_to_a_size(
 ) -> None:
     monkeypatch.setattr(compaction, "_MAX_ROWS", 4)
     write(tmp_path, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
-    assert compact(tmp_path) == 2
+    assert compact(ProjectState(tmp_path)) == 2
     assert len(list((tmp_path / FOLDER).glob("*.parquet"))) == 3
-    assert OutcomeLog(tmp_path, connection).counts(NEVER).rows == 10
+    assert OutcomeLog(ProjectState(tmp_path), connection).counts(NEVER).rows == 10
 
 
 def test_a_name_does_not_grow_with_the_nights(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     said = [Outcome(prediction_id="a", label=1.0, known_at=1)]
-    first = OutcomeWriter(tmp_path).append(said, received_at=1, source="test")
+    first = OutcomeWriter(ProjectState(tmp_path)).append(said, received_at=1, source="test")
     for night in range(2, 15):
-        OutcomeWriter(tmp_path).append(said, received_at=night, source="test")
-        assert compact(tmp_path) == 1
+        OutcomeWriter(ProjectState(tmp_path)).append(said, received_at=night, source="test")
+        assert compact(ProjectState(tmp_path)) == 1
     (path,) = (tmp_path / FOLDER).glob("*.parquet")
     assert path.name.startswith(first.name[:20])
     assert len(path.name) < 60
-    assert OutcomeLog(tmp_path, connection).counts(NEVER).rows == 14
+    assert OutcomeLog(ProjectState(tmp_path), connection).counts(NEVER).rows == 14

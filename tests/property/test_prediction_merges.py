@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from skewless.infra.predictions import compaction
 from skewless.infra.predictions.files import add_proven, proven_files
+from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import GRACE_S, RowsByKey, ids_in, merge, names, rows_in, stored, write
 
 MOST = 8
@@ -35,9 +36,9 @@ def test_each_prediction_stands_once_and_is_proven_iff_it_was(steps: list[tuple[
                 case ("merge", int(day), float(later_s)):
                     merge(state, day=day, later_s=later_s)
                 case _:
-                    add_proven(state, names(state))
+                    add_proven(ProjectState(state), names(state))
                     proven = {name for name, _ in expected}
             assert stored(state) == expected
             for name in names(state):
-                assert (name in proven_files(state)) == (ids_in(state, name) <= proven), name
+                assert (name in proven_files(ProjectState(state))) == (ids_in(state, name) <= proven), name
                 assert rows_in(state, name) <= MOST

@@ -23,6 +23,7 @@ from skewless.contract.rows import ViewRead
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.features import FeatureReader
+from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import BlockingMemoryReader, MemoryStore
 from tests.worlds.plans import make_plan, make_view
 
@@ -133,9 +134,9 @@ def test_2_1_any_schema_reads_the_same_bits_from_source_log_and_store(
     with tempfile.TemporaryDirectory() as name:
         folder, store = Path(name), MemoryStore()
         write_source(folder, case)
-        views = OfflineViews(folder / "state", connection)
+        views = OfflineViews(ProjectState(folder / "state"), connection)
         job = Materializer(
-            project="p", repo=folder, state=folder / "state", connection=connection, online=lambda: store,
+            project="p", repo=folder, state=ProjectState(folder / "state"), connection=connection, online=lambda: store,
             ledger=views.ledger, clock=ManualClock(NOW),
         )  # fmt: skip
         (report,) = job.run([view])

@@ -6,14 +6,19 @@ Run as a program: ``kills.py ROOT URL NOW POINT SIDE``; ``POINT`` is ``NAME#NUMB
 from __future__ import annotations
 
 import os
+import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
+T = TypeVar("T")
 Side = Literal["before", "after"]
 ROOT = Path(__file__).parents[2]
+_WRITE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)")
 _BATCH = 7  # rows: so that a small run has several steps of each kind
 
 
@@ -49,15 +54,39 @@ class Steps:
         real = getattr(owner, name)
 
         def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
-            kind = label(*arguments)
-            point = f"{kind}#{sum(each.partition('#')[0] == kind for each in self.passed) + 1}"
-            self.passed.append(point)
-            self._die(point, "before")
-            result = real(*arguments, **keywords)
-            self._die(point, "after")
-            return result
+            return self._step(label(*arguments), lambda: real(*arguments, **keywords))
 
         setattr(owner, name, call)
+
+    def wrap_commits(self) -> None:
+        """Count the commits of the database, under the tables or the kinds of documents that they change."""
+        step = self._step
+
+        class CountedConnection(sqlite3.Connection):
+            changed: tuple[str, ...] = ()
+
+            def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401 - of sqlite3
+                run = super().execute
+                # A lease is renewed from time to time, and not at the same step of each run.
+                if (match := _WRITE.match(sql)) and not sql.startswith("UPDATE leases SET until_us = ?"):
+                    self.changed += (values[0] if match[1] == "documents" else match[1],)
+                if sql == "ROLLBACK":
+                    self.changed = ()
+                changed = "-".join(dict.fromkeys(self.changed))
+                if not changed or (self.in_transaction and sql != "COMMIT"):
+                    return run(sql, values)
+                self.changed = ()
+                return step(f"commit-{changed}", lambda: run(sql, values))
+
+        sqlite3.connect = partial(sqlite3.connect, factory=CountedConnection)  # type: ignore[assignment]
+
+    def _step(self, kind: str, call: Callable[[], T]) -> T:
+        point = f"{kind}#{sum(each.partition('#')[0] == kind for each in self.passed) + 1}"
+        self.passed.append(point)
+        self._die(point, "before")
+        result = call()
+        self._die(point, "after")
+        return result
 
     def _die(self, point: str, side: Side) -> None:
         if (point, side) == (self._point, self._side):
@@ -67,7 +96,7 @@ class Steps:
 def _synced(descriptor: int) -> str:
     path = Path(f"/proc/self/fd/{descriptor}").readlink()
     what = "folder" if path.is_dir() else "draft"
-    return f"sync-{what}-of-{'runs' if 'runs' in path.parts else 'log'}"
+    return f"sync-{what}-of-log"
 
 
 def _linked(_source: Path, target: Path) -> str:
@@ -92,7 +121,7 @@ def main(arguments: Sequence[str]) -> None:
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap(os, "fsync", _synced)
     steps.wrap(os, "link", _linked)
-    steps.wrap(Path, "replace", lambda *_: "replace-progress")
+    steps.wrap_commits()
     steps.wrap(Inventory, "add", lambda *_: "note-file")
     steps.wrap(StagedRows, "write", lambda *_: "write-draft")
     for name in ("put", "set_markers"):

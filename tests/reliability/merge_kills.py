@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import skewless.infra.predictions.compaction  # noqa: F401 - imported once, before the forks
+from skewless.infra.predictions import compaction  # imported once, before the forks
 from tests.reliability.kills import ROOT, Side, Steps
 from tests.unit.infra.predictions.merges import merge
 
@@ -34,6 +34,7 @@ def _watched(point: str, side: Side) -> Steps:
     steps.wrap(os, "link", lambda _, target: f"link-{_kind(Path(target))}")
     steps.wrap(Path, "replace", lambda _, target: f"replace-{_kind(Path(target))}")
     steps.wrap(Path, "unlink", lambda path: f"unlink-{_kind(path)}")
+    steps.wrap(compaction, "add_proven", lambda *_: "store-proven")
     return steps
 
 
@@ -42,7 +43,7 @@ def _kind(path: Path) -> str:
         return "log" if path.name == "predictions" else "state"
     if path.suffix == ".tmp":
         return "draft"
-    return path.stem if path.suffix == ".json" else "merged" if "-merged-" in path.name else "source"
+    return "merged" if "-merged-" in path.name else "source"
 
 
 def _forked(state: Path, later_s: float, point: str, side: Side) -> tuple[int, list[str]]:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import Package, PackageContents, open_package
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, record_decision
 from tests.reliability.kills import ROOT, Side, Steps
@@ -39,16 +40,16 @@ def killed(packages: Path, point: str, side: Side) -> bool:
 
 def promote_again(packages: Path) -> str:
     """Write the first version anew under the next number and make it champion; return its version."""
-    first, aliases = open_package(store_of(packages), MODEL, "000001"), Aliases(packages)
+    first, aliases = open_package(store_of(packages), MODEL, "000001"), store_of(packages).aliases
     version = write_package(store_of(packages), MODEL, _contents(first)).version
     decision = Decision(promote=True, reason=f"for {version}", candidate=0.7, champion=0.6)
-    record_decision(first.spec, version, decision, packages, 7, expect=aliases.get(MODEL, CHAMPION))
+    record_decision(first.spec, version, decision, store_of(packages), 7, expect=aliases.get(MODEL, CHAMPION))
     return version
 
 
 def store_of(packages: Path) -> PackageStore:
     """Return the packages of a project, as its settings without a word of ours say."""
-    return PackageStore.of(packages.parent, Settings())
+    return PackageStore.of(ProjectState(packages.parent), Settings())
 
 
 def _contents(package: Package) -> PackageContents:
@@ -67,9 +68,7 @@ def _child(packages: Path, point: str, side: Side) -> subprocess.CompletedProces
 
 def _place(descriptor: int) -> str:
     path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    kinds = {"aliases": "alias", "decisions": "decision"}
-    owner = next((kind for part, kind in kinds.items() if part in path.parts), "package")
-    return f"sync-{'folder' if path.is_dir() else 'file'}-of-{owner}"
+    return f"sync-{'folder' if path.is_dir() else 'file'}"
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -78,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap(os, "fsync", _place)
     steps.wrap(os, "rename", lambda *_: "rename-package")
-    steps.wrap(os, "link", lambda _source, target: f"link-{Path(target).parent.name}")
+    steps.wrap(Records, "append", lambda records, *_: f"append-{records._kind}")
     promote_again(Path(packages))
     if not point:
         sys.stdout.write("\n".join(steps.passed))

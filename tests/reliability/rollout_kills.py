@@ -16,6 +16,8 @@ from typing import IO
 
 import skewless.training.rollout.labelled_evidence
 import skewless.training.rollout.plan  # noqa: F401 - what a deed imports is loaded once, before the forks
+from skewless.infra.alerts.alerts import Alerts
+from skewless.infra.storage.documents import Records
 from skewless.infra.telemetry.logger import configure_logging
 from skewless.operations import rollout
 from skewless.project import Project
@@ -78,6 +80,8 @@ def _watched(point: str, side: Side) -> Steps:
     steps = Steps(point, side)
     steps.wrap(os, "fsync", _synced)
     steps.wrap(os, "link", lambda _, target: f"link-{Path(target).parent.name}")
+    steps.wrap(Records, "append", lambda records, *_: f"append-{records._kind}")
+    steps.wrap(Alerts, "send", lambda *_: "store-alert")
     steps.wrap(Path, "replace", lambda _, target: f"replace-{Path(target).parent.name}")
     return steps
 

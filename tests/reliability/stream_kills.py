@@ -133,6 +133,7 @@ def _watched(point: str, side: Side) -> Steps:
     steps.wrap(os, "pwrite", lambda *_: "write-ends")
     steps.wrap(Path, "replace", lambda _, target: f"replace-{_kind(Path(target))}")
     steps.wrap(Path, "unlink", lambda path, **_: f"unlink-{_kind(path)}")
+    steps.wrap_commits()
     steps.wrap(Generations, "retire", lambda *_: "retire")
     steps.wrap(FileStream, "commit", lambda *_: "commit")
     _halve(SingleServer)

@@ -27,6 +27,7 @@ from skewless.infra.outcomes.writer import FOLDER as OUTCOMES
 from skewless.infra.outcomes.writer import OutcomeWriter
 from skewless.infra.predictions.files import FOLDER as PREDICTIONS
 from skewless.infra.predictions.files import log_files
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.logs import check_logs
 from tests.unit.infra.predictions.merges import merge, write
 
@@ -81,14 +82,14 @@ def read_predictions(state: Path) -> object:
 
 
 def write_outcomes(state: Path) -> None:
-    writer = OutcomeWriter(state)
+    writer = OutcomeWriter(ProjectState(state))
     for i in range(6):
         writer.append([Outcome(prediction_id=f"p{i}", label=float(i), known_at=i)], received_at=i, source="http")
 
 
 def read_outcomes(state: Path) -> object:
     with duckdb.connect() as connection:
-        return OutcomeLog(state, connection).latest(100).to_pylist()
+        return OutcomeLog(ProjectState(state), connection).latest(100).to_pylist()
 
 
 KINDS: dict[str, Kind] = {
@@ -191,10 +192,10 @@ def test_1_4_the_doctor_names_each_file_that_is_not_what_was_written(
     source, _ = written[kind]
     root = KINDS[kind][2]
     shutil.copytree(source, tmp_path / "state", copy_function=shutil.copy2)
-    assert {finding.verdict for finding in check_logs(tmp_path / "state")} == {"ok"}
+    assert {finding.verdict for finding in check_logs(ProjectState(tmp_path / "state"))} == {"ok"}
     path = random.Random(kind).choice(sorted((tmp_path / "state" / root).rglob("*.parquet")))
     fault(path, random.Random(1))
-    (said,) = [finding for finding in check_logs(tmp_path / "state") if finding.verdict == "fail"]
+    (said,) = [finding for finding in check_logs(ProjectState(tmp_path / "state")) if finding.verdict == "fail"]
     assert said.name == f"files of {root}"
     assert path.name in said.detail or fault is delete_folder
     assert ".parquet" in said.detail
@@ -240,7 +241,7 @@ def merge_all(state: Path, kind: str) -> None:
     elif kind == "predictions":
         merge(state)
     else:
-        compact(state)
+        compact(ProjectState(state))
 
 
 @pytest.mark.parametrize("fault", [rot, flip, cut, delete, rewrite])

@@ -13,6 +13,7 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.infra.log.accepted import SEQ
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import Side, killed, points
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds
 from tests.servers.node import Node
@@ -54,29 +55,30 @@ def begin(latest: LatestRedisWorld) -> list[str]:
     latest.run(VIEW)
     probe = LatestRedisWorld(root=latest.root.with_name("probe"), url=latest.url, clock=ManualClock(FIRST))
     write_rounds(probe, 1, KEYS)
+    ProjectState(probe.state).database.upgrade()
     return points(probe.root, probe.url, FIRST)
 
 
 def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: LatestRedisWorld) -> None:
     found = begin(latest)
     assert {point.partition("#")[0] for point in found} == {
-        "link-.start.json",
-        "sync-draft-of-runs",
-        "sync-folder-of-runs",
+        "commit-leases",
+        "commit-materializations",
         "write-draft",
         "sync-draft-of-log",
         "link-.parquet",
         "sync-folder-of-log",
         "note-file",
-        "replace-progress",
+        "commit-read_progress",
         "put",
         "set_markers",
-        "link-.end.json",
     }
     cases: list[tuple[str, Side]] = [
         ("link-.parquet#1", "before"),
         ("put#2", "before"),
         ("set_markers#1", "after"),
+        ("commit-materializations#1", "after"),
+        ("commit-materializations#2", "before"),
     ]
     assert sum(kill_at(latest, cases).values()) == len(cases)
 

@@ -60,7 +60,7 @@ class Team:
 
     def _hashes(self) -> set[str]:
         if self.damaged:
-            raise PackageError("file 'wanted.json'", "is damaged", fix="remove it")
+            raise PackageError("target versions", "are corrupt", fix="load the models again")
         return {view.hash for view in self.needed}
 
     def _worker(self, store: OnlineStore) -> Worker:

@@ -17,6 +17,7 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.markers import marker_keys
 from skewless.infra.online.port import Marker
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.storage.project_state import ProjectState
 from tests.contract.store import RowStore
 from tests.reliability.losses import (
     FIRST,
@@ -122,7 +123,10 @@ def test_4_5_what_is_left_of_a_view_is_unavailable_until_it_is_whole_again(
     until(lambda: isinstance(servers, Node) or servers.whole())
     (standing,) = store.marked([], [name])[1]
     assert standing == Marker(KEYS - 1, FIRST + 1)
-    for each in (marker_history, MarkerHistory.from_runs(world.state, [replace(plan, project=world.project)])):
+    for each in (
+        marker_history,
+        MarkerHistory.from_runs(ProjectState(world.state), [replace(plan, project=world.project)]),
+    ):
         assert each.find_lost([name], [standing]) == {name}
     world.clock.set(FIRST + 100)
     world.run(VIEW)

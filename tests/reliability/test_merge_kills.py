@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from skewless.infra.predictions.files import DAY_US, add_proven, merged_name, proven_files
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.merge_kills import SIDES, kill_everywhere
 from tests.unit.infra.predictions.merges import (
     DAY,
@@ -37,7 +38,7 @@ def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(4, 6):
         write(state, day=1, seed=seed)
     write(state, day=200, seed=6)
-    add_proven(state, [path.name for path in proven])
+    add_proven(ProjectState(state), [path.name for path in proven])
     return state
 
 
@@ -51,14 +52,16 @@ class Expected:
 
     @classmethod
     def of(cls, state: Path) -> Expected:
-        proven = [name for path in names(state) if path in proven_files(state) for name in ids_in(state, path)]
+        proven = [
+            name for path in names(state) if path in proven_files(ProjectState(state)) for name in ids_in(state, path)
+        ]
         return cls(stored=stored(state), seen=seen(state), proven=frozenset(proven))
 
     def check(self, state: Path, where: str) -> None:
         """All is there once, and no more is proven than was."""
         assert stored(state) == self.stored, where
         assert seen(state) == self.seen, where
-        for name in set(names(state)) & proven_files(state):
+        for name in set(names(state)) & proven_files(ProjectState(state)):
             assert ids_in(state, name) <= self.proven, where
 
 
@@ -67,7 +70,7 @@ def finish(state: Path) -> None:
     for _ in range(2):
         merge(state)
         merge(state, later_s=LATER_S)
-    add_proven(state, [])
+    add_proven(ProjectState(state), [])
 
 
 @pytest.mark.parametrize("step", ["merge", "remove"])
@@ -80,7 +83,7 @@ def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path
     points = kill_everywhere(state, tmp_path / "out", 0 if step == "merge" else LATER_S)
     kinds = {point.partition("#")[0] for point in points}
     expected = {"link-merged", "sync-draft", "sync-log"} if step == "merge" else {"unlink-source"}
-    assert expected | {"replace-proven", "sync-log"} <= kinds
+    assert expected | {"store-proven", "sync-log"} <= kinds
     assert sum(point.startswith("unlink-source") for point in points) == (6 if step == "remove" else 0)
     finish(state)
     for point in points:
@@ -91,4 +94,4 @@ def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path
             held.check(killed, where)
             assert standing(killed) == standing(state), where
             assert set(standing(killed)) >= set(MERGED), where
-            assert proven_files(killed) == proven_files(state) != frozenset(), where
+            assert proven_files(ProjectState(killed)) == proven_files(ProjectState(state)) != frozenset(), where

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.names import list_versions
+from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.training.promotion import CHAMPION
 from tests.reliability.kills import ROOT, Side
 from tests.reliability.promotion_kills import MODEL, killed, points, promote_again, store_of
@@ -28,7 +27,8 @@ _NEW = 3  # versions that one case can have written; those before were looked at
 
 @pytest.fixture
 def packages(trained: Path, tmp_path: Path) -> Path:
-    for key in ("signing_key.pem", "trusted_keys"):
+    ProjectState(trained / ".skewless").database.close()  # so that the file has all rows
+    for key in ("signing_key.pem", "trusted_keys", DATABASE_FILE):
         shutil.copy2(trained / ".skewless" / key, tmp_path)
     return Path(shutil.copytree(trained / ".skewless/packages", tmp_path / "packages"))
 
@@ -38,11 +38,11 @@ def consistent(packages: Path) -> None:
     versions = list_versions(packages, MODEL)
     for version in versions[-_NEW:]:
         open_package(store_of(packages), MODEL, version)
-    moves = Aliases(packages).history(MODEL, CHAMPION)
+    moves = store_of(packages).aliases.history(MODEL, CHAMPION)
     assert [move.number for move in moves] == list(range(1, len(moves) + 1))
     assert {move.to for move in moves} <= set(versions)
     assert [move.expect for move in moves] == [None, *(move.to for move in moves[:-1])]
-    decided = {decision["version"] for decision in Decisions(packages).read_latest_first(MODEL)}
+    decided = {decision["version"] for decision in store_of(packages).decisions.read_latest_first(MODEL)}
     assert {move.to for move in moves} <= decided <= set(versions)
 
 
@@ -57,8 +57,8 @@ def kill_at(packages: Path, cases: Sequence[tuple[str, Side]]) -> Counter[tuple[
         assert len(list_versions(packages, MODEL)) - before in {0, 1}
         version = promote_again(packages)
         consistent(packages)
-        assert Aliases(packages).get(MODEL, CHAMPION) == version
-        left = [path.name for path in packages.rglob("*") if path.name.startswith((".new-", ".move-"))]
+        assert store_of(packages).aliases.get(MODEL, CHAMPION) == version
+        left = [path.name for path in packages.rglob("*") if path.name.startswith(".new-")]
         assert left == [], f"after a kill {side} {point}"
     return hit
 
@@ -66,23 +66,19 @@ def kill_at(packages: Path, cases: Sequence[tuple[str, Side]]) -> Counter[tuple[
 def test_promotions_are_killed_around_the_package_the_decision_and_the_alias(packages: Path) -> None:
     found = points(packages)
     assert {point.partition("#")[0] for point in found} == {
-        "sync-file-of-package",
-        "sync-folder-of-package",
+        "sync-file",
+        "sync-folder",
         "rename-package",
-        "sync-file-of-decision",
-        "sync-folder-of-decision",
-        "link-decisions",
-        "sync-file-of-alias",
-        "sync-folder-of-alias",
-        "link-champion",
+        "append-decision",
+        "append-alias_move",
     }
     cases: list[tuple[str, Side]] = [
-        ("sync-file-of-package#3", "before"),
+        ("sync-file#3", "before"),
         ("rename-package#1", "before"),
         ("rename-package#1", "after"),
-        ("link-decisions#1", "after"),
-        ("link-champion#1", "before"),
-        ("link-champion#1", "after"),
+        ("append-decision#1", "after"),
+        ("append-alias_move#1", "before"),
+        ("append-alias_move#1", "after"),
     ]
     assert sum(kill_at(packages, cases).values()) == len(cases)
 

@@ -22,6 +22,7 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import RowsAndMarkers
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.losses import FIRST, VIEW, journal, lose, materialize
 from tests.reliability.test_stream_losses import Line, line
 from tests.servers.cluster import Cluster
@@ -46,7 +47,7 @@ class Blocking:
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
         self.reader = BlockingReader(url)
-        self.marker_history = MarkerHistory.from_runs(state, [plan], self.reader)
+        self.marker_history = MarkerHistory.from_runs(ProjectState(state), [plan], self.reader)
 
     def read(self, names: list[str]) -> RowsAndMarkers:
         return answered(lambda: self.reader.get_with_markers([b"any"], names))
@@ -59,7 +60,7 @@ class Asynchronous:
     """As the server reads."""
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
-        self.marker_history = MarkerHistory.from_runs(state, [plan])
+        self.marker_history = MarkerHistory.from_runs(ProjectState(state), [plan])
         self._runner = asyncio.Runner()
         self._reader = self._runner.run(self._open(url))
 
@@ -222,18 +223,18 @@ def test_4_5_rows_that_the_new_master_never_had(tmp_path: Path, kind: type[Reade
 def test_4_5_positions_are_read_on_from_where_they_were_read(tmp_path: Path, node: Node) -> None:
     """The same answer as of a reader that begins anew, whatever was added or compacted between."""
     with line(tmp_path, node.url) as one:
-        positions = LogPositions(one.world.root)
+        positions = LogPositions(ProjectState(one.world.root))
         positions.add_plan(one.world.plan)
         for _ in range(3):
             one.run()
-            anew = LogPositions(one.world.root)
+            anew = LogPositions(ProjectState(one.world.root))
             anew.add_plan(one.world.plan)
             assert positions.read() == anew.read() != {}
 
 
 def test_4_5_what_nobody_reads_any_more_is_not_expected(tmp_path: Path, node: Node) -> None:
     with line(tmp_path, node.url) as one:
-        positions = LogPositions(one.world.root)
+        positions = LogPositions(ProjectState(one.world.root))
         positions.add_plan(one.world.plan)
         one.run()
         found = positions.read()

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.oip.models import OipModels
@@ -57,11 +57,16 @@ async def reload(place: Sandbox) -> list[int]:
     """Swap two versions to and fro, and ask each; return the resident bytes after each hundred reloads."""
     reader, metrics, shown = RedisReader(place.project.redis_url), Metrics(), OipModels()
     models = ModelTable(
-        repo=place.repo, state=place.state, store=place.project.store, online=reader, metrics=metrics, keep=1
+        repo=place.repo,
+        state=ProjectState(place.state),
+        store=place.project.store,
+        online=reader,
+        metrics=metrics,
+        keep=1,
     )
     await models.load()
     predictor = Predictor(online=reader, clock=place.project.clock, log=None, metrics=metrics, limits=LIMITS)
-    aliases, seen = Aliases(place.project.packages), []
+    aliases, seen = place.project.store.aliases, []
     for n in range(1, RELOADS + 1):
         holder = aliases.get(MODEL, CHAMPION)
         to = "000002" if holder == "000001" else "000001"

@@ -13,8 +13,7 @@ import pytest
 
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations import rollout
 from tests.reliability.kills import Side
 from tests.reliability.rollout_kills import DeedVictims, do, victims
@@ -57,7 +56,7 @@ def _returned(place: Sandbox) -> None:
 
 def _by_hand(place: Sandbox) -> None:
     do(place.project, "begin")
-    Aliases(place.project.packages).move(MODEL, "champion", expect="000001", to=NEW, reason="by hand", now_us=1)
+    place.project.store.aliases.move(MODEL, "champion", expect="000001", to=NEW, reason="by hand", now_us=1)
 
 
 # name -> the action, and its preparation
@@ -89,7 +88,7 @@ class KillScene:
 
 def state(place: Sandbox) -> State:
     """The traffic of the model, without the number of writes."""
-    policy = Traffic(place.project.packages).get(MODEL) or TrafficPolicy(number=0, phase="champion", champion="000001")
+    policy = place.project.store.traffic.get(MODEL) or TrafficPolicy(number=0, phase="champion", champion="000001")
     holder = champion(place.project)
     return policy.phase, policy.champion, policy.challenger, policy.share, holder
 
@@ -133,14 +132,14 @@ def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
             assert state(kill_scene.place) == kill_scene.after[name], where
         _check_books(kill_scene.place, where)
         if name == "back":
-            assert [alert.name for alert in open_alerts(kill_scene.place.state)] == ["rollout"], where
+            assert [alert.name for alert in open_alerts(ProjectState(kill_scene.place.state))] == ["rollout"], where
     return hit
 
 
 def _check_books(place: Sandbox, where: str) -> None:
     """Numbers have no gap, the alias and the policy agree, and each policy and move is there once."""
-    policies = Traffic(place.project.packages).history(MODEL)
-    moves = Aliases(place.project.packages).history(MODEL, "champion")
+    policies = place.project.store.traffic.history(MODEL)
+    moves = place.project.store.aliases.history(MODEL, "champion")
     assert [policy.number for policy in policies] == list(range(1, len(policies) + 1)), where
     assert [move.number for move in moves] == list(range(1, len(moves) + 1)), where
     assert [move.expect for move in moves] == [None, *(move.to for move in moves[:-1])], where
@@ -150,21 +149,21 @@ def _check_books(place: Sandbox, where: str) -> None:
 
 def test_every_deed_moves_on_and_comes_by_what_it_writes(kill_scene: KillScene) -> None:
     assert {name: kill_scene.before[name] != kill_scene.after[name] for name in DEEDS} == dict.fromkeys(DEEDS, True)
-    assert {name for name, points in kill_scene.points.items() if "link-traffic#1" in points} == set(DEEDS)
-    assert {name for name, points in kill_scene.points.items() if "link-champion#1" in points} == {
+    assert {name for name, points in kill_scene.points.items() if "append-traffic_policy#1" in points} == set(DEEDS)
+    assert {name for name, points in kill_scene.points.items() if "append-alias_move#1" in points} == {
         "won",
         "return by hand",
     }
-    assert "replace-alerts#1" in kill_scene.points["back"]
+    assert "store-alert#1" in kill_scene.points["back"]
 
 
 def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) -> None:
     cases: list[Case] = [
-        ("won", "link-traffic#1", "before"),
-        ("won", "link-traffic#1", "after"),
-        ("won", "link-champion#1", "before"),
-        ("back", "replace-alerts#1", "after"),
-        ("return by hand", "link-traffic#1", "after"),
+        ("won", "append-traffic_policy#1", "before"),
+        ("won", "append-traffic_policy#1", "after"),
+        ("won", "append-alias_move#1", "before"),
+        ("back", "store-alert#1", "after"),
+        ("return by hand", "append-traffic_policy#1", "after"),
     ]
     assert sum(kill_at(kill_scene, cases).values()) == len(cases)
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import random
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import Side
-from tests.servers.node import Node, running
-from tests.servers.programs import program
-from tests.worlds.scheduler import SECOND, STEPS_TTL_S, effects, killed
+from tests.servers.postgres import address_of
+from tests.worlds.scheduler import METHODS, SECOND, effects, killed
 
 SIDES: tuple[Side, ...] = ("before", "after")
 START = 1_768_478_400 * SECOND
@@ -22,14 +22,14 @@ Hits = Counter[tuple[str, Side]]
 
 
 class KilledTerms:
-    """One ledger, one Redis, and a clock that continues from kill to kill."""
+    """One ledger, and a clock that continues from kill to kill."""
 
     def __init__(self, root: Path, url: str) -> None:
         self.root, self.url, self.now_us = root, url, START
+        root.mkdir()
 
     def points(self) -> list[str]:
         """Return the steps that a term comes by which has something to do."""
-        self.wait()
         self.now_us += 20 * SECOND
         done = killed(self.root, self.url, self.now_us, "", "before")
         assert done.returncode == 0, done.stderr
@@ -37,27 +37,21 @@ class KilledTerms:
 
     def kill(self, point: str, side: Side) -> bool:
         """Kill a term at a point, then let another follow; say whether the first one came by it."""
-        self.wait()
         self.now_us += 20 * SECOND
         done = killed(self.root, self.url, self.now_us, point, side)
         assert done.returncode in {0, -9}, done.stderr
-        self.wait()
         after = killed(self.root, self.url, self.now_us + SECOND, "", "before")
         assert after.returncode == 0, f"{side} {point}: {after.stderr}"
         self.check(f"{side} {point}")
         return done.returncode == -9
 
-    def wait(self) -> None:
-        """Wait until the lease of a dead holder has expired."""
-        time.sleep(STEPS_TTL_S * 1.1)
-
     def check(self, where: str) -> None:
         """Check what must hold after any kill."""
-        ledger = Ledger(self.root)
+        ledger = Ledger(ProjectState(self.root, self.url))
         assert ledger.open() == [], where
         twice = [name for name, n in Counter(effects(self.root)).items() if n > 1]
         assert twice == [], where
-        runs = [ledger.get(run_id) for run_id in ledger.ids()]
+        runs = ledger.read_latest_first()
         assert {str(run.id) for run in runs} >= set(effects(self.root)), where
         done = {str(run.id) for run in runs if run.state == "done"}
         assert done <= set(effects(self.root)), where
@@ -68,13 +62,12 @@ class KilledTerms:
         assert ticks == {run.id.tick_us for run in runs if run.id.job == "retrain m" and run.state == "done"}, where
         # The clock advanced 20 s between the kills: each time the latest tick of each job exists, from any process.
         for job in ("tick", "retrain m"):
-            assert ledger.ids(job)[-1].tick_us == self.now_us // (2 * SECOND) * (2 * SECOND), (where, job)
+            assert ledger.latest_ticks(job, 1)[0] == self.now_us // (2 * SECOND) * (2 * SECOND), (where, job)
 
 
 @pytest.fixture
-def terms(tmp_path: Path) -> Iterator[KilledTerms]:
-    with running(Node(program("valkey"), tmp_path / "node")) as node:
-        yield KilledTerms(tmp_path / "state", node.url)
+def terms(tmp_path: Path, project_database: Database) -> KilledTerms:
+    return KilledTerms(tmp_path / "state", address_of(project_database))
 
 
 def kill_all(terms: KilledTerms, cases: Sequence[tuple[str, Side]]) -> Hits:
@@ -97,9 +90,11 @@ def cases_of(points: Sequence[str], n: int, seed: int) -> list[tuple[str, Side]]
 def test_kills_around_the_claim_and_the_end_of_a_run(terms: KilledTerms) -> None:
     terms.points()
     kinds = {point.partition("#")[0] for point in terms.points()}
-    assert kinds == {"take", "link-terms", "link-start", "work", "link-end", "release", "sync-draft", "sync-folder"}
-    hits = kill_all(terms, [("link-start#1", "after"), ("work#1", "after"), ("link-end#1", "before")])
-    assert hits.total() == 3
+    methods = {name for names in METHODS.values() for name in names}
+    assert kinds == {"work", "select", "insert", "update", *methods}
+    # The third insert, after those of the lease and the term, is in the transaction of a start.
+    hits = kill_all(terms, [("start#1", "after"), ("work#1", "after"), ("end#1", "before"), ("insert#3", "after")])
+    assert hits.total() == 4
 
 
 @pytest.mark.soak

@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running
 from tests.servers.programs import program
@@ -35,7 +38,7 @@ def world(tmp_path: Path) -> Iterator[tuple[ServedProject, list[str]]]:
 
 
 def champions(repo: Path) -> Aliases:
-    return Aliases(repo / ".skewless/packages")
+    return PackageStore.of(ProjectState(repo / ".skewless"), Settings()).aliases
 
 
 @contextmanager

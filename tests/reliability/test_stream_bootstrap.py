@@ -26,6 +26,7 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
 from skewless.infra.online.window_states import lease_key
+from skewless.infra.storage.project_state import ProjectState
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node
 from tests.worlds.streams import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
@@ -257,9 +258,9 @@ def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -
 
 
 def test_generations_tell_their_stages(tmp_path: Path) -> None:
-    one = Generations(tmp_path)
+    one = Generations(ProjectState(tmp_path))
     assert one.find_live(VIEW) is None
-    assert one.read_version(VIEW) == (0, 0)
+    assert one.read_version(VIEW) == 0
     first = one.begin(VIEW, ["b", "a"], 1)
     assert (first.number, first.stage, first.partitions) == (1, "building", ("a", "b"))
     assert one.list_written(VIEW) == ()
@@ -280,7 +281,7 @@ def test_generations_tell_their_stages(tmp_path: Path) -> None:
     ]
     one.retire(VIEW, 1)
     assert one.begin(VIEW, [], 6).number == 3
-    assert [item.number for item in Generations(tmp_path).list_written(VIEW)] == [2]
+    assert [item.number for item in Generations(ProjectState(tmp_path)).list_written(VIEW)] == [2]
 
 
 def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(

@@ -21,6 +21,9 @@ SIDES: tuple[Side, ...] = ("before", "after")
 KINDS = {
     "append",
     "commit",
+    "commit-generations",
+    "commit-leases",
+    "commit-served_source",
     "link-batch",
     "marker",
     "replace-manifest",
@@ -111,8 +114,8 @@ def test_4_2_workers_are_killed_around_the_log_the_states_and_the_markers(world:
         ("write-ends#2", "before"),
         ("commit#1", "before"),
         ("replace-manifest#1", "after"),
-        ("replace-windows#2", "before"),
-        ("replace-windows#2", "after"),
+        ("commit-generations#2", "before"),
+        ("commit-generations#2", "after"),
     ]
     with victims() as dying:
         begin(world, traffic, dying)

@@ -18,6 +18,7 @@ from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.servers import SingleServer
 from skewless.infra.online.window_states import WindowStates
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import journal, lose
@@ -60,7 +61,7 @@ class Line:
     def is_lost(self) -> bool:
         """Return whether every reader, old and new, reports the view as unavailable."""
         t = self.world.clock.now_us()
-        anew = MarkerHistory.from_runs(self.world.root, [self.world.plan])
+        anew = MarkerHistory.from_runs(ProjectState(self.world.root), [self.world.plan])
         answers = {self.world.online(t, marker_history).answered for marker_history in (self.marker_history, anew)}
         assert len(answers) == 1
         return answers == {False}
@@ -68,7 +69,7 @@ class Line:
     def recover(self) -> None:
         look(self.worker)
         self.world.check(marker_history=self.marker_history)
-        self.world.check(marker_history=MarkerHistory.from_runs(self.world.root, [self.world.plan]))
+        self.world.check(marker_history=MarkerHistory.from_runs(ProjectState(self.world.root), [self.world.plan]))
         self.traffic.check(self.world)
 
 

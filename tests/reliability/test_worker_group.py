@@ -13,7 +13,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import ProcessRecord, read_processes
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.needed_views import NeededViews
-from skewless.infra.storage.durable import hold_lock
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.port import EventStream, RebalanceListener
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream
@@ -52,8 +52,16 @@ class HalfBroken(Streams):
 def test_a_worker_that_dies_of_what_nobody_expected_ends_its_crew(world: StreamWorld) -> None:
     plan = replace(world.plan, sources=(world.source, replace(world.source, name="broken")))
     with connect(world.root / "spill", threads=1) as connection:
-        streams = HalfBroken(plan=plan, state=world.root, settings=Settings(), url=lambda: world.url, clock=world.clock,
-            connection=connection, broker=MemoryBroker(PARTITIONS), broken="broken")  # fmt: skip
+        streams = HalfBroken(
+            plan=plan,
+            state=ProjectState(world.root),
+            settings=Settings(),
+            url=lambda: world.url,
+            clock=world.clock,
+            connection=connection,
+            broker=MemoryBroker(PARTITIONS),
+            broken="broken",
+        )
         worker_group = WorkerGroup(streams)
         worker_group.start()
         until(lambda: any(task.done() for task in worker_group._tasks))
@@ -68,20 +76,29 @@ def test_a_crew_says_that_it_lives_while_it_waits_for_states(
     world: StreamWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker_group._POLL_S", 0.02)
-    changed = replace(world.plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
-    needed = [NeededViews(plan=world.plan, applied_hash="before", readers={})]
+    plan = world.plan
+    changed = replace(plan, windows=(make_window_view({"id": DType.INT64}, filtered=True),))
+    needed = [NeededViews(plan=plan, applied_hash="before", readers={})]
     with connect(world.root / "spill", threads=1) as connection:
-        streams = HalfBroken(plan=world.plan, state=world.root, settings=Settings(), url=lambda: world.url,
-            clock=world.clock, connection=connection, broker=MemoryBroker(PARTITIONS), broken="none",
-            needed=lambda: needed[-1])  # fmt: skip
-        worker_group = WorkerGroup(streams, process_record=ProcessRecord(world.root, "stream"))
+        streams = HalfBroken(
+            plan=plan,
+            state=ProjectState(world.root),
+            settings=Settings(),
+            url=lambda: world.url,
+            clock=world.clock,
+            connection=connection,
+            broker=MemoryBroker(PARTITIONS),
+            broken="none",
+            needed=lambda: needed[-1],
+        )
+        worker_group = WorkerGroup(streams, process_record=ProcessRecord(ProjectState(world.root), "stream"))
         with closing(worker_group):
             worker_group.start()
-            with hold_lock(world.generations.build_lock(changed.windows[0])):
+            with world.generations.hold_build(changed.windows[0]):
                 needed.append(NeededViews(plan=changed, applied_hash="after", readers={}))
                 until(lambda: worker_group._workers["s"].assignment.views == changed.windows)
-                (before,) = read_processes(world.root)
-                until(lambda: read_processes(world.root)[0].beat_s > before.beat_s + 0.2)
-                assert read_processes(world.root)[0].plan == world.plan.hash
-            until(lambda: read_processes(world.root)[0].plan == "after")
+                (before,) = read_processes(ProjectState(world.root))
+                until(lambda: read_processes(ProjectState(world.root))[0].beat_s > before.beat_s + 0.2)
+                assert read_processes(ProjectState(world.root))[0].plan == plan.hash
+            until(lambda: read_processes(ProjectState(world.root))[0].plan == "after")
             assert world.generations.find_live(changed.windows[0]) is not None

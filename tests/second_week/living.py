@@ -52,7 +52,7 @@ class LivingProject:
         self._clock.set(files.NOW)
         repo.joinpath("feature_store.yaml").write_text(files.CONFIG)
         self._project = Project(repo)
-        self.server = LivingServer(repo, self._project.state, "--workers", str(workers))
+        self.server = LivingServer(repo, self._project.state.folder, "--workers", str(workers))
         self.worker = Program(repo, "stream", "--json")
         self.scheduler = Program(repo, "scheduler", "--json")
         self.load = Load(self.server, self.models, random.Random(seed + 2))

@@ -17,7 +17,6 @@ from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (key BLOB PRIMARY KEY, value BLOB NOT NULL, until_us INTEGER);
 CREATE TABLE IF NOT EXISTS markers (name BLOB PRIMARY KEY, position INTEGER NOT NULL, watermark_us INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS leases (project TEXT PRIMARY KEY, token INTEGER NOT NULL, holder TEXT, until_us INTEGER);
 CREATE TABLE IF NOT EXISTS life (id BLOB PRIMARY KEY);
 INSERT INTO life SELECT randomblob(16) WHERE NOT EXISTS (SELECT 1 FROM life);
 """

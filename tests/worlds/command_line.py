@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +17,8 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from skewless.cli import create_app
+from skewless.infra.storage.project_state import DATABASE_FILE
+from skewless.infra.storage.schema import KEYS
 from skewless.infra.telemetry.logger import set_log_level
 
 ROWS: list[dict[str, Any]] = [
@@ -76,9 +80,25 @@ def done(*words: str | Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
-    """Return every file below a folder with its hash, and every folder."""
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
-        for path in sorted(folder.rglob("*"))
-        if not path.is_socket()
-    }
+    """Return every file below a folder with its hash, every folder, and every row of a database like a file."""
+    found: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.name == DATABASE_FILE:
+            found |= {f"{name}/{row}": digest for row, digest in _rows(path).items()}
+        elif not path.is_socket() and not path.name.startswith(f"{DATABASE_FILE}-"):
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "/"
+    return found
+
+
+def _rows(path: Path) -> dict[str, str]:
+    """Return the rows of a database by their keys; a lease is held while something is done, and is no part of it."""
+    found = {}
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        for table, keys in KEYS.items():
+            if table == "leases":
+                continue
+            for row in connection.execute(f"SELECT * FROM {table}"):
+                key = "/".join(map(str, row[: len(keys)]))
+                found[f"{table}/{key}"] = hashlib.sha256(repr(row).encode()).hexdigest()
+    return found

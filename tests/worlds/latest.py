@@ -5,6 +5,7 @@ The online store lies in memory (``LatestWorld``) or on a real server (``LatestR
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +34,7 @@ from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -41,6 +43,15 @@ HOUR = 3_600_000_000
 
 def times(*values: int | None) -> pa.Array:
     return pa.array(values, pa.int64()).cast(UTC_US)
+
+
+@contextmanager
+def state_folder() -> Iterator[Path]:
+    """Yield an empty state folder for one of many examples; its database is closed in the end."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state"
+        yield state
+        ProjectState(state).database.close()
 
 
 @dataclass(kw_only=True)
@@ -105,11 +116,11 @@ class LatestWorld:
             yield self.job(connection, writer)
 
     def job(self, connection: duckdb.DuckDBPyConnection, writer: OnlineWriter) -> Materializer:
-        views = OfflineViews(self.state, connection)
+        views = OfflineViews(ProjectState(self.state), connection)
         return Materializer(
             project=self.project,
             repo=self.root,
-            state=self.state,
+            state=ProjectState(self.state),
             connection=connection,
             online=lambda: writer,
             ledger=views.ledger,
@@ -138,7 +149,7 @@ class LatestWorld:
             }
         )
         with self.connect() as connection:
-            return OfflineViews(self.state, connection).read_view(view, table, order)
+            return OfflineViews(ProjectState(self.state), connection).read_view(view, table, order)
 
     def log(self, view: View) -> pa.Table:
         files = sorted((self.state / "log" / view.partition).glob("*.parquet"))
@@ -149,7 +160,7 @@ class LatestWorld:
 
     def known(self, view: View) -> list[KnownRange]:
         with self.connect() as connection:
-            return known_ranges(OfflineViews(self.state, connection).ledger.runs(), view.partition)
+            return known_ranges(OfflineViews(ProjectState(self.state), connection).ledger.runs(), view.partition)
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Packages outside a project: any folder with a key of its own beside it."""
+"""Packages outside a project: any folder; its key and its database are in a folder next to it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from pathlib import Path
 
 from skewless.infra.packages.signing import Signer, TrustPolicy
 from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.project_state import ProjectState
 
 
-def store_at(root: Path, *, unsigned: bool = False) -> PackageStore:
-    """Return the packages of a folder, signed by a key that lies beside it."""
+def store_at(root: Path, *, unsigned: bool = False, database_url: str | None = None) -> PackageStore:
+    """Return the packages of a folder, signed by its own key."""
     keys = root.with_name(f"{root.name}.keys")
     trusted = keys / "trusted"
     return PackageStore(
         root=root,
+        state=ProjectState(keys, database_url),
         trust=TrustPolicy(file=trusted, unsigned=unsigned),
         signer=Signer(path=keys / "key.pem", own=True, trusted=trusted),
     )

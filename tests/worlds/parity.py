@@ -25,6 +25,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.state_view import StateView
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.validation.parity import Parity
@@ -105,7 +106,7 @@ class ParityWorld:
 
     @cached_property
     def views(self) -> OfflineViews:
-        return OfflineViews(self.state, self.connection)
+        return OfflineViews(ProjectState(self.state), self.connection)
 
     @cached_property
     def writer(self) -> RedisWriter:
@@ -121,7 +122,7 @@ class ParityWorld:
 
     @cached_property
     def generations(self) -> Generations:
-        return Generations(self.state)
+        return Generations(ProjectState(self.state))
 
     @cached_property
     def states(self) -> StateWriter:
@@ -136,7 +137,9 @@ class ParityWorld:
 
     @property
     def parity(self) -> Parity:
-        return Parity(plan=self.plan, state=self.state, views=self.views, reader=self.reader, clock=self.clock)
+        return Parity(
+            plan=self.plan, state=ProjectState(self.state), views=self.views, reader=self.reader, clock=self.clock
+        )
 
     def close(self) -> None:
         for name in ("writer", "reader", "redis", "connection"):

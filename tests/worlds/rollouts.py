@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, counts_folder, write_counts
-from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, write_counts
+from skewless.infra.storage.project_state import DATABASE_FILE
 from skewless.project import Project
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, copy_project, opened
 
 OLD, NEW = "000001", "000002"
 CANARY = "Rollout(steps=(0.1, 0.5), step=timedelta(minutes=10), guardrails=Guardrails(least_requests=100))"
-PHASES = Path("packages") / MODEL
 
 
 def declare(repo: Path, rollout: str) -> None:
@@ -43,30 +42,33 @@ def count(project: Project, **arms: RolloutCounts) -> None:
     """Let one server have counted this under the policy in force: ``champion=``, ``challenger=``."""
     policy = standing(project)
     versions = {version: item for arm, item in arms.items() if (version := getattr(policy, arm)) is not None}
-    path = counts_folder(project.state) / "one.json"
-    write_counts(path, {MODEL: PolicyCounts(policy=policy.number, versions=versions)})
+    write_counts(project.state, "one", {MODEL: PolicyCounts(policy=policy.number, versions=versions)})
 
 
 def standing(project: Project) -> TrafficPolicy:
     """Return the policy in force."""
-    policy = Traffic(project.packages).get(MODEL)
+    policy = project.store.traffic.get(MODEL)
     assert policy is not None
     return policy
 
 
 def champion(project: Project) -> str | None:
     """Return the holder of the alias."""
-    return Aliases(project.packages).get(MODEL, "champion")
+    return project.store.aliases.get(MODEL, "champion")
 
 
 def set_back(state: Path, kept: Path) -> None:
-    """Put traffic, aliases, alerts and counts back to what was kept of them."""
-    for part in (PHASES / "traffic", PHASES / "aliases", Path("alerts"), Path("vitals")):
-        shutil.rmtree(state / part, ignore_errors=True)
-        if (kept / part).exists():
-            shutil.copytree(kept / part, state / part)
+    """Put documents and records back to their kept values."""
+    with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
+        database.execute("ATTACH ? AS kept", (str(kept / DATABASE_FILE),))
+        with database:
+            for table in ("documents", "records"):
+                database.execute(f"DELETE FROM main.{table}")
+                database.execute(f"INSERT INTO main.{table} SELECT * FROM kept.{table}")
 
 
 def keep(state: Path, kept: Path) -> None:
     """Keep what ``set_back`` brings back."""
-    set_back(kept, state)
+    kept.mkdir(parents=True)
+    with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
+        database.execute("VACUUM INTO ?", (str(kept / DATABASE_FILE),))

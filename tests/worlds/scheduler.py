@@ -1,7 +1,8 @@
 """A small scheduler of two jobs that write down that they ran, as a process that can be killed at any step.
 
-Run as a program: ``scheduler_world.py steps ROOT URL NOW POINT SIDE`` makes one term's steps on a clock that stands
-still; ``scheduler_world.py wall ROOT URL TTL`` runs on wall time, in processes, until it is told to stop.
+Run as a program: ``scheduler_world.py steps ROOT URL NOW POINT SIDE`` makes one term's steps on a stopped clock;
+``scheduler_world.py wall ROOT URL TTL`` runs on wall time, in processes, until SIGTERM. ROOT is a folder and URL the
+address of a database.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 
 from skewless.contract.clock import Clock, ManualClock, SystemClock
@@ -19,8 +19,9 @@ from skewless.infra.jobs.execution import CompletedExecution, Completion, Execut
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Requests
 from skewless.infra.jobs.run import Run
-from skewless.infra.online.redis_lease import RedisLease
-from skewless.infra.online.store import open_lease
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.scheduling.candidate import Candidate
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
@@ -29,7 +30,7 @@ from tests.reliability.kills import ROOT, Side, Steps
 
 SECOND = 1_000_000
 EVERY_S = 2
-STEPS_TTL_S = 0.5
+STEPS_TTL_S = 60.0  # the lease of a killed process is free at once
 JOBS = (
     Job(name="tick", words=("tick",), schedule=FixedInterval(EVERY_S * SECOND), queue="data", limit_s=60.0),
     Job(
@@ -41,6 +42,10 @@ JOBS = (
         is_retried=True,
     ),
 )
+METHODS: dict[type, tuple[str, ...]] = {
+    Leases: ("acquire", "release"),
+    Ledger: ("begin_term", "register_job", "start", "end"),
+}
 # A line is written in one step, so that no kill leaves half of it.
 WRITE = (
     "import os, sys; file = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT); "
@@ -77,7 +82,8 @@ def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> subproc
 
 def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: StopSignal, *, here: bool) -> Candidate:
     """Return who would be the scheduler; its work is done in this process, or in others."""
-    ledger = Ledger(root)
+    state = ProjectState(root, url)
+    ledger = Ledger(state)
 
     def launch(run: Run, _words: Sequence[str]) -> Execution:
         command = [sys.executable, "-S", "-c", WRITE, str(root / "effects"), f"{run.id}\n"]
@@ -88,30 +94,29 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: Sto
 
     def start_term(token: int) -> LeaderTerm:
         return LeaderTerm(
-            ledger=ledger, requests=Requests(root), launch=launch, clock=clock, token=token, jobs=lambda: JOBS
+            ledger=ledger,
+            requests=Requests(state),
+            launch=launch,
+            clock=clock,
+            token=token,
+            jobs=lambda: JOBS,
         )
 
-    lease = open_lease(url, "p", str(os.getpid()), ttl_s)
-    return Candidate(lease=lease, ledger=ledger, clock=clock, start_term=start_term, stop_signal=stop_signal)
+    leases = Leases(state.database, ttl_s)
+    return Candidate(leases=leases, ledger=ledger, clock=clock, start_term=start_term, stop_signal=stop_signal)
 
 
 def one_term(root: Path, url: str, now_us: int) -> None:
-    """Take the lease, make good what was left, run what is due, and leave."""
+    """Take the lease, end the runs of the former leader, run the due jobs, and leave."""
     candidate_ = candidate(root, url, ManualClock(now_us), STEPS_TTL_S, StopSignal(), here=True)
-    with closing(candidate_.lease), candidate_.alone() as term:
+    with candidate_.alone() as term:
         while term.step() or term.running:
             pass
 
 
-def _linked(_source: Path, target: Path) -> str:
-    path = Path(target)
-    what = "end" if path.name.endswith(".end.json") else "known" if path.stem == "known" else path.parts[-2]
-    return f"link-{what if what in {'end', 'known', 'terms'} else 'start'}"
-
-
-def _synced(descriptor: int) -> str:
-    path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    return f"sync-{'folder' if path.is_dir() else 'draft'}"
+def _statement(_database: Database, sql: str, *_values: object) -> str:
+    """Return the first word: a kill after a write inside a transaction is before its commit."""
+    return sql.split(maxsplit=1)[0].lower()
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -120,17 +125,17 @@ def main(arguments: Sequence[str]) -> None:
     if how == "wall":
         stop_signal = StopSignal()
         waiting = candidate(Path(root), url, SystemClock(), float(rest[0]), stop_signal, here=False)
-        with stop_signal.handle_signals(), closing(waiting.lease):
+        with stop_signal.handle_signals():
             ready(Path(root), os.getpid()).touch()
             waiting.serve()
         return
     now_us, point, side = rest
     steps = Steps(point, "after" if side == "after" else "before")
-    steps.wrap(os, "link", _linked)
-    steps.wrap(os, "fsync", _synced)
-    steps.wrap(subprocess, "run", lambda *_, **__: "work")
-    steps.wrap(RedisLease, "take", lambda *_: "take")
-    steps.wrap(RedisLease, "release", lambda *_: "release")
+    steps.wrap(subprocess, "run", lambda *_: "work")
+    steps.wrap(Database, "execute", _statement)
+    for owner, names in METHODS.items():
+        for name in names:
+            steps.wrap(owner, name, lambda *_, name=name: name)
     one_term(Path(root), url, int(now_us))
     if not point:
         sys.stdout.write("\n".join(["", *steps.passed]))

@@ -18,6 +18,7 @@ from skewless.contract.plan import View
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset import Dataset, build_dataset
 from tests.worlds.latest import LatestWorld, times
 from tests.worlds.plans import make_plan, make_transform, make_view
@@ -65,7 +66,7 @@ class Shop(LatestWorld):
             repo=self.root,
             plan=PLAN,
             spec=spec,
-            views=OfflineViews(self.state, self.connection),
+            views=OfflineViews(ProjectState(self.state), self.connection),
             now_us=now_us,
         )
 

@@ -35,6 +35,7 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.window_states import WindowStates
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.state_writer import StateWriter
@@ -110,7 +111,7 @@ class StreamWorld:
 
     @property
     def generations(self) -> Generations:
-        return Generations(self.root)
+        return Generations(ProjectState(self.root))
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:

@@ -67,7 +67,7 @@ class Sandbox:
 
     @property
     def state(self) -> Path:
-        return self.project.state
+        return self.project.state.folder
 
     @cached_property
     def model(self) -> ServedModel:
@@ -245,5 +245,5 @@ def serving(repo: Path, **settings: str) -> Iterator[PredictionServer]:
             server.process.kill()
 
 
-def open_project(repo: Path) -> Project:
-    return Project(repo, clock=f"file:{repo}/.skewless/clock", threads=1)
+def open_project(repo: Path, **settings: str) -> Project:
+    return Project(repo, clock=f"file:{repo}/.skewless/clock", threads=1, **settings)

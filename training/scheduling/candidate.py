@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,13 +12,14 @@ from dataclasses import dataclass
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.lease_renewal import LeaseRenewal
 from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.online.port import Lease
+from skewless.infra.storage.lease_renewal import LeaseRenewal
+from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.scheduling.leader_term import LeaderTerm
 from skewless.training.scheduling.stop_signal import StopSignal
 
+LEASE = "scheduler"
 _log = EventLogger()
 _POLL_S = 0.1
 _TRIES_PER_TTL = 10
@@ -31,29 +35,32 @@ class Candidate:
         is_holder: whether it holds the lease now; ``serve`` sets it.
     """
 
-    lease: Lease
+    leases: Leases
     ledger: Ledger
     clock: Clock
     start_term: Callable[[int], LeaderTerm]
     stop_signal: StopSignal
     is_holder: bool = False
-    _requested_at: float = 0.0
 
     def serve(self) -> None:
-        """Run until the stop signal is set; the store may be unavailable at times."""
-        is_waiting = False
+        """Run until the stop signal is set; the database may be unavailable at times."""
+        is_waiting, holder = False, _new_holder()
         while not self.stop_signal.is_set:
+            # Before the request: the ttl of a lease that it acquires begins during it, so this side never counts more.
+            requested_at = time.monotonic()
             try:
-                token = self._acquire()
+                lease = self.leases.acquire(LEASE, holder=holder)
             except StoreError as error:
                 _log.warning("lease_not_requested", problem=error.problem)
-                token = None
-            if token is not None:
-                self._lead(token)
+                lease = None
+            if lease is not None:
+                self._lead(lease, requested_at)
+                # With the same name it could get the token of this term again, if the release failed.
+                holder = _new_holder()
             elif not is_waiting:
                 _log.info("waiting_for_the_lease")
-            is_waiting = token is None
-            self.stop_signal.wait(self.lease.ttl_s / _TRIES_PER_TTL)
+            is_waiting = lease is None
+            self.stop_signal.wait(self.leases.ttl_s / _TRIES_PER_TTL)
 
     @contextmanager
     def alone(self) -> Iterator[LeaderTerm]:
@@ -61,72 +68,67 @@ class Candidate:
 
         Raises:
             ConflictError: another scheduler holds it.
-            StoreError: the store does not answer.
+            StoreError: the database is unavailable.
         """
-        token = self._acquire()
-        if token is None:
-            holder, fix = self.lease.read_holder(), "stop it first"
-            raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
-        try:
-            # Each launch of such a term returns completed work, so nothing needs heartbeats.
-            with LeaseRenewal(self.lease, on_renewed=lambda: None, acquired_at=self._requested_at):
-                term = self._begin_term(token)
-                term.take_over()
-                yield term
-        finally:
-            self._release()
+        with self.leases.try_hold(LEASE) as lease:
+            if lease is None:
+                holder, fix = self.leases.read_holder(LEASE), "stop it first"
+                raise ConflictError("lease of the scheduler", "is held by another scheduler", value=holder, fix=fix)
+            term = self.start_term(lease.token)
+            self._begin(lease)
+            term.take_over()
+            yield term
 
-    def _acquire(self) -> int | None:
-        # Before the request: the ttl of a lease that it acquires begins during it, so this side never counts more.
-        self._requested_at = time.monotonic()
-        # A store that lost its data would count from 1 again; the ledger's number keeps tokens growing.
-        return self.lease.take(self.ledger.latest_token())
-
-    def _begin_term(self, token: int) -> LeaderTerm:
+    def _begin(self, lease: Lease) -> None:
         # Before any work: from here on, writes of a former leader that was paused are rejected.
-        self.ledger.begin_term(token, self.lease.holder, self.clock.now_us())
-        _log.info("lease_taken", token=token, holder=self.lease.holder)
-        return self.start_term(token)
+        self.ledger.begin_term(lease.token, lease.holder, self.clock.now_us())
+        _log.info("lease_taken", token=lease.token, holder=lease.holder)
 
-    def _lead(self, token: int) -> None:
+    def _lead(self, lease: Lease, requested_at: float) -> None:
         """Run until the lease is lost or the stop signal is set; then finish the running work, or kill it."""
-        try:
-            term = self._begin_term(token)
-        except ConflictError as error:
-            _log.warning("lease_lost", token=token, problem=error.problem)
-            return
-        with LeaseRenewal(self.lease, on_renewed=term.send_heartbeats, acquired_at=self._requested_at) as renewal:
-            self.is_holder = True
+        term = self.start_term(lease.token)
+        # The release comes after the work has ended: the next leader must not start a job that still runs here.
+        with self.leases.renew_until_end(lease, requested_at, term.send_heartbeats) as renewal:
             try:
+                self._begin(lease)
+                self.is_holder = True
                 self._run(term, renewal)
-            except ConflictError as error:
-                # A newer term exists: jobs of this one must not run next to its jobs.
-                term.abandon(error.problem)
-            else:
                 self._finish(term, renewal)
+            except (ConflictError, StoreError) as error:
+                # If a newer term exists, jobs of this one must not run next to its jobs.
+                _log.warning("term_ended", token=lease.token, problem=error.problem)
+                term.abandon(error.problem)
             finally:
                 self.is_holder = False
-        if self.stop_signal.is_set:
-            # After the work has ended: the next leader must not start a job that still runs here. A lost lease is not
-            # released.
-            self._release()
 
     def _run(self, term: LeaderTerm, renewal: LeaseRenewal) -> None:
-        term.take_over()
+        is_consistent = False
         while renewal.is_held and not self.stop_signal.is_set:
-            if not term.step():
+            has_changed = False
+            try:
+                if not is_consistent:
+                    # Also after an outage: the database may have recorded a start that it did not confirm.
+                    term.take_over()
+                is_consistent = True
+                has_changed = term.step()
+            except StoreError as error:
+                is_consistent = False
+                _log.warning("step_failed", problem=error.problem)
+            if not has_changed:
                 self.stop_signal.wait(_POLL_S)
 
     def _finish(self, term: LeaderTerm, renewal: LeaseRenewal) -> None:
         """Wait for running work while the lease is held, unless the stop is urgent."""
         while term.running and renewal.is_held and not self.stop_signal.is_urgent:
-            term.finish()
+            try:
+                term.finish()
+            except StoreError as error:
+                _log.warning("step_failed", problem=error.problem)
             time.sleep(_POLL_S / 2)
         if term.running:
             term.abandon("the scheduler had to stop immediately" if renewal.is_held else "the lease was lost")
 
-    def _release(self) -> None:
-        try:
-            self.lease.release()
-        except StoreError as error:
-            _log.warning("lease_not_released", problem=error.problem)
+
+def _new_holder() -> str:
+    """Return a holder whose lease only expires: its jobs may live a little longer than the process."""
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"

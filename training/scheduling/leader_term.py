@@ -6,11 +6,10 @@ import time
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import Any
 
 from skewless.contract.clock import Clock, from_us
-from skewless.contract.errors import ConflictError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.execution import Completion, Execution, Launch
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Request, Requests
@@ -31,6 +30,7 @@ class _ActiveRun:
     Args:
         ends_at: when it is terminated, and later when it is killed; seconds of the monotonic clock.
         verdict: state for the ledger that overrides that of the work; None: no override.
+        completion: of the work; None: it is in progress.
     """
 
     run: Run
@@ -39,6 +39,7 @@ class _ActiveRun:
     ends_at: float
     verdict: State | None = None
     error: str | None = None
+    completion: Completion | None = None
 
 
 @dataclass(kw_only=True)
@@ -68,10 +69,10 @@ class LeaderTerm:
     _active: list[_ActiveRun] = field(default_factory=list)
 
     def take_over(self) -> list[Run]:
-        """Record the open runs of the previous leader as lost, and start their retries; return them."""
+        """Record open runs that do not run here as lost, and start their retries; return them."""
         # The term is in the ledger, so the previous leader can no longer record an end: runs that are open stay open.
-        jobs = {job.name: job for job in self.jobs()}
-        return [self._close_lost_run(self.ledger.get(run_id), jobs.get(run_id.job)) for run_id in self.ledger.open()]
+        jobs, own = {job.name: job for job in self.jobs()}, set(self.running)
+        return [self._close_lost_run(run, jobs.get(run.id.job)) for run in self.ledger.open() if run.id not in own]
 
     def step(self) -> bool:
         """End finished and overdue runs, handle requests and start due jobs; return whether any run changed."""
@@ -125,7 +126,7 @@ class LeaderTerm:
         for item in runs:
             try:
                 self._end(item.run, "lost", error=error)
-            except ConflictError:
+            except (ConflictError, StoreError):
                 _log.warning("lost_run_not_recorded", run=str(item.run.id))
 
     def _close_lost_run(self, run: Run, job: Job | None) -> Run:
@@ -137,30 +138,31 @@ class LeaderTerm:
 
     def _register(self, job: str) -> None:
         self._registered_us[job] = self.ledger.register_job(job, self.token, self.clock.now_us())
-        run_ids = islice(self.ledger.read_latest_first(job), _MOST_TICKS)
-        self._ticks[job] = sorted(run_id.tick_us for run_id in run_ids)
+        self._ticks[job] = self.ledger.latest_ticks(job, _MOST_TICKS)
 
     def _last(self) -> dict[str, int]:
         """Return each job's latest tick up to now; later ticks, after the clock was set back, do not count yet."""
         now_us = self.clock.now_us()
-        return {
-            job: max(
-                self._registered_us[job], ticks[bisect_right(ticks, now_us) - 1] if ticks and ticks[0] <= now_us else 0
-            )
-            for job, ticks in self._ticks.items()
-        }
+        last = {}
+        # Not all jobs that have ticks: a job whose lost run was retried may be gone before it was registered.
+        for job, registered_us in self._registered_us.items():
+            ticks = self._ticks[job]
+            n_due = bisect_right(ticks, now_us)
+            last[job] = max(registered_us, ticks[n_due - 1]) if n_due else registered_us
+        return last
 
     def _check_run(self, item: _ActiveRun) -> bool:
         """End a run whose work has finished, terminate it at its limit; return whether it ended."""
-        completion = item.work.poll()
+        item.completion = completion = item.completion or item.work.poll()
         if completion is None and self.monotonic() >= item.ends_at:
             self._terminate(item, "failed", f"took longer than its limit of {item.job.limit_s:g} s")
-            completion = item.work.poll()
+            item.completion = completion = item.work.poll()
         if completion is None:
             return False
-        self._active.remove(item)
         # Terminated work may exit with any code, so the verdict of its termination counts.
         self._end(item.run, item.verdict or completion.state, completion, error=item.error)
+        # Last: if the database is unavailable, the next step records the end again.
+        self._active.remove(item)
         return True
 
     def _terminate(self, item: _ActiveRun, verdict: State, error: str) -> None:

@@ -22,8 +22,6 @@ from skewless.demo.story.weeks import Weeks
 from skewless.demo.tour_state import HOUR_US, TourState, log_to_file
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.rollout import begin_rollout
 from skewless.operations.scheduler import Invoke, hold_term
 from skewless.project import Project
@@ -78,7 +76,7 @@ def _play(tour: TourState, story: StoryProject, span: StorySpan, invoke: Invoke)
     _prepare(tour)
     title = f"{span.days} days from {from_us(begin):%Y-%m-%d}, hour by hour"
     with serving(tour) as client, tour.stage(title) as print_line:
-        traffic, aliases = Traffic(project.packages), Aliases(project.packages)
+        traffic, aliases = project.store.traffic, project.store.aliases
         timeline = RunTimeline(model=spec.name, traffic=traffic, aliases=aliases, on_line=print_line)
         with hold_term(project, invoke, timeline.record_run) as term:
             weeks = Weeks(

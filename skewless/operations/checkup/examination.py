@@ -29,20 +29,21 @@ def examine(repo: Path) -> list[CheckupFinding]:
     findings += [*check_runtimes(), check_gpu(), *check_gpu_packages()]
     from skewless.contract.settings import load_settings
     from skewless.infra.packages.store import PackageStore
+    from skewless.infra.storage.project_state import ProjectState
 
     repo = repo.resolve()
     try:
         settings = load_settings(repo)
     except SkewlessError as error:
         return [*findings, from_error("settings", error)]
-    state = (repo / settings.state).resolve()
+    state = ProjectState.of(repo, settings)
     server = running_server(state)
     return [
         *findings,
-        check_disk(state),
+        check_disk(state.folder),
         *check_trust(state, settings),
         check_memory(settings.memory_limit, machine_memory()),
-        *check_store(state, settings.redis_url, settings.skew_limit_ms),
+        *check_store(state.folder, settings.redis_url, settings.skew_limit_ms),
         check_port(settings.host, settings.port, server["url"] if server else None),
         check_plan(repo, state),
         *check_logs(state),

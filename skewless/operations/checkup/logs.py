@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from skewless.contract.errors import StoreError
 from skewless.contract.render import count_text
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ _MB = 1_000_000
 _LATER = "do nothing: the next written file records them"
 
 
-def check_logs(state: Path) -> list[CheckupFinding]:
+def check_logs(state: ProjectState) -> list[CheckupFinding]:
     """Return a finding for each kind of log; reads all files."""
     from skewless.infra.log.inventory import inventory_folder
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, good
 from skewless.operations.readable import duration_text
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 _PLAN_DELAY_S = 30.0
 
 
-def check_processes(state: Path) -> list[CheckupFinding]:
+def check_processes(state: ProjectState) -> list[CheckupFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
     from skewless.infra.host.processes import read_processes
     from skewless.infra.plans.applied_plan import read_applied
 
     try:
-        applied = read_applied(state)
+        applied, processes = read_applied(state), read_processes(state)
     except SkewlessError:
         return []  # the check of the plan reports it
-    processes, now_s = read_processes(state), time.time()
+    now_s = time.time()
     plan_hash = "" if applied is None else applied.plan.hash
     findings = [_judge(item, plan_hash, now_s) for item in processes]
     running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)

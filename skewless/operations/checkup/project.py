@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.operations.status import plan_state
 from skewless.workspace import CONFIG_FILE
 
 
-def check_plan(repo: Path, state: Path) -> CheckupFinding:
+def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
     """Return whether a plan is applied, and whether the definitions have changed since."""
     from skewless.infra.plans.applied_plan import read_applied
 
@@ -25,7 +26,7 @@ def check_plan(repo: Path, state: Path) -> CheckupFinding:
         return from_error(name, error)
     if applied is None:
         return doubt(name, "no plan is applied yet", "run `skewless apply`")
-    state_text = plan_state(repo, applied)
+    state_text = plan_state(repo, state, applied)
     detail = f"{applied.plan.hash}, {state_text}"
     if state_text.startswith("registry"):
         return bad(name, detail, "run `skewless plan` to see the difference, then `skewless apply`")

@@ -25,13 +25,12 @@ def check_scoring(store: PackageStore, second: Second, target: ScoringTarget | N
         second: the setting ``second_runtime``.
         target: runtimes and devices that may score; None: those of a server with this setting.
     """
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.runtimes.candidates import ScoringTarget
     from skewless.infra.storage.names import list_models
 
     target = target or ScoringTarget(second=second)
     return list(
-        _findings(store, [(name, Aliases(store.root).get(name, _CHAMPION)) for name in list_models(store.root)], target)
+        _findings(store, [(name, store.aliases.get(name, _CHAMPION)) for name in list_models(store.root)], target)
     )
 
 

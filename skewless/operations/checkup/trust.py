@@ -8,15 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from skewless.contract.settings import Settings
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, good
 
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def check_trust(state: Path, settings: Settings) -> Iterator[CheckupFinding]:
+def check_trust(state: ProjectState, settings: Settings) -> Iterator[CheckupFinding]:
     """Yield whether other users can read or change the state, and whether unsigned packages are loaded."""
-    if state.is_dir():
+    if state.folder.is_dir():
         yield _check_folder(state)
     key = state / "signing_key.pem" if settings.signing_key is None else Path(settings.signing_key)
     if key.exists() and key.stat().st_mode & _OTHERS:
@@ -32,10 +33,11 @@ def check_trust(state: Path, settings: Settings) -> Iterator[CheckupFinding]:
         )
 
 
-def _check_folder(state: Path) -> CheckupFinding:
+def _check_folder(state: ProjectState) -> CheckupFinding:
     """Return whether only this user can read and write a folder."""
-    info = state.stat()
-    detail, fix = f"{state}, mode {_mode(state)}", f"run `chmod 700 {state}`"
+    info = state.folder.stat()
+    folder = state.folder
+    detail, fix = f"{folder}, mode {_mode(folder)}", f"run `chmod 700 {folder}`"
     if info.st_uid != os.getuid():
         return doubt("state folder", f"{detail}, belongs to another user", "run skewless as its owner")
     if info.st_mode & _OTHERS_WRITE:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.render import count_text
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 from skewless.operations.readable import duration_text
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _PATIENCE_US = 60_000_000
 
 
-def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
+def check_windows(state: ProjectState, settings: Settings) -> list[CheckupFinding]:
     """Return for each windowed view whether it has current states; starts no server."""
     from skewless.contract.clock import open_clock
     from skewless.infra.online.private_server import PrivateServer
@@ -35,7 +35,7 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
         return []  # the check of the plan reports it
     if not needed.plan.windows:
         return []
-    url = settings.redis_url or PrivateServer(state).status().url
+    url = settings.redis_url or PrivateServer(state.folder).status().url
     try:
         now_us = open_clock(settings.clock).now_us()
     except SkewlessError as error:
@@ -52,7 +52,7 @@ def check_windows(state: Path, settings: Settings) -> list[CheckupFinding]:
 
 
 def judge_window(
-    needed: NeededViews, view: WindowView, state: Path, reader: BlockingOnlineReader | None, now_us: int
+    needed: NeededViews, view: WindowView, state: ProjectState, reader: BlockingOnlineReader | None, now_us: int
 ) -> CheckupFinding:
     """Return the finding for one view.
 
@@ -80,7 +80,7 @@ def judge_window(
 
 
 def _behind(
-    project: str, view: WindowView, live: Generation, state: Path, reader: BlockingOnlineReader, now_us: int
+    project: str, view: WindowView, live: Generation, state: ProjectState, reader: BlockingOnlineReader, now_us: int
 ) -> Iterator[str]:
     """Yield the partitions that are more than a minute behind."""
     from skewless.contract.keys import window_marker

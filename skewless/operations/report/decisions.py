@@ -20,13 +20,11 @@ _MOST = 60
 
 def decisions_section(project: Workspace, model: str) -> Section:
     """Return the decisions about a model, the latest first: by its gate, by its rollouts, and by hand."""
-    from skewless.infra.packages.decisions import Decisions
-    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import read_versions
 
-    history = Traffic(project.packages).history(model)
+    history = project.store.traffic.history(model)
     events = [*_moves(read_versions(project, model), history), *_policies(history)]
-    events += [_gate(record) for record in Decisions(project.packages).read_latest_first(model)]
+    events += [_gate(record) for record in project.store.decisions.read_latest_first(model)]
     events.sort(key=lambda event: -event[0])
     rows = [(time(at), *cells) for at, *cells in events[:_MOST]]
     if not rows:

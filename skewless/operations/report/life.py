@@ -24,11 +24,10 @@ _TITLE = "Traffic and quality over time"
 
 def life_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return the plot of each version's traffic share, decisions and quality."""
-    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import read_versions
     from skewless.training.plots.version_history import VersionHistory, history_plot
 
-    versions, history = read_versions(project, model), Traffic(project.packages).history(model)
+    versions, history = read_versions(project, model), project.store.traffic.history(model)
     shares = [*_alias_shares(versions, history), *map(_shares, history)]
     if not shares:
         return Section(title=_TITLE, blocks=[Paragraph(text="The model had no champion yet.", tone="missing")])

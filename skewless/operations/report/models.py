@@ -28,10 +28,9 @@ _MOST_FEATURES, _MOST_LINES = 15, 6
 
 def versions_section(project: Workspace, model: str, quality: QualityReport) -> Section:
     """Return each version with its share of the traffic and its quality, at training and live."""
-    from skewless.infra.rollout.traffic import Traffic
     from skewless.operations.versions import read_versions
 
-    report, policy = read_versions(project, model), Traffic(project.packages).get(model)
+    report, policy = read_versions(project, model), project.store.traffic.get(model)
     live = {item.version: item for item in quality.whole.versions}
     champion = next((item.version for item in report.versions if "champion" in item.aliases), None)
     rows = [
@@ -89,10 +88,10 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 
 def drift_section(project: Workspace, model: str) -> Section:
     """Return the latest drift report, and the share of drifted features over time."""
-    from skewless.operations.drift import drift_series
+    from skewless.operations.drift import drift_reports
     from skewless.training.plots.series import Point, series_plot
 
-    reports = drift_series(project, model).read()
+    reports = drift_reports(project, model)
     if not reports:
         text = f"The model has no drift report: run `skewless drift {model}`."
         return Section(title="Drift", blocks=[Paragraph(text=text, tone="missing")])

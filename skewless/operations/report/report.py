@@ -96,12 +96,10 @@ def _section_or_error(title: str, make: Callable[[], Section]) -> Section:
 
 
 def _champion(project: Workspace, name: str) -> Package:
-    from skewless.infra.packages.aliases import Aliases
     from skewless.infra.packages.package import open_package
-    from skewless.infra.rollout.traffic import Traffic
 
-    policy = Traffic(project.packages).get(name)
-    version = policy.champion if policy else Aliases(project.packages).get(name, "champion")
+    policy = project.store.traffic.get(name)
+    version = policy.champion if policy else project.store.aliases.get(name, "champion")
     if version is None:
         raise PackageError(f"model {name!r}", "has no champion", fix=f"run `skewless train {name}`")
     return open_package(project.store, name, version)

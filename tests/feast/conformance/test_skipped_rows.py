@@ -18,6 +18,7 @@ from feast.types import Array, FeastType, Float32, Float64, Int32, Int64, String
 
 from skewless.contract.errors import GateError, RequestError, SourceError
 from skewless.infra.materialization.skipped_rows import read_skipped
+from skewless.infra.storage.project_state import ProjectState
 from tests.feast.conformance.test_views import table_frame
 from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
 from tests.worlds.feast_repo import users_of
@@ -32,7 +33,7 @@ def value_of(feast_project: ConformanceProject, *ids: int) -> list[Any]:
 
 
 def reasons(feast_project: ConformanceProject) -> dict[str, int]:
-    return {item.reason: item.rows for item in read_skipped(feast_project.state)}
+    return {item.reason: item.rows for item in read_skipped(ProjectState(feast_project.state))}
 
 
 def be_strict(feast_project: ConformanceProject) -> None:
@@ -82,7 +83,7 @@ def test_rows_without_a_key_or_time_are_counted_for_every_kind_of_view(feast_pro
         feast_project.apply(feast_project.pushed(name, {"x": dtype}))
     feast_project.store.materialize_incremental(ago())
     assert value_of(feast_project, 1, 3) == [1.0, None]
-    told = [(item.view, item.reason, item.rows) for item in read_skipped(feast_project.state)]
+    told = [(item.view, item.reason, item.rows) for item in read_skipped(ProjectState(feast_project.state))]
     assert told == [
         ("source w.parquet_source", "event time is null", 1),
         ("source w.parquet_source", "key 'user_id' is null", 1),
@@ -104,9 +105,9 @@ def test_pushes_that_cannot_be_seen_are_counted_and_refused_if_strict(feast_proj
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # Feast's, of the frame that it drops
             feast_project.store.push("v_push", frame)
-        assert [(item.rows, item.verb) for item in read_skipped(feast_project.state) if reason in item.reason] == [
-            (len(frame), "push")
-        ]
+        assert [
+            (item.rows, item.verb) for item in read_skipped(ProjectState(feast_project.state)) if reason in item.reason
+        ] == [(len(frame), "push")]
     be_strict(feast_project)
     for reason, frame in cases:
         with pytest.raises(GateError, match=reason):

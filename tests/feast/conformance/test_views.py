@@ -15,6 +15,7 @@ from feast.types import Float64, Int64, String
 from feast.value_type import ValueType
 
 from skewless.infra.materialization.skipped_rows import read_skipped
+from skewless.infra.storage.project_state import ProjectState
 from tests.servers.node import Node
 from tests.worlds.feast_conformance import NOW, ConformanceProject, ago, asked, table_of
 from tests.worlds.feast_repo import USER, users_of
@@ -221,6 +222,6 @@ def test_a_forecast_waits_online_and_offline(feast_project: ConformanceProject) 
     feast_project.store.materialize(ago(days=1), NOW + timedelta(days=1))
     assert feast_project.online(["v:x"], users_of(1))["x"] == [1.0]
     assert feast_project.offline(["v:x"], asked(1))["x"].to_pylist() == [1.0]
-    assert {item.reason: item.rows for item in read_skipped(feast_project.state)} == {
+    assert {item.reason: item.rows for item in read_skipped(ProjectState(feast_project.state))} == {
         "event time lies in the future": 1
     }

@@ -15,6 +15,7 @@ from skewless.contract.errors import RequestError, StalePlanError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.request import parse_columns
 from skewless.infra.log.generations import Generations
+from tests.worlds.applied_plans import delete_plans
 from tests.worlds.feast_twins import statuses
 from tests.worlds.windowed import HOUR, MINUTE
 from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
@@ -146,7 +147,9 @@ def test_states_that_are_missing_or_lost_are_not_found(landed: WindowedFeastProj
 def test_what_the_plan_does_not_have_is_refused(landed: WindowedFeastProject) -> None:
     with pytest.raises(RequestError, match="windowed view 'carrier_now': has no such feature"):
         ask(landed, ["carrier_now:carrier"], ["AA"], [0])
-    (landed.project.state / "plan.json").unlink()
+    delete_plans(landed.project.state)
+    provider: Any = landed.store._get_provider()
+    provider.online_store._windows = None  # as in a process that starts now
     with pytest.raises(StalePlanError, match="skewless apply"):
         ask(landed, WINDOWED, ["AA"], [0])
 

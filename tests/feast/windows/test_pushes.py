@@ -21,6 +21,7 @@ from skewless.infra.feast_plugins.online_store import SkewlessOnlineStore, Skewl
 from skewless.infra.feast_plugins.push_hooks import install_push_hooks
 from skewless.infra.feast_plugins.pushed_events import EventPusher, event_payloads
 from tests.servers.node import Node
+from tests.worlds.applied_plans import edit_plan
 from tests.worlds.edits import edit
 from tests.worlds.windowed import HOUR
 from tests.worlds.windowed_feast import NUMBERS, WINDOWED, WindowedFeastProject, landing, some
@@ -136,7 +137,7 @@ def test_materialising_goes_on_with_the_other_views(windowed: WindowedFeastProje
 
 
 def test_a_source_that_was_not_applied_is_refused(windowed: WindowedFeastProject) -> None:
-    edit(windowed.project.state, '"sources"', '"no_sources"', file="plan.json")
+    edit_plan(windowed.project.state, lambda body: body["plan"].pop("sources"))
     with pytest.raises(RequestError, match="event source: is not in the applied plan"):
         windowed.store.push("landings", pd.DataFrame(some(1, windowed.now_us())))
 

@@ -10,8 +10,9 @@ import pytest
 from skewless.contract.clock import OffsetClock
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.plans.retirement import ViewLifecycle, read_lifecycles
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.worlds.command_line import done
 from tests.worlds.edits import edit
@@ -38,7 +39,7 @@ def keys(project: Project) -> set[str]:
 
 
 def lives(repo: Path) -> dict[str, str]:
-    return {life.hash: life.stage for life in read_lifecycles(repo / ".skewless")}
+    return {life.hash: life.stage for life in read_lifecycles(ProjectState(repo / ".skewless"))}
 
 
 def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: Path) -> None:
@@ -54,7 +55,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         project.refresh()
         assert old < project.needed.readers.keys()
         done("train", "--repo", repo)
-        assert Aliases(project.packages).get("late", "champion") == "000002"
+        assert project.store.aliases.get("late", "champion") == "000002"
         new = set(project.needed.readers) - old
         assert len(new) == 2
         assert done("housekeeping", "--repo", repo)["retired"] == 0
@@ -71,7 +72,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
         assert lives(repo) == dict.fromkeys(old, "retired") | dict.fromkeys(new, "needed")
         # Back: what is needed again is filled from the log, before it gets traffic.
         done("rollback", "late", "--repo", repo)
-        assert Aliases(project.packages).get("late", "champion") == "000001"
+        assert project.store.aliases.get("late", "champion") == "000001"
         assert project.predict("late", [{"carrier": "AA"}]).num_rows == 1
         done("housekeeping", "--repo", repo)
         assert {lives(repo)[name] for name in old} == {"needed"}
@@ -80,7 +81,7 @@ def test_states_go_when_nothing_may_read_them_and_come_back_from_the_log(repo: P
 
 
 def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
-    (repo / ".skewless" / "views.json").write_text("")
+    Documents(ProjectState(repo / ".skewless").database, "view_lifecycles").delete("project")
     done("housekeeping", "--repo", repo)
     edit(repo, MEAN, "")
     done("apply", "--repo", repo)
@@ -95,9 +96,10 @@ def test_nothing_goes_while_a_package_cannot_be_read(repo: Path) -> None:
     assert set(lives(repo).values()) == {"needed"}
 
 
-def test_a_damaged_file_is_begun_anew(tmp_path: Path) -> None:
-    (tmp_path / "views.json").write_text('{"views": [{"name": 1}]}')
-    assert read_lifecycles(tmp_path) == []
+def test_a_damaged_document_is_begun_anew(tmp_path: Path) -> None:
+    state = ProjectState(tmp_path)
+    Documents(state.database, "view_lifecycles").put("project", {"views": [{"name": 1}]})
+    assert read_lifecycles(state) == []
     assert ViewLifecycle(name="v", hash="h", source=None, stage="needed", since_us=1).stage == "needed"
 
 

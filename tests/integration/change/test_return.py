@@ -12,10 +12,12 @@ import pytest
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import StalePlanError
+from skewless.contract.settings import Settings
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.plans.target_versions import TargetVersions, TargetVersionsFile
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable
 from tests.worlds.command_line import done, run
@@ -41,7 +43,7 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 
 
 def champion(repo: Path) -> str | None:
-    return Aliases(repo / ".skewless/packages").get(MODEL, "champion")
+    return PackageStore.of(ProjectState(repo / ".skewless"), Settings()).aliases.get(MODEL, "champion")
 
 
 def write_facts(repo: Path, **values: float) -> None:
@@ -102,14 +104,14 @@ def test_a_server_opens_nothing_that_nothing_feeds(repo: Path) -> None:
         with Project(repo) as project:
             reader, store = RedisReader(project.redis_url), project.store
         try:
-            table = ModelTable(repo=repo, state=state, store=store, online=reader, keep=1)
+            table = ModelTable(repo=repo, state=ProjectState(state), store=store, online=reader, keep=1)
             await table.load()
             with pytest.raises(StalePlanError, match=f"nothing updates.*'facts'.*skewless promote {MODEL} {OLD}"):
                 await table.serve_version(MODEL, OLD)
             with pytest.raises(StalePlanError, match="nothing updates"):
                 await table.roll_back(MODEL, reason="by hand", now_us=1)
             assert table.open_versions(MODEL) == [champion(repo)] == [NEW]
-            assert TargetVersionsFile(state).read() == TargetVersions()
+            assert StoredTargetVersions(ProjectState(state)).read() == TargetVersions()
             done("promote", MODEL, OLD, "--repo", repo)
             await table.refresh()
             assert table.get(MODEL).version == OLD

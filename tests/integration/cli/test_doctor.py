@@ -15,6 +15,7 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes import candidates, nvforest
 from skewless.infra.runtimes.candidates import RuntimeCandidate, ScoringTarget
 from skewless.infra.runtimes.cuda import Driver
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.scoring import check_scoring
 from tests.worlds.command_line import run
 
@@ -27,7 +28,7 @@ on_linux = pytest.mark.skipif(sys.platform != "linux", reason="nvForest is built
 
 def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> None:
     place = ScoringTarget(driver=lambda: ABSENT)
-    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "gpu", place)
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu", place)
     assert (finding.name, finding.verdict) == ("scoring", "ok")
     assert finding.detail == "only by its own library: fraud 000001 (lightgbm)"
     (same,) = [
@@ -38,10 +39,14 @@ def test_without_a_second_runtime_the_library_scores_alone(unasked: Path) -> Non
 
 def test_nothing_is_said_where_nothing_is_trained(applied: Path, tmp_path: Path) -> None:
     assert (
-        check_scoring(PackageStore.of(applied / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT))
+        check_scoring(
+            PackageStore.of(ProjectState(applied / ".skewless"), Settings()),
+            "gpu",
+            ScoringTarget(driver=lambda: ABSENT),
+        )
         == []
     )
-    assert check_scoring(PackageStore.of(tmp_path / "nowhere", Settings()), "gpu") == []
+    assert check_scoring(PackageStore.of(ProjectState(tmp_path / "nowhere"), Settings()), "gpu") == []
 
 
 def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +57,7 @@ def test_a_gpu_that_a_model_asks_for_is_missed(unasked: Path, monkeypatch: pytes
 
     monkeypatch.setattr(candidates, "find_candidates", as_cuda)
     (finding,) = check_scoring(
-        PackageStore.of(unasked / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
+        PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
     )
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "no NVIDIA driver is installed" in finding.detail
@@ -63,7 +68,7 @@ def test_a_damaged_champion_is_a_finding(unasked: Path) -> None:
     model.chmod(0o644)
     model.write_bytes(model.read_bytes().replace(b"leaf_value=", b"leaf_value=1", 1))
     (finding,) = check_scoring(
-        PackageStore.of(unasked / ".skewless", Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
+        PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "gpu", ScoringTarget(driver=lambda: ABSENT)
     )
     assert (finding.name, finding.verdict) == ("scoring fraud", "fail")
 
@@ -91,7 +96,7 @@ def test_a_second_runtime_that_cannot_be_opened_is_told_why(
     monkeypatch.setattr(nvforest, "is_installed", lambda: True)
     (tmp_path / "nvforest.py").write_text("raise ImportError('libcudart.so.12 is missing')")
     place = ScoringTarget(second="cpu", child_environment={"PYTHONPATH": str(tmp_path)})
-    (finding,) = check_scoring(PackageStore.of(unasked / ".skewless", Settings()), "cpu", place)
+    (finding,) = check_scoring(PackageStore.of(ProjectState(unasked / ".skewless"), Settings()), "cpu", place)
     assert (finding.name, finding.verdict) == ("scoring fraud", "warn")
     assert "nvforest-cpu is rejected" in finding.detail
     assert "libcudart.so.12 is missing" in finding.detail

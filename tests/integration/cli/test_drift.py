@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from skewless.infra.alerts.alerts import Alert, Alerts
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.command_line import done, fingerprint, run
 
 
@@ -31,7 +32,7 @@ def test_freshness_says_when_a_view_is_late(walked: Path) -> None:
 
 def test_alerts_are_shown_and_closed_by_hand(new: Path) -> None:
     assert done("alerts", "--repo", new) == {"alerts": []}
-    Alerts(new / ".skewless").send(Alert(name="a", severity="info", subject="s", message="m", at_us=1))
+    Alerts(ProjectState(new / ".skewless")).send(Alert(name="a", severity="info", subject="s", message="m", at_us=1))
     (shown,) = done("alerts", "--repo", new)["alerts"]
     assert (shown["number"], shown["alert"], shown["since"]) == (1, "a", "1970-01-01T00:00:00+00:00")
     assert done("alerts", "--resolve", "1", "--repo", new) == {"alerts": []}

@@ -19,8 +19,8 @@ import pytest
 
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.storage.durable import replace_durable
 from skewless.infra.streams import import_run
+from skewless.infra.streams.import_records import ImportRecords
 from skewless.project import Project
 from tests.integration.cli.import_repo import give_ids, imported, landings, logged, write_folder_repo
 from tests.worlds.command_line import Said, done, run
@@ -228,7 +228,7 @@ def killed_at(repo: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         return call
 
     with monkeypatch.context() as patch, Project(repo) as project:
-        patch.setattr("skewless.infra.streams.import_records.replace_durable", dying(replace_durable))
+        patch.setattr(ImportRecords, "save", dying(ImportRecords.save))
         patch.setattr(EventLog, "_create", dying(EventLog._create))
         (source,) = project.streams.sources()
         try:

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import AccessError
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from tests.worlds.command_line import done, fingerprint, run
 
 
 def allowed(repo: Path, key: str, scope: None = None) -> str:
-    access = KeyAccess(KeyFile(repo / ".skewless"), lambda: 1_800_000_000_000_000)
+    access = KeyAccess(KeyStore(ProjectState(repo / ".skewless")), lambda: 1_800_000_000_000_000)
     return access.allow([(b"x-api-key", key.encode())], scope)
 
 

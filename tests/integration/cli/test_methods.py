@@ -17,7 +17,8 @@ import pytest
 from typer.main import get_command
 
 from skewless import ManualClock, Project, workspace
-from skewless.cli import COMMANDS, Command, create_app
+from skewless.cli import create_app
+from skewless.commands.all_commands import COMMANDS, Command
 from skewless.commands.output import plain
 from skewless.commands.predict import reply_body
 from skewless.commands.scheduler import invoke_in_process
@@ -27,6 +28,7 @@ from skewless.workspace import Workspace
 from tests.docs.pages import names, page, section, table
 from tests.worlds.command_line import ROWS, run
 from tests.worlds.trained import NOW
+from tests.worlds.verb_answers import keys, nameless, offline, scores, size_of, states, timeless, verdicts
 
 METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
@@ -40,7 +42,9 @@ PARSED_BY_VERB = {
     "materialize": {"dry_run": "check"},  # see `pending`
 }
 # Parameters for what people see on a terminal.
-FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "stop", "invoke", "check", "folder", "repo", "rows"}
+FOR_PROGRAMS = {"on_rows", "on_step", "on_ready", "on_counts", "on_file"} | {
+    *("stop", "invoke", "check", "folder", "repo", "rows"),
+}
 # Methods that are an option of a verb: what they return has a type of its own.
 OPTIONS = {"suggest": "validate", "pending": "materialize", "predict_file": "predict"}
 TAKEN = {"predict": {"source", "target"}}
@@ -101,45 +105,6 @@ class VerbCase:
     kept: Callable[[Any], Any] = lambda answer: answer
 
 
-def states(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of runs what does not depend on time."""
-    runs = (answer.get("jobs") or answer["runs"]) if isinstance(answer, dict) else answer
-    return [{name: run[name] for name in ("job", "state", "cause")} for run in runs]
-
-
-def verdicts(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of findings what does not depend on the machine's load, or on whether a private store runs just now."""
-    findings = answer["checks"] if isinstance(answer, dict) else answer
-    return [finding["name"] for finding in findings if finding["name"] not in {"online store", "clock"}]
-
-
-def timeless(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of gates what does not depend on the machine's load."""
-    return [{**report, "seconds": None} for report in answer["reports"]]
-
-
-def nameless(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of what was written to the log what is not the name of a file."""
-    return {name: answer[name] for name in ("rows", "kinds")}
-
-
-def keys(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of keys what is not about this moment."""
-    listed = answer["keys"] if isinstance(answer, dict) else answer
-    return [key["name"] for key in listed]
-
-
-def offline(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of the status what does not depend on whether a private store runs just now."""
-    views = [{name: view[name] for name in view if "online" not in name} for view in answer["views"]]
-    return {name: value for name, value in answer.items() if name != "online"} | {"views": views}
-
-
-def scores(answer: Any) -> Any:  # noqa: ANN401 - JSON
-    """Keep of predictions what is not their id."""
-    return [{**item, "id": None} for item in answer["predictions"]]
-
-
 ROW = json.dumps(ROWS[0])
 IN_PROCESS = invoke_in_process(get_command(create_app()))
 CARD = {"card_id": "5"}
@@ -185,6 +150,8 @@ CASES = [
     VerbCase("stream --until-idle", lambda p: p.stream(until_idle=True)),
     VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
+    VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
+    VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
     VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),
     VerbCase("init new --dry-run", lambda p: p.init(p.repo / "new", dry_run=True)),
@@ -231,7 +198,7 @@ ABOUT: dict[str, Callable[[Project, str], Any]] = {
 def test_every_verb_has_a_case() -> None:
     words = [case.words for case in CASES]
     named = {verb.name for verb in OURS if any(f"{each} ".startswith(f"{verb.name} ") for each in words)}
-    assert {verb.name for verb in OURS} - named == {"serve"}  # see below
+    assert {verb.name for verb in OURS} - named == {"serve", "restore"}  # see below, and test_backup.py
 
 
 def as_json(result: Any) -> Any:  # noqa: ANN401 - of any verb

@@ -51,7 +51,12 @@ _Name = st.one_of(WRONG_NAMES, MARKED_UP.filter(lambda text: not text.isidentifi
 
 def tree(repo: Path) -> set[str]:
     """Return what lies in a project and beside it, but for what its own server and its locks keep."""
-    found = (path for path in repo.parent.rglob("*") if "redis" not in path.parts and "spill" not in path.parts)
+    left_out = ("-wal", "-shm")  # of the database, while it is open
+    found = (
+        path
+        for path in repo.parent.rglob("*")
+        if not {"redis", "spill"} & {*path.parts} and not path.name.endswith(left_out)
+    )
     return {str(path) for path in found if path.suffix != ".lock" and not path.name.startswith(".")} - {str(repo)}
 
 

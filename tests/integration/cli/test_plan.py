@@ -14,6 +14,8 @@ from feast import Entity, FeatureStore
 from feast.value_type import ValueType
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.plans.applied_plan import read_plan_number
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.command_line import Said, done, fingerprint, run
 from tests.worlds.edits import edit
 from tests.worlds.windowed import write_repo
@@ -203,7 +205,7 @@ def test_an_edit_to_no_effect_is_shown_by_plan_and_forgotten_by_apply(repo: Path
     assert done("apply", "--repo", repo)["changes"] == []
     assert not warned(run("materialize", "--dry-run", "--repo", repo))
     status = done("status", "--repo", repo)["plan"]
-    assert (status["state"], status["number"]) == ("unchanged since apply", number)
+    assert (status["state"], status["number"]) == ("unchanged since apply", number + 1)
     assert done("plan", "--repo", repo)["notes"] == []
 
 
@@ -220,13 +222,13 @@ def test_a_column_of_another_type_than_the_log_has_is_refused(verb: str, repo: P
     whole = table.set_column(1, "arr_delay", table["arr_delay"].cast("int64", safe=False))
     pq.write_table(whole, repo / "data/landings.parquet")
     edit(repo, "arr_delay float64", "arr_delay int64")
-    plan = (repo / ".skewless/plan.json").read_bytes()
+    number = read_plan_number(ProjectState(repo / ".skewless"))
     said = run(verb, "--repo", repo, "--json")
     assert said.code == 4
     assert said.body["error"]["thing"] == "event source 'landings' column 'arr_delay'"
     assert said.body["error"]["problem"] == "is declared as int64, but is float64 in the log"
     assert said.body["error"]["fix"] == "use a new name for the column with the new type"
-    assert (repo / ".skewless/plan.json").read_bytes() == plan
+    assert read_plan_number(ProjectState(repo / ".skewless")) == number
 
 
 def test_an_altered_package_stops_no_plan(repo: Path) -> None:
@@ -236,3 +238,26 @@ def test_an_altered_package_stops_no_plan(repo: Path) -> None:
     (note,) = body["notes"]
     assert note.startswith("package late 000001 cannot be read")
     assert [item["reasons"] for item in body["trains"]] == [["the package of its champion cannot be read"]]
+
+
+def test_a_machine_that_never_applied_works_with_the_applied_plan(
+    repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = Path(shutil.copytree(repo, tmp_path / "there", ignore=shutil.ignore_patterns(".skewless")))
+    for name in ("packages", "log"):  # files that the machines share
+        shutil.copytree(repo / ".skewless" / name, there / ".skewless" / name)
+    shutil.copy(repo / ".skewless/trusted_keys", there / ".skewless")
+    plan = done("status", "--repo", repo)["plan"]
+    monkeypatch.setenv("SKEWLESS_DATABASE_URL", f"sqlite:///{repo}/.skewless/skewless.db")
+    try:
+        assert done("status", "--repo", there)["plan"] == plan
+        assert run("plan", "--check", "--repo", there).code == 0
+        for words in (("materialize",), ("backfill",), ("housekeeping",)):
+            done(*words, "--repo", there)
+        done("predict", "late", "--row", '{"carrier": "AA"}', "--repo", there)
+        assert done("apply", "--repo", there)["changes"] == []
+    finally:
+        PrivateServer(there / ".skewless").stop()
+    monkeypatch.delenv("SKEWLESS_DATABASE_URL")
+    assert state(repo) == "unchanged since apply"
+    done("materialize", "--dry-run", "--repo", repo)

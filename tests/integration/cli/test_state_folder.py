@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.trust import check_trust
 from tests.worlds.command_line import run
 
@@ -88,25 +89,29 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
 
 def test_doctor_looks(tmp_path: Path) -> None:
     state = tmp_path / "state"
-    assert list(check_trust(state, Settings())) == []
+    assert list(check_trust(ProjectState(state), Settings())) == []
     make_folder(state)
     found = {}
     for mode in (0o700, 0o750, 0o770, 0o777):
         state.chmod(mode)
-        (finding,) = check_trust(state, Settings())
+        (finding,) = check_trust(ProjectState(state), Settings())
         found[mode] = finding.verdict
         assert f"{mode:03o}" in finding.detail
     assert list(found.values()) == ["ok", "warn", "fail", "fail"]
     state.chmod(0o700)
     (state / "signing_key.pem").write_text("x")
     (state / "signing_key.pem").chmod(0o644)
-    key = [finding for finding in check_trust(state, Settings(unsigned_packages="load")) if finding.verdict != "ok"]
+    key = [
+        finding
+        for finding in check_trust(ProjectState(state), Settings(unsigned_packages="load"))
+        if finding.verdict != "ok"
+    ]
     assert [(one.name, one.verdict) for one in key] == [("signing key", "fail"), ("packages", "warn")]
 
 
 def test_packages_from_before_are_signed_once(walked: Path) -> None:
     """A project of an older version: its packages are refused, named, signed, and then opened."""
-    version = Aliases(walked / ".skewless/packages").get("fraud", "champion")
+    version = PackageStore.of(ProjectState(walked / ".skewless"), Settings()).aliases.get("fraud", "champion")
     package = walked / f".skewless/packages/fraud/{version}"
     signature = (package / "signature.json").read_bytes()
     (package / "signature.json").unlink()

@@ -48,7 +48,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
     project.apply()
     yield project
     project.close()
-    PrivateServer(project.state).stop()
+    PrivateServer(project.state.folder).stop()
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ class Case:
     usage: bool = False
 
 
+LEDGER = ".skewless/skewless.db*"
 ROUND = ("scheduler", "--only", "materialize", "--only", "validate", "--only", "retrain")
 
 

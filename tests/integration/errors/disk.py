@@ -45,7 +45,7 @@ def _each() -> Iterator[Case]:
     for size in (FULL, ALMOST_FULL):
         yield _case("apply", "apply", size=size, arrange=reworded, fix="free disk space")
         yield _case("materialize", "materialize", size=size, arrange=new_shop_rows, fix="free disk space")
-        yield _case("train", "train", "fraud", size=size, arrange=lambda _: None, thing="file", fix="make room")
+        yield _case("train", "train", "fraud", size=size, arrange=lambda _: None, fix="free disk space")
         yield _case(
             "init",
             "init",
@@ -62,8 +62,12 @@ def _each() -> Iterator[Case]:
 
 
 def _served_on_full_disk(scene: Scene) -> None:
-    with limited(ALMOST_FULL):
-        scene.serve()
+    """Fill the disk under a server that runs."""
+    scene.serve()
+    assert scene.server is not None
+    pid = scene.server.process.pid
+    _, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (ALMOST_FULL, hard))
 
 
 def _drop_is_counted(scene: Scene, said: ErrorReply) -> None:
@@ -98,9 +102,9 @@ CASES: tuple[Case, ...] = (
         ask=_serve,
         code=7,
         during=lambda _: limited(FULL),
-        thing="server.json",
+        thing="database",
         says=("cannot be written",),
-        fix="make room",
+        fix="free disk space",
     ),
     Case(
         name="private Redis, full disk",
@@ -108,10 +112,9 @@ CASES: tuple[Case, ...] = (
         code=7,
         arrange=_private_redis,
         during=lambda _: limited(FULL),
-        thing="server.conf",
+        thing="database",
         says=("cannot be written",),
-        fix="make room",
-        added=(".skewless/redis/*",),
+        fix="free disk space",
     ),
     Case(
         name="best-effort prediction log, full disk",

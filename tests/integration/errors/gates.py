@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
-from skewless.infra.packages.aliases import Aliases
-from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, applied, both, verb
+from tests.integration.errors.case import LEDGER, ROUND, Arrange, Case, ErrorReply, applied, both, verb
 from tests.integration.errors.changes import bad_labels, bad_shop_rows, never_known, new_card_rows, one_class
 from tests.integration.errors.scene import Scene
 
@@ -13,10 +12,9 @@ _QUARANTINE = ".skewless/quarantine/shop_risk/*.parquet"
 _RUN = (
     _QUARANTINE,
     ".skewless/log/batch/card_days-*/00000000000000006000.parquet",
-    ".skewless/runs/0000000002.start.json",
-    ".skewless/runs/0000000002.end.json",
+    ".skewless/skewless.db/materializations/2",
 )
-_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/decisions/*02.json")
+_PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/skewless.db/records/decision/fraud/2")
 
 
 def _quarantined(scene: Scene, _: ErrorReply) -> None:
@@ -37,7 +35,7 @@ def _others_went_on(scene: Scene, said: ErrorReply) -> None:
 
 
 def _champion_stays(scene: Scene, _: ErrorReply) -> None:
-    assert Aliases(scene.state / "packages").get("fraud", "champion") == "000001"
+    assert scene.packages.aliases.get("fraud", "champion") == "000001"
 
 
 def _gate(old: str, new: str) -> Arrange:
@@ -58,12 +56,12 @@ CASES: tuple[Case, ...] = (
         name="materialize: a suite fails, other views go on", ask=verb("materialize"), code=5,
         arrange=both(bad_shop_rows, new_card_rows), thing="batch 'shop_risk' of 3 rows", says=("7.5",),
         fix="expectations.py", added=_RUN, after=_others_went_on, writes_rows=True,
-        changed=(".skewless/progress/card_days-*.json",),
+        changed=(".skewless/skewless.db/documents/read_progress/card_days-*",),
     ),
     Case(
         name="scheduler: a suite fails", ask=verb(*ROUND), code=5,
         arrange=both(bad_shop_rows, bad_labels), thing="batch 'shop_risk'", says=("refund_share",),
-        fix="expectations.py", added=(_QUARANTINE, ".skewless/scheduler/*", ".skewless/data_docs/*.html"),
+        fix="expectations.py", added=(_QUARANTINE, LEDGER, ".skewless/data_docs/*.html"),
     ),
     Case(
         name="train: the label suite fails", ask=verb("train", "fraud"), code=5, arrange=bad_labels,

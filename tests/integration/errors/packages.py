@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.storage.documents import Records
 from tests.integration.errors.case import Arrange, Case, ErrorReply, post, rows, verb
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
@@ -74,7 +74,7 @@ def _moved_to_altered(scene: Scene) -> None:
     """While a server runs, a version that was altered becomes champion."""
     scene.serve()
     shutil.copytree(_package(scene), _package(scene, "000002"))  # its manifest says 000001
-    aliases = Aliases(scene.state / "packages")
+    aliases = scene.packages.aliases
     aliases.move("fraud", "champion", expect="000001", to="000002", reason="planted", now_us=1)
     server = scene.server
     assert server is not None
@@ -95,7 +95,7 @@ def _old_version_served(scene: Scene, said: ErrorReply) -> None:
 def _broken_alias(scene: Scene) -> None:
     """While a server runs, the alias itself becomes unreadable."""
     scene.serve()
-    (scene.state / "packages/fraud/aliases/champion/000002.json").write_text("{")
+    Records(scene.packages.state.database, "alias_move").append("fraud/champion", 2, {})
     server = scene.server
     assert server is not None
     eventually(lambda: server.get("/models")["refused"])
@@ -105,7 +105,7 @@ def _swaps_when_repaired(scene: Scene, said: ErrorReply) -> None:
     assert said.body["version"] == "000001"
     server = scene.server
     assert server is not None
-    assert "alias entry" in str(server.get("/models")["refused"])
+    assert "alias 'fraud/champion': has a corrupt move 2" in str(server.get("/models")["refused"])
     eventually(lambda: scene.logged() > scene.logged_before)
 
 
@@ -130,8 +130,8 @@ CASES: tuple[Case, ...] = (
         name="train: an altered champion is replaced, as its error advises", ask=verb("train", "fraud"), code=0,
         arrange=altered("model.txt"),
         added=(
-            ".skewless/packages/fraud/000002/*", ".skewless/packages/fraud/aliases/*02.json",
-            ".skewless/packages/fraud/decisions/*02.json",
+            ".skewless/packages/fraud/000002/*", ".skewless/skewless.db/records/alias_move/fraud/champion/2",
+            ".skewless/skewless.db/records/decision/fraud/2",
         ),
     ),
     unserved("model.txt lost", _lost, "model.txt", "restore the folder"),

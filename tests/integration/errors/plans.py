@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, post, rows, verb, written
+from skewless.infra.storage.project_state import ProjectState
+from tests.integration.errors.case import ROUND, Arrange, Case, ErrorReply, post, rows, verb
 from tests.integration.errors.changes import narrowed
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene
+from tests.worlds.applied_plans import delete_plans, edit_plan
 from tests.worlds.waiting import eventually
 
 _ROW = json.dumps(GOOD)
@@ -24,7 +26,11 @@ _VERBS = (
 
 
 def _unapplied(scene: Scene) -> None:
-    (scene.state / "plan.json").unlink()
+    delete_plans(ProjectState(scene.state))
+
+
+def _damaged(scene: Scene) -> None:
+    edit_plan(ProjectState(scene.state), dict.clear)
 
 
 def _registry_moved(scene: Scene) -> None:
@@ -56,9 +62,7 @@ def _each(words: tuple[str, ...]) -> Iterator[Case]:
         "plan older than the registry", _registry_moved, "plan ", "older than the Feast registry", "registry.db",
         fix="then `skewless apply`",
     )  # fmt: skip
-    yield case(
-        "damaged plan", written(".skewless/plan.json", "{"), "plan.json", "cannot be read", fix="`skewless apply` again"
-    )
+    yield case("damaged plan", _damaged, "applied plan ", "cannot be read", fix="`skewless apply` again")
 
 
 CASES: tuple[Case, ...] = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from skewless.infra.online.private_server import PrivateServer
-from tests.integration.errors.case import ROUND, Case, ErrorReply, environment, post, rows, verb
+from tests.integration.errors.case import LEDGER, Case, ErrorReply, environment, post, rows, verb
 from tests.integration.errors.changes import new_shop_rows
 from tests.integration.errors.requests import LOGGED
 from tests.integration.errors.scene import GOOD, Scene, SharedRedis
@@ -15,7 +15,11 @@ from tests.worlds.waiting import eventually
 
 AWAY = "redis://ann:hush@127.0.0.1:1/0"
 _ROW = json.dumps(GOOD)
-_NEEDS = (("materialize",), ("serve",), ("predict", "fraud", "--row", _ROW), ROUND)
+_NEEDS = (("materialize",), ("serve",), ("predict", "fraud", "--row", _ROW), ("scheduler", "--only", "materialize"))
+
+
+def _added(words: tuple[str, ...]) -> tuple[str, ...]:
+    return (LEDGER,) if words[0] == "scheduler" else ()
 
 
 def _away(*words: str) -> Case:
@@ -29,6 +33,7 @@ def _away(*words: str) -> Case:
     return Case(
         name=f"{words[0]}: Redis away", ask=verb(*words), code=7, arrange=arrange, after=no_password,
         thing="Redis at redis://***@127.0.0.1:1/0", says=("did not answer",), fix="SKEWLESS_REDIS_URL",
+        added=_added(words),
     )  # fmt: skip
 
 
@@ -45,6 +50,7 @@ def _policy(*words: str) -> Case:
     return Case(
         name=f"{words[0]}: Redis may evict", ask=verb(*words), code=7, during=_evicting, arrange=new_shop_rows,
         thing="Redis at", says=("may evict", "maxmemory-policy allkeys-lru"), fix="set maxmemory-policy noeviction",
+        added=_added(words),
     )  # fmt: skip
 
 

@@ -17,16 +17,19 @@ import pyarrow.parquet as pq
 import pytest
 import redis
 
+from skewless.contract.settings import Settings
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.project_state import ProjectState
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import write_payments
 
 # What operations.md says is held while something is done, and the sign of a running server.
-REMEMBERED = ".skewless/validation"
+REMEMBERED = ".skewless/skewless.db/documents/passed_labels"
 _NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {"materialize.lock", ".lock", ".aliases.lock", "server.json", "processes"} | _NOTES
+TRANSIENT = {".lock", "server.json", "process"} | _NOTES
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
@@ -93,9 +96,8 @@ class SharedRedis:
         self._client = redis.Redis.from_url(url)
 
     def rows(self) -> StoredBytes:
-        """Return every key with its value, but for the scheduler's, which counts its holders."""
-        found = cast("Iterator[bytes]", self._client.scan_iter(count=1_000))
-        keys = sorted(key for key in found if b"{scheduler}" not in key)
+        """Return every key with its value."""
+        keys = sorted(cast("Iterator[bytes]", self._client.scan_iter(count=1_000)))
         values = cast("Sequence[bytes]", self._client.mget(keys)) if keys else []
         return dict(zip(keys, values, strict=True))
 
@@ -161,6 +163,10 @@ class Scene:
         return self.repo / STATE
 
     @property
+    def packages(self) -> PackageStore:
+        return PackageStore.of(ProjectState(self.state), Settings())
+
+    @property
     def elsewhere(self) -> Path:
         """A folder of the case that is no part of the project."""
         folder = self.place / "elsewhere"
@@ -201,6 +207,11 @@ class Scene:
         return {path: digest for path, digest in here.items() if not path.startswith(REMEMBERED)} | outside
 
 
+def close_database(repo: Path) -> None:
+    """Close this process's connections to the database of a project that is copied or replaced."""
+    ProjectState((repo / STATE).resolve()).database.close()
+
+
 @contextmanager
 def opened_stage(root: Path) -> Iterator[Stage]:
     """Make the prepared project and its store; everything is stopped at the end."""
@@ -218,5 +229,6 @@ def opened_stage(root: Path) -> Iterator[Stage]:
             patch.setenv(f"SKEWLESS_{name}", value)
         repo = root / "p"
         make_project(repo)
+        close_database(repo)
         kept = Path(shutil.copytree(repo, root / "kept"))
         yield Stage(kept=kept, repo=repo, store=store, rows=store.rows(), stack=stack)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from tests.integration.errors.case import ROUND, Arrange, Case, both, verb, written
+from tests.integration.errors.case import LEDGER, ROUND, Arrange, Case, both, verb, written
 from tests.integration.errors.definitions import rewritten
 from tests.integration.errors.files import truncated
 from tests.integration.errors.scene import Scene
@@ -121,5 +121,5 @@ CASES: tuple[Case, ...] = (
         thing="view 'shop_risk'", says=("cannot be read",), fix=""),
     _at(ROUND, "vanished file of labels", _gone(_LABELS),
         thing="label table of model 'fraud'", says=("has no file",), fix="put the file there",
-        added=(".skewless/scheduler/*",)),
+        added=(LEDGER,)),
 )  # fmt: skip

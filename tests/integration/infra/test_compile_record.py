@@ -23,6 +23,8 @@ from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.compile_record import FILE, read_record
 from skewless.infra.plans.planning import Planner
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.test_window_compiler import write_history
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
@@ -145,7 +147,9 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surrounding
 @pytest.fixture
 def planner(surroundings: Surroundings, tmp_path: Path) -> Iterator[Planner]:
     with connect(tmp_path / "spill", threads=1) as connection:
-        yield Planner(repo=surroundings.repo, state=surroundings.repo / ".skewless", connection=connection)
+        yield Planner(
+            repo=surroundings.repo, state=ProjectState(surroundings.repo / ".skewless"), connection=connection
+        )
     _forget()
 
 
@@ -212,10 +216,10 @@ def test_whatever_happens_a_reused_plan_is_the_compiled_one(
 
 def test_an_apply_without_a_change_writes_nothing(planner: Planner) -> None:
     apply(planner)
-    before = {path: path.stat().st_mtime_ns for path in planner.state.rglob("*") if path.is_file()}
+    before = {path: path.stat().st_mtime_ns for path in planner.state.folder.rglob("*") if path.is_file()}
     report = planner.apply(NOW + 1)
     assert (report.applied, report.changes) == (True, [])
-    assert {path: path.stat().st_mtime_ns for path in planner.state.rglob("*") if path.is_file()} == before
+    assert {path: path.stat().st_mtime_ns for path in planner.state.folder.rglob("*") if path.is_file()} == before
 
 
 def test_an_apply_takes_note_of_files_that_are_not_loaded(surroundings: Surroundings, planner: Planner) -> None:
@@ -228,10 +232,12 @@ def test_an_apply_takes_note_of_files_that_are_not_loaded(surroundings: Surround
 
 def test_a_plan_that_is_not_the_recorded_one_is_compiled(surroundings: Surroundings, planner: Planner) -> None:
     apply(planner)
-    before = (planner.state / "plan.json").read_bytes()
+    records = Records(planner.state.database, "plan")
+    before = records.latest("applied")
+    assert before is not None
     CHANGES["models"][0](surroundings)
     apply(planner)
-    (planner.state / "plan.json").write_bytes(before)
+    records.add("applied", before[1])
     assert not reused(planner)
 
 
@@ -311,7 +317,7 @@ def test_the_types_of_a_history_that_declares_the_columns_are_inputs(tmp_path: P
     write_history(repo)
     time.sleep(TICK_S)
     with connect(tmp_path / "spill", threads=1) as connection:
-        planner = Planner(repo=repo, state=repo / ".skewless", connection=connection)
+        planner = Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
         planner.apply(NOW)
         assert reused(planner)
         pq.write_table(

@@ -18,6 +18,7 @@ from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.compiler.compiled_repo import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
 from tests.worlds.plans import columns
@@ -52,7 +53,7 @@ def repo(tmp_path: Path) -> Path:
 def planner(repo: Path) -> Iterator[Planner]:
     write_sample(repo / "data", NOW)
     with connect(repo / "spill", threads=1) as connection:
-        yield Planner(repo=repo, state=repo / ".skewless", connection=connection)
+        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
 
 
 def append(repo: Path, text: str) -> None:
@@ -287,7 +288,7 @@ def check_refused(planner: Planner, error: type[SkewlessError], message: str) ->
         planner.plan()
     with pytest.raises(error, match=message):
         planner.apply(NOW)
-    assert not planner.state.exists()
+    assert not planner.state.folder.exists()
 
 
 def test_a_column_that_the_source_lacks_is_named(planner: Planner) -> None:
@@ -323,7 +324,7 @@ def test_a_label_column_that_is_not_there_is_named(planner: Planner) -> None:
 
 def test_apply_puts_in_force_what_plan_said(planner: Planner) -> None:
     dry = planner.plan()
-    assert not planner.state.exists()
+    assert not planner.state.folder.exists()
     assert [(change.action, change.kind, change.name) for change in dry.changes] == [
         ("add", "view", "card_days"),
         ("add", "view", "shop_risk"),

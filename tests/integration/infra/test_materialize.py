@@ -14,7 +14,7 @@ import pytest
 import redis
 
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import GateError, SourceError, StoreError
+from skewless.contract.errors import ConflictError, GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import RAW, REJECT
@@ -22,6 +22,8 @@ from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.storage.database import Row
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 
@@ -59,10 +61,33 @@ def test_1_4_rows_are_accepted_as_they_are_published(latest: LatestRedisWorld) -
 def test_a_run_with_nothing_to_do_leaves_no_trace(latest: LatestRedisWorld) -> None:
     write(latest, CREATED, (1, 90, 91, 1.0))
     latest.run(CREATED)
-    before = {path: path.read_bytes() for path in latest.state.rglob("*") if path.is_file()}
+    before = traces(latest)
     latest.clock.set(NOW + HOUR)
     assert latest.accepted(CREATED) == [0]
-    assert {path: path.read_bytes() for path in latest.state.rglob("*") if path.is_file()} == before
+    assert traces(latest) == before
+
+
+def test_2_6_a_run_that_lost_its_lease_is_completed_by_the_next(latest: LatestRedisWorld) -> None:
+    write(latest, CREATED, (1, 90, 91, 1.0))
+    database = ProjectState(latest.state).database
+
+    def lose(*_: object) -> None:
+        database.execute("UPDATE leases SET token = token + 1, holder = 'elsewhere', until_us = 0")
+
+    with pytest.raises(ConflictError, match="lease 'materialize' with token 1: was lost to elsewhere"):
+        latest.run(CREATED, check=lose)
+    assert latest.known(CREATED) == []
+    assert latest.accepted(CREATED) == [0]
+    assert [(item.first, item.last) for item in latest.known(CREATED)] == [(0, 0)]
+    assert latest.online(CREATED, [1]).values["x"].tolist() == [1.0]
+
+
+def traces(latest: LatestRedisWorld) -> tuple[dict[Path, bytes], list[Row]]:
+    """Return the files of the state folder, and the rows of the database without its leases."""
+    files = [path for path in latest.state.rglob("*") if path.is_file() and not path.name.startswith("skewless.db")]
+    query = ProjectState(latest.state).database.query
+    rows = [row for table in ("documents", "records", "materializations") for row in query(f"SELECT * FROM {table}")]
+    return {path: path.read_bytes() for path in files}, rows
 
 
 def test_2_3_late_rows_and_corrections_in_a_changed_file(latest: LatestRedisWorld) -> None:
@@ -136,7 +161,7 @@ def test_2_5_bad_rows_go_to_quarantine_with_reason_and_raw_row(latest: LatestRed
     latest.clock.set(NOW + 1)
     assert [(one.accepted, one.rejected, one.left_out) for one in latest.run(view)] == [(1, 0, {})]
     assert same(latest.online(view, [6]), latest.offline(view, [6]))
-    assert {item.reason: item.rows for item in read_skipped(latest.state)} == {
+    assert {item.reason: item.rows for item in read_skipped(ProjectState(latest.state))} == {
         "key 'id' is null": 2,
         "column 'n' does not fit its declared type": 1,
         "event time is null": 1,
@@ -257,12 +282,12 @@ def test_2_6_the_observed_delay_is_that_of_live_rows(latest: LatestRedisWorld) -
     write(latest, DELAYED, (1, 98, None, 1.0))
     latest.run(DELAYED)
     with latest.connect() as connection:
-        assert OfflineViews(latest.state, connection).observed_delay_us(DELAYED) is None
+        assert OfflineViews(ProjectState(latest.state), connection).observed_delay_us(DELAYED) is None
     write(latest, DELAYED, (1, 98, None, 1.0), (1, 99, None, 2.0), (2, 99, None, 2.0), (3, 100, None, 2.0))
     latest.clock.set(NOW + 2 * HOUR)
     assert latest.accepted(DELAYED) == [3]
     with latest.connect() as connection:
-        assert OfflineViews(latest.state, connection).observed_delay_us(DELAYED) == 3 * HOUR
+        assert OfflineViews(ProjectState(latest.state), connection).observed_delay_us(DELAYED) == 3 * HOUR
 
 
 def test_a_log_that_was_lost_is_told_from_its_marker(latest: LatestRedisWorld) -> None:

@@ -15,6 +15,7 @@ from skewless.infra.compiler.repo_modules import repo_modules
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.applied_plan import find_edited_files, read_applied
 from skewless.infra.plans.planning import Planner
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import TEMPLATE, write_sample
 
@@ -48,7 +49,7 @@ def repo(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def planner(repo: Path) -> Iterator[Planner]:
     with connect(repo / "spill", threads=1) as connection:
-        yield Planner(repo=repo, state=repo / ".skewless", connection=connection)
+        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
 
 
 def edited(planner: Planner) -> list[str]:

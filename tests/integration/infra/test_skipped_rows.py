@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -13,6 +12,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
 from skewless.infra.log.accepted import EVENT, RAW, REJECT, SEQ, AcceptedLog
 from skewless.infra.materialization.skipped_rows import read_skipped
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.latest import HOUR, LatestRedisWorld, same, times
 from tests.worlds.plans import make_view
 
@@ -37,7 +38,7 @@ def test_2_5_what_waits_is_counted_and_comes_when_it_is_due(latest: LatestRedisW
         "created time lies in the future": 1,
     }
     assert (report.accepted, report.left_out) == (2, waits)
-    assert {item.reason: item.rows for item in read_skipped(latest.state)} == waits
+    assert {item.reason: item.rows for item in read_skipped(ProjectState(latest.state))} == waits
     assert latest.online(view, [1]).values["x"].tolist() == [1.0]  # a forecast hides nothing
     (again,) = latest.run(view)
     assert (again.accepted, again.left_out) == (0, waits)
@@ -47,7 +48,7 @@ def test_2_5_what_waits_is_counted_and_comes_when_it_is_due(latest: LatestRedisW
     latest.clock.set(NOW + 2 * HOUR)
     (report,) = latest.run(view)
     assert (report.accepted, report.left_out) == (2, {})
-    assert read_skipped(latest.state) == []
+    assert read_skipped(ProjectState(latest.state)) == []
     read = latest.online(view, [1], [2], [3], [4])
     assert read.values["x"].tolist() == [2.0, 3.0, 4.0, 5.0]
     assert same(read, latest.offline(view, [1], [2], [3], [4]))
@@ -73,7 +74,9 @@ def test_2_5_strict_refuses_what_would_be_left_out(latest: LatestRedisWorld, n: 
         with pytest.raises(GateError, match=f"would be skipped .*1 x .*{lost}"):
             latest.run(view, strict=True)
         assert latest.online(view, [1], [2]).has_row.tolist() == [False, False]
-        assert [(item.rows, lost in item.reason) for item in read_skipped(latest.state) if lost in item.reason]
+        assert [
+            (item.rows, lost in item.reason) for item in read_skipped(ProjectState(latest.state)) if lost in item.reason
+        ]
     write(2.0, 1)
     (report,) = latest.run(view, strict=True)
     assert (report.accepted, report.left_out) == (2, waits_for(1))  # its time has not come: nothing is lost
@@ -82,10 +85,9 @@ def test_2_5_strict_refuses_what_would_be_left_out(latest: LatestRedisWorld, n: 
 def test_2_5_what_an_older_version_rejected_as_written_before_it_happened_comes_in(latest: LatestRedisWorld) -> None:
     publish(latest, (1, 90, 91, 1.0))
     latest.run(VIEW)
-    (place,) = (latest.state / "progress").glob("*.json")
-    body = json.loads(place.read_text())
-    del body["waiting"]  # as that version wrote it
-    place.write_text(json.dumps(body))
+    documents = Documents(ProjectState(latest.state).database, "read_progress")
+    with documents.edit(f"{VIEW.name}-{VIEW.hash}", {}) as body:
+        del body["waiting"]  # as that version wrote it
     log = AcceptedLog(latest.state / "log", VIEW.partition)
     old = latest.log(VIEW).drop_columns([SEQ]).to_pylist()[0] | {
         EVENT: 92 * HOUR,

@@ -27,6 +27,7 @@ from skewless.contract.rows import Versions, ViewRead
 from skewless.contract.vector import Assembler
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.command_line import fingerprint
 from tests.worlds.windowed import CONFIG
 
@@ -152,7 +153,7 @@ def database(tmp_path: Path) -> Iterator[Any]:
 
 
 def planner_of(repo: Path, database: Any) -> Planner:  # noqa: ANN401 - of DuckDB
-    return Planner(repo=repo, state=repo / ".skewless", connection=database)
+    return Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=database)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -20,6 +20,7 @@ from skewless.contract.windows.view import EventSource, Function, WindowView
 from skewless.infra.compiler.compile import compile_repo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.planning import Planner
+from skewless.infra.storage.project_state import ProjectState
 from tests.docs.pages import blocks, page
 from tests.worlds.edits import edit
 from tests.worlds.plans import columns, refs
@@ -49,7 +50,7 @@ def repo(tmp_path: Path) -> Path:
 @pytest.fixture
 def planner(repo: Path) -> Iterator[Planner]:
     with connect(repo / "spill", threads=1) as connection:
-        yield Planner(repo=repo, state=repo / ".skewless", connection=connection)
+        yield Planner(repo=repo, state=ProjectState(repo / ".skewless"), connection=connection)
 
 
 def compiled_view(repo: Path) -> WindowView:
@@ -226,7 +227,7 @@ def test_a_history_that_lacks_a_column_is_refused(repo: Path, planner: Planner) 
     write_history(repo, gate=None)
     with pytest.raises(SourceError, match=r"history of event source 'landings': has no such column .got 'gate'"):
         planner.plan()
-    assert not planner.state.exists()
+    assert not planner.state.folder.exists()
 
 
 def test_apply_registers_what_feast_reads_back_and_a_second_apply_changes_nothing(planner: Planner) -> None:

@@ -12,7 +12,8 @@ import pytest
 from skewless.contract.clock import to_us
 from skewless.contract.errors import PackageError
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.operations.drift import ALERT, MOVED, check_drift, drift_series, latest_drift
+from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.drift import ALERT, MOVED, check_drift, drift_reports, latest_drift
 from tests.worlds.trained import MODEL, Sandbox
 
 HOUR, DAY = 3_600_000_000, 86_400_000_000
@@ -41,7 +42,7 @@ def test_what_is_like_training_is_steady(place: Sandbox) -> None:
     assert {column.name for column in report.features} == set(place.model.assembler.labels)
     assert report.score is not None
     assert report.score.rows == 400
-    assert open_alerts(place.state) == []
+    assert open_alerts(ProjectState(place.state)) == []
 
 
 def test_a_planted_shift_is_found_kept_and_alerted_of_until_it_is_over(place: Sandbox) -> None:
@@ -51,14 +52,14 @@ def test_a_planted_shift_is_found_kept_and_alerted_of_until_it_is_over(place: Sa
     assert set(report.drifted) == {"payment_time__amount_ratio", "payment_time__hour"}
     assert report.verdict == "drifted"
     assert json.loads(json.dumps(latest_drift(place.project, MODEL))) == json.loads(json.dumps(report.as_dict()))
-    (alert,) = [item for item in open_alerts(place.state) if item.name == ALERT]
+    (alert,) = [item for item in open_alerts(ProjectState(place.state)) if item.name == ALERT]
     assert (alert.subject, alert.evidence["features"]) == (MODEL, report.drifted)
     place.wait(2 * 86_400)
     place.predict(payments(place, 400))
     place.wait(1)
     assert check_drift(place.project, MODEL).verdict == "steady"
-    assert [item for item in open_alerts(place.state) if item.name in {ALERT, MOVED}] == []
-    assert [window["verdict"] for window in drift_series(place.project, MODEL).read()] == ["drifted", "steady"]
+    assert [item for item in open_alerts(ProjectState(place.state)) if item.name in {ALERT, MOVED}] == []
+    assert [window["verdict"] for window in drift_reports(place.project, MODEL)] == ["drifted", "steady"]
 
 
 def test_predictions_that_read_the_same_row_are_counted_as_such(place: Sandbox) -> None:

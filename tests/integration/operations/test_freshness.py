@@ -6,6 +6,7 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import read_last_freshness
 from skewless.operations.freshness import ALERT, check_freshness
 from tests.worlds.trained import Sandbox, later_rows
@@ -14,7 +15,7 @@ DAY = 86_400
 
 
 def late(place: Sandbox) -> set[str]:
-    return {item.subject for item in open_alerts(place.state) if item.name == ALERT}
+    return {item.subject for item in open_alerts(ProjectState(place.state)) if item.name == ALERT}
 
 
 def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Sandbox) -> None:
@@ -37,7 +38,7 @@ def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Sandbox)
     assert item.stale is not None
     assert 0 < item.stale < sampled
     assert late(place) == set()
-    assert read_last_freshness(place.state).keys() == {"card_days", "shop_risk"}
+    assert read_last_freshness(ProjectState(place.state)).keys() == {"card_days", "shop_risk"}
 
 
 def test_what_was_found_is_what_the_source_says(place: Sandbox) -> None:

@@ -12,6 +12,7 @@ import pytest
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, log_files, proven_files
 from skewless.infra.predictions.reader import PredictionLog
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.drift import check_drift
 from skewless.operations.housekeeping import run_housekeeping
 from skewless.operations.proof import run_replay
@@ -41,7 +42,7 @@ def files(place: Sandbox) -> list[Path]:
 
 def remove_sources(place: Sandbox) -> None:
     """Compact as after the grace time."""
-    compact(place.state, now_us=place.now_us(), grace_s=1, clock=lambda: time.time() + 60)
+    compact(ProjectState(place.state), now_us=place.now_us(), grace_s=1, clock=lambda: time.time() + 60)
 
 
 def answers(place: Sandbox, now: int) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> No
     remove_sources(place)
     assert run_replay(place.project, only_new=True).compared == 3
     assert run_replay(place.project, only_new=True).compared == 0
-    assert proven_files(place.state) == {path.name for path in place.log_files()}
+    assert proven_files(ProjectState(place.state)) == {path.name for path in place.log_files()}
     assert run_replay(place.project).compared == 9
 
 

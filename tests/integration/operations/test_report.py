@@ -16,8 +16,7 @@ from skewless.contract.lifecycle import Guardrails
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import Alert, Alerts
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
 from skewless.operations.report.glossary import TERMS
@@ -72,7 +71,7 @@ def _live(place: Sandbox) -> None:
     ids = list(place.predict(ask(60)).ids) + list(place.predict(ask(60), model=place.load("000002")).ids)
     place.wait(10)
     said = [Outcome(prediction_id=name, label=float(i % 3 == 0), known_at=place.now_us()) for i, name in enumerate(ids)]
-    OutcomeWriter(place.state).append(said, received_at=place.now_us(), source="http")
+    OutcomeWriter(ProjectState(place.state)).append(said, received_at=place.now_us(), source="http")
     policy = TrafficPolicy(
         number=1,
         phase="canary",
@@ -83,8 +82,8 @@ def _live(place: Sandbox) -> None:
         reason="better <on> the same rows",
         evidence={"requests": {"champion": 1204, "challenger": 126}, "guardrails": GUARDRAILS, "differences": None},
     )
-    Traffic(place.project.packages).replace(MODEL, policy, expect=None)
-    with Alerts(place.state) as alerts:
+    place.project.store.traffic.replace(MODEL, policy, expect=None)
+    with Alerts(ProjectState(place.state)) as alerts:
         alerts.send(Alert(name="drift", severity="warning", subject=MODEL, message="it moved", at_us=place.now_us()))
 
 
@@ -129,12 +128,12 @@ def test_the_evidence_of_a_policy_is_a_line_per_guardrail_in_its_own_unit(report
 def test_a_rollout_that_ended_is_one_decision(trained: Path, tmp_path: Path) -> None:
     with opened(copy_project(trained, tmp_path / "p")) as place:
         place.project.train(MODEL)
-        packages, now = place.project.packages, place.now_us()
+        store, now = place.project.store, place.now_us()
         trial = TrafficPolicy(number=1, phase="canary", champion="000002", challenger="000001", share=0.1, since_us=now)
-        Traffic(packages).replace(MODEL, trial, expect=None)
-        Aliases(packages).move(MODEL, "champion", expect="000002", to="000001", reason="won", now_us=now + 5)
+        store.traffic.replace(MODEL, trial, expect=None)
+        store.aliases.move(MODEL, "champion", expect="000002", to="000001", reason="won", now_us=now + 5)
         alone = TrafficPolicy(number=2, phase="champion", champion="000001", since_us=now + 6, reason="won")
-        Traffic(packages).replace(MODEL, alone, expect=1)
+        store.traffic.replace(MODEL, alone, expect=1)
         (table,) = sections(build(place.project, [MODEL]))["Decisions"]
     told = [(row["change"], row["to"]) for row in table["rows"]]
     assert told[:2] == [("promoted", "000001 for all"), ("traffic", "000002, 000001 for 10% (canary)")]

@@ -11,9 +11,9 @@ import pytest
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.rollout.counts import RolloutCounts
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.documents import Documents
 from skewless.operations import rollout
 from skewless.project import Project
 from skewless.training.train import train
@@ -37,7 +37,7 @@ def spot(two_versions: Path, tmp_path: Path) -> Iterator[Sandbox]:
 
 
 def phases(project: Project) -> list[tuple[str, float]]:
-    return [(policy.phase, policy.share) for policy in Traffic(project.packages).history(MODEL)]
+    return [(policy.phase, policy.share) for policy in project.store.traffic.history(MODEL)]
 
 
 def test_a_version_takes_every_step_and_the_alias_follows(spot: Sandbox) -> None:
@@ -51,7 +51,7 @@ def test_a_version_takes_every_step_and_the_alias_follows(spot: Sandbox) -> None
         rollout.step_rollout(project, MODEL)
     assert phases(project) == [("canary", 0.1), ("canary", 0.5), ("champion", 0.0)]
     assert champion(project) == NEW
-    last = Aliases(project.packages).history(MODEL, "champion")[-1]
+    last = project.store.aliases.history(MODEL, "champion")[-1]
     assert last.reason == standing(project).reason
     assert "all guardrails held for 0:10:0" in last.reason
     assert not rollout.needs_step(project, MODEL)
@@ -85,8 +85,7 @@ def test_a_breach_goes_back_and_raises_an_alert_that_the_next_rollout_resolves(s
 def test_an_alert_that_cannot_be_kept_hinders_no_rollback(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
-    (project.state / "alerts").mkdir(exist_ok=True)
-    (project.state / "alerts/alerts.json").write_text("damaged")
+    Documents(project.state.database, "alerts").put("project", [{}])
     count(project, champion=arm(), challenger=arm(failed=400, seed=1))
     assert rollout.step_rollout(project, MODEL).change == "back"
 
@@ -118,7 +117,7 @@ def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Sandbox) ->
     assert (standing(project).phase, standing(project).reason, champion(project)) == ("champion", "looks wrong", OLD)
     with pytest.raises(PackageError, match="has no earlier champion"):
         rollout.rollback(project, MODEL, "again")
-    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
+    project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     assert rollout.rollback(project, MODEL, "looks wrong").policy == standing(project)
     assert (standing(project).champion, champion(project)) == (OLD, OLD)
     with pytest.raises(PackageError, match="has no earlier champion"):
@@ -128,7 +127,7 @@ def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Sandbox) ->
 def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
-    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
+    project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
     assert rollout.needs_step(project, MODEL)
     outcome = rollout.step_rollout(project, MODEL)
     assert outcome.policy is not None
@@ -146,7 +145,7 @@ def race(spot: Sandbox, monkeypatch: pytest.MonkeyPatch, *, expect: str, to: str
         return real(self, model, policy, expect=expect)
 
     def hand() -> None:
-        Aliases(spot.project.packages).move(MODEL, "champion", expect=expect, to=to, reason="at once", now_us=1)
+        spot.project.store.aliases.move(MODEL, "champion", expect=expect, to=to, reason="at once", now_us=1)
 
     monkeypatch.setattr(Traffic, "replace", raced)
 
@@ -157,7 +156,7 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
     rollout.rollback(project, MODEL, "looks wrong")
-    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
+    project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=OLD)
     rollout.step_rollout(project, MODEL)
     assert champion(project) == OLD
@@ -172,7 +171,7 @@ def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(
     project = spot.project
     shape = replace(project.applied.model(MODEL), rounds=3)
     third = train(project.training_set(MODEL), shape, project.store, threads=1, now_us=spot.now_us()).package.version
-    Aliases(project.packages).move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
+    project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=third)
     with pytest.raises(ConflictError, match=f"moved by another process meanwhile.*'{third}'"):
         rollout.rollback(project, MODEL, "looks wrong")
@@ -186,7 +185,7 @@ def test_an_alias_that_lags_behind_its_policy_is_moved(spot: Sandbox) -> None:
     rollout.begin_rollout(project, MODEL, NEW)
     policy = standing(project)
     won = replace(policy, phase="champion", champion=NEW, challenger=None, share=0.0, reason="won")
-    Traffic(project.packages).replace(MODEL, won, expect=policy.number)
+    project.store.traffic.replace(MODEL, won, expect=policy.number)
     assert champion(project) == OLD
     assert rollout.needs_step(project, MODEL)
     rollout.step_rollout(project, MODEL)

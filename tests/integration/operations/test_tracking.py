@@ -10,8 +10,6 @@ from mlflow import MlflowClient
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.traffic import Traffic
 from skewless.operations.tracking import open_tracker, publish, publish_if_set
 from skewless.project import Project
 from tests.memory_tracker import MemoryTracker
@@ -39,7 +37,7 @@ def test_what_the_store_lacks_is_added_once(place: Sandbox) -> None:
     assert (third.published, third.aliases) == ([], {})
     client = MlflowClient(tracking_uri=f"sqlite:///{place.repo}/mlflow.db")
     champion = client.get_model_version_by_alias(f"{place.model.plan.project}.{MODEL}", "champion")
-    assert champion.tags["skewless.version"] == Aliases(place.project.packages).get(MODEL, "champion")
+    assert champion.tags["skewless.version"] == place.project.store.aliases.get(MODEL, "champion")
     metrics = client.get_run(str(champion.run_id)).data.metrics
     package = place.load(champion.tags["skewless.version"]).package
     assert metrics == {name: value for name, value in package.metrics.items() if value is not None}
@@ -55,7 +53,7 @@ def test_a_dry_run_says_what_would_be_published_and_publishes_nothing(place: San
 
 def test_the_challenger_of_the_traffic_policy_comes_and_goes(place: Sandbox) -> None:
     place.train()
-    traffic, tracker = Traffic(place.project.packages), MemoryTracker()
+    traffic, tracker = place.project.store.traffic, MemoryTracker()
     canary = TrafficPolicy(number=1, phase="canary", champion="000001", challenger="000002", share=0.1)
     traffic.replace(MODEL, canary, expect=None)
     assert publish(place.project, tracker)[0].aliases == {"champion": "000001", "challenger": "000002"}

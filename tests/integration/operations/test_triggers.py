@@ -14,7 +14,8 @@ import pytest
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.storage.series import RecordSeries
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.triggers import RetrainCause, find_causes, last_training_us
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
@@ -46,7 +47,7 @@ def label(place: Sandbox, *, right: bool) -> None:
     outcomes = [
         Outcome(prediction_id=id_, label=float(one), known_at=now) for id_, one in zip(answer.ids, labels, strict=True)
     ]
-    OutcomeWriter(place.state).append(outcomes, received_at=now, source="test")
+    OutcomeWriter(ProjectState(place.state)).append(outcomes, received_at=now, source="test")
     place.wait(15 * DAY)
 
 
@@ -105,12 +106,12 @@ def test_drift_is_that_of_the_window_looked_at_last(place: Sandbox) -> None:
         "limit_share": 0.2,
         "drifted": ["a", "b", "c", "d"],
     }
-    kept = RecordSeries(place.state / "drift" / f"{MODEL}.jsonl")
-    kept.append(window)
+    kept = Records(place.project.state.database, "drift_check")
+    kept.add(MODEL, window)
     (cause,) = causes(place, Triggers(drift=True))
     assert cause.sentence == "50% of the features have drifted, mainly a, b, c"
     for changed in ({"verdict": "steady"}, {"version": "000000"}, {"until_us": last_training_us(place.project, MODEL)}):
-        kept.append(window | changed)
+        kept.add(MODEL, window | changed)
         assert causes(place, Triggers(drift=True)) == []
 
 

@@ -6,9 +6,12 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from structlog.testing import capture_logs
 
 from skewless.client import Client
 from skewless.contract.errors import RequestError, StoreError
+from skewless.infra.storage.database import Database
+from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import parse_events, parse_push
 from tests.integration.serving.conftest import EVENT_BYTES, EventRoutes, serving
 from tests.worlds.edits import edit
@@ -117,12 +120,30 @@ def test_a_stream_that_is_away_is_said_so(windowed: WindowedFeastProject) -> Non
         client.close()
 
 
-def test_sources_are_those_of_the_plan_in_force(windowed: WindowedFeastProject, event_routes: EventRoutes) -> None:
-    assert event_routes.post("/events/landings", b'{"a": 1}')[0] == 202
+def test_sources_are_those_of_the_applied_plan_also_while_the_database_is_down(
+    windowed: WindowedFeastProject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = windowed.project
+    events = EventForwarder(project.state, project.redis_url, project.store, project.settings)
+    assert events.source("landings").name == "landings"
     edit(windowed.repo, 'name="landings"', 'name="arrivals"')
-    windowed.project.apply()
-    assert event_routes.post("/events/landings", b'{"a": 1}')[0] == 404
-    assert event_routes.post("/events/arrivals", b'{"a": 1}')[0] == 202
+    project.apply()
+    events.refresh()
+    assert events.source("arrivals").name == "arrivals"
+    with pytest.raises(RequestError, match=r"event source: is unknown .got 'landings'.*use one of: arrivals"):
+        events.source("landings")
+
+    def fail(*_: object) -> None:
+        raise StoreError("database", "is down", fix="start it")
+
+    monkeypatch.setattr(Database, "query", fail)
+    with capture_logs() as logs:
+        for _ in range(3):
+            events.refresh()
+    assert [log["event"] for log in logs] == ["plan_not_read", "event_sources_not_read"]
+    assert events.source("arrivals").name == "arrivals"
+    with pytest.raises(StoreError, match="database: is down"):
+        events.source("landings")
 
 
 def test_an_object_is_sent_as_it_came() -> None:

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.infra.packages.aliases import Aliases
 from tests.integration.infra.runtimes.children import ENVIRONMENT, ONLY_LINUX, children_of, is_there, wait_for
 from tests.servers.prediction import ROOT, PredictionServer
 from tests.worlds.trained import MODEL, Sandbox, ask
@@ -173,7 +172,7 @@ def test_a_version_that_is_unloaded_takes_its_child_along(place: Sandbox) -> Non
     with serving(place, SKEWLESS_KEEP_VERSIONS="1", SKEWLESS_RELOAD_SECONDS="0.05") as server:
         first = the_child(server)
         trained = place.train()
-        aliases = Aliases(place.project.packages)
+        aliases = place.project.store.aliases
         if aliases.get(MODEL, "champion") != trained.package.version:
             aliases.move(MODEL, "champion", expect="000001", to=trained.package.version, reason="test", now_us=1)
         eventually(lambda: children_of(server.process.pid) - {first})

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from skewless.contract.traffic import TrafficPolicy, entity_position
 from skewless.infra.rollout.counts import read_counts
-from skewless.infra.rollout.traffic import Traffic
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
 from tests.worlds.waiting import eventually
@@ -21,7 +20,7 @@ def test_workers_route_alike_and_count_together(place: Sandbox) -> None:
     spec = replace(project.applied.model(MODEL), rounds=3)
     train(project.training_set(MODEL), spec, project.store, threads=1, now_us=place.now_us())
     with serving(place.repo, SKEWLESS_WORKERS="2") as server:
-        number = Traffic(project.packages).replace(MODEL, POLICY, expect=None).number
+        number = project.store.traffic.replace(MODEL, POLICY, expect=None).number
         assert server.ask("POST", "/models/refresh", b"")[0] == 200
         found = [json.loads(server.ask("POST", "/predict", json.dumps({"rows": [row]}).encode())[2]) for row in ask(60)]
         assert [reply["version"] for reply in found] == [

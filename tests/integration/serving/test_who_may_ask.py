@@ -17,8 +17,9 @@ import uvicorn
 
 from skewless.contract.clock import SystemClock
 from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
 from skewless.infra.online.port import OnlineReader
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.http.hot_protocol import make_protocol
@@ -36,7 +37,7 @@ class GuardedServer:
     """A server that has keys, and no models: who is let in is told that the body is wrong."""
 
     port: int
-    file: KeyFile
+    file: KeyStore
 
     def add(self, name: str, scope: str, rate: float | None = None) -> str:
         secret = generate_secret(name)
@@ -56,7 +57,7 @@ class GuardedServer:
             connection.close()
 
 
-async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Server]) -> None:
+async def _serve(file: KeyStore, link: socket.socket, servers: list[uvicorn.Server]) -> None:
     serving = ServingContext(
         models=cast("ModelTable", None),
         predictor=Predictor(online=cast("OnlineReader", None), clock=SystemClock(), log=None),
@@ -73,7 +74,7 @@ async def _serve(file: KeyFile, link: socket.socket, servers: list[uvicorn.Serve
 
 @pytest.fixture
 def locked(tmp_path: Path) -> Iterator[GuardedServer]:
-    file, servers = KeyFile(tmp_path), cast("list[uvicorn.Server]", [])
+    file, servers = KeyStore(ProjectState(tmp_path)), cast("list[uvicorn.Server]", [])
     link = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=lambda: asyncio.run(_serve(file, link, servers)))
     thread.start()

@@ -16,6 +16,7 @@ from skewless.contract.errors import SkewlessError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import Gate, ModelSpec
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset import Dataset, build_dataset
 from skewless.training.promotion import promote
 from skewless.training.quality import score_version
@@ -51,7 +52,7 @@ CHANGES: dict[str, FeaturePlan] = {
 
 
 def build(shop: Shop, plan: FeaturePlan, spec: ModelSpec = SPEC) -> Dataset:
-    views = OfflineViews(shop.state, shop.connection)
+    views = OfflineViews(ProjectState(shop.state), shop.connection)
     return build_dataset(connection=shop.connection, repo=shop.root, plan=plan, spec=spec, views=views, now_us=END)
 
 

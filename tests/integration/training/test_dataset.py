@@ -21,6 +21,7 @@ from skewless.contract.spec import ModelSpec, Split, TimeMode
 from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
 from skewless.infra.log.runs import known_ranges
 from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset import build_dataset
 from tests.worlds.latest import times
 from tests.worlds.planted import rewrite
@@ -33,7 +34,7 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
     shutil.copytree(shop.root, copy.root)
     for view in PLAN.views:
         log = AcceptedLog(copy.state / "log", view.partition)
-        ranges = known_ranges(OfflineViews(shop.state, shop.connection).ledger.runs(), view.partition)
+        ranges = known_ranges(OfflineViews(ProjectState(shop.state), shop.connection).ledger.runs(), view.partition)
         for path in map(Path, log.files()):
             rows = pq.read_table(path)
             later = []
@@ -233,7 +234,7 @@ def test_rows_that_serving_would_refuse_are_left_out_and_counted(shop: Shop) -> 
         repo=shop.root,
         plan=plan,
         spec=SPEC,
-        views=OfflineViews(shop.state, shop.connection),
+        views=OfflineViews(ProjectState(shop.state), shop.connection),
         now_us=END,
     )
     assert dataset.counts["not_askable"] > 0

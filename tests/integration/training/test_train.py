@@ -13,7 +13,6 @@ import pytest
 
 from skewless.contract.errors import PackageError
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.served_model import load_model
 from skewless.training.promotion import CHAMPION, promote
 from skewless.training.quality import measure, score_version
@@ -51,7 +50,7 @@ def test_a_model_of_every_kind_becomes_champion(finite: Shop, tmp_path: Path, al
     dataset = finite.dataset(spec)
     trained = train(dataset, spec, store_at(tmp_path), threads=1, now_us=END)
     assert promote(dataset, spec, trained, store_at(tmp_path), END).promote
-    assert Aliases(tmp_path).get("m", CHAMPION) == "000001"
+    assert store_at(tmp_path).aliases.get("m", CHAMPION) == "000001"
     metrics = json.loads((trained.package.path / "metrics.json").read_text())
     assert metrics == trained.metrics
     assert metrics[spec.gate.metric] is not None
@@ -73,4 +72,4 @@ def test_a_champion_of_another_task_is_not_compared(finite: Shop, tmp_path: Path
     again = train(dataset, classes, store_at(tmp_path), threads=1, now_us=END)
     decision = promote(dataset, classes, again, store_at(tmp_path), END)
     assert (decision.promote, decision.champion) == (True, None)
-    assert Aliases(tmp_path).get("m", CHAMPION) == "000002"
+    assert store_at(tmp_path).aliases.get("m", CHAMPION) == "000002"

@@ -16,6 +16,8 @@ from great_expectations.expectations.expectation import Expectation
 
 from skewless.contract.clock import to_us
 from skewless.contract.spec import LabelSource, ModelSpec, Split
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
 from skewless.validation.gates import DataGate
 from skewless.validation.label_gate import LabelGate
@@ -40,7 +42,9 @@ class LabelFolder:
     def __init__(self, repo: Path) -> None:
         self.repo = repo
         self.connection = duckdb.connect()
-        self.gate = LabelGate(repo=repo, state=repo / "state", connection=self.connection, gate=DataGate())
+        self.gate = LabelGate(
+            repo=repo, state=ProjectState(repo / "state"), connection=self.connection, gate=DataGate()
+        )
         (repo / "labels").mkdir()
 
     def write(self, file: str, first: int, amounts: Sequence[float]) -> None:
@@ -128,12 +132,15 @@ def test_another_question_is_asked_of_all_rows(label_folder: LabelFolder, change
     assert again.n_rows >= 9
 
 
-def test_a_memory_that_is_damaged_or_gone_only_costs_time(label_folder: LabelFolder) -> None:
+def test_a_memory_that_is_unknown_or_gone_only_costs_time(label_folder: LabelFolder) -> None:
     assert label_folder.check(10).success
-    (path,) = (label_folder.repo / "state/validation").iterdir()
-    path.write_bytes(b"{")
-    assert label_folder.check(10).n_rows == 10
-    path.unlink()
+    memory = Documents(label_folder.gate.state.database, "passed_labels")
+    bodies: list[object] = [{}, [], 3, "x"]
+    for body in bodies:
+        assert label_folder.check(10).n_rows == 0
+        memory.put(SPEC.name, body)
+        assert label_folder.check(10).n_rows == 10
+    assert memory.delete(SPEC.name)
     assert label_folder.check(10).n_rows == 10
 
 

@@ -18,6 +18,7 @@ from skewless.contract.errors import GateError
 from skewless.contract.plan import View
 from skewless.infra.log.accepted import EVENT, INGEST, REJECT, RUN
 from skewless.infra.offline.engine import connect
+from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.checks import SourceChecks
 from tests.worlds.plans import make_view
 
@@ -47,7 +48,7 @@ def checks_of(folder: Path, suite: Sequence[Expectation], current: View = VIEW) 
     """Return checks with one suite, for the view ``v`` of which one version is in force."""
     checks = SourceChecks(
         repo=folder,
-        state=folder / "state",
+        state=ProjectState(folder / "state"),
         connection=connect(folder / "spill"),
         clock=ManualClock(10**16),
         known=frozenset({"v"}),

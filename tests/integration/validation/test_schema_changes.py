@@ -15,6 +15,7 @@ import pytest
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.models.table import ModelTable
 from tests.worlds.trained import Sandbox, ask
 
@@ -75,7 +76,7 @@ async def _load(place: Sandbox) -> dict[str, str]:
     """Let a server start; return what it does not serve, and why."""
     reader = RedisReader(place.project.redis_url)
     try:
-        table = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
+        table = ModelTable(repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader)
         await table.load()
         return table.problems
     finally:

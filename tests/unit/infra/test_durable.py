@@ -1,15 +1,17 @@
-"""Whoever waits long for a lock says so: its holder may be stopped, and then only a person can let it go on."""
+"""Long waits for a lock are logged: its holder may be stopped, and only a person can continue it; and durable files."""
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from skewless.contract.errors import StoreError
 from skewless.infra.storage import durable
-from skewless.infra.storage.durable import hold_lock
+from skewless.infra.storage.durable import hold_lock, write_durable
 from tests.worlds.waiting import PATIENCE_S, until
 
 
@@ -37,3 +39,20 @@ def test_a_lock_that_is_free_soon_is_not_worth_a_line(tmp_path: Path) -> None:
     with capture_logs() as logs, hold_lock(tmp_path / ".lock"):
         pass
     assert logs == []
+
+
+def test_an_existing_file_is_an_error_and_stays(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    with pytest.raises(StoreError, match="file 'a': cannot be written"):
+        write_durable(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
+def test_a_file_that_cannot_be_completed_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="No space left"):
+        write_durable(tmp_path / "a", b"new")
+    assert not (tmp_path / "a").exists()

@@ -12,12 +12,15 @@ from skewless.infra.rollout.counts import (
     Histogram,
     PolicyCounts,
     RolloutCounts,
-    counts_folder,
     delete_old_counts,
     read_counts,
+    read_earlier_counts,
     score_edges,
     write_counts,
+    write_earlier_counts,
 )
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 
 
 def counted(requests: int, at_us: int) -> RolloutCounts:
@@ -35,11 +38,15 @@ def counted(requests: int, at_us: int) -> RolloutCounts:
     )
 
 
-def test_servers_are_added_up(tmp_path: Path) -> None:
-    folder = counts_folder(tmp_path)
-    write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5), "000002": counted(1, 5)})})
-    write_counts(folder / "b-1.json", {"late": PolicyCounts(3, {"000001": counted(20, 9)})})
-    found = read_counts(tmp_path, "late", 3)
+@pytest.fixture
+def state(tmp_path: Path) -> ProjectState:
+    return ProjectState(tmp_path / "state")
+
+
+def test_servers_are_added_up(state: ProjectState) -> None:
+    write_counts(state, "a-1", {"late": PolicyCounts(3, {"000001": counted(10, 5), "000002": counted(1, 5)})})
+    write_counts(state, "b-1", {"late": PolicyCounts(3, {"000001": counted(20, 9)})})
+    found = read_counts(state, "late", 3)
     assert sorted(found) == ["000001", "000002"]
     both = found["000001"]
     assert (both.requests, both.failed, both.rows, both.missing, both.values, both.at_us) == (30, 2, 60, 6, 40, 9)
@@ -51,27 +58,30 @@ def test_servers_are_added_up(tmp_path: Path) -> None:
     assert found["000002"].requests == 1
 
 
-def test_another_policy_or_model_does_not_count(tmp_path: Path) -> None:
-    write_counts(counts_folder(tmp_path) / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
-    assert read_counts(tmp_path, "late", 4) == {}
-    assert read_counts(tmp_path, "other", 3) == {}
-    assert read_counts(tmp_path / "nowhere", "late", 3) == {}
+def test_another_policy_or_model_does_not_count(state: ProjectState) -> None:
+    assert read_counts(state, "late", 3) == {}
+    assert not state.folder.exists()
+    write_counts(state, "a-1", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
+    assert read_counts(state, "late", 4) == {}
+    assert read_counts(state, "other", 3) == {}
 
 
-def test_a_torn_file_counts_nothing(tmp_path: Path) -> None:
-    folder = counts_folder(tmp_path)
-    write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {"000001": counted(10, 5)})})
-    (folder / "b-1.json").write_text('{"late": {"pol')
-    assert read_counts(tmp_path, "late", 3)["000001"].requests == 10
+def test_counts_of_ended_policies_are_deleted(state: ProjectState) -> None:
+    write_counts(state, "a-1", {"late": PolicyCounts(3, {}), "other": PolicyCounts(1, {})})
+    write_counts(state, "b-1", {"late": PolicyCounts(2, {})})
+    write_counts(state, "c-1", {"late": PolicyCounts(3, {})})
+    write_counts(state, "c-1", {})
+    delete_old_counts(state, {"late": 3})
+    assert list(Documents(state.database, "rollout_counts").list_all()) == ["a-1"]
 
 
-def test_files_of_policies_that_are_over_are_swept(tmp_path: Path) -> None:
-    folder = counts_folder(tmp_path)
-    write_counts(folder / "a-1.json", {"late": PolicyCounts(3, {}), "other": PolicyCounts(1, {})})
-    write_counts(folder / "b-1.json", {"late": PolicyCounts(2, {})})
-    (folder / "c-1.json").write_text("")
-    delete_old_counts(tmp_path, {"late": 3})
-    assert [path.name for path in folder.iterdir()] == ["a-1.json"]
+def test_earlier_counts_are_apart_from_the_servers(state: ProjectState) -> None:
+    write_earlier_counts(state, "older", "late", PolicyCounts(3, {"000001": counted(10, 5)}))
+    write_earlier_counts(state, "newer", "late", PolicyCounts(3, {"000001": counted(20, 6)}))
+    assert read_earlier_counts(state, "older", "late", 3)["000001"].requests == 10
+    assert read_earlier_counts(state, "newer", "late", 3)["000001"].requests == 20
+    assert read_earlier_counts(state, "newer", "late", 4) == read_earlier_counts(state, "newer", "other", 3) == {}
+    assert read_counts(state, "late", 3) == {}
 
 
 @pytest.mark.parametrize(("at", "end"), [(0.5, 1.0), (0.9, 2.0), (1.0, float("inf"))])

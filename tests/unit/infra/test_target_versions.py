@@ -1,4 +1,4 @@
-"""What somebody wants served: kept in a file that many may write, and that may be damaged."""
+"""The target versions, in a document that many may write, and that may be corrupt."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.plans.target_versions import FILE, TargetVersions, TargetVersionsFile
+from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
+from tests.servers.postgres import address_of
 from tests.worlds.waiting import PATIENCE_S
 
 WRITES = 10
 
 
+def state_of(database: Database) -> ProjectState:
+    return ProjectState(Path(), address_of(database))
+
+
 def test_nobody_wanted_anything(tmp_path: Path) -> None:
-    assert TargetVersionsFile(tmp_path).read() == TargetVersions()
+    assert StoredTargetVersions(ProjectState(tmp_path)).read() == TargetVersions()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -33,58 +41,57 @@ def test_to_unload_takes_back_what_was_pinned() -> None:
     assert wanted.with_loaded("a", "2").versions("a") == {"2"}
 
 
-def test_wishes_outlive_whoever_had_them(tmp_path: Path) -> None:
-    file = TargetVersionsFile(tmp_path)
-    file.load("größe", "000002")
-    file.unload("b")
-    file.load("größe", "000001")
-    file.load("größe", None)
+def test_wishes_outlive_whoever_had_them(project_database: Database) -> None:
+    stored = StoredTargetVersions(state_of(project_database))
+    assert stored.revision() == 0
+    stored.load("größe", "000002")
+    stored.unload("b")
+    stored.load("größe", "000001")
+    stored.load("größe", None)
     expected = TargetVersions(unloaded=frozenset({"b"}), pinned={"größe": frozenset({"000001", "000002"})})
-    assert TargetVersionsFile(tmp_path).read() == expected
+    assert StoredTargetVersions(state_of(project_database)).read() == expected
+    assert stored.revision() == 4
 
 
 @pytest.mark.parametrize(
-    "text",
+    "body",
     [
-        "",
-        "{",
-        "7",
-        "[]",
-        "{}",
-        '{"pinned": {}}',
-        '{"unloaded": []}',
-        '{"unloaded": 7, "pinned": {}}',
-        '{"unloaded": [], "pinned": []}',
-        '{"unloaded": [], "pinned": {"a": 7}}',
-        "\udcff",
+        7,
+        [],
+        {},
+        {"pinned": {}},
+        {"unloaded": []},
+        {"unloaded": 7, "pinned": {}},
+        {"unloaded": [], "pinned": []},
+        {"unloaded": [], "pinned": {"a": 7}},
     ],
 )
-def test_a_damaged_file_is_named_and_left_alone(tmp_path: Path, text: str) -> None:
-    path = tmp_path / FILE
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    before = path.read_bytes()
-    file = TargetVersionsFile(tmp_path)
-    with pytest.raises(PackageError, match=FILE):
-        file.read()
-    with pytest.raises(PackageError, match=FILE):
-        file.load("a", None)
-    assert path.read_bytes() == before
+def test_damaged_versions_are_named_and_left_alone(tmp_path: Path, body: object) -> None:
+    state = ProjectState(tmp_path)
+    documents = Documents(state.database, "target_versions")
+    documents.put("project", body)
+    stored = StoredTargetVersions(state)
+    with pytest.raises(PackageError, match="target versions"):
+        stored.read()
+    with pytest.raises(PackageError, match="target versions"):
+        stored.load("a", None)
+    assert (documents.get("project"), documents.revision("project")) == (body, 1)
 
 
-def _write(folder: Path, model: str) -> None:
-    file = TargetVersionsFile(folder)
+def _write(url: str, model: str) -> None:
+    stored = StoredTargetVersions(ProjectState(Path(), url))
     for version in range(WRITES):
-        file.load(model, str(version))
+        stored.load(model, str(version))
 
 
-def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_write, args=(tmp_path, name)) for name in ("a", "b")]
+def test_writers_in_several_processes_lose_nothing(project_database: Database) -> None:
+    context, url = multiprocessing.get_context("spawn"), address_of(project_database)
+    writers = [context.Process(target=_write, args=(url, name)) for name in ("a", "b")]
     for writer in writers:
         writer.start()
-    _write(tmp_path, "c")
+    _write(url, "c")
     for writer in writers:
         writer.join(PATIENCE_S)
         assert writer.exitcode == 0
-    wanted = TargetVersionsFile(tmp_path).read()
+    wanted = StoredTargetVersions(state_of(project_database)).read()
     assert wanted.pinned == dict.fromkeys("abc", frozenset(map(str, range(WRITES))))

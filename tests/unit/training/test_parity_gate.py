@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from skewless.contract.spec import Gate
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
 from skewless.training.promotion import CHAMPION, describe_mismatches, promote
 from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
@@ -38,19 +39,24 @@ def verdict(mismatches: int, *, view: str = "v", hash_: str = VIEW.hash) -> Last
 )
 def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastParity], *, promoted: bool) -> None:
     for each in kept:
-        save_parity(tmp_path, [each])
+        save_parity(ProjectState(tmp_path), [each])
     packages = tmp_path / "packages"
     (packages / "m/000001").mkdir(parents=True)
     trained: Any = SimpleNamespace(scores=RIGHT, package=SimpleNamespace(version="000001"))
     decision = promote(
-        replace(only_test_rows(), plan=PLAN), make_spec(Gate()), trained, store_at(packages), 7, state=tmp_path
+        replace(only_test_rows(), plan=PLAN),
+        make_spec(Gate()),
+        trained,
+        store_at(packages),
+        7,
+        state=ProjectState(tmp_path),
     )
     assert decision.promote is promoted
-    assert Aliases(packages).get("m", CHAMPION) == ("000001" if promoted else None)
+    assert store_at(packages).aliases.get("m", CHAMPION) == ("000001" if promoted else None)
     if not promoted:
         assert decision.reason == "parity found 2 mismatches in view 'v'; auc 1.0000, no champion to compare with"
 
 
 def test_a_verdict_that_cannot_be_read_stops_nobody(tmp_path: Path) -> None:
-    (tmp_path / "parity.json").write_text('{"views": [{"view": "v"}]}')
-    assert describe_mismatches(PLAN, tmp_path) == ""
+    Documents(ProjectState(tmp_path).database, "parity_verdicts").put("project", {"views": [{"view": "v"}]})
+    assert describe_mismatches(PLAN, ProjectState(tmp_path)) == ""

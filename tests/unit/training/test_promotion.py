@@ -19,8 +19,6 @@ from skewless.contract.errors import (
 )
 from skewless.contract.lifecycle import Rollout
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
 from skewless.infra.runtimes.port import Scores
 from skewless.training import promotion
 from skewless.training.decision import Decision
@@ -67,7 +65,7 @@ def test_the_first_version_is_compared_with_nobody(packages: Path, monkeypatch: 
     asked = champion_scores(monkeypatch, RIGHT)
     assert run(packages, make_spec(Gate(), rollout=Rollout()), RIGHT).promote
     assert asked == []
-    (move,) = Aliases(packages).history("m", CHAMPION)
+    (move,) = store_at(packages).aliases.history("m", CHAMPION)
     assert (move.expect, move.to, move.at_us) == (None, "000001", 77)
     assert move.reason == "auc 1.0000, no champion to compare with"
 
@@ -80,17 +78,17 @@ def test_the_alias_moves_only_if_the_gate_allows(packages: Path, monkeypatch: py
     assert decision.gain is not None
     assert decision.gain.high is not None
     assert decision.gain.high < 0
-    assert Aliases(packages).get("m", CHAMPION) == "000001"
+    assert store_at(packages).aliases.get("m", CHAMPION) == "000001"
     assert run(packages, make_spec(Gate(tolerance=0.4)), wrong_in(0.4), "000002").promote
-    assert [move.to for move in Aliases(packages).history("m", CHAMPION)] == ["000001", "000002"]
-    kept = list(Decisions(packages).read_latest_first("m"))
+    assert [move.to for move in store_at(packages).aliases.history("m", CHAMPION)] == ["000001", "000002"]
+    kept = list(store_at(packages).decisions.read_latest_first("m"))
     assert [(each["version"], each["against"], each["promote"]) for each in kept] == [
         ("000002", "000001", True),
         ("000002", "000001", False),
         ("000001", None, True),
     ]
     assert kept[1]["gain"] == decision.gain.as_dict()
-    assert Decisions(packages).last("m", "000001") == kept[2]
+    assert store_at(packages).decisions.last("m", "000001") == kept[2]
 
 
 def test_a_gain_that_chance_explains_passes_only_without_a_confidence(
@@ -161,9 +159,9 @@ def test_a_rollout_moves_no_alias(packages: Path, monkeypatch: pytest.MonkeyPatc
     champion_scores(monkeypatch, wrong_in(0.5))
     decision = run(packages, make_spec(Gate(), rollout=Rollout()), RIGHT, "000002")
     assert (decision.promote, decision.by_rollout) == (True, True)
-    assert Aliases(packages).get("m", CHAMPION) == "000001"
+    assert store_at(packages).aliases.get("m", CHAMPION) == "000001"
     assert not run(packages, make_spec(Gate(), rollout=Rollout(kind="at_once")), RIGHT, "000002").by_rollout
-    assert Aliases(packages).get("m", CHAMPION) == "000002"
+    assert store_at(packages).aliases.get("m", CHAMPION) == "000002"
 
 
 @pytest.mark.parametrize(
@@ -184,7 +182,7 @@ def test_a_champion_that_cannot_be_scored_is_replaced_by_what_reaches_floor_and_
     decision = run(packages, make_spec(Gate(floor=0.6)), wrong_in(0.5), "000002")
     assert (decision.promote, decision.champion) == (True, None)
     assert decision.reason.endswith(f"the champion cannot be compared: {error.cause()}")
-    kept = Decisions(packages).last("m", "000002")
+    kept = store_at(packages).decisions.last("m", "000002")
     assert kept is not None
     assert (kept["reason"], kept["baseline"]) == (decision.reason, 0.5)
 
@@ -204,7 +202,7 @@ def test_a_model_no_better_than_a_constant_is_not_promoted(packages: Path) -> No
     assert (decision.promote, decision.baseline) == (False, 0.5)
     assert "is not better than the constant prediction's 0.5000" in decision.reason
     assert not run(packages, make_spec(Gate()), scores).promote
-    assert Aliases(packages).get("m", CHAMPION) is None
+    assert store_at(packages).aliases.get("m", CHAMPION) is None
     assert run(packages, make_spec(Gate(metric="rmse", beat_baseline=False), **rmse), scores).promote
 
 
@@ -219,13 +217,13 @@ def test_an_alias_that_moved_meanwhile_is_a_conflict(packages: Path, monkeypatch
     run(packages, make_spec(Gate()), RIGHT)
 
     def scored(*_: object) -> Scores:
-        Aliases(packages).move("m", CHAMPION, expect="000001", to="000002", reason="another", now_us=1)
+        store_at(packages).aliases.move("m", CHAMPION, expect="000001", to="000002", reason="another", now_us=1)
         return wrong_in(0.9)
 
     monkeypatch.setattr(promotion, "score_version", scored)
     with pytest.raises(ConflictError):
         run(packages, make_spec(Gate()), RIGHT, "000001")
-    assert Aliases(packages).get("m", CHAMPION) == "000002"
+    assert store_at(packages).aliases.get("m", CHAMPION) == "000002"
 
 
 def test_a_metric_that_was_not_evaluated_is_named(packages: Path) -> None:
@@ -233,4 +231,4 @@ def test_a_metric_that_was_not_evaluated_is_named(packages: Path) -> None:
         run(packages, make_spec(Gate(metric="f7")), RIGHT)
     assert caught.value.value == "f7"
     assert "auc" in caught.value.fix
-    assert Aliases(packages).get("m", CHAMPION) is None
+    assert store_at(packages).aliases.get("m", CHAMPION) is None

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import open_package
+from skewless.infra.storage.database import Database
 from skewless.infra.storage.names import list_versions
+from tests.servers.postgres import address_of
 from tests.worlds.packages import store_at
 
 ROOT = Path(__file__).parents[4]
@@ -21,7 +23,6 @@ from pathlib import Path
 import numpy as np
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.writer import write_package
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.runtimes.reference import Reference
 from skewless.contract.errors import ConflictError
 from skewless.contract.spec import LabelSource, ModelSpec, Split
@@ -40,7 +41,7 @@ WRITE = (
 )
 MOVE = """
 sys.stdin.readline()
-me, wins, aliases = sys.argv[2], 0, Aliases(root)
+me, wins, aliases = sys.argv[2], 0, store_at(root, database_url=sys.argv[3]).aliases
 for turn in range(40):
     held = aliases.get("late", "champion")
     try:
@@ -60,7 +61,7 @@ def fsync(descriptor):
     real(descriptor)
 os.fsync = fsync
 write_package(store_at(root), "late", contents)
-Aliases(root).move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
+store_at(root).aliases.move("late", "champion", expect=None, to="000001", reason="r", now_us=1)
 print("done")
 """
 
@@ -91,10 +92,11 @@ def test_writers_that_race_get_versions_of_their_own(tmp_path: Path) -> None:
         assert open_package(store_at(tmp_path), "late", version).version == version
 
 
-def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path) -> None:
+def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path, project_database: Database) -> None:
     race([start(WRITE, str(tmp_path))])
-    answers = race([start(CONTENTS + MOVE, str(tmp_path), f"00000{number}") for number in (1, 2, 3)])
-    history = Aliases(tmp_path).history("late", "champion")
+    address = address_of(project_database)
+    answers = race([start(CONTENTS + MOVE, str(tmp_path), f"00000{number}", address) for number in (1, 2, 3)])
+    history = Aliases(tmp_path, project_database).history("late", "champion")
     assert len(history) == sum(map(int, answers))
     assert [move.number for move in history] == list(range(1, len(history) + 1))
     assert [move.expect for move in history] == [None, *(move.to for move in history[:-1])]
@@ -109,7 +111,7 @@ def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
         process.communicate(timeout=60)
         for version in list_versions(root, "late"):
             assert open_package(store_at(root), "late", version).metrics == {}
-        holder = Aliases(root).get("late", "champion")
+        holder = store_at(root).aliases.get("late", "champion")
         assert holder in {None, "000001"}
         if process.returncode == 0:
             break

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.packages.aliases import Aliases
 from skewless.training.train import train
 from tests.integration.serving.core.doors import Connection, Doors, opened_doors
 from tests.worlds.trained import MODEL, Sandbox, copy_project, opened, opened_copy
@@ -21,13 +20,13 @@ def trained(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Versions 1 (champion), 2 and 3 of the model, and another that refuses what is missing; only ever copied."""
     repo = copy_project(trained, tmp_path_factory.mktemp("core") / "p")
     with opened(repo) as place:
-        spec, packages = place.project.applied.model(MODEL), place.project.packages
+        spec, store = place.project.applied.model(MODEL), place.project.store
         dataset = place.project.training_set(MODEL)
         specs = [replace(spec, rounds=7), replace(spec, rounds=3)]
         specs.append(replace(spec, name=SECOND, rounds=9, missing="refuse", log="required"))
         for one in specs:
-            train(dataset, one, place.project.store, threads=1, now_us=place.now_us())
-        Aliases(packages).move(SECOND, "champion", expect=None, to="000001", reason="first", now_us=1)
+            train(dataset, one, store, threads=1, now_us=place.now_us())
+        store.aliases.move(SECOND, "champion", expect=None, to="000001", reason="first", now_us=1)
     return repo
 
 

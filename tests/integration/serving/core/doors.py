@@ -18,9 +18,10 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.access.api_keys import ApiKey, Scope, generate_secret, hash_secret
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
@@ -124,10 +125,10 @@ class Doors:
     def slow(self) -> Door:
         return Door(self.links[1].getsockname()[1], self.keys)
 
-    async def serve(self, file: KeyFile) -> None:
+    async def serve(self, file: KeyStore) -> None:
         place, reader, metrics = self.place, RedisReader(self.place.project.redis_url), Metrics()
         models = ModelTable(
-            repo=place.repo, state=place.state, store=place.project.store, online=reader, metrics=metrics
+            repo=place.repo, state=ProjectState(place.state), store=place.project.store, online=reader, metrics=metrics
         )
         await models.load()
         log = place.log()
@@ -140,8 +141,10 @@ class Doors:
             reload_seconds=3_600,
             access=KeyAccess(file, self.clock.now_us),
             body_bytes=100_000,
-            events=_Events(place.state, place.project.redis_url, place.project.store, Settings(event_bytes=10_000)),
-            feedback=Feedback(OutcomeWriter(place.state), models, metrics, self.clock, max_rows=10_000),
+            events=_Events(
+                ProjectState(place.state), place.project.redis_url, place.project.store, Settings(event_bytes=10_000)
+            ),
+            feedback=Feedback(OutcomeWriter(ProjectState(place.state)), models, metrics, self.clock, max_rows=10_000),
         )
         routes = hot_routes(serving)
         protocols: list[Any] = [make_protocol(routes, WireLimits(body_bytes=100_000)), "httptools"]
@@ -167,7 +170,7 @@ def _listening() -> socket.socket:
 @contextmanager
 def opened_doors(place: Sandbox) -> Iterator[Doors]:
     """Serve a project for a while, to who has a key for one scope each, or for all."""
-    file, keys = KeyFile(place.state), {}
+    file, keys = KeyStore(ProjectState(place.state)), {}
     for held, scopes in (*((scope, {scope}) for scope in SCOPES), (ALL, set(SCOPES))):
         name = held.replace("_", "-")
         keys[held] = generate_secret(name)

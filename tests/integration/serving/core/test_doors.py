@@ -78,7 +78,7 @@ REFUSALS = {
     "a wrong age": (body(max_feature_age_s=0), 400),
     "a wrong deadline": (body(timeout_us=-1), 400),
     "no such model": (body(model="none"), 404),
-    "no model named of two": (json.dumps({"rows": ask(1)}).encode(), 404),
+    "no model named of two": (json.dumps({"rows": ask(1)}).encode(), 400),
     "no such version": (body(version="9"), 404),
     "too many rows": (json.dumps({"model": MODEL, "rows": [{}] * 10_001}).encode(), 400),
     "rows too old": (json.dumps({"model": SECOND, "rows": ask(1), "max_feature_age_s": 1e-6}).encode(), 503),

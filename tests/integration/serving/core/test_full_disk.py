@@ -6,6 +6,7 @@ import json
 import shutil
 
 from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.freshness import check_freshness
 from tests.integration.serving.core.conftest import SECOND
 from tests.servers.prediction import PredictionServer
@@ -47,7 +48,7 @@ def loses_its_disk(place: Sandbox, server: PredictionServer) -> None:
 
     def alerts() -> set[str]:
         check_freshness(place.project)
-        return {alert.name for alert in open_alerts(place.state)} & {"prediction_log"}
+        return {alert.name for alert in open_alerts(ProjectState(place.state))} & {"prediction_log"}
 
     eventually(alerts)
     folder.unlink()

@@ -11,7 +11,6 @@ import pytest
 
 from skewless.client.replies import read_reply
 from skewless.contract.traffic import TrafficPolicy, entity_position
-from skewless.infra.rollout.traffic import Traffic
 from tests.integration.serving.core.doors import Door, Doors, opened_doors
 from tests.integration.serving.core.test_doors import INFER, body, infer
 from tests.worlds.trained import MODEL, Sandbox, ask
@@ -25,7 +24,7 @@ VERSIONS = [TWO if entity_position("s", [row["card_id"]]) < 0.5 else ONE for row
 @pytest.fixture(scope="module")
 def policed(shared: Sandbox) -> Iterator[Sandbox]:
     """The shared project under a policy, which ends with these tests."""
-    traffic = Traffic(shared.project.packages)
+    traffic = shared.project.store.traffic
     canary = TrafficPolicy(
         number=0, phase="canary", champion=ONE, challenger=TWO, share=0.5, sticky=("card_id",), salt="s"
     )

@@ -11,8 +11,7 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError, RequestError, SkewlessError
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.plans.target_versions import FILE
+from skewless.infra.storage.documents import Documents
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from skewless.serving.prediction.predictor import Predictor
@@ -30,7 +29,12 @@ def tables(place: Sandbox, *runs: Steps, keep: int = 2, metrics: Metrics | None 
         for steps in runs:
             reader = RedisReader(place.project.redis_url)
             table = ModelTable(
-                repo=place.repo, state=place.state, store=place.project.store, online=reader, keep=keep, metrics=metrics
+                repo=place.repo,
+                state=place.project.state,
+                store=place.project.store,
+                online=reader,
+                keep=keep,
+                metrics=metrics,
             )
             try:
                 await table.load()
@@ -43,13 +47,17 @@ def tables(place: Sandbox, *runs: Steps, keep: int = 2, metrics: Metrics | None 
 
 def move(place: Sandbox, to: str, name: str = MODEL) -> None:
     """Make a version champion, as training would."""
-    aliases = Aliases(place.project.packages)
+    aliases = place.project.store.aliases
     expect = aliases.get(name, CHAMPION)
     aliases.move(name, CHAMPION, expect=expect, to=to, reason="test", now_us=place.now_us())
 
 
+def targets(place: Sandbox) -> Documents:
+    return Documents(place.project.state.database, "target_versions")
+
+
 def history(place: Sandbox) -> list[str]:
-    return [item.to for item in Aliases(place.project.packages).history(MODEL, CHAMPION)]
+    return [item.to for item in place.project.store.aliases.history(MODEL, CHAMPION)]
 
 
 def damage(place: Sandbox, version: str) -> None:
@@ -157,7 +165,7 @@ def test_a_model_that_nobody_wants_stays_away_until_somebody_does(place: Sandbox
 def test_another_worker_takes_up_what_was_wanted_of_its_sibling(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         reader = RedisReader(place.project.redis_url)
-        sibling = ModelTable(repo=place.repo, state=place.state, store=place.project.store, online=reader)
+        sibling = ModelTable(repo=place.repo, state=place.project.state, store=place.project.store, online=reader)
         await sibling.load()
         await sibling.serve_version(MODEL, "2")
         await sibling.unload_model(SECOND)
@@ -184,7 +192,7 @@ def test_what_does_not_exist_cannot_be_wanted(place: Sandbox, name: str, version
     async def steps(table: ModelTable) -> None:
         with pytest.raises(RequestError, match="model"):
             await table.serve_version(name, version)
-        assert not (place.state / FILE).exists()
+        assert targets(place).get("project") is None
 
     tables(place, steps)
 
@@ -229,7 +237,7 @@ def test_a_broken_version_is_refused_and_the_old_one_stays(place: Sandbox) -> No
             assert "metrics.json" in table.problems[MODEL]
         with pytest.raises(PackageError, match=r"metrics\.json"):
             await table.serve_version(MODEL, "2")
-        assert not (place.state / FILE).exists()
+        assert targets(place).get("project") is None
         move(place, THREE)
         assert await table.refresh() == [MODEL]
         assert (table.get(MODEL).version, table.problems) == (THREE, {})
@@ -249,28 +257,28 @@ def test_a_pinned_version_that_breaks_does_not_keep_the_server_from_starting(pla
     tables(place, wish, after)
 
 
-def test_a_damaged_file_of_wishes_is_told_and_what_was_wanted_stays(place: Sandbox) -> None:
+def test_damaged_target_versions_are_told_and_what_was_wanted_stays(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         await table.serve_version(MODEL, "2")
-        whole = (place.state / FILE).read_bytes()
-        (place.state / FILE).write_bytes(b"{")
+        whole = targets(place).get("project")
+        targets(place).put("project", {})
         move(place, THREE)
         assert await table.refresh() == [MODEL]
-        assert FILE in table.problems[FILE]
+        assert "are corrupt" in table.problems["target versions"]
         assert table.open_versions(MODEL) == [ONE, TWO, THREE]
-        (place.state / FILE).write_bytes(whole)
+        targets(place).put("project", whole)
         await table.refresh()
         assert table.problems == {}
 
     tables(place, steps)
 
 
-def test_a_server_does_not_start_on_a_damaged_file_of_wishes(place: Sandbox) -> None:
+def test_a_server_does_not_start_on_damaged_target_versions(place: Sandbox) -> None:
     async def never(_: ModelTable) -> None:
         raise AssertionError
 
-    (place.state / FILE).write_bytes(b"{")
-    with pytest.raises(PackageError, match=FILE):
+    targets(place).put("project", {})
+    with pytest.raises(PackageError, match="target versions"):
         tables(place, never)
 
 

@@ -7,17 +7,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from skewless.contract.clock import ManualClock
-from skewless.contract.errors import ConflictError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.rollout.counts import counts_folder, read_counts
+from skewless.infra.rollout.counts import read_counts
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
-from skewless.serving.models.traffic_policies import RolloutCountsFile
+from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, history, move
 from tests.worlds.trained import MODEL, Sandbox
 
@@ -31,7 +34,12 @@ def tables(place: Sandbox, *runs: Steps, metrics: Metrics | None = None) -> None
         for steps in runs:
             reader = RedisReader(place.project.redis_url)
             table = ModelTable(
-                repo=place.repo, state=place.state, store=place.project.store, online=reader, keep=1, metrics=metrics
+                repo=place.repo,
+                state=ProjectState(place.state),
+                store=place.project.store,
+                online=reader,
+                keep=1,
+                metrics=metrics,
             )
             try:
                 await table.load()
@@ -44,7 +52,7 @@ def tables(place: Sandbox, *runs: Steps, metrics: Metrics | None = None) -> None
 
 def put(place: Sandbox, **fields: Any) -> TrafficPolicy:  # noqa: ANN401 - of a policy
     """Put a policy in force, as a rollout would."""
-    traffic = Traffic(place.project.packages)
+    traffic = place.project.store.traffic
     usual: dict[str, Any] = {"number": 0, "phase": "canary", "champion": ONE, "challenger": TWO, "share": 0.5}
     policy = TrafficPolicy(**usual | fields)
     return traffic.replace(MODEL, policy, expect=traffic.number(MODEL))
@@ -76,7 +84,7 @@ def test_a_policy_comes_into_force_with_all_that_it_needs_open(place: Sandbox) -
         assert f'skewless_traffic_share{{model="{MODEL}"}} 0.9' in lines
 
     async def after_a_restart(table: ModelTable) -> None:
-        assert (in_force(table), table.open_versions(MODEL)) == (Traffic(place.project.packages).get(MODEL), [ONE, TWO])
+        assert (in_force(table), table.open_versions(MODEL)) == (place.project.store.traffic.get(MODEL), [ONE, TWO])
 
     tables(place, steps, after_a_restart, metrics=metrics)
 
@@ -177,7 +185,7 @@ def test_a_rollback_ends_a_rollout_and_the_next_one_moves_the_alias(place: Sandb
         await table.refresh()
         model = await table.roll_back(MODEL, reason="by hand", now_us=9)
         assert (model.version, in_force(table)) == (THREE, None)
-        last = Traffic(place.project.packages).history(MODEL)[-1]
+        last = place.project.store.traffic.history(MODEL)[-1]
         assert (last.phase, last.champion, last.challenger, last.share) == ("champion", THREE, None, 0.0)
         assert (last.shadows, last.reason, last.since_us, last.moves) == ((), "by hand", 9, 2)
         assert history(place) == [ONE, THREE]
@@ -213,32 +221,64 @@ def test_a_rollback_while_another_policy_is_written_is_told(place: Sandbox, monk
         monkeypatch.setattr(Traffic, "replace", raced)
         with pytest.raises(ConflictError, match="under policy 2, not 1"):
             await table.roll_back(MODEL, reason="by hand", now_us=9)
-        assert Aliases(place.project.packages).get(MODEL, CHAMPION) == ONE
+        assert place.project.store.aliases.get(MODEL, CHAMPION) == ONE
 
     tables(place, steps)
 
 
-def test_vitals_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
+def test_counts_are_there_for_others_as_long_as_the_policy_lasts(place: Sandbox) -> None:
+    documents = Documents(place.project.state.database, "rollout_counts")
+
     async def steps(table: ModelTable) -> None:
-        file = RolloutCountsFile(place.state, table.policies, ManualClock(7))
-        file.start()
-        await file.write()
-        assert not list(counts_folder(place.state).glob("*"))
+        writer = RolloutCountsWriter(place.project.state, table.policies, ManualClock(7))
+        await writer.start()
+        await writer.write()
+        assert documents.list_all() == {}
         policy = put(place)
         await table.refresh()
-        await file.write()
-        found = read_counts(place.state, MODEL, policy.number)
+        await writer.write()
+        found = read_counts(place.project.state, MODEL, policy.number)
         assert {version: (one.requests, one.at_us) for version, one in found.items()} == dict.fromkeys(
             (ONE, TWO), (0, 7)
         )
-        await file.close()
-        again = read_counts(place.state, MODEL, policy.number)
+        await writer.close()
+        again = read_counts(place.project.state, MODEL, policy.number)
         assert {version: one.as_dict() for version, one in again.items()} == {
             version: one.as_dict() for version, one in found.items()
         }
         put(place, phase="champion", challenger=None, share=0.0)
         await table.refresh()
-        await file.write()
-        assert not list(counts_folder(place.state).glob("*"))
+        await writer.write()
+        assert documents.list_all() == {}
+
+    tables(place, steps)
+
+
+def test_while_the_database_is_away_the_last_aliases_and_policy_apply(
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*_: object) -> None:
+        raise StoreError("database", "is unavailable", fix="start it")
+
+    async def steps(table: ModelTable) -> None:
+        policy = put(place)
+        await table.refresh()
+        writer = RolloutCountsWriter(place.project.state, table.policies, ManualClock(7))
+        with monkeypatch.context() as patch, capture_logs() as logs:
+            patch.setattr(SqliteDatabase, "execute", away)
+            await writer.start()
+            for _ in range(3):
+                assert await table.refresh() == []
+                await writer.write()
+            with pytest.raises(StoreError, match="is unavailable"):
+                await table.roll_back(MODEL, reason="by hand", now_us=9)
+            await table.refresh()
+        assert (in_force(table), table.get(MODEL).version) == (policy, ONE)
+        assert "is unavailable" in table.problems["aliases and traffic"]
+        assert [line.get("model") for line in logs].count("aliases and traffic") == 1
+        move(place, TWO)
+        assert await table.refresh() == [MODEL]
+        assert (in_force(table), table.get(MODEL).version, table.problems) == (None, TWO, {})
+        await writer.close()
 
     tables(place, steps)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.contract.errors import PackageError, StalePlanError
+from skewless.contract.errors import PackageError, StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.plans.target_versions import StoredTargetVersions
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.conftest import SECOND
 from tests.integration.serving.core.test_model_table import ONE, THREE, TWO, damage, move, tables
+from tests.worlds.applied_plans import delete_plans
 from tests.worlds.trained import MODEL, Sandbox
 
 
@@ -81,10 +82,8 @@ def test_a_view_that_this_redis_does_not_hold_refuses_only_the_models_that_read_
 
 
 def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
-    for name in (MODEL, SECOND):
-        for path in (place.project.packages / name / "aliases" / CHAMPION).iterdir():
-            path.unlink()
-    assert Aliases(place.project.packages).get(MODEL, CHAMPION) is None
+    place.project.state.database.execute("DELETE FROM records WHERE kind = 'alias_move'")
+    assert place.project.store.aliases.get(MODEL, CHAMPION) is None
 
     async def steps(table: ModelTable) -> None:
         raise AssertionError(table)
@@ -95,9 +94,29 @@ def test_a_server_without_any_champion_says_so(place: Sandbox) -> None:
 
 def test_a_plan_that_was_applied_since_does_not_matter(place: Sandbox) -> None:
     """The views that a version pins are fed while it may answer, so it is served whatever plan is in force."""
-    (place.state / "plan.json").unlink()
+    delete_plans(place.project.state)
 
     async def steps(table: ModelTable) -> None:
         assert [model.name for model in table.all()] == [MODEL, SECOND]
+
+    tables(place, steps)
+
+
+def test_requested_versions_stay_loaded_while_the_database_is_down(
+    place: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: StoredTargetVersions) -> None:
+        raise StoreError("database", "is down", fix="start it")
+
+    async def steps(table: ModelTable) -> None:
+        await table.serve_version(MODEL, "2")
+        monkeypatch.setattr(StoredTargetVersions, "read", fail)
+        for _ in range(2):
+            assert await table.refresh() == []
+            assert "database: is down" in table.problems["target versions"]
+            assert table.open_versions(MODEL) == [ONE, TWO]
+        monkeypatch.undo()
+        await table.refresh()
+        assert table.problems == {}
 
     tables(place, steps)

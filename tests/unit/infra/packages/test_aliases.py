@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from skewless.contract.errors import ConflictError, PackageError, StoreError
+from skewless.contract.errors import ConflictError, PackageError
 from skewless.infra.packages.aliases import Aliases, AliasMove
-from skewless.infra.packages.package import PackageContents
-from skewless.infra.packages.writer import write_package
-from tests.worlds.packages import store_at
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Records
 
 
 @pytest.fixture
-def root(tmp_path: Path, contents: PackageContents) -> Path:
-    for _ in range(3):
-        write_package(store_at(tmp_path), "late", contents)
-    return tmp_path
+def aliases(tmp_path: Path, project_database: Database) -> Aliases:
+    for version in ("000001", "000002", "000003"):
+        (tmp_path / "late" / version).mkdir(parents=True)
+    return Aliases(tmp_path, project_database)
 
 
-def test_an_alias_that_never_moved_is_held_by_nobody(root: Path) -> None:
-    aliases = Aliases(root)
+def test_an_alias_that_never_moved_is_held_by_nobody(aliases: Aliases) -> None:
     assert aliases.get("late", "champion") is None
     assert aliases.history("late", "champion") == []
     assert aliases.names("late") == []
@@ -30,13 +29,12 @@ def test_an_alias_that_never_moved_is_held_by_nobody(root: Path) -> None:
     assert aliases.names("unknown") == []
 
 
-def test_moves_are_kept_in_order(root: Path) -> None:
-    aliases = Aliases(root)
+def test_moves_are_kept_in_order(aliases: Aliases) -> None:
     aliases.move("late", "champion", expect=None, to="000001", reason="first", now_us=1)
     aliases.move("late", "champion", expect="000001", to="000002", reason="better", now_us=2)
     aliases.move("late", "champion", expect="000002", to="000001", reason="rolled back: \u00fc", now_us=3)
-    assert Aliases(root).get("late", "champion") == "000001"
-    assert Aliases(root).history("late", "champion") == [
+    assert aliases.get("late", "champion") == "000001"
+    assert aliases.history("late", "champion") == [
         AliasMove(number=1, expect=None, to="000001", reason="first", at_us=1),
         AliasMove(number=2, expect="000001", to="000002", reason="better", at_us=2),
         AliasMove(number=3, expect="000002", to="000001", reason="rolled back: \u00fc", at_us=3),
@@ -58,9 +56,8 @@ def test_moves_are_kept_in_order(root: Path) -> None:
     ],
 )
 def test_a_move_one_step_back_undoes_a_step_and_every_other_one_adds_one(
-    root: Path, holders: str, before: str | None
+    aliases: Aliases, holders: str, before: str | None
 ) -> None:
-    aliases = Aliases(root)
     assert aliases.previous("late", "champion") is None
     versions = [f"00000{digit}" for digit in holders]
     for expect, to in zip([None, *versions], versions, strict=False):
@@ -68,8 +65,7 @@ def test_a_move_one_step_back_undoes_a_step_and_every_other_one_adds_one(
     assert aliases.previous("late", "champion") == (None if before is None else f"00000{before}")
 
 
-def test_aliases_do_not_disturb_each_other(root: Path) -> None:
-    aliases = Aliases(root)
+def test_aliases_do_not_disturb_each_other(aliases: Aliases) -> None:
     aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
     aliases.move("late", "challenger", expect=None, to="000002", reason="", now_us=1)
     assert (aliases.get("late", "champion"), aliases.get("late", "challenger")) == ("000001", "000002")
@@ -77,8 +73,7 @@ def test_aliases_do_not_disturb_each_other(root: Path) -> None:
 
 
 @pytest.mark.parametrize("expect", [None, "000002"])
-def test_a_move_from_another_version_names_who_holds_it(root: Path, expect: str | None) -> None:
-    aliases = Aliases(root)
+def test_a_move_from_another_version_names_who_holds_it(aliases: Aliases, expect: str | None) -> None:
     aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
     with pytest.raises(ConflictError, match="held by version '000001'"):
         aliases.move("late", "champion", expect=expect, to="000003", reason="", now_us=2)
@@ -86,73 +81,58 @@ def test_a_move_from_another_version_names_who_holds_it(root: Path, expect: str 
     assert len(aliases.history("late", "champion")) == 1
 
 
-def test_a_move_that_expects_a_holder_where_there_is_none(root: Path) -> None:
+def test_a_move_that_expects_a_holder_where_there_is_none(aliases: Aliases) -> None:
     with pytest.raises(ConflictError, match="held by no version, not by '000001'"):
-        Aliases(root).move("late", "champion", expect="000001", to="000002", reason="", now_us=1)
+        aliases.move("late", "champion", expect="000001", to="000002", reason="", now_us=1)
 
 
-def test_a_version_that_does_not_exist_gets_no_alias(root: Path) -> None:
+def test_a_version_that_does_not_exist_gets_no_alias(aliases: Aliases) -> None:
     with pytest.raises(PackageError, match="no such version"):
-        Aliases(root).move("late", "champion", expect=None, to="000009", reason="", now_us=1)
-    assert Aliases(root).get("late", "champion") is None
+        aliases.move("late", "champion", expect=None, to="000009", reason="", now_us=1)
+    assert aliases.get("late", "champion") is None
 
 
-def test_an_alias_name_that_leaves_the_folder_is_refused(root: Path) -> None:
+def test_an_alias_name_that_leaves_the_folder_is_refused(aliases: Aliases) -> None:
     with pytest.raises(PackageError, match="has an invalid name"):
-        Aliases(root).get("late", "../champion")
+        aliases.get("late", "../champion")
 
 
-def test_the_leftover_of_a_killed_move_is_ignored_and_swept(root: Path) -> None:
-    aliases = Aliases(root)
-    aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
-    leftover = root / "late" / "aliases" / "champion" / ".move-killed"
-    leftover.write_text('{"num')
-    assert aliases.get("late", "champion") == "000001"
-    aliases.move("late", "champion", expect="000001", to="000002", reason="", now_us=2)
-    assert not leftover.exists()
-    assert len(aliases.history("late", "champion")) == 2
+def test_a_move_by_another_process_at_the_last_moment_is_a_conflict(
+    aliases: Aliases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Records.append
 
+    def raced(self: Records, name: str, number: int, body: object) -> None:
+        monkeypatch.setattr(Records, "append", real)
+        aliases.move("late", "champion", expect=None, to="000003", reason="faster", now_us=5)
+        real(self, name, number, body)
 
-def test_a_kill_between_link_and_unlink_has_moved(root: Path) -> None:
-    aliases = Aliases(root)
-    aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
-    folder = root / "late" / "aliases" / "champion"
-    os.link(folder / "000001.json", folder / ".move-killed")
-    assert aliases.get("late", "champion") == "000001"
-    assert len(aliases.history("late", "champion")) == 1
-
-
-def test_a_name_taken_at_the_last_moment_is_a_conflict(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    aliases = Aliases(root)
-    real_link = os.link
-
-    def raced(source: Path, target: Path) -> None:
-        monkeypatch.setattr(os, "link", real_link)
-        target.write_text('{"at_us": 5, "expect": null, "number": 1, "reason": "faster", "to": "000003"}')
-        real_link(source, target)
-
-    monkeypatch.setattr(os, "link", raced)
+    monkeypatch.setattr(Records, "append", raced)
     with pytest.raises(ConflictError, match="held by version '000003'"):
         aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
     assert [move.reason for move in aliases.history("late", "champion")] == ["faster"]
 
 
-def test_a_full_disk_moves_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    aliases = Aliases(root)
-    aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
+def test_of_many_that_move_it_from_one_version_one_wins(aliases: Aliases) -> None:
+    ready, holder = threading.Barrier(4), None
+    for turn in range(5):
+        others = [version for version in ("000001", "000002", "000003") if version != holder][:2]
 
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
+        def move(to: str, expect: str | None = holder, at_us: int = turn) -> str | None:
+            ready.wait()
+            try:
+                return aliases.move("late", "champion", expect=expect, to=to, reason="", now_us=at_us).to
+            except ConflictError:
+                return None
 
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match="No space left"):
-        aliases.move("late", "champion", expect="000001", to="000002", reason="", now_us=2)
-    assert aliases.get("late", "champion") == "000001"
+        with ThreadPoolExecutor(4) as pool:
+            winners = [to for to in pool.map(move, others * 2) if to is not None]
+        assert len(winners) == 1
+        holder = winners[0]
+    assert len(aliases.history("late", "champion")) == 5
 
 
-def test_an_entry_that_is_no_move_is_named(root: Path) -> None:
-    aliases = Aliases(root)
-    aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
-    (root / "late" / "aliases" / "champion" / "000001.json").write_text("{}")
-    with pytest.raises(PackageError, match=r"champion/000001\.json"):
+def test_a_record_that_is_no_move_is_named(aliases: Aliases, project_database: Database) -> None:
+    Records(project_database, "alias_move").append("late/champion", 1, {})
+    with pytest.raises(PackageError, match="alias 'late/champion': has a corrupt move 1"):
         aliases.get("late", "champion")

@@ -24,6 +24,7 @@ from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.signing import Signer, TrustPolicy
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import sign_package, write_package
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.packages import store_at
 
 # All that opens a package, of which each server, verb and job uses one.
@@ -178,11 +179,11 @@ def test_an_altered_package_is_not_signed(tmp_path: Path, contents: PackageConte
 def test_the_key_is_for_its_owner_alone_and_stays(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        store = PackageStore.of(tmp_path / "state", Settings())
+        store = PackageStore.of(ProjectState(tmp_path / "state"), Settings())
         first = store.check_signer()
     finally:
         os.umask(before)
-    assert store.check_signer() == first == PackageStore.of(tmp_path / "state", Settings()).check_signer()
+    assert store.check_signer() == first == PackageStore.of(ProjectState(tmp_path / "state"), Settings()).check_signer()
     for name in ("signing_key.pem", "trusted_keys"):
         assert stat.S_IMODE((tmp_path / "state" / name).stat().st_mode) == 0o600
     assert (tmp_path / "state/trusted_keys").read_text() == f"{first}\n"
@@ -191,18 +192,18 @@ def test_the_key_is_for_its_owner_alone_and_stays(tmp_path: Path, umask: int) ->
 def test_given_keys_count_instead_of_those_in_the_state_folder(tmp_path: Path, contents: PackageContents) -> None:
     """Then who can write the state folder cannot make itself trusted."""
     state = tmp_path / "state"
-    own = PackageStore.of(state, Settings())
+    own = PackageStore.of(ProjectState(state), Settings())
     write_package(own, "late", contents)
     outside = store_at(tmp_path / "outside").check_signer()
-    strict = PackageStore.of(state, Settings(trusted_keys=(outside,)))
+    strict = PackageStore.of(ProjectState(state), Settings(trusted_keys=(outside,)))
     with pytest.raises(PackageError, match="not trusted"):
         open_package(strict, "late", "000001")
     with pytest.raises(DefinitionError, match="signing_key"):
         write_package(strict, "late", contents)
-    both = PackageStore.of(state, Settings(trusted_keys=(outside, own.check_signer())))
+    both = PackageStore.of(ProjectState(state), Settings(trusted_keys=(outside, own.check_signer())))
     assert open_package(both, "late", "000001").version == "000001"
     key = tmp_path / "outside.keys/key.pem"
-    named = PackageStore.of(state, Settings(trusted_keys=(outside,), signing_key=str(key)))
+    named = PackageStore.of(ProjectState(state), Settings(trusted_keys=(outside,), signing_key=str(key)))
     assert open_package(strict, "late", write_package(named, "late", contents).version).version == "000002"
 
 
@@ -210,7 +211,7 @@ def test_a_key_that_others_made_signs(tmp_path: Path, contents: PackageContents)
     key = tmp_path / "key.pem"
     made = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     key.write_bytes(made)
-    store = PackageStore.of(tmp_path / "state", Settings(signing_key=str(key)))
+    store = PackageStore.of(ProjectState(tmp_path / "state"), Settings(signing_key=str(key)))
     assert write_package(store, "late", contents).version == "000001"
 
 

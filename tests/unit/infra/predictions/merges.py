@@ -21,6 +21,7 @@ from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.records import T, origin, record
 
 DAY = T // DAY_US * DAY_US
@@ -65,7 +66,9 @@ def write_record(state: Path, given: PredictionBatch, form: int = 3) -> Path:
 
 def merge(state: Path, *, day: int = 100, later_s: float = 0.0) -> int:
     """Compact on a day of the project's clock, so much later by the disk's."""
-    return compact(state, now_us=DAY + day * DAY_US + HOUR_US, grace_s=GRACE_S, clock=lambda: time.time() + later_s)
+    return compact(
+        ProjectState(state), now_us=DAY + day * DAY_US + HOUR_US, grace_s=GRACE_S, clock=lambda: time.time() + later_s
+    )
 
 
 def names(state: Path) -> list[str]:

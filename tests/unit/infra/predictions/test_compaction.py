@@ -19,6 +19,7 @@ from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, add_proven, merged_from, merged_name, proven_files
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.storage import durable
+from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import (
     DAY,
     GRACE_S,
@@ -141,39 +142,39 @@ def test_a_project_without_a_log_has_nothing_to_merge(tmp_path: Path) -> None:
 
 def test_proven_is_not_merged_with_unproven(tmp_path: Path) -> None:
     paths = [write(tmp_path, day=0, seed=seed) for seed in range(5)]
-    add_proven(tmp_path, [path.name for path in (paths[0], paths[1], paths[3])])
+    add_proven(ProjectState(tmp_path), [path.name for path in (paths[0], paths[1], paths[3])])
     merge(tmp_path)
-    proven = {name: name in proven_files(tmp_path) for name in names(tmp_path)}
+    proven = {name: name in proven_files(ProjectState(tmp_path)) for name in names(tmp_path)}
     assert sorted(proven.values()) == [False, True]
     for name, is_proven in proven.items():
         assert {item.partition("-")[0] for item in ids_in(tmp_path, name)} == set("013" if is_proven else "24")
     with duckdb.connect() as connection:
-        log = PredictionLog(tmp_path / FOLDER, connection, without=proven_files(tmp_path))
+        log = PredictionLog(tmp_path / FOLDER, connection, without=proven_files(ProjectState(tmp_path)))
         assert {item.partition("-")[0] for item, _ in seen_by(log)} == set("24")
-        add_proven(tmp_path, log.names)
+        add_proven(ProjectState(tmp_path), log.names)
     merge(tmp_path, later_s=GRACE_S + 10)
-    assert proven_files(tmp_path) > {FIRST, SECOND} == set(standing(tmp_path))
-    add_proven(tmp_path, [])
-    assert proven_files(tmp_path) == {FIRST, SECOND}
+    assert proven_files(ProjectState(tmp_path)) > {FIRST, SECOND} == set(standing(tmp_path))
+    add_proven(ProjectState(tmp_path), [])
+    assert proven_files(ProjectState(tmp_path)) == {FIRST, SECOND}
 
 
 def test_sources_that_are_proven_after_the_merge_prove_the_merged_file(tmp_path: Path) -> None:
     paths = [write(tmp_path, day=0, seed=seed) for seed in range(2)]
     merge(tmp_path)
-    add_proven(tmp_path, [paths[0].name])
+    add_proven(ProjectState(tmp_path), [paths[0].name])
     merge(tmp_path)
-    assert FIRST not in proven_files(tmp_path)
-    add_proven(tmp_path, [paths[1].name])
+    assert FIRST not in proven_files(ProjectState(tmp_path))
+    add_proven(ProjectState(tmp_path), [paths[1].name])
     merge(tmp_path, later_s=GRACE_S + 10)
-    assert proven_files(tmp_path) >= {FIRST}
+    assert proven_files(ProjectState(tmp_path)) >= {FIRST}
     assert standing(tmp_path) == [FIRST]
 
 
 def test_a_name_that_is_used_again_is_not_proven(tmp_path: Path) -> None:
     old = [write(tmp_path, day=0, seed=seed).name for seed in range(2)]
-    add_proven(tmp_path, old)
+    add_proven(ProjectState(tmp_path), old)
     merge(tmp_path)
-    assert FIRST in proven_files(tmp_path)
+    assert FIRST in proven_files(ProjectState(tmp_path))
     for path in (tmp_path / FOLDER).glob("*.parquet"):
         Inventory(tmp_path / FOLDER).remove_entries([path.name])
         path.unlink()
@@ -181,7 +182,7 @@ def test_a_name_that_is_used_again_is_not_proven(tmp_path: Path) -> None:
         write(tmp_path, day=0, seed=seed)
     merge(tmp_path)
     assert names(tmp_path) == [FIRST]
-    assert proven_files(tmp_path) == frozenset()
+    assert proven_files(ProjectState(tmp_path)) == frozenset()
 
 
 def test_of_several_at_once_one_merges(tmp_path: Path) -> None:
@@ -261,5 +262,5 @@ def test_days_are_those_of_the_projects_clock(tmp_path: Path) -> None:
     for seed in range(2):
         write(tmp_path, day=0, seed=seed)
     last = DAY + DAY_US - 1
-    assert compact(tmp_path, now_us=last, grace_s=0, clock=time.time) == 0
-    assert compact(tmp_path, now_us=last + 1, grace_s=GRACE_S, clock=time.time) == 2
+    assert compact(ProjectState(tmp_path), now_us=last, grace_s=0, clock=time.time) == 0
+    assert compact(ProjectState(tmp_path), now_us=last + 1, grace_s=GRACE_S, clock=time.time) == 2

@@ -127,6 +127,27 @@ def test_three_in_a_row_are_the_last() -> None:
     assert [entry["not_used_until"] for entry in logs] == ["30 s are over", "the model is loaded again"]
 
 
+@pytest.mark.usefixtures("soon")
+def test_a_failure_to_open_it_is_counted_under_the_lock(gate: threading.Event) -> None:
+    attempts: list[float] = []
+
+    def reopen() -> StandIn:
+        gate.wait(PATIENCE_S)
+        attempts.append(time.monotonic())
+        raise PackageError("runtime", "cannot be opened", fix="none")
+
+    pair = RuntimePair(reopen)
+    pair.second.error = MemoryError()
+    pair.ask()
+    with pair.member._lock:
+        gate.set()
+        until(lambda: attempts)
+        time.sleep(0.05)
+        assert (len(attempts), pair.member._consecutive_failures) == (1, 1)
+    until(lambda: len(attempts) == 2)
+    until(lambda: pair.member._consecutive_failures == 3)
+
+
 def test_a_success_in_between_begins_the_count_anew() -> None:
     pair = RuntimePair()
     for _ in range(4):

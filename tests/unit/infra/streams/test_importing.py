@@ -17,6 +17,7 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.generations import Generations
 from skewless.infra.offline.engine import connect
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.state_writer import StateWriter
@@ -30,13 +31,14 @@ def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> 
 
     fields: dict[str, Any] = {
         "source": replace(SOURCE, history="history.parquet"),
+        "database": ProjectState(root).database,
         "log_root": root / "log",
         "clock": ManualClock(BASE),
     }
     return Importer(
         views=[VIEW],
         repo=root,
-        generations=Generations(root),
+        generations=Generations(ProjectState(root)),
         open_writer=open_writer,
         connection=connection,
         **fields | more,

@@ -1,8 +1,7 @@
-"""Who may ask: keys, scopes, rates, and a file that changes while the server runs."""
+"""Who may ask: keys, scopes, rates, and keys that change while the server runs."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,10 +11,13 @@ import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from skewless.contract.errors import AccessError, DefinitionError, PlaceError, RateError, ScopeError
+from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.serving.access.gate import Access, KeyAccess, OpenAccess, open_access
 from skewless.serving.http.reply import http_status, retry_after
 
@@ -25,16 +27,16 @@ EVERYWHERE = "0.0.0.0"  # noqa: S104 - no socket is opened
 
 @dataclass
 class Keyring:
-    """A file of keys and the two clocks."""
+    """The stored keys and the two clocks."""
 
-    file: KeyFile
+    store: KeyStore
     seconds: float = 100.0
     now_us: int = START_US
     secrets: dict[str, bytes] = field(default_factory=dict)
 
     def add(self, name: str, *scopes: str, **parts: Any) -> bytes:  # noqa: ANN401 - of an ApiKey
         secret = generate_secret(name).encode()
-        self.file.add(
+        self.store.add(
             ApiKey(
                 name=name,
                 digest=hash_secret(secret),
@@ -46,12 +48,12 @@ class Keyring:
         return secret
 
     def access(self, share: float = 1.0) -> KeyAccess:
-        return KeyAccess(self.file, lambda: self.now_us, clock=lambda: self.seconds, share=share)
+        return KeyAccess(self.store, lambda: self.now_us, clock=lambda: self.seconds, share=share)
 
 
 @pytest.fixture
 def keyring(tmp_path: Path) -> Keyring:
-    return Keyring(KeyFile(tmp_path))
+    return Keyring(KeyStore(ProjectState(tmp_path)))
 
 
 @pytest.fixture(autouse=True)
@@ -198,73 +200,82 @@ def test_a_worker_gives_its_share_of_a_rate(keyring: Keyring) -> None:
     assert passed == 40
 
 
-def test_keys_come_and_go_while_it_runs_but_the_file_is_looked_at_once_a_second(keyring: Keyring) -> None:
+def test_keys_come_and_go_at_the_next_refresh(keyring: Keyring) -> None:
     old = keyring.add("old")
     access = keyring.access()
-    keyring.seconds += 5
-    assert access.allow(bearer(old), None) == "old"  # looked now
     new = keyring.add("new")
-    keyring.file.revoke("old")
-    keyring.seconds += 0.99
+    keyring.store.revoke("old")
     assert access.allow(bearer(old), None) == "old"
     with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(new), None)
-    keyring.seconds += 0.02
+    access.refresh()
     assert access.allow(bearer(new), None) == "new"
     with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(old), None)
 
 
-def test_a_change_of_the_file_fills_no_bucket_but_a_new_rate_counts(keyring: Keyring) -> None:
+def test_a_request_never_reads_the_database(keyring: Keyring, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = keyring.add("web")
+    access = keyring.access()
+    monkeypatch.setattr(SqliteDatabase, "execute", _away)
+    keyring.seconds += 3_600
+    assert [call(bearer(secret), "predict") for call in (access.allow, access.check)] == ["web", "web"]
+
+
+def test_a_change_fills_no_bucket_but_a_new_rate_counts(keyring: Keyring) -> None:
     secret = keyring.add("web", rate=0.001)
     access = keyring.access()
     access.allow(bearer(secret), None)
     keyring.add("other")
-    keyring.seconds += 2
+    access.refresh()
     with pytest.raises(RateError):
         access.allow(bearer(secret), None)
-    keyring.file.revoke("web")
+    keyring.store.revoke("web")
     key = ApiKey(name="web", digest=hash_secret(secret), scopes=frozenset({"admin"}), rate=5.0, created_us=1)
-    keyring.file.add(key)
-    keyring.seconds += 2
+    keyring.store.add(key)
+    access.refresh()
     assert access.allow(bearer(secret), "admin") == "web"
 
 
-def test_a_broken_file_leaves_the_keys_as_they_were_and_is_logged_once(keyring: Keyring) -> None:
-    secret = keyring.add("web")
-    access, whole = keyring.access(), keyring.file.path.read_bytes()
-    keyring.file.path.write_bytes(b"{")
-    with capture_logs() as logs:
-        for _ in range(3):
-            keyring.seconds += 2
-            assert access.allow(bearer(secret), None) == "web"
-    assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
-    assert "does not contain API keys" in logs[0]["error"]
-    body = json.loads(whole)
-    body["keys"] = []
-    keyring.file.path.write_text(json.dumps(body))
-    keyring.seconds += 2
-    with pytest.raises(AccessError, match="is unknown"):
-        access.allow(bearer(secret), None)
-
-
-def test_a_file_that_is_gone_leaves_no_key(keyring: Keyring) -> None:
+def test_while_the_database_is_away_the_last_keys_apply_and_that_is_logged_once(keyring: Keyring) -> None:
     secret = keyring.add("web")
     access = keyring.access()
-    keyring.file.path.unlink()
-    keyring.seconds += 2
+    for _ in range(2):
+        with pytest.MonkeyPatch.context() as patch, capture_logs() as logs:
+            patch.setattr(SqliteDatabase, "execute", _away)
+            for _ in range(3):
+                access.refresh()
+                assert access.allow(bearer(secret), None) == "web"
+        assert [(line["event"], line["log_level"]) for line in logs] == [("api_keys_unchanged", "error")]
+        access.refresh()
+    keyring.store.revoke("web")
+    access.refresh()
     with pytest.raises(AccessError, match="is unknown"):
         access.allow(bearer(secret), None)
 
 
-def test_a_broken_file_at_the_start_is_an_error(keyring: Keyring) -> None:
-    keyring.file.path.write_bytes(b"{")
-    with pytest.raises(PlaceError, match="does not contain API keys"):
+def test_corrupt_keys_leave_the_last_ones_and_are_an_error_at_the_start(keyring: Keyring, tmp_path: Path) -> None:
+    secret = keyring.add("web")
+    access, documents = keyring.access(), Documents(ProjectState(tmp_path).database, "api_keys")
+    documents.put("project", {})
+    with capture_logs() as logs:
+        access.refresh()
+    assert "API keys: are corrupt in the database" in logs[0]["error"]
+    assert access.allow(bearer(secret), None) == "web"
+    with pytest.raises(StoreError, match="are corrupt"):
         keyring.access()
+    documents.put("project", {"format": 1, "keys": []})
+    access.refresh()
+    with pytest.raises(AccessError, match="is unknown"):
+        access.allow(bearer(secret), None)
+
+
+def _away(*_: object) -> None:
+    raise StoreError("database", "is unavailable", fix="start it")
 
 
 def opened(keyring: Keyring, auth: str, host: str) -> Access:
-    return open_access(Settings(auth=auth), host, keyring.file, lambda: keyring.now_us)
+    return open_access(Settings(auth=auth), host, keyring.store, lambda: keyring.now_us)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])

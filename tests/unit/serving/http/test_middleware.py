@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_file import KeyFile
+from skewless.infra.access.key_store import KeyStore
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess, OpenAccess
 from skewless.serving.http.middleware import AccessMiddleware
 
@@ -51,7 +52,7 @@ async def application(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN
 @pytest.fixture
 def keys(tmp_path: Path) -> dict[str, str]:
     """A key for each of some scopes, and one that may ask once."""
-    file = KeyFile(tmp_path)
+    file = KeyStore(ProjectState(tmp_path))
     secrets = {}
     for name, scopes, rate in (("reader", {"predict"}, None), ("boss", {"admin"}, None), ("slow", {"predict"}, 1e-3)):
         secrets[name] = generate_secret(name)
@@ -63,7 +64,7 @@ def keys(tmp_path: Path) -> dict[str, str]:
 @pytest.fixture
 def guarded(keys: dict[str, str], tmp_path: Path) -> AccessMiddleware:
     assert keys
-    return AccessMiddleware(application, KeyAccess(KeyFile(tmp_path), lambda: 2), local=False)
+    return AccessMiddleware(application, KeyAccess(KeyStore(ProjectState(tmp_path)), lambda: 2), local=False)
 
 
 @pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"])
@@ -83,7 +84,7 @@ def test_everything_else_needs_one(guarded: AccessMiddleware, keys: dict[str, st
 @pytest.mark.parametrize("path", ["/metrics", "/docs", "/docs/start.js", "/openapi.json"])
 def test_on_loopback_the_pages_need_none_but_the_rest_does(keys: dict[str, str], tmp_path: Path, path: str) -> None:
     assert keys
-    local = AccessMiddleware(application, KeyAccess(KeyFile(tmp_path), lambda: 2), local=True)
+    local = AccessMiddleware(application, KeyAccess(KeyStore(ProjectState(tmp_path)), lambda: 2), local=True)
     assert ask(local, "GET", path).status == 299
     assert ask(local, "GET", "/models").status == 401
 

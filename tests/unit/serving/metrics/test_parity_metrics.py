@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from skewless.infra.verdicts.last_verdicts import LastParity
+from skewless.serving.metrics.exposition import render_all_workers
 from skewless.serving.metrics.metrics import Metrics
 
 
@@ -12,11 +15,11 @@ def test_the_last_verdict_of_each_view_is_shown_whenever_metrics_are_read() -> N
         LastParity(view="b", hash="h", at_us=1, compared=4, mismatches=0),
     ]
     metrics = Metrics(lambda: kept)
-    text = metrics.render().decode()
+    text = asyncio.run(render_all_workers(metrics, None)).decode()
     assert 'skewless_parity_mismatches{view="a",cause="value"} 2.0' in text
     assert 'skewless_parity_mismatches{view="a",cause="lost"} 1.0' in text
     assert 'skewless_parity_compared{view="b"} 4.0' in text
     kept[0] = LastParity(view="a", hash="h", at_us=2, compared=5, mismatches=0)
-    text = metrics.render().decode()
+    text = asyncio.run(render_all_workers(metrics, None)).decode()
     assert 'skewless_parity_mismatches{view="a",cause="value"} 0.0' in text
     assert 'skewless_parity_compared{view="a"} 5.0' in text

@@ -15,6 +15,8 @@ import redis
 from skewless.contract.errors import PackageError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.runtimes.library import open_library
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup import machine, python, store
 from skewless.operations.checkup.examination import examine
 from skewless.operations.checkup.finding import CheckupFinding
@@ -161,6 +163,7 @@ def test_a_wrong_setting_is_a_finding(tmp_path: Path) -> None:
 
 def test_a_damaged_plan_is_a_finding(tmp_path: Path) -> None:
     (tmp_path / "feature_store.yaml").touch()
-    assert check_plan(tmp_path, tmp_path).detail == "no plan is applied yet"
-    (tmp_path / "plan.json").write_text("{")
-    assert check_plan(tmp_path, tmp_path).verdict == "fail"
+    state = ProjectState(tmp_path)
+    assert check_plan(tmp_path, state).detail == "no plan is applied yet"
+    Records(state.database, "plan").add("applied", {})
+    assert check_plan(tmp_path, state).verdict == "fail"

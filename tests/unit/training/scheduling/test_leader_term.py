@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from skewless.contract.clock import ManualClock
-from skewless.contract.errors import ConflictError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.execution import Completion
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.requests import Request, Requests
 from skewless.infra.jobs.run import Run, RunId
+from skewless.infra.storage.project_state import ProjectState
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
 
@@ -51,7 +53,7 @@ class Scheduling:
     """A ledger, a clock, and the shifts that follow each other on them."""
 
     def __init__(self, state: Path, *jobs: Job) -> None:
-        self.ledger, self.requests = Ledger(state), Requests(state)
+        self.ledger, self.requests = Ledger(ProjectState(state)), Requests(ProjectState(state))
         self.clock, self.machine = ManualClock(START), [0.0]
         self.jobs = list(jobs)
         self.works: list[FakeWork] = []
@@ -61,10 +63,10 @@ class Scheduling:
         self.works.append(FakeWork(run))
         return self.works[-1]
 
-    def term(self) -> LeaderTerm:
+    def new_term(self) -> LeaderTerm:
         self.token += 1
         self.ledger.begin_term(self.token, "h", self.clock.now_us())
-        term = LeaderTerm(
+        return LeaderTerm(
             ledger=self.ledger,
             requests=self.requests,
             launch=self.launch,
@@ -74,6 +76,9 @@ class Scheduling:
             grace_s=5.0,
             monotonic=lambda: self.machine[0],
         )
+
+    def term(self) -> LeaderTerm:
+        term = self.new_term()
         term.take_over()
         term.step()
         return term
@@ -88,7 +93,7 @@ class Scheduling:
         self.clock.set(START + round(seconds * SECOND))
 
     def states(self) -> Mapping[str, str]:
-        runs = [self.ledger.get(run_id) for run_id in self.ledger.ids()]
+        runs = self.ledger.read_latest_first()[::-1]
         names = [f"{run.id.job}@{(run.id.tick_us - START) // SECOND}+{run.id.attempt}" for run in runs]
         return dict(zip(names, [run.state for run in runs], strict=True))
 
@@ -195,6 +200,44 @@ def test_what_a_dead_holder_left_is_lost_and_begun_again_only_where_the_job_says
     scheduling.term()
     scheduling.term()
     assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "lost", "r@10+3": "lost"}
+
+
+def test_a_retried_job_that_is_gone_at_the_next_step_ends_as_it_does(scheduling: Scheduling) -> None:
+    scheduling.jobs = [job("r", again=True)]
+    term = scheduling.term()
+    scheduling.at(10)
+    term.step()
+    later = scheduling.new_term()
+    later.take_over()
+    scheduling.jobs = []
+    scheduling.drain(later)
+    assert scheduling.states() == {"r@10+1": "lost", "r@10+2": "done"}
+    assert later.next_us() is None
+
+
+def test_an_end_is_recorded_after_an_outage_and_a_start_without_an_answer_is_begun_again(
+    scheduling: Scheduling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduling.jobs = [job("r", again=True)]
+    term, ledger, start = scheduling.term(), scheduling.ledger, scheduling.ledger.start
+    away = StoreError("database", "cannot be used", fix="start it")
+    scheduling.at(10)
+    monkeypatch.setattr(ledger, "start", lambda run: Mock(side_effect=away)(start(run)))
+    with pytest.raises(StoreError):
+        term.step()
+    monkeypatch.undo()
+    assert (scheduling.states(), term.running) == ({"r@10+1": "running"}, [])
+    term.take_over()
+    scheduling.works[0].end(rows=3)
+    monkeypatch.setattr(ledger, "end", Mock(side_effect=away))
+    with pytest.raises(StoreError):
+        term.step()
+    monkeypatch.undo()
+    term.take_over()  # its own work is not lost
+    assert term.step()
+    assert not term.step()
+    assert scheduling.states() == {"r@10+1": "lost", "r@10+2": "done"}
+    assert ledger.get(scheduling.works[0].run.id).outputs == {"rows": 3}
 
 
 def test_a_holder_whose_time_is_over_begins_and_ends_nothing(scheduling: Scheduling) -> None:

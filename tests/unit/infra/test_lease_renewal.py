@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from skewless.contract.errors import StoreError
-from skewless.infra.jobs.lease_renewal import LeaseRenewal
+from skewless.infra.storage.lease_renewal import LeaseRenewal
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S
 
@@ -21,12 +21,19 @@ class FakeLease:
     def renew(self) -> bool:
         self._clock.now += 1.0
         if self.answer is None:
-            raise StoreError("Redis", "did not answer", fix="start it")
+            raise StoreError("database", "did not answer", fix="start it")
         return self.answer
 
 
 def held(clock: SecondsClock, lease: FakeLease, beats: list[float]) -> LeaseRenewal:
-    return LeaseRenewal(lease, on_renewed=lambda: beats.append(clock.now), acquired_at=clock.now, monotonic=clock)
+    return LeaseRenewal(
+        "work",
+        lease.renew,
+        lease.ttl_s,
+        acquired_at=clock.now,
+        on_renewed=lambda: beats.append(clock.now),
+        monotonic=clock,
+    )
 
 
 def test_a_renewal_counts_from_when_it_was_asked_for() -> None:
@@ -51,6 +58,9 @@ def test_a_store_that_is_away_ends_it_with_its_time_and_not_before() -> None:
     assert holding.is_held
     clock.now = 6.0
     assert not holding.is_held
+    lease.answer = True
+    assert holding.renew()
+    assert not holding.is_held  # it has lapsed for good
     assert beats == []
 
 
@@ -59,13 +69,14 @@ def test_a_lease_of_somebody_else_ends_it_at_once() -> None:
     lease = FakeLease(clock)
     holding = held(clock, lease, beats)
     lease.answer = False
-    holding.renew()
+    assert not holding.renew()
     assert not holding.is_held
     assert beats == []
 
 
 def test_a_thread_renews_it_inside_the_block_and_not_after() -> None:
     beaten = threading.Event()
-    with LeaseRenewal(FakeLease(SecondsClock(), 0.03), on_renewed=beaten.set, acquired_at=0.0, monotonic=lambda: 0.0):
+    lease = FakeLease(SecondsClock())
+    with LeaseRenewal("work", lease.renew, 0.03, acquired_at=0.0, on_renewed=beaten.set, monotonic=lambda: 0.0):
         assert beaten.wait(PATIENCE_S)
     assert not [thread for thread in threading.enumerate() if thread.name == "lease"]

@@ -1,0 +1,116 @@
+"""The state of a project: what changes, and where it is stored."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.contract.names import is_name
+from skewless.contract.settings import Settings
+from skewless.infra.storage.answer_memory import AnswerMemory
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.postgres_database import PostgresDatabase
+from skewless.infra.storage.sqlite_database import SqliteDatabase
+
+DATABASE_FILE = "skewless.db"
+ANSWERS_FILE = "answers.db"
+OLD_PLAN_FILE = "plan.json"  # of releases before the database
+_SQLITE = "sqlite:///"
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+@dataclass(frozen=True)
+class ProjectState:
+    """The places of a project's state. It can be pickled, so that other processes get the same places.
+
+    Args:
+        folder: files, the private online store, and by default the database.
+        database_url: address of the database; None: an SQLite file in the folder.
+    """
+
+    folder: Path
+    database_url: str | None = field(default=None, repr=False)  # may contain a password
+
+    @classmethod
+    def of(cls, repo: Path, settings: Settings) -> ProjectState:
+        """Return the state of the project in a folder; projects that share a PostgreSQL have a schema each."""
+        url = settings.database_url
+        if url is not None and not url.startswith("sqlite:") and "schema=" not in url:
+            url += f"{'&' if '?' in url else '?'}schema=skewless_{_project_name(repo)}"
+        return cls((repo / settings.state).resolve(), url)
+
+    @property
+    def database(self) -> Database:
+        """The database of everything small that changes; all objects of a process share its connections.
+
+        Raises:
+            StoreError: the state was written by an older release; or the database cannot be opened, or is newer.
+        """
+        if (self.folder / OLD_PLAN_FILE).exists():
+            raise StoreError(
+                f"state folder {self.folder}",
+                "was written by an older release",
+                fix="stop all processes of the project, and run `skewless upgrade`",
+            )
+        return self.unchecked_database
+
+    @property
+    def unchecked_database(self) -> Database:
+        """The database, also if the state folder needs an upgrade."""
+        return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
+
+    def remember_reads(self) -> None:
+        """Let this process read what it or an earlier process has read before, while a remote database is down."""
+        if self.database_url is not None and not self.database_url.startswith(_SQLITE):
+            self.database.remember(AnswerMemory(self.folder / ANSWERS_FILE))
+
+    def __truediv__(self, name: str) -> Path:
+        """Return the path of a file in the folder."""
+        return self.folder / name
+
+
+def _project_name(repo: Path) -> str:
+    """Return the project name of a ``feature_store.yaml``, ``project`` if it has none."""
+    try:
+        config = yaml.safe_load((repo / "feature_store.yaml").read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return "project"  # the compiler of the definitions reports it
+    name = config.get("project") if isinstance(config, dict) else None
+    return str(name) if is_name(name) else "project"
+
+
+_databases: dict[str, Database] = {}
+_databases_lock = threading.Lock()
+
+
+@atexit.register
+def _close_databases() -> None:
+    for database in _databases.values():
+        database.close()
+
+
+def open_database(url: str) -> Database:
+    """Return the database at an address; all callers of a process share it.
+
+    Args:
+        url: ``sqlite:///PATH`` or ``postgresql://...``.
+
+    Raises:
+        DefinitionError: the address is of another kind.
+    """
+    with _databases_lock:
+        if url not in _databases:
+            if url.startswith(_SQLITE):
+                _databases[url] = SqliteDatabase(Path(url.removeprefix(_SQLITE)))
+            elif url.startswith(_POSTGRES):
+                _databases[url] = PostgresDatabase(url)
+            else:
+                scheme = url.partition(":")[0]
+                fix = "write sqlite:///PATH or postgresql://USER@HOST/DATABASE"
+                raise DefinitionError("setting 'database_url'", "is not an address we know", value=scheme, fix=fix)
+        return _databases[url]

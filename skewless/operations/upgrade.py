@@ -1,0 +1,306 @@
+"""The upgrade of a project's state: the schema of its database, and the files of releases before the database."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.jobs.run import RunId
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.project_state import OLD_PLAN_FILE, ProjectState
+from skewless.infra.storage.schema import STEPS
+
+_OLD = "before-upgrade"
+_SKIPPED_ROWS = "left_out"
+_ALIVE_S = 10.0
+_OLD_LOCKS = (
+    *(f"{name}.lock" for name in ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking")),
+    *("materialize.lock", "windows/*.lock", "scheduler/.lock", "drift/*.lock", "alerts/*.lock"),
+    *("packages/*/.traffic.lock", "packages/*/.aliases.lock", "packages/*/.decisions.lock"),
+    "log/events/*/import.lock",
+)
+_OLD_FOLDERS = (
+    "plans",
+    "runs",
+    "scheduler",
+    "progress",
+    _SKIPPED_ROWS,
+    "drift",
+    "alerts",
+    "vitals",
+    "rollouts",
+    "processes",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpgradeReport:
+    """The changes of an upgrade.
+
+    Args:
+        schema_before, schema: of the database; 0: it had no tables.
+        imported: number of imported values per kind of file.
+        folder: with the imported files; None: there were none.
+    """
+
+    schema_before: int
+    schema: int = len(STEPS)
+    imported: Mapping[str, int] = field(default_factory=dict)
+    folder: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+
+def upgrade_state(state: ProjectState, *, dry_run: bool = False) -> UpgradeReport:
+    """Upgrade the schema of the database, and import the small files of older releases into it.
+
+    All values are imported in one transaction; then the files move to the folder ``before-upgrade``. A killed upgrade
+    is run again: it imports the same values, which changes nothing, and moves the other files.
+
+    Raises:
+        ConflictError: a process of the project is running.
+        StoreError: a file is corrupt, or the database failed; nothing was imported.
+    """
+    _reject_running(state.folder)
+    database = state.unchecked_database
+    before = database.schema_version()
+    files = [(kind, path) for kind in _KINDS for path in sorted(state.folder.glob(kind.pattern))]
+    if not dry_run:
+        database.upgrade()
+        with database.transaction():
+            imported = _import_all(files, database, state.folder)
+        _move(state.folder, [path for _, path in files])
+    else:
+        imported = _count(files)
+    folder = str(state / _OLD) if files else None
+    return UpgradeReport(schema_before=before, imported=imported, folder=folder)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FileKind:
+    """The files of one kind.
+
+    Args:
+        noun: plural, for the report.
+        pattern: of their paths below the state folder.
+        load: stores the content of one file.
+    """
+
+    noun: str
+    pattern: str
+    load: Callable[[Database, Path, Path], None]
+
+
+def _document(kind: str, name: Callable[[Path], str]) -> Callable[[Database, Path, Path], None]:
+    def load(database: Database, path: Path, relative: Path) -> None:
+        Documents(database, kind).create(name(relative), _read(path))
+
+    return load
+
+
+def _record(kind: str, name: Callable[[Path], str]) -> Callable[[Database, Path, Path], None]:
+    def load(database: Database, path: Path, relative: Path) -> None:
+        _add_record(database, kind, name(relative), int(path.stem), _read(path))
+
+    return load
+
+
+def _add_record(database: Database, kind: str, name: str, number: int, body: Any) -> None:  # noqa: ANN401 - any JSON
+    records = Records(database, kind)
+    if records.read(name, number) is None:
+        records.append(name, number, body)
+
+
+def _project(_: Path) -> str:
+    return "project"
+
+
+def _stem(path: Path) -> str:
+    return path.stem
+
+
+def _model(path: Path) -> str:
+    return path.parts[1]
+
+
+def _load_plan(database: Database, path: Path, _: Path) -> None:
+    """Store the applied plan, if it is not the latest of the history: older releases had no history."""
+    records, body = Records(database, "plan"), _read(path)
+    latest = records.latest("applied")
+    if latest is None or latest[1] != body:
+        records.add("applied", body)
+
+
+def _load_drift(database: Database, path: Path, _: Path) -> None:
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            body = json.loads(line)
+        except ValueError:
+            continue  # the incomplete line of a killed append
+        _add_record(database, "drift_check", path.stem, number, body)
+
+
+def _load_materialization(database: Database, path: Path, _: Path) -> None:
+    run_id, start = int(path.name.split(".")[0]), _read(path)
+    end_path = path.with_name(path.name.replace(".start.", ".end."))
+    end = _read(end_path) if end_path.exists() else None
+    database.execute(
+        "INSERT INTO materializations (run_id, started_us, skew_us, ended_us, covers) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (run_id) DO NOTHING",
+        run_id,
+        start["started_us"],
+        start.get("skew_us", 0),
+        end and end["ended_us"],
+        end and json.dumps(end["covers"]),
+    )
+
+
+def _load_job_run(database: Database, path: Path, _: Path) -> None:
+    run_id, start = RunId.parse(f"{path.parent.name}@{path.stem}"), _read(path)
+    end_path = path.with_name(f"{path.stem}.end.json")
+    end = _read(end_path) if end_path.exists() else None
+    database.execute(
+        "INSERT INTO job_runs (job, tick_us, attempt, state, start_body, end_body) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT DO NOTHING",
+        run_id.job,
+        run_id.tick_us,
+        run_id.attempt,
+        end["state"] if end else "running",
+        json.dumps(start),
+        end and json.dumps(end),
+    )
+
+
+def _load_term(database: Database, path: Path, _: Path) -> None:
+    token, body = int(path.stem), _read(path)
+    _add_record(database, "leader_term", "scheduler", token, body)
+    # The next leader's token must be greater.
+    database.execute(
+        "INSERT INTO leases (name, holder, token, until_us) VALUES ('scheduler', ?, ?, 0) ON CONFLICT (name) DO UPDATE "
+        "SET token = CASE WHEN leases.token < excluded.token THEN excluded.token ELSE leases.token END",
+        str(body["holder"]),
+        token,
+    )
+
+
+def _skip(_database: Database, _path: Path, _relative: Path) -> None:
+    """Only move the file: its content is created again, or another file loads it."""
+
+
+_KINDS = (
+    _FileKind(noun="applied plans", pattern="plans/*.json", load=_record("plan", lambda _: "applied")),
+    _FileKind(noun="applied plans", pattern=OLD_PLAN_FILE, load=_load_plan),
+    _FileKind(noun="versions of views", pattern="views.json", load=_document("view_lifecycles", _project)),
+    _FileKind(noun="target versions", pattern="wanted.json", load=_document("target_versions", _project)),
+    _FileKind(
+        noun="moves of aliases",
+        pattern="packages/*/aliases/*/*.json",
+        load=_record("alias_move", lambda path: f"{path.parts[1]}/{path.parts[3]}"),
+    ),
+    _FileKind(noun="traffic policies", pattern="packages/*/traffic/*.json", load=_record("traffic_policy", _model)),
+    _FileKind(noun="decisions", pattern="packages/*/decisions/*.json", load=_record("decision", _model)),
+    _FileKind(noun="files of API keys", pattern="api_keys.json", load=_document("api_keys", _project)),
+    _FileKind(noun="counts of rollouts", pattern="vitals/*.json", load=_document("rollout_counts", _stem)),
+    _FileKind(
+        noun="counts of rollouts",
+        pattern="rollouts/*/vitals/*.json",
+        load=_document("earlier_rollout_counts", lambda path: f"{path.parts[1]}/{path.stem}"),
+    ),
+    _FileKind(noun="files of alerts", pattern="alerts/alerts.json", load=_document("alerts", _project)),
+    _FileKind(noun="verdicts", pattern="parity.json", load=_document("parity_verdicts", _project)),
+    _FileKind(noun="verdicts", pattern="freshness.json", load=_document("freshness", _project)),
+    _FileKind(noun="verdicts", pattern="proven.json", load=_document("proven_files", _project)),
+    _FileKind(noun="series of drift checks", pattern="drift/*.jsonl", load=_load_drift),
+    _FileKind(
+        noun="passed labels",
+        pattern="validation/labels-*.json",
+        load=_document("passed_labels", lambda path: path.stem.removeprefix("labels-")),
+    ),
+    _FileKind(noun="materializations", pattern="runs/*.start.json", load=_load_materialization),
+    _FileKind(noun="ends of materializations", pattern="runs/*.end.json", load=_skip),
+    _FileKind(noun="terms of leaders", pattern="scheduler/terms/*.json", load=_load_term),
+    _FileKind(
+        noun="known jobs",
+        pattern="scheduler/runs/*/known.json",
+        load=_document("known_job", lambda path: RunId.parse(f"{path.parts[2]}@20000101T000000Z").job),
+    ),
+    _FileKind(noun="runs of jobs", pattern="scheduler/runs/*/[0-9]*[!d].json", load=_load_job_run),
+    _FileKind(noun="ends of runs", pattern="scheduler/runs/*/*.end.json", load=_skip),
+    _FileKind(
+        noun="requests",
+        pattern="scheduler/requests/*/*.json",
+        load=_document("run_request", lambda path: f"{path.parts[2]}/{path.stem}"),
+    ),
+    _FileKind(noun="positions of sources", pattern="progress/*.json", load=_document("read_progress", _stem)),
+    _FileKind(noun="skipped rows", pattern=f"{_SKIPPED_ROWS}/*.json", load=_document("skipped_rows", _stem)),
+    _FileKind(noun="generations of states", pattern="windows/*-*.json", load=_document("generations", _stem)),
+    _FileKind(noun="served sources", pattern="windows/*.served", load=_document("served_source", _stem)),
+    _FileKind(
+        noun="imports",
+        pattern="log/events/*/import-*.json",
+        load=_document("import", lambda path: f"{path.parts[2]}/{path.stem.removeprefix('import-')}"),
+    ),
+    _FileKind(noun="heartbeats", pattern="processes/*.json", load=_skip),
+)
+
+
+def _import_all(files: list[tuple[_FileKind, Path]], database: Database, folder: Path) -> dict[str, int]:
+    for kind, path in files:
+        try:
+            kind.load(database, path, path.relative_to(folder))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise _corrupt_error(path) from error
+    return _count(files)
+
+
+def _count(files: list[tuple[_FileKind, Path]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for kind, _ in files:
+        if kind.load is not _skip:
+            counts[kind.noun] = counts.get(kind.noun, 0) + 1
+    return counts
+
+
+def _move(folder: Path, paths: list[Path]) -> None:
+    """Move imported files out of the way; the applied plan last, because it shows that the state is old."""
+    for path in sorted(paths, key=lambda path: path.name == OLD_PLAN_FILE):
+        target = folder / _OLD / path.relative_to(folder)
+        make_folder(target.parent)
+        path.replace(target)
+    for pattern in _OLD_LOCKS:
+        for lock in folder.glob(pattern):
+            lock.unlink()
+    for name in _OLD_FOLDERS:
+        for place in (*sorted((folder / name).rglob("*"), reverse=True), folder / name):
+            with suppress(OSError):  # another file of the user is in it, or it never existed
+                place.rmdir()
+
+
+def _read(path: Path) -> Any:  # noqa: ANN401 - any JSON value
+    try:
+        text = path.read_bytes()
+        return json.loads(text) if text else None
+    except ValueError as error:
+        raise _corrupt_error(path) from error
+
+
+def _corrupt_error(path: Path) -> StoreError:
+    return StoreError(f"file {path}", "is corrupt", fix="restore it, or move it out of the folder, then run again")
+
+
+def _reject_running(folder: Path) -> None:
+    """Reject an upgrade under a running process of the older release: it would write on to the old files."""
+    for path in folder.glob("processes/*.json"):
+        if time.time() - path.stat().st_mtime < _ALIVE_S:
+            kind = path.name.partition("-")[0]
+            raise ConflictError("project", f"has a running {kind}", value=path.stem, fix="stop it, then run again")

@@ -1,0 +1,193 @@
+"""A backup is restored elsewhere, also into the other kind of database; a server runs while its database is down."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from skewless.contract.errors import ConflictError, PlaceError, StoreError
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.table_copy import count_rows
+from skewless.operations import backup as backup_module
+from skewless.project import Project
+from tests.servers.postgres import PostgresServer
+from tests.servers.prediction import PredictionServer
+from tests.worlds.command_line import ROWS, done, run
+from tests.worlds.waiting import until
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A server that the test may stop."""
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)
+        server = PostgresServer(Path(folder) / "data")
+        yield server
+        server.stop()
+
+
+@pytest.fixture
+def elsewhere(unasked: Path, tmp_path: Path) -> Iterator[Path]:
+    """A checkout of the same definitions without any state."""
+    repo = tmp_path / "elsewhere"
+    shutil.copytree(unasked, repo, ignore=shutil.ignore_patterns(".skewless"))
+    yield repo
+    PrivateServer(repo / ".skewless").stop()
+
+
+def facts(repo: Path) -> list[Any]:
+    """Return what commands say about the state of a project, without its places and ages."""
+    status = done("status", "--repo", repo)
+    return [
+        status["plan"],
+        [{key: view[key] for key in ("view", "log_rows", "rejected")} for view in status["views"]],
+        done("versions", "fraud", "--repo", repo)["versions"],
+        done("runs", "list", "--repo", repo),
+        done("keys", "list", "--repo", repo),
+    ]
+
+
+def test_a_backup_is_restored_into_sqlite_and_postgres(
+    unasked: Path, elsewhere: Path, tmp_path: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done("keys", "add", "web", "--repo", unasked)
+    before = facts(unasked)
+    dry = done("backup", tmp_path / "b", "--dry-run", "--repo", unasked)
+    assert not (tmp_path / "b").exists()
+    written = done("backup", tmp_path / "b", "--repo", unasked)
+    assert (written["rows"], written["files"]) == (dry["rows"], dry["files"])
+    assert sum(written["rows"].values()) > 5
+    assert run("backup", tmp_path / "b", "--repo", unasked).code == ConflictError.exit_code
+
+    assert done("restore", tmp_path / "b", "--dry-run", "--repo", elsewhere)["dry_run"]
+    assert not (elsewhere / ".skewless").exists()
+    done("restore", tmp_path / "b", "--repo", elsewhere)
+    assert facts(elsewhere) == before
+    assert run("restore", tmp_path / "b", "--repo", elsewhere).code == ConflictError.exit_code
+    done("materialize", "--repo", elsewhere)
+    scores = done("predict", "fraud", "--row", json.dumps(ROWS[:1]), "--repo", elsewhere)["predictions"]
+
+    monkeypatch.setenv("SKEWLESS_STATE", "shared")
+    monkeypatch.setenv("SKEWLESS_DATABASE_URL", postgres_url)
+    done("restore", tmp_path / "b", "--repo", elsewhere)
+    assert not (elsewhere / "shared" / "skewless.db").exists()
+    assert facts(elsewhere) == before
+    done("materialize", "--repo", elsewhere)
+    again = done("predict", "fraud", "--row", json.dumps(ROWS[:1]), "--repo", elsewhere)["predictions"]
+    assert [row["score"] for row in again] == [row["score"] for row in scores]
+    done("parity", "--repo", elsewhere)
+    PrivateServer(elsewhere / "shared").stop()
+
+
+def test_an_interrupted_backup_continues_and_an_interrupted_restore_is_run_again(
+    unasked: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    def fail_at(number: int) -> Any:  # noqa: ANN401 - a callback
+        def on_file(copied: int, _total: int) -> None:
+            if copied == number:
+                raise KeyboardInterrupt
+
+        return on_file
+
+    with Project(unasked) as project:
+        with pytest.raises(KeyboardInterrupt):
+            project.backup(tmp_path / "b", on_file=fail_at(3))
+        assert not (tmp_path / "b").exists()
+        project.backup(tmp_path / "b")
+        assert not (tmp_path / "b.partial").exists()
+    with Project(elsewhere) as project:
+        with pytest.raises(KeyboardInterrupt):
+            project.restore(tmp_path / "b", on_file=fail_at(3))
+        assert not any(count_rows(project.state.database).values())
+        backup = project.restore(tmp_path / "b")
+        assert count_rows(project.state.database) == backup.rows
+
+
+def test_a_file_that_is_compacted_during_the_copy_is_no_fault(
+    unasked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_file = backup_module._copy_file
+    gone: list[bytes] = []
+
+    def lose_one(path: Path, copy: Path) -> bool:
+        if path.suffix == ".parquet" and not gone:
+            gone.append(path.read_bytes())
+            return False  # as if it was deleted after the folder was listed
+        return copy_file(path, copy)
+
+    monkeypatch.setattr(backup_module, "_copy_file", lose_one)
+    with Project(unasked) as project:
+        backup = project.backup(tmp_path / "b")
+    copied = [path.read_bytes() for path in (tmp_path / "b").rglob("*.parquet")]
+    assert gone[0] in copied, "the copy was not consistent, so it was made again"
+    assert backup.files == len([path for path in (tmp_path / "b/files").rglob("*") if path.is_file()])
+
+
+def test_a_corrupt_log_is_not_backed_up(unasked: Path, tmp_path: Path) -> None:
+    (file, *_) = sorted((unasked / ".skewless/log").rglob("*.parquet"))
+    file.write_bytes(file.read_bytes()[:-40])
+    with Project(unasked) as project, pytest.raises(StoreError, match="copy of files of log: "):
+        project.backup(tmp_path / "b")
+    assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize("damage", ["description", "file", "nothing there"])
+def test_an_incomplete_backup_is_refused(unasked: Path, elsewhere: Path, tmp_path: Path, damage: str) -> None:
+    with Project(unasked) as project:
+        project.backup(tmp_path / "b")
+    if damage == "description":
+        (tmp_path / "b/backup.json").write_text("{")
+    elif damage == "file":
+        next((tmp_path / "b/files").rglob("*.parquet")).unlink()
+    else:
+        shutil.rmtree(tmp_path / "b")
+    error = StoreError if damage == "file" else PlaceError
+    with Project(elsewhere) as project, pytest.raises(error):
+        project.restore(tmp_path / "b")
+    assert not any(count_rows(ProjectState(elsewhere / ".skewless").database).values())
+
+
+def test_a_server_starts_and_serves_while_its_database_is_away(
+    unasked: Path, elsewhere: Path, tmp_path: Path, own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Project(unasked) as project:
+        project.backup(tmp_path / "b")
+    monkeypatch.setenv("SKEWLESS_DATABASE_URL", own_postgres.start())
+    done("restore", tmp_path / "b", "--repo", elsewhere)
+    done("materialize", "--repo", elsewhere)
+    body = json.dumps({"model": "fraud", "rows": ROWS[:1]})
+    replies = []
+
+    server = PredictionServer.start(elsewhere)
+    replies.append(server.post("/predict", body))
+    own_postgres.stop()
+    replies.append(server.post("/predict", body))
+    server.stop()
+
+    server = PredictionServer.start(elsewhere)  # without its database
+    replies.append(server.post("/predict", body))
+    assert [status for status, _ in replies] == [200, 200, 200]
+    assert len({reply["predictions"][0]["score"] for _, reply in replies}) == 1
+
+    own_postgres.start()
+    with Project(elsewhere) as project:
+        targets = Documents(project.state.database, "target_versions")
+        until(lambda: _put(targets, {"unloaded": ["fraud"], "pinned": {}}))
+    until(lambda: server.post("/predict", body)[0] != 200)
+    server.stop()
+
+
+def _put(documents: Documents, body: dict[str, Any]) -> bool:
+    try:
+        documents.put("project", body)
+    except StoreError:
+        return False  # a connection from before
+    return True

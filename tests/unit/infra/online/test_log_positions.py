@@ -1,0 +1,81 @@
+"""The positions that a log says were applied, while the database comes and goes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from skewless.contract.errors import StoreError
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.runs import Coverage, RunLedger
+from skewless.infra.online.log_positions import LogPositions
+from skewless.infra.storage.database import Row
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.sqlite_database import SqliteDatabase
+from tests.worlds.plans import make_view
+from tests.worlds.streams import VIEW as WINDOW
+
+VIEW = make_view()
+
+
+def plan_of(*, windows: bool) -> FeaturePlan:
+    return FeaturePlan(
+        project="p", views=(VIEW,), request=(), transforms=(), services=(), windows=(WINDOW,) if windows else ()
+    )
+
+
+def cover(state: ProjectState, last: int) -> None:
+    ledger = RunLedger(state.database)
+    ledger.finish(ledger.start(1), {VIEW.partition: Coverage(first=0, last=last, kind="live")}, 2)
+
+
+def lose(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[Row]:
+        raise StoreError("database", "is unavailable", fix="start it")
+
+    monkeypatch.setattr(SqliteDatabase, "query", fail)
+
+
+def test_4_5_positions_follow_the_ledger(tmp_path: Path) -> None:
+    state = ProjectState(tmp_path)
+    positions = LogPositions(state)
+    positions.add_plan(plan_of(windows=True))
+    assert list(positions.read().values()) == [-1]
+    assert list(tmp_path.iterdir()) == []  # a read creates nothing
+    for last in (4, 9, 9, 12):
+        cover(state, last)
+        RunLedger(state.database).start(3)
+        assert list(positions.read().values()) == [last]
+    RunLedger(state.database).finish(RunLedger(state.database).start(4), {}, 5)
+    assert list(positions.read().values()) == [12]
+
+
+def test_4_5_the_last_positions_count_while_the_database_is_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = ProjectState(tmp_path)
+    cover(state, 4)
+    positions = LogPositions(state)
+    positions.add_plan(plan_of(windows=False))
+    before = positions.read()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        lose(patch)
+        assert [positions.read() for _ in range(3)] == [before] * 3
+        positions.add_plan(plan_of(windows=True))
+        with pytest.raises(StoreError, match="unavailable"):
+            positions.read()  # nothing is known about the new view
+    assert [entry["event"] for entry in logs] == ["log_positions_not_read"]
+    Generations(state).begin(WINDOW, ["a"], 1)
+    cover(state, 7)
+    assert set(positions.read().values()) == {7}
+
+
+def test_4_5_a_database_that_was_never_available_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    positions = LogPositions(ProjectState(tmp_path))
+    positions.add_plan(plan_of(windows=False))
+    lose(monkeypatch)
+    with pytest.raises(StoreError, match="unavailable"):
+        positions.read()
