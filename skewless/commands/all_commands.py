@@ -293,7 +293,7 @@ COMMANDS = (
     ),
     Command(
         upgrade,
-        "Bring the state of an older release to this one.",
+        "Upgrade the state of an older release.",
         ("skewless upgrade --dry-run --repo my-project", "skewless upgrade --repo my-project"),
     ),
     Command(

@@ -117,13 +117,18 @@ class LeaderTerm:
             item.work.send_heartbeat()
 
     def abandon(self, error: str) -> None:
-        """Kill all work, and record it as lost if the ledger still accepts writes of this term."""
+        """Kill all work, and record it as lost if the ledger still accepts writes of this term.
+
+        The run of a job that is retried stays open: the next leader records the loss and starts the retry.
+        """
         for item in self._active:
             item.work.terminate()
         for item in self._active:
             item.work.kill()
         runs, self._active = self._active, []
         for item in runs:
+            if item.job.is_retried:
+                continue
             try:
                 self._end(item.run, "lost", error=error)
             except (ConflictError, StoreError):

@@ -25,6 +25,8 @@ SECTIONS_OF = {name: title for title, names in SECTIONS.items() for name in name
 NEEDED = {
     "keys add": ["web"],
     "keys revoke": ["web"],
+    "backup": ["/nowhere/copy"],
+    "restore": ["/nowhere/copy"],
     "promote": ["fraud"],
     "versions": ["fraud"],
     "rollback": ["fraud"],

@@ -262,6 +262,17 @@ def test_abandoning_kills_all_work_and_says_so(scheduling: Scheduling) -> None:
     assert (run.state, run.error, term.running) == ("lost", "the lease was lost", [])
 
 
+def test_the_next_leader_retries_what_an_abandoned_term_ran(scheduling: Scheduling) -> None:
+    scheduling.jobs = [job("a"), job("r", lane="models", again=True)]
+    term = scheduling.term()
+    scheduling.at(10)
+    term.step()
+    term.abandon("the lease was lost")
+    assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "running"}
+    scheduling.term()
+    assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "running"}
+
+
 def test_a_beat_reaches_all_work(scheduling: Scheduling) -> None:
     term = scheduling.term()
     scheduling.at(10)
