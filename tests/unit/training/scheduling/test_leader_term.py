@@ -19,8 +19,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
 
-SECOND = 1_000_000
-START = 1_000 * SECOND
+SECOND, START = 1_000_000, 1_000_000_000
 
 
 class FakeWork:
@@ -29,8 +28,7 @@ class FakeWork:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.ended: Completion | None = None
-        self.beats = 0
-        self.told: list[str] = []
+        self.beats, self.told = 0, list[str]()
 
     def end(self, code: int = 0, **outputs: Any) -> None:  # noqa: ANN401 - any JSON
         self.ended = Completion(code=code, outputs=outputs)
@@ -252,23 +250,14 @@ def test_a_holder_whose_time_is_over_begins_and_ends_nothing(scheduling: Schedul
     old.abandon("its time is over")
 
 
-def test_abandoning_kills_all_work_and_says_so(scheduling: Scheduling) -> None:
-    term = scheduling.term()
-    scheduling.at(10)
-    term.step()
-    term.abandon("the lease was lost")
-    assert scheduling.works[0].told == ["terminate", "kill"]
-    run = scheduling.ledger.get(scheduling.works[0].run.id)
-    assert (run.state, run.error, term.running) == ("lost", "the lease was lost", [])
-
-
-def test_the_next_leader_retries_what_an_abandoned_term_ran(scheduling: Scheduling) -> None:
+def test_abandoning_kills_all_work_and_the_next_leader_retries_it(scheduling: Scheduling) -> None:
     scheduling.jobs = [job("a"), job("r", lane="models", again=True)]
     term = scheduling.term()
     scheduling.at(10)
     term.step()
     term.abandon("the lease was lost")
-    assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "running"}
+    assert ([work.told for work in scheduling.works], term.running) == ([["terminate", "kill"]] * 2, [])
+    assert scheduling.ledger.get(scheduling.works[0].run.id).error == "the lease was lost"
     scheduling.term()
     assert scheduling.states() == {"a@10+1": "lost", "r@10+1": "lost", "r@10+2": "running"}
 
