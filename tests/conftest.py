@@ -9,6 +9,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +21,9 @@ from skewless.infra.storage.project_state import open_database
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+
+if TYPE_CHECKING:
+    from tests.servers.postgres import PostgresServer
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
 _UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,6 +93,18 @@ def postgres_url() -> Iterator[str]:
 
     with running_postgres() as url:
         yield url
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the test may stop; it is not started yet."""
+    from tests.servers.postgres import PostgresServer  # noqa: PLC0415 - not every session needs it
+
+    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
+        Path(folder).chmod(0o755)  # the server's user must be able to pass through
+        server = PostgresServer(Path(folder) / "data")
+        yield server
+        server.stop()
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -38,11 +38,6 @@ class AnswerMemory:
         self._answers: dict[str, list[Row]] | None = None
         self._away_until: float | None = None
 
-    @property
-    def is_in_use(self) -> bool:
-        """Whether the last read failed, so that answers come from here."""
-        return self._away_until is not None
-
     def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
         """Return the rows of the database, or those of the same read before if it is down.
 
@@ -79,13 +74,17 @@ class AnswerMemory:
     def _remember(self, question: str, rows: list[Row]) -> None:
         with self._lock:
             answers = self._load()
-            if answers.get(question) == rows:
-                return
-            if len(answers) >= _MOST_ANSWERS:
-                answers.pop(next(iter(answers)))
-            answers[question] = rows
+            is_same = answers.pop(question, None) == rows
+            answers[question] = rows  # at the end: the first one is the one that was not read for the longest time
+            oldest = next(iter(answers)) if len(answers) > _MOST_ANSWERS else None
+            if oldest is not None:
+                del answers[oldest]
+        if is_same:
+            return
         # Losing an answer on a full disk costs nothing while the database is there.
         with suppress(StoreError):
+            if oldest is not None:
+                self._file.execute("DELETE FROM answers WHERE question = ?", oldest)
             self._file.execute(
                 "INSERT INTO answers VALUES (?, ?) ON CONFLICT (question) DO UPDATE SET answer = excluded.answer",
                 question,

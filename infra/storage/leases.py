@@ -48,12 +48,11 @@ class Leases:
         self._database = database
         self.ttl_s = ttl_s
 
-    def acquire(self, name: str, *, holder: str | None = None, floor: int = 0) -> Lease | None:
+    def acquire(self, name: str, *, holder: str | None = None) -> Lease | None:
         """Return the lease if it is free, expired, or held by this holder or by a process of this machine that died.
 
         Args:
             holder: unique name of the holder; None: a new one for this process.
-            floor: the token becomes greater than this.
 
         Returns:
             The lease; None if another holder has it.
@@ -66,7 +65,7 @@ class Leases:
             if until_us > now_us and current != holder and not _has_died(current):
                 return None
             # A repeated request, after a lost reply, keeps its token.
-            token = token if current == holder and until_us > now_us else max(token, floor) + 1
+            token = token if current == holder and until_us > now_us else token + 1
             self._database.execute(
                 "INSERT INTO leases (name, holder, token, until_us) VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE "
                 "SET holder = excluded.holder, token = excluded.token, until_us = excluded.until_us",

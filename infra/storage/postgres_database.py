@@ -34,7 +34,7 @@ class PostgresDatabase(Database):
 
     def now_us(self) -> int:
         """Return the time of the server."""
-        return int(self.query("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[0][0])
+        return int(self.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[0][0])
 
     def _connect(self) -> Connection:
         psycopg = _import_psycopg()

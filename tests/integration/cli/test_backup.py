@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,6 @@ from tests.servers.postgres import PostgresServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import ROWS, done, run
 from tests.worlds.waiting import until
-
-
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """A server that the test may stop."""
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        yield server
-        server.stop()
 
 
 @pytest.fixture

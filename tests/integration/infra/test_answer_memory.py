@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,24 +30,14 @@ print(json.dumps([Documents(state.database, "policy").get(name) for name in ("a"
 """
 
 
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """A server that the test may stop."""
-    with tempfile.TemporaryDirectory(prefix="pg-") as folder:
-        Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "data")
-        yield server
-        server.stop()
-
-
-def test_reads_go_on_without_the_database_and_after_a_restart(own_server: PostgresServer, tmp_path: Path) -> None:
-    state = ProjectState(tmp_path, own_server.start())
+def test_reads_go_on_without_the_database_and_after_a_restart(own_postgres: PostgresServer, tmp_path: Path) -> None:
+    state = ProjectState(tmp_path, own_postgres.start())
     state.remember_reads()
     policies = Documents(state.database, "policy")
     policies.put("a", {"champion": "000001"})
     assert (policies.get("a"), policies.get("b"), policies.revision("a")) == ({"champion": "000001"}, None, 1)
 
-    own_server.stop()
+    own_postgres.stop()
     with capture_logs() as logs:
         for _ in range(3):
             assert (policies.get("a"), policies.get("b"), policies.revision("a")) == ({"champion": "000001"}, None, 1)
@@ -67,7 +55,7 @@ def test_reads_go_on_without_the_database_and_after_a_restart(own_server: Postgr
     )
     assert json.loads(restarted.stdout.splitlines()[-1]) == [{"champion": "000001"}, None]
 
-    own_server.start()
+    own_postgres.start()
     deadline = time.monotonic() + 30
     is_up = False
     while not is_up and time.monotonic() < deadline:
@@ -100,14 +88,34 @@ def test_a_server_that_is_away_is_not_asked_again_for_a_second(tmp_path: Path) -
 
     for _ in range(5):
         assert memory.read("q", fail) == [("x", 1, None, 0.5)]
-    assert (asked, memory.is_in_use) == ([1], True)
+    assert asked == [1]
     clock.at_s += 1.01
     memory.read("q", fail)
     assert asked == [2]
     clock.at_s += 1.01
     assert memory.read("q", lambda: [("y",)]) == [("y",)]
-    assert not memory.is_in_use
     memory.close()
+
+
+def test_the_answers_that_were_not_read_for_the_longest_time_are_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.infra.storage.answer_memory._MOST_ANSWERS", 3)
+
+    def fail() -> list[tuple[object, ...]]:
+        raise StoreError("database", "is down", fix="start it")
+
+    memory = AnswerMemory(tmp_path / "answers.db")
+    for number in range(9):
+        memory.read("often", lambda: [("policy",)])
+        memory.read(f"once {number}", lambda: [(1,)])
+    memory.close()
+    restarted = AnswerMemory(tmp_path / "answers.db")
+    assert restarted.read("often", fail) == [("policy",)]
+    assert restarted.read("once 8", fail) == [(1,)]
+    with pytest.raises(StoreError):
+        restarted.read("once 0", fail)
+    restarted.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"rubbish" * 1_000, b"SQLite format 3\0" + b"\0" * 4_000])
