@@ -11,7 +11,7 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, Protocol
 
 from skewless.contract.errors import StoreError
@@ -166,7 +166,7 @@ class Database(ABC):
         """Return whether the database has the table of the schema's version."""
 
     @abstractmethod
-    def _translate_errors(self) -> Any:  # noqa: ANN401 - a context manager
+    def _translate_errors(self) -> AbstractContextManager[None]:
         """Raise errors of the library as StoreError."""
 
     @contextmanager
