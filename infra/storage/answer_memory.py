@@ -75,7 +75,7 @@ class AnswerMemory:
         with self._lock:
             answers = self._load()
             is_same = answers.pop(question, None) == rows
-            answers[question] = rows  # at the end: the first one is the one that was not read for the longest time
+            answers[question] = rows  # at the end, so that the first question is the least recently read
             oldest = next(iter(answers)) if len(answers) > _MOST_ANSWERS else None
             if oldest is not None:
                 del answers[oldest]
