@@ -1,0 +1,203 @@
+"""The storage of everything immutable: objects that are written once, in a folder or in a cloud."""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b, file_digest
+from pathlib import Path
+from typing import NamedTuple
+
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
+
+_FIX = "restore it from a backup; the log is the source of truth"
+
+
+class StoredObject(NamedTuple):
+    """An object as its writer has recorded it.
+
+    Args:
+        name: unique in the storage, with ``/`` between its parts; never used again.
+        size: bytes.
+        stamp: the storage's mark of this content, which a change by others would change.
+        digest: of the bytes, see ``digest_bytes``.
+    """
+
+    name: str
+    size: int
+    stamp: str
+    digest: str
+
+
+class ListedObject(NamedTuple):
+    """An object as the storage lists it; ``modified_us`` is by the storage's clock, microseconds."""
+
+    name: str
+    size: int
+    modified_us: int
+
+
+class ObjectStorage(ABC):
+    """Stores objects; any thread and any process may use it."""
+
+    @abstractmethod
+    def put(self, name: str, data: bytes | memoryview) -> StoredObject:
+        """Store bytes durably under a new name.
+
+        Raises:
+            StoreError: the storage refused the write.
+        """
+
+    @abstractmethod
+    def put_file(self, name: str, path: Path) -> StoredObject:
+        """Store a complete file durably under a new name; the file itself stays, or is moved.
+
+        If the name exists, it was stored by an earlier, interrupted call with the same file.
+
+        Raises:
+            StoreError: the storage refused the write.
+        """
+
+    @abstractmethod
+    def local_path(self, stored: StoredObject) -> Path:
+        """Return a local file with the object's bytes, which the caller must not change.
+
+        Raises:
+            StoreError: the object is missing, or was altered.
+        """
+
+    @abstractmethod
+    def verify(self, stored: StoredObject) -> None:
+        """Compare the bytes in the storage with the digest; reads all of them.
+
+        Raises:
+            StoreError: the object is missing, or was altered.
+        """
+
+    @abstractmethod
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete objects; a missing one is fine.
+
+        Raises:
+            StoreError: the storage refused it.
+        """
+
+    @abstractmethod
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """Yield the objects whose names begin with a folder, in any order."""
+
+    @abstractmethod
+    def staging_path(self) -> Path:
+        """Return a new path for a file that is going to be put; its folder exists."""
+
+
+class FolderStorage(ObjectStorage):
+    """Objects as files below a folder; all machines that use it see the same folder.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def put(self, name: str, data: bytes | memoryview) -> StoredObject:
+        """Write the file under its name: nobody looks for the name before the caller has recorded it."""
+        path = self._root / name
+        try:
+            make_folder(path.parent)
+            path.write_bytes(data)
+            return self._complete(name, path, digest_bytes(data))
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise disk_error(path, error) from error
+
+    def put_file(self, name: str, path: Path) -> StoredObject:
+        """Link the file under its name."""
+        target = self._root / name
+        try:
+            make_folder(target.parent)
+            if not target.exists():
+                target.hardlink_to(path)
+            return self._complete(name, target, _digest_file(target))
+        except OSError as error:
+            raise disk_error(target, error) from error
+
+    def local_path(self, stored: StoredObject) -> Path:
+        """Return the file itself; its bytes are compared only if its time has changed."""
+        path = self._root / stored.name
+        try:
+            stat = path.stat()
+        except FileNotFoundError as error:
+            raise missing_error(path) from error
+        except OSError as error:
+            raise corrupt_error(path, error.strerror) from error
+        if stat.st_size != stored.size:
+            raise corrupt_error(path, f"it has {stat.st_size} bytes, and had {stored.size} when it was written")
+        if str(stat.st_mtime_ns) != stored.stamp:
+            self.verify(stored)
+        return path
+
+    def verify(self, stored: StoredObject) -> None:
+        """Read the file and compare its digest."""
+        path = self._root / stored.name
+        try:
+            digest = _digest_file(path)
+        except FileNotFoundError as error:
+            raise missing_error(path) from error
+        except OSError as error:
+            raise corrupt_error(path, error.strerror) from error
+        if digest != stored.digest:
+            raise corrupt_error(path, "its content has changed since it was written")
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove the files."""
+        for name in names:
+            try:
+                (self._root / name).unlink(missing_ok=True)
+            except OSError as error:
+                raise disk_error(self._root / name, error) from error
+
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """Yield the files below a folder."""
+        for path in sorted((self._root / prefix).rglob("*")):
+            if path.is_file():
+                stat = path.stat()
+                yield ListedObject(str(path.relative_to(self._root)), stat.st_size, stat.st_mtime_ns // 1_000)
+
+    def staging_path(self) -> Path:
+        """Return a path on the same disk, so that the file can be linked."""
+        folder = self._root / "staging"
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise disk_error(folder, error) from error
+        return folder / uuid.uuid4().hex
+
+    def _complete(self, name: str, path: Path, digest: str) -> StoredObject:
+        sync_file(path)
+        sync_folder(path.parent)
+        stat = path.stat()
+        return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest)
+
+
+def digest_bytes(data: bytes | memoryview) -> str:
+    """Return the digest of an object: BLAKE2b of 128 bits, in hex."""
+    return blake2b(data).hexdigest()[:32]
+
+
+def missing_error(name: object) -> StoreError:
+    """Return the error for an object that is recorded but does not exist."""
+    return StoreError(f"log file {name}", "is missing", fix=_FIX)
+
+
+def corrupt_error(name: object, reason: object) -> StoreError:
+    """Return the error for an object that has changed, or cannot be read."""
+    return StoreError(f"log file {name}", f"is corrupt: {reason}", fix=_FIX)
+
+
+def _digest_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "blake2b").hexdigest()[:32]
