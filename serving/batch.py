@@ -24,6 +24,7 @@ from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.batches import numbers, texts
+from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.serving.models.table import ModelTable
@@ -106,11 +107,13 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
         stack.push_async_callback(online.close)
+        spool = prediction_spool(config.state)
         log = PredictionWriter(
-            config.state / "predictions",
+            spool,
             capacity=config.settings.log_capacity,
             flush_seconds=config.settings.log_flush_seconds,
             on_drop=lambda _n, _reason: None,
+            on_stored=spool.ship,
         )
         stack.callback(log.close)
         models = ModelTable(

@@ -18,11 +18,13 @@ from skewless.contract.settings import Settings
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
+from skewless.infra.log.spool import Shipper
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
@@ -76,11 +78,15 @@ async def serve(
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
+        spools = prediction_spool(config.state), outcome_spool(config.state)
+        shipper = Shipper(spools)
+        stack.callback(shipper.close)
         writer = PredictionWriter(
-            config.state / "predictions",
+            spools[0],
             capacity=settings.log_capacity,
             flush_seconds=settings.log_flush_seconds,
             on_drop=_drop_counter(metrics),
+            on_stored=spools[0].ship if settings.log_durability == "storage" else shipper.wake,
         )
         stack.callback(writer.close)
         models = _models(config, online, marker_history, metrics)
@@ -92,6 +98,7 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
+        outcomes = OutcomeWriter(spools[1], spools[1].ship if settings.log_durability == "storage" else shipper.wake)
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -103,7 +110,7 @@ async def serve(
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
             heartbeat=_make_heartbeat(config, models, writer, stack),
             events=events,
-            feedback=Feedback(OutcomeWriter(config.state), models, metrics, config.clock, max_rows=settings.max_batch),
+            feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
             access=_open_access(config),
             local=is_loopback(config.host),

@@ -14,7 +14,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
-from skewless.infra.log.accepted import EVENT, REJECT
+from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.offline.changes import Window, checked_rows_sql
 from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table

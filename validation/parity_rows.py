@@ -18,7 +18,7 @@ from skewless.contract.keys import KeyCodec, marker_key
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.infra.log.accepted import AcceptedLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.key_samples import sample_row_keys
 from skewless.infra.offline.views import LogSnapshot, OfflineViews
@@ -95,7 +95,7 @@ class _RowComparison:
 
     def __init__(self, view: View, views: OfflineViews, result: ParityResult, marker: int) -> None:
         self._view, self._checked = view, result
-        log: AcceptedLog = views.log(view)
+        log: PartitionLog = views.log(view)
         # After the rows were read: the log has each of their positions, unless another log filled the store.
         self._end = log.next_seq()
         codec = RowCodec(view)

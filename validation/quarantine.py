@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from skewless.infra.log.accepted import INGEST, REJECT, RUN, SEQ
+from skewless.infra.log.log_columns import INGEST, REJECT, RUN, SEQ
 from skewless.infra.storage.durable import make_folder
 
 

@@ -18,7 +18,7 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.feast_plugins.key_types import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.windowed_views import WindowPlans
-from skewless.infra.log.accepted import EVENT, REJECT
+from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ID, TIME
 from skewless.infra.offline.log_parts import read_log_partitions
@@ -50,7 +50,7 @@ def read_window_rows(
     state = state_of(config)
     view = WindowPlans(state).view(requested.view, requested.labels)
     rows = _read_key_rows(connection, entities, requested, view)
-    read = WindowJoin(connection).read(view, read_log_partitions(state / "log", view.source), rows, mode=mode)
+    read = WindowJoin(connection).read(view, read_log_partitions(state, view.source), rows, mode=mode)
     numbers = pa.array(np.arange(rows.num_rows))
     columns = [pa.array(read.values[name], mask=read.nulls[name]) for name in requested.labels]
     table = pa.table([numbers, *columns], names=[ID, *(f"__f{i}" for i in range(len(columns)))])
@@ -63,7 +63,7 @@ def read_window_keys(
     """Return the distinct keys with an accepted event in a range of event times; both ends are included."""
     state = state_of(config)
     view = WindowPlans(state).view(requested.view, requested.labels)
-    files = [file for part in read_log_partitions(state / "log", view.source) for file in part.files]
+    files = [file for part in read_log_partitions(state, view.source) for file in part.files]
     names = [quote(column.name) for column in view.keys]
     renamed = [f"{quote(column.name)} AS {quote(_request_name(requested, column))}" for column in view.keys]
     if not files:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
+from skewless.infra.log.log_columns import EVENT, INGEST, RAW, REJECT
 
 SOURCE_POS = "__source_pos"
 EVENT_ID = "__event_id"

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
-from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.inventory import list_recorded_partitions
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.storage.project_state import ProjectState
 
 IMPORTED = "/import/"  # part of the names of partitions with imported events
 
 
-def source_folder(log_root: Path, source: str) -> Path:
-    """Return the folder of a source's logs: one folder per epoch, with one folder per partition."""
-    return log_root / "events" / source
+def source_logs(source: str) -> str:
+    """Return the name below which all log partitions of a source are, each below its stream's epoch."""
+    return f"events/{source}"
 
 
-def log_partitions(log_root: Path, source: str) -> list[str]:
+def log_partitions(state: ProjectState, source: str) -> list[str]:
     """Return the names of the log partitions of a source, sorted."""
-    folder = source_folder(log_root, source)
-    names = {str(path.relative_to(log_root)) for path in folder.glob("*/*") if path.is_dir()}
-    # The inventory still lists a partition whose folder was lost: it is missing, not finished.
-    return sorted(names.union(list_recorded_partitions(log_root, str(folder.relative_to(log_root)))))
+    return list(log_ends(state, source))
 
 
-def log_ends(log_root: Path, source: str) -> Mapping[str, int]:
-    """Return the last position of each log partition of a source; -1 if it is empty."""
-    return {name: EventLog(log_root, name).next_seq() - 1 for name in log_partitions(log_root, source)}
+def log_ends(state: ProjectState, source: str) -> Mapping[str, int]:
+    """Return the last position of each log partition of a source, by name; -1 if it is empty."""
+    return Catalog(state.database).ends(source_logs(source))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.log.inventory import corrupt_file_error
-from skewless.infra.log.manifest import FileRange
+from skewless.infra.storage.objects import corrupt_error, missing_error
 
 # Readers skip row groups by their statistics, and hold one row group in memory at a time.
 GROUP_ROWS = 100_000
@@ -16,29 +16,29 @@ GROUP_ROWS = 100_000
 _THREADS_FROM = 10_000
 
 
-def read_tables(span: FileRange, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_tables(path: Path, start: int, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of one file at positions ``first`` to ``last``, in order and in bounded batches.
 
     Args:
-        span: the file.
+        path: of the file.
+        start: position of its first row.
         first: first position.
         last: last position, included.
         schema: the columns of each batch; columns that the file lacks are null.
 
     Raises:
-        FileNotFoundError: the file was removed.
-        StoreError: the file is corrupt.
+        StoreError: the file is missing or corrupt.
     """
     try:
-        with pq.ParquetFile(span.path) as file:
-            for start, rows in _read_groups(file, span.first, first, last, schema):
-                begin = max(first - start, 0)
+        with pq.ParquetFile(path) as file:
+            for at, rows in _read_groups(file, start, first, last, schema):
+                begin = max(first - at, 0)
                 # A table without columns cannot be sliced, so null columns are added before.
-                yield conform(rows, schema).slice(begin, last + 1 - start - begin)
+                yield conform(rows, schema).slice(begin, last + 1 - at - begin)
     except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, error.strerror, str(span.path)) from error
+        raise missing_error(path) from error
     except (OSError, pa.ArrowException) as error:
-        raise corrupt_file_error(span.path, error) from error
+        raise corrupt_error(path, error) from error
 
 
 def conform(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -16,8 +16,8 @@ from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RowCodec
 from skewless.contract.status import BoolArray
-from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog
-from skewless.infra.log.manifest import FileRange
+from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline import arrays
 from skewless.infra.offline.sql import quote_all
 from skewless.infra.online.port import OnlineWriter
@@ -54,7 +54,7 @@ class LatestRows:
 
     project: str
     view: View
-    log: AcceptedLog
+    log: PartitionLog
     connection: duckdb.DuckDBPyConnection
 
     def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
@@ -77,7 +77,7 @@ class LatestRows:
     def _pack_batches(self, start: int, stop: int) -> Iterator[LatestBatch]:
         is_latest = self._find_latest(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
-        for rows in _read_rows(self.log.segments(), self.view, start, stop):
+        for rows in _read_rows(self.log, self.view, start, stop):
             indices = rows[SEQ].to_numpy() - start
             yield _pack_rows(self.view, keys, codec, rows.filter(pa.array(is_latest[indices])), len(indices))
 
@@ -103,13 +103,12 @@ def latest_sql(view: View) -> str:
     )
 
 
-def _read_rows(segments: Sequence[FileRange], view: View, start: int, stop: int) -> Iterator[pa.Table]:
+def _read_rows(log: PartitionLog, view: View, start: int, stop: int) -> Iterator[pa.Table]:
     """Yield all log rows of a range, rejected ones included, in batches."""
     columns = [SEQ, EVENT, CREATED, RUN, TOMBSTONE, *(column.name for column in (*view.keys, *view.features))]
-    for segment in segments:
-        if segment.last < start or segment.first >= stop:
-            continue
-        with pq.ParquetFile(segment.path, pre_buffer=False) as file:  # buffers would live until the end of the file
+    for segment in log.segments(start, stop - 1):
+        path = log.storage.local_path(segment.stored)
+        with pq.ParquetFile(path, pre_buffer=False) as file:  # buffers would live until the end of the file
             groups = _select_groups(file, segment.first, start, stop)
             for batch in file.iter_batches(_BATCH_ROWS, row_groups=groups, columns=columns):
                 rows = pa.Table.from_batches([batch])

@@ -21,7 +21,8 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
-from skewless.infra.log.accepted import INGEST, REJECT, RUN, AcceptedLog, StagedRows
+from skewless.infra.log.log_columns import INGEST, REJECT, RUN
+from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger, last_covered
 from skewless.infra.materialization.latest_rows import LatestRows
@@ -151,9 +152,9 @@ class Materializer:
         shares = [(changed_files, all_rows, 0), (unchanged_files, since, progress.next_seq)]
         return [SourceSlice(table=part, window=span, log_files=log.files(at)) for part, span, at in shares if part]
 
-    def log(self, view: View) -> AcceptedLog:
+    def log(self, view: View) -> PartitionLog:
         """Return the accepted log of a view."""
-        return AcceptedLog(self.state / "log", view.partition)
+        return PartitionLog(self.state, view.partition)
 
     def progress(self, view: View) -> Progress | None:
         """Return the progress in the source of a view; None if it is unknown or belongs to another log."""
@@ -244,7 +245,6 @@ class _RunJob:
         # If the clock was set back, old rows must not look new again.
         upto_us = max(self._now_us, progress.upto_us if progress else self._now_us)
         log = parent.log(view)
-        log.sweep()
         with log.stage_rows() as staged:
             # From here on, the log rejects the rows if another run has appended any.
             self._leases.check(self._lease)
@@ -259,7 +259,7 @@ class _RunJob:
                 # A commit that fails after the link has still written rows.
                 tail = log.next_seq()
                 try:
-                    log.commit_rows(staged)
+                    log.commit_rows(staged, lambda: self._leases.check(self._lease))
                 finally:
                     self._has_written |= log.next_seq() > tail
         if self._events is None:

@@ -126,7 +126,7 @@ class VersionReadiness:
         live = self.streams.generations.find_live(view)
         if live is None:
             return f"windowed view {view.name!r} has no states"
-        events, ends = 0, log_ends(self.streams.log_root, view.source)
+        events, ends = 0, log_ends(self.streams.state, view.source)
         names = [window_marker(plan.project, view, live.number, partition) for partition in ends]
         for end, mark in zip(ends.values(), store.read_markers(names), strict=True):
             # A partition without events has no marker.

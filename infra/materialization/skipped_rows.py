@@ -12,7 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from skewless.contract.errors import GateError, StoreError
-from skewless.infra.log.accepted import AcceptedLog, rejected_reasons
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.log_columns import rejected_reasons
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
@@ -115,9 +117,9 @@ def _read_saved(state: ProjectState) -> Iterator[SkippedRows]:
 
 def _read_rejected(state: ProjectState) -> Iterator[SkippedRows]:
     counts: Counter[tuple[str, str]] = Counter()
-    for folder in sorted((state / "log" / _BATCH).glob("*")):
-        view = folder.name.rpartition("-")[0]
-        log = AcceptedLog(state / "log", f"{_BATCH}/{folder.name}")
+    for partition in Catalog(state.database).ends(_BATCH):
+        view = partition.removeprefix(f"{_BATCH}/").rpartition("-")[0]
+        log = PartitionLog(state, partition)
         counts.update({(view, reason): rows for reason, rows in rejected_reasons(log.files()).items()})
     for (view, reason), rows in counts.items():
         yield SkippedRows(view=view, verb="materialize", reason=reason, rows=rows, at_us=None)

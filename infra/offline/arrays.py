@@ -16,7 +16,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.infra.log.accepted import CREATED, EVENT, RUN, SEQ, TOMBSTONE
+from skewless.infra.log.log_columns import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from skewless.infra.offline.matched_rows import MatchedRows
 
 # Bytes of the columns that are read at a time: the memory next to the result does not grow with the number of columns.

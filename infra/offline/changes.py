@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from skewless.contract.plan import View
-from skewless.infra.log.accepted import CREATED, EVENT, RAW, REJECT, TOMBSTONE, due_sql
+from skewless.infra.log.log_columns import CREATED, EVENT, RAW, REJECT, TOMBSTONE, due_sql
 from skewless.infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
 from skewless.infra.offline.sources import ORDER, Table, read_error
 from skewless.infra.offline.sql import cast_sql, quote, quote_all, sql_literal, to_microseconds

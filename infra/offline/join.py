@@ -13,7 +13,8 @@ from skewless.contract.arrow_numbers import int64_array, typed_array
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
-from skewless.infra.log.accepted import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, AcceptedLog, due_sql
+from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, due_sql
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import KnownRange, MaterializationRun
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import TIME, History
@@ -46,7 +47,7 @@ class PointInTimeJoin:
     def find_positions(
         self,
         view: View,
-        log: AcceptedLog,
+        log: PartitionLog,
         entities: pa.Table,
         order: Order,
         *,
@@ -76,7 +77,7 @@ class PointInTimeJoin:
                 history = replace(history, condition=f"{history.condition} AND {SEQ} < {end}")
             return find_rows(self._connection, history, [files], rows, log.next_seq())
 
-    def read(self, view: View, log: AcceptedLog, seq: Int64Array) -> ViewRead:
+    def read(self, view: View, log: PartitionLog, seq: Int64Array) -> ViewRead:
         """Return the log rows at positions, in their order; -1: no row."""
         files = log.files()
         if not files or not len(seq):
@@ -84,7 +85,7 @@ class PointInTimeJoin:
 
         return build_view_read(view, MatchedRows(self._connection, build_event_history(view), [files], seq))
 
-    def read_keys(self, view: View, log: AcceptedLog, seq: Int64Array) -> pa.Table:
+    def read_keys(self, view: View, log: PartitionLog, seq: Int64Array) -> pa.Table:
         """Return the keys of the log rows at positions, in their order; null for -1."""
         columns = [column.name for column in view.keys]
         files = log.files()

@@ -11,7 +11,7 @@ from skewless.contract.arrow_types import arrow_type
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.offline.sql import quote, quote_all
 from skewless.infra.offline.window_events import LogPartition, WindowEvents
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,12 +11,12 @@ import numpy as np
 from skewless.contract.errors import StoreError
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.state_layout import NEVER
-from skewless.infra.log.accepted import EVENT, INGEST, REJECT, SEQ
-from skewless.infra.log.ends import KNOWN_AT
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.window_events import LogPartition, find_applied_times, read_column_names
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
@@ -26,11 +25,11 @@ LATE_US = 10_000_000
 _MOST_EVENTS = 1_000_000
 
 
-def read_log_partitions(log_root: Path, source: str) -> list[LogPartition]:
+def read_log_partitions(state: ProjectState, source: str) -> list[LogPartition]:
     """Return the log partitions of a source, sorted by name."""
     parts = []
-    for partition in log_partitions(log_root, source):
-        log = EventLog(log_root, partition)
+    for partition in log_partitions(state, source):
+        log = PartitionLog(state, partition)
         # Read the ends first: an entry that moves from there into the files meanwhile is then read twice, not missed.
         ends = log.read_ends()
         parts.append(LogPartition(partition=partition, files=log.files(), ends=ends))

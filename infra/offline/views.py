@@ -12,7 +12,7 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.accepted import AcceptedLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends, log_partitions
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import RunLedger, known_ranges
@@ -50,9 +50,9 @@ class OfflineViews:
         self.join = WindowJoin(connection)
         self.ledger = RunLedger(state.database)
 
-    def log(self, view: View) -> AcceptedLog:
+    def log(self, view: View) -> PartitionLog:
         """Return the log of a view."""
-        return AcceptedLog(self._state / "log", view.partition)
+        return PartitionLog(self._state, view.partition)
 
     def check_filled(self, plan: FeaturePlan) -> None:
         """Check that each view of a plan has been filled once; all features of another view would be null.
@@ -74,7 +74,7 @@ class OfflineViews:
             SourceError: a source has none.
         """
         for window in plan.windows:
-            if not log_partitions(self._state / "log", window.source):
+            if not log_partitions(self._state, window.source):
                 raise SourceError(
                     f"windowed view {window.name!r}",
                     "has no accepted event",
@@ -137,11 +137,11 @@ class OfflineViews:
 
     def log_partitions(self, view: WindowView) -> list[LogPartition]:
         """Return the log partitions of a windowed view's events."""
-        return read_log_partitions(self._state / "log", view.source)
+        return read_log_partitions(self._state, view.source)
 
     def log_ends(self, view: WindowView) -> Mapping[str, int]:
         """Return the last position of each log partition of a windowed view's events."""
-        return log_ends(self._state / "log", view.source)
+        return log_ends(self._state, view.source)
 
     def read_positions(self, view: View, seq: Int64Array) -> ViewRead:
         """Return the log rows at positions, in their order; -1: no row."""

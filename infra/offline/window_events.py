@@ -15,8 +15,7 @@ from skewless.contract.status import Int64Array
 from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.state_layout import NEVER, EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.accepted import EVENT, SEQ
-from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.log_columns import EVENT, KNOWN_AT, SEQ
 from skewless.infra.offline.as_of import ROW, TIME
 from skewless.infra.offline.matched_rows import copy_to_table, register_tables
 from skewless.infra.offline.window_sql import (

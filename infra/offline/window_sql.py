@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from skewless.contract.columns import Column
 from skewless.contract.windows.aggregate_inputs import sum_limits
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.accepted import EVENT, REJECT, SEQ
-from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.log_columns import EVENT, KNOWN_AT, REJECT, SEQ
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.sql import quote, quote_all, same_keys_sql
 

@@ -8,7 +8,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.ends import EndsFile, LastEnd
+from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.generations import Generation, Generations
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.storage.project_state import ProjectState
@@ -18,7 +18,7 @@ _log = EventLogger()
 
 
 class LogPositions:
-    """Reads the last applied positions from the run ledger and the event logs' ends files; thread-safe.
+    """Reads the last applied positions from the run ledger and the catalog of the logs; thread-safe.
 
     It caches what it has read, and reads only what was added since. While the database is unavailable, its last values
     count.
@@ -28,12 +28,12 @@ class LogPositions:
     """
 
     def __init__(self, state: ProjectState) -> None:
-        self._log_root = state / "log"
+        self._catalog = Catalog(state.database)
         self._ledger = RunLedger(state.database)
         self._generations = Generations(state)
         self._row_partitions: dict[str, str] = {}
         self._window_views: dict[str, tuple[str, WindowView]] = {}
-        self._ends: dict[str, LastEnd] = {}
+        self._ends: dict[str, int] = {}
         self._covered: dict[str, int] = {}
         self._next_run = 0  # no run was read yet
         self._live: dict[str, Generation | None] = {}
@@ -65,6 +65,8 @@ class LogPositions:
             if row_partitions:
                 self._read_runs()
             self._live |= {view.hash: self._generations.find_live(view) for _, view in window_views}
+            partitions = {name for live in self._live.values() for name in (live.partitions if live else ())}
+            self._ends |= {name: self._catalog.last_applied(name) for name in partitions}
             self._is_unavailable = False
         except StoreError as error:
             has_read = self._next_run > 0 or not row_partitions
@@ -77,9 +79,8 @@ class LogPositions:
         for project, view in window_views:
             live = self._live[view.hash]
             for partition in live.partitions if live else ():
-                end = self._last_end(partition)
-                if live and end.last >= 0:
-                    positions[window_marker(project, view, live.number, partition)] = end.last
+                if live and (end := self._ends.get(partition, -1)) >= 0:
+                    positions[window_marker(project, view, live.number, partition)] = end
         return positions
 
     def _read_runs(self) -> None:
@@ -90,11 +91,6 @@ class LogPositions:
             # Only the latest run can still end.
             next_run = run.run_id + (run.ended_us is not None)
         self._next_run = next_run
-
-    def _last_end(self, partition: str) -> LastEnd:
-        end = EndsFile(self._log_root, partition).last(self._ends.get(partition, LastEnd()))
-        self._ends[partition] = end
-        return end
 
 
 def _row_partitions(plan: FeaturePlan) -> dict[str, str]:

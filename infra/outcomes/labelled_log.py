@@ -22,7 +22,7 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.outcomes.log import OutcomeLog
-from skewless.infra.predictions.files import FOLDER, log_files
+from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -130,7 +130,7 @@ class LabelledLog:
             StoreError: a file of the log is corrupt.
             SourceError: the label table cannot be read.
         """
-        files = [str(path) for path in log_files(self.state / FOLDER)]
+        files = prediction_files(self.state)
         # A cursor has temporary tables of its own, so that two reads at the same time do not share them.
         with closing(self.connection.cursor()) as cursor:
             if not files:

@@ -8,20 +8,16 @@ import duckdb
 import pyarrow as pa
 
 from skewless.contract.errors import StoreError
-from skewless.infra.log.inventory import Inventory
-from skewless.infra.outcomes.writer import FOLDER, SCHEMA
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.outcomes.writer import OUTCOMES, SCHEMA, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 
 # The outcome with the latest known time counts, then the last received. Batch and row decide between outcomes that
 # were received in the same microsecond.
 ORDER = "known_at, received_at, batch, row"
 _SUBJECT = "prediction_id, model, keys, event_time"
-# A merged file may exist next to its sources: batch and row identify a row.
-_OUTCOMES_SQL = """
-    SELECT * FROM read_parquet($files)
-    WHERE known_at <= $known_by
-    QUALIFY row_number() OVER (PARTITION BY batch, row) = 1
-"""
+_OUTCOMES_SQL = "SELECT * FROM read_parquet($files) WHERE known_at <= $known_by"
 _RANKED_SQL = f"""
     SELECT *,
         row_number() OVER subject AS place,
@@ -80,6 +76,25 @@ _COUNTS_SQL = f"""
 """
 
 
+def open_outcome_log(state: ProjectState) -> PartitionLog:
+    """Return the outcome log; what this machine has written is in it.
+
+    Raises:
+        StoreError: the database or the storage is unavailable.
+    """
+    outcome_spool(state).ship()
+    return PartitionLog(state, OUTCOMES)
+
+
+def compact_outcomes(state: ProjectState) -> int:
+    """Merge small segments; return how many were merged.
+
+    Raises:
+        StoreError: the storage failed, or a file is missing or altered; nothing is lost.
+    """
+    return compact(open_outcome_log(state), keep=0, group=lambda _: OUTCOMES).merged
+
+
 class OutcomeLog:
     """A snapshot of a project's outcome log at the time of its opening.
 
@@ -88,7 +103,7 @@ class OutcomeLog:
     """
 
     def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection) -> None:
-        self._files = [str(path) for path in Inventory(state / FOLDER).files()]
+        self._files = open_outcome_log(state).files()
         self._connection = connection
 
     def latest(self, known_by_us: int) -> pa.Table:

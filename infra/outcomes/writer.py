@@ -1,21 +1,18 @@
-"""Writes the outcome log: one Parquet file per batch of outcomes, durable when ``append`` returns."""
+"""Writes the outcome log: one file per batch of outcomes, durable on the local disk when ``append`` returns."""
 
 from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skewless.contract.feedback import Outcome
-from skewless.infra.log.inventory import Inventory, add_to_inventory
-from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
+from skewless.infra.log.spool import Spool
 from skewless.infra.storage.project_state import ProjectState
 
-FOLDER = "outcomes"
+OUTCOMES = "outcomes"  # name of the log
 SCHEMA = pa.schema(
     [
         ("received_at", pa.int64()),
@@ -37,16 +34,18 @@ class OutcomeWriter:
     """Appends to the outcome log of a project; several processes may append at the same time.
 
     Args:
-        state: the project's state folder.
+        spool: of the log, on the local disk.
+        on_stored: called after each batch; by default it waits until the batch is in the log.
     """
 
-    def __init__(self, state: ProjectState) -> None:
-        self._folder = state / FOLDER
+    def __init__(self, spool: Spool, on_stored: Callable[[], object] | None = None) -> None:
+        self._spool = spool
+        self._on_stored = on_stored or spool.ship
         self._name = uuid.uuid4().hex[:12]
         self._files = 0
 
-    def append(self, outcomes: Sequence[Outcome], *, received_at: int, source: str) -> Path:
-        """Write outcomes and wait until they are durable; return the file.
+    def append(self, outcomes: Sequence[Outcome], *, received_at: int, source: str) -> str:
+        """Write outcomes and wait until they are durable; return the name of their batch.
 
         Args:
             outcomes: at least one.
@@ -57,31 +56,17 @@ class OutcomeWriter:
             StoreError: the disk refused the write; the log is unchanged.
         """
         batch = f"{self._name}-{self._files:06d}"
+        path = self._spool.path(received_at, self._name, self._files)
+        table = to_table(outcomes, received_at=received_at, batch=batch, source=source)
+        self._spool.store(path, table, compression="zstd")
         self._files += 1
-        path = self._folder / f"{received_at:020d}-{batch}.parquet"
-        store(path, to_table(outcomes, received_at=received_at, batch=batch, source=source))
-        return path
+        self._on_stored()
+        return batch
 
 
-def store(path: Path, table: pa.Table) -> None:
-    """Write a file of the log atomically and durably.
-
-    Raises:
-        StoreError: the disk refused the write.
-    """
-    temporary = path.with_suffix(".tmp")
-    try:
-        make_folder(path.parent)
-        pq.write_table(table, temporary, compression="zstd")
-        sync_file(temporary)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise disk_error(path, error) from error
-    # Last: a kill before it leaves a complete file, which readers accept without an entry. An entry without its file
-    # would be reported as a loss.
-    add_to_inventory(Inventory(path.parent), path, table.num_rows)
+def outcome_spool(state: ProjectState) -> Spool:
+    """Return where the processes of this machine write outcomes."""
+    return Spool(state, OUTCOMES, SCHEMA)
 
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
@@ -12,26 +11,27 @@ from skewless.contract.arrow_types import arrow_type
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.window_events import LogPartition, WindowEvents
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     import duckdb
 
 
-def check_logged_types(log_root: Path, source: EventSource) -> None:
+def check_logged_types(state: ProjectState, source: EventSource) -> None:
     """Check that the log of a source has its columns with the declared types: else a stream worker would fail later.
 
     Args:
-        log_root: folder of all logs.
+        state: of the project.
 
     Raises:
         SourceError: the log has a column with another type.
         StoreError: a file of the log is corrupt.
     """
-    for partition in log_partitions(log_root, source.name):
-        logged = {field.name: field.type for field in EventLog(log_root, partition).schema()}
+    for partition in log_partitions(state, source.name):
+        logged = {field.name: field.type for field in PartitionLog(state, partition).schema()}
         for column in source.columns:
             logged_type = logged.get(column.name, pa.null())
             if not pa.types.is_null(logged_type) and logged_type != arrow_type(column.dtype):

@@ -15,8 +15,8 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.compiled_repo import CompiledRepo
-from skewless.infra.log.accepted import AcceptedLog
 from skewless.infra.log.generations import Generations
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
 from skewless.infra.offline.labels import find_labels, label_columns
 from skewless.infra.offline.log_parts import read_log_partitions
@@ -175,7 +175,7 @@ class Planner:
             return None
         # The log grows without a change of the definitions, so its types are compared each time.
         for source in compiled.plan.sources:
-            check_logged_types(self.state / "log", source)
+            check_logged_types(self.state, source)
         return compiled
 
     def _compile(self) -> tuple[CompiledRepo, dict[str, str]]:
@@ -192,7 +192,7 @@ class Planner:
             name, types = tables[f"source {source.name}"]
             if types is not None:
                 check_columns(name, types, event_columns(source))
-            check_logged_types(self.state / "log", source)
+            check_logged_types(self.state, source)
         for spec in compiled.models:
             name, types = tables[f"labels {spec.name}"]
             if types is not None:
@@ -225,7 +225,7 @@ class Planner:
         known = {view.hash for view in applied.plan.windows} if applied else set()
         for view in compiled.plan.windows:
             if view.hash not in known:
-                check_sums(self.connection, view, read_log_partitions(self.state / "log", view.source))
+                check_sums(self.connection, view, read_log_partitions(self.state, view.source))
 
     def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
         """Return the effects of a plan, and the names of versions whose packages cannot be read."""
@@ -291,7 +291,7 @@ class Planner:
         generations = Generations(self.state)
         if generations.find_live(view) is not None:
             return Build(view=label, hash=view.hash, kind="catch up", rows=None)
-        events = sum(end + 1 for end in log_ends(self.state / "log", view.source).values())
+        events = sum(end + 1 for end in log_ends(self.state, view.source).values())
         seconds = estimate_build_s(generations.folder, events)
         return Build(view=label, hash=view.hash, kind="states", rows=events, seconds=seconds)
 
@@ -300,7 +300,7 @@ class Planner:
         if not has_files(self.repo, view.source.path):
             return 0
         rows = view_table(self.repo, view).count_rows(self.connection)
-        return None if rows is None else max(0, rows - AcceptedLog(self.state / "log", view.partition).next_seq())
+        return None if rows is None else max(0, rows - PartitionLog(self.state, view.partition).next_seq())
 
     def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
         for name in list_models(self._store.root):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import duckdb
 import numpy as np
@@ -13,7 +12,8 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.vector import Matrix
-from skewless.infra.predictions.files import BATCH_ROWS, log_files
+from skewless.infra.predictions.segments import BATCH_ROWS, prediction_files
+from skewless.infra.storage.project_state import ProjectState
 
 _SERVED_SQL = """
     FROM (
@@ -53,12 +53,12 @@ class ServedScores:
     """The predictions that a version served in a time range; its shadow scores are excluded.
 
     Args:
-        folder: folder of the prediction log.
+        state: of the project.
         since_us: start of the range by time of evaluation, UTC microseconds.
         until_us: end of the range, exclusive.
     """
 
-    folder: Path
+    state: ProjectState
     connection: duckdb.DuckDBPyConnection
     model: str
     version: str
@@ -86,7 +86,7 @@ class ServedScores:
         return {row["view"]: row["repeats"] for batch in self._query(_REPEATS_SQL) for row in batch.to_pylist()}
 
     def _query(self, query: str) -> Iterator[pa.RecordBatch]:
-        files = [str(path) for path in log_files(self.folder)]
+        files = prediction_files(self.state)
         if not files:
             return
         bound = {"files": files, "model": self.model, "version": self.version}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, get_args
 
 import duckdb
@@ -20,9 +19,10 @@ from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.tiles import AppliedPositions
-from skewless.infra.predictions.files import BATCH_ROWS, log_files
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import READ
+from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, open_prediction_log
+from skewless.infra.storage.project_state import ProjectState
 
 # Columns that files of older formats lack, with their values in that format.
 _ROWS_SQL = """
@@ -134,27 +134,23 @@ class _FileShare:
 class PredictionLog:
     """A snapshot of a project's prediction log at the time of its opening.
 
-    Its files stay for the grace time of ``skewless.infra.predictions.compaction.compact``, even if they are merged
-    meanwhile.
-
     Args:
-        folder: folder of the log.
-        without: names of files to skip.
+        state: of the project.
+        unproven: without the segments that replay has proven.
 
     Raises:
-        StoreError: a merged file is corrupt.
+        StoreError: a file is missing, truncated or altered.
     """
 
-    def __init__(
-        self, folder: Path, connection: duckdb.DuckDBPyConnection, *, without: Collection[str] = frozenset()
-    ) -> None:
-        self._files = [str(path) for path in log_files(folder) if path.name not in without]
+    def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection, *, unproven: bool = False) -> None:
+        self._log = open_prediction_log(state)
+        self._segments = [item for item in self._log.segments() if not (unproven and item.is_proven)]
+        self._files = self._log.local_files(self._segments)
         self._connection = connection
 
-    @property
-    def names(self) -> list[str]:
-        """Return the names of the files, sorted."""
-        return [Path(file).name for file in self._files]
+    def mark_proven(self) -> None:
+        """Record that replay has proven all predictions of the snapshot."""
+        self._log.catalog.mark_proven(PREDICTIONS, [segment.stored.name for segment in self._segments])
 
     def versions(self) -> list[ModelVersion]:
         """Return the model versions in the log, sorted."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import duckdb
 import pyarrow as pa
 
 from skewless.contract.errors import StoreError
-from skewless.infra.predictions.files import log_files
+from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.storage.project_state import ProjectState
 
 # The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
 # the vectors of selected rows are read.
@@ -29,7 +28,7 @@ _VECTORS_SQL = """
 
 
 def sample_log(
-    folder: Path,
+    state: ProjectState,
     connection: duckdb.DuckDBPyConnection,
     model: str,
     *,
@@ -42,7 +41,7 @@ def sample_log(
     """Return a sample of the vectors that a model's versions scored.
 
     Args:
-        folder: folder of the prediction log.
+        state: of the project.
         since_us, until_us: time range of the predictions, the end exclusive.
         window_us: length of a window; the first begins at ``since_us``.
         most: largest sample of each version in each window.
@@ -55,7 +54,7 @@ def sample_log(
     Raises:
         StoreError: a file of the log is corrupt.
     """
-    files = [str(path) for path in log_files(folder)]
+    files = prediction_files(state)
     if not files:
         return _EMPTY
     values = {"files": files, "model": model, "since": since_us, "until": until_us}

@@ -1,4 +1,4 @@
-"""Writes the prediction log asynchronously: a bounded queue, a thread, one Parquet file per flush."""
+"""Writes predictions into the spool asynchronously: a bounded queue, a thread, one Parquet file per flush."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 
 import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import lower_priority
-from skewless.infra.log.inventory import Inventory, add_to_inventory
+from skewless.infra.log.spool import Spool
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
-from skewless.infra.predictions.files import write_rows
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.storage.durable import error_text, make_folder, sync_file, sync_folder, write_durable
+from skewless.infra.predictions.segments import WRITE_OPTIONS
+from skewless.infra.storage.durable import error_text, make_folder, write_durable
 from skewless.infra.telemetry.logger import EventLogger
 
 _FLUSH_ROWS = 20_000
@@ -38,16 +37,24 @@ class PredictionWriter:
     noticed even without predictions.
 
     Args:
-        folder: folder of the log.
+        spool: of the log, on the local disk.
         capacity: largest number of queued predictions; further records are dropped and counted.
         flush_seconds: longest time that a record waits.
         on_drop: called with the number of dropped predictions and the reason.
+        on_stored: called after each file, before those who wait for it; a StoreError reaches them.
     """
 
     def __init__(
-        self, folder: Path, *, capacity: int, flush_seconds: float, on_drop: Callable[[int, str], None]
+        self,
+        spool: Spool,
+        *,
+        capacity: int,
+        flush_seconds: float,
+        on_drop: Callable[[int, str], None],
+        on_stored: Callable[[], object] = lambda: None,
     ) -> None:
-        self._folder = folder
+        self._spool = spool
+        self._on_stored = on_stored
         self._capacity = capacity
         self._flush_seconds = flush_seconds
         self._on_drop = on_drop
@@ -56,7 +63,6 @@ class PredictionWriter:
         self._queued_rows = 0
         self._condition = threading.Condition()
         self._closed = False
-        self._inventory = Inventory(folder)
         self._name = uuid.uuid4().hex[:12]
         self._files = 0
         self.problem: str | None = None
@@ -122,8 +128,9 @@ class PredictionWriter:
         try:
             self._write_file(pa.Table.from_batches(list(_drain_batches(queue)), schema=SCHEMA))
             self._set_problem(None)
-        except (OSError, pa.ArrowException) as refusal:
-            self._set_problem(error_text(refusal))
+            error = self._report_stored()
+        except (OSError, StoreError, pa.ArrowException) as refusal:
+            self._set_problem(str(refusal.value) if isinstance(refusal, StoreError) else error_text(refusal))
             error = StoreError("prediction log", "cannot be written", value=self.problem, fix="free disk space")
             self._on_drop(rows, "disk")
         except Exception:  # noqa: BLE001 - a bug must not end the thread: later records would wait for ever
@@ -135,19 +142,26 @@ class PredictionWriter:
         for future in futures:
             future.set_exception(error) if error else future.set_result(None)
 
+    def _report_stored(self) -> StoreError | None:
+        try:
+            self._on_stored()
+        except StoreError as error:
+            return error
+        return None
+
     def _set_problem(self, problem: str | None) -> None:
         """Record whether the disk refuses writes; log each change once."""
         if problem is not None and problem != self.problem:
-            _log.error("prediction_log_refused", folder=str(self._folder), reason=problem)
+            _log.error("prediction_log_refused", folder=str(self._spool.folder), reason=problem)
         elif problem is None and self.problem is not None:
-            _log.info("prediction_log_recovered", folder=str(self._folder))
+            _log.info("prediction_log_recovered", folder=str(self._spool.folder))
         self.problem = problem
 
     def _probe(self) -> None:
         """Test whether the disk accepts a file again."""
-        path = self._folder / f".{self._name}.probe"
+        path = self._spool.folder / f".{self._name}.probe"
         try:
-            make_folder(self._folder)
+            make_folder(self._spool.folder)
             write_durable(path, bytes(_PROBE_BYTES))
             path.unlink()
         except (OSError, StoreError):
@@ -155,18 +169,8 @@ class PredictionWriter:
         self._set_problem(None)
 
     def _write_file(self, table: pa.Table) -> None:
-        make_folder(self._folder)
-        first = table["t"][0].as_py()
-        path = self._folder / f"{first:020d}-{self._name}-{self._files:06d}.parquet"
-        temporary = path.with_suffix(".tmp")
-        try:
-            write_rows(table, temporary)
-            sync_file(temporary)
-            temporary.replace(path)
-            sync_folder(self._folder)
-            add_to_inventory(self._inventory, path, table.num_rows)
-        finally:
-            temporary.unlink(missing_ok=True)
+        path = self._spool.path(table["t"][0].as_py(), self._name, self._files)
+        self._spool.store(path, table, **WRITE_OPTIONS)
         self._files += 1
 
 

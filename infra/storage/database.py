@@ -52,10 +52,13 @@ class Database(ABC):
         self._memory: ReadMemory | None = None
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self, *, is_alone: bool = True) -> Iterator[None]:
         """Execute all statements of the block, in this thread, or none of them; other writers wait.
 
         A transaction inside another one is a part of it. So a job can check its lease and write in one transaction.
+
+        Args:
+            is_alone: False: other writers may wait only for the rows that the block changes.
 
         Raises:
             StoreError: the database is unavailable, or was busy for too long; nothing was written.
@@ -63,7 +66,7 @@ class Database(ABC):
         if self._current is not None:
             yield
             return
-        with self._all_or_nothing(self._begin):
+        with self._all_or_nothing(self._begin if is_alone else self._begin_shared):
             yield
 
     @contextmanager
@@ -152,6 +155,10 @@ class Database(ABC):
     @abstractmethod
     def _begin(self, connection: Connection) -> None:
         """Begin a transaction, and wait until no other writer is active."""
+
+    def _begin_shared(self, connection: Connection) -> None:
+        """Begin a transaction next to other writers, if the database has several."""
+        self._begin(connection)
 
     @abstractmethod
     def _begin_snapshot(self, connection: Connection) -> None:

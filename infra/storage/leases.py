@@ -119,6 +119,12 @@ class Leases:
         rows = self._database.query("SELECT holder, until_us FROM leases WHERE name = ?", name)
         return str(rows[0][0]) if rows and rows[0][1] > self._database.now_us() and not _has_died(rows[0][0]) else None
 
+    def list_held(self, prefix: str) -> list[str]:
+        """Return the held leases whose names begin with a text, sorted."""
+        now_us = self._database.now_us()
+        rows = self._database.query("SELECT name, holder, until_us FROM leases WHERE name LIKE ?", f"{prefix}%")
+        return sorted(name for name, holder, until_us in rows if until_us > now_us and not _has_died(holder))
+
     def latest_token(self, name: str) -> int:
         """Return the highest token of a lease, 0 if nobody has had it."""
         rows = self._database.query("SELECT token FROM leases WHERE name = ?", name)

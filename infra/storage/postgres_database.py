@@ -57,6 +57,9 @@ class PostgresDatabase(Database):
         # One writer at a time, as in SQLite: a read in a transaction then decides about the write, without retries.
         connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"skewless {self._schema}",))
 
+    def _begin_shared(self, connection: Connection) -> None:
+        connection.execute("BEGIN")
+
     def _begin_snapshot(self, connection: Connection) -> None:
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
 

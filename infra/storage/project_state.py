@@ -14,6 +14,7 @@ from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
 from skewless.infra.storage.answer_memory import AnswerMemory
 from skewless.infra.storage.database import Database
+from skewless.infra.storage.objects import FolderStorage, ObjectStorage
 from skewless.infra.storage.postgres_database import PostgresDatabase
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 
@@ -63,6 +64,11 @@ class ProjectState:
     def unchecked_database(self) -> Database:
         """The database, also if the state folder needs an upgrade."""
         return open_database(self.database_url or f"sqlite:///{self.folder / DATABASE_FILE}")
+
+    @property
+    def storage(self) -> ObjectStorage:
+        """The storage of the logs' segments."""
+        return FolderStorage(self.folder)
 
     def remember_reads(self) -> None:
         """Let this process read what it or an earlier process has read before, while a remote database is down."""

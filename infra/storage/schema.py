@@ -29,6 +29,18 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX job_runs_by_state ON job_runs (state, tick_us, job, attempt)",
         "CREATE INDEX job_runs_by_job_and_state ON job_runs (job, state, tick_us, attempt)",
     ),
+    (
+        # The logs. A partition's next position is the fence of its writers; its columns are an Arrow schema in base64.
+        """CREATE TABLE log_partitions (
+            partition TEXT PRIMARY KEY, next_seq BIGINT NOT NULL, columns TEXT NOT NULL)""",
+        # Immutable files of a partition, by position. The end of their application (known_us) is null until then.
+        """CREATE TABLE segments (
+            partition TEXT NOT NULL, first_seq BIGINT NOT NULL, last_seq BIGINT NOT NULL, object TEXT NOT NULL,
+            size BIGINT NOT NULL, stamp TEXT NOT NULL, digest TEXT NOT NULL, at_us BIGINT NOT NULL, known_us BIGINT,
+            is_merged BIGINT NOT NULL, is_proven BIGINT NOT NULL, PRIMARY KEY (partition, first_seq))""",
+        # Objects that no segment has any more, and the readers that may still use them.
+        "CREATE TABLE removed_objects (object TEXT PRIMARY KEY, readers TEXT NOT NULL)",
+    ),
 )
 
 # The tables with data, and the columns of their primary keys, which are the first ones of each table.
@@ -38,4 +50,7 @@ KEYS = {
     "leases": ("name",),
     "materializations": ("run_id",),
     "job_runs": ("job", "tick_us", "attempt"),
+    "log_partitions": ("partition",),
+    "segments": ("partition", "first_seq"),
+    "removed_objects": ("object",),
 }

@@ -5,21 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from skewless.contract.clock import Clock
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
 from skewless.infra.host.priority import run_at_low_priority
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
-from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_folder
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_logs
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import record_build
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 OnStates = Callable[[str, int], None]
@@ -41,7 +41,7 @@ class Backfiller:
 
     Args:
         plan: with the views.
-        log_root: folder of all logs.
+        state: of the project.
         generations: of the views.
         store: the online store.
         join: computes states from the log.
@@ -49,7 +49,7 @@ class Backfiller:
     """
 
     plan: FeaturePlan
-    log_root: Path
+    state: ProjectState
     generations: Generations
     store: OnlineStore
     join: WindowJoin
@@ -81,7 +81,7 @@ class Backfiller:
 
     def _build(self, view: WindowView, on_states: OnStates) -> BackfillResult:
         now_us, started = self.clock.now_us(), time.monotonic()
-        ends = log_ends(self.log_root, view.source)
+        ends = log_ends(self.state, view.source)
         generation = self.generations.begin(view, list(ends), now_us)
         states = StateView.of(self.plan.project, view, generation.number)
         names = {part: window_marker(self.plan.project, view, generation.number, part) for part in ends}
@@ -125,7 +125,7 @@ class Backfiller:
         self, view: WindowView, states: StateView, ends: Mapping[str, int], now_us: int, on_states: OnStates
     ) -> int:
         count = 0
-        parts = read_log_partitions(self.log_root, view.source)
+        parts = read_log_partitions(self.state, view.source)
         for keys, tiles in self.join.states(view, parts, now_us - PENDING_US, ends):
             states.create(self.store, keys, tiles)
             count += tiles.n
@@ -135,14 +135,14 @@ class Backfiller:
     def _catch_up_and_switch(self, view: WindowView, generation: Generation) -> None:
         """Apply rows that were logged since, the last ones under the exclusive lock, and switch."""
         writer = self._writer(view, generation)
-        folder = source_folder(self.log_root, view.source)
+        folder = self.state / "log" / source_logs(view.source)
         # First without the exclusive lock, so that little is left to apply while the workers wait.
         for log in self._logs(view):
             writer.catch_up(log)
         with hold_apply_lock(folder, alone=True):
             for log in self._logs(view):
                 writer.catch_up_locked(log)
-            self.generations.add_partitions(view, log_partitions(self.log_root, view.source))
+            self.generations.add_partitions(view, log_partitions(self.state, view.source))
             self.generations.mark_served(view.source)
             self.generations.switch(view, generation.number, self.clock.now_us())
             # Last, because servers follow the pointer at once.
@@ -151,7 +151,7 @@ class Backfiller:
     def _writer(self, view: WindowView, generation: Generation) -> StateWriter:
         return StateWriter(
             project=self.plan.project,
-            log_folder=source_folder(self.log_root, view.source),
+            log_folder=self.state / "log" / source_logs(view.source),
             views=[view],
             store=self.store,
             generations=self.generations,
@@ -159,11 +159,11 @@ class Backfiller:
             only=generation.number,
         )
 
-    def _logs(self, view: WindowView) -> list[EventLog]:
+    def _logs(self, view: WindowView) -> list[PartitionLog]:
         # Includes partitions without events: servers read a marker for each partition of the generation.
         watermarks = {part for item in self.generations.list_all(view) for part in item.partitions}
-        names = sorted({*log_partitions(self.log_root, view.source), *watermarks})
-        return [EventLog(self.log_root, name) for name in names]
+        names = sorted({*log_partitions(self.state, view.source), *watermarks})
+        return [PartitionLog(self.state, name) for name in names]
 
     def _is_missing(self, view: WindowView) -> bool:
         live = self.generations.find_live(view)

@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -19,12 +18,13 @@ import pyarrow.compute as pc
 
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.accepted import INGEST, REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.catalog import Segment
 from skewless.infra.log.event_rows import EVENT_ID
-from skewless.infra.log.manifest import FileRange
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.log_columns import INGEST, REJECT
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_partitions, source_logs
 from skewless.infra.storage.durable import disk_error, make_folder
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.id_index import Digests, IdIndex, digest_ids, mark_first
 
 _EVER = -(2**63)
@@ -40,7 +40,7 @@ class Acceptance:
     """
 
     rows: pa.Table
-    span: FileRange | None
+    span: Segment | None
 
 
 class EventIds:
@@ -48,7 +48,7 @@ class EventIds:
 
     Args:
         source: of the events.
-        log_root: folder of all logs.
+        state: of the project.
         horizon_us: how long an id is remembered after its event was accepted, microseconds; None: forever.
         start_positions: per log partition, the position from which ids are loaded; other partitions from the beginning.
             None: all ids within the horizon.
@@ -57,30 +57,36 @@ class EventIds:
     def __init__(
         self,
         source: EventSource,
-        log_root: Path,
+        state: ProjectState,
         horizon_us: int | None,
         start_positions: Mapping[str, int] | None = None,
     ) -> None:
         self._source = source
-        self._log_root = log_root
+        self._state = state
         self._horizon_us = horizon_us
         self._index = IdIndex(horizon_us)
         self._start_positions = dict(start_positions or {})
         self._next = dict(self._start_positions)
-        self._logs: dict[str, EventLog] = {}
+        self._logs: dict[str, PartitionLog] = {}
         # In the lock file, it shows whether another process has held the lock since.
         self._token = os.urandom(16)
         self._is_current = False
 
     def accept(
-        self, log: EventLog, rows: pa.Table, *, at: int | None, now_us: int, skip_remembering: BoolArray | None = None
+        self,
+        log: PartitionLog,
+        rows: pa.Table,
+        *,
+        at: int | None,
+        now_us: int,
+        skip_remembering: BoolArray | None = None,
     ) -> Acceptance:
         """Append rows whose ids are new, and remember the ids; a rejected row does not claim its id.
 
         Args:
             log: a partition of the source.
             rows: in the schema of ``event_schema``.
-            at: as in ``EventLog.append``.
+            at: as in ``PartitionLog.append``.
             now_us: time of acceptance.
             skip_remembering: rows whose ids cannot occur again, so that they are not remembered.
 
@@ -127,7 +133,7 @@ class EventIds:
         rows_with_id = rows.filter(_has_id(rows))
         self._index.add(digest_ids(rows_with_id[EVENT_ID].to_pylist()), now_us)
 
-    def _open_log(self, log: EventLog) -> None:
+    def _open_log(self, log: PartitionLog) -> None:
         self._logs[log.partition] = log
         if log.next_seq() < self._next.get(log.partition, 0):
             self._reset()  # the log is an older copy: lost rows must be accepted again
@@ -151,8 +157,8 @@ class EventIds:
     def _load_new_ids(self, now_us: int) -> None:
         """Load the ids that any process has accepted since the last call."""
         since_us = _EVER if self._horizon_us is None else now_us - self._horizon_us
-        for name in log_partitions(self._log_root, self._source.name):
-            log = self._logs.setdefault(name, EventLog(self._log_root, name))
+        for name in log_partitions(self._state, self._source.name):
+            log = self._logs.setdefault(name, PartitionLog(self._state, name))
             first, end = self._next.get(name, 0), log.next_seq()
             for span in _list_recent_files(log, first, end, since_us):
                 for rows in log.read(max(span.first, first), span.last, self._columns()):
@@ -173,7 +179,7 @@ class EventIds:
     @contextmanager
     def _hold_lock(self) -> Iterator[None]:
         """Hold the lock of the source; detect whether another process has held it since."""
-        path = source_folder(self._log_root, self._source.name) / "ids.lock"
+        path = self._state / "log" / source_logs(self._source.name) / "ids.lock"
         try:
             make_folder(path.parent)
             lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
@@ -195,13 +201,6 @@ def _has_id(rows: pa.Table) -> pa.ChunkedArray:
     return pc.and_(rows[REJECT].is_null(), rows[EVENT_ID].is_valid())
 
 
-def _list_recent_files(log: EventLog, first: int, end: int, since_us: int) -> list[FileRange]:
-    """Return the files from a position on with rows accepted since a time, oldest first."""
-    recent: list[FileRange] = []
-    # Files are ordered by acceptance, so the search stops at the first old one.
-    for span in reversed(log.spans(first, end - 1)):
-        latest_us = next(log.read(span.last, span.last, [INGEST]))[INGEST][0].as_py()
-        if latest_us < since_us:
-            break
-        recent.insert(0, span)
-    return recent
+def _list_recent_files(log: PartitionLog, first: int, end: int, since_us: int) -> list[Segment]:
+    """Return the segments from a position on with rows accepted since a time, oldest first."""
+    return [segment for segment in log.segments(first, end - 1) if segment.at_us >= since_us]

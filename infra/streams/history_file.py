@@ -15,15 +15,16 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.accepted import REJECT
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.matched_rows import copy_to_table
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table, find_table
 from skewless.infra.offline.sql import cast_sql, quote
 from skewless.infra.offline.window_events import read_column_names
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.row_digest import RowDigest
 
 KNOWN, SEVERAL = 1, 2
@@ -100,7 +101,7 @@ class HistoryFile:
         """Return the number of rows without an event id."""
         return self.count(f"{self._id_sql(column)} IS NULL")
 
-    def find_repeats(self, column: str, first: int, log_root: Path) -> npt.NDArray[np.uint8]:
+    def find_repeats(self, column: str, first: int, state: ProjectState) -> npt.NDArray[np.uint8]:
         """Return flags for rows from ``first`` on: ``KNOWN`` if the log has the id, ``SEVERAL`` if another row has it.
 
         Memory: DuckDB's limit, beyond which it spills to disk, and one byte per row.
@@ -114,7 +115,7 @@ class HistoryFile:
             flags = np.zeros(int(n_rows), dtype=np.uint8)
             repeated_ids = f"SELECT id FROM {ids} WHERE id IS NOT NULL GROUP BY id HAVING count(*) > 1"
             self._set_flags(flags, SEVERAL, f"SELECT place FROM {ids} SEMI JOIN ({repeated_ids}) USING (id)", [])
-            logs = [EventLog(log_root, name) for name in log_partitions(log_root, self.source.name)]
+            logs = [PartitionLog(state, name) for name in log_partitions(state, self.source.name)]
             files = [file for log in logs for file in log.files()]
             if files:
                 # Rows from before the column was declared as the id have no __event_id.

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_partitions, source_logs
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
+from skewless.infra.storage.project_state import ProjectState
 
 # Longer than servers take to notice a new generation, and longer than their lease on the old one.
 DRAIN_US = 60_000_000
@@ -23,7 +25,7 @@ class Housekeeper:
     """Keeps the logs and states of views in order; any number of workers may call it at any time."""
 
     project: str
-    log_root: Path
+    state: ProjectState
     views: Sequence[WindowView]
     generations: Generations
     store: OnlineStore
@@ -36,10 +38,9 @@ class Housekeeper:
             StoreError: the disk or the store failed.
         """
         for source in sorted({view.source for view in self.views}):
-            for name in log_partitions(self.log_root, source):
-                log = EventLog(self.log_root, name)
-                log.compact()
-                log.sweep()
+            for name in log_partitions(self.state, source):
+                compact(PartitionLog(self.state, name))
+        Catalog(self.state.database).delete_unread(self.state.storage)
         for view in self.views:
             self.retire(view)
 
@@ -48,7 +49,7 @@ class Housekeeper:
         unread = [item for item in self.generations.list_all(view) if self._is_unread(view, item)]
         for item in unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
-            with hold_apply_lock(source_folder(self.log_root, view.source), alone=True):
+            with hold_apply_lock(self.state / "log" / source_logs(view.source), alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
         return len(unread)

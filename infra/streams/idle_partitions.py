@@ -7,11 +7,11 @@ their logs, because each position is applied only once.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from pathlib import Path
 
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import IMPORTED, log_partitions
 from skewless.infra.online.port import Marker
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.partition_worker import catch_up
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
@@ -22,15 +22,15 @@ class IdlePartitions:
 
     Args:
         writer: of the states.
-        log_root: folder of all logs.
+        state: of the project.
         source: name of the event source.
     """
 
-    def __init__(self, writer: StateWriter, log_root: Path, source: str) -> None:
+    def __init__(self, writer: StateWriter, state: ProjectState, source: str) -> None:
         self._writer = writer
-        self._log_root = log_root
+        self._state = state
         self._source = source
-        self._logs: dict[str, EventLog] = {}
+        self._logs: dict[str, PartitionLog] = {}
         self._last_positions: dict[str, int | None] = {}
         self._complete: dict[str, Marker] = {}
         self._ends: dict[str, int] = {}
@@ -47,7 +47,7 @@ class IdlePartitions:
             StoreError: the store failed or is unavailable.
             ConflictError: the states include positions that a log does not have.
         """
-        names = {*self._writer.partitions(), *log_partitions(self._log_root, self._source)} - set(own)
+        names = {*self._writer.partitions(), *log_partitions(self._state, self._source)} - set(own)
         # Time and ends are taken first: a watermark must not cover what arrives after them.
         time_us, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
         positions = self._find_behind(sorted(names))
@@ -98,5 +98,5 @@ class IdlePartitions:
             self._ends[name] = end
         return self._ends.get(name) == end
 
-    def _log(self, name: str) -> EventLog:
-        return self._logs.setdefault(name, EventLog(self._log_root, name))
+    def _log(self, name: str) -> PartitionLog:
+        return self._logs.setdefault(name, PartitionLog(self._state, name))

@@ -11,7 +11,6 @@ import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -20,12 +19,13 @@ import pyarrow.compute as pc
 
 from skewless.contract.columns import Column, build_columns
 from skewless.contract.errors import StoreError
-from skewless.infra.log.accepted import EVENT, REJECT
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.log.log_columns import EVENT, REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.history_file import HistoryFile
 from skewless.infra.streams.row_digest import RowDigest, digest_rows
 
@@ -156,13 +156,13 @@ class Matcher:
     """Finds the import record of a file.
 
     Args:
-        log_root: folder of all logs.
-        folder: of the source's import partitions, relative to ``log_root``.
+        state: of the project.
+        folder: of the source's import partitions, below all logs.
         pending: files that a dry run would have imported, by the key of their records.
     """
 
-    def __init__(self, log_root: Path, folder: str, pending: dict[str, HistoryFile]) -> None:
-        self._log_root = log_root
+    def __init__(self, state: ProjectState, folder: str, pending: dict[str, HistoryFile]) -> None:
+        self._state = state
         self._folder = folder
         self._pending = pending
 
@@ -191,9 +191,9 @@ class Matcher:
         rows = [] if last < 0 else next(log.read(last, last, [SOURCE_POS]))[SOURCE_POS].to_pylist()
         return record.next if rows and rows[0] >= record.done.rows else record.done
 
-    def log(self, key: str) -> EventLog:
+    def log(self, key: str) -> PartitionLog:
         """Return the log of an import partition."""
-        return EventLog(self._log_root, f"{self._folder}/{key}")
+        return PartitionLog(self._state, f"{self._folder}/{key}")
 
     def _find(self, file: HistoryFile, count: int, records: Sequence[ImportRecord]) -> Match | None:
         columns = records[0].columns

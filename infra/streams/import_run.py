@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +14,14 @@ import pyarrow.compute as pc
 from skewless.contract.clock import Clock
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
-from skewless.infra.log.ends import KNOWN_AT
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, hold_apply_lock
-from skewless.infra.log.partitions import log_ends, source_folder
+from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, RAW, REJECT
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_ends, source_logs
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Lease
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import EventValidator
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import KNOWN, SEVERAL, HistoryFile, file_columns
@@ -64,7 +63,7 @@ class ImportRun:
         source: of the events.
         views: as in ``Importer``.
         database: of the project.
-        log_root: folder of all logs.
+        state: of the project.
         generations: of the views.
         lease: of the import; None: a dry run.
         clock: of the project.
@@ -77,7 +76,7 @@ class ImportRun:
         source: EventSource,
         views: Sequence[WindowView],
         database: Database,
-        log_root: Path,
+        state: ProjectState,
         generations: Generations,
         lease: Lease | None,
         clock: Clock,
@@ -85,23 +84,23 @@ class ImportRun:
     ) -> None:
         self._source = source
         self._views = views
-        self._log_root = log_root
+        self._state = state
         self._generations = generations
         self._clock = clock
         self._dry_run = lease is None
         self._on_rows = on_rows
-        self._folder = source_folder(log_root, source.name)
+        self._folder = state / "log" / source_logs(source.name)
         self._records = ImportRecords(database, source.name, lease)
         self._pending: dict[str, HistoryFile] = {}
-        self._matcher = Matcher(log_root, import_prefix(source), self._pending)
+        self._matcher = Matcher(state, import_prefix(source), self._pending)
         self._validator = EventValidator(source, views)
 
     @cached_property
     def _ids(self) -> EventIds:
         # DuckDB compares with the ids that the log has now. Ids that are accepted later are loaded from here on.
-        ends = log_ends(self._log_root, self._source.name)
+        ends = log_ends(self._state, self._source.name)
         start_positions = {name: last + 1 for name, last in ends.items()}
-        return EventIds(self._source, self._log_root, None, start_positions)
+        return EventIds(self._source, self._state, None, start_positions)
 
     def import_file(self, file: HistoryFile) -> ImportedFile:
         """Import the new rows of one file."""
@@ -163,7 +162,7 @@ class ImportRun:
         column, flags = self._source.id_column, None
         if column is not None:
             _ = self._ids  # loads the ends of the log before DuckDB compares with it
-            flags = file.find_repeats(column, first, self._log_root)
+            flags = file.find_repeats(column, first, self._state)
         log, prefix = self._matcher.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
         for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # rows added since the count are for the next run
             start = digest.rows
@@ -181,7 +180,7 @@ class ImportRun:
         return replace(record, done=prefix, next=None)
 
     def _append_batch(
-        self, log: EventLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, result: ImportedFile
+        self, log: PartitionLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, result: ImportedFile
     ) -> None:
         now_us = self._clock.now_us()
         validated, known_at = self._validate(rows, start, now_us)
@@ -211,7 +210,7 @@ class ImportRun:
 
     def _accept_rows(
         self,
-        log: EventLog,
+        log: PartitionLog,
         validated: pa.Table,
         known_at: pa.Array,
         now_us: int,

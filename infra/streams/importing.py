@@ -21,6 +21,7 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.history_file import history_files
 from skewless.infra.streams.idle_partitions import IdlePartitions
 from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
@@ -66,7 +67,7 @@ class Importer:
         views: the windowed views of the source; an event that one of them cannot sum exactly is rejected.
         repo: paths are relative to it.
         database: of the project.
-        log_root: folder of all logs.
+        state: of the project.
         generations: of the views.
         open_writer: opens the state writer; called only if there are states.
         connection: to DuckDB.
@@ -78,7 +79,7 @@ class Importer:
     views: list[WindowView]
     repo: Path
     database: Database
-    log_root: Path
+    state: ProjectState
     generations: Generations
     open_writer: Callable[[], AbstractContextManager[StateWriter]]
     connection: duckdb.DuckDBPyConnection
@@ -104,7 +105,7 @@ class Importer:
                 source=self.source,
                 views=self.views,
                 database=self.database,
-                log_root=self.log_root,
+                state=self.state,
                 generations=self.generations,
                 lease=lease,
                 clock=self.clock,
@@ -128,12 +129,12 @@ class Importer:
             return "none"
         names = [
             name
-            for name in log_partitions(self.log_root, self.source.name)
+            for name in log_partitions(self.state, self.source.name)
             if name.startswith(f"{import_prefix(self.source)}/")
         ]
         try:
             with self.open_writer() as writer:
-                idle_partitions = IdlePartitions(writer, self.log_root, self.source.name)
+                idle_partitions = IdlePartitions(writer, self.state, self.source.name)
                 idle_partitions.catch_up(names, SourceCounts(source=self.source.name))
         except StoreError:
             # The events are in the log, and a worker will apply them.

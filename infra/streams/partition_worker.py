@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 
-from skewless.infra.log.accepted import EVENT, REJECT, SEQ
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.port import Messages, Partition
@@ -31,7 +31,7 @@ class PartitionWorker:
         ids: of the source, shared by its partitions.
     """
 
-    def __init__(self, *, partition: Partition, log: EventLog, decoder: Decoder, ids: EventIds) -> None:
+    def __init__(self, *, partition: Partition, log: PartitionLog, decoder: Decoder, ids: EventIds) -> None:
         self.partition = partition
         self.log = log
         self.behind = True
@@ -157,7 +157,7 @@ class PartitionWorker:
         return int(rows[SOURCE_POS][0].as_py()) + 1
 
 
-def catch_up(log: EventLog, writer: StateWriter, counts: SourceCounts) -> int:
+def catch_up(log: PartitionLog, writer: StateWriter, counts: SourceCounts) -> int:
     """Apply all rows of a log that the states lack; return the last position.
 
     Raises:

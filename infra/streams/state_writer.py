@@ -14,9 +14,9 @@ from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.accepted import EVENT, REJECT, SEQ
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations, hold_apply_lock
+from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import LOST, Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 
@@ -77,7 +77,7 @@ class StateWriter:
             for removed in cache.keys() - self._lenses.keys():
                 del cache[removed]
 
-    def record_end(self, log: EventLog, first: int, last: int) -> bool:
+    def record_end(self, log: PartitionLog, first: int, last: int) -> bool:
         """Record the end of positions ``first`` to ``last``, unless a needed view still lacks them.
 
         A view that was added a short time ago may be served before this writer applies events to it. The writer that
@@ -99,7 +99,7 @@ class StateWriter:
         log.record_end(first, last, self._clock.now_us())
         return True
 
-    def apply(self, log: EventLog, rows: pa.Table, watermark_us: int = 0) -> int:
+    def apply(self, log: PartitionLog, rows: pa.Table, watermark_us: int = 0) -> int:
         """Apply rows that were just appended to the log; return the number of updated states.
 
         Args:
@@ -124,7 +124,7 @@ class StateWriter:
             self._set_markers(log, self._list_states(), rows[SEQ][-1].as_py(), watermark_us)
             return changed
 
-    def catch_up(self, log: EventLog) -> tuple[int, int]:
+    def catch_up(self, log: PartitionLog) -> tuple[int, int]:
         """Apply rows of the log that the states lack; return the numbers of read rows and updated states.
 
         Raises:
@@ -134,7 +134,7 @@ class StateWriter:
         with hold_apply_lock(self._log_folder):
             return self.catch_up_locked(log)
 
-    def catch_up_locked(self, log: EventLog) -> tuple[int, int]:
+    def catch_up_locked(self, log: PartitionLog) -> tuple[int, int]:
         """Do the same as ``catch_up``, for a caller that already holds the apply lock."""
         self._load_generations()
         return self._catch_up(log)
@@ -181,7 +181,7 @@ class StateWriter:
             part for view in self._views for item in self._generations.list_written(view) for part in item.partitions
         }
 
-    def _catch_up(self, log: EventLog) -> tuple[int, int]:
+    def _catch_up(self, log: PartitionLog) -> tuple[int, int]:
         read = changed = 0
         recorded = max(log.read_ends()["last"].to_pylist(), default=-1)
         # A partition with a recorded end had a marker. If that is lost, the view must not look new to readers.
@@ -201,7 +201,7 @@ class StateWriter:
         self._publish_pointers()
         return read, changed
 
-    def _begin(self, log: EventLog, first: int) -> None:
+    def _begin(self, log: PartitionLog, first: int) -> None:
         """Ensure that each generation has its marker before its first state, so that a loss of both is noticed."""
         for states in self._list_states():
             name = self._marker(states, log)
@@ -219,7 +219,7 @@ class StateWriter:
             if None not in self._store.read_markers(names):
                 self._store.publish(generation_key(self._project, view), live.pointer)
 
-    def _read_position(self, states: StateView, log: EventLog, end: int) -> int:
+    def _read_position(self, states: StateView, log: PartitionLog, end: int) -> int:
         position = self._applied[self._marker(states, log)]
         if position is None or position > end:
             raise ConflictError(
@@ -231,7 +231,7 @@ class StateWriter:
         # LOST is below -1, and means that nothing may be assumed to be applied.
         return max(position, -1)
 
-    def _read_rows(self, log: EventLog, first: int, end: int) -> Iterator[pa.Table]:
+    def _read_rows(self, log: PartitionLog, first: int, end: int) -> Iterator[pa.Table]:
         return log.read(first, end, [*self._columns, EVENT, SEQ, REJECT]) if first <= end else iter(())
 
     def _apply(self, partition: str, states_list: Sequence[StateView], rows: pa.Table) -> int:
@@ -255,7 +255,9 @@ class StateWriter:
             changed += states.append(self._store, events[name], m, (marker, self._applied[marker]))
         return changed
 
-    def _set_markers(self, log: EventLog, states_list: Sequence[StateView], last: int, watermark_us: int = 0) -> None:
+    def _set_markers(
+        self, log: PartitionLog, states_list: Sequence[StateView], last: int, watermark_us: int = 0
+    ) -> None:
         names = [self._marker(states, log) for states in states_list]
         marker = Marker(last, watermark_us)
         self._store.set_markers(dict.fromkeys(names, marker), {name: self._applied[name] for name in names})
@@ -275,5 +277,5 @@ class StateWriter:
     def _list_states(self) -> list[StateView]:
         return [states for view in self._views for states in self._states.get(view.hash, ())]
 
-    def _marker(self, states: StateView, log: EventLog) -> str:
+    def _marker(self, states: StateView, log: PartitionLog) -> str:
         return window_marker(self._project, states.view, states.generation, log.partition)

@@ -15,9 +15,9 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_partitions, source_logs
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
@@ -68,11 +68,6 @@ class Streams:
         return self.settings.stream_url or self.url()
 
     @property
-    def log_root(self) -> Path:
-        """Folder of all logs."""
-        return self.state / "log"
-
-    @property
     def generations(self) -> Generations:
         """Generations of the project's windowed views."""
         return Generations(self.state)
@@ -109,7 +104,7 @@ class Streams:
             views=self.views(source.name),
             open_stream=open_stream or self.open_stream(source),
             writer=self.writer(source, store),
-            log_root=self.log_root,
+            state=self.state,
             clock=self.clock,
             max_rows=self.settings.stream_batch_rows,
             max_bytes=self.settings.event_bytes,
@@ -123,15 +118,15 @@ class Streams:
             ConflictError: the states include more than the log.
         """
         writer = self.writer(self.plan.source(source), store)
-        for partition in log_partitions(self.log_root, source):
-            writer.catch_up(EventLog(self.log_root, partition))
+        for partition in log_partitions(self.state, source):
+            writer.catch_up(PartitionLog(self.state, partition))
 
     def writer(self, source: EventSource, store: OnlineStore) -> StateWriter:
         """Return a writer for the states of a source's views in a store."""
         name, needed = source.name, self.needed
         return StateWriter(
             project=self.plan.project,
-            log_folder=source_folder(self.log_root, source.name),
+            log_folder=self.state / "log" / source_logs(source.name),
             views=self.views(source.name),
             store=store,
             generations=self.generations,
@@ -180,7 +175,7 @@ class Streams:
         """Return the backfiller for a store."""
         return Backfiller(
             plan=self.plan,
-            log_root=self.log_root,
+            state=self.state,
             generations=self.generations,
             store=store,
             join=WindowJoin(self.connection),
@@ -209,7 +204,7 @@ class Streams:
             views=self.views(source.name),
             repo=repo,
             database=self.state.database,
-            log_root=self.log_root,
+            state=self.state,
             generations=self.generations,
             open_writer=open_writer,
             connection=self.connection,
@@ -221,7 +216,7 @@ class Streams:
         """Return the job that compacts logs and removes unread states."""
         return Housekeeper(
             project=self.plan.project,
-            log_root=self.log_root,
+            state=self.state,
             views=[view for source in sources for view in self.views(source.name)],
             generations=self.generations,
             store=store,

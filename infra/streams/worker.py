@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -16,8 +15,9 @@ import pyarrow as pa
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.idle_partitions import IdlePartitions
@@ -60,7 +60,7 @@ class Worker:
         views: the windowed views of the source.
         open_stream: joins the worker group; called again after a partition was lost to another worker.
         writer: applies rows to states.
-        log_root: folder of all logs.
+        state: of the project.
         clock: of the project.
         max_rows: maximum number of messages in a batch.
         max_bytes: maximum size of a message.
@@ -73,7 +73,7 @@ class Worker:
         views: Sequence[WindowView],
         open_stream: OpenStream,
         writer: StateWriter,
-        log_root: Path,
+        state: ProjectState,
         clock: Clock,
         max_rows: int = 20_000,
         max_bytes: int = 1_048_576,
@@ -86,19 +86,19 @@ class Worker:
         self._stream: EventStream | None = None
         self._next_assignment: Assignment | None = None
         self._writer = writer
-        self._log_root = log_root
+        self._state = state
         self._clock = clock
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
-        self._ids = EventIds(source, log_root, source.dedupe_us)
+        self._ids = EventIds(source, state, source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
         self._log_error: str | None = None
-        self._idle_partitions = IdlePartitions(writer, log_root, source.name)
+        self._idle_partitions = IdlePartitions(writer, state, source.name)
 
     @property
     def assignment(self) -> Assignment:
@@ -161,7 +161,7 @@ class Worker:
 
     def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
-        log = EventLog(self._log_root, log_partition(self._source.name, partition))
+        log = PartitionLog(self._state, log_partition(self._source.name, partition))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
         self._retry_at = 0.0

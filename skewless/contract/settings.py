@@ -58,6 +58,11 @@ class Settings(BaseModel):
     log_flush_seconds: float = Field(
         1.0, gt=0, description="longest time until a prediction is written to its log file"
     )
+    log_durability: Literal["disk", "storage"] = Field(
+        "disk",
+        description="when a prediction of a model with log: required, or an outcome, is durable: on the server's disk, "
+        "or in the log, which needs the database and the storage",
+    )
     log_capacity: int = Field(100_000, gt=0, description="predictions that wait for the log before more are dropped")
     reload_seconds: float = Field(0.5, gt=0, description="time between two checks of the server for a moved alias")
     second_runtime: Literal["gpu", "cpu", "none"] = Field(

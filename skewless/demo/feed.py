@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import PlaceError
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.view import EventSource
-from skewless.infra.log.accepted import EVENT, REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.log_columns import EVENT, REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.port import EventSender, Partition
@@ -98,7 +98,7 @@ class Feed:
     feeds: list[SourceFeed]
     link: RedisLink
     store: OnlineStore
-    _logs: dict[str, EventLog] = field(default_factory=dict)
+    _logs: dict[str, PartitionLog] = field(default_factory=dict)
 
     @classmethod
     def of(cls, streams: Streams, repo: Path) -> Feed:
@@ -160,19 +160,19 @@ class Feed:
         log = self._log(source, index)
         return log is None or self._is_applied(source, log)
 
-    def _is_applied(self, source: EventSource, log: EventLog) -> bool:
+    def _is_applied(self, source: EventSource, log: PartitionLog) -> bool:
         lives = [(view, self.streams.generations.find_live(view)) for view in self.streams.views(source.name)]
         project, end = self.streams.plan.project, log.next_seq() - 1
         names = [window_marker(project, view, live.number, log.partition) for view, live in lives if live is not None]
         return all(end < 0 if at is None else at.position >= end for at in self.store.read_markers(names))
 
-    def _log(self, source: EventSource, index: int) -> EventLog | None:
+    def _log(self, source: EventSource, index: int) -> PartitionLog | None:
         client: Any = self.link.client()
         epoch = client.get(EventKeys(project=self.streams.plan.project, source=source.name).epoch(index))
         if epoch is None:
             return None
         name = log_partition(source.name, Partition(name=str(index), epoch=epoch.decode()))
-        return self._logs.setdefault(name, EventLog(self.streams.log_root, name))
+        return self._logs.setdefault(name, PartitionLog(self.streams.state, name))
 
     def _result(self, feed: SourceFeed) -> SendResult:
         accepted = late = rows = 0

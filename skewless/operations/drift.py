@@ -53,7 +53,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     refs = pinned_plan(package).services[0].features
     names = [ref.label for ref in refs]
     scores = ServedScores(
-        folder=project.state / "predictions",
+        state=project.state,
         connection=project.connection,
         model=model,
         version=package.version,

@@ -48,7 +48,7 @@ def backfill(
     results = []
     for view in views:
         live = project.streams.generations.find_live(view)
-        events = sum(end + 1 for end in log_ends(project.state / "log", view.source).values())
+        events = sum(end + 1 for end in log_ends(project.state, view.source).values())
         generation = None if live is None else live.number
         results.append(
             BackfillResult(view=project.needed.label(view), generation=generation, states=None, events=events)

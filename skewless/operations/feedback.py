@@ -34,16 +34,16 @@ class FeedbackReport:
 
     Args:
         kinds: rows of each kind: ``label``, ``value``, ``retraction``.
-        file: new file of the log; None: nothing was written.
+        batch: name in the log; None: nothing was written.
     """
 
     rows: int
     kinds: dict[str, int]
-    file: Path | None
+    batch: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self) | {"file": None if self.file is None else str(self.file)}
+        return asdict(self)
 
 
 def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_run: bool = False) -> FeedbackReport:
@@ -51,14 +51,14 @@ def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_ru
 
     Raises: as ``read_feedback``; also StoreError: the disk failed.
     """
-    from skewless.infra.outcomes.writer import OutcomeWriter
+    from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 
-    outcomes, file = read_feedback(project, path, model), None
+    outcomes, batch = read_feedback(project, path, model), None
     if not dry_run:
-        writer = OutcomeWriter(project.state)
-        file = writer.append(outcomes, received_at=project.clock.now_us(), source=path.name)
+        writer = OutcomeWriter(outcome_spool(project.state))
+        batch = writer.append(outcomes, received_at=project.clock.now_us(), source=path.name)
     kinds = dict(sorted(Counter(outcome.kind for outcome in outcomes).items()))
-    return FeedbackReport(rows=len(outcomes), kinds=kinds, file=file)
+    return FeedbackReport(rows=len(outcomes), kinds=kinds, batch=batch)
 
 
 def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Outcome]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from skewless.infra.storage.project_state import ProjectState
     from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
-# Less than a day: the next nightly run deletes the files that one nightly run has merged.
-_GRACE_S = 20 * 3_600.0
+# An object that no log has is left by a killed append, unless the append still runs: none runs that long.
+_ORPHAN_US = _DAY_US
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +21,10 @@ class HousekeepingReport:
 
     Args:
         runs: runs deleted from the ledger.
-        predictions: deleted files of the prediction log.
+        predictions: expired segments of the prediction log.
         quarantine: deleted batches of rejected rows.
-        merged: small files of event logs and of the outcome log, merged into larger files.
-        merged_predictions: small files of the prediction log, merged into larger files; they are deleted a day later.
+        merged: small segments of all logs, merged into larger ones.
+        deleted: objects of merged or expired segments that no reader uses any more, and of interrupted appends.
         retired: unused versions of views, whose online states were deleted.
     """
 
@@ -30,7 +32,7 @@ class HousekeepingReport:
     predictions: int
     quarantine: int
     merged: int
-    merged_predictions: int
+    deleted: int
     retired: int
 
     def as_dict(self) -> dict[str, int]:
@@ -47,10 +49,7 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
         StoreError: the disk failed.
     """
     from skewless.infra.jobs.ledger import Ledger
-    from skewless.infra.log.retention import remove_named_before, remove_written_before
-    from skewless.infra.outcomes.compaction import compact
-    from skewless.infra.predictions.compaction import compact as compact_predictions
-    from skewless.infra.predictions.files import FOLDER
+    from skewless.infra.predictions.segments import remove_predictions
 
     settings, state, now_us = project.settings, project.state, project.clock.now_us()
     runs, predictions, quarantine = (
@@ -59,10 +58,10 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
     )
     return HousekeepingReport(
         runs=Ledger(state).prune(runs),
-        predictions=remove_named_before(state / FOLDER, predictions // _DAY_US * _DAY_US),
-        quarantine=remove_written_before(state / "quarantine", quarantine),
-        merged=compact(state) + _merge_events(project),
-        merged_predictions=compact_predictions(state, now_us=now_us, grace_s=max(settings.job_seconds, _GRACE_S)),
+        predictions=remove_predictions(state, predictions),
+        quarantine=_remove_quarantine(state / "quarantine", quarantine),
+        merged=_merge(state, now_us),
+        deleted=_delete_unread(state),
         retired=_retire(project),
     )
 
@@ -76,14 +75,40 @@ def _retire(project: Workspace) -> int:
         return len(project.streams.retirement(project.needed, store).run())
 
 
-def _merge_events(project: Workspace) -> int:
-    from skewless.infra.log.event_log import EventLog
-    from skewless.infra.log.partitions import log_partitions
+def _merge(state: ProjectState, now_us: int) -> int:
+    """Merge small segments of all logs; return how many."""
+    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.log.compaction import compact
+    from skewless.infra.log.partition_log import PartitionLog
+    from skewless.infra.outcomes.log import compact_outcomes
+    from skewless.infra.predictions.segments import compact_predictions
 
-    root, merged = project.state / "log", 0
-    for source in sorted({view.source for view in project.needed.plan.windows}):
-        for name in log_partitions(root, source):
-            log = EventLog(root, name)
-            merged += log.compact().merged
-            log.sweep()
+    merged = compact_predictions(state, now_us) + compact_outcomes(state)
+    for partition in Catalog(state.database).ends("events"):
+        merged += compact(PartitionLog(state, partition)).merged
     return merged
+
+
+def _delete_unread(state: ProjectState) -> int:
+    import time
+
+    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.log.readers import forget_readers
+
+    catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - _ORPHAN_US
+    forget_readers(state.database)
+    orphans = [
+        name
+        for folder in ("log", "predictions", "outcomes", "staging")
+        for name in catalog.find_orphans(state.storage, folder, before_us)
+    ]
+    state.storage.delete(orphans)
+    return catalog.delete_unread(state.storage) + len(orphans)
+
+
+def _remove_quarantine(folder: Path, before_us: int) -> int:
+    """Remove batches of rejected rows that were last written before a time, by the disk's clock; return how many."""
+    due = [path for path in folder.glob("*/*.parquet") if path.stat().st_mtime_ns < before_us * 1_000]
+    for path in due:
+        path.unlink(missing_ok=True)
+    return len(due)

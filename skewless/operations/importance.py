@@ -87,7 +87,7 @@ def importance(
     now = project.clock.now_us()
     since = (now // window_us - windows + 1) * window_us
     rows = sample_log(
-        project.state / "predictions",
+        project.state,
         project.connection,
         model,
         since_us=since,

@@ -70,19 +70,17 @@ def run_replay(project: Workspace, model: str | None = None, *, only_new: bool =
         PackageError: a package was altered or is missing.
         StoreError: a log file is corrupt, or the disk failed.
     """
-    from skewless.infra.predictions.files import add_proven, proven_files
     from skewless.infra.predictions.reader import PredictionLog
     from skewless.infra.storage.names import list_models
     from skewless.validation.replay import replay_log
 
     if model is not None:
         check_known("model", model, sorted({*list_models(project.packages)} | {spec.name for spec in project.models}))
-    proven = proven_files(project.state) if only_new else frozenset[str]()
-    log = PredictionLog(project.state / "predictions", project.connection, without=proven)
+    log = PredictionLog(project.state, project.connection, unproven=only_new)
     report = replay_log(log, views=project.views, store=project.store, model=model)
     # With a model given, predictions of others in the same files were not compared.
     if only_new and model is None and report.ok:
-        add_proven(project.state, log.names)
+        log.mark_proven()
     _update_replay_alert(project, model or ALL, report)
     return report
 

@@ -171,7 +171,7 @@ def read_status(project: Workspace) -> ProjectStatus:
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in _model_names(project, applied)],
         server=running_server(project.state),
-        predictions=_count_predictions(project.state / "predictions"),
+        predictions=_count_predictions(project.state),
     )
 
 
@@ -263,10 +263,11 @@ def _view(
 ) -> ViewStatus:
     from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
-    from skewless.infra.log.accepted import AcceptedLog, count_rejected
+    from skewless.infra.log.log_columns import count_rejected
+    from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.log.runs import known_ranges
 
-    log = AcceptedLog(project.state / "log", view.partition)
+    log = PartitionLog(project.state, view.partition)
     ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
     is_live = any(item.kind == "live" for item in known_ranges(runs, view.partition))
     delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
@@ -316,9 +317,7 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
     return status
 
 
-def _count_predictions(folder: Path) -> int:
-    import pyarrow.parquet as pq
+def _count_predictions(state: ProjectState) -> int:
+    from skewless.infra.predictions.segments import open_prediction_log
 
-    from skewless.infra.predictions.files import log_files
-
-    return sum(pq.read_metadata(path).num_rows for path in log_files(folder))
+    return sum(segment.rows for segment in open_prediction_log(state).segments())

@@ -90,7 +90,7 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyRepor
     from skewless.infra.predictions.reader import PredictionLog
     from skewless.validation.explanation import explain
 
-    entry = PredictionLog(project.state / "predictions", project.connection).find(prediction)
+    entry = PredictionLog(project.state, project.connection).find(prediction)
     if entry is None:
         raise RequestError(
             "prediction",

@@ -74,7 +74,7 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
     from skewless.infra.verdicts.last_verdicts import read_last_parity
 
     live = Generations(project.state).find_live(view)
-    ends = log_ends(project.state / "log", view.source)
+    ends = log_ends(project.state, view.source)
     name = needed.plan.project
     parts: list[dict[str, Any]] = []
     for partition, end in ends.items():
@@ -111,18 +111,17 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
 
 
 def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
-    from skewless.infra.log.accepted import count_rejected
+    from skewless.infra.log.log_columns import count_rejected
     from skewless.infra.log.partitions import log_ends
     from skewless.infra.offline.log_parts import measure_event_delays, read_log_partitions
 
-    root = project.state / "log"
-    parts = read_log_partitions(root, source.name)
+    parts = read_log_partitions(project.state, source.name)
     delays = measure_event_delays(project.connection, parts)
     return SourceStatus(
         source=source.name,
         kind=source.kind,
         partitions=len(parts),
-        log_rows=sum(end + 1 for end in log_ends(root, source.name).values()),
+        log_rows=sum(end + 1 for end in log_ends(project.state, source.name).values()),
         rejected=sum(count_rejected(part.files) for part in parts),
         late_share=delays.late,
         delay_p50_s=delays.p50_s,

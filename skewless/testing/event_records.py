@@ -21,8 +21,8 @@ from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.history import Timeline, WindowHistory
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.accepted import EVENT, REJECT
 from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.streams.decode import Decoder, convert_values
 from skewless.infra.streams.id_index import IdIndex, digest_ids
 from skewless.testing.plain_values import json_row

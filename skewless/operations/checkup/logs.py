@@ -1,59 +1,46 @@
-"""The logs: no file is missing, and each file has the written bits."""
+"""The logs: no segment is missing, and each has the written bits."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING
+import time
 
 from skewless.contract.errors import StoreError
 from skewless.contract.render import count_text
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
-if TYPE_CHECKING:
-    from skewless.infra.log.inventory import Inventory
-
 _MB = 1_000_000
-_LATER = "do nothing: the next written file records them"
+_FOLDERS = ("log", "predictions", "outcomes")  # of the objects
+_RECENT_US = 3_600_000_000  # an append that runs now may have stored its object already
+_LATER = "do nothing: an append was interrupted, and `skewless housekeeping` deletes its object after a day"
 
 
 def check_logs(state: ProjectState) -> list[CheckupFinding]:
-    """Return a finding for each kind of log; reads all files."""
-    from skewless.infra.log.inventory import inventory_folder
+    """Return a finding for each kind of log; reads all segments."""
+    from skewless.infra.log.catalog import Catalog
 
-    roots = [state / name for name in ("log", "predictions", "outcomes")]
-    return [_judge(root) for root in roots if root.exists() or inventory_folder(root).exists()]
+    partitions = Catalog(state.database).partitions()
+    kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in _FOLDERS}
+    return [_judge(state, folder, names) for folder, names in kinds.items() if names]
 
 
-def _judge(root: Path) -> CheckupFinding:
-    name = f"files of {root.name}"
+def _folder(partition: str) -> str:
+    return partition if partition in _FOLDERS else "log"
+
+
+def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckupFinding:
+    from skewless.infra.log.catalog import Catalog
+
+    name, catalog = f"files of {folder}", Catalog(state.database)
+    segments = [segment for partition in partitions for segment in catalog.segments(partition)]
     try:
-        counts = [_count_files(inventory) for inventory in _inventories(root)]
+        for segment in segments:
+            state.storage.verify(segment.stored)
+        orphans = catalog.find_orphans(state.storage, folder, int(time.time() * 1e6) - _RECENT_US)
     except StoreError as error:
         return from_error(name, error)
-    files, size, unknown = (sum(item) for item in zip(*counts, strict=True)) if counts else (0, 0, 0)
-    detail = f"{count_text(files, 'file')}, {size / _MB:,.1f} MB, unchanged"
-    if unknown:
-        return doubt(name, f"{detail}; {count_text(unknown, 'file')} without a recorded checksum", _LATER)
+    size = sum(segment.stored.size for segment in segments)
+    detail = f"{count_text(len(segments), 'file')}, {size / _MB:,.1f} MB, unchanged"
+    if orphans:
+        return doubt(name, f"{detail}; {count_text(len(orphans), 'object')} of no log, such as {orphans[0]}", _LATER)
     return good(name, detail)
-
-
-def _inventories(root: Path) -> list[Inventory]:
-    from skewless.infra.log.inventory import Inventory, list_recorded_partitions
-
-    folders = {str(path.parent.relative_to(root)) for path in root.rglob("*.parquet")}
-    if folders == {"."}:
-        return [Inventory(root)]
-    noted = set(list_recorded_partitions(root)) - {"all"}
-    return [Inventory(root, partition) for partition in sorted(folders | noted - {"."})] or [Inventory(root)]
-
-
-def _count_files(inventory: Inventory) -> tuple[int, int, int]:
-    """Return the number of files, their bytes, and the number of files without a recorded checksum."""
-    notes, paths = inventory.entries(), sorted(inventory.folder.glob("*.parquet"))
-    inventory.check_missing([path.name for path in inventory.folder.glob("*")])
-    for path in paths:
-        inventory.check(path)
-        inventory.verify(path)
-    unknown = sum(path.name not in notes or not notes[path.name].is_exact for path in paths)
-    return len(paths), sum(path.stat().st_size for path in paths), unknown

@@ -84,12 +84,12 @@ def _behind(
 ) -> Iterator[str]:
     """Yield the partitions that are more than a minute behind."""
     from skewless.contract.keys import window_marker
-    from skewless.infra.log.accepted import INGEST
-    from skewless.infra.log.event_log import EventLog
+    from skewless.infra.log.log_columns import INGEST
+    from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.log.partitions import log_partitions
 
-    for partition in log_partitions(state / "log", view.source):
-        log = EventLog(state / "log", partition)
+    for partition in log_partitions(state, view.source):
+        log = PartitionLog(state, partition)
         end = log.next_seq() - 1
         mark = reader.get_with_markers([], [window_marker(project, view, live.number, partition)])[1][0]
         if end < 0 or (mark is not None and mark.position >= end):

@@ -1,0 +1,256 @@
+"""The catalog of the logs: which segments each partition has (SEMANTICS 1.4, 4.2). It is in the database.
+
+A segment is an immutable Parquet object with the rows of a range of positions. Appending stores the object first, and
+then adds its row in one transaction, which moves the partition's next position: this is the fence, so of two writers
+one fails. An object without a row is not part of the log.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from skewless.contract.errors import ConflictError
+from skewless.infra.log.readers import list_readers
+from skewless.infra.storage.database import Database, Row
+from skewless.infra.storage.objects import ObjectStorage, StoredObject
+
+_FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
+_INSERT = f"INSERT INTO segments (partition, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_COLUMNS_UNCHANGED = ""
+
+
+class Segment(NamedTuple):
+    """A segment: rows at positions ``first`` to ``last``, both included.
+
+    Args:
+        at_us: time of its last row by the log's own order, for example when it was accepted; microseconds.
+        known_us: when all its rows had been applied; None: not yet, or unknown.
+        is_merged: compaction has written it. Then its file has the times at which its rows were applied.
+        is_proven: replay has proven its rows.
+    """
+
+    first: int
+    last: int
+    stored: StoredObject
+    at_us: int = 0
+    known_us: int | None = None
+    is_merged: bool = False
+    is_proven: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Number of positions."""
+        return self.last - self.first + 1
+
+
+class Catalog:
+    """The catalog of all logs of a project; any thread and any process may use it."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def ends(self, folder: str) -> dict[str, int]:
+        """Return the last position of each partition below a folder, by name; -1: it is empty."""
+        rows = self._database.query(
+            "SELECT partition, next_seq FROM log_partitions WHERE substr(partition, 1, ?) = ?",
+            len(folder) + 1,
+            f"{folder}/",
+        )
+        return {name: int(next_seq) - 1 for name, next_seq in sorted(rows)}
+
+    def partitions(self) -> list[str]:
+        """Return the names of all partitions, sorted."""
+        return sorted(name for (name,) in self._database.query("SELECT partition FROM log_partitions"))
+
+    def next_seq(self, partition: str) -> int:
+        """Return the position after the last row of any writer; 0: the partition is empty."""
+        rows = self._database.query("SELECT next_seq FROM log_partitions WHERE partition = ?", partition)
+        return int(rows[0][0]) if rows else 0
+
+    def columns(self, partition: str) -> str:
+        """Return the encoded columns of a partition; empty: it has none."""
+        rows = self._database.query("SELECT columns FROM log_partitions WHERE partition = ?", partition)
+        return str(rows[0][0]) if rows else ""
+
+    def segments(self, partition: str, first: int = 0, last: int | None = None) -> list[Segment]:
+        """Return the segments with positions ``first`` to ``last``, both included, in order; None: to the end."""
+        rows = self._database.query(
+            f"SELECT {_FIELDS} FROM segments WHERE partition = ? AND last_seq >= ? AND first_seq <= ? AND first_seq >="
+            " (SELECT coalesce(max(first_seq), 0) FROM segments WHERE partition = ? AND first_seq <= ?)"
+            " ORDER BY first_seq",
+            partition,
+            first,
+            2**62 if last is None else last,
+            partition,
+            first,
+        )
+        return [_decode(row) for row in rows]
+
+    def last_applied(self, partition: str) -> int:
+        """Return the last position of which an end of its application is recorded; -1: none."""
+        rows = self._database.query(
+            "SELECT last_seq FROM segments WHERE partition = ? AND known_us IS NOT NULL"
+            " ORDER BY first_seq DESC LIMIT 1",
+            partition,
+        )
+        return int(rows[0][0]) if rows else -1
+
+    def append(
+        self,
+        partition: str,
+        stored: StoredObject,
+        rows: int,
+        *,
+        at: int | None = None,
+        at_us: int = 0,
+        columns: str = _COLUMNS_UNCHANGED,
+        check: Callable[[], None] | None = None,
+    ) -> Segment:
+        """Add a stored object as the next segment.
+
+        Args:
+            partition: of the log.
+            stored: the object with the rows.
+            rows: number of rows, at least one.
+            at: position of its first row, which must be the end; None: the end, wherever it is.
+            at_us: time of its last row.
+            columns: of the partition from now on; empty: unchanged.
+            check: called in the transaction; an error of it leaves the log unchanged.
+
+        Raises:
+            ConflictError: the partition has another end.
+            StoreError: the database is unavailable; the segment may have been added, if the reply was lost.
+        """
+        with self._database.transaction(is_alone=at is None or check is not None):
+            if check is not None:
+                check()
+            first = self.next_seq(partition) if at is None else at
+            if not self._move_end(partition, first, first + rows, columns):
+                raise ConflictError(
+                    f"log partition {partition!r}",
+                    "was written by another process",
+                    value=first,
+                    fix="open it again and continue after its last row",
+                )
+            segment = Segment(first, first + rows - 1, stored, at_us)
+            self._insert(partition, segment)
+        return segment
+
+    def record_end(self, partition: str, first: int, last: int, known_us: int) -> None:
+        """Record when all positions up to each of ``first`` to ``last`` had been applied; the first record counts."""
+        self._database.execute(
+            "UPDATE segments SET known_us = ? WHERE partition = ? AND last_seq >= ? AND last_seq <= ?"
+            " AND known_us IS NULL",
+            known_us,
+            partition,
+            first,
+            last,
+        )
+
+    def mark_proven(self, partition: str, objects: Iterable[str]) -> None:
+        """Record that replay has proven the rows of segments."""
+        with self._database.transaction():
+            for name in objects:
+                sql = "UPDATE segments SET is_proven = 1 WHERE partition = ? AND object = ?"
+                self._database.execute(sql, partition, name)
+
+    def replace(self, partition: str, old: Sequence[Segment], new: Segment) -> None:
+        """Replace adjacent segments by one with the same positions; a reader sees all of the old ones or the new one.
+
+        Raises:
+            ConflictError: another process has replaced or removed one of them.
+        """
+        with self._database.transaction():
+            rows = self._database.execute(
+                "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
+                " RETURNING object, is_proven",
+                partition,
+                new.first,
+                new.last,
+            )
+            if {name for name, _ in rows} != {segment.stored.name for segment in old}:
+                raise ConflictError(
+                    f"log partition {partition!r}", "was compacted by another process", fix="do nothing"
+                )
+            self._insert(partition, new._replace(is_proven=all(is_proven for _, is_proven in rows)))
+            self._note_removed(name for name, _ in rows)
+
+    def remove_before(self, partition: str, before_us: int) -> int:
+        """Remove the segments whose time is earlier; return how many."""
+        with self._database.transaction():
+            sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? RETURNING object"
+            rows = self._database.execute(sql, partition, before_us)
+            self._note_removed(name for (name,) in rows)
+        return len(rows)
+
+    def delete_unread(self, storage: ObjectStorage) -> int:
+        """Delete removed objects that no reader can still use; return how many.
+
+        Raises:
+            StoreError: the storage refused it; a later call goes on.
+        """
+        rows = self._database.query("SELECT object, readers FROM removed_objects")
+        readers = set(list_readers(self._database)) if rows else set()
+        names = [name for name, before in rows if readers.isdisjoint(json.loads(before))]
+        storage.delete(names)
+        with self._database.transaction():
+            for name in names:
+                self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
+        return len(names)
+
+    def find_orphans(self, storage: ObjectStorage, folder: str, before_us: int) -> list[str]:
+        """Return the objects below a folder that belong to no log, stored before a time: an append was interrupted."""
+        listed = [item.name for item in storage.list_objects(folder) if item.modified_us < before_us]
+        known = {
+            name
+            for table in ("segments", "removed_objects")
+            for (name,) in self._database.query(
+                f"SELECT object FROM {table} WHERE substr(object, 1, ?) = ?", len(folder) + 1, f"{folder}/"
+            )
+        }
+        return sorted(set(listed) - known)
+
+    def _move_end(self, partition: str, first: int, next_seq: int, columns: str) -> bool:
+        sql = "UPDATE log_partitions SET next_seq = ? WHERE partition = ? AND next_seq = ? RETURNING partition"
+        values: tuple[str | int, ...] = (next_seq, partition, first)
+        if columns:
+            sql, values = sql.replace(" WHERE", ", columns = ? WHERE", 1), (next_seq, columns, partition, first)
+        if self._database.execute(sql, *values):
+            return True
+        # A database that lost the partition must not get a log with a hole.
+        return not first and bool(
+            self._database.execute(
+                "INSERT INTO log_partitions (partition, next_seq, columns) VALUES (?, ?, ?)"
+                " ON CONFLICT (partition) DO NOTHING RETURNING partition",
+                partition,
+                next_seq,
+                columns,
+            )
+        )
+
+    def _insert(self, partition: str, segment: Segment) -> None:
+        self._database.execute(
+            _INSERT,
+            partition,
+            segment.first,
+            segment.last,
+            *segment.stored,
+            segment.at_us,
+            segment.known_us,
+            int(segment.is_merged),
+            int(segment.is_proven),
+        )
+
+    def _note_removed(self, names: Iterable[str]) -> None:
+        readers = json.dumps(list_readers(self._database))
+        for name in names:
+            sql = "INSERT INTO removed_objects (object, readers) VALUES (?, ?) ON CONFLICT (object) DO NOTHING"
+            self._database.execute(sql, name, readers)
+
+
+def _decode(row: Row) -> Segment:
+    first, last, name, size, stamp, digest, at_us, known_us, is_merged, is_proven = row
+    stored = StoredObject(name, size, stamp, digest)
+    return Segment(first, last, stored, at_us, known_us, bool(is_merged), bool(is_proven))

@@ -1,0 +1,178 @@
+"""Files of a log that this machine has written and not yet added to the log.
+
+A server needs neither database nor storage to log predictions and outcomes: it writes them here, and ships them. A
+file's name begins with the time of its first row; then come its writer, and its number for this writer::
+
+    00001768478400123456-3f2a91c07b5d-000004.parquet
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from skewless.contract.errors import SkewlessError
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.log_columns import encode_columns
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.objects import corrupt_error
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
+
+_NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
+_SHIPPED = "shipped_files"
+_LONGEST_PAUSE_S = 30.0
+_log = EventLogger()
+
+
+class Spool:
+    """The unshipped files of one log; all processes of a machine share them.
+
+    Args:
+        state: of the project.
+        partition: name of the log.
+        schema: of all its rows.
+    """
+
+    def __init__(self, state: ProjectState, partition: str, schema: pa.Schema) -> None:
+        self.folder = state / "spool" / partition
+        self._state = state
+        self._partition = partition
+        self._schema = schema
+
+    def path(self, at_us: int, writer: str, number: int) -> Path:
+        """Return the path of a writer's next file.
+
+        Args:
+            at_us: time of its first row, microseconds.
+            writer: 12 hexadecimal digits, unique for a process.
+            number: of the file for this writer, from 0; files are shipped in this order.
+        """
+        return self.folder / f"{at_us:020d}-{writer}-{number:06d}.parquet"
+
+    def store(self, path: Path, rows: pa.Table, **options: Any) -> None:  # noqa: ANN401 - as pyarrow has them
+        """Write a complete file durably.
+
+        Args:
+            path: of ``path``.
+            rows: in the log's schema.
+            options: of the Parquet writer.
+
+        Raises:
+            StoreError: the disk refused the write.
+        """
+        temporary = path.with_suffix(".tmp")
+        try:
+            make_folder(self.folder)
+            pq.write_table(rows, temporary, **options)
+            sync_file(temporary)
+            temporary.replace(path)
+            sync_folder(self.folder)
+        except OSError as error:
+            raise disk_error(path, error) from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def waiting(self) -> list[Path]:
+        """Return the files that are not in the log yet, each writer's in the order of their numbers."""
+        names = {path: _NAME.fullmatch(path.name) for path in self.folder.glob("*.parquet")}
+        known = {path: (name["writer"], int(name["number"])) for path, name in names.items() if name}
+        return sorted(known, key=known.__getitem__)
+
+    def ship(self) -> int:
+        """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
+
+        Raises:
+            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call goes on.
+        """
+        if not self.waiting():
+            return 0
+        try:
+            with hold_lock(self.folder / ".lock"):
+                files = self.waiting()
+                for path in files:
+                    self._ship(path)
+        except OSError as error:
+            raise disk_error(self.folder, error) from error
+        return len(files)
+
+    def _ship(self, path: Path) -> None:
+        name = _NAME.fullmatch(path.name)
+        if name is None:
+            raise ValueError(f"{path.name} is not the name of a spooled file")
+        shipped, number = Documents(self._state.database, _SHIPPED), int(name["number"])
+        # After a kill behind the commit, the file is in the log already, perhaps merged with others.
+        if number > (shipped.get(name["writer"]) or {"number": -1})["number"]:
+            stored = self._state.storage.put_file(f"{self._partition}/{path.name}", path)
+            rows = _count_rows(path)
+            with self._state.database.transaction():
+                Catalog(self._state.database).append(
+                    self._partition, stored, rows, at_us=int(name["at"]), columns=encode_columns(self._schema)
+                )
+                shipped.put(name["writer"], {"number": number})
+        path.unlink()
+
+
+class Shipper:
+    """A thread that ships the files of spools after each wake-up, and tries again while that fails.
+
+    Attributes:
+        problem: why files wait; None: nothing waits for that reason.
+    """
+
+    def __init__(self, spools: Sequence[Spool]) -> None:
+        self.problem: str | None = None
+        self._spools = spools
+        self._wake = threading.Event()
+        self._is_closed = False
+        self._thread = threading.Thread(target=self._run, name="log-shipping", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Ship new files soon."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Ship what waits, once, and stop; files that cannot be shipped stay for the next process."""
+        self._is_closed = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause: float | None = None
+        while True:
+            self._wake.wait(pause)
+            self._wake.clear()
+            is_closed = self._is_closed
+            try:
+                for spool in self._spools:
+                    spool.ship()
+                self._note(None)
+                pause = None
+            except SkewlessError as error:
+                self._note(str(error))
+                pause = min(2 * (pause or 0.5), _LONGEST_PAUSE_S)
+            if is_closed:
+                return
+
+    def _note(self, problem: str | None) -> None:
+        """Log each change once."""
+        if problem is not None and self.problem is None:
+            _log.warning("log_not_shipped", error=problem)
+        elif problem is None and self.problem is not None:
+            _log.info("log_shipped")
+        self.problem = problem
+
+
+def _count_rows(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (OSError, pa.ArrowException) as error:
+        raise corrupt_error(path, error) from error

@@ -1,0 +1,76 @@
+"""The segments of the prediction log: where predictions wait to be shipped, and how they are written and merged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from skewless.infra.log.catalog import Segment
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.spool import Spool
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.storage.project_state import ProjectState
+
+PREDICTIONS = "predictions"  # name of the log
+BATCH_ROWS = 50_000  # rows that a reader holds in memory at a time
+DAY_US = 86_400_000_000
+# Columns with few distinct values. For other columns Parquet would try a dictionary in vain.
+_DICTIONARY_COLUMNS = (
+    *("t", "asked_at", "read_start", "read_end", "skew_us", "source", "format", "missing", "role", "policy"),
+    *("model", "version", "runtime_id", "tolerance", "plan_hash", "transform_hashes.list.element"),
+    *(f"reads.list.element.{name}" for name in ("view", "hash", "status", "run_id", "generation")),
+)
+# Vectors and scores keep all bits.
+WRITE_OPTIONS: Mapping[str, Any] = {
+    "compression": "zstd",
+    "use_dictionary": list(_DICTIONARY_COLUMNS),
+    "column_encoding": {"vector.list.element": "BYTE_STREAM_SPLIT"},
+    "write_statistics": ["t", "model", "version"],
+}
+
+
+def prediction_spool(state: ProjectState) -> Spool:
+    """Return where the servers of this machine write predictions."""
+    return Spool(state, PREDICTIONS, SCHEMA)
+
+
+def open_prediction_log(state: ProjectState) -> PartitionLog:
+    """Return the prediction log; what this machine has written is in it.
+
+    Raises:
+        StoreError: the database or the storage is unavailable.
+    """
+    prediction_spool(state).ship()
+    return PartitionLog(state, PREDICTIONS)
+
+
+def prediction_files(state: ProjectState) -> list[str]:
+    """Return local files with all logged predictions; each prediction is in exactly one of them.
+
+    Raises:
+        StoreError: a file is missing, truncated or altered.
+    """
+    return open_prediction_log(state).files()
+
+
+def compact_predictions(state: ProjectState, now_us: int) -> int:
+    """Merge the segments of past UTC days, up to a reader's batch size each; return how many were merged.
+
+    Segments are merged only if replay has proven all or none of them. Those of a day can be deleted together later.
+
+    Raises:
+        StoreError: the storage failed, or a file is missing or altered; nothing is lost.
+    """
+
+    def group(segment: Segment) -> tuple[int, bool] | None:
+        day = segment.at_us // DAY_US
+        return None if day >= now_us // DAY_US else (day, segment.is_proven)
+
+    log = open_prediction_log(state)
+    return compact(log, keep=0, target_rows=BATCH_ROWS, group=group, options=lambda _: WRITE_OPTIONS).merged
+
+
+def remove_predictions(state: ProjectState, before_us: int) -> int:
+    """Remove the segments of UTC days before a time from the log; return how many."""
+    return open_prediction_log(state).catalog.remove_before(PREDICTIONS, before_us // DAY_US * DAY_US)
