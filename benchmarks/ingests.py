@@ -202,7 +202,7 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
 
 def _watched() -> dict[str, float]:
     """Count the seconds that a worker spends in its parts."""
-    from skewless.infra.log.event_log import EventLog
+    from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.streams.decode import Decoder
     from skewless.infra.streams.state_writer import StateWriter
@@ -233,6 +233,6 @@ def _watched() -> dict[str, float]:
     letters = RedisWriter._call_letters  # noqa: SLF001 - where the server is waited for
     RedisWriter._call_letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]
-    EventLog.append = timed(PARTS[1], EventLog.append)  # type: ignore[method-assign]
+    PartitionLog.append = timed(PARTS[1], PartitionLog.append)  # type: ignore[method-assign]
     StateWriter._apply = timed(PARTS[2], StateWriter._apply)  # type: ignore[method-assign]  # noqa: SLF001
     return spent

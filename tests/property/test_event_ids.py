@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
-from skewless.infra.log.accepted import INGEST, REJECT
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
+from skewless.infra.log.log_columns import INGEST, REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.streams.decode import Decoder
@@ -69,7 +69,7 @@ class Process:
         self.partition_workers = [
             PartitionWorker(
                 partition=Partition(name=name, epoch="e"),
-                log=EventLog(self.root, f"events/s/e/{name}"),
+                log=PartitionLog(self.root, f"events/s/e/{name}"),
                 decoder=decoder,
                 ids=ids,
             )
@@ -136,7 +136,7 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
         logged = [
             row
             for name in log_partitions(root, "s")
-            for rows in EventLog(root, name).read(columns=[EVENT_ID, INGEST, REJECT])
+            for rows in PartitionLog(root, name).read(columns=[EVENT_ID, INGEST, REJECT])
             for row in rows.to_pylist()
         ]
         whole = [(row[EVENT_ID], row[INGEST]) for row in logged if row[REJECT] is None]

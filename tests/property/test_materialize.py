@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skewless.infra.log.manifest import FileRange
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.accepted import AcceptedLog, StagedRows
-from skewless.infra.log.manifest import FileRange
+from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
@@ -101,7 +101,7 @@ class FusedLedger(RunLedger):
         return self._fuse.around(lambda: finish(run, covers, now_us, lease))
 
 
-class FusedLog(AcceptedLog):
+class FusedLog(PartitionLog):
     """The accepted log, which may die around its growth."""
 
     fuse: Fuse
@@ -117,7 +117,7 @@ class FusedMaterializer(Materializer):
 
     fuse: Fuse
 
-    def log(self, view: View) -> AcceptedLog:
+    def log(self, view: View) -> PartitionLog:
         log = FusedLog(self.state / "log", view.partition)
         log.fuse = self.fuse
         return log

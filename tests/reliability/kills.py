@@ -105,11 +105,12 @@ def _linked(_source: Path, target: Path) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one materialisation under the steps' eyes; without a point, list those passed."""
+    from skewless.infra.log.accepted import StagedRows  # noqa: PLC0415
+    from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
+
     import skewless.infra.materialization.latest_rows  # noqa: PLC0415
     import skewless.infra.materialization.materialize  # noqa: PLC0415 - only the child needs these
     from skewless.contract.clock import ManualClock  # noqa: PLC0415
-    from skewless.infra.log.accepted import StagedRows  # noqa: PLC0415
-    from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from tests.reliability.losses import VIEW  # noqa: PLC0415
     from tests.worlds.latest import LatestRedisWorld  # noqa: PLC0415

@@ -12,21 +12,20 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from skewless.infra.log.ends import NAME as ENDS
+from skewless.infra.log.inventory import Inventory, inventory_folder
+from skewless.infra.outcomes.compaction import compact
+from skewless.infra.predictions.files import FOLDER as PREDICTIONS
+from skewless.infra.predictions.files import log_files
 
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
-from skewless.infra.log.accepted import SEQ, AcceptedLog
-from skewless.infra.log.ends import KNOWN_AT
-from skewless.infra.log.ends import NAME as ENDS
-from skewless.infra.log.event_log import EventLog
-from skewless.infra.log.inventory import Inventory, inventory_folder
+from skewless.infra.log.log_columns import KNOWN_AT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.outcomes.compaction import compact
 from skewless.infra.outcomes.log import OutcomeLog
 from skewless.infra.outcomes.writer import FOLDER as OUTCOMES
 from skewless.infra.outcomes.writer import OutcomeWriter
-from skewless.infra.predictions.files import FOLDER as PREDICTIONS
-from skewless.infra.predictions.files import log_files
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.logs import check_logs
 from tests.unit.infra.predictions.merges import merge, write
@@ -38,20 +37,20 @@ Kind = tuple[Callable[[Path], None], Reads, str]
 
 
 def write_batches(state: Path) -> None:
-    log = AcceptedLog(state / "log", BATCH)
+    log = PartitionLog(state, BATCH)
     for i in range(8):
         log.append(pa.table({"x": [i] * 5, "text": [f"text {i}"] * 5}))
 
 
 def read_batches(state: Path) -> object:
     """Read as offline views do."""
-    files = AcceptedLog(state / "log", BATCH).files()
+    files = PartitionLog(state, BATCH).files()
     return duckdb.execute("SELECT * FROM read_parquet($files) ORDER BY ALL", {"files": files}).fetchall()
 
 
 def write_events(state: Path) -> None:
     """Leave compacted files and batches behind them."""
-    log = EventLog(state / "log", EVENTS, grace_s=0)
+    log = PartitionLog(state, EVENTS, grace_s=0)
     for i in range(8):
         span = log.append(pa.table({"x": [i] * 5}))
         log.record_end(span.first, span.last, 100 + i)
@@ -62,8 +61,8 @@ def write_events(state: Path) -> None:
 
 def read_events(state: Path) -> object:
     """Read as stream workers and bootstrap do; of files alone as windows do."""
-    (name,) = log_partitions(state / "log", "s") or [""]
-    log = EventLog(state / "log", name)
+    (name,) = log_partitions(state, "s") or [""]
+    log = PartitionLog(state, name)
     rows = pa.concat_tables(log.read(columns=["x", SEQ, KNOWN_AT])).to_pylist()
     same = duckdb.execute(f"SELECT x, {SEQ} FROM read_parquet($f) ORDER BY {SEQ}", {"f": log.files()}).fetchall()
     assert [(row["x"], row[SEQ]) for row in rows] == same
@@ -218,11 +217,11 @@ def test_1_4_a_log_of_a_release_before_is_read_and_noted_with_the_next_file(tmp_
 
 
 def more_batches(state: Path) -> None:
-    AcceptedLog(state / "log", BATCH).append(pa.table({"x": [9], "text": ["more"]}))
+    PartitionLog(state, BATCH).append(pa.table({"x": [9], "text": ["more"]}))
 
 
 def more_events(state: Path) -> None:
-    EventLog(state / "log", EVENTS).append(pa.table({"x": [9]}))
+    PartitionLog(state, EVENTS).append(pa.table({"x": [9]}))
 
 
 def more_predictions(state: Path) -> None:
@@ -237,7 +236,7 @@ def rewrite(path: Path, _: random.Random) -> None:
 def merge_all(state: Path, kind: str) -> None:
     """Merge the files, as the scheduler does."""
     if kind == "events":
-        EventLog(state / "log", EVENTS, grace_s=0).compact(keep=0, target_rows=1_000)
+        PartitionLog(state, EVENTS, grace_s=0).compact(keep=0, target_rows=1_000)
     elif kind == "predictions":
         merge(state)
     else:

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from skewless.infra.log.inventory import Inventory
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import EVENT, INGEST, REJECT, SEQ
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, hold_apply_lock
-from skewless.infra.log.inventory import Inventory
+from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
@@ -294,7 +294,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
         [{"event": "e", "id": 1, EVENT: world.clock.now_us(), INGEST: world.clock.now_us(), SOURCE_POS: 0}],
         schema=event_schema(world.source),
     )
-    EventLog(world.log_root, name).append(rows)
+    PartitionLog(world.log_root, name).append(rows)
     real, told = RedisWriter.publish, []
 
     def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
@@ -310,7 +310,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
     world.check()
-    assert EventLog(world.log_root, name).has_all_ends()
+    assert PartitionLog(world.log_root, name).has_all_ends()
 
 
 def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
@@ -325,4 +325,4 @@ def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWor
         (world.log_root / name / "ends.bin").unlink(missing_ok=True)
     broker.recreate()
     look(worker)
-    assert all(EventLog(world.log_root, name).has_all_ends() for name in world.logged())
+    assert all(PartitionLog(world.log_root, name).has_all_ends() for name in world.logged())

@@ -12,7 +12,7 @@ import pytest
 
 import skewless.infra.online.servers
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from tests.reliability.kills import Side
 from tests.reliability.stream_kills import WorkerVictims, open_stream, send, victims
 from tests.worlds.streams import StreamWorld, Traffic, drain
@@ -76,7 +76,7 @@ def known_at(world: StreamWorld) -> dict[tuple[str, int], int]:
     return {
         (name, seq): known
         for name in world.logged()
-        for rows in EventLog(world.log_root, name).read(columns=["__seq", "__known_at"])
+        for rows in PartitionLog(world.log_root, name).read(columns=["__seq", "__known_at"])
         for seq, known in zip(rows["__seq"].to_pylist(), rows["__known_at"].to_pylist(), strict=True)
         if known is not None
     }

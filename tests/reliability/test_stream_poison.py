@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import RAW, REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.log_columns import RAW, REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.streams.decode import Decoder
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.worlds.streams import BASE, SOURCE, StreamWorld, drain
@@ -89,7 +89,7 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
         assert worker.counts.duplicates == 0
     (rows,) = world.logged().values()
     (name,) = world.logged()
-    raw = [row for part in EventLog(world.log_root, name).read(columns=[RAW]) for row in part[RAW].to_pylist()]
+    raw = [row for part in PartitionLog(world.log_root, name).read(columns=[RAW]) for row in part[RAW].to_pylist()]
     aside = [i for i, row in enumerate(rows) if row[REJECT] is not None]
     for i, (payload, reason) in zip(aside, POISON, strict=True):
         assert reason in rows[i][REJECT], (payload or b"")[:60]

@@ -24,7 +24,7 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import null_mask, view_status
-from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.runs import KnownRange, known_ranges
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.materialization.run_report import OnStep, ViewReport

@@ -18,9 +18,9 @@ from skewless.contract.keys import KeyCodec, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.generations import Generations
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
@@ -146,9 +146,9 @@ class ParityWorld:
             if name in self.__dict__:
                 self.__dict__[name].close()
 
-    def log(self, partition: str = "t/0") -> EventLog:
+    def log(self, partition: str = "t/0") -> PartitionLog:
         """Return a log of the source, opened anew; its folder stands from then on."""
-        log = EventLog(self.log_root, f"events/{SOURCE.name}/{partition}")
+        log = PartitionLog(self.log_root, f"events/{SOURCE.name}/{partition}")
         (self.log_root / log.partition).mkdir(parents=True, exist_ok=True)
         return log
 

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from skewless.infra.log.inventory import Inventory, inventory_folder
+
 from skewless.infra.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.validation.replay_report import Cause, ReplayReport

@@ -23,10 +23,10 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, SECOND
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.accepted import EVENT, REJECT, SEQ
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
+from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import read_log_partitions
@@ -175,7 +175,7 @@ class StreamWorld:
         names = [*self.source.columns, *(Column(name=n, dtype=DType.INT64) for n in (EVENT, SEQ, REJECT))]
         wanted = [*(column.name for column in names), SOURCE_POS, EVENT_ID]
         for name in log_partitions(self.log_root, self.source.name):
-            rows = [row for part in EventLog(self.log_root, name).read(columns=wanted) for row in part.to_pylist()]
+            rows = [row for part in PartitionLog(self.log_root, name).read(columns=wanted) for row in part.to_pylist()]
             assert [row[SEQ] for row in rows] == list(range(len(rows))), "the log is not dense"
             found[name] = rows
         return found

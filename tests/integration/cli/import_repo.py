@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.infra.log.accepted import REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
@@ -56,7 +56,7 @@ def logged(repo: Path, column: str = "arr_delay") -> list[Any]:
     return [
         row[column]
         for name in log_partitions(root, "landings")
-        for rows in EventLog(root, name).read(columns=[column, REJECT])
+        for rows in PartitionLog(root, name).read(columns=[column, REJECT])
         for row in rows.to_pylist()
         if row[REJECT] is None
     ]

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo
@@ -58,7 +58,7 @@ def test_a_late_import_is_known_from_its_end_for_training_reads_and_replay(repo:
     # Compaction keeps what it says.
     root = repo / ".skewless" / "log"
     for name in log_partitions(root, "landings"):
-        EventLog(root, name).compact(keep=0)
+        PartitionLog(root, name).compact(keep=0)
     body = done("replay", "--repo", repo)
     assert (body["ok"], body["training"]["knowledge"]["different"]) == (True, 0)
     assert get(repo, "--as-of", read["t"])["knowledge"]["features"] == then["knowledge"]["features"]

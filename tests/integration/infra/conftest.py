@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from tests.integration.infra.event_logs import opened
 from tests.worlds.clock import SecondsClock
 from tests.worlds.latest import LatestRedisWorld
@@ -25,6 +25,6 @@ def clock() -> SecondsClock:
 
 
 @pytest.fixture
-def event_log(tmp_path: Path, clock: SecondsClock) -> EventLog:
+def event_log(tmp_path: Path, clock: SecondsClock) -> PartitionLog:
     """An empty log."""
     return opened(tmp_path, clock)

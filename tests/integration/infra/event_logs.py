@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-
 from skewless.infra.log.event_log import EventLog
+
 from tests.worlds.clock import SecondsClock
 
 PARTITION = "events/arrivals/ab12cd/0"

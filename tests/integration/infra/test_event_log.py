@@ -13,11 +13,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.accepted import REJECT, SEQ
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
+
+from skewless.contract.errors import ConflictError, StoreError
 from tests.integration.infra.event_logs import (
     PARTITION,
     bounds,

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-
-from skewless.contract.errors import StoreError
 from skewless.infra.log.accepted import SEQ
-from skewless.infra.log.compaction import CompactReport
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
+
+from skewless.contract.errors import StoreError
+from skewless.infra.log.compaction import CompactReport
 from tests.integration.infra.event_logs import (
     bounds,
     fill,

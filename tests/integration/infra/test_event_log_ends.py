@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
-
-from skewless.contract.errors import StoreError
 from skewless.infra.log.accepted import SEQ
 from skewless.infra.log.ends import KNOWN_AT, add_known_at, ends_table, resolve_overlaps
 from skewless.infra.log.event_log import EventLog
+
+from skewless.contract.errors import StoreError
 from tests.integration.infra.event_logs import (
     PARTITION,
     fill,

@@ -15,11 +15,11 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-from skewless.contract.errors import ConflictError
 from skewless.infra.log.accepted import SEQ
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
+
+from skewless.contract.errors import ConflictError
 from tests.integration.infra.event_logs import PARTITION
 
 STEPS = ("fsync", "link", "replace", "unlink", "pwrite")

@@ -15,10 +15,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
-from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
 from skewless.infra.log.inventory import inventory_folder
+
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.runs import (
     Coverage,
     Kind,

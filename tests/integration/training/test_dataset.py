@@ -18,7 +18,8 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec, Split, TimeMode
-from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
+from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import known_ranges
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
@@ -33,7 +34,7 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
     copy = replace(shop, root=shop.root.with_name(f"until_{t}"))
     shutil.copytree(shop.root, copy.root)
     for view in PLAN.views:
-        log = AcceptedLog(copy.state / "log", view.partition)
+        log = PartitionLog(copy.state, view.partition)
         ranges = known_ranges(OfflineViews(ProjectState(shop.state), shop.connection).ledger.runs(), view.partition)
         for path in map(Path, log.files()):
             rows = pq.read_table(path)

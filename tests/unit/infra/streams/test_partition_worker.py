@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import PartitionWorker
@@ -39,7 +39,7 @@ BATCHES = st.lists(
 def opened(root: Path, ids: EventIds | None = None, partition: str = "0") -> PartitionWorker:
     return PartitionWorker(
         partition=PARTLY_SEEN,
-        log=EventLog(root, f"events/s/e/{partition}"),
+        log=PartitionLog(root, f"events/s/e/{partition}"),
         decoder=Decoder(BRIEF, [VIEW], 1_000),
         ids=ids or EventIds(BRIEF, root, HORIZON),
     )
@@ -128,7 +128,7 @@ def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_pat
     ids, counts = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
     partition_worker = PartitionWorker(
         partition=PARTLY_SEEN,
-        log=EventLog(tmp_path, "events/s/e/0"),
+        log=PartitionLog(tmp_path, "events/s/e/0"),
         decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
         ids=ids,
     )
