@@ -12,7 +12,7 @@ from pathlib import Path
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import BUSY_S, Database, Row, Value
 from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.schema import STEPS, Step
 
 _PRIVATE = 0o600
 _RETRY_S = 0.01
@@ -28,7 +28,7 @@ class SqliteDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
-    def __init__(self, path: Path, steps: Sequence[Sequence[str]] = STEPS, busy_s: float = BUSY_S) -> None:
+    def __init__(self, path: Path, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         super().__init__(f"database {path}", steps)
         self._path = path
         self._busy_s = busy_s

@@ -1,0 +1,91 @@
+"""Columns of many materialization runs, as arrays: a year of runs is too long for a Python object each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple, Self
+
+import numpy as np
+
+from skewless.contract.status import BoolArray, Int64Array
+from skewless.infra.storage.database import Row
+
+
+class KnownRanges(NamedTuple):
+    """Disjoint, ascending ranges of log positions of one partition, each with the first run that applied it.
+
+    Args:
+        run_id: ascending, shape ``(n,)`` as all columns.
+        first, last: the positions, both included.
+        is_live: whether the rows arrived live: False for a first load and a backfill.
+        ended_us: end of the run, microseconds.
+    """
+
+    run_id: Int64Array
+    first: Int64Array
+    last: Int64Array
+    is_live: BoolArray
+    ended_us: Int64Array
+
+    @classmethod
+    def build(cls, rows: Sequence[Row], after: int = -1) -> Self:
+        """Return the ranges of covered positions.
+
+        Args:
+            rows: ``run_id``, ``first``, ``last``, ``is_live`` (0 or 1) and ``ended_us``, in the order of the runs.
+            after: earlier runs have applied the positions up to this one.
+
+        >>> KnownRanges.build([(1, 0, 3, 0, 50), (2, 0, 3, 1, 60), (3, 0, 6, 1, 70)]).first.tolist()
+        [0, 4]
+        """
+        run_id, first, last, is_live, ended_us = _columns(rows, 5)
+        # Runs exclude each other, so ids give their order. Times do not: a clock may be set back.
+        before = np.maximum.accumulate(np.concatenate([[after], last]))[:-1]
+        ranges = cls(run_id, np.maximum(first, before + 1), last, is_live == 1, ended_us)
+        return ranges.select(last > before)
+
+    def select(self, mask: BoolArray) -> Self:
+        """Return the ranges for which a mask is true."""
+        return type(self)(*(column[mask] for column in self))
+
+    def extend(self, rows: Sequence[Row]) -> Self:
+        """Return these ranges and those of later runs; see ``build`` for the rows."""
+        later = self.build(rows, int(self.last[-1]) if len(self.last) else -1)
+        return type(self)(*map(np.concatenate, zip(self, later, strict=True))) if len(later.last) else self
+
+
+class RunTimes(NamedTuple):
+    """The times of runs, microseconds, in the order of their ids.
+
+    Args:
+        run_id: ascending, shape ``(n,)`` as all columns.
+        started_us: when each run began.
+        skew_us: offset of its machine's clock to the store's.
+        has_ended: False: it is running, or crashed.
+        ended_us: when it ended; 0 if it has not.
+    """
+
+    run_id: Int64Array
+    started_us: Int64Array
+    skew_us: Int64Array
+    has_ended: BoolArray
+    ended_us: Int64Array
+
+    @classmethod
+    def build(cls, rows: Sequence[Row]) -> Self:
+        """Return the columns of rows with run id, start, skew, whether it has ended (0 or 1), end."""
+        run_id, started_us, skew_us, has_ended, ended_us = _columns(rows, 5)
+        return cls(run_id, started_us, skew_us, has_ended == 1, ended_us)
+
+    def head(self, n: int) -> Self:
+        """Return the first runs."""
+        return type(self)(*(column[:n] for column in self))
+
+    def extend(self, rows: Sequence[Row]) -> Self:
+        """Return these runs and later ones; see ``build`` for the rows."""
+        return type(self)(*map(np.concatenate, zip(self, self.build(rows), strict=True))) if rows else self
+
+
+def _columns(rows: Sequence[Row], width: int) -> Int64Array:
+    return np.fromiter(chain.from_iterable(rows), np.int64, len(rows) * width).reshape(-1, width).T
