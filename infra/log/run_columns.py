@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -47,12 +47,14 @@ class KnownRanges(NamedTuple):
 
     def select(self, mask: BoolArray) -> Self:
         """Return the ranges for which a mask is true."""
-        return type(self)(*(column[mask] for column in self))
+        columns: list[Any] = [column[mask] for column in self]
+        return type(self)(*columns)
 
     def extend(self, rows: Sequence[Row]) -> Self:
         """Return these ranges and those of later runs; see ``build`` for the rows."""
         later = self.build(rows, int(self.last[-1]) if len(self.last) else -1)
-        return type(self)(*map(np.concatenate, zip(self, later, strict=True))) if len(later.last) else self
+        columns: list[Any] = [np.concatenate(pair) for pair in zip(self, later, strict=True)]
+        return type(self)(*columns) if len(later.last) else self
 
 
 class RunTimes(NamedTuple):
@@ -80,11 +82,13 @@ class RunTimes(NamedTuple):
 
     def head(self, n: int) -> Self:
         """Return the first runs."""
-        return type(self)(*(column[:n] for column in self))
+        columns: list[Any] = [column[:n] for column in self]
+        return type(self)(*columns)
 
     def extend(self, rows: Sequence[Row]) -> Self:
         """Return these runs and later ones; see ``build`` for the rows."""
-        return type(self)(*map(np.concatenate, zip(self, self.build(rows), strict=True))) if rows else self
+        columns: list[Any] = [np.concatenate(pair) for pair in zip(self, self.build(rows), strict=True)]
+        return type(self)(*columns)
 
 
 def _columns(rows: Sequence[Row], width: int) -> Int64Array:

@@ -25,7 +25,10 @@ def read_runs(database: Database) -> list[MaterializationRun]:
     for partition, run_id, first, last, kind, _ in database.query("SELECT * FROM coverage ORDER BY partition"):
         covers.setdefault(run_id, {})[partition] = Coverage(first=first, last=last, kind=kind)
     rows = database.query("SELECT run_id, started_us, skew_us, ended_us FROM materializations ORDER BY run_id")
-    return [MaterializationRun(*row, covers.get(row[0], {})) for row in rows]
+    return [
+        MaterializationRun(run_id, started_us, skew_us, ended_us, covers.get(run_id, {}))
+        for run_id, started_us, skew_us, ended_us in rows
+    ]
 
 
 def known_ranges(runs: Iterable[MaterializationRun], partition: str) -> list[KnownRange]:
