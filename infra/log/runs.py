@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Literal, NamedTuple
 
-from skewless.contract.status import Int64Array
-from skewless.infra.log.run_columns import KnownRanges, RunTimes
-from skewless.infra.storage.database import Database, Row
+import numpy as np
+
+from skewless.infra.log.run_columns import KnownRanges, RunTimes, read_integers
+from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Lease, Leases
 
 Kind = Literal["live", "bootstrap"]
@@ -23,8 +24,10 @@ WITH RECURSIVE names (name) AS (
     SELECT (SELECT min(partition) FROM coverage WHERE partition > names.name) FROM names WHERE names.name IS NOT NULL
 )
 SELECT name, (SELECT max(last_position) FROM coverage WHERE partition = names.name) FROM names WHERE name IS NOT NULL"""
-_BATCH_RUNS = 100_000
-_COVERAGE = "run_id, first_position, last_position, CASE WHEN kind = 'live' THEN 1 ELSE 0 END, ended_us"
+_COVERAGE = ("run_id", "first_position", "last_position", "CASE WHEN kind = 'live' THEN 1 ELSE 0 END", "ended_us")
+_TIMES = ("run_id", "started_us", "skew_us", "CASE WHEN ended_us IS NULL THEN 0 ELSE 1 END", "coalesce(ended_us, 0)")
+_NO_ROWS = np.empty((5, 0), np.int64)
+_NO_RANGES = KnownRanges.build(_NO_ROWS)
 
 
 class Coverage(NamedTuple):
@@ -65,7 +68,7 @@ class RunLedger:
         self._database = database
         self._leases = Leases(database)
         self._known: dict[str, KnownRanges] = {}
-        self._final = RunTimes.build([])
+        self._final = RunTimes.build(_NO_ROWS)
 
     def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> MaterializationRun:
         """Record the start of a run; it gets the next id.
@@ -127,45 +130,28 @@ class RunLedger:
         Args:
             upto: the last run that counts; None: all runs count.
         """
-        ranges = self._known.get(partition, KnownRanges.build([]))
-        # A run that moved no range is read again, and moves none.
-        sql = f"SELECT {_COVERAGE} FROM coverage WHERE partition = ? AND run_id > ? ORDER BY run_id LIMIT ?"
-        for rows in self._read_batches(sql, partition, after=_last(ranges.run_id)):
-            ranges = ranges.extend(rows)
-        self._known[partition] = ranges
+        ranges = self._known.get(partition, _NO_RANGES)
+        source = "coverage WHERE partition = ? AND last_position > ?"
+        covered = read_integers(self._database, _COVERAGE, source, partition, ranges.end)
+        if covered.size:
+            ranges = self._known[partition] = ranges.extend(covered)
         return ranges if upto is None else ranges.select(ranges.run_id <= upto)
 
     def recent_ranges(self, partition: str, runs: int) -> KnownRanges:
         """Return the ranges of the last positions of a partition, which the latest runs have applied."""
-        rows = self._database.query(
-            f"SELECT {_COVERAGE} FROM coverage WHERE partition = ? ORDER BY last_position DESC LIMIT ?",
-            partition,
-            runs + 1,
-        )
-        # Runs that ended at or before a position say nothing about later positions.
-        after = int(rows[-1][2]) if len(rows) > runs else -1
-        return KnownRanges.build(sorted(row for row in rows if row[2] > after), after)
+        source = "(SELECT * FROM coverage WHERE partition = ? ORDER BY last_position DESC LIMIT ?) AS latest"
+        covered = read_integers(self._database, _COVERAGE, source, partition, runs + 1)
+        # A run that applied positions up to this one at most does not matter for later positions.
+        after = int(covered[2].min()) if covered.shape[1] > runs else -1
+        return KnownRanges.build(covered, after)
 
     def times(self) -> RunTimes:
         """Return the times of all runs; only new runs, and a run that had not ended, are read."""
         times = self._final
-        sql = (
-            "SELECT run_id, started_us, skew_us, CASE WHEN ended_us IS NULL THEN 0 ELSE 1 END, coalesce(ended_us, 0) "
-            "FROM materializations WHERE run_id > ? ORDER BY run_id LIMIT ?"
-        )
-        for rows in self._read_batches(sql, after=_last(times.run_id)):
-            times = times.extend(rows)
+        last = int(times.run_id[-1]) if len(times.run_id) else 0
+        times = times.extend(read_integers(self._database, _TIMES, "materializations WHERE run_id > ?", last))
         self._final = times if times.has_ended[-1:].all() else times.head(len(times.run_id) - 1)
         return times
-
-    def _read_batches(self, sql: str, *values: str, after: int) -> Iterator[list[Row]]:
-        """Yield the rows of runs with a greater id, in bounded memory."""
-        rows: list[Row] = []
-        while not rows or len(rows) == _BATCH_RUNS:
-            rows = self._database.query(sql, *values, rows[-1][0] if rows else after, _BATCH_RUNS)
-            if not rows:
-                return
-            yield rows
 
     @contextmanager
     def _fence(self, lease: Lease | None) -> Iterator[None]:
@@ -188,7 +174,3 @@ def add_coverage(database: Database, run_id: int, covers: Mapping[str, Coverage]
             part.kind,
             ended_us,
         )
-
-
-def _last(run_ids: Int64Array) -> int:
-    return int(run_ids[-1]) if len(run_ids) else 0

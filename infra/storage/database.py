@@ -134,6 +134,11 @@ class Database(ABC):
         for connection in idle:
             connection.close()
 
+    @property
+    @abstractmethod
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+
     @abstractmethod
     def exists(self) -> bool:
         """Return whether there can be anything to read."""

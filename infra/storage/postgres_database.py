@@ -28,6 +28,11 @@ class PostgresDatabase(Database):
         super().__init__(f"database {parts.hostname or ''}{parts.path}", steps)
         self._busy_s = busy_s
 
+    @property
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+        return "string_agg"
+
     def exists(self) -> bool:
         """Return true: a statement finds out."""
         return True

@@ -67,7 +67,9 @@ STEPS: tuple[Step, ...] = (
             last_position BIGINT NOT NULL, kind TEXT NOT NULL, ended_us BIGINT NOT NULL,
             PRIMARY KEY (partition, run_id))""",
         _split_covers,
-        "CREATE INDEX coverage_by_position ON coverage (partition, last_position)",
+        # With all columns: a project has a row per run and view, which are read from the index alone.
+        """CREATE INDEX coverage_by_position ON coverage (
+            partition, last_position, first_position, run_id, kind, ended_us)""",
         "ALTER TABLE materializations DROP COLUMN covers",
         "CREATE INDEX finished_materializations ON materializations (run_id) WHERE ended_us IS NOT NULL",
     ),

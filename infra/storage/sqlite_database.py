@@ -34,6 +34,11 @@ class SqliteDatabase(Database):
         self._busy_s = busy_s
         self._identity: tuple[int, int] | None = None
 
+    @property
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+        return "group_concat"
+
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""
         return self._path.exists()
