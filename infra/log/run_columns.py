@@ -92,6 +92,8 @@ class RunTimes(NamedTuple):
 
     def extend(self, later: Int64Array) -> Self:
         """Return these runs and later ones; see ``build``."""
+        if not later.size:
+            return self
         columns: list[Any] = [np.concatenate(pair) for pair in zip(self, self.build(later), strict=True)]
         return type(self)(*columns)
 
