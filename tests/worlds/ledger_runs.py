@@ -1,4 +1,4 @@
-"""What the run ledger holds, read plainly: all runs, and the ranges that follow from them, in slow Python."""
+"""The runs of a ledger as a list, and the known ranges that follow from them, in slow Python."""
 
 from __future__ import annotations
 
