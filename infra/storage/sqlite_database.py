@@ -12,7 +12,7 @@ from pathlib import Path
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import BUSY_S, Database, Row, Value
 from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.schema import STEPS, Step
 
 _PRIVATE = 0o600
 _RETRY_S = 0.01
@@ -28,11 +28,16 @@ class SqliteDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
-    def __init__(self, path: Path, steps: Sequence[Sequence[str]] = STEPS, busy_s: float = BUSY_S) -> None:
+    def __init__(self, path: Path, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         super().__init__(f"database {path}", steps)
         self._path = path
         self._busy_s = busy_s
         self._identity: tuple[int, int] | None = None
+
+    @property
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+        return "group_concat"
 
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""
