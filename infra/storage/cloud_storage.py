@@ -40,7 +40,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _STATUS = re.compile(r"status code: (\d{3}(?: [A-Za-z]+)*)")
 _NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
-_MACHINE_CREDENTIALS = "169.254.169.254"  # where a cloud's machine gets them; asked if the environment has none
+# Where a cloud's machine gets credentials; the library asks there if the environment has none.
+_MACHINE = re.compile(r"169\.254\.169\.254|latest/api/token|metadata\.google\.internal")
 
 
 class CloudStorage(ObjectStorage):
@@ -164,7 +165,7 @@ class CloudStorage(ObjectStorage):
 
 def _describe(text: str) -> str:
     """Return the reason in a message of the library, without the answer of the server, which may repeat a key."""
-    if _MACHINE_CREDENTIALS in text:
+    if _MACHINE.search(text):
         return "the environment has no credentials"
     if status := _STATUS.search(text):
         return f"it answers {status[1]}"
@@ -172,7 +173,7 @@ def _describe(text: str) -> str:
 
 
 def _suggest_fix(text: str) -> str:
-    if _MACHINE_CREDENTIALS in text or " 401 " in text or " 403 " in text:
+    if _MACHINE.search(text) or " 401 " in text or " 403 " in text:
         return "set credentials in the environment that may read, write, list and delete objects; see docs/storage.md"
     if "builder error" in text:
         return "name the endpoint in storage_url: endpoint=https://HOST:PORT, or http:// for a storage without TLS"

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import random
+import re
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection
 from pathlib import Path
-from urllib.error import URLError
 
 from tests.servers.node import _KILL_WITH_PARENT
 from tests.worlds.waiting import until
 
 BUCKET = "features"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "storage-test", "AWS_SECRET_ACCESS_KEY": "storage-secret"}
-_PORTS = range(31_000, 32_000)
-_TRIES = 20
 _ANSWER_S = 10.0
-_random = random.SystemRandom()
 
 
 class ObjectStorageServer:
-    """A server on a free port of this machine with an empty bucket; its objects are in memory.
+    """A server on a free port of this machine, with an empty bucket; its objects are in memory.
 
     Args:
         folder: of its log.
@@ -31,7 +28,7 @@ class ObjectStorageServer:
 
     def __init__(self, folder: Path) -> None:
         self.endpoint = ""
-        self._folder = folder
+        self._log = folder / "moto.log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def address(self, prefix: str) -> str:
@@ -40,12 +37,23 @@ class ObjectStorageServer:
 
     def start(self) -> None:
         """Start it, and create the bucket."""
-        for port in _random.sample(_PORTS, _TRIES):
-            if self._has_started(port):
-                request = urllib.request.Request(f"{self.endpoint}/{BUCKET}", method="PUT")
-                urllib.request.urlopen(request, timeout=_ANSWER_S).close()
-                return
-        raise AssertionError((self._folder / "moto.log").read_text(encoding="utf-8", errors="replace"))
+        python = Path(f"{sys.prefix}-clients/bin/python")
+        assert python.exists(), "run `make setup-clients`"
+        words = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        with self._log.open("wb") as log:
+            self._process = process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, *words],
+                cwd=self._log.parent,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+        until(lambda: process.poll() is not None or self._find_endpoint())
+        self.endpoint = self._find_endpoint()
+        assert self.endpoint, self._log.read_text(encoding="utf-8")
+        with closing(HTTPConnection(self.endpoint.removeprefix("http://"), timeout=_ANSWER_S)) as connection:
+            connection.request("PUT", f"/{BUCKET}")
+            assert connection.getresponse().status == HTTPStatus.OK
 
     def stop(self) -> None:
         """Kill it; its objects are lost."""
@@ -54,36 +62,17 @@ class ObjectStorageServer:
             self._process.wait(_ANSWER_S)
             self._process = None
 
-    def _has_started(self, port: int) -> bool:
-        python = Path(f"{sys.prefix}-clients/bin/python")
-        assert python.exists(), "run `make setup-clients`"
-        self.endpoint = f"http://127.0.0.1:{port}"
-        words = ["-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        with (self._folder / "moto.log").open("wb") as log:
-            self._process = process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, str(python), *words],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-            )
-        until(lambda: process.poll() is not None or self._answers())
-        return process.poll() is None
-
-    def _answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.endpoint}/moto-api/data.json", timeout=_ANSWER_S).close()
-        except (URLError, OSError):
-            return False
-        return True
+    def _find_endpoint(self) -> str:
+        endpoint = re.search(r"Running on (http://127\.0\.0\.1:\d+)", self._log.read_text(encoding="utf-8"))
+        return endpoint[1] if endpoint else ""
 
 
 @contextmanager
 def running_object_storage(folder: Path) -> Iterator[ObjectStorageServer]:
     """Run a server with an empty bucket."""
     server = ObjectStorageServer(folder)
-    server.start()
     try:
+        server.start()
         yield server
     finally:
         server.stop()
