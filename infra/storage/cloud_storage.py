@@ -169,7 +169,8 @@ def _describe(text: str) -> str:
         return "the environment has no credentials"
     if status := _STATUS.search(text):
         return f"it answers {status[1]}"
-    return text.partition("\n")[0].rpartition(" - ")[2]
+    reason = text.partition("\n")[0].rpartition(" - ")[2]
+    return "it does not answer" if "error sending request" in reason else reason
 
 
 def _suggest_fix(text: str) -> str:

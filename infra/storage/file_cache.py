@@ -14,7 +14,7 @@ from skewless.infra.storage.objects import StoredObject, digest_file
 
 _VERIFIED_NS = 946_684_800 * 10**9  # modification time of a file whose digest was compared; a write changes it
 _TOUCH_S = 60.0  # the time of the last use is at most this old
-_IN_USE_S = 3_600.0  # another process may be reading a file for so long
+_IN_USE_S = 3_600.0  # another process may be reading a file that was used so recently
 _SHARE = 32  # files are deleted each time that this part of the limit was added
 _LOCK, _COUNT = ".lock", ".added"
 
