@@ -23,8 +23,8 @@ CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
 NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # Requirements of other clients that are never imported here.
-UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography frozenlist httptools multidict \
-	pillow propcache pyasn1 pycparser pyjwt python-dotenv uvloop websockets yarl
+UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
+	pillow propcache pyasn1 pyjwt python-dotenv uvloop websockets yarl
 
 # Rejects a Python of the wrong version, or another Python than that of the existing environment.
 define CHECK
