@@ -63,7 +63,7 @@ windows = FeatureService(name="windows", features=[live])
 """
 _MODELS = """from datetime import timedelta
 
-from skewless import LabelSource, ModelSpec, Split
+from skewless import Gate, LabelSource, ModelSpec, Split
 
 MODELS = [
     ModelSpec(
@@ -74,6 +74,7 @@ MODELS = [
         split=Split(test=timedelta(days=5)),
         params={"num_leaves": 15, "learning_rate": 0.1},
         rounds=20,
+        gate=Gate(metric="auc", floor=0.0),  # labels are by chance
     )
 ]
 """

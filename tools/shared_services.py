@@ -55,7 +55,7 @@ def running_s3() -> Iterator[str]:
     command = [_python_with_moto(), "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _make_bucket(port)
+        _make_bucket(process, port)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -78,9 +78,9 @@ def _python_with_moto() -> str:
     return str(beside) if beside.exists() else sys.executable
 
 
-def _make_bucket(port: int) -> None:
+def _make_bucket(server: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + _START_S
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and server.poll() is None:
         with closing(HTTPConnection("127.0.0.1", port)) as connection:
             try:
                 connection.request("PUT", f"/{BUCKET}")
@@ -89,7 +89,7 @@ def _make_bucket(port: int) -> None:
             else:
                 if connection.getresponse().status == HTTPStatus.OK:
                     return
-    msg = f"the storage at port {port} did not start"
+    msg = f"{' '.join(map(str, server.args))} did not start"
     raise TimeoutError(msg)
 
 
