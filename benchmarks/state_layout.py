@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import state_layout_work as entrants
-from benchmarks.contestant import Contestant, Quantity, Race, race
+from benchmarks.contestant import Contestant, ContestantError, Quantity, Race, race
 from benchmarks.result import Result, more_is_better
 from benchmarks.scale import rounds, scaled
 from benchmarks.server import own_server
@@ -58,7 +58,7 @@ def run() -> list[Result]:
         if has_storage_setting():
             sides[SHARED] = (_ROOT, unique_addresses(opened.enter_context(shared_services())))
         else:
-            print(f"state_layout: {SHARED} is left out, because the setting storage_url does not exist", flush=True)
+            print("state_layout: PostgreSQL and S3 are skipped: this release has no setting storage_url", flush=True)
         done = {
             "batch": compare(entrants.batch, place, sides),
             "stream": compare(entrants.stream, {**place, "n": events}, sides),
@@ -74,9 +74,16 @@ def run() -> list[Result]:
 
 @contextmanager
 def worktree(commit: str, folder: Path) -> Iterator[Path]:
-    """Check a commit out into a new folder, and remove it afterwards."""
+    """Check a commit out into a new folder, and remove it afterwards.
+
+    Raises:
+        ContestantError: git cannot check it out.
+    """
     git = ["git", "-C", str(_ROOT), "worktree"]
-    subprocess.run([*git, "add", "--quiet", "--detach", str(folder), commit], check=True)
+    command = [*git, "add", "--detach", str(folder), commit]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ContestantError(f"commit {commit} cannot be checked out: {done.stderr.strip()}")
     try:
         yield folder
     finally:
@@ -92,6 +99,7 @@ def unique_addresses(variables: Mapping[str, str]) -> dict[str, str]:
     database, storage = variables["SKEWLESS_DATABASE_URL"], variables["SKEWLESS_STORAGE_URL"]
     path, mark, options = storage.partition("?")
     return {
+        **variables,
         "SKEWLESS_DATABASE_URL": f"{database}{'&' if '?' in database else '?'}schema=b_UNIQUE",
         "SKEWLESS_STORAGE_URL": f"{path}/UNIQUE{mark}{options}",
     }

@@ -182,7 +182,7 @@ class _Watch:
 
 @contextmanager
 def _project(source: str, url: str, shared: dict[str, str]) -> Iterator[Project]:
-    """Yield a new copy of the project, with an empty Redis, and a schema and a folder of its own if it is shared."""
+    """Yield a new copy of the project, with an empty Redis; a shared one has a schema and a folder of its own."""
     for name in [name for name in os.environ if name.startswith("SKEWLESS_")]:
         del os.environ[name]
     unique = uuid.uuid4().hex
@@ -198,7 +198,7 @@ def _project(source: str, url: str, shared: dict[str, str]) -> Iterator[Project]
 
 
 def _online(project: Project, service: str) -> str:
-    """Return the digest of the online features of some entities; windows that move in time are left out."""
+    """Return the digest of the online features of some entities; windows that move in time are omitted."""
     read = project.online_features(service, {"entity_id": list(range(_CHECKED))})
     stable = [place for place, name in enumerate(read.labels) if not name.endswith("_1d")]
     return digest_matrix(read.matrix[:, stable])

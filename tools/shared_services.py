@@ -21,13 +21,15 @@ from skewless.contract.settings import Settings
 from tools.postgres_server import running_postgres
 
 BUCKET = "skewless"
+# The storage accepts any.
+_CREDENTIALS = {"AWS_ACCESS_KEY_ID": "shared", "AWS_SECRET_ACCESS_KEY": "shared"}
 _START_S = 30.0
 _END_S = 10.0
 
 
 @contextmanager
 def shared_services() -> Iterator[dict[str, str]]:
-    """Run the servers; yield the environment variables that name them."""
+    """Run the servers; yield the environment variables that name them, with the credentials of the storage."""
     with ExitStack() as servers:
         variables = {
             "SKEWLESS_REDIS_URL": servers.enter_context(own_server()),
@@ -35,7 +37,7 @@ def shared_services() -> Iterator[dict[str, str]]:
         }
         if has_storage_setting():
             endpoint = servers.enter_context(running_s3())
-            variables["SKEWLESS_STORAGE_URL"] = f"s3://{BUCKET}/features?endpoint={endpoint}"
+            variables |= {"SKEWLESS_STORAGE_URL": f"s3://{BUCKET}/features?endpoint={endpoint}", **_CREDENTIALS}
         yield variables
 
 
