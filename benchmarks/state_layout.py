@@ -117,7 +117,7 @@ def compare(entrant: _Entrant, arguments: Mapping[str, Any], sides: Mapping[str,
 
 
 def rows(measure: Measure, done: Race, commit: str, *, shared: bool) -> list[Result]:
-    """Return this release against the commit, and the shared layout against the files of this release."""
+    """Return this release against the commit, and the shared layout against files; ratios are those of the medians."""
     target = 1 / SLOWER if more_is_better(measure.unit) else SLOWER
     peers: list[tuple[str, str, str, float | None]] = [(NOW, BEFORE, commit, target)]
     if shared:
@@ -128,7 +128,7 @@ def rows(measure: Measure, done: Race, commit: str, *, shared: bool) -> list[Res
             value=done.median(own, measure.quantity),
             unit=measure.unit,
             against=f"{text} ({done.median(peer, measure.quantity):,.4g} {measure.unit})",
-            ratio=done.ratio(own, peer, measure.quantity),
+            ratio=done.median(own, measure.quantity) / done.median(peer, measure.quantity),
             target=limit,
         )
         for own, peer, text, limit in peers
@@ -138,17 +138,17 @@ def rows(measure: Measure, done: Race, commit: str, *, shared: bool) -> list[Res
 def _measures(shape: LayoutShape, events: int) -> dict[str, Sequence[Measure]]:
     return {
         "batch": [
-            _rate("materialize", shape.cards, "rows/s"),
-            _rate("materialize again", shape.added, "rows/s"),
-            _rate("import", shape.payments, "events/s"),
-            _rate("backfill", shape.payments, "events/s"),
-            _rate("training set", shape.labels, "rows/s"),
-            _rate("dataset", shape.labels, "rows/s"),
-            _rate("train", shape.labels, "rows/s"),
-            _rate("predict", shape.predictions, "predictions/s"),
-            _rate("replay", shape.predictions, "predictions/s"),
+            *_work("materialize", shape.cards, "rows"),
+            *_work("materialize again", shape.added, "rows"),
+            *_work("import", shape.payments, "events"),
+            *_work("backfill", shape.payments, "events"),
+            *_work("training set", shape.labels, "rows"),
+            *_work("dataset", shape.labels, "rows"),
+            *_work("train", shape.labels, "rows"),
+            *_work("predict", shape.predictions, "predictions"),
+            *_work("replay", shape.predictions, "predictions"),
         ],
-        "stream": [_rate("work", events, "events/s", "stream")],
+        "stream": _work("stream", events, "events"),
         "segments": [
             _fact("events", "sent", "events/s"),
             _fact("segments", "segments", "segments/s"),
@@ -159,8 +159,13 @@ def _measures(shape: LayoutShape, events: int) -> dict[str, Sequence[Measure]]:
     }
 
 
-def _rate(lap: str, n: int, unit: str, what: str | None = None) -> Measure:
-    return Measure(f"{what or lap}, {n:,}", unit, lambda report: n / report.seconds(lap))
+def _work(lap: str, n: int, noun: str) -> list[Measure]:
+    # Other programs on the machine disturb the CPU time less.
+    what = f"{lap}, {n:,} {noun}"
+    return [
+        Measure(what, f"{noun}/s", lambda report: n / report.seconds(lap)),
+        Measure(f"{what}, CPU time", "s", lambda report: report.cpu_seconds(lap)),
+    ]
 
 
 def _fact(what: str, fact: str, unit: str) -> Measure:

@@ -87,7 +87,7 @@ def stream(meter: Meter, *, source: str, url: str, shared: dict[str, str], n: in
         project.apply()
         project.backfill()
         _send(url, _events(n))
-        with meter.lap():
+        with meter.lap("stream"):
             (counts,) = project.stream(until_idle=True)
         if counts.accepted != n:
             raise ContestantError(f"{counts.accepted} of {n} events were accepted")

@@ -91,7 +91,7 @@ def _make_bucket(server: subprocess.Popen[bytes], port: int) -> None:
             else:
                 if connection.getresponse().status == HTTPStatus.OK:
                     return
-    msg = f"{' '.join(map(str, server.args))} did not start"
+    msg = f"the storage did not start: {server.args!r}"
     raise TimeoutError(msg)
 
 
