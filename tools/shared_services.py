@@ -7,6 +7,7 @@ variables, as a project that several machines share does.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ BUCKET = "skewless"
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "shared", "AWS_SECRET_ACCESS_KEY": "shared"}
 _START_S = 30.0
 _END_S = 10.0
+_ENDED = 128 + signal.SIGTERM
 
 
 @contextmanager
@@ -37,7 +39,8 @@ def shared_services() -> Iterator[dict[str, str]]:
         }
         if has_storage_setting():
             endpoint = servers.enter_context(running_s3())
-            variables |= {"SKEWLESS_STORAGE_URL": f"s3://{BUCKET}/features?endpoint={endpoint}", **_CREDENTIALS}
+            url = f"s3://{BUCKET}/features?endpoint={endpoint}&region=us-east-1"
+            variables |= {"SKEWLESS_STORAGE_URL": url, **_CREDENTIALS}
         yield variables
 
 
@@ -66,6 +69,7 @@ def running_s3() -> Iterator[str]:
 
 def main() -> None:
     """Run the command of the arguments, and exit with its code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_ENDED))
     with shared_services() as variables:
         print("\n".join(f"{name}={value}" for name, value in variables.items()), flush=True)
         if "SKEWLESS_STORAGE_URL" not in variables:
