@@ -24,7 +24,7 @@ from tests.servers.programs import program
 
 if TYPE_CHECKING:
     from tests.servers.object_storage import ObjectStorageServer
-    from tests.servers.postgres import PostgresServer
+    from tools.postgres_server import PostgresServer
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
 _UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -90,7 +90,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server; each test uses a schema of its own."""
-    from tests.servers.postgres import running_postgres  # noqa: PLC0415 - not every session needs it
+    from tools.postgres_server import running_postgres  # noqa: PLC0415 - not every session needs it
 
     with running_postgres() as url:
         yield url
@@ -99,7 +99,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server that the test may stop; it is not started yet."""
-    from tests.servers.postgres import PostgresServer  # noqa: PLC0415 - not every session needs it
+    from tools.postgres_server import PostgresServer  # noqa: PLC0415 - not every session needs it
 
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         Path(folder).chmod(0o755)  # the server's user must be able to pass through
