@@ -88,7 +88,7 @@ def count_predictions(state: ProjectState, traffic: Traffic) -> Counts:
 def count_replayed(ask: Callable[..., dict[str, Any]]) -> Counts:
     """Return how many logged predictions the replay compared, and how many are different."""
     reply = ask("replay")
-    return {"predictions replayed": int(reply["rows"]), "predictions different": int(reply["different"])}
+    return {"predictions replayed": int(reply["compared"]), "predictions different": int(reply["different"])}
 
 
 def events_of(log: Path, event: str) -> list[dict[str, Any]]:

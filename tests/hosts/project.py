@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -53,7 +54,8 @@ class HostProject:
     Args:
         folder: of the shared files.
         hosts: the first has been used to set the project up.
-        skews_us: clock of each host minus the clock of the test.
+        skews_us: clock of each host's scheduler minus the clock of the test. The clocks of servers and stream workers
+            must agree to the setting ``skew_limit_ms``.
     """
 
     folder: Path
@@ -75,11 +77,11 @@ class HostProject:
         self._write_settings(first)
         for verb in ("apply", "import", "backfill", "materialize", "train"):
             done(verb, "--repo", repo)
-        for host, skew_us in zip(others, self.skews_us[1:], strict=True):
-            shutil.copytree(repo, repo_of(host), ignore=shutil.ignore_patterns("clock", "__pycache__"))
+        for host in others:
+            shutil.copytree(repo, repo_of(host), ignore=shutil.ignore_patterns("__pycache__"))
             self._write_settings(host)
-            clock = OffsetClock.create(repo_of(host) / "clock")
-            clock.set(self.now_us() + skew_us)
+        for host, skew_us in zip(self.hosts, self.skews_us, strict=True):
+            OffsetClock.create(repo_of(host) / "scheduler-clock").set(self.now_us() + skew_us)
 
     @property
     def state(self) -> Path:
@@ -88,11 +90,14 @@ class HostProject:
 
     def now_us(self) -> int:
         """Return the time of the test."""
-        return OffsetClock(repo_of(self.hosts[0]) / "clock").now_us() - self.skews_us[0]
+        return OffsetClock(repo_of(self.hosts[0]) / "clock").now_us()
 
     def start(self, host: Host, verb: str, *words: str) -> HostProgram:
         """Start a command on a host; a server replies when this returns."""
-        program = host.start(verb, self.command(host, verb, *words))
+        environment = {**os.environ, "SKEWLESS_LOG": "json"}
+        if verb == "scheduler":
+            environment["SKEWLESS_CLOCK"] = "file:scheduler-clock"
+        program = host.start(verb, self.command(host, verb, *words), environment)
         if verb == "serve":
             log = program.log
             until(lambda: b'"url"' in log.read_bytes() or program.process is None or program.process.poll() is not None)

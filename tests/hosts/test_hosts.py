@@ -31,9 +31,8 @@ def hosts(tmp_path: Path) -> Iterator[list[Host]]:
 
 
 @pytest.fixture
-def spread(hosts: list[Host], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostProject]:
+def spread(hosts: list[Host], tmp_path: Path) -> Iterator[HostProject]:
     """A trained project: servers, schedulers and stream workers run on two hosts."""
-    monkeypatch.setenv("SKEWLESS_LOG", "json")
     *own, services = hosts
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         Path(folder).chmod(0o755)
