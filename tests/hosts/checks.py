@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ def count_events(state: ProjectState, accepted: Iterable[SentEvent]) -> Counts:
     }
 
 
-def count_wrong_values(urls: Iterable[str], accepted: list[SentEvent]) -> Counts:
-    """Return how many values of the servers differ from plain Python over the accepted events, and the worst sum."""
+def count_wrong_values(urls: Iterable[str], accepted: list[SentEvent], fleets: Mapping[str, float]) -> Counts:
+    """Return how many values of the servers differ from plain Python over the accepted events and published facts."""
     compared = wrong = 0
     for url in urls:
         status, body = eventually(lambda: predict(url), lambda reply: reply[0] == 200)  # noqa: B023, PLR2004 - called here
@@ -51,9 +51,10 @@ def count_wrong_values(urls: Iterable[str], accepted: list[SentEvent]) -> Counts
         wanted = expected_features(accepted, body["t_us"])
         for carrier, row in zip(CARRIERS, body["predictions"], strict=True):
             seen = row["features"]
-            values = seen["carrier_now__landings_1h"], seen["carrier_now__mean_delay_1h"]
-            compared += 2
-            wrong += sum(one != other for one, other in zip(values, wanted[carrier], strict=True))
+            values = seen["carrier_now__landings_1h"], seen["carrier_now__mean_delay_1h"], seen["facts__fleet"]
+            compared += len(values)
+            wanted_values = *wanted[carrier], fleets[carrier]
+            wrong += sum(one != other for one, other in zip(values, wanted_values, strict=True))
     return {"values compared": compared, "values wrong": wrong}
 
 
@@ -68,7 +69,7 @@ def count_runs(state: ProjectState, logs: Iterable[Path]) -> Counts:
     return {
         "ticks": len(ticks),
         "ticks run twice": sum(n - 1 for n in ticks.values()) + sum(n - 1 for n in started.values()),
-        **{f"runs {name}": n for name, n in sorted(states.items())},
+        **{f"runs of state {name!r}": n for name, n in sorted(states.items())},
     }
 
 

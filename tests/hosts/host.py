@@ -48,6 +48,11 @@ class HostProgram:
                 words, cwd=ROOT, env=dict(self.environment), stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended."""
+        return self.process is not None and self.process.poll() is None
+
     def kill(self) -> None:
         """Kill it as a power cut does."""
         assert self.process is not None
@@ -106,7 +111,7 @@ class Host:
     def close(self) -> None:
         """Kill all programs."""
         for program in self.programs.values():
-            if program.process is not None and program.process.poll() is None:
+            if program.is_running:
                 program.kill()
 
     def _run(self, *command: str) -> None:

@@ -23,7 +23,7 @@ from tests.worlds.waiting import until
 from tests.worlds.windowed import COLUMNS, write_repo
 
 _MAIN = "from skewless.cli import main; main()"
-_TICK = "@every 3s"
+_TICK = "@every 4s"
 _SETTINGS = """\
 clock: file:clock
 threads: 1
@@ -35,11 +35,10 @@ redis_url: {redis_url}
 stream_partitions: 2
 scheduler_lease_seconds: 2
 freshness_cron: '{tick}'
-validate_cron: '{tick}'
 {crons}
 {places}
 """
-_OFF = ("materialize", "parity", "replay", "drift", "quality", "triggers", "housekeeping")
+_OFF = ("materialize", "validate", "parity", "replay", "drift", "quality", "triggers", "housekeeping")
 
 
 def shared_places(folder: Path) -> str:
@@ -97,12 +96,12 @@ class HostProject:
         environment = {**os.environ, "SKEWLESS_LOG": "json"}
         if verb == "scheduler":
             environment["SKEWLESS_CLOCK"] = "file:scheduler-clock"
+        log = host.folder / f"{verb}.log"
+        before = log.stat().st_size if log.exists() else 0
         program = host.start(verb, self.command(host, verb, *words), environment)
         if verb == "serve":
-            log = program.log
-            until(lambda: b'"url"' in log.read_bytes() or program.process is None or program.process.poll() is not None)
-            assert program.process is not None
-            assert program.process.poll() is None, log.read_text()
+            until(lambda: b'"url"' in log.read_bytes()[before:] or not program.is_running)
+            assert program.is_running, log.read_text()
         return program
 
     def command(self, host: Host, verb: str, *words: str) -> list[str]:
