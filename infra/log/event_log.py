@@ -72,7 +72,7 @@ class EventLog:
         """
         return self._files.schema()
 
-    def append(self, rows: pa.Table, *, at: int | None = None) -> FileRange:
+    def append(self, rows: pa.Table, *, at: int | None = None, check: Callable[[], None] = lambda: None) -> FileRange:
         """Number rows, at least one, and append them durably; return their file.
 
         A writer never appends after rows of another writer: after a conflict, each further append fails too. An append
@@ -83,6 +83,7 @@ class EventLog:
             rows: without ``__seq``. They may have new columns, and may lack old ones.
             at: the end of the log as known to the writer; None: the end of its last append, or for its first append,
                 the current end of the log.
+            check: called last, before the rows become part of the log; what it raises prevents that.
 
         Raises:
             ConflictError: another writer has appended at this position.
@@ -94,7 +95,7 @@ class EventLog:
         numbered = rows.append_column(SEQ, pa.array(np.arange(first, first + rows.num_rows, dtype=np.int64)))
         self._files.unify_schema(numbered.schema)
         span = FileRange(path=batch_path(self._folder, first), first=first, last=first + rows.num_rows - 1)
-        self._create(span, numbered)
+        self._create(span, numbered, check)
         self._files.extend(span, numbered.schema)
         self._next_position = span.last + 1
         return span
@@ -220,13 +221,14 @@ class EventLog:
             raise ValueError(f"position {at} would leave a gap after {self._next_position}")
         raise self._conflict(at)
 
-    def _create(self, span: FileRange, rows: pa.Table) -> None:
+    def _create(self, span: FileRange, rows: pa.Table, check: Callable[[], None]) -> None:
         temporary = self._folder / f".{uuid.uuid4().hex}.tmp"
         data = _encode(rows)
         try:
             make_folder(self._folder)
             # Complete and durable before it gets its name; the link fails if another writer has the name.
             write_durable(temporary, data)
+            check()
             os.link(temporary, span.path)
             sync_folder(self._folder)
         except FileExistsError as error:

@@ -19,8 +19,8 @@ from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT
 from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, hold_apply_lock
-from skewless.infra.log.partitions import log_ends, source_folder
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Lease
 from skewless.infra.streams.decode import EventValidator
@@ -90,7 +90,7 @@ class ImportRun:
         self._clock = clock
         self._dry_run = lease is None
         self._on_rows = on_rows
-        self._folder = source_folder(log_root, source.name)
+        self._database = database
         self._records = ImportRecords(database, source.name, lease)
         self._pending: dict[str, HistoryFile] = {}
         self._matcher = Matcher(log_root, import_prefix(source), self._pending)
@@ -101,7 +101,7 @@ class ImportRun:
         # DuckDB compares with the ids that the log has now. Ids that are accepted later are loaded from here on.
         ends = log_ends(self._log_root, self._source.name)
         start_positions = {name: last + 1 for name, last in ends.items()}
-        return EventIds(self._source, self._log_root, None, start_positions)
+        return EventIds(self._source, self._log_root, self._database, None, start_positions)
 
     def import_file(self, file: HistoryFile) -> ImportedFile:
         """Import the new rows of one file."""
@@ -218,7 +218,7 @@ class ImportRun:
         skip_remembering: npt.NDArray[np.bool_] | None,
     ) -> pa.Table:
         # Under this lock no generation goes live, so no reader sees a generation without its history.
-        with hold_apply_lock(self._folder):
+        with self._generations.hold_apply_lock(self._source.name):
             if not self._has_served():
                 validated = validated.append_column(KNOWN_AT, known_at)
                 validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))

@@ -17,7 +17,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
@@ -110,6 +110,7 @@ class Streams:
             open_stream=open_stream or self.open_stream(source),
             writer=self.writer(source, store),
             log_root=self.log_root,
+            database=self.state.database,
             clock=self.clock,
             max_rows=self.settings.stream_batch_rows,
             max_bytes=self.settings.event_bytes,
@@ -131,7 +132,7 @@ class Streams:
         name, needed = source.name, self.needed
         return StateWriter(
             project=self.plan.project,
-            log_folder=source_folder(self.log_root, source.name),
+            source=name,
             views=self.views(source.name),
             store=store,
             generations=self.generations,

@@ -18,6 +18,7 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_log import EventLog
 from skewless.infra.online.port import Marker
+from skewless.infra.storage.database import Database
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.idle_partitions import IdlePartitions
@@ -61,6 +62,7 @@ class Worker:
         open_stream: joins the worker group; called again after a partition was lost to another worker.
         writer: applies rows to states.
         log_root: folder of all logs.
+        database: of the project.
         clock: of the project.
         max_rows: maximum number of messages in a batch.
         max_bytes: maximum size of a message.
@@ -74,6 +76,7 @@ class Worker:
         open_stream: OpenStream,
         writer: StateWriter,
         log_root: Path,
+        database: Database,
         clock: Clock,
         max_rows: int = 20_000,
         max_bytes: int = 1_048_576,
@@ -91,7 +94,7 @@ class Worker:
         self._max_rows = max_rows
         self._max_bytes = max_bytes
         self._decoder = Decoder(source, views, max_bytes)
-        self._ids = EventIds(source, log_root, source.dedupe_us)
+        self._ids = EventIds(source, log_root, database, source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0

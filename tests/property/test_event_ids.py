@@ -22,6 +22,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.id_index import Digests, IdIndex
@@ -64,7 +65,10 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        ids, decoder = EventIds(BRIEF, self.root, HORIZON), Decoder(BRIEF, [VIEW], 1_000)
+        ids, decoder = (
+            EventIds(BRIEF, self.root, ProjectState(self.root).database, HORIZON),
+            Decoder(BRIEF, [VIEW], 1_000),
+        )
         names = [f"{self.number}-{i}" for i in range(LANES)]
         self.partition_workers = [
             PartitionWorker(
