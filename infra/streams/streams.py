@@ -155,6 +155,7 @@ class Streams:
             )
         return lambda owner: RedisStream(
             self.stream_url,
+            database=self.state.database,
             project=self.plan.project,
             source=source.name,
             n_partitions=self.settings.stream_partitions,

@@ -20,8 +20,8 @@ from tests.worlds.waiting import until
 
 
 @pytest.fixture
-def redis_place(valkey: Node) -> RedisPlace:
-    made = RedisPlace(valkey)
+def redis_place(valkey: Node, tmp_path: Path) -> RedisPlace:
+    made = RedisPlace(valkey, tmp_path)
     made.recreate()
     return made
 
@@ -29,7 +29,7 @@ def redis_place(valkey: Node) -> RedisPlace:
 @pytest.fixture
 def own_stream(tmp_path: Path) -> Iterator[RedisPlace]:
     with running(Node(program("valkey"), tmp_path, {"appendonly": "yes"})) as node:
-        yield RedisPlace(node)
+        yield RedisPlace(node, tmp_path)
 
 
 def send(redis_place: RedisPlace, payloads: list[bytes], keys: list[str]) -> None:
@@ -48,15 +48,17 @@ def test_a_worker_that_hung_longer_than_its_lease_returns_nothing_of_what_it_los
     log = Log()
     hung = Worker(redis_place, log)
     poll_until([hung], lambda: len(hung.owned) == N)
-    # Another took over and reads on while the first hangs.
-    for index in range(N):
-        redis_place.ask("SET", redis_place.key(index, ":lease:g"), "another", "PX", 60_000)
+    # Another takes over and reads on while the first hangs.
+    time.sleep(1.1 * LEASE_S)
+    heir = Worker(redis_place, Log())
+    poll_until([heir], lambda: len(heir.owned) == N)
     send(redis_place, numbered(100), spread(100))
     assert hung.poll(timeout_s=0.0) == 0
     assert not hung.owned
     assert len(hung.revocations) == N
     hung.stream.close()
-    assert redis_place.ask("GET", redis_place.key(0, ":lease:g")) == b"another"
+    poll_until([heir], heir.log.has(100))
+    heir.stream.close()
 
 
 def test_the_partitions_of_a_worker_that_died_are_taken_over_after_its_lease(redis_place: RedisPlace) -> None:
@@ -184,7 +186,9 @@ def test_a_worker_can_be_closed_while_its_server_is_away(own_stream: RedisPlace)
 
 def test_a_password_that_is_wrong_is_an_error_that_does_not_show_it(redis_place: RedisPlace) -> None:
     url = redis_place.url.replace("redis://", "redis://user:hush@")
-    stream = RedisStream(url, project="p", source="s", n_partitions=N, owner=Worker(redis_place, Log()))
+    stream = RedisStream(
+        url, database=redis_place.database, project="p", source="s", n_partitions=N, owner=Worker(redis_place, Log())
+    )
     with pytest.raises(StoreError) as caught:
         stream.poll(1, 0.0)
     assert "hush" not in str(caught.value)
@@ -197,10 +201,10 @@ def test_a_key_that_is_no_stream_is_an_error(redis_place: RedisPlace) -> None:
         worker.poll()
 
 
-def test_after_a_failover_the_new_master_is_read(watched: SentinelSet) -> None:
+def test_after_a_failover_the_new_master_is_read(watched: SentinelSet, tmp_path: Path) -> None:
     assert watched.master().ask("FLUSHALL")
     log, sender = Log(), RedisSender(watched.url, project="p", source="s", n_partitions=N, timeout_s=1.0)
-    redis_place = RedisPlace(watched.master())
+    redis_place = RedisPlace(watched.master(), tmp_path)
     redis_place.url = watched.url
     redis_place._source = "s"
     worker = Worker(redis_place, log)

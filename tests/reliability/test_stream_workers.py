@@ -128,9 +128,17 @@ def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
     traffic.check(world)
 
 
-def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
+def redis_stream(url: str, world: StreamWorld, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: RedisStream(
-        url, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
+        url,
+        database=world.state.database,
+        project="p",
+        source="s",
+        n_partitions=n,
+        owner=owner,
+        group="g",
+        lease_s=1.0,
+        timeout_s=0.5,
     )
 
 
@@ -138,7 +146,7 @@ def test_the_redis_of_a_stream_is_killed_and_comes_back(world: StreamWorld, tmp_
     options = {**DURABLE, "appendfsync": "always"}
     with running(Node(program("valkey"), tmp_path / "stream", options)) as node, world.store() as store:
         traffic, sender = Traffic(0), RedisSender(node.url, project="p", source="s", n_partitions=PARTITIONS)
-        worker = world.worker(store, redis_stream(node.url))
+        worker = world.worker(store, redis_stream(node.url, world))
         for _ in range(2):
             world.clock.set(world.clock.now_us() + 7 * SECOND)
             pairs = traffic.make(60, world.clock.now_us())
@@ -264,7 +272,7 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
 
         def join() -> None:
             store = stack.enter_context(world.store())
-            worker, stop = world.worker(store, redis_stream(node.url, n), max_rows=50), threading.Event()
+            worker, stop = world.worker(store, redis_stream(node.url, world, n), max_rows=50), threading.Event()
             thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
             workers.append((worker, stop, thread))
             thread.start()
