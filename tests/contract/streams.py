@@ -89,14 +89,14 @@ class RedisPlace:
         self.server = server
         self.database = ProjectState(folder).database
         self.url = server.url
-        self._source = uuid.uuid4().hex
+        self.source = uuid.uuid4().hex
 
     def stream(self, owner: RebalanceListener, group: str, keep: int | None = None) -> RedisStream:
         return RedisStream(
             self.url,
             database=self.database,
             project="p",
-            source=self._source,
+            source=self.source,
             n_partitions=N,
             owner=owner,
             group=group,
@@ -106,10 +106,10 @@ class RedisPlace:
         )
 
     def sender(self) -> EventSender:
-        return RedisSender(self.url, project="p", source=self._source, n_partitions=N, timeout_s=1.0)
+        return RedisSender(self.url, project="p", source=self.source, n_partitions=N, timeout_s=1.0)
 
     def key(self, index: int, suffix: str = "") -> str:
-        return f"sk:p:events:{{{self._source}:{index}}}{suffix}"
+        return f"sk:p:events:{{{self.source}:{index}}}{suffix}"
 
     def ask(self, *words: str | int | bytes) -> object:
         client = open_client(RedisAddress.parse(self.url), 5.0)

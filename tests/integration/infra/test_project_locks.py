@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -160,9 +159,8 @@ def test_an_error_in_the_block_frees_the_lock(project_database: Database) -> Non
 
 def test_a_long_wait_is_logged_once_and_goes_on(project_database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "_SLOW_LOCK_S", 0.01)
-    with capture_logs() as logs:
-        with project_database.hold_lock("x"), project_database.hold_lock("y"):
-            pass
+    with capture_logs() as logs, project_database.hold_lock("x"), project_database.hold_lock("y"):
+        pass
     assert logs == []
     with capture_logs() as logs, held_elsewhere(project_database) as process, in_thread(project_database):
         until(lambda: logs)
@@ -208,13 +206,16 @@ def test_a_session_that_the_server_ended_has_lost_its_lock_and_ends_its_block_wi
 
 def test_a_lock_of_a_file_that_cannot_be_created_is_a_clear_error(tmp_path: Path) -> None:
     (tmp_path / "locks").write_text("")
-    with pytest.raises(StoreError, match="file 'apply%20s': cannot be written"), SqliteDatabase(
-        tmp_path / "a.db"
-    ).hold_lock("apply s"):
+    with (
+        pytest.raises(StoreError, match="file 'apply%20s': cannot be written"),
+        SqliteDatabase(tmp_path / "a.db").hold_lock("apply s"),
+    ):
         pass
 
 
 def test_the_lock_files_are_private_to_their_project(tmp_path: Path) -> None:
     with SqliteDatabase(tmp_path / "p" / "a.db").hold_lock("ids ../../s"):
-        assert os.listdir(tmp_path) == ["p"]
-        assert sorted(os.listdir(tmp_path / "p" / "locks")) == ["ids%20..%2F..%2Fs.gate", "ids%20..%2F..%2Fs.lock"]
+        assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.*")) == [
+            "p/locks/ids%20..%2F..%2Fs.gate",
+            "p/locks/ids%20..%2F..%2Fs.lock",
+        ]
