@@ -97,10 +97,12 @@ def redis_stream(meter: Meter, *, n: int, url: str) -> str:
         sender.send(made[first : first + _CHUNK])
     sender.close()
     with tempfile.TemporaryDirectory() as name:
-        database, options = ProjectState(Path(name)).database, {"project": "bench", "source": "events"}
-        with _worker(
-            url, lambda owner: RedisStream(url, database=database, n_partitions=1, owner=owner, **options)
-        ) as worker:
+        database = ProjectState(Path(name)).database
+
+        def open_stream(owner: Any) -> RedisStream:  # noqa: ANN401 - as in _worker
+            return RedisStream(url, database=database, project="bench", source="events", n_partitions=1, owner=owner)
+
+        with _worker(url, open_stream) as worker:
             _work(meter, worker, n)
     return f"{n} events"
 
