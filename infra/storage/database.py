@@ -84,6 +84,22 @@ class Database(ABC):
         with self._all_or_nothing(self._begin_snapshot):
             yield
 
+    @abstractmethod
+    def hold_lock(self, name: str, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Wait for a lock of the project, and hold it during the block; new holders queue behind a waiting one.
+
+        It gives an order, and is never a fence: a process that was cut off from the database for about 10 seconds has
+        lost the lock and does not know. So the write in the block must fail by itself if another holder wrote before.
+        Do not wait for a lock in a transaction. A wait of more than 10 seconds is logged.
+
+        Args:
+            name: of the lock.
+            shared: admit other shared holders at the same time.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+
     def execute(self, sql: str, *values: Value) -> list[Row]:
         """Execute a statement that writes; return its rows. Without a transaction it is one.
 
@@ -225,6 +241,9 @@ class Database(ABC):
         except BaseException:
             connection.close()  # it may be lost, or be anywhere in a statement
             raise
+        self._put_back(connection)
+
+    def _put_back(self, connection: Connection) -> None:
         with self._lock:
             if is_kept := len(self._idle) < _MOST_IDLE:
                 self._idle.append(connection)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import BUSY_S, Database, Row, Value
-from skewless.infra.storage.durable import make_folder
+from skewless.infra.storage.durable import disk_error, lock_handle, make_folder
 from skewless.infra.storage.schema import STEPS, Step
 
 _PRIVATE = 0o600
@@ -42,6 +44,22 @@ class SqliteDatabase(Database):
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""
         return self._path.exists()
+
+    @contextmanager
+    def hold_lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
+        """Hold a lock; the kernel releases it when its holder dies. See ``Database.hold_lock``."""
+        path = self._path.parent / "locks" / quote(name, safe="")
+        with ExitStack() as stack:
+            try:
+                make_folder(path.parent)
+                gate, lock = (stack.enter_context(Path(f"{path}.{end}").open("ab")) for end in ("gate", "lock"))
+            except OSError as error:
+                raise disk_error(path, error) from error
+            # New arrivals queue behind a waiting exclusive holder, because shared ones that take turns would starve it.
+            lock_handle(gate)
+            lock_handle(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            gate.close()
+            yield
 
     def _was_replaced(self) -> bool:
         # An open connection would still use the deleted file, and its writes would be lost.

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+from skewless.infra.predictions.files import log_files
 
 from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.log.accepted import REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.predictions.files import log_files
 from skewless.infra.storage.project_state import ProjectState
 from tests.hosts.traffic import SentEvent, Traffic, expected_features, predict
 from tests.worlds.waiting import eventually
@@ -29,7 +29,7 @@ def count_events(state: ProjectState, accepted: Iterable[SentEvent]) -> Counts:
     logged = Counter(
         row["landing"]
         for name in log_partitions(root, "landings")
-        for rows in EventLog(root, name).read(columns=["landing", REJECT])
+        for rows in PartitionLog(root, name).read(columns=["landing", REJECT])
         for row in rows.to_pylist()
         if row[REJECT] is None
     )
@@ -46,7 +46,7 @@ def count_wrong_values(urls: Iterable[str], accepted: list[SentEvent], fleets: M
     """Return how many values of the servers differ from plain Python over the accepted events and published facts."""
     compared = wrong = 0
     for url in urls:
-        status, body = eventually(lambda: predict(url), lambda reply: reply[0] == 200)  # noqa: B023, PLR2004 - called here
+        status, body = eventually(lambda: predict(url), lambda reply: reply[0] == 200)  # noqa: B023 - called here
         assert status
         wanted = expected_features(accepted, body["t_us"])
         for carrier, row in zip(CARRIERS, body["predictions"], strict=True):

@@ -99,11 +99,11 @@ class Traffic:
 
     def failures(self, target: str) -> list[Exchange]:
         """Return the requests to a target that were not answered with 200."""
-        return [item for item in self.exchanges if item.target == target and item.status != 200]  # noqa: PLR2004
+        return [item for item in self.exchanges if item.target == target and item.status != 200]
 
     def prediction_ids(self) -> list[str]:
         """Return the ids of all predictions that clients have received."""
-        return [row["id"] for item in self.exchanges if item.status == 200 for row in item.body["predictions"]]  # noqa: PLR2004
+        return [row["id"] for item in self.exchanges if item.status == 200 for row in item.body["predictions"]]
 
     def _produce(self) -> None:
         chance, number = random.Random(self.seed), 0

@@ -14,6 +14,8 @@ import pytest
 from skewless.infra.log.accepted import REJECT, SEQ, AcceptedLog, count_rejected
 from skewless.infra.log.inventory import inventory_folder
 
+from skewless.contract.errors import ConflictError, StoreError
+
 ROOT = Path(__file__).parents[3]
 PARTITION = "batch/v-0123456789abcdef"
 
