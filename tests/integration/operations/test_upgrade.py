@@ -23,6 +23,7 @@ from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.table_copy import count_rows
 from skewless.operations import upgrade as upgrade_module
@@ -66,14 +67,14 @@ def check_imported(state: ProjectState) -> None:
         "7b23a819be7a7536",
         ["fraud", "fraud-batch"],
     )
-    aliases = Aliases(state / "packages", database)
+    aliases = Aliases(PackageFolder(state / "packages"), database)
     assert [
         (aliases.get(model, "champion"), len(aliases.history(model, "champion"))) for model in ("fraud", "fraud-batch")
     ] == [
         ("000001", 1),
         ("000001", 1),
     ]
-    policy = Traffic(state / "packages", database).get("fraud")
+    policy = Traffic(PackageFolder(state / "packages"), database).get("fraud")
     assert policy is not None
     assert (policy.number, policy.phase, policy.challenger) == (1, "shadow", "000002")
     decisions = Decisions(database)

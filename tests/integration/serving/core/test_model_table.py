@@ -61,7 +61,7 @@ def history(place: Sandbox) -> list[str]:
 
 
 def damage(place: Sandbox, version: str) -> None:
-    path = place.project.packages / MODEL / version / "metrics.json"
+    path = place.project.packages.root / MODEL / version / "metrics.json"
     path.write_bytes(path.read_bytes() + b" ")
 
 
