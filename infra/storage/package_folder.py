@@ -131,6 +131,10 @@ class PackageFolder:
             return True  # if there was a folder, another process has downloaded the version already
         return _rename(staging, self.model_folder(model) / version)
 
+    def find_orphans(self, before_us: int) -> list[str]:
+        """Return the objects in the storage that belong to no version, stored before a time."""
+        return [] if self.registry is None else self.registry.find_orphans(before_us)
+
     @contextmanager
     def stage(self, model: str, kind: str) -> Iterator[Path]:
         """Yield a new temporary folder; it is deleted at the end unless it was renamed. One process at a time.

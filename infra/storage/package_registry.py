@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -82,12 +82,12 @@ class PackageRegistry:
             target.parent.mkdir(exist_ok=True)
             shutil.copyfile(self.state.storage.local_path(stored), target)
 
-    def find_orphans(self, before_us: int) -> Iterator[str]:
-        """Yield the objects that belong to no version, stored before a time: a writer was interrupted."""
+    def find_orphans(self, before_us: int) -> list[str]:
+        """Return the objects that belong to no version, stored before a time: a writer was interrupted."""
         # Listed before the registry is read, so that a version that is registered meanwhile is known.
         listed = [item.name for item in self.state.storage.list_objects(_OBJECTS) if item.modified_us < before_us]
         known = {stored.name for body in self._documents.list_all().values() for stored in _decode(body).files.values()}
-        return (name for name in listed if name not in known)
+        return sorted(set(listed) - known)
 
     @property
     def _documents(self) -> Documents:

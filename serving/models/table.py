@@ -77,9 +77,9 @@ class ModelTable(LoadedModels):
         """Return all models that have a version, served or not, sorted."""
         return self._packages.list_models()
 
-    def known_versions(self, name: str) -> list[str]:
-        """Return all versions of a model, oldest first."""
-        return self._packages.list_versions(name)
+    def known_versions(self) -> dict[str, list[str]]:
+        """Return all versions of each model that has one, oldest first; the database may be slow."""
+        return {name: self._packages.list_versions(name) for name in self.names()}
 
     def routing(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -138,11 +138,12 @@ class ModelTable(LoadedModels):
             RequestError: the model or version does not exist.
             PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
-        if name not in self.names():
-            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(self.names())}")
+        versions = await asyncio.to_thread(self.known_versions)
+        if name not in versions:
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(versions)}")
         async with self._lock:
             await self._read_current_versions([name])
-            champion, known = self._current[name].champion, self.known_versions(name)
+            champion, known = self._current[name].champion, versions[name]
             target = champion if version is None else version.zfill(6)
             if target not in known:
                 fix = f"use one of: {', '.join(known)}"
@@ -276,8 +277,6 @@ class ModelTable(LoadedModels):
         for version in self._current[name].champions:
             try:
                 await self._set_champion(name, version)
-            except StoreError:
-                raise
             except SkewlessError as error:
                 refusal = refusal or error
             else:

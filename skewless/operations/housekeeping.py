@@ -24,7 +24,7 @@ class HousekeepingReport:
         predictions: expired segments of the prediction log.
         quarantine: deleted batches of rejected rows.
         merged: small segments of all logs, merged into larger ones.
-        deleted: objects of merged or expired segments that no reader uses any more, and of interrupted appends.
+        deleted: objects of merged or expired segments that no reader uses any more, and of interrupted writers.
         retired: unused versions of views, whose online states were deleted.
     """
 
@@ -94,6 +94,7 @@ def _delete_unread(state: ProjectState) -> int:
 
     from skewless.infra.log.catalog import Catalog
     from skewless.infra.log.readers import forget_readers
+    from skewless.infra.storage.package_folder import PackageFolder
 
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - _ORPHAN_US
     forget_readers(state.database)
@@ -102,6 +103,7 @@ def _delete_unread(state: ProjectState) -> int:
         for folder in ("log", "predictions", "outcomes", "staging")
         for name in catalog.find_orphans(state.storage, folder, before_us)
     ]
+    orphans += PackageFolder.of(state).find_orphans(before_us)
     state.storage.delete(orphans)
     return catalog.delete_unread(state.storage) + len(orphans)
 

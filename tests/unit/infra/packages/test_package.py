@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_no_version(
     with pytest.raises(StoreError, match="No space left"):
         write_package(store_at(tmp_path), "late", contents)
     assert tree(tmp_path) == before
-    assert sorted(path.name for path in (tmp_path / "late").iterdir()) == [".lock", "000001"]
+    assert sorted(path.name for path in (tmp_path / "late").iterdir()) == [".new.lock", "000001"]
 
 
 def test_a_manifest_is_plain_json_with_a_hash_per_file(tmp_path: Path, contents: PackageContents) -> None:
