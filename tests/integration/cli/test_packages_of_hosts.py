@@ -1,4 +1,4 @@
-"""A host trains, another one serves: with a bucket and a database in common, and also while both are away."""
+"""A host trains, another one serves: with a bucket and a database in common, and also while both are down."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def objects_of(store: PackageStore) -> set[str]:
 
 
 def alter_object(store: PackageStore, path: str, data: bytes) -> None:
-    """Replace the bytes of a file of the first version in the bucket, as a stranger would."""
+    """Replace the bytes of a file of the first version in the bucket, with rights on the bucket alone."""
     body: Any = Documents(store.state.database, "package").get("late/000001")
     store.state.storage.put(body["files"][path][0], data)
     shutil.rmtree(store.state / "cache", ignore_errors=True)
@@ -145,8 +145,7 @@ def test_a_registry_that_an_attacker_wrote_is_refused(host_store: HostStore) -> 
     two = PackageStore.of(host_store("two").state, Settings(trusted_keys=(key,)))
     registry = Documents(one.state.database, "package")
     body: Any = registry.get("late/000001")
-    stranger = host_store("stranger")
-    foreign = write_package(stranger, "late", package_contents())
+    foreign = write_package(host_store("untrusted"), "late", package_contents())
     with pytest.raises(PackageError, match="not trusted"):
         open_package(two, "late", foreign.version)
     registry.put("late/000003", body)
