@@ -63,6 +63,7 @@ def sign_package(store: PackageStore, name: str, version: str, *, dry: bool = Fa
     if not dry:
         with suppress(FileExistsError):
             create_durable(folder / SIGNATURE, store.signer.sign(package.manifest))
+        store.packages.register(name, version, store.packages.upload(name, folder))
 
 
 def is_signed(store: PackageStore, name: str, version: str) -> bool:

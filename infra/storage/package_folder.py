@@ -131,6 +131,26 @@ class PackageFolder:
             return True  # if there was a folder, another process has downloaded the version already
         return _rename(staging, self.model_folder(model) / version)
 
+    def download_all(self) -> None:
+        """Download all versions of which this machine has no copy, for a backup."""
+        for model in self.list_models():
+            for version in self.list_versions(model):
+                self.version_folder(model, version)
+
+    def upload_all(self) -> dict[tuple[str, str], dict[str, StoredObject]]:
+        """Upload all local versions if there is a registry, for a restoration; return the objects."""
+        if self.registry is None or not self.root.is_dir():
+            return {}
+        models = [path.name for path in self.root.iterdir() if is_name(path.name)]
+        versions = [(model, version) for model in models for version in self._list_local(model)]
+        return {(model, version): self.upload(model, self.root / model / version) for model, version in versions}
+
+    def register(self, model: str, version: str, files: Mapping[str, StoredObject]) -> None:
+        """Register uploaded files of a local version, if there is a registry."""
+        if self.registry is not None:
+            manifest = (self.model_folder(model) / version / MANIFEST).read_bytes()
+            self.registry.replace(model, version, manifest, files)
+
     def find_orphans(self, before_us: int) -> list[str]:
         """Return the objects in the storage that belong to no version, stored before a time."""
         return [] if self.registry is None else self.registry.find_orphans(before_us)

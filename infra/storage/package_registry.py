@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.names import check_file_name
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
@@ -65,10 +66,13 @@ class PackageRegistry:
         Raises:
             StoreError: the database is unavailable; the version may have been registered, if the reply was lost.
         """
-        name, digest = f"{model}/{version}", hashlib.sha256(manifest).hexdigest()
-        body = {"manifest": digest, "files": {path: list(stored) for path, stored in files.items()}}
+        name, body = f"{model}/{version}", _encode(manifest, files)
         # After a lost reply the database is asked again: the version may be ours already.
         return self._documents.create(name, body) or self._documents.get(name) == body
+
+    def replace(self, model: str, version: str, manifest: bytes, files: Mapping[str, StoredObject]) -> None:
+        """Register uploaded files in place of those of the version, if it exists."""
+        self._documents.put(f"{model}/{version}", _encode(manifest, files))
 
     def download(self, package: RegisteredPackage, folder: Path) -> None:
         """Put the files of a version into an empty folder.
@@ -79,7 +83,7 @@ class PackageRegistry:
         for path, stored in package.files.items():
             # The database could otherwise name a file outside of the folder.
             target = folder.joinpath(*map(check_file_name, path.split("/")))
-            target.parent.mkdir(exist_ok=True)
+            make_folder(target.parent)
             shutil.copyfile(self.state.storage.local_path(stored), target)
 
     def find_orphans(self, before_us: int) -> list[str]:
@@ -92,6 +96,11 @@ class PackageRegistry:
     @property
     def _documents(self) -> Documents:
         return Documents(self.state.database, "package")
+
+
+def _encode(manifest: bytes, files: Mapping[str, StoredObject]) -> dict[str, Any]:
+    digest = hashlib.sha256(manifest).hexdigest()
+    return {"manifest": digest, "files": {path: list(stored) for path, stored in files.items()}}
 
 
 def _decode(body: Any) -> RegisteredPackage:  # noqa: ANN401 - any JSON value

@@ -86,7 +86,7 @@ class Settings(BaseModel):
     )
     trusted_keys: tuple[str, ...] = Field(
         (),
-        description="public keys of trusted package signers; none: the keys of all machines that trained, from the database",
+        description="public keys of trusted package signers; none: the keys in the database, of all who trained",
     )
     unsigned_packages: Literal["refuse", "load"] = Field(
         "refuse", description="refuse or load packages without a signature, as older releases wrote them"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.storage.durable import make_folder, replace_durable
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.storage.table_copy import copy_tables, count_rows
@@ -82,6 +83,7 @@ def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file:
     at_us, copy = project.clock.now_us(), SqliteDatabase(partial / DATABASE_FILE)
     rows = copy_tables(state.database, copy)
     copy.close()
+    project.store.packages.download_all()
     files = _copy_consistently(state.folder, partial / _FILES, on_file)
     size = sum(path.stat().st_size for path in files)
     backup = Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(files), size=size)
@@ -115,8 +117,12 @@ def restore(state: ProjectState, folder: Path, *, dry_run: bool = False, on_file
     if len(files) != backup.files:
         problem = f"has {len(files)} files, and had {backup.files} when it was written"
         raise StoreError(f"backup {folder}", problem, fix="use another backup")
-    copy = SqliteDatabase(folder / DATABASE_FILE)
-    copy_tables(copy, state.database)
+    copy, packages = SqliteDatabase(folder / DATABASE_FILE), PackageFolder.of(state)
+    uploads = packages.upload_all()
+    with state.database.transaction():
+        copy_tables(copy, state.database)
+        for (model, version), objects in uploads.items():
+            packages.register(model, version, objects)
     copy.close()
     return backup
 

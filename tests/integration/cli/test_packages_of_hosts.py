@@ -6,12 +6,14 @@ import json
 import re
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from skewless.contract.errors import StoreError
+from skewless.infra.packages.package import open_package
 from skewless.infra.packages.store import PackageStore
 from skewless.project import Project
 from tests.reliability.promotion_kills import promote_copy
@@ -108,3 +110,36 @@ def _is_up(store: PackageStore) -> bool:
         return bool(store.packages.list_models())
     except StoreError:
         return False  # a connection from before
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("bucket_url")
+def test_packages_move_by_a_backup_into_buckets_and_back(
+    unasked: Path,
+    tmp_path: Path,
+    postgres_url: str,
+    object_server: ObjectStorageServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = unasked
+    for place in ("bucket", "another bucket", "folder"):
+        done("backup", tmp_path / f"{place}.backup", "--repo", source)
+        target = tmp_path / place
+        shutil.copytree(unasked, target, ignore=shutil.ignore_patterns(".skewless"))
+        name = uuid.uuid4().hex
+        is_cloud = place != "folder"
+        addresses = {
+            "SKEWLESS_STORAGE_URL": object_server.address(name),
+            "SKEWLESS_DATABASE_URL": f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema=test_{name}",
+        }
+        for variable, address in addresses.items():
+            monkeypatch.setenv(variable, address) if is_cloud else monkeypatch.delenv(variable)
+        done("restore", tmp_path / f"{place}.backup", "--repo", target)
+        packages = target / ".skewless/packages"
+        if is_cloud:
+            shutil.rmtree(packages)  # as on another host
+        with Project(target) as project:
+            assert open_package(project.store, MODEL, "000001").version == "000001"
+        if is_cloud:
+            shutil.rmtree(packages)  # the next backup contains it all the same
+        source = target
