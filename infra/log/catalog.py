@@ -145,6 +145,11 @@ class Catalog:
                 for segment in segments:
                     self._insert(partition, segment)
 
+    def restamp(self, partition: str, segment: Segment) -> None:
+        """Record the stamp of a segment's object, which another storage has now."""
+        sql = "UPDATE segments SET stamp = ? WHERE partition = ? AND first_seq = ?"
+        self._database.execute(sql, segment.stored.stamp, partition, segment.first)
+
     def record_end(self, partition: str, first: int, last: int, known_us: int) -> None:
         """Record when all positions up to each of ``first`` to ``last`` had been applied; the first record counts."""
         self._database.execute(
@@ -209,7 +214,12 @@ class Catalog:
 
     def find_orphans(self, storage: ObjectStorage, folder: str, before_us: int) -> list[str]:
         """Return the objects below a folder that belong to no log, stored before a time: an append was interrupted."""
-        listed = [item.name for item in storage.list_objects(folder) if item.modified_us < before_us]
+        # The folder of a storage on a disk also has locks of processes.
+        listed = [
+            item.name
+            for item in storage.list_objects(folder)
+            if item.modified_us < before_us and not item.name.endswith((".lock", ".gate"))
+        ]
         known = {
             name
             for table in ("segments", "removed_objects")

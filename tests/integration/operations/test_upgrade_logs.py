@@ -72,7 +72,7 @@ def read_values(state: ProjectState) -> dict[str, Any]:
 
 def _at_ends_of_batches(applied: AppliedBatches) -> list[list[int]]:
     """Return what the old release knew: the times of a batch, not of the parts that became known before its end."""
-    is_last = np.append(np.diff(applied.ingested_us) != 0, True)  # noqa: FBT003 - numpy has it by position
+    is_last = np.append(np.diff(applied.ingested_us) != 0, True)
     return [each[is_last].tolist() for each in (applied.last, applied.ingested_us, applied.ended_us)]
 
 
