@@ -81,27 +81,38 @@ def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file:
         raise ConflictError(f"folder {folder}", "exists", fix="name a new one")
     state, at_us = project.state, project.clock.now_us()
     if dry_run:
-        paths = list(_list_files(state.folder))
-        sizes = [path.stat().st_size for path in paths] + [
-            item.stored.size for _, item in _list_segments(state.database)
-        ]
+        sizes = [path.stat().st_size for path in _list_files(state.folder)]
+        sizes += [segment.stored.size for _, segment in _list_segments(state.database)]
         rows = count_rows(state.database)
         return Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(sizes), size=sum(sizes))
     partial = folder.with_name(f"{folder.name}.partial")
-    files = partial / _FILES
-    make_folder(files)
-    register_reader(state.database)
-    # Before the database: what is shipped meanwhile is in both then, and is not added to the log again.
-    copies = [copy for path in _list_files(state / _SPOOL) if (copy := _copy_file(path, files, state.folder))]
+    make_folder(partial / _FILES)
     for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm"):
         (partial / name).unlink(missing_ok=True)
+    rows, copies = _copy_state(state, partial, on_file)
+    size = sum(path.stat().st_size for path in copies)
+    backup = Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(copies), size=size)
+    replace_durable(partial / _DESCRIPTION, (json.dumps(backup.as_dict()) + "\n").encode())
+    partial.rename(folder)
+    return backup
+
+
+def _copy_state(state: ProjectState, partial: Path, on_file: OnFile) -> tuple[dict[str, int], list[Path]]:
+    """Copy everything; return the rows per table, and the copied files."""
+    files = partial / _FILES
+    target = FolderStorage(files)
+    register_reader(state.database)
+    # Before the database: what is shipped meanwhile is in both then, and is not added to the log again.
+    spooled = [path for path in _list_files(state.folder) if _is_spooled(path, state.folder)]
+    copies = [copy for path in spooled if (copy := _copy_file(path, files, state.folder))]
     with closing(SqliteDatabase(partial / DATABASE_FILE)) as database:
         rows = copy_tables(state.database, database)
         objects = [segment.stored for _, segment in _list_segments(database)]
-    paths = [path for path in _list_files(state.folder) if path.relative_to(state.folder).parts[0] != _SPOOL]
+    paths = [path for path in _list_files(state.folder) if not _is_spooled(path, state.folder)]
     total = len(copies) + len(objects) + len(paths)
     for stored in objects:
-        _copy_object(state.storage, FolderStorage(files), stored)
+        if not _has(target, stored):
+            _copy_object(state.storage, target, stored)
         copies.append(files / stored.name)
         on_file(len(copies), total)
     for path in paths:
@@ -109,11 +120,21 @@ def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file:
         on_file(len(copies), total)
     for other in {path for path in files.rglob("*") if path.is_file()} - set(copies):
         other.unlink()  # of an interrupted backup
-    size = sum(path.stat().st_size for path in copies)
-    backup = Backup(folder=str(folder), at_us=at_us, rows=rows, files=len(copies), size=size)
-    replace_durable(partial / _DESCRIPTION, (json.dumps(backup.as_dict()) + "\n").encode())
-    partial.rename(folder)
-    return backup
+    return rows, copies
+
+
+def _is_spooled(path: Path, folder: Path) -> bool:
+    return path.relative_to(folder).parts[0] == _SPOOL
+
+
+def _has(target: ObjectStorage, stored: StoredObject) -> bool:
+    """Return whether an earlier, interrupted backup has copied an object; an incomplete copy is deleted."""
+    try:
+        target.verify(stored)
+    except StoreError:
+        target.delete([stored.name])
+        return False
+    return True
 
 
 def restore(state: ProjectState, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
@@ -207,7 +228,7 @@ def _copy_file(path: Path, target: Path, source: Path) -> Path | None:
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a state folder, or of a folder in it, that a backup contains besides objects, sorted."""
+    """Yield the files of a state folder that a backup contains besides objects, sorted."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if parts[0] not in _SKIPPED and not path.name.endswith(_SKIPPED_ENDINGS) and path.is_file():

@@ -170,7 +170,8 @@ def _read_ends(folder: _OldFolder) -> npt.NDArray[Any]:
     valid = ends["sum"] == np.array([zlib.crc32(data[at : at + _CHECKED]) for at in places], np.uint32)
     if not valid[: valid.sum()].all():  # only the last ones may be torn, by a power cut
         raise corrupt_error(path, "a record has a wrong checksum")
-    return ends[valid]
+    complete: npt.NDArray[Any] = ends[valid]
+    return complete
 
 
 def _describe(folder: _OldFolder, file: pq.ParquetFile, segment: Segment, ends: npt.NDArray[Any]) -> Segment:
