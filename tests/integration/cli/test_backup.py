@@ -123,7 +123,8 @@ def backed_up(request: pytest.FixtureRequest, tmp_path: Path) -> ProjectState:
     """The state of a project with logs, in each kind of database."""
     url = None
     if request.param == "postgres":
-        url = f"{request.getfixturevalue('postgres_url')}?schema=backup_{uuid.uuid4().hex}"
+        server = request.getfixturevalue("postgres_url")
+        url = f"{server}{'&' if '?' in server else '?'}schema=backup_{uuid.uuid4().hex}"
     state = ProjectState(tmp_path / "state", url)
     for name in (EVENTS, "batch/card_days-41680bd7e8103439"):
         log = PartitionLog(state, name)
@@ -213,10 +214,11 @@ def test_a_removed_or_altered_object_is_refused_by_name(
         os.utime(path, ns=(time_ns, time_ns))
     restored = ProjectState(tmp_path / "restored")
     match = rf"{object_name}: is {'missing' if damage == 'removed' else 'corrupt'}"
-    with pytest.raises(StoreError, match=match):
-        if place == "project":
+    if place == "project":
+        with pytest.raises(StoreError, match=match):
             back_up(_project(backed_up), tmp_path / "b")
-        else:
+    else:
+        with pytest.raises(StoreError, match=match):
             restore(restored, tmp_path / "b")
     path.write_bytes(whole)
     if place == "project":
@@ -259,14 +261,14 @@ def test_outcomes_that_wait_to_be_shipped_are_in_a_backup_once(backed_up: Projec
     def ship(_copied: int, _total: int) -> None:
         shipped.append(outcome_spool(backed_up).ship())
 
-    back_up(_project(backed_up), tmp_path / "b", on_file=ship)
+    back_up(_project(backed_up), tmp_path / "b0", on_file=ship)
     assert sum(shipped) == 3
     for number in range(2):
         restored = ProjectState(tmp_path / f"restored{number}")
-        restore(restored, tmp_path / ("b" if number == 0 else "b2"))
+        restore(restored, tmp_path / f"b{number}")
         with duckdb.connect() as connection:
             assert OutcomeLog(restored, connection).counts(10).rows == 3
-        back_up(_project(restored), tmp_path / "b2")
+        back_up(_project(restored), tmp_path / f"b{number + 1}")
 
 
 @pytest.mark.parametrize("damage", ["description", "file", "nothing there"])
