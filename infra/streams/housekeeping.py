@@ -9,9 +9,9 @@ from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
+from skewless.infra.log.generations import Generation, Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_logs
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.storage.project_state import ProjectState
@@ -49,7 +49,7 @@ class Housekeeper:
         unread = [item for item in self.generations.list_all(view) if self._is_unread(view, item)]
         for item in unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
-            with hold_apply_lock(self.state / "log" / source_logs(view.source), alone=True):
+            with self.generations.hold_apply_lock(view.source, alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
         return len(unread)

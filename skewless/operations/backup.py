@@ -30,7 +30,7 @@ _DESCRIPTION, _FILES = "backup.json", "files"
 _OBJECTS = ("log", PREDICTIONS, OUTCOMES)
 _SPOOL = "spool"
 # Of this machine or these processes alone, created again from the rest, or copied as objects.
-_SKIPPED = {"redis", "spill", "staging", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE, *_OBJECTS}
+_SKIPPED = {"redis", "spill", "cache", "staging", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE, *_OBJECTS}
 _SKIPPED_ENDINGS = (".lock", ".gate", ".tmp", ".db-wal", ".db-shm")
 OnFile = Callable[[int, int], None]
 
