@@ -214,12 +214,7 @@ class Catalog:
 
     def find_orphans(self, storage: ObjectStorage, folder: str, before_us: int) -> list[str]:
         """Return the objects below a folder that belong to no log, stored before a time: an append was interrupted."""
-        # The folder of a storage on a disk also has locks of processes.
-        listed = [
-            item.name
-            for item in storage.list_objects(folder)
-            if item.modified_us < before_us and not item.name.endswith((".lock", ".gate"))
-        ]
+        listed = [item.name for item in storage.list_objects(folder) if item.modified_us < before_us]
         known = {
             name
             for table in ("segments", "removed_objects")

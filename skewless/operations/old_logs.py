@@ -39,7 +39,7 @@ from skewless.infra.storage.project_state import ProjectState
 
 FOLDERS = ("log.files", f"{PREDICTIONS}.files", f"{OUTCOMES}.files")
 MARKS = ("log/**/manifest.json", "log/**/ends.bin", "log/**/tail.json", *(f"{name}/**/*.list" for name in FOLDERS))
-LOCKS = ("*.files/**/*.lock", "log/**/.*.lock", f"{PREDICTIONS}/.*.lock", f"{OUTCOMES}/.*.lock")
+LOCKS = tuple(f"{name}/**/*.{kind}" for name in (*FOLDERS, "log", PREDICTIONS, OUTCOMES) for kind in ("lock", "gate"))
 
 _ENDS = "ends.bin"
 _BATCH = re.compile(r"\d{20}\.parquet")
@@ -134,10 +134,9 @@ def _read_partition(folder: _OldFolder) -> OldLog:
         stored = folder.store(name)
         with _open(folder.path / name) as file:
             schema = unify_columns(folder.partition, schema, file.schema_arrow)
-            segments.append(
-                _describe(folder, file, Segment(position, position + file.metadata.num_rows - 1, stored), ends)
-            )
-        position = segments[-1].last + 1
+            last = position + file.metadata.num_rows - 1
+            segments.append(_describe(folder, file, Segment(position, last, stored), ends))
+        position = last + 1
     if any(name > f"{position:020d}" for name in folder.files if _BATCH.fullmatch(name)):
         raise missing_error(folder.path / f"{position:020d}.parquet")
     return OldLog(folder.partition, schema, segments)

@@ -33,7 +33,6 @@ _OLD_LOCKS = (
     *(f"{name}.lock" for name in ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking")),
     *("materialize.lock", "windows/*.lock", "scheduler/.lock", "drift/*.lock", "alerts/*.lock"),
     *("packages/*/.traffic.lock", "packages/*/.aliases.lock", "packages/*/.decisions.lock"),
-    "log/events/*/import.lock",
     *old_logs.LOCKS,
 )
 _OLD_FOLDERS = (
