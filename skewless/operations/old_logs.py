@@ -185,13 +185,9 @@ def _describe(folder: _OldFolder, file: pq.ParquetFile, segment: Segment, ends: 
     known = np.where(stored == _NEVER, known, stored)
     filled = np.unique(known[stored == _NEVER])
     complete = int(known.max()) if (known != _NEVER).all() else None
-    if not len(filled):
-        return segment._replace(known_us=complete, is_merged=True)
-    if len(filled) == 1 and filled[0] == _NEVER:
-        return segment
-    if len(filled) == 1 and filled[0] == complete:
+    if filled.tolist() in ([complete], [_NEVER]):
         return segment._replace(known_us=complete)
-    if not folder.dry_run:
+    if len(filled) and not folder.dry_run:
         segment = segment._replace(stored=_rewrite(folder, segment, file.schema_arrow, known))
     return segment._replace(known_us=complete, is_merged=complete is not None)
 
@@ -228,10 +224,7 @@ def _read_predictions(folder: _OldFolder) -> OldLog:
 
 def _read_sources(path: Path) -> list[str]:
     with _open(path) as file:
-        try:
-            return list(json.loads(file.metadata.metadata[_MERGED_FROM]))
-        except (TypeError, KeyError, ValueError) as error:
-            raise corrupt_error(path, repr(error)) from error
+        return list(json.loads(file.metadata.metadata[_MERGED_FROM]))
 
 
 def _read_outcomes(folder: _OldFolder) -> OldLog:
@@ -254,10 +247,11 @@ def _number(folder: _OldFolder, names: Sequence[str], sources: Mapping[str, Sequ
     for name in names:
         stored = folder.store(name)
         with _open(folder.path / name) as file:
-            rows = file.metadata.num_rows
+            end = position + file.metadata.num_rows
         times = [int(each[:20]) for each in sources.get(name, [name]) if each[:20].isdigit()]
-        yield Segment(position, position + rows - 1, stored, max(times, default=0))
-        position += rows
+        if end > position:
+            yield Segment(position, end - 1, stored, max(times, default=0))
+        position = end
 
 
 @contextmanager
@@ -267,8 +261,8 @@ def _open(path: Path) -> Iterator[pq.ParquetFile]:
             yield file
     except FileNotFoundError as error:
         raise missing_error(path) from error
-    except (OSError, pa.ArrowException) as error:
-        raise corrupt_error(path, error) from error
+    except (OSError, pa.ArrowException, TypeError, KeyError, ValueError) as error:
+        raise corrupt_error(path, repr(error)) from error
 
 
 def remove_leftovers(state: ProjectState) -> None:

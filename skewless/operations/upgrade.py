@@ -271,7 +271,7 @@ def _import_all(
     files: list[tuple[_FileKind, Path]], logs: list[old_logs.OldLog], database: Database, folder: Path
 ) -> None:
     for name, body in Documents(database, "process").list_all().items():
-        if time.time() - body["beat_s"] < _ALIVE_S:
+        if (files or logs) and time.time() - body["beat_s"] < _ALIVE_S:
             raise _running_error(name)
     for kind, path in files:
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import tarfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -199,11 +201,22 @@ def test_a_missing_or_altered_file_is_named_and_nothing_is_imported(
 
 
 def test_an_upgrade_of_logs_under_a_running_process_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(WORLDS / "old_logs.tar.xz") as archive:
+        archive.extractall(tmp_path, filter="data")
+
+    def beat(at_s: float) -> None:
+        with closing(sqlite3.connect(tmp_path / "skewless.db", isolation_level=None)) as database:
+            values = ("process", "server-host-1-ab", 1, json.dumps({"beat_s": at_s}))
+            database.execute("INSERT OR REPLACE INTO documents VALUES (?, ?, ?, ?)", values)
+
     state = ProjectState(tmp_path)
-    Documents(state.database, "process").put("server-host-1-ab", {"beat_s": time.time()})
+    beat(time.time())
     with pytest.raises(ConflictError, match="project: has a running server"):
         upgrade_state(state)
-    Documents(state.database, "process").put("server-host-1-ab", {"beat_s": time.time() - 11})
+    beat(time.time() - 11)
+    upgrade_state(state)
+    assert read_values(state) == expected(state)
+    Documents(state.database, "process").put("server-host-1-ab", {"beat_s": time.time()})
     upgrade_state(state)
 
 
