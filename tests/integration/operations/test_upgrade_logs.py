@@ -6,6 +6,7 @@ import json
 import sqlite3
 import tarfile
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -218,6 +219,22 @@ def test_an_upgrade_of_logs_under_a_running_process_is_refused(tmp_path: Path) -
     assert read_values(state) == expected(state)
     Documents(state.database, "process").put("server-host-1-ab", {"beat_s": time.time()})
     upgrade_state(state)
+
+
+def test_logs_of_files_are_imported_into_postgres_and_a_cloud(
+    tmp_path: Path, postgres_url: str, bucket_url: str
+) -> None:
+    for name in LAYOUTS["files"]:
+        with tarfile.open(WORLDS / name) as archive:
+            archive.extractall(tmp_path, filter="data")
+    url = f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema=upgrade_{uuid.uuid4().hex}"
+    state = ProjectState(tmp_path, url, bucket_url)
+    upgrade_state(state)
+    old, logs = expected(state), PartitionLog(state, f"{STREAM}/0")
+    rows = [row for table in logs.read(columns=["x", SEQ, KNOWN_AT]) for row in table.to_pylist()]
+    assert [list(row.values()) for row in rows] == old["partitions"][logs.partition]
+    assert {finding.verdict for finding in check_logs(state)} == {"ok"}
+    assert len(list(state.storage.list_objects("log"))) == 18
 
 
 def test_an_object_that_waits_to_be_shipped_is_not_imported(tmp_path: Path) -> None:
