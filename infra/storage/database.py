@@ -40,10 +40,15 @@ class ReadMemory(Protocol):
 class Database(ABC):
     """The database at one address. Any thread may use an object.
 
+    Attributes:
+        is_shared: processes of several machines may use it.
+
     Args:
         name: of the database in errors, without a password.
         steps: the versions of the schema; a database has version ``len(steps)``.
     """
+
+    is_shared = False
 
     def __init__(self, name: str, steps: Sequence[Step] = STEPS) -> None:
         self.name = name
