@@ -344,4 +344,4 @@ def _count_predictions(state: ProjectState) -> int:
 
     # What waits is counted where it is: to ship it would need a disk that accepts writes.
     waiting = sum(pq.read_metadata(path).num_rows for path in prediction_spool(state).waiting())
-    return waiting + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
+    return int(waiting) + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
