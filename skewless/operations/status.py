@@ -342,6 +342,6 @@ def _count_predictions(state: ProjectState) -> int:
     from skewless.infra.log.catalog import Catalog
     from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 
-    # What waits is counted where it is: to ship it would need a disk that accepts writes.
+    # Waiting files are counted and not shipped: a full disk must not prevent a status.
     waiting = sum(pq.read_metadata(path).num_rows for path in prediction_spool(state).waiting())
     return int(waiting) + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
