@@ -131,16 +131,9 @@ def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
 
 
 def redis_stream(url: str, world: StreamWorld, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
+    db = ProjectState(world.root).database
     return lambda owner: RedisStream(
-        url,
-        database=ProjectState(world.root).database,
-        project="p",
-        source="s",
-        n_partitions=n,
-        owner=owner,
-        group="g",
-        lease_s=1.0,
-        timeout_s=0.5,
+        url, database=db, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
     )
 
 
