@@ -40,10 +40,15 @@ class ReadMemory(Protocol):
 class Database(ABC):
     """The database at one address. Any thread may use an object.
 
+    Attributes:
+        is_shared: processes of several machines may use it.
+
     Args:
         name: of the database in errors, without a password.
         steps: the versions of the schema; a database has version ``len(steps)``.
     """
+
+    is_shared = False
 
     def __init__(self, name: str, steps: Sequence[Step] = STEPS) -> None:
         self.name = name
@@ -89,7 +94,7 @@ class Database(ABC):
         """Wait for a lock of the project, and hold it during the block; new holders queue behind a waiting one.
 
         It gives an order, and is never a fence: a process that was cut off from the database for about 10 seconds has
-        lost the lock and does not know. So the write in the block must fail by itself if another holder wrote before.
+        lost the lock and does not know. So the write in the block must fail if another holder wrote before.
         Do not wait for a lock in a transaction. A wait of more than 10 seconds is logged.
 
         Args:

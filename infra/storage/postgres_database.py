@@ -30,6 +30,8 @@ class PostgresDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
+    is_shared = True
+
     def __init__(self, url: str, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         self._url, self._schema = _split_schema(url)
         parts = urlsplit(self._url)

@@ -337,6 +337,11 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_predictions(state: ProjectState) -> int:
-    from skewless.infra.predictions.segments import open_prediction_log
+    import pyarrow.parquet as pq
 
-    return sum(segment.rows for segment in open_prediction_log(state).segments())
+    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
+
+    # Waiting files are counted and not shipped: a full disk must not prevent a status.
+    waiting = sum(pq.read_metadata(path).num_rows for path in prediction_spool(state).waiting())
+    return int(waiting) + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
