@@ -12,6 +12,13 @@ from skewless.infra.storage.database import BUSY_S, Connection, Database, Row, V
 from skewless.infra.storage.schema import STEPS
 
 _DEFAULT_SCHEMA = "skewless"
+# A connection to a server that a network has cut off fails after 10 seconds. Without these, TCP waits 15 minutes.
+_CUT_OFF = {
+    "keepalives_idle": "4",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
 
 
 class PostgresDatabase(Database):
@@ -42,9 +49,9 @@ class PostgresDatabase(Database):
         # A writer whose machine was cut off is ended by the server, so it cannot block the others.
         options = f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
         with self._translate_errors():
-            connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=int(self._busy_s), options=options, prepare_threshold=5
-            )
+            ours = {"connect_timeout": int(self._busy_s), "options": options}
+            parameters = {**_CUT_OFF, **psycopg.conninfo.conninfo_to_dict(self._url), **ours}
+            connection = psycopg.connect(**parameters, autocommit=True, prepare_threshold=5)
             name = '"' + self._schema.replace('"', '""') + '"'
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchall():
                 with suppress(psycopg.errors.UniqueViolation):  # another process was first
@@ -92,6 +99,7 @@ def _split_schema(url: str) -> tuple[str, str]:
 def _import_psycopg() -> Any:  # noqa: ANN401 - an optional package
     try:
         import psycopg  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - only with a PostgreSQL address; costs 0.2 s
+        import psycopg.conninfo  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as above
         import psycopg.errors  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as above
     except ImportError as error:
         raise DefinitionError(

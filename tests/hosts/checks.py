@@ -46,7 +46,7 @@ def count_wrong_values(urls: Iterable[str], accepted: list[SentEvent], fleets: M
     """Return how many values of the servers differ from plain Python over the accepted events and published facts."""
     compared = wrong = 0
     for url in urls:
-        status, body = eventually(lambda: predict(url), lambda reply: reply[0] == 200)  # noqa: B023, PLR2004 - called here
+        status, body = eventually(lambda: predict(url), lambda reply: reply[0] == 200)  # noqa: B023 - called here
         assert status
         wanted = expected_features(accepted, body["t_us"])
         for carrier, row in zip(CARRIERS, body["predictions"], strict=True):

@@ -17,6 +17,7 @@ import pytest
 from tests.servers.prediction import ROOT
 from tests.worlds.waiting import PATIENCE_S
 
+_IP = shutil.which("ip") or "ip"
 # Enters the network, gets a host name of its own, dies with the test, and becomes the command: its pid stays the same.
 _ENTER = """
 import ctypes, os, socket, sys
@@ -115,7 +116,7 @@ class Host:
                 program.kill()
 
     def _run(self, *command: str) -> None:
-        subprocess.run(["ip", "netns", "exec", self.name, *command], check=True, capture_output=True)
+        subprocess.run([_IP, "netns", "exec", self.name, *command], check=True, capture_output=True)
 
 
 @contextmanager
@@ -154,7 +155,7 @@ def _connect(host: Host, port: str, bridge: str) -> None:
 
 
 def _ip(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    return subprocess.run([_IP, *words], capture_output=True, text=True, check=False)
 
 
 def _must(*words: str) -> None:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -13,16 +10,12 @@ from skewless.contract.settings import load_settings
 from skewless.infra.storage.project_state import ProjectState
 from tests.hosts import checks
 from tests.hosts.faults import Fault, FaultInjector, PastFault, random_faults, unexplained
-from tests.hosts.host import Host, connected_hosts
-from tests.hosts.project import HostProject, repo_of
+from tests.hosts.project import repo_of
 from tests.hosts.publisher import FactPublisher
-from tests.hosts.services import SERVER_PORT, start_postgres, start_proxy, start_redis
+from tests.hosts.spread import SpreadProject
 from tests.hosts.traffic import Traffic
 from tests.worlds.waiting import until
-from tests.worlds.windowed import SECOND
 
-SKEWS_US = (0, 5 * SECOND, -5 * SECOND)
-SERVICES = ("database", "store", "proxy")
 _FEW = (
     Fault(kind="kill", host=0, target="stream", seconds=1.0),
     Fault(kind="cut off", host=1, target="database", seconds=4.0),
@@ -30,54 +23,6 @@ _FEW = (
     Fault(kind="cut off", host=0, target="everybody", seconds=3.0),
     Fault(kind="kill", host=1, target="serve", seconds=0.0),
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpreadProject:
-    """A trained project whose programs run on two hosts, behind a load balancer."""
-
-    project: HostProject
-    services: dict[str, Host]
-    proxy: str
-
-    def traffic(self, seed: int) -> Traffic:
-        """Return clients of the load balancer, and of each server."""
-        servers = {f"host {i + 1}": f"http://{host.address}:{SERVER_PORT}" for i, host in enumerate(self.serving)}
-        return Traffic(
-            events_to=self.proxy, targets={**servers, "proxy": self.proxy}, now_us=self.project.now_us, seed=seed
-        )
-
-    @property
-    def serving(self) -> Sequence[Host]:
-        """The hosts with a server, a stream worker and a scheduler."""
-        return self.project.hosts[:2]
-
-
-@pytest.fixture
-def spread(tmp_path: Path) -> Iterator[SpreadProject]:
-    """Three hosts, and one for each service."""
-    with (
-        connected_hosts(tmp_path, ("one", "two", "three", *SERVICES)) as hosts,
-        tempfile.TemporaryDirectory(prefix="pg-") as folder,
-    ):
-        Path(folder).chmod(0o755)  # PostgreSQL's user must be able to pass through
-        services = dict(zip(SERVICES, hosts[3:], strict=True))
-        project = HostProject(
-            folder=tmp_path,
-            hosts=hosts[:3],
-            database_url=start_postgres(services["database"], Path(folder)),
-            redis_url=start_redis(services["store"]),
-            skews_us=SKEWS_US,
-        )
-        project.set_up()
-        proxy = start_proxy(services["proxy"], hosts[:2])
-        spread = SpreadProject(project=project, services=services, proxy=proxy)
-        for host in spread.serving:
-            for verb in ("serve", "stream", "scheduler"):
-                project.start(host, verb)
-        yield spread
-        for host in hosts:
-            host.close()
 
 
 def live_through(spread: SpreadProject, faults: Iterator[Fault], seed: int, tell: Callable[[str], None]) -> None:

@@ -13,8 +13,9 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from skewless.contract.windows.hops import SECOND
 from tests.worlds.waiting import PATIENCE_S
-from tests.worlds.windowed import CARRIERS, DAY, HOUR, MINUTE, NOW, SECOND
+from tests.worlds.windowed import CARRIERS, DAY, HOUR, MINUTE, NOW
 
 _TIMEOUT_S = 12.0
 _PAUSE_S = 0.05
@@ -99,11 +100,11 @@ class Traffic:
 
     def failures(self, target: str) -> list[Exchange]:
         """Return the requests to a target that were not answered with 200."""
-        return [item for item in self.exchanges if item.target == target and item.status != 200]  # noqa: PLR2004
+        return [item for item in self.exchanges if item.target == target and item.status != 200]
 
     def prediction_ids(self) -> list[str]:
         """Return the ids of all predictions that clients have received."""
-        return [row["id"] for item in self.exchanges if item.status == 200 for row in item.body["predictions"]]  # noqa: PLR2004
+        return [row["id"] for item in self.exchanges if item.status == 200 for row in item.body["predictions"]]
 
     def _produce(self) -> None:
         chance, number = random.Random(self.seed), 0
