@@ -2,16 +2,52 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import pytest
 
 from skewless.client import Client
-from tests.hosts.services import SERVER_PORT
+from tests.hosts.host import connected_hosts
+from tests.hosts.services import SERVER_PORT, start_postgres
 from tests.hosts.spread import SpreadProject
 from tests.hosts.traffic import predict
 from tests.worlds.waiting import eventually, until
 
+_QUERIES = """
+import sys, time
+from skewless.contract.errors import StoreError
+from skewless.infra.storage.postgres_database import PostgresDatabase
+database = PostgresDatabase(sys.argv[1])
+while True:
+    try:
+        print(database.query("SELECT 'up'")[0][0], flush=True)
+    except StoreError:
+        print("down", flush=True)
+    time.sleep(0.1)
+"""
 
+
+def test_a_query_does_not_wait_for_tcp(tmp_path: Path) -> None:
+    with (
+        connected_hosts(tmp_path, ("client", "database")) as (client, database),
+        tempfile.TemporaryDirectory(prefix="pg-") as folder,
+    ):
+        Path(folder).chmod(0o755)  # PostgreSQL's user must be able to pass through
+        url = start_postgres(database, Path(folder))
+        program = client.start("queries", [sys.executable, "-c", _QUERIES, url])
+        until(lambda: "up" in program.log.read_text())
+        client.cut_off(database)
+        until(lambda: "down" in program.log.read_text())
+        client.heal()
+        until(lambda: program.log.read_text().endswith("up\n"))
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
 def test_a_server_says_that_it_is_cut_off_from_the_database(spread: SpreadProject, tell: Callable[[str], None]) -> None:
     host = spread.serving[0]
     url = f"http://{host.address}:{SERVER_PORT}"

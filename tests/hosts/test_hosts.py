@@ -68,6 +68,7 @@ def count(
     return counts
 
 
+@pytest.mark.timeout(600)
 def test_a_few_faults_of_each_kind(spread: SpreadProject, tell: Callable[[str], None]) -> None:
     live_through(spread, iter(_FEW), 0, tell)
 
