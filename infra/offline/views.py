@@ -13,6 +13,7 @@ from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.accepted import AcceptedLog
+from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.partitions import log_ends, log_partitions
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import RunLedger, known_ranges
@@ -49,6 +50,7 @@ class OfflineViews:
         self._join = PointInTimeJoin(connection)
         self.join = WindowJoin(connection)
         self.ledger = RunLedger(state.database)
+        self.clock_skews = ClockSkews(state.database)
 
     def log(self, view: View) -> AcceptedLog:
         """Return the log of a view."""

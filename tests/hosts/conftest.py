@@ -14,7 +14,7 @@ from tests.hosts.project import HostProject
 from tests.hosts.services import start_postgres, start_proxy, start_redis
 from tests.hosts.spread import SpreadProject
 
-SKEWS_US = (0, 5 * SECOND, -5 * SECOND)
+SCHEDULER_SKEWS_US, SKEWS_US = (0, 5 * SECOND, -5 * SECOND), (30_000, -30_000, 20_000)
 SERVICES = ("database", "store", "proxy")
 
 
@@ -32,6 +32,7 @@ def spread(tmp_path: Path) -> Iterator[SpreadProject]:
             hosts=hosts[:3],
             database_url=start_postgres(services["database"], Path(folder)),
             redis_url=start_redis(services["store"]),
+            scheduler_skews_us=SCHEDULER_SKEWS_US,
             skews_us=SKEWS_US,
         )
         project.set_up()
