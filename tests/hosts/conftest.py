@@ -14,7 +14,7 @@ from tests.hosts.project import HostProject
 from tests.hosts.services import start_postgres, start_proxy, start_redis
 from tests.hosts.spread import SpreadProject
 
-SCHEDULER_SKEWS_US, SKEWS_US = (0, 5 * SECOND, -5 * SECOND), (30_000, -30_000, 20_000)
+SCHEDULER_SKEWS_US, SKEWS_US = (0, 5 * SECOND, -5 * SECOND), (80_000, -80_000, 20_000)
 SERVICES = ("database", "store", "proxy")
 
 

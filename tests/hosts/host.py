@@ -126,7 +126,8 @@ def connected_hosts(folder: Path, names: Sequence[str]) -> Iterator[list[Host]]:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool} on this machine: `apt-get install iproute2 iptables` (Debian) brings it")
     tag = f"{os.getpid() % 0xFFFF:04x}"
-    net = f"10.77.{os.getpid() % 250}"
+    free = ((os.getpid() + n) % 250 for n in range(250))
+    net = next(net for n in free if not _ip("route", "show", f"{(net := f'10.77.{n}')}.0/24").stdout)
     bridge = f"skb{tag}"
     if (made := _ip("link", "add", bridge, "type", "bridge")).returncode:
         pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")

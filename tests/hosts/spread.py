@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tests.hosts.host import Host
 from tests.hosts.project import HostProject
 from tests.hosts.services import SERVER_PORT
-from tests.hosts.traffic import Traffic
+from tests.hosts.traffic import ClientTraffic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,10 +19,10 @@ class SpreadProject:
     services: dict[str, Host]
     proxy: str
 
-    def traffic(self, seed: int) -> Traffic:
+    def traffic(self, seed: int) -> ClientTraffic:
         """Return clients of the load balancer, and of each server."""
         servers = {f"host {i + 1}": f"http://{host.address}:{SERVER_PORT}" for i, host in enumerate(self.serving)}
-        return Traffic(
+        return ClientTraffic(
             events_to=self.proxy, targets={**servers, "proxy": self.proxy}, now_us=self.project.now_us, seed=seed
         )
 

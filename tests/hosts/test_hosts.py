@@ -13,7 +13,7 @@ from tests.hosts.faults import Fault, FaultInjector, PastFault, random_faults, u
 from tests.hosts.project import repo_of
 from tests.hosts.publisher import FactPublisher
 from tests.hosts.spread import SpreadProject
-from tests.hosts.traffic import Traffic
+from tests.hosts.traffic import ClientTraffic
 from tests.worlds.waiting import until
 
 _FEW = (
@@ -41,7 +41,7 @@ def live_through(spread: SpreadProject, faults: Iterator[Fault], seed: int, tell
 
 
 def count(
-    spread: SpreadProject, traffic: Traffic, publisher: FactPublisher, past: Sequence[PastFault]
+    spread: SpreadProject, traffic: ClientTraffic, publisher: FactPublisher, past: Sequence[PastFault]
 ) -> checks.Counts:
     """Let the workers finish; return all counts."""
     project = spread.project

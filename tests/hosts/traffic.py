@@ -66,8 +66,8 @@ def predict(url: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, Any
 
 
 @dataclass
-class Traffic:
-    """Clients that send events and ask for predictions until they are told to stop.
+class ClientTraffic:
+    """Clients that send events and ask for predictions for the length of a block.
 
     Args:
         events_to: URL that accepts events.
