@@ -16,7 +16,7 @@ from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.predictions.files import log_files
 from skewless.infra.storage.project_state import ProjectState
-from tests.hosts.traffic import SentEvent, ClientTraffic, expected_features, predict
+from tests.hosts.traffic import ClientTraffic, SentEvent, expected_features, predict
 from tests.worlds.waiting import eventually
 from tests.worlds.windowed import CARRIERS
 
