@@ -34,14 +34,18 @@ def live_through(spread: SpreadProject, faults: Iterator[Fault], seed: int, tell
         for fault in faults:
             tell(f"seed {seed}: {fault}")
             past.append(injector.inject(fault))
-    counts = count(spread, traffic, publisher, past)
+    counts = count(spread, traffic, publisher, past, tell)
     tell(f"seed {seed}, {len(past)} faults" + "".join(f"\n  {n:8} {name}" for name, n in counts.items()))
     zero = ("lost", "twice", "nowhere", "wrong", "not logged", "different", "without a fault")
     assert {name: n for name, n in counts.items() if n and name.endswith(zero)} == {}
 
 
 def count(
-    spread: SpreadProject, traffic: ClientTraffic, publisher: FactPublisher, past: Sequence[PastFault]
+    spread: SpreadProject,
+    traffic: ClientTraffic,
+    publisher: FactPublisher,
+    past: Sequence[PastFault],
+    tell: Callable[[str], None],
 ) -> checks.Counts:
     """Let the workers finish; return all counts."""
     project = spread.project
@@ -63,8 +67,11 @@ def count(
         "failed at the proxy": len(traffic.failures("proxy")),
     }
     for i, name in enumerate(servers):
-        failed = [(item.begin_s, item.end_s) for item in traffic.failures(name)]
-        counts |= {f"failed at {name}": len(failed), f"failed at {name} without a fault": unexplained(past, i, failed)}
+        failures = traffic.failures(name)
+        no_fault = unexplained(past, i, failures)
+        for item in no_fault[:3]:
+            tell(f"{name} failed without a fault: {item}")
+        counts |= {f"failed at {name}": len(failures), f"failed at {name} without a fault": len(no_fault)}
     return counts
 
 

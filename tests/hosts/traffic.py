@@ -45,6 +45,12 @@ class Exchange:
     status: int
     body: dict[str, Any]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server rejected it because of overload."""
+        error = self.body.get("error")
+        return isinstance(error, dict) and error.get("kind") == "busy"
+
 
 def post(url: str, path: str, body: object, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, Any]]:
     """Return status and JSON of a reply; status 0: there was none."""
