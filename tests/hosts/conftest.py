@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ SERVICES = ("database", "store", "proxy")
 @pytest.fixture
 def spread(tmp_path: Path) -> Iterator[SpreadProject]:
     """Three hosts, and one for each service."""
+    if shutil.which("haproxy") is None:
+        pytest.skip("no haproxy on this machine: `apt-get install haproxy` (Debian) brings it")
     with (
         connected_hosts(tmp_path, ("one", "two", "three", *SERVICES)) as hosts,
         tempfile.TemporaryDirectory(prefix="pg-") as folder,
