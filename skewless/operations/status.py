@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -194,7 +193,7 @@ def running_processes(state: ProjectState) -> list[ProcessStatus]:
     """Return the processes of the project, each with its plan and the time since its last heartbeat."""
     from skewless.infra.host.processes import read_processes
 
-    now_s = time.time()
+    now_s = state.database.now_us() / 1e6
     return [
         ProcessStatus(
             kind=item.kind,

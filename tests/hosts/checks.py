@@ -16,7 +16,7 @@ from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.storage.project_state import ProjectState
-from tests.hosts.traffic import SentEvent, Traffic, expected_features, predict
+from tests.hosts.traffic import ClientTraffic, SentEvent, expected_features, predict
 from tests.worlds.waiting import eventually
 from tests.worlds.windowed import CARRIERS
 
@@ -73,7 +73,7 @@ def count_runs(state: ProjectState, logs: Iterable[Path]) -> Counts:
     }
 
 
-def count_predictions(state: ProjectState, traffic: Traffic) -> Counts:
+def count_predictions(state: ProjectState, traffic: ClientTraffic) -> Counts:
     """Return how many predictions clients have received, and how many of them are not in the log, or twice."""
     logged: Counter[str] = Counter()
     for path in log_files(state / "predictions"):
