@@ -31,6 +31,10 @@ class ReadMemory(Protocol):
         """Return the rows that ``ask`` returns, or if it fails, those of the same question before."""
         ...
 
+    def away_s(self) -> float | None:
+        """Return the seconds since the first read that failed; None: the last read succeeded."""
+        ...
+
 
 class Database(ABC):
     """The database at one address. Any thread may use an object.
@@ -103,6 +107,10 @@ class Database(ABC):
     def remember(self, memory: ReadMemory) -> None:
         """Let reads outside of transactions return their last rows while the database is down, in this process."""
         self._memory = memory
+
+    def down_s(self) -> float | None:
+        """Return for how many seconds reads have been answered from memory; None: the database answers."""
+        return None if self._memory is None else self._memory.away_s()
 
     def schema_version(self) -> int:
         """Return the version of the schema; 0: the database has no tables yet."""

@@ -118,7 +118,7 @@ class ProjectStatus:
     Args:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
-        server: ``url`` and ``pid`` of the prediction server; None: it does not run.
+        server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
         predictions: number of logged predictions.
     """
 
@@ -170,7 +170,7 @@ def read_status(project: Workspace) -> ProjectStatus:
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in _model_names(project, applied)],
-        server=running_server(project.state),
+        server=_server(project.state),
         predictions=_count_predictions(project.state),
     )
 
@@ -231,6 +231,26 @@ def running_server(state: ProjectState) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return {"url": str(server["url"]), "pid": int(server["pid"])}
+
+
+def read_server_problems(url: str) -> dict[str, str]:
+    """Return what a server says about itself: why it is not ready, and its details.
+
+    Empty if it does not answer within two seconds, or has a certificate that this machine does not trust.
+    """
+    from skewless.client import Client, Limits, Retries
+
+    limits = Limits(connect_s=1.0, attempt_s=2.0, total_s=2.0)
+    with Client(url, key="", limits=limits, retries=Retries(attempts=1)) as client:
+        readiness = client.ready()
+    problems = {**readiness.reasons, **readiness.details}
+    problems.pop("server", None)  # no answer: heartbeats tell whether it lives
+    return problems
+
+
+def _server(state: ProjectState) -> dict[str, Any] | None:
+    server = running_server(state)
+    return None if server is None else {**server, "problems": read_server_problems(server["url"])}
 
 
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
