@@ -6,9 +6,10 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -18,7 +19,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
-from skewless.infra.log.spool import Shipper
+from skewless.infra.log.spool import Shipper, Spool
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
@@ -78,15 +79,15 @@ async def serve(
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
-        spools = prediction_spool(config.state), outcome_spool(config.state)
-        shipper = Shipper(spools)
+        predictions, outcomes = prediction_spool(config.state), outcome_spool(config.state)
+        shipper = _shipper([predictions, outcomes], metrics)
         stack.callback(shipper.close)
         writer = PredictionWriter(
-            spools[0],
+            predictions,
             capacity=settings.log_capacity,
             flush_seconds=settings.log_flush_seconds,
             on_drop=_drop_counter(metrics),
-            on_stored=spools[0].ship if settings.log_durability == "storage" else shipper.wake,
+            on_stored=_on_stored(shipper, predictions, settings),
         )
         stack.callback(writer.close)
         models = _models(config, online, marker_history, metrics)
@@ -98,7 +99,13 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
-        outcomes = OutcomeWriter(spools[1], spools[1].ship if settings.log_durability == "storage" else shipper.wake)
+        feedback = Feedback(
+            OutcomeWriter(outcomes, _on_stored(shipper, outcomes, settings)),
+            models,
+            metrics,
+            config.clock,
+            max_rows=settings.max_batch,
+        )
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -108,10 +115,10 @@ async def serve(
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
-            details=lambda: _details(config.state.database.down_s()),
-            heartbeat=_make_heartbeat(config, models, writer, stack),
+            details=lambda: _details(config.state.database.down_s(), shipper),
+            heartbeat=_make_heartbeat(config, models, writer, shipper, stack),
             events=events,
-            feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
+            feedback=feedback,
             peers=peers,
             access=_open_access(config),
             local=is_loopback(config.host),
@@ -184,6 +191,17 @@ def _predictor(
     return predictor
 
 
+def _shipper(spools: Sequence[Spool], metrics: Metrics) -> Shipper:
+    shipper = Shipper(spools)
+    metrics.files_waiting.watch(lambda: shipper.files_waiting)
+    return shipper
+
+
+def _on_stored(shipper: Shipper, spool: Spool, settings: Settings) -> Callable[[], None]:
+    """Return what makes a file that is on the disk durable, and has it shipped."""
+    return partial(shipper.ship, spool) if settings.log_durability == "storage" else shipper.wake
+
+
 def _drop_counter(metrics: Metrics) -> Callable[[int, str], None]:
     """Return a callback for the log's thread; it counts on the event loop, to which all series belong."""
     loop = asyncio.get_running_loop()
@@ -250,7 +268,7 @@ def _skew_us(redis_url: str) -> int:
 
 
 def _make_heartbeat(
-    config: ServerConfig, models: ModelTable, writer: PredictionWriter, stack: AsyncExitStack
+    config: ServerConfig, models: ModelTable, writer: PredictionWriter, shipper: Shipper, stack: AsyncExitStack
 ) -> Callable[[], None]:
     """Return a function that records that the process runs, its plan, its models, and whether its log works."""
     presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
@@ -258,7 +276,8 @@ def _make_heartbeat(
 
     def heartbeat() -> None:
         served = {model.name: model.version for model in models.all()}
-        presence.send_heartbeat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.problem})
+        detail = {"models": served, "refused": models.problems, "log": writer.problem, "unshipped": shipper.problem}
+        presence.send_heartbeat(plan.hash(), detail)
 
     return heartbeat
 
@@ -283,10 +302,17 @@ def _reasons(
     return reasons
 
 
-def _details(database_down_s: float | None) -> dict[str, str]:
-    if database_down_s is None:
-        return {}
-    return {"database": f"is down for {database_down_s:.0f} s: versions, policies and keys are those of the last read"}
+def _details(database_down_s: float | None, shipper: Shipper) -> dict[str, str]:
+    details = {}
+    if database_down_s is not None:
+        details["database"] = (
+            f"is down for {database_down_s:.0f} s: versions, policies and keys are those of the last read"
+        )
+    if shipper.problem is not None:
+        details["logs"] = (
+            f"have {shipper.files_waiting} files on this server's disk that cannot be shipped: {shipper.problem}"
+        )
+    return details
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
