@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.feedback import parse_feedback
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate
@@ -26,7 +26,7 @@ def say(place: Sandbox, *rows: Said) -> None:
     """Append feedback as the server does."""
     plan = place.project.applied.plan.select_service("fraud_features")
     outcomes = parse_feedback(rows, lambda _: plan, place.now_us(), 10_000)
-    OutcomeWriter(ProjectState(place.state)).append(outcomes, received_at=place.now_us(), source="test")
+    OutcomeWriter(outcome_spool(ProjectState(place.state))).append(outcomes, received_at=place.now_us(), source="test")
 
 
 def labelled(place: Sandbox, *, known_by: int | None = None) -> dict[str, Row]:
