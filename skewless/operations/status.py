@@ -338,6 +338,10 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_predictions(state: ProjectState) -> int:
-    from skewless.infra.predictions.segments import open_prediction_log
+    """Return the number of predictions in the log; what cannot be shipped is not counted."""
+    from skewless.infra.log.partition_log import PartitionLog
+    from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 
-    return sum(segment.rows for segment in open_prediction_log(state).segments())
+    with suppress(StoreError):
+        prediction_spool(state).ship()
+    return sum(segment.rows for segment in PartitionLog(state, PREDICTIONS).segments())

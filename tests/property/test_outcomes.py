@@ -16,7 +16,7 @@ from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
 from skewless.infra.log.compaction import compact
 from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog, compact_outcomes, open_outcome_log
-from skewless.infra.outcomes.writer import OUTCOMES, OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 
 NEVER = 10**9
@@ -131,7 +131,7 @@ def test_segments_are_merged_up_to_a_size(connection: duckdb.DuckDBPyConnection,
     state = ProjectState(tmp_path)
     write(state, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
     log = open_outcome_log(state)
-    assert compact(log, keep=0, target_rows=4, group=lambda _: OUTCOMES).merged == 4
+    assert compact(log, keep=0, target_rows=4, group=lambda _: "outcomes").merged == 4
     assert [segment.rows for segment in log.segments()] == [4, 4, 2]
     assert OutcomeLog(state, connection).counts(NEVER).rows == 10
 
