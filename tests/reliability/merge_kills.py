@@ -46,7 +46,7 @@ def _watched(point: str, side: Side) -> Steps:
 def _kind(path: Path) -> str:
     if path.is_dir():
         return "folder"
-    return path.parent.name if path.parent.name == "staging" else path.parent.parent.name
+    return next((name for name in ("spool", "staging", "log") if name in path.parts[-3:]), path.parent.name)
 
 
 def _forked(state: Path, action: str, point: str, side: Side) -> tuple[int, list[str]]:
