@@ -38,6 +38,11 @@ def predict(server: PredictionServer, model: str = SECOND) -> tuple[int, list[st
     return status, [item["id"] for item in json.loads(text).get("predictions", [])]
 
 
+def kill(server: PredictionServer) -> None:
+    server.process.kill()
+    server.process.communicate()
+
+
 def logged_ids(state: ProjectState) -> set[str]:
     """Return the ids of the catalog's segments; nothing is shipped."""
     log = PartitionLog(state, PREDICTIONS)
@@ -89,7 +94,7 @@ def test_an_answered_prediction_is_in_the_log_of_a_killed_server(place: Sandbox,
             for thread in threads:
                 thread.start()
             eventually(lambda: sum(len(client.ids) for client in clients) >= replies)  # noqa: B023 - called here
-            server.process.kill()
+            kill(server)
             for thread in threads:
                 thread.join()
         answered += [name for client in clients for name in client.ids]
@@ -108,7 +113,7 @@ def test_files_of_a_killed_server_are_shipped_by_the_next_one(place: Sandbox) ->
     with storage_away(place), serving(place.repo) as server:
         status, ids = predict(server)
         assert status == 200
-        server.process.kill()
+        kill(server)
     assert prediction_spool(state).waiting()
     with serving(place.repo):
         eventually(lambda: not prediction_spool(state).waiting())

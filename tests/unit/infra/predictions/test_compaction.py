@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.log import compaction
+from skewless.infra.log.reading import read_tables
 from skewless.infra.predictions import segments as module
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.segments import DAY_US, compact_predictions, remove_predictions
@@ -182,13 +182,12 @@ def test_segments_that_are_removed_meanwhile_are_not_merged(
 ) -> None:
     for seed in range(4):
         write(state, day=0, seed=seed)
-    real = compaction.read_tables
 
     def removed(*arguments: object) -> object:
         remove_predictions(state, DAY + DAY_US)
-        return real(*arguments)  # type: ignore[arg-type]
+        return read_tables(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(compaction, "read_tables", removed)
+    monkeypatch.setattr("skewless.infra.log.compaction.read_tables", removed)
     assert merge(state) == 0
     assert segments(state) == []
     delete_objects(state)
