@@ -87,6 +87,7 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
+    from skewless.infra.storage.project_state import ProjectState
     from skewless.infra.streams.redis_stream import RedisStream
     from skewless.infra.streams.senders import RedisSender
 
@@ -95,10 +96,14 @@ def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     for first in range(0, n, _CHUNK):
         sender.send(made[first : first + _CHUNK])
     sender.close()
-    with _worker(
-        url, lambda owner: RedisStream(url, project="bench", source="events", n_partitions=1, owner=owner)
-    ) as worker:
-        _work(meter, worker, n)
+    with tempfile.TemporaryDirectory() as name:
+        database = ProjectState(Path(name)).database
+
+        def open_stream(owner: Any) -> RedisStream:  # noqa: ANN401 - as in _worker
+            return RedisStream(url, database=database, project="bench", source="events", n_partitions=1, owner=owner)
+
+        with _worker(url, open_stream) as worker:
+            _work(meter, worker, n)
     return f"{n} events"
 
 

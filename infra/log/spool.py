@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +29,6 @@ from skewless.infra.telemetry.logger import EventLogger
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _SHIPPED = "shipped_files"
 _LONGEST_PAUSE_S = 30.0
-_LEFTOVER_S = 3_600.0  # no write of a file takes that long
 _log = EventLogger()
 
 
@@ -102,18 +99,9 @@ class Spool:
                 files = self.waiting()
                 for path in files:
                     self._ship(path)
-                self._remove_leftovers()
         except OSError as error:
             raise disk_error(self.folder, error) from error
         return len(files)
-
-    def _remove_leftovers(self) -> None:
-        """Remove the temporary files of processes that were killed while they wrote them."""
-        before_s = time.time() - _LEFTOVER_S
-        for path in (*self.folder.glob("*.tmp"), *self.folder.glob(".*.probe")):
-            with suppress(FileNotFoundError):  # its writer has completed it meanwhile
-                if path.stat().st_mtime < before_s:
-                    path.unlink()
 
     def _ship(self, path: Path) -> None:
         name = _NAME.fullmatch(path.name)

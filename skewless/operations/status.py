@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from skewless.operations.window_status import SourceStatus, WindowStatus, event_
 
 if TYPE_CHECKING:
     from skewless.contract.plan import View
-    from skewless.infra.log.runs import MaterializationRun
+    from skewless.infra.log.runs import RunLedger
     from skewless.infra.materialization.skipped_rows import SkippedRows
     from skewless.infra.online.port import OnlineWriter
     from skewless.infra.plans.applied_plan import AppliedPlan
@@ -151,9 +150,9 @@ def read_status(project: Workspace) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
-    runs = RunLedger(project.state.database).runs()
+    ledger = RunLedger(project.state.database)
     try:
-        views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
+        views = [_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
     finally:
         if store is not None:
@@ -279,17 +278,17 @@ def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
 
 
 def _view(
-    project: Workspace, needed: NeededViews, view: View, runs: Sequence[MaterializationRun], store: OnlineWriter | None
+    project: Workspace, needed: NeededViews, view: View, ledger: RunLedger, store: OnlineWriter | None
 ) -> ViewStatus:
     from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
     from skewless.infra.log.log_columns import count_rejected
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.log.runs import known_ranges
+    from skewless.infra.offline.views import DELAY_RUNS
 
     log = PartitionLog(project.state, view.partition)
-    ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
-    is_live = any(item.kind == "live" for item in known_ranges(runs, view.partition))
+    last_end_us = ledger.last_end_us(view.partition)
+    is_live = ledger.recent_ranges(view.partition, DELAY_RUNS).is_live.any()
     delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
     seq = None
     try:
@@ -304,7 +303,7 @@ def _view(
         rejected=count_rejected(log.files()),
         declared_delay_s=view.delay_us / 1e6,
         observed_delay_s=None if delay is None else delay / 1e6,
-        last_run=from_us(max(ends)).isoformat(timespec="seconds") if ends else None,
+        last_run=None if last_end_us is None else from_us(last_end_us).isoformat(timespec="seconds"),
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
     )
@@ -338,10 +337,14 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_predictions(state: ProjectState) -> int:
-    """Return the number of predictions in the log; what cannot be shipped is not counted."""
-    from skewless.infra.log.partition_log import PartitionLog
+    import pyarrow.parquet as pq
+
+    from skewless.infra.log.catalog import Catalog
     from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 
-    with suppress(StoreError):
-        prediction_spool(state).ship()
-    return sum(segment.rows for segment in PartitionLog(state, PREDICTIONS).segments())
+    waiting = 0
+    # Waiting files are counted and not shipped: a full disk must not prevent a status.
+    for path in prediction_spool(state).waiting():
+        with suppress(FileNotFoundError):  # a server has shipped it meanwhile
+            waiting += int(pq.read_metadata(path).num_rows)
+    return waiting + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))

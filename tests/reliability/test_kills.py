@@ -64,6 +64,7 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
     assert {point.partition("#")[0] for point in found} == {
         "commit-leases",
         "commit-materializations",
+        "commit-materializations-coverage",
         "write-draft",
         "sync-draft-of-log",
         "link-.parquet",
@@ -78,7 +79,7 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
         ("put#2", "before"),
         ("set_markers#1", "after"),
         ("commit-materializations#1", "after"),
-        ("commit-materializations#2", "before"),
+        ("commit-materializations-coverage#1", "before"),
     ]
     assert sum(kill_at(latest, cases).values()) == len(cases)
 

@@ -15,7 +15,7 @@ from skewless.contract.keys import window_marker
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import Assignment, Worker
@@ -83,7 +83,7 @@ class Team:
             backfiller.build_missing(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
-            log_folder=source_folder(self.world.log_root, SOURCE.name),
+            source=SOURCE.name,
             views=self.needed,
             store=self.store,
             generations=self.world.generations,

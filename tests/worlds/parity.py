@@ -128,7 +128,7 @@ class ParityWorld:
     def states(self) -> StateWriter:
         return StateWriter(
             project=self.plan.project,
-            log_folder=self.log_root / "events" / SOURCE.name,
+            source=SOURCE.name,
             views=[VIEW],
             store=self.writer,
             generations=self.generations,

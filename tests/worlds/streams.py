@@ -27,7 +27,7 @@ from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
@@ -111,7 +111,11 @@ class StreamWorld:
 
     @property
     def generations(self) -> Generations:
-        return Generations(ProjectState(self.root))
+        return Generations(self.state)
+
+    @property
+    def state(self) -> ProjectState:
+        return ProjectState(self.root)
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:
@@ -124,7 +128,7 @@ class StreamWorld:
     def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
         writer = StateWriter(
             project=self.root.name,
-            log_folder=source_folder(self.log_root, self.source.name),
+            source=self.source.name,
             views=self.views,
             store=store,
             generations=self.generations,
@@ -137,6 +141,7 @@ class StreamWorld:
             open_stream=open_stream,
             writer=writer,
             log_root=self.log_root,
+            database=self.state.database,
             clock=self.clock,
             max_rows=max_rows,
             **more,

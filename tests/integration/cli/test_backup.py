@@ -17,10 +17,10 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.table_copy import count_rows
 from skewless.operations import backup as backup_module
 from skewless.project import Project
-from tests.servers.postgres import PostgresServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import ROWS, done, run
 from tests.worlds.waiting import eventually, until
+from tools.postgres_server import PostgresServer
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,18 +38,6 @@ def test_files_of_earlier_processes_are_shipped_at_once(tmp_path: Path) -> None:
     eventually(lambda: len(segments(state)) == 4)
     shipper.close()
     assert (shipper.problem, shipper.files_waiting) == (None, 0)
-
-
-def test_temporary_files_of_the_killed_are_removed_later(tmp_path: Path) -> None:
-    state, spool = ProjectState(tmp_path), prediction_spool(ProjectState(tmp_path))
-    path = spool_record(state, record(origin(), 2, 0))
-    old, new = path.with_suffix(".tmp"), spool.folder / "00001768478400123456-3f2a91c07b5d-000004.tmp"
-    for leftover in (old, new, spool.folder / ".3f2a91c07b5d.probe"):
-        leftover.touch()
-        if leftover != new:
-            os.utime(leftover, (1, 1))
-    spool.ship()
-    assert [item.name for item in spool.folder.iterdir() if item.name != ".lock"] == [new.name]
 
 
 def test_a_failure_is_logged_once_and_shown_until_it_ends(tmp_path: Path) -> None:

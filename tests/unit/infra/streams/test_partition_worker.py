@@ -15,6 +15,7 @@ from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import PartitionWorker
@@ -41,7 +42,7 @@ def opened(root: Path, ids: EventIds | None = None, partition: str = "0") -> Par
         partition=PARTLY_SEEN,
         log=PartitionLog(root, f"events/s/e/{partition}"),
         decoder=Decoder(BRIEF, [VIEW], 1_000),
-        ids=ids or EventIds(BRIEF, root, HORIZON),
+        ids=ids or EventIds(BRIEF, root, ProjectState(root).database, HORIZON),
     )
 
 
@@ -125,7 +126,10 @@ def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
-    ids, counts = EventIds(replace(BRIEF, id_column=None), tmp_path, HORIZON), SourceCounts(source="s")
+    ids, counts = (
+        EventIds(replace(BRIEF, id_column=None), tmp_path, ProjectState(tmp_path).database, HORIZON),
+        SourceCounts(source="s"),
+    )
     partition_worker = PartitionWorker(
         partition=PARTLY_SEEN,
         log=PartitionLog(tmp_path, "events/s/e/0"),
