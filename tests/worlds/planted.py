@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
+
 from skewless.infra.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
 from skewless.infra.storage.objects import digest_bytes
@@ -38,7 +39,7 @@ def alter_predictions(place: Sandbox, column: str, change: Callable[[Any], Any],
 
 
 def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> None:
-    """Rewrite single values of a log file in its place, and its record in the catalog."""
+    """Rewrite single values of a log file in its place, and its entry in the catalog with it."""
     table = pq.read_table(path)
     values = table[column].to_pylist()
     for i, change in changes.items():
@@ -48,18 +49,21 @@ def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> 
 
 
 def rewrite(path: Path, rows: pa.Table) -> None:
-    """Put other rows in the place of a log file's, and record it in the catalog."""
+    """Put other rows in the place of a log file's, as one who knows of the catalog would."""
     pq.write_table(rows, path)
-    note_anew(path)
+    record_content(path)
 
 
-def note_anew(path: Path) -> None:
-    """Record a log file in the catalog as it is now, so that the catalog cannot tell that it was altered."""
-    root = next(folder for folder in path.parents if (folder / DATABASE_FILE).is_file())
-    stat, digest = path.stat(), digest_bytes(path.read_bytes())
-    sql = "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?"
-    values = stat.st_size, str(stat.st_mtime_ns), digest, str(path.relative_to(root))
-    ProjectState(root).database.execute(sql, *values)
+def record_content(path: Path) -> None:
+    """Record the content that a log file has now, so that the catalog cannot tell that it was altered."""
+    root = next(folder for folder in path.parents if (folder / DATABASE_FILE).exists())
+    ProjectState(root).database.execute(
+        "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?",
+        path.stat().st_size,
+        str(path.stat().st_mtime_ns),
+        digest_bytes(path.read_bytes()),
+        str(path.relative_to(root)),
+    )
 
 
 class RuntimeBefore:

@@ -9,7 +9,7 @@ from skewless.infra.predictions.segments import DAY_US, remove_predictions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
 from tests.unit.infra.predictions.merges import segments
-from tests.worlds.planted import alter_predictions, flipped, note_anew
+from tests.worlds.planted import alter_predictions, flipped, record_content
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask
 
 
@@ -49,7 +49,7 @@ def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Sandbox) 
     assert (alert.name, alert.subject, alert.severity) == (REPLAY, ALL, "critical")
     assert len(alert.evidence["examples"]) == 1
     path.write_bytes(honest)
-    note_anew(path)
+    record_content(path)
     assert run_replay(place.project, only_new=True).ok
     assert open_alerts(ProjectState(place.state)) == []
 

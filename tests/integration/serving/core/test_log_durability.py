@@ -151,6 +151,8 @@ def test_a_database_that_is_away_is_an_error_only_where_it_is_required(
     url = own_postgres.start()
     monkeypatch.setenv("SKEWLESS_DATABASE_URL", url)
     done("restore", tmp_path / "backup", "--repo", other)
+    clock = shutil.copy(place.state / "clock", other / ".skewless/clock")
+    monkeypatch.setenv("SKEWLESS_CLOCK", f"file:{clock}")
     done("materialize", "--repo", other)
     for durability, expected in (("disk", 200), ("storage", 503)):
         with serving(other, SKEWLESS_LOG_DURABILITY=durability) as server:
