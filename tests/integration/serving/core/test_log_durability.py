@@ -21,11 +21,11 @@ from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.integration.serving.core.conftest import SECOND
-from tests.servers.postgres import PostgresServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done
 from tests.worlds.trained import MODEL, Sandbox, ask, serving
 from tests.worlds.waiting import eventually
+from tools.postgres_server import PostgresServer
 
 DURABILITY = ("disk", "storage")
 WAITING = "skewless_log_files_waiting "
