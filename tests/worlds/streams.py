@@ -111,11 +111,7 @@ class StreamWorld:
 
     @property
     def generations(self) -> Generations:
-        return Generations(self.state)
-
-    @property
-    def state(self) -> ProjectState:
-        return ProjectState(self.root)
+        return Generations(ProjectState(self.root))
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:
@@ -141,7 +137,7 @@ class StreamWorld:
             open_stream=open_stream,
             writer=writer,
             log_root=self.log_root,
-            database=self.state.database,
+            database=ProjectState(self.root).database,
             clock=self.clock,
             max_rows=max_rows,
             **more,
