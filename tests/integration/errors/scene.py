@@ -28,7 +28,7 @@ from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import write_payments
 
-# Which labels passed their gate is remembered, whatever becomes of the command after it; the others follow the segments
+# Which labels passed their gate is remembered, also if the command fails; the others follow the segments
 # of the prediction log, which are compared.
 _DATABASE = ".skewless/skewless.db"
 REMEMBERED = tuple(

@@ -48,7 +48,7 @@ def delete_merged(place: Sandbox) -> None:
 
 
 def answers(place: Sandbox, now: int) -> dict[str, Any]:
-    """Return what those who read the log say of it at a moment."""
+    """Return the results of the log's readers at a time."""
     log = PredictionLog(ProjectState(place.state), place.project.connection)
     labelled = labelled_log(place.project, MODEL).read(since_us=0, until_us=now, known_by_us=now)
     return {

@@ -59,7 +59,7 @@ def unshipped(server: PredictionServer) -> tuple[set[str], float]:
 
 @contextmanager
 def storage_away(place: Sandbox) -> Iterator[None]:
-    """Let the storage refuse objects of the prediction log: a file is in the place of their folder."""
+    """Let the storage refuse objects of the prediction log: a file has the name of their folder."""
     path = place.state / PREDICTIONS
     path.write_bytes(b"")
     yield

@@ -20,7 +20,7 @@ from tests.worlds.waiting import eventually
 
 @contextmanager
 def refusing_storage(state: ProjectState) -> Iterator[None]:
-    """A file in the place of the segments' folder."""
+    """A file has the name of the segments' folder."""
     path = state / PREDICTIONS
     path.write_bytes(b"")
     yield

@@ -1,4 +1,4 @@
-"""What the log's files hold is what was recorded, whoever reads them."""
+"""The log's files have the recorded rows, for each of their readers."""
 
 from __future__ import annotations
 
