@@ -164,5 +164,6 @@ def test_a_database_that_is_away_is_an_error_only_where_it_is_required(
             own_postgres.start()
             eventually(lambda: unshipped(server) == (set(), 0.0))
     with Project(other) as project:
+        project.state.database.close()  # the connections of this process ended with the server
         assert prediction_spool(project.state).waiting() == []
         assert len(logged_ids(project.state)) == 12
