@@ -16,6 +16,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.live_quality import live_quality
+from tests.unit.infra.predictions.merges import import_file
 from tests.worlds.trained import MODEL, NOW, SECOND, Row, Sandbox, ask
 
 DAY = 86_400 * SECOND
@@ -147,7 +148,9 @@ def test_each_version_in_each_role_has_its_own_prediction(place: Sandbox) -> Non
     for name, value in (("version", "000002"), ("role", "shadow"), ("policy", 3)):
         column = pa.array([value] * shadow.num_rows, shadow.schema.field(name).type)
         shadow = shadow.set_column(shadow.column_names.index(name), name, column)
-    pq.write_table(shadow, path.with_stem(path.stem + "-shadow"))
+    written = place.state / f"{path.name[:20]}-shadow.parquet"
+    pq.write_table(shadow, written)
+    import_file(ProjectState(place.state), written)
     place.wait(60)
     say(place, {"prediction_id": answer.ids[0], "label": 1}, entity(rows[1], answer.t + SECOND, label=0))
     now = place.now_us()
