@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
-from skewless.infra.log.spool import Shipper, Spool
+from skewless.infra.log.spool import Shipper
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
@@ -79,17 +79,7 @@ async def serve(
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
-        predictions, outcomes = prediction_spool(config.state), outcome_spool(config.state)
-        shipper = _shipper([predictions, outcomes], metrics)
-        stack.callback(shipper.close)
-        writer = PredictionWriter(
-            predictions,
-            capacity=settings.log_capacity,
-            flush_seconds=settings.log_flush_seconds,
-            on_drop=_drop_counter(metrics),
-            on_stored=_on_stored(shipper, predictions, settings),
-        )
-        stack.callback(writer.close)
+        writer, outcomes, shipper = _open_logs(config, metrics, stack)
         models = _models(config, online, marker_history, metrics)
         await models.load()
         predictor = _predictor(config, online, writer, marker_history, metrics)
@@ -99,13 +89,6 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
-        feedback = Feedback(
-            OutcomeWriter(outcomes, _on_stored(shipper, outcomes, settings)),
-            models,
-            metrics,
-            config.clock,
-            max_rows=settings.max_batch,
-        )
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -118,7 +101,7 @@ async def serve(
             details=lambda: _details(config.state.database.down_s(), shipper),
             heartbeat=_make_heartbeat(config, models, writer, shipper, stack),
             events=events,
-            feedback=feedback,
+            feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
             access=_open_access(config),
             local=is_loopback(config.host),
@@ -191,15 +174,25 @@ def _predictor(
     return predictor
 
 
-def _shipper(spools: Sequence[Spool], metrics: Metrics) -> Shipper:
+def _open_logs(
+    config: ServerConfig, metrics: Metrics, stack: AsyncExitStack
+) -> tuple[PredictionWriter, OutcomeWriter, Shipper]:
+    """Return the writers of predictions and outcomes, and the thread that ships their files."""
+    settings, spools = config.settings, (prediction_spool(config.state), outcome_spool(config.state))
     shipper = Shipper(spools)
+    stack.callback(shipper.close)
     metrics.files_waiting.watch(lambda: shipper.files_waiting)
-    return shipper
-
-
-def _on_stored(shipper: Shipper, spool: Spool, settings: Settings) -> Callable[[], None]:
-    """Return what makes a file that is on the disk durable, and has it shipped."""
-    return partial(shipper.ship, spool) if settings.log_durability == "storage" else shipper.wake
+    is_shipped = settings.log_durability == "storage"  # before a file counts as durable
+    make_durable = [partial(shipper.ship, spool) if is_shipped else shipper.wake for spool in spools]
+    writer = PredictionWriter(
+        spools[0],
+        capacity=settings.log_capacity,
+        flush_seconds=settings.log_flush_seconds,
+        on_drop=_drop_counter(metrics),
+        on_stored=make_durable[0],
+    )
+    stack.callback(writer.close)
+    return writer, OutcomeWriter(spools[1], make_durable[1]), shipper
 
 
 def _drop_counter(metrics: Metrics) -> Callable[[int, str], None]:
