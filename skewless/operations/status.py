@@ -341,6 +341,9 @@ def _count_predictions(state: ProjectState) -> int:
     from skewless.infra.log.catalog import Catalog
     from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 
+    waiting = 0
     # Waiting files are counted and not shipped: a full disk must not prevent a status.
-    waiting = sum(pq.read_metadata(path).num_rows for path in prediction_spool(state).waiting())
-    return int(waiting) + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
+    for path in prediction_spool(state).waiting():
+        with suppress(FileNotFoundError):  # a server has shipped it meanwhile
+            waiting += int(pq.read_metadata(path).num_rows)
+    return waiting + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
