@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.view import SUMMED, Aggregate, Function, WindowView
-from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.offline.window_events import WindowEvents
 from skewless.infra.offline.window_join import WindowJoin
 from tests.memory_stream import MemoryBroker, MemoryStream

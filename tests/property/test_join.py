@@ -19,7 +19,8 @@ from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import view_status
-from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
+from skewless.infra.log.log_columns import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState

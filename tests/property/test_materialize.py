@@ -20,7 +20,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.accepted import AcceptedLog, StagedRows
+from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.manifest import FileRange
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges

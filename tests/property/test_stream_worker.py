@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream

@@ -15,11 +15,11 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
-from skewless.infra.log.accepted import SEQ, AcceptedLog
-from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.ends import NAME as ENDS
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.inventory import Inventory, inventory_folder
+from skewless.infra.log.log_columns import KNOWN_AT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.outcomes.compaction import compact
 from skewless.infra.outcomes.log import OutcomeLog

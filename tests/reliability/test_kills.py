@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.clock import ManualClock
-from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.log_columns import SEQ
 from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import Side, killed, points
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds

@@ -14,7 +14,7 @@ from skewless.contract.errors import PackageError
 from skewless.contract.keys import window_marker
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions, source_folder
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.streams.state_writer import StateWriter

@@ -12,7 +12,7 @@ import pytest
 
 import skewless.infra.online.servers
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from tests.reliability.kills import Side
 from tests.reliability.stream_kills import WorkerVictims, open_stream, send, victims
 from tests.worlds.streams import StreamWorld, Traffic, drain

@@ -13,8 +13,8 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import REJECT, SEQ
 from skewless.infra.log.inventory import inventory_folder
+from skewless.infra.log.log_columns import REJECT, SEQ
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.servers import SingleServer
 from skewless.infra.online.window_states import WindowStates

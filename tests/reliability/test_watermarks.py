@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import SEQ
+from skewless.infra.log.log_columns import SEQ
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import BlockingReader

@@ -15,8 +15,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.accepted import EVENT, INGEST, RAW, REJECT, SEQ
-from skewless.infra.log.ends import KNOWN_AT
+from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, RAW, REJECT, SEQ
 from skewless.infra.offline.window_events import LogPartition
 from tests.windows.oracle import Event, Value
 

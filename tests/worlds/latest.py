@@ -24,7 +24,8 @@ from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import null_mask, view_status
-from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import KnownRange, known_ranges
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.materialization.run_report import OnStep, ViewReport
@@ -152,8 +153,7 @@ class LatestWorld:
             return OfflineViews(ProjectState(self.state), connection).read_view(view, table, order)
 
     def log(self, view: View) -> pa.Table:
-        files = sorted((self.state / "log" / view.partition).glob("*.parquet"))
-        return pa.concat_tables(pq.read_table(file) for file in files)
+        return pa.concat_tables(PartitionLog(ProjectState(self.state), view.partition).read())
 
     def rejected(self, view: View) -> list[dict[str, Any]]:
         return [row for row in self.log(view).to_pylist() if row[REJECT] is not None]

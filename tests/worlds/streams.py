@@ -23,11 +23,11 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, SECOND
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.accepted import EVENT, REJECT, SEQ
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.partitions import log_partitions, source_logs
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
@@ -106,12 +106,16 @@ class StreamWorld:
         )
 
     @property
-    def log_root(self) -> Path:
-        return self.root / "log"
+    def state(self) -> ProjectState:
+        return ProjectState(self.root)
+
+    @property
+    def log_folder(self) -> Path:
+        return self.root / "log" / source_logs(self.source.name)
 
     @property
     def generations(self) -> Generations:
-        return Generations(ProjectState(self.root))
+        return Generations(self.state)
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:
@@ -124,7 +128,7 @@ class StreamWorld:
     def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
         writer = StateWriter(
             project=self.root.name,
-            log_folder=source_folder(self.log_root, self.source.name),
+            log_folder=self.log_folder,
             views=self.views,
             store=store,
             generations=self.generations,
@@ -136,7 +140,7 @@ class StreamWorld:
             views=self.views,
             open_stream=open_stream,
             writer=writer,
-            log_root=self.log_root,
+            state=self.state,
             clock=self.clock,
             max_rows=max_rows,
             **more,
@@ -147,7 +151,7 @@ class StreamWorld:
         with connect(self.root / "spill", threads=1) as connection:
             yield Backfiller(
                 plan=self.plan,
-                log_root=self.log_root,
+                state=self.state,
                 generations=self.generations,
                 store=store,
                 join=WindowJoin(connection),
@@ -162,7 +166,7 @@ class StreamWorld:
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
         return Housekeeper(
             project=self.root.name,
-            log_root=self.log_root,
+            state=self.state,
             views=self.views,
             generations=self.generations,
             store=store,
@@ -174,8 +178,8 @@ class StreamWorld:
         found = {}
         names = [*self.source.columns, *(Column(name=n, dtype=DType.INT64) for n in (EVENT, SEQ, REJECT))]
         wanted = [*(column.name for column in names), SOURCE_POS, EVENT_ID]
-        for name in log_partitions(self.log_root, self.source.name):
-            rows = [row for part in EventLog(self.log_root, name).read(columns=wanted) for row in part.to_pylist()]
+        for name in log_partitions(self.state, self.source.name):
+            rows = [row for part in PartitionLog(self.state, name).read(columns=wanted) for row in part.to_pylist()]
             assert [row[SEQ] for row in rows] == list(range(len(rows))), "the log is not dense"
             found[name] = rows
         return found
@@ -200,7 +204,7 @@ class StreamWorld:
 
     def offline(self, online: Online, t: int, view: WindowView | None = None) -> Bits:
         """Return what the log says of the same positions, by ``WindowJoin``."""
-        parts = read_log_partitions(self.log_root, self.source.name)
+        parts = read_log_partitions(self.state, self.source.name)
         entities = pa.table({"id": pa.array(range(IDS), pa.int64()), "__t": pa.array([t] * IDS, pa.int64())})
         place = [online.partitions.index(part.partition) for part in parts]
         with connect(self.root / "spill", threads=1) as connection:
@@ -239,7 +243,7 @@ def read_online(
     rows, marks = reader.get_with_markers([name or b"" for name in names], states.markers)
     got = states.read(names, rows, marker_history.check_markers(states.markers, marks), t)
     slots = got.applied[view.name].slots
-    partitions = log_partitions(world.log_root, world.source.name)
+    partitions = log_partitions(world.state, world.source.name)
     applied = np.full((IDS, len(partitions)), -1, dtype=np.int64)
     place = {signed(name): i for i, name in enumerate(partitions)}
     for entity, partition, seq in zip(slots.entity.tolist(), slots.partition.tolist(), slots.seq.tolist(), strict=True):

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import import_run
 from skewless.infra.streams.import_records import ImportRecords

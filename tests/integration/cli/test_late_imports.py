@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer

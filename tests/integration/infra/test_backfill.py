@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
-from skewless.infra.log.accepted import REJECT
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.materialization import latest_rows, materialize
 from skewless.infra.materialization.run_report import Pending, RunStep
 from skewless.infra.offline.changes import EventRange

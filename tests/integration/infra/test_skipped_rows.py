@@ -10,7 +10,8 @@ import pytest
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
-from skewless.infra.log.accepted import EVENT, RAW, REJECT, SEQ, AcceptedLog
+from skewless.infra.log.log_columns import EVENT, RAW, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState

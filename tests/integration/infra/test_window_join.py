@@ -14,7 +14,7 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, Function, WindowView
-from skewless.infra.log.accepted import EVENT, REJECT, SEQ
+from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin

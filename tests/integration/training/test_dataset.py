@@ -18,7 +18,8 @@ import pytest
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec, Split, TimeMode
-from skewless.infra.log.accepted import CREATED, EVENT, REJECT, SEQ, AcceptedLog
+from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import known_ranges
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState

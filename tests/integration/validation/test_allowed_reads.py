@@ -22,8 +22,8 @@ from skewless.contract.status import Int64Array, Status
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import partition_number
 from skewless.contract.windows.tiles import AppliedPositions
-from skewless.infra.log.ends import KNOWN_AT
 from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.log_columns import KNOWN_AT
 from skewless.infra.predictions.reader import LoggedPredictions, LoggedViewRead
 from skewless.validation.allowed_reads import check_states
 from skewless.validation.replay_report import Cause, Findings

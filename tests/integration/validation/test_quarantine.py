@@ -16,7 +16,7 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
 from skewless.contract.plan import View
-from skewless.infra.log.accepted import EVENT, INGEST, REJECT, RUN
+from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, RUN
 from skewless.infra.offline.engine import connect
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.checks import SourceChecks

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.accepted import REJECT
-from skewless.infra.log.event_log import EventLog
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.log_columns import REJECT
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import PartitionWorker
