@@ -6,6 +6,7 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import NamedTuple
@@ -113,7 +114,8 @@ class FolderStorage(ObjectStorage):
             path.write_bytes(data)
             return self._complete(name, path, digest_bytes(data))
         except OSError as error:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             raise disk_error(path, error) from error
 
     def put_file(self, name: str, path: Path) -> StoredObject:

@@ -89,9 +89,7 @@ class LogVictims:
 
     def run(self, work: str, state: ProjectState, partition: str, step: int = 0) -> bool:
         """Run a work until its n-th step; return whether it was killed there. 0: run all of it."""
-        pid = self.start(work, state, partition, step)
-        assert self._process.stdout is not None
-        status = int(self._order({"wait": pid}))
+        status = self.wait(self.start(work, state, partition, step))
         assert status in {0, -signal.SIGKILL}
         return status == -signal.SIGKILL
 
@@ -100,10 +98,14 @@ class LogVictims:
         order = {"work": work, "folder": str(state.folder), "url": state.database_url}
         return int(self._order({**order, "partition": partition, "step": step}))
 
+    def wait(self, pid: int) -> int:
+        """Wait until a work has ended; return its exit status."""
+        return int(self._order({"wait": pid}))
+
     def end(self, pid: int) -> None:
         """Kill a process, and wait for its end."""
         os.kill(pid, signal.SIGKILL)
-        self._order({"wait": pid})
+        self.wait(pid)
 
     def _order(self, order: dict[str, Any]) -> str:
         assert self._process.stdin is not None
@@ -152,6 +154,8 @@ def die_at(step: int) -> None:
     class DyingConnection(sqlite3.Connection):
         execute = wrap(sqlite3.Connection.execute, is_step=is_commit)  # type: ignore[assignment]
 
+    # A kill is not a power cut: it loses nothing that was written.
+    os.fsync = lambda _: None
     for name in ("fsync", "link", "unlink", "replace", "utime"):
         setattr(os, name, wrap(getattr(os, name)))
     sqlite3.connect = partial(sqlite3.connect, factory=DyingConnection)  # type: ignore[assignment]
@@ -178,7 +182,8 @@ def _follow(order: dict[str, Any]) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(order["wait"], 0)[1])
 
     def work() -> None:
-        die_at(order["step"])
+        if order["step"]:
+            die_at(order["step"])
         WORKS[order["work"]](ProjectState(Path(order["folder"]), order["url"]), order["partition"])
 
     return _fork(work)

@@ -264,7 +264,12 @@ def test_files_with_other_columns_are_read_as_one(partition_log: PartitionLog, l
             assert connection.execute(query, [partition_log.files()]).fetchall() == [
                 tuple(row.values()) for row in expected
             ]
-        assert count_rejected(partition_log.files()) == 1
+
+
+def test_rows_in_quarantine_are_counted(partition_log: PartitionLog) -> None:
+    partition_log.append(pa.table({REJECT: pa.array(["bad", None, "worse"], pa.string())}))
+    partition_log.append(pa.table({REJECT: pa.array([None, None], pa.string())}))
+    assert count_rejected(partition_log.files()) == 2
 
 
 def test_a_writer_adds_its_columns_to_those_of_other_writers(
