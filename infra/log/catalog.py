@@ -264,7 +264,7 @@ def _check_age(partition: str, began_at: float) -> None:
     age_s = time.time() - began_at
     if age_s > _LONGEST_APPEND_S:
         raise StoreError(
-            f"log partition {partition!r}", "was paused for too long in a write", value=f"{age_s:.0f} s", fix="run again"
+            f"log partition {partition!r}", f"was paused for {age_s:.0f} s in a write", fix="run the command again"
         )
 
 

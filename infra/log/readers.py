@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
@@ -32,7 +31,10 @@ def register_reader(database: Database) -> None:
         leases, holder, now = Leases(database, _TTL_S), new_holder(), time.monotonic()
         lease = leases.acquire(_PREFIX + holder, holder=holder)
         if lease is not None:
-            _renewals[key] = LeaseRenewal(lease.name, partial(leases.renew, lease), _TTL_S, acquired_at=now)
+            # A renewal must not create the database again after its folder was deleted.
+            _renewals[key] = LeaseRenewal(
+                lease.name, lambda: database.exists() and leases.renew(lease), _TTL_S, acquired_at=now
+            )
             _renewals[key].__enter__()
 
 

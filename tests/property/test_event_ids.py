@@ -22,6 +22,7 @@ from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.id_index import Digests, IdIndex
@@ -64,12 +65,12 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        ids, decoder = EventIds(BRIEF, self.root, HORIZON), Decoder(BRIEF, [VIEW], 1_000)
+        ids, decoder = EventIds(BRIEF, ProjectState(self.root), HORIZON), Decoder(BRIEF, [VIEW], 1_000)
         names = [f"{self.number}-{i}" for i in range(LANES)]
         self.partition_workers = [
             PartitionWorker(
                 partition=Partition(name=name, epoch="e"),
-                log=EventLog(self.root, f"events/s/e/{name}"),
+                log=PartitionLog(ProjectState(self.root), f"events/s/e/{name}"),
                 decoder=decoder,
                 ids=ids,
             )
@@ -97,7 +98,7 @@ def taken_in(root: Path, number: int, events: Events, now: int, connection: duck
     (root / "history").mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(made, schema=SCHEMA), root / f"history/{number:03}.parquet")
     source = replace(BRIEF, history="history")
-    return importer(root, connection, source=source, log_root=root, clock=ManualClock(now)).run()
+    return importer(root, connection, source=source, clock=ManualClock(now)).run()
 
 
 @pytest.mark.timeout(900)
@@ -135,8 +136,8 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
                     accepted |= {} if name is None else {name: now}
         logged = [
             row
-            for name in log_partitions(root, "s")
-            for rows in EventLog(root, name).read(columns=[EVENT_ID, INGEST, REJECT])
+            for name in log_partitions(ProjectState(root), "s")
+            for rows in PartitionLog(ProjectState(root), name).read(columns=[EVENT_ID, INGEST, REJECT])
             for row in rows.to_pylist()
         ]
         whole = [(row[EVENT_ID], row[INGEST]) for row in logged if row[REJECT] is None]

@@ -20,8 +20,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.partition_log import PartitionLog, StagedRows
-from skewless.infra.log.manifest import FileRange
+from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
+from skewless.infra.log.catalog import Segment
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer
@@ -101,14 +101,14 @@ class FusedLedger(RunLedger):
         return self._fuse.around(lambda: finish(run, covers, now_us, lease))
 
 
-class FusedLog(AcceptedLog):
+class FusedLog(PartitionLog):
     """The accepted log, which may die around its growth."""
 
     fuse: Fuse
 
-    def commit_rows(self, staged: StagedRows) -> FileRange:
-        adopt = super().commit_rows
-        return self.fuse.around(lambda: adopt(staged))
+    def commit_rows(self, staged: StagedRows, check: Check | None = None) -> Segment:
+        commit = super().commit_rows
+        return self.fuse.around(lambda: commit(staged, check))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,8 +117,8 @@ class FusedMaterializer(Materializer):
 
     fuse: Fuse
 
-    def log(self, view: View) -> AcceptedLog:
-        log = FusedLog(self.state / "log", view.partition)
+    def log(self, view: View) -> PartitionLog:
+        log = FusedLog(self.state, view.partition)
         log.fuse = self.fuse
         return log
 

@@ -15,7 +15,7 @@ from skewless.contract.keys import window_marker
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_folder
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.worker import Assignment, Worker
@@ -83,7 +83,7 @@ class Team:
             backfiller.build_missing(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
-            log_folder=source_folder(self.world.log_root, SOURCE.name),
+            log_folder=self.world.log_folder,
             views=self.needed,
             store=self.store,
             generations=self.world.generations,
@@ -96,8 +96,8 @@ class Team:
     def take_up(self, worker: Worker) -> None:
         worker.reassign(Assignment(SOURCE, self.needed), lambda owner: MemoryStream(self.broker, owner))
 
-    def logs(self) -> list[EventLog]:
-        return [EventLog(self.world.log_root, name) for name in log_partitions(self.world.log_root, SOURCE.name)]
+    def logs(self) -> list[PartitionLog]:
+        return [PartitionLog(self.world.state, name) for name in log_partitions(self.world.state, SOURCE.name)]
 
     def check(self) -> None:
         """Check that no position is recorded as applied that a servable view lacks."""

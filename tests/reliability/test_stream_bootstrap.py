@@ -18,9 +18,7 @@ from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, hold_apply_lock
-from skewless.infra.log.inventory import Inventory
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
-from skewless.infra.log.partitions import source_folder
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
@@ -232,7 +230,7 @@ def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, stor
 
 
 def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -> None:
-    folder, stop = source_folder(tmp_path, "s"), threading.Event()
+    folder, stop = tmp_path / "log", threading.Event()
 
     def busy() -> None:
         while not stop.is_set():
@@ -294,7 +292,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
         [{"event": "e", "id": 1, EVENT: world.clock.now_us(), INGEST: world.clock.now_us(), SOURCE_POS: 0}],
         schema=event_schema(world.source),
     )
-    EventLog(world.log_root, name).append(rows)
+    PartitionLog(world.state, name).append(rows)
     real, told = RedisWriter.publish, []
 
     def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
@@ -310,7 +308,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
     world.check()
-    assert EventLog(world.log_root, name).has_all_ends()
+    assert PartitionLog(world.state, name).has_all_ends()
 
 
 def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
@@ -320,9 +318,7 @@ def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWor
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    for name in world.logged():
-        Inventory(world.log_root, name).remove_entries(["ends.bin"])
-        (world.log_root / name / "ends.bin").unlink(missing_ok=True)
+    world.state.database.execute("UPDATE segments SET known_us = NULL")
     broker.recreate()
     look(worker)
-    assert all(EventLog(world.log_root, name).has_all_ends() for name in world.logged())
+    assert all(PartitionLog(world.state, name).has_all_ends() for name in world.logged())

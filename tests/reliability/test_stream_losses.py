@@ -13,7 +13,6 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.log.log_columns import REJECT, SEQ
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.servers import SingleServer
@@ -182,9 +181,8 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
         one.run()
         (name, rows) = max(one.world.logged().items(), key=lambda item: len(item[1]))
         one.worker.close()
-        for path in (one.world.log_root / name).iterdir():
-            path.unlink()
-        (inventory_folder(one.world.log_root) / f"{name}.list").unlink()
+        for table in ("log_partitions", "segments"):
+            one.world.state.database.execute(f"DELETE FROM {table} WHERE partition = ?", name)
         for _ in range(8):
             one.worker.step()
             assert "older copy" in str(one.worker.counts.trouble)

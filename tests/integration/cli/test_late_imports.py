@@ -56,9 +56,9 @@ def test_a_late_import_is_known_from_its_end_for_training_reads_and_replay(repo:
     assert then["knowledge"]["features"]["landings_1h"] == before["landings_1h"]
     assert then["event_time"]["features"]["landings_1h"] == before["landings_1h"] + 20
     # Compaction keeps what it says.
-    root = repo / ".skewless" / "log"
-    for name in log_partitions(root, "landings"):
-        EventLog(root, name).compact(keep=0)
+    state = ProjectState(repo / ".skewless")
+    for name in log_partitions(state, "landings"):
+        compact(PartitionLog(state, name), keep=0)
     body = done("replay", "--repo", repo)
     assert (body["ok"], body["training"]["knowledge"]["different"]) == (True, 0)
     assert get(repo, "--as-of", read["t"])["knowledge"]["features"] == then["knowledge"]["features"]
