@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import SOURCE_POS
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.project_state import ProjectState

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.storage.project_state import ProjectState

@@ -20,8 +20,8 @@ from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
 from skewless.infra.log.catalog import Segment
+from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
 from skewless.infra.materialization.materialize import Materializer

@@ -12,10 +12,10 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skewless.infra.outcomes.compaction import compact
 
 from skewless.contract.feedback import Outcome
 from skewless.infra.outcomes import compaction
-from skewless.infra.outcomes.compaction import compact
 from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog
 from skewless.infra.outcomes.writer import FOLDER, OutcomeWriter
 from skewless.infra.storage.project_state import ProjectState

@@ -8,9 +8,9 @@ from unittest.mock import patch
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skewless.infra.predictions.files import add_proven, proven_files
 
 from skewless.infra.predictions import compaction
-from skewless.infra.predictions.files import add_proven, proven_files
 from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import GRACE_S, RowsByKey, ids_in, merge, names, rows_in, stored, write
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from skewless.infra.predictions.files import DAY_US, add_proven, merged_name, proven_files
+
 from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.merge_kills import SIDES, kill_everywhere
 from tests.unit.infra.predictions.merges import (

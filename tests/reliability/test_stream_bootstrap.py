@@ -15,10 +15,10 @@ import pytest
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import SOURCE_POS, event_schema
 from skewless.infra.log.generations import Generations, hold_apply_lock
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter

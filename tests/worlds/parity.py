@@ -134,9 +134,7 @@ class ParityWorld:
 
     @property
     def parity(self) -> Parity:
-        return Parity(
-            plan=self.plan, state=self.state, views=self.views, reader=self.reader, clock=self.clock
-        )
+        return Parity(plan=self.plan, state=self.state, views=self.views, reader=self.reader, clock=self.clock)
 
     def close(self) -> None:
         for name in ("writer", "reader", "redis", "connection"):

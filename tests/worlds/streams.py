@@ -23,10 +23,10 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, SECOND
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions, source_logs
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import read_log_partitions

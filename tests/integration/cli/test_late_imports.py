@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import OffsetClock
-from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import DECLARED
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo
 from tests.worlds.command_line import done
 from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.infra.host.metrics import serve_metrics
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.project_state import ProjectState

@@ -34,9 +34,7 @@ def fill(log: PartitionLog, *sizes: int, known_us: int | None = None) -> None:
             log.record_end(segment.first, segment.last, known_us)
 
 
-def read(
-    log: PartitionLog, first: int = 0, last: int | None = None, columns: Sequence[str] | None = None
-) -> list[Any]:
+def read(log: PartitionLog, first: int = 0, last: int | None = None, columns: Sequence[str] | None = None) -> list[Any]:
     return [row for part in log.read(first, last, columns) for row in part.to_pylist()]
 
 

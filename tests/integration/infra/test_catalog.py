@@ -147,9 +147,10 @@ def test_4_2_an_append_that_was_paused_until_its_object_may_be_gone_is_refused(
     monkeypatch.setattr(time, "time", pause)
     with pytest.raises(StoreError, match=r"was paused for \d+ s in a write"):
         partition_log.append(rows(9))
-    with pytest.raises(StoreError, match="was paused for"), partition_log.stage_rows() as staged:
+    with partition_log.stage_rows() as staged:
         staged.write(rows(9))
-        partition_log.commit_rows(staged)
+        with pytest.raises(StoreError, match="was paused for"):
+            partition_log.commit_rows(staged)
     with pytest.raises(StoreError, match="was paused for"):
         compact(partition_log, keep=0)
     monkeypatch.undo()

@@ -62,9 +62,7 @@ def test_only_neighbours_of_one_group_are_merged(partition_log: PartitionLog) ->
     assert [segment.is_proven for segment in partition_log.segments()] == [False, False]
 
 
-def test_a_row_group_is_bounded_and_a_reader_skips_others(
-    partition_log: PartitionLog, log_state: ProjectState
-) -> None:
+def test_a_row_group_is_bounded_and_a_reader_skips_others(partition_log: PartitionLog, log_state: ProjectState) -> None:
     for bound in ((0, 150_000), (150_000, 230_000)):
         segment = partition_log.append(rows(*range(*bound)))
         partition_log.record_end(segment.first, segment.last, 1)

@@ -107,7 +107,10 @@ class LogMachine(RuleBasedStateMachine):
         self.ends.append(len(self.rows))
 
     @rule(
-        writer=st.integers(0, WRITERS - 1), size=st.integers(1, 4), extra=st.sampled_from([None, "a", "b"]), at=st.booleans()
+        writer=st.integers(0, WRITERS - 1),
+        size=st.integers(1, 4),
+        extra=st.sampled_from([None, "a", "b"]),
+        at=st.booleans(),
     )
     def append(self, writer: int, size: int, extra: str | None, *, at: bool) -> None:
         """A writer wins if it has seen the end of the log; a writer that has lost loses for good."""

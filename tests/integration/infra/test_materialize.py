@@ -12,12 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import redis
+from skewless.infra.log.inventory import inventory_folder
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import ConflictError, GateError, SourceError, StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import View
-from skewless.infra.log.inventory import inventory_folder
 from skewless.infra.log.log_columns import RAW, REJECT
 from skewless.infra.materialization.skipped_rows import read_skipped
 from skewless.infra.offline.views import OfflineViews

@@ -41,7 +41,7 @@ def test_files_are_shipped_in_the_order_of_each_writer(log_state: ProjectState) 
     store(spool, 1, 0, 2)
     store(spool, 3)
     (spool.folder / "notes.parquet").write_text("of a user")
-    assert [path.name[33:40] for path in spool.waiting() if "000003" not in path.name[33:40]] == ["-000000", "-000001", "-000002"]
+    assert [int(path.stem[-6:]) for path in spool.waiting() if path.stem[-1] != "3"] == [0, 1, 2]
     assert spool.ship() == 4
     assert sorted(values(opened(log_state, LOG))) == [0, 1, 10, 11, 20, 21, 30, 31]
     assert [value for value in values(opened(log_state, LOG)) if value < 30] == [0, 1, 10, 11, 20, 21]

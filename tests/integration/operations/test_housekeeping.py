@@ -8,9 +8,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, log_files, proven_files
+
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.drift import check_drift

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-
-from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions.files import proven_files
+
+from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
 from tests.worlds.planted import alter_predictions, flipped, note_anew

@@ -14,7 +14,6 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.runs import RunLedger
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
 from skewless.infra.plans.applied_plan import read_applied
@@ -28,6 +27,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.table_copy import count_rows
 from skewless.operations import upgrade as upgrade_module
 from skewless.operations.upgrade import upgrade_state
+from tests.worlds.ledger_runs import read_runs
 
 OLDER = Path(__file__).parents[2] / "worlds" / "older_state.tar.xz"  # as release 71dd42d wrote it, without large files
 # Files that this project did not have.
@@ -81,7 +81,7 @@ def check_imported(state: ProjectState) -> None:
     assert [key.name for key in KeyStore(state).read()] == ["ops"]
     assert read_counts(state, "fraud", 1)["000001"].requests == 1
     assert StoredTargetVersions(state).read().unloaded == {"fraud-batch"}
-    (run,) = RunLedger(database).runs()
+    (run,) = read_runs(database)
     assert (run.run_id, run.ended_us is not None, len(run.covers)) == (1, True, 2)
     ledger = Ledger(state)
     runs = list(ledger.read_latest_first())

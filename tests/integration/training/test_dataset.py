@@ -20,11 +20,11 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec, Split, TimeMode
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.runs import known_ranges
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset import build_dataset
 from tests.worlds.latest import times
+from tests.worlds.ledger_runs import known_ranges, read_runs
 from tests.worlds.planted import rewrite
 from tests.worlds.shop import DAY, END, HORIZON, PLAN, SPEC, Shop
 
@@ -34,8 +34,8 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
     copy = replace(shop, root=shop.root.with_name(f"until_{t}"))
     shutil.copytree(shop.root, copy.root)
     for view in PLAN.views:
-        log = AcceptedLog(copy.state / "log", view.partition)
-        ranges = known_ranges(OfflineViews(ProjectState(shop.state), shop.connection).ledger.runs(), view.partition)
+        log = PartitionLog(copy.state, view.partition)
+        ranges = known_ranges(read_runs(ProjectState(shop.state).database), view.partition)
         for path in map(Path, log.files()):
             rows = pq.read_table(path)
             later = []

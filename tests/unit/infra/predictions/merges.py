@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-
 from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
+
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.writer import PredictionWriter

@@ -11,12 +11,12 @@ import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-
-from skewless.contract.errors import StoreError
 from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions import compaction
 from skewless.infra.predictions.compaction import compact
 from skewless.infra.predictions.files import DAY_US, FOLDER, add_proven, merged_from, merged_name, proven_files
+
+from skewless.contract.errors import StoreError
+from skewless.infra.predictions import compaction
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.storage import durable
 from skewless.infra.storage.project_state import ProjectState

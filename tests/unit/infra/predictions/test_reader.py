@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from skewless.infra.log.inventory import Inventory
 
 from skewless.contract.errors import StoreError
-from skewless.infra.log.inventory import Inventory
 from skewless.infra.predictions.checksums import checksums, checksums_v1
 from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
 from skewless.infra.predictions.record import PredictionBatch

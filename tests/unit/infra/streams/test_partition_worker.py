@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
-from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
