@@ -23,8 +23,8 @@ CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
 NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
 # Requirements of other clients that are never imported here.
-UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal cffi cryptography frozenlist httptools multidict \
-	pillow propcache pyasn1 pycparser pyjwt python-dotenv uvloop websockets yarl
+UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
+	pillow propcache pyasn1 pyjwt python-dotenv uvloop websockets yarl
 
 # Rejects a Python of the wrong version, or another Python than that of the existing environment.
 define CHECK
@@ -46,14 +46,19 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo quick test lint types layers tests coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint types layers tests coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
 
 help:  ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: setup  ## the complete system on real flights, from files to a retrained model
 	@$(PY) feature_repo/load.py
 	@$(BIN)/skewless demo --repo feature_repo
+
+# An empty PostgreSQL, Redis and S3 for this run; moto, the S3, is in the environment of the clients.
+demo-shared: setup-dev setup-clients  ## the demo with its state in PostgreSQL and S3, as several machines share it
+	@$(PY) feature_repo/load.py
+	@$(PY) -m tools.shared_services $(BIN)/skewless demo --repo feature_repo
 
 # Types are checked while the tests run. Without bytecode, each worker would rewrite the asserts of 300 modules.
 quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a few examples of each property

@@ -7,7 +7,6 @@ import sys
 from benchmarks import client_entrants
 from benchmarks.contestant import Contestant, Race, race
 from benchmarks.environments import python_of
-from benchmarks.meter import Report
 from benchmarks.result import Result
 from benchmarks.scale import rounds, scaled
 from benchmarks.served import Server, peer_server, running
@@ -41,8 +40,8 @@ def _raced(kind: str, server: Server) -> Race:
 def _rows(kind: str, done: Race) -> list[Result]:
     """Return the CPU time of a call, the CPU time of the import and the memory that the import takes."""
     quantities = [
-        ("CPU time of a call", "us", 1e6, lambda report: _cpu_seconds(report, "work")),
-        ("CPU time of the import", "ms", 1e3, lambda report: _cpu_seconds(report, "import")),
+        ("CPU time of a call", "us", 1e6, lambda report: report.cpu_seconds()),
+        ("CPU time of the import", "ms", 1e3, lambda report: report.cpu_seconds("import")),
         ("memory of the import", "MB", 1e-6, lambda report: report.facts["import_bytes"]),
     ]
     return [
@@ -56,7 +55,3 @@ def _rows(kind: str, done: Race) -> list[Result]:
         for what, unit, factor, quantity in quantities
         for peer in PEERS[kind]
     ]
-
-
-def _cpu_seconds(report: Report, lap: str) -> float:
-    return report.laps[lap][0].cpu_seconds

@@ -40,6 +40,7 @@ class Contestant:
         rounds: how many rounds it takes part in; None: all. For peers that take minutes.
         timeout_s: when a child counts as stuck.
         python: interpreter of the environment that it needs (``benchmarks.environments``); None: ours.
+        code: checkout whose ``skewless`` it imports; None: this one.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Contestant:
     rounds: int | None = None
     timeout_s: float = 1_200
     python: str | None = None
+    code: Path | None = None
 
     def run(self) -> Report:
         """Run once in a fresh process and return what it measured.
@@ -67,9 +69,15 @@ class Contestant:
                 str(report),
             ]
             environment = {**os.environ, "FEAST_USAGE": "False", "PYTHONHASHSEED": "0"}
+            root = _ROOT
+            if self.code is not None:  # our benchmarks with its code
+                root = Path(folder)
+                (root / "benchmarks").symlink_to(_ROOT / "benchmarks")
+                (root / "skewless").symlink_to(self.code / "skewless")
+                environment["PYTHONPATH"] = os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")])
             try:
                 done = subprocess.run(
-                    command, cwd=_ROOT, env=environment, capture_output=True, timeout=self.timeout_s, check=False
+                    command, cwd=root, env=environment, capture_output=True, timeout=self.timeout_s, check=False
                 )
             except subprocess.TimeoutExpired as error:
                 raise ContestantError(f"{self.name} did not end within {self.timeout_s:g} s") from error

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from benchmarks.programs import run_feast, run_skewless
 from benchmarks.repo import START_US, Table, write_repo
 from skewless.contract.plan import View
-from skewless.infra.log.accepted import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE, AcceptedLog
+from skewless.infra.log.log_columns import CREATED, EVENT, INGEST, RAW, REJECT, RUN, TOMBSTONE
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.storage.project_state import ProjectState
 
@@ -92,7 +93,7 @@ def write_log(views: Sequence[View], rows: Mapping[str, Iterable[pa.Table]], sta
     run = ledger.start(START_US)
     covers = {}
     for view in views:
-        log = AcceptedLog(state / "log", view.partition)
+        log = PartitionLog(state, view.partition)
         with log.stage_rows() as staged:
             for piece in rows[view.name]:
                 staged.write(_accepted(piece, run.run_id))

@@ -87,6 +87,7 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
+    from skewless.infra.storage.project_state import ProjectState
     from skewless.infra.streams.redis_stream import RedisStream
     from skewless.infra.streams.senders import RedisSender
 
@@ -95,10 +96,14 @@ def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     for first in range(0, n, _CHUNK):
         sender.send(made[first : first + _CHUNK])
     sender.close()
-    with _worker(
-        url, lambda owner: RedisStream(url, project="bench", source="events", n_partitions=1, owner=owner)
-    ) as worker:
-        _work(meter, worker, n)
+    with tempfile.TemporaryDirectory() as name:
+        database = ProjectState(Path(name)).database
+
+        def open_stream(owner: Any) -> RedisStream:  # noqa: ANN401 - as in _worker
+            return RedisStream(url, database=database, project="bench", source="events", n_partitions=1, owner=owner)
+
+        with _worker(url, open_stream) as worker:
+            _work(meter, worker, n)
     return f"{n} events"
 
 
@@ -202,7 +207,7 @@ def _check(streams: Any) -> None:  # noqa: ANN401 - loaded by its contestants al
 
 def _watched() -> dict[str, float]:
     """Count the seconds that a worker spends in its parts."""
-    from skewless.infra.log.event_log import EventLog
+    from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.streams.decode import Decoder
     from skewless.infra.streams.state_writer import StateWriter
@@ -233,6 +238,6 @@ def _watched() -> dict[str, float]:
     letters = RedisWriter._call_letters  # noqa: SLF001 - where the server is waited for
     RedisWriter._call_letters = server  # type: ignore[method-assign]  # noqa: SLF001
     Decoder.decode = timed(PARTS[0], Decoder.decode)  # type: ignore[method-assign]
-    EventLog.append = timed(PARTS[1], EventLog.append)  # type: ignore[method-assign]
+    PartitionLog.append = timed(PARTS[1], PartitionLog.append)  # type: ignore[method-assign]
     StateWriter._apply = timed(PARTS[2], StateWriter._apply)  # type: ignore[method-assign]  # noqa: SLF001
     return spent

@@ -78,11 +78,10 @@ def dataset(meter: Meter, *, repo: str, asked: str) -> str:
 def sampled_by_hand(meter: Meter, *, repo: str, asked: str) -> str:
     """Join the sampled rows alone with an ASOF join of their keys' history."""
     import duckdb
-
-    from skewless.infra.log.accepted import EVENT, AcceptedLog
+    from skewless.infra.log.accepted import EVENT, PartitionLog
 
     view = plan_of(Path(repo)).views[0]
-    files = AcceptedLog(Path(repo) / ".skewless" / "log", view.partition).files()
+    files = PartitionLog(Path(repo) / ".skewless" / "log", view.partition).files()
     shown = ", ".join(f"h.{feature.name}" for feature in view.features)
     query = (
         f"SELECT e.row, {shown} FROM asked e ASOF LEFT JOIN (SELECT * FROM read_parquet(?) h SEMI JOIN asked USING"

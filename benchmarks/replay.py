@@ -33,18 +33,18 @@ def run() -> list[Result]:
     return [
         Result(
             name=f"replay: {STEP * n:,} predictions, a second and core",
-            value=STEP * n / cpu_seconds(many),
+            value=STEP * n / many.cpu_seconds(),
             unit="predictions/s",
             against=f"{_LEAST:,} predictions/s",
-            ratio=STEP * n / cpu_seconds(many) / _LEAST,
+            ratio=STEP * n / many.cpu_seconds() / _LEAST,
             target=1.0,
         ),
         Result(
             name=f"replay: {STEP} times the log, CPU time of a prediction",
-            value=cpu_seconds(many) / (STEP * n) * 1e6,
+            value=many.cpu_seconds() / (STEP * n) * 1e6,
             unit="us",
             against=f"{n:,} predictions",
-            ratio=cpu_seconds(many) / cpu_seconds(few) / STEP,
+            ratio=many.cpu_seconds() / few.cpu_seconds() / STEP,
             target=1.2,
         ),
         Result(
@@ -55,11 +55,6 @@ def run() -> list[Result]:
             ratio=many.peak_bytes() / few.peak_bytes(),
         ),
     ]
-
-
-def cpu_seconds(report: Report) -> float:
-    """Return the processor time of the replay, all threads."""
-    return sum(lap.cpu_seconds for lap in report.laps["work"])
 
 
 def ask(meter: Meter, *, repo: str, url: str, source: str, times: int) -> str:

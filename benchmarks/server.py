@@ -22,7 +22,7 @@ _OPTIONS = ("--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxmem
 @contextmanager
 def own_server() -> Iterator[str]:
     """Yield the URL of an empty server without persistence: the system's Redis, or the wheel's Valkey."""
-    port = _free_port()
+    port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         process = subprocess.Popen(
             [_program(), "--port", str(port), "--dir", folder, *_OPTIONS], stdout=subprocess.DEVNULL
@@ -68,7 +68,8 @@ def _client(url: str) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
     return redis.Redis.from_url(url)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

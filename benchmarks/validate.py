@@ -122,7 +122,7 @@ def _results(done: Race, what: str) -> list[Result]:
 
     return [
         against(Report.seconds, "time", "s", 1 / 3),
-        against(lambda report: report.laps["work"][0].cpu_seconds, "CPU time", "s", None),
+        against(Report.cpu_seconds, "CPU time", "s", None),
         against(lambda report: report.peak_bytes() / 1e6, "memory", "MB", 1 / 3),
         against(lambda report: report.grown_bytes() / 1e6, "memory without imports", "MB", None),
     ]

@@ -15,10 +15,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import DAY, HOUR, default_hop
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
-from skewless.infra.log.accepted import EVENT
-from skewless.infra.log.ends import KNOWN_AT
-from skewless.infra.log.event_log import EventLog
 from skewless.infra.log.event_rows import event_schema
+from skewless.infra.log.log_columns import EVENT, KNOWN_AT
+from skewless.infra.log.partition_log import PartitionLog
 
 START_US = 1_735_689_600_000_000  # 2025-01-01
 SCALE = 2
@@ -104,7 +103,7 @@ class Events:
 
     def write(self, folder: Path) -> None:
         """Write the events as one Parquet file, for those who work by hand, and as a log."""
-        log = EventLog(folder / "log", "events/events/made/0")
+        log = PartitionLog(folder / "log", "events/events/made/0")
         writer: pq.ParquetWriter | None = None
         for table in self.chunks():
             writer = writer or pq.ParquetWriter(folder / "events.parquet", table.schema)

@@ -48,6 +48,7 @@ class ServingContext:
         reload_seconds: interval in which aliases are checked.
         deadline_s: timeout of requests that set none, seconds; 0: none.
         ready: returns the reasons why the server is not ready; empty: it is ready.
+        details: returns problems that do not make the server unready.
         heartbeat: records that the process runs, about once per second; may wait for the disk.
         events: forwards events; None: events are rejected.
         feedback: stores outcomes; None: outcomes are rejected.
@@ -65,6 +66,7 @@ class ServingContext:
     reload_seconds: float
     deadline_s: float = 0.0
     ready: Callable[[], dict[str, str]] = field(default=dict)
+    details: Callable[[], dict[str, str]] = field(default=dict)
     heartbeat: Callable[[], None] | None = None
     events: EventForwarder | None = None
     feedback: Feedback | None = None
@@ -198,7 +200,8 @@ def _add_health(app: FastAPI, serving: ServingContext) -> None:
     @app.get("/health/ready", summary="Report whether the server is ready, or why not")
     async def ready() -> Response:
         reasons = serving.ready()
-        return json_response({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+        body = {"ready": not reasons, "reasons": reasons, "details": serving.details()}
+        return json_response(body, 503 if reasons else 200)
 
     @app.get("/metrics", summary="Return metrics in Prometheus' text format", response_class=PlainTextResponse)
     async def metrics() -> Response:

@@ -108,6 +108,7 @@ async def serve(
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
+            details=lambda: _details(config.state.database.down_s()),
             heartbeat=_make_heartbeat(config, models, writer, stack),
             events=events,
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
@@ -154,11 +155,13 @@ def _tune_interpreter() -> None:
 def make_metrics(config: ServerConfig) -> Metrics:
     """Return the metrics of one process, including the stored results of parity, freshness and alerts."""
     state = config.state
-    return Metrics(
+    metrics = Metrics(
         parity=lambda: read_last_parity(state).values(),
         alerts=lambda: open_alerts(state),
         freshness=lambda: read_last_freshness(state).values(),
     )
+    metrics.database_down.watch(lambda: state.database.down_s() is not None)
+    return metrics
 
 
 def _predictor(
@@ -278,6 +281,12 @@ def _reasons(
             f"differs by {skew_us / 1e3:.0f} ms between store and server, over the limit of {limit_ms:.0f} ms: run NTP"
         )
     return reasons
+
+
+def _details(database_down_s: float | None) -> dict[str, str]:
+    if database_down_s is None:
+        return {}
+    return {"database": f"is down for {database_down_s:.0f} s: versions, policies and keys are those of the last read"}
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -73,9 +73,9 @@ def on_signals(shutdown: Shutdown) -> Iterator[None]:
     loop = asyncio.get_running_loop()
 
     def request(signal_number: signal.Signals) -> None:
-        _log.info("shutdown_requested", signal=signal_number.name)
+        shutdown.request()  # first: stderr may be a pipe whose reader has ended, and a log line an error
         notify("STOPPING=1")
-        shutdown.request()
+        _log.info("shutdown_requested", signal=signal_number.name)
 
     # A closing terminal would kill the process without a log entry. Under nohup, SIGHUP stays ignored.
     hangup_signals = () if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else (signal.SIGHUP,)

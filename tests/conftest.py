@@ -23,7 +23,8 @@ from tests.servers.node import Node, running
 from tests.servers.programs import program
 
 if TYPE_CHECKING:
-    from tests.servers.postgres import PostgresServer
+    from tests.servers.object_storage import ObjectStorageServer
+    from tools.postgres_server import PostgresServer
 
 # The machine is shared: a slow example is no failure, so nothing here judges time.
 _UNHURRIED = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -89,7 +90,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A PostgreSQL server; each test uses a schema of its own."""
-    from tests.servers.postgres import running_postgres  # noqa: PLC0415 - not every session needs it
+    from tools.postgres_server import running_postgres  # noqa: PLC0415 - not every session needs it
 
     with running_postgres() as url:
         yield url
@@ -98,7 +99,7 @@ def postgres_url() -> Iterator[str]:
 @pytest.fixture
 def own_postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server that the test may stop; it is not started yet."""
-    from tests.servers.postgres import PostgresServer  # noqa: PLC0415 - not every session needs it
+    from tools.postgres_server import PostgresServer  # noqa: PLC0415 - not every session needs it
 
     with tempfile.TemporaryDirectory(prefix="pg-") as folder:
         Path(folder).chmod(0o755)  # the server's user must be able to pass through
@@ -118,6 +119,25 @@ def project_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator
     opened = open_database(url)
     yield opened
     opened.close()
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStorageServer]:
+    """A server that speaks S3; each test uses a prefix of its own, and none stops it."""
+    from tests.servers.object_storage import running_object_storage  # noqa: PLC0415 - not every session needs it
+
+    with running_object_storage(tmp_path_factory.mktemp("objects")) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket_url(object_server: ObjectStorageServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of an empty prefix; the environment has the credentials."""
+    from tests.servers.object_storage import CREDENTIALS  # noqa: PLC0415 - not every session needs it
+
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return object_server.address(uuid.uuid4().hex)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,7 @@ def check_versions(
     logged_read = logged.reads[view.name]
     available = logged_read.status != Status.UNAVAILABLE
     # Server and publisher each measured their clock's offset from the store's; the errors can add up.
-    skew = logged.skew_us + max((run.skew_us for run in views.ledger.runs()), default=0)
+    skew = logged.skew_us + views.ledger.times().skew_us.max(initial=0)
     # One microsecond less: a run that ended in the same microsecond may have ended after the read began.
     oldest = _winner_ranks(view, views, rebuilt, logged.read_start - skew - 1, "finished")
     latest = _winner_ranks(view, views, rebuilt, logged.read_end + skew, "started")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
-from skewless.contract.status import BoolArray, Status, count_statuses
-from skewless.infra.log.runs import MaterializationRun
+from skewless.contract.status import BoolArray, Int64Array, Status, count_statuses
+from skewless.infra.log.run_columns import RunTimes
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
@@ -33,30 +32,19 @@ def replay_log(
         StoreError: a log file is corrupt.
     """
     report = ReplayReport()
-    runs = views.ledger.runs()
     for version in log.versions():
         if model in {None, version.model}:
             served = load_model(store, version.model, version.version)
             try:
                 for logged in log.batches(version):
-                    replay_batch(report, served, views, logged, runs)
+                    replay_batch(report, served, views, logged)
             finally:
                 served.runtime.close()
     return report
 
 
-def replay_batch(
-    report: ReplayReport,
-    model: ServedModel,
-    views: OfflineViews,
-    logged: LoggedPredictions,
-    runs: Sequence[MaterializationRun],
-) -> None:
-    """Replay a batch of predictions of one model version and add the results to a report.
-
-    Args:
-        runs: materialization runs of the project, in order of their ids.
-    """
+def replay_batch(report: ReplayReport, model: ServedModel, views: OfflineViews, logged: LoggedPredictions) -> None:
+    """Replay a batch of predictions of one model version and add the results to a report."""
     report.compared += len(logged.ids)
     # The caller sent the features: nothing was read, so there are no reads and no training rows to compare with.
     if logged.source == "vectors":
@@ -65,7 +53,7 @@ def replay_batch(
         return
     rebuilt = rebuild(model, views, logged, report.findings)
     compare_bits(model, logged, rebuilt, report.findings)
-    report.inside_run += int(_is_inside_run(logged, runs).sum())
+    report.inside_run += int(is_inside_run(logged.read_start, logged.read_end, views.ledger.times()).sum())
     _count_status(report, model, logged, rebuilt)
     _check_views(report, model, views, logged, rebuilt)
     for mode in ("knowledge", "event_time"):
@@ -98,14 +86,19 @@ def _count_status(
         report.absent.setdefault(view.name, set()).update(keys[i] for i in not_found)
 
 
-def _is_inside_run(logged: LoggedPredictions, runs: Sequence[MaterializationRun]) -> BoolArray:
-    inside = np.zeros(len(logged.ids), dtype=np.bool_)
-    end_us = np.iinfo(np.int64).max
-    for run in reversed(runs):
-        # A crashed run counts as in flight until the end of the next finished run, which repeats its rows.
-        end_us = end_us if run.ended_us is None else run.ended_us
-        inside |= (logged.read_end >= run.started_us) & (logged.read_start <= end_us)
-    return inside
+def is_inside_run(read_start: Int64Array, read_end: Int64Array, runs: RunTimes) -> BoolArray:
+    """Return whether a run was in flight at any time of each read, shape ``(n,)``."""
+    if not len(runs.run_id):
+        return np.zeros(len(read_start), dtype=np.bool_)
+    # A crashed run counts as in flight until the end of the next finished run, which repeats its rows.
+    finished = np.flatnonzero(runs.has_ended)
+    ends = np.append(runs.ended_us[finished], np.iinfo(np.int64).max)
+    end_us = ends[np.searchsorted(finished, np.arange(len(runs.run_id)))]
+    order = np.argsort(runs.started_us, kind="stable")
+    # Of the runs that had begun by the end of the read, the latest end.
+    begun = np.searchsorted(runs.started_us[order], read_end, side="right")
+    latest_end = np.maximum.accumulate(end_us[order])[np.maximum(begun - 1, 0)]
+    return np.asarray((begun > 0) & (latest_end >= read_start), dtype=np.bool_)
 
 
 def _add_gap(

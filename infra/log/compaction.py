@@ -83,7 +83,7 @@ def plan_merges(segments: Sequence[Segment], *, keep: int, target_rows: int, gro
     ...     merges = plan_merges(segments, keep=0, target_rows=10, group=lambda _: "")
     ...     return [sum(each.rows for each in merge) for merge in merges]
     >>> rows(spans(50, 9, 2, 2, 2)), rows(spans(50, 4, 2, 2, 3))
-    ([6], [8, 3])
+    ([6], [8])
     """
     new = [segment for segment in segments if not segment.is_merged]
     kept = {segment.first for segment in new[max(len(new) - keep, 0) :]}

@@ -11,18 +11,15 @@ The generations of each view are one document. The online store holds a copy for
 
 from __future__ import annotations
 
-import fcntl
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.view import WindowView
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.durable import disk_error, make_folder
 from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.storage.project_state import ProjectState
 
@@ -92,13 +89,23 @@ class Generations:
 
     def __init__(self, state: ProjectState) -> None:
         self.folder = state / "windows"
-        self._documents = Documents(state.database, "generations")
-        self._served = Documents(state.database, "served_source")
-        self._leases = Leases(state.database)
+        self._database = state.database
+        self._documents = Documents(self._database, "generations")
+        self._served = Documents(self._database, "served_source")
+        self._leases = Leases(self._database)
 
     def hold_build(self, view: ViewVersion) -> AbstractContextManager[Lease]:
         """Wait for other backfills of a view, and exclude them during the block."""
         return self._leases.hold(f"build {_name(view)}")
+
+    def hold_apply_lock(self, source: str, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Hold the right to apply a source's events: shared by many processes, or alone to switch a generation.
+
+        Args:
+            source: of the events.
+            alone: exclude all others.
+        """
+        return self._database.hold_lock(f"apply {source}", shared=not alone)
 
     def list_all(self, view: ViewVersion) -> tuple[Generation, ...]:
         """Return all generations of a view, oldest first."""
@@ -182,25 +189,3 @@ class Generations:
 
 def _name(view: ViewVersion) -> str:
     return f"{view.name}-{view.hash}"
-
-
-@contextmanager
-def hold_apply_lock(log_folder: Path, *, alone: bool = False) -> Iterator[None]:
-    """Hold the right to apply a source's events: shared by many processes, or alone to switch a generation.
-
-    Args:
-        log_folder: of the source.
-        alone: exclude all others.
-    """
-    with ExitStack() as stack:
-        try:
-            make_folder(log_folder)
-            gate, lock = (stack.enter_context((log_folder / name).open("ab")) for name in ("apply.gate", "apply.lock"))
-        except OSError as error:
-            raise disk_error(log_folder, error) from error
-        mode = fcntl.LOCK_EX if alone else fcntl.LOCK_SH
-        # New arrivals queue behind a waiting exclusive holder, because processes that take turns would starve it.
-        fcntl.flock(gate, mode)
-        fcntl.flock(lock, mode)
-        fcntl.flock(gate, fcntl.LOCK_UN)
-        yield

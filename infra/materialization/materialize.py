@@ -24,7 +24,7 @@ from skewless.contract.plan import View
 from skewless.infra.log.log_columns import INGEST, REJECT, RUN
 from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger, last_covered
+from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
@@ -315,10 +315,9 @@ class _RunJob:
         tail = parent.log(view).next_seq() - 1
         name = marker_key(parent.project, view)
         applied_seq = parent.online().marker(name)
-        runs = parent.ledger.runs()
-        last_covered_position = last_covered(runs, view.partition)
+        covered = parent.ledger.last_position(view.partition)
         # The first run of a view is its bootstrap even without rows: later rows arrived live.
-        has_run = any(view.partition in run.covers for run in runs)
+        has_run, last_covered_position = covered is not None, -1 if covered is None else covered
         first = -1 if applied_seq is None else applied_seq
         if tail > last_covered_position or tail > first or applied_seq is None or not has_run:
             self._begin()

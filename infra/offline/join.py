@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from skewless.contract.arrow_numbers import int64_array, typed_array
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, due_sql
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.runs import KnownRange, MaterializationRun
+from skewless.infra.log.run_columns import KnownRanges
+from skewless.infra.log.runs import RunLedger
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import TIME, History
 from skewless.infra.offline.matched_rows import MatchedRows, fetch_rows, find_rows, register_tables
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ORIGIN = (EVENT, CREATED, SEQ, RUN, TOMBSTONE)
 # Ranges are joined by blocks of 2^8 positions: a hash join, while an as-of join would sort the whole log.
 _BLOCK_BITS = 8
+_RANGES_JOIN = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
 
 Order = Literal["event_time", "knowledge", "finished", "started"]
 
@@ -51,8 +52,8 @@ class PointInTimeJoin:
         entities: pa.Table,
         order: Order,
         *,
-        ranges: Sequence[KnownRange],
-        runs: Sequence[MaterializationRun],
+        ledger: RunLedger,
+        upto: int | None = None,
         end: int | None = None,
     ) -> Int64Array:
         """Return for each entity row the log position of the row that is valid at its time; -1: none.
@@ -62,16 +63,15 @@ class PointInTimeJoin:
         Args:
             entities: key columns and ``__t`` (int64 microseconds), in any order, with duplicates.
             order: the time from which rows are valid.
-            ranges: ranges of log positions with the run that applied them.
-            runs: the runs of the ledger.
+            ledger: the runs that wrote the log.
+            upto: the last run that counts; None: all runs count.
             end: read only positions below this one; None: the whole log.
         """
         files = log.files()
         if not files or not entities.num_rows:
             return np.full(entities.num_rows, -1, dtype=np.int64)
         rows = entities.select([*(key.name for key in view.keys), TIME])
-        tables = {"known_ranges": _ranges_table(ranges), "run_starts": _starts_table(runs)}
-        with register_tables(self._connection, tables):
+        with register_tables(self._connection, _run_tables(ledger, view.partition, order, upto)):
             history = build_history(view, order)
             if end is not None:
                 history = replace(history, condition=f"{history.condition} AND {SEQ} < {end}")
@@ -109,10 +109,10 @@ def build_history(view: View, order: Order) -> History:
         join = f"JOIN run_starts r ON log.{RUN} = r.run_id"
     else:
         # A first load or a backfill brings no row live: its rows count from when they were due (SEMANTICS 2.6).
-        known = f"CASE WHEN r.kind = 'live' THEN r.ended_us ELSE {due_sql(view.delay_us)} END"
+        known = f"CASE WHEN r.is_live THEN r.ended_us ELSE {due_sql(view.delay_us)} END"
         valid_from = known if order == "knowledge" else "r.ended_us"
         # An inner join: rows that no finished run has covered are known at no time.
-        join = f"JOIN known_ranges r ON log.{SEQ} >> {_BLOCK_BITS} = r.block AND log.{SEQ} BETWEEN r.first AND r.last"
+        join = _RANGES_JOIN
     rows = build_event_history(view)
     return replace(
         rows,
@@ -138,43 +138,44 @@ def build_event_history(view: View) -> History:
     )
 
 
-def live_delay_sql(ranges: Sequence[KnownRange]) -> str:
-    """Return SQL for the median time from event to publication of log rows in live ranges; bind files."""
-    values = ", ".join(f"({item.first}, {item.last}, {item.ended_us})" for item in ranges)
-    return (
+def find_live_delay(connection: duckdb.DuckDBPyConnection, log: PartitionLog, live: KnownRanges) -> int | None:
+    """Return the median time from event to publication of the log rows in live ranges; None: there are no such rows."""
+    if not len(live.first):
+        return None
+    sql = (
         f"SELECT quantile_disc(r.ended_us - log.{EVENT}, 0.5)"
-        f" FROM (SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL) AS log"
-        # Ranges are disjoint, so the last range that begins at or before a position is the only one that may contain
-        # it.
-        f" ASOF JOIN (VALUES {values}) AS r(first, last, ended_us)"
-        f" ON log.{SEQ} >= r.first WHERE log.{SEQ} <= r.last"
+        f" FROM (SELECT * FROM read_parquet(?) WHERE {REJECT} IS NULL) AS log {_RANGES_JOIN}"
     )
+    with register_tables(connection, {"known_ranges": _ranges_table(live)}):
+        ((delay,),) = connection.sql(sql, params=[log.files(int(live.first[0]))]).fetchall()
+    return None if delay is None else int(delay)
 
 
-def _ranges_table(ranges: Sequence[KnownRange]) -> pa.Table:
+def _run_tables(ledger: RunLedger, partition: str, order: Order, upto: int | None) -> dict[str, pa.Table]:
+    """Return the table of runs that the history of an order joins."""
+    if order == "event_time":
+        return {}
+    if order != "started":
+        return {"known_ranges": _ranges_table(ledger.known_ranges(partition, upto))}
+    times = ledger.times()
+    n = len(times.run_id) if upto is None else int(np.searchsorted(times.run_id, upto, side="right"))
+    columns = {"run_id": int64_array(times.run_id[:n]), "started_us": int64_array(times.started_us[:n])}
+    return {"run_starts": pa.table(columns)}
+
+
+def _ranges_table(ranges: KnownRanges) -> pa.Table:
     """Return the ranges, repeated for each block of positions that they overlap."""
-    first = np.array([item.first for item in ranges], dtype=np.int64)
-    last = np.array([item.last for item in ranges], dtype=np.int64)
+    first, last = ranges.first, ranges.last
     # A long range overlaps many blocks: one row of the table for each of them.
     blocks = (last >> _BLOCK_BITS) - (first >> _BLOCK_BITS) + 1
     start = np.cumsum(blocks) - blocks
-    number = np.repeat(np.arange(len(ranges)), blocks)
-    table = pa.table(
-        {
-            "first": int64_array(first),
-            "last": int64_array(last),
-            "kind": typed_array([item.kind for item in ranges], pa.string()),
-            "ended_us": typed_array([item.ended_us for item in ranges], pa.int64()),
-        }
-    )
-    block = (first >> _BLOCK_BITS)[number] + np.arange(len(number)) - start[number]
-    return table.take(int64_array(number)).append_column("block", int64_array(block))
-
-
-def _starts_table(runs: Sequence[MaterializationRun]) -> pa.Table:
+    number = np.repeat(np.arange(len(first)), blocks)
     return pa.table(
         {
-            "run_id": typed_array([run.run_id for run in runs], pa.int64()),
-            "started_us": typed_array([run.started_us for run in runs], pa.int64()),
+            "first": int64_array(first[number]),
+            "last": int64_array(last[number]),
+            "is_live": pa.array(ranges.is_live[number]),
+            "ended_us": int64_array(ranges.ended_us[number]),
+            "block": int64_array((first >> _BLOCK_BITS)[number] + np.arange(len(number)) - start[number]),
         }
     )

@@ -15,8 +15,8 @@ from skewless.contract.windows.view import WindowView
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends, log_partitions
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.log.runs import RunLedger, known_ranges
-from skewless.infra.offline.join import Order, PointInTimeJoin, live_delay_sql
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.offline.join import Order, PointInTimeJoin, find_live_delay
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_join import WindowJoin
@@ -25,6 +25,8 @@ from skewless.infra.storage.project_state import ProjectState
 if TYPE_CHECKING:
     import duckdb
     import pyarrow as pa
+
+DELAY_RUNS = 1_000  # enough for a median, in a project of any age
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,29 +101,22 @@ class OfflineViews:
         Args:
             snapshot: read log and ledger as of this snapshot; None: as they are now.
         """
-        runs = [run for run in self.ledger.runs() if snapshot is None or run.run_id <= snapshot.run_id]
-        ranges = known_ranges(runs, view.partition)
-        end = None if snapshot is None else snapshot.end
-        return self._join.find_positions(view, self.log(view), entities, order, ranges=ranges, runs=runs, end=end)
+        end, upto = (None, None) if snapshot is None else (snapshot.end, snapshot.run_id)
+        return self._join.find_positions(view, self.log(view), entities, order, ledger=self.ledger, upto=upto, end=end)
 
     def take_snapshot(self, view: View) -> LogSnapshot:
         """Return the current extent of a view's log and of the ledger."""
         # The end of a run decides when its rows were known. Runs exclude each other, so no run with a smaller id ends
         # later.
-        finished = [run.run_id for run in self.ledger.runs() if run.ended_us is not None]
-        return LogSnapshot(end=self.log(view).next_seq(), run_id=max(finished, default=0))
+        return LogSnapshot(run_id=self.ledger.last_finished(), end=self.log(view).next_seq())
 
     def observed_delay_us(self, view: View) -> int | None:
-        """Return the median time from event to publication in live runs, to compare with the declared delay.
+        """Return the median time from event to publication in the latest live runs, to compare with the declared delay.
 
-        None if no live run has accepted a row.
+        None if none of them has accepted a row.
         """
-        live = [item for item in known_ranges(self.ledger.runs(), view.partition) if item.kind == "live"]
-        if not live:
-            return None
-        files = self.log(view).files(live[0].first)
-        rows = self.connection.sql(live_delay_sql(live), params=[files]).fetchall()
-        return None if rows[0][0] is None else int(rows[0][0])
+        recent = self.ledger.recent_ranges(view.partition, DELAY_RUNS)
+        return find_live_delay(self.connection, self.log(view), recent.select(recent.is_live))
 
     def read_window(
         self, view: WindowView, entities: pa.Table, order: Order, ends: Mapping[str, int] | None = None

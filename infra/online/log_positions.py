@@ -34,8 +34,7 @@ class LogPositions:
         self._row_partitions: dict[str, str] = {}
         self._window_views: dict[str, tuple[str, WindowView]] = {}
         self._ends: dict[str, int] = {}
-        self._covered: dict[str, int] = {}
-        self._next_run = 0  # no run was read yet
+        self._covered: dict[str, int] | None = None  # nothing was read yet
         self._live: dict[str, Generation | None] = {}
         self._is_unavailable = False
 
@@ -63,34 +62,26 @@ class LogPositions:
         row_partitions, window_views = dict(self._row_partitions), list(self._window_views.values())
         try:
             if row_partitions:
-                self._read_runs()
+                self._covered = self._ledger.last_positions()
             self._live |= {view.hash: self._generations.find_live(view) for _, view in window_views}
             partitions = {name for live in self._live.values() for name in (live.partitions if live else ())}
             self._ends |= {name: self._catalog.last_applied(name) for name in partitions}
             self._is_unavailable = False
         except StoreError as error:
-            has_read = self._next_run > 0 or not row_partitions
+            has_read = self._covered is not None or not row_partitions
             if not has_read or any(view.hash not in self._live for _, view in window_views):
                 raise
             if not self._is_unavailable:
                 self._is_unavailable = True
                 _log.warning("log_positions_not_read", error=str(error))
-        positions = {marker: self._covered.get(partition, -1) for marker, partition in row_partitions.items()}
+        covered = self._covered or {}
+        positions = {marker: covered.get(partition, -1) for marker, partition in row_partitions.items()}
         for project, view in window_views:
             live = self._live[view.hash]
             for partition in live.partitions if live else ():
                 if live and (end := self._ends.get(partition, -1)) >= 0:
                     positions[window_marker(project, view, live.number, partition)] = end
         return positions
-
-    def _read_runs(self) -> None:
-        next_run = max(self._next_run, 1)
-        for run in self._ledger.read_from(next_run):
-            for partition, part in run.covers.items():
-                self._covered[partition] = max(part.last, self._covered.get(partition, -1))
-            # Only the latest run can still end.
-            next_run = run.run_id + (run.ended_us is not None)
-        self._next_run = next_run
 
 
 def _row_partitions(plan: FeaturePlan) -> dict[str, str]:

@@ -15,8 +15,7 @@ from typing import Literal
 
 from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.generations import Generations, hold_apply_lock
-from skewless.infra.log.partitions import source_logs
+from skewless.infra.log.generations import Generations
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.plans.needed_views import NeededViews
@@ -121,7 +120,7 @@ class Retirement:
         if any(self.store.get([lease_key(project, life, number) for number in numbers])):
             return False
         # Wait until no worker applies events to these states: a worker could write them again after the deletion.
-        with hold_apply_lock(self.state / "log" / source_logs(life.source), alone=True):
+        with generations.hold_apply_lock(life.source, alone=True):
             for number in numbers:
                 generations.retire(life, number)
         # Pointers and markers of a view follow a colon, its states, which have a generation, a dot.

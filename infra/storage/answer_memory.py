@@ -37,6 +37,11 @@ class AnswerMemory:
         self._lock = threading.Lock()
         self._answers: dict[str, list[Row]] | None = None
         self._away_until: float | None = None
+        self._away_since = 0.0
+
+    def away_s(self) -> float | None:
+        """Return the seconds since the first read that failed; None: the last read succeeded."""
+        return None if self._away_until is None else self._monotonic() - self._away_since
 
     def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
         """Return the rows of the database, or those of the same read before if it is down.
@@ -63,6 +68,7 @@ class AnswerMemory:
     def _recall(self, question: str, error: StoreError) -> list[Row]:
         with self._lock:
             if self._away_until is None:
+                self._away_since = self._monotonic()
                 _log.warning("database_down", error=str(error))
             if self._away_until is None or self._monotonic() >= self._away_until:
                 self._away_until = self._monotonic() + _RETRY_S

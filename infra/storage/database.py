@@ -12,10 +12,11 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from typing import Any, Protocol
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.schema import STEPS, Step
 
 Row = tuple[Any, ...]
 Connection = Any  # a DB-API connection of sqlite3 or psycopg
@@ -31,16 +32,25 @@ class ReadMemory(Protocol):
         """Return the rows that ``ask`` returns, or if it fails, those of the same question before."""
         ...
 
+    def away_s(self) -> float | None:
+        """Return the seconds since the first read that failed; None: the last read succeeded."""
+        ...
+
 
 class Database(ABC):
     """The database at one address. Any thread may use an object.
+
+    Attributes:
+        is_shared: processes of several machines may use it.
 
     Args:
         name: of the database in errors, without a password.
         steps: the versions of the schema; a database has version ``len(steps)``.
     """
 
-    def __init__(self, name: str, steps: Sequence[Sequence[str]] = STEPS) -> None:
+    is_shared = False
+
+    def __init__(self, name: str, steps: Sequence[Step] = STEPS) -> None:
         self.name = name
         self._steps = steps
         self._transaction = threading.local()
@@ -79,6 +89,22 @@ class Database(ABC):
         with self._all_or_nothing(self._begin_snapshot):
             yield
 
+    @abstractmethod
+    def hold_lock(self, name: str, *, shared: bool = False) -> AbstractContextManager[None]:
+        """Wait for a lock of the project, and hold it during the block; new holders queue behind a waiting one.
+
+        It gives an order, and is never a fence: a process that was cut off from the database for about 10 seconds has
+        lost the lock and does not know. So the write in the block must fail by itself if another holder wrote before.
+        Do not wait for a lock in a transaction. A wait of more than 10 seconds is logged.
+
+        Args:
+            name: of the lock.
+            shared: admit other shared holders at the same time.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+
     def execute(self, sql: str, *values: Value) -> list[Row]:
         """Execute a statement that writes; return its rows. Without a transaction it is one.
 
@@ -103,6 +129,10 @@ class Database(ABC):
     def remember(self, memory: ReadMemory) -> None:
         """Let reads outside of transactions return their last rows while the database is down, in this process."""
         self._memory = memory
+
+    def down_s(self) -> float | None:
+        """Return for how many seconds reads have been answered from memory; None: the database answers."""
+        return None if self._memory is None else self._memory.away_s()
 
     def schema_version(self) -> int:
         """Return the version of the schema; 0: the database has no tables yet."""
@@ -135,6 +165,11 @@ class Database(ABC):
             self._is_checked = False  # by then there may be another database at the address
         for connection in idle:
             connection.close()
+
+    @property
+    @abstractmethod
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
 
     @abstractmethod
     def exists(self) -> bool:
@@ -211,6 +246,9 @@ class Database(ABC):
         except BaseException:
             connection.close()  # it may be lost, or be anywhere in a statement
             raise
+        self._put_back(connection)
+
+    def _put_back(self, connection: Connection) -> None:
         with self._lock:
             if is_kept := len(self._idle) < _MOST_IDLE:
                 self._idle.append(connection)
@@ -260,7 +298,10 @@ class Database(ABC):
             before = self._read_version(connection)
             self._reject_newer(before)
             for statement in (statement for step in self._steps[before:] for statement in step):
-                self._run(connection, statement, ())
+                if isinstance(statement, str):
+                    self._run(connection, statement, ())
+                else:
+                    statement(partial(self._run, connection))
             self._run(connection, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", ())
             self._run(connection, "DELETE FROM schema_version", ())
             self._run(connection, "INSERT INTO schema_version VALUES (?)", (len(self._steps),))

@@ -48,22 +48,33 @@ def hold_lock(lock_file: Path) -> Iterator[None]:
     make_folder(lock_file.parent)
     # The file is never deleted: a process could hold the lock of a deleted file while another locks a new one.
     with lock_file.open("ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _wait_for_lock(handle)
+        lock_handle(handle)
         yield
 
 
-def _wait_for_lock(lock: BinaryIO) -> None:
-    """Wait for a lock; log it once if that takes long."""
-    fix = "find its holder with `lslocks`; continue it with `kill -CONT`, or kill it"
-    log = EventLogger().warning
-    slow = threading.Timer(_SLOW_LOCK_S, log, ("waiting_for_a_lock",), {"path": lock.name, "fix": fix})
+def lock_handle(handle: BinaryIO, mode: int = fcntl.LOCK_EX) -> None:
+    """Lock an open file until it is closed; log it once if the wait is long.
+
+    Args:
+        handle: of the file.
+        mode: ``fcntl.LOCK_EX``, or ``fcntl.LOCK_SH``.
+    """
+    try:
+        fcntl.flock(handle, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        fix = "find its holder with `lslocks`; continue it with `kill -CONT`, or kill it"
+        with log_long_wait(path=handle.name, fix=fix):
+            fcntl.flock(handle, mode)
+
+
+@contextmanager
+def log_long_wait(**fields: str) -> Iterator[None]:
+    """Log once if the block, which waits for a lock, takes more than 10 seconds."""
+    slow = threading.Timer(_SLOW_LOCK_S, EventLogger().warning, ("waiting_for_a_lock",), fields)
     slow.daemon = True
     slow.start()
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
     finally:
         slow.cancel()
 

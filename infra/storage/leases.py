@@ -62,7 +62,7 @@ class Leases:
             now_us = self._database.now_us()
             rows = self._database.query("SELECT holder, token, until_us FROM leases WHERE name = ?", name)
             current, token, until_us = rows[0] if rows else ("", 0, 0)
-            if until_us > now_us and current != holder and not _has_died(current):
+            if until_us > now_us and current != holder and not has_died(current):
                 return None
             # A repeated request, after a lost reply, keeps its token.
             token = token if current == holder and until_us > now_us else token + 1
@@ -117,7 +117,7 @@ class Leases:
     def read_holder(self, name: str) -> str | None:
         """Return the current holder, None if the lease is free."""
         rows = self._database.query("SELECT holder, until_us FROM leases WHERE name = ?", name)
-        return str(rows[0][0]) if rows and rows[0][1] > self._database.now_us() and not _has_died(rows[0][0]) else None
+        return str(rows[0][0]) if rows and rows[0][1] > self._database.now_us() and not has_died(rows[0][0]) else None
 
     def list_held(self, prefix: str) -> list[str]:
         """Return the leases whose names begin with a text, and whose holders may still work, sorted.
@@ -189,7 +189,7 @@ def new_holder() -> str:
     return f"{socket.gethostname()}/{_machine()}/{os.getpid()}/{secrets.token_hex(4)}"
 
 
-def _has_died(holder: str) -> bool:
+def has_died(holder: str) -> bool:
     """Return whether a holder was a process of this machine that has ended: its lease is free at once."""
     return _is_alive(holder) is False
 

@@ -126,7 +126,7 @@ class FolderStorage(ObjectStorage):
             if not target.exists():
                 target.hardlink_to(path)
             os.utime(target)  # by its time, `list_objects` tells whether its append may still run
-            return self._complete(name, target, _digest_file(target))
+            return self._complete(name, target, digest_file(target))
         except OSError as error:
             raise disk_error(target, error) from error
 
@@ -149,7 +149,7 @@ class FolderStorage(ObjectStorage):
         """Read the file and compare its digest."""
         path = self._root / stored.name
         try:
-            digest = _digest_file(path)
+            digest = digest_file(path)
         except FileNotFoundError as error:
             raise missing_error(path) from error
         except OSError as error:
@@ -174,12 +174,7 @@ class FolderStorage(ObjectStorage):
 
     def staging_path(self) -> Path:
         """Return a path on the same disk, so that the file can be linked."""
-        folder = self._root / "staging"
-        try:
-            make_folder(folder)
-        except OSError as error:
-            raise disk_error(folder, error) from error
-        return folder / uuid.uuid4().hex
+        return new_staging_path(self._root)
 
     def _make_folder(self, folder: Path) -> None:
         """Create a folder; its name, and those of its parents, survive a power cut, too."""
@@ -201,6 +196,38 @@ def digest_bytes(data: bytes | memoryview) -> str:
     return blake2b(data).hexdigest()[:32]
 
 
+def digest_chunks(chunks: Iterable[bytes | memoryview]) -> str:
+    """Return the digest of the bytes that some chunks have together."""
+    digest = blake2b()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.hexdigest()[:32]
+
+
+def digest_file(path: Path) -> str:
+    """Return the digest of a file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return file_digest(file, "blake2b").hexdigest()[:32]
+
+
+def new_staging_path(root: Path) -> Path:
+    """Return a new path in the folder of unfinished files, which is created.
+
+    Raises:
+        StoreError: the folder cannot be created.
+    """
+    folder = root / "staging"
+    try:
+        make_folder(folder)
+    except OSError as error:
+        raise disk_error(folder, error) from error
+    return folder / uuid.uuid4().hex
+
+
 def missing_error(name: object) -> StoreError:
     """Return the error for an object that is recorded but does not exist."""
     return StoreError(f"log file {name}", "is missing", fix=_FIX)
@@ -209,8 +236,3 @@ def missing_error(name: object) -> StoreError:
 def corrupt_error(name: object, reason: object) -> StoreError:
     """Return the error for an object that has changed, or cannot be read."""
     return StoreError(f"log file {name}", f"is corrupt: {reason}", fix=_FIX)
-
-
-def _digest_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "blake2b").hexdigest()[:32]

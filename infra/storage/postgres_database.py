@@ -9,9 +9,17 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.storage.database import BUSY_S, Connection, Database, Row, Value
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.durable import log_long_wait
+from skewless.infra.storage.schema import STEPS, Step
 
 _DEFAULT_SCHEMA = "skewless"
+# A cut connection ends on both sides after about 10 s: the server frees its locks, and the client waits no longer.
+_PROBES = {"idle": 4, "interval": 2, "count": 3}
+_CUT_MS = 10_000
+_CLIENT_PROBES = {f"keepalives_{name}": value for name, value in _PROBES.items()} | {"tcp_user_timeout": _CUT_MS}
+_SERVER_PROBES = " ".join(f"-c tcp_keepalives_{name}={value}" for name, value in _PROBES.items()) + (
+    f" -c tcp_user_timeout={_CUT_MS} -c client_connection_check_interval=2000"
+)
 
 
 class PostgresDatabase(Database):
@@ -22,11 +30,18 @@ class PostgresDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
-    def __init__(self, url: str, steps: Sequence[Sequence[str]] = STEPS, busy_s: float = BUSY_S) -> None:
+    is_shared = True
+
+    def __init__(self, url: str, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         self._url, self._schema = _split_schema(url)
         parts = urlsplit(self._url)
         super().__init__(f"database {parts.hostname or ''}{parts.path}", steps)
         self._busy_s = busy_s
+
+    @property
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+        return "string_agg"
 
     def exists(self) -> bool:
         """Return true: a statement finds out."""
@@ -36,14 +51,41 @@ class PostgresDatabase(Database):
         """Return the time of the server."""
         return int(self.execute("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")[0][0])
 
+    @contextmanager
+    def hold_lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
+        """Hold a lock in a session; the server releases it when the session ends. See ``Database.hold_lock``."""
+        psycopg = _import_psycopg()
+        kind, key = "_shared" if shared else "", (f"skewless {self._schema} {name}",)
+        connection = self._take_idle() or self._open()  # not that of a transaction, because the session has the lock
+        try:
+            with self._translate_errors():
+                sql = f"SELECT pg_try_advisory_lock{kind}(hashtextextended(%s, 0))"
+                if connection.execute(sql, key).fetchall() != [(True,)]:
+                    _wait_for_lock(connection, kind, key)
+            yield
+        except BaseException:
+            connection.close()  # this frees the lock
+            raise
+        try:
+            connection.execute(f"SELECT pg_advisory_unlock{kind}(hashtextextended(%s, 0))", key)
+        except psycopg.Error:
+            connection.close()  # it was lost, and so was the lock; what the block wrote is written
+        else:
+            self._put_back(connection)
+
     def _connect(self) -> Connection:
         psycopg = _import_psycopg()
         limit_ms = int(self._busy_s * 1_000)
         # A writer whose machine was cut off is ended by the server, so it cannot block the others.
-        options = f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms}"
+        options = f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms} {_SERVER_PROBES}"
         with self._translate_errors():
             connection = psycopg.connect(
-                self._url, autocommit=True, connect_timeout=int(self._busy_s), options=options, prepare_threshold=5
+                self._url,
+                autocommit=True,
+                connect_timeout=int(self._busy_s),
+                options=options,
+                prepare_threshold=5,
+                **_CLIENT_PROBES,
             )
             name = '"' + self._schema.replace('"', '""') + '"'
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchall():
@@ -82,6 +124,15 @@ class PostgresDatabase(Database):
             raise StoreError(
                 self.name, f"cannot be used: {problem}", fix="start it, or correct database_url, then run again"
             ) from error
+
+
+def _wait_for_lock(connection: Connection, kind: str, key: tuple[str]) -> None:
+    """Wait for a lock in the server's queue, however long it takes."""
+    fix = "find its holder in pg_locks and pg_stat_activity; end it there with pg_terminate_backend, or kill it"
+    with log_long_wait(lock=key[0], fix=fix):
+        connection.execute("SET lock_timeout = 0")
+        connection.execute(f"SELECT pg_advisory_lock{kind}(hashtextextended(%s, 0))", key)
+        connection.execute("RESET lock_timeout")
 
 
 def _split_schema(url: str) -> tuple[str, str]:

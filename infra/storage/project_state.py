@@ -13,10 +13,12 @@ from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
 from skewless.infra.storage.answer_memory import AnswerMemory
+from skewless.infra.storage.cloud_storage import CloudStorage
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage
 from skewless.infra.storage.postgres_database import PostgresDatabase
 from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.storage.storage_address import append_project, parse_address
 
 DATABASE_FILE = "skewless.db"
 ANSWERS_FILE = "answers.db"
@@ -32,18 +34,24 @@ class ProjectState:
     Args:
         folder: files, the private online store, and by default the database.
         database_url: address of the database; None: an SQLite file in the folder.
+        storage_url: address of the object storage; None: the folder.
+        cache_gb: limit of the local copies of its objects, gigabytes.
     """
 
     folder: Path
     database_url: str | None = field(default=None, repr=False)  # may contain a password
+    storage_url: str | None = field(default=None, repr=False)
+    cache_gb: float = 10.0
 
     @classmethod
     def of(cls, repo: Path, settings: Settings) -> ProjectState:
-        """Return the state of the project in a folder; projects that share a PostgreSQL have a schema each."""
-        url = settings.database_url
+        """Return the state of the project in a folder; projects can share a PostgreSQL and a bucket."""
+        url, storage_url = settings.database_url, settings.storage_url
         if url is not None and not url.startswith("sqlite:") and "schema=" not in url:
             url += f"{'&' if '?' in url else '?'}schema=skewless_{_project_name(repo)}"
-        return cls((repo / settings.state).resolve(), url)
+        if storage_url is not None:
+            storage_url = append_project(storage_url, _project_name(repo))
+        return cls((repo / settings.state).resolve(), url, storage_url, settings.storage_cache_gb)
 
     @property
     def database(self) -> Database:
@@ -67,8 +75,13 @@ class ProjectState:
 
     @property
     def storage(self) -> ObjectStorage:
-        """The storage of the logs' segments."""
-        return FolderStorage(self.folder)
+        """The storage of everything immutable; all objects of a process share it.
+
+        Raises:
+            DefinitionError: the address is of another kind, or a package is missing.
+            StoreError: the environment lacks something that the storage needs.
+        """
+        return open_storage(self.folder, self.storage_url, int(self.cache_gb * 1e9))
 
     def remember_reads(self) -> None:
         """Let this process read what it or an earlier process has read before, while a remote database is down."""
@@ -91,7 +104,8 @@ def _project_name(repo: Path) -> str:
 
 
 _databases: dict[str, Database] = {}
-_databases_lock = threading.Lock()
+_storages: dict[tuple[Path, str | None, int], ObjectStorage] = {}
+_open_lock = threading.Lock()
 
 
 @atexit.register
@@ -109,7 +123,7 @@ def open_database(url: str) -> Database:
     Raises:
         DefinitionError: the address is of another kind.
     """
-    with _databases_lock:
+    with _open_lock:
         if url not in _databases:
             if url.startswith(_SQLITE):
                 _databases[url] = SqliteDatabase(Path(url.removeprefix(_SQLITE)))
@@ -120,3 +134,23 @@ def open_database(url: str) -> Database:
                 fix = "write sqlite:///PATH or postgresql://USER@HOST/DATABASE"
                 raise DefinitionError("setting 'database_url'", "is not an address we know", value=scheme, fix=fix)
         return _databases[url]
+
+
+def open_storage(root: Path, storage_url: str | None, cache_bytes: int) -> ObjectStorage:
+    """Return the object storage at an address; all callers of a process share it.
+
+    Args:
+        root: folder of the objects, or of the local copies.
+        storage_url: ``s3://``, ``gs://`` or ``az://``; None: the folder.
+        cache_bytes: limit of the local copies.
+
+    Raises:
+        DefinitionError: the address is of another kind, or a package is missing.
+        StoreError: the environment lacks something that the storage needs.
+    """
+    key = (root, storage_url, cache_bytes)
+    with _open_lock:
+        if key not in _storages:
+            cloud = None if storage_url is None else CloudStorage(parse_address(storage_url), root, cache_bytes)
+            _storages[key] = cloud or FolderStorage(root)
+        return _storages[key]

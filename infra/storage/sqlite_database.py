@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import quote
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import BUSY_S, Database, Row, Value
-from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.schema import STEPS
+from skewless.infra.storage.durable import disk_error, lock_handle, make_folder
+from skewless.infra.storage.schema import STEPS, Step
 
 _PRIVATE = 0o600
 _RETRY_S = 0.01
@@ -28,15 +30,36 @@ class SqliteDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
-    def __init__(self, path: Path, steps: Sequence[Sequence[str]] = STEPS, busy_s: float = BUSY_S) -> None:
+    def __init__(self, path: Path, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         super().__init__(f"database {path}", steps)
         self._path = path
         self._busy_s = busy_s
         self._identity: tuple[int, int] | None = None
 
+    @property
+    def concatenate(self) -> str:
+        """The name of the SQL function that joins the texts of rows with a separator."""
+        return "group_concat"
+
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""
         return self._path.exists()
+
+    @contextmanager
+    def hold_lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
+        """Hold a lock; the kernel releases it when its holder dies. See ``Database.hold_lock``."""
+        path = self._path.parent / "locks" / quote(name, safe="")
+        with ExitStack() as stack:
+            try:
+                make_folder(path.parent)
+                gate, lock = (stack.enter_context(Path(f"{path}.{end}").open("ab")) for end in ("gate", "lock"))
+            except OSError as error:
+                raise disk_error(path, error) from error
+            # New arrivals queue behind a waiting exclusive holder, because shared ones that take turns would starve it.
+            lock_handle(gate)
+            lock_handle(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+            gate.close()
+            yield
 
     def _was_replaced(self) -> bool:
         # An open connection would still use the deleted file, and its writes would be lost.

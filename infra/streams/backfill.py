@@ -11,9 +11,9 @@ from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.view import WindowView
 from skewless.infra.host.priority import run_at_low_priority
-from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
+from skewless.infra.log.generations import Generation, Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions, source_logs
+from skewless.infra.log.partitions import IMPORTED, log_ends, log_partitions
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.build_rate import record_build
@@ -135,11 +135,10 @@ class Backfiller:
     def _catch_up_and_switch(self, view: WindowView, generation: Generation) -> None:
         """Apply rows that were logged since, the last ones under the exclusive lock, and switch."""
         writer = self._writer(view, generation)
-        folder = self.state / "log" / source_logs(view.source)
         # First without the exclusive lock, so that little is left to apply while the workers wait.
         for log in self._logs(view):
             writer.catch_up(log)
-        with hold_apply_lock(folder, alone=True):
+        with self.generations.hold_apply_lock(view.source, alone=True):
             for log in self._logs(view):
                 writer.catch_up_locked(log)
             self.generations.add_partitions(view, log_partitions(self.state, view.source))
@@ -151,7 +150,7 @@ class Backfiller:
     def _writer(self, view: WindowView, generation: Generation) -> StateWriter:
         return StateWriter(
             project=self.plan.project,
-            log_folder=self.state / "log" / source_logs(view.source),
+            source=view.source,
             views=[view],
             store=self.store,
             generations=self.generations,

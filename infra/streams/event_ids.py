@@ -1,29 +1,27 @@
 """Deduplicates events by id across all partitions of a source, streamed or imported (SEMANTICS 4.4).
 
 A process holds a lock of the source from the comparison of ids to the append. Before, it loads the ids that other
-processes have accepted from the logs, which all processes share.
+processes have accepted from the logs, which all processes share. The append fails if another process has accepted
+events since, because a process that was cut off may have lost the lock.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from skewless.contract.errors import ConflictError
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import EventSource
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_logs
-from skewless.infra.storage.durable import disk_error, make_folder
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.id_index import Digests, IdIndex, digest_ids, mark_first
 
@@ -67,10 +65,6 @@ class EventIds:
         self._index = IdIndex(horizon_us)
         self._start_positions = dict(start_positions or {})
         self._next = dict(self._start_positions)
-        self._logs: dict[str, PartitionLog] = {}
-        # In the lock file, it shows whether another process has held the lock since.
-        self._token = os.urandom(16)
-        self._is_current = False
 
     def accept(
         self,
@@ -91,26 +85,25 @@ class EventIds:
             skip_remembering: rows whose ids cannot occur again, so that they are not remembered.
 
         Raises:
-            ConflictError: another process wrote to the partition.
+            ConflictError: another process wrote to the partition, or to the source although this process held the
+                lock; a repeated call loads its ids.
             StoreError: the disk failed; nothing was accepted.
         """
         if self._source.id_column is None:
             return Acceptance(rows=rows, span=log.append(rows, at=at) if rows.num_rows else None)
-        with self._hold_lock():
-            if not self._is_current:
-                self._open_log(log)
-                self._load_new_ids(now_us)
-                if at is not None:
-                    # A worker that lost its partition would see its successor's rows as duplicates.
-                    log.check_end(at)
+        with self._state.database.hold_lock(f"ids {self._source.name}"):
+            ends = self._read_ends()
+            if ends != self._next:
+                self._load_new_ids(ends, now_us)
+            if at is not None:
+                # A worker that lost its partition would see its successor's rows as duplicates.
+                log.check_end(at)
             new, claimed_digests = self._select_new(rows, now_us, skip_remembering)
             if not new.num_rows:
                 return Acceptance(rows=new, span=None)
-            self._is_current = False  # a failed append may still have been written
-            span = log.append(new, at=at)
+            span = log.append(new, at=at, check=self._check_ends)
             self._index.add(claimed_digests, now_us)
             self._next[log.partition] = span.last + 1
-            self._is_current = True
         return Acceptance(rows=new, span=span)
 
     def set_source(self, source: EventSource) -> None:
@@ -119,10 +112,6 @@ class EventIds:
             self._horizon_us = source.dedupe_us
             self._reset()
         self._source = source
-
-    def reload(self) -> None:
-        """Load ids from the logs before the next acceptance, because a partition was opened again."""
-        self._is_current = False
 
     def find_known(self, rows: pa.Table, now_us: int) -> BoolArray:
         """Return which rows repeat a known id or the id of an earlier row; remembers nothing."""
@@ -133,13 +122,21 @@ class EventIds:
         rows_with_id = rows.filter(_has_id(rows))
         self._index.add(digest_ids(rows_with_id[EVENT_ID].to_pylist()), now_us)
 
-    def _open_log(self, log: PartitionLog) -> None:
-        self._logs[log.partition] = log
-        if log.next_seq() < self._next.get(log.partition, 0):
-            self._reset()  # the log is an older copy: lost rows must be accepted again
-
     def _reset(self) -> None:
-        self._index, self._next, self._is_current = IdIndex(self._horizon_us), dict(self._start_positions), False
+        self._index, self._next = IdIndex(self._horizon_us), dict(self._start_positions)
+
+    def _read_ends(self) -> dict[str, int]:
+        """Return the next position of each log partition of the source that has rows."""
+        return {name: end + 1 for name, end in log_ends(self._state, self._source.name).items() if end >= 0}
+
+    def _check_ends(self) -> None:
+        """Check, as the fence of an append, that no process has accepted events since the ids were compared."""
+        if self._read_ends() != self._next:
+            raise ConflictError(
+                f"event source {self._source.name!r}",
+                "was written by another process, which had the lock",
+                fix="run it again; a stream worker does so by itself",
+            )
 
     def _select_new(self, rows: pa.Table, now_us: int, skip_remembering: BoolArray | None) -> tuple[pa.Table, Digests]:
         repeated, indices, digests = self._find_repeated(rows, now_us)
@@ -154,17 +151,18 @@ class EventIds:
         repeated[indices] = self._index.find_known(digests, now_us) | ~mark_first(digests)
         return repeated, indices, digests
 
-    def _load_new_ids(self, now_us: int) -> None:
+    def _load_new_ids(self, ends: dict[str, int], now_us: int) -> None:
         """Load the ids that any process has accepted since the last call."""
+        if any(ends.get(name, 0) < end for name, end in self._next.items()):
+            self._reset()  # a log is an older copy: lost rows must be accepted again
         since_us = _EVER if self._horizon_us is None else now_us - self._horizon_us
-        for name in log_partitions(self._state, self._source.name):
-            log = self._logs.setdefault(name, PartitionLog(self._state, name))
-            first, end = self._next.get(name, 0), log.next_seq()
+        for name, end in ends.items():
+            log, first = PartitionLog(self._state, name), self._next.get(name, 0)
             for span in _list_recent_files(log, first, end, since_us):
                 for rows in log.read(max(span.first, first), span.last, self._columns()):
                     new_rows = self._select_with_ids(rows.filter(pc.greater_equal(rows[INGEST], since_us)))
                     self._index.add(digest_ids(new_rows[EVENT_ID].to_pylist()), new_rows[INGEST].to_numpy())
-            self._next[name] = end
+        self._next = ends
 
     def _columns(self) -> list[str]:
         column = self._source.id_column
@@ -175,26 +173,6 @@ class EventIds:
         ids = pc.coalesce(rows[self._source.id_column].cast(pa.string()), rows[EVENT_ID].cast(pa.string()))
         rows = rows.select([INGEST, REJECT]).append_column(EVENT_ID, ids)
         return rows.filter(_has_id(rows))
-
-    @contextmanager
-    def _hold_lock(self) -> Iterator[None]:
-        """Hold the lock of the source; detect whether another process has held it since."""
-        path = self._state / "log" / source_logs(self._source.name) / "ids.lock"
-        try:
-            make_folder(path.parent)
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:
-            raise disk_error(path, error) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.pread(lock, len(self._token), 0) != self._token:
-                self._is_current = False
-                os.pwrite(lock, self._token, 0)
-            yield
-        except OSError as error:
-            raise disk_error(path, error) from error
-        finally:
-            os.close(lock)
 
 
 def _has_id(rows: pa.Table) -> pa.ChunkedArray:

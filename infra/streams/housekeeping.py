@@ -9,11 +9,12 @@ from skewless.contract.clock import Clock
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.generations import Generation, Generations, hold_apply_lock
+from skewless.infra.log.generations import Generation, Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_logs
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
+from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 
 # Longer than servers take to notice a new generation, and longer than their lease on the old one.
@@ -37,19 +38,23 @@ class Housekeeper:
         Raises:
             StoreError: the disk or the store failed.
         """
-        for source in sorted({view.source for view in self.views}):
-            for name in log_partitions(self.state, source):
-                compact(PartitionLog(self.state, name))
-        Catalog(self.state.database).delete_unread(self.state.storage)
-        for view in self.views:
-            self.retire(view)
+        # One process at a time: another one would do the same work in vain.
+        with Leases(self.state.database).try_hold("housekeeping of streams") as lease:
+            if lease is None:
+                return
+            for source in sorted({view.source for view in self.views}):
+                for name in log_partitions(self.state, source):
+                    compact(PartitionLog(self.state, name))
+            Catalog(self.state.database).delete_unread(self.state.storage)
+            for view in self.views:
+                self.retire(view)
 
     def retire(self, view: WindowView) -> int:
         """Remove generations that no server reads; return how many."""
         unread = [item for item in self.generations.list_all(view) if self._is_unread(view, item)]
         for item in unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
-            with hold_apply_lock(self.state / "log" / source_logs(view.source), alone=True):
+            with self.generations.hold_apply_lock(view.source, alone=True):
                 self.generations.retire(view, item.number)
             self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
         return len(unread)

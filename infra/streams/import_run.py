@@ -15,11 +15,10 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import SourceError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_rows import DECLARED, EVENT_ID, SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, hold_apply_lock
+from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, RAW, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_ends, source_logs
-from skewless.infra.storage.database import Database
+from skewless.infra.log.partitions import log_ends
 from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import EventValidator
@@ -62,7 +61,6 @@ class ImportRun:
     Args:
         source: of the events.
         views: as in ``Importer``.
-        database: of the project.
         state: of the project.
         generations: of the views.
         lease: of the import; None: a dry run.
@@ -75,7 +73,6 @@ class ImportRun:
         *,
         source: EventSource,
         views: Sequence[WindowView],
-        database: Database,
         state: ProjectState,
         generations: Generations,
         lease: Lease | None,
@@ -89,8 +86,7 @@ class ImportRun:
         self._clock = clock
         self._dry_run = lease is None
         self._on_rows = on_rows
-        self._folder = state / "log" / source_logs(source.name)
-        self._records = ImportRecords(database, source.name, lease)
+        self._records = ImportRecords(state.database, source.name, lease)
         self._pending: dict[str, HistoryFile] = {}
         self._matcher = Matcher(state, import_prefix(source), self._pending)
         self._validator = EventValidator(source, views)
@@ -217,7 +213,7 @@ class ImportRun:
         skip_remembering: npt.NDArray[np.bool_] | None,
     ) -> pa.Table:
         # Under this lock no generation goes live, so no reader sees a generation without its history.
-        with hold_apply_lock(self._folder):
+        with self._generations.hold_apply_lock(self._source.name):
             if not self._has_served():
                 validated = validated.append_column(KNOWN_AT, known_at)
                 validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))

@@ -19,7 +19,6 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.history_file import history_files
@@ -66,7 +65,6 @@ class Importer:
         source: of the events.
         views: the windowed views of the source; an event that one of them cannot sum exactly is rejected.
         repo: paths are relative to it.
-        database: of the project.
         state: of the project.
         generations: of the views.
         open_writer: opens the state writer; called only if there are states.
@@ -78,7 +76,6 @@ class Importer:
     source: EventSource
     views: list[WindowView]
     repo: Path
-    database: Database
     state: ProjectState
     generations: Generations
     open_writer: Callable[[], AbstractContextManager[StateWriter]]
@@ -94,7 +91,11 @@ class Importer:
             StoreError: the disk failed.
             ConflictError: another process imports the same source.
         """
-        with nullcontext() if self.dry_run else Leases(self.database).try_hold(f"import {self.source.name}") as lease:
+        with (
+            nullcontext()
+            if self.dry_run
+            else Leases(self.state.database).try_hold(f"import {self.source.name}") as lease
+        ):
             if lease is None and not self.dry_run:
                 raise ConflictError(
                     f"history of event source {self.source.name!r}",
@@ -104,7 +105,6 @@ class Importer:
             run = ImportRun(
                 source=self.source,
                 views=self.views,
-                database=self.database,
                 state=self.state,
                 generations=self.generations,
                 lease=lease,

@@ -40,8 +40,6 @@ class PartitionWorker:
         self.drained_us = 0
         self._decoder = decoder
         self._ids = ids
-        # Another worker may have accepted ids while it owned this partition.
-        ids.reload()
         self._payloads: list[bytes | None] = []
         self._positions: list[int] = []
         self._watermark: int | None = None

@@ -4,9 +4,7 @@ All keys of one partition have one hash tag, so that a cluster stores them in on
 
     sk:P:events:{SOURCE:0}                    the messages: a stream whose entries have the field "e"
     sk:P:events:{SOURCE:0}:epoch              the epoch of the stream
-    sk:P:events:{SOURCE:0}:lease:GROUP        the member of a group that owns it, until it expires
     sk:P:events:{SOURCE:0}:committed          the next position to read, by group
-    sk:P:events:{SOURCE}:members:GROUP        the time of the last heartbeat of each member of a group
 """
 
 from __future__ import annotations
@@ -30,11 +28,6 @@ class EventKeys:
     source: str
     group: str = ""
 
-    @property
-    def members(self) -> str:
-        """The sorted set of the group's members, scored by server time in milliseconds."""
-        return f"sk:{self.project}:events:{{{self.source}}}:members:{self.group}"
-
     def stream(self, index: int) -> str:
         """Return the key of a partition's messages."""
         return f"sk:{self.project}:events:{{{self.source}:{index}}}"
@@ -42,10 +35,6 @@ class EventKeys:
     def epoch(self, index: int) -> str:
         """Return the key of a partition's epoch."""
         return f"{self.stream(index)}:epoch"
-
-    def lease(self, index: int) -> str:
-        """Return the key of a partition's owner."""
-        return f"{self.stream(index)}:lease:{self.group}"
 
     def committed(self, index: int) -> str:
         """Return the key of a partition's committed positions, by group."""

@@ -1,4 +1,4 @@
-"""Reads events from Redis or Valkey Streams, shared among workers by leases.
+"""Reads events from Redis or Valkey Streams, shared among workers by leases in the project's database.
 
 It does not use consumer groups of Redis: the accepted log records the read positions (SEMANTICS 4.2).
 """
@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from skewless.contract.errors import StoreError
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.lease_group import LeaseGroup
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.streams.redis_keys import FIELD, EventKeys, format_entry_id, parse_position
-from skewless.infra.streams.redis_leases import PartitionLeases
 from skewless.infra.streams.redis_link import RedisLink
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -61,6 +62,7 @@ class RedisStream:
 
     Args:
         url: as in the setting ``redis_url``.
+        database: of the project, has the leases.
         project: name of the project.
         source: name of the event source.
         n_partitions: the same number as its senders use.
@@ -78,6 +80,7 @@ class RedisStream:
         self,
         url: str,
         *,
+        database: Database,
         project: str,
         source: str,
         n_partitions: int,
@@ -91,17 +94,19 @@ class RedisStream:
         self._n = n_partitions
         self._owner = owner
         self._keep = keep
-        self._leases = PartitionLeases(self._keys, n_partitions, lease_s)
+        self._leases = LeaseGroup(database, f"stream {source} {group}", n_partitions, lease_s)
         self._link = RedisLink(url, timeout_s)
         self._heartbeat_s = min(1.0, lease_s / _HEARTBEATS_PER_LEASE)
         self._next_heartbeat = 0.0
+        self._lease_end = 0.0
+        self._lease_trouble: str | None = None
         self._owned: dict[int, _RedisProgress] = {}
         self._drained_partitions: list[Partition] = []
 
     @property
     def trouble(self) -> str | None:
         """The current problem; see ``EventStream``."""
-        return self._link.trouble
+        return self._link.trouble or self._lease_trouble
 
     def poll(self, limit: int, timeout_s: float) -> list[Messages]:
         """Return messages; see ``EventStream``."""
@@ -111,7 +116,7 @@ class RedisStream:
             self._drained_partitions = []
             with self._link.tolerate_outage():
                 client = self._link.client()
-                self._renew_leases(client)
+                self._send_heartbeat(client)
                 messages = self._read_messages(client, limit)
                 if not messages:
                     self._wait(client, min(deadline, self._next_heartbeat) - time.monotonic())
@@ -157,38 +162,58 @@ class RedisStream:
 
     def close(self) -> None:
         """Release all partitions and leave the group; see ``EventStream``."""
-        owned = list(self._owned)
-        for index in owned:
+        for index in list(self._owned):
             self._revoke(index)
         try:
-            with self._link.tolerate_outage():
-                client = self._link.client()
-                self._leases.release(client, owned)
-                self._leases.leave(client)
+            self._leases.leave()
         finally:
             self._link.close()
 
-    def _renew_leases(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
-        if time.monotonic() < self._next_heartbeat:
-            return
-        share = self._leases.send_heartbeat(client)
-        self._leases.renew(client, list(self._owned))
-        self._revoke_lost(client, list(self._owned))
-        # Partitions beyond the fair share are released, so that a new member can acquire them.
-        for index in list(self._owned)[share:]:
-            self._revoke(index)
-            self._leases.release(client, [index])
-        for index in range(self._n):
-            if len(self._owned) < share and index not in self._owned and self._leases.acquire(client, index):
-                self._assign(client, index)
-        self._next_heartbeat = time.monotonic() + self._heartbeat_s
+    @property
+    def _is_leased(self) -> bool:
+        """Whether no other member can have acquired the owned partitions yet."""
+        return time.monotonic() < self._lease_end
 
-    def _revoke_lost(self, client: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - as above
-        epochs = {index: self._owned[index].partition.epoch for index in indices}
-        for index in set(indices) - self._leases.find_confirmed(client, epochs):
-            _log.warning("partition_lost", stream=self._keys.stream(index))
+    def _send_heartbeat(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
+        requested_at = time.monotonic()
+        if requested_at < self._next_heartbeat:
+            return
+        # A member without a connection to Redis sends no heartbeat, so another member gets its partitions.
+        client.exists(self._keys.stream(0))
+        self._revoke_recreated(client, list(self._owned))
+        self._next_heartbeat = requested_at + self._heartbeat_s
+        try:
+            share = self._leases.send_heartbeat(list(self._owned))
+        except StoreError as error:
+            if self._lease_trouble is None:
+                _log.warning("heartbeat_failed", stream=self._keys.stream(0), error=str(error))
+            self._lease_trouble = str(error)
+            return
+        self._lease_trouble = None
+        self._lease_end = requested_at + self._leases.ttl_s
+        for index in self._owned.keys() - set(share.kept):
+            self._revoke_lost(index)
+        for index in share.surplus:
             self._revoke(index)
-            self._next_heartbeat = 0.0  # it may be available again, with another epoch
+            self._next_heartbeat = 0.0  # releases it, so that a new member can acquire it
+        for index in share.acquired:
+            self._assign(client, index)
+
+    def _revoke_recreated(self, client: Any, indices: Sequence[int]) -> None:  # noqa: ANN401 - as above
+        """Revoke partitions whose stream was deleted, or has another epoch now."""
+        pipe = client.pipeline(transaction=False)
+        for index in indices:
+            pipe.get(self._keys.epoch(index))
+            pipe.exists(self._keys.stream(index))
+        replies = pipe.execute()
+        for index, epoch, exists in zip(indices, replies[::2], replies[1::2], strict=True):
+            if (epoch, exists) != (self._owned[index].partition.epoch.encode(), 1):
+                self._revoke_lost(index)
+
+    def _revoke_lost(self, index: int) -> None:
+        _log.warning("partition_lost", stream=self._keys.stream(index))
+        self._revoke(index)
+        self._next_heartbeat = 0.0  # it may be available again, with another epoch
 
     def _assign(self, client: Any, index: int) -> None:  # noqa: ANN401 - as above
         stream = self._keys.stream(index)
@@ -216,7 +241,7 @@ class RedisStream:
         del self._owned[index]
 
     def _read_messages(self, client: Any, limit: int) -> list[Messages]:  # noqa: ANN401 - as above
-        if not self._owned:
+        if not self._owned or not self._is_leased:
             return []
         # Rounded up, so that each partition gets at least one message.
         count = -(-limit // len(self._owned))
@@ -227,7 +252,9 @@ class RedisStream:
         by_index = {index: entries for index, entries in zip(self._owned, pipe.execute(), strict=True) if entries}
         if by_index:
             # Checked after the read: the messages belong to the epoch that is confirmed here.
-            self._revoke_lost(client, list(by_index))
+            self._revoke_recreated(client, list(by_index))
+        if not self._is_leased:
+            return []  # this process was paused meanwhile, or the database is unavailable
         full_indices = {index for index, entries in by_index.items() if len(entries) == count}
         self._drained_partitions = [
             progress.partition for index, progress in self._owned.items() if index not in full_indices
@@ -240,7 +267,7 @@ class RedisStream:
         if seconds <= 0:
             return
         # In a cluster, one command cannot wait for streams on several nodes.
-        if not self._owned or not self._link.is_single_server:
+        if not self._owned or not self._is_leased or not self._link.is_single_server:
             time.sleep(min(seconds, _PAUSE_S))
             return
         keys = [self._keys.stream(index) for index in self._owned]

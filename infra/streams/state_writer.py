@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +13,7 @@ from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.window_events import EventSelector
 from skewless.contract.windows.state_layout import EventOrigins, partition_number
 from skewless.contract.windows.view import WindowView
-from skewless.infra.log.generations import Generations, hold_apply_lock
+from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import LOST, Marker, OnlineStore
@@ -32,7 +31,7 @@ class StateWriter:
 
     Args:
         project: name of the project.
-        log_folder: of the source, for the lock that a switch of generations holds.
+        source: of the events.
         views: the windowed views of the source.
         store: the online store.
         generations: of the views.
@@ -45,7 +44,7 @@ class StateWriter:
         self,
         *,
         project: str,
-        log_folder: Path,
+        source: str,
         views: Sequence[WindowView],
         store: OnlineStore,
         generations: Generations,
@@ -54,7 +53,7 @@ class StateWriter:
         only: int | None = None,
     ) -> None:
         self._project = project
-        self._log_folder = log_folder
+        self._source = source
         self._store = store
         self._generations = generations
         self._clock = clock
@@ -110,7 +109,7 @@ class StateWriter:
         Raises:
             StoreError: the store failed or is unavailable; ``catch_up`` applies the missing rows.
         """
-        with hold_apply_lock(self._log_folder):
+        with self._generations.hold_apply_lock(self._source):
             self._load_generations()
             first = rows[SEQ][0].as_py()
             # A gap between the marker and the first row means that earlier rows are missing.
@@ -131,7 +130,7 @@ class StateWriter:
             StoreError: the store failed or is unavailable.
             ConflictError: the states include positions that the log does not have yet, so they would differ.
         """
-        with hold_apply_lock(self._log_folder):
+        with self._generations.hold_apply_lock(self._source):
             return self.catch_up_locked(log)
 
     def catch_up_locked(self, log: PartitionLog) -> tuple[int, int]:

@@ -17,7 +17,7 @@ from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_logs
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
@@ -126,7 +126,7 @@ class Streams:
         name, needed = source.name, self.needed
         return StateWriter(
             project=self.plan.project,
-            log_folder=self.state / "log" / source_logs(source.name),
+            source=name,
             views=self.views(source.name),
             store=store,
             generations=self.generations,
@@ -149,6 +149,7 @@ class Streams:
             )
         return lambda owner: RedisStream(
             self.stream_url,
+            database=self.state.database,
             project=self.plan.project,
             source=source.name,
             n_partitions=self.settings.stream_partitions,
@@ -203,7 +204,6 @@ class Streams:
             source=source,
             views=self.views(source.name),
             repo=repo,
-            database=self.state.database,
             state=self.state,
             generations=self.generations,
             open_writer=open_writer,

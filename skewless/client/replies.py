@@ -119,10 +119,15 @@ class Models:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Readiness:
-    """Whether the server is ready, and the reasons if not; reason ``server``: the server is unreachable."""
+    """Whether the server is ready, and the reasons if not; reason ``server``: the server is unreachable.
+
+    Args:
+        details: problems that do not make it unready, such as ``database``.
+    """
 
     ready: bool
     reasons: Mapping[str, str]
+    details: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         return self.ready
@@ -182,4 +187,5 @@ def read_models(data: Json) -> Models:
 
 def read_readiness(data: Json) -> Readiness:
     """Return the reply to ``GET /health/ready``."""
-    return Readiness(ready=bool(data["ready"]), reasons=data.get("reasons") or {})
+    ready, reasons = bool(data["ready"]), data.get("reasons") or {}
+    return Readiness(ready=ready, reasons=reasons, details=data.get("details") or {})

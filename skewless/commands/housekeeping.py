@@ -9,10 +9,10 @@ from skewless.commands.output import command_output, facts_table
 
 _MEANINGS = {
     "runs": "runs deleted from the ledger",
-    "predictions": "prediction log files deleted",
+    "predictions": "segments of the prediction log expired",
     "quarantine": "quarantined batches deleted",
-    "merged": "event and outcome log files compacted",
-    "merged_predictions": "prediction log files compacted",
+    "merged": "segments of logs merged",
+    "deleted": "unused objects deleted",
     "retired": "unused view versions deleted from the online store",
 }
 

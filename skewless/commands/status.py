@@ -51,7 +51,7 @@ def _parts(body: dict[str, Any]) -> Iterator[Part]:
             ("plan", _plan_text(plan)),
             ("definitions", plan["state"] if plan else "-"),
             ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
-            ("server", f"{server['url']} (pid {server['pid']})" if server else "not running"),
+            ("server", _server_text(server)),
             ("predictions", f"{body['predictions']:,} logged"),
         ],
     )
@@ -62,6 +62,13 @@ def _parts(body: dict[str, Any]) -> Iterator[Part]:
 
 def _plan_text(plan: dict[str, Any] | None) -> str:
     return f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
+
+
+def _server_text(server: dict[str, Any] | None) -> str:
+    if server is None:
+        return "not running"
+    problems = "".join(f"; {thing} {problem}" for thing, problem in server["problems"].items())
+    return f"{server['url']} (pid {server['pid']}){problems}"
 
 
 def _shown(record: dict[str, Any]) -> dict[str, Any]:

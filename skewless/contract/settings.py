@@ -19,7 +19,7 @@ SETTINGS_FILE = "skewless.yaml"
 _PREFIX = "skewless_"
 _LISTS = ("required_models", "trusted_keys")  # JSON in a variable
 # values that may contain a password
-_SECRET = {"redis_url", "database_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
+_SECRET = {"redis_url", "database_url", "storage_url", "stream_url", "kafka", "alert_webhook", "tracking_uri"}
 _FILE_CLOCK = "file:"
 _TLS_FILE = re.compile(r"(?<=[?&])(ssl_(?:ca_certs|ca_path|certfile|keyfile)=)([^&#]+)")
 
@@ -34,6 +34,14 @@ class Settings(BaseModel):
         None,
         description="URL of the database of plans, versions, runs and leases: postgresql://USER@HOST/NAME, or "
         "sqlite:///FILE; none: an SQLite file in the state folder",
+    )
+    storage_url: str | None = Field(
+        None,
+        description="URL of the object storage of logs and packages: s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
+        "az://CONTAINER/PREFIX; none: the state folder",
+    )
+    storage_cache_gb: float = Field(
+        10.0, gt=0, description="size of the local copies of an object storage, gigabytes; the least used are deleted"
     )
     redis_url: str | None = Field(
         None,

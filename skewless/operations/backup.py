@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION, _FILES = "backup.json", "files"
 # Of this machine or these processes alone, or created again from the rest.
-_SKIPPED = {"redis", "spill", "processes", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE}
+_SKIPPED = {"redis", "spill", "cache", "staging", "processes", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE}
 _SKIPPED_ENDINGS = (".lock", ".gate", ".tmp", ".db-wal", ".db-shm")
 _ATTEMPTS = 5
 OnFile = Callable[[int, int], None]

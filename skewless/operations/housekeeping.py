@@ -97,16 +97,24 @@ def _delete_unread(state: ProjectState) -> int:
     forget_readers(state.database)
     orphans = [
         name
-        for folder in ("log", "predictions", "outcomes", "staging")
+        for folder in ("log", "predictions", "outcomes")
         for name in catalog.find_orphans(state.storage, folder, before_us)
     ]
     state.storage.delete(orphans)
-    return catalog.delete_unread(state.storage) + len(orphans)
+    leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
+
+
+def _list_old(folder: Path, pattern: str, before_us: int) -> list[Path]:
+    """Return the files that were last written before a time, by the disk's clock."""
+    return [path for path in folder.glob(pattern) if path.stat().st_mtime_ns < before_us * 1_000]
 
 
 def _remove_quarantine(folder: Path, before_us: int) -> int:
     """Remove batches of rejected rows that were last written before a time, by the disk's clock; return how many."""
-    due = [path for path in folder.glob("*/*.parquet") if path.stat().st_mtime_ns < before_us * 1_000]
+    due = _list_old(folder, "*/*.parquet", before_us)
     for path in due:
         path.unlink(missing_ok=True)
     return len(due)

@@ -263,6 +263,7 @@ def _environment(project: Workspace) -> dict[str, str]:
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
     variables |= {"SKEWLESS_DATABASE_URL": settings.database_url} if settings.database_url else {}
+    variables |= {"SKEWLESS_STORAGE_URL": settings.storage_url} if settings.storage_url else {}
     variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from skewless.operations.window_status import SourceStatus, WindowStatus, event_
 
 if TYPE_CHECKING:
     from skewless.contract.plan import View
-    from skewless.infra.log.runs import MaterializationRun
+    from skewless.infra.log.runs import RunLedger
     from skewless.infra.materialization.skipped_rows import SkippedRows
     from skewless.infra.online.port import OnlineWriter
     from skewless.infra.plans.applied_plan import AppliedPlan
@@ -118,7 +117,7 @@ class ProjectStatus:
     Args:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
-        server: ``url`` and ``pid`` of the prediction server; None: it does not run.
+        server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
         predictions: number of logged predictions.
     """
 
@@ -151,9 +150,9 @@ def read_status(project: Workspace) -> ProjectStatus:
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
-    runs = RunLedger(project.state.database).runs()
+    ledger = RunLedger(project.state.database)
     try:
-        views = [_view(project, needed, view, runs, store) for view in needed.plan.views] if needed else []
+        views = [_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
     finally:
         if store is not None:
@@ -170,7 +169,7 @@ def read_status(project: Workspace) -> ProjectStatus:
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in _model_names(project, applied)],
-        server=running_server(project.state),
+        server=_server(project.state),
         predictions=_count_predictions(project.state),
     )
 
@@ -233,6 +232,26 @@ def running_server(state: ProjectState) -> dict[str, Any] | None:
     return {"url": str(server["url"]), "pid": int(server["pid"])}
 
 
+def read_server_problems(url: str) -> dict[str, str]:
+    """Return what a server says about itself: why it is not ready, and its details.
+
+    Empty if it does not answer within two seconds, or has a certificate that this machine does not trust.
+    """
+    from skewless.client import Client, Limits, Retries
+
+    limits = Limits(connect_s=1.0, attempt_s=2.0, total_s=2.0)
+    with Client(url, key="", limits=limits, retries=Retries(attempts=1)) as client:
+        readiness = client.ready()
+    problems = {**readiness.reasons, **readiness.details}
+    problems.pop("server", None)  # no answer: heartbeats tell whether it lives
+    return problems
+
+
+def _server(state: ProjectState) -> dict[str, Any] | None:
+    server = running_server(state)
+    return None if server is None else {**server, "problems": read_server_problems(server["url"])}
+
+
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
     from skewless.infra.plans.applied_plan import find_edited_files, read_registry_state
@@ -259,17 +278,17 @@ def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
 
 
 def _view(
-    project: Workspace, needed: NeededViews, view: View, runs: Sequence[MaterializationRun], store: OnlineWriter | None
+    project: Workspace, needed: NeededViews, view: View, ledger: RunLedger, store: OnlineWriter | None
 ) -> ViewStatus:
     from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
     from skewless.infra.log.log_columns import count_rejected
     from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.log.runs import known_ranges
+    from skewless.infra.offline.views import DELAY_RUNS
 
     log = PartitionLog(project.state, view.partition)
-    ends = [run.ended_us for run in runs if run.ended_us is not None and view.partition in run.covers]
-    is_live = any(item.kind == "live" for item in known_ranges(runs, view.partition))
+    last_end_us = ledger.last_end_us(view.partition)
+    is_live = ledger.recent_ranges(view.partition, DELAY_RUNS).is_live.any()
     delay = project.views.observed_delay_us(view) if is_live else None  # else DuckDB is not imported
     seq = None
     try:
@@ -284,7 +303,7 @@ def _view(
         rejected=count_rejected(log.files()),
         declared_delay_s=view.delay_us / 1e6,
         observed_delay_s=None if delay is None else delay / 1e6,
-        last_run=from_us(max(ends)).isoformat(timespec="seconds") if ends else None,
+        last_run=None if last_end_us is None else from_us(last_end_us).isoformat(timespec="seconds"),
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
     )
@@ -318,6 +337,11 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_predictions(state: ProjectState) -> int:
-    from skewless.infra.predictions.segments import open_prediction_log
+    import pyarrow.parquet as pq
 
-    return sum(segment.rows for segment in open_prediction_log(state).segments())
+    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
+
+    # Waiting files are counted and not shipped: a full disk must not prevent a status.
+    waiting = sum(pq.read_metadata(path).num_rows for path in prediction_spool(state).waiting())
+    return int(waiting) + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))

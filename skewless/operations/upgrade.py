@@ -12,6 +12,7 @@ from typing import Any
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.run import RunId
+from skewless.infra.log.runs import Coverage, add_coverage
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder
@@ -155,14 +156,16 @@ def _load_materialization(database: Database, path: Path, _: Path) -> None:
     end_path = path.with_name(path.name.replace(".start.", ".end."))
     end = _read(end_path) if end_path.exists() else None
     database.execute(
-        "INSERT INTO materializations (run_id, started_us, skew_us, ended_us, covers) VALUES (?, ?, ?, ?, ?) "
+        "INSERT INTO materializations (run_id, started_us, skew_us, ended_us) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (run_id) DO NOTHING",
         run_id,
         start["started_us"],
         start.get("skew_us", 0),
         end and end["ended_us"],
-        end and json.dumps(end["covers"]),
     )
+    if end:
+        covers = {partition: Coverage(**part) for partition, part in end["covers"].items()}
+        add_coverage(database, run_id, covers, end["ended_us"])
 
 
 def _load_job_run(database: Database, path: Path, _: Path) -> None:

@@ -180,7 +180,7 @@ def _proof(project: Workspace, model: ServedModel, entry: PredictionEntry) -> Re
     from skewless.validation.replay_report import ReplayReport
 
     report = ReplayReport()
-    replay_batch(report, model, project.views, entry.logged, project.views.ledger.runs())
+    replay_batch(report, model, project.views, entry.logged)
     return report
 
 

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from typing import Protocol
 from zlib import crc32
 
@@ -15,6 +16,7 @@ from confluent_kafka import Consumer, Producer, TopicPartition
 
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.clients import close_client, open_client
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventSender, EventStream, Partition, RebalanceListener
@@ -83,16 +85,18 @@ class MemoryPlace:
 class RedisPlace:
     late_s = 0.0
 
-    def __init__(self, server: Node | Cluster) -> None:
+    def __init__(self, server: Node | Cluster, folder: Path) -> None:
         self.server = server
+        self.database = ProjectState(folder).database
         self.url = server.url
-        self._source = uuid.uuid4().hex
+        self.source = uuid.uuid4().hex
 
     def stream(self, owner: RebalanceListener, group: str, keep: int | None = None) -> RedisStream:
         return RedisStream(
             self.url,
+            database=self.database,
             project="p",
-            source=self._source,
+            source=self.source,
             n_partitions=N,
             owner=owner,
             group=group,
@@ -102,10 +106,10 @@ class RedisPlace:
         )
 
     def sender(self) -> EventSender:
-        return RedisSender(self.url, project="p", source=self._source, n_partitions=N, timeout_s=1.0)
+        return RedisSender(self.url, project="p", source=self.source, n_partitions=N, timeout_s=1.0)
 
     def key(self, index: int, suffix: str = "") -> str:
-        return f"sk:p:events:{{{self._source}:{index}}}{suffix}"
+        return f"sk:p:events:{{{self.source}:{index}}}{suffix}"
 
     def ask(self, *words: str | int | bytes) -> object:
         client = open_client(RedisAddress.parse(self.url), 5.0)
@@ -257,7 +261,7 @@ def place_of(request: pytest.FixtureRequest) -> StreamKind:
     if request.param == "kafka":
         return KafkaPlace(request.getfixturevalue("kafka"))
     fixtures = {"valkey": "valkey", "redis": "redis_8", "cluster": "three_nodes"}
-    made = RedisPlace(request.getfixturevalue(fixtures[request.param]))
+    made = RedisPlace(request.getfixturevalue(fixtures[request.param]), request.getfixturevalue("tmp_path"))
     made.recreate()
     return made
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import StoreError
+from skewless.infra.storage.lease_group import LeaseGroup
+from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.streams.redis_keys import format_entry_id, parse_position
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
@@ -20,8 +23,8 @@ from tests.worlds.waiting import until
 
 
 @pytest.fixture
-def redis_place(valkey: Node) -> RedisPlace:
-    made = RedisPlace(valkey)
+def redis_place(valkey: Node, tmp_path: Path) -> RedisPlace:
+    made = RedisPlace(valkey, tmp_path)
     made.recreate()
     return made
 
@@ -29,7 +32,7 @@ def redis_place(valkey: Node) -> RedisPlace:
 @pytest.fixture
 def own_stream(tmp_path: Path) -> Iterator[RedisPlace]:
     with running(Node(program("valkey"), tmp_path, {"appendonly": "yes"})) as node:
-        yield RedisPlace(node)
+        yield RedisPlace(node, tmp_path)
 
 
 def send(redis_place: RedisPlace, payloads: list[bytes], keys: list[str]) -> None:
@@ -48,15 +51,17 @@ def test_a_worker_that_hung_longer_than_its_lease_returns_nothing_of_what_it_los
     log = Log()
     hung = Worker(redis_place, log)
     poll_until([hung], lambda: len(hung.owned) == N)
-    # Another took over and reads on while the first hangs.
-    for index in range(N):
-        redis_place.ask("SET", redis_place.key(index, ":lease:g"), "another", "PX", 60_000)
+    # Another takes over and reads on while the first hangs.
+    time.sleep(1.1 * LEASE_S)
+    heir = Worker(redis_place, Log())
+    poll_until([heir], lambda: len(heir.owned) == N)
     send(redis_place, numbered(100), spread(100))
     assert hung.poll(timeout_s=0.0) == 0
     assert not hung.owned
     assert len(hung.revocations) == N
     hung.stream.close()
-    assert redis_place.ask("GET", redis_place.key(0, ":lease:g")) == b"another"
+    poll_until([heir], heir.log.has(100))
+    heir.stream.close()
 
 
 def test_the_partitions_of_a_worker_that_died_are_taken_over_after_its_lease(redis_place: RedisPlace) -> None:
@@ -184,7 +189,9 @@ def test_a_worker_can_be_closed_while_its_server_is_away(own_stream: RedisPlace)
 
 def test_a_password_that_is_wrong_is_an_error_that_does_not_show_it(redis_place: RedisPlace) -> None:
     url = redis_place.url.replace("redis://", "redis://user:hush@")
-    stream = RedisStream(url, project="p", source="s", n_partitions=N, owner=Worker(redis_place, Log()))
+    stream = RedisStream(
+        url, database=redis_place.database, project="p", source="s", n_partitions=N, owner=Worker(redis_place, Log())
+    )
     with pytest.raises(StoreError) as caught:
         stream.poll(1, 0.0)
     assert "hush" not in str(caught.value)
@@ -197,12 +204,12 @@ def test_a_key_that_is_no_stream_is_an_error(redis_place: RedisPlace) -> None:
         worker.poll()
 
 
-def test_after_a_failover_the_new_master_is_read(watched: SentinelSet) -> None:
+def test_after_a_failover_the_new_master_is_read(watched: SentinelSet, tmp_path: Path) -> None:
     assert watched.master().ask("FLUSHALL")
     log, sender = Log(), RedisSender(watched.url, project="p", source="s", n_partitions=N, timeout_s=1.0)
-    redis_place = RedisPlace(watched.master())
+    redis_place = RedisPlace(watched.master(), tmp_path)
     redis_place.url = watched.url
-    redis_place._source = "s"
+    redis_place.source = "s"
     worker = Worker(redis_place, log)
     sender.send(numbered(20), spread(20))
     poll_until([worker], log.has(20))
@@ -234,3 +241,40 @@ def test_a_damaged_name_of_a_life_is_refused_since_it_would_name_a_folder(redis_
     with pytest.raises(StoreError, match="is corrupt, so that it is unknown which messages"):
         poll_until([other], lambda: len(other.owned) == N)
     other.stream.close()
+
+
+def test_without_the_database_a_worker_returns_nothing_once_its_leases_may_have_expired(
+    redis_place: RedisPlace, tmp_path: Path
+) -> None:
+    redis_place.database = SqliteDatabase(tmp_path / "busy.db", busy_s=0.05)
+    log = Log()
+    worker = Worker(redis_place, log)
+    poll_until([worker], lambda: len(worker.owned) == N)
+    writer = sqlite3.connect(tmp_path / "busy.db", isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    poll_until([worker], lambda: worker.stream.trouble)
+    assert "database is locked" in str(worker.stream.trouble)
+    time.sleep(LEASE_S)
+    send(redis_place, numbered(100), spread(100))
+    assert worker.poll(timeout_s=0.2) == 0
+    assert not worker.stream.find_drained()
+    writer.execute("ROLLBACK")
+    writer.close()
+    poll_until([worker], log.has(100))
+    assert worker.stream.trouble is None
+    assert not worker.revocations  # nobody else has acquired them
+    worker.stream.close()
+    redis_place.database.close()
+
+
+def test_a_worker_without_redis_lets_others_have_its_partitions(own_stream: RedisPlace) -> None:
+    worker = Worker(own_stream, Log())
+    poll_until([worker], lambda: len(worker.owned) == N)
+    own_stream.away()
+    poll_until([worker], lambda: worker.stream.trouble)
+    deadline = time.monotonic() + 1.5 * LEASE_S
+    while time.monotonic() < deadline:
+        worker.poll()
+    other = LeaseGroup(own_stream.database, f"stream {own_stream.source} g", N, LEASE_S)
+    assert len(other.send_heartbeat([]).acquired) == N
+    worker.stream.close()

@@ -42,7 +42,7 @@ def stoppable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stream
         yield MemoryPlace()
     elif request.param == "valkey":
         with running(Node(program("valkey"), tmp_path, {"appendonly": "yes"})) as node:
-            yield RedisPlace(node)
+            yield RedisPlace(node, tmp_path)
     else:
         if named_broker():
             pytest.skip("a broker that the tests did not start is not stopped")

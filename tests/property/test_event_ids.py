@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,9 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skewless.infra.log.manifest import FileRange
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
+from skewless.contract.errors import ConflictError
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
 from skewless.infra.log.partition_log import PartitionLog
@@ -145,6 +148,33 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
         sent = sum(len(events) for _, _, _, events, _ in steps)
         assert (counts.accepted, counts.rejected) == (len(expected), rejected)
         assert counts.duplicates == sent - len(expected) - rejected
+
+
+class OvertakenLog(PartitionLog):
+    """A log to which another process accepts events between the comparison of ids and the append."""
+
+    def overtake(self, accept: Callable[[], object]) -> None:
+        self._accept: Callable[[], object] = accept
+
+    def append(self, rows: pa.Table, *, at: int | None = None, check: Callable[[], None] = lambda: None) -> FileRange:
+        self._accept()
+        return super().append(rows, at=at, check=check)
+
+
+def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_was_faster(tmp_path: Path) -> None:
+    # A database each: so neither excludes the other, as after a lost connection.
+    one, other = (EventIds(BRIEF, tmp_path, ProjectState(tmp_path / name).database, HORIZON) for name in "ab")
+    log = OvertakenLog(tmp_path, "events/s/e/0")
+    rows = Decoder(BRIEF, [VIEW], 1_000).decode([b'{"event": "a", "id": 1, "ts": %d}' % BASE], [0], BASE).rows
+    log.overtake(lambda: other.accept(PartitionLog(tmp_path, "events/s/e/1"), rows, at=None, now_us=BASE))
+    with pytest.raises(ConflictError, match="event source 's': was written by another process"):
+        one.accept(log, rows, at=0, now_us=BASE)
+    assert log.next_seq() == 0
+    assert one.accept(log, rows, at=0, now_us=BASE).span is None  # it knows the id now
+    log.overtake(lambda: None)
+    last = one.accept(log, rows, at=0, now_us=BASE + HORIZON + 1).span  # the log is not lost
+    assert last is not None
+    assert last.first == 0
 
 
 HALVES = st.tuples(st.integers(0, 2), st.integers(0, 2))  # so few that first halves meet

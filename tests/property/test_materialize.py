@@ -23,7 +23,7 @@ from skewless.contract.rows import RowCodec, ViewRead
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger, known_ranges
+from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.online.port import Binaries, Marker
 from skewless.infra.storage.database import Database
@@ -31,6 +31,7 @@ from skewless.infra.storage.leases import Lease
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
 from tests.worlds.latest import LatestWorld, state_folder
+from tests.worlds.ledger_runs import read_runs
 from tests.worlds.plans import make_view
 
 DELAY = 4
@@ -163,7 +164,7 @@ class CrashingWorld(LatestWorld):
         try:
             job.run([VIEW])
         except Crash:
-            runs = RunLedger(self.database).runs()
+            runs = read_runs(self.database)
             return bool(runs) and runs[-1].ended_us == self.now
         return True
 
@@ -257,10 +258,3 @@ def check_newest(world: CrashingWorld, read: ViewRead) -> None:
             assert read.values["s"][i] == text
             assert bool(read.nulls["x"][i]) is (raw is None)
             assert raw is None or read.values["x"][i].tobytes() == struct.pack("<Q", raw)
-
-
-def test_coverage_of_nothing_makes_nothing_known() -> None:
-    empty = MaterializationRun(
-        run_id=1, started_us=0, ended_us=0, covers={"p": Coverage(first=0, last=-1, kind="bootstrap")}
-    )
-    assert known_ranges([empty], "p") == []

@@ -65,6 +65,7 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
         "commit-leases",
         "commit-materializations",
         "commit-log_partitions-segments",
+        "commit-materializations-coverage",
         "write-draft",
         "link-object",
         "sync-folder",
@@ -80,7 +81,7 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
         ("put#2", "before"),
         ("set_markers#1", "after"),
         ("commit-materializations#1", "after"),
-        ("commit-materializations#2", "before"),
+        ("commit-materializations-coverage#1", "before"),
     ]
     assert sum(kill_at(latest, cases).values()) == len(cases)
 

@@ -83,7 +83,7 @@ class Team:
             backfiller.build_missing(self.needed)
         writer = StateWriter(
             project=self.world.root.name,
-            log_folder=self.world.log_folder,
+            source=SOURCE.name,
             views=self.needed,
             store=self.store,
             generations=self.world.generations,

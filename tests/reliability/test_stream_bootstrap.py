@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.keys import generation_key, window_marker
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.event_rows import SOURCE_POS, event_schema
-from skewless.infra.log.generations import Generations, hold_apply_lock
+from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, INGEST, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.marker_history import MarkerHistory
@@ -28,7 +27,6 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node
 from tests.worlds.streams import VIEW, Online, StreamWorld, Traffic, brute, drain, event_of, look, read_online
-from tests.worlds.waiting import until
 
 PARTITIONS = 3
 
@@ -227,32 +225,6 @@ def test_servers_are_told_of_partitions_that_come_later(world: StreamWorld, stor
     drain(worker)
     assert json.loads(valkey.ask("GET", generation_key("p", VIEW).decode()))["partitions"] == sorted(world.logged())
     world.check()
-
-
-def test_who_wants_to_be_alone_gets_in_however_many_take_turns(tmp_path: Path) -> None:
-    folder, stop = tmp_path / "log", threading.Event()
-
-    def busy() -> None:
-        while not stop.is_set():
-            with hold_apply_lock(folder):
-                time.sleep(0.02)
-
-    threads = [threading.Thread(target=busy) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    alone: list[bool] = []
-
-    def enter() -> None:
-        for _ in range(5):
-            with hold_apply_lock(folder, alone=True):
-                alone.append(True)
-
-    switch = threading.Thread(target=enter)
-    switch.start()
-    until(lambda: len(alone) == 5)
-    stop.set()
-    for thread in (*threads, switch):
-        thread.join()
 
 
 def test_generations_tell_their_stages(tmp_path: Path) -> None:

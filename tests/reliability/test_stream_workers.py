@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
@@ -128,9 +129,17 @@ def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
     traffic.check(world)
 
 
-def redis_stream(url: str, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
+def redis_stream(url: str, world: StreamWorld, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
     return lambda owner: RedisStream(
-        url, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
+        url,
+        database=world.state.database,
+        project="p",
+        source="s",
+        n_partitions=n,
+        owner=owner,
+        group="g",
+        lease_s=1.0,
+        timeout_s=0.5,
     )
 
 
@@ -138,7 +147,7 @@ def test_the_redis_of_a_stream_is_killed_and_comes_back(world: StreamWorld, tmp_
     options = {**DURABLE, "appendfsync": "always"}
     with running(Node(program("valkey"), tmp_path / "stream", options)) as node, world.store() as store:
         traffic, sender = Traffic(0), RedisSender(node.url, project="p", source="s", n_partitions=PARTITIONS)
-        worker = world.worker(store, redis_stream(node.url))
+        worker = world.worker(store, redis_stream(node.url, world))
         for _ in range(2):
             world.clock.set(world.clock.now_us() + 7 * SECOND)
             pairs = traffic.make(60, world.clock.now_us())
@@ -154,6 +163,40 @@ def test_the_redis_of_a_stream_is_killed_and_comes_back(world: StreamWorld, tmp_
         sender.close()
     world.check()
     traffic.check(world)
+
+
+@pytest.mark.parametrize("id_column", ["event", None])
+def test_a_worker_that_was_paused_longer_than_its_leases_cannot_append_after_its_successor(
+    world: StreamWorld, tmp_path: Path, id_column: str | None
+) -> None:
+    """It was paused after a read, so it still believes that the partitions are its own."""
+    world.source = replace(world.source, id_column=id_column)
+    with (
+        running(Node(program("valkey"), tmp_path / "stream")) as node,
+        world.store() as store,
+        world.store() as other_store,
+    ):
+        traffic, sender = Traffic(0), RedisSender(node.url, project="p", source="s", n_partitions=PARTITIONS)
+        paused, heir = (world.worker(one, redis_stream(node.url, world)) for one in (store, other_store))
+        step_until(paused, lambda: len(paused._partition_workers) == PARTITIONS)
+        assert paused._stream is not None
+        pairs = traffic.make(60, world.clock.now_us())
+        sender.send([message for _, message in pairs], [str(key) for key, _ in pairs])
+        for messages in paused._stream.poll(1_000, 0.0):
+            paused._partition_workers[messages.partition].add_messages(messages)
+        assert any(one.waiting for one in paused._partition_workers.values())
+        time.sleep(1.1)
+        step_until(heir, lambda: heir.counts.read >= len(pairs))
+        logged = world.logged()
+        with pytest.raises(ConflictError, match="was written by another process"):
+            paused._write_batch(paused._stream)
+        assert world.logged() == logged
+        paused.step()
+        assert not any(one.waiting for one in paused._partition_workers.values())
+        for worker in (paused, heir):
+            worker.close()
+        sender.close()
+    assert paused.counts.accepted == 0
 
 
 def test_a_kafka_broker_is_stopped_and_comes_back(world: StreamWorld, tmp_path: Path) -> None:
@@ -264,7 +307,7 @@ def test_7_six_partitions_move_between_one_and_three_workers_under_load(world: S
 
         def join() -> None:
             store = stack.enter_context(world.store())
-            worker, stop = world.worker(store, redis_stream(node.url, n), max_rows=50), threading.Event()
+            worker, stop = world.worker(store, redis_stream(node.url, world, n), max_rows=50), threading.Event()
             thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
             workers.append((worker, stop, thread))
             thread.start()

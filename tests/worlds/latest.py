@@ -26,7 +26,6 @@ from skewless.contract.status import Status
 from skewless.contract.vector import null_mask, view_status
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.runs import KnownRange, known_ranges
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.materialization.run_report import OnStep, ViewReport
 from skewless.infra.offline.changes import EventRange
@@ -37,6 +36,7 @@ from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
+from tests.worlds.ledger_runs import KnownRange, known_ranges, read_runs
 
 UTC_US = pa.timestamp("us", tz="UTC")
 HOUR = 3_600_000_000
@@ -159,8 +159,7 @@ class LatestWorld:
         return [row for row in self.log(view).to_pylist() if row[REJECT] is not None]
 
     def known(self, view: View) -> list[KnownRange]:
-        with self.connect() as connection:
-            return known_ranges(OfflineViews(ProjectState(self.state), connection).ledger.runs(), view.partition)
+        return known_ranges(read_runs(ProjectState(self.state).database), view.partition)
 
 
 @dataclass(kw_only=True)

@@ -125,7 +125,7 @@ class ParityWorld:
     def states(self) -> StateWriter:
         return StateWriter(
             project=self.plan.project,
-            log_folder=self.state / "log" / source_logs(SOURCE.name),
+            source=SOURCE.name,
             views=[VIEW],
             store=self.writer,
             generations=self.generations,

@@ -27,7 +27,7 @@ from skewless.infra.log.event_rows import EVENT_ID, SOURCE_POS
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions, source_logs
+from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.window_join import WindowJoin
@@ -110,10 +110,6 @@ class StreamWorld:
         return ProjectState(self.root)
 
     @property
-    def log_folder(self) -> Path:
-        return self.root / "log" / source_logs(self.source.name)
-
-    @property
     def generations(self) -> Generations:
         return Generations(self.state)
 
@@ -128,7 +124,7 @@ class StreamWorld:
     def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
         writer = StateWriter(
             project=self.root.name,
-            log_folder=self.log_folder,
+            source=self.source.name,
             views=self.views,
             store=store,
             generations=self.generations,

@@ -9,7 +9,7 @@ from skewless.operations.checkup.finding import CheckupFinding, from_error
 from skewless.operations.checkup.gpu import check_gpu, check_gpu_packages
 from skewless.operations.checkup.logs import check_logs
 from skewless.operations.checkup.machine import check_disk, check_memory, check_port, machine_memory
-from skewless.operations.checkup.processes import check_processes
+from skewless.operations.checkup.processes import check_processes, check_server
 from skewless.operations.checkup.project import check_plan
 from skewless.operations.checkup.python import check_packages, check_python, check_runtimes
 from skewless.operations.checkup.scoring import check_scoring
@@ -48,6 +48,7 @@ def examine(repo: Path) -> list[CheckupFinding]:
         check_plan(repo, state),
         *check_logs(state),
         *check_processes(state),
+        *(check_server(server["url"]) if server else ()),
         *check_windows(state, settings),
         *check_scoring(PackageStore.of(state, settings), settings.second_runtime),
     ]

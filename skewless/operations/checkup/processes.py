@@ -10,6 +10,7 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, good
 from skewless.operations.readable import duration_text
+from skewless.operations.status import read_server_problems
 
 if TYPE_CHECKING:
     from skewless.infra.host.processes import Process
@@ -35,6 +36,14 @@ def check_processes(state: ProjectState) -> list[CheckupFinding]:
             doubt("stream worker", "is not running: window features do not change", "start `skewless stream`")
         )
     return findings
+
+
+def check_server(url: str) -> list[CheckupFinding]:
+    """Return the problems that the server of this machine says itself, also while the database is down."""
+    problems = read_server_problems(url)
+    if not problems:
+        return []
+    return [doubt("server", "; ".join(f"{thing} {problem}" for thing, problem in problems.items()), "read its log")]
 
 
 def _judge(item: Process, plan_hash: str, now_s: float) -> CheckupFinding:

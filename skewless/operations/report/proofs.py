@@ -19,7 +19,7 @@ _MOST_RUNS, _MOST_ALERTS, _LONGEST_RESULT = 25, 20, 160
 
 def freshness_section(project: Workspace) -> Section:
     """Return the age of the latest accepted row of each view, with its declared limit."""
-    runs, now = project.views.ledger.runs(), project.clock.now_us()
+    ledger, now = project.views.ledger, project.clock.now_us()
     rows, marked = [], set[int]()
     for i, view in enumerate(project.applied.plan.all_views):
         latest = _latest_event(project, view)
@@ -27,9 +27,8 @@ def freshness_section(project: Workspace) -> Section:
         limit = view.freshness_us or None
         if age is not None and limit is not None and age > limit:
             marked.add(i)
-        partition = view.partition if isinstance(view, View) else None
-        ends = [run.ended_us for run in runs if run.ended_us is not None and partition in run.covers]
-        rows.append((view.name, time(latest), duration(age), duration(limit), time(max(ends, default=None))))
+        last_end_us = ledger.last_end_us(view.partition) if isinstance(view, View) else None
+        rows.append((view.name, time(latest), duration(age), duration(limit), time(last_end_us)))
     if not rows:
         return Section(title="Freshness", blocks=[Paragraph(text="No view is materialized.", tone="missing")])
     columns = ("view", "latest row", "age", "freshness limit", "last run")

@@ -17,6 +17,7 @@ from skewless.infra.feast_plugins.stored_views import build_stored_view
 from skewless.project import Project
 from tests.docs.pages import blocks, page, section
 from tests.worlds.feast_repo import tear_down
+from tests.worlds.ledger_runs import read_runs
 from tests.worlds.payments_data import TEMPLATE, write_sample
 
 CARD = 9_007_199_254_740_993
@@ -86,4 +87,4 @@ def test_skewless_finds_nothing_to_do_after_feast(project: Project, feature_stor
     project.apply()  # Feast notes in its registry how far it has materialised
     reports = project.materialize(check=False)
     assert [(report.accepted, report.applied) for report in reports] == [(0, 0)] * 2
-    assert all(run.ended_us for run in project.views.ledger.runs())
+    assert all(run.ended_us for run in read_runs(project.state.database))

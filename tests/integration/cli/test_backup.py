@@ -17,10 +17,10 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.table_copy import count_rows
 from skewless.operations import backup as backup_module
 from skewless.project import Project
-from tests.servers.postgres import PostgresServer
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import ROWS, done, run
-from tests.worlds.waiting import until
+from tests.worlds.waiting import eventually, until
+from tools.postgres_server import PostgresServer
 
 
 @pytest.fixture
@@ -157,12 +157,19 @@ def test_a_server_starts_and_serves_while_its_database_is_away(
 
     server = PredictionServer.start(elsewhere)
     replies.append(server.post("/predict", body))
+    assert _down_signs(server) == ({}, "0.0")
+    assert done("status", "--repo", elsewhere)["server"]["problems"] == {}
     own_postgres.stop()
     replies.append(server.post("/predict", body))
+    eventually(lambda: _down_signs(server), _says_down)
+    findings = run("doctor", "--repo", elsewhere, "--json").body["checks"]
+    assert [item["verdict"] for item in findings if item["name"] == "server"] == ["warn"]
+    assert run("status", "--repo", elsewhere).code == StoreError.exit_code
     server.stop()
 
     server = PredictionServer.start(elsewhere)  # without its database
     replies.append(server.post("/predict", body))
+    assert _says_down(_down_signs(server))
     assert [status for status, _ in replies] == [200, 200, 200]
     assert len({reply["predictions"][0]["score"] for _, reply in replies}) == 1
 
@@ -170,8 +177,22 @@ def test_a_server_starts_and_serves_while_its_database_is_away(
     with Project(elsewhere) as project:
         targets = Documents(project.state.database, "target_versions")
         until(lambda: _put(targets, {"unloaded": ["fraud"], "pinned": {}}))
+    eventually(lambda: _down_signs(server), lambda signs: signs == ({}, "0.0"))
     until(lambda: server.post("/predict", body)[0] != 200)
     server.stop()
+
+
+def _down_signs(server: PredictionServer) -> tuple[dict[str, str], str]:
+    """Return the details of the readiness, which must be given, and the gauge."""
+    status, _, text = server.ask("GET", "/health/ready")
+    assert (status, json.loads(text)["ready"]) == (200, True)
+    (line,) = [line for line in server.get("/metrics").splitlines() if line.startswith("skewless_database_down ")]
+    return json.loads(text)["details"], line.split()[1]
+
+
+def _says_down(signs: tuple[dict[str, str], str]) -> bool:
+    details, gauge = signs
+    return details.keys() == {"database"} and details["database"].startswith("is down for ") and gauge == "1.0"
 
 
 def _put(documents: Documents, body: dict[str, Any]) -> bool:

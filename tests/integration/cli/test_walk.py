@@ -44,7 +44,11 @@ def url(walked: Path) -> Iterator[str]:
         try:
             ready = json.loads(process.stdout.readline())
             assert ready["pid"] == process.pid
-            assert done("status", "--repo", walked)["server"] == {"url": ready["url"], "pid": process.pid}
+            assert done("status", "--repo", walked)["server"] == {
+                "url": ready["url"],
+                "pid": process.pid,
+                "problems": {},
+            }
             yield ready["url"]
         finally:
             process.send_signal(signal.SIGTERM)

@@ -17,7 +17,7 @@ from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
-from tests.servers.postgres import PostgresServer
+from tools.postgres_server import PostgresServer
 
 _READER = """
 import json, sys

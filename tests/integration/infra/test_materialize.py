@@ -86,7 +86,11 @@ def traces(latest: LatestRedisWorld) -> tuple[dict[Path, bytes], list[Row]]:
     """Return the files of the state folder, and the rows of the database without its leases."""
     files = [path for path in latest.state.rglob("*") if path.is_file() and not path.name.startswith("skewless.db")]
     query = ProjectState(latest.state).database.query
-    rows = [row for table in ("documents", "records", "materializations") for row in query(f"SELECT * FROM {table}")]
+    rows = [
+        row
+        for table in ("documents", "records", "materializations", "coverage")
+        for row in query(f"SELECT * FROM {table}")
+    ]
     return {path: path.read_bytes() for path in files}, rows
 
 

@@ -19,11 +19,11 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.request import parse_rows
 from skewless.contract.status import Status
-from skewless.infra.log.runs import known_ranges
 from skewless.infra.online.redis_store import RedisReader, RedisWriter
 from skewless.serving.prediction.predictor import Predictor
 from skewless.validation.rebuilt_predictions import entity_table
 from skewless.validation.replay_report import Cause
+from tests.worlds.ledger_runs import known_ranges, read_runs
 from tests.worlds.planted import HalfWriter, Killed, named, written_through
 from tests.worlds.trained import (
     FIRST_CARD,
@@ -253,7 +253,7 @@ def _known(place: Sandbox) -> list[object]:
     ask_40 = parse_rows(place.model.plan, ask(40), 40)
     found: list[object] = []
     for view in place.project.applied.plan.views:
-        found += known_ranges(views.ledger.runs(), view.partition)
+        found += known_ranges(read_runs(place.project.state.database), view.partition)
         for t in (NOW - 86_400_000_000, NOW, place.now_us() - 1_000_000):
             entities = entity_table(view, ask_40, [t] * 40)
             found.append(views.read_view(view, entities, "knowledge").versions.seq.tolist())

@@ -108,3 +108,22 @@ def test_native_code_that_crashes_leaves_its_stacks() -> None:
 )
 def test_each_end_of_a_worker_has_a_cause(code: int, cause: str) -> None:
     assert cause_of(code).startswith(cause)
+
+
+def test_a_signal_begins_the_shutdown_though_nobody_reads_the_log() -> None:
+    program = """
+import asyncio, os, signal
+from skewless.serving.shutdown import Shutdown, on_signals
+async def until_asked():
+    shutdown = Shutdown()
+    with on_signals(shutdown):
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(shutdown.wait_begun(), 60)
+asyncio.run(until_asked())
+print("ended")
+"""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=writer, check=False)
+    os.close(writer)
+    assert done.stdout == b"ended\n"

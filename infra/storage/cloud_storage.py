@@ -1,0 +1,212 @@
+"""The storage of immutable objects in a cloud, with local copies."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.storage.file_cache import FileCache
+from skewless.infra.storage.objects import (
+    ListedObject,
+    ObjectStorage,
+    StoredObject,
+    corrupt_error,
+    digest_bytes,
+    digest_chunks,
+    digest_file,
+    missing_error,
+    new_staging_path,
+)
+from skewless.infra.storage.storage_address import StorageAddress
+
+# A storage that does not answer is an error after 40 s. A download may take longer, as long as bytes arrive.
+_TIMEOUTS = {"connect_timeout": "3s", "read_timeout": "20s", "timeout": "1h"}
+_RETRIES = {
+    "max_retries": 4,
+    "retry_timeout": timedelta(seconds=30),
+    "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
+}
+_UPLOADS = 4  # parts of 5 MiB at the same time: on a slow line, more of them would exceed the read timeout
+_CHUNK_BYTES = 4 << 20  # of a download
+_LOCKS = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+_STATUS = re.compile(r"status code: (\d{3}(?: [A-Za-z]+)*)")
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound"}
+# Where a cloud's machine gets credentials; the library asks there if the environment has none.
+_MACHINE = re.compile(r"169\.254\.169\.254|latest/api/token|metadata\.google\.internal")
+
+
+class CloudStorage(ObjectStorage):
+    """Objects in a bucket of S3, Google Cloud Storage or Azure; credentials are read from the environment.
+
+    Args:
+        address: of the storage.
+        root: folder of this machine for copies and unfinished files.
+        cache_bytes: limit of the copies.
+
+    Raises:
+        DefinitionError: the package obstore is missing.
+        StoreError: the environment lacks something that the storage needs.
+    """
+
+    def __init__(self, address: StorageAddress, root: Path, cache_bytes: int) -> None:
+        self._address = address
+        self._root = root
+        self._cache = FileCache(root / "cache", cache_bytes)
+        self._obstore = _import_obstore()
+        with self._translate_errors():
+            self._store = _open_store(self._obstore, address)
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    def put(self, name: str, data: bytes | memoryview) -> StoredObject:
+        """Upload the bytes, and write a local copy."""
+        view = memoryview(data).cast("B")
+        stored = StoredObject(name, view.nbytes, self._upload(name, view), digest_bytes(view))
+        with self._cache.add(stored) as copy:
+            copy.write_bytes(view)
+        return stored
+
+    def put_file(self, name: str, path: Path) -> StoredObject:
+        """Upload a file in parts, and link it as the local copy."""
+        try:
+            size, digest = path.stat().st_size, digest_file(path)
+        except OSError as error:
+            raise corrupt_error(path, error.strerror) from error
+        stored = StoredObject(name, size, self._upload(name, path), digest)
+        with self._cache.add(stored) as copy:
+            try:
+                copy.hardlink_to(path)
+            except OSError:  # on another disk
+                shutil.copyfile(path, copy)
+        return stored
+
+    def local_path(self, stored: StoredObject) -> Path:
+        """Return a local copy, downloaded at the first use; a copy is enough if the storage is unreachable."""
+        if path := self._cache.find(stored):
+            return path
+        # Threads that want the same object wait for one download.
+        with self._locks[hash(stored.digest) % _LOCKS]:
+            return self._cache.find(stored) or self._download(stored)
+
+    def verify(self, stored: StoredObject) -> None:
+        """Download the object and compare its digest."""
+        if digest_chunks(self._read_chunks(stored.name)) != stored.digest:
+            raise self._altered_error(stored)
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete the objects; copies remain until they are evicted."""
+        names = list(names)
+        with self._translate_errors():
+            try:
+                self._obstore.delete(self._store, names)
+            except FileNotFoundError:  # not every storage accepts a missing one
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        self._obstore.delete(self._store, name)
+
+    def list_objects(self, prefix: str) -> Iterator[ListedObject]:
+        """Yield the objects below a folder."""
+        with self._translate_errors():
+            for batch in self._obstore.list(self._store, prefix):
+                for item in batch:
+                    modified_us = (item["last_modified"] - _EPOCH) // timedelta(microseconds=1)
+                    yield ListedObject(item["path"], item["size"], modified_us)
+
+    def staging_path(self) -> Path:
+        """Return a path on the disk of the copies, so that the file can be linked."""
+        return new_staging_path(self._root)
+
+    def _upload(self, name: str, content: memoryview | Path) -> str:
+        """Store an object; return the storage's tag of its content."""
+        with self._translate_errors(name):
+            result = self._obstore.put(self._store, name, content, max_concurrency=_UPLOADS)
+        return str(result["e_tag"] or "")
+
+    def _download(self, stored: StoredObject) -> Path:
+        with self._cache.add(stored) as copy:
+            with copy.open("xb") as file:
+                for chunk in self._read_chunks(stored.name):
+                    file.write(chunk)
+            if (copy.stat().st_size, digest_file(copy)) != (stored.size, stored.digest):
+                raise self._altered_error(stored)
+        return self._cache.path(stored)
+
+    def _read_chunks(self, name: str) -> Iterator[memoryview]:
+        with self._translate_errors(name):
+            for chunk in self._obstore.get(self._store, name).stream(min_chunk_size=_CHUNK_BYTES):
+                yield memoryview(chunk)
+
+    def _altered_error(self, stored: StoredObject) -> StoreError:
+        return corrupt_error(f"{self._address}/{stored.name}", "its content has changed since it was written")
+
+    @contextmanager
+    def _translate_errors(self, name: str = "") -> Iterator[None]:
+        try:
+            yield
+        except (self._obstore.exceptions.BaseError, OSError, ValueError) as error:
+            text = str(error)
+            code = _CODE.search(text)
+            if isinstance(error, FileNotFoundError) and not (code and code[1] in _NO_BUCKET):
+                raise missing_error(f"{self._address}/{name}") from error
+            raise StoreError(
+                f"object storage {self._address}",
+                f"cannot be used: {_describe(text)}{f' ({code[1]})' if code else ''}",
+                fix=_suggest_fix(text),
+            ) from error
+
+
+def _describe(text: str) -> str:
+    """Return the reason in a message of the library, without the answer of the server, which may repeat a key."""
+    if _MACHINE.search(text):
+        return "the environment has no credentials"
+    if status := _STATUS.search(text):
+        return f"it answers {status[1]}"
+    reason = text.partition("\n")[0].rpartition(" - ")[2]
+    return "it does not answer" if "error sending request" in reason else reason
+
+
+def _suggest_fix(text: str) -> str:
+    if _MACHINE.search(text) or " 401 " in text or " 403 " in text:
+        return "set credentials in the environment that may read, write, list and delete objects; see docs/storage.md"
+    if "builder error" in text:
+        return "name the endpoint in storage_url: endpoint=https://HOST:PORT, or http:// for a storage without TLS"
+    if any(code in text for code in _NO_BUCKET):
+        return "create the bucket, or correct storage_url"
+    return "check storage_url and the network, then run again"
+
+
+def _open_store(obstore: Any, address: StorageAddress) -> Any:  # noqa: ANN401 - an optional package
+    client = _TIMEOUTS | {"allow_http": address.is_plain_http}
+    options = {"prefix": address.prefix or None, "client_options": client, "retry_config": _RETRIES}
+    config: dict[str, Any] = dict(address.options)
+    if address.scheme == "gs":
+        if "endpoint" in config:
+            config["base_url"] = config.pop("endpoint")
+        return obstore.store.GCSStore(address.bucket, config=config, **options)
+    if address.scheme == "az":
+        if "account" in config:
+            config["account_name"] = config.pop("account")
+        return obstore.store.AzureStore(address.bucket, config=config, **options)
+    if "endpoint" in config:
+        config["virtual_hosted_style_request"] = False
+    return obstore.store.S3Store(address.bucket, config=config, **options)
+
+
+def _import_obstore() -> Any:  # noqa: ANN401 - an optional package
+    try:
+        import obstore  # noqa: PLC0415 - only with an address of a cloud
+        import obstore.exceptions  # noqa: PLC0415 - as above
+        import obstore.store  # noqa: PLC0415 - as above
+    except ImportError as error:
+        raise DefinitionError(
+            "setting 'storage_url'", "needs the package obstore", fix="pip install 'skewless[cloud]'"
+        ) from error
+    return obstore
