@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skewless.infra.log.manifest import FileRange
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock

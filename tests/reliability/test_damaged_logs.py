@@ -13,8 +13,6 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from skewless.infra.outcomes.compaction import compact
-from skewless.infra.predictions.files import FOLDER as PREDICTIONS
 
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
