@@ -94,7 +94,7 @@ class Database(ABC):
         """Wait for a lock of the project, and hold it during the block; new holders queue behind a waiting one.
 
         It gives an order, and is never a fence: a process that was cut off from the database for about 10 seconds has
-        lost the lock and does not know. So the write in the block must fail by itself if another holder wrote before.
+        lost the lock and does not know. So the write in the block must fail if another holder wrote before.
         Do not wait for a lock in a transaction. A wait of more than 10 seconds is logged.
 
         Args:

@@ -100,7 +100,6 @@ def _synced(descriptor: int) -> str:
 
 def main(arguments: Sequence[str]) -> None:
     """Run one materialisation under the steps' eyes; without a point, list those passed."""
-
     import skewless.infra.materialization.latest_rows  # noqa: PLC0415
     import skewless.infra.materialization.materialize  # noqa: PLC0415 - only the child needs these
     from skewless.contract.clock import ManualClock  # noqa: PLC0415

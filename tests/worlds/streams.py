@@ -111,7 +111,11 @@ class StreamWorld:
 
     @property
     def generations(self) -> Generations:
+<<<<<<< HEAD
         return Generations(self.state)
+=======
+        return Generations(ProjectState(self.root))
+>>>>>>> core
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:
@@ -136,7 +140,12 @@ class StreamWorld:
             views=self.views,
             open_stream=open_stream,
             writer=writer,
+<<<<<<< HEAD
             state=self.state,
+=======
+            log_root=self.log_root,
+            database=ProjectState(self.root).database,
+>>>>>>> core
             clock=self.clock,
             max_rows=max_rows,
             **more,
