@@ -259,9 +259,9 @@ class PartitionLog:
         try:
             segment = self.catalog.append(self.partition, stored, rows, **values)
         except ConflictError:
-            self._is_lost = True
             with contextlib.suppress(StoreError):
                 self.storage.delete([stored.name])
+            self._is_lost = self.next_seq() != values["at"]  # a check that failed changes nothing
             raise
         if values["columns"]:
             self._columns, self._schema = values["columns"], decode_columns(values["columns"])

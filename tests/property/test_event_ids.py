@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,12 +20,14 @@ from hypothesis import strategies as st
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError
+from skewless.infra.log.catalog import Segment
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
-from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partition_log import Check, PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.id_index import Digests, IdIndex
@@ -155,17 +158,21 @@ class OvertakenLog(PartitionLog):
     def overtake(self, accept: Callable[[], object]) -> None:
         self._accept: Callable[[], object] = accept
 
-    def append(self, rows: pa.Table, *, at: int | None = None, check: Callable[[], None] = lambda: None) -> FileRange:
+    def append(self, rows: pa.Table, *, at: int | None = None, check: Check | None = None) -> Segment:
         self._accept()
         return super().append(rows, at=at, check=check)
 
 
-def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_was_faster(tmp_path: Path) -> None:
-    # A database each: so neither excludes the other, as after a lost connection.
-    one, other = (EventIds(BRIEF, tmp_path, ProjectState(tmp_path / name).database, HORIZON) for name in "ab")
-    log = OvertakenLog(tmp_path, "events/s/e/0")
+def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a lost connection, neither excludes the other.
+    monkeypatch.setattr(SqliteDatabase, "hold_lock", lambda *_: nullcontext())
+    state = ProjectState(tmp_path)
+    one, other = (EventIds(BRIEF, state, HORIZON) for _ in range(2))
+    log = OvertakenLog(state, "events/s/e/0")
     rows = Decoder(BRIEF, [VIEW], 1_000).decode([b'{"event": "a", "id": 1, "ts": %d}' % BASE], [0], BASE).rows
-    log.overtake(lambda: other.accept(PartitionLog(tmp_path, "events/s/e/1"), rows, at=None, now_us=BASE))
+    log.overtake(lambda: other.accept(PartitionLog(state, "events/s/e/1"), rows, at=None, now_us=BASE))
     with pytest.raises(ConflictError, match="event source 's': was written by another process"):
         one.accept(log, rows, at=0, now_us=BASE)
     assert log.next_seq() == 0

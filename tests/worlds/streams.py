@@ -111,11 +111,7 @@ class StreamWorld:
 
     @property
     def generations(self) -> Generations:
-<<<<<<< HEAD
         return Generations(self.state)
-=======
-        return Generations(ProjectState(self.root))
->>>>>>> core
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:
@@ -140,12 +136,7 @@ class StreamWorld:
             views=self.views,
             open_stream=open_stream,
             writer=writer,
-<<<<<<< HEAD
             state=self.state,
-=======
-            log_root=self.log_root,
-            database=ProjectState(self.root).database,
->>>>>>> core
             clock=self.clock,
             max_rows=max_rows,
             **more,

@@ -143,8 +143,9 @@ def test_4_2_a_check_that_fails_rolls_the_append_back(partition_log: PartitionLo
     assert partition_log.append(rows(1), check=lambda: leases.check(lease)).first == 1
     leases.release(lease)
     leases.acquire("import s", holder="elsewhere-2")
-    with pytest.raises(ConflictError, match="was lost to elsewhere-2"):
-        partition_log.append(rows(2), check=lambda: leases.check(lease))
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="was lost to elsewhere-2"):
+            partition_log.append(rows(2), check=lambda: leases.check(lease))
     other = opened(log_state)
     with other.stage_rows() as staged:
         staged.write(rows(2))
@@ -158,7 +159,7 @@ def test_4_2_a_check_that_fails_rolls_the_append_back(partition_log: PartitionLo
 
     with pytest.raises(KeyboardInterrupt):
         opened(log_state).append(rows(2), check=stop)
-    assert opened(log_state).append(rows(2)).first == 2
+    assert partition_log.append(rows(2)).first == 2  # the writer has not lost the log
 
 
 def test_4_2_after_a_restore_to_an_older_state_no_append_leaves_a_gap(
