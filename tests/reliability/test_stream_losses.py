@@ -181,8 +181,8 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
         one.run()
         (name, rows) = max(one.world.logged().items(), key=lambda item: len(item[1]))
         one.worker.close()
-        for table in ("log_partitions", "segments"):
-            one.world.state.database.execute(f"DELETE FROM {table} WHERE partition = ?", name)
+        for sql in ("UPDATE log_partitions SET next_seq = 0", "DELETE FROM segments"):
+            one.world.state.database.execute(f"{sql} WHERE partition = ?", name)
         for _ in range(8):
             one.worker.step()
             assert "older copy" in str(one.worker.counts.trouble)

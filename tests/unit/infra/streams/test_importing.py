@@ -31,7 +31,6 @@ def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> 
 
     fields: dict[str, Any] = {
         "source": replace(SOURCE, history="history.parquet"),
-        "database": ProjectState(root).database,
         "state": ProjectState(root),
         "clock": ManualClock(BASE),
     }

@@ -71,7 +71,7 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
         for wait, events, again, is_compacted in batches:
             now += wait
             if is_compacted:
-                compact(partition_worker.log, keep=1)
+                compact(partition_worker.log, keep=1, group=lambda _: "all")
             if again:
                 partition_worker = opened(Path(folder))
             took(partition_worker, [message(name, good=good) for name, good in events], position, now, counts)
