@@ -152,10 +152,10 @@ def die_at(step: int) -> None:
         return sql == "COMMIT"
 
     class DyingConnection(sqlite3.Connection):
-        execute = wrap(sqlite3.Connection.execute, is_step=is_commit)  # type: ignore[assignment]
+        execute = wrap(sqlite3.Connection.execute, is_step=is_commit)
 
     # A kill is not a power cut: it loses nothing that was written.
-    os.fsync = lambda _: None
+    setattr(os, "fsync", lambda _: None)  # noqa: B010 - its type names the argument
     for name in ("fsync", "link", "unlink", "replace", "utime"):
         setattr(os, name, wrap(getattr(os, name)))
     sqlite3.connect = partial(sqlite3.connect, factory=DyingConnection)  # type: ignore[assignment]

@@ -17,8 +17,8 @@ from skewless.infra.log.spool import Shipper, Spool
 from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import SCHEMA, LogVictims
 from tests.integration.infra.partition_logs import fill_disk, listed, objects, opened, rows, sweep, values
-from tests.servers.postgres import PostgresServer
 from tests.worlds.waiting import until
+from tools.postgres_server import PostgresServer
 
 LOG = "spooled"
 
