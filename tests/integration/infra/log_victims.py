@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,8 @@ def _follow(order: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
+    for name in ("pandas", "pyarrow.compute"):  # once, and not in each process
+        import_module(name)
     for line in sys.stdin:
         sys.stdout.write(f"{_follow(json.loads(line))}\n")
         sys.stdout.flush()
