@@ -146,6 +146,18 @@ class Catalog:
             self._insert(partition, segment)
         return segment
 
+    def adopt(self, partition: str, segments: Sequence[Segment], columns: str) -> None:
+        """Add a complete log whose objects are stored already; does nothing if the partition has rows."""
+        with self._database.transaction():
+            if self._move_end(partition, 0, segments[-1].last + 1, columns):
+                for segment in segments:
+                    self._insert(partition, segment)
+
+    def restamp(self, partition: str, segment: Segment) -> None:
+        """Record the stamp of a segment's object, which another storage has now."""
+        sql = "UPDATE segments SET stamp = ? WHERE partition = ? AND first_seq = ?"
+        self._database.execute(sql, segment.stored.stamp, partition, segment.first)
+
     def record_end(self, partition: str, first: int, last: int, known_us: int) -> None:
         """Record when all positions up to each of ``first`` to ``last`` had been applied; the first record counts."""
         self._database.execute(
@@ -199,7 +211,7 @@ class Catalog:
         """Delete removed objects that no reader can still use; return how many.
 
         Raises:
-            StoreError: the storage refused it; a later call goes on.
+            StoreError: the storage refused it; a later call continues.
         """
         rows = self._database.query("SELECT object, readers FROM removed_objects")
         readers = set(list_readers(self._database)) if rows else set()

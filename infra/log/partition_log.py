@@ -122,7 +122,7 @@ class PartitionLog:
 
     def local_files(self, segments: Sequence[Segment]) -> list[str]:
         """Return the local files of segments; a process that uses them later has to register as a reader before."""
-        return [str(self.storage.local_path(segment.stored)) for segment in segments]
+        return [str(path) for path in self.storage.local_paths([segment.stored for segment in segments])]
 
     def append(self, rows: pa.Table, *, at: int | None = None, check: Check | None = None) -> Segment:
         """Number rows, at least one, and append them durably; return their segment.

@@ -92,7 +92,7 @@ class Spool:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
         Raises:
-            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call goes on.
+            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call continues.
         """
         if not self.waiting():
             return 0

@@ -145,8 +145,11 @@ class Database(ABC):
         finally:
             connection.close()
 
-    def upgrade(self) -> int:
+    def upgrade(self, fill: Callable[[], object] = lambda: None) -> int:
         """Bring the schema to the current version; return the version before. A kill leaves the old version.
+
+        Args:
+            fill: writes to the new tables, in the same transaction.
 
         Raises:
             StoreError: the database is unavailable, or its schema is newer than this program.
@@ -154,7 +157,7 @@ class Database(ABC):
         connection = self._connect()
         try:
             with self._translate_errors():
-                return self._upgrade(connection)
+                return self._upgrade(connection, fill)
         finally:
             connection.close()
 
@@ -292,7 +295,7 @@ class Database(ABC):
             )
         self._is_checked = True
 
-    def _upgrade(self, connection: Connection) -> int:
+    def _upgrade(self, connection: Connection, fill: Callable[[], object] = lambda: None) -> int:
         self._begin(connection)
         try:
             before = self._read_version(connection)
@@ -305,11 +308,15 @@ class Database(ABC):
             self._run(connection, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", ())
             self._run(connection, "DELETE FROM schema_version", ())
             self._run(connection, "INSERT INTO schema_version VALUES (?)", (len(self._steps),))
+            self._transaction.connection = connection
+            fill()
             connection.execute("COMMIT")
         except BaseException:
             with suppress(Exception):
                 connection.execute("ROLLBACK")
             raise
+        finally:
+            self._transaction.connection = None
         return before
 
     def _read_version(self, connection: Connection) -> int:

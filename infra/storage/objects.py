@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -69,6 +69,10 @@ class ObjectStorage(ABC):
         Raises:
             StoreError: the object is missing, or was altered.
         """
+
+    def local_paths(self, objects: Sequence[StoredObject]) -> list[Path]:
+        """Return a local file for each object, like ``local_path``."""
+        return [self.local_path(stored) for stored in objects]
 
     @abstractmethod
     def verify(self, stored: StoredObject) -> None:

@@ -28,8 +28,7 @@ from tests.worlds.payments_data import write_payments
 
 # What operations.md says is held while something is done, and the sign of a running server.
 REMEMBERED = ".skewless/skewless.db/documents/passed_labels"
-_NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {".lock", "server.json", "process"} | _NOTES
+TRANSIENT = {".lock", "server.json", "process"}
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
