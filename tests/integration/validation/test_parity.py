@@ -16,6 +16,7 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.compaction import compact
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
@@ -270,7 +271,7 @@ def test_beside_a_worker_that_goes_on_nothing_differs(parity_world: ParityWorld)
             report = other.compare("carrier_now", repair=True)
             assert report.as_dict()["mismatches"] == 0, report.lines()
             if turn in {2, 5}:
-                other.log().compact(keep=2)
+                compact(other.log(), keep=2)
                 other.bootstrap()
     finally:
         stop.set()
