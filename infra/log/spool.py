@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 import threading
+import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -108,13 +110,20 @@ class Spool:
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
         shipped, number = Documents(self._state.database, _SHIPPED), int(name["number"])
-        stored = self._state.storage.put_file(f"{self._partition}/{path.name}", path)
-        rows = _count_rows(path)
+        rows, began_at = _count_rows(path), time.time()
+        # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
+        object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
+        stored = self._state.storage.put_file(object_name, path)
         with self._state.database.transaction():  # reads from the database, not from the memory of reads
             # After a kill behind the commit, the file is in the log already, perhaps merged with others.
             if number > (shipped.get(name["writer"]) or {"number": -1})["number"]:
                 Catalog(self._state.database).append(
-                    self._partition, stored, rows, at_us=int(name["at"]), columns=encode_columns(self._schema)
+                    self._partition,
+                    stored,
+                    rows,
+                    began_at=began_at,
+                    at_us=int(name["at"]),
+                    columns=encode_columns(self._schema),
                 )
                 shipped.put(name["writer"], {"number": number})
         path.unlink()

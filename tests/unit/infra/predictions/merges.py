@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,7 +82,9 @@ def import_file(state: ProjectState, path: Path) -> None:
     """Move a file into the log, as an upgrade does."""
     stored = state.storage.put_file(f"{PREDICTIONS}/{path.name}", path)
     columns, rows = encode_columns(SCHEMA), pq.read_metadata(path).num_rows
-    Catalog(state.database).append(PREDICTIONS, stored, rows, at_us=int(path.name[:20]), columns=columns)
+    Catalog(state.database).append(
+        PREDICTIONS, stored, rows, began_at=time.time(), at_us=int(path.name[:20]), columns=columns
+    )
     path.unlink()
 
 
