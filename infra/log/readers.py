@@ -1,6 +1,6 @@
 """The processes that use files of the logs: an object that one of them may still read is not deleted.
 
-A process registers before it first lists files for a query, with a lease that it renews until it ends.
+A process registers before it first lists files for a query, with a lease that it has until it ends.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
@@ -18,6 +17,8 @@ from skewless.infra.storage.leases import Leases, new_holder
 
 _PREFIX = "log reader "
 _TTL_S = 60.0
+# On one machine, a lease ends with its process. So it needs no renewal, only a limit for processes of containers.
+_LOCAL_TTL_S = 86_400.0
 _renewals: dict[tuple[int, int], LeaseRenewal] = {}
 _lock = threading.Lock()
 
@@ -29,11 +30,17 @@ def register_reader(database: Database) -> None:
         renewal = _renewals.get(key)
         if renewal is not None and renewal.is_held:
             return
-        leases, holder, now = Leases(database, _TTL_S), new_holder(), time.monotonic()
+        ttl_s = _TTL_S if database.is_shared else _LOCAL_TTL_S
+        leases, holder, now = Leases(database, ttl_s), new_holder(), time.monotonic()
         lease = leases.acquire(_PREFIX + holder, holder=holder)
         if lease is not None:
-            _renewals[key] = LeaseRenewal(lease.name, partial(leases.renew, lease), _TTL_S, acquired_at=now)
-            _renewals[key].__enter__()
+            # A renewal must not create the database again after its folder was deleted.
+            renewal = LeaseRenewal(
+                lease.name, lambda: database.exists() and leases.renew(lease), ttl_s, acquired_at=now
+            )
+            if database.is_shared:
+                renewal.__enter__()
+            _renewals[key] = renewal
 
 
 def list_readers(database: Database) -> list[str]:

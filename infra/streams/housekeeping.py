@@ -14,6 +14,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
+from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 
 # Longer than servers take to notice a new generation, and longer than their lease on the old one.
@@ -37,12 +38,16 @@ class Housekeeper:
         Raises:
             StoreError: the disk or the store failed.
         """
-        for source in sorted({view.source for view in self.views}):
-            for name in log_partitions(self.state, source):
-                compact(PartitionLog(self.state, name))
-        Catalog(self.state.database).delete_unread(self.state.storage)
-        for view in self.views:
-            self.retire(view)
+        # One process at a time: another one would do the same work in vain.
+        with Leases(self.state.database).try_hold("housekeeping of streams") as lease:
+            if lease is None:
+                return
+            for source in sorted({view.source for view in self.views}):
+                for name in log_partitions(self.state, source):
+                    compact(PartitionLog(self.state, name))
+            Catalog(self.state.database).delete_unread(self.state.storage)
+            for view in self.views:
+                self.retire(view)
 
     def retire(self, view: WindowView) -> int:
         """Remove generations that no server reads; return how many."""

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
-# An object that no log has is left by a killed append, unless the append still runs: none runs that long.
-_ORPHAN_US = _DAY_US
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,25 +90,33 @@ def _merge(state: ProjectState, now_us: int) -> int:
 def _delete_unread(state: ProjectState) -> int:
     import time
 
-    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.log.catalog import ORPHAN_AGE_US, Catalog
     from skewless.infra.log.readers import forget_readers
     from skewless.infra.storage.package_folder import PackageFolder
 
-    catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - _ORPHAN_US
+    catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
     orphans = [
         name
-        for folder in ("log", "predictions", "outcomes", "staging")
+        for folder in ("log", "predictions", "outcomes")
         for name in catalog.find_orphans(state.storage, folder, before_us)
     ]
     orphans += PackageFolder.of(state).find_orphans(before_us)
     state.storage.delete(orphans)
-    return catalog.delete_unread(state.storage) + len(orphans)
+    leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
+    for path in leftovers:
+        path.unlink(missing_ok=True)
+    return catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
+
+
+def _list_old(folder: Path, pattern: str, before_us: int) -> list[Path]:
+    """Return the files that were last written before a time, by the disk's clock."""
+    return [path for path in folder.glob(pattern) if path.stat().st_mtime_ns < before_us * 1_000]
 
 
 def _remove_quarantine(folder: Path, before_us: int) -> int:
     """Remove batches of rejected rows that were last written before a time, by the disk's clock; return how many."""
-    due = [path for path in folder.glob("*/*.parquet") if path.stat().st_mtime_ns < before_us * 1_000]
+    due = _list_old(folder, "*/*.parquet", before_us)
     for path in due:
         path.unlink(missing_ok=True)
     return len(due)
