@@ -51,6 +51,7 @@ def older(tmp_path: Path) -> ProjectState:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body))
+    (folder / "trusted_keys").write_text("ed25519:AAAA\ned25519:BBBB\n")
     return ProjectState(folder)
 
 
@@ -106,6 +107,7 @@ def check_imported(state: ProjectState) -> None:
         "skipped_rows": {"41680bd7e8103439.push"},
         "alerts": {"project"},
         "earlier_rollout_counts": {"older/fraud"},
+        "trusted_key": {"ed25519:AAAA", "ed25519:BBBB"},
     }.items():
         assert Documents(database, kind).list_all().keys() == names, kind
     assert all(body for body in Documents(database, "parity_verdicts").list_all().values())
@@ -121,7 +123,7 @@ def test_all_small_files_are_imported_and_moved(older: ProjectState) -> None:
     assert files(older.folder) == before
     report = upgrade_state(older)
     assert (report.imported, report.schema_before) == (dry.imported, 0)
-    assert sum(report.imported.values()) == 44
+    assert sum(report.imported.values()) == 45
     check_imported(older)
     remaining = files(older.folder) - {name for name in files(older.folder) if name.startswith("before-upgrade/")}
     small = {name for name in remaining if name.endswith((".json", ".jsonl", ".served"))}
