@@ -232,11 +232,15 @@ def new_staging_path(root: Path) -> Path:
     return folder / uuid.uuid4().hex
 
 
-def missing_error(name: object) -> StoreError:
+class DamagedObjectError(StoreError):
+    """An object is missing or altered: a retry does not help."""
+
+
+def missing_error(name: object) -> DamagedObjectError:
     """Return the error for an object that is recorded but does not exist."""
-    return StoreError(f"log file {name}", "is missing", fix=_FIX)
+    return DamagedObjectError(f"log file {name}", "is missing", fix=_FIX)
 
 
-def corrupt_error(name: object, reason: object) -> StoreError:
+def corrupt_error(name: object, reason: object) -> DamagedObjectError:
     """Return the error for an object that has changed, or cannot be read."""
-    return StoreError(f"log file {name}", f"is corrupt: {reason}", fix=_FIX)
+    return DamagedObjectError(f"log file {name}", f"is corrupt: {reason}", fix=_FIX)

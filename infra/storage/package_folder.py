@@ -16,7 +16,7 @@ from skewless.contract.errors import PackageError, StoreError
 from skewless.contract.names import is_name
 from skewless.infra.storage.durable import disk_error, hold_lock, sync_file, sync_folder
 from skewless.infra.storage.names import check_model_name, is_version, number
-from skewless.infra.storage.objects import StoredObject
+from skewless.infra.storage.objects import DamagedObjectError, StoredObject
 from skewless.infra.storage.package_registry import MANIFEST, PackageRegistry, RegisteredPackage
 from skewless.infra.storage.project_state import ProjectState
 
@@ -203,8 +203,9 @@ class PackageFolder:
             raise disk_error(folder, error) from error
         except StoreError as error:
             thing, problem = _label(model, version), f"cannot be downloaded: {error.cause().removeprefix('log ')}"
-            fix = "check storage_url and the network; if an object is missing or altered, train again"
-            raise StoreError(thing, problem, fix=fix) from error
+            if isinstance(error, DamagedObjectError):
+                raise PackageError(thing, problem, fix="use another version, or train again") from error
+            raise StoreError(thing, problem, fix=error.fix) from error
 
 
 def _sync_files(staging: Path) -> None:

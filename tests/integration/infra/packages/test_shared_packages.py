@@ -126,14 +126,14 @@ def test_an_altered_bucket_is_refused(host_store: HostStore) -> None:
     good = (one.state / "packages/late/000001/plan.json").read_bytes()
     alter_object(two, "plan.json", good.replace(b"hash", b"hush"))
     for _ in range(2):
-        with pytest.raises(StoreError, match=r"package 'late' version '000001': cannot be downloaded.*has changed"):
+        with pytest.raises(PackageError, match=r"package 'late' version '000001': cannot be downloaded.*has changed"):
             read_pinned_plan(two, "late", "000001")
         assert [path.name for path in (two.state / "packages/late").iterdir()] == [".copy.lock"]
     alter_object(two, "plan.json", good)
     assert open_package(two, "late", "000001").version == "000001"
     two.state.storage.delete(list(objects_of(two)))
-    with pytest.raises(StoreError, match=r"cannot be downloaded: file .*is missing"):
-        open_package(replace(host_store("three")), "late", "000001")
+    with pytest.raises(PackageError, match=r"cannot be downloaded: file .*is missing"):
+        open_package(host_store("three"), "late", "000001")
     assert open_package(one, "late", "000001").version == "000001"
 
 
