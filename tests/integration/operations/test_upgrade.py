@@ -129,7 +129,7 @@ def test_all_small_files_are_imported_and_moved(older: ProjectState) -> None:
     small = {name for name in remaining if name.endswith((".json", ".jsonl", ".served"))}
     assert small == {"windows/build.json"}
     moved = {name.removeprefix("before-upgrade/") for name in files(older.folder) if name.startswith("before-upgrade/")}
-    assert moved == {name for name in before if name.endswith((".json", ".jsonl", ".served"))} - small
+    assert moved == {name for name in before if name.endswith((".json", ".jsonl", ".served", "trusted_keys"))} - small
     assert upgrade_state(older).imported == {}
     check_imported(older)
 
