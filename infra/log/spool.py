@@ -24,12 +24,12 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
-from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _SHIPPED = "shipped_files"
+CORRUPT = ".corrupt"  # ending of files that cannot be read
 _LONGEST_PAUSE_S = 30.0
 _log = EventLogger()
 
@@ -92,7 +92,7 @@ class Spool:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
         Raises:
-            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call continues.
+            StoreError: the storage or the database is unavailable; a later call continues.
         """
         if not self.waiting():
             return 0
@@ -100,17 +100,27 @@ class Spool:
             with hold_lock(self.folder / ".lock"):
                 files = self.waiting()
                 for path in files:
-                    self._ship(path)
+                    self._ship_or_quarantine(path)
         except OSError as error:
             raise disk_error(self.folder, error) from error
         return len(files)
 
-    def _ship(self, path: Path) -> None:
+    def _ship_or_quarantine(self, path: Path) -> None:
+        """Ship a file; one that cannot be read must not stop the files after it, and is kept."""
+        try:
+            rows = int(pq.read_metadata(path).num_rows)
+        except (OSError, pa.ArrowException) as error:
+            _log.error("spooled_file_corrupt", file=str(path), error=str(error))
+            path.rename(path.with_suffix(CORRUPT))
+            return
+        self._ship(path, rows)
+
+    def _ship(self, path: Path, rows: int) -> None:
         name = _NAME.fullmatch(path.name)
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
         shipped, number = Documents(self._state.database, _SHIPPED), int(name["number"])
-        rows, began_at = _count_rows(path), time.time()
+        began_at = time.time()
         # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
         object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         stored = self._state.storage.put_file(object_name, path)
@@ -199,10 +209,3 @@ class Shipper:
             _log.info("log_shipped")
         self.problem = None if error is None else error.problem  # without paths: clients see it
         self.files_waiting = sum(len(spool.waiting()) for spool in self._spools) if error else 0
-
-
-def _count_rows(path: Path) -> int:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise corrupt_error(path, error) from error
