@@ -29,6 +29,7 @@ from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _SHIPPED = "shipped_files"
+_TIME_DIGITS = 20
 CORRUPT = ".corrupt"  # ending of files that cannot be read
 _LONGEST_PAUSE_S = 30.0
 _log = EventLogger()
@@ -106,36 +107,40 @@ class Spool:
         return len(files)
 
     def _ship_or_quarantine(self, path: Path) -> None:
-        """Ship a file; one that cannot be read must not stop the files after it, and is kept."""
-        try:
-            rows = int(pq.read_metadata(path).num_rows)
-        except (OSError, pa.ArrowException) as error:
-            _log.error("spooled_file_corrupt", file=str(path), error=str(error))
-            path.rename(path.with_suffix(CORRUPT))
-            return
-        self._ship(path, rows)
-
-    def _ship(self, path: Path, rows: int) -> None:
+        """Ship a file; a file that cannot be read must not stop the files after it, and is kept."""
         name = _NAME.fullmatch(path.name)
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
-        shipped, number = Documents(self._state.database, _SHIPPED), int(name["number"])
+        writer, number = name["writer"], int(name["number"])
+        try:
+            rows = int(pq.read_metadata(path).num_rows)
+        except (OSError, pa.ArrowException) as error:
+            with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
+                shipped["missing"] = sorted({*shipped.get("missing", ()), number})
+            _log.error("spooled_file_corrupt", file=str(path), error=str(error))
+            path.rename(path.with_suffix(CORRUPT))
+            return
+        self._ship(path, writer, number, rows)
+
+    def _ship(self, path: Path, writer: str, number: int, rows: int) -> None:
         began_at = time.time()
         # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
         object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         stored = self._state.storage.put_file(object_name, path)
-        with self._state.database.transaction():  # reads from the database, not from the memory of reads
+        # The document is read from the database, not from the memory of reads.
+        with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
+            missing = {*shipped.get("missing", ())}
             # After a kill behind the commit, the file is in the log already, perhaps merged with others.
-            if number > (shipped.get(name["writer"]) or {"number": -1})["number"]:
+            if number > shipped["number"] or number in missing:
                 Catalog(self._state.database).append(
                     self._partition,
                     stored,
                     rows,
                     began_at=began_at,
-                    at_us=int(name["at"]),
+                    at_us=int(path.name[:_TIME_DIGITS]),
                     columns=encode_columns(self._schema),
                 )
-                shipped.put(name["writer"], {"number": number})
+                shipped |= {"number": max(number, shipped["number"]), "missing": sorted(missing - {number})}
         path.unlink()
 
 
