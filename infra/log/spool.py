@@ -212,5 +212,11 @@ class Shipper:
             _log.warning("log_not_shipped", error=str(error))
         elif error is None and self.problem is not None:
             _log.info("log_shipped")
-        self.problem = None if error is None else error.problem  # without paths: clients see it
+        self.problem = None if error is None else _describe(error)
         self.files_waiting = sum(len(spool.waiting()) for spool in self._spools) if error else 0
+
+
+def _describe(error: SkewlessError) -> str:
+    """Return the reason without paths and addresses, because clients of a server see it."""
+    thing = " ".join(word for word in error.thing.split() if "/" not in word)
+    return f"{thing} {error.problem.partition(':')[0]}"
