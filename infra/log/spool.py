@@ -123,6 +123,8 @@ class Spool:
         self._ship(path, writer, number, rows)
 
     def _ship(self, path: Path, writer: str, number: int, rows: int) -> None:
+        with self._state.database.snapshot():
+            pass  # while the database is down, nothing is stored in vain
         began_at = time.time()
         # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
         object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
