@@ -156,8 +156,13 @@ class Catalog:
                 sql = "UPDATE segments SET is_proven = 1 WHERE partition = ? AND object = ?"
                 self._database.execute(sql, partition, name)
 
-    def replace(self, partition: str, old: Sequence[Segment], new: Segment) -> None:
-        """Replace adjacent segments by one with the same positions; a reader sees all of the old ones or the new one.
+    def replace(self, partition: str, old: Sequence[Segment], new: Segment | None) -> None:
+        """Replace adjacent segments by one; a reader sees all of the old ones or the new one.
+
+        Args:
+            partition: of the log.
+            old: the segments, in order.
+            new: at the same first position; it may have fewer rows. None: the segments are removed.
 
         Raises:
             ConflictError: another process has replaced or removed one of them.
@@ -167,14 +172,15 @@ class Catalog:
                 "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
                 " RETURNING object, is_proven",
                 partition,
-                new.first,
-                new.last,
+                old[0].first,
+                old[-1].last,
             )
             if {name for name, _ in rows} != {segment.stored.name for segment in old}:
                 raise ConflictError(
-                    f"log partition {partition!r}", "was compacted by another process", fix="do nothing"
+                    f"log partition {partition!r}", "was changed by another process", fix="run it again"
                 )
-            self._insert(partition, new._replace(is_proven=all(is_proven for _, is_proven in rows)))
+            if new is not None:
+                self._insert(partition, new._replace(is_proven=all(is_proven for _, is_proven in rows)))
             self._note_removed(name for name, _ in rows)
 
     def remove_before(self, partition: str, before_us: int) -> int:
@@ -199,6 +205,14 @@ class Catalog:
             for name in names:
                 self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
         return len(names)
+
+    def list_removed(self) -> set[str]:
+        """Return the names of removed objects that wait for readers."""
+        return {name for (name,) in self._database.query("SELECT object FROM removed_objects")}
+
+    def list_digests(self) -> set[str]:
+        """Return the digests of the objects of all segments."""
+        return {digest for (digest,) in self._database.query("SELECT digest FROM segments")}
 
     def find_orphans(self, storage: ObjectStorage, folder: str, before_us: int) -> list[str]:
         """Return the objects below a folder that belong to no log, stored before a time: an append was interrupted."""

@@ -22,6 +22,7 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 KNOWN_AT = "__known_at"
+ERASED = "erased"  # the reason in ``__reject`` of a row whose values were erased
 
 
 def due_sql(delay_us: int) -> str:

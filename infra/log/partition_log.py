@@ -208,7 +208,7 @@ class PartitionLog:
         schema, position = self._select_schema(columns), max(first, 0)
         while position <= last:
             for segment in self.segments(position, last):
-                path = self._find_file(segment)
+                path = self.find_file(segment)
                 if path is None:
                     break
                 for rows in _read_segment(segment, path, position, last, schema):
@@ -291,7 +291,7 @@ class PartitionLog:
         types = {KNOWN_AT: pa.int64()} | {field.name: field.type for field in schema}
         return pa.schema([(name, types.get(name, pa.null())) for name in columns])
 
-    def _find_file(self, segment: Segment) -> Path | None:
+    def find_file(self, segment: Segment) -> Path | None:
         """Return the file of a segment; None if it was replaced or removed meanwhile."""
         try:
             return self.storage.local_path(segment.stored)
