@@ -42,7 +42,7 @@ def rewrite_segments(
         options: of the Parquet writer.
 
     Raises:
-        StoreError: the storage failed, or a segment is missing or altered; a repeated call goes on.
+        StoreError: the storage failed, or a segment is missing or altered; a repeated call continues.
     """
     replaced: list[StoredObject] = []
 

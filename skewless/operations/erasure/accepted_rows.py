@@ -68,7 +68,7 @@ def erase_rows(state: ProjectState, partition: str, entity: Entity) -> list[Stor
     """Erase the values of an entity's rows; return the objects that had them.
 
     Raises:
-        StoreError: the storage failed, or a segment is missing or altered; a repeated call goes on.
+        StoreError: the storage failed, or a segment is missing or altered; a repeated call continues.
     """
     return rewrite_segments(
         PartitionLog(state, partition),

@@ -122,7 +122,7 @@ class Entity:
 
 
 def find_rows(entity: Entity, rows: pa.Table) -> pa.Array:
-    """Return which rows of a log belong to an entity, boolean; those that were erased before do not."""
+    """Return which rows of a log belong to an entity, boolean; rows that were erased before do not."""
     found = np.zeros(rows.num_rows, dtype=np.bool_)
     if (values := entity.values(rows.schema)) is not None:
         found[:] = True

@@ -29,7 +29,7 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
     Raises:
         RequestError: a key is unknown, or its value is not of its type.
         SourceError: a source still has rows of the entity.
-        StoreError: the store, the database or the disk failed; a repeated call goes on.
+        StoreError: the store, the database or the disk failed; a repeated call continues.
         ConflictError: another process has taken over, because this one was suspended for too long.
     """
     from skewless.infra.log.catalog import Catalog

@@ -61,7 +61,7 @@ class OnlineRows:
             The numbers of built views and of deleted states.
 
         Raises:
-            StoreError: the store or the disk failed; the next erasure of any entity goes on.
+            StoreError: the store or the disk failed; the next erasure of any entity continues.
         """
         streams, built, deleted = self.project.streams, 0, 0
         for view in self.project.needed.plan.windows:
