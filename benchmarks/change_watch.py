@@ -102,7 +102,7 @@ class Watch:
         live = Generations(ProjectState(self.state)).find_live(view)
         if live is None:
             return False
-        ends = log_ends(self.state, view.source)
+        ends = log_ends(ProjectState(self.state), view.source)
         reached = store.read_markers([window_marker(project, view, live.number, part) for part in ends])
         return all(mark is not None and mark.position >= end for mark, end in zip(reached, ends.values(), strict=True))
 

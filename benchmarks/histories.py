@@ -93,7 +93,7 @@ def write_log(views: Sequence[View], rows: Mapping[str, Iterable[pa.Table]], sta
     run = ledger.start(START_US)
     covers = {}
     for view in views:
-        log = PartitionLog(state, view.partition)
+        log = PartitionLog(ProjectState(state), view.partition)
         with log.stage_rows() as staged:
             for piece in rows[view.name]:
                 staged.write(_accepted(piece, run.run_id))

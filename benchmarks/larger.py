@@ -78,10 +78,13 @@ def dataset(meter: Meter, *, repo: str, asked: str) -> str:
 def sampled_by_hand(meter: Meter, *, repo: str, asked: str) -> str:
     """Join the sampled rows alone with an ASOF join of their keys' history."""
     import duckdb
-    from skewless.infra.log.accepted import EVENT, PartitionLog
+
+    from skewless.infra.log.log_columns import EVENT
+    from skewless.infra.log.partition_log import PartitionLog
+    from skewless.infra.storage.project_state import ProjectState
 
     view = plan_of(Path(repo)).views[0]
-    files = PartitionLog(Path(repo) / ".skewless" / "log", view.partition).files()
+    files = PartitionLog(ProjectState(Path(repo) / ".skewless"), view.partition).files()
     shown = ", ".join(f"h.{feature.name}" for feature in view.features)
     query = (
         f"SELECT e.row, {shown} FROM asked e ASOF LEFT JOIN (SELECT * FROM read_parquet(?) h SEMI JOIN asked USING"

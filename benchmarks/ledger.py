@@ -16,7 +16,7 @@ from benchmarks.scale import rounds, scaled
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.project_state import open_database
-from tests.servers.postgres import running_postgres
+from tools.postgres_server import running_postgres
 
 VIEWS, ROUNDS = 10, 5
 _FEW = 1_000

@@ -18,6 +18,7 @@ from skewless.contract.windows.view import Aggregate, EventSource, Function, Win
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.log_columns import EVENT, KNOWN_AT
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.storage.project_state import ProjectState
 
 START_US = 1_735_689_600_000_000  # 2025-01-01
 SCALE = 2
@@ -103,7 +104,7 @@ class Events:
 
     def write(self, folder: Path) -> None:
         """Write the events as one Parquet file, for those who work by hand, and as a log."""
-        log = PartitionLog(folder / "log", "events/events/made/0")
+        log = PartitionLog(ProjectState(folder), "events/events/made/0")
         writer: pq.ParquetWriter | None = None
         for table in self.chunks():
             writer = writer or pq.ParquetWriter(folder / "events.parquet", table.schema)

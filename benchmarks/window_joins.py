@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from benchmarks.digest import digest_columns
 from benchmarks.meter import Meter
 from skewless.contract.windows.hops import HOUR, default_hop
+from skewless.infra.storage.project_state import ProjectState
 
 MEMORY = "4GB"
 
@@ -32,7 +33,7 @@ def skewless_log(meter: Meter, *, folder: str, functions: Sequence[str], windows
     entities = pa.table({"key": asked["key"], TIME: asked["t"]})
     wanted = view([Function(name) for name in functions], windows=windows)
     with tempfile.TemporaryDirectory() as spill, connect(Path(spill), memory_limit=MEMORY) as connection:
-        parts = read_log_partitions(Path(folder) / "log", "events")
+        parts = read_log_partitions(ProjectState(Path(folder)), "events")
         with meter.lap():
             read = WindowJoin(connection).read(wanted, parts, entities, mode="event_time")
     return digest_columns({name: read.values[name] for name in read.values})

@@ -63,12 +63,10 @@ def reads(meter: Meter, *, folder: str, url: str, n: int) -> str:
 
 def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # noqa: ANN401 - loaded by contestants alone
     """Write a log and build all states from it; return what reads the log."""
-    from skewless.infra.log.accepted import EVENT
-
     from skewless.contract.clock import SystemClock
     from skewless.contract.settings import Settings
     from skewless.infra.log.event_rows import event_schema
-    from skewless.infra.log.log_columns import KNOWN_AT
+    from skewless.infra.log.log_columns import EVENT, KNOWN_AT
     from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.offline.engine import connect
     from skewless.infra.offline.views import OfflineViews
@@ -81,7 +79,9 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     rows = {**{name: made[name] for name in (*KEYS, "amount")}, EVENT: made["ts"], "__ingest_ts": made["ts"]}
     schema = event_schema(plan.sources[0])
     table = pa.table([pa.array(rows.get(field.name, pa.nulls(n, field.type))) for field in schema], schema=schema)
-    PartitionLog(folder / "log", "events/events/made/0").append(table.append_column(KNOWN_AT, pa.array(made["ts"])))
+    PartitionLog(ProjectState(folder), "events/events/made/0").append(
+        table.append_column(KNOWN_AT, pa.array(made["ts"]))
+    )
     connection = connect(folder / "spill")
     store = RedisWriter(url)
     streams = Streams(

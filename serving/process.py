@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -78,17 +79,7 @@ async def serve(
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, settings.feature_timeout_ms / 1_000, marker_history.refresh_async)
         stack.push_async_callback(online.close)
-        spools = prediction_spool(config.state), outcome_spool(config.state)
-        shipper = Shipper(spools)
-        stack.callback(shipper.close)
-        writer = PredictionWriter(
-            spools[0],
-            capacity=settings.log_capacity,
-            flush_seconds=settings.log_flush_seconds,
-            on_drop=_drop_counter(metrics),
-            on_stored=spools[0].ship if settings.log_durability == "storage" else shipper.wake,
-        )
-        stack.callback(writer.close)
+        writer, outcomes, shipper = _open_logs(config, metrics, stack)
         models = _models(config, online, marker_history, metrics)
         await models.load()
         predictor = _predictor(config, online, writer, marker_history, metrics)
@@ -98,7 +89,6 @@ async def serve(
         stack.push_async_callback(counts.close)
         events = EventForwarder(config.state, settings.stream_url or config.redis_url, config.store, settings)
         stack.push_async_callback(events.close)
-        outcomes = OutcomeWriter(spools[1], spools[1].ship if settings.log_durability == "storage" else shipper.wake)
         serving = ServingContext(
             models=models,
             predictor=predictor,
@@ -108,8 +98,8 @@ async def serve(
             deadline_s=settings.deadline_ms / 1_000,
             body_bytes=settings.body_bytes,
             ready=lambda: _reasons(shutdown, predictor.skew_us, settings, models, writer),
-            details=lambda: _details(config.state.database.down_s()),
-            heartbeat=_make_heartbeat(config, models, writer, stack),
+            details=lambda: _details(config.state.database.down_s(), shipper),
+            heartbeat=_make_heartbeat(config, models, writer, shipper, stack),
             events=events,
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
@@ -184,6 +174,27 @@ def _predictor(
     return predictor
 
 
+def _open_logs(
+    config: ServerConfig, metrics: Metrics, stack: AsyncExitStack
+) -> tuple[PredictionWriter, OutcomeWriter, Shipper]:
+    """Return the writers of predictions and outcomes, and the thread that ships their files."""
+    settings, spools = config.settings, (prediction_spool(config.state), outcome_spool(config.state))
+    shipper = Shipper(spools)
+    stack.callback(shipper.close)
+    metrics.files_waiting.watch(lambda: shipper.files_waiting)
+    is_shipped = settings.log_durability == "storage"  # before a file counts as durable
+    make_durable = [partial(shipper.ship, spool) if is_shipped else shipper.wake for spool in spools]
+    writer = PredictionWriter(
+        spools[0],
+        capacity=settings.log_capacity,
+        flush_seconds=settings.log_flush_seconds,
+        on_drop=_drop_counter(metrics),
+        on_stored=make_durable[0],
+    )
+    stack.callback(writer.close)
+    return writer, OutcomeWriter(spools[1], make_durable[1]), shipper
+
+
 def _drop_counter(metrics: Metrics) -> Callable[[int, str], None]:
     """Return a callback for the log's thread; it counts on the event loop, to which all series belong."""
     loop = asyncio.get_running_loop()
@@ -250,7 +261,7 @@ def _skew_us(redis_url: str) -> int:
 
 
 def _make_heartbeat(
-    config: ServerConfig, models: ModelTable, writer: PredictionWriter, stack: AsyncExitStack
+    config: ServerConfig, models: ModelTable, writer: PredictionWriter, shipper: Shipper, stack: AsyncExitStack
 ) -> Callable[[], None]:
     """Return a function that records that the process runs, its plan, its models, and whether its log works."""
     presence, plan = ProcessRecord(config.state, "server"), AppliedPlanReader(config.state)
@@ -258,7 +269,8 @@ def _make_heartbeat(
 
     def heartbeat() -> None:
         served = {model.name: model.version for model in models.all()}
-        presence.send_heartbeat(plan.hash(), {"models": served, "refused": models.problems, "log": writer.problem})
+        detail = {"models": served, "refused": models.problems, "log": writer.problem, "unshipped": shipper.problem}
+        presence.send_heartbeat(plan.hash(), detail)
 
     return heartbeat
 
@@ -283,10 +295,17 @@ def _reasons(
     return reasons
 
 
-def _details(database_down_s: float | None) -> dict[str, str]:
-    if database_down_s is None:
-        return {}
-    return {"database": f"is down for {database_down_s:.0f} s: versions, policies and keys are those of the last read"}
+def _details(database_down_s: float | None, shipper: Shipper) -> dict[str, str]:
+    details = {}
+    if database_down_s is not None:
+        details["database"] = (
+            f"is down for {database_down_s:.0f} s: versions, policies and keys are those of the last read"
+        )
+    if shipper.problem is not None:
+        details["logs"] = (
+            f"have {shipper.files_waiting} files on this server's disk that cannot be shipped: {shipper.problem}"
+        )
+    return details
 
 
 def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -12,6 +12,9 @@ at ``read_end`` may return, for each key, any row between::
 
         complete     no event of the entity is missing from a batch that was applied before read_start - skew
         not future   no event of a batch that was accepted after read_end + skew is included
+
+``skew`` is how far the clocks of two machines may differ: the offset of the server's clock to that of the online store,
+plus the largest offset of the publishers or stream workers.
 """
 
 from __future__ import annotations
@@ -141,14 +144,15 @@ def check_states(
     present = np.flatnonzero(logged_read.status == Status.PRESENT)
     if not len(present):
         return
+    skew = logged.skew_us + views.clock_skews.largest(view.source)
     parts = views.log_partitions(view)
     # Positions in partitions that the log does not have are findings of the rebuild.
     applied, _ = applied_matrix(logged_read.applied or AppliedPositions.empty(), parts, len(logged.ids))
     entities = entity_table(view, ask, logged.t)
     for number, part in enumerate(parts):
         batches = AppliedBatches.read(views.connection, part)
-        certain = batches.last_surely_applied(logged.read_start - logged.skew_us - 1)
-        possible = batches.last_possibly_applied(logged.read_end + logged.skew_us)
+        certain = batches.last_surely_applied(logged.read_start - skew - 1)
+        possible = batches.last_possibly_applied(logged.read_end + skew)
         position = applied[:, number]
         for i in present[(position > possible)[present]].tolist():
             detail = f"position {position[i]} of {part.partition} was read before it was accepted"

@@ -32,7 +32,8 @@ class Process:
     """A process that works on a project.
 
     Args:
-        started_s, beat_s: times of its start and of its last heartbeat, seconds of real time.
+        started_s: time of its start, seconds, by the clock of its machine.
+        beat_s: time of its last heartbeat, seconds, by the clock of the database: clocks of machines may differ.
         plan: hash of the plan that it uses; empty: none yet.
         detail: values specific to its kind, plain JSON.
     """
@@ -46,7 +47,11 @@ class Process:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
     def silent_s(self, now_s: float) -> float:
-        """Return the seconds since its last heartbeat."""
+        """Return the seconds since its last heartbeat.
+
+        Args:
+            now_s: time of the database, seconds.
+        """
         return max(0.0, now_s - self.beat_s)
 
     def is_silent(self, now_s: float) -> bool:
@@ -65,7 +70,7 @@ class ProcessRecord:
         now_s = time.time()
         self._own = Process(kind=kind, host=socket.gethostname(), pid=os.getpid(), started_s=now_s, beat_s=now_s)
         self._name = f"{kind}-{self._own.host}-{self._own.pid}-{secrets.token_hex(4)}"
-        self._documents = _documents(state)
+        self._database, self._documents = state.database, _documents(state)
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="heartbeat-writer")
         self._write: Future[None] | None = None
         self._is_swept = False
@@ -78,7 +83,7 @@ class ProcessRecord:
         """
         if plan != self._own.plan:
             _log.info("plan_loaded", kind=self._own.kind, plan=plan, before=self._own.plan or None)
-        self._own = replace(self._own, beat_s=time.time(), plan=plan, detail=dict(detail))
+        self._own = replace(self._own, plan=plan, detail=dict(detail))
         if self._write is None or self._write.done():
             self._write = self._writer.submit(self._log_errors, self._put)
 
@@ -92,16 +97,17 @@ class ProcessRecord:
         if not self._is_swept:
             self._sweep()
             self._is_swept = True
-        self._documents.put(self._name, asdict(self._own))
+        self._documents.put(self._name, asdict(replace(self._own, beat_s=self._database.now_us() / 1e6)))
 
     def _delete(self) -> None:
         self._documents.delete(self._name)
 
     def _sweep(self) -> None:
         """Delete the heartbeats of killed processes of this kind and machine, and all that are a day old."""
+        now_s = self._database.now_us() / 1e6
         for name, item in _read(self._documents):
             is_dead = (item.kind, item.host) == (self._own.kind, self._own.host) and not _is_alive(item.pid)
-            if is_dead or time.time() - item.beat_s > _EXPIRY_S:
+            if is_dead or item.silent_s(now_s) > _EXPIRY_S:
                 self._documents.delete(name)
 
     def _log_errors(self, work: Callable[[], None]) -> None:
@@ -150,7 +156,7 @@ def run_behind_servers(state: ProjectState, work: Callable[[], _T]) -> _T:
 
 def is_served_here(state: ProjectState) -> bool:
     """Return whether a server of the project runs on this machine."""
-    host, now_s = socket.gethostname(), time.time()
+    host, now_s = socket.gethostname(), state.database.now_us() / 1e6
     return any(
         process.kind == "server" and process.host == host and not process.is_silent(now_s)
         for process in read_processes(state)

@@ -8,10 +8,11 @@ one fails. An object without a row is not part of the log.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from skewless.contract.errors import ConflictError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.readers import list_readers
 from skewless.infra.storage.database import Database, Row
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
@@ -19,6 +20,9 @@ from skewless.infra.storage.objects import ObjectStorage, StoredObject
 _FIELDS = "first_seq, last_seq, object, size, stamp, digest, at_us, known_us, is_merged, is_proven"
 _INSERT = f"INSERT INTO segments (partition, {_FIELDS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS_UNCHANGED = ""
+# An object that no log has and that is older belongs to no running append, because those are refused much earlier.
+ORPHAN_AGE_US = 86_400_000_000
+_LONGEST_APPEND_S = 3_600.0
 
 
 class Segment(NamedTuple):
@@ -103,6 +107,7 @@ class Catalog:
         stored: StoredObject,
         rows: int,
         *,
+        began_at: float,
         at: int | None = None,
         at_us: int = 0,
         columns: str = _COLUMNS_UNCHANGED,
@@ -114,6 +119,7 @@ class Catalog:
             partition: of the log.
             stored: the object with the rows.
             rows: number of rows, at least one.
+            began_at: when the storing of the object began, by ``time.time``.
             at: position of its first row, which must be the end; None: the end, wherever it is.
             at_us: time of its last row.
             columns: of the partition from now on; empty: unchanged.
@@ -121,9 +127,11 @@ class Catalog:
 
         Raises:
             ConflictError: the partition has another end.
-            StoreError: the database is unavailable; the segment may have been added, if the reply was lost.
+            StoreError: the database is unavailable; the segment may have been added, if the reply was lost. Or
+                storing took so long that housekeeping may have deleted the object.
         """
         with self._database.transaction(is_alone=at is None or check is not None):
+            _check_age(partition, began_at)
             if check is not None:
                 check()
             first = self.next_seq(partition) if at is None else at
@@ -137,6 +145,18 @@ class Catalog:
             segment = Segment(first, first + rows - 1, stored, at_us)
             self._insert(partition, segment)
         return segment
+
+    def adopt(self, partition: str, segments: Sequence[Segment], columns: str) -> None:
+        """Add a complete log whose objects are stored already; does nothing if the partition has rows."""
+        with self._database.transaction():
+            if self._move_end(partition, 0, segments[-1].last + 1, columns):
+                for segment in segments:
+                    self._insert(partition, segment)
+
+    def restamp(self, partition: str, segment: Segment) -> None:
+        """Record the stamp of a segment's object, which another storage has now."""
+        sql = "UPDATE segments SET stamp = ? WHERE partition = ? AND first_seq = ?"
+        self._database.execute(sql, segment.stored.stamp, partition, segment.first)
 
     def record_end(self, partition: str, first: int, last: int, known_us: int) -> None:
         """Record when all positions up to each of ``first`` to ``last`` had been applied; the first record counts."""
@@ -156,18 +176,21 @@ class Catalog:
                 sql = "UPDATE segments SET is_proven = 1 WHERE partition = ? AND object = ?"
                 self._database.execute(sql, partition, name)
 
-    def replace(self, partition: str, old: Sequence[Segment], new: Segment | None) -> None:
+    def replace(self, partition: str, old: Sequence[Segment], new: Segment | None, *, began_at: float) -> None:
         """Replace adjacent segments by one; a reader sees all of the old ones or the new one.
 
         Args:
             partition: of the log.
             old: the segments, in order.
             new: at the same first position; it may have fewer rows. None: the segments are removed.
+            began_at: when the storing of the new object began, by ``time.time``.
 
         Raises:
             ConflictError: another process has replaced or removed one of them.
+            StoreError: as ``append``; no segment was replaced.
         """
         with self._database.transaction():
+            _check_age(partition, began_at)
             rows = self._database.execute(
                 "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
                 " RETURNING object, is_proven",
@@ -195,7 +218,7 @@ class Catalog:
         """Delete removed objects that no reader can still use; return how many.
 
         Raises:
-            StoreError: the storage refused it; a later call goes on.
+            StoreError: the storage refused it; a later call continues.
         """
         rows = self._database.query("SELECT object, readers FROM removed_objects")
         readers = set(list_readers(self._database)) if rows else set()
@@ -262,6 +285,14 @@ class Catalog:
         for name in names:
             sql = "INSERT INTO removed_objects (object, readers) VALUES (?, ?) ON CONFLICT (object) DO NOTHING"
             self._database.execute(sql, name, readers)
+
+
+def _check_age(partition: str, began_at: float) -> None:
+    age_s = time.time() - began_at
+    if age_s > _LONGEST_APPEND_S:
+        raise StoreError(
+            f"log partition {partition!r}", f"was paused for {age_s:.0f} s in a write", fix="run the command again"
+        )
 
 
 def _decode(row: Row) -> Segment:

@@ -6,6 +6,7 @@ and if two processes merge the same segments, one of them fails and changes noth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -122,6 +123,7 @@ def _merge(log: PartitionLog, segments: Sequence[Segment], options: Callable[[pa
     path = log.storage.staging_path()
     try:
         _write(log, segments, path, options)
+        began_at = time.time()
         name = log.object_name(segments[0].first)
         stored = log.storage.put_file(name, path)
     except OSError as error:
@@ -138,7 +140,7 @@ def _merge(log: PartitionLog, segments: Sequence[Segment], options: Callable[[pa
         is_merged=True,
     )
     try:
-        log.catalog.replace(log.partition, segments, new)
+        log.catalog.replace(log.partition, segments, new, began_at=began_at)
     except ConflictError:
         log.storage.delete([name])
         raise

@@ -6,6 +6,7 @@ Accepted rows of views, events of streams, predictions and outcomes are all kept
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -121,7 +122,7 @@ class PartitionLog:
 
     def local_files(self, segments: Sequence[Segment]) -> list[str]:
         """Return the local files of segments; a process that uses them later has to register as a reader before."""
-        return [str(self.storage.local_path(segment.stored)) for segment in segments]
+        return [str(path) for path in self.storage.local_paths([segment.stored for segment in segments])]
 
     def append(self, rows: pa.Table, *, at: int | None = None, check: Check | None = None) -> Segment:
         """Number rows, at least one, and append them durably; return their segment.
@@ -137,16 +138,19 @@ class PartitionLog:
             check: called in the transaction of the append; an error of it leaves the log unchanged.
 
         Raises:
-            ConflictError: another writer has appended at this position.
+            ConflictError: the log does not end at this position: another writer has appended, or the database was
+                restored to an older state.
             StoreError: the rows cannot be written, or a column has another type than before.
         """
         if not rows.num_rows:
             raise ValueError("an append needs at least one row")
         first = self._check_position(at)
         numbered = _number(rows, first)
-        columns = self._add_columns(numbered.schema)
+        columns, began_at = self._add_columns(numbered.schema), time.time()
         stored = self.storage.put(self.object_name(first), _encode(numbered))
-        segment = self._add(stored, rows.num_rows, at=first, at_us=_last_time(rows), columns=columns, check=check)
+        segment = self._add(
+            stored, rows.num_rows, at=first, began_at=began_at, at_us=_last_time(rows), columns=columns, check=check
+        )
         self._next_position = segment.last + 1
         return segment
 
@@ -174,17 +178,21 @@ class PartitionLog:
             StoreError: the rows cannot be written.
         """
         staged.close()
-        columns = self._add_columns(staged.schema)
+        self.schema()  # another writer may have added columns before these rows
+        columns, began_at = self._add_columns(staged.schema), time.time()
         stored = self.storage.put_file(self.object_name(staged.first), staged.path)
-        return self._add(stored, staged.rows, at=staged.first, at_us=staged.at_us, columns=columns, check=check)
+        return self._add(
+            stored, staged.rows, at=staged.first, began_at=began_at, at_us=staged.at_us, columns=columns, check=check
+        )
 
     def check_end(self, at: int) -> None:
         """Check that the log ends at position ``at``, as its writer believes.
 
         Raises:
-            ConflictError: another writer has appended; each further ``append`` fails too.
+            ConflictError: another writer has appended, or the database was restored to an older state; each further
+                ``append`` fails too.
         """
-        if self.next_seq() > at:
+        if self.next_seq() != at:
             self._is_lost = True
             raise self._conflict(at)
 
@@ -208,12 +216,14 @@ class PartitionLog:
         schema, position = self._select_schema(columns), max(first, 0)
         while position <= last:
             for segment in self.segments(position, last):
-                path = self.find_file(segment)
-                if path is None:
-                    break
-                for rows in _read_segment(segment, path, position, last, schema):
-                    position += rows.num_rows
-                    yield rows
+                try:
+                    for rows in _read_segment(segment, self.storage.local_path(segment.stored), position, last, schema):
+                        position += rows.num_rows
+                        yield rows
+                except StoreError:
+                    if segment.stored in [each.stored for each in self.segments(segment.first, segment.first)]:
+                        raise
+                    break  # it was replaced or removed meanwhile
             else:
                 return
 
@@ -249,9 +259,9 @@ class PartitionLog:
         try:
             segment = self.catalog.append(self.partition, stored, rows, **values)
         except ConflictError:
-            self._is_lost = True
             with contextlib.suppress(StoreError):
                 self.storage.delete([stored.name])
+            self._is_lost = self.next_seq() != values["at"]  # a check that failed changes nothing
             raise
         if values["columns"]:
             self._columns, self._schema = values["columns"], decode_columns(values["columns"])
@@ -264,8 +274,6 @@ class PartitionLog:
             self._next_position = self.next_seq()
         if at is None or at == self._next_position:
             return self._next_position
-        if at > self._next_position:
-            raise ValueError(f"position {at} would leave a gap after {self._next_position}")
         self._is_lost = True
         raise self._conflict(at)
 
@@ -290,15 +298,6 @@ class PartitionLog:
             return schema
         types = {KNOWN_AT: pa.int64()} | {field.name: field.type for field in schema}
         return pa.schema([(name, types.get(name, pa.null())) for name in columns])
-
-    def find_file(self, segment: Segment) -> Path | None:
-        """Return the file of a segment; None if it was replaced or removed meanwhile."""
-        try:
-            return self.storage.local_path(segment.stored)
-        except StoreError:
-            if segment.stored in [each.stored for each in self.segments(segment.first, segment.first)]:
-                raise
-            return None
 
 
 def _read_segment(segment: Segment, path: Path, first: int, last: int, schema: pa.Schema) -> Iterator[pa.Table]:

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from contextlib import suppress
-from functools import partial
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
@@ -35,7 +34,10 @@ def register_reader(database: Database) -> None:
         leases, holder, now = Leases(database, ttl_s), new_holder(), time.monotonic()
         lease = leases.acquire(_PREFIX + holder, holder=holder)
         if lease is not None:
-            renewal = LeaseRenewal(lease.name, partial(leases.renew, lease), ttl_s, acquired_at=now)
+            # A renewal must not create the database again after its folder was deleted.
+            renewal = LeaseRenewal(
+                lease.name, lambda: database.exists() and leases.renew(lease), ttl_s, acquired_at=now
+            )
             if database.is_shared:
                 renewal.__enter__()
             _renewals[key] = renewal

@@ -6,6 +6,7 @@ it was or completely rewritten, and a repeated call rewrites the rest.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.contract.errors import ConflictError
+from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import merged_options
 from skewless.infra.log.partition_log import PartitionLog
@@ -68,11 +69,21 @@ def visit_segments(log: PartitionLog, visit: Callable[[Segment, Path], None]) ->
     while not is_complete:
         is_complete = True
         for segment in [each for each in log.segments() if each.last > done]:
-            path = log.find_file(segment)
+            path = _find_file(log, segment)
             is_complete = path is not None and _visit(visit, segment, path)
             if not is_complete:
                 break
             done = segment.last
+
+
+def _find_file(log: PartitionLog, segment: Segment) -> Path | None:
+    """Return the file of a segment; None if it was replaced or removed meanwhile."""
+    try:
+        return log.storage.local_path(segment.stored)
+    except StoreError:
+        if segment.stored in [each.stored for each in log.segments(segment.first, segment.first)]:
+            raise
+        return None
 
 
 def _visit(visit: Callable[[Segment, Path], None], segment: Segment, path: Path) -> bool:
@@ -96,6 +107,7 @@ def _rewrite(
     staged, name, new = log.storage.staging_path(), log.object_name(segment.first), None
     try:
         rows = _write(path, staged, change, options)
+        began_at = time.time()
         if rows:
             stored = log.storage.put_file(name, staged)
             new = segment._replace(last=segment.first + rows - 1, stored=stored)
@@ -106,7 +118,7 @@ def _rewrite(
     finally:
         staged.unlink(missing_ok=True)
     try:
-        log.catalog.replace(log.partition, [segment], new)
+        log.catalog.replace(log.partition, [segment], new, began_at=began_at)
     except ConflictError:
         log.storage.delete([name])
         raise

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 import threading
+import time
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skewless.contract.errors import SkewlessError
+from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.storage.documents import Documents
@@ -90,7 +92,7 @@ class Spool:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
         Raises:
-            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call goes on.
+            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call continues.
         """
         if not self.waiting():
             return 0
@@ -108,30 +110,42 @@ class Spool:
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
         shipped, number = Documents(self._state.database, _SHIPPED), int(name["number"])
-        # After a kill behind the commit, the file is in the log already, perhaps merged with others.
-        if number > (shipped.get(name["writer"]) or {"number": -1})["number"]:
-            stored = self._state.storage.put_file(f"{self._partition}/{path.name}", path)
-            rows = _count_rows(path)
-            with self._state.database.transaction():
+        rows, began_at = _count_rows(path), time.time()
+        # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
+        object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
+        stored = self._state.storage.put_file(object_name, path)
+        with self._state.database.transaction():  # reads from the database, not from the memory of reads
+            # After a kill behind the commit, the file is in the log already, perhaps merged with others.
+            if number > (shipped.get(name["writer"]) or {"number": -1})["number"]:
                 Catalog(self._state.database).append(
-                    self._partition, stored, rows, at_us=int(name["at"]), columns=encode_columns(self._schema)
+                    self._partition,
+                    stored,
+                    rows,
+                    began_at=began_at,
+                    at_us=int(name["at"]),
+                    columns=encode_columns(self._schema),
                 )
                 shipped.put(name["writer"], {"number": number})
         path.unlink()
 
 
 class Shipper:
-    """A thread that ships the files of spools after each wake-up, and tries again while that fails.
+    """A thread that ships the files of spools: those of earlier processes at once, new ones after each wake-up.
+
+    While that fails it tries again, ever more rarely, and ignores wake-ups: thousands of files may wait.
 
     Attributes:
-        problem: why files wait; None: nothing waits for that reason.
+        files_waiting: number of files that the last try left.
+        problem: why they wait; None: nothing waits for that reason.
     """
 
     def __init__(self, spools: Sequence[Spool]) -> None:
+        self.files_waiting = 0
         self.problem: str | None = None
         self._spools = spools
         self._wake = threading.Event()
-        self._is_closed = False
+        self._wake.set()
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="log-shipping", daemon=True)
         self._thread.start()
 
@@ -139,36 +153,52 @@ class Shipper:
         """Ship new files soon."""
         self._wake.set()
 
+    def ship(self, spool: Spool) -> None:
+        """Ship the files of a spool now, in the caller's thread; if that fails, the shipper tries again.
+
+        Raises:
+            StoreError: as ``Spool.ship``.
+        """
+        try:
+            spool.ship()
+        except StoreError:
+            self.wake()
+            raise
+
     def close(self) -> None:
         """Ship what waits, once, and stop; files that cannot be shipped stay for the next process."""
-        self._is_closed = True
+        self._closing.set()
         self._wake.set()
         self._thread.join()
 
     def _run(self) -> None:
         pause: float | None = None
         while True:
-            self._wake.wait(pause)
+            if pause is None:
+                self._wake.wait()
+            else:
+                self._closing.wait(pause)
             self._wake.clear()
-            is_closed = self._is_closed
+            is_closing = self._closing.is_set()
             try:
                 for spool in self._spools:
                     spool.ship()
                 self._note(None)
                 pause = None
             except SkewlessError as error:
-                self._note(str(error))
-                pause = min(2 * (pause or 0.5), _LONGEST_PAUSE_S)
-            if is_closed:
+                self._note(error)
+                pause = min(2 * (pause or 0.25), _LONGEST_PAUSE_S)
+            if is_closing:
                 return
 
-    def _note(self, problem: str | None) -> None:
-        """Log each change once."""
-        if problem is not None and self.problem is None:
-            _log.warning("log_not_shipped", error=problem)
-        elif problem is None and self.problem is not None:
+    def _note(self, error: SkewlessError | None) -> None:
+        """Record why files wait; log each change once."""
+        if error is not None and self.problem is None:
+            _log.warning("log_not_shipped", error=str(error))
+        elif error is None and self.problem is not None:
             _log.info("log_shipped")
-        self.problem = problem
+        self.problem = None if error is None else error.problem  # without paths: clients see it
+        self.files_waiting = sum(len(spool.waiting()) for spool in self._spools) if error else 0
 
 
 def _count_rows(path: Path) -> int:

@@ -12,6 +12,7 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
+from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends, log_partitions
 from skewless.infra.log.read_progress import Progress
@@ -51,6 +52,7 @@ class OfflineViews:
         self._join = PointInTimeJoin(connection)
         self.join = WindowJoin(connection)
         self.ledger = RunLedger(state.database)
+        self.clock_skews = ClockSkews(state.database)
 
     def log(self, view: View) -> PartitionLog:
         """Return the log of a view."""

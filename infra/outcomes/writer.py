@@ -53,7 +53,8 @@ class OutcomeWriter:
             source: their origin: ``http``, or the name of a file.
 
         Raises:
-            StoreError: the disk refused the write; the log is unchanged.
+            StoreError: the disk refused the write, and the log is unchanged; or ``on_stored`` failed, and the outcomes
+                are on the disk, from where they are shipped later.
         """
         batch = f"{self._name}-{self._files:06d}"
         path = self._spool.path(received_at, self._name, self._files)

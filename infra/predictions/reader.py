@@ -19,6 +19,7 @@ from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.tiles import AppliedPositions
+from skewless.infra.log.readers import register_reader
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import READ
 from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, open_prediction_log
@@ -143,6 +144,7 @@ class PredictionLog:
     """
 
     def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection, *, unproven: bool = False) -> None:
+        register_reader(state.database)
         self._log = open_prediction_log(state)
         self._segments = [item for item in self._log.segments() if not (unproven and item.is_proven)]
         self._files = self._log.local_files(self._segments)

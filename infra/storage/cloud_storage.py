@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +35,7 @@ _RETRIES = {
     "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=2), "base": 2},
 }
 _UPLOADS = 4  # parts of 5 MiB at the same time: on a slow line, more of them would exceed the read timeout
+_DOWNLOADS = 8  # at the same time
 _CHUNK_BYTES = 4 << 20  # of a download
 _LOCKS = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -95,6 +97,13 @@ class CloudStorage(ObjectStorage):
         # Threads that want the same object wait for one download.
         with self._locks[hash(stored.digest) % _LOCKS]:
             return self._cache.find(stored) or self._download(stored)
+
+    def local_paths(self, objects: Sequence[StoredObject]) -> list[Path]:
+        """Return a local file for each object; several are downloaded at the same time."""
+        missing = [stored for stored in objects if not self._cache.find(stored)]
+        with ThreadPoolExecutor(_DOWNLOADS) as pool:
+            list(pool.map(self.local_path, missing))
+        return [self.local_path(stored) for stored in objects]
 
     def verify(self, stored: StoredObject) -> None:
         """Download the object and compare its digest."""

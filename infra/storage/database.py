@@ -94,7 +94,7 @@ class Database(ABC):
         """Wait for a lock of the project, and hold it during the block; new holders queue behind a waiting one.
 
         It gives an order, and is never a fence: a process that was cut off from the database for about 10 seconds has
-        lost the lock and does not know. So the write in the block must fail by itself if another holder wrote before.
+        lost the lock and does not know. So the write in the block must fail if another holder wrote before.
         Do not wait for a lock in a transaction. A wait of more than 10 seconds is logged.
 
         Args:
@@ -145,8 +145,11 @@ class Database(ABC):
         finally:
             connection.close()
 
-    def upgrade(self) -> int:
+    def upgrade(self, fill: Callable[[], object] = lambda: None) -> int:
         """Bring the schema to the current version; return the version before. A kill leaves the old version.
+
+        Args:
+            fill: writes to the new tables, in the same transaction.
 
         Raises:
             StoreError: the database is unavailable, or its schema is newer than this program.
@@ -154,7 +157,7 @@ class Database(ABC):
         connection = self._connect()
         try:
             with self._translate_errors():
-                return self._upgrade(connection)
+                return self._upgrade(connection, fill)
         finally:
             connection.close()
 
@@ -292,7 +295,7 @@ class Database(ABC):
             )
         self._is_checked = True
 
-    def _upgrade(self, connection: Connection) -> int:
+    def _upgrade(self, connection: Connection, fill: Callable[[], object] = lambda: None) -> int:
         self._begin(connection)
         try:
             before = self._read_version(connection)
@@ -305,11 +308,15 @@ class Database(ABC):
             self._run(connection, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", ())
             self._run(connection, "DELETE FROM schema_version", ())
             self._run(connection, "INSERT INTO schema_version VALUES (?)", (len(self._steps),))
+            self._transaction.connection = connection
+            fill()
             connection.execute("COMMIT")
         except BaseException:
             with suppress(Exception):
                 connection.execute("ROLLBACK")
             raise
+        finally:
+            self._transaction.connection = None
         return before
 
     def _read_version(self, connection: Connection) -> int:

@@ -28,8 +28,8 @@ class LeaseShare:
 class LeaseGroup:
     """One member of a group. Its leases expire by the clock of the database, all at the same time.
 
-    The leases of a process that was killed are free at once on its machine. A lease assigns work and is no fence: a
-    member that was paused may believe that it still has one. So its writes must fail by themselves if a successor has
+    The leases of a process that was killed are free at once on its machine. A lease assigns work and is not a
+    fence: a member that was paused may believe that it still has one. So its writes must fail if a successor has
     written before. The members of a group and their leases are one document, so a heartbeat is one small write.
 
     Args:

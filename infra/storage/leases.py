@@ -120,10 +120,14 @@ class Leases:
         return str(rows[0][0]) if rows and rows[0][1] > self._database.now_us() and not has_died(rows[0][0]) else None
 
     def list_held(self, prefix: str) -> list[str]:
-        """Return the held leases whose names begin with a text, sorted."""
+        """Return the leases whose names begin with a text, and whose holders may still work, sorted.
+
+        On this machine these are all that live, because a process that was paused for longer than its lease continues.
+        """
         now_us = self._database.now_us()
         rows = self._database.query("SELECT name, holder, until_us FROM leases WHERE name LIKE ?", f"{prefix}%")
-        return sorted(name for name, holder, until_us in rows if until_us > now_us and not has_died(holder))
+        alive = {name: (_is_alive(holder), until_us > now_us) for name, holder, until_us in rows}
+        return sorted(name for name, (lives, is_held) in alive.items() if lives or (lives is None and is_held))
 
     def latest_token(self, name: str) -> int:
         """Return the highest token of a lease, 0 if nobody has had it."""
@@ -187,16 +191,23 @@ def new_holder() -> str:
 
 def has_died(holder: str) -> bool:
     """Return whether a holder was a process of this machine that has ended: its lease is free at once."""
+    return _is_alive(holder) is False
+
+
+def _is_alive(holder: str) -> bool | None:
+    """Return whether a process of this machine lives; None for one of another machine."""
     parts = holder.split("/")
     if len(parts) != 4 or parts[1] != _machine() or not parts[2].isdecimal():  # noqa: PLR2004 - see new_holder
-        return False
+        return None
     try:
         os.kill(int(parts[2]), 0)
     except ProcessLookupError:
-        return True
-    except (PermissionError, OverflowError):
         return False
-    return False
+    except OverflowError:
+        return None
+    except PermissionError:
+        return True
+    return True
 
 
 @cache

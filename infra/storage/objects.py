@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +70,10 @@ class ObjectStorage(ABC):
             StoreError: the object is missing, or was altered.
         """
 
+    def local_paths(self, objects: Sequence[StoredObject]) -> list[Path]:
+        """Return a local file for each object, like ``local_path``."""
+        return [self.local_path(stored) for stored in objects]
+
     @abstractmethod
     def verify(self, stored: StoredObject) -> None:
         """Compare the bytes in the storage with the digest; reads all of them.
@@ -120,25 +126,28 @@ class FolderStorage(ObjectStorage):
 
     def __init__(self, root: Path) -> None:
         self._root = root
+        self._synced: set[Path] = set()
 
     def put(self, name: str, data: bytes | memoryview) -> StoredObject:
         """Write the file under its name: nobody looks for the name before the caller has recorded it."""
         path = self._root / name
         try:
-            make_folder(path.parent)
+            self._make_folder(path.parent)
             path.write_bytes(data)
             return self._complete(name, path, digest_bytes(data))
         except OSError as error:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             raise disk_error(path, error) from error
 
     def put_file(self, name: str, path: Path) -> StoredObject:
         """Link the file under its name."""
         target = self._root / name
         try:
-            make_folder(target.parent)
+            self._make_folder(target.parent)
             if not target.exists():
                 target.hardlink_to(path)
+            os.utime(target)  # by its time, `list_objects` tells whether its append may still run
             return self._complete(name, target, digest_file(target))
         except OSError as error:
             raise disk_error(target, error) from error
@@ -188,6 +197,14 @@ class FolderStorage(ObjectStorage):
     def staging_path(self) -> Path:
         """Return a path on the same disk, so that the file can be linked."""
         return new_staging_path(self._root)
+
+    def _make_folder(self, folder: Path) -> None:
+        """Create a folder; its name, and those of its parents, survive a power cut, too."""
+        make_folder(folder)
+        if folder not in self._synced:
+            for parent in folder.relative_to(self._root).parents:
+                sync_folder(self._root / parent)
+            self._synced.add(folder)
 
     def _complete(self, name: str, path: Path, digest: str) -> StoredObject:
         sync_file(path)

@@ -79,14 +79,9 @@ class PostgresDatabase(Database):
         # A writer whose machine was cut off is ended by the server, so it cannot block the others.
         options = f"-c lock_timeout={limit_ms} -c idle_in_transaction_session_timeout={limit_ms} {_SERVER_PROBES}"
         with self._translate_errors():
-            connection = psycopg.connect(
-                self._url,
-                autocommit=True,
-                connect_timeout=int(self._busy_s),
-                options=options,
-                prepare_threshold=5,
-                **_CLIENT_PROBES,
-            )
+            ours = {"connect_timeout": int(self._busy_s), "options": options}
+            parameters = {**_CLIENT_PROBES, **psycopg.conninfo.conninfo_to_dict(self._url), **ours}
+            connection = psycopg.connect(**parameters, autocommit=True, prepare_threshold=5)
             name = '"' + self._schema.replace('"', '""') + '"'
             if not connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (self._schema,)).fetchall():
                 with suppress(psycopg.errors.UniqueViolation):  # another process was first
@@ -146,6 +141,7 @@ def _split_schema(url: str) -> tuple[str, str]:
 def _import_psycopg() -> Any:  # noqa: ANN401 - an optional package
     try:
         import psycopg  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - only with a PostgreSQL address; costs 0.2 s
+        import psycopg.conninfo  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as above
         import psycopg.errors  # type: ignore[import-not-found,unused-ignore]  # noqa: PLC0415 - as above
     except ImportError as error:
         raise DefinitionError(

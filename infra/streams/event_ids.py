@@ -135,7 +135,7 @@ class EventIds:
             raise ConflictError(
                 f"event source {self._source.name!r}",
                 "was written by another process, which had the lock",
-                fix="run it again; a stream worker does so by itself",
+                fix="run it again; stream workers do so automatically",
             )
 
     def _select_new(self, rows: pa.Table, now_us: int, skip_remembering: BoolArray | None) -> tuple[pa.Table, Digests]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 
 from skewless.contract.clock import Clock
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
@@ -122,8 +123,11 @@ class Streams:
             writer.catch_up(PartitionLog(self.state, partition))
 
     def writer(self, source: EventSource, store: OnlineStore) -> StateWriter:
-        """Return a writer for the states of a source's views in a store."""
+        """Return a writer for the states of a source's views in a store; record the offset of this machine's clock."""
         name, needed = source.name, self.needed
+        # A worker also works while the store is down; then an earlier start has measured its clock.
+        with suppress(StoreError):
+            ClockSkews(self.state.database).record(name, abs(store.clock_offset_us()))
         return StateWriter(
             project=self.plan.project,
             source=name,

@@ -201,6 +201,9 @@ class Metrics:
         self.alert = self._gauge("skewless_alert", "1 while an alert is open", "name", "severity", "subject")
         self.feedback = self._counter("skewless_feedback", "Outcomes written to the outcome log", "by", "kind")
         self.database_down = self._gauge("skewless_database_down", "1 while the project's database is down")()
+        self.files_waiting = self._gauge(
+            "skewless_log_files_waiting", "Files of the logs on this machine that could not be shipped"
+        )()
         self.dropped = self._counter("skewless_log_dropped", "Predictions dropped by the log", "reason")
         self.restarts = self._counter("skewless_worker_restarts", "Restarts of this worker after it exited")()
         self.unanswered = self._counter("skewless_workers_unanswered", "Requests to other workers without a reply")()

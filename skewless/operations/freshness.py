@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -169,7 +168,7 @@ def _update_process_alerts(alerts: Alerts, project: Workspace) -> None:
     from skewless.infra.alerts.alerts import Alert, open_alerts
     from skewless.infra.host.processes import read_processes
 
-    now_s, at_us = time.time(), project.clock.now_us()
+    now_s, at_us = project.state.database.now_us() / 1e6, project.clock.now_us()
     problems: dict[tuple[str, str], tuple[Severity, str]] = {}
     for item in read_processes(project.state):
         subject = f"{item.kind} {item.host} {item.pid}"

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
-# An object that no log has is left by a killed append, unless the append still runs: none runs that long.
-_ORPHAN_US = _DAY_US
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +93,10 @@ def _merge(state: ProjectState, now_us: int) -> int:
 def _delete_unread(state: ProjectState) -> int:
     import time
 
-    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.log.catalog import ORPHAN_AGE_US, Catalog
     from skewless.infra.log.readers import forget_readers
 
-    catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - _ORPHAN_US
+    catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
     orphans = [
         name

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -194,7 +193,7 @@ def running_processes(state: ProjectState) -> list[ProcessStatus]:
     """Return the processes of the project, each with its plan and the time since its last heartbeat."""
     from skewless.infra.host.processes import read_processes
 
-    now_s = time.time()
+    now_s = state.database.now_us() / 1e6
     return [
         ProcessStatus(
             kind=item.kind,
@@ -342,6 +341,9 @@ def _count_predictions(state: ProjectState) -> int:
     from skewless.infra.log.catalog import Catalog
     from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 
-    # What waits is counted where it is: to ship it would need a disk that accepts writes.
-    waiting = sum(pq.read_metadata(path).num_rows for path in prediction_spool(state).waiting())
-    return int(waiting) + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
+    waiting = 0
+    # Waiting files are counted and not shipped: a full disk must not prevent a status.
+    for path in prediction_spool(state).waiting():
+        with suppress(FileNotFoundError):  # a server has shipped it meanwhile
+            waiting += int(pq.read_metadata(path).num_rows)
+    return waiting + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))

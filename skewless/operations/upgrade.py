@@ -1,4 +1,7 @@
-"""The upgrade of a project's state: the schema of its database, and the files of releases before the database."""
+"""The upgrade of a project's state: the schema of its database, and what older releases kept in files.
+
+The logs of a release before schema 2 were files that no table listed.
+"""
 
 from __future__ import annotations
 
@@ -12,21 +15,25 @@ from typing import Any
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.run import RunId
+from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.runs import Coverage, add_coverage
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import OLD_PLAN_FILE, ProjectState
 from skewless.infra.storage.schema import STEPS
+from skewless.operations import old_logs
 
 _OLD = "before-upgrade"
 _SKIPPED_ROWS = "left_out"
 _ALIVE_S = 10.0
+_LOGS_SCHEMA = 3  # the first one with the catalog of the logs
+_PROVEN = "proven_files"
 _OLD_LOCKS = (
     *(f"{name}.lock" for name in ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking")),
     *("materialize.lock", "windows/*.lock", "scheduler/.lock", "drift/*.lock", "alerts/*.lock"),
     *("packages/*/.traffic.lock", "packages/*/.aliases.lock", "packages/*/.decisions.lock"),
-    "log/events/*/import.lock",
+    *old_logs.LOCKS,
 )
 _OLD_FOLDERS = (
     "plans",
@@ -39,6 +46,7 @@ _OLD_FOLDERS = (
     "vitals",
     "rollouts",
     "processes",
+    *old_logs.FOLDERS,
 )
 
 
@@ -63,28 +71,29 @@ class UpgradeReport:
 
 
 def upgrade_state(state: ProjectState, *, dry_run: bool = False) -> UpgradeReport:
-    """Upgrade the schema of the database, and import the small files of older releases into it.
+    """Upgrade the schema of the database, and import the logs and small files of older releases into it.
 
-    All values are imported in one transaction; then the files move to the folder ``before-upgrade``. A killed upgrade
-    is run again: it imports the same values, which changes nothing, and moves the other files.
+    Everything is imported in one transaction, with the schema. Then the small files move to the folder
+    ``before-upgrade``; the logs' data stays where it is, and what was merged long ago is deleted. A killed upgrade is
+    run again: it imports the same values, which changes nothing, and moves the other files.
 
     Raises:
         ConflictError: a process of the project is running.
-        StoreError: a file is corrupt, or the database failed; nothing was imported.
+        StoreError: a file is missing or corrupt, or the database failed; nothing was imported.
     """
     _reject_running(state.folder)
     database = state.unchecked_database
     before = database.schema_version()
     files = [(kind, path) for kind in _KINDS for path in sorted(state.folder.glob(kind.pattern))]
+    has_catalog = before >= _LOGS_SCHEMA and bool(Catalog(database).partitions())
+    logs = [] if has_catalog else old_logs.read_old_logs(state, dry_run=dry_run)
     if not dry_run:
-        database.upgrade()
-        with database.transaction():
-            imported = _import_all(files, database, state.folder)
+        database.upgrade(lambda: _import_all(files, logs, database, state.folder))
+        if files or logs:
+            old_logs.remove_leftovers(state)
         _move(state.folder, [path for _, path in files])
-    else:
-        imported = _count(files)
     folder = str(state / _OLD) if files else None
-    return UpgradeReport(schema_before=before, imported=imported, folder=folder)
+    return UpgradeReport(schema_before=before, imported=_count(files, logs), folder=folder)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +231,7 @@ _KINDS = (
     _FileKind(noun="files of alerts", pattern="alerts/alerts.json", load=_document("alerts", _project)),
     _FileKind(noun="verdicts", pattern="parity.json", load=_document("parity_verdicts", _project)),
     _FileKind(noun="verdicts", pattern="freshness.json", load=_document("freshness", _project)),
-    _FileKind(noun="verdicts", pattern="proven.json", load=_document("proven_files", _project)),
+    _FileKind(noun="verdicts", pattern="proven.json", load=_document(_PROVEN, _project)),
     _FileKind(noun="series of drift checks", pattern="drift/*.jsonl", load=_load_drift),
     _FileKind(
         noun="passed labels",
@@ -254,24 +263,35 @@ _KINDS = (
         load=_document("import", lambda path: f"{path.parts[2]}/{path.stem.removeprefix('import-')}"),
     ),
     _FileKind(noun="heartbeats", pattern="processes/*.json", load=_skip),
+    *(_FileKind(noun="descriptions of logs", pattern=pattern, load=_skip) for pattern in old_logs.MARKS),
 )
 
 
-def _import_all(files: list[tuple[_FileKind, Path]], database: Database, folder: Path) -> dict[str, int]:
+def _import_all(
+    files: list[tuple[_FileKind, Path]], logs: list[old_logs.OldLog], database: Database, folder: Path
+) -> None:
+    for name, body in Documents(database, "process").list_all().items():
+        if (files or logs) and time.time() - body["beat_s"] < _ALIVE_S:
+            raise _running_error(name)
     for kind, path in files:
         try:
             kind.load(database, path, path.relative_to(folder))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise _corrupt_error(path) from error
-    return _count(files)
+    proven, catalog = Documents(database, _PROVEN), Catalog(database)
+    names = (proven.get("project") or {"files": []})["files"]
+    for log in logs:
+        log.add_to(catalog, names)
+    proven.delete("project")  # the catalog has it now
 
 
-def _count(files: list[tuple[_FileKind, Path]]) -> dict[str, int]:
+def _count(files: list[tuple[_FileKind, Path]], logs: list[old_logs.OldLog]) -> dict[str, int]:
     counts: dict[str, int] = {}
     for kind, _ in files:
         if kind.load is not _skip:
             counts[kind.noun] = counts.get(kind.noun, 0) + 1
-    return counts
+    segments = sum(len(log.segments) for log in logs)
+    return counts | ({"segments of logs": segments} if segments else {})
 
 
 def _move(folder: Path, paths: list[Path]) -> None:
@@ -305,5 +325,9 @@ def _reject_running(folder: Path) -> None:
     """Reject an upgrade under a running process of the older release: it would write on to the old files."""
     for path in folder.glob("processes/*.json"):
         if time.time() - path.stat().st_mtime < _ALIVE_S:
-            kind = path.name.partition("-")[0]
-            raise ConflictError("project", f"has a running {kind}", value=path.stem, fix="stop it, then run again")
+            raise _running_error(path.stem)
+
+
+def _running_error(name: str) -> ConflictError:
+    problem = f"has a running {name.partition('-')[0]}"
+    return ConflictError("project", problem, value=name, fix="stop it, then run again")

@@ -12,6 +12,7 @@ from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.servers.kafka import KafkaBroker
 from tests.worlds.command_line import done
@@ -51,7 +52,7 @@ def test_events_of_a_topic_are_seen_and_not_taken_twice(repo: Path) -> None:
         read = project.online_features("air", {"carrier": list(CARRIERS)})
         counts = read.matrix[:, read.labels.index("carrier_now__landings_1h")]
     assert counts.tolist() == [101.0, 100.0, 100.0]
-    root = repo / ".skewless" / "log"
-    logs = [PartitionLog(root, name) for name in log_partitions(root, "landings")]
+    state = ProjectState(repo / ".skewless")
+    logs = [PartitionLog(state, name) for name in log_partitions(state, "landings")]
     positions = [pos for log in logs for rows in log.read(columns=[SOURCE_POS]) for pos in rows[SOURCE_POS].to_pylist()]
     assert sorted(positions) == sorted(i for log in logs for i in range(log.next_seq()))

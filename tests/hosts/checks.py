@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from skewless.infra.predictions.files import log_files
 
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
+from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.storage.project_state import ProjectState
-from tests.hosts.traffic import SentEvent, Traffic, expected_features, predict
+from tests.hosts.traffic import ClientTraffic, SentEvent, expected_features, predict
 from tests.worlds.waiting import eventually
 from tests.worlds.windowed import CARRIERS
 
@@ -25,11 +25,10 @@ Counts = dict[str, int]
 
 def count_events(state: ProjectState, accepted: Iterable[SentEvent]) -> Counts:
     """Return how many accepted events are not in the log, and how often one is there once more."""
-    root = state / "log"
     logged = Counter(
         row["landing"]
-        for name in log_partitions(root, "landings")
-        for rows in PartitionLog(root, name).read(columns=["landing", REJECT])
+        for name in log_partitions(state, "landings")
+        for rows in PartitionLog(state, name).read(columns=["landing", REJECT])
         for row in rows.to_pylist()
         if row[REJECT] is None
     )
@@ -73,10 +72,10 @@ def count_runs(state: ProjectState, logs: Iterable[Path]) -> Counts:
     }
 
 
-def count_predictions(state: ProjectState, traffic: Traffic) -> Counts:
+def count_predictions(state: ProjectState, traffic: ClientTraffic) -> Counts:
     """Return how many predictions clients have received, and how many of them are not in the log, or twice."""
     logged: Counter[str] = Counter()
-    for path in log_files(state / "predictions"):
+    for path in prediction_files(state):
         logged.update(_text(value) for value in pq.read_table(path, columns=["id"])["id"].to_pylist())
     received = traffic.prediction_ids()
     return {

@@ -10,6 +10,7 @@ from typing import Literal
 
 from tests.hosts.host import Host
 from tests.hosts.project import HostProject
+from tests.hosts.traffic import Exchange
 
 Kind = Literal["kill", "pause", "cut off"]
 _RECOVERY_S = 5.0  # after a network heals: the circuit breaker, and TCP that sends again
@@ -110,6 +111,10 @@ class FaultInjector:
             self.project.start(host, fault.target)
 
 
-def unexplained(past: Sequence[PastFault], host: int, requests: Sequence[tuple[float, float]]) -> int:
-    """Return how many failed requests to a host no fault explains."""
-    return sum(not any(fault.explains(host, *times) for fault in past) for times in requests)
+def unexplained(past: Sequence[PastFault], host: int, failures: Sequence[Exchange]) -> list[Exchange]:
+    """Return the failed requests to a host that no fault explains; a busy machine explains a server that is busy."""
+    return [
+        item
+        for item in failures
+        if not item.is_busy and not any(fault.explains(host, item.begin_s, item.end_s) for fault in past)
+    ]

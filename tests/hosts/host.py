@@ -17,6 +17,7 @@ import pytest
 from tests.servers.prediction import ROOT
 from tests.worlds.waiting import PATIENCE_S
 
+_IP = shutil.which("ip") or "ip"
 # Enters the network, gets a host name of its own, dies with the test, and becomes the command: its pid stays the same.
 _ENTER = """
 import ctypes, os, socket, sys
@@ -115,7 +116,7 @@ class Host:
                 program.kill()
 
     def _run(self, *command: str) -> None:
-        subprocess.run(["ip", "netns", "exec", self.name, *command], check=True, capture_output=True)
+        subprocess.run([_IP, "netns", "exec", self.name, *command], check=True, capture_output=True)
 
 
 @contextmanager
@@ -125,7 +126,8 @@ def connected_hosts(folder: Path, names: Sequence[str]) -> Iterator[list[Host]]:
         if shutil.which(tool) is None:
             pytest.skip(f"no {tool} on this machine: `apt-get install iproute2 iptables` (Debian) brings it")
     tag = f"{os.getpid() % 0xFFFF:04x}"
-    net = f"10.77.{os.getpid() % 250}"
+    free = ((os.getpid() + n) % 250 for n in range(250))
+    net = next(net for n in free if not _ip("route", "show", f"{(net := f'10.77.{n}')}.0/24").stdout)
     bridge = f"skb{tag}"
     if (made := _ip("link", "add", bridge, "type", "bridge")).returncode:
         pytest.skip(f"network namespaces are not allowed here: {made.stderr.strip()}")
@@ -154,7 +156,7 @@ def _connect(host: Host, port: str, bridge: str) -> None:
 
 
 def _ip(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    return subprocess.run([_IP, *words], capture_output=True, text=True, check=False)
 
 
 def _must(*words: str) -> None:

@@ -22,6 +22,8 @@ from tests.worlds.edits import edit
 from tests.worlds.waiting import until
 from tests.worlds.windowed import COLUMNS, write_repo
 
+# Shifts the clock of a process; Debian's package `faketime` has it. Without it, servers and workers have one clock.
+_SHIFT = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 _MAIN = "from skewless.cli import main; main()"
 _TICK = "@every 4s"
 _SETTINGS = """\
@@ -53,14 +55,15 @@ class HostProject:
     Args:
         folder: of the shared files.
         hosts: the first has been used to set the project up.
-        skews_us: clock of each host's scheduler minus the clock of the test. The clocks of servers and stream workers
-            must agree to the setting ``skew_limit_ms``.
+        scheduler_skews_us: clock of each host's scheduler minus the clock of the test.
+        skews_us: the same of all other programs; they must agree to the setting ``skew_limit_ms``.
     """
 
     folder: Path
     hosts: Sequence[Host]
     database_url: str
     redis_url: str
+    scheduler_skews_us: Sequence[int]
     skews_us: Sequence[int]
 
     def set_up(self) -> None:
@@ -79,7 +82,7 @@ class HostProject:
         for host in others:
             shutil.copytree(repo, repo_of(host), ignore=shutil.ignore_patterns("__pycache__"))
             self._write_settings(host)
-        for host, skew_us in zip(self.hosts, self.skews_us, strict=True):
+        for host, skew_us in zip(self.hosts, self.scheduler_skews_us, strict=True):
             OffsetClock.create(repo_of(host) / "scheduler-clock").set(self.now_us() + skew_us)
 
     @property
@@ -96,6 +99,9 @@ class HostProject:
         environment = {**os.environ, "SKEWLESS_LOG": "json"}
         if verb == "scheduler":
             environment["SKEWLESS_CLOCK"] = "file:scheduler-clock"
+        elif _SHIFT is not None:
+            shift_s = self.skews_us[self.hosts.index(host)] / 1e6
+            environment |= {"LD_PRELOAD": str(_SHIFT), "FAKETIME": f"{shift_s:+.3f}", "DONT_FAKE_MONOTONIC": "1"}
         log = host.folder / f"{verb}.log"
         before = log.stat().st_size if log.exists() else 0
         program = host.start(verb, self.command(host, verb, *words), environment)

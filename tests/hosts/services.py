@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.hosts.host import Host
-from tests.servers.postgres import PostgresServer
 from tests.servers.programs import program
 from tests.worlds.waiting import until
+from tools.postgres_server import PostgresServer
 
 POSTGRES_PORT, REDIS_PORT, PROXY_PORT, SERVER_PORT = 5432, 6379, 8000, 8080
 _PROXY = """

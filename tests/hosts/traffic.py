@@ -13,8 +13,9 @@ from http.client import HTTPConnection, HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
+from skewless.contract.windows.hops import SECOND
 from tests.worlds.waiting import PATIENCE_S
-from tests.worlds.windowed import CARRIERS, DAY, HOUR, MINUTE, NOW, SECOND
+from tests.worlds.windowed import CARRIERS, DAY, HOUR, MINUTE, NOW
 
 _TIMEOUT_S = 12.0
 _PAUSE_S = 0.05
@@ -44,6 +45,12 @@ class Exchange:
     status: int
     body: dict[str, Any]
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server rejected it because of overload."""
+        error = self.body.get("error")
+        return isinstance(error, dict) and error.get("kind") == "busy"
+
 
 def post(url: str, path: str, body: object, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, Any]]:
     """Return status and JSON of a reply; status 0: there was none."""
@@ -65,8 +72,8 @@ def predict(url: str, timeout_s: float = _TIMEOUT_S) -> tuple[int, dict[str, Any
 
 
 @dataclass
-class Traffic:
-    """Clients that send events and ask for predictions until they are told to stop.
+class ClientTraffic:
+    """Clients that send events and ask for predictions for the length of a block.
 
     Args:
         events_to: URL that accepts events.

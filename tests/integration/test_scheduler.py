@@ -195,7 +195,7 @@ def test_housekeeping_removes_what_is_too_old(place: Sandbox) -> None:
     assert (tidied.runs, tidied.predictions) == (1, 1)
     assert len(project.runs.list()) == 1
     assert len(place.log_files()) == 1
-    clean = HousekeepingReport(runs=0, predictions=0, quarantine=0, merged=0, merged_predictions=0, retired=0)
+    clean = HousekeepingReport(runs=0, predictions=0, quarantine=0, merged=0, deleted=0, retired=0)
     assert replace(run_housekeeping(project), merged=0) == clean
     project.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,17 +16,19 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skewless.infra.log.manifest import FileRange
 
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError
+from skewless.infra.log.catalog import Segment
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import INGEST, REJECT
-from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partition_log import Check, PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.offline.engine import connect
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.id_index import Digests, IdIndex
@@ -68,15 +71,12 @@ class Process:
         self.start()
 
     def start(self) -> None:
-        ids, decoder = (
-            EventIds(BRIEF, self.root, ProjectState(self.root).database, HORIZON),
-            Decoder(BRIEF, [VIEW], 1_000),
-        )
+        ids, decoder = EventIds(BRIEF, ProjectState(self.root), HORIZON), Decoder(BRIEF, [VIEW], 1_000)
         names = [f"{self.number}-{i}" for i in range(LANES)]
         self.partition_workers = [
             PartitionWorker(
                 partition=Partition(name=name, epoch="e"),
-                log=PartitionLog(self.root, f"events/s/e/{name}"),
+                log=PartitionLog(ProjectState(self.root), f"events/s/e/{name}"),
                 decoder=decoder,
                 ids=ids,
             )
@@ -104,7 +104,7 @@ def taken_in(root: Path, number: int, events: Events, now: int, connection: duck
     (root / "history").mkdir(exist_ok=True)
     pq.write_table(pa.Table.from_pylist(made, schema=SCHEMA), root / f"history/{number:03}.parquet")
     source = replace(BRIEF, history="history")
-    return importer(root, connection, source=source, log_root=root, clock=ManualClock(now)).run()
+    return importer(root, connection, source=source, clock=ManualClock(now)).run()
 
 
 @pytest.mark.timeout(900)
@@ -124,7 +124,8 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
             if what == "restart":
                 processes[process].start()
             if what == "compact":
-                processes[process].partition_workers[partition_worker % LANES].log.compact(keep=0)
+                log = processes[process].partition_workers[partition_worker % LANES].log
+                compact(log, keep=0, group=lambda _: "all")
             is_file = partition_worker == LANES
             if is_file:
                 files += 1
@@ -142,8 +143,8 @@ def test_4_4_an_id_counts_once_through_whichever_lane_process_and_file(
                     accepted |= {} if name is None else {name: now}
         logged = [
             row
-            for name in log_partitions(root, "s")
-            for rows in PartitionLog(root, name).read(columns=[EVENT_ID, INGEST, REJECT])
+            for name in log_partitions(ProjectState(root), "s")
+            for rows in PartitionLog(ProjectState(root), name).read(columns=[EVENT_ID, INGEST, REJECT])
             for row in rows.to_pylist()
         ]
         whole = [(row[EVENT_ID], row[INGEST]) for row in logged if row[REJECT] is None]
@@ -159,17 +160,21 @@ class OvertakenLog(PartitionLog):
     def overtake(self, accept: Callable[[], object]) -> None:
         self._accept: Callable[[], object] = accept
 
-    def append(self, rows: pa.Table, *, at: int | None = None, check: Callable[[], None] = lambda: None) -> FileRange:
+    def append(self, rows: pa.Table, *, at: int | None = None, check: Check | None = None) -> Segment:
         self._accept()
         return super().append(rows, at=at, check=check)
 
 
-def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_was_faster(tmp_path: Path) -> None:
-    # A database each: so neither excludes the other, as after a lost connection.
-    one, other = (EventIds(BRIEF, tmp_path, ProjectState(tmp_path / name).database, HORIZON) for name in "ab")
-    log = OvertakenLog(tmp_path, "events/s/e/0")
+def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_was_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after a lost connection, neither excludes the other.
+    monkeypatch.setattr(SqliteDatabase, "hold_lock", lambda *_: nullcontext())
+    state = ProjectState(tmp_path)
+    one, other = (EventIds(BRIEF, state, HORIZON) for _ in range(2))
+    log = OvertakenLog(state, "events/s/e/0")
     rows = Decoder(BRIEF, [VIEW], 1_000).decode([b'{"event": "a", "id": 1, "ts": %d}' % BASE], [0], BASE).rows
-    log.overtake(lambda: other.accept(PartitionLog(tmp_path, "events/s/e/1"), rows, at=None, now_us=BASE))
+    log.overtake(lambda: other.accept(PartitionLog(state, "events/s/e/1"), rows, at=None, now_us=BASE))
     with pytest.raises(ConflictError, match="event source 's': was written by another process"):
         one.accept(log, rows, at=0, now_us=BASE)
     assert log.next_seq() == 0

@@ -81,7 +81,7 @@ def batches(drawn: list[tuple[list[tuple[tuple[int, str], int, int | None, bool]
 
 def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) -> list[LogRow]:
     """Append each batch as a run of its own, with a quarantined row in between; return the accepted rows."""
-    log, ledger = PartitionLog(state, view.partition), RunLedger(ProjectState(state).database)
+    log, ledger = PartitionLog(ProjectState(state), view.partition), RunLedger(ProjectState(state).database)
     accepted: list[LogRow] = []
     for i, batch in enumerate(runs):
         run = ledger.start(batch.ended - 1)
@@ -288,7 +288,7 @@ def test_2_2_entity_rows_keep_their_order_and_duplicates(
 def test_2_6_rows_that_no_finished_run_applied_are_not_known(
     connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    log = PartitionLog(tmp_path / "log", VIEW.partition)
+    log = PartitionLog(ProjectState(tmp_path), VIEW.partition)
     views = OfflineViews(ProjectState(tmp_path), connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
@@ -313,7 +313,7 @@ def test_2_6_a_run_of_many_rows_ends_for_all_of_them_at_once(
 
 
 def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    log = PartitionLog(tmp_path / "log", VIEW.partition)
+    log = PartitionLog(ProjectState(tmp_path), VIEW.partition)
     views = OfflineViews(ProjectState(tmp_path), connection)
     run = views.ledger.start(0)
     log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
@@ -331,7 +331,7 @@ def test_2_5_what_is_not_found_is_null_beside_nulls(connection: duckdb.DuckDBPyC
     columns = {"n": pa.array([1, None, 2**53 + 1], pa.int64()), "s": pa.array(["x", None, "y"], pa.string())}
     for name, column in columns.items():
         rows = rows.append_column(name, column)
-    PartitionLog(tmp_path / "log", view.partition).append(rows.drop_columns(["in", "order_y"]))
+    PartitionLog(ProjectState(tmp_path), view.partition).append(rows.drop_columns(["in", "order_y"]))
     asked = pa.table({"id": pa.array([2, 3, 1, None], pa.int64()), "__t": pa.array([1, 1, 1, 1], pa.int64())})
     read = OfflineViews(ProjectState(tmp_path), connection).read_view(view, asked, "event_time")
     assert read.has_row.tolist() == [False, False, True, False]

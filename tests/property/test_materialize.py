@@ -14,14 +14,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skewless.infra.log.manifest import FileRange
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec, ViewRead
-from skewless.infra.log.partition_log import PartitionLog, StagedRows
+from skewless.infra.log.catalog import Segment
+from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
 from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger
 from skewless.infra.materialization.materialize import Materializer
@@ -107,9 +107,9 @@ class FusedLog(PartitionLog):
 
     fuse: Fuse
 
-    def commit_rows(self, staged: StagedRows) -> FileRange:
-        adopt = super().commit_rows
-        return self.fuse.around(lambda: adopt(staged))
+    def commit_rows(self, staged: StagedRows, check: Check | None = None) -> Segment:
+        commit = super().commit_rows
+        return self.fuse.around(lambda: commit(staged, check))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class FusedMaterializer(Materializer):
     fuse: Fuse
 
     def log(self, view: View) -> PartitionLog:
-        log = FusedLog(self.state / "log", view.partition)
+        log = FusedLog(self.state, view.partition)
         log.fuse = self.fuse
         return log
 

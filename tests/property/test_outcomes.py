@@ -1,8 +1,7 @@
-"""What holds of all that was said: against a plain search, whatever the order, the files and the mergers."""
+"""The outcomes that count: against a plain search, for any order, segments and merges."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -12,12 +11,12 @@ import duckdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skewless.infra.outcomes.compaction import compact
 
+from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
-from skewless.infra.outcomes import compaction
-from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog
-from skewless.infra.outcomes.writer import FOLDER, OutcomeWriter
+from skewless.infra.log.compaction import compact
+from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog, compact_outcomes, open_outcome_log
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 
 NEVER = 10**9
@@ -51,8 +50,9 @@ def said(batches: Batches) -> list[Said]:
     return rows
 
 
-def write(state: Path, batches: Batches) -> None:
-    writer, now = OutcomeWriter(ProjectState(state)), 0
+def write(state: ProjectState, batches: Batches) -> None:
+    """Write batches; the log's next reader ships them."""
+    writer, now = OutcomeWriter(outcome_spool(state), lambda: None), 0
     for later, outcomes in batches:
         now += later
         writer.append(outcomes, received_at=now, source="test")
@@ -99,52 +99,63 @@ def test_what_was_known_last_holds(connection: duckdb.DuckDBPyConnection, batche
     rows = [row for row in said(batches) if row[3].known_at <= known_by]
     best = [group[-1] for group in by_subject(rows)]
     with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder), batches)
-        log = OutcomeLog(ProjectState(Path(folder)), connection)
+        state = ProjectState(Path(folder))
+        write(state, batches)
+        log = OutcomeLog(state, connection)
         assert standing(log, known_by) == sorted(
             (found.label is None, found.label or 0, found.value or 0, found.known_at, now) for now, _, _, found in best
         )
         assert log.counts(known_by) == expected_counts(rows)
+        state.database.close()
 
 
 @settings(max_examples=(settings().max_examples + 1) // 2)
-@given(BATCHES, st.integers(0, 5))
-def test_a_merger_that_was_killed_changes_nothing(
-    connection: duckdb.DuckDBPyConnection, batches: Batches, killed: int
-) -> None:
+@given(BATCHES, BATCHES)
+def test_a_merge_changes_nothing(connection: duckdb.DuckDBPyConnection, batches: Batches, later: Batches) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        state = Path(folder)
-        write(state, batches)
-        before = OutcomeLog(ProjectState(state), connection)
-        held, counts = before.latest(NEVER), before.counts(NEVER)
-        shutil.copytree(state / FOLDER, state / "old") if batches else None
-        compact(ProjectState(state))
-        for path in sorted((state / "old").glob("*"))[killed:]:  # those that a kill left in their place
-            shutil.copy(path, state / FOLDER)
-        for _ in range(2):
-            after = OutcomeLog(ProjectState(state), connection)
-            assert (after.latest(NEVER), after.counts(NEVER)) == (held, counts)
-            compact(ProjectState(state))
-        assert len(list((state / FOLDER).glob("*.parquet"))) == min(len(batches), 1)
+        state = ProjectState(Path(folder))
+        for each in (batches, later):
+            write(state, each)
+            before = OutcomeLog(state, connection)
+            outcomes, counts = before.latest(NEVER), before.counts(NEVER)
+            compact_outcomes(state)
+            after = OutcomeLog(state, connection)
+            assert (after.latest(NEVER), after.counts(NEVER)) == (outcomes, counts)
+            assert (before.latest(NEVER), before.counts(NEVER)) == (outcomes, counts)
+            assert compact_outcomes(state) == 0
+        assert sum(segment.rows for segment in open_outcome_log(state).segments()) == len(said(batches + later))
+        state.database.close()
 
 
-def test_files_are_merged_up_to_a_size(
-    connection: duckdb.DuckDBPyConnection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_segments_are_merged_up_to_a_size(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    state = ProjectState(tmp_path)
+    write(state, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
+    log = open_outcome_log(state)
+    assert compact(log, keep=0, target_rows=4, group=lambda _: "outcomes").merged == 4
+    assert [segment.rows for segment in log.segments()] == [4, 4, 2]
+    assert OutcomeLog(state, connection).counts(NEVER).rows == 10
+
+
+def test_a_merged_segment_grows_with_the_nights(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
+    state = ProjectState(tmp_path)
+    outcomes = [Outcome(prediction_id="a", label=1.0, known_at=1)]
+    for night in range(1, 15):
+        OutcomeWriter(outcome_spool(state)).append(outcomes, received_at=night, source="test")
+        compact_outcomes(state)
+    assert len(open_outcome_log(state).segments()) <= 3
+    assert OutcomeLog(state, connection).counts(NEVER).rows == 14
+
+
+def test_an_outcome_that_cannot_be_shipped_is_in_the_log_later(
+    connection: duckdb.DuckDBPyConnection, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(compaction, "_MAX_ROWS", 4)
-    write(tmp_path, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
-    assert compact(ProjectState(tmp_path)) == 2
-    assert len(list((tmp_path / FOLDER).glob("*.parquet"))) == 3
-    assert OutcomeLog(ProjectState(tmp_path), connection).counts(NEVER).rows == 10
+    state = ProjectState(tmp_path)
 
+    def ship() -> None:
+        raise StoreError("database", "is down", fix="start it")
 
-def test_a_name_does_not_grow_with_the_nights(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
-    said = [Outcome(prediction_id="a", label=1.0, known_at=1)]
-    first = OutcomeWriter(ProjectState(tmp_path)).append(said, received_at=1, source="test")
-    for night in range(2, 15):
-        OutcomeWriter(ProjectState(tmp_path)).append(said, received_at=night, source="test")
-        assert compact(ProjectState(tmp_path)) == 1
-    (path,) = (tmp_path / FOLDER).glob("*.parquet")
-    assert path.name.startswith(first.name[:20])
-    assert len(path.name) < 60
-    assert OutcomeLog(ProjectState(tmp_path), connection).counts(NEVER).rows == 14
+    with pytest.raises(StoreError, match="is down"):
+        OutcomeWriter(outcome_spool(state), ship).append(
+            [Outcome(prediction_id="a", label=1.0, known_at=1)], received_at=1, source="test"
+        )
+    assert OutcomeLog(state, connection).counts(NEVER).rows == 1

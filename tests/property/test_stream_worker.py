@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.worker import Worker
@@ -136,7 +137,7 @@ class StreamWorkerMachine(RuleBasedStateMachine):
     @rule(keep=st.integers(1, 3))
     def compact(self, keep: int) -> None:
         for partition_worker in self.worker._partition_workers.values():
-            partition_worker.log.compact(keep=keep)
+            compact(partition_worker.log, keep=keep)
 
     @rule()
     def build(self) -> None:

@@ -35,12 +35,12 @@ def _child(repo: Path, point: str, side: Side) -> subprocess.CompletedProcess[st
 
 def main(arguments: Sequence[str]) -> None:
     """Erase under the steps' eyes; without a point, list those passed."""
+    from skewless import ManualClock, Project, workspace  # noqa: PLC0415
     from skewless.infra.online.private_server import PrivateServer  # noqa: PLC0415 - only the child needs these
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from skewless.infra.storage.objects import FolderStorage  # noqa: PLC0415
-    from skewless import ManualClock, Project, workspace  # noqa: PLC0415
 
-    workspace.open_clock = lambda _setting: ManualClock(NOW)
+    workspace.open_clock = lambda setting: ManualClock(NOW)  # type: ignore[attr-defined,assignment]  # noqa: ARG005
     repo, point, side = arguments
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap_commits()

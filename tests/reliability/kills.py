@@ -95,22 +95,15 @@ class Steps:
 
 def _synced(descriptor: int) -> str:
     path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    what = "folder" if path.is_dir() else "draft"
-    return f"sync-{what}-of-log"
-
-
-def _linked(_source: Path, target: Path) -> str:
-    return f"link-{'.'.join(Path(target).suffixes[-2:])}".replace("..", ".")
+    return "sync-folder" if path.is_dir() else "sync-object"
 
 
 def main(arguments: Sequence[str]) -> None:
     """Run one materialisation under the steps' eyes; without a point, list those passed."""
-    from skewless.infra.log.accepted import StagedRows  # noqa: PLC0415
-    from skewless.infra.log.inventory import Inventory  # noqa: PLC0415
-
     import skewless.infra.materialization.latest_rows  # noqa: PLC0415
     import skewless.infra.materialization.materialize  # noqa: PLC0415 - only the child needs these
     from skewless.contract.clock import ManualClock  # noqa: PLC0415
+    from skewless.infra.log.partition_log import StagedRows  # noqa: PLC0415
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from tests.reliability.losses import VIEW  # noqa: PLC0415
     from tests.worlds.latest import LatestRedisWorld  # noqa: PLC0415
@@ -121,9 +114,8 @@ def main(arguments: Sequence[str]) -> None:
     )
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap(os, "fsync", _synced)
-    steps.wrap(os, "link", _linked)
+    steps.wrap(os, "link", lambda *_: "link-object")
     steps.wrap_commits()
-    steps.wrap(Inventory, "add", lambda *_: "note-file")
     steps.wrap(StagedRows, "write", lambda *_: "write-draft")
     for name in ("put", "set_markers"):
         steps.wrap(RedisWriter, name, lambda *_, name=name: name)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from skewless.contract.clock import ManualClock
+from skewless.infra.log.compaction import compact
 from skewless.infra.streams.port import EventStream, Messages, Partition, RebalanceListener
 from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Side, Steps
@@ -110,7 +111,7 @@ def work(world: StreamWorld) -> None:
         worker = world.worker(store, open_stream(world.root), max_rows=_BATCH)
         drain(worker)
         for partition_worker in worker._partition_workers.values():
-            partition_worker.log.compact(keep=2)
+            compact(partition_worker.log, keep=2)
         _build(world, worker)
         worker.close()
 
@@ -129,9 +130,7 @@ def _watched(point: str, side: Side) -> Steps:
 
     steps = Steps(point, side)
     steps.wrap(os, "fsync", _synced)
-    steps.wrap(os, "link", lambda _, target: f"link-{_kind(Path(target))}")
-    steps.wrap(os, "pwrite", lambda *_: "write-ends")
-    steps.wrap(Path, "replace", lambda _, target: f"replace-{_kind(Path(target))}")
+    steps.wrap(os, "link", lambda *_: "link-merged")
     steps.wrap(Path, "unlink", lambda path, **_: f"unlink-{_kind(path)}")
     steps.wrap_commits()
     steps.wrap(Generations, "retire", lambda *_: "retire")
@@ -163,16 +162,11 @@ def _script(script: Any) -> str:  # noqa: ANN401 - of redis-py
 
 def _synced(descriptor: int) -> str:
     path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    what = "folder" if path.is_dir() else "draft"
-    return f"sync-{what}-of-{'windows' if 'windows' in path.parts else 'log'}"
+    return "sync-folder" if path.is_dir() else f"sync-{_kind(path)}"
 
 
 def _kind(path: Path) -> str:
-    if path.suffix == ".parquet":
-        return "merged" if path.name.startswith("c") else "batch"
-    return {"manifest.json": "manifest", "ends.bin": "ends"}.get(
-        path.name, "draft" if path.suffix == ".tmp" else "windows"
-    )
+    return "object" if path.suffix == ".parquet" else "draft"
 
 
 class WorkerVictims:

@@ -6,97 +6,112 @@ import os
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from skewless.infra.log.ends import NAME as ENDS
-from skewless.infra.log.inventory import Inventory, inventory_folder
-from skewless.infra.outcomes.compaction import compact
-from skewless.infra.predictions.files import FOLDER as PREDICTIONS
-from skewless.infra.predictions.files import log_files
 
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.partitions import log_partitions
-from skewless.infra.outcomes.log import OutcomeLog
-from skewless.infra.outcomes.writer import FOLDER as OUTCOMES
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.log import OutcomeLog, compact_outcomes
+from skewless.infra.outcomes.writer import OUTCOMES, OutcomeWriter, outcome_spool
+from skewless.infra.predictions.segments import (
+    DAY_US,
+    PREDICTIONS,
+    compact_predictions,
+    prediction_files,
+    prediction_spool,
+)
+from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.storage.objects import FolderStorage
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.logs import check_logs
-from tests.unit.infra.predictions.merges import merge, write
+from tests.unit.infra.predictions.records import T, origin, record
 
 BATCH, EVENTS = "batch/v-0123456789abcdef", "events/s/ab12cd/0"
-ROWS = 40
-Reads = Callable[[Path], object]
-Kind = tuple[Callable[[Path], None], Reads, str]
+Write = Callable[[ProjectState], None]
+Read = Callable[[ProjectState], object]
+Fault = Callable[[Path, random.Random], None]
 
 
-def write_batches(state: Path) -> None:
+def write_batches(state: ProjectState) -> None:
     log = PartitionLog(state, BATCH)
     for i in range(8):
         log.append(pa.table({"x": [i] * 5, "text": [f"text {i}"] * 5}))
 
 
-def read_batches(state: Path) -> object:
+def read_batches(state: ProjectState) -> object:
     """Read as offline views do."""
     files = PartitionLog(state, BATCH).files()
     return duckdb.execute("SELECT * FROM read_parquet($files) ORDER BY ALL", {"files": files}).fetchall()
 
 
-def write_events(state: Path) -> None:
-    """Leave compacted files and batches behind them."""
-    log = PartitionLog(state, EVENTS, grace_s=0)
+def write_events(state: ProjectState) -> None:
+    """Leave merged segments, and newer ones after them."""
+    log = PartitionLog(state, EVENTS)
     for i in range(8):
-        span = log.append(pa.table({"x": [i] * 5}))
-        log.record_end(span.first, span.last, 100 + i)
+        segment = log.append(pa.table({"x": [i] * 5}))
+        log.record_end(segment.first, segment.last, 100 + i)
         if i in {2, 5}:
-            log.compact(keep=1, target_rows=10)
-            log.sweep()
+            compact(log, keep=1, target_rows=10)
+            Catalog(state.database).delete_unread(state.storage)
 
 
-def read_events(state: Path) -> object:
-    """Read as stream workers and bootstrap do; of files alone as windows do."""
-    (name,) = log_partitions(state, "s") or [""]
-    log = PartitionLog(state, name)
+def read_events(state: ProjectState) -> object:
+    """Read as stream workers and backfills do; of files alone as windows do."""
+    log = PartitionLog(state, EVENTS)
     rows = pa.concat_tables(log.read(columns=["x", SEQ, KNOWN_AT])).to_pylist()
     same = duckdb.execute(f"SELECT x, {SEQ} FROM read_parquet($f) ORDER BY {SEQ}", {"f": log.files()}).fetchall()
     assert [(row["x"], row[SEQ]) for row in rows] == same
     return rows
 
 
-def write_predictions(state: Path) -> None:
+def write_predictions(state: ProjectState) -> None:
+    """Write two days, of which the first one is merged."""
     for seed in range(6):
-        write(state, day=seed // 4, seed=seed)
-    merge(state, day=1)
+        log = PredictionWriter(
+            prediction_spool(state), capacity=100, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}")
+        )
+        assert log.offer(record(origin(), 3, seed)._replace(t=T + seed // 4 * DAY_US))
+        log.close()
+        prediction_spool(state).ship()
+    compact_predictions(state, T + DAY_US)
 
 
-def read_predictions(state: Path) -> object:
-    tables = [pq.ParquetFile(path).read().replace_schema_metadata() for path in log_files(state / PREDICTIONS)]
+def read_predictions(state: ProjectState) -> object:
+    tables = [pq.ParquetFile(path).read().replace_schema_metadata() for path in prediction_files(state)]
     return sorted(map(repr, pa.concat_tables(tables).to_pylist()))
 
 
-def write_outcomes(state: Path) -> None:
-    writer = OutcomeWriter(ProjectState(state))
+def write_outcomes(state: ProjectState) -> None:
+    writer = OutcomeWriter(outcome_spool(state))
     for i in range(6):
         writer.append([Outcome(prediction_id=f"p{i}", label=float(i), known_at=i)], received_at=i, source="http")
 
 
-def read_outcomes(state: Path) -> object:
+def read_outcomes(state: ProjectState) -> object:
     with duckdb.connect() as connection:
-        return OutcomeLog(ProjectState(state), connection).latest(100).to_pylist()
+        return OutcomeLog(state, connection).latest(100).to_pylist()
 
 
-KINDS: dict[str, Kind] = {
-    "batches": (write_batches, read_batches, "log"),
-    "events": (write_events, read_events, "log"),
+KINDS: dict[str, tuple[Write, Read, str]] = {
+    "batches": (write_batches, read_batches, BATCH),
+    "events": (write_events, read_events, EVENTS),
     "predictions": (write_predictions, read_predictions, PREDICTIONS),
     "outcomes": (write_outcomes, read_outcomes, OUTCOMES),
 }
+
+
+def files_of(state: ProjectState, kind: str) -> list[Path]:
+    """Return the files of the only log, in order."""
+    return [state / segment.stored.name for segment in PartitionLog(state, KINDS[kind][2]).segments()]
 
 
 def delete(path: Path, _: random.Random) -> None:
@@ -121,63 +136,50 @@ def flip(path: Path, luck: random.Random) -> None:
     path.write_bytes(data)
 
 
-def flip_first(path: Path, luck: random.Random) -> None:
-    """Flip a bit of the first file."""
-    data = bytearray(path.read_bytes())
-    data[luck.randrange(20)] ^= 1 << luck.randrange(8)
-    path.write_bytes(data)
-
-
 def swap(path: Path, luck: random.Random) -> None:
     """Replace a file with another file of the log, as by a wrong copy."""
-    other = luck.choice(sorted(path.parent.glob(f"*{path.suffix}")))
-    path.write_bytes(other.read_bytes())
+    path.write_bytes(luck.choice(sorted(path.parent.glob(f"*{path.suffix}"))).read_bytes())
 
 
-FAULTS = (delete, delete_folder, cut, empty, flip, swap)
+FAULTS: tuple[Fault, ...] = (delete, delete_folder, cut, empty, flip, swap)
 
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, object]]:
-    found = {}
-    for name, (make, read, _) in KINDS.items():
-        state = tmp_path_factory.mktemp(name)
-        make(state)
-        found[name] = state, read(state)
-    return found
+    logs = {}
+    for kind, (write, read, _) in KINDS.items():
+        state = ProjectState(tmp_path_factory.mktemp(kind))
+        with closing(state.database):
+            write(state)
+            logs[kind] = state.folder, read(state)
+    return logs
+
+
+def copy(source: Path, target: Path) -> ProjectState:
+    return ProjectState(shutil.copytree(source, target, copy_function=shutil.copy2))
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 30))])
 @pytest.mark.parametrize("kind", KINDS)
-def test_1_4_a_damaged_log_is_refused_by_name_or_read_right(
+def test_1_4_a_damaged_log_is_rejected_by_name_or_read_correctly(
     tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, seed: int
 ) -> None:
-    """Each file in turn: of the log, and of the notes about it."""
     source, expected = written[kind]
-    _, read, root = KINDS[kind]
-    luck = random.Random(seed)
-    refused, wrong = 0, dict[object, str]()
-    files = [path.relative_to(source) for path in sorted(source.rglob("*")) if path.is_file() and path.stat().st_size]
-    assert any(path.parts[0] == inventory_folder(Path(root)).name for path in files)
-    for i, name in enumerate(files):
-        # A power cut may lose the latest ends: then the known times of their rows are unknown (SEMANTICS 2.6).
-        fault = luck.choice([delete, flip_first] if name.name == ENDS else FAULTS)
-        state = tmp_path / str(i)
-        shutil.copytree(source, state, copy_function=shutil.copy2)
-        fault(state / name, luck)
+    luck, errors = random.Random(seed), list[tuple[str, str]]()
+    for i, _ in enumerate(files_of(ProjectState(source), kind)):
+        fault, state = luck.choice(FAULTS), copy(source, tmp_path / str(i))
+        path = files_of(state, kind)[i]
+        fault(path, luck)
         try:
-            assert read(state) == expected, (fault.__name__, name)
+            assert KINDS[kind][1](state) == expected, (fault.__name__, path)
         except StoreError as error:
-            refused += 1
-            named = Path(error.thing.split()[-1].strip("'"))
-            if fault is not delete_folder:
-                wrong.update({(fault.__name__, name): str(error)} if named.name != name.name else {})
-    assert refused
-    assert not wrong
+            errors.append((error.thing, f"log file {path}" if fault is not delete_folder else error.thing))
+    assert errors
+    assert all(thing == expected_thing for thing, expected_thing in errors)
 
 
 def rot(path: Path, luck: random.Random) -> None:
-    """Flip a bit as a disk does, which dates nothing."""
+    """Flip a bit as a disk does, without a change of the file's time."""
     stat = path.stat()
     flip(path, luck)
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -185,47 +187,17 @@ def rot(path: Path, luck: random.Random) -> None:
 
 @pytest.mark.parametrize("fault", [rot, flip, cut, delete, delete_folder])
 @pytest.mark.parametrize("kind", KINDS)
-def test_1_4_the_doctor_names_each_file_that_is_not_what_was_written(
-    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: Callable[[Path, random.Random], None]
+def test_1_4_the_doctor_names_each_file_that_has_changed(
+    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: Fault
 ) -> None:
-    source, _ = written[kind]
-    root = KINDS[kind][2]
-    shutil.copytree(source, tmp_path / "state", copy_function=shutil.copy2)
-    assert {finding.verdict for finding in check_logs(ProjectState(tmp_path / "state"))} == {"ok"}
-    path = random.Random(kind).choice(sorted((tmp_path / "state" / root).rglob("*.parquet")))
+    state = copy(written[kind][0], tmp_path / "state")
+    assert {finding.verdict for finding in check_logs(state)} == {"ok"}
+    path = random.Random(kind).choice(files_of(state, kind))
     fault(path, random.Random(1))
-    (said,) = [finding for finding in check_logs(ProjectState(tmp_path / "state")) if finding.verdict == "fail"]
-    assert said.name == f"files of {root}"
-    assert path.name in said.detail or fault is delete_folder
-    assert ".parquet" in said.detail
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_1_4_a_log_of_a_release_before_is_read_and_noted_with_the_next_file(tmp_path: Path, kind: str) -> None:
-    make, read, root = KINDS[kind]
-    make(tmp_path)
-    expected = read(tmp_path)
-    shutil.rmtree(inventory_folder(tmp_path / root))
-    assert read(tmp_path) == expected
-    {"batches": more_batches, "events": more_events, "predictions": more_predictions, "outcomes": write_outcomes}[kind](
-        tmp_path
-    )
-    gone = min((tmp_path / root).rglob("*.parquet"))
-    gone.unlink()
-    with pytest.raises(StoreError, match=f"{gone.name}: is missing"):
-        read(tmp_path)
-
-
-def more_batches(state: Path) -> None:
-    PartitionLog(state, BATCH).append(pa.table({"x": [9], "text": ["more"]}))
-
-
-def more_events(state: Path) -> None:
-    PartitionLog(state, EVENTS).append(pa.table({"x": [9]}))
-
-
-def more_predictions(state: Path) -> None:
-    write(state, day=3, seed=9)
+    (finding,) = [finding for finding in check_logs(state) if finding.verdict == "fail"]
+    assert finding.name == f"files of {kind if kind in {PREDICTIONS, OUTCOMES} else 'log'}"
+    assert path.name in finding.detail or fault is delete_folder
+    assert ".parquet" in finding.detail
 
 
 def rewrite(path: Path, _: random.Random) -> None:
@@ -233,62 +205,46 @@ def rewrite(path: Path, _: random.Random) -> None:
     pq.write_table(pq.read_table(path).slice(1), path)
 
 
-def merge_all(state: Path, kind: str) -> None:
-    """Merge the files, as the scheduler does."""
-    if kind == "events":
-        PartitionLog(state, EVENTS, grace_s=0).compact(keep=0, target_rows=1_000)
-    elif kind == "predictions":
-        merge(state)
-    else:
-        compact(ProjectState(state))
+def merge_all(state: ProjectState, kind: str) -> int:
+    """Merge the segments, as housekeeping does."""
+    if kind == "predictions":
+        return compact_predictions(state, T + 9 * DAY_US)
+    return compact_outcomes(state) if kind == "outcomes" else compact(PartitionLog(state, EVENTS), keep=0).merged
 
 
 @pytest.mark.parametrize("fault", [rot, flip, cut, delete, rewrite])
 @pytest.mark.parametrize("kind", ["events", "predictions", "outcomes"])
-def test_1_4_what_is_not_what_was_written_is_not_merged(
-    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: Callable[[Path, random.Random], None]
+def test_1_4_a_file_that_has_changed_is_not_merged(
+    tmp_path: Path, written: dict[str, tuple[Path, object]], kind: str, fault: Fault
 ) -> None:
-    """Else it would be noted as whole under another name."""
+    """Else its content would be recorded as genuine under another name."""
     source, expected = written[kind]
-    _, read, root = KINDS[kind]
-    shutil.copytree(source, tmp_path / "whole", copy_function=shutil.copy2)
-    before = set((tmp_path / "whole").rglob("*.parquet"))
-    merge_all(tmp_path / "whole", kind)
-    assert set((tmp_path / "whole").rglob("*.parquet")) != before
-    assert read(tmp_path / "whole") == expected
-    shutil.copytree(source, tmp_path / "state", copy_function=shutil.copy2)
-    before = set((tmp_path / "state").rglob("*.parquet"))
-    # The latest file is in no merge yet, of any kind.
-    path = max((tmp_path / "state" / root).rglob("*.parquet"))
+    intact = copy(source, tmp_path / "intact")
+    assert merge_all(intact, kind)
+    assert KINDS[kind][1](intact) == expected
+    state = copy(source, tmp_path / "state")
+    before = set(state.folder.rglob("*.parquet"))
+    path = files_of(state, kind)[-1]  # of a segment that is not merged yet
     fault(path, random.Random(1))
     with pytest.raises(StoreError, match=path.name):
-        merge_all(tmp_path / "state", kind)
-    assert set((tmp_path / "state").rglob("*.parquet")) <= before
+        merge_all(state, kind)
+    assert set(state.folder.rglob("*.parquet")) <= before
 
 
-def test_1_4_files_that_were_copied_with_other_times_are_compared_once(
+def test_1_4_the_content_of_a_file_is_compared_only_if_its_time_has_changed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_batches(tmp_path)
-    for path in (tmp_path / "log" / BATCH).glob("*.parquet"):
-        path.touch()
-    expected = read_batches(tmp_path)
-    compared: list[Path] = []
-    monkeypatch.setattr(Inventory, "verify", lambda _, path: compared.append(path))
-    assert (read_batches(tmp_path), compared) == (expected, [])
+    state, compared = ProjectState(tmp_path), list[str]()
+    write_batches(state)
+    expected, real = read_batches(state), FolderStorage.verify
 
+    def verify(self: FolderStorage, stored: object) -> None:
+        compared.append(stored.name)  # type: ignore[attr-defined]
+        real(self, stored)  # type: ignore[arg-type]
 
-def test_1_4_notes_do_not_grow_with_what_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.infra.log.inventory._SMALL", 8)
-    inventory = Inventory(tmp_path / "log")
-    (tmp_path / "log").mkdir()
-    for i in range(60):
-        path = tmp_path / "log" / f"{i}.parquet"
-        path.write_bytes(b"x")
-        inventory.add(path)
-        if i > 2:
-            inventory.remove_entries([f"{i - 3}.parquet"])
-    lines = (inventory_folder(tmp_path / "log") / "all.list").read_text().splitlines()
-    assert len(lines) <= 20
-    assert sorted(Inventory(tmp_path / "log").entries()) == ["57.parquet", "58.parquet", "59.parquet"]
-    assert inventory.entries() == Inventory(tmp_path / "log").entries()
+    monkeypatch.setattr(FolderStorage, "verify", verify)
+    assert (read_batches(state), compared) == (expected, [])
+    path = files_of(state, "batches")[3]
+    path.touch()
+    assert read_batches(state) == expected
+    assert [state / name for name in compared] == [path]

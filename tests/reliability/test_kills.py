@@ -64,18 +64,20 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
     assert {point.partition("#")[0] for point in found} == {
         "commit-leases",
         "commit-materializations",
+        "commit-log_partitions-segments",
         "commit-materializations-coverage",
         "write-draft",
-        "sync-draft-of-log",
-        "link-.parquet",
-        "sync-folder-of-log",
-        "note-file",
+        "link-object",
+        "sync-folder",
+        "sync-object",
         "commit-read_progress",
         "put",
         "set_markers",
     }
     cases: list[tuple[str, Side]] = [
-        ("link-.parquet#1", "before"),
+        ("link-object#1", "before"),
+        ("commit-log_partitions-segments#1", "before"),
+        ("commit-log_partitions-segments#1", "after"),
         ("put#2", "before"),
         ("set_markers#1", "after"),
         ("commit-materializations#1", "after"),
@@ -92,7 +94,7 @@ def test_1_4_four_runs_at_once_accept_each_row_once(latest: LatestRedisWorld) ->
         runs = [pool.submit(points, latest.root, latest.url, FIRST + number) for number in range(2, 6)]
         passed = [run.result() for run in runs]
     # One of them found the new rows, the others nothing to do.
-    assert [sum(point.startswith("link-.parquet") for point in each) for each in passed].count(1) == 1
+    assert [sum(point.startswith("link-object") for point in each) for each in passed].count(1) == 1
     latest.clock.set(FIRST + 10)
     (report,) = latest.run(VIEW)
     assert (report.accepted, report.written) == (0, 0)

@@ -97,7 +97,7 @@ class Team:
         worker.reassign(Assignment(SOURCE, self.needed), lambda owner: MemoryStream(self.broker, owner))
 
     def logs(self) -> list[PartitionLog]:
-        return [PartitionLog(self.world.log_root, name) for name in log_partitions(self.world.log_root, SOURCE.name)]
+        return [PartitionLog(self.world.state, name) for name in log_partitions(self.world.state, SOURCE.name)]
 
     def check(self) -> None:
         """Check that no position is recorded as applied that a servable view lacks."""

@@ -1,4 +1,4 @@
-"""Whatever durable step a compaction of the prediction log is killed at, every prediction is there once, as it was."""
+"""A kill at any durable step of shipping, compaction or deletion: every prediction is in the log once, unchanged."""
 
 from __future__ import annotations
 
@@ -9,89 +9,98 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from skewless.infra.predictions.files import DAY_US, add_proven, merged_name, proven_files
 
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
-from tests.reliability.merge_kills import SIDES, kill_everywhere
+from tests.reliability.merge_kills import ACTIONS, SIDES, kill_everywhere
 from tests.unit.infra.predictions.merges import (
-    DAY,
-    GRACE_S,
     RowsByKey,
-    ids_in,
+    delete_objects,
     merge,
-    names,
+    objects,
+    prove,
+    proven_ids,
     seen,
-    standing,
+    segments,
+    spool_record,
     stored,
     write,
 )
+from tests.unit.infra.predictions.records import origin, record
 
-LATER_S = GRACE_S + 60
-MERGED = [merged_name(DAY, 0), merged_name(DAY, 1), merged_name(DAY + DAY_US, 0)]
+KINDS = {
+    "ship": {"link-predictions", "sync-predictions", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
+    "merge": {"link-log", "sync-log", "unlink-staging", "commit-segments-removed_objects"},
+    "delete": {"unlink-predictions", "commit-removed_objects"},
+}
+IN_THE_FUTURE_US = 2**60
 
 
 @pytest.fixture(scope="module")
 def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two days of two formats; of the first one some is proven."""
-    state = tmp_path_factory.mktemp("log") / "state"
-    proven = [write(state, day=0, seed=seed, form=seed % 2 * 2 + 1) for seed in range(4)][1::2]
+    """Two days in two formats; some rows of the first day are proven, and some files are not shipped."""
+    state = ProjectState(tmp_path_factory.mktemp("log") / "state")
+    prove(state, [write(state, day=0, seed=seed, form=seed % 2 * 2 + 1) for seed in range(4)][:2])
     for seed in range(4, 6):
         write(state, day=1, seed=seed)
     write(state, day=200, seed=6)
-    add_proven(ProjectState(state), [path.name for path in proven])
-    return state
+    for seed in range(7, 10):
+        spool_record(state, record(origin(), 3, seed))
+    state.database.close()
+    return state.folder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Expected:
-    """What a log holds, for whatever reads it, and the ids that are proven."""
+class MergedRows:
+    """The rows of a log, for each of its readers, and the ids that are proven."""
 
     stored: RowsByKey
     seen: Mapping[tuple[str, str], tuple[Any, ...]]
-    proven: frozenset[str]
+    proven: set[str]
 
     @classmethod
-    def of(cls, state: Path) -> Expected:
-        proven = [
-            name for path in names(state) if path in proven_files(ProjectState(state)) for name in ids_in(state, path)
-        ]
-        return cls(stored=stored(state), seen=seen(state), proven=frozenset(proven))
-
-    def check(self, state: Path, where: str) -> None:
-        """All is there once, and no more is proven than was."""
-        assert stored(state) == self.stored, where
-        assert seen(state) == self.seen, where
-        for name in set(names(state)) & proven_files(ProjectState(state)):
-            assert ids_in(state, name) <= self.proven, where
+    def of(cls, folder: Path) -> MergedRows:
+        state = ProjectState(folder)
+        prediction_spool(state).ship()
+        rows = cls(stored=stored(state), seen=seen(state), proven=proven_ids(state))
+        state.database.close()
+        return rows
 
 
-def finish(state: Path) -> None:
-    """Let the next nights' housekeeping do the rest."""
+def complete(folder: Path) -> set[tuple[int, int]]:
+    """Let the next housekeepings do the rest; return the segments' positions. No other object is left."""
+    state = ProjectState(folder)
     for _ in range(2):
         merge(state)
-        merge(state, later_s=LATER_S)
-    add_proven(ProjectState(state), [])
+        delete_objects(state)
+    catalog = Catalog(state.database)
+    for name in (PREDICTIONS, f"log/{PREDICTIONS}", "staging"):
+        state.storage.delete(catalog.find_orphans(state.storage, name, IN_THE_FUTURE_US))
+    assert objects(state) == {segment.stored.name for segment in segments(state)}
+    assert prediction_spool(state).waiting() == []
+    left = {(segment.first, segment.last) for segment in segments(state)}
+    state.database.close()
+    return left
 
 
-@pytest.mark.parametrize("step", ["merge", "remove"])
-def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path: Path, step: str) -> None:
-    state = tmp_path / "state"
-    shutil.copytree(merged_log, state)
-    held = Expected.of(merged_log)
-    if step == "remove":
+@pytest.mark.parametrize("action", list(ACTIONS))
+def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path: Path, action: str) -> None:
+    folder = tmp_path / "state"
+    shutil.copytree(merged_log, folder)
+    if action == "delete":
+        state = ProjectState(folder)
         merge(state)
-    points = kill_everywhere(state, tmp_path / "out", 0 if step == "merge" else LATER_S)
-    kinds = {point.partition("#")[0] for point in points}
-    expected = {"link-merged", "sync-draft", "sync-log"} if step == "merge" else {"unlink-source"}
-    assert expected | {"store-proven", "sync-log"} <= kinds
-    assert sum(point.startswith("unlink-source") for point in points) == (6 if step == "remove" else 0)
-    finish(state)
+        state.database.close()
+    points = kill_everywhere(folder, tmp_path / "out", action)
+    assert {point.partition("#")[0] for point in points} >= KINDS[action]
+    expected = MergedRows.of(folder)
+    assert len(expected.stored) == 30
+    assert len(expected.proven) == 6
+    left = complete(folder)
     for point in points:
         for side in SIDES:
-            killed, where = tmp_path / "out" / point / side, f"{step}, killed {side} {point}"
-            held.check(killed, where)
-            finish(killed)
-            held.check(killed, where)
-            assert standing(killed) == standing(state), where
-            assert set(standing(killed)) >= set(MERGED), where
-            assert proven_files(ProjectState(killed)) == proven_files(ProjectState(state)) != frozenset(), where
+            killed, where = tmp_path / "out" / point / side, f"{action}, killed {side} {point}"
+            assert MergedRows.of(killed) == expected, where
+            assert complete(killed) == left, where
+            assert MergedRows.of(killed) == expected, where

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from skewless.infra.log.inventory import Inventory
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.keys import generation_key, window_marker
@@ -265,7 +264,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
         [{"event": "e", "id": 1, EVENT: world.clock.now_us(), INGEST: world.clock.now_us(), SOURCE_POS: 0}],
         schema=event_schema(world.source),
     )
-    PartitionLog(world.log_root, name).append(rows)
+    PartitionLog(world.state, name).append(rows)
     real, told = RedisWriter.publish, []
 
     def publish(self: RedisWriter, key: bytes, pointer: bytes) -> None:
@@ -281,7 +280,7 @@ def test_servers_are_told_of_an_imported_partition_when_its_marker_stands(
     assert name in told[-1]
     assert world.online(world.clock.now_us()).answered
     world.check()
-    assert PartitionLog(world.log_root, name).has_all_ends()
+    assert PartitionLog(world.state, name).has_all_ends()
 
 
 def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWorld, store: OnlineStore) -> None:
@@ -291,9 +290,7 @@ def test_what_a_build_applied_is_known_when_a_worker_has_looked(world: StreamWor
     worker = world.worker(store, lambda owner: MemoryStream(broker, owner))
     feed(world, traffic, broker)
     drain(worker)
-    for name in world.logged():
-        Inventory(world.log_root, name).remove_entries(["ends.bin"])
-        (world.log_root / name / "ends.bin").unlink(missing_ok=True)
+    world.state.database.execute("UPDATE segments SET known_us = NULL")
     broker.recreate()
     look(worker)
-    assert all(PartitionLog(world.log_root, name).has_all_ends() for name in world.logged())
+    assert all(PartitionLog(world.state, name).has_all_ends() for name in world.logged())

@@ -23,19 +23,17 @@ KINDS = {
     "commit",
     "commit-generations",
     "commit-leases",
+    "commit-log_partitions-segments",
+    "commit-segments",
+    "commit-segments-removed_objects",
     "commit-served_source",
-    "link-batch",
+    "link-merged",
     "marker",
-    "replace-manifest",
-    "replace-windows",
     "retire",
     "swap",
-    "sync-draft-of-log",
-    "sync-draft-of-windows",
-    "sync-folder-of-log",
-    "sync-folder-of-windows",
+    "sync-folder",
+    "sync-object",
     "unlink-draft",
-    "write-ends",
 }
 EVENTS = 20
 Hits = Counter[tuple[str, Side]]
@@ -76,7 +74,7 @@ def known_at(world: StreamWorld) -> dict[tuple[str, int], int]:
     return {
         (name, seq): known
         for name in world.logged()
-        for rows in PartitionLog(world.log_root, name).read(columns=["__seq", "__known_at"])
+        for rows in PartitionLog(world.state, name).read(columns=["__seq", "__known_at"])
         for seq, known in zip(rows["__seq"].to_pylist(), rows["__known_at"].to_pylist(), strict=True)
         if known is not None
     }
@@ -106,14 +104,15 @@ def some_of_each(found: Sequence[str], times: int, chance: random.Random) -> lis
 def test_4_2_workers_are_killed_around_the_log_the_states_and_the_markers(world: StreamWorld) -> None:
     traffic = Traffic(0)
     cases: list[tuple[str, Side]] = [
-        ("sync-draft-of-log#1", "before"),
-        ("link-batch#2", "before"),
+        ("sync-object#1", "before"),
+        ("commit-log_partitions-segments#2", "before"),
+        ("commit-log_partitions-segments#2", "after"),
         ("append#2", "before"),
         ("swap#1", "before"),
         ("marker#4", "before"),
-        ("write-ends#2", "before"),
+        ("commit-segments#2", "before"),
         ("commit#1", "before"),
-        ("replace-manifest#1", "after"),
+        ("commit-segments-removed_objects#1", "after"),
         ("commit-generations#2", "before"),
         ("commit-generations#2", "after"),
     ]

@@ -89,7 +89,7 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
         assert worker.counts.duplicates == 0
     (rows,) = world.logged().values()
     (name,) = world.logged()
-    raw = [row for part in PartitionLog(world.log_root, name).read(columns=[RAW]) for row in part[RAW].to_pylist()]
+    raw = [row for part in PartitionLog(world.state, name).read(columns=[RAW]) for row in part[RAW].to_pylist()]
     aside = [i for i, row in enumerate(rows) if row[REJECT] is not None]
     for i, (payload, reason) in zip(aside, POISON, strict=True):
         assert reason in rows[i][REJECT], (payload or b"")[:60]

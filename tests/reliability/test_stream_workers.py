@@ -17,6 +17,7 @@ import pytest
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventStream, RebalanceListener
@@ -130,16 +131,9 @@ def test_a_broker_that_goes_away_and_comes_back(world: StreamWorld) -> None:
 
 
 def redis_stream(url: str, world: StreamWorld, n: int = PARTITIONS) -> Callable[[RebalanceListener], EventStream]:
+    db = ProjectState(world.root).database
     return lambda owner: RedisStream(
-        url,
-        database=world.state.database,
-        project="p",
-        source="s",
-        n_partitions=n,
-        owner=owner,
-        group="g",
-        lease_s=1.0,
-        timeout_s=0.5,
+        url, database=db, project="p", source="s", n_partitions=n, owner=owner, group="g", lease_s=1.0, timeout_s=0.5
     )
 
 

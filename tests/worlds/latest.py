@@ -25,6 +25,7 @@ from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import Status
 from skewless.contract.vector import null_mask, view_status
 from skewless.infra.log.log_columns import REJECT
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.materialization.run_report import OnStep, ViewReport
 from skewless.infra.offline.changes import EventRange
@@ -152,8 +153,7 @@ class LatestWorld:
             return OfflineViews(ProjectState(self.state), connection).read_view(view, table, order)
 
     def log(self, view: View) -> pa.Table:
-        files = sorted((self.state / "log" / view.partition).glob("*.parquet"))
-        return pa.concat_tables(pq.read_table(file) for file in files)
+        return pa.concat_tables(PartitionLog(ProjectState(self.state), view.partition).read())
 
     def rejected(self, view: View) -> list[dict[str, Any]]:
         return [row for row in self.log(view).to_pylist() if row[REJECT] is not None]

@@ -21,6 +21,7 @@ from skewless.contract.windows.view import Aggregate, EventSource, Function, Win
 from skewless.infra.log.event_rows import event_schema
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import source_logs
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
@@ -81,12 +82,8 @@ class ParityWorld:
         return LatestRedisWorld(root=self.root, url=self.url, clock=self.clock)
 
     @property
-    def state(self) -> Path:
-        return self.root / "state"
-
-    @property
-    def log_root(self) -> Path:
-        return self.state / "log"
+    def state(self) -> ProjectState:
+        return ProjectState(self.root / "state")
 
     @cached_property
     def plan(self) -> FeaturePlan:
@@ -106,7 +103,7 @@ class ParityWorld:
 
     @cached_property
     def views(self) -> OfflineViews:
-        return OfflineViews(ProjectState(self.state), self.connection)
+        return OfflineViews(self.state, self.connection)
 
     @cached_property
     def writer(self) -> RedisWriter:
@@ -122,7 +119,7 @@ class ParityWorld:
 
     @cached_property
     def generations(self) -> Generations:
-        return Generations(ProjectState(self.state))
+        return Generations(self.state)
 
     @cached_property
     def states(self) -> StateWriter:
@@ -137,9 +134,7 @@ class ParityWorld:
 
     @property
     def parity(self) -> Parity:
-        return Parity(
-            plan=self.plan, state=ProjectState(self.state), views=self.views, reader=self.reader, clock=self.clock
-        )
+        return Parity(plan=self.plan, state=self.state, views=self.views, reader=self.reader, clock=self.clock)
 
     def close(self) -> None:
         for name in ("writer", "reader", "redis", "connection"):
@@ -147,10 +142,8 @@ class ParityWorld:
                 self.__dict__[name].close()
 
     def log(self, partition: str = "t/0") -> PartitionLog:
-        """Return a log of the source, opened anew; its folder stands from then on."""
-        log = PartitionLog(self.log_root, f"events/{SOURCE.name}/{partition}")
-        (self.log_root / log.partition).mkdir(parents=True, exist_ok=True)
-        return log
+        """Return a log of the source, opened again."""
+        return PartitionLog(self.state, f"{source_logs(SOURCE.name)}/{partition}")
 
     def accept(self, events: Sequence[Event], partition: str = "t/0", *, apply: bool = True) -> None:
         """Log events, and apply them as a worker does."""
@@ -167,7 +160,7 @@ class ParityWorld:
         """Build the first generation, or the next."""
         Backfiller(
             plan=self.plan,
-            log_root=self.log_root,
+            state=self.state,
             generations=self.generations,
             store=self.writer,
             join=self.views.join,

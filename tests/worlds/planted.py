@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from skewless.infra.log.inventory import Inventory, inventory_folder
 
 from skewless.infra.online.port import Binaries, Marker, OnlineWriter
 from skewless.infra.runtimes.port import Runtime
+from skewless.infra.storage.objects import digest_bytes
+from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.validation.replay_report import Cause, ReplayReport
 from tests.worlds.trained import Sandbox
 
@@ -38,7 +39,7 @@ def alter_predictions(place: Sandbox, column: str, change: Callable[[Any], Any],
 
 
 def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> None:
-    """Rewrite single values of a log file in its place, and its note with it."""
+    """Rewrite single values of a log file in its place, and its entry in the catalog with it."""
     table = pq.read_table(path)
     values = table[column].to_pylist()
     for i, change in changes.items():
@@ -48,16 +49,21 @@ def alter(path: Path, column: str, changes: dict[int, Callable[[Any], Any]]) -> 
 
 
 def rewrite(path: Path, rows: pa.Table) -> None:
-    """Put other rows in the place of a log file's, as one who knows of the notes would."""
+    """Put other rows in the place of a log file's, as one who knows of the catalog would."""
     pq.write_table(rows, path)
-    note_anew(path)
+    record_content(path)
 
 
-def note_anew(path: Path) -> None:
-    """Note a log file as it is now, so that the notes cannot tell that it was altered."""
-    root = next(folder for folder in path.parents if inventory_folder(folder).is_dir())
-    partition = path.parent.relative_to(root)
-    Inventory(root, str(partition) if partition.name else "").add(path)
+def record_content(path: Path) -> None:
+    """Record the content that a log file has now, so that the catalog cannot tell that it was altered."""
+    root = next(folder for folder in path.parents if (folder / DATABASE_FILE).exists())
+    ProjectState(root).database.execute(
+        "UPDATE segments SET size = ?, stamp = ?, digest = ? WHERE object = ?",
+        path.stat().st_size,
+        str(path.stat().st_mtime_ns),
+        digest_bytes(path.read_bytes()),
+        str(path.relative_to(root)),
+    )
 
 
 class RuntimeBefore:

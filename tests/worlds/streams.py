@@ -106,16 +106,12 @@ class StreamWorld:
         )
 
     @property
-    def log_root(self) -> Path:
-        return self.root / "log"
+    def state(self) -> ProjectState:
+        return ProjectState(self.root)
 
     @property
     def generations(self) -> Generations:
         return Generations(self.state)
-
-    @property
-    def state(self) -> ProjectState:
-        return ProjectState(self.root)
 
     @contextmanager
     def store(self) -> Iterator[OnlineStore]:
@@ -140,8 +136,7 @@ class StreamWorld:
             views=self.views,
             open_stream=open_stream,
             writer=writer,
-            log_root=self.log_root,
-            database=self.state.database,
+            state=self.state,
             clock=self.clock,
             max_rows=max_rows,
             **more,
@@ -152,7 +147,7 @@ class StreamWorld:
         with connect(self.root / "spill", threads=1) as connection:
             yield Backfiller(
                 plan=self.plan,
-                log_root=self.log_root,
+                state=self.state,
                 generations=self.generations,
                 store=store,
                 join=WindowJoin(connection),
@@ -167,7 +162,7 @@ class StreamWorld:
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
         return Housekeeper(
             project=self.root.name,
-            log_root=self.log_root,
+            state=self.state,
             views=self.views,
             generations=self.generations,
             store=store,
@@ -179,8 +174,8 @@ class StreamWorld:
         found = {}
         names = [*self.source.columns, *(Column(name=n, dtype=DType.INT64) for n in (EVENT, SEQ, REJECT))]
         wanted = [*(column.name for column in names), SOURCE_POS, EVENT_ID]
-        for name in log_partitions(self.log_root, self.source.name):
-            rows = [row for part in PartitionLog(self.log_root, name).read(columns=wanted) for row in part.to_pylist()]
+        for name in log_partitions(self.state, self.source.name):
+            rows = [row for part in PartitionLog(self.state, name).read(columns=wanted) for row in part.to_pylist()]
             assert [row[SEQ] for row in rows] == list(range(len(rows))), "the log is not dense"
             found[name] = rows
         return found
@@ -205,7 +200,7 @@ class StreamWorld:
 
     def offline(self, online: Online, t: int, view: WindowView | None = None) -> Bits:
         """Return what the log says of the same positions, by ``WindowJoin``."""
-        parts = read_log_partitions(self.log_root, self.source.name)
+        parts = read_log_partitions(self.state, self.source.name)
         entities = pa.table({"id": pa.array(range(IDS), pa.int64()), "__t": pa.array([t] * IDS, pa.int64())})
         place = [online.partitions.index(part.partition) for part in parts]
         with connect(self.root / "spill", threads=1) as connection:
@@ -244,7 +239,7 @@ def read_online(
     rows, marks = reader.get_with_markers([name or b"" for name in names], states.markers)
     got = states.read(names, rows, marker_history.check_markers(states.markers, marks), t)
     slots = got.applied[view.name].slots
-    partitions = log_partitions(world.log_root, world.source.name)
+    partitions = log_partitions(world.state, world.source.name)
     applied = np.full((IDS, len(partitions)), -1, dtype=np.int64)
     place = {signed(name): i for i, name in enumerate(partitions)}
     for entity, partition, seq in zip(slots.entity.tolist(), slots.partition.tolist(), slots.seq.tolist(), strict=True):

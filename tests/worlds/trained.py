@@ -25,7 +25,9 @@ from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.predictions.segments import prediction_files, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
@@ -118,7 +120,8 @@ class Sandbox:
         def refuse(n: int, why: str) -> None:
             raise AssertionError((n, why))
 
-        return PredictionWriter(self.state / "predictions", capacity=100_000, flush_seconds=flush_s, on_drop=refuse)
+        spool = prediction_spool(ProjectState(self.state))
+        return PredictionWriter(spool, capacity=100_000, flush_seconds=flush_s, on_drop=refuse, on_stored=spool.ship)
 
     def train(self) -> TrainedVersion:
         """Train a version without its label gate; its alias moves if the promotion gate allows."""
@@ -158,7 +161,8 @@ class Sandbox:
         self.redis.set(key, bytes(row))
 
     def log_files(self) -> list[Path]:
-        return sorted((self.state / "predictions").glob("*.parquet"))
+        """Return the files of the prediction log, in its order; what a server has not shipped is in it, too."""
+        return [Path(name) for name in prediction_files(ProjectState(self.state))]
 
     def close(self) -> None:
         for close in self.opened:

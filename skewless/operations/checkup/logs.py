@@ -19,7 +19,10 @@ def check_logs(state: ProjectState) -> list[CheckupFinding]:
     """Return a finding for each kind of log; reads all segments."""
     from skewless.infra.log.catalog import Catalog
 
-    partitions = Catalog(state.database).partitions()
+    try:
+        partitions = Catalog(state.database).partitions()
+    except StoreError as error:
+        return [from_error("files of logs", error)]
     kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in _FOLDERS}
     return [_judge(state, folder, names) for folder, names in kinds.items() if names]
 

@@ -24,10 +24,9 @@ def check_processes(state: ProjectState) -> list[CheckupFinding]:
     from skewless.infra.plans.applied_plan import read_applied
 
     try:
-        applied, processes = read_applied(state), read_processes(state)
+        applied, processes, now_s = read_applied(state), read_processes(state), state.database.now_us() / 1e6
     except SkewlessError:
         return []  # the check of the plan reports it
-    now_s = time.time()
     plan_hash = "" if applied is None else applied.plan.hash
     findings = [_judge(item, plan_hash, now_s) for item in processes]
     running = any(item.kind == "stream" and not item.is_silent(now_s) for item in processes)
@@ -51,7 +50,7 @@ def _judge(item: Process, plan_hash: str, now_s: float) -> CheckupFinding:
     if item.is_silent(now_s):
         silent = f"sent no heartbeat for {duration_text(item.silent_s(now_s))}: it is dead or stuck"
         return doubt(name, silent, f"end the process, then start `skewless {_COMMANDS[item.kind]}` again")
-    if item.plan != plan_hash and now_s - item.started_s > _PLAN_DELAY_S:
+    if item.plan != plan_hash and time.time() - item.started_s > _PLAN_DELAY_S:
         return doubt(
             name,
             f"has loaded plan {item.plan or 'none'}, not the applied plan {plan_hash}",

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
+from skewless.infra.storage.project_state import ProjectState
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
 from tests.worlds.windowed import CARRIERS, COLUMNS, MINUTE, NOW, STAMP, write_repo
@@ -52,11 +53,11 @@ def imported(repo: Path) -> dict[str, Any]:
 
 def logged(repo: Path, column: str = "arr_delay") -> list[Any]:
     """Return the accepted rows' values of a column, partition by partition."""
-    root = repo / ".skewless" / "log"
+    state = ProjectState(repo / ".skewless")
     return [
         row[column]
-        for name in log_partitions(root, "landings")
-        for rows in PartitionLog(root, name).read(columns=[column, REJECT])
+        for name in log_partitions(state, "landings")
+        for rows in PartitionLog(state, name).read(columns=[column, REJECT])
         for row in rows.to_pylist()
         if row[REJECT] is None
     ]

@@ -15,7 +15,6 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.table_copy import count_rows
-from skewless.operations import backup as backup_module
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import ROWS, done, run
@@ -98,34 +97,6 @@ def test_an_interrupted_backup_continues_and_an_interrupted_restore_is_run_again
         assert not any(count_rows(project.state.database).values())
         backup = project.restore(tmp_path / "b")
         assert count_rows(project.state.database) == backup.rows
-
-
-def test_a_file_that_is_compacted_during_the_copy_is_no_fault(
-    unasked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    copy_file = backup_module._copy_file
-    gone: list[bytes] = []
-
-    def lose_one(path: Path, copy: Path) -> bool:
-        if path.suffix == ".parquet" and not gone:
-            gone.append(path.read_bytes())
-            return False  # as if it was deleted after the folder was listed
-        return copy_file(path, copy)
-
-    monkeypatch.setattr(backup_module, "_copy_file", lose_one)
-    with Project(unasked) as project:
-        backup = project.backup(tmp_path / "b")
-    copied = [path.read_bytes() for path in (tmp_path / "b").rglob("*.parquet")]
-    assert gone[0] in copied, "the copy was not consistent, so it was made again"
-    assert backup.files == len([path for path in (tmp_path / "b/files").rglob("*") if path.is_file()])
-
-
-def test_a_corrupt_log_is_not_backed_up(unasked: Path, tmp_path: Path) -> None:
-    (file, *_) = sorted((unasked / ".skewless/log").rglob("*.parquet"))
-    file.write_bytes(file.read_bytes()[:-40])
-    with Project(unasked) as project, pytest.raises(StoreError, match="copy of files of log: "):
-        project.backup(tmp_path / "b")
-    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("damage", ["description", "file", "nothing there"])

@@ -17,7 +17,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.catalog import Catalog
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import import_run
 from skewless.infra.streams.import_records import ImportRecords
@@ -229,7 +229,7 @@ def killed_at(repo: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch, Project(repo) as project:
         patch.setattr(ImportRecords, "save", dying(ImportRecords.save))
-        patch.setattr(PartitionLog, "_create", dying(PartitionLog._create))
+        patch.setattr(Catalog, "append", dying(Catalog.append))
         (source,) = project.streams.sources()
         try:
             project.streams.importer(source, project.repo).run()

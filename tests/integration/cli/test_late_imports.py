@@ -12,10 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.clock import OffsetClock
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.integration.cli.import_repo import imported, landings, logged, write_folder_repo
 from tests.worlds.command_line import done
 from tests.worlds.windowed import CARRIERS, HOUR, MINUTE, NOW
@@ -56,9 +58,9 @@ def test_a_late_import_is_known_from_its_end_for_training_reads_and_replay(repo:
     assert then["knowledge"]["features"]["landings_1h"] == before["landings_1h"]
     assert then["event_time"]["features"]["landings_1h"] == before["landings_1h"] + 20
     # Compaction keeps what it says.
-    root = repo / ".skewless" / "log"
-    for name in log_partitions(root, "landings"):
-        PartitionLog(root, name).compact(keep=0)
+    state = ProjectState(repo / ".skewless")
+    for name in log_partitions(state, "landings"):
+        compact(PartitionLog(state, name), keep=0)
     body = done("replay", "--repo", repo)
     assert (body["ok"], body["training"]["knowledge"]["different"]) == (True, 0)
     assert get(repo, "--as-of", read["t"])["knowledge"]["features"] == then["knowledge"]["features"]

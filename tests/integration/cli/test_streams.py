@@ -16,6 +16,7 @@ from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams import import_run
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts
@@ -35,11 +36,11 @@ def repo(tmp_path: Path) -> Iterator[Path]:
 
 def logged(repo: Path) -> list[dict[str, object]]:
     """Return all rows of the log."""
-    root = repo / ".skewless" / "log"
+    state = ProjectState(repo / ".skewless")
     return [
         row
-        for name in log_partitions(root, "landings")
-        for rows in PartitionLog(root, name).read()
+        for name in log_partitions(state, "landings")
+        for rows in PartitionLog(state, name).read()
         for row in rows.to_pylist()
     ]
 

@@ -32,9 +32,9 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
             for row in (rows[1], rows[-1])
         ]
         for number, outcome in enumerate(outcomes):
-            model, file = None if "prediction_id" in outcome else "both", tmp_path / f"{number}.csv"
+            file = tmp_path / f"{number}.csv"
             file.write_text(",".join(outcome) + "\n" + ",".join(map(str, outcome.values())) + "\n")
-            project.feedback(file, model=model)
+            project.feedback(file, model=None if "prediction_id" in outcome else "both")
         n = len(rows) + len(SHOPS)
         before = project.replay()
         assert (before.compared, before.different, before.erased) == (n, 0, 0), before.lines()

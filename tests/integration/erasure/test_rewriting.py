@@ -64,14 +64,15 @@ def read_segment(log: PartitionLog, first: int) -> list[int]:
 def test_a_segment_that_is_merged_meanwhile_is_rewritten_after_the_merge(
     number_log: PartitionLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other, real, merged = PartitionLog(ProjectState(Path("/nowhere")), "numbers"), Catalog.replace, []
+    other, real = PartitionLog(ProjectState(Path("/nowhere")), "numbers"), Catalog.replace
+    merged: list[bool] = []
     other.storage = number_log.storage
 
-    def replace(catalog: Catalog, *arguments: object) -> None:
+    def replace(catalog: Catalog, *arguments: object, **options: object) -> None:
         if not merged:
             merged.append(True)
             compact(other, keep=0, group=lambda _: "")
-        real(catalog, *arguments)  # type: ignore[arg-type]
+        real(catalog, *arguments, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Catalog, "replace", replace)
     rewrite_segments(number_log, lambda path: 4 in read_path(path), lambda rows: rows.filter(without(4)))
@@ -85,12 +86,12 @@ def read_path(path: Path) -> list[int]:
 
 def test_a_replaced_segment_cannot_be_removed_again(number_log: PartitionLog) -> None:
     (first, *_), catalog = number_log.segments(), number_log.catalog
-    catalog.replace("numbers", [first], None)
+    catalog.replace("numbers", [first], None, began_at=time.time())
     assert [item.first for item in number_log.segments()] == [3, 6, 9]
     assert catalog.list_removed() == {first.stored.name}
     assert first.stored.digest not in catalog.list_digests()
     with pytest.raises(ConflictError, match="changed by another process"):
-        catalog.replace("numbers", [first], None)
+        catalog.replace("numbers", [first], None, began_at=time.time())
 
 
 def test_copies_that_no_log_has_are_deleted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from tests.integration.errors.scene import Scene
 _QUARANTINE = ".skewless/quarantine/shop_risk/*.parquet"
 _RUN = (
     _QUARANTINE,
-    ".skewless/log/batch/card_days-*/00000000000000006000.parquet",
+    ".skewless/log/batch/card_days-*/00000000000000006000-*.parquet",
     ".skewless/skewless.db/materializations/2",
     ".skewless/skewless.db/coverage/batch/card_days-*/2",
 )
@@ -27,7 +27,7 @@ def _quarantined(scene: Scene, _: ErrorReply) -> None:
 
 def _others_went_on(scene: Scene, said: ErrorReply) -> None:
     _quarantined(scene, said)
-    (path,) = (scene.state / "log/batch").glob("card_days-*/00000000000000006000.parquet")
+    (path,) = (scene.state / "log/batch").glob("card_days-*/00000000000000006000-*.parquet")
     assert pq.read_table(path).num_rows == 1
     rows = scene.stage.store.rows()
     changed = {key for key in rows if rows[key] != scene.stage.rows.get(key)}

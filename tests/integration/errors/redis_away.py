@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.storage.project_state import ProjectState
 from tests.integration.errors.case import LEDGER, Case, ErrorReply, environment, post, rows, verb
 from tests.integration.errors.changes import new_shop_rows
 from tests.integration.errors.requests import LOGGED
@@ -67,9 +68,14 @@ def _unfilled(*words: str) -> Case:
 
 def _older_log(scene: Scene) -> None:
     """Lose the log of a view, whose rows the store has already; they are due again."""
-    for pattern in ("log/batch/shop_risk-*/*", "log.files/batch/shop_risk-*", "progress/shop_risk-*"):
-        for path in scene.state.glob(pattern):
-            path.unlink()
+    database = ProjectState(scene.state).database
+    for sql in (
+        "DELETE FROM segments WHERE partition LIKE 'batch/shop_risk-%'",
+        "DELETE FROM log_partitions WHERE partition LIKE 'batch/shop_risk-%'",
+        "DELETE FROM documents WHERE kind = 'read_progress' AND name LIKE 'shop_risk-%'",
+    ):
+        database.execute(sql)
+    database.close()
 
 
 def _served_then_away(scene: Scene) -> None:
@@ -91,6 +97,7 @@ def _held(scene: Scene, _: ErrorReply) -> None:
     again = json.dumps(rows(model="strict")).encode()
     reply = eventually(lambda: server.ask("POST", "/predict", again), lambda reply: reply[0] == 200)
     assert json.loads(reply[2])["degraded"] is False
+    eventually(lambda: scene.logged() > scene.logged_before)
 
 
 def _degraded(scene: Scene, said: ErrorReply) -> None:

@@ -10,7 +10,7 @@ from tests.integration.errors.case import Case, ErrorReply, no_more, post, reque
 from tests.integration.errors.scene import GOOD, Scene
 from tests.worlds.waiting import eventually
 
-LOGGED = (".skewless/predictions/*.parquet",)
+LOGGED = (".skewless/predictions/*.parquet", ".skewless/skewless.db/segments/predictions/*")
 _ZONE = "2025-01-31T12:00:00"
 
 

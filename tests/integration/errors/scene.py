@@ -18,18 +18,25 @@ import pytest
 import redis
 
 from skewless.contract.settings import Settings
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.packages.store import PackageStore
+from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import done, fingerprint
 from tests.worlds.edits import edit
 from tests.worlds.payments_data import write_payments
 
-# What operations.md says is held while something is done, and the sign of a running server.
-REMEMBERED = ".skewless/skewless.db/documents/passed_labels"
-_NOTES = {"log.files", "predictions.files", "outcomes.files"}  # follow the files, which are compared
-TRANSIENT = {".lock", "server.json", "process"} | _NOTES
+# Which labels passed their gate is remembered, also if the command fails; the others follow the segments
+# of the prediction log, which are compared.
+_DATABASE = ".skewless/skewless.db"
+REMEMBERED = tuple(
+    f"{_DATABASE}/{name}"
+    for name in ("documents/passed_labels", "documents/shipped_files", f"log_partitions/{PREDICTIONS}")
+)
+# Locks, and the sign of a running server.
+TRANSIENT = {".lock", "server.json", "process"}
 STATE = ".skewless"
 StoredBytes = dict[bytes, bytes]
 
@@ -174,8 +181,12 @@ class Scene:
         return folder
 
     def logged(self) -> int:
-        """Return how many files the prediction log has."""
-        return len(list((self.state / "predictions").glob("*.parquet")))
+        """Return how many segments the prediction log has; 0 while others wait to be shipped."""
+        state = ProjectState(self.state)
+        is_complete = not prediction_spool(state).waiting()
+        segments = PartitionLog(state, PREDICTIONS).segments() if is_complete else ()
+        state.database.close()
+        return len(segments)
 
     def setenv(self, name: str, value: str) -> None:
         self.patch.setenv(name, value)
@@ -203,7 +214,6 @@ class Scene:
         here = {
             path: digest for path, digest in fingerprint(self.repo).items() if TRANSIENT.isdisjoint(Path(path).parts)
         }
-        # Which labels passed their gate is remembered, whatever becomes of the verb after it.
         return {path: digest for path, digest in here.items() if not path.startswith(REMEMBERED)} | outside
 
 

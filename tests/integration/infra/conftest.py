@@ -1,14 +1,18 @@
-"""A project on the session's server."""
+"""A project on the session's server, and the state of one with each kind of database."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from skewless.infra.log.partition_log import PartitionLog
-from tests.integration.infra.event_logs import opened
-from tests.worlds.clock import SecondsClock
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.project_state import ProjectState
+from tests.integration.infra.log_victims import LogVictims, log_victims
+from tests.integration.infra.partition_logs import opened
+from tests.servers.postgres import state_of
 from tests.worlds.latest import LatestRedisWorld
 
 
@@ -19,12 +23,19 @@ def latest(tmp_path: Path, server_url: str) -> LatestRedisWorld:
 
 
 @pytest.fixture
-def clock() -> SecondsClock:
-    """Real time of the event log; later than all files that a test makes."""
-    return SecondsClock(4e9)
+def log_state(project_database: Database, tmp_path: Path) -> ProjectState:
+    """The state of a project without logs."""
+    return state_of(project_database, tmp_path)
 
 
 @pytest.fixture
-def event_log(tmp_path: Path, clock: SecondsClock) -> PartitionLog:
+def partition_log(log_state: ProjectState) -> PartitionLog:
     """An empty log."""
-    return opened(tmp_path, clock)
+    return opened(log_state)
+
+
+@pytest.fixture(scope="session")
+def victims() -> Iterator[LogVictims]:
+    """Processes that die at a chosen step."""
+    with log_victims() as running:
+        yield running

@@ -35,7 +35,7 @@ class GroupMember:
     all_held: list[int] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
 
-    def beat(self) -> None:
+    def send(self) -> None:
         share = self.group.send_heartbeat(self.held)
         assert set(share.kept) <= set(self.held)
         self._drop([index for index in self.held if index not in share.kept])
@@ -58,7 +58,7 @@ class GroupMember:
 def shares(members: Sequence[GroupMember]) -> list[int]:
     """Return how many leases each member has after all have settled, most first."""
     for member in [*members] * 3:
-        member.beat()
+        member.send()
     return sorted((len(member.held) for member in members), reverse=True)
 
 
@@ -69,13 +69,13 @@ def test_members_that_join_and_leave_have_fair_shares_and_never_the_same_lease(
     chance, all_held = random.Random(seed), list[int]()
     members: list[GroupMember] = []
     for _ in range(40):
-        step = chance.choice(["join", "leave", "beat", "beat"])
+        step = chance.choice(["join", "leave", "send", "send"])
         if step == "join" and len(members) < N + 2:
             members.append(GroupMember(LeaseGroup(project_database, "g", N, 60.0), all_held))
         elif step == "leave" and members:
             members.pop(chance.randrange(len(members))).leave()
         elif members:
-            chance.choice(members).beat()
+            chance.choice(members).send()
     members.append(GroupMember(LeaseGroup(project_database, "g", N, 60.0), all_held))
     n = len(members)
     assert shares(members) == [N // n + (i < N % n) for i in range(n)]
@@ -84,24 +84,24 @@ def test_members_that_join_and_leave_have_fair_shares_and_never_the_same_lease(
 
 def test_leases_of_a_member_without_heartbeats_expire_all_at_once(project_database: Database) -> None:
     hung, heir = (GroupMember(LeaseGroup(project_database, "g", N, TTL_S)) for _ in range(2))
-    hung.beat()
+    hung.send()
     assert hung.held == list(range(N))
-    heir.beat()
+    heir.send()
     assert not heir.held
     time.sleep(1.2 * TTL_S)
-    heir.beat()
+    heir.send()
     assert heir.held == list(range(N))
-    hung.beat()
-    assert not hung.held  # it is told, and gets its share when the heir has released it
-    heir.beat()
-    heir.beat()
-    hung.beat()
+    hung.send()
+    assert not hung.held  # it gets its share when the heir has released it
+    heir.send()
+    heir.send()
+    hung.send()
     assert len(hung.held) + len(heir.held) == N
 
 
 def test_a_late_member_keeps_leases_that_nobody_has_acquired(project_database: Database) -> None:
     late = GroupMember(LeaseGroup(project_database, "g", N, TTL_S))
-    late.beat()
+    late.send()
     time.sleep(1.2 * TTL_S)
     assert late.group.send_heartbeat(late.held).kept == list(range(N))
 
@@ -112,11 +112,11 @@ def test_leases_of_a_killed_process_are_free_at_once_on_its_machine(project_data
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"{N}\n"
-        heir.beat()
+        heir.send()
         assert not heir.held
         process.send_signal(signal.SIGKILL)
         process.wait()
-    heir.beat()
+    heir.send()
     assert heir.held == list(range(N))
 
 

@@ -86,7 +86,7 @@ def test_a_lock_excludes_other_processes(project_database: Database, first: str,
     with held_elsewhere(project_database, first) as process:
         with project_database.hold_lock("y"):
             pass  # another lock
-        Documents(project_database, "verdict").put("x", 1)  # a lock is no transaction
+        Documents(project_database, "verdict").put("x", 1)  # a lock is not a transaction
         with in_thread(project_database, shared=second == "shared") as got:
             assert not got.wait(0.2)
             process.send_signal(signal.SIGKILL)

@@ -89,7 +89,7 @@ def test_2_5_what_an_older_version_rejected_as_written_before_it_happened_comes_
     documents = Documents(ProjectState(latest.state).database, "read_progress")
     with documents.edit(f"{VIEW.name}-{VIEW.hash}", {}) as body:
         del body["waiting"]  # as that version wrote it
-    log = PartitionLog(latest.state, VIEW.partition)
+    log = PartitionLog(ProjectState(latest.state), VIEW.partition)
     old = latest.log(VIEW).drop_columns([SEQ]).to_pylist()[0] | {
         EVENT: 92 * HOUR,
         REJECT: "event time lies after publication",

@@ -132,7 +132,7 @@ def test_tables_come_in_whole_or_not_at_all(place: Sandbox, tmp_path: Path, endi
     assert done("feedback", path, "--dry-run", *repo)["kinds"] == {"label": 3}
     assert rows_kept(place.project) == 0
     body = done("feedback", path, *repo)
-    assert (body["rows"], Path(body["file"]).is_file()) == (3, True)
+    assert (body["rows"], {body["batch"]}) == (3, {row["batch"] for row in kept(place.project)})
     (found,) = done("quality", MODEL, *repo)["versions"]
     assert (found["labelled"], found["value"]) == (3, 1.75)
     write(path, {"prediction_id": [*ids, ""], "label": [1.0, 0.0, 1.0, 1.0]})

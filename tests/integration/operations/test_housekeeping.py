@@ -1,17 +1,16 @@
-"""Housekeeping merges the prediction log, and replay, why and the retention by days say what they said before."""
+"""Housekeeping merges the prediction log: replay, why and the retention by days return the same results as before."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from skewless.infra.predictions.compaction import compact
-from skewless.infra.predictions.files import DAY_US, FOLDER, log_files, proven_files
 
+from skewless.infra.log.catalog import Segment
 from skewless.infra.predictions.reader import PredictionLog
+from skewless.infra.predictions.segments import DAY_US
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.drift import check_drift
 from skewless.operations.housekeeping import run_housekeeping
@@ -20,6 +19,7 @@ from skewless.operations.quality import labelled_log
 from skewless.operations.status import read_status
 from skewless.operations.why import why
 from skewless.project import Project
+from tests.unit.infra.predictions.merges import delete_objects, objects, segments
 from tests.worlds.planted import alter, flipped
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask
 
@@ -27,7 +27,7 @@ DAY = DAY_US // SECOND
 
 
 def predict(place: Sandbox, days: int, times: int) -> list[Path]:
-    """Predict some times on each of some days, in files of their own; return those, in order."""
+    """Predict some times on each of some days, in segments of their own; return their files, in order."""
     for _ in range(days):
         for n in range(1, times + 1):
             place.predict(ask(n))
@@ -36,18 +36,20 @@ def predict(place: Sandbox, days: int, times: int) -> list[Path]:
     return place.log_files()
 
 
-def files(place: Sandbox) -> list[Path]:
-    return log_files(place.state / FOLDER)
+def prediction_segments(place: Sandbox) -> list[Segment]:
+    return segments(ProjectState(place.state))
 
 
-def remove_sources(place: Sandbox) -> None:
-    """Compact as after the grace time."""
-    compact(ProjectState(place.state), now_us=place.now_us(), grace_s=1, clock=lambda: time.time() + 60)
+def delete_merged(place: Sandbox) -> None:
+    """Delete the merged files as after the end of all readers; only those of the log are left."""
+    state = ProjectState(place.state)
+    delete_objects(state)
+    assert objects(state) == {segment.stored.name for segment in segments(state)}
 
 
 def answers(place: Sandbox, now: int) -> dict[str, Any]:
-    """Return what those who read the log say of it at a moment."""
-    log = PredictionLog(place.state / FOLDER, place.project.connection)
+    """Return the results of the log's readers at a time."""
+    log = PredictionLog(ProjectState(place.state), place.project.connection)
     labelled = labelled_log(place.project, MODEL).read(since_us=0, until_us=now, known_by_us=now)
     return {
         "replay": place.project.replay().as_dict(),
@@ -67,17 +69,19 @@ def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: San
     ids = [name for path in paths for name in pq.read_table(path)["id"].to_pylist()]
     told = {name: why(place.project, name).as_dict() for name in (ids[0], ids[4], ids[-1])}
     assert (before["replay"]["compared"], before["replay"]["different"]) == (30, 2)
-    assert run_housekeeping(place.project).merged_predictions == 12
-    assert (len(files(place)), len(place.log_files())) == (3, 15)
+    report = run_housekeeping(place.project)
+    assert (report.merged, report.deleted) == (12, 0)  # this process reads the log, and may still use the files
+    assert len(prediction_segments(place)) == 3
+    assert all(path.is_file() for path in paths)
     assert answers(place, now) == before
-    remove_sources(place)
-    assert files(place) == place.log_files()
+    delete_merged(place)
+    assert not any(path.is_file() for path in paths)
     assert answers(place, now) == before
-    log = PredictionLog(place.state / FOLDER, place.project.connection)
+    log = PredictionLog(ProjectState(place.state), place.project.connection)
     entries = [log.find(name) for name in ids]
     assert [entry.logged.ids[0] for entry in entries if entry] == ids
     assert {name: why(place.project, name).as_dict() for name in told} == told
-    assert run_housekeeping(place.project).merged_predictions == 0
+    assert run_housekeeping(place.project).merged == 0
 
 
 def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> None:
@@ -85,22 +89,22 @@ def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> No
         place.predict(ask(n))
     assert run_replay(place.project, only_new=True).compared == 6
     predict(place, 1, 2)
-    assert run_housekeeping(place.project).merged_predictions == 5
-    assert len(files(place)) == 2
-    remove_sources(place)
+    assert run_housekeeping(place.project).merged == 5
+    assert len(prediction_segments(place)) == 2
+    delete_merged(place)
     assert run_replay(place.project, only_new=True).compared == 3
     assert run_replay(place.project, only_new=True).compared == 0
-    assert proven_files(ProjectState(place.state)) == {path.name for path in place.log_files()}
+    assert all(segment.is_proven for segment in prediction_segments(place))
     assert run_replay(place.project).compared == 9
 
 
 @pytest.mark.parametrize("is_merged", [True, False])
-def test_the_log_is_removed_by_whole_days(place: Sandbox, is_merged: bool) -> None:  # noqa: FBT001 - a parameter
+def test_the_log_is_removed_by_whole_days(place: Sandbox, *, is_merged: bool) -> None:
     first_day = place.now_us() // DAY_US
     predict(place, 3, 2)
     if is_merged:
         run_housekeeping(place.project)
-        remove_sources(place)
+        delete_merged(place)
     place.wait(12 * 3_600)
     kept = []
     for _ in range(4):
@@ -108,6 +112,6 @@ def test_the_log_is_removed_by_whole_days(place: Sandbox, is_merged: bool) -> No
         project = Project(place.repo, clock=f"file:{place.state}/clock", keep_predictions_days=2)
         run_housekeeping(project)
         project.close()
-        kept.append((days, sorted({int(path.name[:20]) // DAY_US - first_day for path in files(place)})))
+        kept.append((days, sorted({segment.at_us // DAY_US - first_day for segment in prediction_segments(place)})))
         place.wait(DAY)
     assert kept == [(3, [1, 2]), (4, [2]), (5, []), (6, [])]

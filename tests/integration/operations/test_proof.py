@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions.files import proven_files
 
 from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.predictions.segments import DAY_US, remove_predictions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.proof import ALL, PARITY, REPLAY, run_parity, run_replay
-from tests.worlds.planted import alter_predictions, flipped, note_anew
+from tests.unit.infra.predictions.merges import segments
+from tests.worlds.planted import alter_predictions, flipped, record_content
 from tests.worlds.trained import FIRST_CARD, MODEL, Sandbox, ask
+
+
+def proven_rows(place: Sandbox) -> list[int]:
+    """Return the number of rows of each proven segment."""
+    return [segment.rows for segment in segments(ProjectState(place.state)) if segment.is_proven]
 
 
 def test_only_what_is_new_is_replayed(place: Sandbox) -> None:
@@ -20,19 +25,17 @@ def test_only_what_is_new_is_replayed(place: Sandbox) -> None:
     place.predict(ask(20))
     assert run_replay(place.project, only_new=True).compared == 20
     assert run_replay(place.project).compared == 50
-    (first, second) = place.log_files()
-    assert proven_files(ProjectState(place.state)) == {first.name, second.name}
-    Inventory(first.parent).remove_entries([first.name])
-    first.unlink()
+    assert proven_rows(place) == [30, 20]
+    remove_predictions(ProjectState(place.state), place.now_us() + 2 * DAY_US)
     place.predict(ask(5))
     assert run_replay(place.project, only_new=True).compared == 5
-    assert proven_files(ProjectState(place.state)) == {path.name for path in place.log_files()}
+    assert proven_rows(place) == [5]
 
 
-def test_a_replay_of_one_model_proves_no_file(place: Sandbox) -> None:
+def test_a_replay_of_one_model_proves_no_segment(place: Sandbox) -> None:
     place.predict(ask(30))
     assert run_replay(place.project, MODEL).ok
-    assert proven_files(ProjectState(place.state)) == frozenset()
+    assert proven_rows(place) == []
 
 
 def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Sandbox) -> None:
@@ -46,7 +49,7 @@ def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Sandbox) 
     assert (alert.name, alert.subject, alert.severity) == (REPLAY, ALL, "critical")
     assert len(alert.evidence["examples"]) == 1
     path.write_bytes(honest)
-    note_anew(path)
+    record_content(path)
     assert run_replay(place.project, only_new=True).ok
     assert open_alerts(ProjectState(place.state)) == []
 

@@ -15,7 +15,7 @@ from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Guardrails
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import Alert, Alerts
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of
@@ -71,7 +71,7 @@ def _live(place: Sandbox) -> None:
     ids = list(place.predict(ask(60)).ids) + list(place.predict(ask(60), model=place.load("000002")).ids)
     place.wait(10)
     said = [Outcome(prediction_id=name, label=float(i % 3 == 0), known_at=place.now_us()) for i, name in enumerate(ids)]
-    OutcomeWriter(ProjectState(place.state)).append(said, received_at=place.now_us(), source="http")
+    OutcomeWriter(outcome_spool(ProjectState(place.state))).append(said, received_at=place.now_us(), source="http")
     policy = TrafficPolicy(
         number=1,
         phase="canary",

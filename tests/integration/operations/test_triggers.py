@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.triggers import RetrainCause, find_causes, last_training_us
@@ -47,7 +47,7 @@ def label(place: Sandbox, *, right: bool) -> None:
     outcomes = [
         Outcome(prediction_id=id_, label=float(one), known_at=now) for id_, one in zip(answer.ids, labels, strict=True)
     ]
-    OutcomeWriter(ProjectState(place.state)).append(outcomes, received_at=now, source="test")
+    OutcomeWriter(outcome_spool(ProjectState(place.state))).append(outcomes, received_at=now, source="test")
     place.wait(15 * DAY)
 
 

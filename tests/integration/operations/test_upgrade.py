@@ -98,7 +98,6 @@ def check_imported(state: ProjectState) -> None:
         "passed_labels": {"fraud", "fraud-batch"},
         "parity_verdicts": {"project"},
         "freshness": {"project"},
-        "proven_files": {"project"},
         "view_lifecycles": {"project"},
         "read_progress": {"card_days-41680bd7e8103439", "shop_risk-11a97fea467faa75"},
         "known_job": {"drift fraud"},
@@ -153,7 +152,7 @@ def test_an_upgrade_that_is_killed_is_run_again(
                 ),
             )
         elif point == "before the commit":
-            patch.setattr(upgrade_module, "_count", killed)
+            patch.setattr(Documents, "delete", killed)
         elif point == "after the commit":
             patch.setattr(upgrade_module, "_move", killed)
         else:

@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.feedback import Outcome
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.why import WhyReport, why
 from tests.worlds.command_line import run
@@ -131,7 +131,7 @@ def test_what_came_of_a_prediction_is_told_once_it_is_known(place: Sandbox) -> N
     assert found.outcome is None
     place.wait(10)
     said = Outcome(prediction_id=name, label=1.0, value=-12.5, known_at=place.now_us())
-    OutcomeWriter(ProjectState(place.state)).append([said], received_at=place.now_us(), source="http")
+    OutcomeWriter(outcome_spool(ProjectState(place.state))).append([said], received_at=place.now_us(), source="http")
     assert why(place.project, name).outcome == {"label": 1.0, "value": -12.5, "known_at": said.known_at}
     shown = run("why", name, "--repo", place.repo).stdout
     assert "label 1.0, business value -12.5" in shown

@@ -19,9 +19,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import pyarrow.parquet as pq
 import pytest
 
+from skewless.infra.predictions.segments import open_prediction_log
+from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer, refused_start
 from tests.worlds.trained import ask, copy_project, opened_copy
@@ -131,8 +132,8 @@ def value(text: str, name: str) -> float:
 
 
 def logged(repo: Path) -> int:
-    files = (repo / ".skewless" / "predictions").glob("*.parquet")
-    return sum(pq.read_metadata(path).num_rows for path in files)
+    """Return the number of logged predictions; those that no server has shipped are among them."""
+    return sum(segment.rows for segment in open_prediction_log(ProjectState(repo / ".skewless")).segments())
 
 
 def test_a_worker_that_is_killed_comes_back_while_the_other_answers(server: PredictionServer) -> None:

@@ -34,7 +34,7 @@ def forget_after(shop: Shop, t: int, mode: TimeMode) -> Shop:
     copy = replace(shop, root=shop.root.with_name(f"until_{t}"))
     shutil.copytree(shop.root, copy.root)
     for view in PLAN.views:
-        log = PartitionLog(copy.state, view.partition)
+        log = PartitionLog(ProjectState(copy.state), view.partition)
         ranges = known_ranges(read_runs(ProjectState(shop.state).database), view.partition)
         for path in map(Path, log.files()):
             rows = pq.read_table(path)

@@ -12,6 +12,7 @@ import pytest
 from skewless.contract.columns import FeatureRef
 from skewless.contract.plan import FeaturePlan, Service
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.compaction import compact
 from skewless.infra.offline.entity_file import EntityFile
 from skewless.infra.offline.log_parts import measure_event_delays
 from skewless.training.dataset_files import DatasetFiles
@@ -89,7 +90,7 @@ def test_one_late_event_of_four_is_told_per_feature_and_source(parity_world: Par
 
 
 def test_it_is_the_same_after_a_compaction(parity_world: ParityWorld) -> None:
-    parity_world.log().compact(keep=0)
+    compact(parity_world.log(), keep=0)
     check(measure_mode_gap(PLAN, parity_world.views, rows(*ASKED)))
 
 

@@ -22,6 +22,7 @@ from skewless.contract.status import Int64Array, Status
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import partition_number
 from skewless.contract.windows.tiles import AppliedPositions
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import KNOWN_AT
 from skewless.infra.predictions.reader import LoggedPredictions, LoggedViewRead
@@ -125,6 +126,6 @@ def test_history_was_applied_when_it_was_taken_not_when_it_counts_as_known(
         parity_world.log().append(declared.append_column(DECLARED, pa.array([True])))
     assert found(parity_world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
     assert found(parity_world, 0, start=start, end=start + 100) == ({Cause.LOST_WRITE} if lost else set())
-    parity_world.log().compact(keep=0)
+    compact(parity_world.log(), keep=0)
     assert found(parity_world, -1, start=start, end=start) == ({Cause.LOST_WRITE} if lost else set())
     parity_world.close()

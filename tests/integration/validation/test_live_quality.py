@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.feedback import parse_feedback
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate
 from skewless.validation.live_quality import live_quality
+from tests.unit.infra.predictions.merges import import_file
 from tests.worlds.trained import MODEL, NOW, SECOND, Row, Sandbox, ask
 
 DAY = 86_400 * SECOND
@@ -26,7 +27,7 @@ def say(place: Sandbox, *rows: Said) -> None:
     """Append feedback as the server does."""
     plan = place.project.applied.plan.select_service("fraud_features")
     outcomes = parse_feedback(rows, lambda _: plan, place.now_us(), 10_000)
-    OutcomeWriter(ProjectState(place.state)).append(outcomes, received_at=place.now_us(), source="test")
+    OutcomeWriter(outcome_spool(ProjectState(place.state))).append(outcomes, received_at=place.now_us(), source="test")
 
 
 def labelled(place: Sandbox, *, known_by: int | None = None) -> dict[str, Row]:
@@ -147,7 +148,9 @@ def test_each_version_in_each_role_has_its_own_prediction(place: Sandbox) -> Non
     for name, value in (("version", "000002"), ("role", "shadow"), ("policy", 3)):
         column = pa.array([value] * shadow.num_rows, shadow.schema.field(name).type)
         shadow = shadow.set_column(shadow.column_names.index(name), name, column)
-    pq.write_table(shadow, path.with_stem(path.stem + "-shadow"))
+    written = place.state / f"{path.name[:20]}-shadow.parquet"
+    pq.write_table(shadow, written)
+    import_file(ProjectState(place.state), written)
     place.wait(60)
     say(place, {"prediction_id": answer.ids[0], "label": 1}, entity(rows[1], answer.t + SECOND, label=0))
     now = place.now_us()

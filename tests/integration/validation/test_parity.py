@@ -16,10 +16,10 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.contract.status import BoolArray
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.compaction import compact
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import read_last_parity
 from skewless.validation.parity_report import ParityFault, ParityReport
 from tests.windows.log import signed
@@ -270,7 +270,7 @@ def test_beside_a_worker_that_goes_on_nothing_differs(parity_world: ParityWorld)
             report = other.compare("carrier_now", repair=True)
             assert report.as_dict()["mismatches"] == 0, report.lines()
             if turn in {2, 5}:
-                other.log().compact(keep=2)
+                compact(other.log(), keep=2)
                 other.bootstrap()
     finally:
         stop.set()
@@ -284,11 +284,11 @@ def test_the_verdict_is_kept_by_view(parity_world: ParityWorld) -> None:
     parity_world.redis.delete(parity_world.key("UA"))
     parity_world.compare()
     parity_world.compare("facts")
-    kept = read_last_parity(ProjectState(parity_world.state))
+    kept = read_last_parity(parity_world.state)
     assert (kept["carrier_now"].mismatches, kept["carrier_now"].by_cause) == (1, {"absent": 1})
     assert (kept["carrier_now"].hash, kept["facts"].unavailable) == (VIEW.hash, 3)
     parity_world.compare(repair=True)
-    assert read_last_parity(ProjectState(parity_world.state))["carrier_now"].mismatches == 0
+    assert read_last_parity(parity_world.state)["carrier_now"].mismatches == 0
 
 
 def test_the_report_is_plain_values(parity_world: ParityWorld) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from skewless.contract.keys import marker_key
 from skewless.contract.rows import RowCodec
-from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.parity_report import Mismatch, ParityFault, ParityReport
 from tests.worlds.parity import ROWS, ParityWorld
 
@@ -139,7 +138,7 @@ def test_rows_that_were_put_before_the_marker_moved_are_no_mismatch(parity_world
     parity_world.redis.set(key, before)  # as in the middle of a run
     report = parity_world.compare("facts")
     assert (report.ok, report.views[0].unavailable) == (True, 4 + 3)  # a finished run is known to have gone further
-    ProjectState(parity_world.state).database.execute("DELETE FROM coverage")
+    parity_world.state.database.execute("DELETE FROM coverage")
     report = parity_world.compare("facts")
     assert (report.ok, report.views[0].compared) == (True, 4 + 3)
 

@@ -25,7 +25,7 @@ from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.servers.postgres import state_of
-from tests.worlds.waiting import until
+from tests.worlds.waiting import eventually, until
 
 
 def add(state: ProjectState, kind: Kind, name: str = "x", **changes: Any) -> None:  # noqa: ANN401 - of any field
@@ -72,6 +72,18 @@ def test_a_process_is_listed_until_it_ends(project_database: Database) -> None:
         (item,) = read_processes(state)
         assert (item.kind, item.pid, item.plan, item.is_silent(time.time())) == ("scheduler", os.getpid(), "abc", False)
     assert read_processes(state) == []
+
+
+def test_a_machine_whose_clock_is_slow_is_not_silent(
+    project_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, now_s = state_of(project_database), time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s - 60)
+    record = ProcessRecord(state, "stream")
+    record.send_heartbeat("abc", {})
+    (item,) = eventually(lambda: read_processes(state))
+    assert not item.is_silent(state.database.now_us() / 1e6)
+    record.close()
 
 
 def test_dead_processes_of_this_machine_and_old_ones_are_swept(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from skewless.contract.windows.view import EventSource
 from skewless.infra.access.api_keys import ApiKey, Scope, generate_secret, hash_secret
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.outcomes.writer import OutcomeWriter
+from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes
@@ -144,7 +144,9 @@ class Doors:
             events=_Events(
                 ProjectState(place.state), place.project.redis_url, place.project.store, Settings(event_bytes=10_000)
             ),
-            feedback=Feedback(OutcomeWriter(ProjectState(place.state)), models, metrics, self.clock, max_rows=10_000),
+            feedback=Feedback(
+                OutcomeWriter(outcome_spool(ProjectState(place.state))), models, metrics, self.clock, max_rows=10_000
+            ),
         )
         routes = hot_routes(serving)
         protocols: list[Any] = [make_protocol(routes, WireLimits(body_bytes=100_000)), "httptools"]

@@ -6,6 +6,7 @@ import json
 import shutil
 
 from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.freshness import check_freshness
 from tests.integration.serving.core.conftest import SECOND
@@ -31,9 +32,10 @@ def test_it_is_not_ready_and_says_so_without_a_path_until_the_disk_takes_files(p
 
 
 def loses_its_disk(place: Sandbox, server: PredictionServer) -> None:
-    folder = place.state / "predictions"
+    folder = prediction_spool(ProjectState(place.state)).folder
     assert [server.ask("GET", path)[0] for path in READY] == [200, 200]
     shutil.rmtree(folder, ignore_errors=True)
+    folder.parent.mkdir(exist_ok=True)
     folder.write_bytes(b"")  # no file can be made below it, as on a full disk
     status, text = predict(server, SECOND)
     assert (status, json.loads(text)["error"]["kind"]) == (503, "store")

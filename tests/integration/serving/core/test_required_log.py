@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable
 
 import pyarrow.parquet as pq
@@ -10,7 +11,9 @@ import pytest
 
 from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
 from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.prediction.scoring_request import ScoringRequest
@@ -113,16 +116,15 @@ def test_on_a_real_disk_the_file_is_there_when_the_reply_is(place: Sandbox) -> N
 
     async def steps() -> None:
         reader = RedisReader(place.project.redis_url)
-        log = PredictionWriter(place.state / "predictions", capacity=100, flush_seconds=1_000, on_drop=drop)
+        spool = prediction_spool(ProjectState(place.state))
+        log = PredictionWriter(spool, capacity=100, flush_seconds=1_000, on_drop=drop)
         predictor = Predictor(online=reader, clock=place.project.clock, log=log)
         for _ in range(3):
             answer = await predictor.predict(model, ask(4))
-            files = place.log_files()
+            files = spool.waiting()
             assert set(answer.ids) <= {name for path in files for name in pq.read_table(path)["id"].to_pylist()}
-        for path in place.log_files():
-            path.unlink()
-        (place.state / "predictions").rmdir()
-        (place.state / "predictions").write_bytes(b"")  # no folder can be made here
+        shutil.rmtree(spool.folder)
+        spool.folder.write_bytes(b"")  # no folder can be made here
         with pytest.raises(StoreError, match="cannot be written"):
             await predictor.predict(model, ask(4))
         assert dropped == [(4, "disk")]

@@ -1,4 +1,4 @@
-"""Small prediction logs of several days, and what stands in them, bit by bit."""
+"""Small prediction logs of several days, and the rows in them, bit by bit."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions.compaction import compact
-from skewless.infra.predictions.files import DAY_US, FOLDER, log_files
 
+from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.log_columns import encode_columns
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.segments import DAY_US, PREDICTIONS, compact_predictions, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.records import T, origin, record
 
 DAY = T // DAY_US * DAY_US
 HOUR_US = 3_600_000_000
-GRACE_S = 100.0
-# What files of an older format lack.
+# Columns that files of an older format lack.
 LACKS: dict[int, Sequence[str]] = {
     1: ("asked_at", "read_start", "source", "scores", "format", "role", "policy", "narrow"),
     2: ("role", "policy", "narrow"),
@@ -38,74 +39,107 @@ ODD = np.array([0x7FF8_0000_DEAD_BEEF, 0xFFF8_0000_0000_0001, 0x7FF0_0000_0000_0
 RowsByKey = dict[tuple[str, str], dict[str, Any]]
 
 
-def write(state: Path, *, day: int, seed: int, n: int = 3, form: int = 3, version: str = "000001") -> Path:
-    """Write one file of n predictions, whose ids and hour the seed says; some numbers in them are odd."""
+def write(state: ProjectState, *, day: int, seed: int, n: int = 3, form: int = 3, version: str = "000001") -> Segment:
+    """Log n predictions as one segment; the seed sets ids and hour; some numbers are odd."""
     given = record(origin(version), n, seed)
     given.matrix[0, : len(ODD)] = ODD.view(np.float64)
     given.scores[-1] = ODD[:1].view(np.float64)[0]
     return write_record(state, given._replace(t=DAY + day * DAY_US + seed * HOUR_US // 10), form)
 
 
-def write_record(state: Path, given: PredictionBatch, form: int = 3) -> Path:
-    folder = state / FOLDER
-    before = set(folder.glob("*.parquet"))
-    log = PredictionWriter(folder, capacity=10**6, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
+def write_record(state: ProjectState, given: PredictionBatch, form: int = 3) -> Segment:
+    spool = spool_record(state, given)
+    if form == 3:
+        prediction_spool(state).ship()
+    else:
+        import_file(state, as_older_format(spool, form))
+    return segments(state)[-1]
+
+
+def spool_record(state: ProjectState, given: PredictionBatch) -> Path:
+    """Return the file of a writer whose machine has not shipped it."""
+    spool = prediction_spool(state)
+    before = set(spool.waiting())
+    log = PredictionWriter(spool, capacity=10**6, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
     assert log.offer(given)
     log.close()
-    (path,) = set(folder.glob("*.parquet")) - before
-    if LACKS[form]:
-        table = pq.read_table(path).drop_columns(list(LACKS[form]))
-        if "format" in table.column_names:
-            table = table.set_column(
-                table.column_names.index("format"), "format", pa.array([2] * len(table), pa.uint8())
-            )
-        pq.write_table(table, path)
-        Inventory(folder).add(path)
+    (path,) = set(spool.waiting()) - before
     return path
 
 
-def merge(state: Path, *, day: int = 100, later_s: float = 0.0) -> int:
-    """Compact on a day of the project's clock, so much later by the disk's."""
-    return compact(
-        ProjectState(state), now_us=DAY + day * DAY_US + HOUR_US, grace_s=GRACE_S, clock=lambda: time.time() + later_s
+def as_older_format(path: Path, form: int) -> Path:
+    """Rewrite a file as an older release wrote it."""
+    table = pq.read_table(path).drop_columns(list(LACKS[form]))
+    if "format" in table.column_names:
+        table = table.set_column(
+            table.column_names.index("format"), "format", pa.array([form] * len(table), pa.uint8())
+        )
+    pq.write_table(table, path)
+    return path
+
+
+def import_file(state: ProjectState, path: Path) -> None:
+    """Move a file into the log, as an upgrade does."""
+    stored = state.storage.put_file(f"{PREDICTIONS}/{path.name}", path)
+    columns, rows = encode_columns(SCHEMA), pq.read_metadata(path).num_rows
+    Catalog(state.database).append(
+        PREDICTIONS, stored, rows, began_at=time.time(), at_us=int(path.name[:20]), columns=columns
     )
+    path.unlink()
 
 
-def names(state: Path) -> list[str]:
-    """Return the names of the files that count."""
-    return [path.name for path in log_files(state / FOLDER)]
+def merge(state: ProjectState, *, day: int = 100) -> int:
+    """Compact on a day of the project's clock."""
+    return compact_predictions(state, DAY + day * DAY_US + HOUR_US)
 
 
-def standing(state: Path) -> list[str]:
-    """Return the names of all files."""
-    return sorted(path.name for path in (state / FOLDER).iterdir() if path.name != ".compact.lock")
+def segments(state: ProjectState) -> list[Segment]:
+    """Return the segments of the log, without shipping."""
+    return PartitionLog(state, PREDICTIONS).segments()
 
 
-def stored(state: Path) -> RowsByKey:
-    """Return each row with the columns that its file has, floats as their bits; no row may stand twice."""
+def path_of(state: ProjectState, segment: Segment) -> Path:
+    return state.storage.local_path(segment.stored)
+
+
+def objects(state: ProjectState) -> set[str]:
+    """Return the names of all stored objects."""
+    folders = (PREDICTIONS, f"log/{PREDICTIONS}", "staging")
+    return {item.name for folder in folders for item in state.storage.list_objects(folder)}
+
+
+def delete_objects(state: ProjectState) -> int:
+    """Delete removed objects as if all processes that have read the log had ended."""
+    state.database.execute("DELETE FROM leases WHERE name LIKE 'log reader %'")
+    return Catalog(state.database).delete_unread(state.storage)
+
+
+def stored(state: ProjectState) -> RowsByKey:
+    """Return each row, floats as their bits; no row may be in two segments."""
     rows: RowsByKey = {}
-    for path in log_files(state / FOLDER):
-        for row in pq.ParquetFile(path).read().to_pylist():
+    for segment in segments(state):
+        for row in pq.ParquetFile(path_of(state, segment)).read().to_pylist():
             key = row["id"], row["version"]
             assert key not in rows, key
-            rows[key] = row | {"vector": _bits(row["vector"]), "score": _bits([row["score"]])}
+            complete = {name: row.get(name) for name in SCHEMA.names}
+            rows[key] = complete | {"vector": _bits(row["vector"]), "score": _bits([row["score"]])}
     return rows
 
 
-def seen(state: Path) -> dict[tuple[str, str], tuple[Any, ...]]:
-    """Return what the reader says of each prediction; none may come twice."""
+def seen(state: ProjectState) -> dict[tuple[str, str], tuple[Any, ...]]:
+    """Return the reader's values of each prediction; none may be read twice."""
     with duckdb.connect() as connection:
-        return seen_by(PredictionLog(state / FOLDER, connection))
+        return seen_by(PredictionLog(state, connection))
 
 
 def seen_by(log: PredictionLog) -> dict[tuple[str, str], tuple[Any, ...]]:
     times: Counter[tuple[str, str]] = Counter()
-    found: dict[tuple[str, str], tuple[Any, ...]] = {}
+    values: dict[tuple[str, str], tuple[Any, ...]] = {}
     for of in log.versions():
         for piece in log.batches(of):
             for i, name in enumerate(piece.ids):
                 times[name, of.version] += 1
-                found[name, of.version] = (
+                values[name, of.version] = (
                     *(piece.t[i], piece.asked_at[i], piece.read_start[i], piece.formats[i], piece.roles[i]),
                     *(piece.checksums[i], _bits(piece.vectors[i]), _bits(piece.score[i : i + 1]), piece.inputs[i]),
                     *(
@@ -114,15 +148,22 @@ def seen_by(log: PredictionLog) -> dict[tuple[str, str], tuple[Any, ...]]:
                     ),
                 )
     assert set(times.values()) <= {1}, times.most_common(1)
-    return found
+    return values
 
 
-def rows_in(state: Path, name: str) -> int:
-    return int(pq.read_metadata(state / FOLDER / name).num_rows)
+def ids_in(state: ProjectState, segment: Segment) -> set[str]:
+    return set(pc.unique(pq.ParquetFile(path_of(state, segment)).read(["id"])["id"]).to_pylist())
 
 
-def ids_in(state: Path, name: str) -> set[str]:
-    return set(pc.unique(pq.ParquetFile(state / FOLDER / name).read(["id"])["id"]).to_pylist())
+def proven_ids(state: ProjectState) -> set[str]:
+    """Return the ids in segments that replay has proven."""
+    return {name for segment in segments(state) if segment.is_proven for name in ids_in(state, segment)}
+
+
+def prove(state: ProjectState, proven: Sequence[Segment] | None = None) -> None:
+    """Record segments as proven; None: all."""
+    chosen = segments(state) if proven is None else proven
+    Catalog(state.database).mark_proven(PREDICTIONS, [segment.stored.name for segment in chosen])
 
 
 def _bits(values: Any) -> bytes:  # noqa: ANN401 - a list, or an array

@@ -1,266 +1,243 @@
-"""Small files of days that are over become one: no bit changes, each row is there once, and what is proven stays so."""
+"""Segments of past days are merged: no bit changes, each row is there once, and proven rows stay proven."""
 
 from __future__ import annotations
 
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from skewless.infra.log.inventory import Inventory
-from skewless.infra.predictions.compaction import compact
-from skewless.infra.predictions.files import DAY_US, FOLDER, add_proven, merged_from, merged_name, proven_files
 
 from skewless.contract.errors import StoreError
-from skewless.infra.predictions import compaction
+from skewless.infra.log.reading import read_tables
+from skewless.infra.predictions import segments as module
 from skewless.infra.predictions.reader import PredictionLog
-from skewless.infra.storage import durable
+from skewless.infra.predictions.segments import DAY_US, compact_predictions, remove_predictions
+from skewless.infra.storage.objects import FolderStorage, StoredObject
 from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import (
     DAY,
-    GRACE_S,
     ODD,
+    as_older_format,
+    delete_objects,
     ids_in,
+    import_file,
     merge,
-    names,
-    rows_in,
+    objects,
+    path_of,
+    prove,
+    proven_ids,
     seen,
     seen_by,
-    standing,
+    segments,
+    spool_record,
     stored,
     write,
 )
-
-FIRST, SECOND = merged_name(DAY, 0), merged_name(DAY, 1)
-NEXT_DAY = merged_name(DAY + DAY_US, 0)
+from tests.unit.infra.predictions.records import origin, record
 
 
-def test_files_of_days_that_are_over_become_one_each(tmp_path: Path) -> None:
-    first = [write(tmp_path, day=0, seed=seed).name for seed in range(4)]
+@pytest.fixture
+def state(tmp_path: Path) -> ProjectState:
+    """The state of a project without a log."""
+    return ProjectState(tmp_path)
+
+
+def sizes(state: ProjectState) -> list[int]:
+    return [segment.rows for segment in segments(state)]
+
+
+def test_segments_of_past_days_become_one_each(state: ProjectState) -> None:
+    for seed in range(4):
+        write(state, day=0, seed=seed)
     for seed in range(4, 7):
-        write(tmp_path, day=1, seed=seed, version="000002")
-    today = [write(tmp_path, day=2, seed=seed).name for seed in range(7, 9)]
-    before, read = stored(tmp_path), seen(tmp_path)
-    assert merge(tmp_path, day=0) == 0
-    assert merge(tmp_path, day=2) == 7
-    assert names(tmp_path) == [FIRST, NEXT_DAY, *today]
-    assert merged_from(tmp_path / FOLDER / FIRST) == first
-    assert (stored(tmp_path), seen(tmp_path)) == (before, read)
+        write(state, day=1, seed=seed, version="000002")
+    today = [write(state, day=2, seed=seed) for seed in range(7, 9)]
+    before, read = stored(state), seen(state)
+    assert merge(state, day=0) == 0
+    assert merge(state, day=2) == 7
+    assert sizes(state) == [12, 9, 3, 3]
+    assert segments(state)[2:] == today
+    assert [segment.at_us // DAY_US - DAY // DAY_US for segment in segments(state)] == [0, 1, 2, 2]
+    assert (stored(state), seen(state)) == (before, read)
     assert len(read) == 9 * 3
-    assert merge(tmp_path, day=2) == 0
+    assert merge(state, day=2) == 0
 
 
-def test_sources_go_after_the_grace_time(tmp_path: Path) -> None:
-    for seed in range(3):
-        write(tmp_path, day=0, seed=seed)
-    before = stored(tmp_path)
-    merge(tmp_path)
-    merge(tmp_path, later_s=GRACE_S / 2)
-    assert len(standing(tmp_path)) == 4
-    merge(tmp_path, later_s=GRACE_S + 10)
-    assert standing(tmp_path) == [FIRST]
-    assert stored(tmp_path) == before
-    assert merge(tmp_path, later_s=GRACE_S + 10) == 0
-
-
-def test_a_reader_that_was_made_before_reads_on(tmp_path: Path) -> None:
-    for seed in range(3):
-        write(tmp_path, day=0, seed=seed)
+def test_a_reader_keeps_its_files_until_it_ends(state: ProjectState) -> None:
+    sources = {write(state, day=0, seed=seed).stored.name for seed in range(3)}
     with duckdb.connect() as connection:
-        log = PredictionLog(tmp_path / FOLDER, connection)
-        expected = seen(tmp_path)
-        merge(tmp_path)
-        merge(tmp_path)
-        assert len(log.names) == 3
+        log = PredictionLog(state, connection)
+        expected = seen(state)
+        merge(state)
+        (merged,) = segments(state)
+        assert module.open_prediction_log(state).catalog.delete_unread(state.storage) == 0
         assert seen_by(log) == expected
+        assert objects(state) == sources | {merged.stored.name}
+    assert delete_objects(state) == 3
+    assert objects(state) == {merged.stored.name}
+    assert seen(state) == expected
 
 
-def test_odd_numbers_keep_their_bits(tmp_path: Path) -> None:
+def test_odd_numbers_keep_their_bits(state: ProjectState) -> None:
     for seed in range(2):
-        write(tmp_path, day=0, seed=seed)
-    merge(tmp_path)
-    vectors = pq.ParquetFile(tmp_path / FOLDER / FIRST).read()["vector"].combine_chunks().flatten().to_numpy()
+        write(state, day=0, seed=seed)
+    merge(state)
+    (merged,) = segments(state)
+    vectors = pq.ParquetFile(path_of(state, merged)).read()["vector"].combine_chunks().flatten().to_numpy()
     assert np.array_equal(vectors.view(np.uint64).reshape(6, 5)[[0, 3], : len(ODD)], [ODD, ODD])
 
 
-def test_formats_are_merged_apart(tmp_path: Path) -> None:
+def test_formats_are_read_after_they_were_merged_together(state: ProjectState) -> None:
     for seed, form in enumerate((1, 3, 2, 1, 3, 2, 3)):
-        write(tmp_path, day=0, seed=seed, form=form)
-    before, read = stored(tmp_path), seen(tmp_path)
-    assert merge(tmp_path) == 7
-    assert len(names(tmp_path)) == 3
-    assert (stored(tmp_path), seen(tmp_path)) == (before, read)
+        write(state, day=0, seed=seed, form=form)
+    before, read = stored(state), seen(state)
+    assert merge(state) == 7
+    assert sizes(state) == [21]
+    assert (stored(state), seen(state)) == (before, read)
     assert sorted(row[3] for row in read.values()) == [1] * 6 + [2] * 6 + [3] * 9
 
 
-def test_a_merged_file_is_a_readers_piece_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compaction, "BATCH_ROWS", 10)
-    sizes = (4, 4, 4, 11, 6, 3, 9, 1, 1)
-    paths = [write(tmp_path, day=0, seed=seed, n=n) for seed, n in enumerate(sizes)]
-    before = stored(tmp_path)
-    assert merge(tmp_path) == 6
-    assert [rows_in(tmp_path, name) for name in names(tmp_path)] == [8, 9, 10, 4, 11, 1]
-    assert {paths[2].name, paths[3].name, paths[8].name} < set(names(tmp_path))
-    assert stored(tmp_path) == before
+def test_a_merged_segment_is_a_readers_batch_at_most(state: ProjectState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "BATCH_ROWS", 10)
+    for seed, n in enumerate((4, 4, 4, 11, 6, 3, 9, 1, 1)):
+        write(state, day=0, seed=seed, n=n)
+    before = stored(state)
+    assert merge(state) == 6
+    assert sizes(state) == [8, 4, 11, 9, 10, 1]
+    assert stored(state) == before
 
 
-def test_what_comes_late_is_merged_by_itself(tmp_path: Path) -> None:
+def test_predictions_that_are_shipped_late_are_merged_among_themselves(state: ProjectState) -> None:
     for seed in range(2):
-        write(tmp_path, day=0, seed=seed)
-    merge(tmp_path)
-    first = (tmp_path / FOLDER / FIRST).read_bytes()
-    late = write(tmp_path, day=0, seed=2)
-    assert merge(tmp_path) == 0
-    assert names(tmp_path) == [FIRST, late.name]
-    write(tmp_path, day=0, seed=3)
-    before = stored(tmp_path)
-    assert merge(tmp_path) == 2
-    assert (names(tmp_path), stored(tmp_path)) == ([FIRST, SECOND], before)
-    assert (tmp_path / FOLDER / FIRST).read_bytes() == first
-    merge(tmp_path, later_s=GRACE_S + 10)
-    assert standing(tmp_path) == [FIRST, SECOND]
+        write(state, day=0, seed=seed)
+    write(state, day=1, seed=2)
+    merge(state)
+    first, other = segments(state)
+    late = write(state, day=0, seed=3)
+    assert merge(state) == 0
+    assert segments(state) == [first, other, late]
+    write(state, day=0, seed=4)
+    before = stored(state)
+    assert merge(state) == 2
+    assert (segments(state)[:2], sizes(state)[2:]) == ([first, other], [6])
+    assert stored(state) == before
 
 
-def test_files_of_other_names_are_left_alone(tmp_path: Path) -> None:
-    for seed, name in enumerate(("0-first.parquet", f"{DAY:020d}-copy.parquet")):
-        path = write(tmp_path, day=0, seed=seed)
-        Inventory(tmp_path / FOLDER).remove_entries([path.name])
-        path.rename(tmp_path / FOLDER / name)
-    before = stored(tmp_path)
-    assert merge(tmp_path, later_s=GRACE_S + 10) == 0
-    assert (len(names(tmp_path)), stored(tmp_path)) == (2, before)
+def test_what_waits_on_this_machine_is_merged_too(state: ProjectState) -> None:
+    for seed in range(2):
+        spool_record(state, record(origin(), 2, seed))
+    assert merge(state) == 2
+    assert sizes(state) == [4]
 
 
-def test_a_project_without_a_log_has_nothing_to_merge(tmp_path: Path) -> None:
-    assert merge(tmp_path) == 0
-    assert list(tmp_path.iterdir()) == []
+def test_a_project_without_a_log_has_nothing_to_merge(state: ProjectState) -> None:
+    assert merge(state) == 0
+    assert not objects(state)
 
 
-def test_proven_is_not_merged_with_unproven(tmp_path: Path) -> None:
-    paths = [write(tmp_path, day=0, seed=seed) for seed in range(5)]
-    add_proven(ProjectState(tmp_path), [path.name for path in (paths[0], paths[1], paths[3])])
-    merge(tmp_path)
-    proven = {name: name in proven_files(ProjectState(tmp_path)) for name in names(tmp_path)}
-    assert sorted(proven.values()) == [False, True]
-    for name, is_proven in proven.items():
-        assert {item.partition("-")[0] for item in ids_in(tmp_path, name)} == set("013" if is_proven else "24")
-    with duckdb.connect() as connection:
-        log = PredictionLog(tmp_path / FOLDER, connection, without=proven_files(ProjectState(tmp_path)))
-        assert {item.partition("-")[0] for item, _ in seen_by(log)} == set("24")
-        add_proven(ProjectState(tmp_path), log.names)
-    merge(tmp_path, later_s=GRACE_S + 10)
-    assert proven_files(ProjectState(tmp_path)) > {FIRST, SECOND} == set(standing(tmp_path))
-    add_proven(ProjectState(tmp_path), [])
-    assert proven_files(ProjectState(tmp_path)) == {FIRST, SECOND}
+def test_proven_and_unproven_rows_are_not_merged_together(state: ProjectState) -> None:
+    old = [write(state, day=0, seed=seed) for seed in range(3)]
+    prove(state)
+    for seed in range(3, 5):
+        write(state, day=0, seed=seed)
+    assert merge(state) == 5
+    assert [(segment.rows, segment.is_proven) for segment in segments(state)] == [(9, True), (6, False)]
+    assert ids_in(state, segments(state)[0]) == {f"{seed}-{i}" for seed in range(len(old)) for i in range(3)}
 
 
-def test_sources_that_are_proven_after_the_merge_prove_the_merged_file(tmp_path: Path) -> None:
-    paths = [write(tmp_path, day=0, seed=seed) for seed in range(2)]
-    merge(tmp_path)
-    add_proven(ProjectState(tmp_path), [paths[0].name])
-    merge(tmp_path)
-    assert FIRST not in proven_files(ProjectState(tmp_path))
-    add_proven(ProjectState(tmp_path), [paths[1].name])
-    merge(tmp_path, later_s=GRACE_S + 10)
-    assert proven_files(ProjectState(tmp_path)) >= {FIRST}
-    assert standing(tmp_path) == [FIRST]
+def test_rows_that_are_proven_while_they_are_merged_are_proven(
+    state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = [write(state, day=0, seed=seed) for seed in range(3)]
+    real, marked = FolderStorage.verify, [sources, sources[:1]]
+
+    def verify(storage: FolderStorage, item: StoredObject) -> None:
+        if marked:
+            prove(state, marked.pop())
+        real(storage, item)
+
+    monkeypatch.setattr(FolderStorage, "verify", verify)
+    assert merge(state) == 3
+    assert proven_ids(state) == {name for name, _ in stored(state)}
 
 
-def test_a_name_that_is_used_again_is_not_proven(tmp_path: Path) -> None:
-    old = [write(tmp_path, day=0, seed=seed).name for seed in range(2)]
-    add_proven(ProjectState(tmp_path), old)
-    merge(tmp_path)
-    assert FIRST in proven_files(ProjectState(tmp_path))
-    for path in (tmp_path / FOLDER).glob("*.parquet"):
-        Inventory(tmp_path / FOLDER).remove_entries([path.name])
-        path.unlink()
-    for seed in range(2, 4):
-        write(tmp_path, day=0, seed=seed)
-    merge(tmp_path)
-    assert names(tmp_path) == [FIRST]
-    assert proven_files(ProjectState(tmp_path)) == frozenset()
-
-
-def test_of_several_at_once_one_merges(tmp_path: Path) -> None:
+def test_of_several_processes_one_merges(state: ProjectState) -> None:
     for seed in range(12):
-        write(tmp_path, day=seed % 3, seed=seed)
-    before = stored(tmp_path)
+        write(state, day=seed // 4, seed=seed)
+    before = stored(state)
     with ThreadPoolExecutor(4) as pool:
-        merged = [pool.submit(merge, tmp_path) for _ in range(8)]
+        merged = [pool.submit(merge, state) for _ in range(8)]
     assert sum(each.result() for each in merged) == 12
-    assert len(names(tmp_path)) == 3
-    assert stored(tmp_path) == before
+    assert sizes(state) == [12, 12, 12]
+    assert stored(state) == before
+    delete_objects(state)
+    assert objects(state) == {segment.stored.name for segment in segments(state)}
 
 
-def test_another_machine_that_is_faster_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_that_are_removed_meanwhile_are_not_merged(
+    state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(4):
+        write(state, day=0, seed=seed)
+
+    def removed(*arguments: object) -> object:
+        remove_predictions(state, DAY + DAY_US)
+        return read_tables(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("skewless.infra.log.compaction.read_tables", removed)
+    assert merge(state) == 0
+    assert segments(state) == []
+    delete_objects(state)
+    assert not objects(state)
+
+
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_an_altered_file_is_named_and_nothing_is_lost(state: ProjectState, *, is_merged: bool) -> None:
     for seed in range(3):
-        write(tmp_path, day=0, seed=seed)
-    before, real = stored(tmp_path), durable.create_durable
-
-    def overtaken(path: Path, data: bytes) -> None:
-        monkeypatch.setattr(compaction, "create_durable", real)
-        (tmp_path / FOLDER / ".compact.lock").unlink()
-        write(tmp_path, day=0, seed=3)
-        assert merge(tmp_path) == 4
-        real(path, data)
-
-    monkeypatch.setattr(compaction, "create_durable", overtaken)
-    assert merge(tmp_path) == 0
-    assert names(tmp_path) == [FIRST]
-    after = stored(tmp_path)
-    assert len(after) == 4 * 3
-    assert {key: after[key] for key in before} == before
+        write(state, day=0, seed=seed)
+    if is_merged:
+        merge(state)
+        write(state, day=0, seed=3)
+    path = path_of(state, segments(state)[0])
+    path.write_bytes(path.read_bytes()[:-9])
+    before = segments(state)
+    with pytest.raises(StoreError, match=path.name):
+        merge(state)
+    assert segments(state) == before
+    with pytest.raises(StoreError, match=path.name):
+        seen(state)
 
 
-def test_what_is_removed_meanwhile_is_not_merged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for seed in range(3):
-        write(tmp_path, day=0, seed=seed)
-    last = write(tmp_path, day=0, seed=3)
-    real = compaction._read
-
-    def removed(path: Path) -> Any:  # noqa: ANN401 - a table
-        Inventory(last.parent).remove_entries([last.name])
-        last.unlink(missing_ok=True)
-        return real(path)
-
-    monkeypatch.setattr(compaction, "_read", removed)
-    assert merge(tmp_path) == 0
-    assert len(stored(tmp_path)) == 9
-
-
-def test_leftovers_of_the_killed_go_after_the_grace_time(tmp_path: Path) -> None:
-    write(tmp_path, day=0, seed=0)
-    for name in ("00000000000000000001-3f2a91c07b5d-000004.tmp", f".{FIRST}.0a.tmp"):
-        (tmp_path / FOLDER / name).touch()
-    merge(tmp_path, later_s=GRACE_S / 2)
-    assert len(standing(tmp_path)) == 3
-    merge(tmp_path, later_s=GRACE_S + 10)
-    assert len(standing(tmp_path)) == 1
-
-
-@pytest.mark.parametrize("damaged", ["source", "merged"])
-def test_a_damaged_file_is_named_and_nothing_is_lost(tmp_path: Path, damaged: str) -> None:
-    paths = [write(tmp_path, day=0, seed=seed) for seed in range(3)]
-    if damaged == "merged":
-        merge(tmp_path)
-        paths.append(tmp_path / FOLDER / FIRST)
-    paths[-1].write_bytes(paths[-1].read_bytes()[:-9])
-    there = standing(tmp_path)
-    with pytest.raises(StoreError, match=paths[-1].name):
-        merge(tmp_path, later_s=GRACE_S + 10)
-    assert standing(tmp_path) == there
-    if damaged == "merged":
-        with pytest.raises(StoreError, match=FIRST):
-            names(tmp_path)
-
-
-def test_days_are_those_of_the_projects_clock(tmp_path: Path) -> None:
+def test_days_are_those_of_the_projects_clock(state: ProjectState) -> None:
     for seed in range(2):
-        write(tmp_path, day=0, seed=seed)
+        write(state, day=0, seed=seed)
     last = DAY + DAY_US - 1
-    assert compact(ProjectState(tmp_path), now_us=last, grace_s=0, clock=time.time) == 0
-    assert compact(ProjectState(tmp_path), now_us=last + 1, grace_s=GRACE_S, clock=time.time) == 2
+    assert compact_predictions(state, last) == 0
+    assert compact_predictions(state, last + 1) == 2
+
+
+@pytest.mark.parametrize("is_merged", [True, False])
+def test_predictions_are_removed_by_whole_days(state: ProjectState, *, is_merged: bool) -> None:
+    for seed, day in enumerate((0, 0, 1, 1, 0)):
+        write(state, day=day, seed=seed)
+    if is_merged:
+        merge(state)
+    assert remove_predictions(state, DAY + DAY_US - 1) == 0
+    assert remove_predictions(state, DAY + 2 * DAY_US - 1) == (2 if is_merged else 3)
+    assert {name[0] for name, _ in stored(state)} == {"2", "3"}
+    next_one = write(state, day=1, seed=9)
+    assert next_one.first == 15
+    assert {name[0] for name, _ in seen(state)} == {"2", "3", "9"}
+
+
+def test_the_log_of_a_project_with_a_postgresql(postgres_url: str, tmp_path: Path) -> None:
+    state = ProjectState(tmp_path, f"{postgres_url}{'&' if '?' in postgres_url else '?'}schema=merged_predictions")
+    for seed in range(3):
+        import_file(state, as_older_format(spool_record(state, record(origin(), 2, seed)), 2))
+    write(state, day=0, seed=3)
+    before = stored(state)
+    assert merge(state) == 4
+    assert (sizes(state), stored(state)) == ([9], before)

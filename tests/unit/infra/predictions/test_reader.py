@@ -13,14 +13,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from skewless.infra.log.inventory import Inventory
 
 from skewless.contract.errors import StoreError
 from skewless.infra.predictions.checksums import checksums, checksums_v1
 from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.segments import prediction_files, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
+from skewless.infra.storage.project_state import ProjectState
+from tests.unit.infra.predictions.merges import import_file
 from tests.unit.infra.predictions.records import FIELDS, origin, record, rows_of, vector_record
 
 SECOND = ("role", "policy", "narrow")  # added after the second format
@@ -28,14 +30,23 @@ ADDED = ("asked_at", "read_start", "source", "scores", "format", *SECOND)
 FIRST = ModelVersion(model="fraud", version="000001")
 
 
-def write(folder: Path, *records: PredictionBatch) -> None:
-    log = PredictionWriter(folder, capacity=10_000, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
+def write(state: ProjectState, *records: PredictionBatch) -> None:
+    spool_all(state, *records)
+    prediction_spool(state).ship()
+
+
+def spool_all(state: ProjectState, *records: PredictionBatch) -> Path:
+    """Return the file with all records."""
+    spool = prediction_spool(state)
+    log = PredictionWriter(spool, capacity=10_000, flush_seconds=60, on_drop=lambda n, why: pytest.fail(f"{n} {why}"))
     assert all(log.offer(each) for each in records)
     log.close()
+    (path,) = spool.waiting()
+    return path
 
 
-def write_first_format(folder: Path, given: PredictionBatch) -> None:
-    """Write a file as the version before did."""
+def write_first_format(state: ProjectState, given: PredictionBatch) -> None:
+    """Write a file as the first release did."""
     rows: list[dict[str, Any]] = rows_of(given)
     for i, row in enumerate(rows):
         row["vector"] = given.matrix[i].tolist()
@@ -43,29 +54,36 @@ def write_first_format(folder: Path, given: PredictionBatch) -> None:
         numbers[np.isnan(numbers)] = np.nan
         row["checksum"] = int.from_bytes(blake2b(numbers.tobytes(), digest_size=8).digest(), "little", signed=True)
     schema = pa.schema([field for field in SCHEMA if field.name not in ADDED])
-    folder.mkdir(exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema=schema), folder / "0-first.parquet", compression="zstd")
+    path = state / f"{given.t:020d}-first.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), path, compression="zstd")
+    import_file(state, path)
 
 
-def read(folder: Path, of: ModelVersion = FIRST) -> list[LoggedPredictions]:
+def read(state: ProjectState, of: ModelVersion = FIRST) -> list[LoggedPredictions]:
     with duckdb.connect() as connection:
-        return list(PredictionLog(folder, connection).batches(of))
+        return list(PredictionLog(state, connection).batches(of))
 
 
-def test_that_floats_came_narrow_is_kept(tmp_path: Path) -> None:
-    write(tmp_path, record(origin(), 2, 1)._replace(narrow=True), record(origin("000002"), 2, 2))
+@pytest.fixture
+def logged_in(tmp_path: Path) -> ProjectState:
+    """The state of a project without a log."""
+    return ProjectState(tmp_path)
+
+
+def test_that_floats_came_narrow_is_kept(logged_in: ProjectState) -> None:
+    write(logged_in, record(origin(), 2, 1)._replace(narrow=True), record(origin("000002"), 2, 2))
     with duckdb.connect() as connection:
         entries = [
-            PredictionLog(tmp_path, connection).find(given.ids[0])
+            PredictionLog(logged_in, connection).find(given.ids[0])
             for given in (record(origin(), 2, 1), record(origin("000002"), 2, 2))
         ]
     assert [entry.facts["narrow"] for entry in entries if entry] == [True, False]
 
 
-def test_records_come_back(tmp_path: Path) -> None:
+def test_records_come_back(logged_in: ProjectState) -> None:
     given = record(origin(), 6, 1)
-    write(tmp_path, given, record(origin("000002"), 2, 2))
-    (logged,) = read(tmp_path)
+    write(logged_in, given, record(origin("000002"), 2, 2))
+    (logged,) = read(logged_in)
     assert (logged.source, list(logged.ids)) == ("entities", list(given.ids))
     times = [logged.t, logged.asked_at, logged.read_start, logged.read_end, logged.skew_us]
     assert [set(each.tolist()) for each in times] == [{each} for each in given[2:7]]
@@ -81,25 +99,25 @@ def test_records_come_back(tmp_path: Path) -> None:
             assert getattr(found.versions, field).tolist() == getattr(given.versions[name], field).tolist()
 
 
-def test_vectors_come_apart_from_entities(tmp_path: Path) -> None:
-    write(tmp_path, record(origin(), 2, 1), vector_record(origin(), 3, 2), record(origin(), 1, 3))
-    entities, vectors = read(tmp_path)
+def test_vectors_come_apart_from_entities(logged_in: ProjectState) -> None:
+    write(logged_in, record(origin(), 2, 1), vector_record(origin(), 3, 2), record(origin(), 1, 3))
+    entities, vectors = read(logged_in)
     assert (entities.source, len(entities.ids), set(entities.reads)) == ("entities", 3, {"card", "shop"})
     assert (vectors.source, len(vectors.ids), vectors.reads) == ("vectors", 3, {})
 
 
-def test_several_outputs_come_back(tmp_path: Path) -> None:
+def test_several_outputs_come_back(logged_in: ProjectState) -> None:
     given = record(origin(), 4, 1, outputs=3)
-    write(tmp_path, given)
-    (logged,) = read(tmp_path)
+    write(logged_in, given)
+    (logged,) = read(logged_in)
     np.testing.assert_array_equal(logged.scores, given.scores)
     np.testing.assert_array_equal(logged.score, given.scores.max(axis=1))
 
 
-def test_applied_positions_come_back(tmp_path: Path) -> None:
+def test_applied_positions_come_back(logged_in: ProjectState) -> None:
     given = record(origin(views=("card", "spend")), 4, 1, windowed=("spend",))
-    write(tmp_path, given)
-    (logged,) = read(tmp_path)
+    write(logged_in, given)
+    (logged,) = read(logged_in)
     slots, found = given.applied["spend"].slots, logged.reads["spend"].applied
     assert logged.reads["card"].applied is None
     assert found is not None
@@ -111,12 +129,12 @@ def test_applied_positions_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("alone", [True, False])
-def test_files_of_the_first_format(tmp_path: Path, alone: bool) -> None:  # noqa: FBT001 - a parameter
+def test_files_of_the_first_format(logged_in: ProjectState, alone: bool) -> None:  # noqa: FBT001 - a parameter
     old, new = record(origin(), 3, 1), record(origin(), 2, 2)
-    write_first_format(tmp_path, old)
+    write_first_format(logged_in, old)
     if not alone:
-        write(tmp_path, new)
-    (logged,) = read(tmp_path)
+        write(logged_in, new)
+    (logged,) = read(logged_in)
     assert logged.formats.tolist() == [1, 1, 1] + ([] if alone else [3, 3])
     assert set(logged.roles) == {"champion"}
     assert logged.asked_at[:3].tolist() == logged.read_start[:3].tolist() == [old.t] * 3
@@ -125,45 +143,41 @@ def test_files_of_the_first_format(tmp_path: Path, alone: bool) -> None:  # noqa
     assert logged.reads["shop"].versions.seq[:3].tolist() == old.versions["shop"].seq.tolist()
 
 
-def test_which_versions_answered(tmp_path: Path) -> None:
+def test_which_versions_answered(logged_in: ProjectState) -> None:
     with duckdb.connect() as connection:
-        assert PredictionLog(tmp_path, connection).versions() == []
-    write(tmp_path, record(origin("000002"), 1, 1), record(origin(), 1, 2), vector_record(origin(), 1, 3))
+        assert PredictionLog(logged_in, connection).versions() == []
+    write(logged_in, record(origin("000002"), 1, 1), record(origin(), 1, 2), vector_record(origin(), 1, 3))
     with duckdb.connect() as connection:
-        found = PredictionLog(tmp_path, connection).versions()
+        found = PredictionLog(logged_in, connection).versions()
     assert [each.version for each in found] == ["000001", "000002"]
 
 
-def test_vectors_of_unequal_length_are_damage(tmp_path: Path) -> None:
-    write(tmp_path, record(origin(), 3, 1))
-    (path,) = tmp_path.glob("*")
+def test_vectors_of_unequal_length_are_damage(logged_in: ProjectState) -> None:
+    path = spool_all(logged_in, record(origin(), 3, 1))
     table = pq.read_table(path)
     vectors = table["vector"].to_pylist()
     vectors[1] = vectors[1][:-1]
     column = pa.array(vectors, SCHEMA.field("vector").type)
     pq.write_table(table.set_column(table.column_names.index("vector"), "vector", column), path)
-    Inventory(tmp_path).add(path)
     with pytest.raises(StoreError, match="unequal length"):
-        read(tmp_path)
+        read(logged_in)
 
 
-def test_files_of_the_second_format(tmp_path: Path) -> None:
+def test_files_of_the_second_format(logged_in: ProjectState) -> None:
     given = record(origin(), 3, 1)
-    write(tmp_path, given)
-    (path,) = tmp_path.glob("*.parquet")
+    path = spool_all(logged_in, given)
     pq.write_table(pq.read_table(path).drop_columns(list(SECOND)), path)
-    Inventory(tmp_path).add(path)
-    (logged,) = read(tmp_path)
+    (logged,) = read(logged_in)
     assert (list(logged.ids), list(logged.roles)) == (list(given.ids), ["champion"] * 3)
 
 
-def test_roles_are_told_apart(tmp_path: Path) -> None:
+def test_roles_are_told_apart(logged_in: ProjectState) -> None:
     champion = record(origin(), 3, 1)
     tested = replace(origin(), role="challenger", policy=7)
     shadow = record(replace(origin("000002"), role="shadow", policy=7), 3, 1)  # the same ids
-    write(tmp_path, champion, record(tested, 2, 2), shadow)
+    write(logged_in, champion, record(tested, 2, 2), shadow)
     with duckdb.connect() as connection:
-        log = PredictionLog(tmp_path, connection)
+        log = PredictionLog(logged_in, connection)
         (both,) = log.batches(FIRST)
         assert sorted(both.roles) == ["challenger"] * 2 + ["champion"] * 3
         (one,) = log.batches(FIRST, ["challenger"])
@@ -172,7 +186,7 @@ def test_roles_are_told_apart(tmp_path: Path) -> None:
         entries = [log.find(name) for name in champion.ids]
         assert {entry.model_version.version for entry in entries if entry} == {"000001"}
         assert [entry.facts["policy"] for entry in entries if entry] == [None] * 3
-    rows = pq.read_table(tmp_path).filter(pc.field("role") != "champion").to_pylist()
+    rows = pq.read_table(prediction_files(logged_in)).filter(pc.field("role") != "champion").to_pylist()
     assert sorted((row["version"], row["role"], row["policy"]) for row in rows) == [
         *[("000001", "challenger", 7)] * 2,
         *[("000002", "shadow", 7)] * 3,

@@ -31,8 +31,7 @@ def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> 
 
     fields: dict[str, Any] = {
         "source": replace(SOURCE, history="history.parquet"),
-        "database": ProjectState(root).database,
-        "log_root": root / "log",
+        "state": ProjectState(root),
         "clock": ManualClock(BASE),
     }
     return Importer(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
 from skewless.contract.windows.hops import SECOND
+from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.project_state import ProjectState
@@ -40,9 +41,9 @@ BATCHES = st.lists(
 def opened(root: Path, ids: EventIds | None = None, partition: str = "0") -> PartitionWorker:
     return PartitionWorker(
         partition=PARTLY_SEEN,
-        log=PartitionLog(root, f"events/s/e/{partition}"),
+        log=PartitionLog(ProjectState(root), f"events/s/e/{partition}"),
         decoder=Decoder(BRIEF, [VIEW], 1_000),
-        ids=ids or EventIds(BRIEF, root, ProjectState(root).database, HORIZON),
+        ids=ids or EventIds(BRIEF, ProjectState(root), HORIZON),
     )
 
 
@@ -67,10 +68,10 @@ def test_4_4_an_id_is_remembered_for_its_time_through_restarts_and_compaction(
         partition_worker = opened(Path(folder))
         expected: list[tuple[str, bool]] = []
         seen: dict[str, int] = {}
-        for wait, events, again, compact in batches:
+        for wait, events, again, is_compacted in batches:
             now += wait
-            if compact:
-                partition_worker.log.compact(keep=1)
+            if is_compacted:
+                compact(partition_worker.log, keep=1, group=lambda _: "all")
             if again:
                 partition_worker = opened(Path(folder))
             took(partition_worker, [message(name, good=good) for name, good in events], position, now, counts)
@@ -126,13 +127,10 @@ def test_late_events_and_the_watermark_are_counted(tmp_path: Path) -> None:
 
 
 def test_a_source_that_declares_its_id_later_knows_what_it_logged_before(tmp_path: Path) -> None:
-    ids, counts = (
-        EventIds(replace(BRIEF, id_column=None), tmp_path, ProjectState(tmp_path).database, HORIZON),
-        SourceCounts(source="s"),
-    )
+    ids, counts = EventIds(replace(BRIEF, id_column=None), ProjectState(tmp_path), HORIZON), SourceCounts(source="s")
     partition_worker = PartitionWorker(
         partition=PARTLY_SEEN,
-        log=PartitionLog(tmp_path, "events/s/e/0"),
+        log=PartitionLog(ProjectState(tmp_path), "events/s/e/0"),
         decoder=Decoder(replace(BRIEF, id_column=None), [VIEW], 1_000),
         ids=ids,
     )

@@ -1,0 +1,49 @@
+"""A trained project on three hosts, and one host for each service."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from skewless.contract.windows.hops import SECOND
+from tests.hosts.host import connected_hosts
+from tests.hosts.project import HostProject
+from tests.hosts.services import start_postgres, start_proxy, start_redis
+from tests.hosts.spread import SpreadProject
+
+SCHEDULER_SKEWS_US, SKEWS_US = (0, 5 * SECOND, -5 * SECOND), (80_000, -80_000, 20_000)
+SERVICES = ("database", "store", "proxy")
+
+
+@pytest.fixture
+def spread(tmp_path: Path) -> Iterator[SpreadProject]:
+    """Three hosts, and one for each service."""
+    if shutil.which("haproxy") is None:
+        pytest.skip("no haproxy on this machine: `apt-get install haproxy` (Debian) brings it")
+    with (
+        connected_hosts(tmp_path, ("one", "two", "three", *SERVICES)) as hosts,
+        tempfile.TemporaryDirectory(prefix="pg-") as folder,
+    ):
+        Path(folder).chmod(0o755)  # PostgreSQL's user must be able to pass through
+        services = dict(zip(SERVICES, hosts[3:], strict=True))
+        project = HostProject(
+            folder=tmp_path,
+            hosts=hosts[:3],
+            database_url=start_postgres(services["database"], Path(folder)),
+            redis_url=start_redis(services["store"]),
+            scheduler_skews_us=SCHEDULER_SKEWS_US,
+            skews_us=SKEWS_US,
+        )
+        project.set_up()
+        proxy = start_proxy(services["proxy"], hosts[:2])
+        spread = SpreadProject(project=project, services=services, proxy=proxy)
+        for host in spread.serving:
+            for verb in ("serve", "stream", "scheduler"):
+                project.start(host, verb)
+        yield spread
+        for host in hosts:
+            host.close()

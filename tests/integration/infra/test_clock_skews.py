@@ -1,0 +1,34 @@
+"""The offset of a stream worker's clock is recorded, so that the replay knows how far its times may be wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from skewless.infra.log.clock_skews import ClockSkews
+from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.storage.database import Database
+from skewless.project import Project
+from tests.worlds.command_line import done, run
+from tests.worlds.windowed import write_repo
+
+
+def test_the_largest_offset_of_a_source_stays(project_database: Database) -> None:
+    skews = ClockSkews(project_database)
+    assert skews.largest("landings") == 0
+    for skew_us in (30, 200, 5):
+        skews.record("landings", skew_us)
+    skews.record("other", 7)
+    assert (skews.largest("landings"), skews.largest("other")) == (200, 7)
+
+
+def test_a_worker_records_the_offset_of_its_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = write_repo(tmp_path / "p")
+    for verb in ("apply", "import", "backfill"):
+        done(verb, "--repo", repo)
+    monkeypatch.setattr(RedisWriter, "clock_offset_us", lambda _: -5_000_000)
+    assert run("stream", "--until-idle", "--repo", repo).code == 0
+    with Project(repo) as project:
+        assert ClockSkews(project.state.database).largest("landings") == 5_000_000
+        project.private.stop()

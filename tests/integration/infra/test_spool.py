@@ -1,0 +1,168 @@
+"""Files that a machine has not shipped yet: a kill, an outage or a second process neither loses nor repeats a row."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from skewless.contract.errors import StoreError
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.spool import Shipper, Spool
+from skewless.infra.storage.project_state import ProjectState
+from tests.integration.infra.log_victims import SCHEMA, LogVictims
+from tests.integration.infra.partition_logs import fill_disk, listed, objects, opened, rows, sweep, values
+from tests.worlds.waiting import until
+from tools.postgres_server import PostgresServer
+
+LOG = "spooled"
+
+
+def store(spool: Spool, *batches: int, writer: str | None = None) -> str:
+    """Store a file of two rows for each number."""
+    writer = writer or uuid.uuid4().hex[:12]
+    for number in batches:
+        spool.store(spool.path(number, writer, number), rows(10 * number, 10 * number + 1))
+    return writer
+
+
+def spooled(state: ProjectState, partition: str = LOG) -> Spool:
+    return Spool(state, partition, SCHEMA)
+
+
+def test_files_are_shipped_in_the_order_of_each_writer(log_state: ProjectState) -> None:
+    spool = spooled(log_state)
+    assert (spool.waiting(), spool.ship()) == ([], 0)
+    store(spool, 1, 0, 2)
+    store(spool, 3)
+    (spool.folder / "notes.parquet").write_text("of a user")
+    assert [int(path.stem[-6:]) for path in spool.waiting() if path.stem[-1] != "3"] == [0, 1, 2]
+    assert spool.ship() == 4
+    assert sorted(values(opened(log_state, LOG))) == [0, 1, 10, 11, 20, 21, 30, 31]
+    assert [value for value in values(opened(log_state, LOG)) if value < 30] == [0, 1, 10, 11, 20, 21]
+    assert opened(log_state, LOG).schema() == SCHEMA
+    assert sorted(segment.at_us for segment in opened(log_state, LOG).segments()) == [0, 1, 2, 3]
+    assert (spool.waiting(), spool.ship()) == ([], 0)
+    assert objects(log_state) == listed(log_state)
+
+
+@pytest.mark.parametrize("is_merged", [False, True])
+def test_4_2_a_kill_at_any_step_of_shipping_neither_loses_nor_repeats_a_row(
+    log_state: ProjectState, victims: LogVictims, monkeypatch: pytest.MonkeyPatch, *, is_merged: bool
+) -> None:
+    """Also if the shipped segment was merged with others, and its object deleted, in between."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+    sizes = []
+    for step in count(1):
+        partition = f"{LOG}/{step}"
+        spool = spooled(log_state, partition)
+        store(spool, 0, 1)
+        was_killed = victims.run("ship", log_state, partition, step)
+        sizes.append(len(values(opened(log_state, partition))))
+        assert sizes[-1] in {0, 2, 4}
+        if is_merged:
+            compact(opened(log_state, partition), keep=0, group=lambda _: LOG)
+            sweep(log_state)
+        spool.ship()
+        assert values(opened(log_state, partition)) == [0, 1, 10, 11]
+        assert spool.waiting() == []
+        if not was_killed:
+            break
+    assert sizes == sorted(sizes)
+    assert (set(sizes), len(sizes) >= 16) == ({0, 2, 4}, True)
+
+
+def test_4_2_processes_that_ship_the_same_files_ship_each_once(log_state: ProjectState, victims: LogVictims) -> None:
+    spool = spooled(log_state)
+    for _ in range(4):
+        store(spool, *range(10))
+    processes = [victims.start("ship", log_state, LOG) for _ in range(2)]
+    spool.ship()
+    for process in processes:
+        victims.wait(process)
+    assert sorted(values(opened(log_state, LOG))) == sorted([*range(0, 100, 10), *range(1, 100, 10)] * 4)
+    assert spool.waiting() == []
+    assert objects(log_state) == listed(log_state)
+
+
+def test_a_corrupt_file_is_named_and_waits(log_state: ProjectState) -> None:
+    spool = spooled(log_state)
+    store(spool, 0, 1)
+    first, second = spool.waiting()
+    data = first.read_bytes()
+    for damaged in (data[:-9], b"", b"x" * 100):
+        first.write_bytes(damaged)
+        with pytest.raises(StoreError, match=f"log file {first}: is corrupt"):
+            spool.ship()
+        assert (spool.waiting(), values(opened(log_state, LOG))) == ([first, second], [])
+    assert objects(log_state) == set()
+    first.write_bytes(data)
+    spool.ship()
+    assert values(opened(log_state, LOG)) == [0, 1, 10, 11]
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(log_state: ProjectState, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = spooled(log_state)
+    monkeypatch.setattr(os, "fsync", fill_disk)
+    with pytest.raises(StoreError, match="No space left on device"):
+        store(spool, 0)
+    monkeypatch.undo()
+    assert list(spool.folder.iterdir()) == []
+    store(spool, 0)
+    monkeypatch.setattr(os, "link", fill_disk)
+    with pytest.raises(StoreError, match="No space left on device"):
+        spool.ship()
+    monkeypatch.undo()
+    assert spool.ship() == 1
+    assert values(opened(log_state, LOG)) == [0, 1]
+
+
+@contextmanager
+def shipping(*spools: Spool) -> Iterator[Shipper]:
+    shipper = Shipper(spools)
+    try:
+        yield shipper
+    finally:
+        shipper.close()
+
+
+def test_a_shipper_ships_what_it_is_woken_for_and_the_rest_when_it_closes(log_state: ProjectState) -> None:
+    spools = [spooled(log_state, name) for name in (f"{LOG}/a", f"{LOG}/b")]
+    with shipping(*spools) as shipper:
+        for spool in spools:
+            store(spool, 0)
+        shipper.wake()
+        until(lambda: not any(spool.waiting() for spool in spools))
+        store(spools[1], 0)
+    assert shipper.problem is None
+    assert [len(values(opened(log_state, f"{LOG}/{name}"))) for name in "ab"] == [2, 4]
+
+
+def test_files_wait_while_the_database_is_away_and_are_shipped_when_it_is_back(
+    own_postgres: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skewless.infra.log.spool._LONGEST_PAUSE_S", 0.2)
+    state = ProjectState(tmp_path, own_postgres.start())
+    spool = spooled(state)
+    with shipping(spool) as shipper:
+        writer = store(spool, 0)
+        shipper.wake()
+        until(lambda: not spool.waiting())
+        own_postgres.stop()
+        state.database.close()
+        store(spool, 1, 2, writer=writer)
+        shipper.wake()
+        until(lambda: shipper.problem)
+        assert "database" in str(shipper.problem)
+        assert len(spool.waiting()) == 2
+        own_postgres.start()
+        until(lambda: not spool.waiting())
+        until(lambda: shipper.problem is None)
+    assert values(opened(state, LOG)) == [0, 1, 10, 11, 20, 21]
+    assert objects(state) == listed(state)
+    state.database.close()
