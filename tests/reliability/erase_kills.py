@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> None:
     from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
     from skewless.infra.storage.objects import FolderStorage  # noqa: PLC0415
 
-    workspace.open_clock = lambda setting: ManualClock(NOW)  # type: ignore[attr-defined,assignment]  # noqa: ARG005
+    workspace.open_clock = lambda setting: ManualClock(NOW)  # type: ignore[attr-defined]  # noqa: ARG005
     repo, point, side = arguments
     steps = Steps(point, "after" if side == "after" else "before")
     steps.wrap_commits()

@@ -147,21 +147,21 @@ def fill(project: Project) -> None:
     project.materialize()
 
 
-def values(project: Project, at_us: int = NOW) -> dict[str, Any]:
-    """Return all features of all other users and all shops, online and as of some times, bit for bit."""
+def values(project: Project, *, is_short: bool = False) -> dict[str, Any]:
+    """Return features of all other users and all shops, online and as of some times, bit for bit.
+
+    Args:
+        is_short: only now, and only one pair of each user.
+    """
     found = {}
-    for user in USERS[1:]:
-        for shop in SHOPS:
-            for as_of_us in (at_us, at_us - DAY // 3, at_us - DAY // 2):
-                entity = project.get("visits", {"user": user, "shop": shop}, as_of_us=as_of_us)
-                for view in entity.views:
-                    for side, row in view.sides.items():
-                        found[f"{user} {shop} {as_of_us} {view.view} {side}"] = (
-                            row.status,
-                            row.event_time,
-                            {
-                                name: value if value is None else float(str(value)).hex()
-                                for name, value in row.features.items()
-                            },
-                        )
+    pairs = [(user, shop) for user in USERS[1:] for shop in SHOPS]
+    some = [(user, SHOPS[i % len(SHOPS)]) for i, user in enumerate(USERS[1:])]
+    for as_of_us, asked in ((NOW, some if is_short else pairs), *(() if is_short else ((NOW - DAY // 3, some),))):
+        for user, shop in asked:
+            for view in project.get("visits", {"user": user, "shop": shop}, as_of_us=as_of_us).views:
+                for side, row in view.sides.items():
+                    bits = {
+                        name: None if each is None else float(str(each)).hex() for name, each in row.features.items()
+                    }
+                    found[f"{user} {shop} {as_of_us} {view.view} {side}"] = (row.status, row.event_time, bits)
     return found
