@@ -23,7 +23,7 @@ _KEPT = frozenset({SEQ, EVENT, INGEST, RUN, KNOWN_AT, SOURCE_POS, DECLARED, TOMB
 
 
 @dataclass(kw_only=True)
-class EntityRows:
+class LoggedEntity:
     """The rows of an entity in one log.
 
     Args:
@@ -42,13 +42,13 @@ class EntityRows:
         return sorted({row for row in zip(*columns, strict=True) if None not in row})
 
 
-def find_entity(state: ProjectState, partition: str, entity: Entity) -> EntityRows:
+def find_entity(state: ProjectState, partition: str, entity: Entity) -> LoggedEntity:
     """Return the rows of an entity in a log.
 
     Raises:
         StoreError: a segment is missing or altered.
     """
-    log, found, parts = PartitionLog(state, partition), EntityRows(), []
+    log, found, parts = PartitionLog(state, partition), LoggedEntity(), []
     if entity.values(log.schema()) is None:
         return found
 

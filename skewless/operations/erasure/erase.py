@@ -11,7 +11,7 @@ from skewless.operations.erasure.receipt import ErasureReceipt
 if TYPE_CHECKING:
     from skewless.infra.log.catalog import Catalog
     from skewless.infra.storage.objects import StoredObject
-    from skewless.operations.erasure.accepted_rows import EntityRows
+    from skewless.operations.erasure.accepted_rows import LoggedEntity
     from skewless.operations.erasure.entity import Entity
     from skewless.operations.erasure.online_rows import OnlineRows
     from skewless.workspace import Workspace
@@ -152,5 +152,5 @@ def _source_of(partition: str) -> str:
     return partition.split("/")[1]
 
 
-def _sum_rows(found: Sequence[EntityRows]) -> int:
+def _sum_rows(found: Sequence[LoggedEntity]) -> int:
     return sum(each.rows for each in found)

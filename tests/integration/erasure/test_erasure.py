@@ -43,7 +43,7 @@ MakeRepo = Callable[..., Path]
 
 @pytest.fixture
 def make_repo(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> MakeRepo:
-    """Write projects on one Redis server; their clock stands still."""
+    """Write projects on one Redis server; their clock does not advance."""
     monkeypatch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
 
     def make(name: str, *, seed: int = 7) -> Path:
