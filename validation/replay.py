@@ -18,7 +18,7 @@ from skewless.validation.allowed_reads import check_states, check_versions
 from skewless.validation.bit_comparison import compare_bits, equal_bits
 from skewless.validation.erased_reads import find_erased_reads
 from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows, rebuild, rescore
-from skewless.validation.replay_report import Findings, Reason, ReplayReport, TrainingGap
+from skewless.validation.replay_report import CAUSES_OF_ROWS, Findings, Reason, ReplayReport, TrainingGap
 
 _MILLISECOND = 1_000
 
@@ -66,11 +66,12 @@ def replay_batch(report: ReplayReport, model: ServedModel, views: OfflineViews, 
 def _add_findings(
     report: ReplayReport, model: ServedModel, views: OfflineViews, logged: LoggedPredictions, findings: Findings
 ) -> None:
-    """Add the differences of a batch to a report; those of predictions that may have read an erased row are none."""
-    if not findings.predictions:
-        return
-    is_erased = find_erased_reads(model, views, logged)
-    erased = {name for name, each in zip(logged.ids, is_erased, strict=True) if each} & findings.predictions
+    """Add the differences of a batch to a report; count predictions that erased rows may explain instead."""
+    explainable = findings.predictions - {
+        item.prediction for item in findings.examples if item.cause not in CAUSES_OF_ROWS
+    }
+    is_erased = find_erased_reads(model, views, logged) if explainable else ()
+    erased = {name for name, each in zip(logged.ids, is_erased, strict=False) if each} & explainable
     report.erased += len(erased)
     for item in findings.examples:
         if item.prediction not in erased:

@@ -30,6 +30,10 @@ class Cause(StrEnum):
     SCORE = "score"
 
 
+# Causes that need the rows that were read. Others are proven without them, also after an erasure.
+CAUSES_OF_ROWS = frozenset(
+    {Cause.VALUE, Cause.LOST_WRITE, Cause.STALE_WRITE, Cause.UNKNOWN_VERSION, Cause.LOG_ALTERED, Cause.STATUS}
+)
 GLOSS: Mapping[Cause, str] = {
     Cause.LOGGED_VALUE: "the logged vector or score was altered after it was served",
     Cause.VALUE: "a served feature value differs from its log row",
