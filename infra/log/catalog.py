@@ -193,18 +193,22 @@ class Catalog:
             _check_age(partition, began_at)
             rows = self._database.execute(
                 "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
-                " RETURNING object, is_proven",
+                " RETURNING object, is_proven, known_us",
                 partition,
                 old[0].first,
                 old[-1].last,
             )
-            if {name for name, _ in rows} != {segment.stored.name for segment in old}:
+            if {name for name, _, _ in rows} != {segment.stored.name for segment in old}:
                 raise ConflictError(
                     f"log partition {partition!r}", "was changed by another process", fix="run it again"
                 )
             if new is not None:
-                self._insert(partition, new._replace(is_proven=all(is_proven for _, is_proven in rows)))
-            self._note_removed(name for name, _ in rows)
+                # The end of their application may have been recorded meanwhile.
+                known = [known_us for _, _, known_us in rows]
+                known_us = max(known) if new.known_us is None and None not in known else new.known_us
+                is_proven = all(is_proven for _, is_proven, _ in rows)
+                self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
+            self._note_removed(name for name, _, _ in rows)
 
     def remove_before(self, partition: str, before_us: int) -> int:
         """Remove the segments whose time is earlier; return how many."""

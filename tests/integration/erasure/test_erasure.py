@@ -96,6 +96,9 @@ def test_a_dry_run_counts_and_changes_nothing(make_repo: MakeRepo) -> None:
         assert receipt.rows > 0 < receipt.events
         assert values(project) == before
         assert project.erase(ENTITY, dry_run=True).rows == receipt.rows == project.erase(ENTITY).rows
+        said = run("erase", "--entity", f"user={ERASED}", "--repo", repo, "--yes")
+        assert said.code == 0
+        assert "not covered: backups" in said.stdout
 
 
 def test_it_is_refused_while_a_source_has_the_entity(make_repo: MakeRepo) -> None:

@@ -84,6 +84,16 @@ def read_path(path: Path) -> list[int]:
     return pa.parquet.read_table(path)["x"].to_pylist()  # type: ignore[no-any-return]
 
 
+def test_an_end_that_is_recorded_meanwhile_stays(number_log: PartitionLog) -> None:
+    def change(rows: pa.Table) -> pa.Table:
+        if rows["x"][0].as_py() == 3:
+            number_log.record_end(0, 5, 77)
+        return rows
+
+    rewrite_segments(number_log, lambda _: True, change)
+    assert [item.known_us for item in number_log.segments()] == [77, 77, None, None]
+
+
 def test_a_replaced_segment_cannot_be_removed_again(number_log: PartitionLog) -> None:
     (first, *_), catalog = number_log.segments(), number_log.catalog
     catalog.replace("numbers", [first], None, began_at=time.time())
