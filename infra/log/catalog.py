@@ -101,6 +101,17 @@ class Catalog:
         )
         return int(rows[0][0]) if rows else -1
 
+    def has_all_ends(self, partition: str) -> bool:
+        """Return whether an end of its application is recorded for each position."""
+        sql = "SELECT 1 FROM segments WHERE partition = ? AND known_us IS NULL LIMIT 1"
+        return not self._database.query(sql, partition)
+
+    def count_rows(self, partition: str) -> int:
+        """Return the number of rows of all segments."""
+        sql = "SELECT coalesce(sum(last_seq - first_seq + 1), 0) FROM segments WHERE partition = ?"
+        rows = self._database.query(sql, partition)
+        return int(rows[0][0]) if rows else 0
+
     def append(
         self,
         partition: str,

@@ -54,7 +54,7 @@ def compact(
         log: of a partition.
         keep: number of latest segments that are not merged, because more rows will follow soon.
         target_rows: maximum number of rows in a segment, unless one has more already.
-        group: only neighbours of one group are merged; None: never. By default, those that were applied.
+        group: only neighbours of one group are merged; None: never. By default, segments that were applied.
         options: of the Parquet writer, for the columns of the log.
 
     Raises:

@@ -249,7 +249,7 @@ class PartitionLog:
 
     def has_all_ends(self) -> bool:
         """Return whether every position has a recorded end."""
-        return all(segment.known_us is not None for segment in self.segments())
+        return self.catalog.has_all_ends(self.partition)
 
     def object_name(self, first: int) -> str:
         """Return a new name for an object that begins at a position."""

@@ -24,12 +24,13 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
-from skewless.infra.storage.objects import corrupt_error
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _SHIPPED = "shipped_files"
+_TIME_DIGITS = 20
+CORRUPT = ".corrupt"  # ending of files that cannot be read
 _LONGEST_PAUSE_S = 30.0
 _log = EventLogger()
 
@@ -92,7 +93,7 @@ class Spool:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
         Raises:
-            StoreError: the storage or the database is unavailable, or a file is corrupt; a later call continues.
+            StoreError: the storage or the database is unavailable; a later call continues.
         """
         if not self.waiting():
             return 0
@@ -100,32 +101,48 @@ class Spool:
             with hold_lock(self.folder / ".lock"):
                 files = self.waiting()
                 for path in files:
-                    self._ship(path)
+                    self._ship_or_quarantine(path)
         except OSError as error:
             raise disk_error(self.folder, error) from error
         return len(files)
 
-    def _ship(self, path: Path) -> None:
+    def _ship_or_quarantine(self, path: Path) -> None:
+        """Ship a file; a file that cannot be read must not stop the files after it, and is kept."""
         name = _NAME.fullmatch(path.name)
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
-        shipped, number = Documents(self._state.database, _SHIPPED), int(name["number"])
-        rows, began_at = _count_rows(path), time.time()
+        writer, number = name["writer"], int(name["number"])
+        try:
+            rows = int(pq.read_metadata(path).num_rows)
+        except (OSError, pa.ArrowException) as error:
+            with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
+                shipped["missing"] = sorted({*shipped.get("missing", ()), number})
+            _log.error("spooled_file_corrupt", file=str(path), error=str(error))
+            path.rename(path.with_suffix(CORRUPT))
+            return
+        self._ship(path, writer, number, rows)
+
+    def _ship(self, path: Path, writer: str, number: int, rows: int) -> None:
+        with self._state.database.snapshot():
+            pass  # while the database is down, nothing is stored in vain
+        began_at = time.time()
         # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
         object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         stored = self._state.storage.put_file(object_name, path)
-        with self._state.database.transaction():  # reads from the database, not from the memory of reads
+        # The document is read from the database, not from the memory of reads.
+        with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
+            missing = {*shipped.get("missing", ())}
             # After a kill behind the commit, the file is in the log already, perhaps merged with others.
-            if number > (shipped.get(name["writer"]) or {"number": -1})["number"]:
+            if number > shipped["number"] or number in missing:
                 Catalog(self._state.database).append(
                     self._partition,
                     stored,
                     rows,
                     began_at=began_at,
-                    at_us=int(name["at"]),
+                    at_us=int(path.name[:_TIME_DIGITS]),
                     columns=encode_columns(self._schema),
                 )
-                shipped.put(name["writer"], {"number": number})
+                shipped |= {"number": max(number, shipped["number"]), "missing": sorted(missing - {number})}
         path.unlink()
 
 
@@ -197,12 +214,11 @@ class Shipper:
             _log.warning("log_not_shipped", error=str(error))
         elif error is None and self.problem is not None:
             _log.info("log_shipped")
-        self.problem = None if error is None else error.problem  # without paths: clients see it
+        self.problem = None if error is None else _describe(error)
         self.files_waiting = sum(len(spool.waiting()) for spool in self._spools) if error else 0
 
 
-def _count_rows(path: Path) -> int:
-    try:
-        return int(pq.read_metadata(path).num_rows)
-    except (OSError, pa.ArrowException) as error:
-        raise corrupt_error(path, error) from error
+def _describe(error: SkewlessError) -> str:
+    """Return the reason without paths and addresses, because clients of a server see it."""
+    thing = " ".join(word for word in error.thing.split() if "/" not in word)
+    return f"{thing} {error.problem.partition(':')[0]}"

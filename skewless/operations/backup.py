@@ -228,7 +228,7 @@ def _copy_file(path: Path, target: Path, source: Path) -> Path | None:
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
-    """Yield the files of a state folder that a backup contains besides objects, sorted."""
+    """Yield the files of a state folder that a backup contains in addition to objects, sorted."""
     for path in sorted(folder.rglob("*")):
         parts = path.relative_to(folder).parts
         if parts[0] not in _SKIPPED and not path.name.endswith(_SKIPPED_ENDINGS) and path.is_file():

@@ -1,4 +1,4 @@
-"""Reads the logs of releases before the catalog: their folders, inventories and manifests told what is in them.
+"""Reads the logs of releases before the catalog, which had inventories, manifests and files of ends.
 
 In the state folder::
 

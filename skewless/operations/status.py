@@ -346,4 +346,4 @@ def _count_predictions(state: ProjectState) -> int:
     for path in prediction_spool(state).waiting():
         with suppress(FileNotFoundError):  # a server has shipped it meanwhile
             waiting += int(pq.read_metadata(path).num_rows)
-    return waiting + sum(segment.rows for segment in Catalog(state.database).segments(PREDICTIONS))
+    return waiting + Catalog(state.database).count_rows(PREDICTIONS)

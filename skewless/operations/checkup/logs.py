@@ -18,13 +18,19 @@ _LATER = "do nothing: an append was interrupted, and `skewless housekeeping` del
 def check_logs(state: ProjectState) -> list[CheckupFinding]:
     """Return a finding for each kind of log; reads all segments."""
     from skewless.infra.log.catalog import Catalog
+    from skewless.infra.log.spool import CORRUPT
 
     try:
         partitions = Catalog(state.database).partitions()
     except StoreError as error:
         return [from_error("files of logs", error)]
     kinds = {folder: [name for name in partitions if _folder(name) == folder] for folder in _FOLDERS}
-    return [_judge(state, folder, names) for folder, names in kinds.items() if names]
+    findings = [_judge(state, folder, names) for folder, names in kinds.items() if names]
+    corrupt = sorted((state / "spool").glob(f"*/*{CORRUPT}"))
+    if corrupt:
+        detail = f"{count_text(len(corrupt), 'file')} cannot be read and is not in the log, such as {corrupt[0]}"
+        findings.append(doubt("spooled files", detail, "restore or delete them"))
+    return findings
 
 
 def _folder(partition: str) -> str:
