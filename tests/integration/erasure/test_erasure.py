@@ -73,6 +73,9 @@ def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRep
         after = values(project)
         assert after == values(twin)
         assert after != before
+        for shop in SHOPS:
+            (row,) = (view.sides["online"] for view in project.get("shops", {"shop": shop}).views)
+            assert row.features["shop_now_sum"] == pytest.approx(_sum_of_six_hours(repo, shop), abs=1e-9)
         assert {row.status for view in project.get("users", ENTITY).views for row in view.sides.values()} == {
             "NOT_FOUND"
         }
@@ -170,6 +173,15 @@ def test_a_reader_in_another_process_keeps_its_files(make_repo: MakeRepo) -> Non
         assert int(reader.stdout.readline()) == 1_200
     assert _command(repo, "housekeeping")["deleted"] == 3
     assert _files_with(repo / ".skewless", ERASED) == []
+
+
+def _sum_of_six_hours(repo: Path, shop: str) -> float:
+    """Return the sum of the amounts of a shop in its file, in plain Python."""
+    rows = pq.read_table(repo / "data/visits.parquet").to_pylist()
+    six_hours = 6 * 3_600
+    return sum(
+        row["amount"] for row in rows if row["shop"] == shop and 0 < NOW / 1e6 - row["at"].timestamp() <= six_hours
+    )
 
 
 def _fill(repo: Path) -> None:
