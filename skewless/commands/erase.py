@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,7 +37,7 @@ def erase(
     """Erase an entity from logs, online store and local copies, and print a receipt. It cannot be undone."""
     with command_output(as_json=as_json) as output:
         project = open_project(output, repo)
-        keys = dict(item.partition("=")[::2] for item in entity or ())
+        keys = _parse_keys(entity or ())
         if not dry_run and not yes:
             _ask(keys, as_json=as_json)
         with output.working("erasing"):
@@ -44,6 +45,19 @@ def erase(
         body = receipt.as_dict()
         facts = facts_table("would be erased" if dry_run else "erased", [(_MEANINGS[n], body[n]) for n in _MEANINGS])
         output.show(body, facts, f"not covered: {'; '.join(body['not_covered'])}", *([UNCHANGED] if dry_run else []))
+
+
+def _parse_keys(items: Sequence[str]) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for item in items:
+        name, sign, value = item.partition("=")
+        if not sign or name in keys:
+            problem = "names a key twice" if sign else "is not KEY=VALUE"
+            raise RequestError(
+                "option --entity", problem, value=item, fix="write --entity KEY=VALUE, once for each key"
+            )
+        keys[name] = value
+    return keys
 
 
 def _ask(keys: dict[str, str], *, as_json: bool) -> None:

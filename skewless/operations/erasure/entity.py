@@ -71,6 +71,8 @@ class Entity:
             if name not in declared and name not in former:
                 check_known("entity key", name, declared)
             values[name] = parse_key(declared.get(name) or former[name], text)
+            if values[name] is None:
+                raise RequestError(f"entity key {name!r}", "is null", fix="give its value")
         integers = frozenset(name for name, value in values.items() if isinstance(value, int))
         return cls(keys={name: str(value) for name, value in values.items()}, integers=integers)
 

@@ -113,6 +113,9 @@ def test_it_is_refused_while_a_source_has_the_entity(make_repo: MakeRepo) -> Non
         for keys in ({"nobody": "x"}, {}):
             with pytest.raises(RequestError):
                 project.erase(keys)
+        for words in (["user"], ["user=a", "--entity", "user=b"]):
+            said = run("erase", "--entity", *words, "--yes", "--repo", repo, "--json")
+            assert (said.code, said.body["error"]["thing"]) == (6, "option --entity")
         said = run("erase", "--entity", f"user={ERASED}", "--repo", repo, "--json")
         assert (said.code, said.body["error"]["problem"]) == (6, "needs a confirmation")
 
