@@ -182,9 +182,8 @@ def _sum_of_six_hours(repo: Path, shop: str) -> float:
     """Return the sum of the amounts of a shop in its file, in plain Python."""
     rows = pq.read_table(repo / "data/visits.parquet").to_pylist()
     six_hours = 6 * 3_600
-    return sum(
-        row["amount"] for row in rows if row["shop"] == shop and 0 < NOW / 1e6 - row["at"].timestamp() <= six_hours
-    )
+    own = [row for row in rows if row["shop"] == shop and 0 < NOW / 1e6 - row["at"].timestamp() <= six_hours]
+    return float(sum(row["amount"] for row in own))
 
 
 def _fill(repo: Path) -> None:

@@ -6,13 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.log import open_outcome_log
-from skewless.infra.predictions.segments import PREDICTIONS
+from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.project import Project
-from tests.worlds.erasures import ERASED, SHOPS, USERS, delete_in_sources, fill, write_repo
+from tests.worlds.erasures import ERASED, NOW, SHOPS, USERS, delete_in_sources, fill, write_repo
 from tests.worlds.trained import serving
 
 
@@ -38,6 +41,8 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
         n = len(rows) + len(SHOPS)
         before = project.replay()
         assert (before.compared, before.different, before.erased) == (n, 0, 0), before.lines()
+        old = pa.concat_tables(map(pq.read_table, PartitionLog(project.state, PREDICTIONS).files()))
+        late = old.filter(pc.match_substring(old["inputs"], ERASED))
         delete_in_sources(repo)
         receipt = project.erase({"user": ERASED})
         assert (receipt.predictions, receipt.outcomes) == (len(SHOPS), 2)
@@ -60,6 +65,14 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
                 _predict(server, "both", [row])
         proven = project.replay()
         assert (proven.compared, proven.different, proven.erased) == (2 * after.compared - len(SHOPS), 0, after.erased)
+        # Another machine ships its predictions late: the rows that they name are erased.
+        spool = prediction_spool(project.state)
+        spool.store(spool.path(NOW, "0123456789ab", 0), late.cast(SCHEMA))
+        shipped = project.replay()
+        assert (shipped.compared - proven.compared, shipped.different) == (len(SHOPS), 0), shipped.lines()
+        assert shipped.erased - proven.erased == len(SHOPS)
+        assert project.erase({"user": ERASED}).predictions == len(SHOPS)
+        assert project.replay().compared == proven.compared
         project.private.stop()
 
 
