@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
@@ -43,25 +43,28 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
     parsed = Entity.parse(
         entity, project.needed.plan.join_keys, (decode_columns(catalog.columns(name)) for name in names)
     )
+    leases = Leases(project.state.database)
+    # No run of these jobs may write rows while they are erased.
+    jobs = ["materialize", *sorted(f"import {source.name}" for source in project.needed.plan.sources)]
     with ExitStack() as stack:
-        if not dry_run:
-            # No run of these jobs may write rows while they are erased.
-            leases = Leases(project.state.database)
-            jobs = ["materialize", *sorted(f"import {source.name}" for source in project.needed.plan.sources)]
-            for job in jobs:
-                stack.enter_context(leases.hold(job))
+        held = [] if dry_run else [stack.enter_context(leases.hold(job)) for job in jobs]
+
+        def check() -> None:
+            for lease in held:
+                leases.check(lease)
+
         check_sources(project, parsed)
-        return _Erasure(project, catalog, parsed).run(dry_run=dry_run)
+        return _Erasure(project, catalog, parsed, check).run(dry_run=dry_run)
 
 
 class _Erasure:
-    """One erasure, under the leases of all jobs that write rows."""
+    """One erasure; ``check`` raises an error if this process has lost the right to write rows."""
 
-    def __init__(self, project: Workspace, catalog: Catalog, entity: Entity) -> None:
+    def __init__(self, project: Workspace, catalog: Catalog, entity: Entity, check: Callable[[], None]) -> None:
         from skewless.operations.erasure.accepted_rows import find_entity
         from skewless.operations.erasure.logged_rows import LoggedRows
 
-        self._project, self._catalog, self._entity = project, catalog, entity
+        self._project, self._catalog, self._entity, self._check = project, catalog, entity, check
         state = project.state
         self._views = {name: find_entity(state, name, entity) for name in catalog.ends("batch")}
         self._events = {name: find_entity(state, name, entity) for name in catalog.ends("events")}
@@ -116,6 +119,7 @@ class _Erasure:
     def _erase_rows(self, partition: str) -> None:
         from skewless.operations.erasure.accepted_rows import erase_rows
 
+        self._check()
         self._replaced += erase_rows(self._project.state, partition, self._entity)
 
     def _delete_objects(self) -> int:
