@@ -13,6 +13,8 @@ from skewless.operations.backup import Backup, OnFile, back_up, restore
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import EntityValues, read_entity
+from skewless.operations.erasure.erase import erase
+from skewless.operations.erasure.receipt import ErasureReceipt
 from skewless.operations.events import OnCounts, backfill, import_events, stream
 from skewless.operations.events import OnRows as OnEvents
 from skewless.operations.feedback import FeedbackReport, feedback
@@ -319,6 +321,10 @@ class Project(Workspace):
     def housekeeping(self) -> HousekeepingReport:
         """Compact logs, and delete what is older than the ``keep_`` settings allow."""
         return run_housekeeping(self)
+
+    def erase(self, entity: Mapping[str, str], *, dry_run: bool = False) -> ErasureReceipt:
+        """Erase an entity, given by join keys and their values as text, from logs and online store."""
+        return erase(self, entity, dry_run=dry_run)
 
     def backup(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
         """Copy the state of the project into a new folder, while everything runs."""

@@ -22,6 +22,7 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 KNOWN_AT = "__known_at"
+ERASED = "erased"  # the reason in ``__reject`` of a row whose values were erased
 
 
 def due_sql(delay_us: int) -> str:
@@ -48,8 +49,8 @@ def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
 
 
 def count_rejected(files: Sequence[str]) -> int:
-    """Return the number of quarantined rows in log files."""
-    return sum(rejected_reasons(files).values())
+    """Return the number of quarantined rows in log files; erased rows do not count."""
+    return sum(rows for reason, rows in rejected_reasons(files).items() if reason != ERASED)
 
 
 def _is_all_null(group: pq.RowGroupMetaData, column: int) -> bool:

@@ -23,7 +23,7 @@ class HousekeepingReport:
         quarantine: deleted batches of rejected rows.
         merged: small segments of all logs, merged into larger ones.
         deleted: objects of merged or expired segments that no reader uses any more, and of interrupted writers.
-        retired: unused versions of views, whose online states were deleted.
+        retired: unused versions of views and former builds of states, whose online values were deleted.
     """
 
     runs: int
@@ -69,8 +69,11 @@ def _retire(project: Workspace) -> int:
 
     from skewless.infra.online.store import open_online_store
 
+    streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
-        return len(project.streams.retirement(project.needed, store).run())
+        housekeeper = streams.housekeeper(needed.plan.sources, store)
+        generations = sum(map(housekeeper.retire, needed.plan.windows))
+        return generations + len(streams.retirement(needed, store).run())
 
 
 def _merge(state: ProjectState, now_us: int) -> int:
@@ -106,7 +109,8 @@ def _delete_unread(state: ProjectState) -> int:
     leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
     for path in leftovers:
         path.unlink(missing_ok=True)
-    return catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
+    deleted = catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
+    return deleted + state.storage.delete_unknown_copies(catalog.list_digests)
 
 
 def _list_old(folder: Path, pattern: str, before_us: int) -> list[Path]:
