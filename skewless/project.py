@@ -36,7 +36,6 @@ from skewless.operations.status import ProjectStatus, read_status
 from skewless.operations.suggestion import Suggestion, suggest_suites
 from skewless.operations.tracking import PublishReport, open_tracker, publish
 from skewless.operations.triggers import TriggersReport, triggers
-from skewless.operations.upgrade import UpgradeReport, upgrade_state
 from skewless.operations.validation import ValidationReport, validate
 from skewless.operations.versions import VersionsReport, read_versions
 from skewless.operations.why import WhyReport, why
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from skewless.infra.streams.importing import ImportResult
     from skewless.infra.streams.source_counts import SourceCounts
     from skewless.infra.verdicts.last_verdicts import Freshness
+    from skewless.operations.upgrade import UpgradeReport
     from skewless.training.dataset_files import DatasetReport
     from skewless.training.promotion import TrainReport
     from skewless.validation.drift.report import DriftReport
@@ -336,6 +336,8 @@ class Project(Workspace):
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
         """Bring the state of an older release to this one."""
+        from skewless.operations.upgrade import upgrade_state
+
         return upgrade_state(self.state, dry_run=dry_run)
 
     def status(self) -> ProjectStatus:

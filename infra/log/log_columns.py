@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import StoreError
 
 SEQ = "__seq"
@@ -103,7 +104,7 @@ def fill_known_at(rows: pa.Table, known_us: int) -> pa.Table:
     column = rows[KNOWN_AT]
     if not column.null_count:
         return rows
-    known = pa.chunked_array([pa.array(np.full(rows.num_rows, known_us, dtype=np.int64))])
+    known = pa.chunked_array([int64_array(np.full(rows.num_rows, known_us))])
     if column.null_count < rows.num_rows:
         import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
 

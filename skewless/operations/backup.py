@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.readers import register_reader
-from skewless.infra.outcomes.writer import OUTCOMES
-from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.durable import disk_error, make_folder, replace_durable
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage, StoredObject, corrupt_error
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 _DESCRIPTION, _FILES = "backup.json", "files"
-_OBJECTS = ("log", PREDICTIONS, OUTCOMES)
+_OBJECTS = ("log", "predictions", "outcomes")
 _SPOOL = "spool"
 # Of this machine or these processes alone, created again from the rest, or copied as objects.
 _SKIPPED = {"redis", "spill", "cache", "staging", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE, *_OBJECTS}
