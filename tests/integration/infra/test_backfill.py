@@ -130,16 +130,6 @@ def test_a_dry_run_counts_rows_and_entities(latest: LatestRedisWorld) -> None:
     assert not (latest.state / "log").exists()
 
 
-def test_what_a_killed_writer_left_is_swept(latest: LatestRedisWorld) -> None:
-    write(latest, (10, 1))
-    folder = latest.state / "log" / VIEW.partition
-    folder.mkdir(parents=True)
-    (folder / ".dead.tmp").write_bytes(b"half a file")
-    latest.run(VIEW)
-    assert [path.name for path in folder.glob(".*.tmp")] == []
-    assert latest.log(VIEW)["x"].to_pylist() == [1.0]
-
-
 def add_file(latest: LatestRedisWorld, name: str, rows: dict[int, int], *, with_x: bool = True) -> None:
     """Write a file of a folder: one row per event hour and key, published an hour later."""
     columns = {
