@@ -260,7 +260,7 @@ class PartitionLog:
             segment = self.catalog.append(self.partition, stored, rows, **values)
         except ConflictError:
             with contextlib.suppress(StoreError):
-                self.storage.delete([stored.name])
+                self.catalog.discard(self.storage, self.partition, stored.name)
             self._is_lost = self.next_seq() != values["at"]  # a check that failed changes nothing
             raise
         if values["columns"]:

@@ -14,7 +14,18 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
     "Train": ("train", "promote", "versions", "triggers", "track", "sign"),
     "Serve": ("serve", "predict", "rollout", "rollback", "feedback", "keys"),
     "Watch": ("quality", "drift", "freshness", "importance", "why", "replay", "parity", "alerts", "report"),
-    "Operate": ("status", "doctor", "scheduler", "runs", "housekeeping", "backup", "restore", "upgrade", "demo"),
+    "Operate": (
+        "status",
+        "doctor",
+        "scheduler",
+        "runs",
+        "housekeeping",
+        "backup",
+        "restore",
+        "recover",
+        "upgrade",
+        "demo",
+    ),
 }
 
 

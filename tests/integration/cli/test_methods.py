@@ -151,6 +151,7 @@ CASES = [
     VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
+    VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
     VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),
