@@ -20,7 +20,7 @@ from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.log.orphans import Orphan, describe_if_present, read_rows
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.recovery import copy_rows
+from skewless.infra.log.recovery import Piece, copy_rows
 from skewless.infra.log.spool import ShippedFiles
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
@@ -78,19 +78,22 @@ class SpoolRecovery:
         self._missing = missing
 
     def recover(
-        self, merged: Sequence[Orphan], objects: Sequence[ShippedObject], *, dry_run: bool
+        self, merged: Sequence[Orphan], objects: Sequence[ShippedObject], restored: Sequence[Piece], *, dry_run: bool
     ) -> Iterator[ShippedRows]:
         """Yield the rows that the log lacks, each once, after they were added.
 
         Args:
             merged: objects that compaction has written and that the log does not list.
             objects: of ``list_shipped`` that the log does not list.
+            restored: parts of merged objects that have replaced, or would replace, segments.
             dry_run: add nothing.
 
         Raises:
             StoreError: database or storage failed; a later call continues.
         """
-        found: list[pa.Array] = []
+        found = [
+            self._read_keys(part.orphan.stored).slice(part.first - part.orphan.first, part.rows) for part in restored
+        ]
         for orphan in sorted(merged, key=lambda item: item.first):
             for first, last in self._find_lacking(orphan, found):
                 if not dry_run:

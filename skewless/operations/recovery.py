@@ -13,6 +13,7 @@ from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 if TYPE_CHECKING:
     from skewless.infra.log.orphans import Orphan
     from skewless.infra.log.partition_log import PartitionLog
+    from skewless.infra.log.recovery import Piece
     from skewless.infra.storage.project_state import ProjectState
     from skewless.workspace import Workspace
 
@@ -130,7 +131,7 @@ class _Recovery:
         self._conflicts: list[dict[str, Any]] = []
         self._imports: set[str] = set()
         self._runs: set[int] = set()
-        self._replaced: set[str] = set()
+        self._pieces: dict[str, list[Piece]] = defaultdict(list)
         self._used = 0
 
     def run(self) -> RecoveryReport:
@@ -144,10 +145,12 @@ class _Recovery:
                 self._recover_partition(partition, scan, is_spooled=partition in spools)
         for partition, columns in spools.items():
             self._recover_shipped(partition, columns, scan)
+        pieces = [piece for pieces in self._pieces.values() for piece in pieces]
+        replaced = {segment.stored.name for piece in pieces for segment in piece.replaced}
         return RecoveryReport(
             logs=[self._logs[name] for name in sorted(self._logs)],
             conflicts=self._conflicts,
-            missing=sorted((scan.missing - self._replaced) & _listed(self._state).keys()),
+            missing=sorted((scan.missing - replaced) & _listed(self._state).keys()),
             imports=sorted(self._imports),
             runs=sorted(self._runs),
             unused=scan.total - self._used,
@@ -172,7 +175,7 @@ class _Recovery:
                 self._conflicts += [conflict._asdict() for conflict in plan.conflicts]
                 return
 
-    def _apply(self, log: PartitionLog, piece: Any) -> None:  # noqa: ANN401 - a Piece, whose module is loaded late
+    def _apply(self, log: PartitionLog, piece: Piece) -> None:
         from skewless.infra.log.recovery import apply_piece
         from skewless.infra.log.runs import RunLedger
 
@@ -187,17 +190,16 @@ class _Recovery:
         if not self._dry_run:
             apply_piece(log, piece, restore_runs)
         self._runs |= {run_id for run_id in piece.orphan.runs if run_id > last_run}
-        self._replaced |= {segment.stored.name for segment in piece.replaced}
+        self._pieces[log.partition].append(piece)
         self._count(log.partition, 0 if piece.replaced else piece.rows, piece.rows if piece.replaced else 0)
 
     def _recover_shipped(self, partition: str, columns: Mapping[str, Any], scan: _Scan) -> None:
         from skewless.infra.log.spool_recovery import SpoolRecovery, list_shipped
 
         merged = scan.orphans.get(partition, ())
-        missing = scan.missing - self._replaced
-        recovery = SpoolRecovery(self._state, partition, missing=missing, **columns)
+        recovery = SpoolRecovery(self._state, partition, missing=scan.missing, **columns)
         objects = list_shipped(scan.shipped.get(partition, ()))
-        for rows in recovery.recover(merged, objects, dry_run=self._dry_run):
+        for rows in recovery.recover(merged, objects, self._pieces[partition], dry_run=self._dry_run):
             self._count(partition, rows.rows, 0)
 
     def _note_import(self, partition: str, scan: _Scan) -> None:

@@ -7,27 +7,30 @@ import shutil
 import sqlite3
 import tempfile
 from collections import Counter
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from skewless.contract.errors import StoreError
+from skewless.contract.feedback import Outcome
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.writer import OUTCOMES, OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
-from skewless.contract.feedback import Outcome
 from skewless.operations.recovery import RecoveryReport, recover_logs
 
 EVENTS = ("events/s/ab12/0", "events/s/ab12/1")
 STEPS = st.lists(
-    st.sampled_from(["append 0", "append 1", "apply", "compact", "merge", "delete", "outcome", "outcome", "ship", "new"]),
+    st.sampled_from(
+        ["append 0", "append 1", "apply", "compact", "merge", "delete", "outcome", "outcome", "ship", "new"]
+    ),
     max_size=25,
 )
 
@@ -45,40 +48,37 @@ class FailoverProject:
         return OutcomeWriter(outcome_spool(self.state), on_stored=lambda: None)
 
     def take(self, step: str) -> None:
-        catalog = Catalog(self.state.database)
-        match step.split():
-            case ["append", number]:
-                name = EVENTS[int(number)]
-                log, known = PartitionLog(self.state, name), self.rows[name]
-                added = list(range(len(known), len(known) + 1 + len(known) % 3))
-                log.append(pa.table({"x": added}))
-                known += added
-            case ["apply"]:
-                for name in EVENTS:
-                    log = PartitionLog(self.state, name)
-                    if end := log.next_seq():
-                        log.record_end(0, end - 1, 100 + end)
-            case ["compact"]:
-                for name in EVENTS:
-                    compact(PartitionLog(self.state, name), keep=1, target_rows=12)
-            case ["merge"]:
-                compact(PartitionLog(self.state, OUTCOMES), keep=0, group=lambda _: OUTCOMES, target_rows=12)
-            case ["delete"]:
-                catalog.delete_unread(self.state.storage)
-            case ["outcome"]:
-                value = float(sum(self.outcomes.values()))
-                outcomes = [Outcome(prediction_id="p", label=value + i, known_at=1) for i in range(2)]
-                self.writer.append(outcomes, received_at=int(value), source="http")
-                self.outcomes += Counter(value + i for i in range(2))
-            case ["ship"]:
-                outcome_spool(self.state).ship()
-            case ["new"]:
-                self.writer = self._open_writer()
+        word, _, number = step.partition(" ")
+        if word in {"append", "apply", "compact"}:
+            for name in EVENTS if not number else [EVENTS[int(number)]]:
+                self._change_events(word, PartitionLog(self.state, name))
+        elif word == "merge":
+            compact(PartitionLog(self.state, OUTCOMES), keep=0, group=lambda _: OUTCOMES, target_rows=12)
+        elif word == "delete":
+            Catalog(self.state.database).delete_unread(self.state.storage)
+        elif word == "outcome":
+            value = float(sum(self.outcomes.values()))
+            outcomes = [Outcome(prediction_id="p", label=value + i, known_at=1) for i in range(2)]
+            self.writer.append(outcomes, received_at=int(value), source="http")
+            self.outcomes += Counter(value + i for i in range(2))
+        elif word == "ship":
+            outcome_spool(self.state).ship()
+        else:
+            self.writer = self._open_writer()
+
+    def _change_events(self, word: str, log: PartitionLog) -> None:
+        known, end = self.rows[log.partition], log.next_seq()
+        if word == "append":
+            added = list(range(len(known), len(known) + 1 + len(known) % 3))
+            log.append(pa.table({"x": added}))
+            known += added
+        elif word == "apply" and end:
+            log.record_end(0, end - 1, 100 + end)
+        elif word == "compact":
+            compact(log, keep=1, target_rows=12)
 
     def save(self, path: Path) -> None:
         """Copy the database as it is now."""
-        self.state.database.query("SELECT 1 FROM segments LIMIT 1")
-        Catalog(self.state.database).next_seq("")
         with closing(sqlite3.connect(self.state / DATABASE_FILE)) as source, closing(sqlite3.connect(path)) as target:
             source.backup(target)
 
@@ -111,6 +111,8 @@ def _without_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
+@example(before=[], lost=["outcome", "ship"], after=["outcome", "ship"])
+@example(before=[], lost=["outcome", "ship", "outcome", "ship", "merge", "delete"], after=["outcome", "ship"])
 @given(before=STEPS, lost=STEPS, after=st.lists(st.sampled_from(["outcome", "ship", "merge", "delete"]), max_size=6))
 def test_all_rows_are_back_exactly_once(before: list[str], lost: list[str], after: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -124,10 +126,8 @@ def test_all_rows_are_back_exactly_once(before: list[str], lost: list[str], afte
         project.fail_over(Path(folder) / "copy.db")
         # A server goes on meanwhile; no worker can.
         for step in after:
-            try:
+            with suppress(StoreError):  # a merge of a segment without its object
                 project.take(step)
-            except Exception as error:  # noqa: BLE001 - a merge of a segment without its object
-                assert step == "merge" and "is missing" in str(error)
         planned = recover_logs(project.state, dry_run=True)
         report = recover_logs(project.state)
         assert [log.log for log in planned.logs] == [log.log for log in report.logs]
