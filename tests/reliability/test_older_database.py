@@ -27,7 +27,7 @@ def failing_over(tmp_path: Path, own_postgres: PostgresServer) -> Iterator[Older
 
 
 @pytest.mark.timeout(400)
-def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabaseProject, tmp_path: Path) -> None:
+def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabaseProject) -> None:
     project = failing_over
     repo, copy = project.repo, project.data.with_name("copy")
     project.live(2)
@@ -42,10 +42,8 @@ def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabas
     project.fail_over(copy)
 
     # The worker refuses to go on, and the server answers.
-    eventually(
-        lambda: [text for text in project.worker_said("partition_lost") if "before the applied position" in text]
-    )
     project.send_events()
+    eventually(lambda: any("before the applied position" in line for line in project.worker_said("partition_lost")))
     project.predict()
     assert "is ahead of the log" in run("materialize", "--repo", repo, "--json").body["error"]["message"]
     assert not lost <= set(project.logged("predictions", "id"))
