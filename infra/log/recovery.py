@@ -179,7 +179,7 @@ def _plan_tail(
     while claims := _list_claims(orphans, end):
         best = max(claims, key=lambda item: item.last)
         conflict = _find_disagreement(log, best, claims, end, best.last)
-        # A last segment without its object is of before the restoration.
+        # A last segment without its object is older than the restoration.
         if conflict is None and end == start and not any(item.stored.name in missing for item in log.segments(end - 1)):
             conflict = _find_fork(log, best, orphans, end)
         if conflict is not None:
@@ -216,7 +216,7 @@ def _find_disagreement(
 
 
 def _find_fork(log: PartitionLog, best: Orphan, orphans: Sequence[Orphan], end: int) -> Conflict | None:
-    """Return a conflict if the log went on after the restoration: then rows of before must not follow newer ones.
+    """Return a conflict if the log continued after the restoration: then earlier rows must not follow newer ones.
 
     Another object for the position before the end may also be of an interrupted append; the times tell them apart.
     """

@@ -41,7 +41,7 @@ class RecoveryReport:
     """The result of a recovery.
 
     Args:
-        logs: those that got rows back.
+        logs: logs that got rows back.
         conflicts: objects that cannot be taken back: ``partition``, ``position``, ``problem``, ``objects``.
         missing: listed objects that the storage does not have.
         imports: event sources whose history must be imported again.
@@ -88,7 +88,7 @@ class RecoveryReport:
 
 
 class _Scan(NamedTuple):
-    """What the storage has: orphans by partition, names by log, and listed objects that are missing."""
+    """The content of the storage: orphans by partition, names by log, and listed objects that are missing."""
 
     orphans: Mapping[str, Sequence[Orphan]]
     shipped: Mapping[str, Sequence[str]]
@@ -236,7 +236,7 @@ def _scan(state: ProjectState) -> _Scan:
     storage, listed = state.storage, _listed(state)
     names = [name for folder in LOG_FOLDERS for name in Catalog(state.database).find_orphans(storage, folder, _ANY_AGE)]
     present = {item.name for folder in LOG_FOLDERS for item in storage.list_objects(folder)}
-    # What another process has merged and deleted meanwhile is not listed any more.
+    # Objects that another process has merged and deleted meanwhile are not listed any more.
     missing = (listed.keys() - present) & _listed(state).keys()
     orphans: dict[str, list[Orphan]] = defaultdict(list)
     shipped: dict[str, list[str]] = defaultdict(list)
@@ -259,7 +259,7 @@ def _partitions_of(state: ProjectState, names: set[str]) -> set[str]:
 
 
 def _find_ahead(project: Workspace) -> list[dict[str, Any]]:
-    """Return the views whose markers are ahead of the log: workers and materialization refuse to go on."""
+    """Return the views whose markers are ahead of the log: workers and materialization refuse to continue."""
     from skewless.infra.log.catalog import Catalog
     from skewless.operations.status import open_online
 

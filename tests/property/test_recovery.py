@@ -83,7 +83,7 @@ class FailoverProject:
             source.backup(target)
 
     def fail_over(self, path: Path) -> None:
-        """Put a copy in the place of the database."""
+        """Replace the database by a copy."""
         self.state.database.close()
         for suffix in ("", "-wal", "-shm"):
             (self.state / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
@@ -124,7 +124,7 @@ def test_all_rows_are_back_exactly_once(before: list[str], lost: list[str], afte
         for step in lost:
             project.take(step)
         project.fail_over(Path(folder) / "copy.db")
-        # A server goes on meanwhile; no worker can.
+        # A server continues meanwhile; no worker can.
         for step in after:
             with suppress(StoreError):  # a merge of a segment without its object
                 project.take(step)

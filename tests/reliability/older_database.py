@@ -167,7 +167,7 @@ class OlderDatabaseProject:
         self.postgres.start()
 
     def fail_over(self, copy: Path) -> None:
-        """Put a copy in the place of the data."""
+        """Replace the data by a copy."""
         self._stop()
         shutil.rmtree(self.data)
         _copy(copy, self.data)

@@ -33,6 +33,7 @@ def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabas
     project.live(2)
     project.until_applied()
     project.copy_database(copy)
+    done("train", "--repo", repo)
     project.live(3)
     project.until_applied()
     project.merge()
@@ -41,7 +42,7 @@ def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabas
     lost = set(project.logged("predictions", "id"))
     project.fail_over(copy)
 
-    # The worker refuses to go on, and the server answers.
+    # The worker refuses to continue, and the server answers.
     project.send_events()
     eventually(lambda: any("before the applied position" in line for line in project.worker_said("partition_lost")))
     project.predict()
@@ -51,8 +52,9 @@ def test_a_failover_to_an_older_database_loses_no_row(failing_over: OlderDatabas
     planned = done("recover", "--dry-run", "--repo", repo)
     report = done("recover", "--repo", repo)
     assert (planned["logs"], planned["runs"]) == (report["logs"], report["runs"])
-    assert report["runs"]
+    assert (len(report["runs"]) > 0, report["versions"]) == (True, ["late 000002"])
     assert (report["conflicts"], report["missing"], report["ahead"]) == ([], [], [])
+    done("promote", "late", "000002", "--repo", repo)
     project.publish()
     project.until_applied()
 
