@@ -17,6 +17,7 @@ from skewless.infra.log.reading import conform, read_tables
 from skewless.infra.storage.objects import ObjectStorage, StoredObject
 
 _NAME = re.compile(r"log/(?P<partition>.+)/(?P<first>\d{20})-[0-9a-f]{12}\.parquet")
+_OF_ATTEMPT = (INGEST, KNOWN_AT, RUN)  # differ if the same rows are appended again
 
 
 class Orphan(NamedTuple):
@@ -108,18 +109,20 @@ def read_rows(
 
 
 def have_same_rows(storage: ObjectStorage, one: Orphan, other: Orphan, first: int, last: int) -> bool:
-    """Return whether two objects have the same rows at some positions, apart from the time they became known."""
+    """Return whether two objects have the same rows at some positions, as after a repeated append."""
     tables = [pa.concat_tables(read_rows(storage, each, first, last)) for each in (one, other)]
     return has_same_values(*tables)
 
 
 def has_same_values(one: pa.Table, other: pa.Table) -> bool:
-    """Return whether rows are equal, apart from the time they became known; a column that one lacks must be null.
+    """Return whether rows are equal, apart from times and run of their acceptance; a column that one lacks is null.
 
     >>> has_same_values(pa.table({"a": [1]}), pa.table({"a": [1], "b": pa.nulls(1, pa.int64())}))
     True
     """
-    one, other = (table.drop_columns([KNOWN_AT]) if KNOWN_AT in table.column_names else table for table in (one, other))
+    one, other = (
+        table.drop_columns([name for name in _OF_ATTEMPT if name in table.column_names]) for table in (one, other)
+    )
     try:
         schema = pa.unify_schemas([one.schema.remove_metadata(), other.schema.remove_metadata()])
     except (pa.ArrowInvalid, pa.ArrowTypeError):

@@ -177,7 +177,8 @@ def _plan_tail(
 ) -> Iterable[Piece]:
     start = end = log.next_seq()
     while claims := _list_claims(orphans, end):
-        best = max(claims, key=lambda item: item.last)
+        # Of equal rows the later ones: an append that was recorded is not repeated.
+        best = max(claims, key=lambda item: (item.last, item.at_us))
         conflict = _find_disagreement(log, best, claims, end, best.last)
         # A last segment without its object is older than the restoration.
         if conflict is None and end == start and not any(item.stored.name in missing for item in log.segments(end - 1)):

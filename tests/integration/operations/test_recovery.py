@@ -132,6 +132,17 @@ def test_two_objects_for_one_position_are_reported_and_none_is_taken(older: Olde
     assert values(opened(state)) == list(range(7))
 
 
+def test_of_a_repeated_append_the_last_one_is_taken(older: OlderState) -> None:
+    state, partition = older.state, "events/s/ab12/1"
+    older.save()
+    for at in (5, 6):
+        opened(state, partition).append(pa.table({"x": [1], INGEST: [at]}))
+        older.fail_over()
+    assert recover_logs(state).error is None
+    (part,) = opened(state, partition).read()
+    assert part[INGEST].to_pylist() == [6]
+
+
 def test_an_interrupted_append_before_the_copy_is_not_taken(older: OlderState) -> None:
     state, log = older.state, opened(older.state)
     state.storage.put(log.object_name(2), b"torn")
