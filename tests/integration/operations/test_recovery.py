@@ -59,7 +59,7 @@ class OlderState:
 
 
 @pytest.fixture
-def older(tmp_path: Path) -> OlderState:
+def reverted(tmp_path: Path) -> OlderState:
     """A state with four rows of events."""
     state = ProjectState(tmp_path / "state")
     fill(opened(state), 2, 2, known_us=7)
@@ -76,13 +76,13 @@ def labels(state: ProjectState) -> list[float]:
     return sorted(label for part in read for label in part["label"].to_pylist())
 
 
-def lose_much(older: OlderState) -> None:
+def lose_much(reverted: OlderState) -> None:
     """Append, merge, ship and delete after the copy."""
-    state = older.state
+    state = reverted.state
     writer = OutcomeWriter(outcome_spool(state), on_stored=lambda: None)
     give(state, writer, 0)
     give(state, writer, 1)
-    older.save()
+    reverted.save()
     fill(opened(state), 1, 2, known_us=9)
     compact(opened(state), keep=0, target_rows=7)
     compact(PartitionLog(state, OUTCOMES), keep=0, group=lambda _: OUTCOMES)
@@ -90,7 +90,7 @@ def lose_much(older: OlderState) -> None:
     fill(opened(state), 3)
     give(state, writer, 2)
     give(state, writer, 3)
-    older.fail_over()
+    reverted.fail_over()
 
 
 def test_a_recovery_that_is_killed_at_any_step_is_run_again(tmp_path: Path, recoveries: LogVictims) -> None:
@@ -110,11 +110,11 @@ def test_a_recovery_that_is_killed_at_any_step_is_run_again(tmp_path: Path, reco
     assert steps >= 12
 
 
-def test_two_objects_for_one_position_are_reported_and_none_is_taken(older: OlderState) -> None:
-    state, log = older.state, opened(older.state)
-    older.save()
+def test_two_objects_for_one_position_are_reported_and_none_is_taken(reverted: OlderState) -> None:
+    state, log = reverted.state, opened(reverted.state)
+    reverted.save()
     fill(log, 1, 2)
-    older.fail_over()
+    reverted.fail_over()
     stranger = log.object_name(5)
     (first,) = [each for each in objects(state) if "/00000000000000000004-" in each]
     other = ProjectState(state.folder.parent / "other")
@@ -132,52 +132,52 @@ def test_two_objects_for_one_position_are_reported_and_none_is_taken(older: Olde
     assert values(opened(state)) == list(range(7))
 
 
-def test_of_a_repeated_append_the_last_one_is_taken(older: OlderState) -> None:
-    state, partition = older.state, "events/s/ab12/1"
-    older.save()
+def test_of_a_repeated_append_the_last_one_is_taken(reverted: OlderState) -> None:
+    state, partition = reverted.state, "events/s/ab12/1"
+    reverted.save()
     for at in (5, 6):
         opened(state, partition).append(pa.table({"x": [1], INGEST: [at]}))
-        older.fail_over()
+        reverted.fail_over()
     assert recover_logs(state).error is None
     (part,) = opened(state, partition).read()
     assert part[INGEST].to_pylist() == [6]
 
 
-def test_an_interrupted_append_before_the_copy_is_not_taken(older: OlderState) -> None:
-    state, log = older.state, opened(older.state)
+def test_an_interrupted_append_before_the_copy_is_not_taken(reverted: OlderState) -> None:
+    state, log = reverted.state, opened(reverted.state)
     state.storage.put(log.object_name(2), b"torn")
     name = log.object_name(2)
     shutil.copyfile(state / log.segments(2)[0].stored.name, state / name)
-    older.save()
+    reverted.save()
     fill(log, 1)
-    older.fail_over()
+    reverted.fail_over()
     report = recover_logs(state)
     assert (report.error, report.unused, values(opened(state))) == (None, 2, [0, 1, 2, 3, 4])
 
 
-def test_rows_of_before_do_not_follow_rows_that_were_added_since(older: OlderState) -> None:
-    state, partition = older.state, "events/s/ab12/1"
+def test_rows_of_before_do_not_follow_rows_that_were_added_since(reverted: OlderState) -> None:
+    state, partition = reverted.state, "events/s/ab12/1"
     timed = pa.table({"x": [1], INGEST: [1]})
     opened(state, partition).append(timed)
-    older.save()
+    reverted.save()
     for at in (2, 3):
         opened(state, partition).append(pa.table({"x": [at], INGEST: [at]}))
-    older.fail_over()
+    reverted.fail_over()
     opened(state, partition).append(pa.table({"x": [9], INGEST: [9]}))
     report = recover_logs(state)
     assert (report.conflicts[0]["position"], values(opened(state, partition))) == (2, [1, 9])
     assert "after the database was restored" in str(report.error)
 
 
-def test_a_run_that_rows_name_is_in_the_ledger_again(older: OlderState) -> None:
-    state, view = older.state, "batch/facts-0123456789abcdef"
+def test_a_run_that_rows_name_is_in_the_ledger_again(reverted: OlderState) -> None:
+    state, view = reverted.state, "batch/facts-0123456789abcdef"
     ledger = RunLedger(state.database)
     ledger.start(1)
-    older.save()
+    reverted.save()
     for run in (2, 3):
         ledger.start(10 * run)
         PartitionLog(state, view).append(pa.table({"x": [run], INGEST: [10 * run - 1], RUN: [run]}))
-    older.fail_over()
+    reverted.fail_over()
     assert recover_logs(state).runs == [2, 3]
     times = RunLedger(state.database).times()
     assert (times.run_id.tolist(), times.started_us.tolist()) == ([1, 2, 3], [1, 19, 29])
@@ -185,9 +185,9 @@ def test_a_run_that_rows_name_is_in_the_ledger_again(older: OlderState) -> None:
 
 
 def test_an_object_that_a_recovery_has_taken_is_not_deleted_by_its_writer(
-    older: OlderState, monkeypatch: pytest.MonkeyPatch
+    reverted: OlderState, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state, log = older.state, opened(older.state)
+    state, log = reverted.state, opened(reverted.state)
     put = state.storage.put
 
     def recover_first(name: str, data: bytes | memoryview) -> object:
@@ -201,13 +201,13 @@ def test_an_object_that_a_recovery_has_taken_is_not_deleted_by_its_writer(
     assert values(opened(state)) == [0, 1, 2, 3, 4]
 
 
-def test_an_object_that_its_writer_deletes_is_not_taken(older: OlderState) -> None:
+def test_an_object_that_its_writer_deletes_is_not_taken(reverted: OlderState) -> None:
     from skewless.operations.recovery import _scan  # noqa: PLC0415 - between its two steps
 
-    state, log = older.state, opened(older.state)
-    older.save()
+    state, log = reverted.state, opened(reverted.state)
+    reverted.save()
     fill(log, 1)
-    older.fail_over()
+    reverted.fail_over()
     (piece,) = plan_recovery(log, _scan(state).orphans[PARTITION], set()).pieces
     name = piece.orphan.stored.name
     state.database.execute("INSERT INTO removed_objects (object, readers) VALUES (?, '[]')", name)
@@ -217,19 +217,19 @@ def test_an_object_that_its_writer_deletes_is_not_taken(older: OlderState) -> No
     assert (recover_logs(state).logs, values(opened(state))) == ([], [0, 1, 2, 3])
 
 
-def test_a_listed_object_that_nothing_replaces_is_reported(older: OlderState) -> None:
-    name = opened(older.state).segments()[0].stored.name
-    (older.state / name).unlink()
-    report = recover_logs(older.state)
+def test_a_listed_object_that_nothing_replaces_is_reported(reverted: OlderState) -> None:
+    name = opened(reverted.state).segments()[0].stored.name
+    (reverted.state / name).unlink()
+    report = recover_logs(reverted.state)
     assert (report.missing, report.error and report.error.exit_code) == ([name], 7)
-    assert bounds(opened(older.state)) == [(0, 1), (2, 3)]
+    assert bounds(opened(reverted.state)) == [(0, 1), (2, 3)]
 
 
-def test_imported_history_is_imported_again(older: OlderState) -> None:
-    state, partition = older.state, "events/arrivals/import/0123456789abcdef"
-    older.save()
+def test_imported_history_is_imported_again(reverted: OlderState) -> None:
+    state, partition = reverted.state, "events/arrivals/import/0123456789abcdef"
+    reverted.save()
     fill(opened(state, partition), 3)
-    older.fail_over()
+    reverted.fail_over()
     report = recover_logs(state)
     assert (report.imports, report.logs, opened(state, partition).next_seq()) == (["arrivals"], [], 0)
 
