@@ -13,6 +13,8 @@ from skewless.operations.backup import Backup, OnFile, back_up, restore
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import EntityValues, read_entity
+from skewless.operations.erasure.erase import erase
+from skewless.operations.erasure.receipt import ErasureReceipt
 from skewless.operations.events import OnCounts, backfill, import_events, stream
 from skewless.operations.events import OnRows as OnEvents
 from skewless.operations.feedback import FeedbackReport, feedback
@@ -35,7 +37,6 @@ from skewless.operations.status import ProjectStatus, read_status
 from skewless.operations.suggestion import Suggestion, suggest_suites
 from skewless.operations.tracking import PublishReport, open_tracker, publish
 from skewless.operations.triggers import TriggersReport, triggers
-from skewless.operations.upgrade import UpgradeReport, upgrade_state
 from skewless.operations.validation import ValidationReport, validate
 from skewless.operations.versions import VersionsReport, read_versions
 from skewless.operations.why import WhyReport, why
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from skewless.infra.streams.importing import ImportResult
     from skewless.infra.streams.source_counts import SourceCounts
     from skewless.infra.verdicts.last_verdicts import Freshness
+    from skewless.operations.upgrade import UpgradeReport
     from skewless.training.dataset_files import DatasetReport
     from skewless.training.promotion import TrainReport
     from skewless.validation.drift.report import DriftReport
@@ -321,6 +323,10 @@ class Project(Workspace):
         """Compact logs, and delete what is older than the ``keep_`` settings allow."""
         return run_housekeeping(self)
 
+    def erase(self, entity: Mapping[str, str], *, dry_run: bool = False) -> ErasureReceipt:
+        """Erase an entity, given by join keys and their values as text, from logs and online store."""
+        return erase(self, entity, dry_run=dry_run)
+
     def backup(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
         """Copy the state of the project into a new folder, while everything runs."""
         return back_up(self, folder, dry_run=dry_run, on_file=on_file)
@@ -335,6 +341,8 @@ class Project(Workspace):
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
         """Bring the state of an older release to this one."""
+        from skewless.operations.upgrade import upgrade_state
+
         return upgrade_state(self.state, dry_run=dry_run)
 
     def status(self) -> ProjectStatus:

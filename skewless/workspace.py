@@ -61,7 +61,7 @@ class Workspace:
         self.settings: Settings = load_settings(self.repo, **settings)
         self.state = ProjectState.of(self.repo, self.settings)
         self.store = PackageStore.of(self.state, self.settings)
-        self.packages = self.store.root
+        self.packages = self.store.packages
 
     def __enter__(self) -> Self:
         """Return the project; leaving the block closes it."""

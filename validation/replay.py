@@ -16,8 +16,9 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.reader import LoggedPredictions, PredictionLog
 from skewless.validation.allowed_reads import check_states, check_versions
 from skewless.validation.bit_comparison import compare_bits, equal_bits
+from skewless.validation.erased_reads import find_erased_reads
 from skewless.validation.rebuilt_predictions import RebuiltPredictions, entity_table, key_rows, rebuild, rescore
-from skewless.validation.replay_report import Reason, ReplayReport, TrainingGap
+from skewless.validation.replay_report import CAUSES_OF_ROWS, Findings, Reason, ReplayReport, TrainingGap
 
 _MILLISECOND = 1_000
 
@@ -51,13 +52,30 @@ def replay_batch(report: ReplayReport, model: ServedModel, views: OfflineViews, 
         report.given += len(logged.ids)
         compare_bits(model, logged, rescore(model, logged), report.findings)
         return
-    rebuilt = rebuild(model, views, logged, report.findings)
-    compare_bits(model, logged, rebuilt, report.findings)
+    findings = Findings(max_examples=None)
+    rebuilt = rebuild(model, views, logged, findings)
+    compare_bits(model, logged, rebuilt, findings)
     report.inside_run += int(is_inside_run(logged.read_start, logged.read_end, views.ledger.times()).sum())
     _count_status(report, model, logged, rebuilt)
-    _check_views(report, model, views, logged, rebuilt)
+    _check_views(report, model, views, logged, rebuilt, findings)
+    _add_findings(report, model, views, logged, findings)
     for mode in ("knowledge", "event_time"):
         _add_gap(report.training[mode], mode, model, views, logged, rebuilt)
+
+
+def _add_findings(
+    report: ReplayReport, model: ServedModel, views: OfflineViews, logged: LoggedPredictions, findings: Findings
+) -> None:
+    """Add the differences of a batch to a report; count predictions that erased rows may explain instead."""
+    explainable = findings.predictions - {
+        item.prediction for item in findings.examples if item.cause not in CAUSES_OF_ROWS
+    }
+    is_erased = find_erased_reads(model, views, logged) if explainable else ()
+    erased = {name for name, each in zip(logged.ids, is_erased, strict=False) if each} & explainable
+    report.erased += len(erased)
+    for item in findings.examples:
+        if item.prediction not in erased:
+            report.findings.add(item.prediction, item.cause, item.about, item.detail)
 
 
 def _check_views(
@@ -66,14 +84,15 @@ def _check_views(
     views: OfflineViews,
     logged: LoggedPredictions,
     rebuilt: RebuiltPredictions,
+    findings: Findings,
 ) -> None:
     for view in model.plan.views:
-        in_flight = check_versions(view, views, logged, rebuilt, report.findings)
+        in_flight = check_versions(view, views, logged, rebuilt, findings)
         report.changing += int(in_flight.changed.sum())
         report.saw_old += int(in_flight.saw_old.sum())
         report.saw_new += int(in_flight.saw_new.sum())
     for window in model.plan.windows:
-        check_states(window, views, logged, rebuilt.ask, report.findings)
+        check_states(window, views, logged, rebuilt.ask, findings)
 
 
 def _count_status(

@@ -30,6 +30,10 @@ class Cause(StrEnum):
     SCORE = "score"
 
 
+# Causes that need the rows that were read. Others are proven without them, also after an erasure.
+CAUSES_OF_ROWS = frozenset(
+    {Cause.VALUE, Cause.LOST_WRITE, Cause.STALE_WRITE, Cause.UNKNOWN_VERSION, Cause.LOG_ALTERED, Cause.STATUS}
+)
 GLOSS: Mapping[Cause, str] = {
     Cause.LOGGED_VALUE: "the logged vector or score was altered after it was served",
     Cause.VALUE: "a served feature value differs from its log row",
@@ -57,11 +61,16 @@ class Finding:
 
 @dataclass(kw_only=True)
 class Findings:
-    """Counts of differences by cause, with the first of each cause and view or feature as examples."""
+    """Counts of differences by cause, with the first of each cause and view or feature as examples.
+
+    Args:
+        max_examples: of each cause and view or feature; None: all differences are examples.
+    """
 
     by_cause: Counter[Cause] = field(default_factory=Counter)
     predictions: set[str] = field(default_factory=set)
     examples: list[Finding] = field(default_factory=list)
+    max_examples: int | None = _MAX_EXAMPLES
     _seen: Counter[tuple[Cause, str]] = field(default_factory=Counter, repr=False)
 
     def add(self, prediction: str, cause: Cause, about: str, detail: str) -> None:
@@ -69,7 +78,7 @@ class Findings:
         self.by_cause[cause] += 1
         self.predictions.add(prediction)
         self._seen[cause, about] += 1
-        if self._seen[cause, about] <= _MAX_EXAMPLES:
+        if self.max_examples is None or self._seen[cause, about] <= self.max_examples:
             self.examples.append(Finding(prediction=prediction, cause=cause, about=about, detail=detail))
 
 
@@ -116,6 +125,7 @@ class ReplayReport:
         compared: recomputed predictions.
         given: recomputed predictions whose full vectors the caller had sent, so nothing was read.
         findings: all differences; there should be none.
+        erased: predictions that cannot be proven any more, because rows that they may have read were erased.
         status: per view, reads by status.
         absent: per view, the keys with status NOT_FOUND.
         inside_run: predictions whose reads overlapped a materialization run.
@@ -126,6 +136,7 @@ class ReplayReport:
     compared: int = 0
     given: int = 0
     findings: Findings = field(default_factory=Findings)
+    erased: int = 0
     status: dict[str, Counter[str]] = field(default_factory=dict)
     absent: dict[str, set[object]] = field(default_factory=dict)
     inside_run: int = 0
@@ -143,7 +154,7 @@ class ReplayReport:
 
     @property
     def ok(self) -> bool:
-        """Return whether every logged prediction is proven."""
+        """Return whether every logged prediction is proven, except those whose rows were erased."""
         return self.different == 0
 
     def as_dict(self) -> dict[str, Any]:
@@ -152,6 +163,7 @@ class ReplayReport:
             "compared": self.compared,
             "given": self.given,
             "different": self.different,
+            "erased": self.erased,
             "by_cause": {cause.value: count for cause, count in self.findings.by_cause.items()},
             "examples": [asdict(item) for item in self.findings.examples],
             "status": {view: dict(counts) for view, counts in self.status.items()},
@@ -175,7 +187,8 @@ class ReplayReport:
 
     def lines(self) -> list[str]:
         """Return the report as text, a sentence per line."""
-        verdict = "all equal, bit for bit" if self.ok else f"{self.different} DIFFERENT"
+        equal = "all others equal, bit for bit" if self.erased else "all equal, bit for bit"
+        verdict = equal if self.ok else f"{self.different} DIFFERENT"
         if not self.compared:
             return ["the log has no predictions to prove"]
         text = [f"{count_text(self.compared, 'prediction')} recomputed from the accepted log: {verdict}"]
@@ -184,6 +197,8 @@ class ReplayReport:
         text += [
             f"  {item.prediction} {item.cause.value} {item.about}: {item.detail}" for item in self.findings.examples[:5]
         ]
+        if self.erased:
+            text.append(f"  {self.erased:,} of them cannot be proven: rows that they may have read were erased")
         if self.given:
             text.append(f"  {self.given:,} of them came as full vectors: they were scored again without reads")
         text += [f"  {line}" for line in self._status_lines()]

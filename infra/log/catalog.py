@@ -191,8 +191,14 @@ class Catalog:
                 sql = "UPDATE segments SET is_proven = 1 WHERE partition = ? AND object = ?"
                 self._database.execute(sql, partition, name)
 
-    def replace(self, partition: str, old: Sequence[Segment], new: Segment, *, began_at: float) -> None:
-        """Replace adjacent segments by one with the same positions; a reader sees all of the old ones or the new one.
+    def replace(self, partition: str, old: Sequence[Segment], new: Segment | None, *, began_at: float) -> None:
+        """Replace adjacent segments by one; a reader sees all of the old ones or the new one.
+
+        Args:
+            partition: of the log.
+            old: the segments, in order.
+            new: at the same first position; it may have fewer rows. None: the segments are removed.
+            began_at: when the storing of the new object began, by ``time.time``.
 
         Raises:
             ConflictError: another process has replaced or removed one of them.
@@ -202,17 +208,22 @@ class Catalog:
             _check_age(partition, began_at)
             rows = self._database.execute(
                 "DELETE FROM segments WHERE partition = ? AND first_seq >= ? AND last_seq <= ?"
-                " RETURNING object, is_proven",
+                " RETURNING object, is_proven, known_us",
                 partition,
-                new.first,
-                new.last,
+                old[0].first,
+                old[-1].last,
             )
-            if {name for name, _ in rows} != {segment.stored.name for segment in old}:
+            if {name for name, _, _ in rows} != {segment.stored.name for segment in old}:
                 raise ConflictError(
-                    f"log partition {partition!r}", "was compacted by another process", fix="do nothing"
+                    f"log partition {partition!r}", "was changed by another process", fix="run it again"
                 )
-            self._insert(partition, new._replace(is_proven=all(is_proven for _, is_proven in rows)))
-            self._note_removed(name for name, _ in rows)
+            if new is not None:
+                # The end of their application may have been recorded meanwhile.
+                known = [known_us for _, _, known_us in rows]
+                known_us = max(known) if new.known_us is None and None not in known else new.known_us
+                is_proven = all(is_proven for _, is_proven, _ in rows)
+                self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
+            self._note_removed(name for name, _, _ in rows)
 
     def remove_before(self, partition: str, before_us: int) -> int:
         """Remove the segments whose time is earlier; return how many."""
@@ -255,6 +266,14 @@ class Catalog:
             for name in names:
                 self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
         return len(names)
+
+    def list_removed(self) -> set[str]:
+        """Return the names of removed objects that wait for readers."""
+        return {name for (name,) in self._database.query("SELECT object FROM removed_objects")}
+
+    def list_digests(self) -> set[str]:
+        """Return the digests of the objects of all segments."""
+        return {digest for (digest,) in self._database.query("SELECT digest FROM segments")}
 
     def find_orphans(self, storage: ObjectStorage, folder: str, before_us: int) -> list[str]:
         """Return the objects below a folder that belong to no log, stored before a time: an append was interrupted."""

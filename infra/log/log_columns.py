@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import StoreError
 
 SEQ = "__seq"
@@ -22,6 +23,7 @@ TOMBSTONE = "__tombstone"
 REJECT = "__reject"
 RAW = "__raw"
 KNOWN_AT = "__known_at"
+ERASED = "erased"  # the reason in ``__reject`` of a row whose values were erased
 
 
 def due_sql(delay_us: int) -> str:
@@ -48,8 +50,8 @@ def rejected_reasons(files: Sequence[str]) -> dict[str, int]:
 
 
 def count_rejected(files: Sequence[str]) -> int:
-    """Return the number of quarantined rows in log files."""
-    return sum(rejected_reasons(files).values())
+    """Return the number of quarantined rows in log files; erased rows do not count."""
+    return sum(rows for reason, rows in rejected_reasons(files).items() if reason != ERASED)
 
 
 def _is_all_null(group: pq.RowGroupMetaData, column: int) -> bool:
@@ -102,7 +104,7 @@ def fill_known_at(rows: pa.Table, known_us: int) -> pa.Table:
     column = rows[KNOWN_AT]
     if not column.null_count:
         return rows
-    known = pa.chunked_array([pa.array(np.full(rows.num_rows, known_us, dtype=np.int64))])
+    known = pa.chunked_array([int64_array(np.full(rows.num_rows, known_us))])
     if column.null_count < rows.num_rows:
         import pyarrow.compute as pc  # noqa: PLC0415 - a command that changes nothing does without
 

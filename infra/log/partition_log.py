@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.log_columns import (
@@ -243,12 +244,7 @@ class PartitionLog:
         """Return the recorded ends that are not in merged files: int64 columns first, last, ended_us; ascending."""
         ended = [item for item in self.segments() if item.known_us is not None and not item.is_merged]
         columns = np.array([(item.first, item.last, item.known_us) for item in ended], np.int64).reshape(-1, 3).T
-        # From buffers: pa.array imports pandas, which takes longer than a command that only reads this.
-        arrays = [
-            pa.Array.from_buffers(pa.int64(), len(ended), [None, pa.py_buffer(np.ascontiguousarray(column))])
-            for column in columns
-        ]
-        return pa.table(arrays, names=["first", "last", "ended_us"])
+        return pa.table([int64_array(column) for column in columns], names=["first", "last", "ended_us"])
 
     def has_all_ends(self) -> bool:
         """Return whether every position has a recorded end."""
@@ -316,7 +312,7 @@ def _read_segment(segment: Segment, path: Path, first: int, last: int, schema: p
 
 
 def _number(rows: pa.Table, first: int) -> pa.Table:
-    return rows.append_column(SEQ, pa.array(np.arange(first, first + rows.num_rows, dtype=np.int64)))
+    return rows.append_column(SEQ, int64_array(np.arange(first, first + rows.num_rows)))
 
 
 def _last_time(rows: pa.Table) -> int:

@@ -107,7 +107,7 @@ def apply_piece(log: PartitionLog, piece: Piece, on_append: OnRuns = lambda _: N
     if piece.replaced:
         known = [segment.known_us for segment in piece.replaced if segment.known_us is not None]
         at_us = max(segment.at_us for segment in piece.replaced)
-        new = Segment(piece.first, piece.last, stored, at_us, max(known, default=None), is_merged=True)
+        new = Segment(piece.first, piece.last, stored, at_us, max(known, default=None), orphan.is_merged)
         log.catalog.replace(log.partition, piece.replaced, new, began_at=began_at)
         return new
 
@@ -151,11 +151,13 @@ def copy_rows(log: PartitionLog, orphan: Orphan, first: int, last: int) -> Store
 def _plan_holes(
     log: PartitionLog, orphans: Sequence[Orphan], missing: Collection[str], conflicts: list[Conflict]
 ) -> Iterable[Piece]:
-    """Yield pieces for segments without objects: only compaction deletes the object of a segment that has rows."""
+    """Yield pieces for segments without objects: compaction or an erasure has deleted them."""
     segments = [segment for segment in log.segments() if segment.stored.name in missing]
     while segments:
         first = segments[0]
         claims = [item for item in orphans if item.is_merged and item.first <= first.first and item.last >= first.last]
+        # An erasure has rewritten the segment, with the same positions.
+        claims = claims or [item for item in orphans if (item.first, item.last) == (first.first, first.last)]
         covered = 1
         if claims:
             best = max(claims, key=lambda item: item.last)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import duckdb
 import pyarrow as pa
 
+from skewless.contract.dtypes import DType
 from skewless.contract.plan import View
 from skewless.infra.log.log_columns import CREATED, EVENT, RAW, REJECT, TOMBSTONE, due_sql
 from skewless.infra.offline.source_columns import NAIVE, NO_ENTITY, check_view
@@ -226,6 +227,30 @@ def read_pending(
     return PendingRows(
         rows={reason: count for reason, count, _ in reasons}, next_us=min((due for _, _, due in reasons), default=None)
     )
+
+
+def count_matching(
+    connection: duckdb.DuckDBPyConnection, table: Table, columns: Sequence[tuple[str, DType, object]]
+) -> int:
+    """Return the number of rows of a table with some values; 0 if it lacks a column.
+
+    Args:
+        columns: name, type and value of each column.
+
+    Raises:
+        SourceError: a file of the table cannot be read.
+    """
+    types = table.column_types(connection)
+    if any(name not in types for name, _, _ in columns):
+        return 0
+    condition = " AND ".join(f"{cast_sql(quote(name), types[name], dtype)} = ?" for name, dtype, _ in columns)
+    query = f"SELECT count(*) FROM {table.relation} WHERE {condition}"
+    try:
+        with table.open(connection):
+            parameters = [*table.parameters, *(value for _, _, value in columns)]
+            return int(connection.execute(query, parameters).fetchall()[0][0])
+    except duckdb.Error as error:
+        raise read_error(table.name, error) from error
 
 
 def checked_rows_sql(view: View, types: Mapping[str, str], relation: str, more: Sequence[str] = ()) -> str:

@@ -174,7 +174,7 @@ def _ranges_table(ranges: KnownRanges) -> pa.Table:
         {
             "first": int64_array(first[number]),
             "last": int64_array(last[number]),
-            "is_live": pa.array(ranges.is_live[number]),
+            "is_live": int64_array(ranges.is_live[number].astype(np.int64)).cast(pa.bool_()),
             "ended_us": int64_array(ranges.ended_us[number]),
             "block": int64_array((first >> _BLOCK_BITS)[number] + np.arange(len(number)) - start[number]),
         }

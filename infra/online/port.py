@@ -152,6 +152,10 @@ class OnlineStore(OnlineWriter, Protocol):
         """Set a key that servers read, whatever its value."""
         ...
 
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Delete the values of keys, if they have any; return how many had one."""
+        ...
+
     def delete(self, prefix: str) -> int:
         """Delete all keys and markers with a prefix, in batches; return how many there were.
 

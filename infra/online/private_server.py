@@ -10,7 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import PlaceError, StoreError
 from skewless.infra.online.file_lock import FileLock
@@ -110,6 +110,32 @@ class PrivateServer:
                     os.kill(int(self._watcher.text()), signal.SIGTERM)
             self._end_orphan()
             PrivateAddress.load(self._record).remove(self.folder)
+
+    def rewrite_file(self) -> None:
+        """Write the append-only file again, without deleted values; return when it is written.
+
+        Raises:
+            StoreError: the server does not reply, or cannot write the file.
+        """
+        from skewless.infra.online.address import RedisAddress  # noqa: PLC0415 - the server starts without redis-py
+        from skewless.infra.online.clients import open_client  # noqa: PLC0415 - as above
+        from skewless.infra.online.failures import translate_errors  # noqa: PLC0415 - as above
+
+        url = PrivateAddress.load(self._record).url(self.folder)
+        with translate_errors(url), contextlib.closing(open_client(RedisAddress.parse(url), _STOP_S)) as client:
+            # A rewrite that runs already may have begun before the values were deleted.
+            for _ in range(2):
+                self._wait_for_rewrite(client)
+                client.bgrewriteaof()
+                if self._wait_for_rewrite(client):
+                    return
+        raise self._error("cannot write its append-only file again")
+
+    def _wait_for_rewrite(self, client: Any) -> bool:  # noqa: ANN401 - redis-py's clients are untyped
+        """Wait until no rewrite is due or in progress; return whether the last one succeeded."""
+        while (info := client.info("persistence"))["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"]:
+            time.sleep(_STEP_S)
+        return bool(info["aof_last_bgrewrite_status"] == "ok")
 
     def status(self) -> ServerStatus:
         """Return whether the server runs, its URL and its process ids; changes nothing."""

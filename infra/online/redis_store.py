@@ -30,7 +30,7 @@ from skewless.infra.online.port import (
     RowsAndMarkers,
     settle,
 )
-from skewless.infra.online.scan import delete_keys
+from skewless.infra.online.scan import delete_keys, remove_keys
 from skewless.infra.online.server_reader import ServerReader
 from skewless.infra.online.servers import LastArgument, Script, Servers, SingleServer
 from skewless.infra.telemetry.redaction import display_url
@@ -40,6 +40,7 @@ _APPEND = Path(__file__).with_name("tile_append.lua").read_text()
 _REPLACE = Path(__file__).with_name("tile_swap.lua").read_text()
 _REPLACED = ord("Y")
 _POLICY = "noeviction"
+_REMOVED_KEYS = 1_000
 _WRITE_S = 30.0  # a server may run a large script or load its file
 
 
@@ -113,6 +114,12 @@ class RedisWriter:
         """Set a key that servers read."""
         with translate_errors(self._url):
             self._servers.client.set(key, text)
+
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Delete the values of keys; return how many there were."""
+        batches = [keys[start : start + _REMOVED_KEYS] for start in range(0, len(keys), _REMOVED_KEYS)]
+        with translate_errors(self._url):
+            return sum(remove_keys(self._servers.client, batch) for batch in batches)
 
     def delete(self, prefix: str) -> int:
         """Delete every key with a prefix, in batches; return how many there were."""

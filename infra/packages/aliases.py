@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
-from skewless.infra.storage.names import alias_name, check_model_name, version_folder
+from skewless.infra.storage.names import alias_name, check_model_name
+from skewless.infra.storage.package_folder import PackageFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +36,12 @@ class Aliases:
     """The aliases of a project's models. Each move is a numbered record; the latest one is the value.
 
     Args:
-        root: folder of all models' packages.
+        packages: of all models.
         database: of the project.
     """
 
-    def __init__(self, root: Path, database: Database) -> None:
-        self._root = root
+    def __init__(self, packages: PackageFolder, database: Database) -> None:
+        self._packages = packages
         self._moves = Records(database, "alias_move")
 
     def get(self, model: str, alias: str) -> str | None:
@@ -93,8 +93,7 @@ class Aliases:
             PackageError: the version does not exist.
             StoreError: the database is unavailable; the alias is unchanged.
         """
-        # Raises if the version does not exist.
-        version_folder(self._root, model, to)
+        self._packages.check_version(model, to)
         last = self._last(model, alias)
         if (last.to if last else None) != expect:
             raise self._conflict(model, alias, expect)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from skewless.contract.errors import PackageError
 from skewless.infra.packages.signing import SIGNATURE, TrustPolicy
+from skewless.infra.storage.package_registry import MANIFEST
 
-MANIFEST = "manifest.json"
 _FORMAT = 1
 _MAX_SIGNATURE_BYTES = 4_096
 
@@ -86,15 +86,6 @@ def read_verified_file(folder: Path, name: str, version: str, path: str, trust: 
     if hashlib.sha256(data).hexdigest() != hashes.get(path):
         raise _altered_error(thing, path)
     return data
-
-
-def manifest_digest(folder: Path) -> str:
-    """Return the digest of a package, which identifies all its files; only the manifest is read.
-
-    Raises:
-        PackageError: the manifest is missing.
-    """
-    return hashlib.sha256(_read(folder / MANIFEST, f"package folder {folder.name!r}", MANIFEST)).hexdigest()
 
 
 def _package_label(name: str, version: str) -> str:

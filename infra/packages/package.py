@@ -14,12 +14,13 @@ import numpy as np
 from skewless.contract.errors import DefinitionError, PackageError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.manifest import MANIFEST, read_verified_file, verify_folder
+from skewless.infra.packages.manifest import read_verified_file, verify_folder
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Vector
 from skewless.infra.runtimes.reference import Reference
-from skewless.infra.storage.names import check_file_name, version_folder
+from skewless.infra.storage.names import check_file_name
+from skewless.infra.storage.package_registry import MANIFEST
 
 Json = Mapping[str, Any]
 
@@ -118,7 +119,7 @@ def open_package(store: PackageStore, name: str, version: str) -> Package:
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or a file is missing, unexpected or altered.
     """
-    folder = version_folder(store.root, name, version)
+    folder = store.packages.version_folder(name, version)
     verified = verify_folder(folder, name, version, store.trust)
     files = verified.files
     documents = {part: json.loads(files[f"{part}.json"]) for part in _DOCUMENTS}
@@ -142,7 +143,7 @@ def read_spec(store: PackageStore, name: str, version: str) -> ModelSpec:
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or its spec cannot be read.
     """
-    folder = version_folder(store.root, name, version)
+    folder = store.packages.version_folder(name, version)
     try:
         return ModelSpec.from_dict(json.loads(read_verified_file(folder, name, version, "spec.json", store.trust)))
     except (OSError, ValueError, KeyError, TypeError, DefinitionError) as error:
@@ -171,7 +172,7 @@ def read_pinned_plan(store: PackageStore, name: str, version: str) -> FeaturePla
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or the plan is altered.
     """
-    owner, folder = f"package {name} {version}", version_folder(store.root, name, version)
+    owner, folder = f"package {name} {version}", store.packages.version_folder(name, version)
     try:
         return _decode_plan(json.loads(read_verified_file(folder, name, version, "plan.json", store.trust)), owner)
     except (OSError, ValueError, KeyError, TypeError) as error:

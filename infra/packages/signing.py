@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
-from skewless.infra.storage.durable import create_durable, hold_lock, replace_durable
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import create_durable
+from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 SIGNATURE = "signature.json"
 PRIVATE_FILE = "signing_key.pem"
-TRUSTED_FILE = "trusted_keys"
 _OWNER_ONLY = 0o600
 _SCHEME = "ed25519:"
 _KEY_BYTES = 32
@@ -30,15 +31,15 @@ class TrustPolicy:
     """The keys whose packages are loaded.
 
     Args:
-        file: one trusted public key a line, ``ed25519:`` and base64; read where ``given`` is empty.
-        given: trusted public keys that replace those of the file.
+        state: its database has the trusted public keys, ``ed25519:`` and base64; read where ``given`` is empty.
+        given: trusted public keys that replace those of the database.
         unsigned: whether a package without a signature is loaded too.
 
     Raises:
         DefinitionError: a given key is not one.
     """
 
-    file: Path
+    state: ProjectState
     given: frozenset[str] = frozenset()
     unsigned: bool = False
 
@@ -49,18 +50,12 @@ class TrustPolicy:
                 raise DefinitionError("setting 'trusted_keys'", "has a value that is not a key", value=key, fix=fix)
 
     def trusted_keys(self) -> frozenset[str]:
-        """Return the trusted keys; lines of the file that are not a key are skipped."""
-        if self.given:
-            return self.given
-        try:
-            lines = self.file.read_text(encoding="ascii", errors="replace").splitlines()
-        except FileNotFoundError:
-            return frozenset()
-        except OSError as error:
-            raise PlaceError(
-                f"file {self.file}", f"cannot be read: {error.strerror}", fix="make it readable for the server's user"
-            ) from error
-        return frozenset(line.strip() for line in lines if _decode_key(line.strip()) is not None)
+        """Return the trusted keys.
+
+        Raises:
+            StoreError: the database is unavailable.
+        """
+        return self.given or frozenset(trusted_documents(self.state).names())
 
     def check(self, thing: str, manifest: bytes, signature: bytes | None) -> None:
         """Check that a trusted key has signed a manifest.
@@ -98,25 +93,25 @@ class Signer:
     Args:
         path: its private key, PEM.
         own: whether it is the state folder's own key, which is created at its first use.
-        trusted: file of trusted keys to add the public key to; None: a setting lists the trusted keys.
+        state: its database trusts the public key then; None: a setting lists the trusted keys.
     """
 
     path: Path
     own: bool
-    trusted: Path | None
+    state: ProjectState | None
 
     def prepare(self) -> str:
-        """Create the state folder's own key if it is missing, and trust it; return the public key.
+        """Create the state folder's own key if it is missing; trust the key, and return the public key.
 
         Raises:
             PlaceError: the file cannot be read or is not an Ed25519 key.
-            StoreError: the disk refused the write.
+            StoreError: the disk refused the write, or the database is unavailable.
         """
         if self.own and not self.path.exists():
             _create(self.path)
         public = _encode_key(self._key().public_key().public_bytes_raw())
-        if self.trusted is not None:
-            _add_trusted_key(self.trusted, public)
+        if self.state is not None:
+            trusted_documents(self.state).create(public, {})
         return public
 
     def sign(self, manifest: bytes) -> bytes:
@@ -162,11 +157,9 @@ def _create(path: Path) -> None:
         return  # another training process was first; its key is the project's
 
 
-def _add_trusted_key(file: Path, key: str) -> None:
-    with hold_lock(file.with_name(f".{file.name}.lock")):
-        lines = file.read_text(encoding="ascii", errors="replace").splitlines() if file.exists() else []
-        if key not in (line.strip() for line in lines):
-            replace_durable(file, "".join(f"{line}\n" for line in [*lines, key]).encode(), _OWNER_ONLY)
+def trusted_documents(state: ProjectState) -> Documents:
+    """Return the trusted public keys, which are the names of these documents."""
+    return Documents(state.database, "trusted_key")
 
 
 def _decode_signature(thing: str, data: bytes) -> tuple[str, bytes]:

@@ -10,8 +10,9 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.decisions import Decisions
-from skewless.infra.packages.signing import PRIVATE_FILE, TRUSTED_FILE, Signer, TrustPolicy
+from skewless.infra.packages.signing import PRIVATE_FILE, Signer, TrustPolicy
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 
 
@@ -20,13 +21,13 @@ class PackageStore:
     """The packages of a project, to read and write.
 
     Args:
-        root: folder of all models' packages.
+        packages: of all models.
         state: has the database with the aliases, decisions and traffic policies.
         trust: the keys whose packages are loaded.
         signer: signs new packages.
     """
 
-    root: Path
+    packages: PackageFolder
     state: ProjectState
     trust: TrustPolicy
     signer: Signer
@@ -38,26 +39,25 @@ class PackageStore:
         Raises:
             DefinitionError: a value of the setting ``trusted_keys`` is not a key.
         """
-        trusted = state / TRUSTED_FILE
         return cls(
-            root=state / "packages",
+            packages=PackageFolder.of(state),
             state=state,
             trust=TrustPolicy(
-                file=trusted,
+                state=state,
                 given=frozenset(settings.trusted_keys),
                 unsigned=settings.unsigned_packages == "load",
             ),
             signer=Signer(
                 path=state / PRIVATE_FILE if settings.signing_key is None else Path(settings.signing_key),
                 own=settings.signing_key is None,
-                trusted=None if settings.trusted_keys else trusted,
+                state=None if settings.trusted_keys else state,
             ),
         )
 
     @property
     def aliases(self) -> Aliases:
         """The aliases of versions."""
-        return Aliases(self.root, self.state.database)
+        return Aliases(self.packages, self.state.database)
 
     @property
     def decisions(self) -> Decisions:
@@ -67,7 +67,7 @@ class PackageStore:
     @property
     def traffic(self) -> Traffic:
         """The traffic policies."""
-        return Traffic(self.root, self.state.database)
+        return Traffic(self.packages, self.state.database)
 
     def check_signer(self) -> str:
         """Return the public key that signs new packages; create the state folder's own key if it is missing.
@@ -75,7 +75,7 @@ class PackageStore:
         Raises:
             DefinitionError: the key is not trusted.
             PlaceError: the key cannot be read.
-            StoreError: the disk refused to store a new key.
+            StoreError: the disk refused to store a new key, or the database is unavailable.
         """
         public = self.signer.prepare()
         if public not in self.trust.trusted_keys():

@@ -1,23 +1,17 @@
-"""Writes a model package: first into a temporary folder, which one rename then gives its version number."""
+"""Writes a model package: a temporary folder, then the objects in the storage, then one step gives them a version."""
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
-import tempfile
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from skewless.infra.packages.manifest import MANIFEST, encode_manifest, verify_folder
+from skewless.infra.packages.manifest import encode_manifest, verify_folder
 from skewless.infra.packages.package import Package, PackageContents, open_package
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import create_durable, disk_error, hold_lock, sync_folder, write_durable
-from skewless.infra.storage.names import list_versions, model_folder, number, version_folder
-
-_LEFTOVER = ".new-"
+from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, write_durable
+from skewless.infra.storage.package_registry import MANIFEST
 
 
 def write_package(store: PackageStore, name: str, contents: PackageContents) -> Package:
@@ -34,16 +28,20 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
         PackageError: a name or value cannot be packaged.
         DefinitionError: the signing key is not trusted, so nobody could load the package.
         PlaceError: the signing key cannot be read.
-        StoreError: the disk refused the write; nothing was added.
+        StoreError: the disk, the storage or the database refused the write; nothing was added.
     """
-    folder = model_folder(store.root, name)
+    folder = store.packages.model_folder(name)
     files = contents.files()
     # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
     try:
-        with hold_lock(folder / ".lock"):
-            _sweep(folder)
-            version = _write_version(store, name, contents.model_name, files)
+        with store.packages.stage(name, "new") as staging:
+            for path, data in files.items():
+                (staging / path).parent.mkdir(exist_ok=True)
+                write_durable(staging / path, data)
+            version = _claim(staging, store, name, encoded=(contents.model_name, files))
+        for parent in (folder, store.packages.root):
+            sync_folder(parent)
     except OSError as error:
         raise disk_error(folder, error) from error
     return open_package(store, name, version)
@@ -60,59 +58,33 @@ def sign_package(store: PackageStore, name: str, version: str, *, dry: bool = Fa
         StoreError: the disk refused the write.
     """
     store.check_signer()
-    folder = version_folder(store.root, name, version)
+    folder = store.packages.version_folder(name, version)
     package = verify_folder(folder, name, version, replace(store.trust, unsigned=True))
     if not dry:
         with suppress(FileExistsError):
             create_durable(folder / SIGNATURE, store.signer.sign(package.manifest))
+        store.packages.register(name, version, store.packages.upload(name, folder))
 
 
 def is_signed(store: PackageStore, name: str, version: str) -> bool:
     """Return whether a package has a signature, trusted or not."""
-    return (version_folder(store.root, name, version) / SIGNATURE).exists()
-
-
-def _write_version(store: PackageStore, name: str, model_file: str, files: dict[str, bytes]) -> str:
-    """Write the files into a temporary folder and rename it to the next free version."""
-    folder = model_folder(store.root, name)
-    staging = Path(tempfile.mkdtemp(prefix=_LEFTOVER, dir=folder))
-    try:
-        for path, data in files.items():
-            (staging / path).parent.mkdir(exist_ok=True)
-            write_durable(staging / path, data)
-        # mkdtemp makes a folder that only its owner may enter.
-        staging.chmod(0o755)
-        version = _claim(staging, store, name, encoded=(model_file, files))
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-    for parent in (folder, store.root):
-        sync_folder(parent)
-    return version
+    return (store.packages.version_folder(name, version) / SIGNATURE).exists()
 
 
 def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, dict[str, bytes]]) -> str:
-    """Rename the folder to the next version; never overwrite a version that another machine wrote meanwhile."""
+    """Give the folder the next version; never overwrite a version that another machine wrote meanwhile."""
+    packages = store.packages
+    stored = packages.upload(name, staging)
     while True:
-        versions = list_versions(store.root, name)
-        version = number(int(versions[-1]) + 1 if versions else 1)
+        version = packages.next_version(name)
         # The manifest contains the version, so each new attempt needs a new manifest and signature.
         manifest = encode_manifest(name, version, *encoded)
-        for file, data in ((MANIFEST, manifest), (SIGNATURE, store.signer.sign(manifest))):
+        proof = {MANIFEST: manifest, SIGNATURE: store.signer.sign(manifest)}
+        for file, data in proof.items():
             (staging / file).unlink(missing_ok=True)
             write_durable(staging / file, data)
         for part in (path for path in staging.rglob("*") if path.is_dir()):
             sync_folder(part)
         sync_folder(staging)
-        try:
-            os.rename(staging, model_folder(store.root, name) / version)  # noqa: PTH104 - Path.rename would first need a check
-        except OSError as error:
-            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY}:
-                raise
-        else:
+        if packages.add_version(name, version, staging, {**stored, **packages.upload(name, staging, proof)}):
             return version
-
-
-def _sweep(folder: Path) -> None:
-    """Delete temporary folders of killed writers; the lock is held, so no writer is active."""
-    for leftover in folder.glob(f"{_LEFTOVER}*"):
-        shutil.rmtree(leftover, ignore_errors=True)

@@ -14,7 +14,6 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.plans.applied_plan import read_applied, read_plan_number
 from skewless.infra.plans.target_versions import StoredTargetVersions
 from skewless.infra.rollout.traffic import versions_of
-from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -96,7 +95,7 @@ class NeededViewsMonitor:
         """
         retained, unreadable = [], []
         pinned = StoredTargetVersions(self._state).read().pinned
-        for model in list_models(self._store.root):
+        for model in self._store.packages.list_models():
             for version in retained_versions(self._store, model, self._keep, pinned.get(model, ())):
                 try:
                     retained.append((model, version, self._read_plan(model, version)))
@@ -124,10 +123,8 @@ class NeededViewsMonitor:
         return self._pinned[model, version]
 
     def _read_stamp(self) -> object:
-        aliases, traffic = self._store.aliases, self._store.traffic
-        moves = [
-            (model, aliases.number(model, CHAMPION), traffic.number(model)) for model in list_models(self._store.root)
-        ]
+        aliases, traffic, models = self._store.aliases, self._store.traffic, self._store.packages.list_models()
+        moves = [(model, aliases.number(model, CHAMPION), traffic.number(model)) for model in models]
         return read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
 
 

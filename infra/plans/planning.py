@@ -50,7 +50,6 @@ from skewless.infra.plans.plan_effects import (
     Training,
 )
 from skewless.infra.storage.durable import make_folder
-from skewless.infra.storage.names import list_models
 from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
@@ -303,7 +302,7 @@ class Planner:
         return None if rows is None else max(0, rows - PartitionLog(self.state, view.partition).next_seq())
 
     def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
-        for name in list_models(self._store.root):
+        for name in self._store.packages.list_models():
             version = find(name)
             if version is None:
                 continue

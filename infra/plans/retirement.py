@@ -104,11 +104,11 @@ class Retirement:
             return replace(life, stage="unneeded", since_us=now_us)
         due = life.stage == "unneeded" and now_us - life.since_us >= self.grace_us
         # The views of an altered package are unknown: they could be any views.
-        if due and not self.needed.unreadable and self._retire(life):
+        if due and not self.needed.unreadable and self.delete_states(life):
             return replace(life, stage="retired", since_us=now_us)
         return life
 
-    def _retire(self, life: ViewLifecycle) -> bool:
+    def delete_states(self, life: ViewLifecycle) -> bool:
         """Delete a view's rows or states; return False if a server still reads them."""
         project = self.needed.plan.project
         if life.source is None:

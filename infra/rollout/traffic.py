@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
-from skewless.infra.storage.names import check_model_name, version_folder
+from skewless.infra.storage.names import check_model_name
+from skewless.infra.storage.package_folder import PackageFolder
 
 
 class Traffic:
     """The traffic policies of a project's models; the latest policy of a model is current.
 
     Args:
-        packages: folder of all models' packages.
+        packages: of all models.
         database: of the project.
     """
 
-    def __init__(self, packages: Path, database: Database) -> None:
+    def __init__(self, packages: PackageFolder, database: Database) -> None:
         self._packages = packages
         self._policies = Records(database, "traffic_policy")
 
@@ -55,8 +55,7 @@ class Traffic:
             StoreError: the database is unavailable; the policy is unchanged.
         """
         for version in versions_of(policy):
-            # Raises if the version does not exist.
-            version_folder(self._packages, model, version)
+            self._packages.check_version(model, version)
         if self.number(model) != expect:
             raise self._conflict(model, expect)
         numbered = replace(policy, number=(expect or 0) + 1)

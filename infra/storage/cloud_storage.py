@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
@@ -139,6 +139,14 @@ class CloudStorage(ObjectStorage):
                 for name in names:
                     with suppress(FileNotFoundError):
                         self._obstore.delete(self._store, name)
+
+    def delete_copy(self, stored: StoredObject) -> None:
+        """Delete the local copy."""
+        self._cache.delete(stored)
+
+    def delete_unknown_copies(self, list_digests: Callable[[], Collection[str]]) -> int:
+        """Delete local copies of other objects, unless they were used in the last hour."""
+        return self._cache.delete_others(list_digests)
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """Yield the objects below a folder."""

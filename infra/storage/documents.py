@@ -39,6 +39,11 @@ class Documents:
         rows = self._database.query("SELECT revision FROM documents WHERE kind = ? AND name = ?", self._kind, name)
         return int(rows[0][0]) if rows else 0
 
+    def names(self) -> list[str]:
+        """Return the names of all documents of the kind, sorted."""
+        rows = self._database.query("SELECT name FROM documents WHERE kind = ? ORDER BY name", self._kind)
+        return [name for (name,) in rows]
+
     def list_all(self) -> dict[str, Json]:
         """Return all documents of the kind, sorted by name."""
         rows = self._database.query("SELECT name, body FROM documents WHERE kind = ? ORDER BY name", self._kind)

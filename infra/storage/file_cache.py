@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
@@ -67,6 +67,36 @@ class FileCache:
             raise disk_error(path, error) from error
         finally:
             temporary.unlink(missing_ok=True)
+
+    def delete(self, stored: StoredObject) -> None:
+        """Delete the copy of an object, if there is one.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        path = self.path(stored)
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(path, error) from error
+
+    def delete_others(self, list_digests: Callable[[], Collection[str]]) -> int:
+        """Delete copies without one of these digests that were not used for an hour; return how many.
+
+        Raises:
+            StoreError: the disk failed.
+        """
+        if not self._folder.is_dir():
+            return 0
+        # Files first: a copy that is added meanwhile may be of an object that the list does not have yet.
+        files, known = list(self._list_files()), list_digests()
+        unknown = [path for used_s, _, path in files if path.stem not in known and time.time() - used_s > _IN_USE_S]
+        try:
+            for path in unknown:
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise disk_error(self._folder, error) from error
+        return len(unknown)
 
     def path(self, stored: StoredObject) -> Path:
         """Return where the copy of an object is, or will be."""

@@ -1,9 +1,8 @@
-"""Names of models, versions and aliases, and the folders of versions."""
+"""Names of models, versions, aliases and files of packages."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from skewless.contract.errors import PackageError
 from skewless.contract.names import RULE, is_name
@@ -20,30 +19,13 @@ def check_model_name(name: str) -> str:
     return name
 
 
-def model_folder(root: Path, name: str) -> Path:
-    """Return the folder of a model's versions."""
-    return root / check_model_name(name)
+def is_version(text: str) -> bool:
+    """Return whether a text has the form of a version.
 
-
-def list_models(root: Path) -> list[str]:
-    """Return the models that have a folder, sorted; ignores folders whose name is not a valid model name."""
-    if not root.is_dir():
-        return []
-    return sorted(path.name for path in root.iterdir() if is_name(path.name) and path.is_dir())
-
-
-def version_folder(root: Path, name: str, version: str) -> Path:
-    """Return the folder of one version.
-
-    Raises:
-        PackageError: the version does not exist.
+    >>> is_version("000001"), is_version("1")
+    (True, False)
     """
-    folder = model_folder(root, name) / version
-    if not _VERSION.fullmatch(version) or not folder.is_dir():
-        raise PackageError(
-            f"model {name!r}", "has no such version", value=version, fix=f"use one of {list_versions(root, name)}"
-        )
-    return folder
+    return _VERSION.fullmatch(text) is not None
 
 
 def alias_name(model: str, alias: str) -> str:
@@ -55,14 +37,6 @@ def alias_name(model: str, alias: str) -> str:
     if not _ALIAS.fullmatch(alias):
         raise PackageError("alias", "has an invalid name", value=alias, fix="use small letters, digits, '-' and '_'")
     return f"{check_model_name(model)}/{alias}"
-
-
-def list_versions(root: Path, name: str) -> list[str]:
-    """Return the versions of a model, oldest first; empty if it was never packaged."""
-    folder = model_folder(root, name)
-    if not folder.is_dir():
-        return []
-    return sorted((path.name for path in folder.iterdir() if _VERSION.fullmatch(path.name)), key=int)
 
 
 def number(value: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -97,6 +97,24 @@ class ObjectStorage(ABC):
         Raises:
             StoreError: the storage refused it.
         """
+
+    def delete_copy(self, stored: StoredObject) -> None:  # noqa: B027 - only a cloud has copies
+        """Delete this machine's copy of a deleted object; the object itself is not a copy.
+
+        Raises:
+            StoreError: the disk refused it.
+        """
+
+    def delete_unknown_copies(self, list_digests: Callable[[], Collection[str]]) -> int:  # noqa: ARG002 - as above
+        """Delete this machine's copies of objects that no log has any more; return how many.
+
+        Args:
+            list_digests: returns the digests of the objects of all logs.
+
+        Raises:
+            StoreError: the disk refused it.
+        """
+        return 0
 
     @abstractmethod
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
@@ -251,11 +269,15 @@ def new_staging_path(root: Path) -> Path:
     return folder / uuid.uuid4().hex
 
 
-def missing_error(name: object) -> StoreError:
+class DamagedObjectError(StoreError):
+    """An object is missing or altered: a retry does not help."""
+
+
+def missing_error(name: object) -> DamagedObjectError:
     """Return the error for an object that is recorded but does not exist."""
-    return StoreError(f"log file {name}", "is missing", fix=_FIX)
+    return DamagedObjectError(f"log file {name}", "is missing", fix=_FIX)
 
 
-def corrupt_error(name: object, reason: object) -> StoreError:
+def corrupt_error(name: object, reason: object) -> DamagedObjectError:
     """Return the error for an object that has changed, or cannot be read."""
-    return StoreError(f"log file {name}", f"is corrupt: {reason}", fix=_FIX)
+    return DamagedObjectError(f"log file {name}", f"is corrupt: {reason}", fix=_FIX)

@@ -22,7 +22,6 @@ from skewless.infra.plans.needed_views import NeededViewsMonitor
 from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
 from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.storage.names import list_models, list_versions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
@@ -59,7 +58,7 @@ class ModelTable(LoadedModels):
         scoring_target: ScoringTarget | None = None,
     ) -> None:
         self._repo = repo
-        self._packages = store.root
+        self._packages = store.packages
         self._aliases = store.aliases
         self._reader = CurrentVersionsReader(store, keep)
         self._current: dict[str, CurrentVersions] = {}
@@ -76,11 +75,11 @@ class ModelTable(LoadedModels):
 
     def names(self) -> list[str]:
         """Return all models that have a version, served or not, sorted."""
-        return list_models(self._packages)
+        return self._packages.list_models()
 
-    def known_versions(self, name: str) -> list[str]:
-        """Return all versions of a model, oldest first."""
-        return list_versions(self._packages, name)
+    def known_versions(self) -> dict[str, list[str]]:
+        """Return all versions of each model that has one, oldest first; the database may be slow."""
+        return {name: self._packages.list_versions(name) for name in self.names()}
 
     def routing(self, name: str) -> Routing | None:
         """Return the routing of a model; None: its champion serves all requests."""
@@ -97,7 +96,7 @@ class ModelTable(LoadedModels):
             StoreError: the online store is unavailable.
         """
         targets = self._targets = await asyncio.to_thread(self._stored_targets.read)
-        await self._read_current_versions(self.names())
+        await self._read_current_versions(await asyncio.to_thread(self.names))
         names = [name for name, current in self._current.items() if current.champions]
         if not names:
             raise PackageError(f"project in {self._repo}", "has no champion to serve", fix="run `skewless train`")
@@ -115,8 +114,9 @@ class ModelTable(LoadedModels):
         While the database is unavailable, the last aliases and policies apply.
         """
         async with self._lock:
-            targets, names = await self._read_targets(), self.names()
+            targets, names = await self._read_targets(), list(self._current)
             try:
+                names = await asyncio.to_thread(self.names)
                 await self._read_current_versions(names)
             except SkewlessError as error:
                 self._rejected.add(_CURRENT, error)
@@ -138,11 +138,12 @@ class ModelTable(LoadedModels):
             RequestError: the model or version does not exist.
             PackageError, StalePlanError, StoreError: it cannot be loaded, or nothing updates its views. No change.
         """
-        if name not in self.names():
-            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(self.names())}")
+        versions = await asyncio.to_thread(self.known_versions)
+        if name not in versions:
+            raise RequestError(MODEL_FIELD, "does not exist", value=name, fix=f"use one of: {', '.join(versions)}")
         async with self._lock:
             await self._read_current_versions([name])
-            champion, known = self._current[name].champion, self.known_versions(name)
+            champion, known = self._current[name].champion, versions[name]
             target = champion if version is None else version.zfill(6)
             if target not in known:
                 fix = f"use one of: {', '.join(known)}"
@@ -276,8 +277,6 @@ class ModelTable(LoadedModels):
         for version in self._current[name].champions:
             try:
                 await self._set_champion(name, version)
-            except StoreError:
-                raise
             except SkewlessError as error:
                 refusal = refusal or error
             else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import orjson
 
@@ -66,21 +66,16 @@ def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
     )
 
 
-def index_of(models: ModelTable) -> Iterator[IndexEntry]:
+def index_of(models: ModelTable, versions: Mapping[str, Sequence[str]]) -> Iterator[IndexEntry]:
     """Yield every version of every model, with the reason if it does not serve."""
-    for name in models.names():
+    for name, known in versions.items():
         loaded = models.open_versions(name)
-        for version in models.known_versions(name):
-            state = "READY" if version in loaded else "UNAVAILABLE"
-            yield IndexEntry(name=name, version=version, state=state, reason=_reason(models, name, version, state))
-
-
-def _reason(models: ModelTable, name: str, version: str, state: str) -> str:
-    if state == "READY":
-        return ""
-    is_latest = version == models.known_versions(name)[-1]
-    problem = models.problems.get(f"{name} {version}") or (models.problems.get(name) if is_latest else None)
-    return problem or "not loaded"
+        for version in known:
+            if version in loaded:
+                yield IndexEntry(name=name, version=version, state="READY", reason="")
+                continue
+            problem = models.problems.get(f"{name} {version}") or (version == known[-1] and models.problems.get(name))
+            yield IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=problem or "not loaded")
 
 
 def _tensor(item: TensorType) -> TensorMetadata:

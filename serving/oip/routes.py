@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -192,7 +193,8 @@ def _add_repository(router: APIRouter, models: ModelTable, metrics: Metrics, pee
     )
     async def index(request: Request) -> Response:
         only_ready = read_flag("request", _parse_object(await request.body()), "ready", default=False)
-        return make_reply([entry for entry in index_of(models) if entry.state == "READY" or not only_ready])
+        versions = await asyncio.to_thread(models.known_versions)
+        return make_reply([entry for entry in index_of(models, versions) if entry.state == "READY" or not only_ready])
 
     @router.post(
         f"{_REPOSITORY}{_MODEL}/load",

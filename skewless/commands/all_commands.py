@@ -15,6 +15,7 @@ from skewless.commands.definitions import apply, plan
 from skewless.commands.demo import demo
 from skewless.commands.doctor import doctor
 from skewless.commands.drift import drift
+from skewless.commands.erase import erase
 from skewless.commands.feedback import feedback
 from skewless.commands.freshness import freshness
 from skewless.commands.get import get
@@ -281,6 +282,11 @@ COMMANDS = (
         housekeeping,
         "Compact logs and delete what is past its retention.",
         ("skewless housekeeping --repo my-project",),
+    ),
+    Command(
+        erase,
+        "Erase an entity from logs and online store.",
+        ("skewless erase --entity card_id=9007199254740993 --dry-run", "skewless erase --entity user=u7 --yes --json"),
     ),
     Command(
         backup,

@@ -20,6 +20,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "scheduler",
         "runs",
         "housekeeping",
+        "erase",
         "backup",
         "restore",
         "recover",

@@ -13,7 +13,7 @@ _MEANINGS = {
     "quarantine": "quarantined batches deleted",
     "merged": "segments of logs merged",
     "deleted": "unused objects deleted",
-    "retired": "unused view versions deleted from the online store",
+    "retired": "unused view versions and former states deleted from the online store",
 }
 
 

@@ -85,7 +85,8 @@ class Settings(BaseModel):
         description="PEM file of the Ed25519 key that signs packages; none: a key that is created in the state folder",
     )
     trusted_keys: tuple[str, ...] = Field(
-        (), description="public keys of trusted package signers; none: the keys in `trusted_keys` of the state folder"
+        (),
+        description="public keys of trusted package signers; none: the keys in the database, of all who trained",
     )
     unsigned_packages: Literal["refuse", "load"] = Field(
         "refuse", description="refuse or load packages without a signature, as older releases wrote them"

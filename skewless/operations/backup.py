@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.readers import register_reader
-from skewless.infra.outcomes.writer import OUTCOMES
-from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.durable import disk_error, make_folder, replace_durable
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage, StoredObject, corrupt_error
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.storage.table_copy import copy_tables, count_rows
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from skewless.workspace import Workspace
 
 _DESCRIPTION, _FILES = "backup.json", "files"
-_OBJECTS = ("log", PREDICTIONS, OUTCOMES)
+_OBJECTS = ("log", "predictions", "outcomes")
 _SPOOL = "spool"
 # Of this machine or these processes alone, created again from the rest, or copied as objects.
 _SKIPPED = {"redis", "spill", "cache", "staging", "server.json", "demo", DATABASE_FILE, ANSWERS_FILE, *_OBJECTS}
@@ -108,6 +107,7 @@ def _copy_state(state: ProjectState, partial: Path, on_file: OnFile) -> tuple[di
     with closing(SqliteDatabase(partial / DATABASE_FILE)) as database:
         rows = copy_tables(state.database, database)
         objects = [segment.stored for _, segment in _list_segments(database)]
+    PackageFolder.of(state).download_all()
     paths = [path for path in _list_files(state.folder) if not _is_spooled(path, state.folder)]
     total = len(copies) + len(objects) + len(paths)
     for stored in objects:
@@ -167,10 +167,14 @@ def restore(state: ProjectState, folder: Path, *, dry_run: bool = False, on_file
         for number, path in enumerate(paths, len(segments) + 1):
             _copy_file(path, state.folder, source)
             on_file(number, backup.files)
+        packages = PackageFolder.of(state)
+        uploads = packages.upload_all()
         with state.database.transaction():
             copy_tables(database, state.database)
             for partition, segment in copied:
                 Catalog(state.database).restamp(partition, segment)
+            for (model, version), objects in uploads.items():
+                packages.register(model, version, objects)
     return backup
 
 

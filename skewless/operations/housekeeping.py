@@ -22,8 +22,8 @@ class HousekeepingReport:
         predictions: expired segments of the prediction log.
         quarantine: deleted batches of rejected rows.
         merged: small segments of all logs, merged into larger ones.
-        deleted: objects of merged or expired segments that no reader uses any more, and of interrupted appends.
-        retired: unused versions of views, whose online states were deleted.
+        deleted: objects of merged or expired segments that no reader uses any more, and of interrupted writers.
+        retired: unused versions of views and former builds of states, whose online values were deleted.
     """
 
     runs: int
@@ -69,8 +69,11 @@ def _retire(project: Workspace) -> int:
 
     from skewless.infra.online.store import open_online_store
 
+    streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
-        return len(project.streams.retirement(project.needed, store).run())
+        housekeeper = streams.housekeeper(needed.plan.sources, store)
+        generations = sum(map(housekeeper.retire, needed.plan.windows))
+        return generations + len(streams.retirement(needed, store).run())
 
 
 def _merge(state: ProjectState, now_us: int) -> int:
@@ -92,16 +95,19 @@ def _delete_unread(state: ProjectState) -> int:
 
     from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
     from skewless.infra.log.readers import forget_readers
+    from skewless.infra.storage.package_folder import PackageFolder
 
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
     with state.database.hold_lock(ORPHAN_LOCK):
         orphans = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(state.storage, folder, before_us)]
+        orphans += PackageFolder.of(state).find_orphans(before_us)
         state.storage.delete(orphans)
     leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
     for path in leftovers:
         path.unlink(missing_ok=True)
-    return catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
+    deleted = catalog.delete_unread(state.storage) + len(orphans) + len(leftovers)
+    return deleted + state.storage.delete_unknown_copies(catalog.list_digests)
 
 
 def _list_old(folder: Path, pattern: str, before_us: int) -> list[Path]:

@@ -191,9 +191,8 @@ def _begin(project: Workspace, model: str, version: str, decision: Decision) -> 
 
 
 def _latest_version(project: Workspace, model: str) -> str:
-    from skewless.infra.storage.names import list_versions
 
-    versions = list_versions(project.packages, model)
+    versions = project.packages.list_versions(model)
     if not versions:
         fix = f"train it with `skewless train {model}`"
         raise PackageError(f"model {model!r}", "has no version", fix=fix)

@@ -71,11 +71,10 @@ def run_replay(project: Workspace, model: str | None = None, *, only_new: bool =
         StoreError: a log file is corrupt, or the disk failed.
     """
     from skewless.infra.predictions.reader import PredictionLog
-    from skewless.infra.storage.names import list_models
     from skewless.validation.replay import replay_log
 
     if model is not None:
-        check_known("model", model, sorted({*list_models(project.packages)} | {spec.name for spec in project.models}))
+        check_known("model", model, sorted({*project.packages.list_models()} | {spec.name for spec in project.models}))
     log = PredictionLog(project.state, project.connection, unproven=only_new)
     report = replay_log(log, views=project.views, store=project.store, model=model)
     # With a model given, predictions of others in the same files were not compared.

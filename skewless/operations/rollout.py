@@ -195,10 +195,9 @@ def _prepare(project: Workspace, model: str, version: str) -> None:
 def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     """Return the change that ``rollback`` would make; raises as it does."""
     from skewless.infra.packages.package import open_package
-    from skewless.infra.storage.names import list_models
     from skewless.training.rollout import plan
 
-    check_known("model", model, list_models(project.packages))
+    check_known("model", model, project.packages.list_models())
     traffic, aliases = _stores(project)
     policy, now_us = traffic.get(model), project.clock.now_us()
     if policy is not None and policy.challenger is not None:

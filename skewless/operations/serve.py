@@ -47,9 +47,7 @@ def check_model(project: Workspace, name: str | None) -> None:
         RequestError: the project has no such model, or no model is named and there are several champions.
         StalePlanError: no plan is applied.
     """
-    from skewless.infra.storage.names import list_models
-
-    trained, aliases = list_models(project.packages), project.store.aliases
+    trained, aliases = project.packages.list_models(), project.store.aliases
     names = sorted({*trained} | {spec.name for spec in project.applied.models})
     if name is not None:
         check_known("argument MODEL", name, names)

@@ -53,14 +53,13 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
     from skewless.contract.errors import PackageError
     from skewless.infra.packages.package import open_package
     from skewless.infra.packages.writer import is_signed, sign_package
-    from skewless.infra.storage.names import list_versions
     from skewless.operations.tracking import trained_models
 
     store = project.store
     names = trained_models(project)
     for model in models:
         check_known("model", model, names)
-    versions_by_model = {model: list_versions(store.root, model) for model in models or names}
+    versions_by_model = {model: store.packages.list_versions(model) for model in models or names}
     report = SignReport(key=store.check_signer())
     for model, versions in versions_by_model.items():
         report.signed[model] = []

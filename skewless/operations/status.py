@@ -309,19 +309,17 @@ def _view(
 
 
 def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
-    from skewless.infra.storage.names import list_models
 
-    return sorted({*list_models(project.packages), *(spec.name for spec in (applied.models if applied else ()))})
+    return sorted({*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))})
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
     from skewless.infra.packages.package import open_package
-    from skewless.infra.storage.names import list_versions
 
     status = ModelStatus(model=name)
     try:
         aliases = project.store.aliases
-        versions, moves = len(list_versions(project.packages, name)), len(aliases.history(name, CHAMPION))
+        versions, moves = len(project.packages.list_versions(name)), len(aliases.history(name, CHAMPION))
         status = replace(status, versions=versions, moves=moves)
         version = aliases.get(name, CHAMPION)
         if version is not None:

@@ -93,18 +93,14 @@ def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError |
 
 def trained_models(project: Workspace) -> list[str]:
     """Return the names of the models that have packages."""
-    from skewless.infra.storage.names import list_models
-
-    return list_models(project.packages)
+    return project.packages.list_models()
 
 
 def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
     from skewless.contract.errors import PackageError
-    from skewless.infra.packages.manifest import manifest_digest
-    from skewless.infra.storage.names import list_versions, version_folder
 
-    root, published_digests = project.packages, tracker.published_digests(model)
-    digests = {name: manifest_digest(version_folder(root, model, name)) for name in list_versions(root, model)}
+    packages, published_digests = project.packages, tracker.published_digests(model)
+    digests = {name: packages.manifest_digest(model, name) for name in packages.list_versions(model)}
     published, skipped = [], dict[str, str]()
     for version in (name for name, digest in digests.items() if digest not in published_digests):
         try:

@@ -101,9 +101,8 @@ def last_training_us(project: Workspace, model: str) -> int:
         PackageError: the model has no version, or it was altered.
     """
     from skewless.infra.packages.package import open_package
-    from skewless.infra.storage.names import list_versions
 
-    versions = list_versions(project.packages, model)
+    versions = project.packages.list_versions(model)
     if not versions:
         raise _no_champion(model)
     return _trained_us(open_package(project.store, model, versions[-1]))

@@ -33,6 +33,7 @@ _OLD_LOCKS = (
     *(f"{name}.lock" for name in ("plans", "views", "wanted", "api_keys", "parity", "freshness", "proven", "tracking")),
     *("materialize.lock", "windows/*.lock", "scheduler/.lock", "drift/*.lock", "alerts/*.lock"),
     *("packages/*/.traffic.lock", "packages/*/.aliases.lock", "packages/*/.decisions.lock"),
+    ".trusted_keys.lock",
     *old_logs.LOCKS,
 )
 _OLD_FOLDERS = (
@@ -205,6 +206,11 @@ def _load_term(database: Database, path: Path, _: Path) -> None:
     )
 
 
+def _load_trusted_keys(database: Database, path: Path, _: Path) -> None:
+    for key in path.read_text(encoding="ascii", errors="replace").split():
+        Documents(database, "trusted_key").create(key, {})
+
+
 def _skip(_database: Database, _path: Path, _relative: Path) -> None:
     """Only move the file: its content is created again, or another file loads it."""
 
@@ -262,6 +268,7 @@ _KINDS = (
         pattern="log/events/*/import-*.json",
         load=_document("import", lambda path: f"{path.parts[2]}/{path.stem.removeprefix('import-')}"),
     ),
+    _FileKind(noun="files of trusted keys", pattern="trusted_keys", load=_load_trusted_keys),
     _FileKind(noun="heartbeats", pattern="processes/*.json", load=_skip),
     *(_FileKind(noun="descriptions of logs", pattern=pattern, load=_skip) for pattern in old_logs.MARKS),
 )

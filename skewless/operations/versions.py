@@ -66,8 +66,6 @@ def read_versions(project: Workspace, model: str) -> VersionsReport:
     Raises:
         RequestError: the plan has no such model.
     """
-    from skewless.infra.storage.names import list_versions
-
     metric, aliases = project.applied.model(model).gate.metric, project.store.aliases
     holders = {name: aliases.get(model, name) for name in aliases.names(model)}
     decisions: dict[str, dict[str, Any]] = {}
@@ -75,7 +73,7 @@ def read_versions(project: Workspace, model: str) -> VersionsReport:
         decisions.setdefault(decision["version"], decision)
     versions = [
         _version(project, model, version, holders, decisions.get(version))
-        for version in reversed(list_versions(project.packages, model))
+        for version in reversed(project.packages.list_versions(model))
     ]
     moves = [{"alias": name, **asdict(move)} for name in holders for move in aliases.read_latest_first(model, name)]
     moves.sort(key=lambda move: (move["at_us"], move["number"]), reverse=True)

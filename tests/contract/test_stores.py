@@ -50,6 +50,21 @@ def test_8_2_what_is_deleted_by_its_prefix_is_gone_with_its_markers(online_place
         assert store.get([b"sk:p?:generation"]) == [None]
 
 
+def test_1_4_1_values_are_removed_by_their_keys(online_place: StorePlace) -> None:
+    keys = [b"sk:p:%d{e|%d}" % (i, i) for i in range(2_500)]
+    with online_place.store() as store:
+        store.put(keys, [ranked(1)] * len(keys))
+        store.set_markers({"sk:p:applied": Marker(3)})
+        assert store.remove([]) == 0
+        assert store.remove([*keys[1:], b"none"]) == len(keys) - 1
+        assert store.remove(keys[1:3]) == 0
+        assert store.get([*keys[:2], keys[-1]]) == [ranked(1), None, None]
+        assert store.marker("sk:p:applied") == 3
+        # A row of a lower rank can be written again.
+        store.put(keys[1:2], [ranked(0)])
+        assert store.get(keys[1:2]) == [ranked(0)]
+
+
 def test_8_4_a_marker_that_vouches_for_nothing_drops_its_watermark(online_place: StorePlace) -> None:
     store = online_place.rows
     with online_place.store() as writer:

@@ -17,7 +17,7 @@ from skewless.contract.names import check_name, is_name
 from skewless.contract.plan import FeaturePlan, Service, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.package import open_package
-from skewless.infra.storage.names import list_models, list_versions, model_folder
+from skewless.infra.storage.package_folder import PackageFolder
 from tests.worlds.hostile_text import NAMES, WRONG_NAMES
 from tests.worlds.packages import store_at
 from tests.worlds.plans import make_plan, make_transform, make_view
@@ -79,8 +79,8 @@ def test_nor_read_from_a_plan_that_somebody_wrote(part: str, name: str) -> None:
 def test_no_folder_of_a_model_has_another_name(name: str) -> None:
     store = store_at(ROOT)
     asks: tuple[Callable[[], object], ...] = (
-        lambda: model_folder(ROOT, name),
-        lambda: list_versions(ROOT, name),
+        lambda: PackageFolder(ROOT).model_folder(name),
+        lambda: PackageFolder(ROOT).list_versions(name),
         lambda: open_package(store, name, "000001"),
         lambda: store.aliases.get(name, "champion"),
         lambda: store.aliases.get("late", name if "/" in name else f"../{name}"),
@@ -97,7 +97,7 @@ def test_folders_that_are_no_models_are_nobodys(tmp_path: Path) -> None:
     for name in ("late", "fraud-v2", "lost+found", ".snapshot", "a b"):
         (tmp_path / name).mkdir()
     (tmp_path / "file").write_text("x")
-    assert list_models(tmp_path) == ["fraud-v2", "late"]
+    assert PackageFolder(tmp_path).list_models() == ["fraud-v2", "late"]
 
 
 def test_the_names_at_hand_are_all_wrong() -> None:

@@ -40,10 +40,15 @@ def killed(packages: Path, point: str, side: Side) -> bool:
 
 def promote_again(packages: Path) -> str:
     """Write the first version anew under the next number and make it champion; return its version."""
-    first, aliases = open_package(store_of(packages), MODEL, "000001"), store_of(packages).aliases
-    version = write_package(store_of(packages), MODEL, _contents(first)).version
+    return promote_copy(store_of(packages))
+
+
+def promote_copy(store: PackageStore) -> str:
+    """Do the same in any store."""
+    first = open_package(store, MODEL, "000001")
+    version = write_package(store, MODEL, _contents(first)).version
     decision = Decision(promote=True, reason=f"for {version}", candidate=0.7, champion=0.6)
-    record_decision(first.spec, version, decision, store_of(packages), 7, expect=aliases.get(MODEL, CHAMPION))
+    record_decision(first.spec, version, decision, store, 7, expect=store.aliases.get(MODEL, CHAMPION))
     return version
 
 

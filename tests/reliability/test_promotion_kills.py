@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.packages.package import open_package
-from skewless.infra.storage.names import list_versions
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.training.promotion import CHAMPION
 from tests.reliability.kills import ROOT, Side
@@ -28,14 +28,14 @@ _NEW = 3  # versions that one case can have written; those before were looked at
 @pytest.fixture
 def packages(trained: Path, tmp_path: Path) -> Path:
     ProjectState(trained / ".skewless").database.close()  # so that the file has all rows
-    for key in ("signing_key.pem", "trusted_keys", DATABASE_FILE):
+    for key in ("signing_key.pem", DATABASE_FILE):
         shutil.copy2(trained / ".skewless" / key, tmp_path)
     return Path(shutil.copytree(trained / ".skewless/packages", tmp_path / "packages"))
 
 
 def consistent(packages: Path) -> None:
     """After any kill: every listed version is complete, and every move and decision names a version."""
-    versions = list_versions(packages, MODEL)
+    versions = PackageFolder(packages).list_versions(MODEL)
     for version in versions[-_NEW:]:
         open_package(store_of(packages), MODEL, version)
     moves = store_of(packages).aliases.history(MODEL, CHAMPION)
@@ -50,11 +50,11 @@ def kill_at(packages: Path, cases: Sequence[tuple[str, Side]]) -> Counter[tuple[
     """Kill one promotion per case and let the next one succeed; return which kinds of steps were hit, how often."""
     hit: Counter[tuple[str, Side]] = Counter()
     for point, side in cases:
-        before = len(list_versions(packages, MODEL))
+        before = len(PackageFolder(packages).list_versions(MODEL))
         if killed(packages, point, side):
             hit[point.partition("#")[0], side] += 1
         consistent(packages)
-        assert len(list_versions(packages, MODEL)) - before in {0, 1}
+        assert len(PackageFolder(packages).list_versions(MODEL)) - before in {0, 1}
         version = promote_again(packages)
         consistent(packages)
         assert store_of(packages).aliases.get(MODEL, CHAMPION) == version
@@ -117,10 +117,10 @@ def test_trainings_are_killed_at_any_time(trained: Path, tmp_path: Path) -> None
             child.kill()
             child.wait()
             died += 1
-        for version in list_versions(packages, MODEL):
+        for version in PackageFolder(packages).list_versions(MODEL):
             open_package(store_of(packages), MODEL, version)
     assert died >= 3
-    before = list_versions(packages, MODEL)
+    before = PackageFolder(packages).list_versions(MODEL)
     subprocess.run(command, cwd=ROOT, check=False, capture_output=True)
-    assert len(list_versions(packages, MODEL)) == len(before) + 1
+    assert len(PackageFolder(packages).list_versions(MODEL)) == len(before) + 1
     assert not list(packages.rglob(".new-*"))

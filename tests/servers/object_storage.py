@@ -36,10 +36,11 @@ class ObjectStorageServer:
         return f"s3://{BUCKET}/{prefix}?endpoint={self.endpoint}&region=us-east-1"
 
     def start(self) -> None:
-        """Start it, and create the bucket."""
+        """Start it, and create the bucket; after a stop it has the same address."""
         python = Path(f"{sys.prefix}-clients/bin/python")
         assert python.exists(), "run `make setup-clients`"
-        words = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        port = self.endpoint.rpartition(":")[2] or "0"
+        words = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
         with self._log.open("wb") as log:
             self._process = process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, *words],

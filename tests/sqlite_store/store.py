@@ -115,6 +115,11 @@ class SqliteStore:
         with self._database.transaction() as connection:
             connection.execute(_SET, (key, text))
 
+    def remove(self, keys: Sequence[bytes]) -> int:
+        """Delete the values of keys; return how many there were."""
+        with self._database.transaction() as connection:
+            return sum(connection.execute("DELETE FROM entries WHERE key = ?", (key,)).rowcount for key in keys)
+
     def delete(self, prefix: str) -> int:
         """Delete all keys and markers that begin with a prefix, some at a time; return how many there were."""
         return sum(self._deleted(table, name, prefix) for table, name in (("markers", "name"), ("entries", "key")))

@@ -6,16 +6,17 @@ from pathlib import Path
 
 from skewless.infra.packages.signing import Signer, TrustPolicy
 from skewless.infra.packages.store import PackageStore
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 
 
 def store_at(root: Path, *, unsigned: bool = False, database_url: str | None = None) -> PackageStore:
     """Return the packages of a folder, signed by its own key."""
     keys = root.with_name(f"{root.name}.keys")
-    trusted = keys / "trusted"
+    state = ProjectState(keys, database_url)
     return PackageStore(
-        root=root,
-        state=ProjectState(keys, database_url),
-        trust=TrustPolicy(file=trusted, unsigned=unsigned),
-        signer=Signer(path=keys / "key.pem", own=True, trusted=trusted),
+        packages=PackageFolder(root),
+        state=state,
+        trust=TrustPolicy(state=state, unsigned=unsigned),
+        signer=Signer(path=keys / "key.pem", own=True, state=state),
     )

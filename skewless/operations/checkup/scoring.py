@@ -26,11 +26,10 @@ def check_scoring(store: PackageStore, second: Second, target: ScoringTarget | N
         target: runtimes and devices that may score; None: those of a server with this setting.
     """
     from skewless.infra.runtimes.candidates import ScoringTarget
-    from skewless.infra.storage.names import list_models
 
     target = target or ScoringTarget(second=second)
     try:
-        champions = [(name, store.aliases.get(name, _CHAMPION)) for name in list_models(store.root)]
+        champions = [(name, store.aliases.get(name, _CHAMPION)) for name in store.packages.list_models()]
     except SkewlessError:
         return []  # the database is down: the check of the plan reports it
     return list(_findings(store, champions, target))

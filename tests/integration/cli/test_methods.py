@@ -33,7 +33,7 @@ from tests.worlds.verb_answers import keys, nameless, offline, scores, size_of, 
 METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
 # Options that only choose what is shown, how the process ends, or where the project is.
-OF_THE_COMMAND = {"repo", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row"}
+OF_THE_COMMAND = {"repo", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes"}
 # Texts that the command parses: its option -> the parameter that takes what was meant.
 PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
 PARSED_BY_VERB = {
@@ -150,6 +150,7 @@ CASES = [
     VerbCase("stream --until-idle", lambda p: p.stream(until_idle=True)),
     VerbCase("triggers fraud", lambda p: p.triggers("fraud")),
     VerbCase("housekeeping", lambda p: p.housekeeping()),
+    VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
     VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),

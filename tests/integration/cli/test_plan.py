@@ -246,7 +246,6 @@ def test_a_machine_that_never_applied_works_with_the_applied_plan(
     there = Path(shutil.copytree(repo, tmp_path / "there", ignore=shutil.ignore_patterns(".skewless")))
     for name in ("packages", "log"):  # files that the machines share
         shutil.copytree(repo / ".skewless" / name, there / ".skewless" / name)
-    shutil.copy(repo / ".skewless/trusted_keys", there / ".skewless")
     plan = done("status", "--repo", repo)["plan"]
     monkeypatch.setenv("SKEWLESS_DATABASE_URL", f"sqlite:///{repo}/.skewless/skewless.db")
     try:

@@ -92,6 +92,6 @@ def test_no_prediction_says_nothing(place: Sandbox) -> None:
 
 
 def test_an_altered_package_is_refused(place: Sandbox) -> None:
-    (place.project.packages / MODEL / "000001" / "profile.json").write_text("{}")
+    (place.project.packages.root / MODEL / "000001" / "profile.json").write_text("{}")
     with pytest.raises(PackageError, match=r"profile\.json"):
         check_drift(place.project, MODEL)

@@ -43,10 +43,10 @@ def spot(three_versions: Path, tmp_path: Path) -> Iterator[Sandbox]:
 
 
 def test_a_version_is_planned_shown_and_put_in_place(spot: Sandbox) -> None:
-    before = fingerprint(spot.project.packages)
+    before = fingerprint(spot.project.packages.root)
     planned = done("promote", MODEL, NEW, "--dry-run", "--repo", spot.repo)
     assert (planned["dry_run"], planned["way"], planned["champion"]) == (True, "at_once", OLD)
-    assert fingerprint(spot.project.packages) == before
+    assert fingerprint(spot.project.packages.root) == before
     applied = done("promote", MODEL, NEW, "--repo", spot.repo)
     assert applied == {**planned, "dry_run": False}
     move = spot.project.store.aliases.history(MODEL, "champion")[-1]
@@ -143,7 +143,7 @@ def test_a_trained_version_begins_its_rollout(spot: Sandbox) -> None:
 def test_versions_lists_them_with_why(spot: Sandbox) -> None:
     done("promote", MODEL, NEW, "--repo", spot.repo)
     run("promote", MODEL, WEAK, "--repo", spot.repo)
-    (spot.project.packages / MODEL / OLD / "metrics.json").write_text("{}")
+    (spot.project.packages.root / MODEL / OLD / "metrics.json").write_text("{}")
     report = read_versions(spot.project, MODEL)
     assert json.loads(json.dumps(report.as_dict())) == done("versions", MODEL, "--repo", spot.repo)
     weak, new, old = report.versions
@@ -164,7 +164,7 @@ def test_versions_lists_them_with_why(spot: Sandbox) -> None:
 def test_what_there_is_not_cannot_be_promoted(spot: Sandbox) -> None:
     assert run("promote", MODEL, "000009", "--repo", spot.repo, "--json").body["error"]["kind"] == "package"
     assert run("promote", "nosuch", "--repo", spot.repo, "--json").code == 6
-    for version in (spot.project.packages / MODEL).glob("0*"):
+    for version in (spot.project.packages.root / MODEL).glob("0*"):
         version.rename(version.with_name(f".{version.name}"))
     with pytest.raises(PackageError, match="has no version"):
         plan_promotion(spot.project, MODEL)

@@ -96,7 +96,7 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: 
     rollout.begin_rollout(project, MODEL, NEW)
     if asked:
         count(project, champion=arm(), challenger=arm(seed=1))
-    (project.packages / MODEL / NEW / "metrics.json").write_text("{}")
+    (project.packages.root / MODEL / NEW / "metrics.json").write_text("{}")
     spot.wait(TEN_MINUTES)
     assert rollout.step_rollout(project, MODEL).change == "back"
     assert champion(project) == OLD
@@ -104,7 +104,7 @@ def test_a_version_that_cannot_be_loaded_ends_its_rollout(spot: Sandbox, asked: 
 
 
 def test_one_that_cannot_be_loaded_does_not_begin(spot: Sandbox) -> None:
-    (spot.project.packages / MODEL / NEW / "metrics.json").write_text("{}")
+    (spot.project.packages.root / MODEL / NEW / "metrics.json").write_text("{}")
     with pytest.raises(PackageError):
         rollout.begin_rollout(spot.project, MODEL, NEW)
     assert phases(spot.project) == []

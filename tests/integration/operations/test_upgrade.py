@@ -23,6 +23,7 @@ from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.table_copy import count_rows
 from skewless.operations import upgrade as upgrade_module
@@ -50,6 +51,7 @@ def older(tmp_path: Path) -> ProjectState:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(body))
+    (folder / "trusted_keys").write_text("ed25519:AAAA\ned25519:BBBB\n")
     return ProjectState(folder)
 
 
@@ -66,14 +68,14 @@ def check_imported(state: ProjectState) -> None:
         "7b23a819be7a7536",
         ["fraud", "fraud-batch"],
     )
-    aliases = Aliases(state / "packages", database)
+    aliases = Aliases(PackageFolder(state / "packages"), database)
     assert [
         (aliases.get(model, "champion"), len(aliases.history(model, "champion"))) for model in ("fraud", "fraud-batch")
     ] == [
         ("000001", 1),
         ("000001", 1),
     ]
-    policy = Traffic(state / "packages", database).get("fraud")
+    policy = Traffic(PackageFolder(state / "packages"), database).get("fraud")
     assert policy is not None
     assert (policy.number, policy.phase, policy.challenger) == (1, "shadow", "000002")
     decisions = Decisions(database)
@@ -105,6 +107,7 @@ def check_imported(state: ProjectState) -> None:
         "skipped_rows": {"41680bd7e8103439.push"},
         "alerts": {"project"},
         "earlier_rollout_counts": {"older/fraud"},
+        "trusted_key": {"ed25519:AAAA", "ed25519:BBBB"},
     }.items():
         assert Documents(database, kind).list_all().keys() == names, kind
     assert all(body for body in Documents(database, "parity_verdicts").list_all().values())
@@ -120,13 +123,13 @@ def test_all_small_files_are_imported_and_moved(older: ProjectState) -> None:
     assert files(older.folder) == before
     report = upgrade_state(older)
     assert (report.imported, report.schema_before) == (dry.imported, 0)
-    assert sum(report.imported.values()) == 44
+    assert sum(report.imported.values()) == 45
     check_imported(older)
     remaining = files(older.folder) - {name for name in files(older.folder) if name.startswith("before-upgrade/")}
     small = {name for name in remaining if name.endswith((".json", ".jsonl", ".served"))}
     assert small == {"windows/build.json"}
     moved = {name.removeprefix("before-upgrade/") for name in files(older.folder) if name.startswith("before-upgrade/")}
-    assert moved == {name for name in before if name.endswith((".json", ".jsonl", ".served"))} - small
+    assert moved == {name for name in before if name.endswith((".json", ".jsonl", ".served", "trusted_keys"))} - small
     assert upgrade_state(older).imported == {}
     check_imported(older)
 

@@ -16,7 +16,6 @@ import pytest
 from skewless.contract.errors import SkewlessError, SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.spec import Gate, ModelSpec, Split
-from skewless.infra.storage.names import list_versions
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision
 from skewless.training.promotion import promote
@@ -50,7 +49,7 @@ def trained(dataset: Dataset, spec: ModelSpec, packages: Path) -> tuple[TrainedV
 def refused(dataset: Dataset, spec: ModelSpec, packages: Path) -> str:
     with pytest.raises(SkewlessError) as caught:
         train(dataset, spec, store_at(packages), threads=1, now_us=END)
-    assert list_versions(packages, spec.name) == []
+    assert store_at(packages).packages.list_versions(spec.name) == []
     return f"{type(caught.value).__name__}: {caught.value}"
 
 

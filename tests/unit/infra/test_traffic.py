@@ -13,13 +13,14 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
+from skewless.infra.storage.package_folder import PackageFolder
 
 
 @pytest.fixture
 def traffic(tmp_path: Path, project_database: Database) -> Traffic:
     for version in ("000001", "000002"):
         (tmp_path / "late" / version).mkdir(parents=True)
-    return Traffic(tmp_path, project_database)
+    return Traffic(PackageFolder(tmp_path), project_database)
 
 
 def policy(share: float = 0.1) -> TrafficPolicy:

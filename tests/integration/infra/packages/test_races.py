@@ -11,7 +11,7 @@ from pathlib import Path
 from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.database import Database
-from skewless.infra.storage.names import list_versions
+from skewless.infra.storage.package_folder import PackageFolder
 from tests.servers.postgres import address_of
 from tests.worlds.packages import store_at
 
@@ -87,7 +87,7 @@ def race(processes: list[subprocess.Popen[str]]) -> list[str]:
 def test_writers_that_race_get_versions_of_their_own(tmp_path: Path) -> None:
     answers = race([start(WRITE, str(tmp_path)) for _ in range(3)])
     versions = sorted(version for answer in answers for version in json.loads(answer.replace("'", '"')))
-    assert versions == list_versions(tmp_path, "late") == [f"{number:06d}" for number in range(1, 16)]
+    assert versions == PackageFolder(tmp_path).list_versions("late") == [f"{number:06d}" for number in range(1, 16)]
     for version in versions:
         assert open_package(store_at(tmp_path), "late", version).version == version
 
@@ -96,7 +96,7 @@ def test_of_two_moves_from_the_same_version_one_wins(tmp_path: Path, project_dat
     race([start(WRITE, str(tmp_path))])
     address = address_of(project_database)
     answers = race([start(CONTENTS + MOVE, str(tmp_path), f"00000{number}", address) for number in (1, 2, 3)])
-    history = Aliases(tmp_path, project_database).history("late", "champion")
+    history = Aliases(PackageFolder(tmp_path), project_database).history("late", "champion")
     assert len(history) == sum(map(int, answers))
     assert [move.number for move in history] == list(range(1, len(history) + 1))
     assert [move.expect for move in history] == [None, *(move.to for move in history[:-1])]
@@ -109,7 +109,7 @@ def test_a_kill_at_any_write_leaves_all_or_nothing(tmp_path: Path) -> None:
         root = tmp_path / str(step)
         process = start(CONTENTS + KILLED, str(root), str(step))
         process.communicate(timeout=60)
-        for version in list_versions(root, "late"):
+        for version in PackageFolder(root).list_versions("late"):
             assert open_package(store_at(root), "late", version).metrics == {}
         holder = store_at(root).aliases.get("late", "champion")
         assert holder in {None, "000001"}
@@ -126,5 +126,5 @@ def test_a_writer_goes_on_after_a_killed_one(tmp_path: Path) -> None:
     start(CONTENTS + KILLED, str(tmp_path), "5").communicate(timeout=60)
     assert any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())
     race([start(WRITE, str(tmp_path))])
-    assert len(list_versions(tmp_path, "late")) == 5
+    assert len(PackageFolder(tmp_path).list_versions("late")) == 5
     assert not any(path.name.startswith(".new-") for path in (tmp_path / "late").iterdir())

@@ -61,7 +61,7 @@ def history(place: Sandbox) -> list[str]:
 
 
 def damage(place: Sandbox, version: str) -> None:
-    path = place.project.packages / MODEL / version / "metrics.json"
+    path = place.project.packages.root / MODEL / version / "metrics.json"
     path.write_bytes(path.read_bytes() + b" ")
 
 
@@ -69,7 +69,7 @@ def test_champions_are_served_and_named(place: Sandbox) -> None:
     async def steps(table: ModelTable) -> None:
         assert sorted((model.name, model.version) for model in table.all()) == [(MODEL, ONE), (SECOND, ONE)]
         assert table.names() == [MODEL, SECOND]
-        assert (table.known_versions(MODEL), table.open_versions(MODEL)) == ([ONE, TWO, THREE], [ONE])
+        assert (table.known_versions()[MODEL], table.open_versions(MODEL)) == ([ONE, TWO, THREE], [ONE])
         for version in (None, "1", "01", ONE):
             assert table.get(MODEL, version).version == ONE
         for name, version in ((None, None), ("none", None), (MODEL, "2"), (MODEL, "x"), ("", None), (None, "1")):

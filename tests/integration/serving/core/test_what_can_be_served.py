@@ -35,7 +35,7 @@ def test_a_model_that_cannot_be_served_does_not_keep_others_away(place: Sandbox)
         assert refused(metrics, MODEL) == 1.0
         with pytest.raises(StalePlanError, match="cannot be served"):
             table.get(MODEL)
-        path = place.project.packages / MODEL / ONE / "metrics.json"
+        path = place.project.packages.root / MODEL / ONE / "metrics.json"
         path.write_bytes(path.read_bytes()[:-1])
         assert await table.refresh() == [MODEL]
         assert (table.get(MODEL).version, table.problems, refused(metrics, MODEL)) == (ONE, {}, 0.0)

@@ -12,13 +12,14 @@ from skewless.contract.errors import ConflictError, PackageError
 from skewless.infra.packages.aliases import Aliases, AliasMove
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
+from skewless.infra.storage.package_folder import PackageFolder
 
 
 @pytest.fixture
 def aliases(tmp_path: Path, project_database: Database) -> Aliases:
     for version in ("000001", "000002", "000003"):
         (tmp_path / "late" / version).mkdir(parents=True)
-    return Aliases(tmp_path, project_database)
+    return Aliases(PackageFolder(tmp_path), project_database)
 
 
 def test_an_alias_that_never_moved_is_held_by_nobody(aliases: Aliases) -> None:

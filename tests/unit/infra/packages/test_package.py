@@ -15,7 +15,7 @@ from skewless.contract.errors import PackageError, StoreError
 from skewless.infra.packages.manifest import encode_manifest
 from skewless.infra.packages.package import PackageContents, open_package
 from skewless.infra.packages.writer import write_package
-from skewless.infra.storage.names import list_versions
+from skewless.infra.storage.package_folder import PackageFolder
 from tests.worlds.packages import store_at
 
 FILES = {
@@ -95,7 +95,7 @@ def test_the_folder_holds_these_files_and_no_pickle(tmp_path: Path, contents: Pa
 
 def test_equal_contents_give_equal_files(tmp_path: Path, contents: PackageContents) -> None:
     one = write_package(store_at(tmp_path / "a"), "late", contents)
-    two = write_package(replace(store_at(tmp_path / "a"), root=tmp_path / "b"), "late", contents)
+    two = write_package(replace(store_at(tmp_path / "a"), packages=PackageFolder(tmp_path / "b")), "late", contents)
     assert tree(one.path) == tree(two.path)
 
 
@@ -165,14 +165,14 @@ def test_a_manifest_that_leads_out_of_the_folder_is_refused(tmp_path: Path, cont
 
 
 def test_versions_increase_and_sort(tmp_path: Path, contents: PackageContents) -> None:
-    assert list_versions(tmp_path, "late") == []
+    assert PackageFolder(tmp_path).list_versions("late") == []
     assert [write_package(store_at(tmp_path), "late", contents).version for _ in range(3)] == [
         "000001",
         "000002",
         "000003",
     ]
     (tmp_path / "late" / "000003").rename(tmp_path / "late" / "1000000")
-    assert list_versions(tmp_path, "late") == ["000001", "000002", "1000000"]
+    assert PackageFolder(tmp_path).list_versions("late") == ["000001", "000002", "1000000"]
     assert write_package(store_at(tmp_path), "late", contents).version == "1000001"
 
 
@@ -210,7 +210,7 @@ def test_the_leftover_of_a_killed_writer_is_ignored_and_swept(tmp_path: Path, co
     leftover = tmp_path / "late" / ".new-killed"
     leftover.mkdir()
     (leftover / "model.txt").write_text("half")
-    assert list_versions(tmp_path, "late") == ["000001"]
+    assert PackageFolder(tmp_path).list_versions("late") == ["000001"]
     assert open_package(store_at(tmp_path), "late", "000001").version == "000001"
     assert write_package(store_at(tmp_path), "late", contents).version == "000002"
     assert not leftover.exists()
@@ -229,7 +229,7 @@ def test_a_full_disk_leaves_no_version(
     with pytest.raises(StoreError, match="No space left"):
         write_package(store_at(tmp_path), "late", contents)
     assert tree(tmp_path) == before
-    assert sorted(path.name for path in (tmp_path / "late").iterdir()) == [".lock", "000001"]
+    assert sorted(path.name for path in (tmp_path / "late").iterdir()) == [".new.lock", "000001"]
 
 
 def test_a_manifest_is_plain_json_with_a_hash_per_file(tmp_path: Path, contents: PackageContents) -> None:

@@ -184,9 +184,8 @@ def test_the_key_is_for_its_owner_alone_and_stays(tmp_path: Path, umask: int) ->
     finally:
         os.umask(before)
     assert store.check_signer() == first == PackageStore.of(ProjectState(tmp_path / "state"), Settings()).check_signer()
-    for name in ("signing_key.pem", "trusted_keys"):
-        assert stat.S_IMODE((tmp_path / "state" / name).stat().st_mode) == 0o600
-    assert (tmp_path / "state/trusted_keys").read_text() == f"{first}\n"
+    assert stat.S_IMODE((tmp_path / "state/signing_key.pem").stat().st_mode) == 0o600
+    assert store.trust.trusted_keys() == {first}
 
 
 def test_given_keys_count_instead_of_those_in_the_state_folder(tmp_path: Path, contents: PackageContents) -> None:
@@ -218,7 +217,7 @@ def test_a_key_that_others_made_signs(tmp_path: Path, contents: PackageContents)
 @pytest.mark.parametrize("text", [b"", b"no key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"])
 def test_another_file_is_no_key(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "key.pem").write_bytes(text)
-    signer = Signer(path=tmp_path / "key.pem", own=False, trusted=None)
+    signer = Signer(path=tmp_path / "key.pem", own=False, state=None)
     with pytest.raises(PlaceError, match="signing key"):
         signer.prepare()
     with pytest.raises(PlaceError, match="cannot be read"):
@@ -228,11 +227,4 @@ def test_another_file_is_no_key(tmp_path: Path, text: bytes) -> None:
 @given(st.text(max_size=60))
 def test_another_text_is_no_public_key(text: str) -> None:
     with pytest.raises(DefinitionError, match="trusted_keys"):
-        TrustPolicy(file=Path("nowhere"), given=frozenset({f"ed25519:{text}"}))
-
-
-def test_lines_that_are_no_keys_trust_nobody(tmp_path: Path) -> None:
-    key = store_at(tmp_path).check_signer()
-    (tmp_path / "trusted").write_bytes(b"# ours\n\xff\xfe\ned25519:AAAA\n " + key.encode() + b" \r\n\n")
-    assert TrustPolicy(file=tmp_path / "trusted").trusted_keys() == {key}
-    assert TrustPolicy(file=tmp_path / "nowhere").trusted_keys() == frozenset()
+        TrustPolicy(state=ProjectState(Path("nowhere")), given=frozenset({f"ed25519:{text}"}))

@@ -1,0 +1,1 @@
+"""The erasure of an entity from everything that a project has stored."""

@@ -1,0 +1,203 @@
+"""After an erasure, a project has what it would have without the entity's rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from skewless import ManualClock, workspace
+from skewless.contract.errors import RequestError, SourceError
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.log_columns import REJECT, rejected_reasons
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.storage.documents import Records
+from skewless.project import Project
+from tests.servers.prediction import ROOT
+from tests.worlds.command_line import run
+from tests.worlds.erasures import ERASED, NOW, SHOPS, delete_in_sources, fill, values, write_repo
+
+ENTITY = {"user": ERASED}
+READER = """\
+import sys
+import pyarrow.parquet as pq
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.project import Project
+
+state = Project(sys.argv[1]).state
+files = [file for name in Catalog(state.database).partitions() for file in PartitionLog(state, name).files()]
+print(len(files), flush=True)
+sys.stdin.readline()
+print(sum(pq.read_table(file).num_rows for file in files), flush=True)
+"""
+MakeRepo = Callable[..., Path]
+
+
+@pytest.fixture
+def make_repo(tmp_path: Path, server_url: str, monkeypatch: pytest.MonkeyPatch) -> MakeRepo:
+    """Write projects on one Redis server; their clock does not advance."""
+    monkeypatch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
+
+    def make(name: str, *, seed: int = 7) -> Path:
+        return write_repo(
+            tmp_path / name,
+            f"{name}_{tmp_path.name}".replace("-", "_"),
+            seed=seed,
+            settings=f"redis_url: {server_url}\n",
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_all_others_are_as_if_the_entity_had_never_been_there(make_repo: MakeRepo, seed: int) -> None:
+    repo, other = make_repo("with", seed=seed), make_repo("without", seed=seed)
+    delete_in_sources(other)
+    rows = pq.read_table(repo / "data/visits.parquet")["user"].to_pylist().count(ERASED)
+    with Project(repo) as project, Project(other) as twin:
+        fill(project)
+        fill(twin)
+        before = values(project)
+        delete_in_sources(repo)
+        receipt = project.erase(ENTITY)
+        assert (receipt.rows, receipt.events, receipt.built) == (2 * rows, rows, 2)
+        assert receipt.online >= 2
+        after = values(project)
+        assert after == values(twin)
+        assert after != before
+        for shop in SHOPS:
+            (row,) = (view.sides["online"] for view in project.get("shops", {"shop": shop}).views)
+            assert row.features["shop_now_sum"] == pytest.approx(_sum_of_six_hours(repo, shop), abs=1e-9)
+        assert {row.status for view in project.get("users", ENTITY).views for row in view.sides.values()} == {
+            "NOT_FOUND"
+        }
+        assert project.parity(sample=100).ok
+        # New runs do not bring it back.
+        assert sum(each.accepted for each in project.materialize()) == 0
+        assert sum(each.accepted for each in project.import_events()) == 0
+        assert values(project) == after
+        again = project.erase(ENTITY)
+        assert (again.rows, again.events, again.predictions, again.outcomes) == (0, 0, 0, 0)
+
+
+def test_a_dry_run_counts_and_changes_nothing(make_repo: MakeRepo) -> None:
+    repo = make_repo("dry")
+    with Project(repo) as project:
+        fill(project)
+        delete_in_sources(repo)
+        before = values(project)
+        receipt = project.erase(ENTITY, dry_run=True)
+        assert receipt.dry_run
+        assert receipt.rows > 0 < receipt.events
+        assert values(project) == before
+        assert project.erase(ENTITY, dry_run=True).rows == receipt.rows == project.erase(ENTITY).rows
+        said = run("erase", "--entity", f"user={ERASED}", "--repo", repo, "--yes")
+        assert said.code == 0
+        assert "not covered: backups" in said.stdout
+
+
+def test_it_is_refused_while_a_source_has_the_entity(make_repo: MakeRepo) -> None:
+    repo = make_repo("refused")
+    with Project(repo) as project:
+        fill(project)
+        with pytest.raises(SourceError, match=r"still has \d+ rows of the entity"):
+            project.erase(ENTITY)
+        for keys in ({"nobody": "x"}, {}):
+            with pytest.raises(RequestError):
+                project.erase(keys)
+        for words in (["user"], ["user=a", "--entity", "user=b"]):
+            said = run("erase", "--entity", *words, "--yes", "--repo", repo, "--json")
+            assert (said.code, said.body["error"]["thing"]) == (6, "option --entity")
+        said = run("erase", "--entity", f"user={ERASED}", "--repo", repo, "--json")
+        assert (said.code, said.body["error"]["problem"]) == (6, "needs a confirmation")
+
+
+def test_more_keys_erase_fewer_rows(make_repo: MakeRepo) -> None:
+    repo = make_repo("pairs")
+    with Project(repo) as project:
+        fill(project)
+        for name in ("visits", "pairs"):
+            path = repo / f"data/{name}.parquet"
+            rows = pq.read_table(path).to_pandas()
+            kept = rows[(rows.user != "ann") | (rows.shop != SHOPS[2])]
+            pq.write_table(pq.read_table(path).take(kept.index.to_list()), path)
+        receipt = project.erase({"user": "ann", "shop": SHOPS[2]})
+        assert 0 < receipt.rows == receipt.events < 80
+        assert receipt.online >= 1
+        assert project.parity(sample=100).ok
+        (log,) = [name for name in Catalog(project.state.database).ends("batch") if "pairs" in name]
+        files = PartitionLog(project.state, log).files()
+        assert rejected_reasons(files) == {"erased": receipt.rows}
+        row = project.get("pairs", {"user": "ann", "shop": SHOPS[2]}).views[0].sides["online"]
+        assert row.status == "NOT_FOUND"
+        assert project.get("pairs", {"user": "ann", "shop": SHOPS[0]}).views[0].sides["online"].position is not None
+        assert any(name == REJECT for name in pq.read_schema(files[0]).names)
+
+
+def test_no_file_has_the_text_of_the_entity(tmp_path: Path) -> None:
+    """With a private server, whose file is written again; in processes of their own, which end."""
+    repo = write_repo(tmp_path / "p", "p")
+    _fill(repo)
+    assert _files_with(repo / ".skewless", ERASED)
+    delete_in_sources(repo)
+    receipt = _command(repo, "erase", "--entity", f"user={ERASED}", "--yes")
+    assert (receipt["objects"], receipt["waiting"]) == (3, 0)
+    assert _files_with(repo / ".skewless", ERASED) == []
+    with Project(repo) as project:
+        ((_, record),) = Records(project.state.database, "erasures").read_latest_first("project")
+        assert record["rows"] > 0
+        assert "salt" not in record
+        assert ERASED not in str(record)
+        project.private.stop()
+
+
+def test_a_reader_in_another_process_keeps_its_files(make_repo: MakeRepo) -> None:
+    repo = make_repo("reader")
+    _fill(repo)
+    with subprocess.Popen(
+        [sys.executable, "-c", READER, str(repo)], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stdin is not None
+        assert int(reader.stdout.readline()) == 3
+        delete_in_sources(repo)
+        receipt = _command(repo, "erase", "--entity", f"user={ERASED}", "--yes")
+        assert (receipt["objects"], receipt["waiting"]) == (0, 3)
+        reader.stdin.write("go\n")
+        reader.stdin.flush()
+        assert int(reader.stdout.readline()) == 1_200
+    assert _command(repo, "housekeeping")["deleted"] == 3
+    assert _files_with(repo / ".skewless", ERASED) == []
+
+
+def _sum_of_six_hours(repo: Path, shop: str) -> float:
+    """Return the sum of the amounts of a shop in its file, in plain Python."""
+    rows = pq.read_table(repo / "data/visits.parquet").to_pylist()
+    six_hours = 6 * 3_600
+    own = [row for row in rows if row["shop"] == shop and 0 < NOW / 1e6 - row["at"].timestamp() <= six_hours]
+    return float(sum(row["amount"] for row in own))
+
+
+def _fill(repo: Path) -> None:
+    for word in ("apply", "import", "backfill", "materialize"):
+        _command(repo, word)
+
+
+def _command(repo: Path, *words: str) -> Any:  # noqa: ANN401 - JSON
+    program = [sys.executable, "-c", "from skewless.cli import main; main()", *words, "--repo", str(repo), "--json"]
+    done = subprocess.run(program, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, (words, done.stdout, done.stderr)
+    return json.loads(done.stdout)
+
+
+def _files_with(folder: Path, text: str) -> list[str]:
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.is_symlink()]
+    return [str(path) for path in files if text.encode() in path.read_bytes()]

@@ -1,0 +1,103 @@
+"""SEMANTICS 1.4: an erased row keeps its position and its times; all other rows keep all their bits."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skewless.contract.columns import Column
+from skewless.contract.dtypes import DType
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, RAW, REJECT, RUN, SEQ, TOMBSTONE
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.erasure.accepted_rows import erase_rows, find_entity
+from skewless.operations.erasure.entity import Entity
+
+PARTITION = "batch/v-0123456789abcdef"
+SCHEMA = pa.schema(
+    [
+        ("card", pa.int64()),
+        ("shop", pa.string()),
+        ("value", pa.float64()),
+        *((name, pa.int64()) for name in (EVENT, CREATED, INGEST, RUN)),
+        (TOMBSTONE, pa.bool_()),
+        (REJECT, pa.string()),
+        (RAW, pa.string()),
+    ]
+)
+COLUMNS = [Column(name="card", dtype=DType.INT64), Column(name="shop", dtype=DType.STRING)]
+CARDS, SHOPS = (-1, 7, 70), ("a", "7", 'q"|{')
+KEPT = (SEQ, EVENT, INGEST, RUN, TOMBSTONE)
+
+
+@st.composite
+def logged_rows(draw: st.DrawFn) -> dict[str, Any]:
+    """Draw a row; a rejected one may lack keys that its message has."""
+    card, shop = draw(st.sampled_from(CARDS)), draw(st.sampled_from(SHOPS))
+    time = draw(st.integers(0, 5))
+    row: dict[str, Any] = dict.fromkeys(SCHEMA.names)
+    row |= {"card": card, "shop": shop, "value": draw(st.none() | st.floats()), EVENT: time, CREATED: time, INGEST: 9}
+    row |= {RUN: 1, TOMBSTONE: draw(st.booleans())}
+    if draw(st.integers(0, 3)) == 0:
+        message = json.dumps({"card": draw(st.sampled_from([card, str(card)])), "shop": shop})
+        row |= {REJECT: "no", RAW: message, "card": draw(st.sampled_from([card, None]))}
+    return row
+
+
+def belongs(row: dict[str, Any], keys: dict[str, str]) -> bool:
+    """Say whether a row has the keys, in its columns or in its message."""
+    texts = [{name: row[name] for name in ("card", "shop")}, json.loads(row[RAW] or "{}")]
+    return any(all(str(text.get(name)) == value for name, value in keys.items()) for text in texts)
+
+
+@given(
+    st.lists(st.lists(logged_rows(), min_size=1, max_size=6), min_size=1, max_size=5),
+    st.sampled_from([{"card": "7"}, {"shop": "7"}, {"shop": 'q"|{'}, {"card": "-1", "shop": "a"}]),
+    st.booleans(),
+)
+def test_1_4_only_the_rows_of_the_entity_change(
+    batches: list[list[dict[str, Any]]],
+    keys: dict[str, str],
+    is_merged: bool,  # noqa: FBT001 - drawn
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        state = ProjectState(Path(folder))
+        log = PartitionLog(state, PARTITION)
+        for batch in batches:
+            log.append(pa.Table.from_pylist(batch, SCHEMA))
+        if is_merged:
+            compact(log, keep=0, group=lambda _: "")
+        entity = Entity.parse(keys, COLUMNS, [])
+        before, segments = pa.concat_tables(log.read()).to_pylist(), log.segments()
+        own = [row for row in before if belongs(row, keys)]
+        assert find_entity(state, PARTITION, entity).rows == len(own)
+        replaced = erase_rows(state, PARTITION, entity)
+        changed = {
+            segment.first for segment in segments if any(segment.first <= row[SEQ] <= segment.last for row in own)
+        }
+        assert {stored.name for stored in replaced} == {each.stored.name for each in segments if each.first in changed}
+        expected = [
+            {name: row[name] if name in KEPT else ERASED if name == REJECT else None for name in row}
+            if belongs(row, keys)
+            else row
+            for row in before
+        ]
+        # Texts, because NaN is not equal to itself.
+        assert list(map(str, pa.concat_tables(log.read()).to_pylist())) == list(map(str, expected))
+        assert [item._replace(stored=segments[0].stored) for item in log.segments()] == [
+            item._replace(stored=segments[0].stored) for item in segments
+        ]
+        assert erase_rows(state, PARTITION, entity) == []
+        assert find_entity(state, PARTITION, entity).rows == 0
+        names = {Path(file).name for file in log.files()}
+        assert all(pq.read_schema(file).names[:3] == ["card", "shop", "value"] for file in log.files())
+        assert names.isdisjoint(Path(stored.name).name for stored in replaced)
+        state.database.close()
