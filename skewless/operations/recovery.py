@@ -296,12 +296,10 @@ def _list_markers(project: Workspace) -> Iterator[tuple[str, str, str]]:
 
 def _find_unknown_versions(project: Workspace) -> list[str]:
     """Return the versions of which the database has neither an alias nor a decision."""
-    from skewless.infra.storage.names import list_versions
-
     found = []
     for spec in project.models:
         aliases = project.store.aliases
         known = {move.to for name in aliases.names(spec.name) for move in aliases.history(spec.name, name)}
         known |= {decision["version"] for decision in project.store.decisions.read_latest_first(spec.name)}
-        found += [f"{spec.name} {each}" for each in list_versions(project.packages, spec.name) if each not in known]
+        found += [f"{spec.name} {each}" for each in project.packages.list_versions(spec.name) if each not in known]
     return found
