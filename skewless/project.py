@@ -25,6 +25,7 @@ from skewless.operations.init import InitReport, TemplateName, init
 from skewless.operations.promotion import Promotion, promote, train
 from skewless.operations.proof import run_parity, run_replay
 from skewless.operations.quality import QualityReport, quality
+from skewless.operations.recovery import RecoveryReport, recover
 from skewless.operations.report.blocks import Report
 from skewless.operations.report.report import write_report
 from skewless.operations.rollout import RolloutOutcome, rollback, rollout
@@ -333,6 +334,10 @@ class Project(Workspace):
     def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
         """Copy a backup into the empty state of this project."""
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
+
+    def recover(self, *, dry_run: bool = False) -> RecoveryReport:
+        """Add rows back to the logs after the database was restored to an older state; ``error`` has what is left."""
+        return recover(self, dry_run=dry_run)
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
         """Bring the state of an older release to this one."""

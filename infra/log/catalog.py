@@ -23,6 +23,8 @@ _COLUMNS_UNCHANGED = ""
 # An object that no log has and that is older belongs to no running append, because those are refused much earlier.
 ORPHAN_AGE_US = 86_400_000_000
 _LONGEST_APPEND_S = 3_600.0
+ORPHAN_LOCK = "objects of no log"  # held by a process that deletes them, or adds them to a log
+LOG_FOLDERS = ("log", "predictions", "outcomes")  # of the objects
 
 
 class Segment(NamedTuple):
@@ -121,6 +123,8 @@ class Catalog:
         began_at: float,
         at: int | None = None,
         at_us: int = 0,
+        known_us: int | None = None,
+        is_merged: bool = False,
         columns: str = _COLUMNS_UNCHANGED,
         check: Callable[[], None] | None = None,
     ) -> Segment:
@@ -132,7 +136,7 @@ class Catalog:
             rows: number of rows, at least one.
             began_at: when the storing of the object began, by ``time.time``.
             at: position of its first row, which must be the end; None: the end, wherever it is.
-            at_us: time of its last row.
+            at_us, known_us, is_merged: of the segment.
             columns: of the partition from now on; empty: unchanged.
             check: called in the transaction; an error of it leaves the log unchanged.
 
@@ -153,7 +157,7 @@ class Catalog:
                     value=first,
                     fix="open it again and continue after its last row",
                 )
-            segment = Segment(first, first + rows - 1, stored, at_us)
+            segment = Segment(first, first + rows - 1, stored, at_us, known_us, is_merged)
             self._insert(partition, segment)
         return segment
 
@@ -228,6 +232,25 @@ class Catalog:
             rows = self._database.execute(sql, partition, before_us)
             self._note_removed(name for (name,) in rows)
         return len(rows)
+
+    def discard(self, storage: ObjectStorage, partition: str, name: str) -> None:
+        """Delete an object that its writer could not add, unless ``skewless recover`` has added it.
+
+        Raises:
+            StoreError: the database or the storage refused it; housekeeping deletes the object.
+        """
+        with self._database.transaction():
+            sql = "SELECT 1 FROM segments WHERE partition = ? AND object = ?"
+            if self._database.query(sql, partition, name):
+                return
+            sql = "INSERT INTO removed_objects (object, readers) VALUES (?, '[]') ON CONFLICT (object) DO NOTHING"
+            self._database.execute(sql, name)
+        storage.delete([name])
+        self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
+
+    def is_discarded(self, name: str) -> bool:
+        """Return whether an object is about to be deleted."""
+        return bool(self._database.query("SELECT 1 FROM removed_objects WHERE object = ?", name))
 
     def delete_unread(self, storage: ObjectStorage) -> int:
         """Delete removed objects that no reader can still use; return how many.

@@ -142,7 +142,7 @@ def _merge(log: PartitionLog, segments: Sequence[Segment], options: Callable[[pa
     try:
         log.catalog.replace(log.partition, segments, new, began_at=began_at)
     except ConflictError:
-        log.storage.delete([name])
+        log.catalog.discard(log.storage, log.partition, name)
         raise
 
 

@@ -94,6 +94,7 @@ class PartitionLog:
         self._schema = pa.schema([])
         self._next_position: int | None = None
         self._is_lost = False
+        self._has_failed = False
 
     def next_seq(self) -> int:
         """Return the position after the last row of any writer."""
@@ -147,6 +148,8 @@ class PartitionLog:
             raise ValueError("an append needs at least one row")
         first = self._check_position(at)
         numbered = _number(rows, first)
+        if self._has_failed:
+            self.check_end(first)  # while the database is down, nothing is stored in vain
         columns, began_at = self._add_columns(numbered.schema), time.time()
         stored = self.storage.put(self.object_name(first), _encode(numbered))
         segment = self._add(
@@ -256,9 +259,13 @@ class PartitionLog:
             segment = self.catalog.append(self.partition, stored, rows, **values)
         except ConflictError:
             with contextlib.suppress(StoreError):
-                self.storage.delete([stored.name])
+                self.catalog.discard(self.storage, self.partition, stored.name)
             self._is_lost = self.next_seq() != values["at"]  # a check that failed changes nothing
             raise
+        except StoreError:
+            self._has_failed = True
+            raise
+        self._has_failed = False
         if values["columns"]:
             self._columns, self._schema = values["columns"], decode_columns(values["columns"])
         return segment

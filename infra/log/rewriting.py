@@ -120,7 +120,7 @@ def _rewrite(
     try:
         log.catalog.replace(log.partition, [segment], new, began_at=began_at)
     except ConflictError:
-        log.storage.delete([name])
+        log.catalog.discard(log.storage, log.partition, name)
         raise
 
 

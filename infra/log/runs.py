@@ -104,6 +104,20 @@ class RunLedger:
         with self._fence(lease):
             self._database.execute("DELETE FROM materializations WHERE run_id = ? AND ended_us IS NULL", run.run_id)
 
+    def restore_start(self, run_id: int, started_us: int) -> None:
+        """Record a run that a restored database lacks, without an end, or that it began no later than a time."""
+        self._database.execute(
+            "INSERT INTO materializations (run_id, started_us, skew_us) VALUES (?, ?, 0) ON CONFLICT (run_id)"
+            " DO UPDATE SET started_us = excluded.started_us WHERE materializations.started_us > excluded.started_us",
+            run_id,
+            started_us,
+        )
+
+    def last_run(self) -> int:
+        """Return the id of the latest run; 0: there is none."""
+        rows = self._database.query("SELECT max(run_id) FROM materializations")
+        return (rows[0][0] if rows else None) or 0
+
     def last_positions(self) -> dict[str, int]:
         """Return the last position of each partition that a finished run has covered; -1: it had no rows."""
         return dict(self._database.query(_LAST_POSITIONS))

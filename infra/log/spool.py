@@ -12,7 +12,8 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import encode_columns
+from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
-_SHIPPED = "shipped_files"
 _TIME_DIGITS = 20
 CORRUPT = ".corrupt"  # ending of files that cannot be read
 _LONGEST_PAUSE_S = 30.0
@@ -115,7 +116,7 @@ class Spool:
         try:
             rows = int(pq.read_metadata(path).num_rows)
         except (OSError, pa.ArrowException) as error:
-            with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
+            with ShippedFiles(self._state.database).edit(writer) as shipped:
                 shipped["missing"] = sorted({*shipped.get("missing", ()), number})
             _log.error("spooled_file_corrupt", file=str(path), error=str(error))
             path.rename(path.with_suffix(CORRUPT))
@@ -129,11 +130,9 @@ class Spool:
         # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
         object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         stored = self._state.storage.put_file(object_name, path)
-        # The document is read from the database, not from the memory of reads.
-        with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
-            missing = {*shipped.get("missing", ())}
+        with ShippedFiles(self._state.database).claim(writer, number) as is_new:
             # After a kill behind the commit, the file is in the log already, perhaps merged with others.
-            if number > shipped["number"] or number in missing:
+            if is_new:
                 Catalog(self._state.database).append(
                     self._partition,
                     stored,
@@ -142,8 +141,34 @@ class Spool:
                     at_us=int(path.name[:_TIME_DIGITS]),
                     columns=encode_columns(self._schema),
                 )
-                shipped |= {"number": max(number, shipped["number"]), "missing": sorted(missing - {number})}
         path.unlink()
+
+
+class ShippedFiles:
+    """The numbers of each writer's files that are in the log: ``number`` is the highest, ``missing`` ones are not."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._documents = Documents(database, "shipped_files")
+
+    def edit(self, writer: str) -> AbstractContextManager[dict[str, Any]]:
+        """Yield a writer's numbers to change, in a transaction: not those in the memory of reads."""
+        return self._documents.edit(writer, {"number": -1})
+
+    def is_new(self, writer: str, number: int) -> bool:
+        """Return whether a file is not in the log."""
+        shipped = self._documents.get(writer) or {"number": -1}
+        return number > shipped["number"] or number in shipped.get("missing", ())
+
+    @contextmanager
+    def claim(self, writer: str, number: int) -> Iterator[bool]:
+        """Yield whether a file is not in the log yet; the transaction of the block records that it is."""
+        with self.edit(writer) as shipped:
+            missing, last = {*shipped.get("missing", ())}, shipped["number"]
+            yield number > last or number in missing
+            # A database that was restored to an older state lacks numbers, whose files `skewless recover` adds.
+            missing |= set(range(last + 1, number))
+            shipped |= {"number": max(number, last), "missing": sorted(missing - {number})}
 
 
 class Shipper:

@@ -307,7 +307,7 @@ class _RunJob:
                 f"view {view.name!r}",
                 "is ahead of the log, so this online store was filled from another log",
                 value=applied_seq,
-                fix="restore the state folder, or point SKEWLESS_REDIS_URL at an empty store",
+                fix="run `skewless recover`, or point SKEWLESS_REDIS_URL at an empty store",
             )
 
     def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import DefinitionError, StoreError
+from skewless.infra.storage.durable import disk_error
 from skewless.infra.storage.file_cache import FileCache
 from skewless.infra.storage.objects import (
     ListedObject,
@@ -88,6 +89,24 @@ class CloudStorage(ObjectStorage):
                 copy.hardlink_to(path)
             except OSError:  # on another disk
                 shutil.copyfile(path, copy)
+        return stored
+
+    def describe(self, name: str) -> StoredObject:
+        """Download the object into the copies, and return it with its current tag."""
+        with self._translate_errors(name):
+            head = self._obstore.head(self._store, name)
+        path = self.staging_path()
+        try:
+            with path.open("xb") as file:
+                for chunk in self._read_chunks(name):
+                    file.write(chunk)
+            stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
+            with self._cache.add(stored) as copy:
+                path.replace(copy)
+        except OSError as error:
+            raise disk_error(path, error) from error
+        finally:
+            path.unlink(missing_ok=True)
         return stored
 
     def local_path(self, stored: StoredObject) -> Path:

@@ -63,6 +63,14 @@ class ObjectStorage(ABC):
         """
 
     @abstractmethod
+    def describe(self, name: str) -> StoredObject:
+        """Return an object that nobody has recorded, as it is now; reads all of it.
+
+        Raises:
+            StoreError: the object is missing, or cannot be read.
+        """
+
+    @abstractmethod
     def local_path(self, stored: StoredObject) -> Path:
         """Return a local file with the object's bytes, which the caller must not change.
 
@@ -151,6 +159,17 @@ class FolderStorage(ObjectStorage):
             return self._complete(name, target, digest_file(target))
         except OSError as error:
             raise disk_error(target, error) from error
+
+    def describe(self, name: str) -> StoredObject:
+        """Return size, time and digest of the file."""
+        path = self._root / name
+        try:
+            stat = path.stat()
+            return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest_file(path))
+        except FileNotFoundError as error:
+            raise missing_error(path) from error
+        except OSError as error:
+            raise corrupt_error(path, error.strerror) from error
 
     def local_path(self, stored: StoredObject) -> Path:
         """Return the file itself; its bytes are compared only if its time has changed."""

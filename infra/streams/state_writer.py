@@ -223,9 +223,9 @@ class StateWriter:
         if position is None or position > end:
             raise ConflictError(
                 f"log partition {log.partition!r}",
-                f"ends at {end}, before the applied position; is the state folder an older copy?",
+                f"ends at {end}, before the applied position; was the database restored to an older state?",
                 value=position,
-                fix=f"restore the newer folder, or run `skewless backfill {states.view.name}`",
+                fix=f"run `skewless recover`; if that does not help, `skewless backfill {states.view.name}`",
             )
         # LOST is below -1, and means that nothing may be assumed to be applied.
         return max(position, -1)

@@ -29,6 +29,7 @@ from skewless.commands.parity import parity
 from skewless.commands.predict import predict
 from skewless.commands.promote import promote
 from skewless.commands.quality import quality
+from skewless.commands.recover import recover
 from skewless.commands.replay import replay
 from skewless.commands.report import report
 from skewless.commands.rollback import rollback
@@ -296,6 +297,11 @@ COMMANDS = (
         restore,
         "Copy a backup into an empty state.",
         ("skewless restore /backups/fraud-20260115 --repo my-project",),
+    ),
+    Command(
+        recover,
+        "Add rows back to the logs after a database failover.",
+        ("skewless recover --dry-run --repo my-project", "skewless recover --repo my-project"),
     ),
     Command(
         upgrade,

@@ -23,6 +23,7 @@ SECTIONS: Mapping[str, tuple[str, ...]] = {
         "erase",
         "backup",
         "restore",
+        "recover",
         "upgrade",
         "demo",
     ),

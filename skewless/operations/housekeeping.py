@@ -93,19 +93,16 @@ def _merge(state: ProjectState, now_us: int) -> int:
 def _delete_unread(state: ProjectState) -> int:
     import time
 
-    from skewless.infra.log.catalog import ORPHAN_AGE_US, Catalog
+    from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
     from skewless.infra.log.readers import forget_readers
     from skewless.infra.storage.package_folder import PackageFolder
 
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
-    orphans = [
-        name
-        for folder in ("log", "predictions", "outcomes")
-        for name in catalog.find_orphans(state.storage, folder, before_us)
-    ]
-    orphans += PackageFolder.of(state).find_orphans(before_us)
-    state.storage.delete(orphans)
+    with state.database.hold_lock(ORPHAN_LOCK):
+        orphans = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(state.storage, folder, before_us)]
+        orphans += PackageFolder.of(state).find_orphans(before_us)
+        state.storage.delete(orphans)
     leftovers = [*_list_old(state / "staging", "*", before_us), *_list_old(state / "spool", "*/*.tmp", before_us)]
     for path in leftovers:
         path.unlink(missing_ok=True)

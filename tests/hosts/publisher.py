@@ -60,14 +60,15 @@ class FactPublisher:
         now = times(*[self.project.now_us()] * len(CARRIERS))
         fleets = [float(self.fleet + i) for i in range(len(CARRIERS))]
         path = repo_of(self.host) / "data/facts.parquet"
-        _append(path, pa.table({"carrier": CARRIERS, "fleet": fleets, "event_time": now, "created": now}))
+        append_rows(path, pa.table({"carrier": CARRIERS, "fleet": fleets, "event_time": now, "created": now}))
         program = self.project.start(self.host, "materialize")
         assert program.process is not None
         self.codes.append(program.process.wait(PATIENCE_S))
         return self.codes[-1]
 
 
-def _append(path: Path, rows: pa.Table) -> None:
+def append_rows(path: Path, rows: pa.Table) -> None:
+    """Replace a Parquet file by one with more rows."""
     draft = path.with_suffix(".new")
     pq.write_table(pa.concat_tables([pq.read_table(path), rows]), draft)
     draft.replace(path)

@@ -185,7 +185,7 @@ def test_a_log_that_is_an_older_copy_is_told_of_and_not_written_to(tmp_path: Pat
             one.world.state.database.execute(f"{sql} WHERE partition = ?", name)
         for _ in range(8):
             one.worker.step()
-            assert "older copy" in str(one.worker.counts.trouble)
+            assert "older state" in str(one.worker.counts.trouble)
         assert one.world.logged()[name] == []
         with one.world.store() as store:
             with one.world.backfiller(store) as backfiller:

@@ -152,6 +152,7 @@ CASES = [
     VerbCase("housekeeping", lambda p: p.housekeeping()),
     VerbCase("erase --entity nokey=1 --yes", lambda p: p.erase({"nokey": "1"})),
     VerbCase("backup /nowhere/copy --dry-run", lambda p: p.backup(Path("/nowhere/copy"), dry_run=True), size_of),
+    VerbCase("recover --dry-run", lambda p: p.recover(dry_run=True)),
     VerbCase("upgrade --dry-run", lambda p: p.upgrade(dry_run=True)),
     VerbCase("status", lambda p: p.status(), offline),
     VerbCase("doctor", lambda p: p.doctor(p.repo), verdicts),

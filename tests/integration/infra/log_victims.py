@@ -28,6 +28,7 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.spool import Spool
 from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.recovery import recover_logs
 from tests.integration.infra.partition_logs import rows, sweep
 
 ROOT = Path(__file__).parents[3]
@@ -79,6 +80,7 @@ WORKS: dict[str, Work] = {
     "sweep": lambda state, _: sweep(state),
     "race": _race_processes,
     "read": _read_and_wait,
+    "recover": lambda state, _: recover_logs(state),
 }
 
 

@@ -16,6 +16,7 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, REJECT, SEQ, count_rejected
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import GROUP_ROWS
+from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.partition_logs import (
@@ -322,3 +323,23 @@ def test_2_6_a_row_is_known_when_its_first_apply_ended(partition_log: PartitionL
     assert [row[KNOWN_AT] for row in read(partition_log, columns=[KNOWN_AT])] == [*expected[:6], 60, 60]
     with pytest.raises(ValueError, match="not a range"):
         partition_log.record_end(3, 2, 1)
+
+
+def test_while_the_database_is_down_appends_store_one_object(
+    partition_log: PartitionLog, log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **_named: object) -> None:
+        raise StoreError("database", "is down", fix="start it")
+
+    fill(partition_log, 1)
+    monkeypatch.setattr(Database, "transaction", refuse)
+    with pytest.raises(StoreError, match="is down"):
+        partition_log.append(rows(1))
+    monkeypatch.setattr(Database, "query", refuse)
+    for _ in range(3):
+        with pytest.raises(StoreError, match="is down"):
+            partition_log.append(rows(1))
+    monkeypatch.undo()
+    assert len(objects(log_state)) == 2
+    partition_log.append(rows(1))
+    assert values(partition_log) == [0, 1]
