@@ -57,7 +57,10 @@ CASES: tuple[Case, ...] = (
         name="materialize: a suite fails, other views go on", ask=verb("materialize"), code=5,
         arrange=both(bad_shop_rows, new_card_rows), thing="batch 'shop_risk' of 3 rows", says=("7.5",),
         fix="expectations.py", added=_RUN, after=_others_went_on, writes_rows=True,
-        changed=(".skewless/skewless.db/documents/read_progress/card_days-*",),
+        changed=(
+            ".skewless/skewless.db/documents/read_progress/card_days-*",
+            ".skewless/skewless.db/log_partitions/batch/card_days-*",
+        ),
     ),
     Case(
         name="scheduler: a suite fails", ask=verb(*ROUND), code=5,
