@@ -336,7 +336,7 @@ class Project(Workspace):
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
     def recover(self, *, dry_run: bool = False) -> RecoveryReport:
-        """Add rows back to the logs after the database was restored to an older state; ``error`` names the remaining faults."""
+        """Add rows back to the logs after the database was restored to an older state."""
         return recover(self, dry_run=dry_run)
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:

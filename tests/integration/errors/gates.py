@@ -14,6 +14,7 @@ _RUN = (
     ".skewless/log/batch/card_days-*/00000000000000006000-*.parquet",
     ".skewless/skewless.db/materializations/2",
     ".skewless/skewless.db/coverage/batch/card_days-*/2",
+    ".skewless/skewless.db/segments/batch/card_days-*/6000",
 )
 _PACKAGE = (".skewless/packages/fraud/000002/*", ".skewless/skewless.db/records/decision/fraud/2")
 
