@@ -126,7 +126,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         name="materialize: a log older than Redis", ask=verb("materialize", "--no-check"), code=7, arrange=_older_log,
-        thing="view 'shop_risk'", says=("ahead of the log", "2399"), fix="restore the state folder",
+        thing="view 'shop_risk'", says=("ahead of the log", "2399"), fix="skewless recover",
     ),
     Case(
         name="request: Redis away, nulls scored", ask=post(rows()), code=200,
