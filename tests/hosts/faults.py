@@ -24,8 +24,8 @@ class Fault:
 
     Args:
         host: number of the host, from 0.
-        target: a program that is killed or paused; or the host to which packets are dropped: ``database``, ``store``
-            or ``everybody``.
+        target: a program that is killed or paused; or the host to which packets are dropped: ``database``,
+            ``storage``, ``store`` or ``everybody``.
         seconds: until the program starts again or continues, or the network heals.
     """
 
@@ -54,19 +54,17 @@ class PastFault:
 
 
 def random_faults(seed: int, seconds: float) -> Iterator[Fault]:
-    """Return faults by a seed until their seconds add up: each kind on each target once before any comes again."""
-    chance, total = random.Random(seed), 0.0
+    """Return faults by a seed until some seconds have passed: each kind on each target once before any comes again."""
+    chance, end = random.Random(seed), time.monotonic() + seconds
     programs = [(kind, name) for kind in ("kill", "pause") for name in ("serve", "stream", "scheduler")]
-    networks = [("cut off", name) for name in ("database", "store", "everybody")]
+    networks = [("cut off", name) for name in ("database", "storage", "store", "everybody")]
     cases = [(*case, host) for case in [*programs, *networks] for host in (0, 1)]
     cases += [("kill", "materialize", 2), *((*case, 2) for case in networks)]
     while True:
         for kind, target, host in chance.sample(cases, len(cases)):
-            fault = Fault(kind=kind, host=host, target=target, seconds=chance.choice([0.5, 2.0, 6.0, 13.0]))  # type: ignore[arg-type]
-            total += fault.seconds
-            if total > seconds:
+            if time.monotonic() > end:
                 return
-            yield fault
+            yield Fault(kind=kind, host=host, target=target, seconds=chance.choice([0.5, 2.0, 6.0, 13.0]))  # type: ignore[arg-type]
 
 
 @dataclass
@@ -74,7 +72,7 @@ class FaultInjector:
     """Injects faults into the hosts of a project.
 
     Args:
-        services: the hosts of ``database``, ``store`` and the load balancer.
+        services: the hosts of ``database``, ``storage``, ``store`` and the load balancer.
     """
 
     project: HostProject
