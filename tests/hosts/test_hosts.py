@@ -19,7 +19,7 @@ _FEW = (
     Fault(kind="cut off", host=0, target="storage", seconds=4.0),
     Fault(kind="pause", host=0, target="scheduler", seconds=4.0),
     Fault(kind="cut off", host=0, target="everybody", seconds=3.0),
-    Fault(kind="kill", host=1, target="serve", seconds=0.0),
+    Fault(kind="kill", host=1, target="serve", seconds=0.0, without="storage"),
 )
 
 
