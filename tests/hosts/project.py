@@ -42,6 +42,8 @@ scheduler_lease_seconds: 2
 freshness_cron: '{tick}'
 {crons}
 """
+# What a program writes when it has started: from then on, no outage may end it.
+_STARTED = {"serve": b'"url"', "stream": b'"plan_loaded"', "scheduler": b'"scheduler_started"'}
 _OFF = ("materialize", "validate", "parity", "replay", "drift", "quality", "triggers", "housekeeping")
 
 
@@ -91,7 +93,7 @@ class HostProject:
         return OffsetClock(repo_of(self.hosts[0]) / "clock").now_us()
 
     def start(self, host: Host, verb: str, *words: str) -> HostProgram:
-        """Start a command on a host; a server replies when this returns."""
+        """Start a command on a host; a server replies when this returns, and a worker or scheduler has started."""
         environment = {**os.environ, "SKEWLESS_LOG": "json"}
         if verb == "scheduler":
             environment["SKEWLESS_CLOCK"] = "file:scheduler-clock"
@@ -101,8 +103,8 @@ class HostProject:
         log = host.folder / f"{verb}.log"
         before = log.stat().st_size if log.exists() else 0
         program = host.start(verb, self.command(host, verb, *words), environment)
-        if verb == "serve":
-            until(lambda: b'"url"' in log.read_bytes()[before:] or not program.is_running)
+        if verb in _STARTED:
+            until(lambda: _STARTED[verb] in log.read_bytes()[before:] or not program.is_running)
             assert program.is_running, log.read_text()
         return program
 
