@@ -12,9 +12,9 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,15 +24,33 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _SHIPPED = "shipped_files"
-_TIME_DIGITS = 20
+_DAY_US = 86_400_000_000
+_MOST_ROWS = 50_000  # that are shipped together
 CORRUPT = ".corrupt"  # ending of files that cannot be read
-_LONGEST_PAUSE_S = 30.0
+# Between two shipments, so that many small files become few segments; and at most, while it fails.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _log = EventLogger()
+
+
+class _SpooledFile(NamedTuple):
+    """A file that can be shipped."""
+
+    path: Path
+    writer: str
+    number: int
+    at_us: int
+    table: pa.Table
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """Its writer and UTC day; predictions of a day can be deleted together later."""
+        return self.writer, self.at_us // _DAY_US
 
 
 class Spool:
@@ -42,13 +60,17 @@ class Spool:
         state: of the project.
         partition: name of the log.
         schema: of all its rows.
+        options: of the Parquet writer.
     """
 
-    def __init__(self, state: ProjectState, partition: str, schema: pa.Schema) -> None:
+    def __init__(
+        self, state: ProjectState, partition: str, schema: pa.Schema, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = state / "spool" / partition
         self._state = state
         self._partition = partition
         self._schema = schema
+        self._options = options or {}
 
     def path(self, at_us: int, writer: str, number: int) -> Path:
         """Return the path of a writer's next file.
@@ -60,13 +82,12 @@ class Spool:
         """
         return self.folder / f"{at_us:020d}-{writer}-{number:06d}.parquet"
 
-    def store(self, path: Path, rows: pa.Table, **options: Any) -> None:  # noqa: ANN401 - as pyarrow has them
+    def store(self, path: Path, rows: pa.Table) -> None:
         """Write a complete file durably.
 
         Args:
             path: of ``path``.
             rows: in the log's schema.
-            options: of the Parquet writer.
 
         Raises:
             StoreError: the disk refused the write.
@@ -74,7 +95,7 @@ class Spool:
         temporary = path.with_suffix(".tmp")
         try:
             make_folder(self.folder)
-            pq.write_table(rows, temporary, **options)
+            pq.write_table(rows, temporary, **self._options)
             sync_file(temporary)
             temporary.replace(path)
             sync_folder(self.folder)
@@ -92,62 +113,97 @@ class Spool:
     def ship(self) -> int:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
+        Files of one writer and UTC day are added together, so that what has gathered is not slower than what comes.
+
         Raises:
             StoreError: the storage or the database is unavailable; a later call continues.
         """
         if not self.waiting():
             return 0
+        shipped = 0
         try:
             with hold_lock(self.folder / ".lock"):
-                files = self.waiting()
-                for path in files:
-                    self._ship_or_quarantine(path)
+                for batch in self._batches():
+                    self._ship(batch)
+                    shipped += len(batch)
         except OSError as error:
             raise disk_error(self.folder, error) from error
-        return len(files)
+        return shipped
 
-    def _ship_or_quarantine(self, path: Path) -> None:
-        """Ship a file; a file that cannot be read must not stop the files after it, and is kept."""
+    def _batches(self) -> Iterator[list[_SpooledFile]]:
+        """Yield files that are shipped together; a file that cannot be read stops none, and is kept."""
+        batch: list[_SpooledFile] = []
+        rows = 0
+        for path in self.waiting():
+            file = self._read_or_quarantine(path)
+            if file is None:
+                continue
+            if batch and (file.kind != batch[0].kind or rows + len(file.table) > _MOST_ROWS):
+                yield batch
+                batch, rows = [], 0
+            batch.append(file)
+            rows += len(file.table)
+        if batch:
+            yield batch
+
+    def _read_or_quarantine(self, path: Path) -> _SpooledFile | None:
         name = _NAME.fullmatch(path.name)
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
         writer, number = name["writer"], int(name["number"])
         try:
-            rows = int(pq.read_metadata(path).num_rows)
+            return _SpooledFile(path, writer, number, int(name["at"]), pq.ParquetFile(path).read())
         except (OSError, pa.ArrowException) as error:
             with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
                 shipped["missing"] = sorted({*shipped.get("missing", ()), number})
             _log.error("spooled_file_corrupt", file=str(path), error=str(error))
             path.rename(path.with_suffix(CORRUPT))
-            return
-        self._ship(path, writer, number, rows)
+            return None
 
-    def _ship(self, path: Path, writer: str, number: int, rows: int) -> None:
+    def _ship(self, batch: list[_SpooledFile]) -> None:
         with self._state.database.snapshot():
             pass  # while the database is down, nothing is stored in vain
         began_at = time.time()
-        # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
-        object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
-        stored = self._state.storage.put_file(object_name, path)
+        stored = self._store_object(batch)
         # The document is read from the database, not from the memory of reads.
-        with Documents(self._state.database, _SHIPPED).edit(writer, {"number": -1}) as shipped:
+        with Documents(self._state.database, _SHIPPED).edit(batch[0].writer, {"number": -1}) as shipped:
             missing = {*shipped.get("missing", ())}
-            # After a kill behind the commit, the file is in the log already, perhaps merged with others.
-            if number > shipped["number"] or number in missing:
+            # After a kill behind the commit, a file is in the log already, perhaps merged with others.
+            new = [file for file in batch if file.number > shipped["number"] or file.number in missing]
+            if new and len(new) == len(batch):
                 Catalog(self._state.database).append(
                     self._partition,
                     stored,
-                    rows,
+                    sum(len(file.table) for file in batch),
                     began_at=began_at,
-                    at_us=int(path.name[:_TIME_DIGITS]),
+                    at_us=batch[-1].at_us,
                     columns=encode_columns(self._schema),
                 )
-                shipped |= {"number": max(number, shipped["number"]), "missing": sorted(missing - {number})}
-        path.unlink()
+                missing -= {file.number for file in batch}
+                shipped |= {"number": max(batch[-1].number, shipped["number"]), "missing": sorted(missing)}
+        if 0 < len(new) < len(batch):
+            self._ship(new)
+        for file in batch:
+            file.path.unlink(missing_ok=True)
+
+    def _store_object(self, batch: list[_SpooledFile]) -> StoredObject:
+        """Store the rows of files as one object."""
+        storage = self._state.storage
+        # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
+        name = f"{self._partition}/{batch[-1].path.stem}-{uuid.uuid4().hex[:12]}.parquet"
+        if len(batch) == 1:
+            return storage.put_file(name, batch[0].path)
+        path = storage.staging_path()
+        try:
+            pq.write_table(pa.concat_tables([file.table for file in batch]), path, **self._options)
+            sync_file(path)
+            return storage.put_file(name, path)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class Shipper:
-    """A thread that ships the files of spools: those of earlier processes at once, new ones after each wake-up.
+    """A thread that ships the files of spools: those of earlier processes at once, new ones soon after each wake-up.
 
     While that fails it tries again, ever more rarely, and ignores wake-ups: thousands of files may wait.
 
@@ -189,24 +245,23 @@ class Shipper:
         self._thread.join()
 
     def _run(self) -> None:
-        pause: float | None = None
+        pause = _PAUSE_S
         while True:
-            if pause is None:
-                self._wake.wait()
-            else:
-                self._closing.wait(pause)
+            self._wake.wait()
             self._wake.clear()
             is_closing = self._closing.is_set()
             try:
                 for spool in self._spools:
                     spool.ship()
                 self._note(None)
-                pause = None
+                pause = _PAUSE_S
             except SkewlessError as error:
                 self._note(error)
-                pause = min(2 * (pause or 0.25), _LONGEST_PAUSE_S)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                self._wake.set()
             if is_closing:
                 return
+            self._closing.wait(pause)
 
     def _note(self, error: SkewlessError | None) -> None:
         """Record why files wait; log each change once."""
