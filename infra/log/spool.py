@@ -113,7 +113,7 @@ class Spool:
     def ship(self) -> int:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
-        Files of one writer and UTC day are added together, so that what has gathered is not slower than what comes.
+        Files of one writer and UTC day are added together, because adding takes longer than writing a file.
 
         Raises:
             StoreError: the storage or the database is unavailable; a later call continues.
