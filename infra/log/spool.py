@@ -12,10 +12,10 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,14 +26,32 @@ from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
-_TIME_DIGITS = 20
+_DAY_US = 86_400_000_000
+_MOST_ROWS = 50_000  # that are shipped together
 CORRUPT = ".corrupt"  # ending of files that cannot be read
-_LONGEST_PAUSE_S = 30.0
+# Between two shipments, so that many small files become few segments; and at most, while it fails.
+_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
 _log = EventLogger()
+
+
+class _SpooledFile(NamedTuple):
+    """A file that can be shipped."""
+
+    path: Path
+    writer: str
+    number: int
+    at_us: int
+    table: pa.Table
+
+    @property
+    def kind(self) -> tuple[str, int]:
+        """Its writer and UTC day; predictions of a day can be deleted together later."""
+        return self.writer, self.at_us // _DAY_US
 
 
 class Spool:
@@ -43,13 +61,17 @@ class Spool:
         state: of the project.
         partition: name of the log.
         schema: of all its rows.
+        options: of the Parquet writer.
     """
 
-    def __init__(self, state: ProjectState, partition: str, schema: pa.Schema) -> None:
+    def __init__(
+        self, state: ProjectState, partition: str, schema: pa.Schema, options: Mapping[str, Any] | None = None
+    ) -> None:
         self.folder = state / "spool" / partition
         self._state = state
         self._partition = partition
         self._schema = schema
+        self._options = options or {}
 
     def path(self, at_us: int, writer: str, number: int) -> Path:
         """Return the path of a writer's next file.
@@ -61,13 +83,12 @@ class Spool:
         """
         return self.folder / f"{at_us:020d}-{writer}-{number:06d}.parquet"
 
-    def store(self, path: Path, rows: pa.Table, **options: Any) -> None:  # noqa: ANN401 - as pyarrow has them
+    def store(self, path: Path, rows: pa.Table) -> None:
         """Write a complete file durably.
 
         Args:
             path: of ``path``.
             rows: in the log's schema.
-            options: of the Parquet writer.
 
         Raises:
             StoreError: the disk refused the write.
@@ -75,7 +96,7 @@ class Spool:
         temporary = path.with_suffix(".tmp")
         try:
             make_folder(self.folder)
-            pq.write_table(rows, temporary, **options)
+            pq.write_table(rows, temporary, **self._options)
             sync_file(temporary)
             temporary.replace(path)
             sync_folder(self.folder)
@@ -93,55 +114,88 @@ class Spool:
     def ship(self) -> int:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
 
+        Files of one writer and UTC day are added together, because adding takes longer than writing a file.
+
         Raises:
             StoreError: the storage or the database is unavailable; a later call continues.
         """
         if not self.waiting():
             return 0
+        shipped = 0
         try:
             with hold_lock(self.folder / ".lock"):
-                files = self.waiting()
-                for path in files:
-                    self._ship_or_quarantine(path)
+                for batch in self._batches():
+                    self._ship(batch)
+                    shipped += len(batch)
         except OSError as error:
             raise disk_error(self.folder, error) from error
-        return len(files)
+        return shipped
 
-    def _ship_or_quarantine(self, path: Path) -> None:
-        """Ship a file; a file that cannot be read must not stop the files after it, and is kept."""
+    def _batches(self) -> Iterator[list[_SpooledFile]]:
+        """Yield files that are shipped together; a file that cannot be read stops none, and is kept."""
+        batch: list[_SpooledFile] = []
+        rows = 0
+        for path in self.waiting():
+            file = self._read_or_quarantine(path)
+            if file is None:
+                continue
+            if batch and (file.kind != batch[0].kind or rows + len(file.table) > _MOST_ROWS):
+                yield batch
+                batch, rows = [], 0
+            batch.append(file)
+            rows += len(file.table)
+        if batch:
+            yield batch
+
+    def _read_or_quarantine(self, path: Path) -> _SpooledFile | None:
         name = _NAME.fullmatch(path.name)
         if name is None:
             raise ValueError(f"{path.name} is not the name of a spooled file")
         writer, number = name["writer"], int(name["number"])
         try:
-            rows = int(pq.read_metadata(path).num_rows)
+            return _SpooledFile(path, writer, number, int(name["at"]), pq.ParquetFile(path).read())
         except (OSError, pa.ArrowException) as error:
             with ShippedFiles(self._state.database).edit(writer) as shipped:
                 shipped["missing"] = sorted({*shipped.get("missing", ()), number})
             _log.error("spooled_file_corrupt", file=str(path), error=str(error))
             path.rename(path.with_suffix(CORRUPT))
-            return
-        self._ship(path, writer, number, rows)
+            return None
 
-    def _ship(self, path: Path, writer: str, number: int, rows: int) -> None:
+    def _ship(self, batch: list[_SpooledFile]) -> None:
+        shipped, began_at = ShippedFiles(self._state.database), time.time()
+        # While the database is down, this fails, and nothing is stored in vain. Not from the memory of reads.
         with self._state.database.snapshot():
-            pass  # while the database is down, nothing is stored in vain
-        began_at = time.time()
+            # After a kill behind the commit, a file is in the log already, perhaps merged with others.
+            new = [file for file in batch if shipped.is_new(file.writer, file.number)]
+        if new:
+            stored = self._store_object(new)
+            with shipped.claim(new[0].writer, [file.number for file in new]) as is_new:
+                if is_new:
+                    Catalog(self._state.database).append(
+                        self._partition,
+                        stored,
+                        sum(len(file.table) for file in new),
+                        began_at=began_at,
+                        at_us=new[-1].at_us,
+                        columns=encode_columns(self._schema),
+                    )
+        for file in batch:
+            file.path.unlink(missing_ok=True)
+
+    def _store_object(self, batch: list[_SpooledFile]) -> StoredObject:
+        """Store the rows of files as one object."""
+        storage = self._state.storage
         # A new name for each attempt: housekeeping may be deleting the object of an interrupted one.
-        object_name = f"{self._partition}/{path.stem}-{uuid.uuid4().hex[:12]}.parquet"
-        stored = self._state.storage.put_file(object_name, path)
-        with ShippedFiles(self._state.database).claim(writer, number) as is_new:
-            # After a kill behind the commit, the file is in the log already, perhaps merged with others.
-            if is_new:
-                Catalog(self._state.database).append(
-                    self._partition,
-                    stored,
-                    rows,
-                    began_at=began_at,
-                    at_us=int(path.name[:_TIME_DIGITS]),
-                    columns=encode_columns(self._schema),
-                )
-        path.unlink()
+        name = f"{self._partition}/{batch[-1].path.stem}-{uuid.uuid4().hex[:12]}.parquet"
+        if len(batch) == 1:
+            return storage.put_file(name, batch[0].path)
+        path = storage.staging_path()
+        try:
+            pq.write_table(pa.concat_tables([file.table for file in batch]), path, **self._options)
+            sync_file(path)
+            return storage.put_file(name, path)
+        finally:
+            path.unlink(missing_ok=True)
 
 
 class ShippedFiles:
@@ -161,18 +215,18 @@ class ShippedFiles:
         return number > shipped["number"] or number in shipped.get("missing", ())
 
     @contextmanager
-    def claim(self, writer: str, number: int) -> Iterator[bool]:
-        """Yield whether a file is not in the log yet; the transaction of the block records that it is."""
+    def claim(self, writer: str, numbers: Collection[int]) -> Iterator[bool]:
+        """Yield whether none of some files is in the log yet; the transaction of the block records that all are."""
         with self.edit(writer) as shipped:
-            missing, last = {*shipped.get("missing", ())}, shipped["number"]
-            yield number > last or number in missing
+            missing, last, latest = {*shipped.get("missing", ())}, shipped["number"], max(numbers)
+            yield all(number > last or number in missing for number in numbers)
             # A database that was restored to an older state lacks numbers, whose files `skewless recover` adds.
-            missing |= set(range(last + 1, number))
-            shipped |= {"number": max(number, last), "missing": sorted(missing - {number})}
+            missing |= set(range(last + 1, latest))
+            shipped |= {"number": max(latest, last), "missing": sorted(missing - {*numbers})}
 
 
 class Shipper:
-    """A thread that ships the files of spools: those of earlier processes at once, new ones after each wake-up.
+    """A thread that ships the files of spools: those of earlier processes at once, new ones soon after each wake-up.
 
     While that fails it tries again, ever more rarely, and ignores wake-ups: thousands of files may wait.
 
@@ -214,24 +268,23 @@ class Shipper:
         self._thread.join()
 
     def _run(self) -> None:
-        pause: float | None = None
+        pause = _PAUSE_S
         while True:
-            if pause is None:
-                self._wake.wait()
-            else:
-                self._closing.wait(pause)
+            self._wake.wait()
             self._wake.clear()
             is_closing = self._closing.is_set()
             try:
                 for spool in self._spools:
                     spool.ship()
                 self._note(None)
-                pause = None
+                pause = _PAUSE_S
             except SkewlessError as error:
                 self._note(error)
-                pause = min(2 * (pause or 0.25), _LONGEST_PAUSE_S)
+                pause = min(2 * pause, _LONGEST_PAUSE_S)
+                self._wake.set()
             if is_closing:
                 return
+            self._closing.wait(pause)
 
     def _note(self, error: SkewlessError | None) -> None:
         """Record why files wait; log each change once."""

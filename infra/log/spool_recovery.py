@@ -100,17 +100,16 @@ class SpoolRecovery:
                     self._append_part(orphan, first, last)
                 yield ShippedRows(last - first + 1, (orphan, first, last))
             found.append(self._read_keys(orphan.stored))
-        seen: set[tuple[str, int]] = set()
-        for item in objects:
-            rows = self._recover_file(item, found, seen, dry_run=dry_run)
+        # An object has the rows of one file or of several, and the number of the last one. So an object of an interrupted
+        # attempt has no other rows than the object that was shipped then, whose number is not lower.
+        for item in sorted(objects, reverse=True):
+            rows = self._recover_file(item, found, dry_run=dry_run)
             if rows:
                 yield ShippedRows(rows, item)
 
-    def _recover_file(
-        self, item: ShippedObject, found: Sequence[pa.Array], seen: set[tuple[str, int]], *, dry_run: bool
-    ) -> int:
-        """Add a file unless the log has it; return the number of added rows."""
-        if (item.writer, item.number) in seen or not self._shipped.is_new(item.writer, item.number):
+    def _recover_file(self, item: ShippedObject, found: list[pa.Array], *, dry_run: bool) -> int:
+        """Add an object unless the log has its rows; return the number of added rows."""
+        if not self._shipped.is_new(item.writer, item.number):
             return 0
         stored = describe_if_present(self._log.storage, item.name)
         if stored is None:
@@ -118,14 +117,15 @@ class SpoolRecovery:
         path = self._log.storage.local_path(stored)
         try:
             schema, rows = pq.read_schema(path), int(pq.read_metadata(path).num_rows)
+            keys = self._read_keys(stored)
             # A file is merged as a whole.
-            is_merged = bool(rows and found and _is_in(self._read_keys(stored), found).any())
+            is_merged = bool(rows and found and _is_in(keys, found).any())
         except (OSError, pa.ArrowException):
             return 0  # its shipping was interrupted, so the file was shipped again
-        seen.add((item.writer, item.number))
+        found.append(keys)
         if dry_run:
             return 0 if is_merged else rows
-        with self._shipped.claim(item.writer, item.number) as is_new:
+        with self._shipped.claim(item.writer, [item.number]) as is_new:
             if is_new and rows and not is_merged:
                 self._append(stored, rows, schema, item.at_us)
         return rows if is_new and not is_merged else 0

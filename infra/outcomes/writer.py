@@ -59,7 +59,7 @@ class OutcomeWriter:
         batch = f"{self._name}-{self._files:06d}"
         path = self._spool.path(received_at, self._name, self._files)
         table = to_table(outcomes, received_at=received_at, batch=batch, source=source)
-        self._spool.store(path, table, compression="zstd")
+        self._spool.store(path, table)
         self._files += 1
         self._on_stored()
         return batch
@@ -67,7 +67,7 @@ class OutcomeWriter:
 
 def outcome_spool(state: ProjectState) -> Spool:
     """Return where the processes of this machine write outcomes."""
-    return Spool(state, OUTCOMES, SCHEMA)
+    return Spool(state, OUTCOMES, SCHEMA, {"compression": "zstd"})
 
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:

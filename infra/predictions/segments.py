@@ -32,7 +32,7 @@ WRITE_OPTIONS: Mapping[str, Any] = {
 
 def prediction_spool(state: ProjectState) -> Spool:
     """Return where the servers of this machine write predictions."""
-    return Spool(state, PREDICTIONS, SCHEMA)
+    return Spool(state, PREDICTIONS, SCHEMA, WRITE_OPTIONS)
 
 
 def open_prediction_log(state: ProjectState) -> PartitionLog:

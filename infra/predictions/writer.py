@@ -17,7 +17,6 @@ from skewless.infra.log.spool import Spool
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.predictions.segments import WRITE_OPTIONS
 from skewless.infra.storage.durable import error_text, make_folder, write_durable
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -170,7 +169,7 @@ class PredictionWriter:
 
     def _write_file(self, table: pa.Table) -> None:
         path = self._spool.path(table["t"][0].as_py(), self._name, self._files)
-        self._spool.store(path, table, **WRITE_OPTIONS)
+        self._spool.store(path, table)
         self._files += 1
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.log_columns import REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.predictions.segments import open_prediction_log, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 from tests.hosts.traffic import ClientTraffic, SentEvent, expected_features, predict
 from tests.worlds.waiting import eventually
@@ -72,10 +72,15 @@ def count_runs(state: ProjectState, logs: Iterable[Path]) -> Counts:
     }
 
 
-def count_predictions(state: ProjectState, traffic: ClientTraffic) -> Counts:
-    """Return how many predictions clients have received, and how many of them are not in the log, or twice."""
+def count_predictions(states: Sequence[ProjectState], traffic: ClientTraffic) -> Counts:
+    """Return how many predictions clients have received, and how many of them are not in the log, or twice.
+
+    Each host ships what is on its disk; the host of the last state, which has served nothing, must see it all.
+    """
+    for state in states:
+        open_prediction_log(state)
     logged: Counter[str] = Counter()
-    for path in prediction_files(state):
+    for path in prediction_files(states[-1]):
         logged.update(_text(value) for value in pq.read_table(path, columns=["id"])["id"].to_pylist())
     received = traffic.prediction_ids()
     return {

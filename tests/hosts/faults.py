@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from tests.hosts.host import Host
 from tests.hosts.project import HostProject
@@ -14,6 +14,7 @@ from tests.hosts.traffic import Exchange
 
 Kind = Literal["kill", "pause", "cut off"]
 _RECOVERY_S = 5.0  # after a network heals: the circuit breaker, and TCP that sends again
+_FILL_S = 2.0  # in which a server writes what it cannot ship
 # Faults with which a host cannot predict: the server is gone, or nobody reaches it, or it does not reach the store.
 _UNSERVED = {"kill serve", "pause serve", "cut off store", "cut off everybody"}
 
@@ -24,19 +25,22 @@ class Fault:
 
     Args:
         host: number of the host, from 0.
-        target: a program that is killed or paused; or the host to which packets are dropped: ``database``, ``store``
-            or ``everybody``.
+        target: a program that is killed or paused; or the host to which packets are dropped: ``database``,
+            ``storage``, ``store`` or ``everybody``.
         seconds: until the program starts again or continues, or the network heals.
+        without: the service from which a killed program was cut off before, and still is when it starts again.
     """
 
     kind: Kind
     host: int
     target: str
     seconds: float
+    without: str | None = None
 
     def __str__(self) -> str:
         """Return the fault as a line of a report."""
-        return f"{self.kind} {self.target} on host {self.host + 1} for {self.seconds:.1f} s"
+        without = f" without {self.without}" if self.without else ""
+        return f"{self.kind} {self.target} on host {self.host + 1} for {self.seconds:.1f} s{without}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,19 +58,19 @@ class PastFault:
 
 
 def random_faults(seed: int, seconds: float) -> Iterator[Fault]:
-    """Return faults by a seed until their seconds add up: each kind on each target once before any comes again."""
-    chance, total = random.Random(seed), 0.0
+    """Return faults by a seed until some seconds have passed: each kind on each target once before any comes again."""
+    chance, end = random.Random(seed), time.monotonic() + seconds
     programs = [(kind, name) for kind in ("kill", "pause") for name in ("serve", "stream", "scheduler")]
-    networks = [("cut off", name) for name in ("database", "store", "everybody")]
-    cases = [(*case, host) for case in [*programs, *networks] for host in (0, 1)]
-    cases += [("kill", "materialize", 2), *((*case, 2) for case in networks)]
+    networks = [("cut off", name) for name in ("database", "storage", "store", "everybody")]
+    cases: list[tuple[Any, ...]] = [(*case, None, host) for case in [*programs, *networks] for host in (0, 1)]
+    cases += [("kill", "serve", name, host) for name in ("database", "storage") for host in (0, 1)]
+    cases += [("kill", "materialize", None, 2), *((*case, None, 2) for case in networks)]
     while True:
-        for kind, target, host in chance.sample(cases, len(cases)):
-            fault = Fault(kind=kind, host=host, target=target, seconds=chance.choice([0.5, 2.0, 6.0, 13.0]))  # type: ignore[arg-type]
-            total += fault.seconds
-            if total > seconds:
+        for kind, target, without, host in chance.sample(cases, len(cases)):
+            if time.monotonic() > end:
                 return
-            yield fault
+            seconds = chance.choice([0.5, 2.0, 6.0, 13.0])
+            yield Fault(kind=kind, host=host, target=target, seconds=seconds, without=without)
 
 
 @dataclass
@@ -74,7 +78,7 @@ class FaultInjector:
     """Injects faults into the hosts of a project.
 
     Args:
-        services: the hosts of ``database``, ``store`` and the load balancer.
+        services: the hosts of ``database``, ``storage``, ``store`` and the load balancer.
     """
 
     project: HostProject
@@ -91,7 +95,11 @@ class FaultInjector:
             host.heal()
             end = time.monotonic() + _RECOVERY_S
         elif fault.target in host.programs:
+            if fault.without:
+                host.cut_off(self.services[fault.without])
+                time.sleep(_FILL_S)
             self._interrupt(host, fault)
+            host.heal()
             end = time.monotonic() + 1.0  # a request may have begun before the interruption
         else:
             end = begin  # no such program runs now

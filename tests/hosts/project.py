@@ -1,4 +1,4 @@
-"""A project on several hosts: each has its own copy of the definitions, its own clock and its own programs."""
+"""A project on several hosts: each has its own definitions, state folder, clock and programs."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.clock import OffsetClock
+from skewless.contract.settings import load_settings
+from skewless.infra.storage.project_state import ProjectState
 from tests.hosts.host import Host, HostProgram
 from tests.hosts.services import SERVER_PORT
 from tests.worlds.command_line import done
@@ -33,19 +35,16 @@ auth: 'off'
 host: {host}
 port: {port}
 database_url: {database_url}
+storage_url: {storage_url}
 redis_url: {redis_url}
 stream_partitions: 2
 scheduler_lease_seconds: 2
 freshness_cron: '{tick}'
 {crons}
-{places}
 """
+# What a program writes when it has started: from then on, no outage may end it.
+_STARTED = {"serve": b'"url"', "stream": b'"plan_loaded"', "scheduler": b'"scheduler_started"'}
 _OFF = ("materialize", "validate", "parity", "replay", "drift", "quality", "triggers", "housekeeping")
-
-
-def shared_places(folder: Path) -> str:
-    """Return the settings that say where the hosts of a project share its logs and packages."""
-    return f"state: {folder / 'state'}"
 
 
 @dataclass(kw_only=True)
@@ -53,15 +52,14 @@ class HostProject:
     """One project on several hosts.
 
     Args:
-        folder: of the shared files.
         hosts: the first has been used to set the project up.
         scheduler_skews_us: clock of each host's scheduler minus the clock of the test.
         skews_us: the same of all other programs; they must agree to the setting ``skew_limit_ms``.
     """
 
-    folder: Path
     hosts: Sequence[Host]
     database_url: str
+    storage_url: str
     redis_url: str
     scheduler_skews_us: Sequence[int]
     skews_us: Sequence[int]
@@ -80,22 +78,22 @@ class HostProject:
         for verb in ("apply", "import", "backfill", "materialize", "train"):
             done(verb, "--repo", repo)
         for host in others:
-            shutil.copytree(repo, repo_of(host), ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(repo, repo_of(host), ignore=shutil.ignore_patterns("__pycache__", ".skewless"))
             self._write_settings(host)
         for host, skew_us in zip(self.hosts, self.scheduler_skews_us, strict=True):
             OffsetClock.create(repo_of(host) / "scheduler-clock").set(self.now_us() + skew_us)
 
     @property
-    def state(self) -> Path:
-        """The shared state folder."""
-        return self.folder / "state"
+    def states(self) -> list[ProjectState]:
+        """The state as each host sees it."""
+        return [ProjectState.of(repo, load_settings(repo)) for repo in map(repo_of, self.hosts)]
 
     def now_us(self) -> int:
         """Return the time of the test."""
         return OffsetClock(repo_of(self.hosts[0]) / "clock").now_us()
 
     def start(self, host: Host, verb: str, *words: str) -> HostProgram:
-        """Start a command on a host; a server replies when this returns."""
+        """Start a command on a host; a server replies when this returns, and a worker or scheduler has started."""
         environment = {**os.environ, "SKEWLESS_LOG": "json"}
         if verb == "scheduler":
             environment["SKEWLESS_CLOCK"] = "file:scheduler-clock"
@@ -105,8 +103,8 @@ class HostProject:
         log = host.folder / f"{verb}.log"
         before = log.stat().st_size if log.exists() else 0
         program = host.start(verb, self.command(host, verb, *words), environment)
-        if verb == "serve":
-            until(lambda: b'"url"' in log.read_bytes()[before:] or not program.is_running)
+        if verb in _STARTED:
+            until(lambda: _STARTED[verb] in log.read_bytes()[before:] or not program.is_running)
             assert program.is_running, log.read_text()
         return program
 
@@ -130,10 +128,10 @@ class HostProject:
             host=host.address,
             port=SERVER_PORT,
             database_url=self.database_url,
+            storage_url=self.storage_url,
             redis_url=self.redis_url,
             tick=_TICK,
             crons=crons,
-            places=shared_places(self.folder),
         )
         (repo_of(host) / "skewless.yaml").write_text(text)
 

@@ -1,4 +1,4 @@
-"""The services that the hosts of a project share: PostgreSQL, the online store and a load balancer."""
+"""The services that the hosts of a project share: PostgreSQL, S3, the online store and a load balancer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.hosts.host import Host
+from tests.servers.object_storage import make_bucket, object_address, storage_command
 from tests.servers.programs import program
 from tests.worlds.waiting import until
 from tools.postgres_server import PostgresServer
 
-POSTGRES_PORT, REDIS_PORT, PROXY_PORT, SERVER_PORT = 5432, 6379, 8000, 8080
+POSTGRES_PORT, REDIS_PORT, STORAGE_PORT, PROXY_PORT, SERVER_PORT = 5432, 6379, 9000, 8000, 8080
 _PROXY = """
 defaults
   mode http
@@ -48,6 +49,15 @@ def start_postgres(host: Host, folder: Path) -> str:
     host.start("postgres", command if os.geteuid() == 0 else command[5:])
     _wait(host, POSTGRES_PORT)
     return f"postgresql://postgres@{host.address}:{POSTGRES_PORT}/postgres"
+
+
+def start_storage(host: Host) -> str:
+    """Start a storage that speaks S3 on a host, with its objects in memory; return its URL."""
+    host.start("moto", storage_command(host.address, str(STORAGE_PORT)))
+    _wait(host, STORAGE_PORT)
+    endpoint = f"http://{host.address}:{STORAGE_PORT}"
+    make_bucket(endpoint)
+    return object_address(endpoint, "three")
 
 
 def start_redis(host: Host) -> str:

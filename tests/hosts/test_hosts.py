@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 
-from skewless.contract.settings import load_settings
-from skewless.infra.storage.project_state import ProjectState
 from tests.hosts import checks
 from tests.hosts.faults import Fault, FaultInjector, PastFault, random_faults, unexplained
-from tests.hosts.project import repo_of
 from tests.hosts.publisher import FactPublisher
 from tests.hosts.spread import SpreadProject
 from tests.hosts.traffic import ClientTraffic
@@ -19,9 +16,10 @@ from tests.worlds.waiting import until
 _FEW = (
     Fault(kind="kill", host=0, target="stream", seconds=1.0),
     Fault(kind="cut off", host=1, target="database", seconds=4.0),
+    Fault(kind="cut off", host=0, target="storage", seconds=4.0),
     Fault(kind="pause", host=0, target="scheduler", seconds=4.0),
     Fault(kind="cut off", host=0, target="everybody", seconds=3.0),
-    Fault(kind="kill", host=1, target="serve", seconds=0.0),
+    Fault(kind="kill", host=1, target="serve", seconds=0.0, without="storage"),
 )
 
 
@@ -52,14 +50,13 @@ def count(
     until(project.is_drained)
     for host in spread.serving:
         assert host.programs["scheduler"].stop() == 0
-    repo = repo_of(project.hosts[0])
-    state = ProjectState.of(repo, load_settings(repo))
+    states = project.states
     servers = {name: url for name, url in traffic.targets.items() if name != "proxy"}
     counts = {
-        **checks.count_events(state, traffic.accepted),
+        **checks.count_events(states[0], traffic.accepted),
         **checks.count_wrong_values(servers.values(), traffic.accepted, publisher.expected_fleets()),
-        **checks.count_runs(state, [host.folder / "scheduler.log" for host in spread.serving]),
-        **checks.count_predictions(state, traffic),
+        **checks.count_runs(states[0], [host.folder / "scheduler.log" for host in spread.serving]),
+        **checks.count_predictions(states, traffic),
         **checks.count_replayed(project.ask),
         "materializations done": publisher.codes.count(0),
         "materializations failed": len(publisher.codes) - publisher.codes.count(0),
@@ -83,5 +80,5 @@ def test_a_few_faults_of_each_kind(spread: SpreadProject, tell: Callable[[str], 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(3))
-def test_soak_five_minutes_of_faults(spread: SpreadProject, seed: int, tell: Callable[[str], None]) -> None:
-    live_through(spread, random_faults(seed, 300.0), seed, tell)
+def test_soak_ten_minutes_of_faults(spread: SpreadProject, seed: int, tell: Callable[[str], None]) -> None:
+    live_through(spread, random_faults(seed, 600.0), seed, tell)

@@ -19,6 +19,25 @@ CREDENTIALS = {"AWS_ACCESS_KEY_ID": "storage-test", "AWS_SECRET_ACCESS_KEY": "st
 _ANSWER_S = 10.0
 
 
+def storage_command(address: str, port: str) -> list[str]:
+    """Return the words of the command that runs a server."""
+    python = Path(f"{sys.prefix}-clients/bin/python")
+    assert python.exists(), "run `make setup-clients`"
+    return [str(python), "-m", "moto.server", "-H", address, "-p", port]
+
+
+def make_bucket(endpoint: str) -> None:
+    """Create the bucket of a server that runs."""
+    with closing(HTTPConnection(endpoint.removeprefix("http://"), timeout=_ANSWER_S)) as connection:
+        connection.request("PUT", f"/{BUCKET}")
+        assert connection.getresponse().status == HTTPStatus.OK
+
+
+def object_address(endpoint: str, prefix: str) -> str:
+    """Return the address of objects in the bucket."""
+    return f"s3://{BUCKET}/{prefix}?endpoint={endpoint}&region=us-east-1"
+
+
 class ObjectStorageServer:
     """A server on a free port of this machine, with an empty bucket; its objects are in memory.
 
@@ -33,14 +52,11 @@ class ObjectStorageServer:
 
     def address(self, prefix: str) -> str:
         """Return the address of objects in the bucket."""
-        return f"s3://{BUCKET}/{prefix}?endpoint={self.endpoint}&region=us-east-1"
+        return object_address(self.endpoint, prefix)
 
     def start(self) -> None:
         """Start it, and create the bucket; after a stop it has the same address."""
-        python = Path(f"{sys.prefix}-clients/bin/python")
-        assert python.exists(), "run `make setup-clients`"
-        port = self.endpoint.rpartition(":")[2] or "0"
-        words = [str(python), "-m", "moto.server", "-H", "127.0.0.1", "-p", port]
+        words = storage_command("127.0.0.1", self.endpoint.rpartition(":")[2] or "0")
         with self._log.open("wb") as log:
             self._process = process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-c", _KILL_WITH_PARENT, *words],
@@ -52,9 +68,7 @@ class ObjectStorageServer:
         until(lambda: process.poll() is not None or self._find_endpoint())
         self.endpoint = self._find_endpoint()
         assert self.endpoint, self._log.read_text(encoding="utf-8")
-        with closing(HTTPConnection(self.endpoint.removeprefix("http://"), timeout=_ANSWER_S)) as connection:
-            connection.request("PUT", f"/{BUCKET}")
-            assert connection.getresponse().status == HTTPStatus.OK
+        make_bucket(self.endpoint)
 
     def stop(self) -> None:
         """Kill it; its objects are lost."""
