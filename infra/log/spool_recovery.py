@@ -100,8 +100,8 @@ class SpoolRecovery:
                     self._append_part(orphan, first, last)
                 yield ShippedRows(last - first + 1, (orphan, first, last))
             found.append(self._read_keys(orphan.stored))
-        # An object has the rows of one file or of several, and the number of the last one. So an object of an interrupted
-        # attempt has no other rows than the object that was shipped then, whose number is not lower.
+        # An object has the rows of one file or of several, and the number of the last one. So an object of an
+        # interrupted attempt has no other rows than the object that was shipped then, whose number is not lower.
         for item in sorted(objects, reverse=True):
             rows = self._recover_file(item, found, dry_run=dry_run)
             if rows:
