@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from functools import partial
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
@@ -20,6 +21,7 @@ _TTL_S = 60.0
 # On one machine, a lease ends with its process. So it needs no renewal, only a limit for processes of containers.
 _LOCAL_TTL_S = 86_400.0
 _renewals: dict[tuple[int, int], LeaseRenewal] = {}
+_threads = ExitStack()
 _lock = threading.Lock()
 
 
@@ -34,13 +36,16 @@ def register_reader(database: Database) -> None:
         leases, holder, now = Leases(database, ttl_s), new_holder(), time.monotonic()
         lease = leases.acquire(_PREFIX + holder, holder=holder)
         if lease is not None:
-            # A renewal must not create the database again after its folder was deleted.
-            renewal = LeaseRenewal(
-                lease.name, lambda: database.exists() and leases.renew(lease), ttl_s, acquired_at=now
-            )
+            _renewals[key] = LeaseRenewal(lease.name, partial(leases.renew, lease), ttl_s, acquired_at=now)
             if database.is_shared:
-                renewal.__enter__()
-            _renewals[key] = renewal
+                _threads.enter_context(_renewals[key])
+
+
+def stop_renewals() -> None:
+    """Let this process's registrations expire: it continues without its files."""
+    with _lock:
+        _threads.close()
+        _renewals.clear()
 
 
 def list_readers(database: Database) -> list[str]:

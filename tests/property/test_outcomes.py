@@ -129,8 +129,9 @@ def test_a_merge_changes_nothing(connection: duckdb.DuckDBPyConnection, batches:
 
 def test_segments_are_merged_up_to_a_size(connection: duckdb.DuckDBPyConnection, tmp_path: Path) -> None:
     state = ProjectState(tmp_path)
-    write(state, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2) for i in range(5)])
-    log = open_outcome_log(state)
+    for i in range(5):
+        write(state, [(1, [Outcome(prediction_id=str(i), label=1.0, known_at=i)] * 2)])
+        log = open_outcome_log(state)  # ships each batch alone
     assert compact(log, keep=0, target_rows=4, group=lambda _: "outcomes").merged == 4
     assert [segment.rows for segment in log.segments()] == [4, 4, 2]
     assert OutcomeLog(state, connection).counts(NEVER).rows == 10
