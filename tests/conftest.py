@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from skewless.infra.log.readers import stop_renewals
+from skewless.infra.log import readers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage import project_state
 from skewless.infra.storage.database import Database
@@ -67,7 +67,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _close_databases() -> Iterator[None]:
     """Leave no idle connection: a copy of a project's files would drop the locks that SQLite has on them."""
     yield
-    stop_renewals()  # their database may end with the test
+    readers._threads.close()  # their database may end with the test
+    readers._renewals.clear()
     for database in list(project_state._databases.values()):
         database.close()
 

@@ -41,13 +41,6 @@ def register_reader(database: Database) -> None:
                 _threads.enter_context(_renewals[key])
 
 
-def stop_renewals() -> None:
-    """Let this process's registrations expire: it continues without its files."""
-    with _lock:
-        _threads.close()
-        _renewals.clear()
-
-
 def list_readers(database: Database) -> list[str]:
     """Return the registered readers, sorted."""
     return Leases(database).list_held(_PREFIX)
