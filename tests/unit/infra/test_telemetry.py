@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -15,12 +14,6 @@ from skewless.infra.telemetry.redaction import redact
 
 SECRET = "p@ss:w/rd"  # noqa: S105 - the point of the test
 URL = f"rediss://ann:{SECRET}@db:6379/0"
-
-
-@pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def log_one(capsys: pytest.CaptureFixture[str]) -> str:
