@@ -7,9 +7,8 @@ import json
 import os
 import socket
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
-from skewless.infra.storage.durable import disk_error
+from skewless.infra.storage.durable import replace_durable
 from skewless.serving.server_config import ServerConfig
 
 VARIABLE = "NOTIFY_SOCKET"  # set by systemd for `Type=notify`
@@ -27,20 +26,14 @@ def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> It
     with contextlib.ExitStack() as stack:
 
         def ready() -> None:
-            # First, so that a file that was written only in part is deleted, too.
+            body = {"url": config.url, "pid": os.getpid(), "workers": config.workers}
+            # Atomically: another process may wait for the file and read it as soon as it exists.
+            replace_durable(path, json.dumps(body).encode())
             stack.callback(path.unlink, missing_ok=True)
-            _write_file(path, {"url": config.url, "pid": os.getpid(), "workers": config.workers})
             on_ready(config.url)
             notify("READY=1")
 
         yield ready
-
-
-def _write_file(path: Path, body: dict[str, object]) -> None:
-    try:
-        path.write_text(json.dumps(body))
-    except OSError as error:
-        raise disk_error(path, error) from error
 
 
 def notify(state: str) -> None:

@@ -6,6 +6,8 @@ import mmap
 import os
 import struct
 import time
+import uuid
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol, Self
@@ -88,7 +90,12 @@ class OffsetClock:
         """Return the clock of a file; create the file with offset 0 if it is missing."""
         if not path.exists():
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            path.write_bytes(_OFFSET.pack(0))
+            # Linked when it is complete: another process may open the file as soon as it exists.
+            complete = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+            complete.write_bytes(_OFFSET.pack(0))
+            with suppress(FileExistsError):
+                path.hardlink_to(complete)
+            complete.unlink()
         return cls(path)
 
     def now_us(self) -> int:

@@ -1,7 +1,9 @@
-"""What systemd hears, on the two kinds of sockets that it may listen on."""
+"""What other processes read of a running server, and systemd hears on both kinds of sockets."""
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import sys
 from pathlib import Path
@@ -9,7 +11,44 @@ from uuid import uuid4
 
 import pytest
 
-from skewless.serving.announcement import notify
+from skewless.contract.clock import OffsetClock, SystemClock
+from skewless.contract.settings import Settings
+from skewless.infra.storage.project_state import ProjectState
+from skewless.serving.announcement import announce_server, notify
+from skewless.serving.server_config import ServerConfig
+
+
+class WrittenFiles:
+    """Collects the paths that this process creates or empties by opening them; Python cannot remove an audit hook."""
+
+    def __init__(self) -> None:
+        self.paths: set[str] = set()
+        sys.addaudithook(self._note)
+
+    def _note(self, event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_CREAT | os.O_TRUNC):
+            self.paths.add(str(arguments[0]))
+
+
+WRITTEN = WrittenFiles()
+
+
+def test_the_file_of_a_server_is_complete_as_soon_as_it_exists(tmp_path: Path) -> None:
+    file = tmp_path / "server.json"
+    config = ServerConfig.of(Settings(), tmp_path, ProjectState(tmp_path), "redis://127.0.0.1:1/0", SystemClock())
+    with announce_server(config, lambda _: None) as ready:
+        ready()
+        assert json.loads(file.read_bytes())["pid"] == os.getpid()
+        assert str(file) not in WRITTEN.paths
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_file_of_a_clock_is_complete_as_soon_as_it_exists(tmp_path: Path) -> None:
+    file = tmp_path / "clock"
+    OffsetClock.create(file)
+    assert file.stat().st_size == 8
+    assert str(file) not in WRITTEN.paths
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("abstract", [False, True])
