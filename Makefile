@@ -7,7 +7,8 @@ VENV ?= .venv
 CLIENTS ?= $(VENV)-clients
 NVFOREST ?= $(VENV)-nvforest
 GPU ?= $(VENV)-gpu
-WORKERS ?= 2
+# One more than the cores: many tests wait, for a process or for time to pass.
+WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
 ARGS ?=
 ONLY ?=
 
@@ -67,7 +68,11 @@ quick: setup-dev  ## under a minute: lint, types of what changed, unit tests, a 
 		-m "not (long or soak or bench or gpu)" tests/unit tests/architecture tests/property $(ARGS); \
 		tests=$$?; wait $$! && exit $$tests
 
-test: lint types layers tests  ## linters, types, layers and all fast tests
+# The three environments are independent, and so are the checks.
+test: python  ## linters, types, layers and all fast tests
+	+@$(MAKE) --no-print-directory -j3 setup-dev setup-clients setup-nvforest
+	+@$(MAKE) --no-print-directory -j2 lint types layers
+	+@$(MAKE) --no-print-directory tests
 
 lint: setup-dev  ## ruff: rules and format; spelling, prose and words of the texts
 	$(BIN)/ruff check .
