@@ -171,7 +171,7 @@ class EventIds:
     start_positions: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Know no id yet."""
+        """Begin without ids."""
         self._reset()
 
     def accept(

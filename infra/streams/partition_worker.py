@@ -193,7 +193,7 @@ class IdlePartitions:
     source: str
 
     def __post_init__(self) -> None:
-        """Know nothing about the partitions."""
+        """Begin without logs and positions."""
         self._logs: dict[str, PartitionLog] = {}
         self._last_positions: dict[str, int | None] = {}
         self._complete: dict[str, Marker] = {}
