@@ -103,13 +103,7 @@ class EventForwarder:
     def _open(self, source: EventSource) -> EventSender:
         from skewless.infra.streams.senders import open_sender  # noqa: PLC0415 - loaded with the first event
 
-        return open_sender(
-            source,
-            redis_url=self._redis_url,
-            project=self._project,
-            n_partitions=self._settings.stream_partitions,
-            kafka=self._settings.kafka,
-        )
+        return open_sender(source, self._settings, project=self._project, redis_url=self._redis_url)
 
 
 class _SenderThread:

@@ -1,27 +1,87 @@
-"""Alerts: each is logged and sent to a webhook once, and stays open until it is resolved."""
+"""Alerts: each is logged and sent to a webhook once, with a few retries, and stays open until it is resolved."""
 
 from __future__ import annotations
 
+import http.client
+import json
+import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
+from urllib.parse import urlsplit
 
 from skewless.contract.clock import from_us
-from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.alerts.webhook import Webhook
+from skewless.contract.errors import ConflictError, DefinitionError, StoreError
 from skewless.infra.storage.documents import Documents, Json
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
+TOKEN_VARIABLE = "SKEWLESS_ALERT_TOKEN"  # noqa: S105 - its name, not a token
+_TIMEOUT_SECONDS = 5.0
+_WAITS = (0.5, 2.0, 8.0)
+_ACCEPTED = range(200, 300)
 Severity = Literal["info", "warning", "critical"]
 Notice = Literal["raised", "resolved"]
 _MOST_RESOLVED = 1_000
 _KIND, _NAME = "alerts", "project"
 _DELIVERY = "alert_delivery"
 _log = EventLogger()
+
+
+class Webhook:
+    """The receiver of notices. Redirects are not followed, because they could send the token to another host.
+
+    Args:
+        url: ``http://`` or ``https://``; it may contain a secret and is never logged.
+        waits: seconds before each retry.
+        sleep: waits that many seconds.
+
+    Raises:
+        DefinitionError: the URL is neither http nor https.
+    """
+
+    def __init__(
+        self, url: str, *, waits: tuple[float, ...] = _WAITS, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._url = urlsplit(url)
+        if self._url.scheme not in {"http", "https"} or not self._url.hostname:
+            raise DefinitionError("setting 'alert_webhook'", "is not an http or https URL", fix="correct it")
+        self._waits = waits
+        self._sleep = sleep
+
+    def post(self, body: Mapping[str, Any]) -> bool:
+        """Send a body as JSON; return whether the receiver accepted it (status 200 to 299)."""
+        data = json.dumps(body).encode()
+        problem = self._attempt(data)
+        for seconds in self._waits:
+            if problem is None:
+                return True
+            self._sleep(seconds)
+            problem = self._attempt(data)
+        if problem is not None:
+            _log.warning("webhook_failed", host=self._url.hostname, attempts=len(self._waits) + 1, problem=problem)
+        return problem is None
+
+    def _attempt(self, data: bytes) -> str | None:
+        """Send once; return the problem, None if there was none."""
+        kind = http.client.HTTPSConnection if self._url.scheme == "https" else http.client.HTTPConnection
+        connection = kind(self._url.hostname or "", self._url.port, timeout=_TIMEOUT_SECONDS)
+        headers = {"Content-Type": "application/json", "User-Agent": "skewless"}
+        if token := os.environ.get(TOKEN_VARIABLE):
+            headers["Authorization"] = f"Bearer {token}"
+        path = (self._url.path or "/") + (f"?{self._url.query}" if self._url.query else "")
+        try:
+            connection.request("POST", path, data, headers)
+            status = connection.getresponse().status
+        except (OSError, http.client.HTTPException) as error:
+            return type(error).__name__
+        finally:
+            connection.close()
+        return None if status in _ACCEPTED else f"status {status}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +181,15 @@ class Alerts:
         Raises:
             StoreError: the database is unavailable, or the stored alerts are corrupt.
         """
-        with _edit_records(self._state) as editor:
-            is_new = editor.raise_alert(alert, owed=self._webhook is not None)
+        notices: list[Notice] = [] if self._webhook is None else ["raised"]
+        with _edit_records(self._state) as items:
+            i = _find_open(items, alert.key)
+            is_new = i is None or items[i].alert.severity != alert.severity
+            if i is None:
+                number = max((item.number for item in items), default=0) + 1
+                items.append(AlertRecord(number=number, alert=alert, since_us=alert.at_us, owed=tuple(notices)))
+            else:
+                items[i] = replace(items[i], alert=alert, owed=_add_notices(items[i].owed, notices if is_new else ()))
         if is_new:
             _log_notice(alert, "raised")
             self._start_sender()
@@ -137,12 +204,15 @@ class Alerts:
         # Checks resolve after every good result, so the usual case only reads.
         if not any(alert.key == (name, subject) for alert in open_alerts(self._state)):
             return False
-        with _edit_records(self._state) as editor:
-            closed = editor.resolve_alert((name, subject), at_us, owed=self._webhook is not None)
-        if closed is not None:
-            _log_notice(closed, "resolved")
+        notices: list[Notice] = [] if self._webhook is None else ["resolved"]
+        with _edit_records(self._state) as items:
+            i = _find_open(items, (name, subject))
+            if i is not None:
+                items[i] = replace(items[i], resolved_at_us=at_us, owed=_add_notices(items[i].owed, notices))
+        if i is not None:
+            _log_notice(items[i].alert, "resolved")
             self._start_sender()
-        return closed is not None
+        return i is not None
 
     def records(self) -> list[AlertRecord]:
         """Return all open alerts and the latest resolved alerts, oldest first.
@@ -192,60 +262,31 @@ class Alerts:
                     leases.check(lease)
                     if not webhook.post(_webhook_body(record, notice)):
                         return
-                    with _edit_records(self._state) as editor:
-                        editor.mark_delivered(record, notice)
+                    with _edit_records(self._state) as items:
+                        _mark_delivered(items, record, notice)
 
 
 @contextmanager
-def _edit_records(state: ProjectState) -> Iterator[_RecordEditor]:
-    """Yield the stored alerts for editing, in a transaction; if the block raises, nothing changes."""
+def _edit_records(state: ProjectState) -> Iterator[list[AlertRecord]]:
+    """Yield the stored alerts, oldest first, for editing in a transaction; if the block raises, nothing changes."""
     with state.database.transaction():
-        editor = _RecordEditor(_read(state))
-        yield editor
-        if editor.changed:
-            Documents(state.database, _KIND).put(_NAME, _encode_records(editor.items))
+        items = _read(state)
+        before = list(items)
+        yield items
+        if items != before:
+            Documents(state.database, _KIND).put(_NAME, _encode_records(items))
 
 
-class _RecordEditor:
-    """The stored alerts, oldest first, while a process edits them."""
+def _find_open(items: list[AlertRecord], key: tuple[str, str]) -> int | None:
+    """Return the index of the open alert with a name and subject."""
+    return next((i for i, item in enumerate(items) if item.is_open and item.alert.key == key), None)
 
-    def __init__(self, items: list[AlertRecord]) -> None:
-        self.items = items
-        self.changed = False
 
-    def raise_alert(self, alert: Alert, *, owed: bool) -> bool:
-        """Store an alert; return whether it must be sent."""
-        notices: tuple[Notice, ...] = ("raised",) if owed else ()
-        last = self._open(alert.key)
-        if last is None:
-            number = max((item.number for item in self.items), default=0) + 1
-            self._put(AlertRecord(number=number, alert=alert, since_us=alert.at_us, owed=notices))
-            return True
-        severity_changed = last.alert.severity != alert.severity
-        self._put(replace(last, alert=alert, owed=_add_notices(last.owed, notices) if severity_changed else last.owed))
-        return severity_changed
-
-    def resolve_alert(self, key: tuple[str, str], at_us: int, *, owed: bool) -> Alert | None:
-        """Close an open alert and return it."""
-        last = self._open(key)
-        if last is None:
-            return None
-        self._put(replace(last, resolved_at_us=at_us, owed=_add_notices(last.owed, ("resolved",) if owed else ())))
-        return last.alert
-
-    def mark_delivered(self, sent: AlertRecord, notice: Notice) -> None:
-        """Remove a notice that the webhook has accepted; with another severity by now, it must be sent again."""
-        for item in self.items:
-            if item.number == sent.number and item.alert.severity == sent.alert.severity:
-                self._put(replace(item, owed=tuple(other for other in item.owed if other != notice)))
-
-    def _open(self, key: tuple[str, str]) -> AlertRecord | None:
-        return next((item for item in self.items if item.is_open and item.alert.key == key), None)
-
-    def _put(self, item: AlertRecord) -> None:
-        others = [other for other in self.items if other.number != item.number]
-        self.items = sorted([*others, item], key=lambda record: record.number)
-        self.changed = True
+def _mark_delivered(items: list[AlertRecord], sent: AlertRecord, notice: Notice) -> None:
+    """Remove a notice that the webhook has accepted; with another severity by now, it must be sent again."""
+    for i, item in enumerate(items):
+        if item.number == sent.number and item.alert.severity == sent.alert.severity:
+            items[i] = replace(item, owed=tuple(other for other in item.owed if other != notice))
 
 
 def open_alerts(state: ProjectState) -> list[Alert]:
@@ -290,10 +331,9 @@ def _encode_records(items: list[AlertRecord]) -> Json:
 
 def _read(state: ProjectState) -> list[AlertRecord]:
     try:
-        return [_decode_record(item) for item in Documents(state.database, _KIND).get(_NAME) or []]
+        return [
+            AlertRecord(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})
+            for item in Documents(state.database, _KIND).get(_NAME) or []
+        ]
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError("alerts", "are corrupt in the database", fix="restore the database from a backup") from error
-
-
-def _decode_record(item: dict[str, Any]) -> AlertRecord:
-    return AlertRecord(**{**item, "alert": Alert(**item["alert"]), "owed": tuple(item["owed"])})

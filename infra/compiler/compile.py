@@ -1,26 +1,34 @@
-"""Compile a repo: read its Feast objects and model specs, return the plan and the specs; change nothing."""
+"""Compile a repo: read its Feast objects and model specs, return the plan and the specs; change nothing.
+
+The on-demand views to register get an adapter, so that Feast computes what skewless does.
+"""
 
 from __future__ import annotations
 
+import copy
 import importlib
+import inspect
+import textwrap
 import traceback
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from feast import Entity, FeatureService, FeatureView, OnDemandFeatureView, StreamFeatureView
+from feast import Entity, FeatureService, FeatureView, Field, OnDemandFeatureView, StreamFeatureView
 from feast.repo_config import load_repo_config
+from feast.transformation.python_transformation import PythonTransformation
 
+from skewless.contract.columns import Transform
 from skewless.contract.errors import DefinitionError, SkewlessError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ALGORITHMS, ModelSpec
-from skewless.contract.transforms import TransformRunner
-from skewless.infra.compiler.compiled_repo import CompiledRepo
+from skewless.contract.transforms import TransformRunner, input_dtype
+from skewless.infra.compiler import array_calls
+from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.compiler.event_transforms import check_event_transform
-from skewless.infra.compiler.input_recorder import InputRecorder
-from skewless.infra.compiler.registration import build_feast_objects
-from skewless.infra.compiler.repo_modules import repo_modules
+from skewless.infra.compiler.input_recorder import InputRecorder, repo_modules
 from skewless.infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
 from skewless.infra.compiler.views import compile_view
 from skewless.infra.compiler.windows import compile_windows
@@ -29,6 +37,8 @@ from skewless.infra.jobs.cron import cron_trigger
 
 DEFINITIONS = "definitions"
 MODELS = "models"
+_ADAPTER = "_skewless_array_calls"
+_FUTURE = "from __future__ import annotations\n"
 
 
 def compile_repo(repo: Path) -> CompiledRepo:
@@ -51,7 +61,10 @@ def compile_repo(repo: Path) -> CompiledRepo:
         check_event_transform(window)
     for spec in models:
         check_model(plan, spec)
-    objects_to_register = build_feast_objects(plan, objects)
+    objects_to_register = tuple(
+        _add_adapter(plan, plan.transform(item.name), item) if isinstance(item, OnDemandFeatureView) else item
+        for item in objects
+    )
     return CompiledRepo(
         plan=plan,
         models=models,
@@ -68,21 +81,6 @@ def check_model(plan: FeaturePlan, spec: ModelSpec) -> None:
         DefinitionError: the service or the algorithm is unknown, a feature is bytes, the cron expression is invalid,
             or the group of a ranking model is neither a key nor a request field.
     """
-    _check_algorithm(spec)
-    _check_group(plan, spec)
-    _check_request(plan, spec)
-    if spec.retrain is not None:
-        cron_trigger(f"retrain {spec.name}", spec.retrain)
-    for ref in plan.service(spec.service).features:
-        if plan.dtype(ref) == "bytes":
-            raise DefinitionError(
-                f"model {spec.name!r} feature {ref.label!r}",
-                "is of type bytes, which models cannot read",
-                fix="remove it from the feature service",
-            )
-
-
-def _check_algorithm(spec: ModelSpec) -> None:
     if spec.algorithm not in ALGORITHMS and not is_registered("skewless.trainers", spec.algorithm):
         raise DefinitionError(
             f"model {spec.name!r} algorithm",
@@ -90,19 +88,6 @@ def _check_algorithm(spec: ModelSpec) -> None:
             value=spec.algorithm,
             fix=f"use one of {', '.join(ALGORITHMS)}, or install a package that registers it in skewless.trainers",
         )
-
-
-def _check_request(plan: FeaturePlan, spec: ModelSpec) -> None:
-    part = plan.select_service(spec.service)
-    if not part.join_keys and not part.request:
-        raise DefinitionError(
-            f"model {spec.name!r} service {spec.service!r}",
-            "has neither join keys nor request fields, so all its predictions would be equal",
-            fix="add a feature that has a key or a request field",
-        )
-
-
-def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
     part = plan.select_service(spec.service)
     names = [column.name for column in (*part.join_keys, *part.request)]
     if spec.group is not None and spec.group not in names:
@@ -112,6 +97,21 @@ def _check_group(plan: FeaturePlan, spec: ModelSpec) -> None:
             value=spec.group,
             fix=f"use one of {', '.join(names)}",
         )
+    if not names:
+        raise DefinitionError(
+            f"model {spec.name!r} service {spec.service!r}",
+            "has neither join keys nor request fields, so all its predictions would be equal",
+            fix="add a feature that has a key or a request field",
+        )
+    if spec.retrain is not None:
+        cron_trigger(f"retrain {spec.name}", spec.retrain)
+    for ref in plan.service(spec.service).features:
+        if plan.dtype(ref) == "bytes":
+            raise DefinitionError(
+                f"model {spec.name!r} feature {ref.label!r}",
+                "is of type bytes, which models cannot read",
+                fix="remove it from the feature service",
+            )
 
 
 def load_module(repo: Path, name: str) -> ModuleType:
@@ -163,18 +163,13 @@ def _feast_objects(module: ModuleType) -> list[Any]:
     kinds = (Entity, FeatureView, OnDemandFeatureView, FeatureService)
     # One object may have several names in the module.
     objects = list({id(value): value for value in vars(module).values() if isinstance(value, kinds)}.values())
-    _check_distinct(objects)
-    return objects
-
-
-def _check_distinct(objects: list[Any]) -> None:
     seen: dict[tuple[bool, str], object] = {}
     for value in objects:
-        key = (isinstance(value, Entity), value.name)
-        if seen.setdefault(key, value) is not value:
+        if seen.setdefault((isinstance(value, Entity), value.name), value) is not value:
             raise DefinitionError(
                 f"{type(value).__name__} {value.name!r}", "is defined twice", fix="rename or remove one of them"
             )
+    return objects
 
 
 def _compile_plan(project: str, repo: Path, objects: list[Any]) -> FeaturePlan:
@@ -215,3 +210,42 @@ def _models(repo: Path) -> tuple[ModelSpec, ...]:
         if names.count(name) > 1:
             raise DefinitionError(f"model {name!r}", "is defined twice", fix="rename or remove one of them")
     return tuple(models)
+
+
+class ArrayTransformation(PythonTransformation):
+    """A transform with declared outputs, so that Feast does not infer their types from the values of one call."""
+
+    declared: Sequence[Field] = ()
+
+    def infer_features(
+        self,
+        random_input: dict[str, Any],
+        singleton: bool | None = False,  # noqa: ARG002, FBT001, FBT002 - Feast's signature
+    ) -> list[Field]:
+        """Return the declared features, after a test call with Feast's sample."""
+        self.transform(random_input)
+        return list(self.declared)
+
+
+def _add_adapter(plan: FeaturePlan, transform: Transform, view: OnDemandFeatureView) -> OnDemandFeatureView:
+    """Return the view to register with Feast."""
+    text = build_registered_text(plan, transform)
+    namespace: dict[str, Any] = {"__name__": f"transform_{transform.name}"}
+    exec(compile(text, f"<transform {transform.name}>", "exec"), namespace)  # noqa: S102 - the repo's own source
+    transformation = ArrayTransformation(udf=namespace[f"{transform.function}_of_lists"], udf_string=text)
+    transformation.declared = tuple(view.features)
+    registered = copy.copy(view)
+    registered.feature_transformation = transformation
+    return registered
+
+
+def build_registered_text(plan: FeaturePlan, transform: Transform) -> str:
+    """Return the source text that Feast runs: the transform's module, our adapter, and a line that combines them."""
+    inputs = {ref.name: (plan.dtype(ref).value, input_dtype(plan, ref).value) for ref in transform.inputs}
+    outputs = {column.name: column.dtype.value for column in transform.outputs}
+    # Inside a function, so that our names do not replace names of the transform's module.
+    adapter_text = textwrap.indent(inspect.getsource(array_calls).replace(_FUTURE, ""), "    ")
+    function = transform.function
+    call = f"{function}_of_lists = {_ADAPTER}()({function}, {transform.name!r}, {inputs!r}, {outputs!r})"
+    adapter = f"def {_ADAPTER}():\n{adapter_text}\n    return wrap_transform"
+    return f"{transform.source.rstrip()}\n\n\n# Written by `skewless apply`.\n{adapter}\n\n\n{call}\n"

@@ -1,4 +1,4 @@
-"""The inputs of a compilation: while all of them are as they were, compiling again gives the same plan."""
+"""A compiled repo, and the inputs of its compilation: while they are as they were, the plan is, too."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.columns import digest
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.spec import ModelSpec
 
 # Variables that Python, Feast and the C library read on their own.
 _ALWAYS = ("FEAST_", "LANG", "LC_", "PYTHON", "TZ")
@@ -133,3 +135,19 @@ def find_origin(name: str) -> str:
     except (ImportError, ValueError):
         return ""
     return "" if spec is None else spec.origin or ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompiledRepo:
+    """The declarations of a repo: the plan, the models, and the Feast objects to register.
+
+    Args:
+        inputs: files, variables and libraries that they depend on; None: these cannot be known.
+        files: of the repo that were loaded or opened, relative to the repo.
+    """
+
+    plan: FeaturePlan
+    models: tuple[ModelSpec, ...]
+    feast_objects: tuple[Any, ...]
+    inputs: CompileInputs | None = None
+    files: tuple[str, ...] = ()

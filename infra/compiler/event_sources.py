@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from skewless.contract.keys import KEY_DTYPES
 from skewless.contract.windows.view import EventSource
 from skewless.infra.compiler.event_columns import check_columns_exist, parse_columns, read_file_columns
 from skewless.infra.compiler.views import TAG_DELAY, check_source_kind, check_tags, parse_duration_us, source_path
-from skewless.infra.offline.sources import Table, find_table
+from skewless.infra.offline.sources import find_table
 from skewless.infra.sources.source_schema import read_schema
 
 TAG_COLUMNS = "skewless.columns"
@@ -79,16 +80,6 @@ def compile_stream(owner: str, stream: KafkaSource | PushSource, event_column: s
         earliest_us=earliest,
         latest_us=latest,
     )
-
-
-def add_source(sources: dict[str, EventSource], source: EventSource) -> None:
-    """Add the source of a view to the sources by name.
-
-    Raises:
-        DefinitionError: another view has a different source of this name.
-    """
-    if sources.setdefault(source.name, source) != source:
-        raise DefinitionError(f"event source {source.name!r}", "is defined twice", fix="rename or remove one of them")
 
 
 def default_scales(types: Mapping[str, DType]) -> dict[str, int]:
@@ -204,7 +195,10 @@ def _schema_text(stream: KafkaSource | PushSource) -> str:
 
 
 def _columns_of_history(owner: str, repo: Path, source: Any, without: set[str]) -> tuple[Column, ...]:  # noqa: ANN401
-    table = _files(repo, source) if isinstance(source, FileSource) else None
+    table = None
+    if isinstance(source, FileSource):
+        with suppress(SourceError):  # a stream without earlier events has no history file
+            table = find_table(repo, source_path(source), f"history {source.path!r}")
     columns = () if table is None or table.is_text else read_file_columns(read_schema(table), sorted(without))
     if not columns:
         raise DefinitionError(
@@ -213,13 +207,6 @@ def _columns_of_history(owner: str, repo: Path, source: Any, without: set[str]) 
             fix=f'set tags={{"{TAG_COLUMNS}": "name type, name type"}}',
         )
     return columns
-
-
-def _files(repo: Path, source: FileSource) -> Table | None:
-    try:
-        return find_table(repo, source_path(source), f"history {source.path!r}")
-    except SourceError:  # a stream without earlier events has no history file
-        return None
 
 
 def _id_column(owner: str, types: Mapping[str, DType], name: str | None) -> str | None:

@@ -32,7 +32,13 @@ def compile_event_transform(view: StreamFeatureView, source: EventSource) -> Tra
     owner = f"windowed view {view.name!r}"
     function = view.udf or getattr(view.feature_transformation, "udf", None)
     if function is None:
-        _check_no_tags(owner, view.tags)
+        for tag in (TAG_INPUTS, TAG_DERIVED):
+            if tag in view.tags:
+                raise DefinitionError(
+                    f"{owner} tag {tag!r}",
+                    "describes a function that the view does not have",
+                    fix="give the view a udf, or remove the tag",
+                )
         return None
     mode = view.mode.value if isinstance(view.mode, TransformationMode) else view.mode
     if mode != "python":
@@ -91,16 +97,6 @@ def check_event_transform(view: WindowView) -> None:
                 f"is not of the declared type {column.dtype}",
                 value=str(outputs[column.name].dtype),
                 fix=f"correct the tag {TAG_DERIVED!r}, or return the declared type",
-            )
-
-
-def _check_no_tags(owner: str, tags: Mapping[str, str]) -> None:
-    for tag in (TAG_INPUTS, TAG_DERIVED):
-        if tag in tags:
-            raise DefinitionError(
-                f"{owner} tag {tag!r}",
-                "describes a function that the view does not have",
-                fix="give the view a udf, or remove the tag",
             )
 
 

@@ -1,7 +1,8 @@
-"""Records the inputs of a compilation while it runs."""
+"""Loads the modules of a repo, and records the inputs of a compilation while it runs."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import site
 import sys
@@ -25,7 +26,6 @@ from skewless.infra.compiler.compile_inputs import (
     sha256_of,
 )
 from skewless.infra.compiler.definition_code import DefinitionCode, absolute_names, is_understood, read_code
-from skewless.infra.compiler.repo_modules import find_repo_modules
 from skewless.infra.host.process_start import started_ns
 
 CONFIG = "feature_store.yaml"
@@ -35,6 +35,50 @@ _WRITES = frozenset("wax+")
 # Clocks of file systems tick this seldom: a file that changes later within a tick keeps its time.
 _TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
 _MILLISECOND_NS = 1_000_000
+
+
+@contextmanager
+def repo_modules(repo: Path) -> Iterator[None]:
+    """Make the repo's modules and packages importable by their names within the block."""
+    # Modules of these names may be loaded from elsewhere, or from older files: hide them within the block.
+    hidden = find_repo_modules(repo)
+    _unload(hidden)
+    bytecode = sys.dont_write_bytecode
+    # Bytecode files would appear in the user's repo.
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(repo))
+    importlib.invalidate_caches()
+    try:
+        yield
+    finally:
+        sys.path.remove(str(repo))
+        sys.dont_write_bytecode = bytecode
+        _unload(find_repo_modules(repo))
+        sys.modules.update(hidden)
+
+
+def find_repo_modules(repo: Path) -> dict[str, ModuleType]:
+    """Return the loaded modules, by name, that have the name of a module of the repo, submodules of its packages too.
+
+    A folder without ``__init__.py`` counts as a package if its modules come from the repo alone.
+    """
+    folder = repo.absolute()
+    names = {name.removesuffix(".py") for name in importable_names(folder)}
+    loaded = dict(sys.modules)
+    namespaces = {name: places for name, module in loaded.items() if (places := _folders(module))}
+    names |= {name for name, places in namespaces.items() if places == [str(folder / name)]}
+    names -= {"__main__", "skewless"}  # running
+    return {name: module for name, module in loaded.items() if name.partition(".")[0] in names}
+
+
+def _folders(module: ModuleType) -> list[str]:
+    """Return the folders of a namespace package; empty: it is another kind of module."""
+    return list(getattr(module, "__path__", ())) if getattr(module, "__file__", None) is None else []
+
+
+def _unload(modules: dict[str, ModuleType]) -> None:
+    for name in modules:
+        sys.modules.pop(name, None)
 
 
 class UnknownInputError(Exception):

@@ -15,7 +15,7 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError
 from skewless.contract.windows.view import EVENT_GROUP, SUMMED, Aggregate, EventSource, WindowView
 from skewless.infra.compiler.aggregates import compile_aggregates
-from skewless.infra.compiler.event_sources import TAG_SCALE, add_source, compile_source, declared_scales, default_scales
+from skewless.infra.compiler.event_sources import TAG_SCALE, compile_source, declared_scales, default_scales
 from skewless.infra.compiler.event_transforms import (
     TAG_DERIVED,
     TAG_INPUTS,
@@ -54,7 +54,10 @@ def compile_windows(
     for item in views:
         _check_kind(f"windowed view {item.name!r}", item)
         source = compile_source(item, repo)
-        add_source(sources, source)
+        if sources.setdefault(source.name, source) != source:
+            raise DefinitionError(
+                f"event source {source.name!r}", "is defined twice", fix="rename or remove one of them"
+            )
         windows[item.name] = _window(item, entities, source)
         _complete_schema(item, windows[item.name])
     return windows, sources

@@ -48,31 +48,29 @@ class Connections:
         """Call a function after each new connection of the reader, before its first read."""
         self._on_connect.append(callback)
 
-    def get(self, keys: Sequence[bytes | None]) -> list[bytes | None]:
-        """Return the row of each key, in order, in one round trip; None for a key that is None.
+    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Return the row of each key, in order, in one round trip.
+
+        Raises:
+            StoreError: the store is unreachable.
+        """
+        return self.reader.get(keys) if keys else []
+
+    def get_with_markers(
+        self, keys: Sequence[bytes | None], names: Sequence[str]
+    ) -> tuple[list[bytes | None], dict[str, Marker | None]]:
+        """Return the row of each key, in order, None for a key that is None, and the value of each marker.
+
+        One round trip reads them all.
 
         Raises:
             StoreError: the store is unreachable.
         """
         named = [key for key in keys if key is not None]
-        stored = self.reader.get(named) if named else []
-        if len(named) == len(keys):
-            return stored
-        rows = iter(stored)
-        return [None if key is None else next(rows) for key in keys]
-
-    def get_with_markers(
-        self, keys: Sequence[bytes | None], names: Sequence[str]
-    ) -> tuple[list[bytes | None], dict[str, Marker | None]]:
-        """Return the row of each key, in order, and the value of each marker, in one round trip.
-
-        Raises:
-            StoreError: the store is unreachable.
-        """
-        if not names:
-            return self.get(keys), {}
-        named = list(dict.fromkeys(key for key in keys if key is not None))
-        stored, markers = self.reader.get_with_markers(named, names)
+        if not names and len(named) == len(keys):
+            return self.get(named), {}
+        named = list(dict.fromkeys(named))
+        stored, markers = self.reader.get_with_markers(named, names) if names else (self.get(named), [])
         rows = dict(zip(named, stored, strict=True))
         return [None if key is None else rows[key] for key in keys], dict(zip(names, markers, strict=True))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 from feast import Entity
 from feast.infra.common.materialization_job import (
@@ -16,7 +17,7 @@ from feast.infra.common.materialization_job import (
 from feast.infra.common.retrieval_task import HistoricalRetrievalTask
 from feast.infra.compute_engines.base import ComputeEngine
 from feast.infra.compute_engines.local.compute import LocalComputeEngine
-from feast.infra.compute_engines.local.job import LocalRetrievalJob
+from feast.infra.compute_engines.local.job import LocalMaterializationJob, LocalRetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.repo_config import FeastConfigBaseModel
 
@@ -32,7 +33,7 @@ from skewless.infra.materialization.run_report import RunStep
 from skewless.infra.materialization.skipped_rows import warn_skipped
 from skewless.infra.offline.changes import EventRange
 from skewless.infra.offline.engine import connect
-from skewless.infra.sources.place import repo_of, settings_of, state_of
+from skewless.infra.sources.source_schema import repo_of, settings_of, state_of
 from skewless.infra.telemetry.logger import EventLogger
 
 _log = EventLogger()
@@ -49,34 +50,6 @@ class SkewlessComputeEngineConfig(FeastConfigBaseModel):
     type: Literal["skewless.infra.feast_plugins.engine.SkewlessComputeEngine"] = (
         "skewless.infra.feast_plugins.engine.SkewlessComputeEngine"
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SkewlessJob(MaterializationJob):
-    """A finished materialization."""
-
-    task: MaterializationTask
-    failure: SkewlessError | None = None
-
-    def status(self) -> MaterializationJobStatus:
-        """Return the status."""
-        return MaterializationJobStatus.ERROR if self.failure else MaterializationJobStatus.SUCCEEDED
-
-    def error(self) -> BaseException | None:
-        """Return the error, or None."""
-        return self.failure
-
-    def should_be_retried(self) -> bool:
-        """Return False: the user decides; the next run continues after the last completed batch."""
-        return False
-
-    def job_id(self) -> str:
-        """Return a readable name."""
-        return f"{self.task.feature_view.name}-{self.task.start_time}-{self.task.end_time}"
-
-    def url(self) -> str | None:
-        """Return None: jobs have no web page."""
-        return None
 
 
 class SkewlessComputeEngine(ComputeEngine):
@@ -108,7 +81,7 @@ class SkewlessComputeEngine(ComputeEngine):
                 problem="its features are computed from events, not materialized",
                 fix="`skewless stream` keeps it up to date, `skewless backfill` builds its states",
             )
-            return SkewlessJob(task=task)
+            return _finished_job(task)
         # Feast's engine handles other stores, and views that are computed or also written offline.
         if not isinstance(self.online_store, SkewlessOnlineStore) or not is_plain(view) or view.offline:
             job: MaterializationJob = self._local_engine()._materialize_one(registry, task, **kwargs)  # noqa: SLF001 - Feast has no public method for one task
@@ -122,8 +95,8 @@ class SkewlessComputeEngine(ComputeEngine):
             elif view.online:
                 self._materialize_messages(self.online_store, registry, task)
         except SkewlessError as error:
-            return SkewlessJob(task=task, failure=error)
-        return SkewlessJob(task=task)
+            return _finished_job(task, error)
+        return _finished_job(task)
 
     def _materialize_log(self, online: SkewlessOnlineStore, stored: StoredView, task: MaterializationTask) -> None:
         """Materialize a view through the accepted log."""
@@ -141,9 +114,14 @@ class SkewlessComputeEngine(ComputeEngine):
                 clock=clock,
                 strict=settings.strict,
             )
-            with _ProgressBar(task.tqdm_builder) as bar:
+            with _open_progress_bar(task.tqdm_builder) as move_bar:
                 events = build_event_range(task, from_us(clock.now_us()))
-                reports = materializer.run([stored.view], events=events, naive_is_utc=True, on_step=bar.step)
+
+                def show(step: RunStep) -> None:
+                    if step.total is not None:
+                        move_bar(step.done, step.total)
+
+                reports = materializer.run([stored.view], events=events, naive_is_utc=True, on_step=show)
         finally:
             connection.close()
         for report in reports:
@@ -159,11 +137,11 @@ class SkewlessComputeEngine(ComputeEngine):
         task = replace(task, end_time=from_us(min(to_us(task.end_time), now_us)))
         table = read_latest_rows(self.get_execution_context(registry, task), registry, task, start)
         done = 0
-        with _ProgressBar(task.tqdm_builder) as bar:
+        with _open_progress_bar(task.tqdm_builder) as move_bar:
             for rows in to_messages(task.feature_view, table, BATCH_ROWS):
                 online.online_write_batch(self.repo_config, task.feature_view, rows, None)
                 done += len(rows)
-                bar.move(done, table.num_rows)
+                move_bar(done, table.num_rows)
 
     def _local_engine(self) -> LocalComputeEngine:
         limits = self.repo_config.materialization_config
@@ -176,6 +154,11 @@ class SkewlessComputeEngine(ComputeEngine):
             offline_store=self.offline_store,
             online_store=self.online_store,
         )
+
+
+def _finished_job(task: MaterializationTask, error: SkewlessError | None = None) -> MaterializationJob:
+    status = MaterializationJobStatus.ERROR if error else MaterializationJobStatus.SUCCEEDED
+    return LocalMaterializationJob(f"{task.feature_view.name}-{task.start_time}-{task.end_time}", status, error)
 
 
 def build_event_range(task: MaterializationTask, now: datetime) -> EventRange | None:
@@ -200,37 +183,25 @@ def is_incremental(task: MaterializationTask, now: datetime) -> bool:
     return abs(first - start) <= _NOW_SLACK // timedelta(microseconds=1)
 
 
-class _ProgressBar:
-    """A progress bar over the applied rows, created when their number is known.
+@contextmanager
+def _open_progress_bar(build: Callable[[int], Any] | None) -> Iterator[Callable[[int, int], None]]:
+    """Yield a function that moves a progress bar to a number of rows of a total.
 
     Args:
-        build: creates a bar of a length; None: no bar.
+        build: creates a bar of a length, at the first call; None: no bar.
     """
+    bar: Any = None
+    last = 0
 
-    def __init__(self, build: Callable[[int], Any] | None) -> None:
-        self._build = build
-        self._bar: Any = None
-        self._done = 0
+    def move(done: int, total: int) -> None:
+        nonlocal bar, last
+        if build is not None:
+            bar = build(total) if bar is None else bar
+            bar.update(done - last)
+            last = done
 
-    def __enter__(self) -> Self:
-        """Return the bar."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close the bar."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def step(self, step: RunStep) -> None:
-        """Move the bar to the progress of a run."""
-        if step.total is not None:
-            self.move(step.done, step.total)
-
-    def move(self, done: int, total: int) -> None:
-        """Move the bar to a number of rows."""
-        if self._build is None:
-            return
-        if self._bar is None:
-            self._bar = self._build(total)
-        self._bar.update(done - self._done)
-        self._done = done
+    try:
+        yield move
+    finally:
+        if bar is not None:
+            bar.close()

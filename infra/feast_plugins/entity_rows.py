@@ -58,7 +58,8 @@ def read_entities(connection: duckdb.DuckDBPyConnection, rows: pd.DataFrame | pa
         RequestError: a column has values of several types, or the time column is missing.
     """
     table = rows if isinstance(rows, pa.Table) else _from_pandas(rows)
-    types = _sql_types(connection, table.schema)
+    # One column at a time: names may differ only in case, which SQL ignores.
+    types = {field.name: _sql_type(connection, field.type) for field in table.schema}
     return EntityRows(table=table, time=_time_column(types), types=types)
 
 
@@ -114,13 +115,8 @@ def relations_by_name(config: RepoConfig, views: Sequence[RequestedView]) -> dic
     return named
 
 
-def _sql_types(connection: duckdb.DuckDBPyConnection, schema: pa.Schema) -> dict[str, str]:
-    """Return DuckDB's type of each column; empty for a type that DuckDB does not support."""
-    # One column at a time: names may differ only in case, which SQL ignores.
-    return {field.name: _sql_type(connection, field.type) for field in schema}
-
-
 def _sql_type(connection: duckdb.DuckDBPyConnection, kind: pa.DataType) -> str:
+    """Return DuckDB's type for an Arrow type; empty if DuckDB does not support it."""
     try:
         with register_tables(connection, {_TABLE: pa.table({"x": pa.nulls(0, kind)})}):
             rows = connection.execute(f"DESCRIBE SELECT x FROM {_TABLE}").fetchall()
@@ -170,9 +166,7 @@ def range_entities(
     if not keyed:
         return read_entities(connection, pa.table({EVENT_TIMESTAMP: end_time}))
     tables = [_read_keys(config, connection, requested, start, end) for requested in keyed]
-    kinds = {field.name: field.type for table in tables for field in table.schema}
-    schema = pa.schema(list(kinds.items()))
-    rows = pa.concat_tables([_add_missing_columns(table, schema) for table in tables])
+    rows = pa.concat_tables(tables, promote_options="permissive")
     distinct = rows.group_by(rows.column_names, use_threads=False).aggregate([])
     # DuckDB returns the keys in any order; the same request must give the same rows.
     distinct = distinct.sort_by([(name, "ascending") for name in distinct.column_names])
@@ -202,13 +196,3 @@ def _read_keys(
     query = f"SELECT DISTINCT {', '.join(keys)} FROM {source.table.relation} WHERE {' AND '.join(conditions)}"
     with source.table.open(connection):
         return connection.sql(query, params=source.table.parameters).to_arrow_table()
-
-
-def _add_missing_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    columns = {
-        field.name: table[field.name].cast(field.type)
-        if field.name in table.column_names
-        else pa.nulls(table.num_rows, field.type)
-        for field in schema
-    }
-    return pa.table(columns, schema=schema)

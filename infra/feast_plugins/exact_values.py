@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ def fit_frame(view: Table, frame: pd.DataFrame) -> pd.DataFrame:
         SourceError: a value does not fit the declared type, or a list contains a null that messages cannot have.
     """
     changed, kinds = {}, dict(zip(frame.columns, frame.dtypes, strict=True))
-    for field in _fields(view):
+    for field in view.features:
         # The type alone decides for most columns, so a push does not look at their values.
         if field.name not in kinds or _is_exact_type(field, kinds[field.name]):
             continue
@@ -48,7 +47,7 @@ def fit_table(view: Table, table: pa.Table) -> pa.Table:
     Raises:
         SourceError: as ``fit_frame``.
     """
-    for field in _fields(view):
+    for field in view.features:
         index = table.schema.get_field_index(field.name)
         if index >= 0:
             owner = f"source of view {view.name!r} column {field.name!r}"
@@ -80,11 +79,6 @@ def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedA
         )
     lists = [_fill_nulls(item) for item in column.to_pylist()]
     return pa.chunked_array([pa.array(lists, _with_leaf(column.type, arrow_type(leaf)))])
-
-
-def _fields(view: Table) -> Iterable[Field]:
-    fields: Iterable[Field] = view.features
-    return fields
 
 
 def _is_exact_type(field: Field, kind: Any) -> bool:  # noqa: ANN401 - numpy's types and pandas' have no common one
@@ -138,9 +132,11 @@ def _is_list(kind: pa.DataType) -> bool:
 
 def _has_null(column: pa.ChunkedArray) -> bool:
     """Say whether a list contains a null, at any depth."""
-    return any(part.null_count for part in _inner_lists(column)) or bool(
-        _is_list(column.type) and _leaves(column).null_count
-    )
+    while _is_list(column.type):
+        column = pc.list_flatten(column)
+        if column.null_count:
+            return True
+    return False
 
 
 def _inner_lists(column: pa.ChunkedArray) -> list[pa.ChunkedArray]:
@@ -152,12 +148,6 @@ def _inner_lists(column: pa.ChunkedArray) -> list[pa.ChunkedArray]:
     return parts
 
 
-def _leaves(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    while _is_list(column.type):
-        column = pc.list_flatten(column)
-    return column
-
-
 def _leaf(dtype: Any) -> Any:  # noqa: ANN401 - Feast's types have no common one
     while isinstance(dtype, Array | Set):
         dtype = dtype.base_type
@@ -165,11 +155,9 @@ def _leaf(dtype: Any) -> Any:  # noqa: ANN401 - Feast's types have no common one
 
 
 def _fill_nulls(value: Any) -> Any:  # noqa: ANN401 - a list of lists, or of numbers
-    return None if value is None else [_fill_nulls(item) if isinstance(item, list) else _number(item) for item in value]
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+    if isinstance(value, list):
+        return [math.nan if item is None else _fill_nulls(item) for item in value]
+    return None if value is None else float(value)
 
 
 def _with_leaf(kind: pa.DataType, leaf: pa.DataType) -> pa.DataType:

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
 import duckdb
-from feast.data_source import DataSource
+from feast import Field
 from feast.feature_view import DUMMY_ENTITY_ID
 from feast.repo_config import RepoConfig
 
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import RequestError, SourceError
+from skewless.contract.errors import SourceError
 from skewless.contract.rows import NO_TIME
 from skewless.infra.compiler.views import to_dtype
 from skewless.infra.feast_plugins.key_types import cast_key, common_type
 from skewless.infra.feast_plugins.requested_features import RequestedView
 from skewless.infra.feast_plugins.requested_features import Table as View
+from skewless.infra.feast_plugins.stored_views import is_plain
 from skewless.infra.offline.as_of import History
 from skewless.infra.offline.matched_rows import copy_to_table
-from skewless.infra.offline.source_columns import NAIVE, is_converted
-from skewless.infra.offline.sources import Table
+from skewless.infra.offline.source_columns import NAIVE, check_columns, is_converted
+from skewless.infra.offline.sources import Table, has_files
 from skewless.infra.offline.sql import can_misfit, cast_sql, quote, to_microseconds
-from skewless.infra.sources.source_schema import source_table
+from skewless.infra.sources.source_schema import readable_path, repo_of, source_table
 
 EVENT = "__event"
 CREATED = "__created"
@@ -124,33 +125,15 @@ class HistorySource:
         return {name: rows for name, rows in zip(conditions, totals, strict=True) if rows}
 
 
-def open_source(
-    config: RepoConfig,
-    connection: duckdb.DuckDBPyConnection,
-    source: DataSource | None,
-    owner: str,
-    declared: Mapping[str, DType] | None = None,
-) -> HistorySource:
-    """Return a batch source; read it within its ``table.open``.
-
-    Args:
-        declared: types of its columns, for sources without types.
-
-    Raises:
-        SourceError: the source is missing or corrupt, or of an unsupported kind.
-    """
-    table = source_table(config, source, owner, declared)
-    mapping = {name: column for column, name in (source.field_mapping if source else {}).items()}
-    return HistorySource(table=table, types=table.column_types(connection), mapping=mapping)
-
-
 def view_source(config: RepoConfig, connection: duckdb.DuckDBPyConnection, view: View) -> HistorySource:
     """Return the batch source of a view.
 
     Raises:
-        SourceError: as ``open_source``.
+        SourceError: the source is missing or corrupt, or of an unsupported kind.
     """
-    return open_source(config, connection, view.batch_source, f"feature view {view.name!r}", declared_types(view))
+    table, source = view_table(config, view), view.batch_source
+    mapping = {name: column for column, name in (source.field_mapping if source else {}).items()}
+    return HistorySource(table=table, types=table.column_types(connection), mapping=mapping)
 
 
 def view_table(config: RepoConfig, view: View) -> Table:
@@ -159,13 +142,14 @@ def view_table(config: RepoConfig, view: View) -> Table:
     Raises:
         SourceError: the file does not exist, or the source is of an unsupported kind.
     """
-    return source_table(config, view.batch_source, f"feature view {view.name!r}", declared_types(view))
+    types = declared_types(view, (*view.entity_columns, *view.features))
+    return source_table(config, view.batch_source, f"feature view {view.name!r}", types)
 
 
-def declared_types(view: View) -> dict[str, DType]:
-    """Return the types that a view declares for the columns of its source."""
+def declared_types(view: View, fields: Iterable[Field]) -> dict[str, DType]:
+    """Return the types that a view declares for the columns of its source, by column, for some of its fields."""
     mapping = {name: column for column, name in (view.batch_source.field_mapping if view.batch_source else {}).items()}
-    types = {field.name: to_dtype(field.dtype) for field in (*view.entity_columns, *view.features)}
+    types = {field.name: to_dtype(field.dtype) for field in fields}
     return {mapping.get(name, name): dtype for name, dtype in types.items() if dtype is not None}
 
 
@@ -267,7 +251,6 @@ def build_view_history(
         RequestError: the entity rows have no such key, or a key of another type.
     """
     view = requested.view
-    owner = f"feature view {view.name!r}"
     source = view_source(config, connection, view)
     # A view without entities has one constant key on both sides.
     keys, types = ({}, {}) if view.entity_columns else ({_CONSTANT_KEY: "''"}, {_CONSTANT_KEY: "VARCHAR"})
@@ -276,15 +259,8 @@ def build_view_history(
         if column.name == DUMMY_ENTITY_ID and name not in entity_types:
             keys[name], types[name] = "''", "VARCHAR"
             continue
-        if name not in entity_types:
-            raise RequestError(
-                "entity rows",
-                f"have no key of {owner}",
-                value=name,
-                fix="add the column, or remove the view from the request",
-            )
         source_type = "VARCHAR" if column.name == DUMMY_ENTITY_ID else source.types[source.column(column.name)]
-        types[name] = common_type(f"{owner} key {name!r}", entity_types[name], source_type)
+        types[name] = common_type(f"feature view {view.name!r}", name, entity_types, source_type)
         keys[name] = cast_key(source.key_sql(column.name), source_type, types[name])
     batch = view.batch_source
     declared = {field.name: to_dtype(field.dtype) for field in view.features}
@@ -301,3 +277,26 @@ def build_view_history(
         misfits={name: misfit for name, misfit in misfits.items() if misfit},
         ttl_us=(view.ttl or timedelta(0)) // timedelta(microseconds=1),
     )
+
+
+def check_feature_types(config: RepoConfig, view: View) -> None:
+    """Check, at `feast apply`, that the types of a view's features fit the columns of its source.
+
+    A source that is missing or unreadable is not checked here: materialization reports it.
+
+    Raises:
+        SourceError: a column has another type.
+    """
+    if not is_plain(view) or view.batch_source is None:
+        return
+    declared = declared_types(view, view.features)
+    try:
+        if not has_files(repo_of(config), readable_path(view.batch_source, f"feature view {view.name!r}")):
+            return
+        table = view_table(config, view)
+        with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            types = table.column_types(connection)
+    except SourceError:
+        return
+    existing = {column: dtype for column, dtype in declared.items() if column in types}
+    check_columns(table.name, types, existing, naive_is_utc=True, converted=existing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from skewless.contract.errors import RequestError
 
 INTEGER = "BIGINT"
@@ -10,18 +12,30 @@ _FLOATS = {"FLOAT", "DOUBLE"}
 _NULL_TYPES = {'"NULL"', "NULL"}
 
 
-def common_type(owner: str, entity_type: str, source_type: str) -> str:
+def common_type(owner: str, name: str, entity_types: Mapping[str, str], source_type: str) -> str:
     """Return DuckDB's type for comparing a key of entity rows with a key of a source.
 
-    Raises:
-        RequestError: keys of these types can never be equal.
+    Args:
+        owner: the view, for errors.
+        name: column of the entity rows.
+        entity_types: DuckDB's type of each column of the entity rows.
 
-    >>> common_type("key 'id'", "DOUBLE", "INTEGER")
+    Raises:
+        RequestError: the entity rows do not have the key, or keys of these types can never be equal.
+
+    >>> common_type("view 'v'", "id", {"id": "DOUBLE"}, "INTEGER")
     'BIGINT'
-    >>> common_type("key 'id'", "VARCHAR", "VARCHAR")
+    >>> common_type("view 'v'", "id", {"id": "VARCHAR"}, "VARCHAR")
     'VARCHAR'
     """
-    entity, source = _kind(entity_type), _kind(source_type)
+    if name not in entity_types:
+        raise RequestError(
+            "entity rows",
+            f"have no key of {owner}",
+            value=name,
+            fix="add the column, or remove the view from the request",
+        )
+    entity, source = _kind(entity_types[name]), _kind(source_type)
     if entity in _NULL_TYPES:
         return source
     if source in _NULL_TYPES or entity == source:
@@ -30,8 +44,8 @@ def common_type(owner: str, entity_type: str, source_type: str) -> str:
         # pandas converts a column of integers with a null to floats.
         return "HUGEINT" if "HUGEINT" in {entity, source} else INTEGER
     raise RequestError(
-        owner,
-        f"has type {entity_type} in the entity rows and {source_type} in the source",
+        f"{owner} key {name!r}",
+        f"has type {entity_types[name]} in the entity rows and {source_type} in the source",
         fix="give the entity rows the type of the source",
     )
 

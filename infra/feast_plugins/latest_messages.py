@@ -23,8 +23,7 @@ from feast.utils import _get_column_names
 from skewless.contract.arrow_types import cast_times
 from skewless.contract.errors import SourceError
 from skewless.infra.feast_plugins.exact_values import fit_table
-from skewless.infra.feast_plugins.frames import time_columns
-from skewless.infra.feast_plugins.rows import Row
+from skewless.infra.feast_plugins.rows import Row, time_columns
 from skewless.infra.feast_plugins.stored_views import Table
 
 

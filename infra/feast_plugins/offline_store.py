@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -22,17 +21,23 @@ from feast.utils import compute_non_entity_date_range
 
 from skewless.contract.clock import open_clock, to_us
 from skewless.contract.columns import digest
-from skewless.infra.feast_plugins.appended_rows import append_rows, write_log
 from skewless.infra.feast_plugins.entity_rows import query_entities, range_entities, read_entities
-from skewless.infra.feast_plugins.feature_history import HistorySource, open_source
+from skewless.infra.feast_plugins.feature_history import HistorySource
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, Table, resolve_features
-from skewless.infra.feast_plugins.results import Entities, PointInTimeResult, QueryResult, open_connection
-from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
+from skewless.infra.feast_plugins.results import Entities, PointInTimeJob, QueryJob, open_connection
+from skewless.infra.feast_plugins.saved_rows import append_rows, write_log
 from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.offline.sources import has_files, is_remote
 from skewless.infra.offline.sql import quote, quote_all
-from skewless.infra.sources.place import repo_of, settings_of, state_of
-from skewless.infra.sources.source_schema import check_source, column_types, readable_path, source_table
+from skewless.infra.sources.source_schema import (
+    check_source,
+    column_types,
+    readable_path,
+    repo_of,
+    settings_of,
+    source_table,
+    state_of,
+)
 from skewless.infra.telemetry.logger import EventLogger
 
 _CALLER = "get_historical_features"
@@ -94,15 +99,15 @@ class SkewlessOfflineStore(OfflineStore):
         on_demand = OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry)
         count = _count_user_refs(feature_refs)
         requested = resolve_features(feature_refs, feature_views, on_demand, full_names=full_feature_names, count=count)
-        result = PointInTimeResult(
+        return PointInTimeJob(
             config=config,
+            full_feature_names=full_feature_names,
+            on_demand=on_demand,
             requested=requested,
+            refs=feature_refs,
             entities=_entity_reader(config, requested, entity_df, (start_date, end_date)),
             query=entity_df.strip().rstrip(";") if isinstance(entity_df, str) else None,
             as_known=filter_by_created_timestamp or getattr(config.offline_store, "time_mode", "") == "knowledge",
-        )
-        return SkewlessRetrievalJob(
-            config, result, full_feature_names=full_feature_names, on_demand=on_demand, refs=feature_refs
         )
 
     @staticmethod
@@ -140,7 +145,7 @@ class SkewlessOfflineStore(OfflineStore):
             f"{_select_sql(source, columns)} WHERE {conditions}"
             f" QUALIFY row_number() OVER ({partition} ORDER BY {', '.join(order)}) = 1"
         )
-        return SkewlessRetrievalJob(config, QueryResult(config=config, table=source.table, query=query))
+        return QueryJob(config=config, table=source.table, query=query)
 
     @staticmethod
     def pull_all_from_table_or_query(
@@ -159,7 +164,7 @@ class SkewlessOfflineStore(OfflineStore):
         # Feast passes no feature if a transformation needs all columns.
         selected = _select_sql(source, columns) if feature_name_columns else f"SELECT * FROM {source.table.relation}"
         query = f"{selected} WHERE {condition}"
-        return SkewlessRetrievalJob(config, QueryResult(config=config, table=source.table, query=query))
+        return QueryJob(config=config, table=source.table, query=query)
 
     @staticmethod
     def offline_write_batch(
@@ -230,7 +235,8 @@ def _open_range(
 ) -> tuple[HistorySource, str]:
     with open_connection(config) as connection:
         # Feast passes the names of the source's columns here, and the names in the view elsewhere.
-        source = replace(open_source(config, connection, data_source, f"data source {data_source.name!r}"), mapping={})
+        table = source_table(config, data_source, f"data source {data_source.name!r}")
+        source = HistorySource(table=table, types=table.column_types(connection), mapping={})
     time_sql = source.time_sql(timestamp_field)
     limits = [(">=", start), ("<=", end)]
     conditions = [f"{time_sql} {sign} {to_us(limit)}" for sign, limit in limits if limit is not None]

@@ -1,9 +1,8 @@
-"""Resolve a request for online features with Feast's functions, and complete its response after the read."""
+"""Answer requests for online features: Feast's functions resolve the request and complete the response."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from feast import FeatureService, utils
@@ -17,81 +16,61 @@ from skewless.contract.errors import RequestError
 from skewless.infra.feast_plugins.stored_views import Table
 
 EntityRows = list[dict[str, Any]] | Mapping[str, Any]
+RequestedTable = tuple[Table, list[str], Mapping[str, Sequence[Value]]]
+"""A view to read, its requested features, and its key columns by the view's names of its join keys."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class OnlineRequest:
-    """A resolved request.
+def answer_request(
+    registry: BaseRegistry,
+    project: str,
+    features: list[str] | FeatureService,
+    entity_rows: EntityRows,
+    read: Callable[[GetOnlineFeaturesResponse, Sequence[RequestedTable]], dict[str, ValueType]],
+    *,
+    full_names: bool,
+) -> OnlineResponse:
+    """Return the response to a request, with on-demand features.
 
     Args:
-        keys: key columns by the join key's name in the request.
-        views: the views to read, each with its requested features.
-        join_keys: entity -> join key.
-        on_demand: the on-demand views to compute after the read.
-        refs: the requested features.
-        names: the columns of the final response.
-        response: has the keys and request fields; the read adds features.
+        read: adds the features of all views to a response that has the keys and request fields; returns Feast's type
+            of each feature, by short and by full name.
         full_names: prefix features with the view's name.
+
+    Raises:
+        RequestError: the request has no rows, so its keys are unknown.
+        ValueError: the rows have different columns.
+        FeastError: a feature is not defined, or a field of the request is missing.
     """
-
-    keys: Mapping[str, Sequence[Value]]
-    views: Sequence[tuple[Table, list[str]]]
-    join_keys: Mapping[str, str]
-    on_demand: Sequence[Any]
-    refs: Sequence[str]
-    names: frozenset[str]
-    response: GetOnlineFeaturesResponse
-    full_names: bool
-
-    @classmethod
-    def resolve(
-        cls,
-        registry: BaseRegistry,
-        project: str,
-        features: list[str] | FeatureService,
-        entity_rows: EntityRows,
-        *,
-        full_names: bool,
-    ) -> OnlineRequest:
-        """Return a resolved request.
-
-        Raises:
-            RequestError: the request has no rows, so its keys are unknown.
-            ValueError: the rows have different columns.
-            FeastError: a feature is not defined, or a field of the request is missing.
-        """
-        resolve_alert = utils._prepare_entities_to_read_from_online_store(  # noqa: SLF001 - Feast resolves requests only here
-            registry=registry,
-            project=project,
-            features=features,
-            entity_values=_columns(entity_rows),
-            full_feature_names=full_names,
-            native_entity_values=True,
+    resolved = utils._prepare_entities_to_read_from_online_store(  # noqa: SLF001 - Feast resolves requests only here
+        registry=registry,
+        project=project,
+        features=features,
+        entity_values=_columns(entity_rows),
+        full_feature_names=full_names,
+        native_entity_values=True,
+    )
+    keys, views, join_keys, on_demand, refs, names, response = resolved
+    types = read(response, [(table, wanted, _table_keys(table, keys, join_keys)) for table, wanted in views])
+    if on_demand:
+        utils._augment_response_with_on_demand_transforms(  # noqa: SLF001 - as above
+            response, list(refs), list(on_demand), full_names, feature_types=types
         )
-        keys, views, join_keys, on_demand, refs, names, response = resolve_alert
-        return cls(
-            keys=keys,
-            views=views,
-            join_keys=join_keys,
-            on_demand=on_demand,
-            refs=refs,
-            names=frozenset(names),
-            response=response,
-            full_names=full_names,
-        )
+    utils._drop_unneeded_columns(response, set(names))  # noqa: SLF001 - as above
+    return OnlineResponse(response, feature_types=types)
 
-    def build_response(self, types: dict[str, ValueType]) -> OnlineResponse:
-        """Return the response with on-demand features; call it once, after all views were read.
 
-        Args:
-            types: Feast's type of each feature, by short and by full name.
-        """
-        if self.on_demand:
-            utils._augment_response_with_on_demand_transforms(  # noqa: SLF001 - as above
-                self.response, list(self.refs), list(self.on_demand), self.full_names, feature_types=types
-            )
-        utils._drop_unneeded_columns(self.response, set(self.names))  # noqa: SLF001 - as above
-        return OnlineResponse(self.response, feature_types=types)
+def _table_keys(
+    table: Table, values: Mapping[str, Sequence[Value]], join_keys: Mapping[str, str]
+) -> dict[str, Sequence[Value]]:
+    """Return a view's key columns from the key columns of a request, which may use names of a projection.
+
+    Args:
+        values: name of the join key in the request -> its values.
+        join_keys: entity -> join key.
+    """
+    own = [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]
+    requested = {name: table.projection.join_key_map.get(name, name) for name in own}
+    return {name: values[alias] for name, alias in requested.items() if alias in values}
 
 
 def _columns(rows: EntityRows) -> Mapping[str, Any]:

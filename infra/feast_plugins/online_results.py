@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -15,12 +15,11 @@ from feast.value_type import ValueType
 from skewless.contract.clock import from_us
 from skewless.contract.columns import Column
 from skewless.contract.errors import RequestError
-from skewless.contract.rows import ViewRead
+from skewless.contract.rows import RowCodec, ViewRead
 from skewless.contract.status import BoolArray, Status, StatusArray
 from skewless.contract.vector import view_status
-from skewless.infra.feast_plugins.entity_keys import encode_keys
 from skewless.infra.feast_plugins.stored_views import StoredView, Table
-from skewless.infra.feast_plugins.values import unpack_values
+from skewless.infra.feast_plugins.values import encode_keys, unpack_values
 from skewless.infra.feast_plugins.vectors import (
     FEW,
     CellWriter,
@@ -31,8 +30,12 @@ from skewless.infra.feast_plugins.vectors import (
     encode_response,
     find_present,
 )
+from skewless.infra.online.port import Marker
 
 FeastRow = tuple[datetime | None, dict[str, Value] | None]
+Rows = Sequence[bytes | None]
+Markers = Mapping[str, Marker | None]
+Decode = Callable[[Rows, Markers, int], tuple[ViewRead, StatusArray]]
 
 # Feast passes names of features in random order, so a cache of requests could grow without end.
 _MAX_CACHED = 1_000
@@ -57,46 +60,67 @@ class ViewFeatures:
     writers: Sequence[CellWriter]
     types: Mapping[str, ValueType]
 
-    @classmethod
-    def select(cls, stored: StoredView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
-        """Return the features with some names (Feast passes them in random order); None: all features."""
-        order = _order(stored, table)
-        chosen = list(order) if names is None else sorted(names, key=lambda name: order.get(name, len(order)))
-        view, types, layout = table.projection.name_to_use(), stored.types, stored.codec.layout
-        positions, kinds = [layout.positions[name] for name in chosen], [stored.kinds[name] for name in chosen]
-        return cls(
-            names=chosen,
-            positions=np.array(positions, dtype=np.intp),
-            kinds=kinds,
-            writers=[cell_writer(kind) for kind in kinds],
-            types={f"{view}__{name}": types[name] for name in chosen} | {name: types[name] for name in chosen},
-        )
-
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRequest:
-    """The part of a request for one latest-value view.
+    """The part of a request for one view.
 
     Args:
-        keys: the online key of each entity, None if a key is null.
-        markers: the markers to read with them: none.
+        keys: the online key of each entity, None if a key is null or the view has no states.
+        markers: the markers to read with them.
+        decode: returns the columns of the stored rows of the keys, and the status of each row, from the rows, the
+            values of the markers and the time, microseconds.
+        codec: of the rows; None: the view is windowed, and the rows are states.
     """
 
-    stored: StoredView
     table: Table
     features: ViewFeatures
     keys: Sequence[bytes | None]
+    decode: Decode
     markers: Sequence[str] = ()
+    codec: RowCodec | None = None
 
     @property
     def names(self) -> Sequence[str]:
         """Return the names of the features, in the view's order."""
         return self.features.names
 
-    def decode(self, rows: Sequence[bytes | None], now_us: int) -> tuple[ViewRead, StatusArray]:
-        """Return the columns of the rows, and the status of each row at a time."""
-        read = self.stored.codec.decode(rows, numbers=False)
-        return read, view_status(read, now_us, self.stored.view.ttl_us)
+
+def select_features(
+    cache: dict[object, ViewFeatures],
+    table: Table,
+    names: Sequence[str] | None,
+    columns: Callable[[], Mapping[str, tuple[int, str, ValueType]]],
+) -> ViewFeatures:
+    """Return the features with some names (Feast passes them in random order); None: all features.
+
+    Args:
+        cache: of the view.
+        columns: returns, for each feature in the view's order, its position in a row, its field of ``Value``, and
+            Feast's type.
+    """
+    view = table.projection.name_to_use()
+    # With the declared features: projections of one name may have other features.
+    version = (
+        view,
+        tuple([field.name for field in table.projection.features]),
+        None if names is None else tuple(names),
+    )
+    if version not in cache:
+        if len(cache) >= _MAX_CACHED:
+            cache.clear()
+        types = columns()
+        order = list(types)
+        chosen = order if names is None else sorted(names, key=order.index)
+        kinds, feast_types = [types[name][1] for name in chosen], {name: types[name][2] for name in chosen}
+        cache[version] = ViewFeatures(
+            names=chosen,
+            positions=np.array([types[name][0] for name in chosen], dtype=np.intp),
+            kinds=kinds,
+            writers=[cell_writer(kind) for kind in kinds],
+            types={f"{view}__{name}": kind for name, kind in feast_types.items()} | feast_types,
+        )
+    return cache[version]
 
 
 def add_version(response: GetOnlineFeaturesResponse, table: Table) -> None:
@@ -132,26 +156,27 @@ def build_view_request(
     Raises:
         RequestError: a join key is missing, or has a value of another type.
     """
-    view = stored.view
+    view, codec = stored.view, stored.codec
     check_join_keys(table, view.keys, columns)
-    declared = tuple([field.name for field in table.projection.features])
-    # With the declared features: projections of one name may have other features.
-    version = (table.projection.name_to_use(), declared, None if names is None else tuple(names))
-    features = stored.memory.get(version)
-    if not isinstance(features, ViewFeatures):
-        features = ViewFeatures.select(stored, table, names)
-        if len(stored.memory) >= _MAX_CACHED:
-            stored.memory.clear()
-        stored.memory[version] = features
+
+    def decode(rows: Rows, _markers: Markers, now_us: int) -> tuple[ViewRead, StatusArray]:
+        read = codec.decode(rows, numbers=False)
+        return read, view_status(read, now_us, view.ttl_us)
+
     return ViewRequest(
-        stored=stored, table=table, features=features, keys=encode_keys(stored.key_codec(project), view, columns)
+        table=table,
+        features=select_features(stored.memory, table, names, lambda: _columns(stored, table)),
+        keys=encode_keys(stored.key_codec(project), view, columns),
+        decode=decode,
+        codec=codec,
     )
 
 
 def add_features(
     response: GetOnlineFeaturesResponse,
     request: ViewRequest,
-    rows: Sequence[bytes | None],
+    rows: Rows,
+    markers: Markers,
     now_us: int,
     *,
     full_names: bool,
@@ -160,31 +185,33 @@ def add_features(
 
     Args:
         rows: the stored rows of the keys.
+        markers: values of the markers.
         full_names: prefix features with the view's name.
     """
-    read, status = request.decode(rows, now_us)
+    read, status = request.decode(rows, markers, now_us)
     prefix = f"{request.table.projection.name_to_use()}__" if full_names else ""
     response.metadata.feature_names.val.extend([prefix + name for name in request.names])
     features = request.features
-    nulls = np.asarray(read.mask).T[features.positions]
+    mask = np.stack(list(read.nulls.values()), axis=1) if read.mask is None else np.asarray(read.mask)
+    nulls = mask.T[features.positions]
     event_times = encode_event_times(read.versions.event_ts, _has_time(status))
     present = find_present(nulls, status)
     # For a few rows, numpy's calls take longer than the values (see `vectors`).
-    if len(rows) <= FEW:
-        cells = request.stored.codec.cells(rows, read.has_row)
+    if request.codec is not None and len(rows) <= FEW:
+        cells = request.codec.cells(rows, read.has_row)
         entries = encode_cells(features.writers, [cells[position] for position in features.positions.tolist()], present)
     else:
         entries = encode_columns(features.kinds, [read.values[name] for name in features.names], present)
     response.MergeFromString(encode_response(entries, nulls, status, event_times))
 
 
-def build_feast_rows(request: ViewRequest, rows: Sequence[bytes | None], now_us: int) -> list[FeastRow]:
+def build_feast_rows(request: ViewRequest, rows: Rows, markers: Markers, now_us: int) -> list[FeastRow]:
     """Return a pair (time, values) per row, as ``OnlineStore.online_read``; an expired row has its time and nulls."""
-    read, status = request.decode(rows, now_us)
+    read, status = request.decode(rows, markers, now_us)
     present = status == _PRESENT
     columns = [
-        unpack_values(request.stored.kinds[name], read.values[name], present & ~read.nulls[name])
-        for name in request.names
+        unpack_values(kind, read.values[name], present & ~read.nulls[name])
+        for name, kind in zip(request.names, request.features.kinds, strict=True)
     ]
     pairs = zip(read.versions.event_ts.tolist(), _has_time(status).tolist(), strict=True)
     times = [from_us(event_us) if has_time else None for event_us, has_time in pairs]
@@ -200,7 +227,8 @@ def _has_time(status: StatusArray) -> BoolArray:
     return has_time
 
 
-def _order(stored: StoredView, table: Table) -> dict[str, int]:
+def _columns(stored: StoredView, table: Table) -> dict[str, tuple[int, str, ValueType]]:
     declared = [field.name for field in table.projection.features]
     names = dict.fromkeys([*declared, *(column.name for column in stored.view.features)])
-    return {name: i for i, name in enumerate(name for name in names if name in stored.kinds)}
+    positions = stored.codec.layout.positions
+    return {name: (positions[name], stored.kinds[name], stored.types[name]) for name in names if name in stored.kinds}

@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
@@ -17,6 +18,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from feast.infra.supported_async_methods import SupportedAsyncMethods
 from feast.metrics import track_online_store_read
 from feast.online_response import OnlineResponse
+from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.repo_config import FeastConfigBaseModel, RepoConfig
@@ -25,12 +27,10 @@ from pydantic import StrictStr
 
 from skewless.contract.clock import open_clock
 from skewless.contract.plan import View
-from skewless.infra.feast_plugins.apply_checks import check_feature_types
 from skewless.infra.feast_plugins.connections import Connections
-from skewless.infra.feast_plugins.entity_keys import key_columns
-from skewless.infra.feast_plugins.frames import pack_frame
+from skewless.infra.feast_plugins.feature_history import check_feature_types
 from skewless.infra.feast_plugins.latest_messages import get_batch_source
-from skewless.infra.feast_plugins.online_request import EntityRows, OnlineRequest
+from skewless.infra.feast_plugins.online_request import EntityRows, RequestedTable, answer_request
 from skewless.infra.feast_plugins.online_results import (
     FeastRow,
     ViewRequest,
@@ -40,15 +40,15 @@ from skewless.infra.feast_plugins.online_results import (
     build_view_request,
 )
 from skewless.infra.feast_plugins.push_hooks import install_push_hooks
-from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_rows
-from skewless.infra.feast_plugins.stored_view_cache import StoredViewCache
-from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view
+from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_frame, pack_rows
+from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, read_cache
+from skewless.infra.feast_plugins.values import key_columns, with_row_keys
 from skewless.infra.feast_plugins.windowed_views import check_writable, is_windowed
 from skewless.infra.materialization.skipped_rows import record_skipped
-from skewless.infra.sources.place import settings_of, state_of
+from skewless.infra.sources.source_schema import settings_of, state_of
 
 if TYPE_CHECKING:
-    from skewless.infra.feast_plugins.online_windows import OnlineWindows, RequestedWindow
+    from skewless.infra.feast_plugins.online_windows import OnlineWindows
     from skewless.infra.feast_plugins.pushed_events import EventPusher
 
 Progress = Callable[[int], Any]
@@ -85,7 +85,7 @@ class SkewlessOnlineStore(OnlineStore):
         """Create the store without opening connections."""
         self._lock = threading.Lock()
         self._connections: Connections | None = None
-        self._forms = StoredViewCache()
+        self._forms: dict[object, StoredView] = {}
         self._positions: Positions | None = None
         self._windows: OnlineWindows | None = None
         self._pusher: EventPusher | None = None
@@ -106,7 +106,7 @@ class SkewlessOnlineStore(OnlineStore):
 
     def stored_view(self, config: RepoConfig, table: Table) -> StoredView:
         """Return the stored form of a view."""
-        return self._forms.get(table, config)
+        return read_cache(self._forms, table, config)
 
     def online_write_batch(
         self, config: RepoConfig, table: Table, data: Sequence[Row], progress: Progress | None
@@ -120,7 +120,7 @@ class SkewlessOnlineStore(OnlineStore):
         check_writable(table)
         if not data:
             return
-        stored = self._forms.with_keys(self.stored_view(config, table), data[0][0])
+        stored = with_row_keys(self.stored_view(config, table), data[0][0])
         packed = pack_rows(stored, config.project, data, self._get_positions(config).reserve(len(data)))
         self._put(config, stored.view, packed)
         if progress is not None:
@@ -174,15 +174,9 @@ class SkewlessOnlineStore(OnlineStore):
         """Return the event time and the values of each entity, (None, None) without a row."""
         if not entity_keys:
             return []
-        if is_windowed(table):
-            item = self._request_windows(config, table, requested_features, key_columns(entity_keys))
-            rows, markers = self.connections(config).get_with_markers(item.keys, item.markers)
-            return item.build_feast_rows(rows, markers, self._get_positions(config).now_us())
-        stored = self._forms.with_keys(self.stored_view(config, table), entity_keys[0])
-        view_request = build_view_request(stored, table, requested_features, config.project, key_columns(entity_keys))
-        return build_feast_rows(
-            view_request, self.connections(config).get(view_request.keys), self._get_positions(config).now_us()
-        )
+        part = self._request_view(config, table, requested_features, key_columns(entity_keys), entity_keys[0])
+        rows, markers = self.connections(config).get_with_markers(part.keys, part.markers)
+        return build_feast_rows(part, rows, markers, self._get_positions(config).now_us())
 
     async def online_read_async(
         self,
@@ -212,8 +206,27 @@ class SkewlessOnlineStore(OnlineStore):
             RequestError: a join key is missing or of another type.
             StoreError: the store is unreachable.
         """
-        request = OnlineRequest.resolve(registry, project, features, entity_rows, full_names=full_feature_names)
-        return self._read(config, request, versions=include_feature_view_version_metadata)
+
+        def read(response: GetOnlineFeaturesResponse, tables: Sequence[RequestedTable]) -> dict[str, ValueType]:
+            started = time.monotonic()
+            parts = [self._request_view(config, *table) for table in tables]
+            names = list(dict.fromkeys([marker for part in parts for marker in part.markers]))
+            keys = [key for part in parts for key in part.keys]
+            rows, markers = self.connections(config).get_with_markers(keys, names)
+            now_us = self._get_positions(config).now_us()
+            # The rows of all views come in one list, in the order of the views.
+            left = iter(rows)
+            types: dict[str, ValueType] = {}
+            for part in parts:
+                types |= part.features.types
+                own_rows = list(islice(left, len(part.keys)))
+                add_features(response, part, own_rows, markers, now_us, full_names=full_feature_names)
+                if include_feature_view_version_metadata:
+                    add_version(response, part.table)
+            track_online_store_read(time.monotonic() - started)
+            return types
+
+        return answer_request(registry, project, features, entity_rows, read, full_names=full_feature_names)
 
     async def get_online_features_async(self, *args: Any, **kwargs: Any) -> OnlineResponse:  # noqa: ANN401 - passed on unchanged
         """Return features as ``get_online_features``, from a thread."""
@@ -242,7 +255,8 @@ class SkewlessOnlineStore(OnlineStore):
             view_hash = build_stored_view(table, config, lambda: entities).view.hash
             if view_hash not in used_hashes:
                 self.connections(config).writer.delete(f"sk:{config.project}:{view_hash}:")
-        self._forms.clear()
+        # A new dict: another thread may be reading the old one.
+        self._forms = {}
 
     def teardown(self, config: RepoConfig, tables: Sequence[Table], entities: Sequence[Entity]) -> None:  # noqa: ARG002 - Feast's signature
         """Delete all keys of the project from the store; the accepted log stays."""
@@ -265,29 +279,6 @@ class SkewlessOnlineStore(OnlineStore):
     def _is_versioned_read_supported(self) -> bool:
         return True
 
-    def _read(self, config: RepoConfig, request: OnlineRequest, *, versions: bool) -> OnlineResponse:
-        """Return the response of a request, with one read for all views."""
-        started = time.monotonic()
-        parts = [self._request_view(config, request, table, names) for table, names in request.views]
-        names = list(dict.fromkeys([marker for part in parts for marker in part.markers]))
-        rows, markers = self.connections(config).get_with_markers([key for part in parts for key in part.keys], names)
-        now_us = self._get_positions(config).now_us()
-        # The rows of all views come in one list, in the order of the views.
-        types: dict[str, ValueType] = {}
-        start = 0
-        for part in parts:
-            types |= part.features.types
-            own_rows = rows[start : start + len(part.keys)]
-            start += len(own_rows)
-            if isinstance(part, ViewRequest):
-                add_features(request.response, part, own_rows, now_us, full_names=request.full_names)
-            else:
-                part.add_features(request.response, own_rows, markers, now_us, full_names=request.full_names)
-            if versions:
-                add_version(request.response, part.table)
-        track_online_store_read(time.monotonic() - started)
-        return request.build_response(types)
-
     def push_events(self, config: RepoConfig, source: str, frame: pd.DataFrame) -> None:
         """Send the rows of a frame to the stream of an event source.
 
@@ -305,16 +296,18 @@ class SkewlessOnlineStore(OnlineStore):
         pusher.push(source, frame)
 
     def _request_view(
-        self, config: RepoConfig, request: OnlineRequest, table: Table, names: list[str]
-    ) -> ViewRequest | RequestedWindow:
-        keys = table_keys(table, request.keys, request.join_keys)
-        if is_windowed(table):
-            return self._request_windows(config, table, names, keys)
-        return build_view_request(self.stored_view(config, table), table, names, config.project, keys)
-
-    def _request_windows(
-        self, config: RepoConfig, table: Table, names: Sequence[str] | None, keys: Mapping[str, Sequence[Value]]
-    ) -> RequestedWindow:
+        self,
+        config: RepoConfig,
+        table: Table,
+        names: Sequence[str] | None,
+        keys: Mapping[str, Sequence[Value]],
+        row_key: EntityKey | None = None,
+    ) -> ViewRequest:
+        """Return the part of a request for one view; ``row_key``: a key with all join keys, if it is known."""
+        if not is_windowed(table):
+            stored = self.stored_view(config, table)
+            stored = stored if row_key is None else with_row_keys(stored, row_key)
+            return build_view_request(stored, table, names, config.project, keys)
         from skewless.infra.feast_plugins.online_windows import OnlineWindows  # noqa: PLC0415 - for projects with windows only
 
         reader = self.connections(config)
@@ -329,21 +322,3 @@ class SkewlessOnlineStore(OnlineStore):
             if self._positions is None:
                 self._positions = Positions(open_clock(settings_of(config).clock))
             return self._positions
-
-
-def table_keys(
-    table: Table, values: Mapping[str, Sequence[Value]], join_keys: Mapping[str, str]
-) -> dict[str, Sequence[Value]]:
-    """Return a view's key columns from the key columns of a request, which may use names of a projection.
-
-    Args:
-        values: name of the join key in the request -> its values.
-        join_keys: entity -> join key.
-    """
-    named = table.projection.join_key_map
-    return {own: values[named.get(own, own)] for own in own_keys(table, join_keys) if named.get(own, own) in values}
-
-
-def own_keys(table: Table, join_keys: Mapping[str, str]) -> list[str]:
-    """Return the join keys of a view, with the names in the view."""
-    return [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]

@@ -4,47 +4,34 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
-import numpy as np
-from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
 
-from skewless.contract.clock import from_us
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
-from skewless.contract.status import row_status
+from skewless.contract.status import StatusArray, row_status
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.infra.feast_plugins.entity_keys import parse_keys
-from skewless.infra.feast_plugins.online_results import FeastRow, ViewFeatures, check_join_keys
+from skewless.infra.feast_plugins.connections import Connections
+from skewless.infra.feast_plugins.online_results import (
+    Markers,
+    Rows,
+    ViewFeatures,
+    ViewRequest,
+    check_join_keys,
+    select_features,
+)
 from skewless.infra.feast_plugins.stored_views import Table
-from skewless.infra.feast_plugins.values import unpack_values
-from skewless.infra.feast_plugins.vectors import encode_columns, encode_event_times, encode_response, find_present
+from skewless.infra.feast_plugins.values import parse_keys
 from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.online.marker_history import AgeLimit, MarkerHistory
-from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.storage.project_state import ProjectState
 
 _REFRESH_S = 0.5  # time between two reads of the current generations
-_MAX_CACHED = 1_000
-_KIND = "double_val"
-
-
-class Reader(Protocol):
-    """The reader of states."""
-
-    def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
-        """Return the row of each key."""
-        ...
-
-    def on_connect(self, callback: Callable[[], None]) -> None:
-        """Call a function after each new connection, before its first read."""
-        ...
 
 
 @dataclass(kw_only=True)
@@ -56,79 +43,11 @@ class _CachedView:
         features: requested features by request.
     """
 
-    view: WindowView
     pointers: Sequence[bytes]
     states: WindowStates
     history: MarkerHistory
     refresh_at: float = 0.0
     features: dict[object, ViewFeatures] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RequestedWindow:
-    """The part of a request for one windowed view.
-
-    Args:
-        keys: the online key of each entity's state, None if a key is null or the view has no states.
-        markers: the markers to read with them.
-    """
-
-    table: Table
-    features: ViewFeatures
-    keys: Sequence[bytes | None]
-    markers: Sequence[str]
-    cached: _CachedView
-
-    def add_features(
-        self,
-        response: GetOnlineFeaturesResponse,
-        rows: Sequence[bytes | None],
-        markers: Mapping[str, Marker | None],
-        now_us: int,
-        *,
-        full_names: bool,
-    ) -> None:
-        """Add the view's features to a response.
-
-        Args:
-            rows: the stored states of the keys.
-            markers: values of the markers.
-            full_names: prefix features with the view's name.
-        """
-        read = self._read(rows, markers, now_us)
-        prefix = f"{self.table.projection.name_to_use()}__" if full_names else ""
-        response.metadata.feature_names.val.extend([prefix + name for name in self.features.names])
-        # Unavailable features are NOT_FOUND: Feast has no status for them.
-        # A ttl of 0 is none: events leave a window without it.
-        status = row_status(read.has_row, read.versions.event_ts, now_us, 0)
-        nulls = np.stack([read.nulls[name] for name in self.features.names])
-        values = [read.values[name] for name in self.features.names]
-        entries = encode_columns(self.features.kinds, values, find_present(nulls, status))
-        event_times = encode_event_times(read.versions.event_ts, read.has_row)
-        response.MergeFromString(encode_response(entries, nulls, status, event_times))
-
-    def build_feast_rows(
-        self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int
-    ) -> list[FeastRow]:
-        """Return a pair (time, values) per row, as ``OnlineStore.online_read``."""
-        read = self._read(rows, markers, now_us)
-        names = self.features.names
-        columns = [unpack_values(_KIND, read.values[name], ~read.nulls[name]) for name in names]
-        return [
-            (from_us(event_us), dict(zip(names, values, strict=True))) if has_row else (None, None)
-            for event_us, has_row, *values in zip(
-                read.versions.event_ts.tolist(), read.has_row.tolist(), *columns, strict=True
-            )
-        ]
-
-    def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
-        # Floored as the clock of a prediction is (SEMANTICS 1.2).
-        view, t = self.cached.view, now_us // MILLISECOND * MILLISECOND
-        limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
-        status = self.cached.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
-            limits, t
-        )
-        return self.cached.states.read(self.keys, rows, status, t).reads[view.name]
 
 
 class OnlineWindows:
@@ -145,8 +64,8 @@ class OnlineWindows:
         self._lock = threading.Lock()
 
     def build_request(
-        self, reader: Reader, table: Table, names: Sequence[str] | None, columns: Mapping[str, Sequence[Value]]
-    ) -> RequestedWindow:
+        self, reader: Connections, table: Table, names: Sequence[str] | None, columns: Mapping[str, Sequence[Value]]
+    ) -> ViewRequest:
         """Return the part of a request for a view.
 
         Args:
@@ -170,10 +89,26 @@ class OnlineWindows:
                 cached.refresh_at = time.monotonic() + _REFRESH_S
             # Under the same lock: a refresh in between would pair keys of one generation with markers of another.
             keys, markers = cached.states.names(values, n), cached.states.markers
-        features = _select_features(cached, table, names)
-        return RequestedWindow(table=table, features=features, keys=keys, markers=markers, cached=cached)
 
-    def _get(self, view: WindowView, reader: Reader) -> _CachedView:
+        def decode(rows: Rows, values: Markers, now_us: int) -> tuple[ViewRead, StatusArray]:
+            # Floored as the clock of a prediction is (SEMANTICS 1.2).
+            t = now_us // MILLISECOND * MILLISECOND
+            limits = [AgeLimit(view.hash, markers, view.max_age_us)] if view.max_age_us else []
+            known = cached.history.check_markers(markers, [values[name] for name in markers]).limit_ages(limits, t)
+            read = cached.states.read(keys, rows, known, t).reads[view.name]
+            # Unavailable features are NOT_FOUND: Feast has no status for them.
+            # A ttl of 0 is none: events leave a window without it.
+            return read, row_status(read.has_row, read.versions.event_ts, now_us, 0)
+
+        features = select_features(
+            cached.features,
+            table,
+            names,
+            lambda: {column.name: (i, "double_val", ValueType.DOUBLE) for i, column in enumerate(view.features)},
+        )
+        return ViewRequest(table=table, features=features, keys=keys, markers=markers, decode=decode)
+
+    def _get(self, view: WindowView, reader: Connections) -> _CachedView:
         if view.hash not in self._cached:
             plan = FeaturePlan(
                 project=self._plans.plan.project,
@@ -184,23 +119,5 @@ class OnlineWindows:
                 windows=(view,),
             )
             history, states = MarkerHistory.from_runs(self._state, [plan], reader), WindowStates(plan)
-            self._cached[view.hash] = _CachedView(view=view, pointers=states.pointers, states=states, history=history)
+            self._cached[view.hash] = _CachedView(pointers=states.pointers, states=states, history=history)
         return self._cached[view.hash]
-
-
-def _select_features(view: _CachedView, table: Table, names: Sequence[str] | None) -> ViewFeatures:
-    prefix = table.projection.name_to_use()
-    version = (prefix, None if names is None else tuple(names))
-    if version not in view.features:
-        if len(view.features) >= _MAX_CACHED:
-            view.features.clear()
-        own = [column.name for column in view.view.features]
-        chosen = own if names is None else sorted(names, key=own.index)
-        view.features[version] = ViewFeatures(
-            names=chosen,
-            positions=np.array([own.index(name) for name in chosen], dtype=np.intp),
-            kinds=[_KIND] * len(chosen),
-            writers=(),
-            types={f"{prefix}__{name}": ValueType.DOUBLE for name in chosen} | dict.fromkeys(chosen, ValueType.DOUBLE),
-        )
-    return view.features[version]

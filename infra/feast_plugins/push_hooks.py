@@ -95,18 +95,15 @@ def _wrap_online_write(original: _Method) -> _Method:
         check_writable(view)
         if frame is None:
             return view, frame
-        _count_dropped(store, online, view, frame)
+        names = [field.name for field in view.features if field.name in frame.columns]
+        # Feast drops such a frame before it calls a store.
+        if len(frame) and names and all(frame[name].isnull().all() for name in names):
+            stored = online.stored_view(store.config, view).view
+            reasons = {"no row of the frame has a value, so Feast drops it": len(frame)}
+            online.count_skipped(store.config, stored, reasons)
         return view, fit_frame(view, frame)
 
     return online_write
-
-
-def _count_dropped(store: FeatureStore, online: Any, view: Any, frame: pd.DataFrame) -> None:  # noqa: ANN401 - as below
-    """Count the rows of a frame without any value: Feast drops such a frame before it calls a store."""
-    names = [field.name for field in view.features if field.name in frame.columns]
-    if len(frame) and names and all(frame[name].isnull().all() for name in names):
-        stored = online.stored_view(store.config, view).view
-        online.count_skipped(store.config, stored, {"no row of the frame has a value, so Feast drops it": len(frame)})
 
 
 def _send_events(store: FeatureStore, source: str, df: pd.DataFrame, *, cached: bool) -> list[str] | None:

@@ -77,13 +77,7 @@ class EventPusher:
         if cached is None or cached[0] != source:
             if cached is not None:
                 cached[1].close()
-            sender = open_sender(
-                source,
-                redis_url=self._address,
-                project=self._project,
-                n_partitions=self._settings.stream_partitions,
-                kafka=self._settings.kafka,
-            )
+            sender = open_sender(source, self._settings, project=self._project, redis_url=self._address)
             cached = self._senders[source.name] = (source, sender)
         return cached[1]
 

@@ -77,8 +77,10 @@ def resolve_features(
     stored = {_name(view.projection): view for view in views}
     return RequestedFeatures(
         views=tuple(
-            RequestedView(view=stored[name], labels={feature: labels[name, feature] for feature in features})
-            for name, features in _group_by_view(pairs).items()
+            RequestedView(
+                view=stored[name], labels={pair[1]: label for pair, label in labels.items() if pair[0] == name}
+            )
+            for name in dict.fromkeys(name for name, _ in pairs)
             if name in stored
         ),
         order=order,
@@ -110,14 +112,13 @@ def _count_user_pairs(pairs: Sequence[tuple[str, str]], on_demand: Sequence[OnDe
 
 
 def _sort_as_declared(pairs: Sequence[tuple[str, str]], views: Sequence[Table]) -> list[tuple[str, str]]:
-    declared = [(_name(view.projection), name) for view in views for name in _declared(view)]
+    """Return features in the order of their views' declarations."""
+    declared: list[tuple[str, str]] = []
+    for view in views:
+        names = [field.name for field in view.features]
+        # Feast orders the features of a windowed view randomly.
+        declared += [(_name(view.projection), name) for name in (sorted(names) if is_windowed(view) else names)]
     return sorted(pairs, key=lambda pair: declared.index(pair) if pair in declared else len(declared))
-
-
-def _declared(view: Table) -> list[str]:
-    """Return the features of a view in a fixed order: Feast orders those of a windowed view randomly."""
-    names = [field.name for field in view.features]
-    return sorted(names) if is_windowed(view) else names
 
 
 def _prefixes(names: Sequence[str], named: Mapping[str, Table]) -> dict[str, str]:
@@ -125,10 +126,3 @@ def _prefixes(names: Sequence[str], named: Mapping[str, Table]) -> dict[str, str
     plain = {name: str(named[name].projection.name_alias or named[name].projection.name) for name in names}
     shared = list(plain.values())
     return {name: prefix if shared.count(prefix) == 1 else name for name, prefix in plain.items()}
-
-
-def _group_by_view(pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-    grouped: dict[str, list[str]] = {}
-    for name, feature in pairs:
-        grouped.setdefault(name, []).append(feature)
-    return grouped

@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import duckdb
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.repo_config import RepoConfig
 
+from skewless.contract.arrow_types import cast_times
+from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
 from skewless.contract.rows import NO_TIME
 from skewless.contract.status import BoolArray, Status, row_status
@@ -21,6 +26,7 @@ from skewless.infra.feast_plugins.exact_values import fit_column
 from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, build_view_history
 from skewless.infra.feast_plugins.key_types import cast_key
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
+from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
 from skewless.infra.feast_plugins.windowed_views import is_windowed
 from skewless.infra.materialization.skipped_rows import reject_skipped, warn_skipped
 from skewless.infra.offline import arrays
@@ -29,7 +35,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.offline.matched_rows import HistoryRows, fetch_rows, find_rows
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote, sql_literal, to_microseconds
-from skewless.infra.sources.place import repo_of, settings_of, state_of
+from skewless.infra.sources.source_schema import repo_of, settings_of, state_of
 
 if TYPE_CHECKING:
     from skewless.contract.spec import TimeMode
@@ -53,33 +59,43 @@ def open_connection(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
         yield connection
 
 
-class RetrievalResult(Protocol):
-    """The result of a retrieval job; each call computes it again."""
-
-    def batches(self, rows: int) -> Iterator[pa.Table]:
-        """Yield the result in order, in tables of about ``rows`` rows; at least one table, which may be empty."""
-
-    def sql(self) -> str:
-        """Return equivalent SQL."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PointInTimeResult:
+@dataclass(kw_only=True, eq=False)
+class PointInTimeJob(SkewlessRetrievalJob):
     """Entity rows with their features at their times.
 
     Args:
         requested: the requested features.
+        refs: their names in the request.
         entities: reads the entity rows on a connection.
         query: the SQL of the entity rows, if they are a query.
         as_known: whether a feature row counts only from its created time on, and an event from when serving could
             have known it.
     """
 
-    config: RepoConfig
     requested: RequestedFeatures
+    refs: list[str]
     entities: Entities
     query: str | None = None
     as_known: bool = False
+
+    @cached_property
+    def metadata(self) -> RetrievalMetadata:
+        """Return the requested features, the key columns and the time range.
+
+        Raises:
+            RequestError: the entity rows cannot be read.
+        """
+        with open_connection(self.config) as connection:
+            rows = self.entities(connection)
+        times = cast_times(rows.table[rows.time], pa.timestamp("us")).cast(pa.int64())
+        ends = pc.min_max(times).as_py()
+        first, last = (None if ends[end] is None else from_us(ends[end]) for end in ("min", "max"))
+        return RetrievalMetadata(
+            features=self.refs,
+            keys=[name for name in rows.table.column_names if name != rows.time],
+            min_event_timestamp=first,
+            max_event_timestamp=last,
+        )
 
     def batches(self, rows: int) -> Iterator[pa.Table]:
         """Yield the entity rows in their order, with duplicates, and the stored features of the request.
@@ -98,17 +114,15 @@ class PointInTimeResult:
                     batch = batch.append_column(label, part[name])
             yield batch
 
-    def entity_rows(self) -> EntityRows:
-        """Return the entity rows.
+    def order_columns(self, table: pa.Table) -> pa.Table:
+        """Return a table with the columns of the entity rows, and then the features as requested."""
+        order = [name for name in self.requested.order if name in table.column_names]
+        return table.select([name for name in table.column_names if name not in set(order)] + order)
 
-        Raises:
-            RequestError: the entity rows cannot be read.
-        """
-        with open_connection(self.config) as connection:
-            return self.entities(connection)
+    def to_sql(self) -> str:
+        """Return one DuckDB statement for the stored features; ``entity_df`` is the name of a data frame.
 
-    def sql(self) -> str:
-        """Return one DuckDB statement for the stored features; it requires databases to be attached under its names.
+        It requires databases to be attached under its names.
 
         Raises:
             RequestError: a windowed view is requested.
@@ -130,15 +144,14 @@ class PointInTimeResult:
             return _build_statement(self, connection, entities, histories)
 
 
-@dataclass(frozen=True, kw_only=True)
-class QueryResult:
+@dataclass(kw_only=True, eq=False)
+class QueryJob(SkewlessRetrievalJob):
     """The rows of one query over one table.
 
     Args:
         query: SQL that reads ``table.relation`` once.
     """
 
-    config: RepoConfig
     table: Table
     query: str
 
@@ -151,28 +164,35 @@ class QueryResult:
             yield pa.Table.from_batches([], schema=reader.schema)
             yield from (pa.Table.from_batches([batch]) for batch in reader)
 
-    def sql(self) -> str:
+    def to_sql(self) -> str:
         """Return the query with the names of its files."""
         return self.query.replace(self.table.relation, self.table.literal)
 
 
 def _read_view(
-    result: PointInTimeResult, connection: duckdb.DuckDBPyConnection, entities: EntityRows, requested: RequestedView
+    job: PointInTimeJob, connection: duckdb.DuckDBPyConnection, entities: EntityRows, requested: RequestedView
 ) -> HistoryRows:
-    check_column_names(entities, requested)
+    for label in requested.labels.values():
+        if label in entities.table.column_names:
+            raise RequestError(
+                "entity rows",
+                "have a column with the name of a requested feature",
+                value=label,
+                fix="rename or remove the column, or pass full_feature_names=True",
+            )
     if is_windowed(requested.view):
         from skewless.infra.feast_plugins.window_history import read_window_rows  # noqa: PLC0415 - for projects with windows only
 
-        mode: TimeMode = "knowledge" if result.as_known else "event_time"
-        return read_window_rows(result.config, connection, entities, requested, mode)
-    view = build_view_history(result.config, connection, requested, entities.types)
+        mode: TimeMode = "knowledge" if job.as_known else "event_time"
+        return read_window_rows(job.config, connection, entities, requested, mode)
+    view = build_view_history(job.config, connection, requested, entities.types)
     keys = {name: _entity_key(entities, name, target) for name, target in view.types.items()}
     rows = entities.select_keys(connection, keys)
     skipped = view.count_skipped(connection)
-    if settings_of(result.config).strict:
+    if settings_of(job.config).strict:
         reject_skipped(requested.view.name, skipped)
     warn_skipped(requested.view.name, skipped)
-    with view.open(connection, as_known=result.as_known) as (history, parameters, count):
+    with view.open(connection, as_known=job.as_known) as (history, parameters, count):
         ids = find_rows(connection, history, parameters, rows, count)
         matched = fetch_rows(connection, history, parameters, ids, history.columns)
     expired = _find_expired(rows, matched, view.ttl_us)
@@ -194,22 +214,6 @@ def _fit_lists(requested: RequestedView, table: pa.Table) -> pa.Table:
     return table
 
 
-def check_column_names(entities: EntityRows, requested: RequestedView) -> None:
-    """Check that no column of the entity rows has the name of a requested feature.
-
-    Raises:
-        RequestError: a name is used twice.
-    """
-    for label in requested.labels.values():
-        if label in entities.table.column_names:
-            raise RequestError(
-                "entity rows",
-                "have a column with the name of a requested feature",
-                value=label,
-                fix="rename or remove the column, or pass full_feature_names=True",
-            )
-
-
 def _entity_key(entities: EntityRows, name: str, target: str) -> str:
     if name not in entities.types:
         return "''"
@@ -228,25 +232,25 @@ def _find_expired(rows: pa.Table, matched: HistoryRows, ttl_us: int) -> BoolArra
 
 
 def _build_statement(
-    result: PointInTimeResult,
+    job: PointInTimeJob,
     connection: duckdb.DuckDBPyConnection,
     entities: EntityRows,
     histories: Sequence[ViewHistory],
 ) -> str:
     time_sql = to_microseconds(quote(entities.time), entities.types[entities.time])
-    source = f"({result.query})" if result.query else "entity_df"
+    source = f"({job.query})" if job.query else "entity_df"
     numbered = f"SELECT *, row_number() OVER () AS {ROW}, {time_sql} AS {TIME} FROM {source}"
-    named = relations_by_name(result.config, result.requested.views) if result.query else {}
+    named = relations_by_name(job.config, job.requested.views) if job.query else {}
     parts = [f"{quote(name)} AS (SELECT * FROM {relation})" for name, relation in named.items()]
     # Materialized: row_number() without an order may give other numbers if DuckDB evaluates the text again.
     parts.append(f"entity_df AS MATERIALIZED ({numbered})")
     columns, joins = [f"e.* EXCLUDE ({ROW}, {TIME})"], []
-    for i, (requested, view) in enumerate(zip(result.requested.views, histories, strict=True)):
+    for i, (requested, view) in enumerate(zip(job.requested.views, histories, strict=True)):
         table = view.source.table
         keys = ", ".join(f"{_entity_key(entities, name, kind)} AS {quote(name)}" for name, kind in view.types.items())
         position = table.position_sql(connection)
         rows = view.select(position or "row_number() OVER ()").replace(table.relation, table.literal)
-        history = view.history(f"history_{i}", "__position", as_known=result.as_known)
+        history = view.history(f"history_{i}", "__position", as_known=job.as_known)
         parts.append(f"history_{i} AS MATERIALIZED ({rows})")
         parts.append(f"keys_{i} AS MATERIALIZED (SELECT {keys}, {TIME}, {ROW} FROM entity_df)")
         parts.append(f"matched_{i} AS ({as_of_sql(history, f'keys_{i}')})")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Literal
 
@@ -14,59 +16,38 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.repo_config import RepoConfig
 from feast.saved_dataset import SavedDatasetStorage, ValidationReference
 
-from skewless.contract.arrow_types import cast_times
-from skewless.contract.clock import from_us
-from skewless.infra.feast_plugins.results import PointInTimeResult, RetrievalResult
 from skewless.infra.feast_plugins.saved_rows import save_rows
 
 _EXACT = 2**53  # greatest integer up to which float64 is exact
 _BATCH_ROWS = 100_000
 
 
+@dataclass(kw_only=True, eq=False)
 class SkewlessRetrievalJob(RetrievalJob):
-    """A lazy result: each read computes it again."""
+    """A lazy result: each read computes it again.
 
-    def __init__(
-        self,
-        config: RepoConfig,
-        result: RetrievalResult,
-        *,
-        full_feature_names: bool = False,
-        on_demand: Sequence[OnDemandFeatureView] = (),
-        refs: Sequence[str] = (),
-    ) -> None:
-        self._config = config
-        self._result = result
-        self._full_feature_names = full_feature_names
-        self._on_demand = list(on_demand)
-        self._refs = list(refs)
-        self._metadata: RetrievalMetadata | None = None
+    Args:
+        full_feature_names: whether feature names have the view as prefix.
+        on_demand: views that Feast computes from the result.
+    """
 
-    @property
-    def full_feature_names(self) -> bool:
-        """Return whether feature names have the view as prefix."""
-        return self._full_feature_names
+    config: RepoConfig
+    full_feature_names: bool = False
+    on_demand: list[OnDemandFeatureView] = field(default_factory=list)
 
     @property
     def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """Return the on-demand views, which Feast computes from the result."""
-        return self._on_demand
+        """Return the on-demand views."""
+        return self.on_demand
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        """Return the requested features, the key columns and the time range; None for plain queries."""
-        if self._metadata is None and isinstance(self._result, PointInTimeResult):
-            rows = self._result.entity_rows()
-            times = cast_times(rows.table[rows.time], pa.timestamp("us")).cast(pa.int64())
-            ends = pc.min_max(times).as_py()
-            first, last = (None if ends[end] is None else from_us(ends[end]) for end in ("min", "max"))
-            self._metadata = RetrievalMetadata(
-                features=self._refs,
-                keys=[name for name in rows.table.column_names if name != rows.time],
-                min_event_timestamp=first,
-                max_event_timestamp=last,
-            )
-        return self._metadata
+        """Return None: a plain query has no entity rows."""
+        return None
+
+    @abstractmethod
+    def batches(self, rows: int) -> Iterator[pa.Table]:
+        """Yield the result in order, in tables of about ``rows`` rows; at least one table, which may be empty."""
 
     def to_arrow(self, validation_reference: ValidationReference | None = None, timeout: int | None = None) -> pa.Table:
         """Return the result as one Arrow table; its columns follow the request.
@@ -74,7 +55,7 @@ class SkewlessRetrievalJob(RetrievalJob):
         Raises:
             SkewlessError: a source, a key or a name is invalid.
         """
-        return self._order_columns(super().to_arrow(validation_reference, timeout))
+        return self.order_columns(super().to_arrow(validation_reference, timeout))
 
     def to_df(
         self, validation_reference: ValidationReference | None = None, timeout: int | None = None
@@ -91,15 +72,11 @@ class SkewlessRetrievalJob(RetrievalJob):
 
         On-demand features are computed batch by batch.
         """
-        tables = (self._add_on_demand(table) for table in self._result.batches(batch_rows))
+        tables = (self._add_on_demand(table) for table in self.batches(batch_rows))
         first = next(tables)
         # On-demand features come from pandas, which infers another type for a batch of nulls.
         rest = (batch for table in tables for batch in table.cast(first.schema).to_batches())
         return pa.RecordBatchReader.from_batches(first.schema, chain(first.to_batches(), rest))
-
-    def to_sql(self) -> str:
-        """Return one DuckDB statement for the stored features; ``entity_df`` is the name of a data frame."""
-        return self._result.sql()
 
     def persist(
         self,
@@ -113,44 +90,38 @@ class SkewlessRetrievalJob(RetrievalJob):
             SavedDatasetLocationAlreadyExists: the location exists, and ``allow_overwrite`` is false.
             SourceError: the storage is of an unsupported kind.
         """
-        save_rows(self._config, self.to_reader(), storage.to_data_source(), overwrite=allow_overwrite)
+        save_rows(self.config, self.to_reader(), storage.to_data_source(), overwrite=allow_overwrite)
 
     def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        return pa.concat_tables(self._result.batches(_BATCH_ROWS))
+        return pa.concat_tables(self.batches(_BATCH_ROWS))
 
     def _add_on_demand(self, table: pa.Table) -> pa.Table:
-        if not self._on_demand:
-            return self._order_columns(table)
-        return self._order_columns(_MaterializedTable(self, table).to_arrow())
+        if not self.on_demand:
+            return self.order_columns(table)
+        names = self.full_feature_names
+        job = _MaterializedTable(
+            config=self.config, full_feature_names=names, on_demand=self.on_demand, job=self, table=table
+        )
+        return self.order_columns(job.to_arrow())
 
-    def _order_columns(self, table: pa.Table) -> pa.Table:
-        if not isinstance(self._result, PointInTimeResult):
-            return table
-        order = [name for name in self._result.requested.order if name in table.column_names]
-        return table.select([name for name in table.column_names if name not in set(order)] + order)
+    def order_columns(self, table: pa.Table) -> pa.Table:
+        """Return a table with its columns in the order of the request."""
+        return table
 
 
-class _MaterializedTable(RetrievalJob):
+@dataclass(kw_only=True, eq=False)
+class _MaterializedTable(SkewlessRetrievalJob):
     """A computed table in the form of a job, from which Feast computes on-demand features."""
 
-    def __init__(self, job: SkewlessRetrievalJob, table: pa.Table) -> None:
-        self._job = job
-        self._table = table
-
-    @property
-    def full_feature_names(self) -> bool:
-        return self._job.full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        return self._job.on_demand_feature_views
+    job: SkewlessRetrievalJob
+    table: pa.Table
 
     @property
     def metadata(self) -> RetrievalMetadata | None:
-        return self._job.metadata
+        return self.job.metadata
 
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002 - Feast's signature
-        return self._table
+    def batches(self, rows: int) -> Iterator[pa.Table]:  # noqa: ARG002 - one table
+        yield self.table
 
 
 def _exact_frame(table: pa.Table) -> pd.DataFrame:

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from uuid import uuid4
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.repo_config import RepoConfig
 
+from skewless.contract.arrow_types import cast_times
 from skewless.contract.errors import SourceError
+from skewless.infra.feast_plugins.feature_history import view_table
+from skewless.infra.feast_plugins.requested_features import Table as View
 from skewless.infra.offline.database_table import DatabaseTable, parse_database_address
+from skewless.infra.offline.sources import PARTS, Table
 from skewless.infra.offline.sql import quote
-from skewless.infra.sources.place import repo_of
-from skewless.infra.sources.source_schema import readable_path
+from skewless.infra.sources.source_schema import read_schema, readable_path, repo_of
 from skewless.infra.storage.durable import disk_error, sync_folder
+
+_FIRST = "rows-"
+_APPENDED = re.compile(r"(.*)rows-(?!9{6})(\d{6})-[0-9a-f]{32}\.parquet", re.DOTALL)
 
 
 def save_rows(config: RepoConfig, rows: pa.RecordBatchReader, target: DataSource, *, overwrite: bool) -> None:
@@ -74,16 +84,6 @@ def write_file(path: Path, rows: pa.RecordBatchReader) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def insert_rows(repo: Path, warehouse: DatabaseTable, rows: pa.Table) -> None:
-    """Append rows to a table of a DuckDB database, column by name.
-
-    Raises:
-        SourceError: the table is a view or has other columns, or another process has the database open.
-    """
-    target = ".".join(quote(part) for part in warehouse.parts)
-    _write(repo, warehouse, rows, [f"INSERT INTO {target} BY NAME SELECT * FROM new_rows"])
-
-
 def _save_table(repo: Path, warehouse: DatabaseTable, rows: pa.RecordBatchReader, *, overwrite: bool) -> None:
     schema, table = warehouse.parts
     create = "CREATE OR REPLACE TABLE" if overwrite else "CREATE TABLE"
@@ -117,3 +117,135 @@ def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatch
             f"cannot be written: {str(error).splitlines()[0]}",
             fix="close other programs that have the database open, and give the rows the table's columns",
         ) from error
+
+
+def append_rows(config: RepoConfig, view: View, rows: pa.Table) -> None:
+    """Append rows to a view's batch source without changing existing files.
+
+    A folder gets a new file, and a partitioned folder a file per partition. For a single file ``F``, the new file is in
+    the folder ``F.parts``, which is read with ``F``. A DuckDB table gets new rows.
+
+    Args:
+        rows: the source's columns in any order; numbers may have a wider type if all values fit.
+
+    Raises:
+        SourceError: the columns or types differ, or rows cannot be appended to the source.
+        StoreError: the disk failed.
+    """
+    table = view_table(config, view)
+    new_rows = fit_rows(table, _file_schema(table), rows)
+    if table.warehouse is not None:
+        name = ".".join(quote(part) for part in table.warehouse.parts)
+        _write(repo_of(config), table.warehouse, new_rows, [f"INSERT INTO {name} BY NAME SELECT * FROM new_rows"])
+        return
+    if table.is_text:
+        raise SourceError(
+            table.name,
+            "is CSV, to which rows cannot be appended",
+            value=table.files[0],
+            fix="keep the source as Parquet",
+        )
+    path = repo_of(config) / readable_path(view.batch_source, view.name)
+    if table.partitions:
+        write_partitions(_target_folder(path, table), new_rows, table.partitions)
+        return
+    folder = Path(f"{path}{PARTS}") if path.is_file() else _target_folder(path, table)
+    target = folder / new_file_name(folder)
+    # The path is a pattern: a file that it does not match would never be read.
+    if not path.exists() and not target.match(str(path)):
+        raise SourceError(
+            table.name,
+            "has a pattern that a new file would not match",
+            value=str(path),
+            fix="use a pattern that ends in *.parquet",
+        )
+    write_file(target, new_rows.to_reader())
+
+
+def fit_rows(table: Table, schema: pa.Schema, rows: pa.Table) -> pa.Table:
+    """Return rows in a source's column order and types, without changing a value.
+
+    Raises:
+        SourceError: a column is missing or unknown, or a value does not fit its type.
+    """
+    if sorted(rows.column_names) != sorted(schema.names):
+        raise SourceError(
+            table.name,
+            "has other columns than the new rows",
+            value=", ".join(sorted(set(rows.column_names) ^ set(schema.names))),
+            fix=f"give exactly the columns {', '.join(schema.names)}",
+        )
+    return pa.table([_fit_column(table, field, rows[field.name]) for field in schema], schema=schema)
+
+
+def write_partitions(root: Path, rows: pa.Table, partitions: Sequence[str]) -> None:
+    """Write rows as one new file in the ``key=value`` folder of each partition."""
+    for key in rows.select(list(partitions)).group_by(list(partitions)).aggregate([]).to_pylist():
+        selected, folder = rows, root
+        for name, value in key.items():
+            column = selected[name]
+            selected = selected.filter(
+                column.is_null() if value is None else pc.equal(column, pa.scalar(value, column.type))
+            )
+            folder /= f"{name}={'__HIVE_DEFAULT_PARTITION__' if value is None else value}"
+        write_file(folder / new_file_name(folder), selected.drop_columns(list(partitions)).to_reader())
+
+
+def write_log(root: Path, data: pa.Table | Path, partitions: Sequence[str]) -> None:
+    """Append served features to a folder of Parquet files.
+
+    Args:
+        data: rows, or a folder of Parquet files with rows.
+    """
+    rows = data if isinstance(data, pa.Table) else ds.dataset(data, format="parquet").to_table()
+    if partitions:
+        write_partitions(root, rows, partitions)
+    elif rows.num_rows:
+        write_file(root / new_file_name(root), rows.to_reader())
+
+
+def new_file_name(folder: Path) -> str:
+    """Return a unique name for a new file that sorts after the existing files."""
+    # Of exact ties the row of the later file wins (SEMANTICS 2.1.1), so a later write has a later name.
+    last = max((path.relative_to(folder).parts[0] for path in folder.rglob("*.parquet")), default="")
+    prefix, number = "", 0
+    if match := _APPENDED.fullmatch(last):
+        prefix, number = match[1], int(match[2]) + 1
+    elif last >= _FIRST:
+        # A tilde sorts after the dot or the slash that follows this part of a user's file name.
+        prefix = f"{last.removesuffix('.parquet')}~"
+    return f"{prefix}rows-{number:06d}-{uuid4().hex}.parquet"
+
+
+def _file_schema(table: Table) -> pa.Schema:
+    """Return the columns and types of a source's files; from a file itself, since DuckDB changes some types."""
+    if table.warehouse is not None or table.is_text:
+        return read_schema(table)
+    own = pq.read_schema(table.files[0]).remove_metadata()
+    schema = read_schema(table)
+    for name in table.partitions:
+        own = own.append(schema.field(name))
+    return own
+
+
+def _fit_column(table: Table, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        # Times may have another unit or zone: convert these; other columns must fit exactly.
+        if pa.types.is_timestamp(column.type) and pa.types.is_timestamp(field.type):
+            return cast_times(column, field.type)
+        return column.cast(field.type)
+    except pa.ArrowException as error:
+        raise SourceError(
+            f"{table.name} column {field.name!r}",
+            f"does not fit the new rows: {str(error).splitlines()[0]}",
+            value=str(column.type),
+            fix=f"give values of type {field.type}",
+        ) from error
+
+
+def _target_folder(path: Path, table: Table) -> Path:
+    """Return the folder for new files: the source's folder, or the folder of its last file for a pattern."""
+    if path.is_dir():
+        return path
+    depth = len(table.partitions) + 1
+    return Path(table.files[-1]).parents[depth - 1]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
@@ -11,6 +12,7 @@ from typing import Any
 from feast import Entity, FeatureView, Field, StreamFeatureView
 from feast.infra.online_stores.helpers import compute_versioned_name
 from feast.repo_config import RepoConfig
+from feast.types import PrimitiveFeastType
 from feast.value_type import ValueType
 
 from skewless.contract.columns import Column
@@ -38,6 +40,8 @@ _KINDS = {
     DType.BYTES: "bytes_val",
     DType.TIMESTAMP: "unix_timestamp_val",
 }
+_MAX_CACHED = 1_000
+_Version = tuple[object, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +66,7 @@ class StoredView:
         return RowCodec(self.view, f"feast/{self.view.name}-{self.view.hash}")
 
     @cached_property
-    def memory(self) -> dict[object, object]:
+    def memory(self) -> dict[object, Any]:
         """Return a cache for readers, valid as long as the form."""
         return {}
 
@@ -84,7 +88,10 @@ def build_stored_view(table: Table, config: RepoConfig, join_keys: JoinKeys) -> 
         join_keys: returns entity name -> join key of the whole project; called only if the view does not determine it.
     """
     fields = _features(table)
-    view = _compile_exact(table, join_keys)
+    view = None
+    if is_plain(table):
+        with suppress(DefinitionError):
+            view = compile_view(table, _entities(table, join_keys))
     # Rows of an exact view are those of `skewless materialize`, so both can write and read them.
     exact = view is not None
     if view is None:
@@ -99,31 +106,11 @@ def build_stored_view(table: Table, config: RepoConfig, join_keys: JoinKeys) -> 
     )
 
 
-def with_row_keys(stored: StoredView, keys: Mapping[str, str | None]) -> StoredView:
-    """Return the form of a view without declared keys, with the keys of a row.
-
-    Args:
-        keys: join key -> field of its ``Value``.
-    """
-    kinds = {"int32_val": DType.INT32, "int64_val": DType.INT64, "string_val": DType.STRING}
-    columns = tuple(Column(name=name, dtype=kinds.get(keys[name] or "", DType.BYTES)) for name in sorted(keys))
-    return replace(stored, view=replace(stored.view, keys=columns))
-
-
 def is_plain(table: Table) -> bool:
     """Say whether a view's rows are the rows of its source, without any computation."""
     computed = ("feature_transformation", "aggregations", "source_views")
     kind = isinstance(table, FeatureView) and not isinstance(table, StreamFeatureView)
     return kind and not any(getattr(table, name, None) for name in computed)
-
-
-def _compile_exact(table: Table, join_keys: JoinKeys) -> View | None:
-    if not is_plain(table):
-        return None
-    try:
-        return compile_view(table, _entities(table, join_keys))
-    except DefinitionError:
-        return None
 
 
 def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
@@ -146,7 +133,10 @@ def _entities(table: Table, join_keys: JoinKeys) -> dict[str, Entity]:
 
 def _build_lenient(table: Table, fields: Sequence[Field]) -> View:
     columns = sorted(table.entity_columns, key=lambda field: str(field.name))
-    keys = tuple(Column(name=field.name, dtype=_key_dtype(field)) for field in columns)
+    dtypes = {field.name: to_dtype(field.dtype) for field in columns}
+    keys = tuple(
+        Column(name=name, dtype=dtype if dtype in KEY_DTYPES else DType.BYTES) for name, dtype in dtypes.items()
+    )
     source = getattr(table, "batch_source", None)
     types = {field.name: str(field.dtype) for field in fields}
     return View(
@@ -174,6 +164,55 @@ def _features(table: Table) -> list[Field]:
     return [fields.pop(name) for name in first] + list(fields.values())
 
 
-def _key_dtype(field: Field) -> DType:
-    dtype = to_dtype(field.dtype)
-    return dtype if dtype in KEY_DTYPES else DType.BYTES
+def read_cache(cache: dict[object, StoredView], table: Table, config: RepoConfig) -> StoredView:
+    """Return the stored form of a view from a cache, which threads may share.
+
+    Feast passes the same views again and again, often as new objects.
+    """
+    version = _version(table)
+    stored = cache.get(version)
+    if stored is None:
+        stored = build_stored_view(table, config, lambda: _join_keys(config))
+        if len(cache) >= _MAX_CACHED:
+            cache.clear()
+        cache[version] = stored
+    return stored
+
+
+def _version(table: Table) -> _Version:
+    """Return all parts of a view that determine its form; views have no reliable time of change."""
+    source = getattr(table, "batch_source", None)
+    return (
+        type(table),
+        is_plain(table),
+        table.name,
+        table.projection.version_tag,
+        getattr(table, "current_version_number", None),
+        getattr(table, "ttl", None),
+        tuple(table.entities),
+        tuple(table.tags.items()),
+        _fields(table.entity_columns),
+        _fields(table.features),
+        # The schema of a FeatureView has nothing but these two.
+        () if isinstance(table, FeatureView) else _fields(getattr(table, "schema", None) or ()),
+        type(source),
+        *(getattr(source, name, None) for name in ("name", "path", "timestamp_field", "created_timestamp_column")),
+        tuple(getattr(source, "field_mapping", {}).items()),
+    )
+
+
+def _fields(fields: Iterable[Any]) -> _Version:
+    return tuple([item for field in fields for item in (field.name, _type(field.dtype))])
+
+
+def _type(dtype: object) -> object:
+    """Return a key of a type; simple types are singletons, whose ``id`` is faster than their hash."""
+    return id(dtype) if type(dtype) is PrimitiveFeastType else str(dtype)
+
+
+def _join_keys(config: RepoConfig) -> Mapping[str, str]:
+    from feast import FeatureStore  # noqa: PLC0415 - Feast imports its stores: circular at module level
+
+    # A relative registry path is relative to the repo, not to the working folder of the process.
+    repo = None if config.repo_path is None else str(config.repo_path)
+    return {entity.name: entity.join_key for entity in FeatureStore(repo, config).list_entities()}

@@ -1,21 +1,25 @@
-"""Convert Feast's ``Value`` messages to packed columns and back, bit for bit."""
+"""Convert Feast's ``Value`` messages to packed columns and back, bit for bit, and entity keys to online keys."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Int64List, RepeatedValue, Value
 from feast.value_type import ValueType
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
+from skewless.contract.keys import KeyCodec, KeyValue, parse_key
+from skewless.contract.plan import View
 from skewless.contract.status import BoolArray
-from skewless.infra.feast_plugins.stored_views import OPAQUE, StoredView
+from skewless.infra.feast_plugins.stored_views import DUMMY_KEY, OPAQUE, StoredView
 
 SECOND_US = 1_000_000
 
@@ -30,6 +34,8 @@ _EMPTY = Value(int64_list_val=Int64List())
 
 Columns = Mapping[str, npt.NDArray[Any]]
 Nulls = Mapping[str, BoolArray]
+_DUMMY = (DUMMY_KEY, Value(string_val=""))
+_KINDS = {DType.INT32: "int32_val", DType.INT64: "int64_val", DType.STRING: "string_val"}
 
 
 def value_field(value: Value | None) -> str | None:
@@ -59,7 +65,10 @@ def pack_values(stored: StoredView, rows: Sequence[Mapping[str, Value]]) -> tupl
         if kind == OPAQUE:
             nested = stored.types[name] in _NESTED
             complete = [value and _restore_empty_lists(value) for value in messages] if nested else messages
-            values[name] = _objects(_serialize(complete, kinds))
+            pairs = zip(complete, kinds, strict=True)
+            values[name] = _objects(
+                [value.SerializeToString(deterministic=True) if value and item else None for value, item in pairs]
+            )
         else:
             values[name] = _array(stored, column, _plain(column, kind, messages, kinds))
     return values, nulls
@@ -81,11 +90,6 @@ def _restore_empty_lists(value: Value) -> Value:
         return value
     inner = [_EMPTY if value_field(item) is None else _restore_empty_lists(item) for item in getattr(value, kind).val]
     return Value(**{kind: RepeatedValue(val=inner)})
-
-
-def _serialize(messages: Iterable[Value | None], kinds: Iterable[str | None]) -> list[bytes | None]:
-    pairs = zip(messages, kinds, strict=True)
-    return [None if value is None or not kind else value.SerializeToString(deterministic=True) for value, kind in pairs]
 
 
 def _plain(column: Column, kind: str, messages: Sequence[Value | None], kinds: Sequence[str | None]) -> list[Any]:
@@ -140,3 +144,56 @@ def unpack_values(kind: str, values: npt.NDArray[Any], present: BoolArray) -> li
     if kind == OPAQUE:
         return [Value.FromString(value) if ok else Value() for value, ok in pairs]
     return [Value(**{kind: value}) if ok else Value() for value, ok in pairs]
+
+
+def encode_keys(codec: KeyCodec, view: View, columns: Mapping[str, Sequence[Value]]) -> list[bytes | None]:
+    """Return the online key of each row of parallel key columns, None if a part is null.
+
+    Raises:
+        RequestError: a value has another type than its key.
+    """
+    return codec.encode_columns(parse_keys(view.keys, columns))
+
+
+def parse_keys(keys: Sequence[Column], columns: Mapping[str, Sequence[Value]]) -> dict[str, list[KeyValue | None]]:
+    """Return key columns as plain values, None for null.
+
+    Raises:
+        RequestError: a value has another type than its key.
+    """
+    return {column.name: _values(column, columns[column.name]) for column in keys}
+
+
+def key_columns(keys: Sequence[EntityKey]) -> dict[str, list[Value]]:
+    """Return entity keys as columns; Feast passes the key of a view without entities as empty or as a dummy.
+
+    >>> sorted(key_columns([EntityKey(join_keys=["id"], entity_values=[Value(int64_val=1)])]))
+    ['id']
+    """
+    columns: dict[str, list[Value]] = {}
+    for key in keys:
+        named = zip(key.join_keys, key.entity_values, strict=True) if key.join_keys else [_DUMMY]
+        for name, value in named:
+            columns.setdefault(name, []).append(value)
+    return columns
+
+
+def with_row_keys(stored: StoredView, key: EntityKey) -> StoredView:
+    """Return the form for rows with a key's columns: Feast stores precomputed vectors in a view without keys."""
+    if [column.name for column in stored.view.keys] != [DUMMY_KEY] or list(key.join_keys) in ([], [DUMMY_KEY]):
+        return stored
+    dtypes: dict[str | None, DType] = {kind: dtype for dtype, kind in _KINDS.items()}
+    named = sorted(zip(key.join_keys, map(value_field, key.entity_values), strict=True))
+    columns = tuple(Column(name=name, dtype=dtypes.get(kind, DType.BYTES)) for name, kind in named)
+    return replace(stored, view=replace(stored.view, keys=columns))
+
+
+def _values(column: Column, values: Sequence[Value]) -> list[KeyValue | None]:
+    kinds = [value_field(value) for value in values]
+    pairs = zip(values, kinds, strict=True)
+    if column.dtype is DType.BYTES:
+        # The serialized message includes the type, so keys of different types are never equal.
+        return [value.SerializeToString(deterministic=True).hex() if kind else None for value, kind in pairs]
+    if set(kinds) <= {_KINDS[column.dtype]}:
+        return [getattr(value, _KINDS[column.dtype]) for value in values]
+    return [parse_key(column, getattr(value, kind)) if kind else None for value, kind in pairs]

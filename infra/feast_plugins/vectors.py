@@ -174,7 +174,9 @@ def encode_values(kind: str, columns: Sequence[npt.NDArray[Any]], present: BoolA
         present: which values are in the response, shape ``(k, n)``.
     """
     if kind in _TEXTS:
-        texts = [list(map(_to_bytes, column.tolist())) for column in columns]
+        texts = [
+            [text.encode() if isinstance(text, str) else text or b"" for text in column.tolist()] for column in columns
+        ]
         return encode_cells([cell_writer(kind)] * len(columns), texts, present)
     numbers = np.stack(columns)
     if kind in _FIXED:
@@ -219,10 +221,6 @@ def _encode_varints(numbers: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.uin
     groups = (rest & np.uint64(_SHORT)).astype(np.uint8)
     groups[np.arange(LONGEST_VARINT) < lengths[..., None] - 1] |= 0x80
     return groups, lengths
-
-
-def _to_bytes(text: str | bytes | None) -> bytes:
-    return text.encode() if isinstance(text, str) else text or b""
 
 
 def _tag(kind: str, wire: int) -> bytes:

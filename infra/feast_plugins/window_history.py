@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from feast.repo_config import RepoConfig
 
 from skewless.contract.columns import Column
-from skewless.contract.errors import RequestError
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
@@ -25,7 +24,7 @@ from skewless.infra.offline.log_parts import read_log_partitions
 from skewless.infra.offline.matched_rows import HistoryRows
 from skewless.infra.offline.sql import quote
 from skewless.infra.offline.window_join import WindowJoin
-from skewless.infra.sources.place import state_of
+from skewless.infra.sources.source_schema import state_of
 
 if TYPE_CHECKING:
     from skewless.infra.feast_plugins.entity_rows import EntityRows
@@ -102,14 +101,6 @@ def _request_name(requested: RequestedView, column: Column) -> str:
 
 
 def _key_sql(entities: EntityRows, view: WindowView, name: str, column: Column) -> str:
-    owner = f"windowed view {view.name!r}"
-    if name not in entities.types:
-        raise RequestError(
-            "entity rows",
-            f"have no key of {owner}",
-            value=name,
-            fix="add the column, or remove the view from the request",
-        )
-    common = common_type(f"{owner} key {name!r}", entities.types[name], column.dtype.sql)
+    common = common_type(f"windowed view {view.name!r}", name, entities.types, column.dtype.sql)
     key = cast_key(quote(name), entities.types[name], common)
     return f"TRY_CAST({key} AS {column.dtype.sql})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
-from skewless.contract.rows import NO_TIME, RowCodec
+from skewless.contract.rows import NO_TIME, RowCodec, Versions
 from skewless.contract.status import BoolArray
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
@@ -30,15 +30,6 @@ _RANGE_ROWS = 8_000_000
 _BATCH_ROWS = 50_000
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, kw_only=True)
-class LatestBatch:
-    """Packed rows for the online store; ``n_positions``: the number of log positions that they cover."""
-
-    keys: pa.LargeBinaryArray
-    rows: pa.LargeBinaryArray
-    n_positions: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,18 +59,21 @@ class LatestRows:
         last, sent, written = self.log.next_seq() - 1, 0, 0
         for start in range(first, last + 1, _RANGE_ROWS):
             # Packs the next batch while the store writes this one.
-            for packed in _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1))):
-                sent += len(packed.keys)
-                written += online.put(packed.keys, packed.rows)
-                on_rows(packed.n_positions)
+            for keys, rows, n_positions in _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1))):
+                sent += len(keys)
+                written += online.put(keys, rows)
+                on_rows(n_positions)
         return sent, written
 
-    def _pack_batches(self, start: int, stop: int) -> Iterator[LatestBatch]:
+    def _pack_batches(self, start: int, stop: int) -> Iterator[tuple[pa.Array, pa.Array, int]]:
+        """Yield keys and packed rows for the store, and the number of log positions that they cover."""
         is_latest = self._find_latest(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
         for rows in _read_rows(self.log, self.view, start, stop):
             indices = rows[SEQ].to_numpy() - start
-            yield _pack_rows(self.view, keys, codec, rows.filter(pa.array(is_latest[indices])), len(indices))
+            latest = rows.filter(pa.array(is_latest[indices])).combine_chunks()
+            versions = arrays.to_versions(latest)
+            yield *pack_columns(self.view, keys, codec, latest, versions), len(indices)
 
     def _find_latest(self, start: int, stop: int) -> BoolArray:
         """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""
@@ -123,19 +117,19 @@ def _select_groups(file: pq.ParquetFile, first: int, start: int, stop: int) -> l
     return [i for i, size in enumerate(sizes) if ends[i] > start and ends[i] - size < stop]
 
 
-def _pack_rows(view: View, keys: KeyCodec, codec: RowCodec, rows: pa.Table, n_positions: int) -> LatestBatch:
-    rows = rows.combine_chunks()
-    nulls = {column.name: find_nulls(rows[column.name]) for column in view.features}
+def pack_columns(
+    view: View, keys: KeyCodec, codec: RowCodec, columns: pa.Table | Mapping[str, pa.ChunkedArray], versions: Versions
+) -> tuple[pa.LargeBinaryArray, pa.LargeBinaryArray]:
+    """Return the packed keys and rows of a view's columns; times are int64 microseconds."""
+    nulls = {column.name: find_nulls(columns[column.name]) for column in view.features}
     values = {
-        column.name: rows[column.name].combine_chunks()
+        column.name: columns[column.name].combine_chunks()
         if column.dtype.is_text
-        else arrays.to_numpy(rows[column.name], column.dtype)
+        else arrays.to_numpy(columns[column.name], column.dtype)
         for column in view.features
     }
-    packed_keys = keys.pack({column.name: rows[column.name].combine_chunks() for column in view.keys})
-    return LatestBatch(
-        keys=packed_keys, rows=codec.pack(arrays.to_versions(rows), values, nulls), n_positions=n_positions
-    )
+    packed_keys = keys.pack({column.name: columns[column.name].combine_chunks() for column in view.keys})
+    return packed_keys, codec.pack(versions, values, nulls)
 
 
 def _prefetch(items: Iterator[T]) -> Iterator[T]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,7 +28,7 @@ from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedge
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
-from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, PendingRows, SourceSlice, Window, read_pending
+from skewless.infra.offline.changes import ORDINARY, Changes, EventRange, SourceSlice, Window, read_pending
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.online.port import Marker, OnlineWriter
 from skewless.infra.plans.needed_views import NeededViews
@@ -91,7 +91,9 @@ class Materializer:
             ConflictError: another run has the lease by now, and continues this run.
         """
         with Leases(self.state.database).hold("materialize") as lease:
-            job = _RunJob(self, lease, check, events, naive_is_utc=naive_is_utc, on_step=on_step)
+            job = _RunJob(
+                parent=self, lease=lease, check=check, events=events, naive_is_utc=naive_is_utc, on_step=on_step
+            )
             reports: list[ViewReport] = []
             errors: list[GateError | SourceError] = []
             try:
@@ -102,7 +104,7 @@ class Materializer:
                         if self.needed is None or not self.needed.is_only_pinned(view):
                             errors.append(error)
                             continue
-                        reports.append(ViewReport.failed_view(self.label(view), error))
+                        reports.append(ViewReport(view=self.label(view), problem=str(error)))
                         _log.warning("view_update_failed", view=self.label(view), error=str(error))
             except StoreError:
                 job.withdraw()
@@ -178,29 +180,23 @@ class Materializer:
         progress.write(self.state, view)
 
 
+@dataclass(kw_only=True)
 class _RunJob:
     """One run; it is recorded in the ledger only if there is something to do."""
 
-    def __init__(
-        self,
-        parent: Materializer,
-        lease: Lease,
-        check: Check | None,
-        events: EventRange | None,
-        *,
-        naive_is_utc: bool,
-        on_step: OnStep | None,
-    ) -> None:
-        self._parent = parent
-        self._leases, self._lease = Leases(parent.state.database), lease
-        self._check = check
-        self._events = events
-        self._naive_is_utc = naive_is_utc
-        self._on_step = on_step
-        self._now_us = parent.clock.now_us()
-        self._run: MaterializationRun | None = None
-        self._covers: dict[str, Coverage] = {}
-        self._has_written = False  # whether this run has written rows to the log or the store
+    parent: Materializer
+    lease: Lease
+    check: Check | None
+    events: EventRange | None
+    naive_is_utc: bool
+    on_step: OnStep | None
+    run: MaterializationRun | None = None
+    covers: dict[str, Coverage] = field(default_factory=dict)
+    has_written: bool = False  # whether this run has written rows to the log or the store
+
+    def __post_init__(self) -> None:
+        self.leases = Leases(self.parent.state.database)
+        self.now_us = self.parent.clock.now_us()
 
     def view(self, view: View) -> ViewReport:
         self._check_log(view)
@@ -211,77 +207,81 @@ class _RunJob:
             self._apply(view, accepted=False)
             raise
         applied, written = self._apply(view, accepted=True)
-        label = self._parent.label(view)
+        label = self.parent.label(view)
         return ViewReport(
             view=label, accepted=accepted, rejected=rejected, applied=applied, written=written, left_out=skipped
         )
 
     def finish(self) -> None:
-        if self._run is None:
+        if self.run is None:
             return
-        if not self._has_written and not self._covers:
+        if not self.has_written and not self.covers:
             self.withdraw()
         else:
-            self._parent.ledger.finish(self._run, self._covers, self._parent.clock.now_us(), self._lease)
+            self.parent.ledger.finish(self.run, self.covers, self.parent.clock.now_us(), self.lease)
 
     def withdraw(self) -> None:
         """Remove the run from the ledger if it failed before it wrote any row."""
-        if self._run is not None and not self._has_written:
-            self._parent.ledger.withdraw(self._run, self._lease)
+        if self.run is not None and not self.has_written:
+            self.parent.ledger.withdraw(self.run, self.lease)
 
     def _begin(self) -> MaterializationRun:
-        if self._run is None:
-            skew_us = abs(self._parent.online().clock_offset_us())
-            self._run = self._parent.ledger.start(self._parent.clock.now_us(), skew_us, self._lease)
-        return self._run
+        if self.run is None:
+            skew_us = abs(self.parent.online().clock_offset_us())
+            self.run = self.parent.ledger.start(self.parent.clock.now_us(), skew_us, self.lease)
+        return self.run
 
     def _accept(self, view: View) -> tuple[int, int, Mapping[str, int]]:
         """Return the numbers of accepted and rejected rows, and of skipped rows by reason."""
-        parent, progress = self._parent, self._parent.progress(view)
-        if progress is not None and parent.is_read(view, self._now_us):
+        parent, progress = self.parent, self.parent.progress(view)
+        if progress is not None and parent.is_read(view, self.now_us):
             reject_skipped(parent.label(view), self._select_refused({}, progress.waiting))
             return 0, 0, progress.waiting
-        changes, files = parent.changes(view, self._now_us, self._events, naive_is_utc=self._naive_is_utc)
+        changes, files = parent.changes(view, self.now_us, self.events, naive_is_utc=self.naive_is_utc)
         # If the clock was set back, old rows must not look new again.
-        upto_us = max(self._now_us, progress.upto_us if progress else self._now_us)
+        upto_us = max(self.now_us, progress.upto_us if progress else self.now_us)
         log = parent.log(view)
         with log.stage_rows() as staged:
             # From here on, the log rejects the rows if another run has appended any.
-            self._leases.check(self._lease)
+            self.leases.check(self.lease)
             rejected = self._stage(staged, changes)
-            pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self._events)
+            pending = read_pending(parent.connection, view, view_table(parent.repo, view), upto_us, self.events)
             self._record_skipped(view, rejected, pending.rows)
             n = sum(rejected.values())
-            if staged.rows > n and self._check is not None:
+            if staged.rows > n and self.check is not None:
                 staged.close()
-                self._check(view, staged.path)
+                self.check(view, staged.path)
             if staged.rows:
                 # A commit that fails after the link has still written rows.
                 tail = log.next_seq()
                 try:
-                    log.commit_rows(staged, lambda: self._leases.check(self._lease))
+                    log.commit_rows(staged, lambda: self.leases.check(self.lease))
                 finally:
-                    self._has_written |= log.next_seq() > tail
-        if self._events is None:
+                    self.has_written |= log.next_seq() > tail
+        if self.events is None:
             # After the commit: a run that is stopped before it reads the same files again.
-            self._save_progress(view, files, upto_us, pending)
+            next_seq, due_us = log.next_seq(), pending.next_us
+            progress = Progress(
+                files=files, upto_us=upto_us, next_seq=next_seq, waiting=pending.rows, next_due_us=due_us
+            )
+            parent.save_progress(view, progress)
         return staged.rows - n, n, {**rejected, **pending.rows}
 
     def _record_skipped(self, view: View, rejected: Mapping[str, int], pending: Mapping[str, int]) -> None:
         """Record the number of skipped rows by reason; with ``strict``, raise if there are any."""
         refused = self._select_refused(rejected, pending)
         reasons = {**refused, **pending}
-        save_skipped(self._parent.state, view.name, view.hash, "materialize", reasons, self._now_us)
-        reject_skipped(self._parent.label(view), refused)
+        save_skipped(self.parent.state, view.name, view.hash, "materialize", reasons, self.now_us)
+        reject_skipped(self.parent.label(view), refused)
 
     def _select_refused(self, rejected: Mapping[str, int], pending: Mapping[str, int]) -> Mapping[str, int]:
         overdue = {reason: rows for reason, rows in pending.items() if reason not in ORDINARY}
-        return {**rejected, **overdue} if self._parent.strict else {}
+        return {**rejected, **overdue} if self.parent.strict else {}
 
     def _stage(self, staged: StagedRows, changes: Changes) -> dict[str, int]:
         """Stage the due rows; return the number of rejected rows by reason."""
         rejected: Counter[str] = Counter()
-        for rows in changes.batches(self._parent.connection, _BATCH_ROWS):
+        for rows in changes.batches(self.parent.connection, _BATCH_ROWS):
             if rows[REJECT].null_count < rows.num_rows:
                 reason_counts = pc.value_counts(rows[REJECT].drop_null()).to_pylist()
                 rejected.update({item["values"]: item["counts"] for item in reason_counts})
@@ -291,18 +291,12 @@ class _RunJob:
 
     def _add_run(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()
-        ingest = pa.array(np.full(n, self._now_us, dtype=np.int64))
+        ingest = pa.array(np.full(n, self.now_us, dtype=np.int64))
         return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run.run_id, dtype=np.int64)))
 
-    def _save_progress(self, view: View, files: Mapping[str, str], upto_us: int, pending: PendingRows) -> None:
-        next_seq = self._parent.log(view).next_seq()
-        due_us = pending.next_us
-        progress = Progress(files=files, upto_us=upto_us, next_seq=next_seq, waiting=pending.rows, next_due_us=due_us)
-        self._parent.save_progress(view, progress)
-
     def _check_log(self, view: View) -> None:
-        applied_seq = self._parent.online().marker(marker_key(self._parent.project, view))
-        if applied_seq is not None and applied_seq >= self._parent.log(view).next_seq():
+        applied_seq = self.parent.online().marker(marker_key(self.parent.project, view))
+        if applied_seq is not None and applied_seq >= self.parent.log(view).next_seq():
             raise StoreError(
                 f"view {view.name!r}",
                 "is ahead of the log, so this online store was filled from another log",
@@ -311,7 +305,7 @@ class _RunJob:
             )
 
     def _apply(self, view: View, *, accepted: bool) -> tuple[int, int]:
-        parent = self._parent
+        parent = self.parent
         tail = parent.log(view).next_seq() - 1
         name = marker_key(parent.project, view)
         applied_seq = parent.online().marker(name)
@@ -321,18 +315,18 @@ class _RunJob:
         first = -1 if applied_seq is None else applied_seq
         if tail > last_covered_position or tail > first or applied_seq is None or not has_run:
             self._begin()
-        self._has_written |= tail > first or applied_seq is None
+        self.has_written |= tail > first or applied_seq is None
         counts = self._put(view, first + 1, tail - first) if tail > first else (0, 0)
-        self._leases.check(self._lease)
+        self.leases.check(self.lease)
         # If the source could be read, all rows that were published before the run are online now.
-        parent.online().set_markers({name: Marker(tail, self._now_us if accepted else 0)})
+        parent.online().set_markers({name: Marker(tail, self.now_us if accepted else 0)})
         if tail > last_covered_position or not has_run:
-            kind: Kind = "live" if has_run and self._events is None else "bootstrap"
-            self._covers[view.partition] = Coverage(first=last_covered_position + 1, last=tail, kind=kind)
+            kind: Kind = "live" if has_run and self.events is None else "bootstrap"
+            self.covers[view.partition] = Coverage(first=last_covered_position + 1, last=tail, kind=kind)
         return counts
 
     def _put(self, view: View, first: int, total: int) -> tuple[int, int]:
-        parent, done = self._parent, 0
+        parent, done = self.parent, 0
 
         def on_rows(rows: int) -> None:
             nonlocal done
@@ -343,5 +337,5 @@ class _RunJob:
         return latest_rows.write(parent.online(), first, on_rows)
 
     def _report_step(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
-        if self._on_step is not None:
-            self._on_step(RunStep(view=self._parent.label(view), doing=doing, done=done, total=total))
+        if self.on_step is not None:
+            self.on_step(RunStep(view=self.parent.label(view), doing=doing, done=done, total=total))

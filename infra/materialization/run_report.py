@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from skewless.contract.errors import SkewlessError
-
 
 @dataclass(frozen=True, kw_only=True)
 class RunStep:
@@ -50,17 +48,12 @@ class ViewReport:
     """
 
     view: str
-    accepted: int
-    rejected: int
-    applied: int
-    written: int
+    accepted: int = 0
+    rejected: int = 0
+    applied: int = 0
+    written: int = 0
     left_out: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
-
-    @classmethod
-    def failed_view(cls, view: str, error: SkewlessError) -> ViewReport:
-        """Return the report of a view that could not be updated."""
-        return cls(view=view, accepted=0, rejected=0, applied=0, written=0, problem=str(error))
 
 
 OnStep = Callable[[RunStep], None]

@@ -7,7 +7,7 @@ which has the counts of the last call of that command.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -97,7 +97,21 @@ def reject_skipped(view: str, reasons: Mapping[str, int]) -> None:
 
 def read_skipped(state: ProjectState) -> list[SkippedRows]:
     """Return the skipped rows of all views in the state folder, by view and reason."""
-    items = [*_read_rejected(state), *_read_saved(state)]
+    items: list[SkippedRows] = []
+    for name, saved in Documents(state.database, _KIND).list_all().items():
+        try:
+            items += [SkippedRows(**item) for item in saved]
+        except TypeError:
+            _log.warning("skipped_rows_not_read", document=name)
+    counts: Counter[tuple[str, str]] = Counter()
+    for partition in Catalog(state.database).ends(_BATCH):
+        view = partition.removeprefix(f"{_BATCH}/").rpartition("-")[0]
+        log = PartitionLog(state, partition)
+        counts.update({(view, reason): rows for reason, rows in rejected_reasons(log.files()).items()})
+    items += [
+        SkippedRows(view=view, verb="materialize", reason=reason, rows=rows, at_us=None)
+        for (view, reason), rows in counts.items()
+    ]
     return sorted(items, key=lambda item: (item.view, item.verb, item.reason))
 
 
@@ -105,21 +119,3 @@ def warn_skipped(view: str, reasons: Mapping[str, int]) -> None:
     """Log a warning for each reason."""
     for reason, rows in reasons.items():
         _log.warning("rows_skipped", view=view, reason=reason, rows=rows, fix="see all counts with `skewless status`")
-
-
-def _read_saved(state: ProjectState) -> Iterator[SkippedRows]:
-    for name, items in Documents(state.database, _KIND).list_all().items():
-        try:
-            yield from [SkippedRows(**item) for item in items]
-        except TypeError:
-            _log.warning("skipped_rows_not_read", document=name)
-
-
-def _read_rejected(state: ProjectState) -> Iterator[SkippedRows]:
-    counts: Counter[tuple[str, str]] = Counter()
-    for partition in Catalog(state.database).ends(_BATCH):
-        view = partition.removeprefix(f"{_BATCH}/").rpartition("-")[0]
-        log = PartitionLog(state, partition)
-        counts.update({(view, reason): rows for reason, rows in rejected_reasons(log.files()).items()})
-    for (view, reason), rows in counts.items():
-        yield SkippedRows(view=view, verb="materialize", reason=reason, rows=rows, at_us=None)

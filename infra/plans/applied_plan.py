@@ -200,26 +200,6 @@ def read_registry_state(repo: Path, state: ProjectState, applied: AppliedPlan) -
     return "foreign"
 
 
-def load_applied(repo: Path, state: ProjectState) -> AppliedPlan:
-    """Return the applied plan after checking that no other program has changed Feast's registry.
-
-    Raises:
-        StalePlanError: no plan was applied yet, or the plan is older than the registry.
-        StoreError: the database is unavailable.
-    """
-    applied = read_applied(state)
-    if applied is None:
-        raise StalePlanError(f"project in {repo}", "has no applied plan", fix="run `skewless apply`")
-    if read_registry_state(repo, state, applied) == "foreign":
-        raise StalePlanError(
-            f"plan {applied.plan.hash}",
-            "is older than the Feast registry",
-            value=f"{applied.registry} {hash_file(repo / applied.registry)[:12]}",
-            fix="run `skewless plan` to see the difference, then `skewless apply`",
-        )
-    return applied
-
-
 class AppliedPlanReader:
     """Reads the applied plan of a project, again after an apply; threads may share it.
 
@@ -303,15 +283,26 @@ def find_edited_files(repo: Path, applied: AppliedPlan) -> list[str]:
 
 
 def load_current(repo: Path, state: ProjectState) -> AppliedPlan:
-    """Return the applied plan as ``load_applied``; log a warning if the definitions have changed since the apply.
+    """Return the applied plan after checking that no other program has changed Feast's registry.
+
+    Logs a warning if the definitions have changed since the apply.
 
     Raises:
-        StalePlanError: no plan was applied yet, or the registry has changed.
+        StalePlanError: no plan was applied yet, or the plan is older than the registry.
+        StoreError: the database is unavailable.
     """
-    applied = load_applied(repo, state)
+    applied = read_applied(state)
+    if applied is None:
+        raise StalePlanError(f"project in {repo}", "has no applied plan", fix="run `skewless apply`")
+    if read_registry_state(repo, state, applied) == "foreign":
+        raise StalePlanError(
+            f"plan {applied.plan.hash}",
+            "is older than the Feast registry",
+            value=f"{applied.registry} {hash_file(repo / applied.registry)[:12]}",
+            fix="run `skewless plan` to see the difference, then `skewless apply`",
+        )
     files = find_edited_files(repo, applied)
     if files:
         fix = "run `skewless plan` to see the changes, then `skewless apply`"
-        EventLogger().warning("definitions_changed", files=files, fix=fix)
         _log.warning("definitions_changed", files=files, fix=fix)
     return applied

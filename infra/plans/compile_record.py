@@ -13,8 +13,7 @@ from skewless.contract.columns import digest
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.infra.compiler.compile_inputs import CompileInputs
-from skewless.infra.compiler.compiled_repo import CompiledRepo
+from skewless.infra.compiler.compile_inputs import CompiledRepo, CompileInputs
 from skewless.infra.plans.applied_plan import AppliedPlan, read_registry_state
 from skewless.infra.storage.durable import replace_durable
 from skewless.infra.storage.project_state import ProjectState
@@ -55,7 +54,8 @@ def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str
     """Write the record of a plan that was just applied; remove it if the inputs cannot be known."""
     path = state / FILE
     # Models or a plan that JSON changes could never be recognized as unchanged.
-    same = (FeaturePlan.from_dict(compiled.plan.as_dict()), _restored(compiled.models))
+    models = tuple(ModelSpec.from_dict(spec.as_dict()) for spec in compiled.models)
+    same = (FeaturePlan.from_dict(compiled.plan.as_dict()), models)
     if compiled.inputs is None or same != (compiled.plan, compiled.models):
         with suppress(OSError):  # one that stays does not have the inputs of this plan
             path.unlink(missing_ok=True)
@@ -86,7 +86,3 @@ def read_record(state: ProjectState) -> CompileRecord | None:
 
 def _identity(plan: FeaturePlan, models: tuple[ModelSpec, ...]) -> str:
     return digest([plan.as_dict(), [spec.as_dict() for spec in models]])
-
-
-def _restored(models: tuple[ModelSpec, ...]) -> tuple[ModelSpec, ...]:
-    return tuple(ModelSpec.from_dict(spec.as_dict()) for spec in models)

@@ -75,17 +75,16 @@ class NeededViewsMonitor:
             StoreError: the database is unavailable.
         """
         # Before the values: if they change during the work, the next call reads them again.
-        stamp = self._read_stamp()
+        aliases, traffic, models = self._store.aliases, self._store.traffic, self._store.packages.list_models()
+        moves = [(model, aliases.number(model, CHAMPION), traffic.number(model)) for model in models]
+        stamp = read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
         if self._cached is None or self._cached[0] != stamp:
-            self._cached = stamp, self._find()
+            applied = read_applied(self._state)
+            if applied is None:
+                raise StalePlanError("project", "has no applied plan", fix="run `skewless apply`")
+            retained, unreadable = self.retained()
+            self._cached = stamp, merge_needed_views(applied.plan, retained, unreadable)
         return self._cached[1]
-
-    def _find(self) -> NeededViews:
-        applied = read_applied(self._state)
-        if applied is None:
-            raise StalePlanError("project", "has no applied plan", fix="run `skewless apply`")
-        retained, unreadable = self.retained()
-        return merge_needed_views(applied.plan, retained, unreadable)
 
     def retained(self) -> tuple[list[Retained], tuple[str, ...]]:
         """Return the versions that may serve requests, and the names of versions with altered packages.
@@ -96,7 +95,10 @@ class NeededViewsMonitor:
         retained, unreadable = [], []
         pinned = StoredTargetVersions(self._state).read().pinned
         for model in self._store.packages.list_models():
-            for version in retained_versions(self._store, model, self._keep, pinned.get(model, ())):
+            # The last champions, the versions of the traffic policy, and versions that a client has loaded.
+            policy = self._store.traffic.get(model)
+            champions, named = retained_champions(self._store, model, self._keep), versions_of(policy) if policy else ()
+            for version in dict.fromkeys([*champions, *named, *sorted(pinned.get(model, ()))]):
                 try:
                     retained.append((model, version, self._read_plan(model, version)))
                 except PackageError as error:
@@ -121,11 +123,6 @@ class NeededViewsMonitor:
         if (model, version) not in self._pinned:  # a package is immutable
             self._pinned[model, version] = read_pinned_plan(self._store, model, version)
         return self._pinned[model, version]
-
-    def _read_stamp(self) -> object:
-        aliases, traffic, models = self._store.aliases, self._store.traffic, self._store.packages.list_models()
-        moves = [(model, aliases.number(model, CHAMPION), traffic.number(model)) for model in models]
-        return read_plan_number(self._state), StoredTargetVersions(self._state).revision(), moves
 
 
 def merge_needed_views(
@@ -162,23 +159,6 @@ def merge_needed_views(
         readers={view_hash: tuple(names) for view_hash, names in readers.items()},
         unreadable=unreadable,
     )
-
-
-def retained_versions(store: PackageStore, model: str, keep: int, pinned: Iterable[str] = ()) -> list[str]:
-    """Return the distinct versions of a model that serve requests, or that a rollback may return to.
-
-    These are the last champions, the versions of the traffic policy, and loaded versions.
-
-    Args:
-        keep: number of champions, including the current one.
-        pinned: versions that a client has loaded.
-
-    Raises:
-        PackageError: an alias or a policy is corrupt.
-    """
-    policy = store.traffic.get(model)
-    named = versions_of(policy) if policy else ()
-    return list(dict.fromkeys([*retained_champions(store, model, keep), *named, *sorted(pinned)]))
 
 
 def retained_champions(store: PackageStore, model: str, keep: int) -> list[str]:

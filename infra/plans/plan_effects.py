@@ -130,13 +130,12 @@ class PlanEffects:
 
     def find_trainings(self, models: Iterable[ModelSpec]) -> Iterator[Training]:
         """Yield the models whose champions differ from their definitions, unless a version in rollout has them."""
-        pinned = self._pinned
         for spec in models:
             champion = self.champions.get(spec.name)
             if champion is None:
                 yield Training(model=spec.name, version=None, reasons=("it has no champion",))
                 continue
-            reasons = self._find_differences(spec, champion.spec, pinned.get((spec.name, champion.version)))
+            reasons = self._find_differences(spec, champion)
             if reasons and self.find_ready_challenger(spec) is None:
                 yield Training(model=spec.name, version=champion.version, reasons=reasons)
 
@@ -144,23 +143,14 @@ class PlanEffects:
         """Yield a sentence for each model without need of a training: its version in rollout has the definitions."""
         for spec in models:
             champion, version = self.champions.get(spec.name), self.find_ready_challenger(spec)
-            if champion is None or version is None:
-                continue
-            if self._find_differences(spec, champion.spec, self._pinned.get((spec.name, champion.version))):
+            if champion is not None and version is not None and self._find_differences(spec, champion):
                 shows = f"`skewless rollout {spec.name}` shows it"
                 yield f"model {spec.name!r}: version {version} has these definitions and is in its rollout; {shows}"
 
     def find_ready_challenger(self, spec: ModelSpec) -> str | None:
         """Return the version in rollout that was trained on a model's new definitions; None: there is none."""
         challenger = self.challengers.get(spec.name)
-        if challenger is None:
-            return None
-        pinned = self._pinned.get((spec.name, challenger.version))
-        return None if self._find_differences(spec, challenger.spec, pinned) else challenger.version
-
-    @property
-    def _pinned(self) -> dict[tuple[str, str], FeaturePlan]:
-        return {(model, version): plan for model, version, plan in self.retained}
+        return None if challenger is None or self._find_differences(spec, challenger) else challenger.version
 
     def find_served_versions(self, policy: Callable[[str], TrafficPolicy | None]) -> Iterator[ServedVersion]:
         """Yield the versions with traffic, and their views.
@@ -182,7 +172,9 @@ class PlanEffects:
                 reason = f"project {plan.project!r} becomes {self.new.project!r}: its rows have other keys"
                 yield BrokenVersion(model=model, version=version, reason=reason)
 
-    def _find_differences(self, spec: ModelSpec, old: ModelSpec | None, pinned: FeaturePlan | None) -> tuple[str, ...]:
+    def _find_differences(self, spec: ModelSpec, trained: Champion) -> tuple[str, ...]:
+        old, plans_by_version = trained.spec, {(model, version): plan for model, version, plan in self.retained}
+        pinned = plans_by_version.get((spec.name, trained.version))
         if old is None or pinned is None:
             return ("the package of its champion cannot be read",)
         plans = [f"{item.kind} {item.name}" for item in compare_plans(pinned, self.new.select_service(spec.service))]

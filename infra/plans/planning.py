@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from skewless.contract.errors import PackageError, SourceError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
-from skewless.infra.compiler.compiled_repo import CompiledRepo
+from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends
@@ -55,8 +55,6 @@ from skewless.infra.storage.project_state import ProjectState
 if TYPE_CHECKING:
     import duckdb
 
-_EFFECTS = ("builds", "retires", "trains", "serves", "breakages")
-
 
 @dataclass(frozen=True, kw_only=True)
 class PlanReport:
@@ -86,10 +84,8 @@ class PlanReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values; the hash has the key ``plan``."""
-        body = {field.name: getattr(self, field.name) for field in fields(self)}
-        body["plan"], body["changes"] = body.pop("hash"), [change.as_dict() for change in self.changes]
-        effects = {name: [asdict(item) for item in body[name]] for name in _EFFECTS}
-        return body | effects
+        body = asdict(self)
+        return body | {"plan": body.pop("hash"), "changes": [change.as_dict() for change in self.changes]}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,7 +225,9 @@ class Planner:
     def find_effects(self, old: FeaturePlan | None, new: FeaturePlan) -> tuple[PlanEffects, tuple[str, ...]]:
         """Return the effects of a plan, and the names of versions whose packages cannot be read."""
         retained, unreadable = NeededViewsMonitor(self.state, self._store, self.settings.keep_versions).retained()
-        champions, challengers = (dict(self._versions(find)) for find in (self._champion, self._challenger))
+        policies = {name: self._store.traffic.get(name) for name in self._store.packages.list_models()}
+        champions = self._versions({name: self._store.aliases.get(name, CHAMPION) for name in policies})
+        challengers = self._versions({name: policy.challenger for name, policy in policies.items() if policy})
         effects = PlanEffects(old=old, new=new, retained=retained, champions=champions, challengers=challengers)
         return effects, unreadable
 
@@ -251,7 +249,10 @@ class Planner:
                 *self._missing_files(compiled),
                 *self._edited_files(applied, changes),
                 *effects.describe_rollouts(compiled.models),
-                *(_unreadable_note(name) for name in unreadable),
+                *(
+                    f"package {name} cannot be read, so its views are unknown: no view is retired until it can be read"
+                    for name in unreadable
+                ),
             ],
         )
 
@@ -301,27 +302,17 @@ class Planner:
         rows = view_table(self.repo, view).count_rows(self.connection)
         return None if rows is None else max(0, rows - PartitionLog(self.state, view.partition).next_seq())
 
-    def _versions(self, find: Callable[[str], str | None]) -> Iterator[tuple[str, Champion]]:
-        for name in self._store.packages.list_models():
-            version = find(name)
-            if version is None:
-                continue
-            try:
-                spec = read_spec(self._store, name, version)
-            except PackageError:
-                spec = None
-            yield name, Champion(version=version, spec=spec)
-
-    def _champion(self, name: str) -> str | None:
-        return self._store.aliases.get(name, CHAMPION)
-
-    def _challenger(self, name: str) -> str | None:
-        policy = self._store.traffic.get(name)
-        return None if policy is None else policy.challenger
-
-
-def _unreadable_note(name: str) -> str:
-    return f"package {name} cannot be read, so its views are unknown: no view is retired until it can be read"
+    def _versions(self, versions: Mapping[str, str | None]) -> dict[str, Champion]:
+        """Return the versions of models with their specs; a model without a version is omitted."""
+        result = {}
+        for name, version in versions.items():
+            if version is not None:
+                try:
+                    spec = read_spec(self._store, name, version)
+                except PackageError:
+                    spec = None
+                result[name] = Champion(version=version, spec=spec)
+        return result
 
 
 def event_columns(source: EventSource) -> dict[str, DType]:

@@ -15,8 +15,7 @@ from feast.value_type import ValueType
 
 from skewless.infra.offline.database_table import DatabaseTable
 from skewless.infra.offline.sources import find_table
-from skewless.infra.sources.place import repo_of
-from skewless.infra.sources.source_schema import check_source, column_types
+from skewless.infra.sources.source_schema import check_source, column_types, repo_of
 
 CLASS_PATH = "skewless.infra.sources.duckdb_source.DuckDBSource"
 

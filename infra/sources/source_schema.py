@@ -1,8 +1,9 @@
-"""The columns of a source, with types that Feast's type map understands."""
+"""The folders and settings of a Feast project, and the columns of its sources."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import duckdb
 import pyarrow as pa
@@ -13,12 +14,33 @@ from feast.repo_config import RepoConfig
 
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import SourceError
+from skewless.contract.settings import Settings, load_settings
 from skewless.infra.offline.database_table import parse_database_address
 from skewless.infra.offline.sources import Table, find_table, read_error
-from skewless.infra.sources.place import repo_of
+from skewless.infra.storage.project_state import ProjectState
 
 NO_LAKES = "has a source that is a Delta table, which cannot be read"
 EXPORT_LAKE = "export it as Parquet files, and use a FileSource of that folder without a file_format"
+
+
+def repo_of(config: RepoConfig) -> Path:
+    """Return the folder of a project's ``feature_store.yaml``; without one, the working folder."""
+    return Path(config.repo_path or Path.cwd()).resolve()
+
+
+def settings_of(config: RepoConfig) -> Settings:
+    """Return the project's settings; ``redis_url`` and ``state`` of the online store's configuration take precedence.
+
+    Raises:
+        DefinitionError: a setting is unknown or has a wrong value.
+    """
+    settings = {name: getattr(config.online_store, name, None) for name in ("redis_url", "state")}
+    return load_settings(repo_of(config), **{name: value for name, value in settings.items() if value is not None})
+
+
+def state_of(config: RepoConfig) -> ProjectState:
+    """Return the project's state."""
+    return ProjectState.of(repo_of(config), settings_of(config))
 
 
 def source_table(

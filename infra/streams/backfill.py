@@ -134,7 +134,15 @@ class Backfiller:
 
     def _catch_up_and_switch(self, view: WindowView, generation: Generation) -> None:
         """Apply rows that were logged since, the last ones under the exclusive lock, and switch."""
-        writer = self._writer(view, generation)
+        writer = StateWriter(
+            project=self.plan.project,
+            source=view.source,
+            views=[view],
+            store=self.store,
+            generations=self.generations,
+            clock=self.clock,
+            only=generation.number,
+        )
         # First without the exclusive lock, so that little is left to apply while the workers wait.
         for log in self._logs(view):
             writer.catch_up(log)
@@ -146,17 +154,6 @@ class Backfiller:
             self.generations.switch(view, generation.number, self.clock.now_us())
             # Last, because servers follow the pointer at once.
             self.publish(view)
-
-    def _writer(self, view: WindowView, generation: Generation) -> StateWriter:
-        return StateWriter(
-            project=self.plan.project,
-            source=view.source,
-            views=[view],
-            store=self.store,
-            generations=self.generations,
-            clock=self.clock,
-            only=generation.number,
-        )
 
     def _logs(self, view: WindowView) -> list[PartitionLog]:
         # Includes partitions without events: servers read a marker for each partition of the generation.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,19 +36,6 @@ _EXACT_TYPES: dict[DType, frozenset[type]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodedBatch:
-    """The log rows of some messages.
-
-    Args:
-        rows: accepted and rejected, in the schema of ``event_schema``.
-        rejected: number of quarantined rows.
-    """
-
-    rows: pa.Table
-    rejected: int
-
-
 class EventValidator:
     """Validates events from streams and from imported files.
 
@@ -61,8 +47,44 @@ class EventValidator:
     def __init__(self, source: EventSource, views: Sequence[WindowView]) -> None:
         self._source = source
         self._lenses = [(view, EventSelector(view)) for view in views]
+        self._schema = event_schema(source)
 
-    def times(self, times_array: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
+    def build_rows(
+        self,
+        columns: Mapping[str, pa.Array],
+        times: pa.Array,
+        positions: Sequence[int] | Int64Array,
+        now_us: int,
+        reasons: dict[int, str] | None = None,
+        payloads: Callable[[int], bytes | None] = lambda _row: None,
+    ) -> pa.Table:
+        """Return the log rows of events, accepted and rejected, in the schema of ``event_schema``.
+
+        Args:
+            columns: the columns of the source.
+            times: event times, int64 microseconds; null: missing.
+            positions: of the events in the stream or file.
+            now_us: time of arrival.
+            reasons: by row, why an event is rejected already.
+            payloads: returns the message of a rejected row.
+        """
+        n, rows, reasons = len(times), pa.table(dict(columns)), reasons or {}
+        ts = self._check_times(times, reasons, now_us)
+        self._check_values(rows, ts, reasons)
+        id_column = self._source.id_column
+        texts = [reasons.get(i) for i in range(n)] if reasons else pa.nulls(n)
+        raw = [payloads(i) if i in reasons else None for i in range(n)] if reasons else pa.nulls(n)
+        added = {
+            EVENT: pa.array(ts),
+            INGEST: pa.array(np.full(n, now_us, dtype=np.int64)),
+            SOURCE_POS: pa.array(positions, pa.int64()),
+            EVENT_ID: pa.nulls(n, pa.string()) if id_column is None else columns[id_column].cast(pa.string()),
+            REJECT: pa.array(texts, pa.string()),
+            RAW: pa.array(raw, pa.binary()),
+        }
+        return pa.table([{**columns, **added}[field.name] for field in self._schema], schema=self._schema)
+
+    def _check_times(self, times_array: pa.Array, reasons: dict[int, str], now_us: int) -> Int64Array:
         """Return event times, ``now_us`` where missing; add reasons for missing times and times out of range."""
         name, source = self._source.event_column, self._source
         is_missing = np.asarray(times_array.is_null().to_numpy(zero_copy_only=False), dtype=np.bool_)
@@ -73,7 +95,7 @@ class EventValidator:
         _add_reasons(reasons, ts > now_us + FUTURE_US, f"field {name!r} is more than 10 s in the future")
         return ts
 
-    def values(self, rows: pa.Table, ts: Int64Array, reasons: dict[int, str]) -> None:
+    def _check_values(self, rows: pa.Table, ts: Int64Array, reasons: dict[int, str]) -> None:
         """Add reasons for events without a complete key of any view, and for events that a view cannot sum."""
         if not rows.num_rows or not self._lenses:
             return
@@ -106,11 +128,10 @@ class Decoder:
         self._source = source
         self._validator = EventValidator(source, views)
         self._max_bytes = max_bytes
-        self._schema = event_schema(source)
         self._parse_time = Column(name=source.event_column, dtype=DType.TIMESTAMP)
 
-    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> DecodedBatch:
-        """Return one log row for each message.
+    def decode(self, payloads: Sequence[bytes | None], positions: Sequence[int], now_us: int) -> pa.Table:
+        """Return one log row for each message, in the schema of ``event_schema``.
 
         Args:
             payloads: the messages.
@@ -119,30 +140,15 @@ class Decoder:
         """
         reasons: dict[int, str] = {}
         objects = [self._parse_message(i, payload, reasons) for i, payload in enumerate(payloads)]
-        columns: dict[str, pa.Array] = {}
-        for column in self._source.columns:
-            columns[column.name] = self._convert_column(column, objects, reasons)
-        ts = self._validator.times(self._convert_column(self._parse_time, objects, reasons), reasons, now_us)
-        ids = self._read_ids(columns)
-        self._validator.values(pa.table(columns), ts, reasons)
-        n = len(payloads)
-        columns |= {
-            EVENT: pa.array(ts),
-            INGEST: pa.array(np.full(n, now_us, dtype=np.int64)),
-            SOURCE_POS: pa.array(positions, pa.int64()),
-            EVENT_ID: pa.array(ids or [None] * n, pa.string()),
-            REJECT: pa.array([reasons.get(i) for i in range(n)] if reasons else pa.nulls(n), pa.string()),
-            RAW: pa.array(
-                [self._truncate(payloads[i]) if i in reasons else None for i in range(n)] if reasons else pa.nulls(n),
-                pa.binary(),
-            ),
-        }
-        rows = pa.table([columns[field.name] for field in self._schema], schema=self._schema)
-        return DecodedBatch(rows=rows, rejected=len(reasons))
+        columns = {column.name: self._convert_column(column, objects, reasons) for column in self._source.columns}
+        times = self._convert_column(self._parse_time, objects, reasons)
 
-    def _truncate(self, payload: bytes | None) -> bytes | None:
-        """Return the message; of a message that is too long, the beginning: its reason states its length."""
-        return None if payload is None else payload[: self._max_bytes]
+        def truncate(i: int) -> bytes | None:
+            # Of a message that is too long, the beginning: its reason states its length.
+            payload = payloads[i]
+            return None if payload is None else payload[: self._max_bytes]
+
+        return self._validator.build_rows(columns, times, positions, now_us, reasons, truncate)
 
     def _parse_message(self, i: int, payload: bytes | None, reasons: dict[int, str]) -> dict[str, Any]:
         if payload is None:
@@ -162,11 +168,6 @@ class Decoder:
         for i, problem in problems.items():
             reasons.setdefault(i, problem)
         return array
-
-    def _read_ids(self, columns: dict[str, pa.Array]) -> list[str | None]:
-        if self._source.id_column is None:
-            return []
-        return [None if value is None else str(value) for value in columns[self._source.id_column].to_pylist()]
 
 
 def _add_reasons(reasons: dict[int, str], where: BoolArray, reason: str) -> None:

@@ -8,7 +8,7 @@ file is recognized, because its first rows have the digest of a record.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -22,12 +22,10 @@ from skewless.contract.errors import StoreError
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.history_file import HistoryFile
-from skewless.infra.streams.row_digest import RowDigest, digest_rows
+from skewless.infra.streams.history_file import HistoryFile, RowDigest, digest_rows
 
 _BATCH_ROWS = 100_000
 
@@ -63,30 +61,52 @@ class ImportRecord:
 
 
 class ImportRecords:
-    """The import records of one source.
+    """The import records of one source, which find the partition of a file.
 
     Args:
-        database: of the project.
+        state: of the project.
         source: name of the event source.
         lease: of the import, which the writes check; None: keep changes in memory only.
     """
 
-    def __init__(self, database: Database, source: str, lease: Lease | None) -> None:
-        self._database = database
-        self._documents = Documents(database, "import")
+    def __init__(self, state: ProjectState, source: str, lease: Lease | None) -> None:
+        self._state = state
+        self._documents = Documents(state.database, "import")
         self._source = source
         self._lease = lease
+        # Files that a dry run would have imported, by the key of their records.
+        self._pending: dict[str, HistoryFile] = {}
         bodies = self._documents.list_all().items()
         records = (_decode(name, body) for name, body in bodies if name.startswith(f"{source}/"))
         self._records = {record.key: record for record in records}
 
-    def __iter__(self) -> Iterator[ImportRecord]:
-        """Yield all records."""
-        return iter(tuple(self._records.values()))
-
-    def find_by_file(self, name: str) -> ImportRecord | None:
+    def find_by_name(self, name: str) -> ImportRecord | None:
         """Return the record of the last import of a file with this name."""
-        return next((record for record in self if name in record.files), None)
+        return next((record for record in self._records.values() if name in record.files), None)
+
+    def find_by_rows(self, file: HistoryFile, count: int) -> tuple[ImportRecord, RowDigest | None] | None:
+        """Return the partition with the first rows of a file, or with all of them; None: there is none.
+
+        Args:
+            file: a history file.
+            count: its number of rows; at least one.
+
+        Returns:
+            The record, and the digest of the partition's rows, which are the first rows of the file; None: the
+            partition has all rows.
+        """
+        ordered = sorted(self._records.values(), key=lambda record: repr(record.columns))
+        groups = groupby(ordered, key=lambda record: record.columns)
+        matches = (self._find_among(file, count, list(group)) for _, group in groups)
+        return next((match for match in matches if match is not None), None)
+
+    def log(self, key: str) -> PartitionLog:
+        """Return the log of an import partition."""
+        return PartitionLog(self._state, f"{import_prefix(self._source)}/{key}")
+
+    def add_pending(self, record: ImportRecord, file: HistoryFile) -> None:
+        """Remember that a dry run would have imported a file."""
+        self._pending[record.key] = file
 
     def save(self, record: ImportRecord) -> ImportRecord:
         """Replace a record; return it.
@@ -97,15 +117,15 @@ class ImportRecords:
         """
         if self._records.get(record.key) != record:
             if self._lease is not None:
-                with self._database.transaction():
-                    Leases(self._database).check(self._lease)
+                with self._state.database.transaction():
+                    Leases(self._state.database).check(self._lease)
                     self._documents.put(f"{self._source}/{record.key}", asdict(record))
             self._records[record.key] = record
         return record
 
     def add_file_name(self, record: ImportRecord, name: str, fingerprint: str, rows: int) -> None:
         """Record that a file has the rows of a record, and no longer those of another one."""
-        for other in self:
+        for other in tuple(self._records.values()):
             if other.key != record.key and name in other.files:
                 self.save(replace(other, files={key: hint for key, hint in other.files.items() if key != name}))
         self.save(replace(record, files=record.files | {name: (fingerprint, rows)}))
@@ -118,70 +138,7 @@ class ImportRecords:
             key = _key(f"{name}#{number}")
         return key
 
-
-def _key(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()[:16]
-
-
-def _decode(name: str, data: Any) -> ImportRecord:  # noqa: ANN401 - a JSON value
-    try:
-        return ImportRecord(
-            key=data["key"],
-            columns=build_columns(data["columns"]),
-            head=data["head"],
-            done=FilePrefix(**data["done"]),
-            next=FilePrefix(**data["next"]) if data["next"] else None,
-            files={name: (fingerprint, rows) for name, (fingerprint, rows) in data["files"].items()},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"import {name!r}", "cannot be read", value=error, fix="restore it, or import into a new state folder"
-        ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class Match:
-    """The partition of a file.
-
-    Args:
-        record: of the partition.
-        digest: of the partition's rows, which are the first rows of the file; None: the partition has all rows.
-    """
-
-    record: ImportRecord
-    digest: RowDigest | None
-
-
-class Matcher:
-    """Finds the import record of a file.
-
-    Args:
-        state: of the project.
-        folder: of the source's import partitions, below all logs.
-        pending: files that a dry run would have imported, by the key of their records.
-    """
-
-    def __init__(self, state: ProjectState, folder: str, pending: dict[str, HistoryFile]) -> None:
-        self._state = state
-        self._folder = folder
-        self._pending = pending
-
-    def find(self, file: HistoryFile, count: int, records: Iterable[ImportRecord]) -> Match | None:
-        """Return the partition with the first rows of a file, or all of its rows.
-
-        Args:
-            file: a history file.
-            count: its number of rows; at least one.
-            records: to compare with.
-        """
-        ordered = sorted(records, key=lambda record: repr(record.columns))
-        for _, group in groupby(ordered, key=lambda record: record.columns):
-            match = self._find(file, count, list(group))
-            if match is not None:
-                return match
-        return None
-
-    def find_prefix(self, record: ImportRecord) -> FilePrefix:
+    def _find_prefix(self, record: ImportRecord) -> FilePrefix:
         """Return the rows of a record that are in the log; the batch in progress may or may not be."""
         if record.next is None or record.key in self._pending:
             return record.next or record.done
@@ -191,30 +148,29 @@ class Matcher:
         rows = [] if last < 0 else next(log.read(last, last, [SOURCE_POS]))[SOURCE_POS].to_pylist()
         return record.next if rows and rows[0] >= record.done.rows else record.done
 
-    def log(self, key: str) -> PartitionLog:
-        """Return the log of an import partition."""
-        return PartitionLog(self._state, f"{self._folder}/{key}")
-
-    def _find(self, file: HistoryFile, count: int, records: Sequence[ImportRecord]) -> Match | None:
+    def _find_among(
+        self, file: HistoryFile, count: int, records: Sequence[ImportRecord]
+    ) -> tuple[ImportRecord, RowDigest | None] | None:
         columns = records[0].columns
-        if not file.has_columns(columns):
+        types = file.table.column_types(file.connection)
+        if not all(column.name in types for column in columns):
             return None
         try:
             head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
             # The digest of the first row excludes most records without reading the file.
-            prefixes = {record.key: self.find_prefix(record) for record in records if record.head == head}
+            prefixes = {record.key: self._find_prefix(record) for record in records if record.head == head}
             same = [record for record in records if record.head == head]
             longer = [record for record in same if prefixes[record.key].rows >= count]
             for record in longer:
                 if self._has_prefix(record, prefixes[record.key], file, count):
-                    return Match(record=record, digest=None)
+                    return record, None
             return self._match_grown(file, [record for record in same if record not in longer], prefixes)
         except duckdb.Error:
             return None  # a column has another type than at the time of the import
 
     def _match_grown(
         self, file: HistoryFile, records: Sequence[ImportRecord], prefixes: dict[str, FilePrefix]
-    ) -> Match | None:
+    ) -> tuple[ImportRecord, RowDigest] | None:
         counts = sorted({prefixes[record.key].rows for record in records})
         match = None
         for digest in file.digests(records[0].columns, _BATCH_ROWS, counts) if records else ():
@@ -222,7 +178,7 @@ class Matcher:
             for record in records:
                 # Counts ascend, so the last match is the longest prefix.
                 if prefixes[record.key] == prefix:
-                    match = Match(record=record, digest=digest)
+                    match = record, digest
         return match
 
     def _has_prefix(self, record: ImportRecord, prefix: FilePrefix, file: HistoryFile, count: int) -> bool:
@@ -260,6 +216,31 @@ class Matcher:
                 return False
             start, seq = start + rows.num_rows, seq + logged.num_rows
         return True
+
+
+def import_prefix(source: str) -> str:
+    """Return the prefix of the names of a source's import partitions."""
+    return f"events/{source}/import"
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _decode(name: str, data: Any) -> ImportRecord:  # noqa: ANN401 - a JSON value
+    try:
+        return ImportRecord(
+            key=data["key"],
+            columns=build_columns(data["columns"]),
+            head=data["head"],
+            done=FilePrefix(**data["done"]),
+            next=FilePrefix(**data["next"]) if data["next"] else None,
+            files={name: (fingerprint, rows) for name, (fingerprint, rows) in data["files"].items()},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"import {name!r}", "cannot be read", value=error, fix="restore it, or import into a new state folder"
+        ) from error
 
 
 def _is_same(columns: Sequence[Column], one: pa.Table, other: pa.Table) -> bool:

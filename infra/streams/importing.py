@@ -8,26 +8,71 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 import duckdb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from skewless.contract.arrow_types import arrow_type
 from skewless.contract.clock import Clock
-from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.errors import ConflictError, SourceError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.generations import Generations
-from skewless.infra.log.partitions import log_partitions
-from skewless.infra.storage.leases import Leases
+from skewless.infra.log.log_columns import KNOWN_AT, REJECT
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_ends, log_partitions
+from skewless.infra.storage.leases import Lease, Leases
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.history_file import history_files
-from skewless.infra.streams.idle_partitions import IdlePartitions
-from skewless.infra.streams.import_run import ImportedFile, ImportRun, OnRows, import_prefix
+from skewless.infra.streams.decode import EventValidator
+from skewless.infra.streams.event_ids import EventIds
+from skewless.infra.streams.history_file import (
+    KNOWN,
+    SEVERAL,
+    HistoryFile,
+    RowDigest,
+    digest_rows,
+    file_columns,
+    history_files,
+)
+from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, import_prefix
+from skewless.infra.streams.partition_worker import IdlePartitions
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
 
+BATCH_ROWS = 100_000
+
 States = Literal["none", "applied", "behind"]
+OnRows = Callable[[str, int], None]
+
+
+@dataclass(kw_only=True)
+class ImportedFile:
+    """The result of importing one file.
+
+    Args:
+        file: path of the file.
+        accepted, rejected: rows that this run appended.
+        duplicates: skipped rows whose event ids were already in the log or the file.
+        present: rows that an earlier run had imported.
+    """
+
+    file: str
+    accepted: int = 0
+    rejected: int = 0
+    duplicates: int = 0
+    present: int = 0
+
+    @property
+    def is_new(self) -> bool:
+        """Return whether this run imported any rows."""
+        return bool(self.accepted or self.rejected or self.duplicates)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,15 +147,7 @@ class Importer:
                     "is being imported by another process",
                     fix="wait until it ends, then run it again",
                 )
-            run = ImportRun(
-                source=self.source,
-                views=self.views,
-                state=self.state,
-                generations=self.generations,
-                lease=lease,
-                clock=self.clock,
-                on_rows=on_rows,
-            )
+            run = _ImportRun(self, lease, on_rows)
             files = tuple(run.import_file(file) for file in history_files(self.source, self.repo, self.connection))
         return ImportResult(
             source=self.source.name,
@@ -130,7 +167,7 @@ class Importer:
         names = [
             name
             for name in log_partitions(self.state, self.source.name)
-            if name.startswith(f"{import_prefix(self.source)}/")
+            if name.startswith(f"{import_prefix(self.source.name)}/")
         ]
         try:
             with self.open_writer() as writer:
@@ -140,3 +177,148 @@ class Importer:
             # The events are in the log, and a worker will apply them.
             return "behind"
         return "applied"
+
+
+class _ImportRun:
+    """One run over the files of a source's history; the caller ensures that it runs alone."""
+
+    def __init__(self, importer: Importer, lease: Lease | None, on_rows: OnRows) -> None:
+        self._importer = importer
+        self._source, self._state = importer.source, importer.state
+        self._on_rows = on_rows
+        self._records = ImportRecords(self._state, self._source.name, lease)
+        self._validator = EventValidator(self._source, importer.views)
+
+    @cached_property
+    def _ids(self) -> EventIds:
+        # DuckDB compares with the ids that the log has now. Ids that are accepted later are loaded from here on.
+        ends = log_ends(self._state, self._source.name)
+        start_positions = {name: last + 1 for name, last in ends.items()}
+        return EventIds(self._source, self._state, None, start_positions)
+
+    def import_file(self, file: HistoryFile) -> ImportedFile:
+        """Import the new rows of one file."""
+        result = ImportedFile(file=file.name)
+        fingerprint = file.table.fingerprint()
+        record_before = self._records.find_by_name(file.name)
+        if record_before is not None and record_before.files[file.name][0] == fingerprint:
+            result.present = record_before.files[file.name][1]
+            return result
+        count = file.count()
+        if not count:
+            return result
+        match = self._records.find_by_rows(file, count)
+        if match is None:
+            self._check_unchanged(file, record_before)
+            match = self._begin_record(file)
+        record, digest = match
+        result.present = count if digest is None else digest.rows
+        if digest is not None:
+            record = self._append_rows(file, count, record, digest, result)
+        self._records.add_file_name(record, file.name, fingerprint, count)
+        return result
+
+    def _check_unchanged(self, file: HistoryFile, record_before: ImportRecord | None) -> None:
+        """Raise an error if an imported file has other rows now, unless event ids distinguish new from old rows."""
+        column = self._source.id_column
+        if record_before is None:
+            return
+        if column and any(item.name == column for item in record_before.columns) and not file.count_without_id(column):
+            return
+        raise SourceError(
+            f"history of event source {self._source.name!r}",
+            "has a file that was imported and has changed since" + (", with events that have no id" if column else ""),
+            value=str(file.path),
+            fix="move it away, since its events are in the log, and put new events in a new file"
+            + ("" if column else "; or declare the tag skewless.event_id"),
+        )
+
+    def _begin_record(self, file: HistoryFile) -> tuple[ImportRecord, RowDigest | None]:
+        columns = tuple(file_columns(self._source))
+        digest = RowDigest(columns)
+        record = ImportRecord(
+            key=self._records.unused_key(file.name),
+            columns=columns,
+            head=digest_rows(columns, next(file.rows(columns, 1, last=0))),
+            done=FilePrefix(rows=0, digest=digest.hexdigest()),
+        )
+        return record, digest
+
+    def _append_rows(
+        self, file: HistoryFile, count: int, record: ImportRecord, digest: RowDigest, result: ImportedFile
+    ) -> ImportRecord:
+        columns = tuple(file_columns(self._source))
+        first = digest.rows
+        if record.columns != columns:  # the definition of the source has changed since the first import
+            digest = next(file.digests(columns, BATCH_ROWS, [first]))
+            head = digest_rows(columns, next(file.rows(columns, 1, last=0)))
+            record = replace(record, columns=columns, head=head)
+        column, flags = self._source.id_column, None
+        if column is not None:
+            _ = self._ids  # loads the ends of the log before DuckDB compares with it
+            flags = file.find_repeats(column, first, self._state)
+        log, prefix = self._records.log(record.key), FilePrefix(rows=first, digest=digest.hexdigest())
+        for rows in file.rows(columns, BATCH_ROWS, first, count - 1):  # rows added since the count are for the next run
+            start = digest.rows
+            digest.update(rows)
+            record = replace(record, done=prefix, next=FilePrefix(rows=digest.rows, digest=digest.hexdigest()))
+            # Durable before the append: after a kill, find_by_rows decides whether the log has the batch.
+            self._records.save(record)
+            self._append_batch(
+                log, rows, start, None if flags is None else flags[start - first : digest.rows - first], result
+            )
+            prefix = record.next or prefix
+            self._on_rows(file.path.name, digest.rows - first)
+        if self._importer.dry_run:
+            self._records.add_pending(record, file)
+        return replace(record, done=prefix, next=None)
+
+    def _append_batch(
+        self, log: PartitionLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, result: ImportedFile
+    ) -> None:
+        now_us = self._importer.clock.now_us()
+        validated, known_at = self._validate(rows, start, now_us)
+        skip_remembering = None
+        if flags is not None:
+            rejected = validated[REJECT].is_valid().to_numpy()
+            # A rejected row stays, because a message in quarantine does not use its id (SEMANTICS 4.4).
+            is_kept = rejected | (flags & KNOWN == 0)
+            validated, known_at = validated.filter(pa.array(is_kept)), known_at.filter(pa.array(is_kept))
+            skip_remembering = flags[is_kept] & SEVERAL == 0
+        new = (
+            self._ids.preview(validated, now_us)
+            if self._importer.dry_run
+            else self._accept_rows(log, validated, known_at, now_us, skip_remembering)
+        )
+        n_rejected = new.num_rows - new[REJECT].null_count
+        result.accepted += new.num_rows - n_rejected
+        result.rejected += n_rejected
+        result.duplicates += rows.num_rows - new.num_rows
+
+    def _accept_rows(
+        self,
+        log: PartitionLog,
+        validated: pa.Table,
+        known_at: pa.Array,
+        now_us: int,
+        skip_remembering: npt.NDArray[np.bool_] | None,
+    ) -> pa.Table:
+        # Under this lock no generation goes live, so no reader sees a generation without its history.
+        generations, name = self._importer.generations, self._source.name
+        with generations.hold_apply_lock(name):
+            if not generations.has_served(name) and not any(map(generations.list_written, self._importer.views)):
+                validated = validated.append_column(KNOWN_AT, known_at)
+                validated = validated.append_column(DECLARED, pa.array(np.ones(validated.num_rows, dtype=np.bool_)))
+            return self._ids.accept(log, validated, at=None, now_us=now_us, skip_remembering=skip_remembering)[0]
+
+    def _validate(self, rows: pa.Table, first: int, now_us: int) -> tuple[pa.Table, pa.Array]:
+        """Return rows in the log's schema, and their known times if they are history."""
+        rows, source = rows.combine_chunks(), self._source
+        columns = {column.name: rows[column.name].cast(arrow_type(column.dtype)) for column in source.columns}
+        times = rows[source.event_column].cast(pa.int64())
+        positions = np.arange(first, first + rows.num_rows, dtype=np.int64)
+        # Its created time, or else its time plus the declared delay (SEMANTICS 4.4).
+        known = pc.add(times, source.delay_us)
+        if source.created_column:
+            known = pc.coalesce(rows[source.created_column].cast(pa.int64()), known)
+        return self._validator.build_rows(columns, times, positions, now_us), known.fill_null(now_us)

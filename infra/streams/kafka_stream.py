@@ -9,17 +9,18 @@ from typing import Any
 
 from skewless.infra.streams.kafka_client import (
     END_OF_PARTITION,
+    FINAL,
     MISSING_TOPIC,
     OUT_OF_RANGE,
     AdminClient,
+    TopicEnds,
+    TopicMonitor,
     admin_settings,
     broker_error,
     consumer_settings,
-    is_final,
     kafka,
     translate_settings_errors,
 )
-from skewless.infra.streams.kafka_topic import TopicEnds, TopicMonitor
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -269,7 +270,7 @@ class KafkaStream:
         self._handle_error(error)
 
     def _handle_error(self, error: kafka.KafkaError) -> None:
-        if is_final(error):
+        if error.fatal() or error.code() in FINAL:
             self._final_error = error
             return
         if self._trouble is None:

@@ -21,39 +21,35 @@ _COUNTED = {
 }
 
 
+_GAUGES: dict[str, tuple[str, Callable[[SourceCounts], float | None]]] = {
+    "lag": ("Messages waiting in the stream", lambda counts: counts.lag),
+    "partitions": ("Owned partitions", lambda counts: counts.partitions),
+    "watermark_seconds": (
+        "Greatest accepted event time, since the epoch",
+        lambda counts: None if counts.watermark_us is None else counts.watermark_us / 1e6,
+    ),
+    "waiting": ("1 if a worker cannot continue", lambda counts: float(counts.trouble is not None)),
+}
+
+
 class SourceMetrics(Collector):
     """Exposes the counts of stream workers."""
 
     def __init__(self, source_counts: Callable[[], Sequence[SourceCounts]]) -> None:
         self._read = source_counts
-        self._source_counts: Sequence[SourceCounts] = ()
 
     def collect(self) -> Iterable[Metric]:
         """Yield all metrics, each with one sample per source."""
-        self._source_counts = self._read()
+        source_counts = self._read()
         for name, text in _COUNTED.items():
             counter = CounterMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-            for counts in self._source_counts:
+            for counts in source_counts:
                 counter.add_metric([counts.source], getattr(counts, name))
             yield counter
-        yield from (
-            self._gauge("lag", "Messages waiting in the stream"),
-            self._gauge("partitions", "Owned partitions"),
-        )
-        watermark = GaugeMetricFamily(
-            "skewless_stream_watermark_seconds", "Greatest accepted event time, since the epoch", labels=["source"]
-        )
-        trouble = GaugeMetricFamily("skewless_stream_waiting", "1 if a worker cannot continue", labels=["source"])
-        for counts in self._source_counts:
-            if counts.watermark_us is not None:
-                watermark.add_metric([counts.source], counts.watermark_us / 1e6)
-            trouble.add_metric([counts.source], float(counts.trouble is not None))
-        yield from (watermark, trouble)
-
-    def _gauge(self, name: str, text: str) -> GaugeMetricFamily:
-        gauge = GaugeMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
-        for counts in self._source_counts:
-            value = getattr(counts, name)
-            if value is not None:
-                gauge.add_metric([counts.source], value)
-        return gauge
+        for name, (text, read) in _GAUGES.items():
+            gauge = GaugeMetricFamily(f"skewless_stream_{name}", text, labels=["source"])
+            for counts in source_counts:
+                value = read(counts)
+                if value is not None:
+                    gauge.add_metric([counts.source], value)
+            yield gauge

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2s
 from os.path import commonpath
 from pathlib import Path
@@ -33,73 +32,6 @@ _JSON = orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 _UTC = pa.timestamp("us", "UTC")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ParquetRows:
-    """The rows of some files.
-
-    Args:
-        files: in reading order.
-        time_column: orders all rows; rows without a time first, equal times in file order. None: file order.
-    """
-
-    files: Sequence[Path]
-    time_column: str | None = None
-
-    @classmethod
-    def column_values(cls, place: Path | str | Sequence[Path], time_column: str | None = None) -> ParquetRows:
-        """Return the rows of a folder with all subfolders, of a glob, or of files; ordered by file name.
-
-        Raises:
-            SourceError: no file matches.
-        """
-        files = sorted(_files(place) if isinstance(place, Path | str) else place)
-        if not files:
-            raise SourceError(f"stream {str(place)!r}", "has no Parquet file", fix="name a folder, a glob or files")
-        return cls(files=files, time_column=time_column)
-
-    @property
-    def digest(self) -> str:
-        """A text that changes with the files' sizes and their names below their common folder."""
-        folder = commonpath([path.absolute().parent for path in self.files])
-        parts = (f"{path.absolute().relative_to(folder)}\0{path.stat().st_size}\0" for path in self.files)
-        return blake2s("".join(parts).encode(), digest_size=12).hexdigest()
-
-    def __len__(self) -> int:
-        return sum(_n_rows(path) for path in self.files)
-
-    def batches(self, start: int) -> Iterator[pa.RecordBatch]:
-        """Yield all rows from a position on.
-
-        Raises:
-            SourceError: a file cannot be read, or lacks the time column.
-        """
-        try:
-            yield from self._in_file_order(start) if self.time_column is None else self._sorted(start)
-        except (pa.ArrowException, duckdb.Error, OSError) as error:
-            raise _read_error(str(self.files[0].parent), error) from error
-
-    def _in_file_order(self, start: int) -> Iterator[pa.RecordBatch]:
-        for path in self.files:
-            with pq.ParquetFile(path) as file:
-                n = file.metadata.num_rows
-                for batch in file.iter_batches(_BATCH_ROWS) if start < n else ():
-                    if start < batch.num_rows:
-                        yield batch.slice(start)
-                    start = max(0, start - batch.num_rows)
-                start = start - n if start >= n else 0
-
-    def _sorted(self, start: int) -> Iterator[pa.RecordBatch]:
-        names = [str(path) for path in self.files]
-        sql = f"""
-            SELECT * FROM read_parquet($files, union_by_name = true)
-            ORDER BY {quote(str(self.time_column))} NULLS FIRST, file_index, file_row_number
-            OFFSET $start
-        """
-        # DuckDB spills to disk, so files larger than memory can be sorted.
-        with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
-            yield from connection.sql(sql, params={"files": names, "start": start}).to_arrow_reader(_BATCH_ROWS)
-
-
 def convert_to_utc(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Return a batch with its times in UTC microseconds; times without a zone are UTC (SEMANTICS 1.1)."""
     columns = [cast_times(column, _UTC) if pa.types.is_timestamp(column.type) else column for column in batch]
@@ -119,8 +51,7 @@ def _encode_other(value: object) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _files(place: Path | str) -> Iterator[Path]:
-    path = Path(place)
+def _find_files(path: Path) -> Iterator[Path]:
     if path.is_dir():
         return path.rglob("*.parquet")
     if path.is_file():
@@ -129,11 +60,38 @@ def _files(place: Path | str) -> Iterator[Path]:
     return anchor.glob(str(path.relative_to(anchor)))
 
 
-def _n_rows(path: Path) -> int:
+def _digest(files: Sequence[Path]) -> str:
+    """Return a text that changes with the files' sizes and their names below their common folder."""
+    folder = commonpath([path.absolute().parent for path in files])
+    parts = (f"{path.absolute().relative_to(folder)}\0{path.stat().st_size}\0" for path in files)
+    return blake2s("".join(parts).encode(), digest_size=12).hexdigest()
+
+
+def _count_rows(path: Path) -> int:
     try:
         return int(pq.read_metadata(path).num_rows)
     except (pa.ArrowException, OSError) as error:
         raise _read_error(path.name, error) from error
+
+
+def _read_rows(files: Sequence[Path], time_column: str, start: int) -> Iterator[pa.RecordBatch]:
+    """Yield all rows from a position on.
+
+    Raises:
+        SourceError: a file cannot be read, or lacks the time column.
+    """
+    names = [str(path) for path in files]
+    sql = f"""
+        SELECT * FROM read_parquet($files, union_by_name = true)
+        ORDER BY {quote(time_column)} NULLS FIRST, file_index, file_row_number
+        OFFSET $start
+    """
+    try:
+        # DuckDB spills to disk, so files larger than memory can be sorted.
+        with TemporaryDirectory() as spill, connect(Path(spill)) as connection:
+            yield from connection.sql(sql, params={"files": names, "start": start}).to_arrow_reader(_BATCH_ROWS)
+    except (pa.ArrowException, duckdb.Error, OSError) as error:
+        raise _read_error(str(files[0].parent), error) from error
 
 
 def _read_error(name: str, error: Exception) -> SourceError:
@@ -143,37 +101,40 @@ def _read_error(name: str, error: Exception) -> SourceError:
 
 
 class ParquetStream:
-    """Implements ``EventStream`` with one partition, whose positions are row numbers over all files.
+    """Implements ``EventStream`` with one partition, whose positions are row numbers in the order of event times.
+
+    Rows without a time come first; rows with equal times in the order of the files' names.
 
     Args:
-        place: a folder with all subfolders, a glob, or files; read in the order of their names.
+        place: a folder with all subfolders, a glob, or a file.
         owner: notified of the partition at the first ``poll``.
-        time_column: orders all rows, with DuckDB; None: file order.
+        time_column: orders all rows.
         speed: factor of real time at which rows become due, 1.0 is real time; None: as fast as possible.
         clock: decides which rows are due.
 
     Raises:
-        DefinitionError: the speed is not above 0, or has no time column.
+        DefinitionError: the speed is not above 0.
         SourceError: no file matches, or one cannot be read.
     """
 
     def __init__(
         self,
-        place: Path | str | Sequence[Path],
+        place: Path,
         owner: RebalanceListener,
         *,
-        time_column: str | None = None,
+        time_column: str,
         speed: float | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if speed is not None and (time_column is None or not speed > 0):
-            raise DefinitionError(
-                "speed of a replay", "needs a time column and must be above 0", value=speed, fix="correct it"
-            )
-        self._rows = ParquetRows.column_values(place, time_column)
-        self._n = len(self._rows)
+        if speed is not None and not speed > 0:
+            raise DefinitionError("speed of a replay", "must be above 0", value=speed, fix="correct it")
+        self._files = sorted(_find_files(place))
+        if not self._files:
+            raise SourceError(f"stream {str(place)!r}", "has no Parquet file", fix="name a folder, a glob or files")
+        self._time_column = time_column
+        self._n = sum(map(_count_rows, self._files))
         self._owner = owner
-        self._partition = Partition(name=_PARTITION, epoch=self._rows.digest)
+        self._partition = Partition(name=_PARTITION, epoch=_digest(self._files))
         self._throttle = None if speed is None else _Throttle(speed, clock or SystemClock())
         self._batches: Iterator[pa.RecordBatch] = iter(())
         self._is_owner = False
@@ -198,7 +159,7 @@ class ParquetStream:
         """
         if not self._is_owner:
             self._next_position = self._owner.on_assigned(self._partition) or 0
-            self._batches = self._rows.batches(self._next_position)
+            self._batches = _read_rows(self._files, self._time_column, self._next_position)
             self._is_owner, self._is_ahead = True, False
         deadline = time.monotonic() + timeout_s
         while not self.done:
@@ -238,7 +199,7 @@ class ParquetStream:
         batch = self._current_batch()
         n = n_read = min(limit, batch.num_rows)
         if self._throttle is not None:
-            n = self._throttle.due(_times(batch.slice(0, n), str(self._rows.time_column)))
+            n = self._throttle.due(_times(batch.slice(0, n), self._time_column))
         self._is_ahead = n < n_read
         self._batch = batch.slice(n)
         return encode_json(batch.slice(0, n))
@@ -246,10 +207,10 @@ class ParquetStream:
     def _current_batch(self) -> pa.RecordBatch:
         """Return rows that were read and not returned; never empty before the end."""
         while self._batch is None or not self._batch.num_rows:
-            column_values = next(self._batches, None)
-            if column_values is None:
+            batch = next(self._batches, None)
+            if batch is None:
                 raise SourceError("stream of Parquet files", "became shorter during the replay", fix="start again")
-            self._batch = convert_to_utc(column_values)
+            self._batch = convert_to_utc(batch)
         return self._batch
 
 

@@ -1,6 +1,9 @@
-"""One partition of a source and its worker's progress: waiting messages, the log's end, the applied position."""
+"""The log partitions of a source: a worker's own with its progress, and partitions without an owner."""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -8,6 +11,9 @@ import pyarrow as pa
 from skewless.infra.log.event_rows import SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import IMPORTED, log_partitions
+from skewless.infra.online.port import Marker
+from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.port import Messages, Partition
@@ -15,35 +21,36 @@ from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 
+@dataclass(kw_only=True, eq=False)
 class PartitionWorker:
     """Processes one partition step by step (SEMANTICS 4.1).
-
-    Attributes:
-        behind: the log may have rows that the states lack.
-        applied: the last applied position.
-        first_unended: the first applied position whose end is not recorded yet; None: all are recorded.
-        drained_us: time up to which all messages that had arrived were read, microseconds; 0: unknown.
 
     Args:
         partition: of the stream.
         log: of the partition; its end is read once, here.
         decoder: of the source.
         ids: of the source, shared by its partitions.
+        behind: the log may have rows that the states lack.
+        applied: the last applied position.
+        first_unended: the first applied position whose end is not recorded yet; None: all are recorded.
+        drained_us: time up to which all messages that had arrived were read, microseconds; 0: unknown.
     """
 
-    def __init__(self, *, partition: Partition, log: PartitionLog, decoder: Decoder, ids: EventIds) -> None:
-        self.partition = partition
-        self.log = log
-        self.behind = True
-        self.applied = -1
-        self.first_unended: int | None = None
-        self.drained_us = 0
-        self._decoder = decoder
-        self._ids = ids
+    partition: Partition
+    log: PartitionLog
+    decoder: Decoder
+    ids: EventIds
+    behind: bool = True
+    applied: int = -1
+    first_unended: int | None = None
+    drained_us: int = 0
+
+    def __post_init__(self) -> None:
+        """Read the end of the log."""
         self._payloads: list[bytes | None] = []
         self._positions: list[int] = []
         self._watermark: int | None = None
-        self._end = log.next_seq()
+        self._end = self.log.next_seq()
         self._next = self._last_position()
 
     @property
@@ -64,7 +71,7 @@ class PartitionWorker:
 
     def set_decoder(self, decoder: Decoder) -> None:
         """Use another definition of the source from now on; new views may lack events."""
-        self._decoder = decoder
+        self.decoder = decoder
         # Catching up gives new views the rows that they lack, and their markers.
         self.behind = True
 
@@ -82,18 +89,17 @@ class PartitionWorker:
         """
         if not self._positions:
             return None
-        decoded = self._decoder.decode(self._payloads, self._positions, now_us)
+        decoded = self.decoder.decode(self._payloads, self._positions, now_us)
         # At the end as it was when the partition was assigned: the position to read from was derived from it.
-        accepted = self._ids.accept(self.log, decoded.rows, at=self._end, now_us=now_us)
-        rows, span = accepted.rows, accepted.span
+        rows, span = self.ids.accept(self.log, decoded, at=self._end, now_us=now_us)
         if span is not None:
             self._end = span.last + 1
             rows = rows.append_column(SEQ, pa.array(np.arange(span.first, span.last + 1, dtype=np.int64)))
             counts.batches += 1
         counts.read += len(self._positions)
         counts.duplicates += len(self._positions) - rows.num_rows
-        counts.rejected += decoded.rejected
-        counts.accepted += rows.num_rows - decoded.rejected
+        counts.rejected += rows.num_rows - rows[REJECT].null_count
+        counts.accepted += rows[REJECT].null_count
         # Only after the append: if that fails, the same messages are accepted again.
         self._next = self._positions[-1] + 1
         self._payloads, self._positions = [], []
@@ -167,3 +173,94 @@ def catch_up(log: PartitionLog, writer: StateWriter, counts: SourceCounts) -> in
     counts.rereads += read
     counts.states += changed
     return end
+
+
+@dataclass(eq=False)
+class IdlePartitions:
+    """Applies partitions that other workers own or nobody owns, if they are behind.
+
+    So their events are restored when the store loses states. Imported history and partitions of a recreated stream have
+    no owner, and an owner may have died. Any worker may apply their logs, because each position is applied only once.
+
+    Args:
+        writer: of the states.
+        state: of the project.
+        source: name of the event source.
+    """
+
+    writer: StateWriter
+    state: ProjectState
+    source: str
+
+    def __post_init__(self) -> None:
+        """Begin without logs and positions."""
+        self._logs: dict[str, PartitionLog] = {}
+        self._last_positions: dict[str, int | None] = {}
+        self._complete: dict[str, Marker] = {}
+        self._ends: dict[str, int] = {}
+
+    def catch_up_stuck(self, own: Iterable[str], counts: SourceCounts, now_us: Callable[[], int]) -> None:
+        """Apply partitions that are behind and have not advanced since the last call.
+
+        Args:
+            own: partitions to skip.
+            counts: counts of the source.
+            now_us: returns the time.
+
+        Raises:
+            StoreError: the store failed or is unavailable.
+            ConflictError: the states include positions that a log does not have.
+        """
+        names = {*self.writer.partitions(), *log_partitions(self.state, self.source)} - set(own)
+        # Time and ends are taken first: a watermark must not cover what arrives after them.
+        time_us, ends = now_us(), {name: self._log(name).next_seq() - 1 for name in names}
+        positions = self._find_behind(sorted(names))
+        self._complete = {name: Marker(ends[name], time_us) for name in names - positions.keys()}
+        # Only the second time: the owner of a partition may be applying it right now.
+        stuck = [name for name, position in positions.items() if self._last_positions.get(name, "unknown") == position]
+        self._last_positions = positions
+        for name in stuck:
+            self._apply(name, counts)
+
+    def watermarks(self, live: Collection[str], foreign: Collection[str]) -> dict[str, Marker]:
+        """Return watermarks of completely applied partitions without a stream.
+
+        Args:
+            live: partitions that the worker owns.
+            foreign: names of the stream's partitions that other workers own or nobody owns yet; their owners report
+                watermarks.
+        """
+        return {
+            name: mark
+            for name, mark in self._complete.items()
+            if name not in live and (IMPORTED in name or name.rpartition("/")[2] not in foreign)
+        }
+
+    def catch_up(self, names: Sequence[str], counts: SourceCounts) -> None:
+        """Apply the missing positions of some partitions now; raises the same errors as ``catch_up_stuck``."""
+        for name in self._find_behind(names):
+            self._apply(name, counts)
+
+    def _apply(self, name: str, counts: SourceCounts) -> None:
+        end = catch_up(self._log(name), self.writer, counts)
+        if end >= 0:
+            # Earlier records stay valid: the first record of a position counts.
+            self.writer.record_end(self._log(name), 0, end)
+
+    def _find_behind(self, names: Sequence[str]) -> dict[str, int | None]:
+        """Return the applied position of each partition that is behind."""
+        return {
+            name: position
+            for name, position in self.writer.read_positions(names).items()
+            if position is None or position < self._log(name).next_seq() - 1 or not self._is_ended(name)
+        }
+
+    def _is_ended(self, name: str) -> bool:
+        """Return whether the log has the end of all positions; a backfill, for example, does not record them."""
+        end = self._log(name).next_seq()
+        if self._ends.get(name) != end and self._log(name).has_all_ends():
+            self._ends[name] = end
+        return self._ends.get(name) == end
+
+    def _log(self, name: str) -> PartitionLog:
+        return self._logs.setdefault(name, PartitionLog(self.state, name))

@@ -17,8 +17,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.lease_group import LeaseGroup
 from skewless.infra.streams.port import Messages, Partition, RebalanceListener
-from skewless.infra.streams.redis_keys import FIELD, EventKeys, format_entry_id, parse_position
-from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.streams.redis_link import FIELD, EventKeys, RedisLink, format_entry_id, parse_position
 from skewless.infra.telemetry.logger import EventLogger
 
 _HEARTBEATS_PER_LEASE = 10

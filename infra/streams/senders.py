@@ -7,24 +7,23 @@ from collections.abc import Sequence
 from zlib import crc32
 
 from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
 from skewless.infra.online.failures import translate_errors
 from skewless.infra.streams.port import EventSender
-from skewless.infra.streams.redis_keys import FIELD, EventKeys
-from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.streams.redis_link import FIELD, EventKeys, RedisLink
 
 _CHUNK = 1_000
 
 
-def open_sender(source: EventSource, *, redis_url: str, project: str, n_partitions: int, kafka: str) -> EventSender:
+def open_sender(source: EventSource, settings: Settings, *, project: str, redis_url: str) -> EventSender:
     """Return a sender for a source's stream.
 
     Args:
         source: of the events.
-        redis_url: of the streams of push sources.
+        settings: of the project.
         project: name of the project.
-        n_partitions: of a Redis stream; the same number as its workers use.
-        kafka: the setting ``kafka``.
+        redis_url: of the streams of push sources.
 
     Raises:
         DefinitionError: the Kafka client is not installed, or its settings cannot be read.
@@ -32,7 +31,8 @@ def open_sender(source: EventSource, *, redis_url: str, project: str, n_partitio
     if source.kind == "kafka":
         from skewless.infra.streams.kafka_sender import KafkaSender  # noqa: PLC0415 - an optional dependency
 
-        return KafkaSender(source.servers, source.topic, settings=kafka_options(kafka))
+        return KafkaSender(source.servers, source.topic, settings=kafka_options(settings.kafka))
+    n_partitions = settings.stream_partitions
     return RedisSender(redis_url, project=project, source=source.name, n_partitions=n_partitions)
 
 

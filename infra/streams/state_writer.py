@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +24,7 @@ PENDING_US = 2_000_000
 _NEW = -1
 
 
+@dataclass(kw_only=True, eq=False)
 class StateWriter:
     """Applies the events of one source to states.
 
@@ -40,36 +42,27 @@ class StateWriter:
         only: write to this generation only, whatever its stage; by default to all that are live or draining.
     """
 
-    def __init__(
-        self,
-        *,
-        project: str,
-        source: str,
-        views: Sequence[WindowView],
-        store: OnlineStore,
-        generations: Generations,
-        clock: Clock,
-        needed: Callable[[], Collection[str]] | None = None,
-        only: int | None = None,
-    ) -> None:
-        self._project = project
-        self._source = source
-        self._store = store
-        self._generations = generations
-        self._clock = clock
-        self._read_needed = needed
-        self._only = only
-        self._views: Sequence[WindowView] = ()
+    project: str
+    source: str
+    views: Sequence[WindowView]
+    store: OnlineStore
+    generations: Generations
+    clock: Clock
+    needed: Callable[[], Collection[str]] | None = None
+    only: int | None = None
+
+    def __post_init__(self) -> None:
+        """Write to the states of ``views``."""
         self._lenses: dict[str, EventSelector] = {}
         self._columns: list[str] = []
         self._versions: dict[str, int] = {}
         self._states: dict[str, tuple[StateView, ...]] = {}
         self._applied: dict[str, int | None] = {}
-        self.set_views(views)
+        self.set_views(self.views)
 
     def set_views(self, views: Sequence[WindowView]) -> None:
         """Write to the states of these views from now on, instead of the previous ones."""
-        self._views = views
+        self.views = views
         self._lenses = {view.hash: self._lenses.get(view.hash) or EventSelector(view) for view in views}
         self._columns = sorted({column for lens in self._lenses.values() for column in lens.columns})
         for cache in (self._versions, self._states):
@@ -90,12 +83,12 @@ class StateWriter:
             StoreError: the record cannot be written.
         """
         try:
-            needed = self._lenses.keys() if self._read_needed is None else self._read_needed()
+            needed = self._lenses.keys() if self.needed is None else self.needed()
         except SkewlessError:
             return False  # unknown; the process that loads the plan reports the error
         if not self._lenses.keys() >= set(needed):
             return False
-        log.record_end(first, last, self._clock.now_us())
+        log.record_end(first, last, self.clock.now_us())
         return True
 
     def apply(self, log: PartitionLog, rows: pa.Table, watermark_us: int = 0) -> int:
@@ -109,7 +102,7 @@ class StateWriter:
         Raises:
             StoreError: the store failed or is unavailable; ``catch_up`` applies the missing rows.
         """
-        with self._generations.hold_apply_lock(self._source):
+        with self.generations.hold_apply_lock(self.source):
             self._load_generations()
             first = rows[SEQ][0].as_py()
             # A gap between the marker and the first row means that earlier rows are missing.
@@ -130,7 +123,7 @@ class StateWriter:
             StoreError: the store failed or is unavailable.
             ConflictError: the states include positions that the log does not have yet, so they would differ.
         """
-        with self._generations.hold_apply_lock(self._source):
+        with self.generations.hold_apply_lock(self.source):
             return self.catch_up_locked(log)
 
     def catch_up_locked(self, log: PartitionLog) -> tuple[int, int]:
@@ -146,12 +139,12 @@ class StateWriter:
         """
         self._load_generations()
         names = [
-            (part, window_marker(self._project, states.view, states.generation, part))
+            (part, window_marker(self.project, states.view, states.generation, part))
             for part in partitions
             for states in self._list_states()
         ]
         positions: dict[str, int | None] = {}
-        for (part, _), marker in zip(names, self._store.read_markers([name for _, name in names]), strict=True):
+        for (part, _), marker in zip(names, self.store.read_markers([name for _, name in names]), strict=True):
             position = None if marker is None else marker.position
             previous = positions.get(part, position)
             positions[part] = None if position is None or previous is None else min(previous, position)
@@ -168,17 +161,15 @@ class StateWriter:
         """
         self._load_generations()
         markers = {
-            window_marker(self._project, states.view, states.generation, part): marker
+            window_marker(self.project, states.view, states.generation, part): marker
             for part, marker in watermarks.items()
             for states in self._list_states()
         }
-        self._store.refresh_markers(markers)
+        self.store.refresh_markers(markers)
 
     def partitions(self) -> set[str]:
         """Return the log partitions that are applied to any generation."""
-        return {
-            part for view in self._views for item in self._generations.list_written(view) for part in item.partitions
-        }
+        return {part for view in self.views for item in self.generations.list_written(view) for part in item.partitions}
 
     def _catch_up(self, log: PartitionLog) -> tuple[int, int]:
         read = changed = 0
@@ -187,16 +178,17 @@ class StateWriter:
         self._begin(log, _NEW if recorded < 0 else LOST)
         end = log.next_seq() - 1
         for states in self._list_states():
-            for rows in self._read_rows(log, self._read_position(states, log, end) + 1, end):
+            first = self._read_position(states, log, end) + 1
+            for rows in log.read(first, end, [*self._columns, EVENT, SEQ, REJECT]) if first <= end else ():
                 read += rows.num_rows
                 changed += self._apply(log.partition, [states], rows)
                 # After a loss of writes, markers advance only at the old end: a reader may not have seen later markers.
                 if (last := rows[SEQ][-1].as_py()) >= recorded:
                     self._set_markers(log, [states], last)
-        if self._only is None:
-            for view in self._views:
+        if self.only is None:
+            for view in self.views:
                 # Only after the marker exists: a server would report a listed partition without a marker as lost.
-                self._generations.add_partitions(view, [log.partition])
+                self.generations.add_partitions(view, [log.partition])
         self._publish_pointers()
         return read, changed
 
@@ -204,19 +196,19 @@ class StateWriter:
         """Ensure that each generation has its marker before its first state, so that a loss of both is noticed."""
         for states in self._list_states():
             name = self._marker(states, log)
-            self._applied[name] = self._store.marker(name)
+            self._applied[name] = self.store.marker(name)
             if self._applied[name] is None:
                 self._set_markers(log, [states], first)
 
     def _publish_pointers(self) -> None:
         """Publish the partitions to servers once all of them have markers."""
-        for view in self._views:
-            live = self._generations.find_live(view)
+        for view in self.views:
+            live = self.generations.find_live(view)
             if live is None:
                 continue
-            names = [window_marker(self._project, view, live.number, part) for part in live.partitions]
-            if None not in self._store.read_markers(names):
-                self._store.publish(generation_key(self._project, view), live.pointer)
+            names = [window_marker(self.project, view, live.number, part) for part in live.partitions]
+            if None not in self.store.read_markers(names):
+                self.store.publish(generation_key(self.project, view), live.pointer)
 
     def _read_position(self, states: StateView, log: PartitionLog, end: int) -> int:
         position = self._applied[self._marker(states, log)]
@@ -230,9 +222,6 @@ class StateWriter:
         # LOST is below -1, and means that nothing may be assumed to be applied.
         return max(position, -1)
 
-    def _read_rows(self, log: PartitionLog, first: int, end: int) -> Iterator[pa.Table]:
-        return log.read(first, end, [*self._columns, EVENT, SEQ, REJECT]) if first <= end else iter(())
-
     def _apply(self, partition: str, states_list: Sequence[StateView], rows: pa.Table) -> int:
         accepted = rows.filter(rows[REJECT].is_null()) if rows[REJECT].null_count < rows.num_rows else rows
         if not accepted.num_rows:
@@ -243,15 +232,15 @@ class StateWriter:
             seq=accepted[SEQ].to_numpy(),
         )
         # Not up to now: a state cannot be read at times before m (SEMANTICS 3.5), and requests may arrive late.
-        m = self._clock.now_us() - PENDING_US
+        m = self.clock.now_us() - PENDING_US
         events = {}
         changed = 0
         for states in states_list:
             name = states.view.hash
             if name not in events:
                 events[name] = self._lenses[name].select(accepted, origin)
-            marker = window_marker(self._project, states.view, states.generation, partition)
-            changed += states.append(self._store, events[name], m, (marker, self._applied[marker]))
+            marker = window_marker(self.project, states.view, states.generation, partition)
+            changed += states.append(self.store, events[name], m, (marker, self._applied[marker]))
         return changed
 
     def _set_markers(
@@ -259,22 +248,22 @@ class StateWriter:
     ) -> None:
         names = [self._marker(states, log) for states in states_list]
         marker = Marker(last, watermark_us)
-        self._store.set_markers(dict.fromkeys(names, marker), {name: self._applied[name] for name in names})
+        self.store.set_markers(dict.fromkeys(names, marker), {name: self._applied[name] for name in names})
         self._applied.update(dict.fromkeys(names, last))
 
     def _load_generations(self) -> None:
         """Load generations that were added or removed."""
-        for view in self._views:
-            version = self._generations.read_version(view)
+        for view in self.views:
+            version = self.generations.read_version(view)
             if self._versions.get(view.hash) != version:
-                numbers = [item.number for item in self._generations.list_written(view)]
-                if self._only is not None:
-                    numbers = [self._only]
-                self._states[view.hash] = tuple(StateView.of(self._project, view, number) for number in numbers)
+                numbers = [item.number for item in self.generations.list_written(view)]
+                if self.only is not None:
+                    numbers = [self.only]
+                self._states[view.hash] = tuple(StateView.of(self.project, view, number) for number in numbers)
                 self._versions[view.hash] = version
 
     def _list_states(self) -> list[StateView]:
-        return [states for view in self._views for states in self._states.get(view.hash, ())]
+        return [states for view in self.views for states in self._states.get(view.hash, ())]
 
     def _marker(self, states: StateView, log: PartitionLog) -> str:
-        return window_marker(self._project, states.view, states.generation, log.partition)
+        return window_marker(self.project, states.view, states.generation, log.partition)

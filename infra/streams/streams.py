@@ -168,13 +168,7 @@ class Streams:
 
     def sender(self, source: EventSource) -> EventSender:
         """Return a sender for a source's stream."""
-        return open_sender(
-            source,
-            redis_url=self.stream_url,
-            project=self.plan.project,
-            n_partitions=self.settings.stream_partitions,
-            kafka=self.settings.kafka,
-        )
+        return open_sender(source, self.settings, project=self.plan.project, redis_url=self.stream_url)
 
     def backfiller(self, store: OnlineStore) -> Backfiller:
         """Return the backfiller for a store."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pyarrow as pa
@@ -20,8 +21,7 @@ from skewless.infra.online.port import Marker
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.idle_partitions import IdlePartitions
-from skewless.infra.streams.partition_worker import PartitionWorker
+from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker
 from skewless.infra.streams.port import EventStream, Partition, RebalanceListener
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
@@ -52,6 +52,7 @@ def log_partition(source: str, partition: Partition) -> str:
     return f"events/{source}/{partition.epoch}/{partition.name}"
 
 
+@dataclass(kw_only=True, eq=False)
 class Worker:
     """Processes the partitions of one source that the stream assigns to it; used from one thread.
 
@@ -66,44 +67,35 @@ class Worker:
         max_bytes: maximum size of a message.
     """
 
-    def __init__(
-        self,
-        *,
-        source: EventSource,
-        views: Sequence[WindowView],
-        open_stream: OpenStream,
-        writer: StateWriter,
-        state: ProjectState,
-        clock: Clock,
-        max_rows: int = 20_000,
-        max_bytes: int = 1_048_576,
-    ) -> None:
-        self.counts = SourceCounts(source=source.name)
+    source: EventSource
+    views: Sequence[WindowView]
+    open_stream: OpenStream
+    writer: StateWriter
+    state: ProjectState
+    clock: Clock
+    max_rows: int = 20_000
+    max_bytes: int = 1_048_576
+
+    def __post_init__(self) -> None:
+        """Begin without partitions."""
+        self.counts = SourceCounts(source=self.source.name)
         self.stepped_at = time.monotonic()
-        self._source = source
-        self._views = views
-        self._open_stream = open_stream
         self._stream: EventStream | None = None
         self._next_assignment: Assignment | None = None
-        self._writer = writer
-        self._state = state
-        self._clock = clock
-        self._max_rows = max_rows
-        self._max_bytes = max_bytes
-        self._decoder = Decoder(source, views, max_bytes)
-        self._ids = EventIds(source, state, source.dedupe_us)
+        self._decoder = Decoder(self.source, self.views, self.max_bytes)
+        self._ids = EventIds(self.source, self.state, self.source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
         self._log_error: str | None = None
-        self._idle_partitions = IdlePartitions(writer, state, source.name)
+        self._idle_partitions = IdlePartitions(self.writer, self.state, self.source.name)
 
     @property
     def assignment(self) -> Assignment:
         """The current assignment, or the one from the next step on."""
-        return self._next_assignment or Assignment(self._source, tuple(self._views))
+        return self._next_assignment or Assignment(self.source, tuple(self.views))
 
     def reassign(self, assignment: Assignment, open_stream: OpenStream) -> None:
         """Use another definition of the source or other views from the next step on; any thread may call it.
@@ -112,8 +104,8 @@ class Worker:
             assignment: the new source and views.
             open_stream: joins the source's stream, if it is another stream than before.
         """
-        if not self._source.same_stream(assignment.source):
-            self._open_stream = open_stream
+        if not self.source.same_stream(assignment.source):
+            self.open_stream = open_stream
         self._next_assignment = assignment
 
     def run(self, is_running: Callable[[], bool]) -> None:
@@ -137,11 +129,13 @@ class Worker:
         try:
             self.stepped_at = time.monotonic()
             self._switch_assignment()
-            self._step(self._join())
+            if self._stream is None:
+                self._stream = self.open_stream(self)
+            self._step(self._stream)
         except ConflictError as error:
             # Another worker owns the partition: join the group again, and continue from the end of the log.
             if self.counts.trouble != str(error):
-                _log.warning("partition_lost", source=self._source.name, error=str(error))
+                _log.warning("partition_lost", source=self.source.name, error=str(error))
             self.counts.trouble = str(error)
             self.close()
             time.sleep(_RETRY_S)
@@ -153,7 +147,7 @@ class Worker:
             if stream is not None:
                 stream.close()
         except StoreError as error:
-            _log.warning("partitions_not_released", source=self._source.name, error=str(error))
+            _log.warning("partitions_not_released", source=self.source.name, error=str(error))
         finally:
             # Even if the release failed: waiting messages are not in the log, so the next owner reads them again.
             self._partition_workers.clear()
@@ -161,7 +155,7 @@ class Worker:
 
     def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
-        log = PartitionLog(self._state, log_partition(self._source.name, partition))
+        log = PartitionLog(self.state, log_partition(self.source.name, partition))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
         self._retry_at = 0.0
@@ -177,31 +171,26 @@ class Worker:
         assignment, self._next_assignment = self._next_assignment, None
         if assignment is None:
             return
-        old_source, new_source = self._source, assignment.source
+        old_source, new_source = self.source, assignment.source
         if not old_source.same_stream(new_source):
             self.close()
         self._ids.set_source(new_source)
-        self._source, self._views = assignment
-        self._decoder = Decoder(assignment.source, assignment.views, self._max_bytes)
-        self._writer.set_views(assignment.views)
+        self.source, self.views = assignment
+        self._decoder = Decoder(assignment.source, assignment.views, self.max_bytes)
+        self.writer.set_views(assignment.views)
         for partition_worker in self._partition_workers.values():
             partition_worker.set_decoder(self._decoder)
         self._retry_at = self._check_at = 0.0
-
-    def _join(self) -> EventStream:
-        if self._stream is None:
-            self._stream = self._open_stream(self)
-        return self._stream
 
     def _step(self, stream: EventStream) -> None:
         now = time.monotonic()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         due = self._written_at + _LINGER_S
-        if waiting < self._max_rows:
+        if waiting < self.max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
             # Taken before the poll, because messages that arrive during the poll are not covered.
-            began_us = self._clock.now_us()
-            for messages in stream.poll(self._max_rows - waiting, timeout):
+            began_us = self.clock.now_us()
+            for messages in stream.poll(self.max_rows - waiting, timeout):
                 if messages.partition in self._partition_workers:
                     self._partition_workers[messages.partition].add_messages(messages)
             for partition, late_s in stream.find_drained().items():
@@ -211,10 +200,12 @@ class Worker:
         self._catch_up()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         # A file has the messages of at least 100 ms; after a quiet time it is written at once.
-        if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
+        if waiting and (waiting >= self.max_rows or time.monotonic() >= due):
             self._write_batch(stream)
         self._advance_watermarks(stream)
-        self._update_counts(stream)
+        self.counts.partitions = len(self._partition_workers)
+        self.counts.lag = stream.lag()
+        self.counts.trouble = self.counts.trouble or stream.trouble
 
     def _write_batch(self, stream: EventStream) -> None:
         positions: dict[Partition, int] = {}
@@ -223,7 +214,7 @@ class Worker:
             if not partition_worker.waiting:
                 continue
             try:
-                rows = partition_worker.accept(self._clock.now_us(), self.counts)
+                rows = partition_worker.accept(self.clock.now_us(), self.counts)
             except StoreError as error:
                 log_error = error  # the logs of other partitions may be on another disk
                 continue
@@ -243,7 +234,7 @@ class Worker:
         if partition_worker.behind:
             return  # earlier rows must be applied first
         try:
-            partition_worker.apply(self._writer, rows, self.counts)
+            partition_worker.apply(self.writer, rows, self.counts)
         except StoreError as error:
             self._note_trouble(error)
 
@@ -255,9 +246,9 @@ class Worker:
             self._check_store()
             for partition_worker in self._partition_workers.values():
                 if partition_worker.behind:
-                    partition_worker.catch_up(self._writer, self.counts)
+                    partition_worker.catch_up(self.writer, self.counts)
                 else:
-                    partition_worker.record_end(self._writer)
+                    partition_worker.record_end(self.writer)
         except StoreError as error:
             self._note_trouble(error)
             return
@@ -270,9 +261,9 @@ class Worker:
         workers = {
             partition_worker.log.partition: partition_worker for partition_worker in self._partition_workers.values()
         }
-        for name, position in self._writer.read_positions(list(workers)).items():
+        for name, position in self.writer.read_positions(list(workers)).items():
             workers[name].behind |= position is None or position < workers[name].applied
-        self._idle_partitions.catch_up_stuck(workers, self.counts, self._clock.now_us)
+        self._idle_partitions.catch_up_stuck(workers, self.counts, self.clock.now_us)
         self._check_at = time.monotonic() + _CHECK_S
 
     def _advance_watermarks(self, stream: EventStream) -> None:
@@ -290,18 +281,13 @@ class Worker:
             workers = {partition_worker.partition.name for partition_worker in self._partition_workers.values()}
             markers |= self._idle_partitions.watermarks(live, set(names) - workers)
         try:
-            self._writer.advance(markers)
+            self.writer.advance(markers)
         except StoreError as error:
             self._note_trouble(error)
         self._advance_at = time.monotonic() + _ADVANCE_S
 
     def _note_trouble(self, error: StoreError) -> None:
         if self.counts.trouble != str(error):
-            _log.warning("worker_stalled", source=self._source.name, error=str(error))
+            _log.warning("worker_stalled", source=self.source.name, error=str(error))
         self.counts.trouble = str(error)
         self._retry_at = time.monotonic() + _RETRY_S
-
-    def _update_counts(self, stream: EventStream) -> None:
-        self.counts.partitions = len(self._partition_workers)
-        self.counts.lag = stream.lag()
-        self.counts.trouble = self.counts.trouble or stream.trouble

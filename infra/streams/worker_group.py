@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
@@ -25,6 +25,7 @@ _MAX_THREADS = 1_024
 _log = EventLogger()
 
 
+@dataclass(eq=False)
 class WorkerGroup:
     """Starts, watches and stops the workers of some sources, and gives them each newly applied plan.
 
@@ -40,21 +41,17 @@ class WorkerGroup:
         StoreError: the store is unavailable.
     """
 
-    def __init__(
-        self,
-        streams: Streams,
-        *,
-        names: Sequence[str] = (),
-        replay: Path | None = None,
-        speed: float | None = None,
-        process_record: ProcessRecord | None = None,
-    ) -> None:
-        self._streams = streams
-        self._names = names
-        self._replay, self._speed = replay, speed
-        self._process_record = process_record
+    streams: Streams
+    names: Sequence[str] = ()
+    replay: Path | None = None
+    speed: float | None = None
+    process_record: ProcessRecord | None = None
+
+    def __post_init__(self) -> None:
+        """Open the stores and the workers, and build missing states."""
+        streams = self.streams
         self._plan, self._plan_hash = streams.plan, streams.plan.hash
-        sources = streams.sources(names)
+        sources = streams.sources(self.names)
         self._stores = [open_online_store(streams.redis_url)]
         self._workers: dict[str, Worker] = {}
         self._stop_events: dict[str, threading.Event] = {}
@@ -112,8 +109,8 @@ class WorkerGroup:
         # After the threads, which use the stores.
         for store in self._stores:
             store.close()
-        if self._process_record is not None:
-            self._process_record.close()
+        if self.process_record is not None:
+            self.process_record.close()
 
     def _stop_workers(self) -> None:
         self._stop.set()
@@ -144,12 +141,12 @@ class WorkerGroup:
 
     def _load_plan(self) -> None:
         """Give the workers the current plan and the needed views; failures are retried."""
-        needed = None if self._streams.needed is None else self._streams.needed()
+        needed = None if self.streams.needed is None else self.streams.needed()
         if needed is None or needed.plan is self._plan:
             return
-        streams = replace(self._streams, plan=needed.plan)
+        streams = replace(self.streams, plan=needed.plan)
         # Workers first: they decode new columns and update existing states. Missing states are built afterwards.
-        sources = [item for item in needed.plan.sources if not self._names or item.name in self._names]
+        sources = [item for item in needed.plan.sources if not self.names or item.name in self.names]
         for source in sources:
             assignment = Assignment(source, tuple(streams.views(source.name)))
             if source.name not in self._workers:
@@ -172,9 +169,7 @@ class WorkerGroup:
 
     def _stream(self, streams: Streams, source: EventSource) -> OpenStream:
         return (
-            streams.open_stream(source)
-            if self._replay is None
-            else streams.open_replay(source, self._replay, self._speed)
+            streams.open_stream(source) if self.replay is None else streams.open_replay(source, self.replay, self.speed)
         )
 
     def _start_worker(self, name: str, worker: Worker) -> None:
@@ -187,7 +182,7 @@ class WorkerGroup:
             streams.backfiller(self._stores[0]).build_missing(worker.assignment.views)
 
     def _run_housekeeping(self) -> None:
-        streams = replace(self._streams, plan=self._plan)
+        streams = replace(self.streams, plan=self._plan)
         sources = [worker.assignment.source for worker in self._workers.values()]
         store = self._stores[0]
         streams.housekeeper(sources, store).run()
@@ -195,7 +190,7 @@ class WorkerGroup:
             streams.retirement(streams.needed(), store).run()
 
     def _send_heartbeat(self) -> None:
-        if self._process_record is None:
+        if self.process_record is None:
             return
         now = time.monotonic()
         sources = [
@@ -209,4 +204,4 @@ class WorkerGroup:
             }
             for worker in list(self._workers.values())
         ]
-        self._process_record.send_heartbeat(self._plan_hash, {"sources": sources})
+        self.process_record.send_heartbeat(self._plan_hash, {"sources": sources})

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.tracking.port import TrackedRun
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 DIGEST, VERSION = "skewless.digest", "skewless.version"
 _MAX_PARAMS = 100  # of one call
 _FINISHED = "FINISHED"
-_T = TypeVar("_T")
 _SQLITE = "sqlite:///"
 _HTTP = ("http://", "https://")
 _HEALTH_TIMEOUT_SECONDS = 3.0
@@ -34,11 +33,17 @@ class MLflowTracker:
     The digest of its package identifies a run. A run is complete once it has ended, because the end is written last.
 
     Args:
-        uri: address of the store, as ``resolve_uri`` returns it.
+        uri: address of the store; an SQLite file is relative to the project.
+        repo: folder of the project.
         project: name of the experiment.
+
+    Raises:
+        DefinitionError: the address is invalid, or the extra is not installed.
+        StoreError: the store does not answer.
     """
 
-    def __init__(self, uri: str, project: str) -> None:
+    def __init__(self, uri: str, repo: Path, project: str) -> None:
+        uri = resolve_uri(uri, repo)
         check_server(uri)
         self._project = project
         with _convert_errors(uri):
@@ -50,7 +55,11 @@ class MLflowTracker:
         """Return the digests of the completely published versions."""
         with _convert_errors(self._uri):
             versions = self._versions(model)
-            return frozenset(digest for digest, (_, run_id) in versions.items() if self._is_complete(run_id))
+            return frozenset(
+                digest
+                for digest, (_, run_id) in versions.items()
+                if self._client.get_run(run_id).info.status == _FINISHED
+            )
 
     def publish(self, run: TrackedRun) -> None:
         """Publish a run and register its version; complete an earlier attempt that failed."""
@@ -104,8 +113,9 @@ class MLflowTracker:
         from mlflow.entities import Metric, Param  # noqa: PLC0415 - of an extra
 
         trained_ms = run.trained_us // 1_000
-        for params in _chunks([Param(name, value) for name, value in run.params.items()], _MAX_PARAMS):
-            self._client.log_batch(run_id, params=params)
+        params = [Param(name, value) for name, value in run.params.items()]
+        for start in range(0, len(params), _MAX_PARAMS):
+            self._client.log_batch(run_id, params=params[start : start + _MAX_PARAMS])
         self._client.log_batch(
             run_id, metrics=[Metric(name, value, trained_ms, 0) for name, value in run.metrics.items()]
         )
@@ -133,9 +143,6 @@ class MLflowTracker:
             token = page.token
             if not token:
                 return versions
-
-    def _is_complete(self, run_id: str) -> bool:
-        return bool(self._client.get_run(run_id).info.status == _FINISHED)
 
 
 def resolve_uri(uri: str, repo: Path) -> str:
@@ -190,16 +197,6 @@ def check_server(uri: str) -> None:
         ) from error
 
 
-def open_mlflow(uri: str, repo: Path, project: str) -> MLflowTracker:
-    """Return the tracker at the address of a setting.
-
-    Raises:
-        DefinitionError: the address is invalid, or the extra is not installed.
-        StoreError: the store does not answer.
-    """
-    return MLflowTracker(resolve_uri(uri, repo), project)
-
-
 def _open_client(uri: str) -> MlflowClient:
     # No telemetry, and few retries: a server that stops answering must not block the caller for minutes.
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -238,8 +235,3 @@ def _error_types() -> tuple[type[Exception], ...]:
     except ModuleNotFoundError:
         return (OSError,)
     return (MlflowException, SQLAlchemyError, OSError)
-
-
-def _chunks(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

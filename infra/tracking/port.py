@@ -78,6 +78,9 @@ def describe_package(package: Package, documents: Mapping[str, str]) -> TrackedR
     Args:
         documents: additional texts to show, by path.
     """
+    importance = package.about.get("importance")
+    if importance:
+        documents = {**documents, "importance.json": json.dumps(importance, indent=1, sort_keys=True)}
     return TrackedRun(
         model=package.name,
         version=package.version,
@@ -87,7 +90,7 @@ def describe_package(package: Package, documents: Mapping[str, str]) -> TrackedR
         metrics={name: float(value) for name, value in package.metrics.items() if _is_number(value)},
         tags=_tags(package),
         package=package.path,
-        documents={**documents, **_importance(package)},
+        documents=documents,
     )
 
 
@@ -112,11 +115,6 @@ def _tags(package: Package) -> dict[str, str]:
         "skewless.transforms": json.dumps(transforms) if transforms else None,
     }
     return {name: str(value) for name, value in tags.items() if value is not None}
-
-
-def _importance(package: Package) -> dict[str, str]:
-    importance = package.about.get("importance")
-    return {"importance.json": json.dumps(importance, indent=1, sort_keys=True)} if importance else {}
 
 
 def _is_number(value: object) -> bool:

@@ -18,6 +18,7 @@ from skewless.definitions.tag_arguments import (
     scale_tags,
     text_tags,
 )
+from skewless.infra.compiler.event_columns import columns_text, date_text
 from skewless.infra.compiler.event_sources import (
     TAG_COLUMNS,
     TAG_DEDUPE,
@@ -27,7 +28,6 @@ from skewless.infra.compiler.event_sources import (
     compile_stream,
     declares_columns,
 )
-from skewless.infra.compiler.tag_texts import columns_text, date_text
 from skewless.infra.compiler.views import TAG_DELAY
 
 EventStream = PushSource | KafkaSource

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from feast import FileSource
 
 from skewless.contract.errors import DefinitionError
+from skewless.infra.compiler.event_columns import duration_text
 from skewless.infra.compiler.event_sources import TAG_SCALE
-from skewless.infra.compiler.tag_texts import duration_text
 from skewless.infra.sources.duckdb_source import DuckDBSource
 
 ColumnType = Literal["string", "int32", "int64", "float32", "float64", "bool", "timestamp"]

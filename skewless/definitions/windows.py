@@ -23,9 +23,9 @@ from skewless.definitions.tag_arguments import (
     scale_tags,
     text_tags,
 )
+from skewless.infra.compiler.event_columns import columns_text, names_text
 from skewless.infra.compiler.event_sources import declares_columns
 from skewless.infra.compiler.event_transforms import TAG_DERIVED, TAG_INPUTS, TAG_WHERE
-from skewless.infra.compiler.tag_texts import columns_text, names_text
 from skewless.infra.compiler.views import TAG_FRESHNESS, TAG_MAX_AGE
 from skewless.infra.compiler.windows import TAG_DISTINCT, compile_windows
 

@@ -26,8 +26,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
 from skewless.infra.streams.port import EventSender, Partition
-from skewless.infra.streams.redis_keys import EventKeys, parse_position
-from skewless.infra.streams.redis_link import RedisLink
+from skewless.infra.streams.redis_link import EventKeys, RedisLink, parse_position
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import log_partition

@@ -51,14 +51,14 @@ def open_tracker(project: Workspace) -> Tracker:
         DefinitionError: the setting is missing or invalid.
         StoreError: the tracker is unavailable.
     """
-    from skewless.infra.tracking.mlflow_tracker import open_mlflow
+    from skewless.infra.tracking.mlflow_tracker import MLflowTracker
 
     uri = project.settings.tracking_uri
     if uri is None:
         raise DefinitionError(
             "setting 'tracking_uri'", "is not set", fix="set it to sqlite:///mlflow.db or a server's URL"
         )
-    return open_mlflow(uri, project.repo, project.applied.plan.project)
+    return MLflowTracker(uri, project.repo, project.applied.plan.project)
 
 
 def publish(

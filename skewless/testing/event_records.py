@@ -24,7 +24,7 @@ from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_rows import EVENT_ID
 from skewless.infra.log.log_columns import EVENT, REJECT
 from skewless.infra.streams.decode import Decoder, convert_values
-from skewless.infra.streams.id_index import IdIndex, digest_ids
+from skewless.infra.streams.event_ids import IdIndex, digest_ids
 from skewless.testing.plain_values import json_row
 
 _PARTITION = partition_number("test")
@@ -108,9 +108,9 @@ class EventRecords:
         if known_us is None:
             times, _ = convert_values(self._time, [plain.get(self.source.event_column)])
             known_us = times[0].as_py() or 0
-        batch = self._decoder.decode([orjson.dumps(plain)], [0], known_us)
-        reason: str | None = batch.rows[REJECT][0].as_py()
-        return GivenEvent(row=batch.rows, ts=batch.rows[EVENT][0].as_py(), known_us=known_us), reason
+        rows = self._decoder.decode([orjson.dumps(plain)], [0], known_us)
+        reason: str | None = rows[REJECT][0].as_py()
+        return GivenEvent(row=rows, ts=rows[EVENT][0].as_py(), known_us=known_us), reason
 
 
 class WindowReads:

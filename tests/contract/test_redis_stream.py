@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.lease_group import LeaseGroup
 from skewless.infra.storage.sqlite_database import SqliteDatabase
-from skewless.infra.streams.redis_keys import format_entry_id, parse_position
+from skewless.infra.streams.redis_link import format_entry_id, parse_position
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.senders import RedisSender
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.tracking.mlflow_tracker import DIGEST, open_mlflow
+from skewless.infra.tracking.mlflow_tracker import DIGEST, MLflowTracker
 from skewless.infra.tracking.port import TrackedRun, Tracker
 from tests.memory_tracker import MemoryTracker
 
@@ -23,7 +23,7 @@ NOON = 1_768_478_400_000_000
 def open_tracker(request: pytest.FixtureRequest, tmp_path: Path) -> Open:
     """Open the one tracker again and again, as processes do."""
     memory = MemoryTracker()
-    return lambda: memory if request.param == "memory" else open_mlflow("sqlite:///mlflow.db", tmp_path, "shop")
+    return lambda: memory if request.param == "memory" else MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
 
 
 def run(tmp_path: Path, digest: str, version: str = "000001", model: str = "fraud") -> TrackedRun:
@@ -99,7 +99,7 @@ def runs(seen: MlflowClient) -> list[Run]:
 
 
 def test_mlflow_itself_shows_run_model_version_alias_and_files(tmp_path: Path) -> None:
-    tracker = open_mlflow("sqlite:///mlflow.db", tmp_path, "shop")
+    tracker = MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
     tracker.publish(run(tmp_path, "d1"))
     tracker.point("fraud", "champion", "d1")
     seen = client(tmp_path)
@@ -122,7 +122,7 @@ def test_mlflow_itself_shows_run_model_version_alias_and_files(tmp_path: Path) -
 def test_a_run_that_was_cut_short_is_finished_by_the_next_attempt(
     last: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracker = open_mlflow("sqlite:///mlflow.db", tmp_path, "shop")
+    tracker = MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")
     real = getattr(MlflowClient, last)
 
     def cut(*args: object, **kwargs: object) -> None:
@@ -143,16 +143,16 @@ def test_a_run_that_was_cut_short_is_finished_by_the_next_attempt(
 
 def test_a_server_that_is_away_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="does not answer"):
-        open_mlflow("http://127.0.0.1:1", tmp_path, "shop")
+        MLflowTracker("http://127.0.0.1:1", tmp_path, "shop")
 
 
 @pytest.mark.parametrize("uri", ["mlruns", "sqlite:///", "ftp://x", "postgresql://x/y"])
 def test_what_is_no_address_is_refused(uri: str, tmp_path: Path) -> None:
     with pytest.raises(DefinitionError, match="tracking_uri"):
-        open_mlflow(uri, tmp_path, "shop")
+        MLflowTracker(uri, tmp_path, "shop")
 
 
 def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database at all, whatever its name says" * 40)
     with pytest.raises(StoreError, match="refuses"):
-        open_mlflow("sqlite:///mlflow.db", tmp_path, "shop")
+        MLflowTracker("sqlite:///mlflow.db", tmp_path, "shop")

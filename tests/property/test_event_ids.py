@@ -30,8 +30,7 @@ from skewless.infra.offline.engine import connect
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.streams.decode import Decoder
-from skewless.infra.streams.event_ids import EventIds
-from skewless.infra.streams.id_index import Digests, IdIndex
+from skewless.infra.streams.event_ids import Digests, EventIds, IdIndex
 from skewless.infra.streams.importing import ImportResult
 from skewless.infra.streams.partition_worker import PartitionWorker
 from skewless.infra.streams.port import Messages, Partition
@@ -173,14 +172,14 @@ def test_4_4_an_append_fails_if_another_process_that_believes_to_have_the_lock_w
     state = ProjectState(tmp_path)
     one, other = (EventIds(BRIEF, state, HORIZON) for _ in range(2))
     log = OvertakenLog(state, "events/s/e/0")
-    rows = Decoder(BRIEF, [VIEW], 1_000).decode([b'{"event": "a", "id": 1, "ts": %d}' % BASE], [0], BASE).rows
+    rows = Decoder(BRIEF, [VIEW], 1_000).decode([b'{"event": "a", "id": 1, "ts": %d}' % BASE], [0], BASE)
     log.overtake(lambda: other.accept(PartitionLog(state, "events/s/e/1"), rows, at=None, now_us=BASE))
     with pytest.raises(ConflictError, match="event source 's': was written by another process"):
         one.accept(log, rows, at=0, now_us=BASE)
     assert log.next_seq() == 0
-    assert one.accept(log, rows, at=0, now_us=BASE).span is None  # it knows the id now
+    assert one.accept(log, rows, at=0, now_us=BASE)[1] is None  # it knows the id now
     log.overtake(lambda: None)
-    last = one.accept(log, rows, at=0, now_us=BASE + HORIZON + 1).span  # the log is not lost
+    last = one.accept(log, rows, at=0, now_us=BASE + HORIZON + 1)[1]  # the log is not lost
     assert last is not None
     assert last.first == 0
 

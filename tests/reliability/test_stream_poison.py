@@ -100,6 +100,6 @@ def test_4_4_rubbish_is_put_aside_with_a_reason_and_its_neighbours_are_taken(wor
 def test_the_message_in_quarantine_is_what_came() -> None:
     """To the last byte, up to the limit of a message; one without a body is null."""
     payloads: list[bytes | None] = [b"\xff" * 100_000, None, b"", b"{" + b" " * 70_000, b"x" * 200_001]
-    decoded = Decoder(SOURCE, [], 200_000).decode(payloads, range(len(payloads)), BASE)
-    assert decoded.rows[RAW].to_pylist() == [*payloads[:4], b"x" * 200_000]
-    assert "200001 bytes" in decoded.rows[REJECT][4].as_py()
+    rows = Decoder(SOURCE, [], 200_000).decode(payloads, range(len(payloads)), BASE)
+    assert rows[RAW].to_pylist() == [*payloads[:4], b"x" * 200_000]
+    assert "200001 bytes" in rows[REJECT][4].as_py()

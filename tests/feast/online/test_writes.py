@@ -81,7 +81,7 @@ def test_a_store_that_is_away_is_said_to_be(tmp_path: Path) -> None:
 
 def test_connections_open_again_after_they_were_closed(valkey: Node, tmp_path: Path) -> None:
     connections = Connections(f"redis://127.0.0.1:{valkey.port}/2", tmp_path)
-    assert connections.get([None, b"x"]) == [None, None]
+    assert connections.get_with_markers([None, b"x"], []) == ([None, None], {})
     connections.close()
     assert connections.get([b"x"]) == [None]
     connections.close()

@@ -19,7 +19,7 @@ import pytest
 
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.streams import import_run
+from skewless.infra.streams import importing
 from skewless.infra.streams.import_records import ImportRecords
 from skewless.project import Project
 from tests.integration.cli.import_repo import give_ids, imported, landings, logged, write_folder_repo
@@ -198,7 +198,7 @@ def test_an_import_that_is_killed_anywhere_goes_on(
     rows = pq.read_table(path)
     if with_ids:  # ends with rows that are left out
         rows = pa.concat_tables([rows, rows.slice(0, 120)])
-    monkeypatch.setattr(import_run, "BATCH_ROWS", 100)
+    monkeypatch.setattr(importing, "BATCH_ROWS", 100)
     chance = random.Random(3)
     for size in (250, 430, rows.num_rows):
         pq.write_table(rows.slice(0, size), path)

@@ -17,7 +17,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams import import_run
+from skewless.infra.streams import importing
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.project import Project
@@ -99,7 +99,7 @@ def test_a_file_that_changed_since_it_was_taken_in_is_refused(repo: Path) -> Non
 
 
 def test_an_import_that_was_stopped_goes_on(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_run, "BATCH_ROWS", 250)
+    monkeypatch.setattr(importing, "BATCH_ROWS", 250)
     with Project(repo) as project:
         (source,) = project.streams.sources()
         importer = project.streams.importer(source, project.repo)

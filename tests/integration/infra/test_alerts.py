@@ -15,8 +15,7 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.alerts.alerts import Alert, Alerts, open_alerts
-from skewless.infra.alerts.webhook import TOKEN_VARIABLE, Webhook
+from skewless.infra.alerts.alerts import TOKEN_VARIABLE, Alert, Alerts, Webhook, open_alerts
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Leases

@@ -20,7 +20,7 @@ from skewless.infra.plans.applied_plan import (
     AppliedPlanReader,
     hash_file,
     hold_apply,
-    load_applied,
+    load_current,
     read_applied,
     read_plan_number,
     read_registry_state,
@@ -66,7 +66,7 @@ def registry_state(planner: Planner) -> str:
 def test_a_machine_that_never_applied_reads_the_plan(machines: list[Planner]) -> None:
     here, there = machines
     here.apply(NOW)
-    assert load_applied(there.repo, there.state) == load_applied(here.repo, here.state)
+    assert load_current(there.repo, there.state) == load_current(here.repo, here.state)
     assert registry_state(there) == "missing"
     assert there.plan().changes == []
     there.apply(NOW + 1)  # writes its registry, and nothing that concerns the other machine
@@ -84,7 +84,7 @@ def test_a_plan_of_another_machine_does_not_stop_commands(machines: list[Planner
     change(here, 3)
     here.apply(NOW + 1)
     assert registry_state(there) == "outdated"
-    assert load_applied(there.repo, there.state).plan.hash == load_applied(here.repo, here.state).plan.hash
+    assert load_current(there.repo, there.state).plan.hash == load_current(here.repo, here.state).plan.hash
     change(there, 3)
     assert [item.kind for item in there.plan().changes] == ["registry"]
     there.apply(NOW + 2)
@@ -92,8 +92,8 @@ def test_a_plan_of_another_machine_does_not_stop_commands(machines: list[Planner
     path = there.repo / ".skewless/registry.db"
     path.write_bytes(path.read_bytes() + b"\xc0\x3e\x01")
     with pytest.raises(StalePlanError, match="is older than the Feast registry"):
-        load_applied(there.repo, there.state)
-    load_applied(here.repo, here.state)
+        load_current(there.repo, there.state)
+    load_current(here.repo, here.state)
 
 
 def test_of_two_applies_at_once_one_is_told_of_the_other(
@@ -121,7 +121,7 @@ def test_of_two_applies_at_once_one_is_told_of_the_other(
         finally:
             may_continue.set()
         hash_here = first.result().hash
-    applied = load_applied(here.repo, here.state)
+    applied = load_current(here.repo, here.state)
     assert (applied.plan.hash, read_plan_number(here.state)) == (hash_here, 1)
     assert not (there.repo / ".skewless/registry.db").exists()
 
@@ -173,12 +173,12 @@ def test_a_number_that_json_does_not_have_changes_nothing(machines: list[Planner
 def test_an_unreadable_plan_is_replaced_by_apply(machines: list[Planner]) -> None:
     here, _ = machines
     here.apply(NOW)
-    plan = load_applied(here.repo, here.state).plan
+    plan = load_current(here.repo, here.state).plan
     edit_plan(here.state, dict.clear)
     with pytest.raises(StalePlanError, match=r"applied plan 2: cannot be read.*`skewless apply` again"):
         read_applied(here.state)
     here.apply(NOW + 1)
-    assert (load_applied(here.repo, here.state).plan, read_plan_number(here.state)) == (plan, 3)
+    assert (load_current(here.repo, here.state).plan, read_plan_number(here.state)) == (plan, 3)
 
 
 def test_a_reader_notices_each_apply_and_outlives_the_database(

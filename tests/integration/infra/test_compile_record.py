@@ -19,7 +19,7 @@ import pytest
 from skewless.contract.errors import SkewlessError
 from skewless.infra.compiler import compile_inputs, input_recorder
 from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.compiled_repo import CompiledRepo
+from skewless.infra.compiler.compile_inputs import CompiledRepo
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.compile_record import FILE, read_record
 from skewless.infra.plans.planning import Planner

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from skewless.infra.compiler.compile import compile_repo
-from skewless.infra.compiler.repo_modules import repo_modules
+from skewless.infra.compiler.input_recorder import repo_modules
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.applied_plan import find_edited_files, read_applied
 from skewless.infra.plans.planning import Planner
