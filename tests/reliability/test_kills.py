@@ -26,7 +26,6 @@ KINDS = {
     "commit-log_partitions-segments",
     "commit-materializations-coverage",
     "write-draft",
-    "sync-staging",
     "unlink-staging",
     "commit-read_progress",
     "put",
@@ -34,7 +33,7 @@ KINDS = {
 }
 STORED = {
     "defaults": ("link-object", {"link-object", "sync-folder", "sync-object"}),
-    "shared": ("upload-log", {"upload-log", "sync-cache", "replace-cache"}),
+    "shared": ("upload-log", {"upload-log", "link-cache", "sync-cache", "replace-cache", "unlink-cache"}),
 }
 
 
