@@ -91,7 +91,8 @@ def test_the_next_erasure_does_the_rest(scene: CommandScene) -> None:
         fill(project)
         expected = values(project, is_short=True)
         project.private.stop()
-    points = points_of(scene, "erase")
+    # Without the steps of single files, which `make soak` adds.
+    points = [point for point in points_of(scene, "erase") if not point.startswith(("sync", "unlink-staging"))]
     cases = [(point, SIDES[number % 2]) for number, point in enumerate(ends_of_each_kind(points))]
     hits = scene.kill("erase", cases, expected)
     assert hits.total() >= len({kind for kind, _ in hits})

@@ -32,12 +32,12 @@ from tests.worlds.addresses import Addresses, copy_state
 
 KINDS = {
     "defaults": {
-        "ship": {"link-object", "sync-object", "commit-shipped_files-log_partitions-segments", "unlink-spool"},
+        "ship": {"link-object", "sync-object", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
         "merge": {"link-object", "sync-object", "unlink-staging", "commit-segments-removed_objects"},
         "delete": {"unlink-object", "commit-removed_objects"},
     },
     "shared": {
-        "ship": {"upload-predictions", "replace-cache", "commit-shipped_files-log_partitions-segments", "unlink-spool"},
+        "ship": {"upload-predictions", "replace-cache", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
         "merge": {"upload-log", "replace-cache", "unlink-staging", "commit-segments-removed_objects"},
         "delete": {"delete-objects", "unlink-cache", "commit-removed_objects"},
     },
