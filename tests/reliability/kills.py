@@ -96,7 +96,8 @@ class Steps:
             return kind and f"{verb}-{kind}"
 
         self.wrap(os, "fsync", lambda descriptor: label("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
-        self.wrap(os, "unlink", lambda path: label("unlink", Path(path)))
+        # A file that may be missing, and is, is no step.
+        self.wrap(os, "unlink", lambda path: label("unlink", Path(path)) if Path(path).exists() else "")
         for verb in ("link", "replace", "rename"):
             self.wrap(os, verb, lambda _, target, verb=verb: label(verb, Path(target)))
 

@@ -33,7 +33,7 @@ KINDS = {
 }
 STORED = {
     "defaults": ("link-object", {"link-object", "sync-folder", "sync-object"}),
-    "shared": ("upload-log", {"upload-log", "link-cache", "sync-cache", "replace-cache", "unlink-cache"}),
+    "shared": ("upload-log", {"upload-log", "link-cache", "sync-cache", "replace-cache"}),
 }
 
 

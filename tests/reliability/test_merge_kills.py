@@ -39,7 +39,7 @@ KINDS = {
     "shared": {
         "ship": {"upload-predictions", "replace-cache", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
         "merge": {"upload-log", "replace-cache", "unlink-staging", "commit-segments-removed_objects"},
-        "delete": {"delete-objects", "unlink-cache", "commit-removed_objects"},
+        "delete": {"delete-objects", "commit-removed_objects"},
     },
 }
 IN_THE_FUTURE_US = 2**60

@@ -31,7 +31,7 @@ KINDS = {
     "commit-alias_move",
     "commit-trusted_key",
 }
-STORED = {"upload-packages", "link-cache", "sync-cache", "replace-cache", "unlink-cache", "commit-package"}
+STORED = {"upload-packages", "link-cache", "sync-cache", "replace-cache", "commit-package"}
 _NEW = 3  # versions that one case can have written; those before were looked at then
 
 

@@ -35,7 +35,7 @@ KINDS = {
 }
 STORED = {
     "defaults": {"link-object", "sync-folder", "sync-object"},
-    "shared": {"upload-log", "link-cache", "sync-cache", "replace-cache", "unlink-cache", "delete-objects"},
+    "shared": {"upload-log", "link-cache", "sync-cache", "replace-cache"},
 }
 EVENTS = 20
 
