@@ -87,10 +87,10 @@ class PackageRegistry:
             shutil.copyfile(self.state.storage.local_path(stored), target)
 
     def list_objects(self) -> list[StoredObject]:
-        """Return the objects of all versions, newest versions first."""
-        packages = self._documents.list_all().items()
-        packages = sorted(packages, key=lambda item: int(item[0].rpartition("/")[2]), reverse=True)
-        return [stored for _, body in packages for stored in _decode(body).files.values()]
+        """Return the objects of all versions, latest versions first."""
+        bodies = self._documents.list_all()
+        names = sorted(bodies, key=lambda name: int(name.rpartition("/")[2]), reverse=True)
+        return [stored for name in names for stored in _decode(bodies[name]).files.values()]
 
     def find_orphans(self, before_us: int) -> list[str]:
         """Return the objects that belong to no version, stored before a time: a writer was interrupted."""

@@ -153,7 +153,7 @@ def read_status(project: Workspace) -> ProjectStatus:
 
 
 def _read_without_database(project: Workspace, error: StoreError) -> ProjectStatus:
-    """Return what is known while the database is unavailable; a server answers then, too."""
+    """Return the parts that need no database; a server answers without it, too."""
     online, store = open_online(project)
     if store is not None:
         store.close()

@@ -13,7 +13,7 @@ from skewless.infra.log.partition_log import StagedRows
 from skewless.infra.online.redis_store import RedisWriter
 from tests.reliability.kills import Steps
 from tests.reliability.losses import VIEW
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestRedisWorld
 
 _BATCH = 7  # rows: so that a small run has several steps of each kind
@@ -27,7 +27,7 @@ def order_of(latest: LatestRedisWorld) -> dict[str, Any]:
 
 def act(steps: Steps, order: dict[str, Any]) -> None:
     """Materialize once."""
-    root, clock, addresses = Path(order["root"]), ManualClock(order["now_us"]), Addresses(**order["addresses"])
+    root, clock, addresses = Path(order["root"]), ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
     world = LatestRedisWorld(root=root, url=order["url"], clock=clock, addresses=addresses)
     skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.latest_rows._BATCH_ROWS = (
         _BATCH

@@ -11,7 +11,7 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.kills import Steps
 from tests.unit.infra.predictions.merges import delete_objects, merge
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 
 ACTIONS: Mapping[str, Callable[[ProjectState], object]] = {
     "ship": lambda state: prediction_spool(state).ship(),
@@ -20,7 +20,7 @@ ACTIONS: Mapping[str, Callable[[ProjectState], object]] = {
 }
 
 
-def order_of(folder: Path, addresses: Addresses, action: str) -> dict[str, Any]:
+def order_of(folder: Path, addresses: ProjectAddresses, action: str) -> dict[str, Any]:
     """Return the order to do something to the project of a state folder."""
     return {"folder": str(folder), "addresses": asdict(addresses), "action": action}
 
@@ -29,4 +29,4 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     """Do one action."""
     folder = Path(order["folder"])
     steps.watch(folder)
-    ACTIONS[order["action"]](Addresses(**order["addresses"]).state(folder))
+    ACTIONS[order["action"]](ProjectAddresses(**order["addresses"]).state(folder))

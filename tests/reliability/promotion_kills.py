@@ -14,7 +14,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.training.decision import Decision
 from skewless.training.promotion import CHAMPION, record_decision
 from tests.reliability.kills import Steps
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 
 MODEL = "fraud"
 
@@ -42,7 +42,7 @@ def _contents(package: Package) -> PackageContents:
     )
 
 
-def order_of(folder: Path, addresses: Addresses) -> dict[str, Any]:
+def order_of(folder: Path, addresses: ProjectAddresses) -> dict[str, Any]:
     """Return the order to promote once in the project of a state folder."""
     return {"folder": str(folder), "addresses": asdict(addresses)}
 
@@ -51,4 +51,4 @@ def act(steps: Steps, order: dict[str, Any]) -> None:
     """Promote once."""
     folder = Path(order["folder"])
     steps.watch(folder)
-    promote_again(store_of(Addresses(**order["addresses"]).state(folder)))
+    promote_again(store_of(ProjectAddresses(**order["addresses"]).state(folder)))

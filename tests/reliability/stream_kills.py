@@ -17,7 +17,7 @@ from skewless.infra.online.servers import SingleServer
 from skewless.infra.streams.port import EventStream, Messages, Partition, RebalanceListener
 from skewless.infra.streams.worker import Worker
 from tests.reliability.kills import ROOT, Steps
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.streams import StreamWorld, drain
 
 PARTITIONS = 2
@@ -122,7 +122,7 @@ def _build(world: StreamWorld, worker: Worker) -> None:
 def act(steps: Steps, order: dict[str, Any]) -> None:
     """Do the work of ``work``."""
     hasten()
-    clock, addresses = ManualClock(order["now_us"]), Addresses(**order["addresses"])
+    clock, addresses = ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
     world = StreamWorld(root=Path(order["root"]), url=order["url"], clock=clock, addresses=addresses)
     steps.watch(world.root)
     steps.wrap(Generations, "retire", lambda *_: "retire")

@@ -16,7 +16,7 @@ from skewless.infra.streams import import_run
 from skewless.project import Project
 from tests.reliability.command_kills import COMMANDS, STAGES
 from tests.reliability.kills import SIDES, Case, Hits, Victims, ends_of_each_kind, kind_of, table_of, victims
-from tests.worlds.addresses import Addresses, copy_state
+from tests.worlds.addresses import ProjectAddresses, copy_state
 from tests.worlds.erasures import ERASED, NOW, delete_in_sources, fill, values, write_repo
 from tests.worlds.trained import state_of
 
@@ -26,7 +26,7 @@ class CommandScene:
     """Projects at several stages, of which each case gets a copy."""
 
     root: Path
-    addresses: Addresses
+    addresses: ProjectAddresses
     dying: Victims
     repos: dict[str, Path] = field(default_factory=dict)
 
@@ -76,7 +76,7 @@ class CommandScene:
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory, addresses: Addresses) -> Iterator[CommandScene]:
+def scene(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> Iterator[CommandScene]:
     with pytest.MonkeyPatch.context() as patch, victims("tests.reliability.command_kills") as dying:
         patch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
         patch.setattr(import_run, "BATCH_ROWS", 150)

@@ -16,7 +16,7 @@ from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_o
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds
 from tests.reliability.materialize_kills import order_of
 from tests.servers.node import Node
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestRedisWorld
 
 KEYS = 20
@@ -38,14 +38,14 @@ STORED = {
 
 
 @pytest.fixture
-def latest(tmp_path: Path, valkey: Node, addresses: Addresses) -> LatestRedisWorld:
+def latest(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> LatestRedisWorld:
     valkey.ask("FLUSHALL")
     root = tmp_path / f"p{uuid.uuid4().hex[:6]}"
     return LatestRedisWorld(root=root, url=valkey.url, clock=ManualClock(FIRST), addresses=addresses)
 
 
 @pytest.fixture(scope="module")
-def dying(addresses: Addresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
     with victims("tests.reliability.materialize_kills") as running:
         yield running
 

@@ -28,7 +28,7 @@ from tests.unit.infra.predictions.merges import (
     write,
 )
 from tests.unit.infra.predictions.records import origin, record
-from tests.worlds.addresses import Addresses, copy_state
+from tests.worlds.addresses import ProjectAddresses, copy_state
 
 KINDS = {
     "defaults": {
@@ -46,7 +46,7 @@ IN_THE_FUTURE_US = 2**60
 
 
 @pytest.fixture(scope="module")
-def merged_log(tmp_path_factory: pytest.TempPathFactory, addresses: Addresses) -> ProjectState:
+def merged_log(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> ProjectState:
     """Two days in two formats; some rows of the first day are proven, and some files are not shipped."""
     state = addresses.state(tmp_path_factory.mktemp("log") / "state")
     prove(state, [write(state, day=0, seed=seed, form=seed % 2 * 2 + 1) for seed in range(4)][:2])
@@ -60,7 +60,7 @@ def merged_log(tmp_path_factory: pytest.TempPathFactory, addresses: Addresses) -
 
 
 @pytest.fixture(scope="module")
-def dying(addresses: Addresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
     with victims("tests.reliability.merge_kills") as running:
         yield running
 
@@ -100,7 +100,7 @@ def complete(state: ProjectState) -> set[tuple[int, int]]:
 @pytest.mark.parametrize("action", list(ACTIONS))
 def test_a_kill_at_any_durable_step_changes_no_answer(
     merged_log: ProjectState,
-    addresses: Addresses,
+    addresses: ProjectAddresses,
     dying: Victims,
     tmp_path: Path,
     action: str,

@@ -19,7 +19,7 @@ from skewless.infra.storage.table_copy import copy_tables
 from skewless.training.promotion import CHAMPION
 from tests.reliability.kills import ROOT, SIDES, Case, Hits, Victims, kind_of, table_of, victims
 from tests.reliability.promotion_kills import MODEL, order_of, promote_again, store_of
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.trained import copy_project, move_project, state_of
 
 KINDS = {
@@ -36,7 +36,7 @@ _NEW = 3  # versions that one case can have written; those before were looked at
 
 
 @pytest.fixture
-def state(trained: Path, tmp_path: Path, addresses: Addresses) -> ProjectState:
+def state(trained: Path, tmp_path: Path, addresses: ProjectAddresses) -> ProjectState:
     """A project with one version; its packages are in the storage, if there is one."""
     source = ProjectState(trained / ".skewless")
     source.database.close()  # so that the file has all rows
@@ -54,7 +54,7 @@ def state(trained: Path, tmp_path: Path, addresses: Addresses) -> ProjectState:
 
 
 @pytest.fixture(scope="module")
-def dying(addresses: Addresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
     with victims("tests.reliability.promotion_kills") as running:
         yield running
 
@@ -72,7 +72,7 @@ def consistent(store: PackageStore) -> None:
     assert {move.to for move in moves} <= decided <= set(versions)
 
 
-def kill_at(state: ProjectState, addresses: Addresses, dying: Victims, cases: Sequence[Case]) -> Hits:
+def kill_at(state: ProjectState, addresses: ProjectAddresses, dying: Victims, cases: Sequence[Case]) -> Hits:
     """Kill one promotion per case and let the next one succeed; return which kinds of steps were hit, how often."""
     hit, store = Hits(), store_of(state)
     for point, side in cases:
@@ -88,7 +88,7 @@ def kill_at(state: ProjectState, addresses: Addresses, dying: Victims, cases: Se
     return hit
 
 
-def begin(state: ProjectState, addresses: Addresses, dying: Victims) -> list[str]:
+def begin(state: ProjectState, addresses: ProjectAddresses, dying: Victims) -> list[str]:
     """Return the points of a promotion."""
     found = dying.points(**order_of(state.folder, addresses))
     assert set(map(kind_of, found)) == KINDS | (STORED if addresses.is_shared else set())
@@ -96,7 +96,7 @@ def begin(state: ProjectState, addresses: Addresses, dying: Victims) -> list[str
 
 
 def test_promotions_are_killed_around_the_package_the_decision_and_the_alias(
-    state: ProjectState, addresses: Addresses, dying: Victims
+    state: ProjectState, addresses: ProjectAddresses, dying: Victims
 ) -> None:
     begin(state, addresses, dying)
     cases: list[Case] = [
@@ -113,7 +113,7 @@ def test_promotions_are_killed_around_the_package_the_decision_and_the_alias(
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
 def test_promotions_are_killed_at_every_durable_step(
-    state: ProjectState, addresses: Addresses, dying: Victims, tell: Callable[[str], None]
+    state: ProjectState, addresses: ProjectAddresses, dying: Victims, tell: Callable[[str], None]
 ) -> None:
     seed = 6
     found = begin(state, addresses, dying)
@@ -128,7 +128,7 @@ def test_promotions_are_killed_at_every_durable_step(
 
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
-def test_trainings_are_killed_at_any_time(trained: Path, tmp_path: Path, addresses: Addresses) -> None:
+def test_trainings_are_killed_at_any_time(trained: Path, tmp_path: Path, addresses: ProjectAddresses) -> None:
     """The command itself, killed after ever another while; the last one is let through."""
     repo = move_project(copy_project(trained, tmp_path / "p"), addresses)
     command = [sys.executable, "-m", "skewless.cli", "train", "--repo", str(repo)]

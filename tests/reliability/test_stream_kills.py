@@ -16,7 +16,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
 from tests.reliability.stream_kills import open_stream, order_of, send
 from tests.servers.node import Node
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.streams import StreamWorld, Traffic, drain
 
 KINDS = {
@@ -48,14 +48,14 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def world(tmp_path: Path, valkey: Node, addresses: Addresses) -> StreamWorld:
+def world(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> StreamWorld:
     """A project with a stream and no states yet, on an emptied server."""
     valkey.ask("FLUSHALL")
     return StreamWorld(root=tmp_path / f"p{uuid.uuid4().hex[:6]}", url=valkey.url, addresses=addresses)
 
 
 @pytest.fixture(scope="module")
-def dying(addresses: Addresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
     with victims("tests.reliability.stream_kills") as running:
         yield running
 

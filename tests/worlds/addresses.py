@@ -18,7 +18,7 @@ SCENE = ("documents", "records")  # the tables that `read_tables` reads by defau
 
 
 @dataclass(frozen=True, kw_only=True)
-class Addresses:
+class ProjectAddresses:
     """A PostgreSQL and a storage, in which each folder has a schema and a prefix of its own.
 
     Args:

@@ -36,7 +36,7 @@ from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.ledger_runs import KnownRange, known_ranges, read_runs
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -68,7 +68,7 @@ class LatestWorld:
     clock: ManualClock = field(default_factory=lambda: ManualClock(100 * HOUR))
     opened: duckdb.DuckDBPyConnection | None = None
     memory: MemoryStore = field(default_factory=MemoryStore)
-    addresses: Addresses = field(default_factory=Addresses)
+    addresses: ProjectAddresses = field(default_factory=ProjectAddresses)
 
     @property
     def project(self) -> str:

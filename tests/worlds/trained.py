@@ -36,7 +36,7 @@ from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.training.promotion import promote
 from skewless.training.train import TrainedVersion, train
 from tests.servers.prediction import PredictionServer
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.payments_data import TEMPLATE, write_sample
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
@@ -220,7 +220,7 @@ def copy_project(repo: Path, target: Path) -> Path:
     return Path(shutil.copytree(repo, target, ignore=shutil.ignore_patterns("redis", "__pycache__")))
 
 
-def move_project(repo: Path, addresses: Addresses) -> Path:
+def move_project(repo: Path, addresses: ProjectAddresses) -> Path:
     """Move a project from the defaults to other addresses, by a backup and a restoration."""
     if addresses.is_shared:
         folder = repo.with_name(f"{repo.name}-backup")

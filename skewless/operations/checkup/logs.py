@@ -36,9 +36,9 @@ def check_logs(state: ProjectState) -> list[CheckupFinding]:
 
 
 def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
-    """Return a finding for the packages in a bucket: all objects exist, and the bytes of the newest are unchanged.
+    """Return a finding for the packages in a bucket: all objects exist, and the bytes of the latest are unchanged.
 
-    Reads at most a gigabyte, newest versions first. Without a bucket, packages are in the state folder, and their
+    Reads at most a gigabyte, latest versions first. Without a bucket, packages are in the state folder, and their
     hashes are compared whenever they are opened.
     """
     from skewless.infra.storage.package_folder import PackageFolder
@@ -53,15 +53,15 @@ def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
             if sizes.get(stored.name) != stored.size:
                 state.storage.verify(stored)  # says what is wrong with it
         ends = accumulate(stored.size for stored in objects)
-        newest = [stored for stored, end in zip(objects, ends, strict=True) if end <= _MOST_READ]
-        for stored in newest:
+        latest = [stored for stored, end in zip(objects, ends, strict=True) if end <= _MOST_READ]
+        for stored in latest:
             state.storage.verify(stored)
     except StoreError as error:
         return [from_error(name, error)]
     total = sum(stored.size for stored in objects) / _MB
     compared = "unchanged"
-    if len(newest) < len(objects):
-        compared = f"the newest {len(newest):,} unchanged, the others only listed"
+    if len(latest) < len(objects):
+        compared = f"the latest {len(latest):,} unchanged, the others only listed"
     return [good(name, f"{count_text(len(objects), 'file')}, {total:,.1f} MB, {compared}")] if objects else []
 
 

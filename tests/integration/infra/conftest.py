@@ -13,7 +13,7 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import LogVictims, log_victims
 from tests.integration.infra.partition_logs import opened
 from tests.servers.postgres import state_of
-from tests.worlds.addresses import Addresses
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestRedisWorld
 
 
@@ -35,8 +35,8 @@ def killed_state(request: pytest.FixtureRequest, tmp_path: Path) -> ProjectState
     if request.param == "sqlite":
         return ProjectState(tmp_path)
     if request.param == "postgres":
-        return Addresses(database_url=request.getfixturevalue("postgres_url")).state(tmp_path)
-    shared: Addresses = request.getfixturevalue("shared_addresses")
+        return ProjectAddresses(database_url=request.getfixturevalue("postgres_url")).state(tmp_path)
+    shared: ProjectAddresses = request.getfixturevalue("shared_addresses")
     return shared.state(tmp_path)
 
 

@@ -25,7 +25,7 @@ from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.operations.recovery import recover_logs
 from tests.integration.infra.log_victims import LogVictims, log_victims
 from tests.integration.infra.partition_logs import PARTITION, bounds, fill, objects, opened, rows, values
-from tests.worlds.addresses import Addresses, all_tables, replace_tables
+from tests.worlds.addresses import ProjectAddresses, all_tables, replace_tables
 
 
 @pytest.fixture(autouse=True)
@@ -104,7 +104,7 @@ def lose_much(reverted: OlderState) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_recovery_that_is_killed_at_any_step_is_run_again(
-    tmp_path: Path, recoveries: LogVictims, addresses: Addresses
+    tmp_path: Path, recoveries: LogVictims, addresses: ProjectAddresses
 ) -> None:
     steps = 0
     for step in count(1):

@@ -154,7 +154,7 @@ def test_the_doctor_compares_the_objects(host_store: HostStore, monkeypatch: pyt
     assert (verdict, detail.endswith("MB, unchanged")) == ("ok", True)
     newest = sum(path.stat().st_size for path in (one.state / "packages/late/000002").rglob("*") if path.is_file())
     monkeypatch.setattr("skewless.operations.checkup.logs._MOST_READ", newest)
-    assert judge() == ("ok", detail.replace("unchanged", "the newest 15 unchanged, the others only listed"))
+    assert judge() == ("ok", detail.replace("unchanged", "the latest 15 unchanged, the others only listed"))
     alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
     assert judge()[0] == "ok"
     alter_object(one, "plan.json", good + b" ")
