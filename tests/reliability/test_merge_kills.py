@@ -96,7 +96,7 @@ def complete(state: ProjectState) -> set[tuple[int, int]]:
     return left
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("action", list(ACTIONS))
 def test_a_kill_at_any_durable_step_changes_no_answer(
     merged_log: ProjectState,

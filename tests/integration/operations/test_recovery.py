@@ -102,7 +102,7 @@ def lose_much(reverted: OlderState) -> None:
     reverted.fail_over()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1_800)
 def test_a_recovery_that_is_killed_at_any_step_is_run_again(
     tmp_path: Path, recoveries: LogVictims, addresses: ProjectAddresses
 ) -> None:
