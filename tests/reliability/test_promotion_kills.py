@@ -26,7 +26,6 @@ KINDS = {
     "sync-packages",
     "sync-folder",
     "rename-packages",
-    "unlink-packages",
     "commit-decision",
     "commit-alias_move",
     "commit-trusted_key",
