@@ -76,7 +76,7 @@ class StagedRepos:
 
 
 @pytest.fixture(scope="module")
-def staged(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> Iterator[StagedRepos]:
+def staged_repos(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> Iterator[StagedRepos]:
     with pytest.MonkeyPatch.context() as patch, victims("tests.reliability.command_kills") as dying:
         patch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
         patch.setattr(import_run, "BATCH_ROWS", 150)
@@ -84,29 +84,31 @@ def staged(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses
 
 
 @pytest.mark.timeout(1_800)
-def test_the_next_erasure_does_the_rest(staged: StagedRepos) -> None:
-    twin = staged.copy(staged.at("written"), staged.root / "twin")
+def test_the_next_erasure_does_the_rest(staged_repos: StagedRepos) -> None:
+    twin = staged_repos.copy(staged_repos.at("written"), staged_repos.root / "twin")
     delete_in_sources(twin)
     with Project(twin) as project:
         fill(project)
         expected = values(project, is_short=True)
         project.private.stop()
     # Without the steps of single files, which `make soak` adds.
-    points = [point for point in points_of(staged, "erase") if not point.startswith(("sync", "unlink-staging"))]
+    points = [point for point in points_of(staged_repos, "erase") if not point.startswith(("sync", "unlink-staging"))]
     cases = [(point, SIDES[number % 2]) for number, point in enumerate(ends_of_each_kind(points))]
-    hits = staged.kill("erase", cases, expected)
+    hits = staged_repos.kill("erase", cases, expected)
     assert hits.total() >= len({kind for kind, _ in hits})
-    with Project(staged.copy(staged.at("without"), staged.root / "erased")) as project:
+    with Project(staged_repos.copy(staged_repos.at("without"), staged_repos.root / "erased")) as project:
         project.erase({"user": ERASED})
         again = project.erase({"user": ERASED})
         assert (again.rows, again.events, again.built) == (0, 0, 0)
         project.private.stop()
 
 
-def points_of(staged: StagedRepos, command: str) -> list[str]:
+def points_of(staged_repos: StagedRepos, command: str) -> list[str]:
     """Return the points of a whole command."""
-    probe = staged.copy(staged.at(COMMANDS[command].stage), staged.root / f"{command}-probe".replace(" ", "-"))
-    points = staged.dying.points(repo=str(probe), command=command)
+    probe = staged_repos.copy(
+        staged_repos.at(COMMANDS[command].stage), staged_repos.root / f"{command}-probe".replace(" ", "-")
+    )
+    points = staged_repos.dying.points(repo=str(probe), command=command)
     PrivateServer(probe / ".skewless").stop()
     return points
 
@@ -114,11 +116,17 @@ def points_of(staged: StagedRepos, command: str) -> list[str]:
 @pytest.mark.soak
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_soak_the_next_command_does_the_rest(staged: StagedRepos, command: str, tell: Callable[[str], None]) -> None:
+def test_soak_the_next_command_does_the_rest(
+    staged_repos: StagedRepos, command: str, tell: Callable[[str], None]
+) -> None:
     """Killed on both sides of the first and the last step of each kind."""
-    whole = staged.copy(staged.at(COMMANDS[command].stage), staged.root / f"{command}-whole".replace(" ", "-"))
-    expected = staged.complete(command, whole)
-    points = points_of(staged, command)
-    hits = staged.kill(command, [(point, side) for point in ends_of_each_kind(points) for side in SIDES], expected)
+    whole = staged_repos.copy(
+        staged_repos.at(COMMANDS[command].stage), staged_repos.root / f"{command}-whole".replace(" ", "-")
+    )
+    expected = staged_repos.complete(command, whole)
+    points = points_of(staged_repos, command)
+    hits = staged_repos.kill(
+        command, [(point, side) for point in ends_of_each_kind(points) for side in SIDES], expected
+    )
     tell(f"{hits.total()} kills, {len(points)} points\n{table_of(hits)}")
     assert hits.total() >= 2 * len({kind for kind, _ in hits})
