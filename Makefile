@@ -102,7 +102,7 @@ coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the li
 	@$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
-soak: setup-dev  ## kills at every durable step, load, long property runs
+soak: setup-dev setup-clients  ## kills at every durable step, load, long property runs
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest -m soak --timeout 1800 $(ARGS)
 	HYPOTHESIS_PROFILE=soak $(BIN)/pytest tests/property --timeout 3600 $(ARGS)
 

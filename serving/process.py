@@ -7,7 +7,7 @@ import gc
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import uvicorn
 import uvloop
 
+from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
@@ -52,6 +53,7 @@ from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 _KEEP_ALIVE_SECONDS = 75
 _YOUNG_OBJECTS = 20_000  # a batch creates thousands of objects, which reference counting frees
 _SWITCH_S = 1e-3
+_CLOCK_SECONDS = 60.0  # between two measurements of the clock's offset
 _LAST_SECONDS = 30  # for requests in progress after the server stops listening
 
 
@@ -84,6 +86,7 @@ async def serve(
         await models.load()
         predictor = _predictor(config, online, writer, marker_history, metrics)
         stack.push_async_callback(predictor.close)
+        stack.callback(asyncio.create_task(_watch_clock(predictor, config.redis_url)).cancel)
         counts = RolloutCountsWriter(config.state, models.policies, config.clock)
         await counts.start()
         stack.push_async_callback(counts.close)
@@ -170,7 +173,7 @@ def _predictor(
         metrics=metrics,
     )
     predictor.skew_us = _skew_us(config.redis_url)
-    metrics.skew.set(predictor.skew_us / 1e6)
+    metrics.skew.watch(lambda: predictor.skew_us / 1e6)
     return predictor
 
 
@@ -258,6 +261,14 @@ def _skew_us(redis_url: str) -> int:
         return abs(probe.clock_offset_us())
     finally:
         probe.close()
+
+
+async def _watch_clock(predictor: Predictor, redis_url: str) -> None:
+    """Measure the clock's offset again and again: NTP may set the clock, and a machine may be suspended."""
+    while True:
+        await asyncio.sleep(_CLOCK_SECONDS)
+        with suppress(StoreError):  # the online store is down, which the circuit breaker reports
+            predictor.skew_us = await asyncio.to_thread(_skew_us, redis_url)
 
 
 def _make_heartbeat(

@@ -32,7 +32,7 @@ from skewless.operations.rollout import RolloutOutcome, rollback, rollout
 from skewless.operations.runs import Runs
 from skewless.operations.scheduler import Invoke, run_once, run_scheduler, simulate
 from skewless.operations.serve import check_model, serve
-from skewless.operations.signing import SignReport, sign_packages
+from skewless.operations.signing import SignReport, sign
 from skewless.operations.status import ProjectStatus, read_status
 from skewless.operations.suggestion import Suggestion, suggest_suites
 from skewless.operations.tracking import PublishReport, open_tracker, publish
@@ -197,9 +197,9 @@ class Project(Workspace):
         """Publish trained versions to the tracking store of the settings."""
         return publish(self, open_tracker(self), models, dry=dry_run)
 
-    def sign(self, models: Sequence[str] = (), *, dry_run: bool = False) -> SignReport:
-        """Sign packages that have no signature."""
-        return sign_packages(self, models, dry=dry_run)
+    def sign(self, models: Sequence[str] = (), *, remove_key: str | None = None, dry_run: bool = False) -> SignReport:
+        """Sign packages that have no signature; or, with ``remove_key``, trust a public key no longer."""
+        return sign(self, models, remove_key=remove_key, dry_run=dry_run)
 
     def versions(self, model: str) -> VersionsReport:
         """Return a model's versions and all changes of its aliases."""

@@ -23,6 +23,7 @@ from skewless.infra.storage.project_state import open_database
 from tests.servers.cluster import Cluster, cluster
 from tests.servers.node import Node, running
 from tests.servers.programs import program
+from tests.worlds.addresses import ProjectAddresses
 
 if TYPE_CHECKING:
     from tests.servers.object_storage import ObjectStorageServer
@@ -149,6 +150,27 @@ def bucket_url(object_server: ObjectStorageServer, monkeypatch: pytest.MonkeyPat
     for name, value in CREDENTIALS.items():
         monkeypatch.setenv(name, value)
     return object_server.address(uuid.uuid4().hex)
+
+
+@pytest.fixture(scope="module")
+def shared_addresses(request: pytest.FixtureRequest) -> Iterator[ProjectAddresses]:
+    """A PostgreSQL and a storage with S3; the environment has the credentials, also that of new processes."""
+    from tests.servers.object_storage import CREDENTIALS  # noqa: PLC0415 - not every session needs it
+
+    server: ObjectStorageServer = request.getfixturevalue("object_server")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in CREDENTIALS.items():
+            patch.setenv(name, value)
+        yield ProjectAddresses(
+            database_url=request.getfixturevalue("postgres_url"), storage_url=server.address(uuid.uuid4().hex)
+        )
+
+
+@pytest.fixture(scope="module", params=["defaults", pytest.param("shared", marks=pytest.mark.soak)])
+def addresses(request: pytest.FixtureRequest) -> ProjectAddresses:
+    """SQLite and a folder, and with `make soak` PostgreSQL and S3, too."""
+    shared: ProjectAddresses | None = request.getfixturevalue("shared_addresses") if request.param == "shared" else None
+    return shared or ProjectAddresses()
 
 
 @pytest.fixture(scope="session")

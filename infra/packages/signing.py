@@ -6,10 +6,11 @@ import base64
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
-from skewless.infra.storage.documents import Documents
+from skewless.contract.names import check_known
+from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import create_durable
 from skewless.infra.storage.project_state import ProjectState
 
@@ -104,6 +105,7 @@ class Signer:
         """Create the state folder's own key if it is missing; trust the key, and return the public key.
 
         Raises:
+            DefinitionError: the key was removed from the trusted keys.
             PlaceError: the file cannot be read or is not an Ed25519 key.
             StoreError: the disk refused the write, or the database is unavailable.
         """
@@ -111,7 +113,11 @@ class Signer:
             _create(self.path)
         public = _encode_key(self._key().public_key().public_bytes_raw())
         if self.state is not None:
-            trusted_documents(self.state).create(public, {})
+            with self.state.database.transaction():
+                if key_removals(self.state).latest_number(public):
+                    fix = f"delete {self.path}, so that another key is created" if self.own else "name another key"
+                    raise DefinitionError("signing key", "was removed from the trusted keys", value=public, fix=fix)
+                trusted_documents(self.state).create(public, {})
         return public
 
     def sign(self, manifest: bytes) -> bytes:
@@ -160,6 +166,36 @@ def _create(path: Path) -> None:
 def trusted_documents(state: ProjectState) -> Documents:
     """Return the trusted public keys, which are the names of these documents."""
     return Documents(state.database, "trusted_key")
+
+
+def key_removals(state: ProjectState) -> Records:
+    """Return the removals of trusted keys, which are the names of these records; a removed key is not trusted again."""
+    return Records(state.database, "trusted_key_removal")
+
+
+def record_removal(state: ProjectState, key: str, removal: dict[str, Any]) -> None:
+    """Trust a key no longer, and record its removal.
+
+    Args:
+        key: a trusted key.
+        removal: what is recorded.
+
+    Raises:
+        RequestError: the key is not trusted.
+        StoreError: the database is unavailable; the key is still trusted.
+    """
+    with state.database.transaction():
+        check_known("trusted key", key, trusted_documents(state).names())
+        trusted_documents(state).delete(key)
+        key_removals(state).add(key, removal)
+
+
+def read_signer(signature: bytes) -> str | None:
+    """Return the public key that a signature file names, without a check; None: the file cannot be read."""
+    try:
+        return _decode_signature("", signature)[0]
+    except PackageError:
+        return None
 
 
 def _decode_signature(thing: str, data: bytes) -> tuple[str, bytes]:

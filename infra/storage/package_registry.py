@@ -86,12 +86,17 @@ class PackageRegistry:
             make_folder(target.parent)
             shutil.copyfile(self.state.storage.local_path(stored), target)
 
+    def list_objects(self) -> list[StoredObject]:
+        """Return the objects of all versions, latest versions first."""
+        bodies = self._documents.list_all()
+        names = sorted(bodies, key=lambda name: int(name.rpartition("/")[2]), reverse=True)
+        return [stored for name in names for stored in _decode(bodies[name]).files.values()]
+
     def find_orphans(self, before_us: int) -> list[str]:
         """Return the objects that belong to no version, stored before a time: a writer was interrupted."""
         # Listed before the registry is read, so that a version that is registered meanwhile is known.
         listed = [item.name for item in self.state.storage.list_objects(_OBJECTS) if item.modified_us < before_us]
-        known = {stored.name for body in self._documents.list_all().values() for stored in _decode(body).files.values()}
-        return sorted(set(listed) - known)
+        return sorted({*listed} - {stored.name for stored in self.list_objects()})
 
     @property
     def _documents(self) -> Documents:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,9 +125,7 @@ class Streams:
     def writer(self, source: EventSource, store: OnlineStore) -> StateWriter:
         """Return a writer for the states of a source's views in a store; record the offset of this machine's clock."""
         name, needed = source.name, self.needed
-        # A worker also works while the store is down; then an earlier start has measured its clock.
-        with suppress(StoreError):
-            ClockSkews(self.state.database).record(name, abs(store.clock_offset_us()))
+        self.record_clock_skew([name], store)
         return StateWriter(
             project=self.plan.project,
             source=name,
@@ -137,6 +135,16 @@ class Streams:
             clock=self.clock,
             needed=None if needed is None else lambda: {v.hash for v in needed().plan.windows if v.source == name},
         )
+
+    def record_clock_skew(self, sources: Iterable[str], store: OnlineStore) -> None:
+        """Record the offset of this machine's clock for the workers of some sources, if it is their largest.
+
+        A worker also works while the store or the database is down; then an earlier or later measurement counts.
+        """
+        with suppress(StoreError):
+            skew_us = abs(store.clock_offset_us())
+            for name in sources:
+                ClockSkews(self.state.database).record(name, skew_us)
 
     def open_stream(self, source: EventSource) -> OpenStream:
         """Return a function that joins the worker group on a source's own stream: its topic, or Redis streams.

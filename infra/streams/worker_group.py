@@ -185,6 +185,8 @@ class WorkerGroup:
         streams = replace(self.streams, plan=self._plan)
         sources = [worker.assignment.source for worker in self._workers.values()]
         store = self._stores[0]
+        # NTP may have set the clock, or the machine was suspended.
+        streams.record_clock_skew([source.name for source in sources], store)
         streams.housekeeper(sources, store).run()
         if streams.needed is not None:
             streams.retirement(streams.needed(), store).run()

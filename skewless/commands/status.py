@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from skewless.commands.cells import StateCell
 from skewless.commands.options import Json, Repo, open_project
 from skewless.commands.output import Part, command_output, facts_table, records_table
+from skewless.contract.errors import StoreError
 from skewless.operations.readable import time_text
 
 _TABLES = (
@@ -41,6 +44,8 @@ def status(*, repo: Repo = Path(), as_json: Json = False) -> None:
     with command_output(as_json=as_json, is_short=True) as output:
         body = open_project(output, repo).status().as_dict()
         output.show(body, *_parts(body))
+        if body["database"] is not None:
+            raise typer.Exit(StoreError.exit_code)
 
 
 def _parts(body: dict[str, Any]) -> Iterator[Part]:
@@ -48,11 +53,10 @@ def _parts(body: dict[str, Any]) -> Iterator[Part]:
     yield facts_table(
         f"project in {body['repo']}",
         [
-            ("plan", _plan_text(plan)),
-            ("definitions", plan["state"] if plan else "-"),
+            *_plan_facts(plan, body["database"]),
             ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
             ("server", _server_text(server)),
-            ("predictions", f"{body['predictions']:,} logged"),
+            ("predictions", _predictions_text(body["predictions"], body["unshipped"])),
         ],
     )
     for title, kind, names in _TABLES:
@@ -60,8 +64,15 @@ def _parts(body: dict[str, Any]) -> Iterator[Part]:
             yield records_table(title, names, [_shown(record) for record in body[kind]])
 
 
-def _plan_text(plan: dict[str, Any] | None) -> str:
-    return f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
+def _plan_facts(plan: dict[str, Any] | None, database: str | None) -> list[tuple[str, str]]:
+    if database is not None:
+        return [("database", f"{database}; plan, views, processes and models are unknown")]
+    text = f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
+    return [("plan", text), ("definitions", plan["state"] if plan else "-")]
+
+
+def _predictions_text(logged: int | None, unshipped: int) -> str:
+    return f"{unshipped:,} in the spool of this machine" if logged is None else f"{logged:,} logged"
 
 
 def _server_text(server: dict[str, Any] | None) -> str:

@@ -1,10 +1,12 @@
-"""Signing the packages of a project that have no signature."""
+"""Signing the packages of a project that have no signature, and removing trusted keys."""
 
 from __future__ import annotations
 
+import socket
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from skewless.contract.errors import RequestError
 from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
@@ -21,11 +23,13 @@ class SignReport:
         key: the public key, in the format of the setting ``trusted_keys``.
         signed: versions with a new signature, by model.
         refused: reason why a package cannot be loaded, by model and version.
+        removed: the key that is no longer trusted; None: all are.
     """
 
-    key: str
+    key: str | None
     signed: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    removed: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -33,11 +37,31 @@ class SignReport:
 
     def lines(self) -> Iterator[str]:
         """Yield the result in sentences."""
+        if self.removed is not None:
+            yield f"removed: {self.removed}"
+            for name, why in self.refused.items():
+                yield f"{name}: cannot be loaded any more: {why}"
+            return
         yield f"key: {self.key}"
         for model, versions in self.signed.items():
             yield f"{model}: signed {', '.join(versions) or 'all versions have a signature'}"
         for name, why in self.refused.items():
             yield f"{name}: not signed: {why}"
+
+
+def sign(
+    project: Workspace, models: Sequence[str] = (), *, remove_key: str | None = None, dry_run: bool = False
+) -> SignReport:
+    """Sign packages as ``sign_packages``, or remove a key as ``remove_trusted_key``.
+
+    Raises:
+        RequestError: both are asked for.
+    """
+    if remove_key is None:
+        return sign_packages(project, models, dry=dry_run)
+    if models:
+        raise RequestError("option --remove-key", "is for all models", value=models[0], fix="name no model")
+    return remove_trusted_key(project, remove_key, dry=dry_run)
 
 
 def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool = False) -> SignReport:
@@ -74,3 +98,33 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
             else:
                 report.signed[model].append(version)
     return report
+
+
+def remove_trusted_key(project: Workspace, key: str, *, dry: bool = False) -> SignReport:
+    """Trust a key no longer; packages that it has signed cannot be loaded any more. The removal is recorded.
+
+    Args:
+        key: a trusted public key.
+        dry: remove nothing.
+
+    Raises:
+        DefinitionError: the setting ``trusted_keys`` replaces the keys of the project.
+        RequestError: the key is not trusted.
+    """
+    from skewless.contract.errors import DefinitionError
+    from skewless.infra.packages.signing import SIGNATURE, read_signer, record_removal, trusted_documents
+
+    if project.settings.trusted_keys:
+        fix = "remove the key from the setting, and start the servers again"
+        raise DefinitionError("setting 'trusted_keys'", "replaces the trusted keys of the project", fix=fix)
+    check_known("trusted key", key, trusted_documents(project.state).names())
+    packages, refused = project.packages, dict[str, str]()
+    for model in packages.list_models():
+        for version in packages.list_versions(model):
+            signature = packages.version_folder(model, version) / SIGNATURE
+            if signature.exists() and read_signer(signature.read_bytes()) == key:
+                refused[f"{model} {version}"] = "this key has signed it"
+    if not dry:
+        at_us, host = project.clock.now_us(), socket.gethostname()
+        record_removal(project.state, key, {"at_us": at_us, "host": host, "refused": sorted(refused)})
+    return SignReport(key=None, refused=refused, removed=key)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.server_status import read_server
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
 
 if TYPE_CHECKING:
@@ -117,22 +116,26 @@ class ProjectStatus:
         left_out: rows that the online store skipped: ``view``, ``verb``, ``reason``, ``rows``, ``seen``.
         unneeded: unused versions of views: ``name``, ``hash``, ``stage`` and times.
         server: ``url``, ``pid`` and ``problems`` of this machine's prediction server; None: it does not run.
-        predictions: number of logged predictions.
+        predictions: number of logged predictions; None: unknown.
+        unshipped: number of predictions in the spool of this machine.
+        database: why it is unavailable; None: it answers. Without it only online, server and unshipped are known.
     """
 
     repo: str
     state: str
-    plan: PlanStatus | None
     online: OnlineStatus
-    views: list[ViewStatus]
-    windows: list[WindowStatus]
-    left_out: list[dict[str, Any]]
-    sources: list[SourceStatus]
-    unneeded: list[dict[str, Any]]
-    processes: list[ProcessStatus]
-    models: list[ModelStatus]
     server: dict[str, Any] | None
-    predictions: int
+    unshipped: int
+    plan: PlanStatus | None = None
+    views: list[ViewStatus] = field(default_factory=list)
+    windows: list[WindowStatus] = field(default_factory=list)
+    left_out: list[dict[str, Any]] = field(default_factory=list)
+    sources: list[SourceStatus] = field(default_factory=list)
+    unneeded: list[dict[str, Any]] = field(default_factory=list)
+    processes: list[ProcessStatus] = field(default_factory=list)
+    models: list[ModelStatus] = field(default_factory=list)
+    predictions: int | None = None
+    database: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
@@ -141,6 +144,30 @@ class ProjectStatus:
 
 def read_status(project: Workspace) -> ProjectStatus:
     """Return the state of a project; starts nothing, changes nothing."""
+    database = project.state.database  # of an older release it has no state to read
+    try:
+        database.query("SELECT 1")
+    except StoreError as error:
+        return _read_without_database(project, error)
+    return _read_all(project)
+
+
+def _read_without_database(project: Workspace, error: StoreError) -> ProjectStatus:
+    """Return the parts that need no database; a server answers without it, too."""
+    online, store = open_online(project)
+    if store is not None:
+        store.close()
+    return ProjectStatus(
+        repo=str(project.repo),
+        state=str(project.state.folder),
+        online=online,
+        server=read_server(project.state),
+        unshipped=_count_unshipped(project.state),
+        database=error.problem,
+    )
+
+
+def _read_all(project: Workspace) -> ProjectStatus:
     from skewless.infra.log.runs import RunLedger
     from skewless.infra.materialization.skipped_rows import read_skipped
     from skewless.infra.plans.applied_plan import read_applied
@@ -156,6 +183,7 @@ def read_status(project: Workspace) -> ProjectStatus:
     finally:
         if store is not None:
             store.close()
+    unshipped = _count_unshipped(project.state)
     return ProjectStatus(
         repo=str(project.repo),
         state=str(project.state.folder),
@@ -168,8 +196,9 @@ def read_status(project: Workspace) -> ProjectStatus:
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
         models=[_model(project, applied, name) for name in _model_names(project, applied)],
-        server=_server(project.state),
-        predictions=_count_predictions(project.state),
+        server=read_server(project.state),
+        predictions=unshipped + _count_shipped(project.state),
+        unshipped=unshipped,
     )
 
 
@@ -218,37 +247,6 @@ def _iso(time_us: int) -> str:
     from skewless.contract.clock import from_us
 
     return from_us(time_us).isoformat(timespec="seconds")
-
-
-def running_server(state: ProjectState) -> dict[str, Any] | None:
-    """Return URL and pid of the prediction server; None: it does not run."""
-    try:
-        server = json.loads((state / "server.json").read_text())
-        with suppress(PermissionError):  # another user has started it
-            os.kill(server["pid"], 0)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return {"url": str(server["url"]), "pid": int(server["pid"])}
-
-
-def read_server_problems(url: str) -> dict[str, str]:
-    """Return what a server says about itself: why it is not ready, and its details.
-
-    Empty if it does not answer within two seconds, or has a certificate that this machine does not trust.
-    """
-    from skewless.client import Client, Limits, Retries
-
-    limits = Limits(connect_s=1.0, attempt_s=2.0, total_s=2.0)
-    with Client(url, key="", limits=limits, retries=Retries(attempts=1)) as client:
-        readiness = client.ready()
-    problems = {**readiness.reasons, **readiness.details}
-    problems.pop("server", None)  # no answer: heartbeats tell whether it lives
-    return problems
-
-
-def _server(state: ProjectState) -> dict[str, Any] | None:
-    server = running_server(state)
-    return None if server is None else {**server, "problems": read_server_problems(server["url"])}
 
 
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
@@ -309,7 +307,6 @@ def _view(
 
 
 def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
-
     return sorted({*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))})
 
 
@@ -333,15 +330,21 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
     return status
 
 
-def _count_predictions(state: ProjectState) -> int:
+def _count_unshipped(state: ProjectState) -> int:
     import pyarrow.parquet as pq
 
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
+    from skewless.infra.predictions.segments import prediction_spool
 
     waiting = 0
     # Waiting files are counted and not shipped: a full disk must not prevent a status.
     for path in prediction_spool(state).waiting():
         with suppress(FileNotFoundError):  # a server has shipped it meanwhile
             waiting += int(pq.read_metadata(path).num_rows)
-    return waiting + Catalog(state.database).count_rows(PREDICTIONS)
+    return waiting
+
+
+def _count_shipped(state: ProjectState) -> int:
+    from skewless.infra.log.catalog import Catalog
+    from skewless.infra.predictions.segments import PREDICTIONS
+
+    return Catalog(state.database).count_rows(PREDICTIONS)

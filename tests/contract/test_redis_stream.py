@@ -213,7 +213,7 @@ def test_after_a_failover_the_new_master_is_read(watched: SentinelSet, tmp_path:
     worker = Worker(redis_place, log)
     sender.send(numbered(20), spread(20))
     poll_until([worker], log.has(20))
-    watched.master().ask("WAIT", 2, 5_000)
+    watched.replicate()
     watched.fail_over()
     until(lambda: _sent(sender))
     poll_until([worker], lambda: b"after" in log.payloads())

@@ -1,87 +1,134 @@
-"""A materialisation in a process of its own that kills itself before or after a chosen durable step.
+"""Processes that kill themselves before or after a chosen durable step, whatever the addresses of their project.
 
-Run as a program: ``kills.py ROOT URL NOW POINT SIDE``; ``POINT`` is ``NAME#NUMBER``, or empty to list the points.
+Run as a program with the name of a module, it reads one order a line and forks for each, so that a kill costs no start;
+the module's ``act(steps, order)`` follows an order. A point is ``NAME#NUMBER``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import IO, Any, Literal, TypeVar
+
+from skewless.infra.storage.cloud_storage import CloudStorage
 
 T = TypeVar("T")
 Side = Literal["before", "after"]
+Case = tuple[str, Side]
+Hits = Counter[Case]
+SIDES: tuple[Side, ...] = ("before", "after")
 ROOT = Path(__file__).parents[2]
 _WRITE = re.compile(r"(?:INSERT INTO|UPDATE|DELETE FROM) (\w+)")
-_BATCH = 7  # rows: so that a small run has several steps of each kind
+# Folders of a project whose files have a kind of their own; the online store writes its own.
+_FOLDERS, _ONLINE = ("cache", "staging", "spool", "packages"), "redis"
+_TAIL = 4_000
 
 
-def points(root: Path, url: str, now_us: int) -> list[str]:
-    """Return the points that a whole run comes by, in order."""
-    done = _child(root, url, now_us, "", "before")
-    assert done.returncode == 0, done.stderr
-    return done.stdout.split()
+def kind_of(point: str) -> str:
+    """Return the name of a point without its number."""
+    return point.partition("#")[0]
 
 
-def killed(root: Path, url: str, now_us: int, point: str, side: Side) -> bool:
-    """Run until a point, and say whether the run died there rather than end without coming by."""
-    done = _child(root, url, now_us, point, side)
-    assert done.returncode in {0, -9}, done.stderr
-    return done.returncode == -9
+def ends_of_each_kind(points: Sequence[str]) -> list[str]:
+    """Return the first and the last point of each kind of step."""
+    kinds: dict[str, list[str]] = {}
+    for point in points:
+        kinds.setdefault(kind_of(point), []).append(point)
+    return list(dict.fromkeys(point for of in kinds.values() for point in (of[0], of[-1])))
 
 
-def _child(root: Path, url: str, now_us: int, point: str, side: Side) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.reliability.kills", str(root), url, str(now_us), point, side]
-    return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+def table_of(hits: Mapping[Case, int]) -> str:
+    """Return how often each kind of step was hit, as lines."""
+    kinds = sorted({kind for kind, _ in hits})
+    counts = ((kind, *(hits.get((kind, side), 0) for side in SIDES)) for kind in kinds)
+    return "\n".join(f"  {kind:48} before {before:3} after {after:3}" for kind, before, after in counts)
 
 
 class Steps:
-    """Counts the durable steps of this process, and dies at one of them."""
+    """Counts the durable steps of this process, and dies at one of them.
 
-    def __init__(self, point: str, side: Side) -> None:
+    Args:
+        point: where to die; empty: nowhere.
+        side: of the step.
+    """
+
+    def __init__(self, point: str = "", side: Side = "before") -> None:
         self._point = point
         self._side = side
+        self._counts = Counter[str]()
         self.passed: list[str] = []
 
     def wrap(self, owner: Any, name: str, label: Callable[..., str]) -> None:  # noqa: ANN401 - modules and classes
-        """Count the calls of a function, under a label made from its arguments."""
+        """Count the calls of a function, under a label made from its arguments; without a label it is no step."""
         real = getattr(owner, name)
 
         def call(*arguments: Any, **keywords: Any) -> Any:  # noqa: ANN401 - of the function that is wrapped
-            return self._step(label(*arguments), lambda: real(*arguments, **keywords))
+            kind = label(*arguments)
+            run = partial(real, *arguments, **keywords)
+            return self._step(kind, run) if kind else run()
 
         setattr(owner, name, call)
 
+    def watch(self, root: Path) -> None:
+        """Count every durable step of a project below a folder: files, uploads, deletions, commits."""
+        self.wrap_files(root)
+        self.wrap(CloudStorage, "_upload", lambda _, name, __: f"upload-{name.partition('/')[0]}")
+        self.wrap(CloudStorage, "delete", lambda *_: "delete-objects")
+        self.wrap_commits()
+
+    def wrap_files(self, root: Path) -> None:
+        """Count what is written durably below a folder, under the kinds of the files."""
+
+        def label(verb: str, path: Path) -> str:
+            kind = _kind(path, root)
+            return kind and f"{verb}-{kind}"
+
+        self.wrap(os, "fsync", lambda descriptor: label("sync", Path(f"/proc/self/fd/{descriptor}").readlink()))
+        # A file that may be missing, and is, is no step.
+        self.wrap(os, "unlink", lambda path: label("unlink", Path(path)) if Path(path).exists() else "")
+        for verb in ("link", "replace", "rename"):
+            self.wrap(os, verb, lambda _, target, verb=verb: label(verb, Path(target)))
+
     def wrap_commits(self) -> None:
-        """Count the commits of the database, under the tables or the kinds of documents that they change."""
+        """Count the commits of the database, under the tables, or kinds of documents and records, that they change."""
         step = self._step
 
         class CountedConnection(sqlite3.Connection):
             changed: tuple[str, ...] = ()
 
             def execute(self, sql: str, values: Any = (), /) -> sqlite3.Cursor:  # noqa: ANN401 - of sqlite3
-                run = super().execute
-                # A lease is renewed from time to time, and not at the same step of each run.
-                if (match := _WRITE.match(sql)) and not sql.startswith("UPDATE leases SET until_us = ?"):
-                    self.changed += (values[0] if match[1] == "documents" else match[1],)
-                if sql == "ROLLBACK":
-                    self.changed = ()
-                changed = "-".join(dict.fromkeys(self.changed))
-                if not changed or (self.in_transaction and sql != "COMMIT"):
-                    return run(sql, values)
-                self.changed = ()
-                return step(f"commit-{changed}", lambda: run(sql, values))
+                kind = _commit(self, sql, values, is_open=self.in_transaction)
+                run = partial(super().execute, sql, values)
+                return step(kind, run) if kind else run()
 
         sqlite3.connect = partial(sqlite3.connect, factory=CountedConnection)  # type: ignore[assignment]
+        import psycopg  # noqa: PLC0415 - loaded before the forks, and not where there is none
+
+        real = psycopg.Connection.execute
+
+        def execute(connection: Any, sql: str, values: Any = None) -> Any:  # noqa: ANN401 - of psycopg
+            is_open = connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE
+            kind = _commit(connection, sql, values or (), is_open=is_open)
+            run = partial(real, connection, sql, values)
+            return step(kind, run) if kind else run()
+
+        psycopg.Connection.execute = execute  # type: ignore[assignment]
 
     def _step(self, kind: str, call: Callable[[], T]) -> T:
-        point = f"{kind}#{sum(each.partition('#')[0] == kind for each in self.passed) + 1}"
+        self._counts[kind] += 1
+        point = f"{kind}#{self._counts[kind]}"
         self.passed.append(point)
         self._die(point, "before")
         result = call()
@@ -93,36 +140,114 @@ class Steps:
             os.kill(os.getpid(), 9)
 
 
-def _synced(descriptor: int) -> str:
-    path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    return "sync-folder" if path.is_dir() else "sync-object"
+def _kind(path: Path, root: Path) -> str:
+    """Return the kind of a file; empty: it is not below the folder, or is of the online store."""
+    parts = path.relative_to(root).parts if path.is_relative_to(root) else (_ONLINE,)
+    if _ONLINE in parts:
+        return ""
+    if path.is_dir():
+        return "folder"
+    return next((name for name in _FOLDERS if name in parts), "object" if path.suffix == ".parquet" else "file")
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Run one materialisation under the steps' eyes; without a point, list those passed."""
-    import skewless.infra.materialization.latest_rows  # noqa: PLC0415
-    import skewless.infra.materialization.materialize  # noqa: PLC0415 - only the child needs these
-    from skewless.contract.clock import ManualClock  # noqa: PLC0415
-    from skewless.infra.log.partition_log import StagedRows  # noqa: PLC0415
-    from skewless.infra.online.redis_store import RedisWriter  # noqa: PLC0415
-    from tests.reliability.losses import VIEW  # noqa: PLC0415
-    from tests.worlds.latest import LatestRedisWorld  # noqa: PLC0415
+def _commit(connection: Any, sql: str, values: Sequence[Any], *, is_open: bool) -> str:  # noqa: ANN401 - of two kinds
+    """Return the kind of the commit that a statement is, empty if it commits nothing; remember what it changes."""
+    changed: tuple[str, ...] = getattr(connection, "changed", ())
+    # A lease is renewed from time to time, and not at the same step of each run.
+    if (match := _WRITE.match(sql)) and not sql.startswith("UPDATE leases SET until_us = "):
+        changed += (values[0] if match[1] in {"documents", "records"} else match[1],)
+    is_commit = bool(changed) and (sql == "COMMIT" or not is_open)
+    connection.changed = () if is_commit or sql == "ROLLBACK" else changed
+    return f"commit-{'-'.join(dict.fromkeys(changed))}" if is_commit else ""
 
-    root, url, now_us, point, side = arguments
-    skewless.infra.materialization.materialize._BATCH_ROWS = skewless.infra.materialization.latest_rows._BATCH_ROWS = (
-        _BATCH
-    )
-    steps = Steps(point, "after" if side == "after" else "before")
-    steps.wrap(os, "fsync", _synced)
-    steps.wrap(os, "link", lambda *_: "link-object")
-    steps.wrap_commits()
-    steps.wrap(StagedRows, "write", lambda *_: "write-draft")
-    for name in ("put", "set_markers"):
-        steps.wrap(RedisWriter, name, lambda *_, name=name: name)
-    LatestRedisWorld(root=Path(root), url=url, clock=ManualClock(int(now_us))).run(VIEW)
-    if not point:
-        sys.stdout.write("\n".join(steps.passed))
+
+class Victims:
+    """Follows orders in processes that die at chosen points."""
+
+    def __init__(self, process: subprocess.Popen[str], errors: IO[bytes]) -> None:
+        self._process = process
+        self._errors = errors
+
+    def points(self, **order: Any) -> list[str]:  # noqa: ANN401 - of a module
+        """Follow all of an order; return the points that it comes by, in order."""
+        status, passed = self._send("", "before", order)
+        assert status == 0, self._said()
+        return passed
+
+    def killed(self, point: str, side: Side, **order: Any) -> bool:  # noqa: ANN401 - of a module
+        """Follow an order until a point, and say whether the process died there rather than end without coming by."""
+        status, _ = self._send(point, side, order)
+        assert status in {0, -9}, f"{side} {point}: {status}, {self._said()}"
+        return status == -9
+
+    def _send(self, point: str, side: Side, order: dict[str, Any]) -> tuple[int, list[str]]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([point, side, order]) + "\n")
+        self._process.stdin.flush()
+        status, passed = json.loads(self._process.stdout.readline() or "[null, []]")
+        return status, passed
+
+    def _said(self) -> str:
+        self._errors.seek(0)
+        return self._errors.read()[-_TAIL:].decode(errors="replace")
+
+
+@contextmanager
+def victims(module: str) -> Iterator[Victims]:
+    """Run the program of this module for the length of a block.
+
+    Args:
+        module: that follows the orders.
+    """
+    command = [sys.executable, "-m", "tests.reliability.kills", module]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(
+            command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
+        ) as process,
+    ):
+        try:
+            yield Victims(process, errors)
+        finally:
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+def _follow(act: Callable[[Steps, Any], object], line: str) -> tuple[int, list[str]]:
+    point, side, order = json.loads(line)
+    out, into = os.pipe()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            os.dup2(2, 1)  # what the product prints is no answer
+            steps = Steps(point, side)
+            act(steps, order)
+            with os.fdopen(into, "w") as report:
+                json.dump(steps.passed, report)
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+            raise
+        finally:
+            os._exit(code)
+    os.close(into)
+    with os.fdopen(out) as report:
+        passed = json.loads(report.read() or "[]")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), passed
+
+
+def main(module: str) -> None:
+    """Follow orders until there are no more."""
+    act = import_module(module).act
+    for name in ("pandas", "pyarrow.compute", "psycopg", "obstore.store"):  # once, and not in each process
+        with suppress(ImportError):
+            import_module(name)
+    for line in sys.stdin:
+        sys.stdout.write(json.dumps(_follow(act, line)) + "\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1])

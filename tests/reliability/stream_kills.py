@@ -1,24 +1,23 @@
-"""A stream worker in a process of its own that kills itself before or after a chosen durable step.
-
-Run as a program it reads one order a line and forks for each, so that a kill costs no start: ``ROOT URL NOW POINT
-SIDE``, separated by tabs, where ``POINT`` is ``NAME#NUMBER``, or empty to list the points.
-"""
+"""A stream worker under the eyes of ``kills``: steps, compaction, a backfill and its clean-up."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+import skewless.contract.windows.codec
+import skewless.infra.online.servers
+import skewless.infra.streams.worker
 from skewless.contract.clock import ManualClock
 from skewless.infra.log.compaction import compact
+from skewless.infra.log.generations import Generations
+from skewless.infra.online.servers import SingleServer
 from skewless.infra.streams.port import EventStream, Messages, Partition, RebalanceListener
 from skewless.infra.streams.worker import Worker
-from tests.reliability.kills import ROOT, Side, Steps
+from tests.reliability.kills import ROOT, Steps
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.streams import StreamWorld, drain
 
 PARTITIONS = 2
@@ -96,10 +95,6 @@ def open_stream(root: Path) -> Callable[[RebalanceListener], EventStream]:
 
 def hasten() -> None:
     """Make batches small and states long soon, in this process."""
-    import skewless.contract.windows.codec  # noqa: PLC0415
-    import skewless.infra.online.servers  # noqa: PLC0415
-    import skewless.infra.streams.worker  # noqa: PLC0415
-
     skewless.infra.streams.worker._LINGER_S = 0.0
     skewless.contract.windows.codec._ROLL_RECORDS = 6
     skewless.infra.online.servers.slices.__defaults__ = (3, 0)
@@ -124,20 +119,23 @@ def _build(world: StreamWorld, worker: Worker) -> None:
         world.housekeeper(store).retire(world.views[0])
 
 
-def _watched(point: str, side: Side) -> Steps:
-    from skewless.infra.log.generations import Generations  # noqa: PLC0415
-    from skewless.infra.online.servers import SingleServer  # noqa: PLC0415
-
-    steps = Steps(point, side)
-    steps.wrap(os, "fsync", _synced)
-    steps.wrap(os, "link", lambda *_: "link-merged")
-    steps.wrap(Path, "unlink", lambda path, **_: f"unlink-{_kind(path)}")
-    steps.wrap_commits()
+def act(steps: Steps, order: dict[str, Any]) -> None:
+    """Do the work of ``work``."""
+    hasten()
+    clock, addresses = ManualClock(order["now_us"]), ProjectAddresses(**order["addresses"])
+    world = StreamWorld(root=Path(order["root"]), url=order["url"], clock=clock, addresses=addresses)
+    steps.watch(world.root)
     steps.wrap(Generations, "retire", lambda *_: "retire")
     steps.wrap(FileStream, "commit", lambda *_: "commit")
     _halve(SingleServer)
     steps.wrap(SingleServer, "_half", lambda _, script, *__: _script(script))
-    return steps
+    work(world)
+
+
+def order_of(world: StreamWorld) -> dict[str, Any]:
+    """Return the order to work on a world."""
+    addresses = asdict(world.addresses)
+    return {"root": str(world.root), "url": world.url, "now_us": world.clock.now_us(), "addresses": addresses}
 
 
 def _halve(server: Any) -> None:  # noqa: ANN401 - a class
@@ -158,86 +156,3 @@ def _halve(server: Any) -> None:  # noqa: ANN401 - a class
 def _script(script: Any) -> str:  # noqa: ANN401 - of redis-py
     folder = ROOT / "infra" / "online"
     return next(name for file, name in _SCRIPTS.items() if (folder / f"{file}.lua").read_text() == script.script)
-
-
-def _synced(descriptor: int) -> str:
-    path = Path(f"/proc/self/fd/{descriptor}").readlink()
-    return "sync-folder" if path.is_dir() else f"sync-{_kind(path)}"
-
-
-def _kind(path: Path) -> str:
-    return "object" if path.suffix == ".parquet" else "draft"
-
-
-class WorkerVictims:
-    """Runs workers in processes that are killed at chosen places."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-
-    def points(self, root: Path, url: str, now_us: int) -> list[str]:
-        """Return the points that a whole run comes by, in order."""
-        status, *passed = self._order(root, url, now_us, "", "before")
-        assert status == "0", passed
-        return passed
-
-    def killed(self, root: Path, url: str, now_us: int, point: str, side: Side) -> bool:
-        """Run until a point, and say whether the run died there rather than end without coming by."""
-        status, *_ = self._order(root, url, now_us, point, side)
-        assert status in {"0", "-9"}, f"{side} {point}: {status}"
-        return status == "-9"
-
-    def _order(self, root: Path, url: str, now_us: int, point: str, side: Side) -> list[str]:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write("\t".join([str(root), url, str(now_us), point, side]) + "\n")
-        self._process.stdin.flush()
-        return self._process.stdout.readline().split()
-
-
-@contextmanager
-def victims() -> Iterator[WorkerVictims]:
-    """Run the program of this module for the length of a block."""
-    command = [sys.executable, "-m", "tests.reliability.stream_kills"]
-    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        try:
-            yield WorkerVictims(process)
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-
-
-def _forked(order: Sequence[str]) -> str:
-    out, into = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(out)
-        with os.fdopen(into, "w") as report:
-            _victim(order, report)
-        os._exit(0)
-    os.close(into)
-    with os.fdopen(out) as report:
-        passed = report.read()
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return f"{status} {passed}"
-
-
-def _victim(order: Sequence[str], report: IO[str]) -> None:
-    root, url, now_us, point, side = order
-    hasten()
-    world = StreamWorld(root=Path(root), url=url, clock=ManualClock(int(now_us)))
-    steps = _watched(point, "after" if side == "after" else "before")
-    work(world)
-    if not point:
-        report.write(" ".join(steps.passed))
-
-
-def main() -> None:
-    """Follow orders until there are no more."""
-    for line in sys.stdin:
-        sys.stdout.write(_forked(line.rstrip("\n").split("\t")) + "\n")
-        sys.stdout.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -55,7 +55,7 @@ def test_a_run_through_a_failover_vouches_for_nothing(
 ) -> None:
     monkeypatch.setattr("skewless.infra.materialization.latest_rows._BATCH_ROWS", 7)
     materialize(latest, 1, KEYS)
-    watched.master().ask("WAIT", 2, 10_000)
+    watched.replicate()
     write_rounds(latest, 2, KEYS)
     latest.clock.set(FIRST + 2)
     writer = FailingOver(watched, at)
@@ -71,7 +71,7 @@ def test_a_run_through_a_failover_vouches_for_nothing(
 def test_writes_that_no_replica_had_are_put_again(latest: LatestRedisWorld, watched: SentinelSet) -> None:
     materialize(latest, 1, KEYS)
     master = watched.master()
-    master.ask("WAIT", 2, 10_000)
+    watched.replicate()
     replicas = watched.replicas()
     for node in replicas:
         node.freeze()

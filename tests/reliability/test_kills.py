@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import random
-import sys
-from collections import Counter
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,30 +12,51 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.infra.log.log_columns import SEQ
-from skewless.infra.storage.project_state import ProjectState
-from tests.reliability.kills import Side, killed, points
+from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
 from tests.reliability.losses import FIRST, VIEW, agrees, write_rounds
+from tests.reliability.materialize_kills import order_of
 from tests.servers.node import Node
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestRedisWorld
 
 KEYS = 20
-SIDES: tuple[Side, ...] = ("before", "after")
+KINDS = {
+    "commit-leases",
+    "commit-materializations",
+    "commit-log_partitions-segments",
+    "commit-materializations-coverage",
+    "write-draft",
+    "unlink-staging",
+    "commit-read_progress",
+    "put",
+    "set_markers",
+}
+STORED = {
+    "defaults": ("link-object", {"link-object", "sync-folder", "sync-object"}),
+    "shared": ("upload-log", {"upload-log", "link-cache", "sync-cache", "replace-cache"}),
+}
 
 
 @pytest.fixture
-def latest(tmp_path: Path, valkey: Node) -> LatestRedisWorld:
+def latest(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> LatestRedisWorld:
     valkey.ask("FLUSHALL")
-    return LatestRedisWorld(root=tmp_path / "p", url=valkey.url, clock=ManualClock(FIRST))
+    root = tmp_path / f"p{uuid.uuid4().hex[:6]}"
+    return LatestRedisWorld(root=root, url=valkey.url, clock=ManualClock(FIRST), addresses=addresses)
 
 
-def kill_at(latest: LatestRedisWorld, cases: Sequence[tuple[str, Side]]) -> Counter[tuple[str, Side]]:
+@pytest.fixture(scope="module")
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+    with victims("tests.reliability.materialize_kills") as running:
+        yield running
+
+
+def kill_at(latest: LatestRedisWorld, dying: Victims, cases: Sequence[Case]) -> Hits:
     """Kill one run per case and let the next make it good; return which kinds of steps were hit, and how often."""
-    hit: Counter[tuple[str, Side]] = Counter()
+    hit = Hits()
     for number, (point, side) in enumerate(cases, start=2):
         write_rounds(latest, number, KEYS)
         latest.clock.set(FIRST + 2 * number)
-        if killed(latest.root, latest.url, latest.clock.now_us(), point, side):
-            hit[point.partition("#")[0], side] += 1
+        hit[kind_of(point), side] += dying.killed(point, side, **order_of(latest))
         latest.clock.set(FIRST + 2 * number + 1)
         latest.run(VIEW)
         assert agrees(latest, KEYS), f"after a kill {side} {point}"
@@ -49,33 +69,25 @@ def kill_at(latest: LatestRedisWorld, cases: Sequence[tuple[str, Side]]) -> Coun
     return hit
 
 
-def begin(latest: LatestRedisWorld) -> list[str]:
+def begin(latest: LatestRedisWorld, dying: Victims) -> list[str]:
     """Return the points of a run that brings one round to a project that exists."""
     write_rounds(latest, 1, KEYS)
     latest.run(VIEW)
-    probe = LatestRedisWorld(root=latest.root.with_name("probe"), url=latest.url, clock=ManualClock(FIRST))
+    root = latest.root.with_name(f"{latest.root.name}-probe")
+    probe = LatestRedisWorld(root=root, url=latest.url, clock=ManualClock(FIRST), addresses=latest.addresses)
     write_rounds(probe, 1, KEYS)
-    ProjectState(probe.state).database.upgrade()
-    return points(probe.root, probe.url, FIRST)
+    probe.project_state.database.upgrade()
+    return dying.points(**order_of(probe))
 
 
-def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: LatestRedisWorld) -> None:
-    found = begin(latest)
-    assert {point.partition("#")[0] for point in found} == {
-        "commit-leases",
-        "commit-materializations",
-        "commit-log_partitions-segments",
-        "commit-materializations-coverage",
-        "write-draft",
-        "link-object",
-        "sync-folder",
-        "sync-object",
-        "commit-read_progress",
-        "put",
-        "set_markers",
-    }
-    cases: list[tuple[str, Side]] = [
-        ("link-object#1", "before"),
+@pytest.mark.parametrize("addresses", ["defaults", "shared"], indirect=True)
+def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: LatestRedisWorld, dying: Victims) -> None:
+    found = begin(latest, dying)
+    step, stored = STORED["shared" if latest.addresses.is_shared else "defaults"]
+    assert set(map(kind_of, found)) == KINDS | stored
+    cases: list[Case] = [
+        (f"{step}#1", "before"),
+        (f"{step}#1", "after"),
         ("commit-log_partitions-segments#1", "before"),
         ("commit-log_partitions-segments#1", "after"),
         ("put#2", "before"),
@@ -83,18 +95,25 @@ def test_1_4_runs_are_killed_around_the_log_the_rows_and_the_marker(latest: Late
         ("commit-materializations#1", "after"),
         ("commit-materializations-coverage#1", "before"),
     ]
-    assert sum(kill_at(latest, cases).values()) == len(cases)
+    cases = cases[::3] if latest.addresses.is_shared else cases  # all of them: see below
+    assert kill_at(latest, dying, cases).total() == len(cases)
 
 
 def test_1_4_four_runs_at_once_accept_each_row_once(latest: LatestRedisWorld) -> None:
     write_rounds(latest, 1, KEYS)
     latest.run(VIEW)
     write_rounds(latest, 4, KEYS)
+    orders = [order_of(latest) | {"now_us": FIRST + number} for number in range(2, 6)]
+
+    def run(order: dict[str, object]) -> list[str]:
+        with victims("tests.reliability.materialize_kills") as dying:
+            return dying.points(**order)
+
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(points, latest.root, latest.url, FIRST + number) for number in range(2, 6)]
-        passed = [run.result() for run in runs]
+        passed = list(pool.map(run, orders))
     # One of them found the new rows, the others nothing to do.
-    assert [sum(point.startswith("link-object") for point in each) for each in passed].count(1) == 1
+    step, _ = STORED["shared" if latest.addresses.is_shared else "defaults"]
+    assert [sum(kind_of(point) == step for point in each) for each in passed].count(1) == 1
     latest.clock.set(FIRST + 10)
     (report,) = latest.run(VIEW)
     assert (report.accepted, report.written) == (0, 0)
@@ -106,12 +125,11 @@ def test_1_4_four_runs_at_once_accept_each_row_once(latest: LatestRedisWorld) ->
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(3))
 def test_soak_every_durable_step_is_killed_before_and_after(
-    latest: LatestRedisWorld, seed: int, capsys: pytest.CaptureFixture[str]
+    latest: LatestRedisWorld, dying: Victims, seed: int, tell: Callable[[str], None]
 ) -> None:
-    cases = [(point, side) for point in begin(latest) for side in SIDES] * 3
+    points = begin(latest, dying)
+    cases = [(point, side) for point in points for side in SIDES] * 3
     random.Random(seed).shuffle(cases)
-    hit = kill_at(latest, cases)
-    with capsys.disabled():
-        sys.stdout.write(f"\nseed {seed}: {sum(hit.values())} kills in {len(cases)} runs\n")
-        sys.stdout.writelines(f"  {name:24} {side:7} {times:3}\n" for (name, side), times in sorted(hit.items()))
-    assert min(hit[point.partition("#")[0], side] for point, side in cases) >= 3, f"seed {seed}"
+    hit = kill_at(latest, dying, cases)
+    tell(f"seed {seed}: {hit.total()} kills in {len(cases)} runs, {len(points)} points\n{table_of(hit)}")
+    assert min(hit[kind_of(point), side] for point, side in cases) >= 3, f"seed {seed}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,8 @@ import pytest
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
-from tests.reliability.merge_kills import ACTIONS, SIDES, kill_everywhere
+from tests.reliability.kills import SIDES, Hits, Victims, kind_of, table_of, victims
+from tests.reliability.merge_kills import ACTIONS, order_of
 from tests.unit.infra.predictions.merges import (
     RowsByKey,
     delete_objects,
@@ -28,19 +28,27 @@ from tests.unit.infra.predictions.merges import (
     write,
 )
 from tests.unit.infra.predictions.records import origin, record
+from tests.worlds.addresses import ProjectAddresses, copy_state
 
 KINDS = {
-    "ship": {"link-predictions", "sync-predictions", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
-    "merge": {"link-log", "sync-log", "unlink-staging", "commit-segments-removed_objects"},
-    "delete": {"unlink-predictions", "commit-removed_objects"},
+    "defaults": {
+        "ship": {"link-object", "sync-object", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
+        "merge": {"link-object", "sync-object", "unlink-staging", "commit-segments-removed_objects"},
+        "delete": {"unlink-object", "commit-removed_objects"},
+    },
+    "shared": {
+        "ship": {"upload-predictions", "replace-cache", "commit-log_partitions-segments-shipped_files", "unlink-spool"},
+        "merge": {"upload-log", "replace-cache", "unlink-staging", "commit-segments-removed_objects"},
+        "delete": {"delete-objects", "commit-removed_objects"},
+    },
 }
 IN_THE_FUTURE_US = 2**60
 
 
 @pytest.fixture(scope="module")
-def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def merged_log(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> ProjectState:
     """Two days in two formats; some rows of the first day are proven, and some files are not shipped."""
-    state = ProjectState(tmp_path_factory.mktemp("log") / "state")
+    state = addresses.state(tmp_path_factory.mktemp("log") / "state")
     prove(state, [write(state, day=0, seed=seed, form=seed % 2 * 2 + 1) for seed in range(4)][:2])
     for seed in range(4, 6):
         write(state, day=1, seed=seed)
@@ -48,7 +56,13 @@ def merged_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(7, 10):
         spool_record(state, record(origin(), 3, seed))
     state.database.close()
-    return state.folder
+    return state
+
+
+@pytest.fixture(scope="module")
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+    with victims("tests.reliability.merge_kills") as running:
+        yield running
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,17 +74,15 @@ class MergedRows:
     proven: set[str]
 
     @classmethod
-    def of(cls, folder: Path) -> MergedRows:
-        state = ProjectState(folder)
+    def of(cls, state: ProjectState) -> MergedRows:
         prediction_spool(state).ship()
         rows = cls(stored=stored(state), seen=seen(state), proven=proven_ids(state))
         state.database.close()
         return rows
 
 
-def complete(folder: Path) -> set[tuple[int, int]]:
+def complete(state: ProjectState) -> set[tuple[int, int]]:
     """Let the next housekeepings do the rest; return the segments' positions. No other object is left."""
-    state = ProjectState(folder)
     for _ in range(2):
         merge(state)
         delete_objects(state)
@@ -84,23 +96,36 @@ def complete(folder: Path) -> set[tuple[int, int]]:
     return left
 
 
+@pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("action", list(ACTIONS))
-def test_a_kill_at_any_durable_step_changes_no_answer(merged_log: Path, tmp_path: Path, action: str) -> None:
-    folder = tmp_path / "state"
-    shutil.copytree(merged_log, folder)
+def test_a_kill_at_any_durable_step_changes_no_answer(
+    merged_log: ProjectState,
+    addresses: ProjectAddresses,
+    dying: Victims,
+    tmp_path: Path,
+    action: str,
+    tell: Callable[[str], None],
+) -> None:
+    source = addresses.state(tmp_path / "source")
+    copy_state(merged_log, source)
     if action == "delete":
-        state = ProjectState(folder)
-        merge(state)
-        state.database.close()
-    points = kill_everywhere(folder, tmp_path / "out", action)
-    assert {point.partition("#")[0] for point in points} >= KINDS[action]
-    expected = MergedRows.of(folder)
+        merge(source)
+    whole = addresses.state(tmp_path / "whole")
+    copy_state(source, whole)
+    points = dying.points(**order_of(whole.folder, addresses, action))
+    assert set(map(kind_of, points)) >= KINDS["shared" if addresses.is_shared else "defaults"][action]
+    expected = MergedRows.of(whole)
     assert len(expected.stored) == 30
     assert len(expected.proven) == 6
-    left = complete(folder)
+    left, hit = complete(whole), Hits()
     for point in points:
         for side in SIDES:
-            killed, where = tmp_path / "out" / point / side, f"{action}, killed {side} {point}"
+            killed, where = addresses.state(tmp_path / point / side), f"{action}, killed {side} {point}"
+            copy_state(source, killed)
+            assert dying.killed(point, side, **order_of(killed.folder, addresses, action)), where
+            hit[kind_of(point), side] += 1
             assert MergedRows.of(killed) == expected, where
             assert complete(killed) == left, where
             assert MergedRows.of(killed) == expected, where
+    if addresses.is_shared:
+        tell(f"{hit.total()} kills, {len(points)} points\n{table_of(hit)}")

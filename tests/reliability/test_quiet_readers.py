@@ -205,7 +205,7 @@ def test_4_5_rows_that_the_new_master_never_had(tmp_path: Path, kind: type[Reade
         world, plan, name = make_world(tmp_path, watched.url)
         materialize(world, 1, KEYS)
         master = watched.master()
-        master.ask("WAIT", 2, 10_000)
+        watched.replicate()
         with opened(kind, world.url, world.state, plan) as reader:
             assert reader.marker_history.find_lost([name], reader.read([name])[1]) == set()
             replicas = watched.replicas()

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
-from skewless.infra.storage.project_state import ProjectState
 from skewless.operations import rollout
-from tests.reliability.kills import Side
-from tests.reliability.rollout_kills import DeedVictims, do, victims
+from tests.reliability.kills import SIDES, Side, Victims, kind_of, table_of, victims
+from tests.reliability.rollout_kills import do
 from tests.unit.training.rollout.arms import arm
-from tests.worlds.rollouts import NEW, champion, count, keep, make_rollout, set_back, standing
-from tests.worlds.trained import MODEL, Sandbox, opened
+from tests.worlds.addresses import ProjectAddresses, read_tables, replace_tables
+from tests.worlds.rollouts import NEW, champion, count, make_rollout, standing
+from tests.worlds.trained import MODEL, Sandbox, move_project, opened
 
-SIDES: tuple[Side, ...] = ("before", "after")
 TEN_MINUTES = 600
 Case = tuple[str, str, Side]
 State = tuple[str, str, str | None, float, str | None]
@@ -76,14 +75,17 @@ class KillScene:
     """The place of the kills, their victims, and per action the state before it and after it."""
 
     place: Sandbox
-    victims: DeedVictims
-    kept: Path
+    victims: Victims
+    kept: dict[str, dict[str, list[Any]]]
     before: dict[str, State]
     after: dict[str, State]
     points: dict[str, list[str]]
 
     def prepare(self, deed: str) -> None:
-        set_back(self.place.state, self.kept / deed)
+        replace_tables(self.place.project.state, self.kept[deed])
+
+    def keep(self, deed: str) -> None:
+        self.kept[deed] = read_tables(self.place.project.state)
 
 
 def state(place: Sandbox) -> State:
@@ -94,17 +96,19 @@ def state(place: Sandbox) -> State:
 
 
 @pytest.fixture(scope="module")
-def kill_scene(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[KillScene]:
-    folder = tmp_path_factory.mktemp("kills")
-    with opened(make_rollout(trained, folder / "p")) as place, victims() as found:
-        kill_scene = KillScene(place=place, victims=found, kept=folder / "kept", before={}, after={}, points={})
-        keep(place.state, kill_scene.kept / "new")
+def kill_scene(
+    trained: Path, tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses
+) -> Iterator[KillScene]:
+    repo = move_project(make_rollout(trained, tmp_path_factory.mktemp("kills") / "p"), addresses)
+    with opened(repo) as place, victims("tests.reliability.rollout_kills") as dying:
+        kill_scene = KillScene(place=place, victims=dying, kept={}, before={}, after={}, points={})
+        kill_scene.keep("new")
         for name, (deed, before) in DEEDS.items():
-            set_back(place.state, kill_scene.kept / "new")
+            kill_scene.prepare("new")
             before(place)
-            keep(place.state, kill_scene.kept / name)
+            kill_scene.keep(name)
             kill_scene.before[name] = state(place)
-            kill_scene.points[name] = kill_scene.victims.points(place.repo, deed)
+            kill_scene.points[name] = dying.points(repo=str(repo), deed=deed)
             kill_scene.after[name] = state(place)
         yield kill_scene
 
@@ -115,8 +119,8 @@ def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
     project = kill_scene.place.project
     for name, point, side in cases:
         kill_scene.prepare(name)
-        if kill_scene.victims.killed(kill_scene.place.repo, DEEDS[name][0], point, side):
-            hit[name, point.partition("#")[0], side] += 1
+        repo, deed = str(kill_scene.place.repo), DEEDS[name][0]
+        hit[name, kind_of(point), side] += kill_scene.victims.killed(point, side, repo=repo, deed=deed)
         where = f"{name}, killed {side} {point}"
         seen = state(kill_scene.place)
         allowed = {
@@ -132,7 +136,7 @@ def kill_at(kill_scene: KillScene, cases: Sequence[Case]) -> Counter[Case]:
             assert state(kill_scene.place) == kill_scene.after[name], where
         _check_books(kill_scene.place, where)
         if name == "back":
-            assert [alert.name for alert in open_alerts(ProjectState(kill_scene.place.state))] == ["rollout"], where
+            assert [alert.name for alert in open_alerts(project.state)] == ["rollout"], where
     return hit
 
 
@@ -149,8 +153,8 @@ def _check_books(place: Sandbox, where: str) -> None:
 
 def test_every_deed_moves_on_and_comes_by_what_it_writes(kill_scene: KillScene) -> None:
     assert {name: kill_scene.before[name] != kill_scene.after[name] for name in DEEDS} == dict.fromkeys(DEEDS, True)
-    assert {name for name, points in kill_scene.points.items() if "append-traffic_policy#1" in points} == set(DEEDS)
-    assert {name for name, points in kill_scene.points.items() if "append-alias_move#1" in points} == {
+    assert {name for name, points in kill_scene.points.items() if "commit-traffic_policy#1" in points} == set(DEEDS)
+    assert {name for name, points in kill_scene.points.items() if "commit-alias_move#1" in points} == {
         "won",
         "return by hand",
     }
@@ -159,11 +163,11 @@ def test_every_deed_moves_on_and_comes_by_what_it_writes(kill_scene: KillScene) 
 
 def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) -> None:
     cases: list[Case] = [
-        ("won", "append-traffic_policy#1", "before"),
-        ("won", "append-traffic_policy#1", "after"),
-        ("won", "append-alias_move#1", "before"),
+        ("won", "commit-traffic_policy#1", "before"),
+        ("won", "commit-traffic_policy#1", "after"),
+        ("won", "commit-alias_move#1", "before"),
         ("back", "store-alert#1", "after"),
-        ("return by hand", "append-traffic_policy#1", "after"),
+        ("return by hand", "commit-traffic_policy#1", "after"),
     ]
     assert sum(kill_at(kill_scene, cases).values()) == len(cases)
 
@@ -172,17 +176,16 @@ def test_kills_around_the_policy_the_alias_and_the_alert(kill_scene: KillScene) 
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(2))
 def test_soak_every_durable_step_is_killed_before_and_after(
-    kill_scene: KillScene, seed: int, capsys: pytest.CaptureFixture[str]
+    kill_scene: KillScene, seed: int, tell: Callable[[str], None]
 ) -> None:
     cases: list[Case] = [
         (name, point, side) for name in DEEDS for point in kill_scene.points[name] for side in SIDES
     ] * 3
     random.Random(seed).shuffle(cases)
     hit = kill_at(kill_scene, cases)
-    with capsys.disabled():
-        sys.stdout.write(f"\nseed {seed}: {sum(hit.values())} kills in {len(cases)} deeds\n")
-        sys.stdout.writelines(
-            f"  {name:15} {point:24} {side:7} {n:3}\n" for (name, point, side), n in sorted(hit.items())
-        )
+    rows = Counter[tuple[str, Side]]()
+    for (name, kind, side), n in hit.items():
+        rows[f"{name}: {kind}", side] += n
+    tell(f"seed {seed}: {hit.total()} kills in {len(cases)} deeds\n{table_of(rows)}")
     assert sum(hit.values()) == len(cases) >= 100
     assert min(hit.values()) >= 3

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
+from tests.reliability.run_delays import RunDelays, run_delays
 from tests.reliability.slow_proxy import slow_proxy
 from tests.servers.cluster import cluster
 from tests.servers.node import Node, running
@@ -21,27 +24,46 @@ from tests.worlds.served import LENIENT, STRICT, ServedProject, make_served, ope
 pytestmark = pytest.mark.soak
 RATE, KILLS = 300.0, 60
 TIMEOUT_S, MARGIN_S = 0.5, 0.5  # feature_timeout_ms is its default
+BACKLOG_S = 1.0  # how long before a request the machine may have kept the server from earlier ones
 AOF = {"appendonly": "yes"}
 
 
+class WatchedLoad(NamedTuple):
+    """Requests that are sent, and how long their sender and the server waited for a core."""
+
+    sender: OpenLoad
+    delays: RunDelays
+
+    @property
+    def replies(self) -> list[TimedReply]:
+        return self.sender.replies
+
+    def seconds(self, reply: TimedReply) -> float:
+        """Return the time of a reply without that in which the machine was busy with others."""
+        return reply.seconds - self.delays.between(reply.due - BACKLOG_S, reply.ended)
+
+
 @contextmanager
-def asked(server: ServedProject) -> Iterator[OpenLoad]:
+def asked(server: ServedProject) -> Iterator[WatchedLoad]:
     """Ask both models for as long as the block runs, and for a while before and after it."""
     server.until_calm()
-    with load(server.url, predictions([LENIENT, STRICT]), rate=RATE, connections=1_000) as sender:
+    with (
+        run_delays([*server.pids, os.getpid()]) as delays,
+        load(server.url, predictions([LENIENT, STRICT]), rate=RATE, connections=1_000) as sender,
+    ):
         time.sleep(1)
-        yield sender
+        yield WatchedLoad(sender, delays)
         server.until_calm()
         time.sleep(1)
 
 
-def check(server: ServedProject, sender: OpenLoad, *, trips: int = 1) -> None:
+def check(server: ServedProject, sent: WatchedLoad, *, trips: int = 1) -> None:
     """Every request had an allowed answer in time, there were both kinds, and replay finds no difference."""
-    replies = sender.replies
-    assert (sender.hung, {reply.status for reply in replies} <= {200, 503}) == (0, True), statuses(replies)
+    replies = sent.replies
+    assert (sent.sender.hung, {reply.status for reply in replies} <= {200, 503}) == (0, True), statuses(replies)
     for reply in replies:
         check_reply(reply)
-    late = [reply.seconds for reply in replies if reply.seconds > TIMEOUT_S + MARGIN_S]
+    late = [reply.seconds for reply in replies if sent.seconds(reply) > TIMEOUT_S + MARGIN_S]
     assert len(late) <= len(replies) // 1_000, (len(replies), sorted(late)[-10:])
     whole = [reply for reply in replies[-100:] if reply.status == 200 and not said(reply)["degraded"]]
     assert len(whole) == 100, statuses(replies[-100:])

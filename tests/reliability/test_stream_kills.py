@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import random
-import sys
 import time
-from collections import Counter
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
 import skewless.infra.online.servers
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.log.partition_log import PartitionLog
-from tests.reliability.kills import Side
-from tests.reliability.stream_kills import WorkerVictims, open_stream, send, victims
+from tests.reliability.kills import SIDES, Case, Hits, Victims, kind_of, table_of, victims
+from tests.reliability.stream_kills import open_stream, order_of, send
+from tests.servers.node import Node
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.streams import StreamWorld, Traffic, drain
 
-SIDES: tuple[Side, ...] = ("before", "after")
 KINDS = {
     "append",
     "commit",
@@ -27,16 +28,16 @@ KINDS = {
     "commit-segments",
     "commit-segments-removed_objects",
     "commit-served_source",
-    "link-merged",
     "marker",
     "retire",
     "swap",
-    "sync-folder",
-    "sync-object",
-    "unlink-draft",
+    "unlink-staging",
+}
+STORED = {
+    "defaults": {"link-object", "sync-folder", "sync-object"},
+    "shared": {"upload-log", "link-cache", "sync-cache", "replace-cache"},
 }
 EVENTS = 20
-Hits = Counter[tuple[str, Side]]
 
 
 @pytest.fixture(autouse=True)
@@ -46,14 +47,26 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
 
 
-def kill_at(world: StreamWorld, traffic: Traffic, dying: WorkerVictims, cases: Sequence[tuple[str, Side]]) -> Hits:
+@pytest.fixture
+def world(tmp_path: Path, valkey: Node, addresses: ProjectAddresses) -> StreamWorld:
+    """A project with a stream and no states yet, on an emptied server."""
+    valkey.ask("FLUSHALL")
+    return StreamWorld(root=tmp_path / f"p{uuid.uuid4().hex[:6]}", url=valkey.url, addresses=addresses)
+
+
+@pytest.fixture(scope="module")
+def dying(addresses: ProjectAddresses) -> Iterator[Victims]:  # noqa: ARG001 - sets the credentials of new processes
+    with victims("tests.reliability.stream_kills") as running:
+        yield running
+
+
+def kill_at(world: StreamWorld, traffic: Traffic, dying: Victims, cases: Sequence[Case]) -> Hits:
     """Kill one worker per case and let the next make it good; return which kinds of steps were hit, and how often."""
-    hit: Hits = Counter()
+    hit = Hits()
     for point, side in cases:
         world.clock.set(world.clock.now_us() + 61 * SECOND)
         send(world.root, traffic.make(EVENTS, world.clock.now_us()))
-        if dying.killed(world.root, world.url, world.clock.now_us(), point, side):
-            hit[point.partition("#")[0], side] += 1
+        hit[kind_of(point), side] += dying.killed(point, side, **order_of(world))
         known = known_at(world)
         world.ensure()
         with world.store() as store:
@@ -80,31 +93,34 @@ def known_at(world: StreamWorld) -> dict[tuple[str, int], int]:
     }
 
 
-def begin(world: StreamWorld, traffic: Traffic, dying: WorkerVictims) -> list[str]:
+def begin(world: StreamWorld, traffic: Traffic, dying: Victims) -> list[str]:
     """Return the points of a whole run on a project that exists."""
     for _ in range(2):
         world.ensure()
         world.clock.set(world.clock.now_us() + 61 * SECOND)
         send(world.root, traffic.make(EVENTS, world.clock.now_us()))
-        found = dying.points(world.root, world.url, world.clock.now_us())
-    assert {point.partition("#")[0] for point in found} >= KINDS
+        found = dying.points(**order_of(world))
+    assert set(map(kind_of, found)) >= KINDS | STORED["shared" if world.addresses.is_shared else "defaults"]
     return found
 
 
-def some_of_each(found: Sequence[str], times: int, chance: random.Random) -> list[tuple[str, Side]]:
+def some_of_each(found: Sequence[str], times: int, chance: random.Random) -> list[Case]:
     """Return for each kind of step, before and after, some points where it happens."""
     kinds: dict[str, list[str]] = {}
     for point in found:
-        kinds.setdefault(point.partition("#")[0], []).append(point)
+        kinds.setdefault(kind_of(point), []).append(point)
     cases = [(chance.choice(points), side) for points in kinds.values() for side in SIDES for _ in range(times)]
     chance.shuffle(cases)
     return cases
 
 
-def test_4_2_workers_are_killed_around_the_log_the_states_and_the_markers(world: StreamWorld) -> None:
+@pytest.mark.parametrize("addresses", ["defaults", "shared"], indirect=True)
+def test_4_2_workers_are_killed_around_the_log_the_states_and_the_markers(world: StreamWorld, dying: Victims) -> None:
     traffic = Traffic(0)
-    cases: list[tuple[str, Side]] = [
-        ("sync-object#1", "before"),
+    stored = "upload-log" if world.addresses.is_shared else "sync-object"
+    cases: list[Case] = [
+        (f"{stored}#1", "before"),
+        (f"{stored}#2", "after"),
         ("commit-log_partitions-segments#2", "before"),
         ("commit-log_partitions-segments#2", "after"),
         ("append#2", "before"),
@@ -116,27 +132,23 @@ def test_4_2_workers_are_killed_around_the_log_the_states_and_the_markers(world:
         ("commit-generations#2", "before"),
         ("commit-generations#2", "after"),
     ]
-    with victims() as dying:
-        begin(world, traffic, dying)
-        hit = kill_at(world, traffic, dying, cases)
-    assert sum(hit.values()) >= len(cases) - 2
+    begin(world, traffic, dying)
+    cases = cases[::3] if world.addresses.is_shared else cases  # all of them: see below
+    assert kill_at(world, traffic, dying, cases).total() >= len(cases) - 2
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(1_800)
 @pytest.mark.parametrize("seed", range(3))
 def test_soak_200_workers_are_killed_before_and_after_every_durable_step(
-    world: StreamWorld, seed: int, capsys: pytest.CaptureFixture[str]
+    world: StreamWorld, dying: Victims, seed: int, tell: Callable[[str], None]
 ) -> None:
     traffic, chance, began = Traffic(seed), random.Random(seed), time.monotonic()
-    with victims() as dying:
-        found = begin(world, traffic, dying)
-        cases = some_of_each(found, 5, chance)
-        cases += [(chance.choice(found), chance.choice(SIDES)) for _ in range(215 - len(cases))]
-        hit = kill_at(world, traffic, dying, cases)
+    found = begin(world, traffic, dying)
+    cases = some_of_each(found, 5, chance)
+    cases += [(chance.choice(found), chance.choice(SIDES)) for _ in range(215 - len(cases))]
+    hit = kill_at(world, traffic, dying, cases)
     took = time.monotonic() - began
-    with capsys.disabled():
-        sys.stdout.write(f"\nseed {seed}: {sum(hit.values())} kills in {len(cases)} runs, {took:.0f} s\n")
-        sys.stdout.writelines(f"  {name:24} {side:7} {times:3}\n" for (name, side), times in sorted(hit.items()))
-    assert sum(hit.values()) >= 200, f"seed {seed}"
-    assert min(hit[point.partition("#")[0], side] for point, side in cases) >= 3, f"seed {seed}"
+    tell(f"seed {seed}: {hit.total()} kills in {len(cases)} runs, {len(found)} points, {took:.0f} s\n{table_of(hit)}")
+    assert hit.total() >= 200, f"seed {seed}"
+    assert min(hit[kind_of(point), side] for point, side in cases) >= 3, f"seed {seed}"

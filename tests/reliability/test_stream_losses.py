@@ -293,7 +293,7 @@ def test_soak_a_failover_loses_what_no_replica_had(tmp_path: Path) -> None:
     with sentinel_set(program("valkey"), tmp_path / "set") as watched, line(tmp_path, watched.url) as one:
         one.run()
         master = watched.master()
-        master.ask("WAIT", 2, 10_000)
+        watched.replicate()
         replicas = watched.replicas()
         for replica in replicas:
             replica.freeze()

@@ -61,6 +61,11 @@ class Node:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started, and not ended by a test."""
+        return self._process is not None
+
     def start(self) -> None:
         """Start on the port of last time, or on a free one: a port that somebody takes meanwhile is given up."""
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from tests.worlds.waiting import until
 
 BUCKET = "features"
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "storage-test", "AWS_SECRET_ACCESS_KEY": "storage-secret"}
-_ANSWER_S = 10.0
+_ANSWER_S = 60.0
 
 
 def storage_command(address: str, port: str) -> list[str]:

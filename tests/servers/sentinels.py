@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 from tests.servers.node import Node, running
 from tests.worlds.waiting import until
@@ -13,8 +14,14 @@ NAME = "features"
 _QUICK = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 
 
+_AT_ONCE_MS, _PATIENT_MS = 500, 60_000
+
+
 class SentinelSet:
-    """Three data servers and three sentinels; the first data server starts as master."""
+    """Three data servers and three sentinels; the first data server starts as master.
+
+    The sentinels replace a master only when a test asks for it: on a busy machine a living one is silent for a second.
+    """
 
     def __init__(self, data: list[Node], sentinels: list[Node]) -> None:
         self.data = data
@@ -43,8 +50,28 @@ class SentinelSet:
 
     def successor(self, old: Node) -> Node:
         """Wait until every sentinel names one master that is not the old one and takes writes; return it."""
-        until(lambda: old not in self._masters() and len(self._masters()) == 1 and self._takes_writes())
+
+        def is_replaced() -> bool:
+            return old not in self._masters() and len(self._masters()) == 1 and self._takes_writes()
+
+        self._set_silence(_AT_ONCE_MS)
+        until(is_replaced)
+        self._set_silence(_PATIENT_MS)
+        until(is_replaced)  # should they have replaced the new one, too
         return self.master()
+
+    def replicate(self) -> None:
+        """Wait until all living replicas have what the master has: also those that follow another since a failover."""
+        living = sum(node.is_running for node in self.data) - 1
+        with self.master().client() as client:
+            client.incr("replicated")  # WAIT answers for the writes of its own connection
+            until(lambda: cast("Any", client).execute_command("WAIT", living, 5_000) == living)
+            client.delete("replicated")
+
+    def _set_silence(self, limit_ms: int) -> None:
+        """Set after which silence the sentinels replace a master."""
+        for sentinel in self.sentinels:
+            sentinel.ask("SENTINEL", "SET", NAME, "down-after-milliseconds", limit_ms)
 
     def _masters(self) -> set[Node | None]:
         """Return what the sentinels call master and up; None for one that is in doubt."""
@@ -90,7 +117,7 @@ def sentinel_set(program: Path, folder: Path, options: Mapping[str, str] | None 
 def _sentinel_options(master: Node) -> dict[str, str]:
     return {
         "sentinel monitor": f"{NAME} 127.0.0.1 {master.port} 2",
-        "sentinel down-after-milliseconds": f"{NAME} 500",
+        "sentinel down-after-milliseconds": f"{NAME} {_PATIENT_MS}",
         "sentinel failover-timeout": f"{NAME} 5000",
         "sentinel resolve-hostnames": "no",
     }

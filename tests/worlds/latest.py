@@ -36,6 +36,7 @@ from skewless.infra.online.port import OnlineWriter
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_store import MemoryStore
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.ledger_runs import KnownRange, known_ranges, read_runs
 
 UTC_US = pa.timestamp("us", tz="UTC")
@@ -67,6 +68,7 @@ class LatestWorld:
     clock: ManualClock = field(default_factory=lambda: ManualClock(100 * HOUR))
     opened: duckdb.DuckDBPyConnection | None = None
     memory: MemoryStore = field(default_factory=MemoryStore)
+    addresses: ProjectAddresses = field(default_factory=ProjectAddresses)
 
     @property
     def project(self) -> str:
@@ -75,6 +77,10 @@ class LatestWorld:
     @property
     def state(self) -> Path:
         return self.root / "state"
+
+    @property
+    def project_state(self) -> ProjectState:
+        return self.addresses.state(self.state)
 
     def write(self, path: str, columns: Mapping[str, Any] | pa.Table) -> Path:
         place = self.root / path
@@ -117,11 +123,11 @@ class LatestWorld:
             yield self.job(connection, writer)
 
     def job(self, connection: duckdb.DuckDBPyConnection, writer: OnlineWriter) -> Materializer:
-        views = OfflineViews(ProjectState(self.state), connection)
+        views = OfflineViews(self.project_state, connection)
         return Materializer(
             project=self.project,
             repo=self.root,
-            state=ProjectState(self.state),
+            state=self.project_state,
             connection=connection,
             online=lambda: writer,
             ledger=views.ledger,
@@ -150,16 +156,16 @@ class LatestWorld:
             }
         )
         with self.connect() as connection:
-            return OfflineViews(ProjectState(self.state), connection).read_view(view, table, order)
+            return OfflineViews(self.project_state, connection).read_view(view, table, order)
 
     def log(self, view: View) -> pa.Table:
-        return pa.concat_tables(PartitionLog(ProjectState(self.state), view.partition).read())
+        return pa.concat_tables(PartitionLog(self.project_state, view.partition).read())
 
     def rejected(self, view: View) -> list[dict[str, Any]]:
         return [row for row in self.log(view).to_pylist() if row[REJECT] is not None]
 
     def known(self, view: View) -> list[KnownRange]:
-        return known_ranges(read_runs(ProjectState(self.state).database), view.partition)
+        return known_ranges(read_runs(self.project_state.database), view.partition)
 
 
 @dataclass(kw_only=True)

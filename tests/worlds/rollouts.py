@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, write_counts
-from skewless.infra.storage.project_state import DATABASE_FILE
 from skewless.project import Project
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, copy_project, opened
@@ -55,20 +52,3 @@ def standing(project: Project) -> TrafficPolicy:
 def champion(project: Project) -> str | None:
     """Return the holder of the alias."""
     return project.store.aliases.get(MODEL, "champion")
-
-
-def set_back(state: Path, kept: Path) -> None:
-    """Put documents and records back to their kept values."""
-    with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
-        database.execute("ATTACH ? AS kept", (str(kept / DATABASE_FILE),))
-        with database:
-            for table in ("documents", "records"):
-                database.execute(f"DELETE FROM main.{table}")
-                database.execute(f"INSERT INTO main.{table} SELECT * FROM kept.{table}")
-
-
-def keep(state: Path, kept: Path) -> None:
-    """Keep what ``set_back`` brings back."""
-    kept.mkdir(parents=True)
-    with closing(sqlite3.connect(state / DATABASE_FILE)) as database:
-        database.execute("VACUUM INTO ?", (str(kept / DATABASE_FILE),))

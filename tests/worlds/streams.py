@@ -43,6 +43,7 @@ from skewless.infra.streams.worker import OpenStream, Worker
 from tests.windows.cases import make_window_view
 from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, features
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.plans import columns
 from tests.worlds.waiting import PATIENCE_S
 
@@ -92,6 +93,7 @@ class StreamWorld:
     views: tuple[WindowView, ...] = (VIEW,)
     source: EventSource = SOURCE
     needed: Callable[[], Collection[str]] | None = None
+    addresses: ProjectAddresses = field(default_factory=ProjectAddresses)
 
     @property
     def plan(self) -> FeaturePlan:
@@ -107,7 +109,7 @@ class StreamWorld:
 
     @property
     def state(self) -> ProjectState:
-        return ProjectState(self.root)
+        return self.addresses.state(self.root)
 
     @property
     def generations(self) -> Generations:

@@ -21,6 +21,7 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import RowCodec
+from skewless.contract.settings import load_settings
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.online.service_vectors import ServiceVectors
@@ -28,12 +29,14 @@ from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.predictions.segments import prediction_files, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.backup import back_up, restore
 from skewless.project import Project
 from skewless.serving.prediction.predictor import Predictor
 from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.training.promotion import promote
 from skewless.training.train import TrainedVersion, train
 from tests.servers.prediction import PredictionServer
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.payments_data import TEMPLATE, write_sample
 
 NOW = 1_768_478_400_000_000  # 2026-01-15 12:00 UTC
@@ -120,7 +123,7 @@ class Sandbox:
         def refuse(n: int, why: str) -> None:
             raise AssertionError((n, why))
 
-        spool = prediction_spool(ProjectState(self.state))
+        spool = prediction_spool(self.project.state)
         return PredictionWriter(spool, capacity=100_000, flush_seconds=flush_s, on_drop=refuse, on_stored=spool.ship)
 
     def train(self) -> TrainedVersion:
@@ -162,7 +165,7 @@ class Sandbox:
 
     def log_files(self) -> list[Path]:
         """Return the files of the prediction log, in its order; what a server has not shipped is in it, too."""
-        return [Path(name) for name in prediction_files(ProjectState(self.state))]
+        return [Path(name) for name in prediction_files(self.project.state)]
 
     def close(self) -> None:
         for close in self.opened:
@@ -215,6 +218,25 @@ def make_project(repo: Path) -> None:
 def copy_project(repo: Path, target: Path) -> Path:
     """Copy a project but for its online store, which is filled again from the log."""
     return Path(shutil.copytree(repo, target, ignore=shutil.ignore_patterns("redis", "__pycache__")))
+
+
+def move_project(repo: Path, addresses: ProjectAddresses) -> Path:
+    """Move a project from the defaults to other addresses, by a backup and a restoration."""
+    if addresses.is_shared:
+        folder = repo.with_name(f"{repo.name}-backup")
+        with open_project(repo) as project:
+            back_up(project, folder)
+        ProjectState(repo / ".skewless").database.close()
+        shutil.rmtree(repo / ".skewless")
+        with (repo / "skewless.yaml").open("a") as file:
+            file.write(addresses.settings(repo))
+        restore(state_of(repo), folder)
+    return repo
+
+
+def state_of(repo: Path) -> ProjectState:
+    """Return the state of a project, as its settings say."""
+    return ProjectState.of(repo, load_settings(repo))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from skewless.contract.errors import SkewlessError
 from skewless.operations.checkup.finding import CheckupFinding, from_error
 from skewless.operations.checkup.gpu import check_gpu, check_gpu_packages
-from skewless.operations.checkup.logs import check_logs
+from skewless.operations.checkup.logs import check_logs, check_package_objects
 from skewless.operations.checkup.machine import check_disk, check_memory, check_port, machine_memory
 from skewless.operations.checkup.processes import check_processes, check_server
 from skewless.operations.checkup.project import check_plan
@@ -16,7 +16,7 @@ from skewless.operations.checkup.scoring import check_scoring
 from skewless.operations.checkup.store import check_store
 from skewless.operations.checkup.trust import check_trust
 from skewless.operations.checkup.windows import check_windows
-from skewless.operations.status import running_server
+from skewless.operations.server_status import running_server
 
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic", "redis", "structlog")}
 
@@ -47,6 +47,7 @@ def examine(repo: Path) -> list[CheckupFinding]:
         check_port(settings.host, settings.port, server["url"] if server else None),
         check_plan(repo, state),
         *check_logs(state),
+        *check_package_objects(state),
         *check_processes(state),
         *(check_server(server["url"]) if server else ()),
         *check_windows(state, settings),

@@ -1,8 +1,9 @@
-"""The logs: no segment is missing, and each has the written bits."""
+"""The objects of logs and packages: none is missing, and each has the written bits."""
 
 from __future__ import annotations
 
 import time
+from itertools import accumulate
 
 from skewless.contract.errors import StoreError
 from skewless.contract.render import count_text
@@ -11,6 +12,7 @@ from skewless.operations.checkup.finding import CheckupFinding, doubt, from_erro
 
 _MB = 1_000_000
 _FOLDERS = ("log", "predictions", "outcomes")  # of the objects
+_MOST_READ = 1_000_000_000  # bytes of packages
 _RECENT_US = 3_600_000_000  # an append that runs now may have stored its object already
 _LATER = "do nothing: an append was interrupted, and `skewless housekeeping` deletes its object after a day"
 
@@ -31,6 +33,36 @@ def check_logs(state: ProjectState) -> list[CheckupFinding]:
         detail = f"{count_text(len(corrupt), 'file')} cannot be read and is not in the log, such as {corrupt[0]}"
         findings.append(doubt("spooled files", detail, "restore or delete them"))
     return findings
+
+
+def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
+    """Return a finding for the packages in a bucket: all objects exist, and the bytes of the latest are unchanged.
+
+    Reads at most a gigabyte, latest versions first. Without a bucket, packages are in the state folder, and their
+    hashes are compared whenever they are opened.
+    """
+    from skewless.infra.storage.package_folder import PackageFolder
+
+    registry, name = PackageFolder.of(state).registry, "files of packages"
+    if registry is None:
+        return []
+    try:
+        objects = registry.list_objects()
+        sizes = {item.name: item.size for item in state.storage.list_objects("packages")}
+        for stored in objects:
+            if sizes.get(stored.name) != stored.size:
+                state.storage.verify(stored)  # says what is wrong with it
+        ends = accumulate(stored.size for stored in objects)
+        latest = [stored for stored, end in zip(objects, ends, strict=True) if end <= _MOST_READ]
+        for stored in latest:
+            state.storage.verify(stored)
+    except StoreError as error:
+        return [from_error(name, error)]
+    total = sum(stored.size for stored in objects) / _MB
+    compared = "unchanged"
+    if len(latest) < len(objects):
+        compared = f"the latest {len(latest):,} unchanged, the others only listed"
+    return [good(name, f"{count_text(len(objects), 'file')}, {total:,.1f} MB, {compared}")] if objects else []
 
 
 def _folder(partition: str) -> str:

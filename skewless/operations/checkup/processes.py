@@ -10,7 +10,7 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, good
 from skewless.operations.readable import duration_text
-from skewless.operations.status import read_server_problems
+from skewless.operations.server_status import read_server_problems
 
 if TYPE_CHECKING:
     from skewless.infra.host.processes import Process

@@ -16,7 +16,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.packages.package import open_package
 from skewless.infra.packages.store import PackageStore
 from skewless.project import Project
-from tests.reliability.promotion_kills import promote_copy
+from tests.reliability.promotion_kills import promote_again
 from tests.servers.node import Node
 from tests.servers.object_storage import CREDENTIALS, ObjectStorageServer, running_object_storage
 from tests.servers.prediction import PredictionServer
@@ -73,7 +73,7 @@ def test_a_server_of_another_host_serves_and_swaps_also_without_storage_and_data
     server = PredictionServer.start(serving_host)
     assert served(server) == "000001"
     assert not (serving_host / ".skewless/signing_key.pem").exists()
-    assert promote_copy(store_of(training_host)) == "000002"
+    assert promote_again(store_of(training_host)) == "000002"
     until(lambda: served(server) == "000002")
 
     own_postgres.stop()
@@ -90,12 +90,21 @@ def test_a_server_of_another_host_serves_and_swaps_also_without_storage_and_data
     index = server.post("/v2/repository/index", "{}")[1]
     assert {entry["version"]: entry["state"] for entry in index} == {"000001": "UNAVAILABLE", "000002": "READY"}
     assert run("versions", MODEL, "--repo", serving_host).code == StoreError.exit_code
+    status = run("status", "--repo", serving_host, "--json")
+    assert (status.code, status.body["plan"], status.body["predictions"]) == (StoreError.exit_code, None, None)
+    assert "cannot be used" in status.body["database"]
+    assert status.body["server"]["problems"]["database"].startswith("is down for ")
+    assert (status.body["online"]["reachable"], status.body["unshipped"] >= 1) == (True, True)
+    text = run("status", "--repo", serving_host)
+    assert text.code == StoreError.exit_code
+    assert re.search(r"database +cannot be used: .*; plan, views, processes and models are unknown", text.stdout)
+    assert re.search(r"predictions +\d+ in the spool of this machine", text.stdout)
 
     own_postgres.start()
     bucket.start()
     store = store_of(training_host)
     until(lambda: _is_up(store))
-    assert promote_copy(store) == "000003"
+    assert promote_again(store) == "000003"
     eventually(lambda: served(server), lambda version: version == "000003")
     server.stop()
 

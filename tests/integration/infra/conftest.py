@@ -13,6 +13,7 @@ from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import LogVictims, log_victims
 from tests.integration.infra.partition_logs import opened
 from tests.servers.postgres import state_of
+from tests.worlds.addresses import ProjectAddresses
 from tests.worlds.latest import LatestRedisWorld
 
 
@@ -26,6 +27,17 @@ def latest(tmp_path: Path, server_url: str) -> LatestRedisWorld:
 def log_state(project_database: Database, tmp_path: Path) -> ProjectState:
     """The state of a project without logs."""
     return state_of(project_database, tmp_path)
+
+
+@pytest.fixture(params=["sqlite", "postgres", pytest.param("shared", marks=pytest.mark.soak)])
+def killed_state(request: pytest.FixtureRequest, tmp_path: Path) -> ProjectState:
+    """The state of a project without logs, of a test that kills: with each database, and objects in S3, too."""
+    if request.param == "sqlite":
+        return ProjectState(tmp_path)
+    if request.param == "postgres":
+        return ProjectAddresses(database_url=request.getfixturevalue("postgres_url")).state(tmp_path)
+    shared: ProjectAddresses = request.getfixturevalue("shared_addresses")
+    return shared.state(tmp_path)
 
 
 @pytest.fixture

@@ -27,9 +27,11 @@ from skewless.contract.errors import ConflictError
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.spool import Spool
+from skewless.infra.storage.cloud_storage import CloudStorage
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.recovery import recover_logs
 from tests.integration.infra.partition_logs import rows, sweep
+from tests.servers.object_storage import CREDENTIALS
 
 ROOT = Path(__file__).parents[3]
 SCHEMA = pa.schema([("x", pa.int64())])
@@ -98,8 +100,8 @@ class LogVictims:
 
     def start(self, work: str, state: ProjectState, partition: str, step: int = 0) -> int:
         """Start a work; return the process id."""
-        order = {"work": work, "folder": str(state.folder), "url": state.database_url}
-        return int(self._order({**order, "partition": partition, "step": step}))
+        places = [str(state.folder), state.database_url, state.storage_url]
+        return int(self._order({"work": work, "places": places, "partition": partition, "step": step}))
 
     def wait(self, pid: int) -> int:
         """Wait until a work has ended; return its exit status."""
@@ -151,6 +153,9 @@ def die_at(step: int) -> None:
 
         return call
 
+    for name in ("_upload", "delete"):
+        setattr(CloudStorage, name, wrap(getattr(CloudStorage, name)))
+
     def is_commit(_connection: object, sql: object, *_: object) -> bool:
         return sql == "COMMIT"
 
@@ -187,13 +192,15 @@ def _follow(order: dict[str, Any]) -> int:
     def work() -> None:
         if order["step"]:
             die_at(order["step"])
-        WORKS[order["work"]](ProjectState(Path(order["folder"]), order["url"]), order["partition"])
+        folder, *urls = order["places"]
+        os.environ.update(CREDENTIALS)
+        WORKS[order["work"]](ProjectState(Path(folder), *urls), order["partition"])
 
     return _fork(work)
 
 
 if __name__ == "__main__":
-    for name in ("pandas", "pyarrow.compute"):  # once, and not in each process
+    for name in ("pandas", "pyarrow.compute", "obstore.store"):  # once, and not in each process
         import_module(name)
     for line in sys.stdin:
         sys.stdout.write(f"{_follow(json.loads(line))}\n")

@@ -53,26 +53,26 @@ def test_files_are_shipped_in_the_order_of_each_writer(log_state: ProjectState) 
 
 @pytest.mark.parametrize("is_merged", [False, True])
 def test_4_2_a_kill_at_any_step_of_shipping_neither_loses_nor_repeats_a_row(
-    log_state: ProjectState, victims: LogVictims, monkeypatch: pytest.MonkeyPatch, *, is_merged: bool
+    killed_state: ProjectState, victims: LogVictims, monkeypatch: pytest.MonkeyPatch, *, is_merged: bool
 ) -> None:
     """Also if the shipped segment was merged with others, and its object deleted, in between; or new files came."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
     sizes = []
     for step in count(1):
         partition = f"{LOG}/{step}"
-        spool = spooled(log_state, partition)
+        spool = spooled(killed_state, partition)
         first, second = (f"{letter}{step:011x}" for letter in "ab")
         store(spool, 0, 1, writer=first)
         store(spool, 2, writer=second)
-        was_killed = victims.run("ship", log_state, partition, step)
-        sizes.append(len(values(opened(log_state, partition))))
+        was_killed = victims.run("ship", killed_state, partition, step)
+        sizes.append(len(values(opened(killed_state, partition))))
         assert sizes[-1] in {0, 4, 6}
         if is_merged:
-            compact(opened(log_state, partition), keep=0, group=lambda _: LOG)
-            sweep(log_state)
+            compact(opened(killed_state, partition), keep=0, group=lambda _: LOG)
+            sweep(killed_state)
         store(spool, 3, writer=first)
         spool.ship()
-        assert sorted(values(opened(log_state, partition))) == [0, 1, 10, 11, 20, 21, 30, 31]
+        assert sorted(values(opened(killed_state, partition))) == [0, 1, 10, 11, 20, 21, 30, 31]
         assert spool.waiting() == []
         if not was_killed:
             break

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -24,6 +25,7 @@ from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.operations.recovery import recover_logs
 from tests.integration.infra.log_victims import LogVictims, log_victims
 from tests.integration.infra.partition_logs import PARTITION, bounds, fill, objects, opened, rows, values
+from tests.worlds.addresses import ProjectAddresses, all_tables, replace_tables
 
 
 @pytest.fixture(autouse=True)
@@ -44,14 +46,21 @@ class OlderState:
     def __init__(self, state: ProjectState) -> None:
         self.state = state
         self._copy = state.folder.parent / "copy.db"
+        self._tables: dict[str, list[Any]] = {}
 
     def save(self) -> None:
+        if self.state.database_url is not None:
+            self._tables = all_tables(self.state)
+            return
         self.state.database.close()
         self.state.database.execute("SELECT 1")
         self.state.database.close()
         shutil.copyfile(self.state / DATABASE_FILE, self._copy)
 
     def fail_over(self) -> None:
+        if self.state.database_url is not None:
+            replace_tables(self.state, self._tables)
+            return
         self.state.database.close()
         for suffix in ("-wal", "-shm"):
             (self.state / f"{DATABASE_FILE}{suffix}").unlink(missing_ok=True)
@@ -93,16 +102,20 @@ def lose_much(reverted: OlderState) -> None:
     reverted.fail_over()
 
 
-def test_a_recovery_that_is_killed_at_any_step_is_run_again(tmp_path: Path, recoveries: LogVictims) -> None:
+@pytest.mark.timeout(1_800)
+def test_a_recovery_that_is_killed_at_any_step_is_run_again(
+    tmp_path: Path, recoveries: LogVictims, addresses: ProjectAddresses
+) -> None:
     steps = 0
     for step in count(1):
-        state = ProjectState(tmp_path / str(step) / "state")
+        state = addresses.state(tmp_path / str(step) / "state")
         fill(opened(state), 2, 2, known_us=7)
         lose_much(OlderState(state))
         was_killed = recoveries.run("recover", state, PARTITION, step)
         report = recover_logs(state)
         assert (report.error, values(opened(state)), labels(state)) == (None, list(range(10)), [0.0, 1.0, 2.0, 3.0])
         assert recover_logs(state).logs == []
+        state.database.close()
         if not was_killed:
             assert report.logs == []
             break

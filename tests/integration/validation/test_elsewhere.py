@@ -35,7 +35,7 @@ def test_a_project_through_a_failover(trained: Path, tmp_path: Path, monkeypatch
             other.project.materialize(check=False)
             other.wait(60)
             before = other.predict(ask(60))
-            nodes.master().ask("WAIT", 2, 10_000)
+            nodes.replicate()
             nodes.fail_over()
             until(lambda: not other.predict(ask(60)).degraded)
             np.testing.assert_array_equal(other.predict(ask(60)).matrix, before.matrix)

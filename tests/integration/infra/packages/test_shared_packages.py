@@ -25,6 +25,7 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import sign_package, write_package
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.checkup.logs import check_package_objects
 from tests.servers.object_storage import ObjectStorageServer, running_object_storage
 from tests.worlds.shared_packages import package_contents
 
@@ -135,6 +136,36 @@ def test_an_altered_bucket_is_refused(host_store: HostStore) -> None:
     with pytest.raises(PackageError, match=r"cannot be downloaded: file .*is missing"):
         open_package(host_store("three"), "late", "000001")
     assert open_package(one, "late", "000001").version == "000001"
+
+
+def test_the_doctor_compares_the_objects(host_store: HostStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also those that this machine has a copy of; beyond the limit, only that the older ones exist."""
+    one, two = host_store("one"), host_store("two")
+    assert check_package_objects(one.state) == []
+    for _ in range(2):
+        write_package(one, "late", package_contents())
+    good = (one.state / "packages/late/000001/plan.json").read_bytes()
+
+    def judge() -> tuple[str, str]:
+        (finding,) = check_package_objects(two.state)
+        return finding.verdict, finding.detail
+
+    verdict, detail = judge()
+    assert (verdict, detail.endswith("MB, unchanged")) == ("ok", True)
+    newest = sum(path.stat().st_size for path in (one.state / "packages/late/000002").rglob("*") if path.is_file())
+    monkeypatch.setattr("skewless.operations.checkup.logs._MOST_READ", newest)
+    assert judge() == ("ok", detail.replace("unchanged", "the latest 15 unchanged, the others only listed"))
+    alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
+    assert judge()[0] == "ok"
+    alter_object(one, "plan.json", good + b" ")
+    assert judge()[0] == "fail"
+    alter_object(one, "plan.json", good)
+    assert judge()[0] == "ok"
+    monkeypatch.setattr("skewless.operations.checkup.logs._MOST_READ", 10**9)
+    alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
+    assert "has changed" in judge()[1]
+    one.state.storage.delete([next(iter(objects_of(one)))])
+    assert judge()[0] == "fail"
 
 
 def test_a_registry_that_an_attacker_wrote_is_refused(host_store: HostStore) -> None:
