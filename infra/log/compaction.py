@@ -6,23 +6,19 @@ and if two processes merge the same segments, one of them fails and changes noth
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.log_columns import KNOWN_AT, fill_known_at, merged_options
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.reading import GROUP_ROWS, read_tables, regroup
-from skewless.infra.storage.durable import disk_error
+from skewless.infra.log.reading import read_tables, regroup
+from skewless.infra.log.rewriting import Options, replace_segments
 from skewless.infra.storage.objects import corrupt_error
 
 # An older file is merged again with newer rows only if it is not much larger than they are. So the number of times that
@@ -46,7 +42,7 @@ def compact(
     keep: int = 60,
     target_rows: int = 1_000_000,
     group: Group = lambda segment: "applied" if segment.known_us is not None else None,
-    options: Callable[[pa.Schema], Mapping[str, Any]] = merged_options,
+    options: Options = merged_options,
 ) -> CompactionReport:
     """Merge new and small segments of a log into larger ones; return what was merged.
 
@@ -116,45 +112,11 @@ def _plan_run(run: Sequence[Segment], target_rows: int) -> Iterator[Sequence[Seg
     yield from (merge for merge in merges if len(merge) > 1)
 
 
-def _merge(log: PartitionLog, segments: Sequence[Segment], options: Callable[[pa.Schema], Mapping[str, Any]]) -> None:
-    for segment in segments:
-        # Before the merge: the digest of the merged object would make an altered row look genuine.
-        log.storage.verify(segment.stored)
-    path = log.storage.staging_path()
-    try:
-        _write(log, segments, path, options)
-        began_at = time.time()
-        name = log.object_name(segments[0].first)
-        stored = log.storage.put_file(name, path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        path.unlink(missing_ok=True)
-    known = [segment.known_us for segment in segments if segment.known_us is not None]
-    new = Segment(
-        first=segments[0].first,
-        last=segments[-1].last,
-        stored=stored,
-        at_us=max(segment.at_us for segment in segments),
-        known_us=max(known, default=None),
-        is_merged=True,
-    )
-    try:
-        log.catalog.replace(log.partition, segments, new, began_at=began_at)
-    except ConflictError:
-        log.catalog.discard(log.storage, log.partition, name)
-        raise
-
-
-def _write(
-    log: PartitionLog, segments: Sequence[Segment], path: Path, options: Callable[[pa.Schema], Mapping[str, Any]]
-) -> None:
+def _merge(log: PartitionLog, segments: Sequence[Segment], options: Options) -> None:
     schema = log.schema()
     if any(segment.known_us is not None for segment in segments):
         schema = schema.append(pa.field(KNOWN_AT, pa.int64()))
-    with pq.ParquetWriter(path, schema, **options(schema)) as writer:
-        for rows in regroup(_read(log, segments, schema)):
-            writer.write_table(rows, row_group_size=GROUP_ROWS)
+    replace_segments(log, segments, regroup(_read(log, segments, schema)), schema, options)
 
 
 def _read(log: PartitionLog, segments: Sequence[Segment], schema: pa.Schema) -> Iterator[pa.Table]:

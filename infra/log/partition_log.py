@@ -31,7 +31,7 @@ from skewless.infra.log.log_columns import (
 )
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import GROUP_ROWS, read_tables
-from skewless.infra.storage.durable import error_text
+from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.project_state import ProjectState
 
 Check = Callable[[], None]
@@ -60,7 +60,7 @@ class StagedRows:
             StoreError: the file cannot be written.
         """
         numbered = _number(rows, self.first + self.rows)
-        with _translate_errors(self.path):
+        with translate_disk_errors(self.path):
             if self._open_writer is None:
                 self.schema = numbered.schema
                 options = merged_options(numbered.schema)
@@ -72,7 +72,7 @@ class StagedRows:
     def close(self) -> None:
         """Close the file; its rows are readable then, but not yet durable."""
         if self._open_writer is not None:
-            with _translate_errors(self.path):
+            with translate_disk_errors(self.path):
                 self._open_writer.close()
             self._open_writer = None
 
@@ -324,15 +324,3 @@ def _encode(rows: pa.Table) -> memoryview:
     # Dictionaries and statistics for each column cost more than they save on a batch of a few hundred rows.
     pq.write_table(rows, sink, compression="zstd", use_dictionary=False, write_statistics=[SEQ])
     return memoryview(sink.getvalue())
-
-
-@contextlib.contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"log folder {path.parent}",
-            f"cannot be written: {error_text(error) if isinstance(error, OSError) else error}",
-            fix="free disk space, or give write access, then run again",
-        ) from error

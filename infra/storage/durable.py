@@ -79,28 +79,6 @@ def log_long_wait(**fields: str) -> Iterator[None]:
         slow.cancel()
 
 
-@contextmanager
-def try_lock(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
-    """Try to lock a folder; yield whether that succeeded. The kernel releases the lock when its holder dies.
-
-    Raises:
-        StoreError: the lock file cannot be opened.
-    """
-    lock = folder / name
-    try:
-        make_folder(folder)
-        lock_handle = lock.open("ab")
-    except OSError as error:
-        raise disk_error(lock, error) from error
-    with lock_handle as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
 def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a new file and wait until it is on disk.
 
@@ -148,6 +126,15 @@ def disk_error(path: Path, error: OSError) -> StoreError:
         value=error_text(error),
         fix=f"make room, or give write access, below {path.parent}",
     )
+
+
+@contextmanager
+def translate_disk_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError of the block as ``disk_error``."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, error) from error
 
 
 def error_text(error: Exception) -> str:

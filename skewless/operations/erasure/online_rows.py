@@ -13,7 +13,7 @@ from skewless.infra.storage.documents import Documents
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
     from skewless.infra.online.port import OnlineStore
-    from skewless.operations.erasure.accepted_rows import LoggedEntity
+    from skewless.operations.erasure.entity_rows import EntityRows
     from skewless.workspace import Workspace
 
 _PENDING = "erasures"
@@ -31,7 +31,7 @@ class OnlineRows:
     project: Workspace
     store: OnlineStore
 
-    def delete_view(self, partition: str, found: LoggedEntity) -> int:
+    def delete_view(self, partition: str, found: EntityRows) -> int:
         """Delete the rows of a view's version; return how many there were.
 
         Raises:
@@ -43,7 +43,7 @@ class OnlineRows:
             # No reader needs this version. If one does later, the next run fills it from the log.
             return self.store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
         codec = KeyCodec(needed.project, view)
-        return self.store.remove(_encode(codec, found.full_keys(codec.names)))
+        return self.store.remove(_encode(codec, found.values(codec.names)))
 
     def add_build(self, source: str) -> None:
         """Record that the states of a source have to be built again; call it before its events are erased."""
@@ -54,7 +54,7 @@ class OnlineRows:
         """Return the sources whose states have to be built again, also those of an interrupted erasure."""
         return list(self._pending().get(_BUILDS) or [])
 
-    def build(self, source: str, found: Sequence[LoggedEntity]) -> tuple[int, int]:
+    def build(self, source: str, found: Sequence[EntityRows]) -> tuple[int, int]:
         """Build the states of a source's views again from its log, and delete those of the entity.
 
         Returns:
@@ -74,13 +74,13 @@ class OnlineRows:
             sources[:] = [each for each in sources if each != source]
         return built, deleted
 
-    def _delete_states(self, view: WindowView, found: Sequence[LoggedEntity]) -> int:
+    def _delete_states(self, view: WindowView, found: Sequence[EntityRows]) -> int:
         """Delete the entity's own states in former generations, which servers may read for a minute."""
         deleted = 0
         for item in self.project.streams.generations.list_all(view):
             if item.stage != "live":
                 codec = KeyCodec(self.project.needed.plan.project, view, item.number)
-                keys = {key for rows in found for key in _encode(codec, rows.full_keys(codec.names))}
+                keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
                 deleted += self.store.remove(sorted(keys))
         return deleted
 
