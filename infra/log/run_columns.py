@@ -101,7 +101,7 @@ class RunTimes(NamedTuple):
 def read_integers(database: Database, columns: Sequence[str], source: str, *values: Value) -> Int64Array:
     """Return integer columns of a table, shape ``(columns, n)``, in the order of the first column.
 
-    The database joins them to one text, and numpy parses it: five times as fast as a tuple for each row.
+    The database joins each to one text, and numpy parses it: many times as fast as a tuple for each row.
 
     Args:
         columns: in SQL, without nulls.
@@ -110,8 +110,9 @@ def read_integers(database: Database, columns: Sequence[str], source: str, *valu
     Raises:
         StoreError: the database is unavailable.
     """
-    row = " || ',' || ".join(columns)
-    rows = database.query(f"SELECT {database.concatenate}({row}, ',') FROM {source}", *values)
-    text = rows[0][0] if rows else None
-    found = np.fromstring(text or "", np.int64, sep=",").reshape(-1, len(columns)).T
-    return found[:, np.argsort(found[0], kind="stable")]
+    # All in one scan, so the rows have one order.
+    texts = ", ".join(f"{database.concatenate}(CAST({column} AS TEXT), ',')" for column in columns)
+    rows = database.query(f"SELECT {texts} FROM {source}", *values) or [("",) * len(columns)]
+    found = np.stack([np.fromstring(text or "", np.int64, sep=",") for text in rows[0]])
+    is_sorted = (found[0, 1:] >= found[0, :-1]).all()
+    return found if is_sorted else found[:, np.argsort(found[0], kind="stable")]

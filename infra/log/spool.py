@@ -23,15 +23,17 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import encode_columns
+from skewless.infra.log.rewriting import write_rows
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.durable import hold_lock, make_folder, sync_file, sync_folder, translate_disk_errors
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _DAY_US = 86_400_000_000
+_KEPT_US = 90 * _DAY_US  # the numbers of a writer that has ended
 _MOST_ROWS = 50_000  # that are shipped together
 CORRUPT = ".corrupt"  # ending of files that cannot be read
 # Between two shipments, so that many small files become few segments; and at most, while it fails.
@@ -95,13 +97,12 @@ class Spool:
         """
         temporary = path.with_suffix(".tmp")
         try:
-            make_folder(self.folder)
-            pq.write_table(rows, temporary, **self._options)
-            sync_file(temporary)
-            temporary.replace(path)
-            sync_folder(self.folder)
-        except OSError as error:
-            raise disk_error(path, error) from error
+            with translate_disk_errors(path):
+                make_folder(self.folder)
+                pq.write_table(rows, temporary, **self._options)
+                sync_file(temporary)
+                temporary.replace(path)
+                sync_folder(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -122,13 +123,10 @@ class Spool:
         if not self.waiting():
             return 0
         shipped = 0
-        try:
-            with hold_lock(self.folder / ".lock"):
-                for batch in self._batches():
-                    self._ship(batch)
-                    shipped += len(batch)
-        except OSError as error:
-            raise disk_error(self.folder, error) from error
+        with translate_disk_errors(self.folder), hold_lock(self.folder / ".lock"):
+            for batch in self._batches():
+                self._ship(batch)
+                shipped += len(batch)
         return shipped
 
     def _batches(self) -> Iterator[list[_SpooledFile]]:
@@ -189,13 +187,9 @@ class Spool:
         name = f"{self._partition}/{batch[-1].path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         if len(batch) == 1:
             return storage.put_file(name, batch[0].path)
-        path = storage.staging_path()
-        try:
-            pq.write_table(pa.concat_tables([file.table for file in batch]), path, **self._options)
-            sync_file(path)
+        rows = pa.concat_tables([file.table for file in batch])
+        with write_rows(storage, [rows], rows.schema, lambda _: self._options) as (path, _):
             return storage.put_file(name, path)
-        finally:
-            path.unlink(missing_ok=True)
 
 
 class ShippedFiles:
@@ -204,6 +198,14 @@ class ShippedFiles:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._documents = Documents(database, "shipped_files")
+
+    def prune(self) -> None:
+        """Forget the writers whose last file was shipped 90 days ago: no machine has a shipped file for so long."""
+        with self._database.transaction():
+            now_us = self._database.now_us()
+            for writer, shipped in self._documents.list_all().items():
+                if shipped.get("at_us", now_us) < now_us - _KEPT_US:
+                    self._documents.delete(writer)
 
     def edit(self, writer: str) -> AbstractContextManager[dict[str, Any]]:
         """Yield a writer's numbers to change, in a transaction: not those in the memory of reads."""
@@ -223,6 +225,7 @@ class ShippedFiles:
             # A database that was restored to an older state lacks numbers, whose files `skewless recover` adds.
             missing |= set(range(last + 1, latest))
             shipped |= {"number": max(latest, last), "missing": sorted(missing - {*numbers})}
+            shipped["at_us"] = self._database.now_us()
 
 
 class Shipper:
