@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 import duckdb
 import pyarrow as pa
 
-from skewless.contract.errors import StoreError
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.outcomes.writer import OUTCOMES, SCHEMA, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 
@@ -130,10 +130,8 @@ class OutcomeLog:
     def _run(self, query: str, known_by_us: int) -> duckdb.DuckDBPyRelation | None:
         if not self._files:
             return None
-        try:
+        with translate_query_errors("outcome log"):
             return self._connection.sql(query, params={"files": self._files, "known_by": known_by_us})
-        except duckdb.Error as error:
-            raise StoreError("outcome log", f"cannot be read: {error}", fix="restore the corrupt file") from error
 
 
 def _decode_counts(row: tuple[int, ...]) -> OutcomeCounts:

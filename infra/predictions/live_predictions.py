@@ -12,16 +12,14 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.vector import Matrix
+from skewless.infra.log.reading import translate_query_errors
+from skewless.infra.predictions.schema import ROWS_SQL
 from skewless.infra.predictions.segments import BATCH_ROWS, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
-_SERVED_SQL = """
-    FROM (
-        SELECT * FROM read_parquet($files, union_by_name = true)
-        UNION ALL BY NAME
-        SELECT NULL::VARCHAR AS role WHERE false
-    )
-    WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role IS DISTINCT FROM 'shadow'
+_SERVED_SQL = f"""
+    FROM {ROWS_SQL}
+    WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role <> 'shadow'
 """
 # A feature row that was read w times is as much evidence as one read: Kish's effective number of rows is
 # (sum w)^2 / sum w^2.
@@ -90,12 +88,9 @@ class ServedScores:
         if not files:
             return
         bound = {"files": files, "model": self.model, "version": self.version}
-        try:
+        with translate_query_errors("prediction log"):
             rows = self.connection.sql(query, params=bound | {"since": self.since_us, "until": self.until_us})
             yield from (batch for batch in rows.to_arrow_reader(BATCH_ROWS) if batch.num_rows)
-        except duckdb.Error as error:
-            fix = "remove or restore the corrupt file"
-            raise StoreError("prediction log", f"cannot be read: {error}", fix=fix) from error
 
 
 def _live(batch: pa.RecordBatch) -> LivePredictions:

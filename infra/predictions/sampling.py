@@ -5,7 +5,7 @@ from __future__ import annotations
 import duckdb
 import pyarrow as pa
 
-from skewless.contract.errors import StoreError
+from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
@@ -58,14 +58,9 @@ def sample_log(
     if not files:
         return _EMPTY
     values = {"files": files, "model": model, "since": since_us, "until": until_us}
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
-            return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_EMPTY.schema)
-        except duckdb.Error as error:
-            raise StoreError(
-                "prediction log", f"cannot be read: {error}", fix="remove or restore the corrupt file"
-            ) from error
+    with connection.cursor() as cursor, translate_query_errors("prediction log"):
+        cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
+        return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_EMPTY.schema)
 
 
 _EMPTY = pa.schema(
