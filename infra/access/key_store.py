@@ -80,7 +80,7 @@ def _encode(keys: _Keys) -> dict[str, Any]:
 def _decode(body: Mapping[str, Any]) -> _Keys:
     try:
         return _decode_keys(body)
-    except (ValueError, TypeError, KeyError, DefinitionError, ConflictError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, DefinitionError, ConflictError) as error:
         fix = "restore the database from a backup"
         raise StoreError("API keys", f"are corrupt in the database: {error!r}", fix=fix) from error
 
@@ -90,19 +90,9 @@ def _decode_keys(body: Mapping[str, Any]) -> _Keys:
         raise ValueError(f"format {body['format']!r}")
     keys: _Keys = ()
     for item in body["keys"]:
-        keys = add_key(keys, _decode_key(item))
+        values = {name: value for name, value in item.items() if name != "sha256"}
+        values |= {"digest": bytes.fromhex(item["sha256"]), "scopes": frozenset(item["scopes"])}
+        if len(values["digest"]) != _DIGEST_BYTES:
+            raise ValueError(f"{item['name']!r} has no SHA-256")
+        keys = add_key(keys, ApiKey(**values))
     return keys
-
-
-def _decode_key(item: Mapping[str, Any]) -> ApiKey:
-    digest = bytes.fromhex(item["sha256"])
-    if len(digest) != _DIGEST_BYTES:
-        raise ValueError(f"{item['name']!r} has no SHA-256")
-    return ApiKey(
-        name=item["name"],
-        digest=digest,
-        scopes=frozenset(item["scopes"]),
-        rate=item["rate"],
-        created_us=int(item["created_us"]),
-        expires_us=item["expires_us"],
-    )

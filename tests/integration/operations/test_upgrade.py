@@ -150,7 +150,7 @@ def test_an_upgrade_that_is_killed_is_run_again(
                 upgrade_module,
                 "_KINDS",
                 tuple(
-                    _with_load(kind, killed) if kind.pattern == "drift/*.jsonl" else kind
+                    kind._replace(load=killed) if kind.pattern == "drift/*.jsonl" else kind
                     for kind in upgrade_module._KINDS
                 ),
             )
@@ -167,10 +167,6 @@ def test_an_upgrade_that_is_killed_is_run_again(
         assert not any(count_rows(older.unchecked_database).values())
     upgrade_state(older)
     check_imported(older)
-
-
-def _with_load(kind: upgrade_module._FileKind, load: Callable[..., None]) -> upgrade_module._FileKind:
-    return upgrade_module._FileKind(noun=kind.noun, pattern=kind.pattern, load=load)
 
 
 def _fail_at(call: int, function: Callable[[Path], None], error: BaseException) -> Callable[[Path], None]:
