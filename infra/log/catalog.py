@@ -154,12 +154,7 @@ class Catalog:
                 check()
             first = self.next_seq(partition) if at is None else at
             if not self._move_end(partition, first, first + rows, columns):
-                raise ConflictError(
-                    f"log partition {partition!r}",
-                    "was written by another process",
-                    value=first,
-                    fix="open it again and continue after its last row",
-                )
+                raise moved_error(partition, first)
             segment = Segment(first, first + rows - 1, stored, at_us, known_us, is_merged)
             self._insert(partition, segment)
         return segment
@@ -327,6 +322,12 @@ class Catalog:
         with self._database.transaction():
             for name in names:
                 self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
+
+
+def moved_error(partition: str, first: int | None) -> ConflictError:
+    """Return the error for a log that does not end where its writer believes."""
+    fix = "open it again and continue after its last row"
+    return ConflictError(f"log partition {partition!r}", "was written by another process", value=first, fix=fix)
 
 
 def _check_age(partition: str, began_at: float) -> None:

@@ -11,9 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from skewless.contract.errors import StoreError
 from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN, SEQ
-from skewless.infra.storage.objects import ObjectStorage, StoredObject
+from skewless.infra.storage.objects import DamagedObjectError, ObjectStorage, StoredObject
 
 _POSITIONED = re.compile(r"log/(?P<partition>.+)/(?P<first>\d{20})-[0-9a-f]{12}\.parquet")
 _SHIPPED = re.compile(
@@ -64,14 +63,15 @@ def read_orphan(storage: ObjectStorage, name: str) -> Orphan | None:
         StoreError: the storage is unavailable.
     """
     positioned, shipped = _POSITIONED.fullmatch(name), _SHIPPED.fullmatch(name)
-    if (parts := positioned or shipped) is None or (stored := _describe(storage, name)) is None:
+    if (parts := positioned or shipped) is None:
         return None
     try:
+        stored = storage.describe(name)
         with pq.ParquetFile(storage.local_path(stored)) as file:
             schema, rows = file.schema_arrow, int(file.metadata.num_rows)
             time = next((each for each in _TIMES if each in schema.names), None)
             added = file.read([each for each in (SEQ, KNOWN_AT, RUN, time) if each in schema.names])
-    except (OSError, pa.ArrowException):
+    except (DamagedObjectError, OSError, pa.ArrowException):
         return None
     first = int(positioned["first"]) if positioned else 0
     if not rows or not _has_positions(added, first):
@@ -88,16 +88,6 @@ def read_orphan(storage: ObjectStorage, name: str) -> Orphan | None:
         runs=_list_runs(added),
         file=(shipped["writer"], int(shipped["number"])) if shipped else None,
     )
-
-
-def _describe(storage: ObjectStorage, name: str) -> StoredObject | None:
-    """Return an object, None if it is gone by now."""
-    try:
-        return storage.describe(name)
-    except StoreError:
-        if any(item.name == name for item in storage.list_objects(name.rpartition("/")[0])):
-            raise
-        return None
 
 
 def _has_positions(added: pa.Table, first: int) -> bool:

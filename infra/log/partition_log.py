@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.catalog import Catalog, Segment, moved_error
 from skewless.infra.log.log_columns import (
     INGEST,
     KNOWN_AT,
@@ -198,7 +198,7 @@ class PartitionLog:
         """
         if self.next_seq() != at:
             self._is_lost = True
-            raise self._conflict(at)
+            raise moved_error(self.partition, at)
 
     def read(self, first: int = 0, last: int | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield rows at positions ``first`` to ``last``, both included, in order, at most 100,000 at a time.
@@ -272,21 +272,13 @@ class PartitionLog:
 
     def _check_position(self, at: int | None) -> int:
         if self._is_lost:
-            raise self._conflict(at)
+            raise moved_error(self.partition, at)
         if self._next_position is None:
             self._next_position = self.next_seq()
         if at is None or at == self._next_position:
             return self._next_position
         self._is_lost = True
-        raise self._conflict(at)
-
-    def _conflict(self, first: int | None) -> ConflictError:
-        return ConflictError(
-            f"log partition {self.partition!r}",
-            "was written by another process",
-            value=first,
-            fix="open it again and continue after its last row",
-        )
+        raise moved_error(self.partition, at)
 
     def _add_columns(self, schema: pa.Schema) -> str:
         """Return the log's columns with those of new rows, encoded; empty if there are no new ones."""

@@ -21,11 +21,11 @@ import pyarrow.parquet as pq
 from skewless.contract.errors import ConflictError
 from skewless.contract.status import BoolArray
 from skewless.infra.log.catalog import Segment
+from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN, encode_columns, unify_columns
 from skewless.infra.log.orphans import Orphan
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.reading import conform, read_tables
-from skewless.infra.log.rewriting import write_rows
 from skewless.infra.log.runs import RunLedger
 from skewless.infra.log.spool import ShippedFiles
 from skewless.infra.storage.objects import StoredObject

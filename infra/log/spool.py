@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import encode_columns
-from skewless.infra.log.rewriting import write_rows
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import hold_lock, make_folder, sync_file, sync_folder, translate_disk_errors
@@ -108,9 +108,12 @@ class Spool:
 
     def waiting(self) -> list[Path]:
         """Return the files that are not in the log yet, each writer's in the order of their numbers."""
-        names = {path: _NAME.fullmatch(path.name) for path in self.folder.glob("*.parquet")}
-        known = {path: (name["writer"], int(name["number"])) for path, name in names.items() if name}
-        return sorted(known, key=known.__getitem__)
+        return [path for _, _, path, _ in self._list_waiting()]
+
+    def _list_waiting(self) -> list[tuple[str, int, Path, int]]:
+        """Return writer, number, path and time of the files that wait, in this order."""
+        names = [(path, _NAME.fullmatch(path.name)) for path in self.folder.glob("*.parquet")]
+        return sorted((name["writer"], int(name["number"]), path, int(name["at"])) for path, name in names if name)
 
     def ship(self) -> int:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
@@ -133,8 +136,8 @@ class Spool:
         """Yield files that are shipped together; a file that cannot be read stops none, and is kept."""
         batch: list[_SpooledFile] = []
         rows = 0
-        for path in self.waiting():
-            file = self._read_or_quarantine(path)
+        for waiting in self._list_waiting():
+            file = self._read_or_quarantine(*waiting)
             if file is None:
                 continue
             if batch and (file.kind != batch[0].kind or rows + len(file.table) > _MOST_ROWS):
@@ -145,13 +148,9 @@ class Spool:
         if batch:
             yield batch
 
-    def _read_or_quarantine(self, path: Path) -> _SpooledFile | None:
-        name = _NAME.fullmatch(path.name)
-        if name is None:
-            raise ValueError(f"{path.name} is not the name of a spooled file")
-        writer, number = name["writer"], int(name["number"])
+    def _read_or_quarantine(self, writer: str, number: int, path: Path, at_us: int) -> _SpooledFile | None:
         try:
-            return _SpooledFile(path, writer, number, int(name["at"]), pq.ParquetFile(path).read())
+            return _SpooledFile(path, writer, number, at_us, pq.ParquetFile(path).read())
         except (OSError, pa.ArrowException) as error:
             with ShippedFiles(self._state.database).edit(writer) as shipped:
                 shipped["missing"] = sorted({*shipped.get("missing", ()), number})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -20,7 +21,7 @@ from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.log.readers import register_reader
-from skewless.infra.log.reading import translate_query_errors
+from skewless.infra.log.reading import regroup, translate_query_errors
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import READ, ROWS_SQL
 from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, open_prediction_log
@@ -96,17 +97,6 @@ class PredictionEntry:
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FileShare:
-    """The number of predictions of one version, source and role in a file."""
-
-    file: str
-    model_version: ModelVersion
-    source: Source
-    role: Role
-    rows: int
-
-
 class PredictionLog:
     """A snapshot of a project's prediction log at the time of its opening.
 
@@ -131,44 +121,35 @@ class PredictionLog:
 
     def versions(self) -> list[ModelVersion]:
         """Return the model versions in the log, sorted."""
-        return sorted({share.model_version for share in self._shares}, key=lambda item: (item.model, item.version))
+        return sorted({version for version, _ in self._sources}, key=lambda item: (item.model, item.version))
 
     def batches(self, version: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[LoggedPredictions]:
         """Yield the predictions of one model version in batches of bounded size, each from one source.
 
-        A batch is in order of time; so are the batches if files do not overlap.
+        A batch is in order of time.
 
         Args:
             roles: roles to include; a shadow's predictions have the ids of the served predictions.
         """
         query = f"""
             FROM {ROWS_SQL} WHERE model = $model AND version = $version AND list_contains($roles, role)
-            AND source = $source ORDER BY t, id LIMIT {BATCH_ROWS} OFFSET $offset
+            AND source = $source
         """
         values = {"model": version.model, "version": version.version, "roles": list(roles)}
-        for source in get_args(Source):
-            shares = [
-                item
-                for item in self._shares
-                if item.model_version == version and item.source == source and item.role in roles
-            ]
-            for files, total in _group_files(shares):
-                for offset in range(0, total, BATCH_ROWS):
-                    bound = values | {"source": source, "offset": offset}
-                    yield _decode_predictions(source, self._query(query, bound, files).to_arrow_table())
+        for source in (source for source in get_args(Source) if (version, source) in self._sources):
+            # A cursor of its own, because the caller may query the connection before the next batch.
+            with closing(self._connection.cursor()) as cursor, translate_query_errors("prediction log"):
+                rows = cursor.sql(query, params={"files": self._files, "source": source, **values})
+                tables = (pa.Table.from_batches([batch]) for batch in rows.to_arrow_reader(BATCH_ROWS))
+                for table in regroup(tables, BATCH_ROWS):
+                    yield _decode_predictions(source, table.sort_by([("t", "ascending"), ("id", "ascending")]))
 
     @cached_property
-    def _shares(self) -> list[_FileShare]:
-        """The counts of each file, in the order of the files."""
-        if not self._files:
-            return []
-        query = f"SELECT filename, model, version, source, role, count(*) FROM {ROWS_SQL} GROUP BY ALL ORDER BY ALL"
-        return [
-            _FileShare(
-                file=file, model_version=ModelVersion(model=model, version=version), source=source, role=role, rows=rows
-            )
-            for file, model, version, source, role, rows in self._query(query).fetchall()
-        ]
+    def _sources(self) -> set[tuple[ModelVersion, Source]]:
+        """The sources of each model version."""
+        query = f"SELECT DISTINCT model, version, source FROM {ROWS_SQL}"
+        rows = self._query(query).fetchall() if self._files else []
+        return {(ModelVersion(model=model, version=version), source) for model, version, source in rows}
 
     def find(self, prediction: str) -> PredictionEntry | None:
         """Return one prediction by its id, as it was served; None if the log does not have it.
@@ -195,27 +176,6 @@ class PredictionLog:
     ) -> duckdb.DuckDBPyRelation:
         with translate_query_errors("prediction log"):
             return self._connection.sql(query, params={"files": files or self._files, **(values or {})})
-
-
-def _group_files(shares: Sequence[_FileShare]) -> Iterator[tuple[list[str], int]]:
-    """Yield groups of neighbouring files with at most a batch of rows together, or one larger file, with their rows."""
-    group: list[str] = []
-    total = 0
-    for file, rows in _rows_by_file(shares).items():
-        if group and total + rows > BATCH_ROWS:
-            yield group, total
-            group, total = [], 0
-        group.append(file)
-        total += rows
-    if group:
-        yield group, total
-
-
-def _rows_by_file(shares: Sequence[_FileShare]) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for share in shares:
-        rows[share.file] = rows.get(share.file, 0) + share.rows
-    return rows
 
 
 def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:

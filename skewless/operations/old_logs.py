@@ -28,11 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import INGEST, KNOWN_AT, encode_columns, unify_columns
 from skewless.infra.log.reading import read_tables
-from skewless.infra.log.rewriting import write_rows
-from skewless.infra.outcomes.writer import OUTCOMES
-from skewless.infra.outcomes.writer import SCHEMA as OUTCOME_SCHEMA
+from skewless.infra.outcomes.log import OUTCOMES
+from skewless.infra.outcomes.log import SCHEMA as OUTCOME_SCHEMA
 from skewless.infra.predictions.schema import SCHEMA as PREDICTION_SCHEMA
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.objects import StoredObject, corrupt_error, missing_error

@@ -160,7 +160,7 @@ class _Recovery:
 
     def _recover_partition(self, partition: str, missing: set[str]) -> None:
         from skewless.infra.log.recovery import PartitionRecovery
-        from skewless.infra.outcomes.writer import OUTCOMES
+        from skewless.infra.outcomes.log import OUTCOMES
         from skewless.infra.predictions.segments import PREDICTIONS
 
         keys = {PREDICTIONS: ("id",), OUTCOMES: ("batch", "row")}.get(partition, ())

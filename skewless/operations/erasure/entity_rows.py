@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from skewless.infra.log.compaction import Change, Options, rewrite_segments, visit_segments
 from skewless.infra.log.event_rows import DECLARED, SOURCE_POS
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, RUN, SEQ, TOMBSTONE, merged_options
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.rewriting import Change, Options, rewrite_segments, visit_segments
 from skewless.infra.outcomes.log import open_outcome_log
 from skewless.infra.predictions.segments import WRITE_OPTIONS, open_prediction_log
 from skewless.infra.storage.objects import StoredObject
@@ -27,7 +27,7 @@ _KEPT = frozenset({SEQ, EVENT, INGEST, RUN, KNOWN_AT, SOURCE_POS, DECLARED, TOMB
 
 
 @dataclass(kw_only=True)
-class EntityRows:
+class LoggedEntity:
     """The rows of an entity in one log, as it is now.
 
     Args:
@@ -74,18 +74,18 @@ class EntityRows:
             self._distinct.append(rows.select(names).group_by(names).aggregate([]))
 
 
-def find_accepted_rows(log: PartitionLog, entity: Entity) -> EntityRows:
+def find_accepted_rows(log: PartitionLog, entity: Entity) -> LoggedEntity:
     """Return the rows of an entity in a log of a view or of events, whose values are erased."""
-    return EntityRows(log=log, read=partial(read_rows, entity), change=partial(erase_values, entity, kept=_KEPT))
+    return LoggedEntity(log=log, read=partial(read_rows, entity), change=partial(erase_values, entity, kept=_KEPT))
 
 
-def find_predictions(state: ProjectState, entity: Entity) -> EntityRows:
+def find_predictions(state: ProjectState, entity: Entity) -> LoggedEntity:
     """Return the predictions of an entity, which are removed; what this machine has not shipped is shipped first."""
     log = open_prediction_log(state)
     return _find_logged(log, ["id", "inputs"], lambda row: entity.owns(row["inputs"]), lambda _: WRITE_OPTIONS)
 
 
-def find_outcomes(state: ProjectState, entity: Entity, predictions: EntityRows) -> EntityRows:
+def find_outcomes(state: ProjectState, entity: Entity, predictions: LoggedEntity) -> LoggedEntity:
     """Return the outcomes of an entity or of its predictions, which are removed."""
     ids = {name for (name,) in predictions.values(["id"])}
 
@@ -97,7 +97,7 @@ def find_outcomes(state: ProjectState, entity: Entity, predictions: EntityRows) 
 
 def _find_logged(
     log: PartitionLog, columns: list[str], owns: Callable[[Mapping[str, Any]], bool], options: Options
-) -> EntityRows:
+) -> LoggedEntity:
     def mask(rows: pa.Table) -> pa.Array:
         return pa.array([owns(row) for row in rows.select(columns).to_pylist()], pa.bool_())
 
@@ -105,7 +105,7 @@ def _find_logged(
         rows = pq.read_table(path, columns=columns)
         return rows.filter(mask(rows))
 
-    return EntityRows(log=log, read=read, change=lambda rows: rows.filter(pc.invert(mask(rows))), options=options)
+    return LoggedEntity(log=log, read=read, change=lambda rows: rows.filter(pc.invert(mask(rows))), options=options)
 
 
 def _may_be_key(column: pa.Field) -> bool:

@@ -13,7 +13,7 @@ from skewless.infra.storage.documents import Documents
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
     from skewless.infra.online.port import OnlineStore
-    from skewless.operations.erasure.entity_rows import EntityRows
+    from skewless.operations.erasure.entity_rows import LoggedEntity
     from skewless.workspace import Workspace
 
 _PENDING = "erasures"
@@ -31,7 +31,7 @@ class OnlineRows:
     project: Workspace
     store: OnlineStore
 
-    def delete_view(self, partition: str, found: EntityRows) -> int:
+    def delete_view(self, partition: str, found: LoggedEntity) -> int:
         """Delete the rows of a view's version; return how many there were.
 
         Raises:
@@ -54,7 +54,7 @@ class OnlineRows:
         """Return the sources whose states have to be built again, also those of an interrupted erasure."""
         return list(self._pending().get(_BUILDS) or [])
 
-    def build(self, source: str, found: Sequence[EntityRows]) -> tuple[int, int]:
+    def build(self, source: str, found: Sequence[LoggedEntity]) -> tuple[int, int]:
         """Build the states of a source's views again from its log, and delete those of the entity.
 
         Returns:
@@ -74,7 +74,7 @@ class OnlineRows:
             sources[:] = [each for each in sources if each != source]
         return built, deleted
 
-    def _delete_states(self, view: WindowView, found: Sequence[EntityRows]) -> int:
+    def _delete_states(self, view: WindowView, found: Sequence[LoggedEntity]) -> int:
         """Delete the entity's own states in former generations, which servers may read for a minute."""
         deleted = 0
         for item in self.project.streams.generations.list_all(view):
