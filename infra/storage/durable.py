@@ -155,23 +155,12 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         FileExistsError: the file exists already.
         StoreError: the file cannot be written; nothing is left behind.
     """
-    try:
-        make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        write_durable(temporary, data, mode)
-        try:
-            # Unlike a rename, a link never replaces an existing file.
-            os.link(temporary, path)
-            # The name of the parent may be new, too.
-            for folder in (path.parent, path.parent.parent):
-                sync_folder(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
-    # A subclass of OSError, but the answer that callers wait for, and not an error of the disk.
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise disk_error(path, error) from error
+    with _stage(path, data, mode) as temporary:
+        # Unlike a rename, a link never replaces an existing file.
+        os.link(temporary, path)
+        # The name of the parent may be new, too.
+        for folder in (path.parent, path.parent.parent):
+            sync_folder(folder)
 
 
 def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
@@ -185,12 +174,24 @@ def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     Raises:
         StoreError: the file cannot be written; the old file is unchanged.
     """
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    write_durable(temporary, data, mode)
-    try:
+    with _stage(path, data, mode) as temporary:
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def _stage(path: Path, data: bytes, mode: int | None) -> Iterator[Path]:
+    """Yield a durable file next to a path, which the block moves or links there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        make_folder(path.parent)
+        write_durable(temporary, data, mode)
+        yield temporary
+    # A subclass of OSError, but the answer that callers wait for, and not an error of the disk.
+    except FileExistsError:
+        raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise disk_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

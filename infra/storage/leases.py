@@ -205,11 +205,6 @@ class Leases:
         alive = {name: (_is_alive(holder), until_us > now_us) for name, holder, until_us in rows}
         return sorted(name for name, (lives, is_held) in alive.items() if lives or (lives is None and is_held))
 
-    def latest_token(self, name: str) -> int:
-        """Return the highest token of a lease, 0 if nobody has had it."""
-        rows = self._database.query("SELECT token FROM leases WHERE name = ?", name)
-        return int(rows[0][0]) if rows else 0
-
     @contextmanager
     def try_hold(self, name: str) -> Iterator[Lease | None]:
         """Hold a lease during the block, or yield None if another process has it."""
