@@ -199,7 +199,7 @@ class ShippedFiles:
         self._documents = Documents(database, "shipped_files")
 
     def prune(self) -> None:
-        """Forget the writers whose last file was shipped 90 days ago: no machine has a shipped file for so long."""
+        """Forget the writers whose last file was shipped 90 days ago: no machine still has a shipped file then."""
         with self._database.transaction():
             now_us = self._database.now_us()
             for writer, shipped in self._documents.list_all().items():

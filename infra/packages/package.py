@@ -33,7 +33,7 @@ _ARRAYS = ("rows", "margins", "scores")
 
 @dataclass(frozen=True, kw_only=True)
 class PackageParts:
-    """The parts of a package besides its model.
+    """The parts of a package without its model.
 
     Args:
         spec: the user's ModelSpec.
