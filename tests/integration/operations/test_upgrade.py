@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from skewless.infra.access.key_store import KeyStore
-from skewless.infra.packages.decisions import Decisions
 
 from skewless.contract.errors import ConflictError, StoreError
+from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.generations import Generations
 from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import Decisions
 from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.plans.target_versions import StoredTargetVersions
 from skewless.infra.rollout.counts import read_counts
