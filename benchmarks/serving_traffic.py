@@ -20,7 +20,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.manifest import encode_manifest, verify_folder
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.package_registry import MANIFEST
+from skewless.infra.storage.names import MANIFEST
 from skewless.infra.storage.project_state import ProjectState
 
 BARE, LOGGED, CANARY, SHADOW = (

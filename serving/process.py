@@ -17,14 +17,14 @@ import uvloop
 
 from skewless.contract.errors import StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.host.processes import ProcessRecord
 from skewless.infra.log.spool import Shipper
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.online.store import open_online_reader, open_online_store
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter

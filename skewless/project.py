@@ -13,8 +13,7 @@ from skewless.operations.backup import Backup, OnFile, back_up, restore
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import EntityValues, read_entity
-from skewless.operations.erasure.erase import erase
-from skewless.operations.erasure.receipt import ErasureReceipt
+from skewless.operations.erasure.erase import ErasureReceipt, erase
 from skewless.operations.events import OnCounts, backfill, import_events, stream
 from skewless.operations.events import OnRows as OnEvents
 from skewless.operations.feedback import FeedbackReport, feedback

@@ -9,7 +9,7 @@ import numpy as np
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import BoolArray, Int64Array, Status, count_statuses
-from skewless.infra.log.run_columns import RunTimes
+from skewless.infra.log.runs import RunTimes
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from skewless.contract.errors import StoreError
 from skewless.infra.host.priority import run_at_low_priority, use_idle_time
 from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.leases import is_process
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -106,7 +107,7 @@ class ProcessRecord:
         """Delete the heartbeats of killed processes of this kind and machine, and all that are a day old."""
         now_s = self._database.now_us() / 1e6
         for name, item in _read(self._documents):
-            is_dead = (item.kind, item.host) == (self._own.kind, self._own.host) and not _is_alive(item.pid)
+            is_dead = (item.kind, item.host) == (self._own.kind, self._own.host) and not is_process(item.pid)
             if is_dead or item.silent_s(now_s) > _EXPIRY_S:
                 self._documents.delete(name)
 
@@ -161,16 +162,6 @@ def is_served_here(state: ProjectState) -> bool:
         process.kind == "server" and process.host == host and not process.is_silent(now_s)
         for process in read_processes(state)
     )
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _documents(state: ProjectState) -> Documents:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from skewless.contract.errors import ConflictError, StoreError
@@ -94,14 +94,17 @@ class Catalog:
         )
         return [_decode(row) for row in rows]
 
-    def last_applied(self, partition: str) -> int:
-        """Return the last position of which an end of its application is recorded; -1: none."""
+    def last_applied(self, partitions: Collection[str]) -> dict[str, int]:
+        """Return for each partition the last position of which an end of its application is recorded; -1: none."""
+        places = ", ".join("?" * len(partitions))
+        # A step in an index for each partition, however many segments it has.
         rows = self._database.query(
-            "SELECT last_seq FROM segments WHERE partition = ? AND known_us IS NOT NULL"
-            " ORDER BY first_seq DESC LIMIT 1",
-            partition,
+            "SELECT partition, (SELECT last_seq FROM segments WHERE segments.partition = log_partitions.partition"
+            " AND known_us IS NOT NULL ORDER BY first_seq DESC LIMIT 1) FROM log_partitions"
+            f" WHERE partition IN ({places})",
+            *partitions,
         )
-        return int(rows[0][0]) if rows else -1
+        return dict.fromkeys(partitions, -1) | {name: last for name, last in rows if last is not None}
 
     def has_all_ends(self, partition: str) -> bool:
         """Return whether an end of its application is recorded for each position."""
@@ -151,12 +154,7 @@ class Catalog:
                 check()
             first = self.next_seq(partition) if at is None else at
             if not self._move_end(partition, first, first + rows, columns):
-                raise ConflictError(
-                    f"log partition {partition!r}",
-                    "was written by another process",
-                    value=first,
-                    fix="open it again and continue after its last row",
-                )
+                raise moved_error(partition, first)
             segment = Segment(first, first + rows - 1, stored, at_us, known_us, is_merged)
             self._insert(partition, segment)
         return segment
@@ -223,14 +221,14 @@ class Catalog:
                 known_us = max(known) if new.known_us is None and None not in known else new.known_us
                 is_proven = all(is_proven for _, is_proven, _ in rows)
                 self._insert(partition, new._replace(known_us=known_us, is_proven=is_proven))
-            self._note_removed(name for name, _, _ in rows)
+            self._note_removed((name for name, _, _ in rows), list_readers(self._database))
 
     def remove_before(self, partition: str, before_us: int) -> int:
         """Remove the segments whose time is earlier; return how many."""
         with self._database.transaction():
             sql = "DELETE FROM segments WHERE partition = ? AND at_us < ? RETURNING object"
             rows = self._database.execute(sql, partition, before_us)
-            self._note_removed(name for (name,) in rows)
+            self._note_removed((name for (name,) in rows), list_readers(self._database))
         return len(rows)
 
     def discard(self, storage: ObjectStorage, partition: str, name: str) -> None:
@@ -243,10 +241,8 @@ class Catalog:
             sql = "SELECT 1 FROM segments WHERE partition = ? AND object = ?"
             if self._database.query(sql, partition, name):
                 return
-            sql = "INSERT INTO removed_objects (object, readers) VALUES (?, '[]') ON CONFLICT (object) DO NOTHING"
-            self._database.execute(sql, name)
-        storage.delete([name])
-        self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
+            self._note_removed([name], readers=[])
+        self._delete(storage, [name])
 
     def is_discarded(self, name: str) -> bool:
         """Return whether an object is about to be deleted."""
@@ -261,10 +257,7 @@ class Catalog:
         rows = self._database.query("SELECT object, readers FROM removed_objects")
         readers = set(list_readers(self._database)) if rows else set()
         names = [name for name, before in rows if readers.isdisjoint(json.loads(before))]
-        storage.delete(names)
-        with self._database.transaction():
-            for name in names:
-                self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
+        self._delete(storage, names)
         return len(names)
 
     def list_removed(self) -> set[str]:
@@ -318,11 +311,23 @@ class Catalog:
             int(segment.is_proven),
         )
 
-    def _note_removed(self, names: Iterable[str]) -> None:
-        readers = json.dumps(list_readers(self._database))
+    def _note_removed(self, names: Iterable[str], readers: Sequence[str]) -> None:
         for name in names:
             sql = "INSERT INTO removed_objects (object, readers) VALUES (?, ?) ON CONFLICT (object) DO NOTHING"
-            self._database.execute(sql, name, readers)
+            self._database.execute(sql, name, json.dumps(readers))
+
+    def _delete(self, storage: ObjectStorage, names: Sequence[str]) -> None:
+        """Delete removed objects."""
+        storage.delete(names)
+        with self._database.transaction():
+            for name in names:
+                self._database.execute("DELETE FROM removed_objects WHERE object = ?", name)
+
+
+def moved_error(partition: str, first: int | None) -> ConflictError:
+    """Return the error for a log that does not end where its writer believes."""
+    fix = "open it again and continue after its last row"
+    return ConflictError(f"log partition {partition!r}", "was written by another process", value=first, fix=fix)
 
 
 def _check_age(partition: str, began_at: float) -> None:

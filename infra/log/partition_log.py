@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.log.catalog import Catalog, Segment
+from skewless.infra.log.catalog import Catalog, Segment, moved_error
 from skewless.infra.log.log_columns import (
     INGEST,
     KNOWN_AT,
@@ -31,7 +31,7 @@ from skewless.infra.log.log_columns import (
 )
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import GROUP_ROWS, read_tables
-from skewless.infra.storage.durable import error_text
+from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.project_state import ProjectState
 
 Check = Callable[[], None]
@@ -60,7 +60,7 @@ class StagedRows:
             StoreError: the file cannot be written.
         """
         numbered = _number(rows, self.first + self.rows)
-        with _translate_errors(self.path):
+        with translate_disk_errors(self.path):
             if self._open_writer is None:
                 self.schema = numbered.schema
                 options = merged_options(numbered.schema)
@@ -72,7 +72,7 @@ class StagedRows:
     def close(self) -> None:
         """Close the file; its rows are readable then, but not yet durable."""
         if self._open_writer is not None:
-            with _translate_errors(self.path):
+            with translate_disk_errors(self.path):
                 self._open_writer.close()
             self._open_writer = None
 
@@ -198,7 +198,7 @@ class PartitionLog:
         """
         if self.next_seq() != at:
             self._is_lost = True
-            raise self._conflict(at)
+            raise moved_error(self.partition, at)
 
     def read(self, first: int = 0, last: int | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield rows at positions ``first`` to ``last``, both included, in order, at most 100,000 at a time.
@@ -272,21 +272,13 @@ class PartitionLog:
 
     def _check_position(self, at: int | None) -> int:
         if self._is_lost:
-            raise self._conflict(at)
+            raise moved_error(self.partition, at)
         if self._next_position is None:
             self._next_position = self.next_seq()
         if at is None or at == self._next_position:
             return self._next_position
         self._is_lost = True
-        raise self._conflict(at)
-
-    def _conflict(self, first: int | None) -> ConflictError:
-        return ConflictError(
-            f"log partition {self.partition!r}",
-            "was written by another process",
-            value=first,
-            fix="open it again and continue after its last row",
-        )
+        raise moved_error(self.partition, at)
 
     def _add_columns(self, schema: pa.Schema) -> str:
         """Return the log's columns with those of new rows, encoded; empty if there are no new ones."""
@@ -324,15 +316,3 @@ def _encode(rows: pa.Table) -> memoryview:
     # Dictionaries and statistics for each column cost more than they save on a batch of a few hundred rows.
     pq.write_table(rows, sink, compression="zstd", use_dictionary=False, write_statistics=[SEQ])
     return memoryview(sink.getvalue())
-
-
-@contextlib.contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, pa.ArrowException) as error:
-        raise StoreError(
-            f"log folder {path.parent}",
-            f"cannot be written: {error_text(error) if isinstance(error, OSError) else error}",
-            fix="free disk space, or give write access, then run again",
-        ) from error

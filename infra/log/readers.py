@@ -13,8 +13,7 @@ from functools import partial
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
-from skewless.infra.storage.lease_renewal import LeaseRenewal
-from skewless.infra.storage.leases import Leases, new_holder
+from skewless.infra.storage.leases import LeaseRenewal, Leases, new_holder
 
 _PREFIX = "log reader "
 _TTL_S = 60.0

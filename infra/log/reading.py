@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skewless.contract.errors import StoreError
 from skewless.infra.storage.objects import corrupt_error, missing_error
 
 # Readers skip row groups by their statistics, and hold one row group in memory at a time.
@@ -70,6 +72,17 @@ def regroup(batches: Iterable[pa.Table], size: int = GROUP_ROWS) -> Iterator[pa.
             pending, count = [rows.slice(size)], count - size
     if count:
         yield pa.concat_tables(pending).combine_chunks()
+
+
+@contextmanager
+def translate_query_errors(log: str) -> Iterator[None]:
+    """Raise an error of DuckDB, which reads the files of a log in the block, as StoreError."""
+    import duckdb  # noqa: PLC0415 - a server reads logs without it
+
+    try:
+        yield
+    except duckdb.Error as error:
+        raise StoreError(log, f"cannot be read: {error}", fix="restore the corrupt file") from error
 
 
 def _read_groups(

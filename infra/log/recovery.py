@@ -1,28 +1,37 @@
-"""Takes objects back into a log whose list is an older state, by the positions in their names and rows.
+"""Takes objects that no log lists back into the logs, after the database was restored to an older state.
 
-A restored database lacks the segments that were added since, and lists segments that were merged and deleted since.
-Objects that compaction has written have only rows that were part of the log, so they come first. Of other objects, one
-that begins at the end of the log is its next segment.
+A restored database lacks the segments that were added since, and lists segments that were merged and deleted since. An
+object of events or accepted rows is taken by the positions in its name and rows: what compaction has written has only
+rows that were part of the log, so it comes first; of other objects, one that begins at the end of the log is its next
+segment. Rows of predictions and outcomes have no positions: a shipped file is known by its writer and number, a row by
+its key columns.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from skewless.contract.errors import ConflictError
+from skewless.contract.status import BoolArray
 from skewless.infra.log.catalog import Segment
-from skewless.infra.log.log_columns import INGEST, encode_columns, merged_options, unify_columns
-from skewless.infra.log.orphans import Orphan, has_same_values, have_same_rows, read_rows
+from skewless.infra.log.compaction import write_rows
+from skewless.infra.log.log_columns import INGEST, KNOWN_AT, RUN, encode_columns, unify_columns
+from skewless.infra.log.orphans import Orphan
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.durable import disk_error
+from skewless.infra.log.reading import conform, read_tables
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.log.spool import ShippedFiles
 from skewless.infra.storage.objects import StoredObject
+from skewless.infra.storage.project_state import ProjectState
 
-OnRuns = Callable[[Orphan], None]
+_OF_ATTEMPT = (INGEST, KNOWN_AT, RUN)  # differ if the same rows are appended again
 
 
 class Piece(NamedTuple):
@@ -30,7 +39,7 @@ class Piece(NamedTuple):
 
     Args:
         orphan: the object.
-        first, last: positions of the rows, both included.
+        first, last: positions of the rows in the object, both included; none: its rows are in another object.
         replaced: the segments without objects that it replaces; none: it is appended.
     """
 
@@ -60,181 +69,210 @@ class Conflict(NamedTuple):
     objects: tuple[str, ...]
 
 
-class PartitionPlan(NamedTuple):
-    """How a log gets its rows back.
+def has_same_values(one: pa.Table, other: pa.Table) -> bool:
+    """Return whether rows are equal, apart from times and run of their acceptance; a column that one lacks is null.
 
-    Args:
-        pieces: in order: segments that are replaced, then appended ones.
-        conflicts: why more was not possible.
+    >>> has_same_values(pa.table({"a": [1]}), pa.table({"a": [1], "b": pa.nulls(1, pa.int64())}))
+    True
     """
-
-    pieces: tuple[Piece, ...]
-    conflicts: tuple[Conflict, ...] = ()
-
-
-def plan_recovery(
-    log: PartitionLog, orphans: Sequence[Orphan], missing: Collection[str], *, is_appended: bool = True
-) -> PartitionPlan:
-    """Return how a log gets its rows back; changes nothing.
-
-    Args:
-        log: of a partition.
-        orphans: objects of the partition that no log has.
-        missing: names of listed objects that the storage does not have.
-        is_appended: False: only replace segments, because positions of later rows are not known.
-    """
-    conflicts: list[Conflict] = []
-    pieces = list(_plan_holes(log, orphans, missing, conflicts))
-    if is_appended:
-        pieces += _plan_tail(log, orphans, missing, conflicts)
-    return PartitionPlan(tuple(pieces), tuple(conflicts))
-
-
-def apply_piece(log: PartitionLog, piece: Piece, on_append: OnRuns = lambda _: None) -> Segment:
-    """Make rows of an object a part of the log; return their segment. A kill at any point changes all or nothing.
-
-    Args:
-        log: of the partition.
-        piece: of ``plan_recovery``.
-        on_append: called in the transaction of an append.
-
-    Raises:
-        ConflictError: another process has written to the log, or is about to delete the object; plan again.
-        StoreError: database or storage failed.
-    """
-    orphan, began_at = piece.orphan, time.time()
-    stored = orphan.stored if piece.rows == orphan.rows else copy_rows(log, orphan, piece.first, piece.last)
-    if piece.replaced:
-        known = [segment.known_us for segment in piece.replaced if segment.known_us is not None]
-        at_us = max(segment.at_us for segment in piece.replaced)
-        new = Segment(piece.first, piece.last, stored, at_us, max(known, default=None), orphan.is_merged)
-        log.catalog.replace(log.partition, piece.replaced, new, began_at=began_at)
-        return new
-
-    def check() -> None:
-        if log.catalog.is_discarded(stored.name):
-            raise ConflictError(f"object {stored.name}", "is being deleted by its writer", fix="run it again")
-        on_append(orphan)
-
-    return log.catalog.append(
-        log.partition,
-        stored,
-        piece.rows,
-        began_at=began_at,
-        at=piece.first,
-        at_us=orphan.at_us,
-        known_us=orphan.known_us,
-        is_merged=orphan.is_merged,
-        columns=encode_columns(unify_columns(log.partition, log.schema(), orphan.schema)),
-        check=check,
+    one, other = (
+        table.drop_columns([name for name in _OF_ATTEMPT if name in table.column_names]) for table in (one, other)
     )
-
-
-def copy_rows(log: PartitionLog, orphan: Orphan, first: int, last: int) -> StoredObject:
-    """Store a part of an object as an object of its own.
-
-    Raises:
-        StoreError: the storage failed, or the object cannot be read.
-    """
-    path = log.storage.staging_path()
     try:
-        with pq.ParquetWriter(path, orphan.schema, **merged_options(orphan.schema)) as writer:
-            for rows in read_rows(log.storage, orphan, first, last):
-                writer.write_table(rows)
-        return log.storage.put_file(log.object_name(first), path)
-    except OSError as error:
-        raise disk_error(path, error) from error
-    finally:
-        path.unlink(missing_ok=True)
+        schema = pa.unify_schemas([one.schema.remove_metadata(), other.schema.remove_metadata()])
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return False
+    return bool(conform(one, schema).equals(conform(other, schema)))
 
 
-def _plan_holes(
-    log: PartitionLog, orphans: Sequence[Orphan], missing: Collection[str], conflicts: list[Conflict]
-) -> Iterable[Piece]:
-    """Yield pieces for segments without objects: compaction or an erasure has deleted them."""
-    segments = [segment for segment in log.segments() if segment.stored.name in missing]
-    while segments:
-        first = segments[0]
-        claims = [item for item in orphans if item.is_merged and item.first <= first.first and item.last >= first.last]
-        # An erasure has rewritten the segment, with the same positions.
-        claims = claims or [item for item in orphans if (item.first, item.last) == (first.first, first.last)]
-        covered = 1
-        if claims:
-            best = max(claims, key=lambda item: item.last)
-            while covered < len(segments) and segments[covered - 1].last + 1 == segments[covered].first:
-                if segments[covered].last > best.last:
-                    break
-                covered += 1
-            piece = Piece(best, first.first, segments[covered - 1].last, tuple(segments[:covered]))
-            conflict = _find_disagreement(log, best, claims, piece.first, piece.last)
-            if conflict is None:
-                yield piece
-            else:
-                conflicts.append(conflict)
-        segments = segments[covered:]
+class PartitionRecovery:
+    """The recovery of one log.
 
-
-def _plan_tail(
-    log: PartitionLog, orphans: Sequence[Orphan], missing: Collection[str], conflicts: list[Conflict]
-) -> Iterable[Piece]:
-    start = end = log.next_seq()
-    while claims := _list_claims(orphans, end):
-        # Of equal rows the later ones: an append that was recorded is not repeated.
-        best = max(claims, key=lambda item: (item.last, item.at_us))
-        conflict = _find_disagreement(log, best, claims, end, best.last)
-        # A last segment without its object is older than the restoration.
-        if conflict is None and end == start and not any(item.stored.name in missing for item in log.segments(end - 1)):
-            conflict = _find_fork(log, best, orphans, end)
-        if conflict is not None:
-            conflicts.append(conflict)
-            return
-        yield Piece(best, end, best.last)
-        end = best.last + 1
-    later = sorted(item.stored.name for item in orphans if item.first > end)
-    if later:
-        first = min(item.first for item in orphans if item.first > end)
-        problem = f"lacks the rows {end} to {first - 1} before these objects"
-        conflicts.append(Conflict(log.partition, end, problem, tuple(later)))
-
-
-def _list_claims(orphans: Sequence[Orphan], position: int) -> list[Orphan]:
-    """Return the objects that may have the row at the end of a log."""
-    merged = [item for item in orphans if item.is_merged and item.first <= position <= item.last]
-    return merged or [item for item in orphans if not item.is_merged and item.first == position]
-
-
-def _find_disagreement(
-    log: PartitionLog, best: Orphan, claims: Sequence[Orphan], first: int, last: int
-) -> Conflict | None:
-    """Return a conflict if objects have different rows at one of some positions."""
-    others = [
-        item
-        for item in claims
-        if item is not best and not have_same_rows(log.storage, best, item, first, min(last, item.last))
-    ]
-    if not others:
-        return None
-    names = sorted(item.stored.name for item in (best, *others))
-    return Conflict(log.partition, first, "has two objects with different rows for one position", tuple(names))
-
-
-def _find_fork(log: PartitionLog, best: Orphan, orphans: Sequence[Orphan], end: int) -> Conflict | None:
-    """Return a conflict if the log continued after the restoration: then earlier rows must not follow newer ones.
-
-    Another object for the position before the end may also be of an interrupted append; the times tell them apart.
+    Args:
+        state: of the project.
+        partition: name of the log.
+        orphans: its objects that no log lists.
+        missing: names of listed objects that the storage does not have.
+        keys: columns that identify a row of a log of shipped files; none: a position does.
     """
-    others = [item for item in orphans if item.first < end <= item.last + 1]
-    if not others:
-        return None
-    before = pa.concat_tables(log.read(end - 1, end - 1))
-    is_other = any(
-        not has_same_values(before, pa.concat_tables(read_rows(log.storage, item, end - 1, end - 1))) for item in others
-    )
-    following = pa.concat_tables(read_rows(log.storage, best, end, end))
-    if is_other and _is_not_later(following, before):
+
+    def __init__(
+        self,
+        state: ProjectState,
+        partition: str,
+        orphans: Sequence[Orphan],
+        missing: Collection[str],
+        keys: Sequence[str] = (),
+    ) -> None:
+        self._log = PartitionLog(state, partition)
+        self._ledger, self._shipped = RunLedger(state.database), ShippedFiles(state.database)
+        self._orphans, self._missing, self._keys = orphans, missing, keys
+        self._conflicts: list[Conflict] = []
+
+    def plan(self) -> tuple[list[Piece], list[Conflict]]:
+        """Return what the log can get back, in order, and why more is not possible; changes nothing.
+
+        Raises:
+            StoreError: database or storage failed.
+        """
+        self._conflicts = []
+        pieces = list(self._plan_holes())
+        pieces += self._plan_lacking(pieces) if self._keys else self._plan_tail()
+        return pieces, self._conflicts
+
+    def apply(self, piece: Piece) -> None:
+        """Make rows of an object a part of the log. A kill at any point changes all or nothing.
+
+        Raises:
+            ConflictError: another process has written to the log, or is about to delete the object; plan again.
+            StoreError: database or storage failed.
+        """
+        log, orphan, began_at = self._log, piece.orphan, time.time()
+        if not piece.rows:
+            self._note_applied(piece)
+            return
+        stored = orphan.stored
+        if piece.rows < orphan.rows:
+            with write_rows(log.storage, self._read(orphan, piece.first, piece.last), orphan.schema) as (path, _):
+                stored = log.storage.put_file(log.object_name(piece.first), path)
+        if piece.replaced:
+            known = [segment.known_us for segment in piece.replaced if segment.known_us is not None]
+            at_us = max(segment.at_us for segment in piece.replaced)
+            new = Segment(piece.first, piece.last, stored, at_us, max(known, default=None), orphan.is_merged)
+            log.catalog.replace(log.partition, piece.replaced, new, began_at=began_at)
+            return
+        log.catalog.append(
+            log.partition,
+            stored,
+            piece.rows,
+            began_at=began_at,
+            at=None if self._keys else piece.first,
+            at_us=orphan.at_us,
+            known_us=orphan.known_us,
+            is_merged=orphan.is_merged,
+            columns=encode_columns(unify_columns(log.partition, log.schema(), orphan.schema)),
+            check=lambda: self._note_applied(piece),
+        )
+
+    def _note_applied(self, piece: Piece) -> None:
+        """Record the runs and the shipped file of an object, in the transaction that adds it."""
+        orphan = piece.orphan
+        if self._log.catalog.is_discarded(orphan.stored.name):
+            raise ConflictError(f"object {orphan.stored.name}", "is being deleted by its writer", fix="run it again")
+        # Rows name their run: the next run must not get its number.
+        for run_id, started_us in orphan.runs.items():
+            self._ledger.restore_start(run_id, started_us)
+        if orphan.file:
+            with self._shipped.claim(orphan.file[0], [orphan.file[1]]) as is_new:
+                if not is_new:
+                    raise ConflictError(f"object {orphan.stored.name}", "was shipped meanwhile", fix="run it again")
+
+    def _plan_holes(self) -> Iterator[Piece]:
+        """Yield pieces for segments without objects: compaction or an erasure has deleted them."""
+        segments = [segment for segment in self._log.segments() if segment.stored.name in self._missing]
+        while segments:
+            first = segments[0]
+            claims = [each for each in self._orphans if each.first <= first.first and each.last >= first.last]
+            # An erasure has rewritten the segment, with the same positions.
+            same = [each for each in claims if (each.file, each.first, each.last) == (None, first.first, first.last)]
+            claims = [each for each in claims if each.is_merged] or same
+            covered = 1
+            if claims:
+                best = max(claims, key=lambda item: item.last)
+                while covered < len(segments) and segments[covered - 1].last + 1 == segments[covered].first:
+                    if segments[covered].last > best.last:
+                        break
+                    covered += 1
+                piece = Piece(best, first.first, segments[covered - 1].last, tuple(segments[:covered]))
+                if not self._has_disagreement(best, claims, piece.first, piece.last):
+                    yield piece
+            segments = segments[covered:]
+
+    def _plan_tail(self) -> Iterator[Piece]:
+        start = end = self._log.next_seq()
+        while claims := self._list_claims(end):
+            # Of equal rows the later ones: an append that was recorded is not repeated.
+            best = max(claims, key=lambda item: (item.last, item.at_us))
+            if self._has_disagreement(best, claims, end, best.last) or (end == start and self._has_fork(best, end)):
+                return
+            yield Piece(best, end, best.last)
+            end = best.last + 1
+        later = [item for item in self._orphans if item.first > end]
+        if later:
+            problem = f"lacks the rows {end} to {min(item.first for item in later) - 1} before these objects"
+            self._add_conflict(end, problem, later)
+
+    def _plan_lacking(self, restored: Sequence[Piece]) -> Iterator[Piece]:
+        """Yield pieces with the rows that a log of shipped files lacks, each once."""
+        found = [
+            self._read_keys(part.orphan.stored).slice(part.first - part.orphan.first, part.rows) for part in restored
+        ]
+        merged = (orphan for orphan in self._orphans if orphan.file is None)
+        for orphan in sorted(merged, key=lambda item: item.first):
+            own = self._read_keys(orphan.stored)
+            is_known = _is_in(own, found)
+            for segment in self._log.segments():
+                if segment.stored.name not in self._missing and not is_known.all():
+                    is_known |= _is_in(own, [self._read_keys(segment.stored)])
+            edges = np.flatnonzero(np.diff(np.concatenate([[True], is_known, [True]]).astype(np.int8)))
+            for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+                yield Piece(orphan, orphan.first + begin, orphan.first + end - 1)
+            found.append(own)
+        # An object has the rows of one file or of several, and the number of the last one. So an object of an
+        # interrupted attempt has no other rows than the object that was shipped then, whose number is not lower.
+        for orphan in sorted(self._orphans, key=lambda item: item.file or ("", 0), reverse=True):
+            if orphan.file and self._shipped.is_new(*orphan.file):
+                keys = self._read_keys(orphan.stored)
+                # A file is merged as a whole.
+                yield Piece(orphan, 0, -1 if _is_in(keys, found).any() else orphan.last)
+                found.append(keys)
+
+    def _list_claims(self, position: int) -> list[Orphan]:
+        """Return the objects that may have the row at the end of a log."""
+        merged = [item for item in self._orphans if item.is_merged and item.first <= position <= item.last]
+        return merged or [item for item in self._orphans if not item.is_merged and item.first == position]
+
+    def _has_disagreement(self, best: Orphan, claims: Sequence[Orphan], first: int, last: int) -> bool:
+        """Return whether objects have different rows at one of some positions, unlike those of a repeated append."""
+        others = [item for item in claims if item is not best and not self._agree(best, item, first, last)]
+        if others:
+            self._add_conflict(first, "has two objects with different rows for one position", [best, *others])
+        return bool(others)
+
+    def _agree(self, one: Orphan, other: Orphan, first: int, last: int) -> bool:
+        tables = (pa.concat_tables(self._read(each, first, min(last, other.last))) for each in (one, other))
+        return has_same_values(*tables)
+
+    def _has_fork(self, best: Orphan, end: int) -> bool:
+        """Return whether the log continued after the restoration: then earlier rows must not follow newer ones.
+
+        Another object for the position before the end may also be of an interrupted append; the times tell them apart.
+        A last segment without its object is older than the restoration.
+        """
+        others = [item for item in self._orphans if item.first < end <= item.last + 1]
+        if not others or any(item.stored.name in self._missing for item in self._log.segments(end - 1)):
+            return False
+        before = pa.concat_tables(self._log.read(end - 1, end - 1))
+        rows = [pa.concat_tables(self._read(item, end - 1, end - 1)) for item in others]
+        following = pa.concat_tables(self._read(best, end, end))
+        if all(has_same_values(before, each) for each in rows) or not _is_not_later(following, before):
+            return False
         problem = "has newer rows, added after the database was restored, before the rows of this object"
-        return Conflict(log.partition, end, problem, (best.stored.name,))
-    return None
+        self._add_conflict(end, problem, [best])
+        return True
+
+    def _add_conflict(self, position: int, problem: str, orphans: Sequence[Orphan]) -> None:
+        names = tuple(sorted(item.stored.name for item in orphans))
+        self._conflicts.append(Conflict(self._log.partition, position, problem, names))
+
+    def _read(self, orphan: Orphan, first: int, last: int) -> Iterator[pa.Table]:
+        """Yield the rows of an object at positions ``first`` to ``last``, both included."""
+        return read_tables(self._log.storage.local_path(orphan.stored), orphan.first, first, last, orphan.schema)
+
+    def _read_keys(self, stored: StoredObject) -> pa.Array:
+        rows = pq.read_table(self._log.storage.local_path(stored), columns=list(self._keys))
+        texts = [rows[name].cast(pa.string()) for name in self._keys]
+        return pc.binary_join_element_wise(*texts, "/").combine_chunks()
 
 
 def _is_not_later(rows: pa.Table, before: pa.Table) -> bool:
@@ -242,3 +280,10 @@ def _is_not_later(rows: pa.Table, before: pa.Table) -> bool:
         return True
     at_us, before_us = rows[INGEST][0].as_py(), before[INGEST][0].as_py()
     return at_us is None or before_us is None or at_us <= before_us
+
+
+def _is_in(keys: pa.Array, others: Sequence[pa.Array]) -> BoolArray:
+    result = np.zeros(len(keys), dtype=np.bool_)
+    for other in others:
+        result |= pc.is_in(keys, value_set=other).to_numpy(zero_copy_only=False)
+    return result

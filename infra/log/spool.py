@@ -22,16 +22,18 @@ import pyarrow.parquet as pq
 
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.compaction import write_rows
 from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
-from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.durable import hold_lock, make_folder, sync_file, sync_folder, translate_disk_errors
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
 _NAME = re.compile(r"(?P<at>\d{20})-(?P<writer>[0-9a-f]{12})-(?P<number>\d{6,})\.parquet")
 _DAY_US = 86_400_000_000
+_KEPT_US = 90 * _DAY_US  # the numbers of a writer that has ended
 _MOST_ROWS = 50_000  # that are shipped together
 CORRUPT = ".corrupt"  # ending of files that cannot be read
 # Between two shipments, so that many small files become few segments; and at most, while it fails.
@@ -95,21 +97,23 @@ class Spool:
         """
         temporary = path.with_suffix(".tmp")
         try:
-            make_folder(self.folder)
-            pq.write_table(rows, temporary, **self._options)
-            sync_file(temporary)
-            temporary.replace(path)
-            sync_folder(self.folder)
-        except OSError as error:
-            raise disk_error(path, error) from error
+            with translate_disk_errors(path):
+                make_folder(self.folder)
+                pq.write_table(rows, temporary, **self._options)
+                sync_file(temporary)
+                temporary.replace(path)
+                sync_folder(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
 
     def waiting(self) -> list[Path]:
         """Return the files that are not in the log yet, each writer's in the order of their numbers."""
-        names = {path: _NAME.fullmatch(path.name) for path in self.folder.glob("*.parquet")}
-        known = {path: (name["writer"], int(name["number"])) for path, name in names.items() if name}
-        return sorted(known, key=known.__getitem__)
+        return [path for _, _, path, _ in self._list_waiting()]
+
+    def _list_waiting(self) -> list[tuple[str, int, Path, int]]:
+        """Return writer, number, path and time of the files that wait, in this order."""
+        names = [(path, _NAME.fullmatch(path.name)) for path in self.folder.glob("*.parquet")]
+        return sorted((name["writer"], int(name["number"]), path, int(name["at"])) for path, name in names if name)
 
     def ship(self) -> int:
         """Add all files to the log; return how many. A kill at any point neither loses nor repeats a row.
@@ -122,21 +126,18 @@ class Spool:
         if not self.waiting():
             return 0
         shipped = 0
-        try:
-            with hold_lock(self.folder / ".lock"):
-                for batch in self._batches():
-                    self._ship(batch)
-                    shipped += len(batch)
-        except OSError as error:
-            raise disk_error(self.folder, error) from error
+        with translate_disk_errors(self.folder), hold_lock(self.folder / ".lock"):
+            for batch in self._batches():
+                self._ship(batch)
+                shipped += len(batch)
         return shipped
 
     def _batches(self) -> Iterator[list[_SpooledFile]]:
         """Yield files that are shipped together; a file that cannot be read stops none, and is kept."""
         batch: list[_SpooledFile] = []
         rows = 0
-        for path in self.waiting():
-            file = self._read_or_quarantine(path)
+        for waiting in self._list_waiting():
+            file = self._read_or_quarantine(*waiting)
             if file is None:
                 continue
             if batch and (file.kind != batch[0].kind or rows + len(file.table) > _MOST_ROWS):
@@ -147,13 +148,9 @@ class Spool:
         if batch:
             yield batch
 
-    def _read_or_quarantine(self, path: Path) -> _SpooledFile | None:
-        name = _NAME.fullmatch(path.name)
-        if name is None:
-            raise ValueError(f"{path.name} is not the name of a spooled file")
-        writer, number = name["writer"], int(name["number"])
+    def _read_or_quarantine(self, writer: str, number: int, path: Path, at_us: int) -> _SpooledFile | None:
         try:
-            return _SpooledFile(path, writer, number, int(name["at"]), pq.ParquetFile(path).read())
+            return _SpooledFile(path, writer, number, at_us, pq.ParquetFile(path).read())
         except (OSError, pa.ArrowException) as error:
             with ShippedFiles(self._state.database).edit(writer) as shipped:
                 shipped["missing"] = sorted({*shipped.get("missing", ()), number})
@@ -189,13 +186,9 @@ class Spool:
         name = f"{self._partition}/{batch[-1].path.stem}-{uuid.uuid4().hex[:12]}.parquet"
         if len(batch) == 1:
             return storage.put_file(name, batch[0].path)
-        path = storage.staging_path()
-        try:
-            pq.write_table(pa.concat_tables([file.table for file in batch]), path, **self._options)
-            sync_file(path)
+        rows = pa.concat_tables([file.table for file in batch])
+        with write_rows(storage, [rows], rows.schema, lambda _: self._options) as (path, _):
             return storage.put_file(name, path)
-        finally:
-            path.unlink(missing_ok=True)
 
 
 class ShippedFiles:
@@ -204,6 +197,14 @@ class ShippedFiles:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._documents = Documents(database, "shipped_files")
+
+    def prune(self) -> None:
+        """Forget the writers whose last file was shipped 90 days ago: no machine still has a shipped file then."""
+        with self._database.transaction():
+            now_us = self._database.now_us()
+            for writer, shipped in self._documents.list_all().items():
+                if shipped.get("at_us", now_us) < now_us - _KEPT_US:
+                    self._documents.delete(writer)
 
     def edit(self, writer: str) -> AbstractContextManager[dict[str, Any]]:
         """Yield a writer's numbers to change, in a transaction: not those in the memory of reads."""
@@ -223,6 +224,7 @@ class ShippedFiles:
             # A database that was restored to an older state lacks numbers, whose files `skewless recover` adds.
             missing |= set(range(last + 1, latest))
             shipped |= {"number": max(latest, last), "missing": sorted(missing - {*numbers})}
+            shipped["at_us"] = self._database.now_us()
 
 
 class Shipper:

@@ -14,8 +14,7 @@ from skewless.contract.rows import NO_TIME, ViewRead, empty_read
 from skewless.contract.status import Int64Array
 from skewless.infra.log.log_columns import CREATED, EVENT, REJECT, RUN, SEQ, TOMBSTONE, due_sql
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.run_columns import KnownRanges
-from skewless.infra.log.runs import RunLedger
+from skewless.infra.log.runs import KnownRanges, RunLedger
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import TIME, History
 from skewless.infra.offline.matched_rows import MatchedRows, fetch_rows, find_rows, register_tables

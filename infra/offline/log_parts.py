@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from skewless.contract.errors import StoreError
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.state_layout import NEVER
 from skewless.infra.log.event_rows import DECLARED
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
+from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.offline.window_events import LogPartition, find_applied_times, read_column_names
 from skewless.infra.storage.project_state import ProjectState
 
@@ -147,13 +147,9 @@ def latest_event_us(connection: duckdb.DuckDBPyConnection, files: Sequence[str])
     Raises:
         StoreError: a file is corrupt.
     """
-    import duckdb  # noqa: PLC0415 - the status of a project without events does without
-
     if not files:
         return None
     query = f"SELECT max({EVENT}) FROM read_parquet(?, union_by_name = true) WHERE {REJECT} IS NULL"
-    try:
+    with translate_query_errors("log"):
         ((latest,),) = connection.execute(query, [list(files)]).fetchall()
-    except duckdb.Error as error:
-        raise StoreError("log", f"cannot be read: {error}", fix="restore the corrupt file") from error
     return None if latest is None else int(latest)

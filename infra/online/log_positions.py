@@ -64,8 +64,8 @@ class LogPositions:
             if row_partitions:
                 self._covered = self._ledger.last_positions()
             self._live |= {view.hash: self._generations.find_live(view) for _, view in window_views}
-            partitions = {name for live in self._live.values() for name in (live.partitions if live else ())}
-            self._ends |= {name: self._catalog.last_applied(name) for name in partitions}
+            partitions = sorted({name for live in self._live.values() for name in (live.partitions if live else ())})
+            self._ends |= self._catalog.last_applied(partitions) if partitions else {}
             self._is_unavailable = False
         except StoreError as error:
             has_read = self._covered is not None or not row_partitions

@@ -15,33 +15,27 @@ import pyarrow as pa
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
+from skewless.infra.log.reading import translate_query_errors
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.outcomes.log import OutcomeLog
+from skewless.infra.predictions.schema import ROWS_SQL
 from skewless.infra.predictions.segments import prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
 _OUTCOME_COLUMNS = ("label", "value", "known_at", "received_at", "batch", "row")
 # The unit that a rollout assigns to an arm: the values of its sticky keys, or one prediction from a full vector.
-_UNIT_SQL = "hash(CASE WHEN coalesce(source, 'entities') = 'entities' THEN {key} ELSE id END)"
-# The empty second part of the union adds the columns that files of older releases lack.
-_PREDICTIONS_SQL = """
+_UNIT_SQL = "hash(CASE WHEN source = 'entities' THEN {key} ELSE id END)"
+_PREDICTIONS_SQL = f"""
     CREATE TEMP TABLE predictions AS
     SELECT row_number() OVER (ORDER BY t, id, version, role) AS n, * FROM (
         SELECT
-            id, t, version, coalesce(role, 'champion') AS role, policy, score, scores,
-            inputs, coalesce(source, 'entities') = 'entities' AS has_keys, {unit} AS unit
-        FROM (
-            SELECT * FROM read_parquet($files, union_by_name = true)
-            UNION ALL BY NAME
-            SELECT NULL::VARCHAR AS role, NULL::BIGINT AS policy, NULL::VARCHAR AS source, NULL::DOUBLE[] AS scores
-            WHERE false
-        )
+            id, t, version, role, policy, score, scores, inputs, source = 'entities' AS has_keys, {{unit}} AS unit
+        FROM {ROWS_SQL}
         WHERE model = $model AND t >= $since AND t < $until
     )
 """
@@ -135,17 +129,13 @@ class LabelledLog:
         with closing(self.connection.cursor()) as cursor:
             if not files:
                 return pa.Table.from_batches([], _SCHEMA)  # `empty_table` imports pandas
-            try:
+            with translate_query_errors("prediction log"):
                 times = {"since": since_us, "until": until_us}
                 cursor.execute(
                     _PREDICTIONS_SQL.format(unit=self._unit()), {"files": files, "model": self.spec.name, **times}
                 )
                 self._find_candidates(cursor, (since_us, until_us), known_by_us)
                 return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
-            except duckdb.Error as error:
-                raise StoreError(
-                    "prediction log", f"cannot be joined: {error}", fix="restore the corrupt file"
-                ) from error
 
     def latest_labels(self, known_by_us: int, most: int = 100_000) -> pa.Table:
         """Return ``t`` and ``known_at`` of the latest rows of the label table that were known by a time.

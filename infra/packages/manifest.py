@@ -10,7 +10,7 @@ from pathlib import Path
 
 from skewless.contract.errors import PackageError
 from skewless.infra.packages.signing import SIGNATURE, TrustPolicy
-from skewless.infra.storage.package_registry import MANIFEST
+from skewless.infra.storage.names import MANIFEST
 
 _FORMAT = 1
 _MAX_SIGNATURE_BYTES = 4_096

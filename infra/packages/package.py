@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -19,10 +20,10 @@ from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Vector
 from skewless.infra.runtimes.reference import Reference
-from skewless.infra.storage.names import check_file_name
-from skewless.infra.storage.package_registry import MANIFEST
+from skewless.infra.storage.names import MANIFEST, check_file_name
 
 Json = Mapping[str, Any]
+_T = TypeVar("_T")
 
 _EXTRA = "extra/"
 _DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
@@ -31,12 +32,10 @@ _ARRAYS = ("rows", "margins", "scores")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PackageContents:
-    """The contents of a package.
+class PackageParts:
+    """The parts of a package without its model.
 
     Args:
-        model_name: file name of the model in its library's own text or JSON format.
-        model: the model file's bytes.
         spec: the user's ModelSpec.
         plan: the FeaturePlan as JSON, opaque here.
         reference: rows with expected margins and scores.
@@ -49,8 +48,6 @@ class PackageContents:
         extra: text files by name, for example the source of the transforms.
     """
 
-    model_name: str
-    model: bytes
     spec: ModelSpec
     plan: Json
     reference: Reference
@@ -61,6 +58,19 @@ class PackageContents:
     bounds: Json = field(default_factory=dict)
     curves: Json = field(default_factory=dict)
     extra: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackageContents(PackageParts):
+    """The contents of a package.
+
+    Args:
+        model_name: file name of the model in its library's own text or JSON format.
+        model: the model file's bytes.
+    """
+
+    model_name: str
+    model: bytes
 
     def files(self) -> dict[str, bytes]:
         """Return every file except the manifest: path in the folder -> bytes.
@@ -78,7 +88,7 @@ class PackageContents:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Package:
+class Package(PackageParts):
     """A verified package; its folder is immutable.
 
     Args:
@@ -87,8 +97,6 @@ class Package:
         version: zero-padded number, increasing per model.
         digest: SHA-256 of the manifest, which identifies all files.
         model_file: the model in its library's own format.
-
-    The other fields are those of PackageContents.
     """
 
     path: Path
@@ -96,16 +104,6 @@ class Package:
     version: str
     digest: str
     model_file: Path
-    spec: ModelSpec
-    plan: Json
-    reference: Reference
-    profile: Json
-    metrics: Json
-    fingerprint: Json
-    about: Json
-    bounds: Json
-    curves: Json
-    extra: Mapping[str, str]
 
 
 def open_package(store: PackageStore, name: str, version: str) -> Package:
@@ -143,13 +141,7 @@ def read_spec(store: PackageStore, name: str, version: str) -> ModelSpec:
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or its spec cannot be read.
     """
-    folder = store.packages.version_folder(name, version)
-    try:
-        return ModelSpec.from_dict(json.loads(read_verified_file(folder, name, version, "spec.json", store.trust)))
-    except (OSError, ValueError, KeyError, TypeError, DefinitionError) as error:
-        raise PackageError(
-            f"package {name} {version}", "has a spec that cannot be read", fix="restore the file spec.json"
-        ) from error
+    return _read_document(store, name, version, "spec", ModelSpec.from_dict)
 
 
 def pin_plan(plan: FeaturePlan, vocabularies: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,11 +164,16 @@ def read_pinned_plan(store: PackageStore, name: str, version: str) -> FeaturePla
     Raises:
         PackageError: the version does not exist, no trusted key signed it, or the plan is altered.
     """
-    owner, folder = f"package {name} {version}", store.packages.version_folder(name, version)
+    return _read_document(store, name, version, "plan", partial(_decode_plan, owner=f"package {name} {version}"))
+
+
+def _read_document(store: PackageStore, name: str, version: str, part: str, decode: Callable[[Any], _T]) -> _T:
+    folder = store.packages.version_folder(name, version)
     try:
-        return _decode_plan(json.loads(read_verified_file(folder, name, version, "plan.json", store.trust)), owner)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PackageError(owner, "has a plan that cannot be read", fix="restore the file plan.json") from error
+        return decode(json.loads(read_verified_file(folder, name, version, f"{part}.json", store.trust)))
+    except (OSError, ValueError, KeyError, TypeError, DefinitionError) as error:
+        problem, fix = f"has a {part} that cannot be read", f"restore the file {part}.json"
+        raise PackageError(f"package {name} {version}", problem, fix=fix) from error
 
 
 def _decode_plan(pinned: Mapping[str, Any], owner: str) -> FeaturePlan:

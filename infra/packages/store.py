@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
 from skewless.infra.packages.signing import PRIVATE_FILE, Signer, TrustPolicy
 from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.names import check_model_name
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
+
+
+class Decisions:
+    """The decisions about the versions of a project's models.
+
+    Args:
+        database: of the project.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._records = Records(database, "decision")
+
+    def add(self, model: str, version: str, decision: Mapping[str, Any], now_us: int) -> None:
+        """Store a decision about a version.
+
+        Args:
+            decision: plain JSON values.
+            now_us: the clock, UTC microseconds.
+
+        Raises:
+            StoreError: the database is unavailable; nothing was added.
+        """
+        self._records.add(check_model_name(model), {"version": version, "at_us": now_us, **decision})
+
+    def read_latest_first(self, model: str) -> Iterator[dict[str, Any]]:
+        """Yield the decisions about a model's versions, latest first."""
+        return (dict(body) for _, body in self._records.read_latest_first(check_model_name(model)))
+
+    def last(self, model: str, version: str) -> dict[str, Any] | None:
+        """Return the last decision about a version."""
+        return next((decision for decision in self.read_latest_first(model) if decision["version"] == version), None)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from skewless.infra.packages.package import Package, PackageContents, open_packa
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, write_durable
-from skewless.infra.storage.package_registry import MANIFEST
+from skewless.infra.storage.names import MANIFEST
 
 
 def write_package(store: PackageStore, name: str, contents: PackageContents) -> Package:

@@ -1,4 +1,4 @@
-"""Reads the vectors and scores that a model version served in a time range, in bounded batches."""
+"""Reads the vectors and scores of a time range from the prediction log: in bounded batches, or a seeded sample."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.vector import Matrix
+from skewless.infra.log.reading import translate_query_errors
+from skewless.infra.predictions.schema import ROWS_SQL
 from skewless.infra.predictions.segments import BATCH_ROWS, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
-_SERVED_SQL = """
-    FROM (
-        SELECT * FROM read_parquet($files, union_by_name = true)
-        UNION ALL BY NAME
-        SELECT NULL::VARCHAR AS role WHERE false
-    )
-    WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role IS DISTINCT FROM 'shadow'
+_SERVED_SQL = f"""
+    FROM {ROWS_SQL}
+    WHERE model = $model AND version = $version AND t >= $since AND t < $until AND role <> 'shadow'
 """
 # A feature row that was read w times is as much evidence as one read: Kish's effective number of rows is
 # (sum w)^2 / sum w^2.
@@ -33,6 +31,25 @@ _REPEATS_SQL = f"""
     )
     SELECT view, sum(CASE WHEN seq >= 0 THEN n * n ELSE n END) / sum(n) AS repeats FROM used GROUP BY view
 """
+# The rows with the smallest seeded hashes of each group, selected in one scan of the ids: nothing is sorted, and only
+# the vectors of selected rows are read.
+_SAMPLE_SQL = """
+    CREATE TEMP TABLE chosen AS
+    SELECT version, part, predictions, unnest(ids) AS id FROM (
+        SELECT version, (t - $since) // $window AS part, count(*) AS predictions,
+            arg_min(id, md5_number(concat($seed, id)), {most:d}) AS ids
+        FROM read_parquet($files, union_by_name = true)
+        WHERE model = $model AND t >= $since AND t < $until
+        GROUP BY ALL
+    )
+"""
+_VECTORS_SQL = """
+    SELECT part, version, predictions, vector FROM read_parquet($files, union_by_name = true) AS log
+    JOIN chosen USING (id, version) WHERE model = $model AND t >= $since AND t < $until ORDER BY part, version, id
+"""
+_SAMPLE = pa.schema(
+    [("part", pa.int64()), ("version", pa.string()), ("predictions", pa.int64()), ("vector", pa.list_(pa.float64()))]
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,12 +107,45 @@ class ServedScores:
         if not files:
             return
         bound = {"files": files, "model": self.model, "version": self.version}
-        try:
+        with translate_query_errors("prediction log"):
             rows = self.connection.sql(query, params=bound | {"since": self.since_us, "until": self.until_us})
             yield from (batch for batch in rows.to_arrow_reader(BATCH_ROWS) if batch.num_rows)
-        except duckdb.Error as error:
-            fix = "remove or restore the corrupt file"
-            raise StoreError("prediction log", f"cannot be read: {error}", fix=fix) from error
+
+
+def sample_log(
+    state: ProjectState,
+    connection: duckdb.DuckDBPyConnection,
+    model: str,
+    *,
+    since_us: int,
+    until_us: int,
+    window_us: int,
+    most: int,
+    seed: int,
+) -> pa.Table:
+    """Return a sample of the vectors that a model's versions scored; it does not depend on the files.
+
+    Args:
+        state: of the project.
+        since_us, until_us: time range of the predictions, the end exclusive.
+        window_us: length of a window; the first begins at ``since_us``.
+        most: largest sample of each version in each window.
+        seed: seed of the sample.
+
+    Returns:
+        ``part`` (number of the window), ``version``, ``predictions`` (of the version in the window) and
+        ``vector``, in that order.
+
+    Raises:
+        StoreError: a file of the log is corrupt.
+    """
+    files = prediction_files(state)
+    if not files:
+        return pa.Table.from_batches([], _SAMPLE)  # `empty_table` imports pandas
+    values = {"files": files, "model": model, "since": since_us, "until": until_us}
+    with connection.cursor() as cursor, translate_query_errors("prediction log"):
+        cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
+        return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_SAMPLE)
 
 
 def _live(batch: pa.RecordBatch) -> LivePredictions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_args
@@ -20,36 +21,11 @@ from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.tiles import AppliedPositions
 from skewless.infra.log.readers import register_reader
+from skewless.infra.log.reading import regroup, translate_query_errors
 from skewless.infra.predictions.record import Source
-from skewless.infra.predictions.schema import READ
+from skewless.infra.predictions.schema import READ, ROWS_SQL
 from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, open_prediction_log
 from skewless.infra.storage.project_state import ProjectState
-
-# Columns that files of older formats lack, with their values in that format.
-_ROWS_SQL = """
-    SELECT * REPLACE (
-        coalesce(asked_at, t) AS asked_at,
-        coalesce(read_start, t) AS read_start,
-        coalesce(source, 'entities') AS source,
-        coalesce(role, 'champion') AS role,
-        coalesce(format, 1) AS format,
-        coalesce(narrow, false) AS narrow
-    )
-    FROM (
-        SELECT * FROM read_parquet(?, union_by_name = true)
-        UNION ALL BY NAME
-        SELECT
-            NULL::BIGINT AS asked_at,
-            NULL::BIGINT AS read_start,
-            NULL::VARCHAR AS source,
-            NULL::DOUBLE[] AS scores,
-            NULL::UTINYINT AS format,
-            NULL::VARCHAR AS role,
-            NULL::BIGINT AS policy,
-            NULL::BOOLEAN AS narrow
-        WHERE false
-    )
-"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,17 +97,6 @@ class PredictionEntry:
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FileShare:
-    """The number of predictions of one version, source and role in a file."""
-
-    file: str
-    model_version: ModelVersion
-    source: Source
-    role: Role
-    rows: int
-
-
 class PredictionLog:
     """A snapshot of a project's prediction log at the time of its opening.
 
@@ -156,46 +121,35 @@ class PredictionLog:
 
     def versions(self) -> list[ModelVersion]:
         """Return the model versions in the log, sorted."""
-        return sorted({share.model_version for share in self._shares}, key=lambda item: (item.model, item.version))
+        return sorted({version for version, _ in self._sources}, key=lambda item: (item.model, item.version))
 
     def batches(self, version: ModelVersion, roles: Collection[Role] = get_args(Role)) -> Iterator[LoggedPredictions]:
         """Yield the predictions of one model version in batches of bounded size, each from one source.
 
-        A batch is in order of time; so are the batches if files do not overlap.
+        A batch is in order of time.
 
         Args:
             roles: roles to include; a shadow's predictions have the ids of the served predictions.
         """
         query = f"""
-            SELECT * FROM ({_ROWS_SQL}) WHERE model = ? AND version = ? AND list_contains(?, role) AND source = ?
-            ORDER BY t, id LIMIT {BATCH_ROWS} OFFSET ?
+            FROM {ROWS_SQL} WHERE model = $model AND version = $version AND list_contains($roles, role)
+            AND source = $source
         """
-        for source in get_args(Source):
-            shares = [
-                item
-                for item in self._shares
-                if item.model_version == version and item.source == source and item.role in roles
-            ]
-            for files, total in _group_files(shares):
-                for offset in range(0, total, BATCH_ROWS):
-                    parameters = [version.model, version.version, list(roles), source, offset]
-                    yield _decode_predictions(source, self._relation(query, parameters, files).to_arrow_table())
+        values = {"model": version.model, "version": version.version, "roles": list(roles)}
+        for source in (source for source in get_args(Source) if (version, source) in self._sources):
+            # A cursor of its own, because the caller may query the connection before the next batch.
+            with closing(self._connection.cursor()) as cursor, translate_query_errors("prediction log"):
+                rows = cursor.sql(query, params={"files": self._files, "source": source, **values})
+                tables = (pa.Table.from_batches([batch]) for batch in rows.to_arrow_reader(BATCH_ROWS))
+                for table in regroup(tables, BATCH_ROWS):
+                    yield _decode_predictions(source, table.sort_by([("t", "ascending"), ("id", "ascending")]))
 
     @cached_property
-    def _shares(self) -> list[_FileShare]:
-        """The counts of each file, in the order of the files."""
-        if not self._files:
-            return []
-        rows_with_file = _ROWS_SQL.replace("union_by_name = true", "union_by_name = true, filename = true")
-        query = (
-            f"SELECT filename, model, version, source, role, count(*) FROM ({rows_with_file}) GROUP BY ALL ORDER BY ALL"
-        )
-        return [
-            _FileShare(
-                file=file, model_version=ModelVersion(model=model, version=version), source=source, role=role, rows=rows
-            )
-            for file, model, version, source, role, rows in self._rows(query, [])
-        ]
+    def _sources(self) -> set[tuple[ModelVersion, Source]]:
+        """The sources of each model version."""
+        query = f"SELECT DISTINCT model, version, source FROM {ROWS_SQL}"
+        rows = self._query(query).fetchall() if self._files else []
+        return {(ModelVersion(model=model, version=version), source) for model, version, source in rows}
 
     def find(self, prediction: str) -> PredictionEntry | None:
         """Return one prediction by its id, as it was served; None if the log does not have it.
@@ -205,50 +159,23 @@ class PredictionLog:
         """
         if not self._files:
             return None
-        place = "SELECT DISTINCT filename FROM read_parquet(?, filename = true) WHERE id = ?"
-        files = [name for (name,) in self._rows(place, [prediction])]
+        place = "SELECT DISTINCT filename FROM read_parquet($files, filename = true) WHERE id = $id"
+        files = [name for (name,) in self._query(place, {"id": prediction}).fetchall()]
         if not files:
             return None
-        table = self._relation(
-            f"SELECT * FROM ({_ROWS_SQL}) WHERE id = ? ORDER BY role = 'shadow' LIMIT 1", [prediction], files
-        ).to_arrow_table()
+        query = f"SELECT * EXCLUDE filename FROM {ROWS_SQL} WHERE id = $id ORDER BY role = 'shadow' LIMIT 1"
+        table = self._query(query, {"id": prediction}, files).to_arrow_table()
         facts = {
             name: table[name][0].as_py() for name in table.column_names if not pa.types.is_nested(table[name].type)
         }
         version = ModelVersion(model=facts["model"], version=facts["version"])
         return PredictionEntry(model_version=version, logged=_decode_predictions(facts["source"], table), facts=facts)
 
-    def _rows(self, query: str, parameters: list[Any]) -> list[Any]:
-        return self._relation(query, parameters).fetchall()
-
-    def _relation(self, query: str, parameters: list[Any], files: list[str] | None = None) -> duckdb.DuckDBPyRelation:
-        try:
-            return self._connection.sql(query, params=[files or self._files, *parameters])
-        except duckdb.Error as error:
-            raise StoreError(
-                "prediction log", f"cannot be read: {error}", fix="remove or restore the corrupt file"
-            ) from error
-
-
-def _group_files(shares: Sequence[_FileShare]) -> Iterator[tuple[list[str], int]]:
-    """Yield groups of neighbouring files with at most a batch of rows together, or one larger file, with their rows."""
-    group: list[str] = []
-    total = 0
-    for file, rows in _rows_by_file(shares).items():
-        if group and total + rows > BATCH_ROWS:
-            yield group, total
-            group, total = [], 0
-        group.append(file)
-        total += rows
-    if group:
-        yield group, total
-
-
-def _rows_by_file(shares: Sequence[_FileShare]) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for share in shares:
-        rows[share.file] = rows.get(share.file, 0) + share.rows
-    return rows
+    def _query(
+        self, query: str, values: Mapping[str, Any] | None = None, files: list[str] | None = None
+    ) -> duckdb.DuckDBPyRelation:
+        with translate_query_errors("prediction log"):
+            return self._connection.sql(query, params={"files": files or self._files, **(values or {})})
 
 
 def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:

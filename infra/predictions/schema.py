@@ -4,6 +4,31 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+# Predictions in files of any format; columns that older ones lack have their values in that format.
+ROWS_SQL = """(
+    SELECT * REPLACE (
+        coalesce(asked_at, t) AS asked_at,
+        coalesce(read_start, t) AS read_start,
+        coalesce(source, 'entities') AS source,
+        coalesce(role, 'champion') AS role,
+        coalesce(format, 1) AS format,
+        coalesce(narrow, false) AS narrow
+    )
+    FROM (
+        SELECT * FROM read_parquet($files, union_by_name = true, filename = true)
+        UNION ALL BY NAME
+        SELECT
+            NULL::BIGINT AS asked_at,
+            NULL::BIGINT AS read_start,
+            NULL::VARCHAR AS source,
+            NULL::DOUBLE[] AS scores,
+            NULL::UTINYINT AS format,
+            NULL::VARCHAR AS role,
+            NULL::BIGINT AS policy,
+            NULL::BOOLEAN AS narrow
+        WHERE false
+    )
+)"""
 FORMAT = 3  # format 1 lacks the column `format`, format 2 lacks role and policy
 APPLIED = pa.struct([("partition", pa.int64()), ("seq", pa.int64())])
 READ = pa.struct(

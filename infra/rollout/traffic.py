@@ -23,6 +23,7 @@ class Traffic:
 
     def __init__(self, packages: PackageFolder, database: Database) -> None:
         self._packages = packages
+        self._database = database
         self._policies = Records(database, "traffic_policy")
 
     def get(self, model: str) -> TrafficPolicy | None:
@@ -50,29 +51,20 @@ class Traffic:
             expect: number of the policy that must be current; None: the model never had a policy.
 
         Raises:
-            ConflictError: another policy is current, now or at the time of the write.
+            ConflictError: another policy is current.
             PackageError: the policy names a version that does not exist.
             StoreError: the database is unavailable; the policy is unchanged.
         """
         for version in versions_of(policy):
             self._packages.check_version(model, version)
-        if self.number(model) != expect:
-            raise self._conflict(model, expect)
         numbered = replace(policy, number=(expect or 0) + 1)
-        try:
-            # Another process may have written a policy since the check above: the append decides.
+        with self._database.transaction():
+            current = self.number(model)
+            if current != expect:
+                problem = f"is under policy {current or 'none'}, not {expect or 'none'}"
+                raise ConflictError(f"traffic of model {model!r}", problem, fix="read its history and decide again")
             self._policies.append(model, numbered.number, numbered.as_dict())
-        except ConflictError as error:
-            raise self._conflict(model, expect) from error
         return numbered
-
-    def _conflict(self, model: str, expect: int | None) -> ConflictError:
-        current = self.number(model)
-        return ConflictError(
-            f"traffic of model {model!r}",
-            f"is under policy {current or 'none'}, not {expect or 'none'}",
-            fix="read its history and decide again",
-        )
 
 
 def versions_of(policy: TrafficPolicy) -> list[str]:

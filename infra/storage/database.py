@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.schema import STEPS, Step
@@ -42,6 +42,7 @@ class Database(ABC):
 
     Attributes:
         is_shared: processes of several machines may use it.
+        concatenate: name of the SQL function that joins the texts of rows with a separator.
 
     Args:
         name: of the database in errors, without a password.
@@ -49,6 +50,7 @@ class Database(ABC):
     """
 
     is_shared = False
+    concatenate: ClassVar[str]
 
     def __init__(self, name: str, steps: Sequence[Step] = STEPS) -> None:
         self.name = name
@@ -168,11 +170,6 @@ class Database(ABC):
             self._is_checked = False  # by then there may be another database at the address
         for connection in idle:
             connection.close()
-
-    @property
-    @abstractmethod
-    def concatenate(self) -> str:
-        """The name of the SQL function that joins the texts of rows with a separator."""
 
     @abstractmethod
     def exists(self) -> bool:

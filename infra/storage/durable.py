@@ -79,28 +79,6 @@ def log_long_wait(**fields: str) -> Iterator[None]:
         slow.cancel()
 
 
-@contextmanager
-def try_lock(folder: Path, name: str = ".compact.lock") -> Iterator[bool]:
-    """Try to lock a folder; yield whether that succeeded. The kernel releases the lock when its holder dies.
-
-    Raises:
-        StoreError: the lock file cannot be opened.
-    """
-    lock = folder / name
-    try:
-        make_folder(folder)
-        lock_handle = lock.open("ab")
-    except OSError as error:
-        raise disk_error(lock, error) from error
-    with lock_handle as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
 def write_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     """Write a new file and wait until it is on disk.
 
@@ -150,6 +128,15 @@ def disk_error(path: Path, error: OSError) -> StoreError:
     )
 
 
+@contextmanager
+def translate_disk_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError of the block as ``disk_error``."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(path, error) from error
+
+
 def error_text(error: Exception) -> str:
     """Return the reason of an OS error without the path that its message contains."""
     number = error.errno if isinstance(error, OSError) else None
@@ -168,23 +155,12 @@ def create_durable(path: Path, data: bytes, mode: int | None = None) -> None:
         FileExistsError: the file exists already.
         StoreError: the file cannot be written; nothing is left behind.
     """
-    try:
-        make_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        write_durable(temporary, data, mode)
-        try:
-            # Unlike a rename, a link never replaces an existing file.
-            os.link(temporary, path)
-            # The name of the parent may be new, too.
-            for folder in (path.parent, path.parent.parent):
-                sync_folder(folder)
-        finally:
-            temporary.unlink(missing_ok=True)
-    # A subclass of OSError, but the answer that callers wait for, and not an error of the disk.
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise disk_error(path, error) from error
+    with _stage(path, data, mode) as temporary:
+        # Unlike a rename, a link never replaces an existing file.
+        os.link(temporary, path)
+        # The name of the parent may be new, too.
+        for folder in (path.parent, path.parent.parent):
+            sync_folder(folder)
 
 
 def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
@@ -198,12 +174,24 @@ def replace_durable(path: Path, data: bytes, mode: int | None = None) -> None:
     Raises:
         StoreError: the file cannot be written; the old file is unchanged.
     """
-    make_folder(path.parent)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    write_durable(temporary, data, mode)
-    try:
+    with _stage(path, data, mode) as temporary:
         temporary.replace(path)
         sync_folder(path.parent)
+
+
+@contextmanager
+def _stage(path: Path, data: bytes, mode: int | None) -> Iterator[Path]:
+    """Yield a durable file next to a path, which the block moves or links there."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        make_folder(path.parent)
+        write_durable(temporary, data, mode)
+        yield temporary
+    # A subclass of OSError, but the answer that callers wait for, and not an error of the disk.
+    except FileExistsError:
+        raise
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise disk_error(path, error) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath
 
-from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file
+from skewless.infra.storage.durable import hold_lock, make_folder, sync_file, translate_disk_errors
 from skewless.infra.storage.objects import StoredObject, digest_file
 
 _VERIFIED_NS = 946_684_800 * 10**9  # modification time of a file whose digest was compared; a write changes it
@@ -57,14 +57,13 @@ class FileCache:
         path = self.path(stored)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
         try:
-            make_folder(self._folder)
-            yield temporary
-            sync_file(temporary)
-            _mark_used(temporary)
-            temporary.replace(path)
-            self._count(stored.size)
-        except OSError as error:
-            raise disk_error(path, error) from error
+            with translate_disk_errors(path):
+                make_folder(self._folder)
+                yield temporary
+                sync_file(temporary)
+                _mark_used(temporary)
+                temporary.replace(path)
+                self._count(stored.size)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -75,10 +74,8 @@ class FileCache:
             StoreError: the disk failed.
         """
         path = self.path(stored)
-        try:
+        with translate_disk_errors(path):
             path.unlink(missing_ok=True)
-        except OSError as error:
-            raise disk_error(path, error) from error
 
     def delete_others(self, list_digests: Callable[[], Collection[str]]) -> int:
         """Delete copies without one of these digests that were not used for an hour; return how many.
@@ -91,11 +88,9 @@ class FileCache:
         # Files first: a copy that is added meanwhile may be of an object that the list does not have yet.
         files, known = list(self._list_files()), list_digests()
         unknown = [path for used_s, _, path in files if path.stem not in known and time.time() - used_s > _IN_USE_S]
-        try:
+        with translate_disk_errors(self._folder):
             for path in unknown:
                 path.unlink(missing_ok=True)
-        except OSError as error:
-            raise disk_error(self._folder, error) from error
         return len(unknown)
 
     def path(self, stored: StoredObject) -> Path:

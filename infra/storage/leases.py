@@ -5,20 +5,23 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.storage.database import Database
-from skewless.infra.storage.lease_renewal import LeaseRenewal
 from skewless.infra.telemetry.logger import EventLogger
 
 _WAIT_S = 0.05
 _SLOW_S = 10.0
+_RENEWALS_PER_TTL = 3
 _log = EventLogger()
 
 
@@ -35,6 +38,79 @@ class Lease:
     name: str
     holder: str
     token: int
+
+
+class LeaseRenewal:
+    """Renews a lease during a ``with`` block.
+
+    ``is_held`` counts from before the request, by this machine's monotonic clock. So it becomes false before another
+    process can get the lease, unless this process is paused; the fencing token protects against pauses.
+
+    Args:
+        name: of the lease.
+        renew: renews the lease; returns False if it has another holder, raises StoreError without an answer.
+        ttl_s: seconds that one renewal lasts.
+        on_renewed: the thread calls it after each renewal, while the lease is held.
+        acquired_at: when the lease was requested, by ``monotonic``.
+        monotonic: returns the seconds of a clock that never jumps.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        renew: Callable[[], bool],
+        ttl_s: float,
+        *,
+        acquired_at: float,
+        on_renewed: Callable[[], None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name = name
+        self._request = renew
+        self._ttl_s = ttl_s
+        self._on_renewed = on_renewed
+        self._monotonic = monotonic
+        self._until = acquired_at + ttl_s
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether no other process can have held the lease since it was acquired."""
+        return self._monotonic() < self._until
+
+    def renew(self) -> bool:
+        """Request another ttl; return False if the lease has another holder. Without an answer, try again later."""
+        # The ttl starts in the database during the request, so counting from before it never overestimates the lease.
+        requested_at = self._monotonic()
+        # Final once it has lapsed. A later renewal still keeps the lease, if nobody has acquired it meanwhile: then the
+        # fence lets its writes pass.
+        was_held = requested_at < self._until
+        try:
+            is_ours = self._request()
+        except StoreError as error:
+            _log.warning("lease_not_renewed", lease=self._name, problem=error.problem)
+            return True
+        if not is_ours:
+            _log.warning("lease_lost", lease=self._name)
+        if was_held:
+            # A lease of another holder counts as lost at once, without waiting for the rest of the old ttl.
+            self._until = requested_at + self._ttl_s if is_ours else requested_at
+        if was_held and is_ours:
+            self._on_renewed()
+        return is_ours
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._ttl_s / _RENEWALS_PER_TTL) and self.renew():
+            pass
 
 
 class Leases:
@@ -129,11 +205,6 @@ class Leases:
         alive = {name: (_is_alive(holder), until_us > now_us) for name, holder, until_us in rows}
         return sorted(name for name, (lives, is_held) in alive.items() if lives or (lives is None and is_held))
 
-    def latest_token(self, name: str) -> int:
-        """Return the highest token of a lease, 0 if nobody has had it."""
-        rows = self._database.query("SELECT token FROM leases WHERE name = ?", name)
-        return int(rows[0][0]) if rows else 0
-
     @contextmanager
     def try_hold(self, name: str) -> Iterator[Lease | None]:
         """Hold a lease during the block, or yield None if another process has it."""
@@ -200,11 +271,17 @@ def _is_alive(holder: str) -> bool | None:
     if len(parts) != 4 or parts[1] != _machine() or not parts[2].isdecimal():  # noqa: PLR2004 - see new_holder
         return None
     try:
-        os.kill(int(parts[2]), 0)
-    except ProcessLookupError:
-        return False
+        return is_process(int(parts[2]))
     except OverflowError:
         return None
+
+
+def is_process(pid: int) -> bool:
+    """Return whether a process of this machine lives."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
     except PermissionError:
         return True
     return True

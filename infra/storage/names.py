@@ -7,6 +7,7 @@ import re
 from skewless.contract.errors import PackageError
 from skewless.contract.names import RULE, is_name
 
+MANIFEST = "manifest.json"
 _VERSION = re.compile(r"[0-9]{6,}")
 _ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")

@@ -6,13 +6,13 @@ import os
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import NamedTuple
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder
+from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder, translate_disk_errors
 
 _FIX = "restore it from a backup; the log is the source of truth"
 
@@ -151,35 +151,25 @@ class FolderStorage(ObjectStorage):
     def put_file(self, name: str, path: Path) -> StoredObject:
         """Link the file under its name."""
         target = self._root / name
-        try:
+        with translate_disk_errors(target):
             self._make_folder(target.parent)
             if not target.exists():
                 target.hardlink_to(path)
             os.utime(target)  # by its time, `list_objects` tells whether its append may still run
             return self._complete(name, target, digest_file(target))
-        except OSError as error:
-            raise disk_error(target, error) from error
 
     def describe(self, name: str) -> StoredObject:
         """Return size, time and digest of the file."""
         path = self._root / name
-        try:
+        with _reading(path):
             stat = path.stat()
             return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest_file(path))
-        except FileNotFoundError as error:
-            raise missing_error(path) from error
-        except OSError as error:
-            raise corrupt_error(path, error.strerror) from error
 
     def local_path(self, stored: StoredObject) -> Path:
         """Return the file itself; its bytes are compared only if its time has changed."""
         path = self._root / stored.name
-        try:
+        with _reading(path):
             stat = path.stat()
-        except FileNotFoundError as error:
-            raise missing_error(path) from error
-        except OSError as error:
-            raise corrupt_error(path, error.strerror) from error
         if stat.st_size != stored.size:
             raise corrupt_error(path, f"it has {stat.st_size} bytes, and had {stored.size} when it was written")
         if str(stat.st_mtime_ns) != stored.stamp:
@@ -189,22 +179,16 @@ class FolderStorage(ObjectStorage):
     def verify(self, stored: StoredObject) -> None:
         """Read the file and compare its digest."""
         path = self._root / stored.name
-        try:
+        with _reading(path):
             digest = digest_file(path)
-        except FileNotFoundError as error:
-            raise missing_error(path) from error
-        except OSError as error:
-            raise corrupt_error(path, error.strerror) from error
         if digest != stored.digest:
             raise corrupt_error(path, "its content has changed since it was written")
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove the files."""
         for name in names:
-            try:
+            with translate_disk_errors(self._root / name):
                 (self._root / name).unlink(missing_ok=True)
-            except OSError as error:
-                raise disk_error(self._root / name, error) from error
 
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """Yield the files below a folder."""
@@ -230,6 +214,16 @@ class FolderStorage(ObjectStorage):
         sync_folder(path.parent)
         stat = path.stat()
         return StoredObject(name, stat.st_size, str(stat.st_mtime_ns), digest)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise missing_error(path) from error
+    except OSError as error:
+        raise corrupt_error(path, error.strerror) from error
 
 
 def digest_bytes(data: bytes | memoryview) -> str:
@@ -262,10 +256,8 @@ def new_staging_path(root: Path) -> Path:
         StoreError: the folder cannot be created.
     """
     folder = root / "staging"
-    try:
+    with translate_disk_errors(folder):
         make_folder(folder)
-    except OSError as error:
-        raise disk_error(folder, error) from error
     return folder / uuid.uuid4().hex
 
 

@@ -1,4 +1,7 @@
-"""The packages of a project on this machine: all of them, or copies of those in a cloud storage."""
+"""The packages of a project on this machine: all of them, or copies of those in a cloud storage.
+
+With a cloud storage, the database has the registry of the versions: a document with the objects of each.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,23 @@ import hashlib
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from skewless.contract.errors import PackageError, StoreError
 from skewless.contract.names import is_name
-from skewless.infra.storage.durable import disk_error, hold_lock, sync_file, sync_folder
-from skewless.infra.storage.names import check_model_name, is_version, number
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
+from skewless.infra.storage.names import MANIFEST, check_file_name, check_model_name, is_version, number
 from skewless.infra.storage.objects import DamagedObjectError, StoredObject
-from skewless.infra.storage.package_registry import MANIFEST, PackageRegistry, RegisteredPackage
 from skewless.infra.storage.project_state import ProjectState
+
+_OBJECTS = "packages"  # folder in the storage
+_Json = Any  # of a registered version: the SHA-256 of its manifest, and its objects by path
 
 
 @dataclass(frozen=True)
@@ -27,24 +35,24 @@ class PackageFolder:
 
     Args:
         root: the folder.
-        registry: the versions in the storage, of which the folder has copies; None: the folder has all versions.
+        shared: its storage has the versions, and its database their registry; None: the folder has all versions.
     """
 
     root: Path
-    registry: PackageRegistry | None = None
+    shared: ProjectState | None = None
 
     @classmethod
     def of(cls, state: ProjectState) -> PackageFolder:
         """Return the packages of a project."""
-        return cls(state / "packages", None if state.storage_url is None else PackageRegistry(state))
+        return cls(state / "packages", None if state.storage_url is None else state)
 
     def list_models(self) -> list[str]:
         """Return the models that have a version, sorted.
 
         Without a registry these are the folders whose name is a valid model name.
         """
-        if self.registry is not None:
-            return sorted({model for model, _ in self.registry.list_all()})
+        if self.shared is not None:
+            return sorted({model for model, _ in self._list_registered(self.shared)})
         if not self.root.is_dir():
             return []
         return sorted(path.name for path in self.root.iterdir() if is_name(path.name) and path.is_dir())
@@ -52,9 +60,9 @@ class PackageFolder:
     def list_versions(self, model: str) -> list[str]:
         """Return the versions of a model, oldest first; empty if it was never packaged."""
         check_model_name(model)
-        if self.registry is None:
+        if self.shared is None:
             return self._list_local(model)
-        return sorted((version for name, version in self.registry.list_all() if name == model), key=int)
+        return sorted((version for name, version in self._list_registered(self.shared) if name == model), key=int)
 
     def next_version(self, model: str) -> str:
         """Return the version after the last one; another writer may use it first."""
@@ -82,10 +90,10 @@ class PackageFolder:
             StoreError: the storage is unavailable, and this machine has no copy.
         """
         package, folder = self._find(model, version), self.model_folder(model) / version
-        if package is not None and self.registry is not None:
+        if package is not None and self.shared is not None:
             if not folder.is_dir():
-                self._download(self.registry, package, folder)
-            if _read_digest(folder, model, version) != package.digest:
+                self._download(self.shared, package, folder)
+            if _read_digest(folder, model, version) != package["manifest"]:
                 fix = f"delete the folder {folder}; it is downloaded again"
                 raise PackageError(_label(model, version), "has a copy with another manifest", fix=fix)
         return folder
@@ -96,11 +104,11 @@ class PackageFolder:
         Raises:
             PackageError: the version does not exist, or its manifest is missing.
         """
-        package = self._find(model, version)
-        return _read_digest(self.model_folder(model) / version, model, version) if package is None else package.digest
+        package, folder = self._find(model, version), self.model_folder(model) / version
+        return _read_digest(folder, model, version) if package is None else str(package["manifest"])
 
     def upload(self, model: str, staging: Path, names: Iterable[str] | None = None) -> dict[str, StoredObject]:
-        """Upload files of a staged folder if there is a registry; return the objects by path.
+        """Upload files of a staged folder under new names, if there is a registry; return the objects by path.
 
         Args:
             names: of the files; None: all.
@@ -108,11 +116,12 @@ class PackageFolder:
         Raises:
             StoreError: the storage failed.
         """
-        if self.registry is None:
+        if self.shared is None:
             return {}
+        prefix, storage = f"{_OBJECTS}/{model}/{uuid.uuid4().hex}", self.shared.storage
         paths = sorted(staging.rglob("*") if names is None else map(staging.joinpath, names))
         files = {path.relative_to(staging).as_posix(): path for path in paths if path.is_file()}
-        return self.registry.upload(model, files)
+        return {name: storage.put_file(f"{prefix}/{name}", path) for name, path in files.items()}
 
     def add_version(self, model: str, version: str, staging: Path, files: Mapping[str, StoredObject]) -> bool:
         """Give a staged folder its version; return False, and change nothing, if the version exists.
@@ -121,11 +130,13 @@ class PackageFolder:
             files: the uploaded files.
 
         Raises:
-            StoreError: the database is unavailable.
+            StoreError: the database is unavailable; the version may have been registered, if the reply was lost.
             OSError: the disk failed.
         """
-        if self.registry is not None:
-            if not self.registry.claim(model, version, (staging / MANIFEST).read_bytes(), files):
+        if self.shared is not None:
+            documents, name, body = _registry(self.shared), f"{model}/{version}", _encode(staging, files)
+            # After a lost reply the database is asked again: the version may be ours already.
+            if not documents.create(name, body) and documents.get(name) != body:
                 return False
             _rename(staging, self.model_folder(model) / version)
             return True  # if there was a folder, another process has downloaded the version already
@@ -139,21 +150,31 @@ class PackageFolder:
 
     def upload_all(self) -> dict[tuple[str, str], dict[str, StoredObject]]:
         """Upload all local versions if there is a registry, for a restoration; return the objects."""
-        if self.registry is None or not self.root.is_dir():
+        if self.shared is None or not self.root.is_dir():
             return {}
         models = [path.name for path in self.root.iterdir() if is_name(path.name)]
         versions = [(model, version) for model in models for version in self._list_local(model)]
         return {(model, version): self.upload(model, self.root / model / version) for model, version in versions}
 
     def register(self, model: str, version: str, files: Mapping[str, StoredObject]) -> None:
-        """Register uploaded files of a local version, if there is a registry."""
-        if self.registry is not None:
-            manifest = (self.model_folder(model) / version / MANIFEST).read_bytes()
-            self.registry.replace(model, version, manifest, files)
+        """Register uploaded files in place of those of a version, if there is a registry."""
+        if self.shared is not None:
+            _registry(self.shared).put(f"{model}/{version}", _encode(self.model_folder(model) / version, files))
+
+    def list_objects(self) -> list[StoredObject]:
+        """Return the objects of all registered versions, latest versions first; empty without a registry."""
+        bodies = {} if self.shared is None else _registry(self.shared).list_all()
+        names = sorted(bodies, key=lambda name: int(name.rpartition("/")[2]), reverse=True)
+        return [StoredObject(*stored) for name in names for stored in bodies[name]["files"].values()]
 
     def find_orphans(self, before_us: int) -> list[str]:
-        """Return the objects in the storage that belong to no version, stored before a time."""
-        return [] if self.registry is None else self.registry.find_orphans(before_us)
+        """Return the objects that belong to no version, stored before a time: a writer was interrupted."""
+        if self.shared is None:
+            return []
+        # Listed before the registry is read, so that a version that is registered meanwhile is known.
+        objects = self.shared.storage.list_objects(_OBJECTS)
+        listed = {item.name for item in objects if item.modified_us < before_us}
+        return sorted(listed - {stored.name for stored in self.list_objects()})
 
     @contextmanager
     def stage(self, model: str, kind: str) -> Iterator[Path]:
@@ -174,12 +195,12 @@ class PackageFolder:
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
 
-    def _find(self, model: str, version: str) -> RegisteredPackage | None:
+    def _find(self, model: str, version: str) -> _Json | None:
         """Return the registered package, None without a registry; raise if the version does not exist."""
         folder, package = self.model_folder(model), None
-        if is_version(version) and self.registry is not None:
-            package = self.registry.read(model, version)
-        if package is None and not (is_version(version) and self.registry is None and (folder / version).is_dir()):
+        if is_version(version) and self.shared is not None:
+            package = _registry(self.shared).get(f"{model}/{version}")
+        if package is None and not (is_version(version) and self.shared is None and (folder / version).is_dir()):
             fix = f"use one of {self.list_versions(model)}"
             raise PackageError(f"model {model!r}", "has no such version", value=version, fix=fix)
         return package
@@ -189,13 +210,20 @@ class PackageFolder:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
         return sorted((name for name in names if is_version(name)), key=int)
 
-    def _download(self, registry: PackageRegistry, package: RegisteredPackage, folder: Path) -> None:
+    def _list_registered(self, shared: ProjectState) -> list[tuple[str, str]]:
+        return [(model, version) for name in _registry(shared).names() for model, _, version in [name.partition("/")]]
+
+    def _download(self, shared: ProjectState, package: _Json, folder: Path) -> None:
         model, version = folder.parent.name, folder.name
         try:
             with self.stage(model, "copy") as staging:
                 if folder.is_dir():  # another process was faster
                     return
-                registry.download(package, staging)
+                for path, stored in package["files"].items():
+                    # The database could otherwise name a file outside of the folder.
+                    target = staging.joinpath(*map(check_file_name, path.split("/")))
+                    make_folder(target.parent)
+                    shutil.copyfile(shared.storage.local_path(StoredObject(*stored)), target)
                 _sync_files(staging)
                 _rename(staging, folder)
                 sync_folder(folder.parent)
@@ -206,6 +234,15 @@ class PackageFolder:
             if isinstance(error, DamagedObjectError):
                 raise PackageError(thing, problem, fix="use another version, or train again") from error
             raise StoreError(thing, problem, fix=error.fix) from error
+
+
+def _registry(shared: ProjectState) -> Documents:
+    return Documents(shared.database, "package")
+
+
+def _encode(folder: Path, files: Mapping[str, StoredObject]) -> _Json:
+    digest = hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
+    return {"manifest": digest, "files": {path: list(stored) for path, stored in files.items()}}
 
 
 def _sync_files(staging: Path) -> None:

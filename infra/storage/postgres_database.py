@@ -31,17 +31,13 @@ class PostgresDatabase(Database):
     """
 
     is_shared = True
+    concatenate = "string_agg"
 
     def __init__(self, url: str, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         self._url, self._schema = _split_schema(url)
         parts = urlsplit(self._url)
         super().__init__(f"database {parts.hostname or ''}{parts.path}", steps)
         self._busy_s = busy_s
-
-    @property
-    def concatenate(self) -> str:
-        """The name of the SQL function that joins the texts of rows with a separator."""
-        return "string_agg"
 
     def exists(self) -> bool:
         """Return true: a statement finds out."""

@@ -18,8 +18,6 @@ from skewless.infra.storage.schema import STEPS, Step
 
 _PRIVATE = 0o600
 _RETRY_S = 0.01
-# The first read of a process writes, too: it creates the file for locks.
-_NO_SPACE = {"SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_SHMSIZE", "SQLITE_IOERR_FSYNC"}
 
 
 class SqliteDatabase(Database):
@@ -30,16 +28,13 @@ class SqliteDatabase(Database):
         busy_s: the longest wait for another writer.
     """
 
+    concatenate = "group_concat"
+
     def __init__(self, path: Path, steps: Sequence[Step] = STEPS, busy_s: float = BUSY_S) -> None:
         super().__init__(f"database {path}", steps)
         self._path = path
         self._busy_s = busy_s
         self._identity: tuple[int, int] | None = None
-
-    @property
-    def concatenate(self) -> str:
-        """The name of the SQL function that joins the texts of rows with a separator."""
-        return "group_concat"
 
     def exists(self) -> bool:
         """Return whether the file exists, so that a read alone creates none."""

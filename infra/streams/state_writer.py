@@ -173,7 +173,7 @@ class StateWriter:
 
     def _catch_up(self, log: PartitionLog) -> tuple[int, int]:
         read = changed = 0
-        recorded = log.catalog.last_applied(log.partition)
+        recorded = log.catalog.last_applied([log.partition])[log.partition]
         # A partition with a recorded end had a marker. If that is lost, the view must not look new to readers.
         self._begin(log, _NEW if recorded < 0 else LOST)
         end = log.next_seq() - 1

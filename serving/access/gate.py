@@ -10,8 +10,7 @@ from typing import Protocol
 
 from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, hash_secret, key_prefix
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.rules import is_loopback
 

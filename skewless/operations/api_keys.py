@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from skewless.infra.access.api_keys import ApiKey
-    from skewless.infra.access.key_store import KeyStore
+    from skewless.infra.access.api_keys import ApiKey, KeyStore
     from skewless.workspace import Workspace
 
 
@@ -89,6 +88,6 @@ class ApiKeys:
 
     @property
     def _store(self) -> KeyStore:
-        from skewless.infra.access.key_store import KeyStore
+        from skewless.infra.access.api_keys import KeyStore
 
         return KeyStore(self.project.state)

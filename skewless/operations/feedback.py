@@ -51,7 +51,7 @@ def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_ru
 
     Raises: as ``read_feedback``; also StoreError: the disk failed.
     """
-    from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+    from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 
     outcomes, batch = read_feedback(project, path, model), None
     if not dry_run:

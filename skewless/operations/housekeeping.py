@@ -95,10 +95,12 @@ def _delete_unread(state: ProjectState) -> int:
 
     from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
     from skewless.infra.log.readers import forget_readers
+    from skewless.infra.log.spool import ShippedFiles
     from skewless.infra.storage.package_folder import PackageFolder
 
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)
+    ShippedFiles(state.database).prune()
     with state.database.hold_lock(ORPHAN_LOCK):
         orphans = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(state.storage, folder, before_us)]
         orphans += PackageFolder.of(state).find_orphans(before_us)

@@ -82,7 +82,7 @@ def importance(
     """
     import pyarrow.compute as pc
 
-    from skewless.infra.predictions.sampling import sample_log
+    from skewless.infra.predictions.live_predictions import sample_log
 
     now = project.clock.now_us()
     since = (now // window_us - windows + 1) * window_us

@@ -28,10 +28,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.infra.log.catalog import Catalog, Segment
-from skewless.infra.log.log_columns import INGEST, KNOWN_AT, encode_columns, merged_options, unify_columns
+from skewless.infra.log.compaction import write_rows
+from skewless.infra.log.log_columns import INGEST, KNOWN_AT, encode_columns, unify_columns
 from skewless.infra.log.reading import read_tables
-from skewless.infra.outcomes.writer import OUTCOMES
-from skewless.infra.outcomes.writer import SCHEMA as OUTCOME_SCHEMA
+from skewless.infra.outcomes.log import OUTCOMES
+from skewless.infra.outcomes.log import SCHEMA as OUTCOME_SCHEMA
 from skewless.infra.predictions.schema import SCHEMA as PREDICTION_SCHEMA
 from skewless.infra.predictions.segments import PREDICTIONS
 from skewless.infra.storage.objects import StoredObject, corrupt_error, missing_error
@@ -201,17 +202,16 @@ def _read_times(file: pq.ParquetFile, rows: int) -> Times:
 
 def _rewrite(folder: _OldFolder, segment: Segment, columns: pa.Schema, known: Times) -> StoredObject:
     schema = unify_columns(folder.partition, pa.schema([]), columns).append(pa.field(KNOWN_AT, pa.int64()))
-    path, at = folder.storage.staging_path(), 0
-    try:
-        with pq.ParquetWriter(path, schema, **merged_options(schema)) as writer:
-            for rows in read_tables(folder.storage.local_path(segment.stored), 0, 0, segment.rows - 1, schema):
-                times = known[at : at + rows.num_rows]
-                column = pa.array(times, mask=times == _NEVER)
-                writer.write_table(rows.set_column(len(schema) - 1, KNOWN_AT, column))
-                at += rows.num_rows
+
+    def read() -> Iterator[pa.Table]:
+        at = 0
+        for rows in read_tables(folder.storage.local_path(segment.stored), 0, 0, segment.rows - 1, schema):
+            times = known[at : at + rows.num_rows]
+            yield rows.set_column(len(schema) - 1, KNOWN_AT, pa.array(times, mask=times == _NEVER))
+            at += rows.num_rows
+
+    with write_rows(folder.storage, read(), schema) as (path, _):
         return folder.storage.put_file(f"{folder.name}/{segment.first:020d}-{uuid.uuid4().hex[:12]}.parquet", path)
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def _read_predictions(folder: _OldFolder) -> OldLog:

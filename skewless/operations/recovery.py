@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 
 if TYPE_CHECKING:
     from skewless.infra.log.orphans import Orphan
-    from skewless.infra.log.partition_log import PartitionLog
     from skewless.infra.log.recovery import Piece
     from skewless.infra.storage.project_state import ProjectState
     from skewless.workspace import Workspace
@@ -87,15 +86,6 @@ class RecoveryReport:
         return asdict(self)
 
 
-class _Scan(NamedTuple):
-    """The content of the storage: orphans by partition, names by log, and listed objects that are missing."""
-
-    orphans: Mapping[str, Sequence[Orphan]]
-    shipped: Mapping[str, Sequence[str]]
-    missing: set[str]
-    total: int
-
-
 def recover(project: Workspace, *, dry_run: bool = False) -> RecoveryReport:
     """Take objects that no log lists back into the logs; safe while the project runs, and to run again.
 
@@ -127,135 +117,85 @@ class _Recovery:
     def __init__(self, state: ProjectState, *, dry_run: bool) -> None:
         self._state = state
         self._dry_run = dry_run
-        self._logs: dict[str, LogRecovery] = {}
+        self._orphans: dict[str, list[Orphan]] = defaultdict(list)
         self._conflicts: list[dict[str, Any]] = []
-        self._imports: set[str] = set()
-        self._runs: set[int] = set()
         self._pieces: dict[str, list[Piece]] = defaultdict(list)
-        self._used = 0
 
     def run(self) -> RecoveryReport:
         from skewless.infra.log.partitions import IMPORTED
+        from skewless.infra.log.runs import RunLedger
 
-        spools, scan = _spooled_logs(), _scan(self._state)
-        for partition in sorted(scan.orphans.keys() | _partitions_of(self._state, scan.missing)):
-            if IMPORTED in partition:
-                self._note_import(partition, scan)
-            else:
-                self._recover_partition(partition, scan, is_spooled=partition in spools)
-        for partition, columns in spools.items():
-            self._recover_shipped(partition, columns, scan)
+        names, missing = self._scan()
+        last_run = RunLedger(self._state.database).last_run()
+        partitions = sorted(self._orphans.keys() | {name for each, name in _listed(self._state) if each in missing})
+        for partition in partitions:
+            if IMPORTED not in partition:
+                self._recover_partition(partition, missing)
         pieces = [piece for pieces in self._pieces.values() for piece in pieces]
         replaced = {segment.stored.name for piece in pieces for segment in piece.replaced}
         return RecoveryReport(
-            logs=[self._logs[name] for name in sorted(self._logs)],
+            logs=[_count(name, self._pieces[name]) for name in sorted(self._pieces)],
             conflicts=self._conflicts,
-            missing=sorted((scan.missing - replaced) & _listed(self._state).keys()),
-            imports=sorted(self._imports),
-            runs=sorted(self._runs),
-            unused=scan.total - self._used,
+            missing=sorted(name for name, _ in _listed(self._state) if name in missing - replaced),
+            imports=sorted({name.split("/")[1] for name in partitions if IMPORTED in name and self._is_ahead(name)}),
+            runs=sorted({run_id for piece in pieces for run_id in piece.orphan.runs if run_id > last_run}),
+            unused=len(names) - len(pieces),
             dry_run=self._dry_run,
         )
 
-    def _recover_partition(self, partition: str, scan: _Scan, *, is_spooled: bool) -> None:
-        from skewless.infra.log.partition_log import PartitionLog
-        from skewless.infra.log.recovery import plan_recovery
+    def _scan(self) -> tuple[list[str], set[str]]:
+        """Read all orphans; return their names, and those of listed objects that the storage does not have."""
+        from skewless.infra.log.catalog import LOG_FOLDERS, Catalog
+        from skewless.infra.log.orphans import read_orphan
 
-        orphans = scan.orphans.get(partition, ())
+        storage, listed = self._state.storage, {name for name, _ in _listed(self._state)}
+        catalog = Catalog(self._state.database)
+        names = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(storage, folder, _ANY_AGE)]
+        present = {item.name for folder in LOG_FOLDERS for item in storage.list_objects(folder)}
+        for name in names:
+            if orphan := read_orphan(storage, name):
+                self._orphans[orphan.partition].append(orphan)
+        # Objects that another process has merged and deleted meanwhile are not listed any more.
+        return names, {name for name, _ in _listed(self._state) if name in listed - present}
+
+    def _recover_partition(self, partition: str, missing: set[str]) -> None:
+        from skewless.infra.log.recovery import PartitionRecovery
+        from skewless.infra.outcomes.log import OUTCOMES
+        from skewless.infra.predictions.segments import PREDICTIONS
+
+        keys = {PREDICTIONS: ("id",), OUTCOMES: ("batch", "row")}.get(partition, ())
         for attempt in range(_ATTEMPTS):
-            log = PartitionLog(self._state, partition)
-            plan = plan_recovery(log, orphans, scan.missing, is_appended=not is_spooled)
+            recovery = PartitionRecovery(self._state, partition, self._orphans[partition], missing, keys)
+            pieces, conflicts = recovery.plan()
             try:
-                for piece in plan.pieces:
-                    self._apply(log, piece)
+                for piece in pieces:
+                    if not self._dry_run:
+                        recovery.apply(piece)
+                    if piece.rows:
+                        self._pieces[partition].append(piece)
             except ConflictError:
                 if attempt + 1 == _ATTEMPTS:
                     raise
             else:
-                self._conflicts += [conflict._asdict() for conflict in plan.conflicts]
+                self._conflicts += [conflict._asdict() for conflict in conflicts]
                 return
 
-    def _apply(self, log: PartitionLog, piece: Piece) -> None:
-        from skewless.infra.log.recovery import apply_piece
-        from skewless.infra.log.runs import RunLedger
-
-        ledger = RunLedger(self._state.database)
-        last_run = ledger.last_run()
-
-        def restore_runs(orphan: Orphan) -> None:
-            # Rows name their run: the next run must not get its number.
-            for run_id, started_us in orphan.runs.items():
-                ledger.restore_start(run_id, started_us)
-
-        if not self._dry_run:
-            apply_piece(log, piece, restore_runs)
-        self._runs |= {run_id for run_id in piece.orphan.runs if run_id > last_run}
-        self._pieces[log.partition].append(piece)
-        self._count(log.partition, 0 if piece.replaced else piece.rows, piece.rows if piece.replaced else 0)
-
-    def _recover_shipped(self, partition: str, columns: Mapping[str, Any], scan: _Scan) -> None:
-        from skewless.infra.log.spool_recovery import SpoolRecovery, list_shipped
-
-        merged = scan.orphans.get(partition, ())
-        recovery = SpoolRecovery(self._state, partition, missing=scan.missing, **columns)
-        objects = list_shipped(scan.shipped.get(partition, ()))
-        for rows in recovery.recover(merged, objects, self._pieces[partition], dry_run=self._dry_run):
-            self._count(partition, rows.rows, 0)
-
-    def _note_import(self, partition: str, scan: _Scan) -> None:
-        """The record of an import is lost with the segments: only another import can tell which rows are new."""
+    def _is_ahead(self, partition: str) -> bool:
+        """Return whether the log lacks imported rows: the record of the import, which tells new ones, is lost, too."""
         from skewless.infra.log.catalog import Catalog
 
         end = Catalog(self._state.database).next_seq(partition)
-        if any(orphan.last >= end for orphan in scan.orphans.get(partition, ())):
-            self._imports.add(partition.split("/")[1])
-
-    def _count(self, partition: str, appended: int, replaced: int) -> None:
-        before = self._logs.get(partition, LogRecovery(log=partition, appended=0, replaced=0))
-        self._logs[partition] = LogRecovery(
-            log=partition, appended=before.appended + appended, replaced=before.replaced + replaced
-        )
-        self._used += 1
+        return any(orphan.last >= end for orphan in self._orphans[partition])
 
 
-def _spooled_logs() -> dict[str, dict[str, Any]]:
-    """Return the logs of shipped files, with the columns that identify a row and have its time."""
-    from skewless.infra.outcomes.writer import OUTCOMES
-    from skewless.infra.predictions.segments import PREDICTIONS
-
-    return {
-        PREDICTIONS: {"keys": ("id",), "time": "t"},
-        OUTCOMES: {"keys": ("batch", "row"), "time": "received_at"},
-    }
+def _count(partition: str, pieces: Sequence[Piece]) -> LogRecovery:
+    appended, replaced = (sum(each.rows for each in pieces if bool(each.replaced) is kind) for kind in (False, True))
+    return LogRecovery(log=partition, appended=appended, replaced=replaced)
 
 
-def _scan(state: ProjectState) -> _Scan:
-    from skewless.infra.log.catalog import LOG_FOLDERS, Catalog
-    from skewless.infra.log.orphans import parse_name, read_orphan
-
-    storage, listed = state.storage, _listed(state)
-    names = [name for folder in LOG_FOLDERS for name in Catalog(state.database).find_orphans(storage, folder, _ANY_AGE)]
-    present = {item.name for folder in LOG_FOLDERS for item in storage.list_objects(folder)}
-    # Objects that another process has merged and deleted meanwhile are not listed any more.
-    missing = (listed.keys() - present) & _listed(state).keys()
-    orphans: dict[str, list[Orphan]] = defaultdict(list)
-    shipped: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        if parse_name(name) is None:
-            shipped[name.partition("/")[0]].append(name)
-        elif orphan := read_orphan(storage, name):
-            orphans[orphan.partition].append(orphan)
-    return _Scan(orphans, shipped, missing, len(names))
-
-
-def _listed(state: ProjectState) -> dict[str, str]:
-    """Return the partition of each listed object."""
-    return dict(state.database.query("SELECT object, partition FROM segments"))
-
-
-def _partitions_of(state: ProjectState, names: set[str]) -> set[str]:
-    listed = _listed(state) if names else {}
-    return {listed[name] for name in names & listed.keys()}
+def _listed(state: ProjectState) -> list[tuple[str, str]]:
+    """Return the name and the partition of each listed object."""
+    return [(name, partition) for name, partition in state.database.query("SELECT object, partition FROM segments")]
 
 
 def _find_ahead(project: Workspace) -> list[dict[str, Any]]:

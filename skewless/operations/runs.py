@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from skewless.contract.errors import ConflictError
 
 if TYPE_CHECKING:
-    from skewless.infra.jobs.requests import Kind
+    from skewless.infra.jobs.ledger import Kind
     from skewless.infra.jobs.run import Run, RunId
     from skewless.workspace import Workspace
 
@@ -96,7 +96,7 @@ class Runs:
         return self._request("start", run_id, f"trigger: {cause}", dry_run=False)
 
     def _request(self, kind: Kind, run_id: RunId, cause: str, *, dry_run: bool) -> RunId:
-        from skewless.infra.jobs.requests import Request, Requests
+        from skewless.infra.jobs.ledger import Request, Requests
 
         if not dry_run:
             Requests(self.project.state).put(Request(kind=kind, run_id=run_id, cause=cause))

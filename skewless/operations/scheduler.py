@@ -215,8 +215,7 @@ def _alone(
 def _candidate(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
 ) -> Candidate:
-    from skewless.infra.jobs.ledger import Ledger
-    from skewless.infra.jobs.requests import Requests
+    from skewless.infra.jobs.ledger import Ledger, Requests
     from skewless.infra.storage.leases import Leases
     from skewless.training.scheduling.candidate import Candidate
     from skewless.training.scheduling.leader_term import LeaderTerm

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.run import RunId
@@ -97,29 +97,25 @@ def upgrade_state(state: ProjectState, *, dry_run: bool = False) -> UpgradeRepor
     return UpgradeReport(schema_before=before, imported=_count(files, logs), folder=folder)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _FileKind:
-    """The files of one kind.
+Load = Callable[[Database, Path, Path], None]  # stores the content of a file, given also by its path below the folder
 
-    Args:
-        noun: plural, for the report.
-        pattern: of their paths below the state folder.
-        load: stores the content of one file.
-    """
+
+class _FileKind(NamedTuple):
+    """The files of one kind: a plural noun for the report, and a pattern of their paths below the state folder."""
 
     noun: str
     pattern: str
-    load: Callable[[Database, Path, Path], None]
+    load: Load
 
 
-def _document(kind: str, name: Callable[[Path], str]) -> Callable[[Database, Path, Path], None]:
+def _document(kind: str, name: Callable[[Path], str]) -> Load:
     def load(database: Database, path: Path, relative: Path) -> None:
         Documents(database, kind).create(name(relative), _read(path))
 
     return load
 
 
-def _record(kind: str, name: Callable[[Path], str]) -> Callable[[Database, Path, Path], None]:
+def _record(kind: str, name: Callable[[Path], str]) -> Load:
     def load(database: Database, path: Path, relative: Path) -> None:
         _add_record(database, kind, name(relative), int(path.stem), _read(path))
 
@@ -216,61 +212,59 @@ def _skip(_database: Database, _path: Path, _relative: Path) -> None:
 
 
 _KINDS = (
-    _FileKind(noun="applied plans", pattern="plans/*.json", load=_record("plan", lambda _: "applied")),
-    _FileKind(noun="applied plans", pattern=OLD_PLAN_FILE, load=_load_plan),
-    _FileKind(noun="versions of views", pattern="views.json", load=_document("view_lifecycles", _project)),
-    _FileKind(noun="target versions", pattern="wanted.json", load=_document("target_versions", _project)),
+    _FileKind("applied plans", "plans/*.json", _record("plan", lambda _: "applied")),
+    _FileKind("applied plans", OLD_PLAN_FILE, _load_plan),
+    _FileKind("versions of views", "views.json", _document("view_lifecycles", _project)),
+    _FileKind("target versions", "wanted.json", _document("target_versions", _project)),
     _FileKind(
-        noun="moves of aliases",
-        pattern="packages/*/aliases/*/*.json",
-        load=_record("alias_move", lambda path: f"{path.parts[1]}/{path.parts[3]}"),
+        "moves of aliases",
+        "packages/*/aliases/*/*.json",
+        _record("alias_move", lambda path: f"{path.parts[1]}/{path.parts[3]}"),
     ),
-    _FileKind(noun="traffic policies", pattern="packages/*/traffic/*.json", load=_record("traffic_policy", _model)),
-    _FileKind(noun="decisions", pattern="packages/*/decisions/*.json", load=_record("decision", _model)),
-    _FileKind(noun="files of API keys", pattern="api_keys.json", load=_document("api_keys", _project)),
-    _FileKind(noun="counts of rollouts", pattern="vitals/*.json", load=_document("rollout_counts", _stem)),
+    _FileKind("traffic policies", "packages/*/traffic/*.json", _record("traffic_policy", _model)),
+    _FileKind("decisions", "packages/*/decisions/*.json", _record("decision", _model)),
+    _FileKind("files of API keys", "api_keys.json", _document("api_keys", _project)),
+    _FileKind("counts of rollouts", "vitals/*.json", _document("rollout_counts", _stem)),
     _FileKind(
-        noun="counts of rollouts",
-        pattern="rollouts/*/vitals/*.json",
-        load=_document("earlier_rollout_counts", lambda path: f"{path.parts[1]}/{path.stem}"),
+        "counts of rollouts",
+        "rollouts/*/vitals/*.json",
+        _document("earlier_rollout_counts", lambda path: f"{path.parts[1]}/{path.stem}"),
     ),
-    _FileKind(noun="files of alerts", pattern="alerts/alerts.json", load=_document("alerts", _project)),
-    _FileKind(noun="verdicts", pattern="parity.json", load=_document("parity_verdicts", _project)),
-    _FileKind(noun="verdicts", pattern="freshness.json", load=_document("freshness", _project)),
-    _FileKind(noun="verdicts", pattern="proven.json", load=_document(_PROVEN, _project)),
-    _FileKind(noun="series of drift checks", pattern="drift/*.jsonl", load=_load_drift),
+    _FileKind("files of alerts", "alerts/alerts.json", _document("alerts", _project)),
+    _FileKind("verdicts", "parity.json", _document("parity_verdicts", _project)),
+    _FileKind("verdicts", "freshness.json", _document("freshness", _project)),
+    _FileKind("verdicts", "proven.json", _document(_PROVEN, _project)),
+    _FileKind("series of drift checks", "drift/*.jsonl", _load_drift),
     _FileKind(
-        noun="passed labels",
-        pattern="validation/labels-*.json",
-        load=_document("passed_labels", lambda path: path.stem.removeprefix("labels-")),
+        "passed labels",
+        "validation/labels-*.json",
+        _document("passed_labels", lambda path: path.stem.removeprefix("labels-")),
     ),
-    _FileKind(noun="materializations", pattern="runs/*.start.json", load=_load_materialization),
-    _FileKind(noun="ends of materializations", pattern="runs/*.end.json", load=_skip),
-    _FileKind(noun="terms of leaders", pattern="scheduler/terms/*.json", load=_load_term),
+    _FileKind("materializations", "runs/*.start.json", _load_materialization),
+    _FileKind("ends of materializations", "runs/*.end.json", _skip),
+    _FileKind("terms of leaders", "scheduler/terms/*.json", _load_term),
     _FileKind(
-        noun="known jobs",
-        pattern="scheduler/runs/*/known.json",
-        load=_document("known_job", lambda path: RunId.parse(f"{path.parts[2]}@20000101T000000Z").job),
+        "known jobs",
+        "scheduler/runs/*/known.json",
+        _document("known_job", lambda path: RunId.parse(f"{path.parts[2]}@20000101T000000Z").job),
     ),
-    _FileKind(noun="runs of jobs", pattern="scheduler/runs/*/[0-9]*[!d].json", load=_load_job_run),
-    _FileKind(noun="ends of runs", pattern="scheduler/runs/*/*.end.json", load=_skip),
+    _FileKind("runs of jobs", "scheduler/runs/*/[0-9]*[!d].json", _load_job_run),
+    _FileKind("ends of runs", "scheduler/runs/*/*.end.json", _skip),
     _FileKind(
-        noun="requests",
-        pattern="scheduler/requests/*/*.json",
-        load=_document("run_request", lambda path: f"{path.parts[2]}/{path.stem}"),
+        "requests", "scheduler/requests/*/*.json", _document("run_request", lambda path: f"{path.parts[2]}/{path.stem}")
     ),
-    _FileKind(noun="positions of sources", pattern="progress/*.json", load=_document("read_progress", _stem)),
-    _FileKind(noun="skipped rows", pattern=f"{_SKIPPED_ROWS}/*.json", load=_document("skipped_rows", _stem)),
-    _FileKind(noun="generations of states", pattern="windows/*-*.json", load=_document("generations", _stem)),
-    _FileKind(noun="served sources", pattern="windows/*.served", load=_document("served_source", _stem)),
+    _FileKind("positions of sources", "progress/*.json", _document("read_progress", _stem)),
+    _FileKind("skipped rows", f"{_SKIPPED_ROWS}/*.json", _document("skipped_rows", _stem)),
+    _FileKind("generations of states", "windows/*-*.json", _document("generations", _stem)),
+    _FileKind("served sources", "windows/*.served", _document("served_source", _stem)),
     _FileKind(
-        noun="imports",
-        pattern="log/events/*/import-*.json",
-        load=_document("import", lambda path: f"{path.parts[2]}/{path.stem.removeprefix('import-')}"),
+        "imports",
+        "log/events/*/import-*.json",
+        _document("import", lambda path: f"{path.parts[2]}/{path.stem.removeprefix('import-')}"),
     ),
-    _FileKind(noun="files of trusted keys", pattern="trusted_keys", load=_load_trusted_keys),
-    _FileKind(noun="heartbeats", pattern="processes/*.json", load=_skip),
-    *(_FileKind(noun="descriptions of logs", pattern=pattern, load=_skip) for pattern in old_logs.MARKS),
+    _FileKind("files of trusted keys", "trusted_keys", _load_trusted_keys),
+    _FileKind("heartbeats", "processes/*.json", _skip),
+    *(_FileKind("descriptions of logs", pattern, _skip) for pattern in old_logs.MARKS),
 )
 
 

@@ -18,8 +18,8 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.erasure.accepted_rows import erase_rows, find_entity
 from skewless.operations.erasure.entity import Entity
+from skewless.operations.erasure.entity_rows import find_accepted_rows
 
 PARTITION = "batch/v-0123456789abcdef"
 SCHEMA = pa.schema(
@@ -78,8 +78,9 @@ def test_1_4_only_the_rows_of_the_entity_change(
         entity = Entity.parse(keys, COLUMNS, [])
         before, segments = pa.concat_tables(log.read()).to_pylist(), log.segments()
         own = [row for row in before if belongs(row, keys)]
-        assert find_entity(state, PARTITION, entity).rows == len(own)
-        replaced = erase_rows(state, PARTITION, entity)
+        found = find_accepted_rows(log, entity)
+        assert found.rows == len(own)
+        replaced = found.erase()
         changed = {
             segment.first for segment in segments if any(segment.first <= row[SEQ] <= segment.last for row in own)
         }
@@ -95,8 +96,8 @@ def test_1_4_only_the_rows_of_the_entity_change(
         assert [item._replace(stored=segments[0].stored) for item in log.segments()] == [
             item._replace(stored=segments[0].stored) for item in segments
         ]
-        assert erase_rows(state, PARTITION, entity) == []
-        assert find_entity(state, PARTITION, entity).rows == 0
+        assert found.erase() == []
+        assert find_accepted_rows(log, entity).rows == 0
         names = {Path(file).name for file in log.files()}
         assert all(pq.read_schema(file).names[:3] == ["card", "shop", "value"] for file in log.files())
         assert names.isdisjoint(Path(stored.name).name for stored in replaced)

@@ -15,8 +15,14 @@ from hypothesis import strategies as st
 from skewless.contract.errors import StoreError
 from skewless.contract.feedback import Outcome
 from skewless.infra.log.compaction import compact
-from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog, compact_outcomes, open_outcome_log
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import (
+    OutcomeCounts,
+    OutcomeLog,
+    OutcomeWriter,
+    compact_outcomes,
+    open_outcome_log,
+    outcome_spool,
+)
 from skewless.infra.storage.project_state import ProjectState
 
 NEVER = 10**9

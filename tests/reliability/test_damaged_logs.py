@@ -20,8 +20,7 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.outcomes.log import OutcomeLog, compact_outcomes
-from skewless.infra.outcomes.writer import OUTCOMES, OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OUTCOMES, OutcomeLog, OutcomeWriter, compact_outcomes, outcome_spool
 from skewless.infra.predictions.segments import (
     DAY_US,
     PREDICTIONS,

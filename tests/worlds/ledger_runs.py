@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from skewless.infra.log.run_columns import KnownRanges
-from skewless.infra.log.runs import Coverage, Kind, MaterializationRun
+from skewless.infra.log.runs import Coverage, Kind, KnownRanges, MaterializationRun
 from skewless.infra.storage.database import Database
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 
 from skewless.contract.clock import Clock, ManualClock, SystemClock
 from skewless.infra.jobs.execution import CompletedExecution, Completion, Execution, ProcessExecution
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.requests import Requests
+from skewless.infra.jobs.ledger import Ledger, Requests
 from skewless.infra.jobs.run import Run
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.storage.lease_renewal import LeaseRenewal
-from skewless.infra.storage.leases import Lease, Leases
+from skewless.infra.storage.leases import Lease, LeaseRenewal, Leases
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.scheduling.leader_term import LeaderTerm
 from skewless.training.scheduling.stop_signal import StopSignal

@@ -11,8 +11,7 @@ from typing import Any
 from skewless.contract.clock import Clock, from_us
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.execution import Completion, Execution, Launch
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.requests import Request, Requests
+from skewless.infra.jobs.ledger import Ledger, Request, Requests
 from skewless.infra.jobs.run import Run, RunId, State
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.scheduling.job import DueTick, Job, find_due_ticks

@@ -43,11 +43,11 @@ def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
     """
     from skewless.infra.storage.package_folder import PackageFolder
 
-    registry, name = PackageFolder.of(state).registry, "files of packages"
-    if registry is None:
+    packages, name = PackageFolder.of(state), "files of packages"
+    if packages.shared is None:
         return []
     try:
-        objects = registry.list_objects()
+        objects = packages.list_objects()
         sizes = {item.name: item.size for item in state.storage.list_objects("packages")}
         for stored in objects:
             if sizes.get(stored.name) != stored.size:

@@ -13,7 +13,7 @@ from skewless.infra.storage.documents import Documents
 if TYPE_CHECKING:
     from skewless.contract.windows.view import WindowView
     from skewless.infra.online.port import OnlineStore
-    from skewless.operations.erasure.accepted_rows import LoggedEntity
+    from skewless.operations.erasure.entity_rows import LoggedEntity
     from skewless.workspace import Workspace
 
 _PENDING = "erasures"
@@ -43,7 +43,7 @@ class OnlineRows:
             # No reader needs this version. If one does later, the next run fills it from the log.
             return self.store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
         codec = KeyCodec(needed.project, view)
-        return self.store.remove(_encode(codec, found.full_keys(codec.names)))
+        return self.store.remove(_encode(codec, found.values(codec.names)))
 
     def add_build(self, source: str) -> None:
         """Record that the states of a source have to be built again; call it before its events are erased."""
@@ -80,7 +80,7 @@ class OnlineRows:
         for item in self.project.streams.generations.list_all(view):
             if item.stage != "live":
                 codec = KeyCodec(self.project.needed.plan.project, view, item.number)
-                keys = {key for rows in found for key in _encode(codec, rows.full_keys(codec.names))}
+                keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
                 deleted += self.store.remove(sorted(keys))
         return deleted
 

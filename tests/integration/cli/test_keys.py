@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import AccessError
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from tests.worlds.command_line import done, fingerprint, run

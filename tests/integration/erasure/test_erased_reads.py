@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless import ManualClock, workspace
-from skewless.infra.log.rewriting import rewrite_segments
+from skewless.infra.log.compaction import rewrite_segments
 from skewless.infra.predictions.segments import open_prediction_log
 from skewless.project import Project
 from tests.worlds.erasures import DAY, ERASED, NOW, SHOPS, delete_in_sources, fill, write_repo

@@ -12,9 +12,8 @@ import pytest
 
 from skewless.contract.errors import ConflictError
 from skewless.infra.log.catalog import Catalog
-from skewless.infra.log.compaction import compact
+from skewless.infra.log.compaction import compact, rewrite_segments
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.rewriting import rewrite_segments
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.file_cache import FileCache
 from skewless.infra.storage.objects import FolderStorage, StoredObject, digest_bytes

@@ -42,7 +42,7 @@ def test_the_ends_of_the_partitions_of_a_source(log_state: ProjectState) -> None
     assert catalog.ends("events/s") == {"events/s/e/0": 1, "events/s/e/1": 0}
     assert catalog.partitions() == ["events/S/e/0", "events/s/e/0", "events/s/e/1", "events/s2/e/0"]
     assert catalog.next_seq("events/s/e/9") == 0
-    assert catalog.last_applied("events/s/e/0") == -1
+    assert catalog.last_applied(["events/s/e/0"]) == {"events/s/e/0": -1}
 
 
 def test_expired_segments_are_removed(partition_log: PartitionLog, log_state: ProjectState) -> None:

@@ -312,7 +312,7 @@ def test_2_6_a_row_is_known_when_its_first_apply_ended(partition_log: PartitionL
         log = opened(log_state)
         assert read(log, columns=[KNOWN_AT, "x"]) == [{KNOWN_AT: at, "x": i} for i, at in enumerate(expected)]
         assert not log.has_all_ends()
-        assert log.catalog.last_applied(PARTITION) == 5
+        assert log.catalog.last_applied([PARTITION]) == {PARTITION: 5}
         compact(partition_log, keep=0, target_rows=4)
     # The times of merged rows are in their file.
     assert opened(log_state).read_ends()["ended_us"].to_pylist() == [30]

@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.spool import CORRUPT, Shipper, Spool
+from skewless.infra.log.spool import CORRUPT, ShippedFiles, Shipper, Spool
 from skewless.infra.storage.project_state import ProjectState
 from tests.integration.infra.log_victims import SCHEMA, LogVictims
 from tests.integration.infra.partition_logs import fill_disk, listed, objects, opened, rows, sweep, values
@@ -109,6 +109,24 @@ def test_a_corrupt_file_stops_no_other_and_is_shipped_when_it_is_restored(log_st
         for _ in range(2):
             spool.ship()
             assert values(opened(log_state, LOG)) == [*before, 10, 11, 0, 1]
+
+
+def test_a_writer_is_forgotten_90_days_after_its_last_file(
+    log_state: ProjectState, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool, shipped, day_us = spooled(log_state), ShippedFiles(log_state.database), 86_400_000_000
+    now_us = log_state.database.now_us()
+    old, young = store(spool, 0), uuid.uuid4().hex[:12]
+    spool.ship()
+    monkeypatch.setattr(type(log_state.database), "now_us", lambda _: now_us + 89 * day_us)
+    shipped.prune()
+    store(spool, 1, writer=young)
+    spool.ship()
+    assert not shipped.is_new(old, 0)
+    monkeypatch.setattr(type(log_state.database), "now_us", lambda _: now_us + 91 * day_us)
+    shipped.prune()
+    assert (shipped.is_new(old, 0), shipped.is_new(young, 1)) == (True, False)
+    assert sorted(values(opened(log_state, LOG))) == [0, 1, 10, 11]
 
 
 def test_a_full_disk_leaves_no_part_of_a_file(log_state: ProjectState, monkeypatch: pytest.MonkeyPatch) -> None:

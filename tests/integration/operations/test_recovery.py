@@ -17,10 +17,11 @@ from skewless.contract.feedback import Outcome
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import INGEST, RUN
+from skewless.infra.log.orphans import read_orphan
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.log.recovery import apply_piece, plan_recovery
+from skewless.infra.log.recovery import PartitionRecovery
 from skewless.infra.log.runs import RunLedger
-from skewless.infra.outcomes.writer import OUTCOMES, OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OUTCOMES, OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import DATABASE_FILE, ProjectState
 from skewless.operations.recovery import recover_logs
 from tests.integration.infra.log_victims import LogVictims, log_victims
@@ -215,17 +216,18 @@ def test_an_object_that_a_recovery_has_taken_is_not_deleted_by_its_writer(
 
 
 def test_an_object_that_its_writer_deletes_is_not_taken(reverted: OlderState) -> None:
-    from skewless.operations.recovery import _scan  # noqa: PLC0415 - between its two steps
-
     state, log = reverted.state, opened(reverted.state)
     reverted.save()
     fill(log, 1)
     reverted.fail_over()
-    (piece,) = plan_recovery(log, _scan(state).orphans[PARTITION], set()).pieces
+    names = Catalog(state.database).find_orphans(state.storage, "log", 2**62)
+    orphans = [orphan for name in names if (orphan := read_orphan(state.storage, name))]
+    recovery = PartitionRecovery(state, PARTITION, orphans, set())
+    ((piece,), _) = recovery.plan()
     name = piece.orphan.stored.name
     state.database.execute("INSERT INTO removed_objects (object, readers) VALUES (?, '[]')", name)
     with pytest.raises(ConflictError, match="is being deleted"):
-        apply_piece(log, piece)
+        recovery.apply(piece)
     Catalog(state.database).discard(state.storage, PARTITION, name)
     assert (recover_logs(state).logs, values(opened(state))) == ([], [0, 1, 2, 3])
 

@@ -15,7 +15,7 @@ from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Guardrails
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import Alert, Alerts
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.report.blocks import Paragraph, Report, Section, TableBlock
 from skewless.operations.report.decisions import change_of

@@ -13,7 +13,7 @@ import pytest
 
 from skewless.contract.feedback import Outcome
 from skewless.contract.lifecycle import Triggers, Watch
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.triggers import RetrainCause, find_causes, last_training_us

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.generations import Generations
 from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.decisions import Decisions
+from skewless.infra.packages.store import Decisions
 from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.plans.target_versions import StoredTargetVersions
 from skewless.infra.rollout.counts import read_counts
@@ -150,7 +150,7 @@ def test_an_upgrade_that_is_killed_is_run_again(
                 upgrade_module,
                 "_KINDS",
                 tuple(
-                    _with_load(kind, killed) if kind.pattern == "drift/*.jsonl" else kind
+                    kind._replace(load=killed) if kind.pattern == "drift/*.jsonl" else kind
                     for kind in upgrade_module._KINDS
                 ),
             )
@@ -167,10 +167,6 @@ def test_an_upgrade_that_is_killed_is_run_again(
         assert not any(count_rows(older.unchecked_database).values())
     upgrade_state(older)
     check_imported(older)
-
-
-def _with_load(kind: upgrade_module._FileKind, load: Callable[..., None]) -> upgrade_module._FileKind:
-    return upgrade_module._FileKind(noun=kind.noun, pattern=kind.pattern, load=load)
 
 
 def _fail_at(call: int, function: Callable[[Path], None], error: BaseException) -> Callable[[Path], None]:

@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.feedback import Outcome
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.why import WhyReport, why
 from tests.worlds.command_line import run

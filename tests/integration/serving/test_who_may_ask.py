@@ -16,8 +16,7 @@ import pytest
 import uvicorn
 
 from skewless.contract.clock import SystemClock
-from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess

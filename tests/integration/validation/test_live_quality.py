@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.feedback import parse_feedback
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.quality import labelled_log, quality
 from skewless.validation.evaluation.evaluation import evaluate

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
-from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 

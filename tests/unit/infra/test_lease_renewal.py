@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 from skewless.contract.errors import StoreError
-from skewless.infra.storage.lease_renewal import LeaseRenewal
+from skewless.infra.storage.leases import LeaseRenewal
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S
 

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.log.run_columns import RunTimes
+from skewless.infra.log.runs import RunTimes
 from skewless.validation.replay import is_inside_run
 
 _TIME = st.integers(0, 12)

@@ -17,10 +17,9 @@ import uvicorn
 from skewless.contract.clock import ManualClock
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.access.api_keys import ApiKey, Scope, generate_secret, hash_secret
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import ApiKey, KeyStore, Scope, generate_secret, hash_secret
 from skewless.infra.online.redis_store import RedisReader
-from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess
 from skewless.serving.app import ServingContext, create_app, hot_routes

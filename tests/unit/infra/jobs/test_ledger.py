@@ -7,8 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.requests import Request, Requests
+from skewless.infra.jobs.ledger import Ledger, Request, Requests
 from skewless.infra.jobs.run import Run, RunId
 from skewless.infra.storage.database import Database
 from tests.servers.postgres import state_of

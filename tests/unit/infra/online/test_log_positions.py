@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.log.generations import Generations
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.online.log_positions import LogPositions
-from skewless.infra.storage.database import Row
+from skewless.infra.storage.database import Row, Value
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from tests.worlds.plans import make_view
@@ -79,3 +81,23 @@ def test_4_5_a_database_that_was_never_available_is_an_error(tmp_path: Path, mon
     lose(monkeypatch)
     with pytest.raises(StoreError, match="unavailable"):
         positions.read()
+
+
+def test_all_partitions_are_read_with_one_query(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state, names = ProjectState(tmp_path), [f"events/{WINDOW.source}/e/{number}" for number in range(3)]
+    generations, query, asked = Generations(state), SqliteDatabase.query, list[str]()
+    generations.switch(WINDOW, generations.begin(WINDOW, names, 1).number, 2)
+    for name in names[:2]:
+        log = PartitionLog(state, name)
+        log.append(pa.table({"x": [1, 2]}))
+        log.record_end(0, 1, 5)
+    positions = LogPositions(state)
+    positions.add_plan(plan_of(windows=True))
+
+    def count(database: SqliteDatabase, sql: str, *values: Value) -> list[Row]:
+        asked.extend([sql] if "segments" in sql else [])
+        return query(database, sql, *values)
+
+    monkeypatch.setattr(SqliteDatabase, "query", count)
+    assert sorted(positions.read().values()) == [-1, 1, 1]
+    assert len(asked) == 1

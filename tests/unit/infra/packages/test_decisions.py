@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from skewless.infra.packages.decisions import Decisions
+from skewless.infra.packages.store import Decisions
 from skewless.infra.storage.database import Database
 
 

@@ -13,8 +13,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
-from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase

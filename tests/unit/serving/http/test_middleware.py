@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from skewless.infra.access.api_keys import ApiKey, generate_secret, hash_secret
-from skewless.infra.access.key_store import KeyStore
+from skewless.infra.access.api_keys import ApiKey, KeyStore, generate_secret, hash_secret
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.access.gate import KeyAccess, OpenAccess
 from skewless.serving.http.middleware import AccessMiddleware

@@ -12,8 +12,7 @@ import pytest
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.jobs.execution import Completion
-from skewless.infra.jobs.ledger import Ledger
-from skewless.infra.jobs.requests import Request, Requests
+from skewless.infra.jobs.ledger import Ledger, Request, Requests
 from skewless.infra.jobs.run import Run, RunId
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training.scheduling.job import FixedInterval, Job
