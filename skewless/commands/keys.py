@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project, time_option
-from skewless.commands.output import command_output, records_table
+from skewless.commands.command import UNCHANGED, DryRun, command, time_option
+from skewless.commands.output import Session, records_table
 from skewless.commands.tables import TextTable
 
 if TYPE_CHECKING:
@@ -27,45 +26,46 @@ Expires = Annotated[
 ]
 
 
+@command(
+    "Create an API key and show it once.",
+    "web --repo my-project --scope predict",
+    "shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+    name="keys add",
+)
 def add_key(
+    session: Session,
     name: Name,
     *,
     scope: Scopes = None,
     rate: Rate = None,
     expires: Expires = None,
-    repo: Repo = Path(),
     dry_run: DryRun = False,
-    as_json: Json = False,
 ) -> None:
     """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second."""
-    with command_output(as_json=as_json) as output:
-        expires_us = None if expires is None else time_option("--expires", expires)
-        new = open_project(output, repo).keys.add(
-            name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run
-        )
-        if dry_run:
-            output.show({"dry_run": True, **new.key.as_dict()}, _table("would be created", [new.key]), UNCHANGED)
-            return
-        output.show(new.as_dict(), _table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
+    expires_us = None if expires is None else time_option("--expires", expires)
+    new = session.project.keys.add(name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run)
+    if dry_run:
+        session.show({"dry_run": True, **new.key.as_dict()}, _table("would be created", [new.key]), UNCHANGED)
+        return
+    session.show(new.as_dict(), _table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
 
 
-def list_keys(*, repo: Repo = Path(), as_json: Json = False) -> None:
+@command("List the API keys.", "--repo my-project", name="keys list")
+def list_keys(session: Session) -> None:
     """List the API keys with scopes, rate and expiry. The secrets are not stored."""
-    with command_output(as_json=as_json) as output:
-        project = open_project(output, repo)
-        keys, now = project.keys.list(), project.clock.now_us()
-        body = {"keys": [{**key.as_dict(), "valid": key.is_valid_at(now)} for key in keys]}
-        output.show(body, _table("API keys", keys) if keys else "the project has no API key")
+    keys, now = session.project.keys.list(), session.project.clock.now_us()
+    body = {"keys": [{**key.as_dict(), "valid": key.is_valid_at(now)} for key in keys]}
+    session.show(body, _table("API keys", keys) if keys else "the project has no API key")
 
 
-def revoke_key(name: Name, *, repo: Repo = Path(), dry_run: DryRun = False, as_json: Json = False) -> None:
+@command("Revoke an API key.", "web --repo my-project", name="keys revoke")
+def revoke_key(session: Session, name: Name, *, dry_run: DryRun = False) -> None:
     """Revoke an API key. Servers reject it within a second."""
-    with command_output(as_json=as_json) as output:
-        open_project(output, repo).keys.revoke(name, dry_run=dry_run)
-        if dry_run:
-            output.show({"name": name, "dry_run": True}, f"{name} would be revoked; {UNCHANGED}")
-        else:
-            output.show({"name": name, "revoked": True}, f"{name} is revoked")
+    session.project.keys.revoke(name, dry_run=dry_run)
+    if dry_run:
+        session.show({"name": name, "dry_run": True}, f"{name} would be revoked; {UNCHANGED}")
+    else:
+        session.show({"name": name, "revoked": True}, f"{name} is revoked")
 
 
 def _table(title: str, keys: Sequence[ApiKey]) -> TextTable:

@@ -11,13 +11,12 @@ from typing import Any
 from rich.console import Console
 
 from skewless.contract.clock import OffsetClock
-from skewless.demo.apis import compare_apis
 from skewless.demo.feed import Feed
 from skewless.demo.hours import Hours
 from skewless.demo.preparation import prepare
 from skewless.demo.processes import StreamWorker, serving
 from skewless.demo.tour_state import STATE, TourState, log_to_file
-from skewless.demo.verification import compare_store, print_next_steps, replay, retrain
+from skewless.demo.verification import compare_apis, compare_store, print_next_steps, replay, retrain
 from skewless.project import Project
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import asdict
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,10 +14,10 @@ from skewless.contract.errors import DefinitionError, GateError, SourceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
 from skewless.demo.feature_gain import LabelledScores, gains
-from skewless.demo.feed import open_store
 from skewless.demo.tour_state import HOUR_US, TourState
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
+from skewless.infra.online.store import open_online_store
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.streams.decode import FUTURE_US
 from skewless.training.promotion import TrainReport
@@ -101,13 +104,9 @@ def _import(tour: TourState) -> None:
             if source.history is not None:
                 result = streams.importer(source, project.repo).run()
                 print_line(f"{result.source}: {result.accepted:,} events accepted, {result.rejected} quarantined")
-    with tour.stage("Events -> window states") as print_line:
-        store = open_store(streams)
-        try:
-            for built in streams.backfiller(store).build_missing(project.applied.plan.windows):
-                print_line(f"{built.view}: {built.events:,} events in {built.states:,} states")
-        finally:
-            store.close()
+    with tour.stage("Events -> window states") as print_line, closing(open_online_store(streams.redis_url)) as store:
+        for built in streams.backfiller(store).build_missing(project.applied.plan.windows):
+            print_line(f"{built.view}: {built.events:,} events in {built.states:,} states")
 
 
 def _train(tour: TourState, spec: ModelSpec) -> None:
@@ -142,4 +141,4 @@ def _compare(tour: TourState) -> None:
     with tour.stage("The same model without and with windows, on the same test rows") as print_line:
         for names, gain in by_names.items():
             print_line(f"{names}: {gain.line()}, 95 % bootstrap interval")
-            tour.facts["gain"] = {"before": gain.before, "after": gain.after, "low": gain.low, "high": gain.high}
+            tour.facts["gain"] = asdict(gain)

@@ -46,17 +46,17 @@ class FeedbackReport:
         return asdict(self)
 
 
-def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_run: bool = False) -> FeedbackReport:
+def feedback(project: Workspace, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:
     """Append the outcomes of a file to the outcome log, as ``read_feedback`` reads them; all rows, or none.
 
     Raises: as ``read_feedback``; also StoreError: the disk failed.
     """
     from skewless.infra.outcomes.writer import OutcomeWriter, outcome_spool
 
-    outcomes, batch = read_feedback(project, path, model), None
+    outcomes, batch = read_feedback(project, file, model), None
     if not dry_run:
         writer = OutcomeWriter(outcome_spool(project.state))
-        batch = writer.append(outcomes, received_at=project.clock.now_us(), source=path.name)
+        batch = writer.append(outcomes, received_at=project.clock.now_us(), source=file.name)
     kinds = dict(sorted(Counter(outcome.kind for outcome in outcomes).items()))
     return FeedbackReport(rows=len(outcomes), kinds=kinds, batch=batch)
 

@@ -148,7 +148,7 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
         ConflictError: another process moved the alias or began a rollout meanwhile; the new version stays.
     """
     from skewless.infra.host.processes import run_behind_servers
-    from skewless.operations.tracking import publish_if_set
+    from skewless.operations.packages import publish_if_set
     from skewless.training.promotion import TrainReport
     from skewless.training.promotion import promote as promote_if_passed
 

@@ -243,7 +243,7 @@ def _launch_processes(project: Workspace) -> Launch:
     """Return a launcher that runs each command in a process."""
     from skewless.infra.jobs.execution import ProcessExecution
 
-    environment = _environment(project)
+    environment = child_environment(project)
 
     def launch(run: Run, words: Sequence[str]) -> Execution:
         return ProcessExecution(
@@ -256,15 +256,14 @@ def _launch_processes(project: Workspace) -> Launch:
     return launch
 
 
-def _environment(project: Workspace) -> dict[str, str]:
+def child_environment(project: Workspace) -> dict[str, str]:
+    """Return the environment of a process that works on the same project."""
     from skewless.infra.telemetry.logger import LEVEL_VARIABLE
 
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
-    variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
-    variables |= {"SKEWLESS_DATABASE_URL": settings.database_url} if settings.database_url else {}
-    variables |= {"SKEWLESS_STORAGE_URL": settings.storage_url} if settings.storage_url else {}
-    variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
+    urls = {name: getattr(settings, name) for name in ("redis_url", "database_url", "storage_url", "stream_url")}
+    variables |= {f"SKEWLESS_{name.upper()}": url for name, url in urls.items() if url}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     # Jobs log as the scheduler does; alone, their commands would show warnings only.
@@ -276,7 +275,7 @@ def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:
     from skewless.infra.jobs.execution import CompletedExecution, Completion, decode_outputs
 
     def launch(_run: Run, words: Sequence[str]) -> Execution:
-        code, text = (invoke or partial(_wait_for, _environment(project)))(_command_line(project, words))
+        code, text = (invoke or partial(_wait_for, child_environment(project)))(_command_line(project, words))
         return CompletedExecution(completion=Completion(code=code, outputs=decode_outputs(text.encode())))
 
     return launch

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skewless.contract.clock import from_us
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
@@ -215,8 +216,6 @@ def _skipped(item: SkippedRows) -> dict[str, Any]:
 
 
 def _iso(time_us: int) -> str:
-    from skewless.contract.clock import from_us
-
     return from_us(time_us).isoformat(timespec="seconds")
 
 
@@ -263,14 +262,13 @@ def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
 
 
 def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
-    from skewless.contract.clock import from_us
     from skewless.infra.plans.applied_plan import read_plan_number
 
     state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,
         number=read_plan_number(project.state),
-        applied_at=from_us(applied.applied_us).isoformat(timespec="seconds"),
+        applied_at=_iso(applied.applied_us),
         state=state,
         current=state == "unchanged since apply",
     )
@@ -279,7 +277,6 @@ def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
 def _view(
     project: Workspace, needed: NeededViews, view: View, ledger: RunLedger, store: OnlineWriter | None
 ) -> ViewStatus:
-    from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
     from skewless.infra.log.log_columns import count_rejected
     from skewless.infra.log.partition_log import PartitionLog
@@ -302,7 +299,7 @@ def _view(
         rejected=count_rejected(log.files()),
         declared_delay_s=view.delay_us / 1e6,
         observed_delay_s=None if delay is None else delay / 1e6,
-        last_run=None if last_end_us is None else from_us(last_end_us).isoformat(timespec="seconds"),
+        last_run=None if last_end_us is None else _iso(last_end_us),
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import PackageError
 
 if TYPE_CHECKING:
+    from skewless.infra.packages.package import Package
     from skewless.workspace import Workspace
 
 
@@ -58,6 +59,20 @@ class VersionsReport:
         """Return plain JSON values."""
         listed = [version.as_dict() for version in self.versions]
         return {"model": self.model, "metric": self.metric, "versions": listed, "moves": list(self.moves)}
+
+
+def open_champion(project: Workspace, model: str) -> Package:
+    """Return the package of a model's champion.
+
+    Raises:
+        PackageError: the model has no champion, or the package was altered.
+    """
+    from skewless.infra.packages.package import open_package
+
+    version = project.store.aliases.get(model, "champion")
+    if version is None:
+        raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
+    return open_package(project.store, model, version)
 
 
 def read_versions(project: Workspace, model: str) -> VersionsReport:

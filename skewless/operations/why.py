@@ -76,11 +76,11 @@ class WhyReport:
         }
 
 
-def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyReport:
+def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport:
     """Return the explanation of one prediction.
 
     Args:
-        proven: replay the prediction too.
+        proof: replay the prediction too.
 
     Raises:
         RequestError: the prediction is not in the log.
@@ -112,7 +112,7 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyRepor
             declared=declared,
             outside=_outside(model, explanation),
             outcome=_outcome(project, entry),
-            proof=_proof(project, model, entry) if proven else None,
+            proof=_proof(project, model, entry) if proof else None,
         )
     finally:
         model.runtime.close()

@@ -6,11 +6,10 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.finalise import Finaliser
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import MILLISECOND, window_start
 from skewless.contract.windows.sketch import Hashes, estimate_distinct, select_smallest
-from skewless.contract.windows.state_layout import StateLayout
+from skewless.contract.windows.state_layout import Finaliser, StateLayout
 from skewless.contract.windows.tiles import CODE, CODE_BITS, KIND_BITS, LEVEL, Tiles, find_run_starts
 from skewless.contract.windows.view import Function, WindowView
 

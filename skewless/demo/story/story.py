@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,22 +15,26 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from skewless.contract.clock import from_us
-from skewless.demo.processes import run_command, serving
+from skewless.demo.processes import serving
 from skewless.demo.story.run_timeline import RunTimeline
 from skewless.demo.story.story_project import StoryProject
-from skewless.demo.story.weekly import DAY_US, WEEK_US, lines, weekly
 from skewless.demo.story.weeks import Weeks
 from skewless.demo.tour_state import HOUR_US, TourState, log_to_file
+from skewless.demo.verification import replay
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
+from skewless.operations.quality import labelled_log
 from skewless.operations.rollout import begin_rollout
 from skewless.operations.scheduler import Invoke, hold_term
 from skewless.project import Project
 from skewless.training.train import train
+from skewless.validation.evaluation.evaluation import evaluate
 
 _MICROSECOND = timedelta(microseconds=1)
 _FAULT_START, _FAULT_LENGTH = timedelta(days=10, hours=6), timedelta(hours=12)
-_NOWHERE = "redis://127.0.0.1:1"
+DAY_US = 24 * HOUR_US
+WEEK_US = 7 * DAY_US
+Weekly = Sequence[Mapping[str, Any]]
 
 
 class StorySpan(NamedTuple):
@@ -152,12 +157,39 @@ def _close(tour: TourState, weeks: Weeks, begin: int, end: int) -> None:
         "events": [event.as_dict() for event in timeline.events],
     }
     with tour.stage("Quality week by week, with and without retraining") as print_line:
-        retrained, control = (weekly(tour.project, spec.name, begin, end) for spec in tour.project.models)
+        retrained, control = (_weekly(tour.project, spec.name, begin, end) for spec in tour.project.models)
         tour.facts["quality"] = {weeks.model: retrained, weeks.control: control}
-        for line in lines(retrained, control):
+        for line in _weekly_lines(retrained, control):
             print_line(line)
-    with tour.stage("Replay in another process, without Redis") as print_line:
-        report = run_command(tour, "replay", field="lines", SKEWLESS_REDIS_URL=_NOWHERE)
-        for line in report["lines"]:
-            print_line(line)
-        tour.facts |= {"replayed": report["compared"], "different_bits": report["different"]}
+    replay(tour)
+
+
+def _weekly(project: Project, model: str, since_us: int, until_us: int) -> Weekly:
+    """Return the quality of returned predictions by the known labels, one entry per week."""
+    log = labelled_log(project, model)
+    rows = log.read(since_us=since_us, until_us=until_us, known_by_us=project.clock.now_us())
+    rows = rows.filter((pc.field("role") != "shadow") & pc.field("label").is_valid())
+    return list(_weeks(rows, since_us, until_us))
+
+
+def _weekly_lines(retrained: Weekly, control: Weekly) -> Iterator[str]:
+    """Yield a line per week with the quality of both models."""
+    others = {week["since"]: week for week in control}
+    for week in retrained:
+        other = others.get(week["since"])
+        comparison = f" (without retraining: {other['log_loss']:.4f})" if other else ""
+        text = f"{week['since'][:10]}: {week['labels']:,} labels, log loss {week['log_loss']:.4f}{comparison}"
+        yield f"{text}, by {', '.join(week['versions'])}"
+
+
+def _weeks(rows: pa.Table, since_us: int, until_us: int) -> Iterator[dict[str, Any]]:
+    for start in range(since_us, until_us, WEEK_US):
+        part = rows.filter((pc.field("t") >= start) & (pc.field("t") < start + WEEK_US))
+        if part.num_rows:
+            metrics = evaluate(part["label"].to_numpy(), part["score"].to_numpy())
+            yield {
+                "since": from_us(start).isoformat(),
+                "labels": part.num_rows,
+                "versions": sorted(part["version"].unique().to_pylist()),
+                **{name: metrics[name] for name in ("log_loss", "auc", "base_rate")},
+            }

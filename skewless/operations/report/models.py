@@ -1,12 +1,12 @@
-"""The sections on one model: versions, drift, importance and evaluation."""
+"""The state of one model: versions, drift, importance and evaluation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.render import count_text
-from skewless.operations.report.blocks import Paragraph, PlotBlock, Section, TableBlock, Tone
+from skewless.operations.report.blocks import Block, Paragraph, PlotBlock, TableBlock, Tone, missing
 from skewless.operations.report.cells import interval, number, share, time
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ _VERDICTS: Mapping[str, tuple[str, Tone]] = {
 _MOST_FEATURES, _MOST_LINES = 15, 6
 
 
-def versions_section(project: Workspace, model: str, quality: QualityReport) -> Section:
-    """Return each version with its share of the traffic and its quality, at training and live."""
+def versions(project: Workspace, model: str, quality: QualityReport) -> Iterator[Block]:
+    """Yield each version with its share of the traffic and its quality, at training and live."""
     from skewless.operations.versions import read_versions
 
     report, policy = read_versions(project, model), project.store.traffic.get(model)
@@ -47,10 +47,7 @@ def versions_section(project: Workspace, model: str, quality: QualityReport) -> 
         *("version", "trained", "role", "traffic share", "test metric", "predictions", "labelled"),
         *("live metric", "95 % interval", "expected metric"),
     )
-    return Section(
-        title="Versions",
-        blocks=[TableBlock(title=f"The gate's metric is {report.metric}.", columns=columns, rows=rows)],
-    )
+    yield TableBlock(title=f"The gate's metric is {report.metric}.", columns=columns, rows=rows)
 
 
 def _measured(live: Quality | None, tested: float | None, metric: str) -> tuple[str, ...]:
@@ -86,15 +83,15 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
     return {"champion": 1.0 - policy.share, "challenger": policy.share}.get(own_role, 0.0)
 
 
-def drift_section(project: Workspace, model: str) -> Section:
-    """Return the latest drift report, and the share of drifted features over time."""
+def drift(project: Workspace, model: str) -> Iterator[Block]:
+    """Yield the latest drift report, and the share of drifted features over time."""
     from skewless.operations.drift import drift_reports
     from skewless.training.plots.series import Point, series_plot
 
     reports = drift_reports(project, model)
     if not reports:
-        text = f"The model has no drift report: run `skewless drift {model}`."
-        return Section(title="Drift", blocks=[Paragraph(text=text, tone="missing")])
+        yield missing(f"The model has no drift report: run `skewless drift {model}`.")
+        return
     last = reports[-1]
     columns = ("feature", "PSI", "JS", "KS", "p", "missing in training", "missing now", "drifted")
     farthest = sorted(last["features"], key=lambda item: -(item["distances"]["psi"] or 0.0))[:_MOST_FEATURES]
@@ -105,17 +102,16 @@ def drift_section(project: Workspace, model: str) -> Section:
     verdict = (
         f"{time(last['since'])} to {time(last['until'])}, {count_text(last['rows'], 'prediction')} of {last['version']}"
     )
-    blocks: list[Paragraph | TableBlock | PlotBlock] = [Paragraph(text=f"{verdict}: {text}", tone=tone)]
+    yield Paragraph(text=f"{verdict}: {text}", tone=tone)
     if last["verdict"] != "too_few_rows":
-        blocks.append(TableBlock(title="Live values against training", columns=columns, rows=rows, marked=marked))
+        yield TableBlock(title="Live values against training", columns=columns, rows=rows, marked=marked)
     if len(reports) > 1:
         points = [Point(at_us=item["until_us"], value=item["share"]) for item in reports]
         caption = "Share of drifted features in each window; above the dotted line, the model has drifted."
         plot = series_plot(
             "drift", "Drift over time", "share of features", caption, {"drifted": points}, level=last["limit_share"]
         )
-        blocks.append(plot_block(plot))
-    return Section(title="Drift", blocks=blocks)
+        yield _plot_block(plot)
 
 
 def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
@@ -129,15 +125,15 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def importance_section(project: Workspace, model: str, window_us: int, windows: int) -> Section:
-    """Return the champion's feature importance, window by window."""
-    from skewless.operations.importance import importance
+def importance(project: Workspace, model: str, window_us: int, windows: int) -> Iterator[Block]:
+    """Yield the champion's feature importance, window by window."""
+    from skewless.operations.importance import importance as read_importance
     from skewless.training.plots.series import Point, series_plot
 
-    report = importance(project, model, window_us=window_us, windows=windows, sample=300)
+    report = read_importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:
-        text = "These windows have no prediction that can be explained."
-        return Section(title="Feature importance", blocks=[Paragraph(text=text, tone="missing")])
+        yield missing("These windows have no prediction that can be explained.")
+        return
     version = report.windows[-1].version
     own = [window for window in report.windows if window.version == version]
     lines = {
@@ -146,31 +142,24 @@ def importance_section(project: Workspace, model: str, window_us: int, windows: 
     }
     caption = f"Mean absolute contribution to the margin of version {version}, from up to 300 predictions per window."
     plot = series_plot("importance", "Importance over time", "contribution to the margin", caption, lines)
-    return Section(title="Feature importance", blocks=[plot_block(plot)])
+    yield _plot_block(plot)
 
 
-def evaluation_section(package: Package) -> Section:
-    """Return the plots of the champion's evaluation."""
+def evaluation(package: Package) -> Iterator[Block]:
+    """Yield the metrics and the plots of the champion's evaluation."""
     from skewless.training.plots.evaluation import evaluation_plots
 
-    title = f"Evaluation of {package.version} on its test period"
-    blocks: list[TableBlock | PlotBlock | Paragraph] = [_metrics(package)]
-    blocks += [plot_block(plot) for plot in evaluation_plots(package.curves)]
-    if not package.curves:
-        blocks.append(Paragraph(text="The package has no curves, because an older skewless wrote it.", tone="missing"))
-    return Section(title=title, blocks=blocks)
-
-
-def _metrics(package: Package) -> TableBlock:
     metrics = package.metrics
     rows = [
         (name, number(value), number(metrics.get(f"{_BASELINE}{name}")))
         for name, value in metrics.items()
         if not name.startswith(_BASELINE)
     ]
-    return TableBlock(title="", columns=("metric", "model", "constant prediction"), rows=rows, terms="metric")
+    yield TableBlock(title="", columns=("metric", "model", "constant prediction"), rows=rows, terms="metric")
+    yield from map(_plot_block, evaluation_plots(package.curves))
+    if not package.curves:
+        yield missing("The package has no curves, because an older skewless wrote it.")
 
 
-def plot_block(plot: Plot) -> PlotBlock:
-    """Return a plot as a part of a report."""
+def _plot_block(plot: Plot) -> PlotBlock:
     return PlotBlock(title=plot.title, caption=plot.caption, svg=plot.svg)

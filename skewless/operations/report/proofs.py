@@ -1,12 +1,12 @@
-"""The sections on the project: freshness, parity and replay, alerts, runs."""
+"""The state of the project: freshness, parity and replay, alerts, runs."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.plan import View
-from skewless.operations.report.blocks import Paragraph, Section, TableBlock
+from skewless.operations.report.blocks import Block, Paragraph, TableBlock, missing
 from skewless.operations.report.cells import NONE, duration, figures, time
 
 if TYPE_CHECKING:
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 _MOST_RUNS, _MOST_ALERTS, _LONGEST_RESULT = 25, 20, 160
 
 
-def freshness_section(project: Workspace) -> Section:
-    """Return the age of the latest accepted row of each view, with its declared limit."""
+def freshness(project: Workspace) -> Iterator[Block]:
+    """Yield the age of the latest accepted row of each view, with its declared limit."""
     ledger, now = project.views.ledger, project.clock.now_us()
     rows, marked = [], set[int]()
     for i, view in enumerate(project.applied.plan.all_views):
@@ -29,12 +29,9 @@ def freshness_section(project: Workspace) -> Section:
             marked.add(i)
         last_end_us = ledger.last_end_us(view.partition) if isinstance(view, View) else None
         rows.append((view.name, time(latest), duration(age), duration(limit), time(last_end_us)))
-    if not rows:
-        return Section(title="Freshness", blocks=[Paragraph(text="No view is materialized.", tone="missing")])
     columns = ("view", "latest row", "age", "freshness limit", "last run")
-    return Section(
-        title="Freshness", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=frozenset(marked))]
-    )
+    table = TableBlock(title="", columns=columns, rows=rows, marked=frozenset(marked))
+    yield table if rows else missing("No view is materialized.")
 
 
 def _latest_event(project: Workspace, view: View | WindowView) -> int | None:
@@ -46,25 +43,21 @@ def _latest_event(project: Workspace, view: View | WindowView) -> int | None:
     return latest_event_us(project.connection, files)
 
 
-def proof_section(project: Workspace) -> Section:
-    """Return the last verdicts of parity and replay."""
+def proof(project: Workspace) -> Iterator[Block]:
+    """Yield the last verdicts of parity and replay."""
     from skewless.infra.verdicts.last_verdicts import read_last_parity
 
-    verdicts = read_last_parity(project.state)
-    blocks: list[Paragraph | TableBlock] = [_replay_note(project)]
-    if not verdicts:
-        blocks.append(Paragraph(text="The project has no parity run yet: run `skewless parity`.", tone="missing"))
-        return Section(title="Proof: parity and replay", blocks=blocks)
-    items = list(verdicts.values())
+    yield _replay_note(project)
+    items = list(read_last_parity(project.state).values())
+    if not items:
+        yield missing("The project has no parity run yet: run `skewless parity`.")
+        return
     rows = [(item.view, time(item.at_us), f"{item.compared:,}", f"{item.mismatches:,}") for item in items]
     marked = frozenset(i for i, item in enumerate(items) if item.mismatches)
     good = "Parity: the online store and the log are equal, bit for bit."
-    blocks.append(
-        Paragraph(text="Parity found mismatches.", tone="bad") if marked else Paragraph(text=good, tone="good")
-    )
+    yield Paragraph(text="Parity found mismatches.", tone="bad") if marked else Paragraph(text=good, tone="good")
     columns = ("view", "time", "compared", "mismatches")
-    blocks.append(TableBlock(title="Parity", columns=columns, rows=rows, marked=marked))
-    return Section(title="Proof: parity and replay", blocks=blocks)
+    yield TableBlock(title="Parity", columns=columns, rows=rows, marked=marked)
 
 
 def _replay_note(project: Workspace) -> Paragraph:
@@ -72,7 +65,7 @@ def _replay_note(project: Workspace) -> Paragraph:
 
     runs = [run for run in Runs(project).list("replay", limit=5) if run.ended_us is not None]
     if not runs:
-        return Paragraph(text="The project has no scheduled replay yet: run `skewless replay`.", tone="missing")
+        return missing("The project has no scheduled replay yet: run `skewless replay`.")
     last = runs[-1]
     lines = last.outputs.get("lines")
     text = lines[0] if isinstance(lines, list) and lines else last.error or _result(last.outputs)
@@ -80,52 +73,48 @@ def _replay_note(project: Workspace) -> Paragraph:
     return Paragraph(text=f"Replay of {time(last.ended_us)}: {text}", tone="good" if is_good else "bad")
 
 
-def checks_section(project: Workspace) -> Section:
-    """Return the link to the last recorded validation."""
+def checks(project: Workspace) -> Iterator[Block]:
+    """Yield the link to the last recorded validation."""
     from skewless.validation.data_docs import INDEX, data_docs_folder
 
     index = data_docs_folder(project.state) / INDEX
-    if not index.exists():
-        text = "The project has no Data Docs yet: the scheduled validation and `skewless validate --record` write them."
-        return Section(title="Data checks", blocks=[Paragraph(text=text, tone="missing")])
-    return Section(
-        title="Data checks", blocks=[Paragraph(text="Data Docs of the last validation", link=index.resolve().as_uri())]
-    )
+    if index.exists():
+        yield Paragraph(text="Data Docs of the last validation", link=index.resolve().as_uri())
+    else:
+        yield missing(
+            "The project has no Data Docs yet: the scheduled validation and `skewless validate --record` write them."
+        )
 
 
-def alerts_section(project: Workspace) -> Section:
-    """Return open alerts, then the latest resolved alerts."""
+def alerts(project: Workspace) -> Iterator[Block]:
+    """Yield open alerts, then the latest resolved alerts."""
     from skewless.infra.alerts.alerts import Alerts
 
-    with Alerts(project.state) as alerts:
-        records = alerts.records()
-    if not records:
-        return Section(title="Alerts", blocks=[Paragraph(text="The project has no alerts.", tone="good")])
+    with Alerts(project.state) as store:
+        records = store.records()
     latest = sorted(records, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
     rows = [
-        (item.alert.name, item.alert.subject, time(item.since_us), _state_text(item.resolved_at_us), item.alert.message)
+        (
+            *(item.alert.name, item.alert.subject, time(item.since_us)),
+            *("open" if item.is_open else f"resolved {time(item.resolved_at_us)}", item.alert.message),
+        )
         for item in latest
     ]
     columns = ("alert", "subject", "since", "state", "message")
     marked = frozenset(i for i, item in enumerate(latest) if item.is_open)
-    return Section(title="Alerts", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=marked)])
+    table = TableBlock(title="", columns=columns, rows=rows, marked=marked)
+    yield table if rows else Paragraph(text="The project has no alerts.", tone="good")
 
 
-def _state_text(at_us: int | None) -> str:
-    return "open" if at_us is None else f"resolved {time(at_us)}"
-
-
-def runs_section(project: Workspace) -> Section:
-    """Return the latest runs of the scheduler, the latest first."""
+def runs(project: Workspace) -> Iterator[Block]:
+    """Yield the latest runs of the scheduler, the latest first."""
     from skewless.operations.runs import Runs
 
-    runs = Runs(project).list(limit=_MOST_RUNS)[::-1]
-    if not runs:
-        return Section(title="Runs", blocks=[Paragraph(text="The project has no scheduled runs yet.", tone="missing")])
-    rows = [_run_row(run) for run in runs]
-    marked = frozenset(i for i, run in enumerate(runs) if run.error)
+    latest = Runs(project).list(limit=_MOST_RUNS)[::-1]
+    marked = frozenset(i for i, run in enumerate(latest) if run.error)
     columns = ("time", "job", "cause", "state", "took", "result")
-    return Section(title="Runs", blocks=[TableBlock(title="", columns=columns, rows=rows, marked=marked)])
+    table = TableBlock(title="", columns=columns, rows=[_run_row(run) for run in latest], marked=marked)
+    yield table if latest else missing("The project has no scheduled runs yet.")
 
 
 def _run_row(run: Run) -> tuple[str, ...]:

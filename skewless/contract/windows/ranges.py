@@ -1,4 +1,16 @@
-"""Split ranges of an array at the elements that a query excludes.
+"""Ranges of an array, many at once: their extremes, their parts without excluded elements, and binary search.
+
+For the minimum or maximum of a range, the array is divided into blocks of 16, with sparse tables over the blocks. A
+range over several blocks consists of the rest of its first block, the start of its last block, and the blocks between,
+which are two overlapping runs of a power of two blocks::
+
+    blocks  |----|----|----|----|----|----|
+    range      [----------------------)
+    first      |--|         last |----|
+    between       |---------|
+                       |---------|
+
+So a range takes four look-ups, whatever its length, and the tables about three times the memory of the array.
 
 A query excludes the elements with a value greater than its limit. A tree of largest and smallest values finds them
 without reading each element: a node whose largest value is within the limit has no excluded element, and a node whose
@@ -13,12 +25,91 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.range_extremes import RangeExtremes
 from skewless.contract.windows.state_layout import EVER, NEVER
+
+_Numbers = npt.NDArray[Any]
+_BITS = 4
+_BLOCK = 1 << _BITS
+
+
+class RangeExtremes:
+    """The extremes of ranges of one array.
+
+    Args:
+        values: float64 or int64, shape ``(n,)``.
+        better: the ufunc that chooses one of two values, for example ``np.fmin``.
+        neutral: the neutral element of ``better``: the result for an empty range.
+    """
+
+    def __init__(self, values: _Numbers, better: np.ufunc, neutral: np.generic) -> None:
+        self._better, self._neutral = better, neutral
+        blocks = max(1, -(-len(values) // _BLOCK))
+        self._values = np.full(blocks * _BLOCK, neutral, dtype=values.dtype)
+        self._values[: len(values)] = values
+        self._from_block_start = self._running_extremes(range(1, _BLOCK), -1)
+        self._to_block_end = self._running_extremes(range(_BLOCK - 2, -1, -1), 1)
+        self._runs = self._build_tables(self._from_block_start[_BLOCK - 1 :: _BLOCK])
+        self._blocks = blocks
+
+    def find(self, low: Int64Array, high: Int64Array) -> _Numbers:
+        """Return the extreme of each range ``[low, high)``, shape ``(m,)``.
+
+        >>> runs = RangeExtremes(np.array([3.0, np.nan, 7.0]), np.fmax, np.float64(np.nan))
+        >>> runs.find(np.array([0, 0, 1, 2]), np.array([2, 3, 2, 2])).tolist()
+        [3.0, 7.0, nan, nan]
+        """
+        result = np.full(len(low), self._neutral, dtype=self._values.dtype)
+        first, last = low >> _BITS, (high - 1) >> _BITS
+        wide = np.flatnonzero(first < last)
+        result[wide] = self._better(self._to_block_end[low[wide]], self._from_block_start[high[wide] - 1])
+        self._add_between(result, wide, first + 1, last)
+        self._add_within(result, np.flatnonzero((first == last) & (low < high)), low, high)
+        return result
+
+    def _add_between(self, result: _Numbers, wide: npt.NDArray[np.intp], first: Int64Array, last: Int64Array) -> None:
+        chosen = wide[first[wide] < last[wide]]
+        first, last = first[chosen], last[chosen]
+        # frexp gives the number of binary digits: the level is the longest run that fits.
+        level = np.frexp((last - first).astype(np.float64))[1].astype(np.int64) - 1
+        row = level * self._blocks
+        runs = self._better(self._runs[row + first], self._runs[row + last - (1 << level)])
+        result[chosen] = self._better(result[chosen], runs)
+
+    def _add_within(self, result: _Numbers, rows: npt.NDArray[np.intp], low: Int64Array, high: Int64Array) -> None:
+        for step in range(_BLOCK):
+            rows = rows[low[rows] + step < high[rows]]
+            if not len(rows):
+                return
+            result[rows] = self._better(result[rows], self._values[low[rows] + step])
+
+    def _running_extremes(self, positions: range, back: int) -> _Numbers:
+        """Return the running extremes of all blocks, in the given order of positions in a block.
+
+        Args:
+            back: offset of the position before, in that order.
+        """
+        extremes = self._values.copy()
+        for position in positions:
+            here, before = extremes[position::_BLOCK], extremes[position + back :: _BLOCK]
+            self._better(here, before, out=here)
+        return extremes
+
+    def _build_tables(self, blocks: _Numbers) -> _Numbers:
+        """Return the extremes of runs of 1, 2, 4, .. blocks that start at each block, concatenated."""
+        tables = [blocks]
+        length = 1
+        while 2 * length <= len(blocks):
+            longer = tables[-1].copy()
+            self._better(longer[:-length], tables[-1][length:], out=longer[:-length])
+            tables.append(longer)
+            length *= 2
+        return np.concatenate(tables)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,3 +220,25 @@ def split_ranges(low: Int64Array, high: Int64Array, excluded: Ranges) -> Ranges:
 def _halve(values: Int64Array, better: np.ufunc, neutral: np.int64) -> Int64Array:
     even = values if len(values) % 2 == 0 else np.append(values, neutral)
     return np.asarray(better(even[::2], even[1::2]), dtype=np.int64)
+
+
+def first_at_least(values: Int64Array, low: Int64Array, high: Int64Array, target: Int64Array) -> Int64Array:
+    """Return for each query the first position in ``[low, high)`` whose value is at least ``target``, or ``high``.
+
+    Args:
+        values: sorted within each query's segment, not over all segments.
+        low, high, target: segment and value of each query, shape ``(n,)``; a segment may be empty.
+
+    >>> values = np.array([1, 5, 9, 2, 2])
+    >>> first_at_least(values, np.array([0, 0, 3, 3]), np.array([3, 3, 5, 3]), np.array([5, 10, 2, 2])).tolist()
+    [1, 3, 3, 3]
+    """
+    position, length = low, high - low
+    for bits in range(int(length.max(initial=0)).bit_length(), 0, -1):
+        # Steps of decreasing powers of two: a query needs one number as its state, not the two of a bisection.
+        step = 1 << (bits - 1)
+        probe = position + (step - 1)
+        # Clip instead of checking bounds: a probe outside its segment does not move the query anyway.
+        inside = probe < high
+        position = position + step * (inside & (values.take(probe, mode="clip") < target))
+    return position

@@ -1,14 +1,18 @@
-"""Publishing of versions to a tracker: packages are the source of truth, missing versions are added."""
+"""Trained versions: published to a tracker, and signed.
+
+Packages are the source of truth of a tracker: missing versions are added.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from skewless.contract.errors import DefinitionError, SkewlessError, StoreError
+from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
+from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from skewless.infra.tracking.port import TrackedRun, Tracker
     from skewless.workspace import Workspace
@@ -75,9 +79,8 @@ def publish(
     """
     from skewless.infra.storage.leases import Leases
 
-    known = trained_models(project)
     with Leases(project.state.database).hold("tracking"):
-        return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
+        return [_publish_model(project, tracker, name, dry=dry) for name in models or project.packages.list_models()]
 
 
 def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:
@@ -91,14 +94,7 @@ def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError |
     return None
 
 
-def trained_models(project: Workspace) -> list[str]:
-    """Return the names of the models that have packages."""
-    return project.packages.list_models()
-
-
 def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
-    from skewless.contract.errors import PackageError
-
     packages, published_digests = project.packages, tracker.published_digests(model)
     digests = {name: packages.manifest_digest(model, name) for name in packages.list_versions(model)}
     published, skipped = [], dict[str, str]()
@@ -143,3 +139,64 @@ def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
     package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []
     return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})
+
+
+@dataclass(frozen=True, kw_only=True)
+class SignReport:
+    """The result of signing.
+
+    Args:
+        key: the public key, in the format of the setting ``trusted_keys``.
+        signed: versions with a new signature, by model.
+        refused: reason why a package cannot be loaded, by model and version.
+    """
+
+    key: str
+    signed: dict[str, list[str]] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """Yield the result in sentences."""
+        yield f"key: {self.key}"
+        for model, versions in self.signed.items():
+            yield f"{model}: signed {', '.join(versions) or 'all versions have a signature'}"
+        for name, why in self.refused.items():
+            yield f"{name}: not signed: {why}"
+
+
+def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry_run: bool = False) -> SignReport:
+    """Sign the versions that have no signature; altered packages and other signatures are not changed.
+
+    Args:
+        models: names; empty: all trained models.
+        dry_run: sign nothing; a missing key is still created.
+
+    Raises:
+        RequestError: a model has no trained version.
+    """
+    from skewless.infra.packages.package import open_package
+    from skewless.infra.packages.writer import is_signed, sign_package
+
+    store = project.store
+    names = store.packages.list_models()
+    for model in models:
+        check_known("model", model, names)
+    versions_by_model = {model: store.packages.list_versions(model) for model in models or names}
+    report = SignReport(key=store.check_signer())
+    for model, versions in versions_by_model.items():
+        report.signed[model] = []
+        for version in versions:
+            try:
+                if is_signed(store, model, version):
+                    open_package(store, model, version)
+                    continue
+                sign_package(store, model, version, dry=dry_run)
+            except PackageError as error:
+                report.refused[f"{model} {version}"] = error.cause()
+            else:
+                report.signed[model].append(version)
+    return report
