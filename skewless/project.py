@@ -20,10 +20,8 @@ from skewless.operations.feedback import feedback as append_feedback
 from skewless.operations.freshness import check_freshness
 from skewless.operations.housekeeping import run_housekeeping
 from skewless.operations.importance import importance as read_importance
-from skewless.operations.init import InitReport, TemplateName, init
+from skewless.operations.init import init as write_project
 from skewless.operations.packages import PublishReport, open_tracker, publish, sign_packages
-from skewless.operations.promotion import promote as promote_version
-from skewless.operations.promotion import train as train_model
 from skewless.operations.proof import run_parity, run_replay
 from skewless.operations.quality import quality as read_quality
 from skewless.operations.recovery import recover as recover_logs
@@ -38,7 +36,9 @@ from skewless.operations.status import read_status
 from skewless.operations.triggers import triggers as check_triggers
 from skewless.operations.validation import suggest_suites
 from skewless.operations.validation import validate as validate_sources
+from skewless.operations.versions import promote as promote_version
 from skewless.operations.versions import read_versions
+from skewless.operations.versions import train as train_model
 from skewless.operations.why import why as explain_prediction
 from skewless.workspace import Workspace
 
@@ -72,10 +72,7 @@ class Project(Workspace):
         """The scheduler's runs: ``list``, ``show``, ``start``, ``retry`` and ``cancel``."""
         return Runs(self)
 
-    @staticmethod
-    def init(folder: Path, *, template: TemplateName = "fraud", dry_run: bool = False) -> InitReport:
-        """Write a new project from a template into a new or empty folder."""
-        return init(folder, template=template, dry_run=dry_run)
+    init = staticmethod(write_project)
 
     @staticmethod
     def doctor(repo: Path = Path()) -> list[CheckupFinding]:

@@ -7,26 +7,26 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperGroup
 
-from skewless.commands import data, define, keys, operate, proof, runs, serve, state, train, watch
+from skewless.commands import data, define, operate, serve, state, train, watch
 from skewless.commands.command import Command
 
-GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
+GROUPS = {"keys": "Manage API serve.", "runs": "List, start, retry or cancel scheduled operate."}
 _PARTS = {
     "Define": (define.init, define.plan, define.apply, define.validate),
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
     "Train": (train.train, train.promote, train.versions, train.triggers, train.track, train.sign),
     "Serve": (
         *(serve.serve, serve.predict, serve.rollout, serve.rollback, serve.feedback),
-        *(keys.add_key, keys.list_keys, keys.revoke_key),
+        *(serve.add_key, serve.list_keys, serve.revoke_key),
     ),
     "Watch": (
         *(watch.quality, watch.drift, watch.freshness, watch.importance),
-        *(proof.why, proof.replay, proof.parity),
+        *(watch.why, watch.replay, watch.parity),
         *(watch.alerts, watch.report),
     ),
     "Operate": (
         *(operate.status, operate.doctor, operate.scheduler),
-        *(runs.list_runs, runs.show_run, runs.start_run, runs.retry_run, runs.cancel_run),
+        *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, operate.demo),
     ),
 }

@@ -9,9 +9,8 @@ from enum import StrEnum
 from typing import Any
 
 from skewless.commands.cells import printable
-from skewless.contract.changes import Change
+from skewless.contract.changes import Change, Difference
 from skewless.contract.columns import Column, FeatureRef, Transform
-from skewless.contract.differences import Difference
 from skewless.contract.plan import Service, Source, View
 from skewless.contract.spec import ModelSpec
 from skewless.contract.windows.view import Aggregate, EventSource, WindowView

@@ -1,4 +1,4 @@
-"""Commands on a project as a whole: ``status``, ``doctor``, ``scheduler``, ``housekeeping`` and ``demo``."""
+"""Commands on a project as a whole: ``status``, ``doctor``, ``scheduler``, ``runs``, ``housekeeping`` and ``demo``."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skewless.commands.cells import StateCell, Tone
-from skewless.commands.command import command, time_option
+from skewless.commands.command import UNCHANGED, DryRun, command, time_option
 from skewless.commands.output import Part, Session, facts_table, records_table
+from skewless.commands.tables import TextTable
 from skewless.operations.readable import duration_text, time_text
+from skewless.operations.runs import BY_HAND
 
 if TYPE_CHECKING:
-    from skewless.infra.jobs.run import Run
+    from skewless.infra.jobs.run import Run, RunId
     from skewless.operations.checkup.finding import CheckupFinding
     from skewless.operations.scheduler import Invoke
 
@@ -212,3 +214,56 @@ def demo(session: Session, context: typer.Context, *, drift: Drift = False, days
         facts = run_demo(repo)
     # The stages are shown on stderr; stdout gets the facts, with or without --json.
     replace(session, as_json=True).show(facts)
+
+
+RunName = Annotated[str, typer.Argument(metavar="ID", help="Id of a run, as `skewless runs list` shows it.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, for example 'retrain fraud'.")]
+JobFilter = Annotated[str | None, typer.Argument(metavar="JOB", help="Name of a job; default: all jobs.")]
+MostRuns = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most runs to list, the latest.")]
+StateName = Annotated[
+    str | None, typer.Option("--state", metavar="STATE", help="List only runs in this state, for example failed.")
+]
+Cause = Annotated[str, typer.Option("--cause", metavar="TEXT", help="Cause, stored in the ledger.")]
+
+
+@command("List scheduled runs.", "'retrain fraud' --json", name="runs list")
+def list_runs(session: Session, job: JobFilter = None, *, limit: MostRuns = 50, state: StateName = None) -> None:
+    """List the runs of one job or of all jobs, the latest last."""
+    runs = session.project.runs.list(job, limit=limit, state=state)
+    part = TextTable("runs", ("run", "state", "started", "duration", "cause", "error"), [_run_row(run) for run in runs])
+    session.show({"runs": [run.as_dict() for run in runs]}, part if runs else "no runs")
+
+
+def _run_row(run: Run) -> tuple[object, ...]:
+    duration = None if run.seconds is None else duration_text(run.seconds)
+    return str(run.id), StateCell(run.state), time_text(run.started_us), duration, run.cause, run.error
+
+
+@command("Show one run.", "retrain:fraud@20260115T040000Z", name="runs show")
+def show_run(session: Session, run_id: RunName) -> None:
+    """Show one run: state, cause, inputs, outputs, times and error."""
+    body = session.project.runs.show(run_id).as_dict()
+    session.show(body, facts_table(str(body["id"]), list(body.items())))
+
+
+@command("Request a run of a job.", "'retrain fraud' --cause 'new prices'", name="runs start")
+def start_run(session: Session, job: JobName, *, cause: Cause = BY_HAND, dry_run: DryRun = False) -> None:
+    """Request a run of a job now; it starts when earlier runs of its kind have ended."""
+    _show_request(session, session.project.runs.start(job, cause=cause, dry_run=dry_run), "requested", dry_run=dry_run)
+
+
+@command("Request another attempt of a run.", "materialize@20260115T120000Z", name="runs retry")
+def retry_run(session: Session, run_id: RunName, *, dry_run: DryRun = False) -> None:
+    """Request another attempt of a run; exit with code 9 while the run is in progress."""
+    _show_request(session, session.project.runs.retry(run_id, dry_run=dry_run), "requested", dry_run=dry_run)
+
+
+@command("Cancel a run that is in progress.", "retrain:fraud@20260115T040000Z", name="runs cancel")
+def cancel_run(session: Session, run_id: RunName, *, dry_run: DryRun = False) -> None:
+    """Request that the scheduler ends a run in progress; exit with code 9 if the run has ended."""
+    _show_request(session, session.project.runs.cancel(run_id, dry_run=dry_run), "cancelled", dry_run=dry_run)
+
+
+def _show_request(session: Session, run: RunId, result: str, *, dry_run: bool) -> None:
+    text = f"would be {result}; {UNCHANGED}" if dry_run else f"is {result}"
+    session.show({"dry_run": dry_run, "run": str(run)}, f"{run} {text}")

@@ -183,11 +183,6 @@ def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:
     return TextTable(title, ("", ""), [(label(name), labelled_cell(name, value)) for name, value in facts])
 
 
-def verdict_lines(lines: Sequence[str], *, ok: bool) -> list[Part]:
-    """Return the lines of a report, with the tone of its verdict on the first."""
-    return [StateCell(lines[0], "good" if ok else "bad"), *lines[1:]]
-
-
 def terminal_width(file: TextIO) -> int | None:
     """Return the width of the terminal behind a file; None: it is not a terminal, and ``COLUMNS`` is not set."""
     columns = os.environ.get("COLUMNS", "")

@@ -1,4 +1,4 @@
-"""Commands on predictions: ``serve``, ``predict``, ``rollout``, ``rollback`` and ``feedback``."""
+"""Commands on predictions: ``serve``, ``predict``, ``rollout``, ``rollback``, ``feedback`` and ``keys``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -13,10 +14,10 @@ import typer
 from typer.core import TyperCommand
 
 from skewless.commands.cells import StateCell
-from skewless.commands.command import UNCHANGED, DryRun, Model, ModelName, command
-from skewless.commands.output import Part, Session, facts_table
-from skewless.commands.rollout_text import read_rollout_lines
+from skewless.commands.command import UNCHANGED, DryRun, Model, ModelName, command, time_option
+from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.commands.tables import TextTable
+from skewless.commands.train import read_rollout_lines
 from skewless.contract.errors import RequestError
 from skewless.contract.render import count_text
 from skewless.operations.readable import time_text
@@ -24,6 +25,7 @@ from skewless.operations.readable import time_text
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from skewless.infra.access.api_keys import ApiKey
     from skewless.operations.rollout import RolloutOutcome
     from skewless.project import Project
     from skewless.serving.server_config import ServerConfig
@@ -271,3 +273,64 @@ def feedback(session: Session, file: OutcomeFile, *, model: ModelOfKeys = None, 
     counts = ", ".join(f"{n:,} {kind}{'s' * (n != 1)}" for kind, n in report.kinds.items())
     result = "would be appended" if dry_run else "appended"
     session.show({"dry_run": dry_run, **report.as_dict()}, f"{counts} {result}")
+
+
+CallerName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the caller: lower-case letters, digits, hyphens.")
+]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", metavar="SCOPE", help="predict (default), as_of, feedback or admin; once for each."),
+]
+Rate = Annotated[float | None, typer.Option("--rate", metavar="N", help="Most requests per second; default: no limit.")]
+Expires = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="Time from which it is rejected (ISO 8601); default: never."),
+]
+
+
+@command(
+    "Create an API key and show it once.",
+    "web --repo my-project --scope predict",
+    "shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+    name="keys add",
+)
+def add_key(
+    session: Session,
+    name: CallerName,
+    *,
+    scope: Scopes = None,
+    rate: Rate = None,
+    expires: Expires = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second."""
+    expires_us = None if expires is None else time_option("--expires", expires)
+    new = session.project.keys.add(name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run)
+    if dry_run:
+        session.show({"dry_run": True, **new.key.as_dict()}, _keys_table("would be created", [new.key]), UNCHANGED)
+        return
+    session.show(new.as_dict(), _keys_table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
+
+
+@command("List the API keys.", "--repo my-project", name="keys list")
+def list_keys(session: Session) -> None:
+    """List the API keys with scopes, rate and expiry. The secrets are not stored."""
+    keys, now = session.project.keys.list(), session.project.clock.now_us()
+    body = {"keys": [{**key.as_dict(), "valid": key.is_valid_at(now)} for key in keys]}
+    session.show(body, _keys_table("API keys", keys) if keys else "the project has no API key")
+
+
+@command("Revoke an API key.", "web --repo my-project", name="keys revoke")
+def revoke_key(session: Session, name: CallerName, *, dry_run: DryRun = False) -> None:
+    """Revoke an API key. Servers reject it within a second."""
+    session.project.keys.revoke(name, dry_run=dry_run)
+    if dry_run:
+        session.show({"name": name, "dry_run": True}, f"{name} would be revoked; {UNCHANGED}")
+    else:
+        session.show({"name": name, "revoked": True}, f"{name} is revoked")
+
+
+def _keys_table(title: str, keys: Sequence[ApiKey]) -> TextTable:
+    names = ("name", "scopes", "rate", "created", "expires")
+    return records_table(title, names, [key.as_dict() for key in keys])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,15 +11,16 @@ import typer
 from skewless.commands.cells import StateCell
 from skewless.commands.command import DryRun, ModelName, PlannedModels, command
 from skewless.commands.output import Part, Session, error_body, sentence, show_error
-from skewless.commands.rollout_text import read_rollout_lines
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import GateError, SkewlessError
 from skewless.contract.render import count_text
 from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
-    from skewless.operations.promotion import Promotion
-    from skewless.operations.versions import Version, VersionsReport
+    from skewless.contract.lifecycle import Rollout
+    from skewless.contract.traffic import TrafficPolicy
+    from skewless.operations.versions import Promotion, Version, VersionsReport
+    from skewless.project import Project
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
 
@@ -235,3 +237,31 @@ def sign(session: Session, models: TrainedModels = None, *, dry_run: DryRun = Fa
     """
     report = session.project.sign(models or (), dry_run=dry_run)
     session.show({"dry_run": dry_run, **report.as_dict()}, *report.lines())
+
+
+def read_rollout_lines(project: Project, model: str) -> list[str]:
+    """Return what happens next in a model's rollout; empty: it has none."""
+    from skewless.operations.rollout import rollout_of
+
+    policy = project.store.traffic.get(model)
+    return [] if policy is None else rollout_lines(model, policy, rollout_of(project, model))
+
+
+def rollout_lines(model: str, policy: TrafficPolicy, rollout: Rollout) -> list[str]:
+    """Return a line about the phase and its end, and a line with the next commands; empty without a rollout."""
+    from skewless.training.rollout.plan import phase_duration
+
+    if policy.challenger is None:
+        return []
+    end = time_text(policy.since_us + phase_duration(policy, rollout) // timedelta(microseconds=1))
+    traffic = {
+        "shadow": f"is scored as a shadow, and champion {policy.champion} answers all requests,",
+        "ab": f"answers {policy.share:.4g} of the entities in an A/B test",
+    }.get(policy.phase, f"answers {policy.share:.4g} of the entities")
+    least = f"at least until {end}, and until each version has {rollout.guardrails.least_requests:,} requests"
+    until = f"until labels decide, at most until {end}" if policy.phase == "ab" else least
+    commands = (
+        f"`skewless scheduler` advances it (or `skewless rollout {model} --step`, once);"
+        f" `skewless rollout {model}` shows it; `skewless rollback {model}` ends it"
+    )
+    return [f"rollout of {model} {policy.challenger}: it {traffic} {until}", f"next: {commands}"]

@@ -71,7 +71,10 @@ class Split:
 
     def __post_init__(self) -> None:
         """Check the durations."""
-        _check_positive("Split.test", self.test)
+        if self.test <= timedelta(0):
+            raise DefinitionError(
+                "Split.test", "is not above zero", value=str(self.test), fix="give a length above zero"
+            )
         for name in ("embargo", "validation"):
             if getattr(self, name) < timedelta(0):
                 raise DefinitionError(
@@ -275,8 +278,3 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def _check_positive(name: str, value: timedelta) -> None:
-    if value <= timedelta(0):
-        raise DefinitionError(name, "is not above zero", value=str(value), fix="give a length above zero")

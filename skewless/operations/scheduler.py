@@ -123,13 +123,9 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
         RequestError: the project has no such job.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
-
     runs: list[Run] = []
-    jobs = PlannedJobs(project=project)
-    selected = _select(jobs(), only)
-    stop = StopSignal()
-    with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
+    selected = _select(PlannedJobs(project=project)(), only)
+    with hold_term(project, invoke, runs.append) as (term, stop):
         for job in selected:
             if not stop.is_set:
                 term.start(job, "requested by hand")
@@ -149,25 +145,24 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         DefinitionError: the project's clock is the machine's.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
-
     clock = project.clock
     if not isinstance(clock, OffsetClock):
         fix = "set clock to file:PATH, or remove --until"
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
     runs: list[Run] = []
-    jobs = PlannedJobs(project=project)
-    stop = StopSignal()
-    with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
+    with hold_term(project, invoke, runs.append) as (term, stop):
         _walk(term, clock, until_us, stop)
     return runs
 
 
 @contextmanager
-def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[LeaderTerm]:
-    """Hold the lease for a caller that moves the clock and requests each step; jobs run in this process.
+def hold_term(
+    project: Workspace, invoke: Invoke | None, on_end: Callable[[Run], None]
+) -> Iterator[tuple[LeaderTerm, StopSignal]]:
+    """Hold the lease for a caller that requests each step; yield the term, and the signal that ends it.
 
     Args:
+        invoke: runs a command in this process; None: each command runs in a new process.
         on_end: called with each run that has ended.
 
     Raises:
@@ -176,9 +171,10 @@ def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None])
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
-    jobs = PlannedJobs(project=project)
-    with _alone(project, jobs, _launch_here(project, invoke), StopSignal(), on_end) as term:
-        yield term
+    stop = StopSignal()
+    candidate = _candidate(project, PlannedJobs(project=project), _launch_here(project, invoke), stop, on_end)
+    with stop.handle_signals(), candidate.alone() as term:
+        yield term, stop
 
 
 def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop: StopSignal) -> None:
@@ -202,14 +198,6 @@ def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
         if name not in kinds:
             find_job(jobs, name)
     return [job for job in jobs if {job.name, job.name.partition(" ")[0]} & set(only)]
-
-
-@contextmanager
-def _alone(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
-) -> Iterator[LeaderTerm]:
-    with stop.handle_signals(), _candidate(project, jobs, launch, stop, on_end).alone() as term:
-        yield term
 
 
 def _candidate(

@@ -151,6 +151,8 @@ def read_status(project: Workspace) -> ProjectStatus:
     needed = project.needed if applied else None
     online, store = open_online(project)
     ledger = RunLedger(project.state.database)
+    models = {*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))}
+    server = running_server(project.state)
     try:
         views = [_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
@@ -168,8 +170,8 @@ def read_status(project: Workspace) -> ProjectStatus:
         sources=event_sources(project, needed) if needed else [],
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
-        models=[_model(project, applied, name) for name in _model_names(project, applied)],
-        server=_server(project.state),
+        models=[_model(project, applied, name) for name in sorted(models)],
+        server=server and {**server, "problems": read_server_problems(server["url"])},
         predictions=_count_predictions(project.state),
     )
 
@@ -245,11 +247,6 @@ def read_server_problems(url: str) -> dict[str, str]:
     return problems
 
 
-def _server(state: ProjectState) -> dict[str, Any] | None:
-    server = running_server(state)
-    return None if server is None else {**server, "problems": read_server_problems(server["url"])}
-
-
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
     from skewless.infra.plans.applied_plan import find_edited_files, read_registry_state
@@ -303,11 +300,6 @@ def _view(
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
     )
-
-
-def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
-
-    return sorted({*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))})
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:

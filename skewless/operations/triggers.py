@@ -38,10 +38,6 @@ class RetrainCause:
     sentence: str
     evidence: dict[str, Any]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class TriggersReport:

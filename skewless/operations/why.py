@@ -101,13 +101,14 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
     model = load_model(project.store, entry.model_version.model, entry.model_version.version)
     try:
         bound, declared = _nearest(model, entry)
+        transforms = [item.name for item in model.plan.transforms]
         explanation = explain(model, entry)
         return WhyReport(
             prediction=prediction,
             facts=dict(entry.facts),
             explanation=explanation,
             package=model.package,
-            transforms=_transforms(model, entry),
+            transforms=dict(zip(transforms, entry.logged.transform_hashes[0], strict=False)),
             bound=bound,
             declared=declared,
             outside=_outside(model, explanation),
@@ -116,11 +117,6 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
         )
     finally:
         model.runtime.close()
-
-
-def _transforms(model: ServedModel, entry: PredictionEntry) -> dict[str, str]:
-    names = [item.name for item in model.plan.transforms]
-    return dict(zip(names, entry.logged.transform_hashes[0], strict=False))
 
 
 def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:

@@ -15,9 +15,7 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.keys import KeyValue
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.windows.hops import window_start
-from skewless.testing.event_records import GivenEvent, WindowReads
-from skewless.testing.plain_values import row_text, time_text
-from skewless.testing.row_records import RowRecords
+from skewless.testing.records import GivenEvent, RowRecords, WindowReads, row_text, time_text
 
 _SEPARATOR = "__"
 _MOST_LINES = 12

@@ -66,7 +66,7 @@ def build(project: Workspace, models: Sequence[str] = ()) -> Report:
 def _model(project: Workspace, name: str) -> list[Section]:
     from skewless.operations.quality import quality
     from skewless.operations.report.history import decisions, life
-    from skewless.operations.report.models import drift, evaluation, importance, versions
+    from skewless.operations.report.sections import drift, evaluation, importance, versions
 
     watch = project.applied.model(name).watch
     window_us = int(watch.window.total_seconds() * 1_000_000)
@@ -87,14 +87,14 @@ def _model(project: Workspace, name: str) -> list[Section]:
 
 
 def _project(project: Workspace) -> list[Section]:
-    from skewless.operations.report import proofs
+    from skewless.operations.report import sections
 
     return [
-        _section("Proof: parity and replay", lambda: proofs.proof(project)),
-        _section("Data checks", lambda: proofs.checks(project)),
-        _section("Freshness", lambda: proofs.freshness(project)),
-        _section("Alerts", lambda: proofs.alerts(project)),
-        _section("Runs", lambda: proofs.runs(project)),
+        _section("Proof: parity and replay", lambda: sections.proof(project)),
+        _section("Data checks", lambda: sections.checks(project)),
+        _section("Freshness", lambda: sections.freshness(project)),
+        _section("Alerts", lambda: sections.alerts(project)),
+        _section("Runs", lambda: sections.runs(project)),
     ]
 
 

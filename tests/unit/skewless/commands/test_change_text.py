@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.commands.change_text import difference_lines
-from skewless.contract.differences import Difference, find_differences
+from skewless.contract.changes import Difference, find_differences
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import DAY, MINUTE
 from skewless.contract.windows.view import Aggregate, Function

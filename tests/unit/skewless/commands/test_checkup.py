@@ -17,7 +17,7 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.runtimes.library import open_library
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup import machine, packages, store
+from skewless.operations.checkup import machine, packages
 from skewless.operations.checkup.examination import examine
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.checkup.project import check_plan
@@ -104,7 +104,7 @@ def test_memory_is_the_smaller_of_machine_and_container(tmp_path: Path, monkeypa
 
 
 def test_a_redis_that_is_away_fails_without_its_password() -> None:
-    (finding,) = store.check_url("redis://ann:hush@127.0.0.1:1/0", 100.0)
+    (finding,) = machine.check_url("redis://ann:hush@127.0.0.1:1/0", 100.0)
     assert finding.verdict == "fail"
     assert "redis://***@127.0.0.1:1/0" in finding.detail
     assert "hush" not in finding.detail
@@ -114,10 +114,10 @@ def test_a_redis_that_may_evict_fails(tmp_path: Path) -> None:
     server = PrivateServer(tmp_path, grace_s=0.2)
     try:
         url = server.ensure()
-        assert [finding.verdict for finding in store.check_store(tmp_path, None, 1e9)] == ["ok", "ok", "ok"]
+        assert [finding.verdict for finding in machine.check_store(tmp_path, None, 1e9)] == ["ok", "ok", "ok"]
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
-        (finding,) = store.check_url(url, 1e9)
+        (finding,) = machine.check_url(url, 1e9)
         assert (finding.verdict, finding.fix) == ("fail", "set maxmemory-policy noeviction")
     finally:
         server.stop()
@@ -133,9 +133,9 @@ def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
         private.stop()
         return check_url(url, limit_ms)
 
-    check_url = store.check_url
-    monkeypatch.setattr(store, "check_url", check)
-    assert [finding.name for finding in store.check_store(tmp_path, None, 1e9)] == ["private redis"]
+    check_url = machine.check_url
+    monkeypatch.setattr(machine, "check_url", check)
+    assert [finding.name for finding in machine.check_store(tmp_path, None, 1e9)] == ["private redis"]
 
 
 def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch,
     program.write_text("#!/nowhere/sh\n")
     program.chmod(0o755)
     monkeypatch.setattr("skewless.infra.online.server_binary.find_binary", lambda: program)
-    finding = store.check_program()
+    finding = machine.check_program()
     assert finding.verdict == "fail"
     assert "SKEWLESS_REDIS_URL" in (finding.fix or "")
 
