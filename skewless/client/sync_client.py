@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from http.client import HTTPResponse
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
+from typing import Any, Self, TypeVar, Unpack
 from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse, HTTPConnectionPool, Timeout, connection_from_url
@@ -26,9 +26,7 @@ from skewless.client.failures import AttemptFailure, Response, Stage, closed_err
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 
-if TYPE_CHECKING:
-    import ssl
-
+T = TypeVar("T")
 _SHORTEST_S = 1e-6
 
 
@@ -122,9 +120,6 @@ class _Reader(io.RawIOBase):
     def close(self) -> None:
         self._raw.close()
         super().close()
-
-
-T = TypeVar("T")
 
 
 class Client:

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 from skewless.commands import data, define, operate, serve, state, train, watch
 from skewless.commands.command import Command
 
-GROUPS = {"keys": "Manage API serve.", "runs": "List, start, retry or cancel scheduled operate."}
+GROUPS = {"keys": "Manage API keys.", "runs": "List, start, retry or cancel scheduled runs."}
 _PARTS = {
     "Define": (define.init, define.plan, define.apply, define.validate),
     "Data": (data.materialize, data.import_events, data.stream, data.backfill, data.get, data.dataset),
@@ -20,8 +20,7 @@ _PARTS = {
         *(serve.add_key, serve.list_keys, serve.revoke_key),
     ),
     "Watch": (
-        *(watch.quality, watch.drift, watch.freshness, watch.importance),
-        *(watch.why, watch.replay, watch.parity),
+        *(watch.quality, watch.drift, watch.freshness, watch.importance, watch.why, watch.replay, watch.parity),
         *(watch.alerts, watch.report),
     ),
     "Operate": (

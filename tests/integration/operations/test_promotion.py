@@ -105,7 +105,7 @@ def test_the_command_tells_a_conflict(spot: Sandbox, monkeypatch: pytest.MonkeyP
         spot.project.store.aliases.move(MODEL, "champion", expect=OLD, to=WEAK, reason="another", now_us=1)
         return planned
 
-    monkeypatch.setattr("skewless.operations.promotion.plan_promotion", meanwhile)
+    monkeypatch.setattr("skewless.operations.versions.plan_promotion", meanwhile)
     said = run("promote", MODEL, NEW, "--repo", spot.repo, "--json")
     assert (said.code, said.body["error"]["kind"]) == (9, "conflict")
     assert champion(spot.project) == WEAK
