@@ -9,8 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from skewless import __version__
-from skewless.commands.all_commands import COMMANDS, GROUPS
-from skewless.commands.group_help import SectionedGroup
+from skewless.commands.all_commands import COMMANDS, GROUPS, SectionedGroup
 
 
 def create_app() -> typer.Typer:

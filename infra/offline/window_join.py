@@ -21,9 +21,8 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.history import Limit, Timeline, WindowHistory
-from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import Tiles
+from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import copy_to_table

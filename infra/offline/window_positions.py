@@ -12,10 +12,9 @@ import pyarrow as pa
 
 from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.status import BoolArray, Int64Array
-from skewless.contract.windows.rolling import Roller
-from skewless.contract.windows.segments import first_at_least
+from skewless.contract.windows.ranges import first_at_least
 from skewless.contract.windows.state_layout import EventOrigins, StateLayout, partition_number
-from skewless.contract.windows.tiles import AppliedPositions, Tiles
+from skewless.contract.windows.tiles import AppliedPositions, Roller, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events

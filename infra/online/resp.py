@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from redis.exceptions import NoScriptError
 
-from skewless.contract.binaries import binary_scalar
+from skewless.contract.arrow_numbers import binary_scalar
 from skewless.infra.online.integer_keys import IntegerKeys
 from skewless.infra.online.port import Binaries
 

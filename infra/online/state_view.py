@@ -13,9 +13,8 @@ from skewless.contract.keys import KeyCodec
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.window_events import ViewEvents
 from skewless.contract.windows.codec import TileCodec
-from skewless.contract.windows.rolling import Roller
 from skewless.contract.windows.state_layout import StateLayout
-from skewless.contract.windows.tiles import Tiles
+from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.online.port import FOREIGN, LONG, PARTLY_SEEN, SEEN, OnlineStore
 

@@ -14,8 +14,7 @@ from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead, empty_read
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.codec import TileCodec
-from skewless.contract.windows.reading import WindowReader
-from skewless.contract.windows.tiles import AppliedPositions, Tiles
+from skewless.contract.windows.tiles import AppliedPositions, Tiles, WindowReader
 from skewless.contract.windows.view import WindowView
 from skewless.infra.log.generations import ViewVersion, read_pointer
 from skewless.infra.online.marker_history import MarkerStatus

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from skewless.contract.changes import compare_plans
-from skewless.contract.differences import find_differences
+from skewless.contract.changes import compare_plans, find_differences
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.spec import ModelSpec
 from skewless.contract.traffic import Role, TrafficPolicy

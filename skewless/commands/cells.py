@@ -18,20 +18,7 @@ _TONES: Mapping[Tone, frozenset[str]] = {
         ["warn", "warning", "stale", "expired", "late", "behind", "skipped", "cancelled", "interrupted", "undecided"]
     ),
     "bad": frozenset(
-        [
-            "fail",
-            "failed",
-            "FAIL",
-            "FAILED",
-            "refused",
-            "rejected",
-            "breached",
-            "critical",
-            "missing",
-            "unavailable",
-            "lost",
-            "dead",
-        ]
+        ["fail", "failed", "refused", "rejected", "breached", "critical", "missing", "unavailable", "lost", "dead"]
     ),
 }
 _PLAIN: Tone = "plain"

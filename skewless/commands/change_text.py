@@ -9,14 +9,12 @@ from enum import StrEnum
 from typing import Any
 
 from skewless.commands.cells import printable
-from skewless.commands.length import length_text
-from skewless.contract.changes import Change
+from skewless.contract.changes import Change, Difference
 from skewless.contract.columns import Column, FeatureRef, Transform
-from skewless.contract.differences import Difference
 from skewless.contract.plan import Service, Source, View
 from skewless.contract.spec import ModelSpec
 from skewless.contract.windows.view import Aggregate, EventSource, WindowView
-from skewless.operations.readable import time_text
+from skewless.operations.readable import length_text, time_text
 
 _MARKS = {"add": "+", "change": "~", "remove": "-", "order": "~"}
 # Fields that hold named items, with the word that the label of an item begins with.

@@ -1,4 +1,7 @@
-"""The output of commands: one JSON object or text for people on stdout, everything else on stderr."""
+"""A call of a command: its project, and its output.
+
+The output is one JSON object or text for people on stdout, everything else on stderr.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,9 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
@@ -23,24 +29,47 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from skewless.commands.progress import OnProgress
+    from skewless.project import Project
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 Part = str | TextTable | StateCell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Output:
-    """The output of one command.
+class Session:
+    """One call of a command.
 
     Args:
         as_json: whether a program reads the result.
         stdout: the process's stdout; libraries that print write to stderr instead.
         exits: closes the project and its parts when the command ends.
+        repo: folder of the project.
     """
 
     as_json: bool
     stdout: TextIO
     exits: contextlib.ExitStack
+    repo: Path = Path()
+
+    @cached_property
+    def project(self) -> Project:
+        """The project of the folder; it is closed when the command ends.
+
+        Raises:
+            PlaceError: the folder has no project.
+            DefinitionError: a setting is invalid.
+        """
+        from skewless.project import Project
+
+        return self.exits.enter_context(contextlib.closing(Project(self.repo)))
+
+    def end(self, body: Mapping[str, Any] = MappingProxyType({}), *parts: Part, error: SkewlessError | None) -> None:
+        """Write a result; its error, if it has one, is part of the body, and ends the command with its exit code."""
+        self.show({**body, **(error_body(error) if error else {})}, *parts)
+        if error is not None:
+            if not self.as_json:
+                show_error(sentence(error))
+            raise typer.Exit(error.exit_code)
 
     def show(self, body: Mapping[str, Any], *parts: Part) -> None:
         """Write the result: the body for programs, the parts for people."""
@@ -53,13 +82,14 @@ class Output:
         self.stdout.flush()
 
     @contextlib.contextmanager
-    def working(self, activity: str) -> Iterator[None]:
-        """Show an activity on a terminal's stderr while the block runs."""
+    def working(self, activity: str) -> Iterator[Project]:
+        """Show an activity on a terminal's stderr while the block runs; yield the project."""
+        project = self.project
         if self.as_json or not sys.stderr.isatty():
-            yield
+            yield project
             return
         with _console(sys.stderr).status(activity):
-            yield
+            yield project
 
     @contextlib.contextmanager
     def line(self) -> Iterator[Callable[[str], None]]:
@@ -83,10 +113,11 @@ class Output:
 
 
 @contextlib.contextmanager
-def command_output(*, as_json: bool, is_short: bool = False, log_level: str = "warning") -> Iterator[Output]:
+def open_session(repo: Path, *, as_json: bool, is_short: bool = False, log_level: str = "warning") -> Iterator[Session]:
     """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code.
 
     Args:
+        repo: folder of the project.
         as_json: whether a program reads the result.
         is_short: whether the command ends soon, and can do without the garbage collector (see ``main``).
         log_level: lowest level of log lines on stderr: ``info`` for servers and workers, whose only output is the log.
@@ -97,25 +128,23 @@ def command_output(*, as_json: bool, is_short: bool = False, log_level: str = "w
     if not is_short:
         gc.enable()
     exits = contextlib.ExitStack()
-    output = Output(as_json=as_json, stdout=sys.stdout, exits=exits)
+    session = Session(as_json=as_json, stdout=sys.stdout, exits=exits, repo=repo)
     try:
         with contextlib.redirect_stdout(sys.stderr), exits:
-            yield output
+            yield session
     except SkewlessError as error:
-        _fail(output, error)
+        session.end(error=error)
     except ModuleNotFoundError as error:
-        _fail(
-            output,
-            PlaceError(f"package {error.name!r}", "is not installed", fix="install the requirements of skewless again"),
-        )
+        fix = "install the requirements of skewless again"
+        session.end(error=PlaceError(f"package {error.name!r}", "is not installed", fix=fix))
     except _read_errors() as error:
         fix = "run `skewless doctor` to find the corrupt file"
-        _fail(output, StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
+        session.end(error=StoreError("a file of the project", f"cannot be read: {error}", fix=fix))
     except OSError as error:
         # The reader of stdout has gone; click ends the program without a message.
         if error.errno == errno.EPIPE:
             raise
-        _fail(output, _os_error(error))
+        session.end(error=_os_error(error))
 
 
 def _read_errors() -> tuple[type[Exception], ...]:
@@ -143,34 +172,15 @@ def sentence(error: SkewlessError) -> str:
     return redact(" ".join(error.sentence().split()))
 
 
-def table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    *,
-    sums: Sequence[str] = (),
-    state: StateCell | None = None,
-) -> TextTable:
-    """Return a table for people; its arguments are those of ``Table``."""
-    return TextTable(title=title, columns=columns, rows=rows, sums=sums, state=state)
-
-
 def records_table(title: str, names: Sequence[str], records: Iterable[Mapping[str, object]]) -> TextTable:
     """Return a table of plain records: the named fields, with durations, times and states as people read them."""
     rows = [[labelled_cell(name, record[name]) for name in names] for record in records]
-    return TextTable(title=title, columns=[label(name) for name in names], rows=rows)
+    return TextTable(title, [label(name) for name in names], rows)
 
 
 def facts_table(title: str, facts: Iterable[tuple[str, object]]) -> TextTable:
     """Return a table of one record: a line for each fact."""
-    return TextTable(
-        title=title, columns=("", ""), rows=[(label(name), labelled_cell(name, value)) for name, value in facts]
-    )
-
-
-def verdict_lines(lines: Sequence[str], *, ok: bool) -> list[Part]:
-    """Return the lines of a report, with the tone of its verdict on the first."""
-    return [StateCell(lines[0], "good" if ok else "bad"), *lines[1:]]
+    return TextTable(title, ("", ""), [(label(name), labelled_cell(name, value)) for name, value in facts])
 
 
 def terminal_width(file: TextIO) -> int | None:
@@ -219,14 +229,6 @@ def _console(file: TextIO) -> Console:
     from rich.console import Console
 
     return Console(file=file, markup=False, highlight=False)
-
-
-def _fail(output: Output, error: SkewlessError) -> None:
-    if output.as_json:
-        output.show(error_body(error))
-    else:
-        show_error(sentence(error))
-    raise typer.Exit(error.exit_code) from None
 
 
 def _os_error(error: OSError) -> SkewlessError:

@@ -1,18 +1,35 @@
-"""``skewless serve``: the prediction server."""
+"""Commands on predictions: ``serve``, ``predict``, ``rollout``, ``rollback``, ``feedback`` and ``keys``."""
 
 from __future__ import annotations
 
+import gc
+import json
 import os
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
-from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import command_output
+from skewless.commands.cells import StateCell
+from skewless.commands.command import UNCHANGED, DryRun, Model, ModelName, command, time_option
+from skewless.commands.output import Part, Session, facts_table, records_table
+from skewless.commands.tables import TextTable
+from skewless.commands.train import read_rollout_lines
+from skewless.contract.errors import RequestError
+from skewless.contract.render import count_text
+from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from skewless.infra.access.api_keys import ApiKey
+    from skewless.operations.rollout import RolloutOutcome
+    from skewless.project import Project
     from skewless.serving.server_config import ServerConfig
+    from skewless.training.rollout.guardrails import Verdict
 
 Host = Annotated[
     str | None, typer.Option("--host", metavar="HOST", help="Address to listen on; default: setting 'host'.")
@@ -27,23 +44,72 @@ Workers = Annotated[
     int | None,
     typer.Option("--workers", metavar="N", min=1, help="Number of worker processes; default: setting 'workers'."),
 ]
+Row = Annotated[str | None, typer.Option("--row", metavar="JSON", help="One row, or a list of rows; '-' reads stdin.")]
+Source = Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Parquet or CSV file of rows.")]
+Target = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Parquet or CSV file for the predictions.")]
+Begin = Annotated[str | None, typer.Option("--begin", metavar="VERSION", help="Begin the rollout of this version.")]
+Step = Annotated[
+    bool, typer.Option("--step", help="Judge the guardrails now, and advance each rollout or roll it back.")
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored in the history.")]
+OutcomeFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="Parquet, CSV or JSON lines with an outcome per row.")
+]
+ModelOfKeys = Annotated[
+    str | None,
+    typer.Option("--model", metavar="MODEL", help="Model of a table that has keys instead of prediction ids."),
+]
+_OWN = ("id", "score", "t_us", "version")
+_ENDINGS = {".parquet", ".csv"}
+_ROW = (
+    """--row '{"card_id": 9007199254740993, "shop_id": "shop-07", "amount": 12.5, "paid_at": "2025-01-31T12:00:00Z"}'"""
+)
+_CHANGES = {
+    None: "nothing to change",
+    "begin": "rollout begins",
+    "forward": "next step",
+    "won": "challenger becomes champion",
+    "back": "rolled back",
+    "again": "step starts over",
+    "follow": "traffic follows the alias",
+}
 
 
-def serve(
-    *, repo: Repo = Path(), host: Host = None, port: Port = None, workers: Workers = None, as_json: Json = False
-) -> None:
+class SettingsCommand(TyperCommand):
+    """A command whose help ends with all settings: name, meaning and default."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - click's, which typer keeps to itself
+        """Write the examples, then the settings."""
+        from skewless.contract.settings import SETTINGS_FILE, Settings
+
+        super().format_epilog(ctx, formatter)
+        rows = [
+            (name, f"{field.description}  [default: {'none' if field.default is None else field.default}]")
+            for name, field in Settings.model_fields.items()
+        ]
+        with formatter.section(f"Settings, in {SETTINGS_FILE} or as SKEWLESS_NAME"):
+            formatter.write_dl(rows)
+
+
+@command(
+    "Serve predictions over HTTP.",
+    "--repo my-project --port 8080",
+    "--port 0 --json",
+    kind=SettingsCommand,
+    log_level="info",
+)
+def serve(session: Session, *, host: Host = None, port: Port = None, workers: Workers = None) -> None:
     """Serve predictions over HTTP until SIGTERM or Ctrl-C; print the URL when the server is ready."""
-    with command_output(as_json=as_json, log_level="info") as output:
-        project = open_project(output, repo)
-        project.state.remember_reads()
-        names = [spec.name for spec in project.models]
-        config = project.server_config(host=host)
+    project = session.project
+    project.state.remember_reads()
+    names = [spec.name for spec in project.models]
+    config = project.server_config(host=host)
 
-        def on_ready(url: str) -> None:
-            lines = (f"serving {', '.join(names)} at {url}", f"  {_hint(config, url)}, stop with Ctrl-C")
-            output.show({"url": url, "pid": os.getpid(), "models": names}, *lines)
+    def on_ready(url: str) -> None:
+        lines = (f"serving {', '.join(names)} at {url}", f"  {_hint(config, url)}, stop with Ctrl-C")
+        session.show({"url": url, "pid": os.getpid(), "models": names}, *lines)
 
-        project.serve(host=host, port=port, workers=workers, on_ready=on_ready)
+    project.serve(host=host, port=port, workers=workers, on_ready=on_ready)
 
 
 def _hint(config: ServerConfig, url: str) -> str:
@@ -53,3 +119,218 @@ def _hint(config: ServerConfig, url: str) -> str:
     if is_loopback(config.host) or config.settings.auth == "off":
         return f"try {url}/docs"
     return "send requests with an API key (skewless keys)"
+
+
+@command(
+    "Predict rows, or all rows of a file.",
+    f"fraud {_ROW}",
+    "--in payments.parquet --out scores.csv",
+    is_short=True,
+)
+def predict(
+    session: Session, model: Model = None, *, row: Row = None, source: Source = None, target: Target = None
+) -> None:
+    """Predict rows of entity keys and request fields, or all rows of a file."""
+    if row is not None and source is None and target is None:
+        _predict_rows(_open_applied(session), model, read_rows(row), session)
+    elif row is None and source is not None and target is not None:
+        gc.enable()
+        _predict_file(_open_applied(session), model, (source, target), session)
+    else:
+        raise RequestError(
+            "options of predict",
+            "name no input, or two inputs",
+            fix="give --row JSON, or both --in FILE and --out FILE",
+        )
+
+
+def read_rows(text: str) -> list[dict[str, Any]]:
+    """Return the rows of a JSON object, or of a list of them; '-' reads stdin.
+
+    >>> read_rows('{"card_id": 7}')
+    [{'card_id': 7}]
+
+    Raises:
+        RequestError: the text is not JSON.
+    """
+    try:
+        rows = json.loads(sys.stdin.read() if text == "-" else text, parse_constant=_reject_constant)
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RequestError(
+            "option --row", f"is not JSON: {error}", fix="""quote it: --row '{"name": "value"}'"""
+        ) from error
+    return rows if isinstance(rows, list) else [rows]
+
+
+def reply_body(predictions: pa.Table) -> dict[str, Any]:
+    """Return predictions as plain values, in the format of the server's reply with features."""
+    bodies = []
+    for row in predictions.to_pylist():
+        own = {name: row.pop(name) for name in _OWN}
+        bodies.append({"id": own["id"], "score": own["score"], "features": row})
+    return {"version": own["version"], "t_us": own["t_us"], "predictions": bodies}
+
+
+def _open_applied(session: Session) -> Project:
+    """Return the project; without an applied plan it fails here, before a Redis server starts."""
+    project = session.project
+    _ = project.applied
+    return project
+
+
+def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]], session: Session) -> None:
+    body = reply_body(project.predict(model, rows))
+    scores = [(item["id"], repr(item["score"])) for item in body["predictions"]]
+    parts = [TextTable(f"version {body['version']}", ("id", "score"), scores)]
+    if len(rows) == 1:
+        features = body["predictions"][0]["features"]
+        parts.append(
+            TextTable("features", ("feature", "value"), [(name, repr(value)) for name, value in features.items()])
+        )
+    session.show(({"model": model} if model else {}) | body, *parts)
+
+
+def _predict_file(project: Project, model: str | None, files: tuple[Path, Path], session: Session) -> None:
+    source, target = files
+    for option, path in (("--in", source), ("--out", target)):
+        if path.suffix not in _ENDINGS:
+            raise RequestError(
+                f"option {option}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
+            )
+    with session.working(f"predicting {source}"):
+        n = project.predict_file(model, source, target)
+    session.show({"rows": n, "out": str(target)}, f"{count_text(n, 'row')} predicted to {target}")
+
+
+def _reject_constant(name: str) -> NoReturn:
+    raise RequestError("option --row", "is not JSON", value=name, fix="send null for an unknown value")
+
+
+@command("Show, begin or advance the rollout of a version.", "--repo my-project", "fraud --begin 000002 --dry-run")
+def rollout(
+    session: Session, model: Model = None, *, begin: Begin = None, step: Step = False, dry_run: DryRun = False
+) -> None:
+    """Show the traffic and the guardrails of each model; begin a rollout, or advance all rollouts."""
+    project = session.project
+    outcomes = project.rollout(model, begin=begin, step=step, dry_run=dry_run)
+    body = {"dry_run": dry_run, "models": [outcome.as_dict() for outcome in outcomes]}
+    parts = [part for outcome in outcomes for part in _rollout_parts(outcome, is_change=step or begin is not None)]
+    lines = [] if dry_run else [line for item in outcomes for line in read_rollout_lines(project, item.model)]
+    session.show(body, *parts, *lines, *([UNCHANGED] if dry_run else []))
+
+
+def _rollout_parts(outcome: RolloutOutcome, *, is_change: bool) -> list[Part]:
+    policy = outcome.policy
+    if policy is None:
+        return [f"{outcome.model}: has no rollout yet; the champion answers all traffic"]
+    facts: list[tuple[str, object]] = [
+        ("phase", policy.phase),
+        ("champion", policy.champion),
+        ("challenger", policy.challenger),
+        ("challenger's share", f"{policy.share:.4g}" if policy.challenger else None),
+        ("since", time_text(policy.since_us)),
+        ("reason", policy.reason),
+    ]
+    change = f", {_CHANGES[outcome.change]}" if is_change else ""
+    parts: list[Part] = [facts_table(f"{outcome.model}, traffic policy {policy.number}{change}", facts)]
+    if outcome.verdicts:
+        columns = ("guardrail", "champion", "challenger", "worse by", "at least", "limit", "state")
+        parts.append(TextTable("guardrails", columns, [_verdict_row(verdict) for verdict in outcome.verdicts]))
+    return parts
+
+
+def _verdict_row(verdict: Verdict) -> tuple[object, ...]:
+    numbers = (verdict.champion, verdict.challenger, verdict.worse, verdict.least)
+    state = (
+        StateCell("breached") if verdict.breached else "too few data" if verdict.least is None else StateCell("held")
+    )
+    return (verdict.guardrail, *numbers, verdict.limit, state)
+
+
+@command("Send all traffic back to the champion.", "fraud --repo my-project", 'fraud --reason "scores look wrong"')
+def rollback(
+    session: Session, model: ModelName, *, reason: Reason = "rolled back by hand", dry_run: DryRun = False
+) -> None:
+    """End a rollout and send all traffic back to the champion.
+
+    Without a rollout, the champion before the current one becomes champion again. The command needs no server.
+    Servers follow within two seconds.
+    """
+    outcome = session.project.rollback(model, reason=reason, dry_run=dry_run)
+    champion = outcome.policy.champion if outcome.policy else None
+    body = {"dry_run": dry_run, **outcome.as_dict()}
+    if dry_run:
+        session.show(body, f"{model}: version {champion} would receive all traffic", UNCHANGED)
+    else:
+        session.show(body, f"{model}: version {champion} receives all traffic again: {reason}")
+
+
+@command("Record outcomes of predictions.", "outcomes.parquet --dry-run", "payments.csv --model fraud")
+def feedback(session: Session, file: OutcomeFile, *, model: ModelOfKeys = None, dry_run: DryRun = False) -> None:
+    """Record outcomes of predictions in the outcome log; an invalid row rejects the file."""
+    with session.working(f"reading {file}") as project:
+        report = project.feedback(file, model=model, dry_run=dry_run)
+    counts = ", ".join(f"{n:,} {kind}{'s' * (n != 1)}" for kind, n in report.kinds.items())
+    result = "would be appended" if dry_run else "appended"
+    session.show({"dry_run": dry_run, **report.as_dict()}, f"{counts} {result}")
+
+
+CallerName = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the caller: lower-case letters, digits, hyphens.")
+]
+Scopes = Annotated[
+    list[str] | None,
+    typer.Option("--scope", metavar="SCOPE", help="predict (default), as_of, feedback or admin; once for each."),
+]
+Rate = Annotated[float | None, typer.Option("--rate", metavar="N", help="Most requests per second; default: no limit.")]
+Expires = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="Time from which it is rejected (ISO 8601); default: never."),
+]
+
+
+@command(
+    "Create an API key and show it once.",
+    "web --repo my-project --scope predict",
+    "shop --scope predict --scope feedback --rate 100 --expires 2027-01-01 --json",
+    name="keys add",
+)
+def add_key(
+    session: Session,
+    name: CallerName,
+    *,
+    scope: Scopes = None,
+    rate: Rate = None,
+    expires: Expires = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Create an API key and show it once. Only its SHA-256 is stored. Servers accept it within a second."""
+    expires_us = None if expires is None else time_option("--expires", expires)
+    new = session.project.keys.add(name, scope=scope or ("predict",), rate=rate, expires_us=expires_us, dry_run=dry_run)
+    if dry_run:
+        session.show({"dry_run": True, **new.key.as_dict()}, _keys_table("would be created", [new.key]), UNCHANGED)
+        return
+    session.show(new.as_dict(), _keys_table("created", [new.key]), "the key, which cannot be shown again:", new.secret)
+
+
+@command("List the API keys.", "--repo my-project", name="keys list")
+def list_keys(session: Session) -> None:
+    """List the API keys with scopes, rate and expiry. The secrets are not stored."""
+    keys, now = session.project.keys.list(), session.project.clock.now_us()
+    body = {"keys": [{**key.as_dict(), "valid": key.is_valid_at(now)} for key in keys]}
+    session.show(body, _keys_table("API keys", keys) if keys else "the project has no API key")
+
+
+@command("Revoke an API key.", "web --repo my-project", name="keys revoke")
+def revoke_key(session: Session, name: CallerName, *, dry_run: DryRun = False) -> None:
+    """Revoke an API key. Servers reject it within a second."""
+    session.project.keys.revoke(name, dry_run=dry_run)
+    if dry_run:
+        session.show({"name": name, "dry_run": True}, f"{name} would be revoked; {UNCHANGED}")
+    else:
+        session.show({"name": name, "revoked": True}, f"{name} is revoked")
+
+
+def _keys_table(title: str, keys: Sequence[ApiKey]) -> TextTable:
+    names = ("name", "scopes", "rate", "created", "expires")
+    return records_table(title, names, [key.as_dict() for key in keys])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from skewless.commands.cells import StateCell, Tone, bold, cell, colours_of_marks, printable
 
@@ -16,7 +16,7 @@ _SHORT_WORD = 12
 _TIME = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d(:\d\d)?Z")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class TextTable:
     """A table for people; a column without a value in any row is not shown, unless it is the first.
 
@@ -30,6 +30,7 @@ class TextTable:
     title: str
     columns: Sequence[str]
     rows: Sequence[Sequence[object]]
+    _: KW_ONLY
     sums: Sequence[str] = ()
     state: StateCell | None = None
 

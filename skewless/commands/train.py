@@ -1,25 +1,38 @@
-"""``skewless train``: new versions of models, evaluated and promoted by their gates."""
+"""Commands on versions: ``train``, ``promote``, ``versions``, ``triggers``, ``track`` and ``sign``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from skewless.commands.cells import StateCell
-from skewless.commands.decision_text import decision_parts
-from skewless.commands.options import Json, Repo, open_project
-from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
-from skewless.commands.rollout_text import read_rollout_lines
+from skewless.commands.command import UNCHANGED, DryRun, ModelName, PlannedModels, command
+from skewless.commands.output import Part, Session, error_body, sentence, show_error
+from skewless.commands.tables import TextTable
 from skewless.contract.errors import GateError, SkewlessError
 from skewless.contract.render import count_text
+from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
+    from skewless.contract.lifecycle import Rollout
+    from skewless.contract.traffic import TrafficPolicy
+    from skewless.operations.versions import Promotion, Version, VersionsReport
     from skewless.project import Project
+    from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
 
+VersionName = Annotated[str | None, typer.Argument(metavar="VERSION", help="For example 000003; default: the latest.")]
+Start = Annotated[bool, typer.Option("--start", help="If a trigger fires, request a retraining from the scheduler.")]
+RemoveKey = Annotated[
+    str | None,
+    typer.Option("--remove-key", metavar="KEY", help="Trust a public key no longer; packages it signed are rejected."),
+]
+TrainedModels = Annotated[
+    list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all trained models.")
+]
 _BASELINE = "baseline_"
 _SIZES = ("rows", "base_rate")
 _SKIPPED = {
@@ -27,45 +40,42 @@ _SKIPPED = {
     "without_label": "without a label",
     "not_askable": "with a null that the server would reject",
 }
+_WORST = 10  # slices
 
-Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help="Models; default: all of the plan.")]
 
-
-def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
+@command("Train models and promote versions that pass their gate.", "--repo my-project", "fraud --json")
+def train(session: Session, models: PlannedModels = None) -> None:
     """Train new versions of models and promote the versions that pass their gate; exit with code 5 if one does not."""
-    from skewless.operations.training_causes import read_training_causes
+    from skewless.operations.triggers import read_training_causes
 
-    with command_output(as_json=as_json) as output:
-        project = open_project(output, repo)
-        names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
-        causes = read_training_causes(project)
-        bodies, parts, errors, tracking_error = [], list[Part](), [], None
-        for name in names:
-            report, error = _train_model(project, name, output)
-            bodies.append(
-                ({"model": name} if report is None else report.as_dict()) | (error_body(error) if error else {})
-            )
-            if report is not None:
-                parts += [causes[name].sentence(report.trained.package), *_parts(report)]
-                begins = report.decision.promote and report.decision.by_rollout
-                parts += read_rollout_lines(project, name) if begins else []
-                tracking_error = tracking_error or report.untracked
-            errors += [] if error is None else [error]
-        tracking = {} if tracking_error is None else {"tracking": error_body(tracking_error)["error"]}
-        output.show({"models": bodies} | tracking | (error_body(errors[0]) if errors else {}), *parts)
-        if tracking_error is not None:
-            typer.echo(f"not published: {error_body(tracking_error)['error']['message']}", err=True)
-        for error in () if as_json else errors:
-            show_error(error_body(error)["error"]["message"])
-        if errors:
-            raise typer.Exit(errors[0].exit_code)
+    project = session.project
+    names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
+    causes = read_training_causes(project)
+    bodies, parts, errors, tracking_error = [], list[Part](), [], None
+    for name in names:
+        report, error = _train_model(session, name)
+        bodies.append(({"model": name} if report is None else report.as_dict()) | (error_body(error) if error else {}))
+        if report is not None:
+            parts += [causes[name].sentence(report.trained.package), *_train_parts(report)]
+            begins = report.decision.promote and report.decision.by_rollout
+            parts += read_rollout_lines(project, name) if begins else []
+            tracking_error = tracking_error or report.untracked
+        errors += [] if error is None else [error]
+    tracking = {} if tracking_error is None else {"tracking": error_body(tracking_error)["error"]}
+    session.show({"models": bodies} | tracking | (error_body(errors[0]) if errors else {}), *parts)
+    if tracking_error is not None:
+        typer.echo(f"not published: {sentence(tracking_error)}", err=True)
+    for error in () if session.as_json else errors:
+        show_error(sentence(error))
+    if errors:
+        raise typer.Exit(errors[0].exit_code)
 
 
-def _train_model(project: Project, name: str, output: Output) -> tuple[TrainReport | None, SkewlessError | None]:
+def _train_model(session: Session, name: str) -> tuple[TrainReport | None, SkewlessError | None]:
     """Return the report of one model, or its error, so that the other models are still trained."""
     try:
-        with output.progress(f"training {name}") as on_progress:
-            report = project.train(name, on_rows=on_progress)
+        with session.progress(f"training {name}") as on_progress:
+            report = session.project.train(name, on_rows=on_progress)
     except SkewlessError as error:
         return None, error
     if report.decision.promote:
@@ -75,7 +85,7 @@ def _train_model(project: Project, name: str, output: Output) -> tuple[TrainRepo
     return report, GateError(thing, f"was not promoted: {report.decision.reason}", fix=fix)
 
 
-def _parts(report: TrainReport) -> list[Part]:
+def _train_parts(report: TrainReport) -> list[Part]:
     package, metrics = report.trained.package, report.trained.metrics
     title = f"{package.name} {package.version}: {count_text(int(report.dataset.train.sum()), 'row')} trained"
     tested = f"{count_text(int(metrics['rows']), 'row')} tested, base rate {metrics['base_rate']:.4f}"
@@ -83,7 +93,7 @@ def _parts(report: TrainReport) -> list[Part]:
     promoted = "begins its rollout" if report.decision.by_rollout else "promoted to champion"
     verdict = StateCell(promoted, "good") if report.decision.promote else StateCell("not promoted", "bad")
     return [
-        table(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics)),
+        TextTable(f"{title}, {tested}", ("metric", "model", "base rate"), metric_rows(metrics)),
         _label_line(report.dataset.counts),
         *gap,
         *decision_parts(report.decision),
@@ -106,3 +116,164 @@ def metric_rows(metrics: Mapping[str, float | None]) -> list[tuple[str, float | 
     """
     names = [name for name in metrics if not name.startswith(_BASELINE) and name not in _SIZES]
     return [(name, metrics[name], metrics.get(_BASELINE + name)) for name in names]
+
+
+@command(
+    "Evaluate a version and promote it if it passes its gate.",
+    "fraud 000003 --dry-run",
+    "fraud --repo my-project --json",
+)
+def promote(session: Session, model: ModelName, version: VersionName = None, *, dry_run: DryRun = False) -> None:
+    """Evaluate a version and the champion on the latest test rows, and promote the version if it passes its gate.
+
+    A model with a rollout begins it. Exit with code 5 if the gate fails, and with code 9 if another process has
+    promoted a version or begun a rollout meanwhile.
+    """
+    project = session.project
+    with session.progress(f"comparing versions of {model}") as on_progress:
+        planned = project.promote(model, version, dry_run=dry_run, on_rows=on_progress)
+    refusal = planned.refusal
+    body = {"dry_run": dry_run, **planned.as_dict()} | (error_body(refusal) if refusal else {})
+    tables = decision_parts(planned.decision) if planned.decision else []
+    lines = read_rollout_lines(project, model) if planned.way == "rollout" and not dry_run else []
+    session.show(body, *tables, _promotion_line(planned, dry_run=dry_run), *lines)
+    if refusal:
+        raise typer.Exit(refusal.exit_code)
+
+
+def _promotion_line(planned: Promotion, *, dry_run: bool) -> str:
+    name = f"{planned.model} {planned.version}"
+    if planned.decision is None:
+        return f"{name} is already champion"
+    result = {
+        "nothing": "is not promoted",
+        "at_once": "would be champion" if dry_run else "is champion",
+        "rollout": "would begin its rollout" if dry_run else "has begun its rollout",
+    }[planned.way]
+    return f"{name} {result}: {planned.decision.reason}"
+
+
+def decision_parts(decision: Decision) -> list[Part]:
+    """Return tables of the comparison with the champion; empty: the model had no champion."""
+    gain = decision.gain
+    if gain is None:
+        return []
+    columns = ("slice", "rows", "version", "champion", "gain", "at least", "at most", "verdict")
+    rows: list[tuple[object, ...]] = [
+        ("all test rows", gain.rows, gain.candidate, gain.champion, gain.gain, gain.low, gain.high, "")
+    ]
+    for item in decision.slices[:_WORST]:
+        verdict = StateCell("lost", "bad") if item.lost else ""
+        own = item.gain
+        name = f"{item.column} {item.value}"
+        rows.append((name, own.rows, own.candidate, own.champion, own.gain, own.low, own.high, verdict))
+    more = len(decision.slices) - _WORST
+    title = f"{gain.metric} against the champion's on the same rows, {gain.confidence:.4g} confidence"
+    return [TextTable(title, columns, rows), *([f"{more:,} more slices gain no less"] if more > 0 else [])]
+
+
+@command(
+    "List a model's versions and the changes of its aliases.", "fraud --repo my-project", "fraud --json", is_short=True
+)
+def versions(session: Session, model: ModelName) -> None:
+    """List a model's versions with aliases, metrics and last decision, and all changes of its aliases."""
+    report = session.project.versions(model)
+    session.show(report.as_dict(), *_version_parts(report))
+
+
+def _version_parts(report: VersionsReport) -> list[Part]:
+    columns = ("version", "aliases", "trained at", "plan hash", "rows", report.metric, "decision")
+    parts: list[Part] = [
+        TextTable(
+            f"versions of {report.model}", columns, [_version_row(each, report.metric) for each in report.versions]
+        )
+    ]
+    if report.moves:
+        moves = [
+            (time_text(move["at_us"]), move["alias"], move["expect"], move["to"], move["reason"])
+            for move in report.moves
+        ]
+        parts.append(TextTable("alias changes", ("at", "alias", "from", "to", "reason"), moves))
+    return parts
+
+
+def _version_row(version: Version, metric: str) -> tuple[object, ...]:
+    if version.problem:
+        return (version.version, ", ".join(version.aliases) or None, None, None, None, None, version.problem)
+    decision = None
+    if version.decision:
+        decision = f"{'promoted' if version.decision['promote'] else 'not promoted'}: {version.decision['reason']}"
+    value = (version.metrics or {}).get(metric)
+    return (
+        version.version,
+        ", ".join(version.aliases) or None,
+        time_text(version.trained_at),
+        version.plan_hash,
+        version.rows,
+        value,
+        decision,
+    )
+
+
+@command("Show whether a model needs retraining, and why.", "fraud --repo my-project", "fraud --start --json")
+def triggers(session: Session, model: ModelName, *, start: Start = False) -> None:
+    """Show whether a model needs retraining, and why, by the triggers of its ModelSpec."""
+    report = session.project.triggers(model, start=start)
+    rows = [(cause.name, cause.sentence) for cause in report.causes]
+    part: Part = TextTable(f"{model} needs retraining", ("trigger", "reason"), rows)
+    session.show(report.as_dict(), part if rows else f"{model}: no trigger fires")
+
+
+@command("Publish trained versions to MLflow.", "--repo my-project", "fraud --dry-run --json")
+def track(session: Session, models: TrainedModels = None, *, dry_run: DryRun = False) -> None:
+    """Publish to MLflow the trained versions that it lacks, and copy the aliases."""
+    with session.working("publishing") as project:
+        reports = project.track(models or (), dry_run=dry_run)
+    body = {"dry_run": dry_run, "models": [report.as_dict() for report in reports]}
+    session.show(body, *([report.line() for report in reports] or ["no model is trained yet"]))
+
+
+@command(
+    "Sign packages that have no signature.",
+    "--repo my-project",
+    "fraud --dry-run --json",
+    "--remove-key KEY --dry-run",
+)
+def sign(
+    session: Session, models: TrainedModels = None, *, remove_key: RemoveKey = None, dry_run: DryRun = False
+) -> None:
+    """Sign packages that have no signature, and show the public key; or remove a trusted key.
+
+    Servers run the code of a package: sign only packages that you trust.
+    """
+    report = session.project.sign(models or (), remove_key=remove_key, dry_run=dry_run)
+    unchanged = (UNCHANGED,) if dry_run and remove_key is not None else ()
+    session.show({"dry_run": dry_run, **report.as_dict()}, *report.lines(), *unchanged)
+
+
+def read_rollout_lines(project: Project, model: str) -> list[str]:
+    """Return what happens next in a model's rollout; empty: it has none."""
+    from skewless.operations.rollout import rollout_of
+
+    policy = project.store.traffic.get(model)
+    return [] if policy is None else rollout_lines(model, policy, rollout_of(project, model))
+
+
+def rollout_lines(model: str, policy: TrafficPolicy, rollout: Rollout) -> list[str]:
+    """Return a line about the phase and its end, and a line with the next commands; empty without a rollout."""
+    from skewless.training.rollout.plan import phase_duration
+
+    if policy.challenger is None:
+        return []
+    end = time_text(policy.since_us + phase_duration(policy, rollout) // timedelta(microseconds=1))
+    traffic = {
+        "shadow": f"is scored as a shadow, and champion {policy.champion} answers all requests,",
+        "ab": f"answers {policy.share:.4g} of the entities in an A/B test",
+    }.get(policy.phase, f"answers {policy.share:.4g} of the entities")
+    least = f"at least until {end}, and until each version has {rollout.guardrails.least_requests:,} requests"
+    until = f"until labels decide, at most until {end}" if policy.phase == "ab" else least
+    commands = (
+        f"`skewless scheduler` advances it (or `skewless rollout {model} --step`, once);"
+        f" `skewless rollout {model}` shows it; `skewless rollback {model}` ends it"
+    )
+    return [f"rollout of {model} {policy.challenger}: it {traffic} {until}", f"next: {commands}"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -114,3 +115,15 @@ def _text_array(values: list[bytes | None], kind: pa.DataType) -> pa.Array:
         pa.py_buffer(b"".join(value or b"" for value in values)),
     ]
     return pa.Array.from_buffers(kind, len(values), buffers)
+
+
+@cache
+def binary_scalar(data: bytes) -> pa.LargeBinaryScalar:
+    """Return bytes as a scalar of the type of large binary columns.
+
+    Created lazily: `pa.scalar` imports pandas, which the server must not load.
+
+    >>> binary_scalar(b"$").as_py()
+    b'$'
+    """
+    return pa.scalar(data, pa.large_binary())

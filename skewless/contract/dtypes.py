@@ -3,61 +3,39 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
 class DType(StrEnum):
-    """A column's type. Timestamps are int64 microseconds since the epoch, UTC."""
+    """A column's type. Timestamps are int64 microseconds since the epoch, UTC.
 
-    INT32 = "int32"
-    INT64 = "int64"
-    FLOAT32 = "float32"
-    FLOAT64 = "float64"
-    BOOL = "bool"
-    STRING = "string"
-    BYTES = "bytes"
-    TIMESTAMP = "timestamp"
+    Attributes:
+        numpy: numpy's little-endian type code; text is object.
+        sql: DuckDB's name of the type; a timestamp is BIGINT.
+
+    >>> DType.TIMESTAMP.numpy, DType.STRING.sql
+    ('<i8', 'VARCHAR')
+    """
+
+    numpy: str
+    sql: str
+
+    INT32 = "int32", "<i4", "INTEGER"
+    INT64 = "int64", "<i8", "BIGINT"
+    FLOAT32 = "float32", "<f4", "FLOAT"
+    FLOAT64 = "float64", "<f8", "DOUBLE"
+    BOOL = "bool", "|b1", "BOOLEAN"
+    STRING = "string", "|O", "VARCHAR"
+    BYTES = "bytes", "|O", "BLOB"
+    TIMESTAMP = "timestamp", "<i8", "BIGINT"
+
+    def __new__(cls, name: str, numpy: str = "", sql: str = "") -> Self:
+        """Return a member: its name in a plan, and the names of its type elsewhere."""
+        member = str.__new__(cls, name)
+        member._value_, member.numpy, member.sql = name, numpy, sql
+        return member
 
     @property
     def is_text(self) -> bool:
         """Say whether values have a variable length (string, bytes)."""
         return self in {DType.STRING, DType.BYTES}
-
-    @property
-    def numpy(self) -> str:
-        """Return numpy's little-endian type code; text is object.
-
-        >>> DType.TIMESTAMP.numpy
-        '<i8'
-        """
-        return _NUMPY[self]
-
-    @property
-    def sql(self) -> str:
-        """Return DuckDB's name of the type; a timestamp is BIGINT.
-
-        >>> DType.STRING.sql
-        'VARCHAR'
-        """
-        return _SQL[self]
-
-
-_NUMPY = {
-    DType.INT32: "<i4",
-    DType.INT64: "<i8",
-    DType.FLOAT32: "<f4",
-    DType.FLOAT64: "<f8",
-    DType.BOOL: "|b1",
-    DType.STRING: "|O",
-    DType.BYTES: "|O",
-    DType.TIMESTAMP: "<i8",
-}
-_SQL = {
-    DType.INT32: "INTEGER",
-    DType.INT64: "BIGINT",
-    DType.FLOAT32: "FLOAT",
-    DType.FLOAT64: "DOUBLE",
-    DType.BOOL: "BOOLEAN",
-    DType.STRING: "VARCHAR",
-    DType.BYTES: "BLOB",
-    DType.TIMESTAMP: "BIGINT",
-}

@@ -45,6 +45,11 @@ class SkewlessError(Exception):
     exit_code: ClassVar[int] = 1
     kind: ClassVar[str] = "error"
 
+    def __init_subclass__(cls, *, kind: str = "", exit_code: int = 0) -> None:
+        """Set the kind and the exit code; without them, a class has those of its base."""
+        if kind:
+            cls.kind, cls.exit_code = kind, exit_code or cls.exit_code
+
     def __init__(self, thing: str, problem: str, *, fix: str, value: object = None) -> None:
         # The parts may contain values from outside, of any length.
         self.thing = shorten(thing, _THING_CHARS)
@@ -82,104 +87,65 @@ def _json_value(value: object) -> str | int:
     return value if isinstance(value, int) and value in _INT64 else render_value(value)
 
 
-class DefinitionError(SkewlessError):
+class DefinitionError(SkewlessError, exit_code=2, kind="definition"):
     """A definition, spec or setting is invalid."""
 
-    exit_code = 2
-    kind = "definition"
 
-
-class StalePlanError(SkewlessError):
+class StalePlanError(SkewlessError, exit_code=3, kind="stale_plan"):
     """The applied plan is missing or out of date."""
 
-    exit_code = 3
-    kind = "stale_plan"
 
-
-class SourceError(SkewlessError):
+class SourceError(SkewlessError, exit_code=4, kind="source"):
     """A source is missing, corrupt or has other columns than declared."""
 
-    exit_code = 4
-    kind = "source"
 
-
-class GateError(SkewlessError):
+class GateError(SkewlessError, exit_code=5, kind="gate"):
     """A validation or promotion gate failed; nothing was changed."""
 
-    exit_code = 5
-    kind = "gate"
 
-
-class RequestError(SkewlessError):
+class RequestError(SkewlessError, exit_code=6, kind="request"):
     """A prediction request is invalid."""
 
-    exit_code = 6
-    kind = "request"
 
-
-class AccessError(RequestError):
+class AccessError(RequestError, kind="access"):
     """The API key is missing or unknown."""
 
-    kind = "access"
 
-
-class ScopeError(AccessError):
+class ScopeError(AccessError, kind="scope"):
     """The API key is valid, but lacks the scope."""
 
-    kind = "scope"
 
-
-class RateError(AccessError):
+class RateError(AccessError, kind="rate"):
     """The API key has exceeded its rate limit.
 
     Args:
         wait_s: whole seconds until the next request is accepted.
     """
 
-    kind = "rate"
-
     def __init__(self, thing: str, problem: str, *, fix: str, value: object = None, wait_s: int = 1) -> None:
         super().__init__(thing, problem, fix=fix, value=value)
         self.wait_s = wait_s
 
 
-class StoreError(SkewlessError):
+class StoreError(SkewlessError, exit_code=7, kind="store"):
     """The online store or the disk failed, or is unreachable."""
 
-    exit_code = 7
-    kind = "store"
 
-
-class PackageError(SkewlessError):
+class PackageError(SkewlessError, exit_code=8, kind="package"):
     """A model package is missing, altered, or not certified here."""
 
-    exit_code = 8
-    kind = "package"
 
-
-class ConflictError(SkewlessError):
+class ConflictError(SkewlessError, exit_code=9, kind="conflict"):
     """Another process changed the thing first."""
 
-    exit_code = 9
-    kind = "conflict"
 
-
-class PlaceError(SkewlessError):
+class PlaceError(SkewlessError, exit_code=10, kind="place"):
     """A port, socket or folder of this machine is not usable."""
 
-    exit_code = 10
-    kind = "place"
 
-
-class BusyError(SkewlessError):
+class BusyError(SkewlessError, exit_code=11, kind="busy"):
     """The server is at its limit; the request was not started."""
 
-    exit_code = 11
-    kind = "busy"
 
-
-class DeadlineError(SkewlessError):
+class DeadlineError(SkewlessError, exit_code=12, kind="deadline"):
     """The deadline of a request has passed."""
-
-    exit_code = 12
-    kind = "deadline"

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from skewless.contract.checksum import is_intact
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.reads import PackedReads
+from skewless.contract.row_layout import is_intact
 from skewless.contract.rows import RowCodec, Versions
 from skewless.contract.status import Int64Array, Status, StatusArray, row_status
 from skewless.contract.vector import Matrix

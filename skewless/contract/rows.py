@@ -25,13 +25,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.binaries import binary_scalar
-from skewless.contract.checksum import compute_checksums, is_intact
+from skewless.contract.arrow_numbers import binary_scalar
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
 from skewless.contract.plan import View
-from skewless.contract.row_layout import Cell, Records, RowLayout
+from skewless.contract.row_layout import Cell, Records, RowLayout, compute_checksums, is_intact
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.windows.view import WindowView
 

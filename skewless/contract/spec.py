@@ -7,20 +7,27 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from skewless.contract.errors import DefinitionError
 from skewless.contract.lifecycle import BoundsPolicy, Rollout, Search, Triggers, Watch, build_rollout, rebuild
 from skewless.contract.names import check_name
 
 ALGORITHMS = ("lightgbm", "xgboost", "sklearn")
-TASKS = ("binary", "regression", "multiclass", "ranking")
 Algorithm = str
 Task = Literal["binary", "regression", "multiclass", "ranking"]
 TimeMode = Literal["knowledge", "event_time"]
 LogPolicy = Literal["best_effort", "required"]
 MissingPolicy = Literal["null", "refuse"]
 Device = Literal["auto", "cpu", "cuda"]
+_CHOICES = {
+    "task": Task,
+    "time_mode": TimeMode,
+    "missing": MissingPolicy,
+    "log": LogPolicy,
+    "device": Device,
+    "bounds": BoundsPolicy,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +71,10 @@ class Split:
 
     def __post_init__(self) -> None:
         """Check the durations."""
-        _check_positive("Split.test", self.test)
+        if self.test <= timedelta(0):
+            raise DefinitionError(
+                "Split.test", "is not above zero", value=str(self.test), fix="give a length above zero"
+            )
         for name in ("embargo", "validation"):
             if getattr(self, name) < timedelta(0):
                 raise DefinitionError(
@@ -182,12 +192,11 @@ class ModelSpec:
         check_name("ModelSpec.name", self.name)
         if not _NAME.fullmatch(self.algorithm):
             raise self._invalid("algorithm", "is not a name", self.algorithm, f"use one of {', '.join(ALGORITHMS)}")
-        _check_choice(self.name, "task", self.task, TASKS)
-        _check_choice(self.name, "time_mode", self.time_mode, ("knowledge", "event_time"))
-        _check_choice(self.name, "missing", self.missing, ("null", "refuse"))
-        _check_choice(self.name, "log", self.log, ("best_effort", "required"))
-        _check_choice(self.name, "device", self.device, ("auto", "cpu", "cuda"))
-        _check_choice(self.name, "bounds", self.bounds, ("off", "flag", "refuse"))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in get_args(choices):
+                raise self._invalid(
+                    name, "is unknown", getattr(self, name), f"use one of {', '.join(get_args(choices))}"
+                )
         if self.rounds < 1:
             raise DefinitionError(f"model {self.name!r} rounds", "is below 1", value=self.rounds, fix="give 1 or more")
         if self.horizon < timedelta(0):
@@ -269,15 +278,3 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
     return value
-
-
-def _check_positive(name: str, value: timedelta) -> None:
-    if value <= timedelta(0):
-        raise DefinitionError(name, "is not above zero", value=str(value), fix="give a length above zero")
-
-
-def _check_choice(model: str, name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise DefinitionError(
-            f"model {model!r} {name}", "is unknown", value=value, fix=f"use one of {', '.join(allowed)}"
-        )

@@ -8,11 +8,16 @@ written by hand mean the same.
 
 from __future__ import annotations
 
-from skewless.definitions.latest_values import feature_view
-from skewless.definitions.requests import on_demand_view, request_source
-from skewless.definitions.streams import EventStream, event_source, kafka_event_source
+from skewless.definitions.streams import (
+    AggregateFunction,
+    EventStream,
+    aggregate,
+    event_source,
+    kafka_event_source,
+    windowed_view,
+)
 from skewless.definitions.tag_arguments import BatchSource, ColumnFunction, ColumnType
-from skewless.definitions.windows import AggregateFunction, aggregate, windowed_view
+from skewless.definitions.views import feature_view, on_demand_view, request_source
 
 __all__ = [
     "AggregateFunction",

@@ -1,5 +1,65 @@
 """The demo on a project's own data: its clock starts before the test period and moves through it."""
 
-from skewless.demo.full_demo import run_demo
+from __future__ import annotations
 
-__all__ = ["run_demo"]
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from skewless.contract.clock import OffsetClock
+from skewless.demo.feed import Feed
+from skewless.demo.hours import Hours
+from skewless.demo.processes import StreamWorker, serving
+from skewless.demo.stages import compare_apis, compare_store, prepare, print_next_steps, replay, retrain
+from skewless.demo.tour_state import STATE, TourState, log_to_file
+from skewless.project import Project
+
+
+def run_demo(repo: Path) -> dict[str, Any]:
+    """Run all stages, from definitions to a retrained and replayed model; return the facts.
+
+    All started processes are stopped. Log lines go to a file.
+
+    Args:
+        repo: a project whose label tables cover the test period of its models.
+
+    Raises:
+        SkewlessError: a stage failed; the error has the fix.
+    """
+    start = time.perf_counter()
+    state = (repo / STATE).resolve()
+    shutil.rmtree(state, ignore_errors=True)
+    OffsetClock.create(state / "clock")
+    project = Project(repo, state=STATE, clock=f"file:{state}/clock", port=0)
+    tour = TourState(project=project, console=Console())
+    try:
+        with log_to_file(tour.console, state / "demo.log"):
+            prepare(tour)
+            _run_test_period(tour)
+            replay(tour)
+    finally:
+        project.close()
+    print_next_steps(tour)
+    tour.facts["seconds"] = round(time.perf_counter() - start, 1)
+    return tour.facts
+
+
+def _run_test_period(tour: TourState) -> None:
+    feed = Feed.of(tour.project.streams, tour.project.repo)
+    worker = StreamWorker(tour)
+    try:
+        if feed:
+            worker.start()
+        with serving(tour) as client:
+            with ThreadPoolExecutor(2) as pool:
+                Hours(tour=tour, client=client, feed=feed, worker=worker, pool=pool).run()
+            compare_apis(tour, client)
+            retrain(tour, client)
+            compare_store(tour)
+    finally:
+        worker.stop()
+        feed.close()

@@ -103,7 +103,12 @@ class Feed:
     def of(cls, streams: Streams, repo: Path) -> Feed:
         """Return the feed of a project."""
         feeds = [_open_feed(streams, source, folder) for source, folder in _folders(streams, repo)]
-        return cls(streams=streams, feeds=feeds, link=RedisLink(streams.stream_url, 5.0), store=open_store(streams))
+        return cls(
+            streams=streams,
+            feeds=feeds,
+            link=RedisLink(streams.stream_url, 5.0),
+            store=open_online_store(streams.redis_url),
+        )
 
     def __bool__(self) -> bool:
         """Whether the feed has messages."""
@@ -187,11 +192,6 @@ class Feed:
         return SendResult(
             source=feed.source.name, sent=feed.sent, accepted=accepted, late=late, duplicates=lost, reasons=reasons
         )
-
-
-def open_store(streams: Streams) -> OnlineStore:
-    """Return a connection to the store of a project's states."""
-    return open_online_store(streams.redis_url)
 
 
 def _folders(streams: Streams, repo: Path) -> Iterator[tuple[EventSource, Path]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from typing import Any
 from skewless.client import Client
 from skewless.contract.errors import PlaceError
 from skewless.demo.tour_state import START_SECONDS, TourState
+from skewless.operations.scheduler import child_environment
 
 _STOP_SECONDS = 30
 
@@ -123,14 +123,7 @@ def _command(tour: TourState, *words: str) -> list[str]:
 
 
 def _environment(tour: TourState) -> dict[str, str]:
-    # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
-    settings = tour.project.settings
-    return inherited | {
-        "SKEWLESS_STATE": settings.state,
-        "SKEWLESS_CLOCK": settings.clock,
-        "SKEWLESS_REDIS_URL": tour.project.redis_url,
-    }
+    return child_environment(tour.project) | {"SKEWLESS_REDIS_URL": tour.project.redis_url}
 
 
 def _resident_mb(pid: int) -> str:

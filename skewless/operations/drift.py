@@ -5,13 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from skewless.contract.errors import PackageError
+from skewless.operations.versions import open_champion
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from skewless.infra.packages.package import Package
     from skewless.infra.storage.documents import Records
     from skewless.validation.drift.report import DriftReport
     from skewless.workspace import Workspace
@@ -47,7 +46,7 @@ def _measure(project: Workspace, model: str, until_us: int | None, window_us: in
     from skewless.validation.drift.report import DriftReport
     from skewless.validation.drift.verdicts import LABEL, SCORE, compare_window
 
-    spec, package = project.applied.model(model), _champion(project, model)
+    spec, package = project.applied.model(model), open_champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us
     since = until - (window_us or spec.watch.window // timedelta(microseconds=1))
     refs = pinned_plan(package).services[0].features
@@ -97,15 +96,6 @@ def _drift_records(project: Workspace) -> Records:
     from skewless.infra.storage.documents import Records
 
     return Records(project.state.database, "drift_check")
-
-
-def _champion(project: Workspace, model: str) -> Package:
-    from skewless.infra.packages.package import open_package
-
-    version = project.store.aliases.get(model, "champion")
-    if version is None:
-        raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
-    return open_package(project.store, model, version)
 
 
 def _labels(project: Workspace, model: str, version: str, since_us: int, until_us: int) -> npt.NDArray[np.float64]:

@@ -80,7 +80,7 @@ class EntityValues:
         return {"t_us": self.t_us, "as_of_us": self.as_of_us, "views": [view.as_dict() for view in self.views]}
 
 
-def read_entity(project: Workspace, name: str, keys: Mapping[str, str], as_of_us: int | None = None) -> EntityValues:
+def read_entity(project: Workspace, name: str, keys: Mapping[str, str], *, as_of_us: int | None = None) -> EntityValues:
     """Return an entity's values in a view or in all views of a feature service.
 
     Args:

@@ -24,12 +24,12 @@ _CHECK_SECONDS, _IDLE_CHECK_SECONDS = 0.5, 0.05
 
 
 def backfill(
-    project: Workspace, names: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
+    project: Workspace, views: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
 ) -> list[BackfillResult]:
     """Build the states of windowed views from the log, and switch servers to them when they are complete.
 
     Args:
-        names: of views, with ``@HASH`` for versions that only models need; empty: all.
+        views: names, with ``@HASH`` for versions that only models need; empty: all.
         dry_run: build nothing; return the current generation and the number of events.
 
     Raises:
@@ -40,13 +40,13 @@ def backfill(
     from skewless.infra.online.store import open_online_store
     from skewless.infra.streams.backfill import BackfillResult
 
-    views = _windowed(project, names)
+    windows = _windowed(project, views)
     if not dry_run:
         with closing(open_online_store(project.redis_url)) as store:
             builder = project.streams.backfiller(store)
-            return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in views]
+            return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in windows]
     results = []
-    for view in views:
+    for view in windows:
         live = project.streams.generations.find_live(view)
         events = sum(end + 1 for end in log_ends(project.state, view.source).values())
         generation = None if live is None else live.number
@@ -67,12 +67,12 @@ def _windowed(project: Workspace, names: Sequence[str]) -> list[WindowView]:
 
 
 def import_events(
-    project: Workspace, names: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
+    project: Workspace, sources: Sequence[str] = (), *, dry_run: bool = False, on_rows: OnRows | None = None
 ) -> list[ImportResult]:
     """Append the history of event sources, from the files of their batch sources, to the log.
 
     Args:
-        names: of event sources; empty: all that have such files.
+        sources: names of event sources; empty: all that have such files.
         dry_run: change nothing, and return what would be imported.
 
     Raises:
@@ -81,14 +81,17 @@ def import_events(
         StoreError: the disk failed.
         ConflictError: another process imports the same source.
     """
-    sources = [source for source in project.streams.sources(names) if source.history is not None or names]
-    importers = [project.streams.importer(source, project.repo, dry_run=dry_run) for source in sources]
+    importers = [
+        project.streams.importer(source, project.repo, dry_run=dry_run)
+        for source in project.streams.sources(sources)
+        if source.history is not None or sources
+    ]
     return [importer.run(on_rows or (lambda _file, _done: None)) for importer in importers]
 
 
 def stream(
     project: Workspace,
-    names: Sequence[str] = (),
+    sources: Sequence[str] = (),
     *,
     replay: Path | None = None,
     speed: float | None = None,
@@ -100,7 +103,7 @@ def stream(
     """Ingest events into the log and the online store; the process can be killed at any time.
 
     Args:
-        names: of event sources; empty: all.
+        sources: names of event sources; empty: all.
         replay: Parquet files, a folder or a glob, read instead of the stream.
         speed: factor of real time, for a replay; None: without pauses.
         until_idle: return when the streams have no more events.
@@ -118,7 +121,7 @@ def stream(
     from skewless.infra.streams.worker_group import WorkerGroup
 
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
-    group = WorkerGroup(project.streams, names=names, replay=replay, speed=speed, process_record=record)
+    group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
     with closing(group):
         if metrics_port is not None:
             serve_metrics(SourceMetrics(lambda: group.source_counts), metrics_port, "--metrics-port")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,17 +47,17 @@ class FeedbackReport:
         return asdict(self)
 
 
-def feedback(project: Workspace, path: Path, model: str | None = None, *, dry_run: bool = False) -> FeedbackReport:
+def feedback(project: Workspace, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:
     """Append the outcomes of a file to the outcome log, as ``read_feedback`` reads them; all rows, or none.
 
     Raises: as ``read_feedback``; also StoreError: the disk failed.
     """
     from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 
-    outcomes, batch = read_feedback(project, path, model), None
+    outcomes, batch = read_feedback(project, file, model), None
     if not dry_run:
         writer = OutcomeWriter(outcome_spool(project.state))
-        batch = writer.append(outcomes, received_at=project.clock.now_us(), source=path.name)
+        batch = writer.append(outcomes, received_at=project.clock.now_us(), source=file.name)
     kinds = dict(sorted(Counter(outcome.kind for outcome in outcomes).items()))
     return FeedbackReport(rows=len(outcomes), kinds=kinds, batch=batch)
 
@@ -80,18 +81,12 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
     rows = _rows(project, path)
     if model is not None:
         rows = [_by_entity(row, model) for row in rows]
-    return parse_feedback(rows, _plans(project), project.clock.now_us(), _MOST)
 
-
-def _plans(project: Workspace) -> Any:  # noqa: ANN401 - see PlanOf
-    plans: dict[str, FeaturePlan] = {}
-
+    @cache
     def plan_of(model: str) -> FeaturePlan:
-        if model not in plans:
-            plans[model] = project.applied.plan.select_service(project.applied.model(model).service)
-        return plans[model]
+        return project.applied.plan.select_service(project.applied.model(model).service)
 
-    return plan_of
+    return parse_feedback(rows, plan_of, project.clock.now_us(), _MOST)
 
 
 def _rows(project: Workspace, path: Path) -> list[dict[str, Any]]:

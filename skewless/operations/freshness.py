@@ -24,11 +24,11 @@ _SAMPLE, _SEED = 200, 0
 _log = EventLogger()
 
 
-def check_freshness(project: Workspace, names: Sequence[str] = ()) -> list[Freshness]:
+def check_freshness(project: Workspace, views: Sequence[str] = ()) -> list[Freshness]:
     """Measure the freshness of views, store the results, and send or resolve their alerts.
 
     Args:
-        names: of views; empty: all.
+        views: names; empty: all.
 
     Raises:
         RequestError: the plan has no such view.
@@ -38,7 +38,7 @@ def check_freshness(project: Workspace, names: Sequence[str] = ()) -> list[Fresh
     from skewless.infra.verdicts.last_verdicts import save_freshness
 
     problems: dict[str, str] = {}
-    results = [_measure(project, view, problems) for view in _views(project, names)]
+    results = [_measure(project, view, problems) for view in _views(project, views)]
     if problems:
         _log.warning("online_store_not_sampled", views=[*problems], problem=next(iter(problems.values())))
     save_freshness(project.state, results)

@@ -66,17 +66,25 @@ class ImportanceReport:
 
 
 def importance(
-    project: Workspace, model: str, *, window_us: int, windows: int = 7, sample: int = 1_000, seed: int = 0
+    project: Workspace,
+    model: str | None = None,
+    *,
+    window_us: int = 86_400_000_000,
+    windows: int = 7,
+    sample: int = 1_000,
+    seed: int = 0,
 ) -> ImportanceReport:
     """Return mean absolute contributions in the last windows, by version.
 
     Args:
+        model: its name; None: the only one.
         window_us: length of a window; windows begin at its multiples since 1970, so all calls agree.
         windows: their number, with the current one.
         sample: number of predictions of each version and window.
         seed: of the sample.
 
     Raises:
+        RequestError: the plan has no such model.
         PackageError: a package was altered or is missing.
         StoreError: a file of the prediction log is corrupt.
     """
@@ -84,7 +92,7 @@ def importance(
 
     from skewless.infra.predictions.live_predictions import sample_log
 
-    now = project.clock.now_us()
+    model, now = project.applied.model_or_only(model).name, project.clock.now_us()
     since = (now // window_us - windows + 1) * window_us
     rows = sample_log(
         project.state,

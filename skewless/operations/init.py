@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -15,6 +14,7 @@ from skewless.contract.errors import DefinitionError, PlaceError
 TemplateName = Literal["fraud", "delay", "churn", "empty"]
 TEMPLATES = Path(__file__).parents[1] / "template"
 DATA = "data"
+_MOST_NAMES = 3
 
 # The first commands of a new project: from its definitions to a prediction.
 _COMMANDS: dict[TemplateName, tuple[str, ...]] = {
@@ -126,11 +126,8 @@ def _refuse_used(target: Path) -> None:
     if target.exists() and not target.is_dir():
         raise PlaceError(f"path {target}", "is not a folder", fix="name a new or an empty folder")
     if target.is_dir() and (names := sorted(path.name for path in target.iterdir())):
-        raise PlaceError(f"folder {target}", "is not empty", value=_short(names), fix="name a new or an empty folder")
-
-
-def _short(names: Sequence[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "")
+        shown = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+        raise PlaceError(f"folder {target}", "is not empty", value=shown, fix="name a new or an empty folder")
 
 
 def _remove(target: Path, *, folder_too: bool) -> None:

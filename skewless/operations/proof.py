@@ -21,7 +21,7 @@ _EXAMPLES = 3
 
 def run_parity(
     project: Workspace,
-    names: Sequence[str] = (),
+    views: Sequence[str] = (),
     *,
     sample: int = 1_000,
     seed: int = 0,
@@ -30,7 +30,7 @@ def run_parity(
     """Compare online states with the log, store the verdict, and send an alert for each view with a mismatch.
 
     Args:
-        names: views; empty: all.
+        views: names; empty: all.
         sample, seed: as ``skewless.validation.parity.Parity.run``.
         repair: rewrite mismatches from the log.
 
@@ -51,19 +51,19 @@ def run_parity(
     )
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_online_store(project.redis_url))) if repair else None
-        report = parity.run(names, sample=sample, seed=seed, repair=store)
+        report = parity.run(views, sample=sample, seed=seed, repair=store)
     with _alerts(project) as alerts:
         for view in report.views:
             _update_parity_alert(alerts, view)
     return report
 
 
-def run_replay(project: Workspace, model: str | None = None, *, only_new: bool = False) -> ReplayReport:
+def run_replay(project: Workspace, model: str | None = None, *, new: bool = False) -> ReplayReport:
     """Recompute logged predictions from the accepted log; send an alert if one differs.
 
     Args:
         model: of the predictions; None: all models.
-        only_new: skip log files that an earlier replay of all models has proven, and record the files of this one.
+        new: skip log files that an earlier replay of all models has proven, and record the files of this one.
 
     Raises:
         RequestError: the model is not in the plan and has no version.
@@ -75,10 +75,10 @@ def run_replay(project: Workspace, model: str | None = None, *, only_new: bool =
 
     if model is not None:
         check_known("model", model, sorted({*project.packages.list_models()} | {spec.name for spec in project.models}))
-    log = PredictionLog(project.state, project.connection, unproven=only_new)
+    log = PredictionLog(project.state, project.connection, unproven=new)
     report = replay_log(log, views=project.views, store=project.store, model=model)
     # With a model given, predictions of others in the same files were not compared.
-    if only_new and model is None and report.ok:
+    if new and model is None and report.ok:
         log.mark_proven()
     _update_replay_alert(project, model or ALL, report)
     return report

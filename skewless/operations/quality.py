@@ -72,18 +72,13 @@ class QualityReport:
 
 
 def quality(
-    project: Workspace,
-    model: str,
-    *,
-    since_us: int | None = None,
-    until_us: int | None = None,
-    window_us: int | None = None,
+    project: Workspace, model: str | None = None, *, since_us: int | None = None, window_us: int | None = None
 ) -> QualityReport:
     """Return the quality of a model's versions, by the outcomes that are known now.
 
     Args:
-        since_us: time of the first prediction; None: 30 windows before the end.
-        until_us: end of the time, exclusive; None: now.
+        model: its name; None: the only one.
+        since_us: time of the first prediction; None: 30 windows before now.
         window_us: length of the windows; None: from the model's ``Watch``.
 
     Raises:
@@ -93,15 +88,15 @@ def quality(
     """
     from skewless.infra.outcomes.log import OutcomeLog
 
-    spec, now = project.applied.model(model), project.clock.now_us()
+    spec, now = project.applied.model_or_only(model), project.clock.now_us()
     length = window_us or int(spec.watch.window.total_seconds() * 1e6)
-    until = now + 1 if until_us is None else until_us
+    until = now + 1
     since = until - _WINDOWS // 2 * length if since_us is None else since_us
     _check_times(since, until, length)
-    rows = labelled_log(project, model).read(since_us=since, until_us=until, known_by_us=now)
-    series = _QualitySeries(project, model, rows, now)
+    rows = labelled_log(project, spec.name).read(since_us=since, until_us=until, known_by_us=now)
+    series = _QualitySeries(project, spec.name, rows, now)
     return QualityReport(
-        model=model,
+        model=spec.name,
         metric=spec.gate.metric,
         whole=series.window(since, until),
         windows=[part for start, end in _parts(since, until, length) if (part := series.window(start, end)).versions],

@@ -44,3 +44,17 @@ def time_text(value: int | str | None) -> str | None:
     time = datetime.fromisoformat(value) if isinstance(value, str) else from_us(value)
     utc = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     return f"{utc:%Y-%m-%d %H:%M:%S}Z"
+
+
+def length_text(us: int) -> str:
+    """Return a duration in microseconds exactly: two texts differ if the durations differ.
+
+    >>> length_text(7 * 86_400_000_000), length_text(5_400_000_000), length_text(1_000_250), length_text(0)
+    ('7 d', '1 h 30 min', '1 s 250 us', '0 s')
+    """
+    parts, rest = [], abs(us)
+    for unit, length_us in UNITS_US:
+        n, rest = divmod(rest, length_us)
+        parts += [f"{n:,} {unit}"] if n else []
+    parts += [f"{rest:,} us"] if rest else []
+    return ("minus " if us < 0 else "") + (" ".join(parts) or "0 s")

@@ -18,8 +18,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
-    from skewless.infra.packages.aliases import Aliases, AliasMove
-    from skewless.infra.rollout.traffic import Traffic
+    from skewless.infra.packages.aliases import AliasMove
     from skewless.training.rollout.guardrails import Verdict
     from skewless.training.rollout.plan import TrafficChange
     from skewless.workspace import Workspace
@@ -112,7 +111,7 @@ def plan_begin(project: Workspace, model: str, version: str) -> TrafficChange | 
     from skewless.training.rollout import plan
 
     check_version(project, model, version)
-    traffic, aliases = _stores(project)
+    traffic, aliases = project.store.traffic, project.store.aliases
     last = next(aliases.read_latest_first(model, CHAMPION), None)
     change = plan.start_rollout(
         traffic.get(model),
@@ -159,7 +158,9 @@ def step_rollout(project: Workspace, model: str) -> RolloutOutcome:
     return RolloutOutcome(model=model, policy=policy, change=change.kind, verdicts=verdicts)
 
 
-def rollback(project: Workspace, model: str, reason: str, *, dry_run: bool = False) -> RolloutOutcome:
+def rollback(
+    project: Workspace, model: str, *, reason: str = "rolled back by hand", dry_run: bool = False
+) -> RolloutOutcome:
     """Send all traffic back to the champion; without a rollout, to the champion before the current one.
 
     Raises:
@@ -198,7 +199,7 @@ def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     from skewless.training.rollout import plan
 
     check_known("model", model, project.packages.list_models())
-    traffic, aliases = _stores(project)
+    traffic, aliases = project.store.traffic, project.store.aliases
     policy, now_us = traffic.get(model), project.clock.now_us()
     if policy is not None and policy.challenger is not None:
         return plan.roll_back(policy, reason, now_us, {})
@@ -218,7 +219,7 @@ def show_rollout(project: Workspace, model: str) -> RolloutOutcome:
     from skewless.operations.rollout_evidence import add_labels, read_evidence
     from skewless.training.rollout.guardrails import judge
 
-    policy = _stores(project)[0].get(model)
+    policy = project.store.traffic.get(model)
     if policy is None or policy.challenger is None:
         return RolloutOutcome(model=model, policy=policy)
     evidence = add_labels(project, model, policy, read_evidence(project, model, policy))
@@ -228,7 +229,7 @@ def show_rollout(project: Workspace, model: str) -> RolloutOutcome:
 
 def needs_step(project: Workspace, model: str) -> bool:
     """Whether ``step_rollout`` has work: a rollout is in progress, or the alias and the policy differ."""
-    traffic, aliases = _stores(project)
+    traffic, aliases = project.store.traffic, project.store.aliases
     policy = traffic.get(model)
     return policy is not None and (policy.challenger is not None or aliases.get(model, CHAMPION) != policy.champion)
 
@@ -242,7 +243,7 @@ def _settle(project: Workspace, model: str) -> TrafficPolicy | None:
     """Return the current policy, after the alias and the policy agree."""
     from skewless.training.rollout import plan
 
-    traffic, aliases = _stores(project)
+    traffic, aliases = project.store.traffic, project.store.aliases
     policy, last = traffic.get(model), next(aliases.read_latest_first(model, CHAMPION), None)
     if policy is None or (last is not None and last.to == policy.champion):
         return policy
@@ -257,7 +258,7 @@ def _settle(project: Workspace, model: str) -> TrafficPolicy | None:
 def _apply(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     """Write a policy, then move the alias to its champion, unless another process has moved it meanwhile."""
     policy = _write_policy(project, model, change)
-    last = next(_stores(project)[1].read_latest_first(model, CHAMPION), None)
+    last = next(project.store.aliases.read_latest_first(model, CHAMPION), None)
     if last is None or last.to != policy.champion:
         if last is not None and last.number > policy.moves:
             raise ConflictError(
@@ -271,7 +272,7 @@ def _apply(project: Workspace, model: str, change: TrafficChange) -> TrafficPoli
 
 
 def _write_policy(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
-    policy = _stores(project)[0].replace(model, change.policy, expect=change.policy.number - 1 or None)
+    policy = project.store.traffic.replace(model, change.policy, expect=change.policy.number - 1 or None)
     _log.info(
         "rollout_changed",
         model=model,
@@ -284,7 +285,7 @@ def _write_policy(project: Workspace, model: str, change: TrafficChange) -> Traf
 
 
 def _follow_policy(project: Workspace, model: str, policy: TrafficPolicy, last: AliasMove | None) -> None:
-    _stores(project)[1].move(
+    project.store.aliases.move(
         model,
         CHAMPION,
         expect=last.to if last else None,
@@ -324,8 +325,3 @@ def _resolve_alert(project: Workspace, model: str) -> None:
             alerts.resolve(ALERT, model, project.clock.now_us())
         except StoreError as error:
             _log.warning("alert_not_resolved", model=model, error=str(error))
-
-
-def _stores(project: Workspace) -> tuple[Traffic, Aliases]:
-
-    return project.store.traffic, project.store.aliases

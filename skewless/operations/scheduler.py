@@ -123,13 +123,9 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
         RequestError: the project has no such job.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
-
     runs: list[Run] = []
-    jobs = PlannedJobs(project=project)
-    selected = _select(jobs(), only)
-    stop = StopSignal()
-    with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
+    selected = _select(PlannedJobs(project=project)(), only)
+    with hold_term(project, invoke, runs.append) as (term, stop):
         for job in selected:
             if not stop.is_set:
                 term.start(job, "requested by hand")
@@ -149,25 +145,24 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         DefinitionError: the project's clock is the machine's.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
-
     clock = project.clock
     if not isinstance(clock, OffsetClock):
         fix = "set clock to file:PATH, or remove --until"
         raise DefinitionError("setting 'clock'", "is the machine's, which cannot be moved", fix=fix)
     runs: list[Run] = []
-    jobs = PlannedJobs(project=project)
-    stop = StopSignal()
-    with _alone(project, jobs, _launch_here(project, invoke), stop, runs.append) as term:
+    with hold_term(project, invoke, runs.append) as (term, stop):
         _walk(term, clock, until_us, stop)
     return runs
 
 
 @contextmanager
-def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None]) -> Iterator[LeaderTerm]:
-    """Hold the lease for a caller that moves the clock and requests each step; jobs run in this process.
+def hold_term(
+    project: Workspace, invoke: Invoke | None, on_end: Callable[[Run], None]
+) -> Iterator[tuple[LeaderTerm, StopSignal]]:
+    """Hold the lease for a caller that requests each step; yield the term, and the signal that ends it.
 
     Args:
+        invoke: runs a command in this process; None: each command runs in a new process.
         on_end: called with each run that has ended.
 
     Raises:
@@ -176,9 +171,10 @@ def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None])
     """
     from skewless.training.scheduling.stop_signal import StopSignal
 
-    jobs = PlannedJobs(project=project)
-    with _alone(project, jobs, _launch_here(project, invoke), StopSignal(), on_end) as term:
-        yield term
+    stop = StopSignal()
+    candidate = _candidate(project, PlannedJobs(project=project), _launch_here(project, invoke), stop, on_end)
+    with stop.handle_signals(), candidate.alone() as term:
+        yield term, stop
 
 
 def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop: StopSignal) -> None:
@@ -202,14 +198,6 @@ def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
         if name not in kinds:
             find_job(jobs, name)
     return [job for job in jobs if {job.name, job.name.partition(" ")[0]} & set(only)]
-
-
-@contextmanager
-def _alone(
-    project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
-) -> Iterator[LeaderTerm]:
-    with stop.handle_signals(), _candidate(project, jobs, launch, stop, on_end).alone() as term:
-        yield term
 
 
 def _candidate(
@@ -242,7 +230,7 @@ def _launch_processes(project: Workspace) -> Launch:
     """Return a launcher that runs each command in a process."""
     from skewless.infra.jobs.execution import ProcessExecution
 
-    environment = _environment(project)
+    environment = child_environment(project)
 
     def launch(run: Run, words: Sequence[str]) -> Execution:
         return ProcessExecution(
@@ -255,15 +243,14 @@ def _launch_processes(project: Workspace) -> Launch:
     return launch
 
 
-def _environment(project: Workspace) -> dict[str, str]:
+def child_environment(project: Workspace) -> dict[str, str]:
+    """Return the environment of a process that works on the same project."""
     from skewless.infra.telemetry.logger import LEVEL_VARIABLE
 
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
-    variables |= {"SKEWLESS_REDIS_URL": settings.redis_url} if settings.redis_url else {}
-    variables |= {"SKEWLESS_DATABASE_URL": settings.database_url} if settings.database_url else {}
-    variables |= {"SKEWLESS_STORAGE_URL": settings.storage_url} if settings.storage_url else {}
-    variables |= {"SKEWLESS_STREAM_URL": settings.stream_url} if settings.stream_url else {}
+    urls = {name: getattr(settings, name) for name in ("redis_url", "database_url", "storage_url", "stream_url")}
+    variables |= {f"SKEWLESS_{name.upper()}": url for name, url in urls.items() if url}
     # `import feast` sets these; a child that inherits them would write its metrics to Feast's folder.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PROMETHEUS_MULTIPROC")}
     # Jobs log as the scheduler does; alone, their commands would show warnings only.
@@ -275,7 +262,7 @@ def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:
     from skewless.infra.jobs.execution import CompletedExecution, Completion, decode_outputs
 
     def launch(_run: Run, words: Sequence[str]) -> Execution:
-        code, text = (invoke or partial(_wait_for, _environment(project)))(_command_line(project, words))
+        code, text = (invoke or partial(_wait_for, child_environment(project)))(_command_line(project, words))
         return CompletedExecution(completion=Completion(code=code, outputs=decode_outputs(text.encode())))
 
     return launch

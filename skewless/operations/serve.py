@@ -11,20 +11,28 @@ from skewless.contract.errors import RequestError
 from skewless.contract.names import check_known
 
 if TYPE_CHECKING:
-    from skewless.serving.server_config import ServerConfig
     from skewless.workspace import Workspace
 
 
-def serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
+def serve(
+    project: Workspace,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+    workers: int | None = None,
+    on_ready: Callable[[str], None] = lambda _url: None,
+) -> None:
     """Serve predictions over HTTP until SIGTERM or SIGINT.
 
     Args:
+        host, port, workers: None: as the settings say.
         on_ready: called with the server's URL when it is ready.
 
     Raises:
         PlaceError: the port is in use.
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
+    config = project.server_config(host=host, port=port, workers=workers)
     # A parent that imported Feast sets these; metrics would go to its folder. A prometheus_client that is already
     # imported has read them, and needs them.
     if "prometheus_client" not in sys.modules:

@@ -52,24 +52,24 @@ class SignReport:
 def sign(
     project: Workspace, models: Sequence[str] = (), *, remove_key: str | None = None, dry_run: bool = False
 ) -> SignReport:
-    """Sign packages as ``sign_packages``, or remove a key as ``remove_trusted_key``.
+    """Sign packages that have no signature; or, with ``remove_key``, trust a public key no longer.
 
     Raises:
         RequestError: both are asked for.
     """
     if remove_key is None:
-        return sign_packages(project, models, dry=dry_run)
+        return sign_packages(project, models, dry_run=dry_run)
     if models:
         raise RequestError("option --remove-key", "is for all models", value=models[0], fix="name no model")
-    return remove_trusted_key(project, remove_key, dry=dry_run)
+    return remove_trusted_key(project, remove_key, dry_run=dry_run)
 
 
-def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool = False) -> SignReport:
+def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry_run: bool = False) -> SignReport:
     """Sign the versions that have no signature; altered packages and other signatures are not changed.
 
     Args:
         models: names; empty: all trained models.
-        dry: sign nothing; a missing key is still created.
+        dry_run: sign nothing; a missing key is still created.
 
     Raises:
         RequestError: a model has no trained version.
@@ -77,10 +77,9 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
     from skewless.contract.errors import PackageError
     from skewless.infra.packages.package import open_package
     from skewless.infra.packages.writer import is_signed, sign_package
-    from skewless.operations.tracking import trained_models
 
     store = project.store
-    names = trained_models(project)
+    names = store.packages.list_models()
     for model in models:
         check_known("model", model, names)
     versions_by_model = {model: store.packages.list_versions(model) for model in models or names}
@@ -92,7 +91,7 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
                 if is_signed(store, model, version):
                     open_package(store, model, version)
                     continue
-                sign_package(store, model, version, dry=dry)
+                sign_package(store, model, version, dry=dry_run)
             except PackageError as error:
                 report.refused[f"{model} {version}"] = error.cause()
             else:
@@ -100,12 +99,12 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry: bool =
     return report
 
 
-def remove_trusted_key(project: Workspace, key: str, *, dry: bool = False) -> SignReport:
+def remove_trusted_key(project: Workspace, key: str, *, dry_run: bool = False) -> SignReport:
     """Trust a key no longer; packages that it has signed cannot be loaded any more. The removal is recorded.
 
     Args:
         key: a trusted public key.
-        dry: remove nothing.
+        dry_run: remove nothing.
 
     Raises:
         DefinitionError: the setting ``trusted_keys`` replaces the keys of the project.
@@ -124,7 +123,7 @@ def remove_trusted_key(project: Workspace, key: str, *, dry: bool = False) -> Si
             signature = packages.version_folder(model, version) / SIGNATURE
             if signature.exists() and read_signer(signature.read_bytes()) == key:
                 refused[f"{model} {version}"] = "this key has signed it"
-    if not dry:
+    if not dry_run:
         at_us, host = project.clock.now_us(), socket.gethostname()
         record_removal(project.state, key, {"at_us": at_us, "host": host, "refused": sorted(refused)})
     return SignReport(key=None, refused=refused, removed=key)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from skewless.contract.clock import from_us
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.server_status import read_server
@@ -177,6 +178,7 @@ def _read_all(project: Workspace) -> ProjectStatus:
     needed = project.needed if applied else None
     online, store = open_online(project)
     ledger = RunLedger(project.state.database)
+    models = {*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))}
     try:
         views = [_view(project, needed, view, ledger, store) for view in needed.plan.views] if needed else []
         windows = windowed_views(project, needed, store) if needed else []
@@ -195,7 +197,7 @@ def _read_all(project: Workspace) -> ProjectStatus:
         sources=event_sources(project, needed) if needed else [],
         unneeded=[asdict(life) for life in read_lifecycles(project.state) if life.stage != "needed"],
         processes=running_processes(project.state),
-        models=[_model(project, applied, name) for name in _model_names(project, applied)],
+        models=[_model(project, applied, name) for name in sorted(models)],
         server=read_server(project.state),
         predictions=unshipped + _count_shipped(project.state),
         unshipped=unshipped,
@@ -244,8 +246,6 @@ def _skipped(item: SkippedRows) -> dict[str, Any]:
 
 
 def _iso(time_us: int) -> str:
-    from skewless.contract.clock import from_us
-
     return from_us(time_us).isoformat(timespec="seconds")
 
 
@@ -261,14 +261,13 @@ def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
 
 
 def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
-    from skewless.contract.clock import from_us
     from skewless.infra.plans.applied_plan import read_plan_number
 
     state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,
         number=read_plan_number(project.state),
-        applied_at=from_us(applied.applied_us).isoformat(timespec="seconds"),
+        applied_at=_iso(applied.applied_us),
         state=state,
         current=state == "unchanged since apply",
     )
@@ -277,7 +276,6 @@ def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
 def _view(
     project: Workspace, needed: NeededViews, view: View, ledger: RunLedger, store: OnlineWriter | None
 ) -> ViewStatus:
-    from skewless.contract.clock import from_us
     from skewless.contract.keys import marker_key
     from skewless.infra.log.log_columns import count_rejected
     from skewless.infra.log.partition_log import PartitionLog
@@ -300,14 +298,10 @@ def _view(
         rejected=count_rejected(log.files()),
         declared_delay_s=view.delay_us / 1e6,
         observed_delay_s=None if delay is None else delay / 1e6,
-        last_run=None if last_end_us is None else from_us(last_end_us).isoformat(timespec="seconds"),
+        last_run=None if last_end_us is None else _iso(last_end_us),
         online_seq=seq,
         online_current=None if store is None else seq == log.next_seq() - 1,
     )
-
-
-def _model_names(project: Workspace, applied: AppliedPlan | None) -> list[str]:
-    return sorted({*project.packages.list_models(), *(spec.name for spec in (applied.models if applied else ()))})
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:

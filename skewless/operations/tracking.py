@@ -1,11 +1,14 @@
-"""Publishing of versions to a tracker: packages are the source of truth, missing versions are added."""
+"""Publishing trained versions to a tracker.
+
+Packages are the source of truth of a tracker: missing versions are added.
+"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from skewless.contract.errors import DefinitionError, SkewlessError, StoreError
+from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -75,9 +78,8 @@ def publish(
     """
     from skewless.infra.storage.leases import Leases
 
-    known = trained_models(project)
     with Leases(project.state.database).hold("tracking"):
-        return [_publish_model(project, tracker, name, dry=dry) for name in models or known]
+        return [_publish_model(project, tracker, name, dry=dry) for name in models or project.packages.list_models()]
 
 
 def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError | None:
@@ -91,14 +93,7 @@ def publish_if_set(project: Workspace, models: Sequence[str]) -> SkewlessError |
     return None
 
 
-def trained_models(project: Workspace) -> list[str]:
-    """Return the names of the models that have packages."""
-    return project.packages.list_models()
-
-
 def _publish_model(project: Workspace, tracker: Tracker, model: str, *, dry: bool) -> PublishReport:
-    from skewless.contract.errors import PackageError
-
     packages, published_digests = project.packages, tracker.published_digests(model)
     digests = {name: packages.manifest_digest(model, name) for name in packages.list_versions(model)}
     published, skipped = [], dict[str, str]()

@@ -1,4 +1,7 @@
-"""The triggers of a model: reasons for a retraining, in addition to its cron line."""
+"""Why models are trained: the triggers of a model, and changes of its definitions.
+
+A trigger is a reason for a retraining in addition to the cron line.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import PackageError
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.render import count_text
+from skewless.operations.versions import open_champion
 
 if TYPE_CHECKING:
     from skewless.contract.spec import ModelSpec
@@ -33,10 +37,6 @@ class RetrainCause:
     name: str
     sentence: str
     evidence: dict[str, Any]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ def find_causes(project: Workspace, model: str) -> list[RetrainCause]:
         StoreError: a log is corrupt.
     """
     spec, now = project.applied.model(model), project.clock.now_us()
-    champion, trained_us = _champion(project, model), last_training_us(project, model)
+    champion, trained_us = open_champion(project, model), last_training_us(project, model)
     if now - trained_us < spec.triggers.cooldown // _MICROSECOND:
         return []
     causes = (
@@ -103,9 +103,8 @@ def last_training_us(project: Workspace, model: str) -> int:
     from skewless.infra.packages.package import open_package
 
     versions = project.packages.list_versions(model)
-    if not versions:
-        raise _no_champion(model)
-    return _trained_us(open_package(project.store, model, versions[-1]))
+    latest = open_package(project.store, model, versions[-1]) if versions else open_champion(project, model)
+    return _trained_us(latest)
 
 
 def _drift(project: Workspace, spec: ModelSpec, champion: Package, trained_us: int) -> RetrainCause | None:
@@ -189,18 +188,61 @@ def _age(spec: ModelSpec, champion: Package, now: int) -> RetrainCause | None:
     return RetrainCause(name="age", sentence=sentence, evidence=evidence)
 
 
-def _champion(project: Workspace, model: str) -> Package:
-    from skewless.infra.packages.package import open_package
-
-    version = project.store.aliases.get(model, "champion")
-    if version is None:
-        raise _no_champion(model)
-    return open_package(project.store, model, version)
-
-
 def _trained_us(package: Package) -> int:
     return int(package.about["as_of_us"])
 
 
-def _no_champion(model: str) -> PackageError:
-    return PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
+@dataclass(frozen=True, kw_only=True)
+class TrainingCause:
+    """What a training of a model changes.
+
+    Args:
+        version: the champion, or the version in rollout that has the definitions; None: there is no champion.
+        reasons: the differences of the definitions from that version; empty: there are none.
+        dataset: digest of that version's training data; empty: there are differences, or its package cannot be read.
+    """
+
+    model: str
+    version: str | None
+    reasons: tuple[str, ...]
+    dataset: str = ""
+
+    def sentence(self, package: Package | None = None) -> str:
+        """Return the cause in a sentence; with the new package, also whether its data are the same."""
+        if self.version is None:
+            return f"{self.model}: trained because it has no champion"
+        if self.reasons:
+            return f"{self.model}: trained because its definitions differ from version {self.version}: " + ", ".join(
+                self.reasons
+            )
+        text = f"{self.model}: trained again: version {self.version} has the same definitions"
+        is_same = package is not None and self.dataset and package.fingerprint.get("dataset") == self.dataset
+        return f"{text} and the same training data" if is_same else text
+
+
+def read_training_causes(project: Workspace) -> dict[str, TrainingCause]:
+    """Return the cause of a training now, for each model of the applied plan."""
+    applied = project.applied
+    effects, _ = project.planner.find_effects(applied.plan, applied.plan)
+    needed = {item.model: item for item in effects.find_trainings(applied.models)}
+    causes = {}
+    for spec in applied.models:
+        name = spec.name
+        if name in needed:
+            item = needed[name]
+            causes[name] = TrainingCause(model=name, version=item.version, reasons=item.reasons)
+            continue
+        version = effects.find_ready_challenger(spec) or effects.champions[name].version
+        causes[name] = TrainingCause(
+            model=name, version=version, reasons=(), dataset=_read_dataset(project, name, version)
+        )
+    return causes
+
+
+def _read_dataset(project: Workspace, model: str, version: str) -> str:
+    from skewless.infra.packages.package import open_package
+
+    try:
+        return str(open_package(project.store, model, version).fingerprint.get("dataset", ""))
+    except PackageError:
+        return ""

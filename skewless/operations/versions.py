@@ -1,15 +1,206 @@
-"""The versions of a model, with their metrics, aliases and decisions."""
+"""The versions of a model: trained, promoted, and listed with their metrics, aliases and decisions.
+
+A promotion is planned on the latest test rows, then applied by compare-and-set.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
-from skewless.contract.errors import PackageError
+from skewless.contract.errors import GateError, PackageError, SourceError
 
 if TYPE_CHECKING:
+    from skewless.contract.plan import FeaturePlan
+    from skewless.contract.spec import ModelSpec
+    from skewless.infra.materialization.readiness import OnRows
+    from skewless.infra.packages.package import Package
+    from skewless.training.dataset import Dataset
+    from skewless.training.decision import Decision
+    from skewless.training.promotion import TrainReport
+    from skewless.training.train import TrainedVersion
     from skewless.workspace import Workspace
+
+CHAMPION = "champion"
+Way = Literal["nothing", "at_once", "rollout"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """The plan or result of a promotion.
+
+    Args:
+        champion: current version of the alias, which must not change until the promotion is applied; None: none.
+        decision: of the gate, on the latest test rows; None: the version is already champion.
+        test_rows: number of rows of the evaluation.
+    """
+
+    model: str
+    version: str
+    champion: str | None
+    decision: Decision | None
+    test_rows: int
+
+    @property
+    def way(self) -> Way:
+        """Return how the version becomes champion, if it does."""
+        if self.decision is None or not self.decision.promote:
+            return "nothing"
+        return "rollout" if self.decision.by_rollout else "at_once"
+
+    @property
+    def refusal(self) -> GateError | None:
+        """Return the error of a failed gate; None: the gate passes."""
+        if self.decision is None or self.decision.promote:
+            return None
+        return GateError(
+            f"model {self.model!r} {self.version}",
+            f"was not promoted: {self.decision.reason}",
+            fix="train a better version, or change the gate in models.py; the champion stays",
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "champion": self.champion,
+            "way": self.way,
+            "test_rows": self.test_rows,
+            "decision": None if self.decision is None else self.decision.as_dict(),
+        }
+
+
+def promote(
+    project: Workspace, model: str, version: str | None = None, *, dry_run: bool = False, on_rows: OnRows | None = None
+) -> Promotion:
+    """Evaluate a version against the champion, and promote it if it passes its gate.
+
+    Args: as ``plan_promotion`` and ``apply_promotion``, whose errors it raises.
+    """
+    planned = plan_promotion(project, model, version)
+    return planned if dry_run else apply_promotion(project, planned, on_rows=on_rows)
+
+
+def plan_promotion(project: Workspace, model: str, version: str | None = None) -> Promotion:
+    """Return the plan of a promotion; nothing is changed.
+
+    Args:
+        version: any; None: the latest.
+
+    Raises:
+        PackageError: the version does not exist, was altered, or was trained for another task.
+        SourceError: the label table has no test rows now, or lacks a key or request field of the version.
+        StoreError: the log of a view of the version is missing.
+    """
+    from skewless.infra.packages.package import open_package, pinned_plan
+    from skewless.training.promotion import judge
+    from skewless.training.quality import score_version
+
+    spec = project.applied.model(model)
+    version = _latest_version(project, model) if version is None else version
+    holder = project.store.aliases.get(model, CHAMPION)
+    if version == holder:
+        return Promotion(model=model, version=version, champion=holder, decision=None, test_rows=0)
+    dataset, plan = project.training_set(model), pinned_plan(open_package(project.store, model, version))
+    scores = score_version(dataset, spec, project.store, version)
+    decision = judge(dataset, spec, scores, project.store, against=holder, state=project.state, plan=plan)
+    rows = int(dataset.test.sum())
+    return Promotion(model=model, version=version, champion=holder, decision=decision, test_rows=rows)
+
+
+def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows | None = None) -> Promotion:
+    """Store the decision; if the gate passes, prepare the version's views, then move the alias or begin the rollout.
+
+    Args:
+        on_rows: called with the progress of views that the online store lacks.
+
+    Returns:
+        The result: a version that cannot be served yet is not promoted.
+
+    Raises:
+        ConflictError: another process moved the alias or began a rollout since the plan.
+    """
+    from skewless.infra.packages.package import read_pinned_plan
+    from skewless.training.promotion import check_readiness, record_decision
+
+    if planned.decision is None:
+        return planned
+    spec, now_us = project.applied.model(planned.model), project.clock.now_us()
+    pinned = read_pinned_plan(project.store, planned.model, planned.version)
+    decision = check_readiness(planned.decision, pinned, partial(project.readiness.prepare, on_rows=on_rows))
+    record_decision(spec, planned.version, decision, project.store, now_us, expect=planned.champion)
+    _begin(project, planned.model, planned.version, decision)
+    return replace(planned, decision=decision)
+
+
+def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> TrainReport:
+    """Train a new version, and promote it if it passes its gate.
+
+    Labels are checked first. Training runs at low priority next to servers. A promoted version is served at once, or
+    begins the rollout of its model. The version is published if ``tracking_uri`` is set.
+
+    Args:
+        on_rows: called with the progress of views that the online store lacks.
+
+    Raises:
+        RequestError: the plan has no such model.
+        GateError: the suite of the labels fails.
+        SourceError: the labels or features cannot be used for training.
+        ConflictError: another process moved the alias or began a rollout meanwhile; the new version stays.
+    """
+    from skewless.infra.host.processes import run_behind_servers
+    from skewless.operations.tracking import publish_if_set
+    from skewless.training.promotion import TrainReport
+    from skewless.training.promotion import promote as promote_if_passed
+
+    spec, now_us = project.applied.model(model), project.clock.now_us()
+    dataset, trained = run_behind_servers(project.state, partial(_fit, project, spec, now_us, on_rows))
+    ready = partial(project.readiness.prepare, on_rows=on_rows)
+    decision = promote_if_passed(dataset, spec, trained, project.store, now_us, state=project.state, prepare=ready)
+    _begin(project, model, trained.package.version, decision)
+    untracked = publish_if_set(project, [model])
+    return TrainReport(trained=trained, decision=decision, dataset=dataset, untracked=untracked)
+
+
+def _fit(project: Workspace, spec: ModelSpec, now_us: int, on_rows: OnRows | None) -> tuple[Dataset, TrainedVersion]:
+    from skewless.training.train import train as fit
+
+    # First: an untrusted key would otherwise be found only after the training.
+    project.store.check_signer()
+    project.checks.check_labels(spec).raise_if_failed()
+    _fill_views(project, project.applied.plan.select_service(spec.service), on_rows)
+    dataset, threads = project.training_set(spec.name), project.settings.threads or os.cpu_count() or 1
+    bounds = project.checks.bounds(dataset.plan, spec)
+    return dataset, fit(dataset, spec, project.store, threads=threads, now_us=now_us, bounds=bounds)
+
+
+def _fill_views(project: Workspace, plan: FeaturePlan, on_rows: OnRows | None) -> None:
+    """Fill views that were never filled, as after a change of definitions; what stays missing, training reports."""
+    # First: states that are built from an empty log count as read, and a later import would not be history.
+    project.views.check_events(plan)
+    try:
+        project.views.check_filled(plan)
+    except SourceError:
+        project.readiness.prepare(plan, on_rows=on_rows)
+
+
+def _begin(project: Workspace, model: str, version: str, decision: Decision) -> None:
+    if decision.promote and decision.by_rollout:
+        from skewless.operations.rollout import begin_rollout
+
+        begin_rollout(project, model, version)
+
+
+def _latest_version(project: Workspace, model: str) -> str:
+    versions = project.packages.list_versions(model)
+    if not versions:
+        fix = f"train it with `skewless train {model}`"
+        raise PackageError(f"model {model!r}", "has no version", fix=fix)
+    return versions[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +226,6 @@ class Version:
     decision: Mapping[str, Any] | None = None
     problem: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True)
 class VersionsReport:
@@ -56,8 +243,21 @@ class VersionsReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        listed = [version.as_dict() for version in self.versions]
-        return {"model": self.model, "metric": self.metric, "versions": listed, "moves": list(self.moves)}
+        return asdict(self)
+
+
+def open_champion(project: Workspace, model: str) -> Package:
+    """Return the package of a model's champion.
+
+    Raises:
+        PackageError: the model has no champion, or the package was altered.
+    """
+    from skewless.infra.packages.package import open_package
+
+    version = project.store.aliases.get(model, CHAMPION)
+    if version is None:
+        raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
+    return open_package(project.store, model, version)
 
 
 def read_versions(project: Workspace, model: str) -> VersionsReport:

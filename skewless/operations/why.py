@@ -76,11 +76,11 @@ class WhyReport:
         }
 
 
-def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyReport:
+def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport:
     """Return the explanation of one prediction.
 
     Args:
-        proven: replay the prediction too.
+        proof: replay the prediction too.
 
     Raises:
         RequestError: the prediction is not in the log.
@@ -101,26 +101,22 @@ def why(project: Workspace, prediction: str, *, proven: bool = True) -> WhyRepor
     model = load_model(project.store, entry.model_version.model, entry.model_version.version)
     try:
         bound, declared = _nearest(model, entry)
+        transforms = [item.name for item in model.plan.transforms]
         explanation = explain(model, entry)
         return WhyReport(
             prediction=prediction,
             facts=dict(entry.facts),
             explanation=explanation,
             package=model.package,
-            transforms=_transforms(model, entry),
+            transforms=dict(zip(transforms, entry.logged.transform_hashes[0], strict=False)),
             bound=bound,
             declared=declared,
             outside=_outside(model, explanation),
             outcome=_outcome(project, entry),
-            proof=_proof(project, model, entry) if proven else None,
+            proof=_proof(project, model, entry) if proof else None,
         )
     finally:
         model.runtime.close()
-
-
-def _transforms(model: ServedModel, entry: PredictionEntry) -> dict[str, str]:
-    names = [item.name for item in model.plan.transforms]
-    return dict(zip(names, entry.logged.transform_hashes[0], strict=False))
 
 
 def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:

@@ -16,11 +16,8 @@ from skewless.contract.status import Status
 from skewless.contract.vector import Assembler, view_status
 from skewless.contract.windows.hops import MILLISECOND
 from skewless.contract.windows.view import WindowView
-from skewless.testing.event_records import EventRecords, WindowReads
-from skewless.testing.evidence import FeatureEvidence
-from skewless.testing.feature_vector import FeatureVector
-from skewless.testing.plain_values import TimeValue, json_row, time_us
-from skewless.testing.row_records import RowRecords
+from skewless.testing.feature_vector import FeatureEvidence, FeatureVector
+from skewless.testing.records import EventRecords, RowRecords, TimeValue, WindowReads, json_row, time_us
 
 
 class FeatureCase:

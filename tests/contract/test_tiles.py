@@ -16,8 +16,8 @@ from skewless.contract.keys import window_marker
 from skewless.contract.names import partition_hash
 from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.hops import SECOND
-from skewless.contract.windows.reading import WindowReader
 from skewless.contract.windows.state_layout import EventOrigins
+from skewless.contract.windows.tiles import WindowReader
 from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import RedisWriter

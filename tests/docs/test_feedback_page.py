@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from skewless.commands.quality import COLUMNS
+from skewless.commands.watch import COLUMNS
 from skewless.contract.dtypes import DType
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.lifecycle import Triggers

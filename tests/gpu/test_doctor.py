@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skewless.infra.runtimes.cuda import Device
-from skewless.operations.checkup.gpu import check_gpu, check_gpu_packages
+from skewless.operations.checkup.packages import check_gpu, check_gpu_packages
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("device")]
 

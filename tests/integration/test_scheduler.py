@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 from typer.main import get_command
 
 from skewless.cli import create_app
-from skewless.commands.scheduler import invoke_in_process
+from skewless.commands.operate import invoke_in_process
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, RequestError, StoreError
 from skewless.contract.lifecycle import Triggers

@@ -12,11 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.status import Int64Array
-from skewless.contract.windows.range_extremes import RangeExtremes
-from skewless.contract.windows.range_pieces import LimitFilter, split_ranges
-from skewless.contract.windows.segments import first_at_least
-from skewless.contract.windows.sketch import NO_HASH
-from skewless.contract.windows.sketch_ranges import RangeSketches
+from skewless.contract.windows.ranges import LimitFilter, RangeExtremes, first_at_least, split_ranges
+from skewless.contract.windows.sketch import NO_HASH, RangeSketches
 from skewless.infra.offline.window_events import split_by_key
 
 SEEDS = st.integers(0, 2**32)

@@ -18,10 +18,9 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.readers import forget_readers
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
-from skewless.infra.outcomes.log import OutcomeLog
-from skewless.infra.outcomes.writer import outcome_spool
+from skewless.infra.outcomes.log import OutcomeLog, outcome_spool
 from skewless.infra.packages.package import open_package
-from skewless.infra.streams import import_run
+from skewless.infra.streams import importing
 from skewless.operations.housekeeping import run_housekeeping
 from tests.reliability.kills import Steps
 from tests.worlds.edits import edit
@@ -176,7 +175,7 @@ COMMANDS: Mapping[str, KilledCommand] = {
 def hasten() -> None:
     """Stop the clock of projects, and make batches of an import small, in this process."""
     workspace.open_clock = lambda setting: ManualClock(NOW)  # type: ignore[attr-defined]  # noqa: ARG005
-    import_run.BATCH_ROWS = 150
+    importing.BATCH_ROWS = 150
 
 
 def act(steps: Steps, order: dict[str, str]) -> None:

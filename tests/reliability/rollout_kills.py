@@ -20,7 +20,7 @@ def do(project: Project, deed: str) -> None:
     if deed == "begin":
         rollout.begin_rollout(project, MODEL, NEW)
     elif deed == "rollback":
-        rollout.rollback(project, MODEL, "by hand")
+        rollout.rollback(project, MODEL, reason="by hand")
     else:
         rollout.step_rollout(project, MODEL)
 

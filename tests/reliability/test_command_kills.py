@@ -12,7 +12,7 @@ import pytest
 
 from skewless import ManualClock, workspace
 from skewless.infra.online.private_server import PrivateServer
-from skewless.infra.streams import import_run
+from skewless.infra.streams import importing
 from skewless.project import Project
 from tests.reliability.command_kills import COMMANDS, STAGES
 from tests.reliability.kills import SIDES, Case, Hits, Victims, ends_of_each_kind, kind_of, table_of, victims
@@ -79,7 +79,7 @@ class StagedRepos:
 def staged_repos(tmp_path_factory: pytest.TempPathFactory, addresses: ProjectAddresses) -> Iterator[StagedRepos]:
     with pytest.MonkeyPatch.context() as patch, victims("tests.reliability.command_kills") as dying:
         patch.setattr(workspace, "open_clock", lambda _setting: ManualClock(NOW))
-        patch.setattr(import_run, "BATCH_ROWS", 150)
+        patch.setattr(importing, "BATCH_ROWS", 150)
         yield StagedRepos(root=tmp_path_factory.mktemp("commands"), addresses=addresses, dying=dying)
 
 

@@ -16,10 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import redis
 
-from skewless.contract.checksum import MODULUS
 from skewless.contract.clock import OffsetClock
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
+from skewless.contract.row_layout import MODULUS
 from skewless.contract.rows import RowCodec
 from skewless.contract.settings import load_settings
 from skewless.infra.online.port import OnlineReader

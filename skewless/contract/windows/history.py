@@ -21,15 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from skewless.contract.status import Int64Array
-from skewless.contract.windows.finalise import Finaliser
 from skewless.contract.windows.fixed_point import Floats
 from skewless.contract.windows.hops import window_start
-from skewless.contract.windows.range_extremes import RangeExtremes
-from skewless.contract.windows.range_pieces import LimitFilter, Ranges, split_ranges
-from skewless.contract.windows.segments import first_at_least
-from skewless.contract.windows.sketch import Hashes, estimate_distinct, select_smallest
-from skewless.contract.windows.sketch_ranges import RangeSketches
-from skewless.contract.windows.state_layout import EventOrigins, StateLayout
+from skewless.contract.windows.ranges import LimitFilter, RangeExtremes, Ranges, first_at_least, split_ranges
+from skewless.contract.windows.sketch import Hashes, RangeSketches, estimate_distinct, select_smallest
+from skewless.contract.windows.state_layout import EventOrigins, Finaliser, StateLayout
 from skewless.contract.windows.tiles import find_run_starts
 from skewless.contract.windows.view import Function, WindowView
 

@@ -1,4 +1,4 @@
-"""The layout of a windowed view's states, and how states merge (SEMANTICS 3.3).
+"""The layout of a windowed view's states, how states merge (SEMANTICS 3.3), and the features of merged states (3.4).
 
 A state is a column of int64 words; n states are a matrix of shape ``(width, n)``. Words of one kind are adjacent::
 
@@ -21,8 +21,8 @@ import numpy.typing as npt
 from skewless.contract.names import partition_hash
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.aggregate_inputs import AggregateInputs
-from skewless.contract.windows.fixed_point import carry_words, square_words, sum_words
-from skewless.contract.windows.view import SQUARED, SUMMED, Function, WindowView
+from skewless.contract.windows.fixed_point import Floats, carry_words, quotient, square_words, sum_words, variance
+from skewless.contract.windows.view import SQUARED, SUMMED, Aggregate, Function, WindowView
 
 NEVER = np.int64(2**63 - 1)  # later than any time
 EVER = np.int64(-(2**63))  # earlier than any time
@@ -162,3 +162,48 @@ class StateLayout:
             for first, last in ((1, 3), (3, 6)):
                 if self._words[column] >= last:
                     carry_words(words[position + first : position + last])
+
+
+class Finaliser:
+    """Computes the features of one view, float64, from merged states; training and serving share it."""
+
+    def __init__(self, view: WindowView) -> None:
+        self._view = view
+        self._layout = StateLayout(view)
+
+    def compute_feature(self, item: Aggregate, words: Int64Array, distincts: Mapping[str, Floats]) -> Floats:
+        """Return one feature, shape ``(n,)``; NaN is null. Of an empty window, all features but counts are null.
+
+        Args:
+            words: merged states over the feature's window, shape ``(width, n)``.
+            distincts: per column of ``count_distinct``, the number of distinct values in the windows.
+        """
+        function, column = item.function, item.column
+        if function is Function.COUNT_DISTINCT:
+            return distincts[column]
+        if function in {Function.MIN, Function.MAX}:
+            return _floats(words[self._layout.extremes[column, function]])
+        if function in {Function.FIRST, Function.LAST}:
+            return _floats(words[self._layout.first_last[column, function] + 3])
+        return self._compute_sum(item, words)
+
+    def _compute_sum(self, item: Aggregate, words: Int64Array) -> Floats:
+        position = self._layout.sums[item.column]
+        n, scale = words[position], self._view.scales.get(item.column, 0)
+        if item.function is Function.COUNT:
+            return np.asarray(n, dtype=np.float64)
+        result = np.full(len(n), np.nan)
+        spread = item.function in {Function.VAR, Function.STD}
+        defined = np.flatnonzero(n >= (2 if spread else 1))
+        chosen = words[position : position + (6 if spread else 3), defined]
+        if spread:
+            values = variance(chosen[0], chosen[1:3], chosen[3:6], scale)
+            result[defined] = np.sqrt(values) if item.function is Function.STD else values
+        else:
+            divisor = np.ones(len(defined), dtype=np.int64) if item.function is Function.SUM else chosen[0]
+            result[defined] = quotient(chosen[1:3], divisor, scale)
+        return result
+
+
+def _floats(bits: Int64Array) -> Floats:
+    return np.array(bits).view(np.float64)

@@ -6,16 +6,25 @@ from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
 from skewless.operations.checkup.finding import CheckupFinding, from_error
-from skewless.operations.checkup.gpu import check_gpu, check_gpu_packages
 from skewless.operations.checkup.logs import check_logs, check_package_objects
-from skewless.operations.checkup.machine import check_disk, check_memory, check_port, machine_memory
-from skewless.operations.checkup.processes import check_processes, check_server
-from skewless.operations.checkup.project import check_plan
-from skewless.operations.checkup.python import check_packages, check_python, check_runtimes
-from skewless.operations.checkup.scoring import check_scoring
-from skewless.operations.checkup.store import check_store
-from skewless.operations.checkup.trust import check_trust
-from skewless.operations.checkup.windows import check_windows
+from skewless.operations.checkup.machine import (
+    check_disk,
+    check_memory,
+    check_port,
+    check_store,
+    check_trust,
+    check_windows,
+    machine_memory,
+)
+from skewless.operations.checkup.packages import (
+    check_gpu,
+    check_gpu_packages,
+    check_packages,
+    check_python,
+    check_runtimes,
+    check_scoring,
+)
+from skewless.operations.checkup.project import check_plan, check_processes, check_server
 from skewless.operations.server_status import running_server
 
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic", "redis", "structlog")}

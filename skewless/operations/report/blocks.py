@@ -67,12 +67,15 @@ class Paragraph:
     kind: Literal["note"] = "note"
 
 
+Block = TableBlock | PlotBlock | Paragraph
+
+
 @dataclass(frozen=True, kw_only=True)
 class Section:
     """Blocks under one heading."""
 
     title: str
-    blocks: Sequence[TableBlock | PlotBlock | Paragraph] = ()
+    blocks: Sequence[Block] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +113,11 @@ class Report:
         return set().union(*(_terms(block) for block in blocks if isinstance(block, TableBlock)))
 
 
+def missing(text: str) -> Paragraph:
+    """Return a sentence about missing data."""
+    return Paragraph(text=text, tone="missing")
+
+
 def _terms(table: TableBlock) -> set[str]:
     terms = set(table.columns)
     for row in table.rows:
@@ -121,7 +129,7 @@ def _terms(table: TableBlock) -> set[str]:
     return terms
 
 
-def _plain(block: TableBlock | PlotBlock | Paragraph) -> dict[str, Any]:
+def _plain(block: Block) -> dict[str, Any]:
     if isinstance(block, TableBlock):
         return {"kind": block.kind, "title": block.title, "rows": _rows(block)}
     if isinstance(block, PlotBlock):

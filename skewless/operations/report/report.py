@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from skewless.contract.clock import from_us
-from skewless.contract.errors import PackageError, SkewlessError
-from skewless.operations.report.blocks import Paragraph, Report, Section
+from skewless.contract.errors import SkewlessError
+from skewless.operations.report.blocks import Block, Report, Section, missing
 from skewless.operations.report.glossary import TERMS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _WINDOWS = 30
 _ALWAYS = ("parity", "replay", "contribution", "margin", "shadow", "canary", "ab")
 
 
-def write_report(project: Workspace, models: Sequence[str] = (), out: Path | None = None) -> Report:
+def write_report(project: Workspace, models: Sequence[str] = (), *, out: Path | None = None) -> Report:
     """Write the report to one HTML file with its styles and plots, without external files and scripts.
 
     Args:
@@ -55,51 +55,59 @@ def build(project: Workspace, models: Sequence[str] = ()) -> Report:
 
     require_plots()
     names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
-    parts = {f"Model {name}": list(_model(project, name)) for name in names}
-    parts["Project"] = list(_project(project))
+    parts = {f"Model {name}": _model(project, name) for name in names}
+    parts["Project"] = _project(project)
     made_at = f"{from_us(project.clock.now_us()):%Y-%m-%d %H:%M:%S} UTC"
     report = Report(project=project.applied.plan.project, made_at=made_at, parts=parts)
     used = report.used_terms().union(_ALWAYS)
     return replace(report, glossary={term: text for term, text in TERMS.items() if term in used})
 
 
-def _model(project: Workspace, name: str) -> Iterator[Section]:
+def _model(project: Workspace, name: str) -> list[Section]:
     from skewless.operations.quality import quality
-    from skewless.operations.report import decisions, life, models
+    from skewless.operations.report.history import decisions, life
+    from skewless.operations.report.sections import drift, evaluation, importance, versions
 
     watch = project.applied.model(name).watch
     window_us = int(watch.window.total_seconds() * 1_000_000)
     read_quality = cache(partial(quality, project, name))
-    yield _section_or_error("Traffic and quality over time", lambda: life.life_section(project, name, read_quality()))
-    yield _section_or_error("Versions", lambda: models.versions_section(project, name, read_quality()))
-    yield _section_or_error("Decisions", lambda: decisions.decisions_section(project, name))
-    yield _section_or_error("Drift", lambda: models.drift_section(project, name))
-    yield _section_or_error("Feature importance", lambda: models.importance_section(project, name, window_us, _WINDOWS))
-    yield _section_or_error("Evaluation", lambda: models.evaluation_section(_champion(project, name)))
-
-
-def _project(project: Workspace) -> Iterator[Section]:
-    from skewless.operations.report import proofs
-
-    yield _section_or_error("Proof: parity and replay", lambda: proofs.proof_section(project))
-    yield _section_or_error("Data checks", lambda: proofs.checks_section(project))
-    yield _section_or_error("Freshness", lambda: proofs.freshness_section(project))
-    yield _section_or_error("Alerts", lambda: proofs.alerts_section(project))
-    yield _section_or_error("Runs", lambda: proofs.runs_section(project))
-
-
-def _section_or_error(title: str, make: Callable[[], Section]) -> Section:
+    sections = [
+        _section("Traffic and quality over time", lambda: life(project, name, read_quality())),
+        _section("Versions", lambda: versions(project, name, read_quality())),
+        _section("Decisions", lambda: decisions(project, name)),
+        _section("Drift", lambda: drift(project, name)),
+        _section("Feature importance", lambda: importance(project, name, window_us, _WINDOWS)),
+    ]
     try:
-        return make()
+        champion = _champion(project, name)
     except SkewlessError as error:
-        return Section(title=title, blocks=[Paragraph(text=error.sentence(), tone="missing")])
+        return [*sections, Section(title="Evaluation", blocks=[missing(error.sentence())])]
+    title = f"Evaluation of {champion.version} on its test period"
+    return [*sections, _section(title, lambda: evaluation(champion))]
+
+
+def _project(project: Workspace) -> list[Section]:
+    from skewless.operations.report import sections
+
+    return [
+        _section("Proof: parity and replay", lambda: sections.proof(project)),
+        _section("Data checks", lambda: sections.checks(project)),
+        _section("Freshness", lambda: sections.freshness(project)),
+        _section("Alerts", lambda: sections.alerts(project)),
+        _section("Runs", lambda: sections.runs(project)),
+    ]
+
+
+def _section(title: str, read: Callable[[], Iterable[Block]]) -> Section:
+    try:
+        return Section(title=title, blocks=list(read()))
+    except SkewlessError as error:
+        return Section(title=title, blocks=[missing(error.sentence())])
 
 
 def _champion(project: Workspace, name: str) -> Package:
     from skewless.infra.packages.package import open_package
+    from skewless.operations.versions import open_champion
 
     policy = project.store.traffic.get(name)
-    version = policy.champion if policy else project.store.aliases.get(name, "champion")
-    if version is None:
-        raise PackageError(f"model {name!r}", "has no champion", fix=f"run `skewless train {name}`")
-    return open_package(project.store, name, version)
+    return open_package(project.store, name, policy.champion) if policy else open_champion(project, name)

@@ -16,7 +16,7 @@ from skewless.infra.runtimes import candidates, nvforest
 from skewless.infra.runtimes.candidates import RuntimeCandidate, ScoringTarget
 from skewless.infra.runtimes.cuda import Driver
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.scoring import check_scoring
+from skewless.operations.checkup.packages import check_scoring
 from tests.worlds.command_line import run
 
 ROOT = Path(__file__).parents[3]

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from skewless.commands.all_commands import COMMANDS
-from skewless.commands.group_help import SECTIONS
+from skewless.commands.all_commands import COMMANDS, SECTIONS
 from skewless.contract.errors import SkewlessError
 from skewless.contract.settings import Settings
 from skewless.infra.plans.applied_plan import read_applied

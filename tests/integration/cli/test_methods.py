@@ -18,10 +18,11 @@ from typer.main import get_command
 
 from skewless import ManualClock, Project, workspace
 from skewless.cli import create_app
-from skewless.commands.all_commands import COMMANDS, Command
+from skewless.commands.all_commands import COMMANDS
+from skewless.commands.command import Command
+from skewless.commands.operate import invoke_in_process
 from skewless.commands.output import plain
-from skewless.commands.predict import reply_body
-from skewless.commands.scheduler import invoke_in_process
+from skewless.commands.serve import reply_body
 from skewless.contract.errors import SkewlessError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.workspace import Workspace
@@ -86,7 +87,7 @@ def test_a_method_takes_what_its_command_takes(verb: Command) -> None:
     options = {PARSED.get(name, name) for name in inspect.signature(verb.run).parameters} - OF_THE_COMMAND
     own = PARSED_BY_VERB.get(verb.name, {})
     options = {own.get(name, name) for name in options} - FOR_PROGRAMS - TAKEN.get(verb.name, set())
-    assert options == inspect.signature(method_of(verb)).parameters.keys() - {"self"} - FOR_PROGRAMS
+    assert options == inspect.signature(method_of(verb)).parameters.keys() - {"self", "project"} - FOR_PROGRAMS
     assert (method_of(verb).__doc__ or "").strip()
 
 

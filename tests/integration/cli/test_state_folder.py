@@ -15,7 +15,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.trust import check_trust
+from skewless.operations.checkup.machine import check_trust
 from tests.worlds.command_line import run
 
 VERBS = (
@@ -76,7 +76,7 @@ def test_nothing_of_the_state_is_made_but_so() -> None:
     }
     assert found == {
         "infra/storage/durable.py": 1,
-        "skewless/operations/sample/__init__.py": 1,  # data of a new project
+        "skewless/operations/sample.py": 1,  # data of a new project
         "infra/feast_plugins/saved_rows.py": 2,  # where a user's Feast definitions say
         "infra/packages/writer.py": 1,  # in a folder that mkdtemp made
         "training/dataset_folder.py": 1,  # where a user says

@@ -87,13 +87,13 @@ def test_the_log_is_merged_and_everything_that_reads_it_says_the_same(place: San
 def test_what_was_proven_is_not_proven_again_after_a_merge(place: Sandbox) -> None:
     for n in (1, 2, 3):
         place.predict(ask(n))
-    assert run_replay(place.project, only_new=True).compared == 6
+    assert run_replay(place.project, new=True).compared == 6
     predict(place, 1, 2)
     assert run_housekeeping(place.project).merged == 5
     assert len(prediction_segments(place)) == 2
     delete_merged(place)
-    assert run_replay(place.project, only_new=True).compared == 3
-    assert run_replay(place.project, only_new=True).compared == 0
+    assert run_replay(place.project, new=True).compared == 3
+    assert run_replay(place.project, new=True).compared == 0
     assert all(segment.is_proven for segment in prediction_segments(place))
     assert run_replay(place.project).compared == 9
 

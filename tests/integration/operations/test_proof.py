@@ -20,15 +20,15 @@ def proven_rows(place: Sandbox) -> list[int]:
 
 def test_only_what_is_new_is_replayed(place: Sandbox) -> None:
     place.predict(ask(30))
-    assert run_replay(place.project, only_new=True).compared == 30
-    assert run_replay(place.project, only_new=True).compared == 0
+    assert run_replay(place.project, new=True).compared == 30
+    assert run_replay(place.project, new=True).compared == 0
     place.predict(ask(20))
-    assert run_replay(place.project, only_new=True).compared == 20
+    assert run_replay(place.project, new=True).compared == 20
     assert run_replay(place.project).compared == 50
     assert proven_rows(place) == [30, 20]
     remove_predictions(ProjectState(place.state), place.now_us() + 2 * DAY_US)
     place.predict(ask(5))
-    assert run_replay(place.project, only_new=True).compared == 5
+    assert run_replay(place.project, new=True).compared == 5
     assert proven_rows(place) == [5]
 
 
@@ -44,13 +44,13 @@ def test_a_prediction_that_differs_alerts_until_it_is_explained(place: Sandbox) 
     honest = path.read_bytes()
     alter_predictions(place, "score", lambda score: flipped(score, 3), rows=[4])
     for _ in range(2):
-        assert run_replay(place.project, only_new=True).different == 1
+        assert run_replay(place.project, new=True).different == 1
     (alert,) = open_alerts(ProjectState(place.state))
     assert (alert.name, alert.subject, alert.severity) == (REPLAY, ALL, "critical")
     assert len(alert.evidence["examples"]) == 1
     path.write_bytes(honest)
     record_content(path)
-    assert run_replay(place.project, only_new=True).ok
+    assert run_replay(place.project, new=True).ok
     assert open_alerts(ProjectState(place.state)) == []
 
 

@@ -113,15 +113,15 @@ def test_one_that_cannot_be_loaded_does_not_begin(spot: Sandbox) -> None:
 def test_by_hand_a_rollout_ends_or_the_champion_before_returns(spot: Sandbox) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
-    assert rollout.rollback(project, MODEL, "looks wrong").change == "back"
+    assert rollout.rollback(project, MODEL, reason="looks wrong").change == "back"
     assert (standing(project).phase, standing(project).reason, champion(project)) == ("champion", "looks wrong", OLD)
     with pytest.raises(PackageError, match="has no earlier champion"):
-        rollout.rollback(project, MODEL, "again")
+        rollout.rollback(project, MODEL, reason="again")
     project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
-    assert rollout.rollback(project, MODEL, "looks wrong").policy == standing(project)
+    assert rollout.rollback(project, MODEL, reason="looks wrong").policy == standing(project)
     assert (standing(project).champion, champion(project)) == (OLD, OLD)
     with pytest.raises(PackageError, match="has no earlier champion"):
-        rollout.rollback(project, MODEL, "again")
+        rollout.rollback(project, MODEL, reason="again")
 
 
 def test_a_hand_that_moves_the_alias_ends_the_rollout(spot: Sandbox) -> None:
@@ -155,7 +155,7 @@ def test_a_policy_that_follows_the_alias_never_undoes_a_promotion_beside_it(
 ) -> None:
     project = spot.project
     rollout.begin_rollout(project, MODEL, NEW)
-    rollout.rollback(project, MODEL, "looks wrong")
+    rollout.rollback(project, MODEL, reason="looks wrong")
     project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="I know better", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=OLD)
     rollout.step_rollout(project, MODEL)
@@ -174,7 +174,7 @@ def test_a_rollback_beside_a_promotion_is_told_and_undoes_nothing(
     project.store.aliases.move(MODEL, "champion", expect=OLD, to=NEW, reason="by hand", now_us=1)
     race(spot, monkeypatch, expect=NEW, to=third)
     with pytest.raises(ConflictError, match=f"moved by another process meanwhile.*'{third}'"):
-        rollout.rollback(project, MODEL, "looks wrong")
+        rollout.rollback(project, MODEL, reason="looks wrong")
     assert champion(project) == third
     rollout.step_rollout(project, MODEL)
     assert (standing(project).champion, champion(project)) == (third, third)
@@ -201,7 +201,7 @@ def test_a_rollback_that_came_between_wins_over_the_step(spot: Sandbox, monkeypa
 
     def late(*arguments: object) -> object:
         monkeypatch.setattr(rollout, "_apply", apply)
-        rollout.rollback(project, MODEL, "by hand")
+        rollout.rollback(project, MODEL, reason="by hand")
         return apply(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rollout, "_apply", late)

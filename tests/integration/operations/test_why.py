@@ -97,7 +97,7 @@ def test_the_proof_is_that_of_the_one_prediction(place: Sandbox) -> None:
     broken = why(place.project, name).proof
     assert broken is not None
     assert not broken.ok
-    assert why(place.project, name, proven=False).proof is None
+    assert why(place.project, name, proof=False).proof is None
 
 
 def test_an_id_that_is_not_in_the_log_is_refused(place: Sandbox) -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skewless.contract.changes import Difference, find_differences
 from skewless.contract.columns import Column, FeatureRef
-from skewless.contract.differences import Difference, find_differences
 from skewless.contract.dtypes import DType
 
 _NAMES = st.sampled_from(["a", "b", "c", "d"])

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from skewless.contract.checksum import is_intact
 from skewless.contract.dtypes import DType
 from skewless.contract.names import partition_hash
+from skewless.contract.row_layout import is_intact
 from skewless.contract.rows import NO_TIME, RowCodec, Versions, ViewRead, empty_read
 from tests.worlds.plans import make_view
 

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.operations.sample import write_sample
-from skewless.operations.sample.columns import DAY, HOUR
+from skewless.operations.sample import DAY, HOUR, write_sample
 
 MIDNIGHT = 20_454 * DAY
 

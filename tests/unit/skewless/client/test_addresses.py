@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.client.addresses import Addresses, base_url
+from skewless.client.attempts import Addresses, base_url
 from skewless.contract.errors import RequestError
 
 

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.commands.change_text import difference_lines
-from skewless.commands.length import length_text
-from skewless.contract.differences import Difference, find_differences
+from skewless.contract.changes import Difference, find_differences
 from skewless.contract.dtypes import DType
 from skewless.contract.windows.hops import DAY, MINUTE
 from skewless.contract.windows.view import Aggregate, Function
+from skewless.operations.readable import length_text
 
 MIN = Aggregate(name="min_60d", column="amount", function=Function.MIN, window_us=60 * DAY, hop_us=DAY)
 

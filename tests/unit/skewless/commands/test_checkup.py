@@ -17,7 +17,7 @@ from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.runtimes.library import open_library
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup import machine, python, store
+from skewless.operations.checkup import machine, packages
 from skewless.operations.checkup.examination import examine
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.checkup.project import check_plan
@@ -27,14 +27,14 @@ from skewless.operations.checkup.project import check_plan
     ("version", "verdict"), [((3, 10), "fail"), ((3, 11), "ok"), ((3, 13), "ok"), ((3, 14), "fail")]
 )
 def test_python(version: tuple[int, int], verdict: str) -> None:
-    finding = python.check_python(version)
+    finding = packages.check_python(version)
     assert (finding.verdict, finding.fix is None) == (verdict, verdict == "ok")
 
 
 def test_packages_missing_and_of_a_wrong_version_are_named_with_the_command_that_helps() -> None:
     have: Mapping[str, str] = {"pandas": "3.0.1", "numpy": "2.1.0"}
     lines = ["numpy>=1.26", "pandas<3", "duckdb>=2.0,<3", "xgboost-cpu>=3; extra == 'cpu'"]
-    findings = {finding.name: finding for finding in python.judge_packages(lines, have.get)}
+    findings = {finding.name: finding for finding in packages.judge_packages(lines, have.get)}
     assert set(findings) == {"packages", "package pandas", "package duckdb"}
     assert (findings["package pandas"].verdict, findings["package pandas"].fix) == ("fail", 'pip install "pandas<3"')
     assert findings["package duckdb"].fix == 'pip install "duckdb<3,>=2.0"'
@@ -45,7 +45,7 @@ def test_the_packages_of_this_environment_are_those_that_it_has() -> None:
     required = [line for line in metadata.requires("skewless") or [] if "extra ==" not in line]
     names = {re.split(r"[^A-Za-z0-9-]", line)[0] for line in required}
     installed = {(item.metadata["Name"] or "").lower().replace("_", "-") for item in metadata.distributions()}
-    missing = {finding.name for finding in python.check_packages() if finding.detail == "is not installed"}
+    missing = {finding.name for finding in packages.check_packages() if finding.detail == "is not installed"}
     assert missing == {f"package {name}" for name in names - installed}
 
 
@@ -55,14 +55,14 @@ def test_a_missing_openmp_is_told_from_a_missing_package(tmp_path: Path, monkeyp
         raise PackageError("runtime 'lightgbm'", "its library cannot be loaded", value=value, fix="reinstall lightgbm")
 
     monkeypatch.setattr("sys.platform", "linux")
-    assert python.judge_runtime("lightgbm", broken).fix == "apt-get install libgomp1"
+    assert packages.judge_runtime("lightgbm", broken).fix == "apt-get install libgomp1"
     (tmp_path / "no_such_runtime/lib").mkdir(parents=True)
     (tmp_path / "no_such_runtime/__init__.py").touch()
     (tmp_path / "no_such_runtime/lib/lib.so").write_bytes(b"not a library")
     monkeypatch.syspath_prepend(str(tmp_path))
-    finding = python.judge_runtime("x", lambda: open_library("no_such_runtime", "lib", "VERSION", "error").version)
+    finding = packages.judge_runtime("x", lambda: open_library("no_such_runtime", "lib", "VERSION", "error").version)
     assert (finding.verdict, finding.fix) == ("fail", "reinstall no_such_runtime")
-    assert [finding.verdict for finding in python.check_runtimes()] == ["ok", "ok"]
+    assert [finding.verdict for finding in packages.check_runtimes()] == ["ok", "ok"]
 
 
 def test_a_port_in_use_fails_unless_our_own_server_uses_it() -> None:
@@ -104,7 +104,7 @@ def test_memory_is_the_smaller_of_machine_and_container(tmp_path: Path, monkeypa
 
 
 def test_a_redis_that_is_away_fails_without_its_password() -> None:
-    (finding,) = store.check_url("redis://ann:hush@127.0.0.1:1/0", 100.0)
+    (finding,) = machine.check_url("redis://ann:hush@127.0.0.1:1/0", 100.0)
     assert finding.verdict == "fail"
     assert "redis://***@127.0.0.1:1/0" in finding.detail
     assert "hush" not in finding.detail
@@ -114,10 +114,10 @@ def test_a_redis_that_may_evict_fails(tmp_path: Path) -> None:
     server = PrivateServer(tmp_path, grace_s=0.2)
     try:
         url = server.ensure()
-        assert [finding.verdict for finding in store.check_store(tmp_path, None, 1e9)] == ["ok", "ok", "ok"]
+        assert [finding.verdict for finding in machine.check_store(tmp_path, None, 1e9)] == ["ok", "ok", "ok"]
         with redis.Redis.from_url(url) as client:
             client.config_set("maxmemory-policy", "allkeys-lru")
-        (finding,) = store.check_url(url, 1e9)
+        (finding,) = machine.check_url(url, 1e9)
         assert (finding.verdict, finding.fix) == ("fail", "set maxmemory-policy noeviction")
     finally:
         server.stop()
@@ -133,9 +133,9 @@ def test_a_private_server_that_ends_while_it_is_looked_at_is_none(
         private.stop()
         return check_url(url, limit_ms)
 
-    check_url = store.check_url
-    monkeypatch.setattr(store, "check_url", check)
-    assert [finding.name for finding in store.check_store(tmp_path, None, 1e9)] == ["private redis"]
+    check_url = machine.check_url
+    monkeypatch.setattr(machine, "check_url", check)
+    assert [finding.name for finding in machine.check_store(tmp_path, None, 1e9)] == ["private redis"]
 
 
 def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch,
     program.write_text("#!/nowhere/sh\n")
     program.chmod(0o755)
     monkeypatch.setattr("skewless.infra.online.server_binary.find_binary", lambda: program)
-    finding = store.check_program()
+    finding = machine.check_program()
     assert finding.verdict == "fail"
     assert "SKEWLESS_REDIS_URL" in (finding.fix or "")
 

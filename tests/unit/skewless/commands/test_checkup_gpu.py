@@ -10,8 +10,7 @@ from skewless.infra.runtimes.calibration import Calibration
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import Role, RuntimeTrial
 from skewless.infra.runtimes.cuda import Device, Driver
-from skewless.operations.checkup.gpu import check_gpu_packages, judge_driver, judge_packages
-from skewless.operations.checkup.scoring import judge_trials
+from skewless.operations.checkup.packages import check_gpu_packages, judge_driver, judge_gpu_packages, judge_trials
 
 H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")
 ALL: Mapping[str, str] = {"nvforest-cu12": "26.10.0", "treelite": "4.7.2", "cupy-cuda12x": "13.6.0", "xgboost": "3.2.0"}
@@ -58,7 +57,7 @@ def test_a_driver_without_a_device_is_doubtful_unless_devices_are_hidden(visible
 
 
 def test_packages_for_a_gpu_are_named() -> None:
-    (finding,) = judge_packages(ALL.get, trains=True, needed=True)
+    (finding,) = judge_gpu_packages(ALL.get, trains=True, needed=True)
     assert (finding.verdict, finding.detail) == (
         "ok",
         "nvforest-cu12 26.10.0, treelite 4.7.2, cupy-cuda12x 13.6.0, xgboost 3.2.0 with CUDA",
@@ -67,10 +66,10 @@ def test_packages_for_a_gpu_are_named() -> None:
 
 def test_packages_are_missed_only_where_there_is_a_gpu() -> None:
     nothing: Mapping[str, str] = {}
-    (absent,) = judge_packages(nothing.get, trains=False, needed=False)
+    (absent,) = judge_gpu_packages(nothing.get, trains=False, needed=False)
     assert (absent.verdict, absent.detail, absent.fix) == ("ok", "none is installed", None)
     some: Mapping[str, str] = {"treelite": "4.7.2", "xgboost-cpu": "3.2.0"}
-    (missed,) = judge_packages(some.get, trains=False, needed=True)
+    (missed,) = judge_gpu_packages(some.get, trains=False, needed=True)
     assert missed.verdict == "warn"
     assert missed.detail == "treelite 4.7.2; not installed: nvforest, cupy, xgboost with CUDA"
     assert "skewless[gpu]" in (missed.fix or "")
@@ -78,7 +77,7 @@ def test_packages_are_missed_only_where_there_is_a_gpu() -> None:
 
 def test_two_xgboosts_in_one_environment_are_doubtful() -> None:
     both: Mapping[str, str] = {**ALL, "xgboost-cpu": "3.2.0"}
-    _, finding = judge_packages(both.get, trains=True, needed=True)
+    _, finding = judge_gpu_packages(both.get, trains=True, needed=True)
     assert (finding.name, finding.verdict) == ("package xgboost", "warn")
     assert "overwrite" in finding.detail
 

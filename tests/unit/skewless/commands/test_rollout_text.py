@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from skewless.commands.rollout_text import rollout_lines
+from skewless.commands.train import rollout_lines
 from skewless.contract.lifecycle import Guardrails, Rollout
 from skewless.contract.traffic import Phase, TrafficPolicy
 

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from skewless.commands.cells import StateCell, labelled_cell, printable
-from skewless.commands.output import Output, facts_table, has_colours, records_table, table, terminal_width
+from skewless.commands.output import Session, facts_table, has_colours, records_table, terminal_width
 from skewless.commands.tables import TextTable, fit, shorten_middle, text_width
 
 RUN = "materialize:carrier_days_of_the_second_week@20260115T120000Z"
 ERROR = "view 'weather': column is missing (got 'temp'). Fix: rename the field, or add the column to the file"
-RUNS = table(
+RUNS = TextTable(
     "runs",
     ("run", "state", "rows", "error"),
     [(RUN, StateCell("failed"), 1_234_567, ERROR), ("replay@20260115T130000Z", StateCell("done"), 12, None)],
     sums=("rows",),
 )
-WIDE = table("many", [f"column{i}" for i in range(12)], [[f"value{i}" for i in range(12)]])
+WIDE = TextTable("many", [f"column{i}" for i in range(12)], [[f"value{i}" for i in range(12)]])
 
 
 class Terminal(io.StringIO):
@@ -75,12 +75,12 @@ def test_the_name_of_a_row_is_shortened_last() -> None:
 def test_columns_that_add_up_have_a_named_total() -> None:
     assert RUNS.totals == ["total", "", 1_234_579, ""]
     assert shown(RUNS, None)[-1].split() == ["total", "1,234,579"]
-    assert table("one", ("view", "rows"), [("a", 1)], sums=("rows",)).totals is None
-    assert table("other", ("view", "rows"), [("a", 1), ("b", 2)]).totals is None
+    assert TextTable("one", ("view", "rows"), [("a", 1)], sums=("rows",)).totals is None
+    assert TextTable("other", ("view", "rows"), [("a", 1), ("b", 2)]).totals is None
 
 
 def test_numbers_are_on_the_right_and_null_is_a_dash() -> None:
-    assert shown(table("t", ("name", "n"), [("a", 1_000), ("b", None)]), None)[1:] == [
+    assert shown(TextTable("t", ("name", "n"), [("a", 1_000), ("b", None)]), None)[1:] == [
         "  name      n",
         "  ────  ─────",
         "  a     1,000",
@@ -90,15 +90,15 @@ def test_numbers_are_on_the_right_and_null_is_a_dash() -> None:
 
 def test_a_column_without_a_value_is_not_shown() -> None:
     columns = ("name", "seen", "n", "verdict")
-    lines = shown(table("t", columns, [(None, "", 1, None), ("b", None, 0, "")], sums=("n", "verdict")), None)
+    lines = shown(TextTable("t", columns, [(None, "", 1, None), ("b", None, 0, "")], sums=("n", "verdict")), None)
     assert lines[1].split() == ["name", "n"]
     assert lines[-1].split() == ["total", "1"]
-    assert shown(table("t", ("name", "seen"), [("a", None), ("b", "x")]), None)[1].split() == ["name", "seen"]
-    assert shown(table("t", ("name", "seen"), []), None)[1].split() == ["name", "seen"]
+    assert shown(TextTable("t", ("name", "seen"), [("a", None), ("b", "x")]), None)[1].split() == ["name", "seen"]
+    assert shown(TextTable("t", ("name", "seen"), []), None)[1].split() == ["name", "seen"]
 
 
 def test_wide_characters_take_two_columns() -> None:
-    lines = shown(table("t", ("name", "city"), [("日本", "a"), ("b", "c")]), None)
+    lines = shown(TextTable("t", ("name", "city"), [("日本", "a"), ("b", "c")]), None)
     assert [line.index(city) for line, city in zip(lines[3:], "ac", strict=True)] == [6, 8]
 
 
@@ -110,8 +110,8 @@ def test_durations_times_and_states_are_shown_by_the_name_of_their_field() -> No
     assert labelled_cell("started_at", "never") == "never"
 
 
-def output(file: io.StringIO, *, as_json: bool = False) -> Output:
-    return Output(as_json=as_json, stdout=file, exits=None)  # type: ignore[arg-type]  # nothing is opened
+def output(file: io.StringIO, *, as_json: bool = False) -> Session:
+    return Session(as_json=as_json, stdout=file, exits=None)  # type: ignore[arg-type]  # nothing is opened
 
 
 def test_a_terminal_gets_colours_and_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +151,7 @@ def test_a_pipe_gets_plain_text_without_a_limit(monkeypatch: pytest.MonkeyPatch)
 
 def test_text_from_outside_cannot_control_the_terminal() -> None:
     assert printable("a\x1b]0;b\x07") == r"a\x1b]0;b\x07"
-    assert "\x1b" not in "".join(shown(table("t\x1b", ("a",), [("\x1b[2J",)]), None))
+    assert "\x1b" not in "".join(shown(TextTable("t\x1b", ("a",), [("\x1b[2J",)]), None))
 
 
 @pytest.mark.parametrize("width", range(1, 30))

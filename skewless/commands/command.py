@@ -1,0 +1,137 @@
+"""The frame of every command: its help, its examples, the options that commands share, and its project."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Concatenate, ParamSpec
+
+import typer
+from typer.core import TyperCommand
+
+from skewless.commands.output import Session, open_session
+from skewless.contract.clock import parse_time
+from skewless.contract.errors import DefinitionError, GateError, RequestError
+
+P = ParamSpec("P")
+UNCHANGED = "nothing was changed"
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
+Model = Annotated[
+    str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one, or all models.")
+]
+ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")]
+OnlyModel = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one.")]
+PlannedModels = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all of the plan.")]
+Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views of any kind; default: all.")]
+Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the sample.")]
+_Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's folder.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+# The options that every command has, with their defaults.
+_FRAME: dict[str, tuple[Any, object]] = {"repo": (_Repo, Path()), "as_json": (_Json, False)}
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        name: the words that a user types: a word, or a group and a word.
+        short: a sentence for the list of commands.
+        examples: arguments that its help shows.
+        run: what typer calls; its docstring is the help.
+        kind: the class that writes its help.
+    """
+
+    name: str
+    short: str
+    examples: tuple[str, ...]
+    run: Callable[..., None]
+    kind: type[TyperCommand]
+
+    @property
+    def epilog(self) -> str:
+        """Return the examples, one per line; the mark keeps click from joining the lines."""
+        lines = [f"  $ skewless {self.name} {words}".rstrip() for words in self.examples]
+        return "\n".join(("\b", "Example:", *lines))
+
+
+def command(
+    short: str,
+    *examples: str,
+    name: str = "",
+    kind: type[TyperCommand] = TyperCommand,
+    is_short: bool = False,
+    log_level: str = "warning",
+) -> Callable[[Callable[Concatenate[Session, P], None]], Command]:
+    """Return a decorator that makes a command of a function; the command also has ``--repo`` and ``--json``.
+
+    The function gets a ``Session`` and its own options.
+
+    Args:
+        short: a sentence for the list of commands.
+        examples: arguments that its help shows.
+        name: the words that a user types; empty: the name of the function.
+        kind: the class that writes its help.
+        is_short, log_level: as ``open_session``.
+    """
+
+    def decorate(function: Callable[Concatenate[Session, P], None]) -> Command:
+        @functools.wraps(function)
+        def run(*, repo: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - the options of the function
+            with open_session(repo, as_json=as_json, is_short=is_short, log_level=log_level) as session:
+                function(session, **options)  # type: ignore[call-arg]  # typer calls it by these names
+
+        _, *own = inspect.signature(function, eval_str=True).parameters.values()
+        frame = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+            for option, (kind, default) in _FRAME.items()
+        ]
+        # Typer reads the options from here.
+        signature = inspect.Signature([*own, *frame])
+        vars(run)["__signature__"] = signature
+        run.__annotations__ = {option: item.annotation for option, item in signature.parameters.items()}
+        return Command(name or function.__name__, short, examples, run, kind)
+
+    return decorate
+
+
+def fail_if(is_failed: bool) -> None:  # noqa: FBT001 - reads as a sentence
+    """End the command with the exit code of a closed gate, if a check has failed."""
+    if is_failed:
+        raise typer.Exit(GateError.exit_code)
+
+
+def time_option(option: str, text: str) -> int:
+    """Return the time of an option, in microseconds since 1970.
+
+    Raises:
+        DefinitionError: the text is not a time.
+    """
+    parsed = parse_time(text)
+    if parsed is None:
+        fix = "write a date, or a date and a time: 2027-01-01T12:00:00Z"
+        raise DefinitionError(f"option {option}", "is not a time", value=text, fix=fix)
+    return parsed[0]
+
+
+def parse_length(text: str) -> int:
+    """Return a duration in microseconds.
+
+    Raises:
+        RequestError: the text is not a duration, or it is zero.
+
+    >>> parse_length("2h")
+    7200000000
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhdw])", text)
+    if match is None:
+        fix = "give a number with s, m, h, d or w, such as 7d"
+        raise RequestError("duration", "is not valid", value=text, fix=fix)
+    return timedelta(**{_UNITS[match[2]]: int(match[1])}) // timedelta(microseconds=1)

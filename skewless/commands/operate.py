@@ -1,0 +1,278 @@
+"""Commands on a project as a whole: ``status``, ``doctor``, ``scheduler``, ``runs``, ``housekeeping`` and ``demo``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skewless.commands.cells import StateCell, Tone
+from skewless.commands.command import UNCHANGED, DryRun, command, time_option
+from skewless.commands.output import Part, Session, facts_table, records_table
+from skewless.commands.tables import TextTable
+from skewless.contract.errors import StoreError
+from skewless.operations.readable import duration_text, time_text
+from skewless.operations.runs import BY_HAND
+
+if TYPE_CHECKING:
+    from skewless.infra.jobs.run import Run, RunId
+    from skewless.operations.checkup.finding import CheckupFinding
+    from skewless.operations.scheduler import Invoke
+
+Once = Annotated[bool, typer.Option("--once", help="Run each job once, now, then stop.")]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="JOB", help="With --once: this job, or all jobs of this kind.")
+]
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="Move the project's clock from job to job until this time."),
+]
+Drift = Annotated[bool, typer.Option("--drift", help="Run months with drift and faults instead.")]
+Days = Annotated[int, typer.Option("--days", metavar="N", min=1, help="With --drift: the number of days.")]
+After = Annotated[
+    int, typer.Option("--after", metavar="N", min=6, help="With --drift: weeks of flights before the first day.")
+]
+_TABLES = (
+    (
+        "views",
+        "views",
+        ("view", "log_rows", "rejected", "declared_delay_s", "observed_delay_s", "last_run", "online_current"),
+    ),
+    ("rows skipped by the online store", "left_out", ("view", "command", "reason", "rows", "seen")),
+    (
+        "windowed views",
+        "windows",
+        ("view", "source", "generation", "log_rows", "lag", "online_current", "parity_mismatches"),
+    ),
+    ("unused views", "unneeded", ("name", "hash", "stage")),
+    (
+        "event sources",
+        "sources",
+        ("source", "kind", "partitions", "log_rows", "rejected", "late_share", "delay_p50_s", "delay_p99_s"),
+    ),
+    ("processes", "processes", ("kind", "host", "pid", "plan", "started_at", "alive")),
+    ("models", "models", ("model", "champion", "metric", "value", "moves", "problem")),
+)
+_TITLES = {"verb": "command", "lives": "alive"}
+_IDENTIFIERS = {"pid", "generation", "last_run"}
+_TONES: dict[str, Tone] = {"ok": "good", "warn": "warning", "fail": "bad"}
+_EXIT_CODES = {"refused": 5}
+_MEANINGS = {
+    "runs": "runs deleted from the ledger",
+    "predictions": "segments of the prediction log expired",
+    "quarantine": "quarantined batches deleted",
+    "merged": "segments of logs merged",
+    "deleted": "unused objects deleted",
+    "retired": "unused view versions and former states deleted from the online store",
+}
+
+
+@command("Show the state of the project.", "--repo my-project", "--json", is_short=True)
+def status(session: Session) -> None:
+    """Show the state of the project: plan, views, event sources, processes, models and the prediction log."""
+    body = session.project.status().as_dict()
+    session.show(body, *_status_parts(body))
+    if body["database"] is not None:
+        raise typer.Exit(StoreError.exit_code)
+
+
+def _status_parts(body: dict[str, Any]) -> Iterator[Part]:
+    online, server, plan = body["online"], body["server"], body["plan"]
+    yield facts_table(
+        f"project in {body['repo']}",
+        [
+            *_plan_facts(plan, body["database"]),
+            ("online store", online["url"] if online["reachable"] else f"not reachable: {online['reason']}"),
+            ("server", _server_text(server)),
+            ("predictions", _predictions_text(body["predictions"], body["unshipped"])),
+        ],
+    )
+    for title, kind, names in _TABLES:
+        if body[kind]:
+            yield records_table(title, names, [_shown(record) for record in body[kind]])
+
+
+def _plan_facts(plan: dict[str, Any] | None, database: str | None) -> list[tuple[str, str]]:
+    if database is not None:
+        return [("database", f"{database}; plan, views, processes and models are unknown")]
+    text = f"{plan['hash']}, applied {time_text(plan['applied_at'])}" if plan else "none: run `skewless apply`"
+    return [("plan", text), ("definitions", plan["state"] if plan else "-")]
+
+
+def _predictions_text(logged: int | None, unshipped: int) -> str:
+    return f"{unshipped:,} in the spool of this machine" if logged is None else f"{logged:,} logged"
+
+
+def _server_text(server: dict[str, Any] | None) -> str:
+    if server is None:
+        return "not running"
+    problems = "".join(f"; {thing} {problem}" for thing, problem in server["problems"].items())
+    return f"{server['url']} (pid {server['pid']}){problems}"
+
+
+def _shown(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with identifiers as texts, shares as percents, and states of its processes and stores."""
+    values = {
+        name: str(value) if name in _IDENTIFIERS and value is not None else value for name, value in record.items()
+    }
+    values |= {title: record[name] for name, title in _TITLES.items() if name in record}
+    if isinstance(values.get("late_share"), float):
+        values["late_share"] = f"{values['late_share']:.1%}"
+    for name in ("online_current", "alive"):
+        if isinstance(values.get(name), bool):
+            values[name] = StateCell("yes") if values[name] else StateCell("no", "warning")
+    return values
+
+
+@command("Check the machine and the project, and suggest fixes.", "", "--repo my-project --json", is_short=True)
+def doctor(session: Session) -> None:
+    """Check the machine and the project, and suggest fixes; exit with code 1 if something must be fixed.
+
+    The checks cover Python, packages, GPU, Redis, disk, memory, the port, the plan and the models.
+    """
+    from skewless.project import Project
+
+    findings = Project.doctor(session.repo)
+    ok = all(finding.verdict != "fail" for finding in findings)
+    body = {"ok": ok, "checks": [finding.as_dict() for finding in findings]}
+    session.show(body, *(part for finding in findings for part in _finding_parts(finding)))
+    if not ok:
+        raise typer.Exit(1)
+
+
+def _finding_parts(finding: CheckupFinding) -> list[Part]:
+    tone = _TONES[finding.verdict]
+    line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
+    return [line, f"     fix: {finding.fix}"] if finding.fix else [line]
+
+
+@command("Run the scheduled jobs.", "--repo my-project", "--once", "--only retrain", log_level="info")
+def scheduler(
+    session: Session, context: typer.Context, *, once: Once = False, only: Only = None, until: Until = None
+) -> None:
+    """Run the jobs of the project when their cron lines in settings and models are due, until SIGTERM or Ctrl-C."""
+    runs = session.project.scheduler(
+        once=once,
+        only=only or (),
+        until_us=None if until is None else time_option("--until", until),
+        invoke=invoke_in_process(context.find_root().command),
+    )
+    failures = [run for run in runs if run.state != "done"] if until is None else []
+    body = {"jobs": [run.as_dict() | {"ok": run.state == "done"} for run in runs]}
+    session.show(body | _first_error(failures), *(map(_run_line, runs) if runs else ["scheduler: stopped"]))
+    if failures:
+        raise typer.Exit(_exit_code(failures[0]))
+
+
+def invoke_in_process(command: Any) -> Invoke:  # noqa: ANN401 - click's group, which typer hides
+    """Return a function that runs a command line in this process; it returns the exit code and the text of stdout."""
+
+    def invoke(words: Sequence[str]) -> tuple[int, str]:
+        stdout = io.StringIO()
+        with contextlib.redirect_stdout(stdout):
+            # Otherwise click would end this process.
+            code = command.main(args=list(words), prog_name="skewless", standalone_mode=False)
+        return code or 0, stdout.getvalue()
+
+    return invoke
+
+
+def _run_line(run: Run) -> StateCell:
+    detail = f" in {duration_text(run.seconds or 0)}" + ("" if run.error is None else f"; {run.error}")
+    tone = StateCell(run.state).known_tone
+    return StateCell(f"{run.id.job}: {run.state}", tone, detail)
+
+
+def _first_error(runs: Sequence[Run]) -> dict[str, Any]:
+    errors = [run.outputs["error"] for run in runs if "error" in run.outputs]
+    return {"error": errors[0]} if errors else {}
+
+
+def _exit_code(run: Run) -> int:
+    error = run.outputs.get("error")
+    code = error.get("exit_code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else _EXIT_CODES.get(run.state, 1)
+
+
+@command("Compact logs and delete what is past its retention.", "--repo my-project")
+def housekeeping(session: Session) -> None:
+    """Compact logs, and delete what is older than the keep_ settings allow."""
+    with session.working("compacting logs") as project:
+        body = project.housekeeping().as_dict()
+    session.show(body, facts_table("housekeeping", [(_MEANINGS[name], n) for name, n in body.items()]))
+
+
+@command("Run a complete example on flight data.", "--repo feature_repo", "--drift --repo feature_repo")
+def demo(session: Session, context: typer.Context, *, drift: Drift = False, days: Days = 42, after: After = 21) -> None:
+    """Run everything once, from source files to served, replayed and retrained models.
+
+    The last line is one JSON object with the facts.
+    """
+    repo = session.project.repo
+    if drift:
+        from skewless.demo.story import run_story
+
+        facts = run_story(repo, invoke_in_process(context.find_root().command), days=days, after=after)
+    else:
+        from skewless.demo import run_demo
+
+        facts = run_demo(repo)
+    # The stages are shown on stderr; stdout gets the facts, with or without --json.
+    replace(session, as_json=True).show(facts)
+
+
+RunName = Annotated[str, typer.Argument(metavar="ID", help="Id of a run, as `skewless runs list` shows it.")]
+JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, for example 'retrain fraud'.")]
+JobFilter = Annotated[str | None, typer.Argument(metavar="JOB", help="Name of a job; default: all jobs.")]
+MostRuns = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most runs to list, the latest.")]
+StateName = Annotated[
+    str | None, typer.Option("--state", metavar="STATE", help="List only runs in this state, for example failed.")
+]
+Cause = Annotated[str, typer.Option("--cause", metavar="TEXT", help="Cause, stored in the ledger.")]
+
+
+@command("List scheduled runs.", "'retrain fraud' --json", name="runs list")
+def list_runs(session: Session, job: JobFilter = None, *, limit: MostRuns = 50, state: StateName = None) -> None:
+    """List the runs of one job or of all jobs, the latest last."""
+    runs = session.project.runs.list(job, limit=limit, state=state)
+    part = TextTable("runs", ("run", "state", "started", "duration", "cause", "error"), [_run_row(run) for run in runs])
+    session.show({"runs": [run.as_dict() for run in runs]}, part if runs else "no runs")
+
+
+def _run_row(run: Run) -> tuple[object, ...]:
+    duration = None if run.seconds is None else duration_text(run.seconds)
+    return str(run.id), StateCell(run.state), time_text(run.started_us), duration, run.cause, run.error
+
+
+@command("Show one run.", "retrain:fraud@20260115T040000Z", name="runs show")
+def show_run(session: Session, run_id: RunName) -> None:
+    """Show one run: state, cause, inputs, outputs, times and error."""
+    body = session.project.runs.show(run_id).as_dict()
+    session.show(body, facts_table(str(body["id"]), list(body.items())))
+
+
+@command("Request a run of a job.", "'retrain fraud' --cause 'new prices'", name="runs start")
+def start_run(session: Session, job: JobName, *, cause: Cause = BY_HAND, dry_run: DryRun = False) -> None:
+    """Request a run of a job now; it starts when earlier runs of its kind have ended."""
+    _show_request(session, session.project.runs.start(job, cause=cause, dry_run=dry_run), "requested", dry_run=dry_run)
+
+
+@command("Request another attempt of a run.", "materialize@20260115T120000Z", name="runs retry")
+def retry_run(session: Session, run_id: RunName, *, dry_run: DryRun = False) -> None:
+    """Request another attempt of a run; exit with code 9 while the run is in progress."""
+    _show_request(session, session.project.runs.retry(run_id, dry_run=dry_run), "requested", dry_run=dry_run)
+
+
+@command("Cancel a run that is in progress.", "retrain:fraud@20260115T040000Z", name="runs cancel")
+def cancel_run(session: Session, run_id: RunName, *, dry_run: DryRun = False) -> None:
+    """Request that the scheduler ends a run in progress; exit with code 9 if the run has ended."""
+    _show_request(session, session.project.runs.cancel(run_id, dry_run=dry_run), "cancelled", dry_run=dry_run)
+
+
+def _show_request(session: Session, run: RunId, result: str, *, dry_run: bool) -> None:
+    text = f"would be {result}; {UNCHANGED}" if dry_run else f"is {result}"
+    session.show({"dry_run": dry_run, "run": str(run)}, f"{run} {text}")

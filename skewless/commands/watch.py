@@ -1,0 +1,333 @@
+"""Commands on live models and data: quality, drift, freshness, importance, alerts, explanation and proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from skewless.commands.cells import StateCell
+from skewless.commands.command import (
+    DryRun,
+    Model,
+    OnlyModel,
+    PlannedModels,
+    Seed,
+    Views,
+    command,
+    fail_if,
+    parse_length,
+)
+from skewless.commands.output import Part, Session, records_table
+from skewless.commands.tables import TextTable
+from skewless.contract.clock import from_us, parse_time
+from skewless.contract.errors import RequestError
+from skewless.contract.render import count_text
+from skewless.operations.readable import duration_text, time_text
+
+if TYPE_CHECKING:
+    from skewless.operations.importance import ImportanceReport
+    from skewless.operations.quality import QualityReport
+    from skewless.operations.why import WhyReport
+    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.drift.verdicts import ColumnDrift
+    from skewless.validation.explanation import ExplainedFeature
+    from skewless.validation.live_quality import Quality
+    from skewless.validation.parity_report import ParityReport
+    from skewless.validation.replay_report import ReplayReport
+
+COLUMNS = ("version", "predictions", "mature", "labelled", "coverage", "live", "95 %", "estimated", "training", "value")
+_DRIFT_COLUMNS = ("feature", "psi", "limit", "p", "nulls trained", "nulls live", "new values", "drifted")
+_VIEW_COLUMNS = ("view", "latest event", "age", "watermark age", "allowed", "rows read", "stale", "late")
+_ALERT_COLUMNS = ("number", "alert", "severity", "subject", "since", "resolved", "message")
+_MOST_COLUMNS = 6
+Since = Annotated[
+    str | None,
+    typer.Option(
+        "--since", metavar="TIME", help="Time of the first prediction: ISO 8601 with a zone, or an age (30d)."
+    ),
+]
+Window = Annotated[
+    str | None, typer.Option("--window", metavar="LENGTH", help="Length of the windows: 12h, 7d; default: the model's.")
+]
+DriftWindow = Annotated[
+    str | None,
+    typer.Option("--window", metavar="LENGTH", help="Length of the window until now: 12h, 7d; default: the model's."),
+]
+DriftCheck = Annotated[bool, typer.Option("--check", help="Exit with code 5 if the model has drifted.")]
+LateCheck = Annotated[bool, typer.Option("--check", help="Exit with code 5 if a view is late.")]
+OneWindow = Annotated[str, typer.Option("--window", metavar="LENGTH", help="Length of a window, such as 6h or 1d.")]
+Windows = Annotated[
+    int, typer.Option("--windows", metavar="N", min=1, max=1_000, help="Number of windows, with the current one.")
+]
+Sample = Annotated[
+    int, typer.Option("--sample", metavar="N", min=1, help="Number of predictions of each version and window.")
+]
+All = Annotated[bool, typer.Option("--all", help="List resolved alerts too.")]
+Resolve = Annotated[
+    int | None,
+    typer.Option("--resolve", metavar="NUMBER", help="Resolve this alert; it opens again if its cause returns."),
+]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="FILE", help="HTML file; default: report.html in the state folder.")
+]
+
+
+@command("Show the live quality of each version.", "fraud --repo my-project", "fraud --since 60d --window 7d --json")
+def quality(session: Session, model: OnlyModel = None, *, since: Since = None, window: Window = None) -> None:
+    """Show the quality of each version: live, estimated without labels, and at training."""
+    project = session.project
+    since_us = None if since is None else _parse_since(since, project.clock.now_us())
+    window_us = None if window is None else parse_length(window)
+    with session.working("joining predictions with outcomes"):
+        report = project.quality(model, since_us=since_us, window_us=window_us)
+    session.show(report.as_dict(), *_quality_parts(report))
+
+
+def _quality_parts(report: QualityReport) -> list[Part]:
+    counts = report.outcomes
+    title = f"{report.model}: {report.metric}, {time_text(report.whole.since_us)} to now"
+    feedback = (
+        f"feedback: {count_text(counts.rows, 'row')} of {count_text(counts.subjects, 'prediction')}, "
+        f"{count_text(counts.duplicates, 'duplicate')}, "
+        f"{count_text(counts.corrections, 'correction')}, {count_text(counts.contradictions, 'contradiction')}, "
+        f"{count_text(counts.retractions, 'retraction')}, {counts.late:,} late"
+    )
+    rows = [("all", *_quality_row(report, item)) for item in report.whole.versions]
+    rows += [
+        (time_text(window.since_us), *_quality_row(report, item))
+        for window in report.windows
+        for item in window.versions
+    ]
+    return [TextTable(title, ("from", *COLUMNS), rows), feedback]
+
+
+def _quality_row(report: QualityReport, item: Quality) -> tuple[Any, ...]:
+    trained = report.trained.get(item.version, {})
+    return (
+        item.version,
+        item.predictions,
+        f"{item.maturity:.0%}",
+        item.labelled,
+        f"{item.coverage:.0%}",
+        item.metric(report.metric),
+        None if item.interval is None else f"{item.interval.low:.4f} to {item.interval.high:.4f}",
+        None if item.estimated is None else item.estimated.get(report.metric),
+        trained.get(report.metric),
+        item.value,
+    )
+
+
+def _parse_since(text: str, now_us: int) -> int:
+    with suppress(RequestError):
+        return now_us - parse_length(text)
+    parsed = parse_time(text)
+    if parsed is None or not parsed[1]:
+        fix = "give 2026-01-31T00:00Z or 30d"
+        raise RequestError("option --since", "is not a time with a zone, and not an age", value=text, fix=fix)
+    return parsed[0]
+
+
+@command(
+    "Compare live features, scores and labels with training.",
+    "--repo my-project",
+    "fraud --window 12h --check --json",
+)
+def drift(
+    session: Session,
+    model: OnlyModel = None,
+    *,
+    window: DriftWindow = None,
+    check: DriftCheck = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Compare live features, scores and labels with training; store the result and send an alert."""
+    project = session.project
+    window_us = None if window is None else parse_length(window)
+    with session.working("comparing live predictions with training"):
+        report = project.drift(model, window_us=window_us, dry_run=dry_run)
+    session.show(report.as_dict(), *_drift_parts(report))
+    fail_if(check and report.verdict == "drifted")
+
+
+def _drift_parts(report: DriftReport) -> list[Part]:
+    since, until = time_text(report.since_us), time_text(report.until_us)
+    title = f"{report.model} {report.version}, {since} to {until}, {count_text(report.rows, 'prediction')}"
+    columns = [column for column in (*report.features, report.score, report.label) if column is not None]
+    verdict = StateCell(report.verdict.replace("_", " "), "warning" if report.verdict == "drifted" else "plain")
+    return [
+        TextTable(title, _DRIFT_COLUMNS, [_drift_row(column) for column in columns], state=verdict),
+        report.sentence(),
+    ]
+
+
+def _drift_row(column: ColumnDrift) -> tuple[object, ...]:
+    body = column.as_dict()
+    distance, limit = body["distances"]["psi"], body["limits"]["psi"]
+    drifted = StateCell("yes", "warning") if column.drifted else "no"
+    return (column.name, distance, limit, column.p, *body["null_share"], body["new_share"], drifted)
+
+
+@command("Show the age of the latest data of each view.", "--repo my-project", "card_days --check --json")
+def freshness(session: Session, views: Views = None, *, check: LateCheck = False) -> None:
+    """Compare the age of each view with its tag skewless.freshness, and check the processes of the project.
+
+    The result is stored. A view that is late, and a process that does not respond, open an alert.
+    """
+    with session.working("reading the latest events") as project:
+        report = project.freshness(views or ())
+    bodies = [item.as_dict() for item in report]
+    session.show({"views": bodies}, TextTable("views", _VIEW_COLUMNS, [_freshness_row(body) for body in bodies]))
+    fail_if(check and any(item.is_late for item in report))
+
+
+def _freshness_row(body: Mapping[str, Any]) -> list[object]:
+    view, latest, age_s, watermark_age_s, limit_s, sampled, stale, late = body.values()
+    ages = [None if seconds is None else duration_text(seconds) for seconds in (age_s, watermark_age_s, limit_s)]
+    return [view, time_text(latest), *ages, sampled, stale, StateCell("late") if late else "no"]
+
+
+@command("Show feature importance over time.", "fraud --repo my-project", "--window 6h --windows 28 --json")
+def importance(
+    session: Session,
+    model: OnlyModel = None,
+    *,
+    window: OneWindow = "1d",
+    windows: Windows = 7,
+    sample: Sample = 1_000,
+    seed: Seed = 0,
+) -> None:
+    """Show mean absolute contributions to the margin by feature, version and window."""
+    project = session.project
+    length = parse_length(window)
+    with session.working("explaining predictions"):
+        report = project.importance(model, window_us=length, windows=windows, sample=sample, seed=seed)
+    session.show(report.as_dict(), *_importance_parts(report))
+
+
+def _importance_parts(report: ImportanceReport) -> list[Part]:
+    lines: list[Part] = [
+        f"version {version}: this kind of model has no contributions" for version in report.unexplained
+    ]
+    windows = report.windows[-_MOST_COLUMNS:]
+    if not windows:
+        return [*lines, f"{report.model}: no prediction in these windows"]
+    columns = [f"{from_us(part.since_us):%Y-%m-%d %H:%MZ} {part.version}" for part in windows]
+    rows = [(name, *(part.mean.get(name) for part in windows)) for name in windows[-1].mean]
+    title = f"{report.model}: mean absolute contribution to the margin"
+    sampled = [f"{part.sampled:,} of {part.predictions:,}" for part in windows]
+    return [*lines, TextTable(title, ("feature", *columns), [*rows, ("sampled predictions", *sampled)])]
+
+
+@command("List open alerts, or resolve one.", "--repo my-project", "--all --json")
+def alerts(session: Session, *, show_all: All = False, resolve: Resolve = None) -> None:
+    """List open alerts, or resolve one."""
+    bodies = [item.as_dict() for item in session.project.alerts(show_all=show_all, resolve=resolve)]
+    part = records_table("alerts", _ALERT_COLUMNS, bodies)
+    session.show({"alerts": bodies}, part if bodies else "no alert is open")
+
+
+@command("Write an HTML report.", "--repo my-project", "fraud --out fraud.html --json")
+def report(session: Session, models: PlannedModels = None, *, out: Out = None) -> None:
+    """Write an HTML report: versions, decisions, quality, drift, freshness and proofs, with plots."""
+    with session.working("writing the report") as project:
+        written = project.report(models or (), out=out)
+    session.show(written.as_dict(), f"wrote {written.file}")
+
+
+Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="Id of a prediction, from its reply.")]
+Proof = Annotated[bool, typer.Option("--proof/--no-proof", help="Replay the prediction from the accepted log too.")]
+New = Annotated[bool, typer.Option("--new", help="Skip log files that an earlier replay has proven.")]
+Entities = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="Number of entities of each view.")]
+Repair = Annotated[bool, typer.Option("--repair", help="Repair mismatches from the log.")]
+
+
+@command("Explain one logged prediction.", "5c0d81-1f --repo my-project", "5c0d81-1f --no-proof --json", is_short=True)
+def why(session: Session, prediction: Prediction, *, proof: Proof = True) -> None:
+    """Explain one logged prediction: its values and contributions, and the data, model and code that made it."""
+    with session.working("explaining the prediction") as project:
+        report = project.why(prediction, proof=proof)
+    session.show(report.as_dict(), *_why_parts(report))
+
+
+def _why_parts(report: WhyReport) -> list[Part]:
+    body, explanation = report.as_dict(), report.explanation
+    policy = f" under policy {body['policy']}" if body["policy"] is not None else ""
+    role = f" as {body['role']}{policy}" if body["role"] else ""
+    title = f"{report.prediction}: {report.package.name} {report.package.version}{role} at {time_text(body['time'])}"
+    inputs = f"a vector of {len(explanation.features)} numbers"
+    if body["source"] == "entities":
+        inputs = ", ".join(f"{name} {value}" for name, value in body["inputs"].items())
+    code = body["code"]
+    bias = "" if explanation.bias is None else f" = bias {explanation.bias:.6f} and the contributions"
+    reads = [
+        (read.view, read.status, _age(read.age_s), _text(read.run), _text(read.position), read.hash)
+        for read in explanation.reads
+    ]
+    transforms = ", ".join(f"{name} {digest}" for name, digest in report.transforms.items())
+    return [
+        title,
+        f"inputs: {inputs}",
+        f"score {explanation.score!r}, margin {explanation.margin:.6f}{bias}",
+        TextTable(
+            "features, the largest contribution first",
+            ("feature", "value", "status", "age", "contribution"),
+            [_feature_row(item) for item in explanation.features],
+        ),
+        TextTable("rows read", ("view", "status", "age", "run", "position", "view hash"), reads),
+        f"nearest bound ({'declared' if report.declared else 'range of training'}): "
+        + (report.bound.line() if report.bound else "none"),
+        *(f"outside its bounds: {line}" for line in report.outside),
+        f"outcome: {_outcome(report)}",
+        f"plan {code['plan']}, transforms {transforms or 'none'}, {code['runtime']}, package {code['package'][:16]}",
+        f"trained {time_text(body['data']['trained_at']) or '-'} on dataset {body['data']['dataset']}",
+        *([] if report.proof is None else [f"proof: {line}" for line in report.proof.lines()[:1]]),
+    ]
+
+
+def _outcome(report: WhyReport) -> str:
+    if report.outcome is None:
+        return "not known yet"
+    value = "" if report.outcome["value"] is None else f", business value {report.outcome['value']:g}"
+    return f"label {report.outcome['label']}{value}, known {time_text(report.outcome['known_at'])}"
+
+
+def _feature_row(item: ExplainedFeature) -> tuple[object, ...]:
+    value = repr(item.value) if isinstance(item.value, float) else item.value
+    return item.feature, value, item.status, _age(item.age_s), item.contribution
+
+
+def _age(seconds: float | None) -> str | None:
+    return None if seconds is None else duration_text(seconds)
+
+
+def _text(number: int | None) -> str | None:
+    return None if number is None else str(number)
+
+
+@command("Recompute logged predictions and compare them bit for bit.", "--repo my-project", "--new --json")
+def replay(session: Session, model: Model = None, *, new: New = False) -> None:
+    """Recompute logged predictions from the accepted log, without Redis; exit with code 5 if a bit differs."""
+    with session.working("replaying the prediction log") as project:
+        report = project.replay(model, new=new)
+    _show_verdict(session, report)
+
+
+@command("Compare the online store with the log.", "--repo my-project", "carrier_now --sample 5000 --repair --json")
+def parity(
+    session: Session, views: Views = None, *, sample: Entities = 1_000, seed: Seed = 0, repair: Repair = False
+) -> None:
+    """Compare the online store with the log, for a sample of entities; exit with code 5 if a bit differs."""
+    with session.working("comparing the online store with the log") as project:
+        report = project.parity(views or (), sample=sample, seed=seed, repair=repair)
+    _show_verdict(session, report)
+
+
+def _show_verdict(session: Session, report: ReplayReport | ParityReport) -> None:
+    """Show the lines of a report, with the tone of its verdict on the first."""
+    first, *lines = report.lines()
+    session.show({"ok": report.ok, **report.as_dict()}, StateCell(first, "good" if report.ok else "bad"), *lines)
+    fail_if(not report.ok)
