@@ -7,7 +7,7 @@ import gc
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -31,7 +31,6 @@ from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
 from skewless.serving.access.gate import Access, OpenAccess, open_access
 from skewless.serving.access.rules import is_loopback
-from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.fair_queue import FairQueue
@@ -46,7 +45,7 @@ from skewless.serving.models.table import ModelTable
 from skewless.serving.models.traffic_policies import RolloutCountsWriter
 from skewless.serving.peer_workers import PeerWorkers, socket_of
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.server_config import ServerConfig
+from skewless.serving.server_config import ServerConfig, announce_server
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
 
 _KEEP_ALIVE_SECONDS = 75
@@ -161,17 +160,18 @@ def _predictor(
     marker_history: MarkerHistory,
     metrics: Metrics,
 ) -> Predictor:
-    predictor = Predictor(
+    with closing(open_online_store(config.redis_url)) as store:
+        skew_us = abs(store.clock_offset_us())
+    metrics.skew.set(skew_us / 1e6)
+    return Predictor(
         online=online,
         clock=config.clock,
         log=writer,
         limits=PredictorLimits.of(config.settings),
         marker_history=marker_history,
         metrics=metrics,
+        skew_us=skew_us,
     )
-    predictor.skew_us = _skew_us(config.redis_url)
-    metrics.skew.set(predictor.skew_us / 1e6)
-    return predictor
 
 
 def _open_logs(
@@ -250,14 +250,6 @@ def _options(
         http=make_protocol(routes, limits, queue.bodies, queue),
         **uvicorn_options,
     )
-
-
-def _skew_us(redis_url: str) -> int:
-    probe = open_online_store(redis_url)
-    try:
-        return abs(probe.clock_offset_us())
-    finally:
-        probe.close()
 
 
 def _make_heartbeat(

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from skewless.operations.upgrade import UpgradeReport
     from skewless.training.dataset_files import DatasetReport
     from skewless.training.promotion import TrainReport
-    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.drift.verdicts import DriftReport
     from skewless.validation.parity_report import ParityReport
     from skewless.validation.replay_report import ReplayReport
 

@@ -212,7 +212,7 @@ class Workspace:
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.select_service(service), self.online_reader
-        return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader))
+        return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader.on_connect))
 
     @cached_property
     def _feature_readers(self) -> dict[str, FeatureReader]:

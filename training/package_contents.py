@@ -13,12 +13,11 @@ from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.package import PackageContents, pin_plan
 from skewless.infra.predictions.record import largest_output
+from skewless.infra.runtimes.certification import Reference, reference_rows
 from skewless.infra.runtimes.port import Scores
-from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.curves import ROWS, compute_curves, compute_importance
+from skewless.training.curves import ROWS, column_profile, compute_curves, compute_importance, profile_features
 from skewless.training.dataset import Dataset
 from skewless.training.mode_gap import spread_indices
-from skewless.training.profile import column_profile, profile_features
 from skewless.training.search import SearchResult
 from skewless.training.trainers.port import TrainedModel
 from skewless.validation.evaluation.evaluation import calibration_table, evaluate

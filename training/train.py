@@ -20,8 +20,7 @@ from skewless.training.dataset import Dataset
 from skewless.training.package_contents import FittedModel, build_package_contents
 from skewless.training.quality import measure
 from skewless.training.search import search
-from skewless.training.trainers.port import Trainer
-from skewless.training.trainers.settings import check_features_present
+from skewless.training.trainers.port import Trainer, check_features_present
 from skewless.validation.evaluation.evaluation import gate_metric
 
 

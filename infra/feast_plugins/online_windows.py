@@ -183,7 +183,7 @@ class OnlineWindows:
                 services=(),
                 windows=(view,),
             )
-            history, states = MarkerHistory.from_runs(self._state, [plan], reader), WindowStates(plan)
+            history, states = MarkerHistory.from_runs(self._state, [plan], reader.on_connect), WindowStates(plan)
             self._cached[view.hash] = _CachedView(view=view, pointers=states.pointers, states=states, history=history)
         return self._cached[view.hash]
 

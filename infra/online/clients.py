@@ -1,4 +1,7 @@
-"""Opens redis-py clients for an address: one server, a cluster, or a master that Sentinel manages."""
+"""Opens redis-py clients for an address, and translates their exceptions into StoreErrors with a fix.
+
+The address is that of one server, a cluster, or a master that Sentinel manages.
+"""
 
 from __future__ import annotations
 
@@ -14,18 +17,28 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.asyncio.sentinel import Sentinel as AsyncSentinel
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+)
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from skewless.contract.errors import SkewlessError
+from skewless.contract.errors import SkewlessError, StoreError
 from skewless.infra.online.address import RedisAddress
 from skewless.infra.online.port import OnConnect
 from skewless.infra.online.resp import RespConnection
+from skewless.infra.telemetry.redaction import display_url
 
 _CONNECT_S = 5.0
 _SENTINEL = "sentinel_"
 # A connection may still go to the old master. redis-py's default retries would delay a request by half a minute.
 _RETRIES = 1
+_AGAIN = "then run again; no data was lost"
 
 
 def open_client(address: RedisAddress, timeout_s: float, on_connect: Callable[[], None] | None = None) -> Any:  # noqa: ANN401 - redis-py's clients are untyped
@@ -164,3 +177,32 @@ def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
     shared = {name: value for name, value in address.options.items() if name.startswith("ssl")}
     own = {name.removeprefix(_SENTINEL): value for name, value in address.options.items() if name.startswith(_SENTINEL)}
     return shared | own
+
+
+@contextmanager
+def translate_errors(url: str) -> Iterator[None]:
+    """Raise StoreError for each failure of the store at ``url``."""
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
+        raise to_store_error(url, error) from error
+
+
+def to_store_error(url: str, error: Exception) -> StoreError:
+    """Return the StoreError for a failure of the store at ``url``."""
+    if isinstance(error, StoreError):
+        return error
+    problem, fix = _explain(error)
+    translation = StoreError(f"Redis at {display_url(url)}", problem, fix=fix)
+    translation.__cause__ = error
+    return translation
+
+
+def _explain(error: Exception) -> tuple[str, str]:
+    if isinstance(error, OutOfMemoryError):
+        return f"is full: {error}", f"raise its maxmemory, {_AGAIN}"
+    if isinstance(error, ReadOnlyError):
+        return f"is a read-only replica: {error}", f"use the address of its master, or of its sentinels, {_AGAIN}"
+    if isinstance(error, AskError | ClusterCrossSlotError):  # MovedError is a subclass of AskError
+        return f"is a node of a cluster: {error}", f"use redis+cluster://HOST:PORT/, {_AGAIN}"
+    return f"did not answer: {error}", f"start it or correct SKEWLESS_REDIS_URL, {_AGAIN}"

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from hashlib import blake2b
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -19,16 +19,16 @@ from redis.exceptions import AskError, NoScriptError, RedisClusterException, Red
 from skewless.infra.online.clients import borrow_connection
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.resp import BulkStrings, command, exchange, script_calls
-from skewless.infra.online.servers import LastArgument, Script, ScriptReply, slices
+from skewless.infra.online.servers import LastArgument, Script, ScriptReply, SingleServer, slices
 
-_SLOTS = 16_384
+SLOTS = 16_384
 _BURST = 200  # commands of few keys each
 # The slot moved or is migrating. redis-py's own client follows the redirection, one key at a time.
 _MOVING = (AskError, TryAgainError)
 
 
 class ClusterServers:
-    """A Redis Cluster behind redis-py's client, whose slot map is refreshed after every failure."""
+    """A Redis Cluster behind redis-py's client, whose slot map is refreshed after every failure; see SingleServer."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         self.client = client
@@ -154,6 +154,9 @@ class ClusterServers:
             raise
 
 
+Servers: TypeAlias = SingleServer | ClusterServers
+
+
 def _call_node(
     node: Any,  # noqa: ANN401 - redis-py's clients are untyped
     script: Script,
@@ -183,7 +186,7 @@ def key_slot(key: bytes) -> int:
         # An empty tag does not count: then the complete key is hashed, as the specification says.
         if stop > start + 1:
             key = key[start + 1 : stop]
-    return crc_hqx(key, 0) % _SLOTS
+    return crc_hqx(key, 0) % SLOTS
 
 
 def _array(values: Binaries) -> pa.Array:

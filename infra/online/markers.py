@@ -21,14 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.cluster_servers import key_slot
+from skewless.infra.online.cluster_servers import SLOTS, Servers, key_slot
 from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
-from skewless.infra.online.servers import Servers
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _READ_IDENTITY = Path(__file__).with_name("read_identity.lua").read_text()
 _SPREAD = 64
-_SLOTS_EACH = 16_384 // _SPREAD
+_SLOTS_EACH = SLOTS // _SPREAD
 # Wildcards in the arguments of the Lua scripts.
 _ANY = "-"
 _SAME = "="

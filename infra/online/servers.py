@@ -39,50 +39,11 @@ class ScriptReply:
     reply: Any
 
 
-class Servers(Protocol):
-    """The servers behind one address; ``client`` routes single commands.
+class SingleServer:
+    """One server, or the master that Sentinel manages; ``client`` runs single commands.
 
     Methods raise redis-py's exceptions.
     """
-
-    client: Any
-
-    def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
-        """Call a script with keys and one argument per key, in slices; return the sum of the replies."""
-        ...
-
-    def call(
-        self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
-    ) -> list[ScriptReply]:
-        """Call a script with keys and one argument per key, in slices; return the reply for each slice.
-
-        Args:
-            script: the script.
-            keys: shape ``(n,)``.
-            rows: one argument for each key.
-            last: makes one additional argument for each call.
-        """
-        ...
-
-    def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
-        """Return the value of each key, then of ``extra``, in order, from one round trip; None: no value."""
-        ...
-
-    def masters(self) -> Sequence[Any]:
-        """Return a client of each master, in a stable order."""
-        ...
-
-    def layout(self) -> str | None:
-        """Return a digest of how slots are spread over masters; None outside a cluster. A failover keeps it."""
-        ...
-
-    def close(self) -> None:
-        """Close all connections."""
-        ...
-
-
-class SingleServer:
-    """One server, or the master that Sentinel manages."""
 
     def __init__(self, client: Any) -> None:  # noqa: ANN401 - redis-py's clients are untyped
         self.client = client
@@ -95,7 +56,14 @@ class SingleServer:
     def call(
         self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
     ) -> list[ScriptReply]:
-        """Call a script with keys and one argument per key, in slices; return the reply for each slice."""
+        """Call a script with keys and one argument per key, in slices; return the reply for each slice.
+
+        Args:
+            script: the script.
+            keys: shape ``(n,)``.
+            rows: one argument for each key.
+            last: makes one additional argument for each call.
+        """
         parts = list(slices(len(keys)))
         extra = [last(None)] * len(parts) if last else ()
         calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, extra)
@@ -127,11 +95,11 @@ class SingleServer:
         return values
 
     def masters(self) -> Sequence[Any]:
-        """Return the client."""
+        """Return a client of each master, in a stable order."""
         return (self.client,)
 
     def layout(self) -> str | None:
-        """Return None: only a cluster has slots."""
+        """Return a digest of how slots are spread over masters: None, because only a cluster has slots."""
         return None
 
     def close(self) -> None:

@@ -102,9 +102,7 @@ class KeyAccess:
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:
         """Admit one request, and count it against the key's rate."""
-        caller = self._caller(headers)
-        if scope is not None and scope not in caller.scopes:
-            raise caller.scope_error(scope)
+        caller = self._caller(headers, scope)
         if caller.bucket is not None:
             wait = caller.bucket.take(self._clock())
             if wait > 0.0:
@@ -113,10 +111,7 @@ class KeyAccess:
 
     def check(self, headers: Headers, scope: Scope | None) -> str:
         """Check one more scope of an admitted request."""
-        caller = self._caller(headers)
-        if scope is not None and scope not in caller.scopes:
-            raise caller.scope_error(scope)
-        return caller.name
+        return self._caller(headers, scope).name
 
     def refresh(self) -> None:
         """Read the keys if they have changed; an error is logged once, and the previous keys stay valid."""
@@ -133,7 +128,7 @@ class KeyAccess:
         else:
             self._problem = ""
 
-    def _caller(self, headers: Headers) -> _Caller:
+    def _caller(self, headers: Headers, scope: Scope | None) -> _Caller:
         secret = _read_key(headers)
         caller = self._callers.get(secret[:-SECRET_CHARS])
         equal = compare_digest(hash_secret(secret), _DUMMY_DIGEST if caller is None else caller.digest)
@@ -141,6 +136,8 @@ class KeyAccess:
             raise _key_error("is unknown")
         if caller.expires_us is not None and not caller.key.is_valid_at(self._now_us()):
             raise _key_error("has expired")
+        if scope is not None and scope not in caller.scopes:
+            raise caller.scope_error(scope)
         return caller
 
     def _make_callers(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:

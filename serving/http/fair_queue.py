@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
+from dataclasses import dataclass
 from typing import Protocol
 
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, call_handler
@@ -36,15 +37,13 @@ class RequestOrigin(Protocol):
     disconnected: bool
 
 
+@dataclass(slots=True, eq=False)
 class _WaitingRequest:
-    __slots__ = ("exchange", "handler", "is_removed", "origin", "queued_at")
-
-    def __init__(self, handler: Handler, exchange: Exchange, origin: RequestOrigin, queued_at: float) -> None:
-        self.handler = handler
-        self.exchange = exchange
-        self.origin = origin
-        self.queued_at = queued_at
-        self.is_removed = False
+    handler: Handler
+    exchange: Exchange
+    origin: RequestOrigin
+    queued_at: float
+    is_removed: bool = False
 
 
 class FairQueue:

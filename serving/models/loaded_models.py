@@ -1,16 +1,119 @@
-"""The loaded models of a server, and which of their versions are champions."""
+"""The versions of a server: the current ones, the loaded ones and the rejected ones."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import contextlib
+import time
+from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 
-from skewless.contract.errors import RequestError, StalePlanError
+from skewless.contract.errors import RequestError, SkewlessError, StalePlanError
+from skewless.contract.render import hide_paths
+from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.needed_views import CHAMPION, retained_champions
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loader import ModelLoader
-from skewless.serving.models.rejected_models import RejectedModels
 
+_RETRY_SECONDS = 5.0
+_log = EventLogger()
 MODEL_FIELD = "field 'model'"
+
+
+class CurrentVersions(NamedTuple):
+    """The versions of a model that a server should load.
+
+    Args:
+        champions: the last champions, the current one first; empty: the model has none.
+        policy: the current traffic policy; None: the model never had one.
+    """
+
+    champions: tuple[str, ...]
+    policy: TrafficPolicy | None
+
+    @property
+    def champion(self) -> str | None:
+        """Return the version with the alias, None if there is none."""
+        return next(iter(self.champions), None)
+
+
+class CurrentVersionsReader:
+    """Reads current versions from the database, again after a move of the alias or a new policy.
+
+    Args:
+        keep: number of champions, including the current one.
+    """
+
+    def __init__(self, store: PackageStore, keep: int) -> None:
+        self._store = store
+        self._keep = keep
+        self._cached: dict[str, tuple[object, CurrentVersions]] = {}
+
+    def read(self, names: Iterable[str]) -> dict[str, CurrentVersions]:
+        """Return the current versions of models.
+
+        Raises:
+            PackageError: an alias or a policy is corrupt.
+            StoreError: the database is unavailable.
+        """
+        return {name: self._read(name) for name in names}
+
+    def _read(self, name: str) -> CurrentVersions:
+        aliases, traffic = self._store.aliases, self._store.traffic
+        # Before the values: if they change during the read, the next call reads them again.
+        numbers = aliases.number(name, CHAMPION), traffic.number(name)
+        cached = self._cached.get(name)
+        if cached is None or cached[0] != numbers:
+            champions = tuple(retained_champions(self._store, name, self._keep))
+            cached = self._cached[name] = numbers, CurrentVersions(champions, traffic.get(name))
+        return cached[1]
+
+
+class RejectedModels:
+    """Reasons why a model, a model version or a traffic policy cannot be served."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._reasons: dict[str, str] = {}
+        self._failed_at: dict[tuple[str, str], float] = {}
+
+    def all(self) -> dict[str, str]:
+        """Return all reasons, by thing."""
+        return dict(self._reasons)
+
+    def get(self, thing: str) -> str | None:
+        """Return why something was rejected; None: it was not."""
+        return self._reasons.get(thing)
+
+    def add(self, thing: str, error: SkewlessError) -> None:
+        """Store and log why something was rejected."""
+        reason = hide_paths(str(error))
+        if self._reasons.get(thing) != reason:
+            _log.error("model_refused", model=thing, error=str(error))
+        self._reasons[thing] = reason
+        self._metrics.model_refused(thing).set(1)
+
+    def clear(self, thing: str) -> None:
+        """Remove the reason of something that is served again."""
+        if self._reasons.pop(thing, None) is not None:
+            self._metrics.model_refused(thing).set(0)
+
+    def has_failed_recently(self, name: str, version: str) -> bool:
+        """Return whether a version failed in the last seconds; each attempt to load it slows down other requests."""
+        oldest_at = time.monotonic() - _RETRY_SECONDS
+        self._failed_at = {key: at for key, at in self._failed_at.items() if at > oldest_at}
+        return (name, version) in self._failed_at
+
+    @contextlib.contextmanager
+    def record_failure(self, name: str, version: str) -> Iterator[None]:
+        """Record the time if loading the version fails."""
+        try:
+            yield
+        except SkewlessError:
+            self._failed_at[name, version] = time.monotonic()
+            raise
 
 
 class LoadedModels:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,6 +24,7 @@ _HOLD_SECONDS = 30  # longer than the interval of `refresh_windows`, which renew
 _log = EventLogger()
 
 
+@dataclass(frozen=True, kw_only=True)
 class ModelLoader:
     """Loads versions while others keep serving; it does not swap versions.
 
@@ -31,20 +33,11 @@ class ModelLoader:
         needed: knows which views are updated.
     """
 
-    def __init__(
-        self,
-        *,
-        store: PackageStore,
-        online: OnlineReader,
-        marker_history: MarkerHistory,
-        needed: NeededViewsMonitor,
-        scoring_target: ScoringTarget | None = None,
-    ) -> None:
-        self._store = store
-        self._online = online
-        self._marker_history = marker_history
-        self._needed = needed
-        self._scoring_target = scoring_target
+    store: PackageStore
+    online: OnlineReader
+    marker_history: MarkerHistory
+    needed: NeededViewsMonitor
+    scoring_target: ScoringTarget | None = None
 
     async def check_views_fed(self, name: str, version: str) -> None:
         """Reject a version whose views have not been updated since a version needed them (SEMANTICS 8.5).
@@ -53,7 +46,7 @@ class ModelLoader:
             StalePlanError: it reads such views. Promoting the version fills them; a server cannot.
             PackageError: its package was altered.
         """
-        unfed_views = await asyncio.to_thread(self._needed.find_unfed_views, name, version)
+        unfed_views = await asyncio.to_thread(self.needed.find_unfed_views, name, version)
         if unfed_views:
             raise StalePlanError(
                 f"model {name!r} {version}",
@@ -74,10 +67,10 @@ class ModelLoader:
         """
         model = await asyncio.to_thread(self._load, name, version)
         # Before a row is read: its marker is compared with the position in the log (SEMANTICS 4.5).
-        self._marker_history.add_plan(model.plan)
-        await self._marker_history.refresh_async()
+        self.marker_history.add_plan(model.plan)
+        await self.marker_history.refresh_async()
         views = model.plan.views
-        _, marks = await self._online.get_with_markers([], [marker_key(model.plan.project, view) for view in views])
+        _, marks = await self.online.get_with_markers([], [marker_key(model.plan.project, view) for view in views])
         for view, marker in zip(views, marks, strict=True):
             if marker is None:
                 raise StalePlanError(
@@ -101,21 +94,21 @@ class ModelLoader:
         Args:
             models: all loaded models; views of other models are not checked any more.
         """
-        self._marker_history.set_plans([model.plan for model in models])
+        self.marker_history.set_plans([model.plan for model in models])
         with contextlib.suppress(StoreError):  # requests report it
-            if lost := await self._marker_history.check(self._online):
+            if lost := await self.marker_history.check(self.online):
                 _log.error("store_lost_rows", markers=sorted(lost))
 
     async def refresh_windows(self, model: ServedModel) -> list[str]:
         """Read the generation of each windowed view's states, mark it as in use, and return views without states."""
         if not model.plan.windows:
             return []
-        missing_views = model.windows.load_generations(await self._online.get(model.windows.pointers))
-        await self._online.mark_in_use(model.windows.generations, _HOLD_SECONDS)
+        missing_views = model.windows.load_generations(await self.online.get(model.windows.pointers))
+        await self.online.mark_in_use(model.windows.generations, _HOLD_SECONDS)
         return missing_views
 
     def _load(self, name: str, version: str) -> ServedModel:
-        model = load_model(self._store, name, version, self._scoring_target)
+        model = load_model(self.store, name, version, self.scoring_target)
         warm_up(model)
         return model
 

@@ -17,7 +17,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.datatypes import FP64, Datatype
 from skewless.serving.oip.request import Tensor
 from skewless.serving.oip.signature import FEATURES, Signature
-from skewless.serving.prediction.scoring_request import Options, ScoringRequest
+from skewless.serving.prediction.routing import Options, ScoringRequest
 
 _MAX_EXACT = 2**53  # largest integer up to which float64 represents all integers
 

@@ -10,13 +10,12 @@ import numpy.typing as npt
 
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Status
-from skewless.serving.oip.binary_tensor import binary_data
 from skewless.serving.oip.datatypes import Datatype
-from skewless.serving.oip.json_tensor import json_data
 from skewless.serving.oip.request import InferRequest
 from skewless.serving.oip.signature import Signature
+from skewless.serving.oip.tensors import binary_data, json_data
+from skewless.serving.prediction.routing import MergedSlices
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.split_request import MergedSlices
 
 _STATUS = np.array([status.name.encode() for status in Status], dtype=object)
 

@@ -16,7 +16,7 @@ from skewless.serving.http.sockets import bind_shared
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import make_metrics, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, WorkerConfig
+from skewless.serving.workers.supervisor import LENGTH, NOW, STOP, WorkerConfig
 
 
 def main() -> int:

@@ -16,8 +16,7 @@ from skewless.contract.render import count_text
 from skewless.operations.readable import time_text
 
 if TYPE_CHECKING:
-    from skewless.validation.drift.report import DriftReport
-    from skewless.validation.drift.verdicts import ColumnDrift
+    from skewless.validation.drift.verdicts import ColumnDrift, DriftReport
 
 Name = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one.")]
 Window = Annotated[

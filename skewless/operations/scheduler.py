@@ -19,10 +19,9 @@ from skewless.infra.telemetry.logger import EventLogger
 if TYPE_CHECKING:
     from skewless.infra.jobs.execution import Execution, Launch
     from skewless.infra.jobs.run import Run
-    from skewless.training.scheduling.candidate import Candidate
+    from skewless.training.scheduling.candidate import Candidate, StopSignal
     from skewless.training.scheduling.job import Job
     from skewless.training.scheduling.leader_term import LeaderTerm
-    from skewless.training.scheduling.stop_signal import StopSignal
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
@@ -94,7 +93,7 @@ def run_scheduler(project: Workspace) -> None:
     from skewless.infra.host.processes import ProcessRecord, send_heartbeats
     from skewless.infra.jobs.metrics import RunMetrics
     from skewless.infra.plans.applied_plan import AppliedPlanReader
-    from skewless.training.scheduling.stop_signal import StopSignal
+    from skewless.training.scheduling.candidate import StopSignal
 
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
@@ -123,7 +122,7 @@ def run_once(project: Workspace, only: Sequence[str] = (), invoke: Invoke | None
         RequestError: the project has no such job.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
+    from skewless.training.scheduling.candidate import StopSignal
 
     runs: list[Run] = []
     jobs = PlannedJobs(project=project)
@@ -149,7 +148,7 @@ def simulate(project: Workspace, until_us: int, invoke: Invoke | None = None) ->
         DefinitionError: the project's clock is the machine's.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
+    from skewless.training.scheduling.candidate import StopSignal
 
     clock = project.clock
     if not isinstance(clock, OffsetClock):
@@ -174,7 +173,7 @@ def hold_term(project: Workspace, invoke: Invoke, on_end: Callable[[Run], None])
         ConflictError: another scheduler holds the lease.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
+    from skewless.training.scheduling.candidate import StopSignal
 
     jobs = PlannedJobs(project=project)
     with _alone(project, jobs, _launch_here(project, invoke), StopSignal(), on_end) as term:

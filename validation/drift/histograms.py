@@ -38,7 +38,7 @@ class Bins:
 
     @classmethod
     def of_profile(cls, features: Mapping[str, Mapping[str, Any]]) -> Self:
-        """Return the bins of profiled columns (``skewless.training.profile``), by name."""
+        """Return the bins of profiled columns (``skewless.training.curves``), by name."""
         return cls(names=tuple(features), edges=tuple(_edges(feature) for feature in features.values()))
 
     def find_bins(self, column: int, values: Floats) -> Int64Array:

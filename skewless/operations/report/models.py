@@ -89,7 +89,7 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 def drift_section(project: Workspace, model: str) -> Section:
     """Return the latest drift report, and the share of drifted features over time."""
     from skewless.operations.drift import drift_reports
-    from skewless.training.plots.series import Point, series_plot
+    from skewless.training.plots.canvas import Point, series_plot
 
     reports = drift_reports(project, model)
     if not reports:
@@ -132,7 +132,7 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
 def importance_section(project: Workspace, model: str, window_us: int, windows: int) -> Section:
     """Return the champion's feature importance, window by window."""
     from skewless.operations.importance import importance
-    from skewless.training.plots.series import Point, series_plot
+    from skewless.training.plots.canvas import Point, series_plot
 
     report = importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:

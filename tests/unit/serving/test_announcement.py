@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from skewless.serving.announcement import notify
+from skewless.serving.server_config import notify
 
 
 @pytest.mark.parametrize("abstract", [False, True])

@@ -9,10 +9,9 @@ import skewless.infra.runtimes.choice
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.candidates import RuntimeCandidate
-from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.certification import Certificate, Reference, certify
 from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.runtimes.reference import Reference
 from skewless.infra.runtimes.shared import SharedRuntime
 from tests.unit.infra.runtimes.standing_in import StandIn
 
