@@ -29,8 +29,7 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
-from skewless.serving.access.gate import Access, OpenAccess, open_access
-from skewless.serving.access.rules import is_loopback
+from skewless.serving.access.gate import Access, OpenAccess, is_loopback, open_access
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
 from skewless.serving.http.fair_queue import FairQueue

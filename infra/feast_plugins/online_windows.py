@@ -25,7 +25,7 @@ from skewless.infra.feast_plugins.stored_views import Table
 from skewless.infra.feast_plugins.values import unpack_values
 from skewless.infra.feast_plugins.vectors import encode_columns, encode_event_times, encode_response, find_present
 from skewless.infra.feast_plugins.windowed_views import WindowPlans
-from skewless.infra.online.marker_history import AgeLimit, MarkerHistory
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import Marker
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.storage.project_state import ProjectState
@@ -124,10 +124,8 @@ class RequestedWindow:
     def _read(self, rows: Sequence[bytes | None], markers: Mapping[str, Marker | None], now_us: int) -> ViewRead:
         # Floored as the clock of a prediction is (SEMANTICS 1.2).
         view, t = self.cached.view, now_us // MILLISECOND * MILLISECOND
-        limits = [AgeLimit(view.hash, self.markers, view.max_age_us)] if view.max_age_us else []
-        status = self.cached.history.check_markers(self.markers, [markers[name] for name in self.markers]).limit_ages(
-            limits, t
-        )
+        status = self.cached.history.check_markers(self.markers, [markers[name] for name in self.markers])
+        status = status.limit_age(view.hash, self.markers, view.max_age_us, t)
         return self.cached.states.read(self.keys, rows, status, t).reads[view.name]
 
 

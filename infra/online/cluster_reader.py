@@ -12,13 +12,12 @@ from typing import Any, NamedTuple, TypeAlias
 from redis.exceptions import AskError, MovedError, RedisClusterException, RedisError, TryAgainError
 
 from skewless.contract.errors import SkewlessError, StoreError
-from skewless.infra.online.address import RedisAddress
-from skewless.infra.online.clients import dial, open_async_node, to_store_error
-from skewless.infra.online.cluster_servers import SLOTS, key_slot
+from skewless.infra.online.clients import RedisAddress, dial, open_async_node, to_store_error
 from skewless.infra.online.link import StoreLink
 from skewless.infra.online.markers import TAG_SLOTS, marker_key_of, split
 from skewless.infra.online.port import OnConnect, ReadCallback, RowsAndMarkers, settle
 from skewless.infra.online.resp import command, mget
+from skewless.infra.online.servers import SLOTS, key_slot
 
 Value: TypeAlias = bytes | Exception | None
 _HOPS = 5  # how many redirections a request follows

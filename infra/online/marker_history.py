@@ -5,7 +5,7 @@ A store has lost writes if a marker is older than before, or older than the logs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
@@ -99,20 +99,6 @@ def _window_views(plan: FeaturePlan) -> dict[str, tuple[str, WindowView]]:
     return {window.hash: (plan.project, window) for window in plan.windows}
 
 
-class AgeLimit(NamedTuple):
-    """The maximum age of a view's watermark.
-
-    Args:
-        view: hash of the view.
-        markers: names of the view's markers; empty: the watermark is unknown.
-        max_us: microseconds.
-    """
-
-    view: str
-    markers: Sequence[str]
-    max_us: int
-
-
 class MarkerStatus(NamedTuple):
     """The state of the markers that were read together with some rows.
 
@@ -129,18 +115,20 @@ class MarkerStatus(NamedTuple):
         """Return the lowest watermark of some markers; 0 if one is unknown or there are none."""
         return min((self.watermarks.get(name, 0) for name in markers), default=0)
 
-    def limit_ages(self, limits: Iterable[AgeLimit], t: int) -> MarkerStatus:
-        """Return a copy in which views with a watermark too old at time ``t`` count as lost (SEMANTICS 8.4).
+    def limit_age(self, view: str, markers: Collection[str], max_us: int, t: int) -> MarkerStatus:
+        """Return a copy in which a view counts as lost if its watermark is too old at time ``t`` (SEMANTICS 8.4).
 
-        >>> limits = [AgeLimit("v", ["m"], 2), AgeLimit("w", ["n"], 2)]
-        >>> sorted(MarkerStatus(frozenset(), {"m": 5, "n": 7}).limit_ages(limits, 9).lost)
+        >>> sorted(MarkerStatus(frozenset(), {"m": 5}).limit_age("v", ["m"], 2, 9).lost)
         ['m', 'v']
+
+        Args:
+            view: hash of the view.
+            markers: names of the view's markers; empty: the watermark is unknown.
+            max_us: the maximum age of the watermark, microseconds; 0: any.
         """
-        lost = self.lost
-        for view, markers, max_us in limits:
-            if t - self.watermark(markers) > max_us:
-                lost = lost | {view, *markers}
-        return MarkerStatus(lost, self.watermarks)
+        if not max_us or t - self.watermark(markers) <= max_us:
+            return self
+        return MarkerStatus(self.lost | {view, *markers}, self.watermarks)
 
 
 class MarkerHistory:

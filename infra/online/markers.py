@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.cluster_servers import SLOTS, Servers, key_slot
 from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
+from skewless.infra.online.servers import SLOTS, Servers, key_slot
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _READ_IDENTITY = Path(__file__).with_name("read_identity.lua").read_text()

@@ -100,8 +100,11 @@ class PrivateServer:
         with self._exclusive_start():
             # Acquired again each time: the folder may have been removed and created again.
             self._users.acquire(shared=True, timeout_s=self._start_timeout_s)
-            with self._release_on_error():
+            try:
                 return self._ensure_running().url(self.folder)
+            except BaseException:
+                self._users.release()
+                raise
 
     def release(self) -> None:
         """Stop being a user; the server continues for other users and stops after the last."""
@@ -129,8 +132,11 @@ class PrivateServer:
         Raises:
             StoreError: the server does not reply, or cannot write the file.
         """
-        from skewless.infra.online.address import RedisAddress  # noqa: PLC0415 - the server starts without redis-py
-        from skewless.infra.online.clients import open_client, translate_errors  # noqa: PLC0415 - as above
+        from skewless.infra.online.clients import (  # noqa: PLC0415 - as above
+            RedisAddress,
+            open_client,
+            translate_errors,
+        )
 
         url = PrivateAddress.load(self._record).url(self.folder)
         with translate_errors(url), contextlib.closing(open_client(RedisAddress.parse(url), _STOP_S)) as client:
@@ -181,14 +187,6 @@ class PrivateServer:
             yield
         finally:
             lock.release()
-
-    @contextlib.contextmanager
-    def _release_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._users.release()
-            raise
 
     def _ensure_running(self) -> PrivateAddress:
         """Return the address of the running server; start it if needed. If its port was taken, try another port."""

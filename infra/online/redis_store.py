@@ -15,10 +15,8 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray
-from skewless.infra.online.address import RedisAddress
-from skewless.infra.online.clients import open_client, translate_errors
+from skewless.infra.online.clients import RedisAddress, open_client, translate_errors
 from skewless.infra.online.cluster_reader import ClusterReader
-from skewless.infra.online.cluster_servers import ClusterServers, Servers
 from skewless.infra.online.markers import Markers, marker_keys, split
 from skewless.infra.online.port import (
     Binaries,
@@ -30,7 +28,7 @@ from skewless.infra.online.port import (
     settle,
 )
 from skewless.infra.online.server_reader import ServerReader
-from skewless.infra.online.servers import LastArgument, Script, SingleServer
+from skewless.infra.online.servers import ClusterServers, LastArgument, Script, Servers, SingleServer
 from skewless.infra.telemetry.redaction import display_url
 
 _PUT = Path(__file__).with_name("newer_wins.lua").read_text()

@@ -10,9 +10,8 @@ from typing import Literal
 from skewless.contract.errors import PackageError
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.runtimes import nvforest, xgboost_cuda
-from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.child import ChildRuntime, Kind
 from skewless.infra.runtimes.child_main import open_device_runtime
-from skewless.infra.runtimes.child_port import Kind
 from skewless.infra.runtimes.cuda import Driver, driver
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.runtimes.port import Runtime

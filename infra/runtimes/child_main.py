@@ -15,7 +15,7 @@ from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.runtimes import nvforest, xgboost_cuda
-from skewless.infra.runtimes.child_port import (
+from skewless.infra.runtimes.child import (
     READY,
     REPLY,
     REQUEST,

@@ -1,23 +1,81 @@
-"""Authentication of requests by API keys, with scopes and rate limits."""
+"""Authentication of requests by API keys, with rate limits and the scope that each route requires."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
-from typing import Protocol
+from typing import Literal, Protocol
 
 from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, Scope, hash_secret, key_prefix
 from skewless.infra.access.key_store import KeyStore
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.access.rules import is_loopback
 
+# nothing: no key; page: no key on loopback, otherwise any valid key; key: any valid key
+Need = Scope | Literal["nothing", "page", "key"]
+
+_HEALTH_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+_PAGE_PATHS = {"/metrics", "/docs", "/openapi.json"}
+_PAGE_ASSETS = "/docs/"
+_READ_METHODS = {"GET", "HEAD"}
+_POST_SCOPES: tuple[tuple[re.Pattern[str], Need], ...] = (
+    (re.compile(r"/predict"), "predict"),
+    (re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "predict"),
+    (re.compile(r"/events/[^/]+|/push|/feedback(/[^/]+)?"), "feedback"),
+    (re.compile(r"/v2/repository/index"), "key"),
+)
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
 _log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+def scope_of(method: str, path: str) -> Need:
+    """Return the scope that a request requires; an unknown path with a writing method requires ``admin``.
+
+    Args:
+        method: in capitals.
+        path: decoded, without the query.
+
+    >>> [scope_of("POST", "/predict"), scope_of("GET", "/health/ready"), scope_of("GET", "/models")]
+    ['predict', 'nothing', 'key']
+    >>> scope_of("POST", "/v2/repository/models/fraud/load")
+    'admin'
+    """
+    if method in _READ_METHODS:
+        if path in _HEALTH_PATHS:
+            return "nothing"
+        return "page" if path in _PAGE_PATHS or path.startswith(_PAGE_ASSETS) else "key"
+    if method == "POST":
+        for pattern, need in _POST_SCOPES:
+            if pattern.fullmatch(path):
+                return need
+    return "admin"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address; False if in doubt.
+
+    Args:
+        host: a name or an address. The only loopback name is ``localhost``; ``0.0.0.0``, ``::`` and an empty host mean
+            all addresses of the machine.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "")]
+    [True, True, True, True, False, False, False]
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # `::ffff:127.0.0.1` is loopback only by its IPv4 part.
+    ipv4 = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback if ipv4 is None else ipv4.is_loopback
 
 
 class Access(Protocol):

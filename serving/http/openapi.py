@@ -22,7 +22,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, RequestError
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.access.rules import scope_of
+from skewless.serving.access.gate import scope_of
 
 _SCHEMES: Mapping[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "API key from `skewless keys add`."},

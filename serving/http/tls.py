@@ -41,7 +41,10 @@ def tls_options(settings: Settings, repo: Path) -> TlsOptions:
     """
     cert, key, authority = (_readable_path(settings, name, repo) for name in ("tls_cert", "tls_key", "tls_ca"))
     if cert is None or key is None:
-        _check_no_tls(settings)
+        for name in ("tls_cert", "tls_key", "tls_ca"):
+            if getattr(settings, name) is not None:
+                fix = "set tls_cert and tls_key, or neither"
+                raise _setting_error(name, "requires other settings that are missing", None, fix)
         return {}
     _check_certificates("tls_cert", cert)
     _check_pair(cert, key)
@@ -121,14 +124,6 @@ def _read_stamp(path: Path) -> _Stamp | None:
     except OSError:
         return None
     return status.st_ino, status.st_ctime_ns, status.st_size
-
-
-def _check_no_tls(settings: Settings) -> None:
-    names = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(settings, name) is not None]
-    if names:
-        raise _setting_error(
-            names[0], "requires other settings that are missing", None, "set tls_cert and tls_key, or neither"
-        )
 
 
 def _readable_path(settings: Settings, name: str, repo: Path) -> str | None:

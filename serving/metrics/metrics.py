@@ -11,11 +11,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector, generate_late
 
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.alerts import Alert
-from skewless.infra.runtimes.calibration import SIZES
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
 from skewless.infra.runtimes.port import Runtime
-from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.runtimes.shared import SIZES, SharedRuntime
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
 from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series

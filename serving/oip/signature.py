@@ -39,10 +39,6 @@ class TensorType(NamedTuple):
     datatype: Datatype
     shape: tuple[int, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the tensor in the protocol's format."""
-        return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}
-
 
 class Signature:
     """Input and output tensors of one model version.

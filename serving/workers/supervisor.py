@@ -64,7 +64,7 @@ class WorkerProcess:
 
     def __init__(self, worker_config: WorkerConfig, process: asyncio.subprocess.Process) -> None:
         self._worker_config = worker_config
-        self._process = process
+        self.process = process
 
     @classmethod
     async def start(cls, worker_config: WorkerConfig) -> WorkerProcess:
@@ -82,42 +82,33 @@ class WorkerProcess:
         worker.send(LENGTH.pack(len(body)) + body)
         return worker
 
-    @property
-    def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
-
     async def wait_ready(self) -> None:
         """Wait until the worker serves predictions.
 
         Raises:
             SkewlessError: the worker could not start; the error is the worker's.
         """
-        output_fd = await _output(self._process).readline()
+        output_fd = await _output(self.process).readline()
         body = json.loads(output_fd) if output_fd else {}
         if "error" in body:
-            await self._process.wait()
+            await self.process.wait()
             raise _error(body["error"])
         if not body:
-            code = await self._process.wait()
+            code = await self.process.wait()
             raise PlaceError(
                 f"worker {self._worker_config.number}", "exited before it was ready", value=code, fix="check its log"
             )
 
     def send(self, command: bytes) -> None:
         """Send a command to the worker's stdin; an exited worker is ignored."""
-        if self._process.stdin is not None and not self._process.stdin.is_closing():
+        if self.process.stdin is not None and not self.process.stdin.is_closing():
             with contextlib.suppress(ConnectionError):
-                self._process.stdin.write(command)
-
-    async def wait_exit(self) -> int:
-        """Wait for the exit; return the exit code, negative: the signal that ended the process."""
-        return await self._process.wait()
+                self.process.stdin.write(command)
 
     def kill(self) -> None:
         """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
+            self.process.kill()
 
 
 def _output(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
@@ -211,7 +202,7 @@ class Workers:
             if not was_requested:  # a worker that is stopped while it starts did not fail
                 raise
         finally:
-            await asyncio.gather(*(worker.wait_exit() for worker in self._processes.values()))
+            await asyncio.gather(*(worker.process.wait() for worker in self._processes.values()))
             forwarder.cancel()
 
     async def _start(self, number: int, restarts: int = 0) -> None:
@@ -226,12 +217,12 @@ class Workers:
         """Restart a worker whenever it exits, until the shutdown."""
         backoff, restarts, started_at = Backoff(), 0, time.monotonic()
         while True:
-            code = await self._processes[number].wait_exit()
+            code = await self._processes[number].process.wait()
             if self._shutdown.is_requested:
                 return
             restarts += 1
             wait = backoff.next_wait(time.monotonic() - started_at)
-            pid = self._processes[number].pid
+            pid = self._processes[number].process.pid
             _log.error("worker_ended", worker=number, pid=pid, code=code, cause=cause_of(code), again_in_s=wait)
             if await self._shutdown.wait(wait):
                 return

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, cast
 
 from skewless.infra.access.api_keys import SCOPES
-from skewless.serving.access.rules import scope_of
+from skewless.serving.access.gate import scope_of
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table

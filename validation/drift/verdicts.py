@@ -14,9 +14,11 @@ from skewless.contract.lifecycle import Watch
 from skewless.contract.render import count_text
 from skewless.contract.status import BoolArray
 from skewless.infra.predictions.live_predictions import LivePredictions
-from skewless.validation.drift.histograms import Bins, Floats, Histograms
-from skewless.validation.drift.measures import (
+from skewless.validation.drift.histograms import (
+    Bins,
     Counts,
+    Floats,
+    Histograms,
     expected_js,
     expected_ks,
     expected_psi,
