@@ -102,7 +102,7 @@ async def serve(
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
             access=_open_access(config),
-            local=is_loopback(config.host),
+            local=is_loopback(settings.host),
         )
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
         _tune_interpreter()
@@ -110,8 +110,8 @@ async def serve(
 
 
 def _open_access(config: ServerConfig) -> Access:
-    keys, share = KeyStore(config.state), 1 / config.workers
-    return open_access(config.settings, config.host, keys, config.clock.now_us, share=share)
+    keys, settings = KeyStore(config.state), config.settings
+    return open_access(settings, settings.host, keys, config.clock.now_us, share=1 / settings.workers)
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
@@ -318,7 +318,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
-    with bind(config.host, config.port) as sock, on_signals(shutdown):
-        config = replace(config, port=sock.getsockname()[1])
+    with bind(config.settings.host, config.settings.port) as sock, on_signals(shutdown):
+        config = config.with_port(sock.getsockname()[1])
         with announce_server(config, on_ready) as ready:
             await serve(config, sock, shutdown, ready, metrics=make_metrics(config))

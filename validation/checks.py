@@ -6,7 +6,7 @@ A batch of rows that is rejected goes to quarantine, with the reason for each ba
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +24,7 @@ from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
-from skewless.validation.gates import ROW, DataGate
+from skewless.validation.gates import ROW, check_batch, find_failed_rows
 from skewless.validation.label_gate import LabelGate
 from skewless.validation.suites import FILE, LABELS, compile_bounds, load_suites
 
@@ -61,7 +61,6 @@ class SourceChecks:
     clock: Clock
     known: frozenset[str]
     current: frozenset[str] = frozenset()
-    gate: DataGate = field(default_factory=DataGate)
 
     @cached_property
     def suites(self) -> Mapping[str, Sequence[Expectation]]:
@@ -94,11 +93,11 @@ class SourceChecks:
             suite = [item for item in suite if not is_about_shape(item) and columns_of(item) <= columns]
         if not suite:
             return
-        report = self.gate.check(view.name, _declared_columns(view, _acceptable_rows(rows)), self.connection, suite)
+        report = check_batch(view.name, _declared_columns(view, _acceptable_rows(rows)), self.connection, suite)
         if not report.success:
             # Read again with row numbers only after a failure: batches that pass, which are most, are read once.
             numbered = _declared_columns(view, _acceptable_rows(rows, f", {ROW} = true"))
-            reasons = self.gate.failed_rows(report, numbered, self.connection, suite)
+            reasons = find_failed_rows(report, numbered, self.connection, suite)
             quarantine(rows, self.state / "quarantine" / view.name, reasons)
         report.raise_if_failed()
 
@@ -107,7 +106,7 @@ class SourceChecks:
         table, query = self.published(view)
         suite = self.suites.get(view.name, ())
         with table.open(self.connection):
-            return self.gate.check(view.name, query, self.connection, suite, table.parameters)
+            return check_batch(view.name, query, self.connection, suite, table.parameters)
 
     def published(self, view: View) -> tuple[Table, str]:
         """Return the table of a view, and SQL for its published, acceptable rows, in the form that suites check.
@@ -129,7 +128,7 @@ class SourceChecks:
             remember: store a passed check, so that the next check skips its rows.
         """
         suite = self.suites.get(f"{LABELS}:{spec.name}") or self.suites.get(LABELS, ())
-        gate = LabelGate(repo=self.repo, state=self.state, connection=self.connection, gate=self.gate)
+        gate = LabelGate(repo=self.repo, state=self.state, connection=self.connection)
         return gate.check(spec, suite, self.clock.now_us(), everything=everything, remember=remember)
 
     def bounds(self, plan: FeaturePlan, spec: ModelSpec) -> Bounds:

@@ -41,12 +41,26 @@ _WRITE_S = 30.0  # a server may run a large script or load its file
 _SCAN_COUNT = 1_000
 
 
-class RedisWriter:
+class _RedisClient:
+    def __init__(self, url: str, on_connect: Callable[[], None] | None = None) -> None:
+        self._url = url
+        self._servers = _open_servers(url, on_connect)
+
+    def get(self, keys: Binaries) -> list[bytes | None]:
+        """Return the value of each key, in order, from one round trip; None: no value."""
+        with translate_errors(self._url):
+            return self._servers.read(keys)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._servers.close()
+
+
+class RedisWriter(_RedisClient):
     """Implements ``OnlineStore``: the writing side."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._servers = _open_servers(url)
+        super().__init__(url)
         with translate_errors(url):
             for client in self._servers.masters():
                 self._check_eviction_policy(client)
@@ -58,11 +72,6 @@ class RedisWriter:
         """Write each row unless the store holds one of a higher or equal rank."""
         with translate_errors(self._url):
             return self._servers.write(self._put, keys, rows)
-
-    def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the value of each key, in order; None: no value."""
-        with translate_errors(self._url):
-            return self._servers.read(keys)
 
     def replace(
         self,
@@ -130,10 +139,6 @@ class RedisWriter:
             offsets = (min((_measure_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
 
-    def close(self) -> None:
-        """Close all connections."""
-        self._servers.close()
-
     def _call_letters(
         self, script: Script, keys: Binaries, arguments: Binaries, last: LastArgument | None = None
     ) -> Letters:
@@ -157,23 +162,17 @@ class RedisWriter:
             )
 
 
-class BlockingReader:
+class BlockingReader(_RedisClient):
     """The blocking reading side for notebooks and jobs; threads may share it."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
         self._on_connect: list[Callable[[], None]] = []
-        self._servers = _open_servers(url, self._run_callbacks)
+        super().__init__(url, self._run_callbacks)
         self._is_cluster = isinstance(self._servers, ClusterServers)
 
     def on_connect(self, work: Callable[[], None]) -> None:
         """Register a callback for each new connection; it runs before anything is read over it."""
         self._on_connect.append(work)
-
-    def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the row of each key, in order, from one round trip; None: no row."""
-        with translate_errors(self._url):
-            return self._servers.read(keys)
 
     def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
@@ -181,10 +180,6 @@ class BlockingReader:
         with translate_errors(self._url):
             values = self._servers.read(keys, [mark for each in marks for mark in each])
         return split(values, len(keys), marks)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._servers.close()
 
     def _run_callbacks(self) -> None:
         for work in self._on_connect:

@@ -13,8 +13,7 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
 from skewless.serving.http.prediction_route import PredictionRoute
 from skewless.serving.http.wire_limits import BodyTooLongError
-from skewless.serving.oip.inputs import build_request
-from skewless.serving.oip.outputs import build_outputs, encode_reply, is_wide, requested_outputs
+from skewless.serving.oip.conversion import build_outputs, build_request, encode_reply, is_wide, requested_outputs
 from skewless.serving.oip.request import InferRequest, parse_request
 from skewless.serving.oip.signature import OipModel, OipModels
 from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
@@ -29,14 +28,6 @@ _BINARY: tuple[Header, ...] = ((b"content-type", b"application/octet-stream"),)
 _WINDOW = {b"gzip": 31, b"deflate": 15}
 _MIN_BYTES = 4_096  # bytes; shorter replies fit into a packet or two, compressed or not
 _LEVEL = 1
-
-
-class _Headers(NamedTuple):
-    """Headers of a request that describe the bodies of request and reply."""
-
-    encoding: bytes
-    accepted: bytes
-    json_length: int | None
 
 
 class _PendingReply(NamedTuple):
@@ -78,9 +69,9 @@ class InferRoute(PredictionRoute):
             self._reply_error(exchange, error, model, started_at)
 
     def _submit(self, exchange: Exchange, model: ServedModel, start: float, *, routed: bool) -> None:
-        headers = _read_headers(exchange)
-        body = decompress(exchange.body, headers.encoding, self.body_bytes) if headers.encoding else exchange.body
-        request = parse_request(body, headers.json_length)
+        encoding, accepted, json_length = _read_headers(exchange)
+        body = decompress(exchange.body, encoding, self.body_bytes) if encoding else exchange.body
+        request = parse_request(body, json_length)
         oip_model = self.oip_models.get(model)
         outputs = requested_outputs(oip_model.signature, request)
         options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
@@ -92,7 +83,7 @@ class InferRoute(PredictionRoute):
         )
         if routed:
             scoring_request = self._add_routing(scoring_request, outputs)
-        pending = _PendingReply(start - exchange.waited_s, headers.accepted, request.id, oip_model, outputs)
+        pending = _PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
         self.predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))
 
@@ -175,7 +166,8 @@ def _parse_path(path: str) -> tuple[str, str | None]:
     return name, version if has_version else None
 
 
-def _read_headers(exchange: Exchange) -> _Headers:
+def _read_headers(exchange: Exchange) -> tuple[bytes, bytes, int | None]:
+    """Return the encoding of the request's body, those that the client accepts, and the length of the JSON."""
     encoding = accepted = b""
     length: int | None = None
     for name, value in exchange.headers:
@@ -185,7 +177,7 @@ def _read_headers(exchange: Exchange) -> _Headers:
             accepted = value
         elif name == b"inference-header-content-length":
             length = _parse_length(value)
-    return _Headers(encoding, accepted, length)
+    return encoding, accepted, length
 
 
 def _parse_length(value: bytes) -> int:

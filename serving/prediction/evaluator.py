@@ -23,8 +23,8 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
-from skewless.serving.prediction.model_counts import ModelCounts
 from skewless.serving.prediction.rejections import (
     age_limit_error,
     fail_group,

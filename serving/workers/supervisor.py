@@ -142,9 +142,10 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
-    with bind(config.host, config.port) as sock, on_signals(shutdown), _control_folder() as folder:
+    settings = config.settings
+    with bind(settings.host, settings.port) as sock, on_signals(shutdown), _control_folder() as folder:
         # With port 0 the system chose one, which all workers must share.
-        config = replace(config, port=sock.getsockname()[1])
+        config = config.with_port(sock.getsockname()[1])
         allow_sharing(sock)
         with announce_server(config, on_ready) as ready:
             await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)
@@ -189,7 +190,7 @@ class Workers:
         Raises:
             SkewlessError: a worker could not start; all others have been stopped.
         """
-        worker_numbers = range(self._worker_config.config.workers)
+        worker_numbers = range(self._worker_config.config.settings.workers)
         forwarder = asyncio.create_task(self._forward_shutdown())
         try:
             await asyncio.gather(*(self._start(number) for number in worker_numbers))
