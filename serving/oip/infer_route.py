@@ -167,7 +167,7 @@ def _parse_path(path: str) -> tuple[str, str | None]:
 
 
 def _read_headers(exchange: Exchange) -> tuple[bytes, bytes, int | None]:
-    """Return the encoding of the request's body, those that the client accepts, and the length of the JSON."""
+    """Return the encoding of the request's body, the encodings that the client accepts, and the length of the JSON."""
     encoding = accepted = b""
     length: int | None = None
     for name, value in exchange.headers:
