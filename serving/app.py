@@ -178,7 +178,7 @@ def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
         "/predict", summary="Predict from entity keys", openapi_extra=PREDICT_BODY.openapi_extra, responses=replies
     )
     async def predict(request: Request) -> Response:
-        return await run_handler(routes, routes.handler_of("/predict"), request)
+        return await run_handler(routes, routes.fixed["/predict"], request)
 
 
 def _add_health(app: FastAPI, serving: ServingContext) -> None:

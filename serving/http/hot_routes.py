@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import http
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -62,38 +62,30 @@ Find = Callable[[str], Handler | None]
 Admit = Callable[[Sequence[Header]], SkewlessError | None]
 
 
+@dataclass(frozen=True)
 class HotRoutes:
     """Finds the handler of a path; all hot routes are POST.
 
     Args:
         fixed: handlers by path.
         finders: functions that find handlers of paths with variable parts.
-        admit: returns, from a request's headers, why it is rejected before its body is read; None: admit all requests.
+        admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
     """
 
-    def __init__(self, fixed: dict[str, Handler], finders: Sequence[Find] = (), admit: Admit | None = None) -> None:
-        self._fixed = fixed
-        self._finders = finders
-        self.admit = admit or _admit_all
-
-    def handler_of(self, path: str) -> Handler:
-        """Return the handler of a fixed path."""
-        return self._fixed[path]
+    fixed: Mapping[str, Handler]
+    finders: Sequence[Find] = ()
+    admit: Admit = lambda _: None
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
-        handler = self._fixed.get(path)
+        handler = self.fixed.get(path)
         if handler is not None:
             return handler
-        for find in self._finders:
+        for find in self.finders:
             handler = find(path)
             if handler is not None:
                 return handler
         return None
-
-
-def _admit_all(_: Sequence[Header]) -> None:
-    """Admit every request."""
 
 
 def call_handler(handler: Handler, exchange: Exchange) -> None:
