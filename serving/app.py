@@ -23,7 +23,7 @@ from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
 from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, HeadMiddleware
 from skewless.serving.http.model_routes import add_model_routes
-from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, describe_example, operation_id
+from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
 from skewless.serving.http.reply import error_json, http_status, json_response, retry_after
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
@@ -104,8 +104,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     routes = routes or hot_routes(serving)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        describe_example(app, lambda: next(iter(serving.models.all()), None))
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watchers = [asyncio.create_task(_watch_aliases(serving)), asyncio.create_task(_watch_keys(serving.access))]
         yield
         for watcher in watchers:
@@ -148,7 +147,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
     app.add_middleware(ErrorMiddleware)
-    describe_api(app)
+    describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
 

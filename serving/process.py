@@ -37,7 +37,7 @@ from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.sockets import bind, listen_on_path
-from skewless.serving.http.tls import TlsOptions, tls_options
+from skewless.serving.http.tls import tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -216,7 +216,7 @@ def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
     )
 
 
-def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Listener]:
+def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: dict[str, Any]) -> list[Listener]:
     """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data."""
     bodies = BodyBudget(limits.unfinished_bytes)
     queue = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)

@@ -176,8 +176,12 @@ def operation_id(route: APIRoute) -> str:
     return "_".join([method.lower(), *re.findall(r"\w+", route.path_format)])
 
 
-def describe_api(app: FastAPI) -> None:
-    """Add the schemas of each `RequestBody` and the required API keys to an application's OpenAPI document."""
+def describe_api(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
+    """Add the schemas of each `RequestBody`, the required API keys and an example to an application's OpenAPI document.
+
+    Args:
+        model: returns a model that is served now, for the example; None: no model is served.
+    """
     original = app.openapi
 
     def extended() -> dict[str, Any]:
@@ -190,28 +194,12 @@ def describe_api(app: FastAPI) -> None:
                 is_public = scope_of(method.upper(), path) == "nothing"
                 operation["security"] = [] if is_public else _ANY_SCHEME
                 components["schemas"].update(operation.pop(_SCHEMAS_KEY, {}))
-        return document
-
-    app.openapi = extended  # type: ignore[method-assign]  # FastAPI's way to extend it
-
-
-def describe_example(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
-    """Add an example request for a served model to an application's OpenAPI document.
-
-    Args:
-        app: an application after `describe_api`.
-        model: returns a model that is served now; None: no model is served.
-    """
-    original = app.openapi
-
-    def extended() -> dict[str, Any]:
-        document = original()
         if (served_model := model()) is not None:
             content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
             content["example"] = example_of(served_model)
         return document
 
-    app.openapi = extended  # type: ignore[method-assign]  # as above
+    app.openapi = extended  # type: ignore[method-assign]  # FastAPI's way to extend it
 
 
 def example_of(model: ServedModel) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -31,7 +32,7 @@ class PageReply:
 
 @pytest.fixture
 def app() -> FastAPI:
-    models, predictor = cast("ModelTable", None), cast("Predictor", None)
+    models, predictor = cast("ModelTable", SimpleNamespace(all=list)), cast("Predictor", None)
     return create_app(ServingContext(models=models, predictor=predictor, metrics=Metrics(), reload_seconds=1.0))
 
 
