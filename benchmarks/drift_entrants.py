@@ -19,7 +19,7 @@ def skewless(meter: Meter, *, trained: str, live: str, wanted: Sequence[str]) ->
 
     from skewless.contract.lifecycle import Watch
     from skewless.infra.predictions.live_predictions import LivePredictions
-    from skewless.training.profile import profile_features
+    from skewless.training.curves import profile_features
     from skewless.validation.drift.verdicts import compare_window
 
     before, now = pq.read_table(trained), pq.read_table(live)

@@ -67,11 +67,11 @@ def on_duckdb(meter: Meter, *, path: str) -> str:
     from skewless.infra.offline.engine import connect  # noqa: PLC0415 - a contestant's own
     from skewless.infra.offline.sql import sql_literal  # noqa: PLC0415 - only in this contestant's process
     from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415, F401 - imports are not what is measured
-    from skewless.validation.gates import DataGate  # noqa: PLC0415 - only in this contestant's process
+    from skewless.validation.gates import check_batch  # noqa: PLC0415 - only in this contestant's process
 
     expectations = suite()
     with tempfile.TemporaryDirectory() as spill, connect(Path(spill)) as connection, meter.lap():
-        report = DataGate().check("rows", f"SELECT * FROM read_parquet({sql_literal(path)})", connection, expectations)
+        report = check_batch("rows", f"SELECT * FROM read_parquet({sql_literal(path)})", connection, expectations)
     return _digest((item.expectation, item.success, item.unexpected_count) for item in report.results)
 
 

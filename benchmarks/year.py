@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from skewless.training.plots.series import Point, series_plot
+from skewless.training.plots.canvas import Point, series_plot
 
 ROOT = Path(__file__).parents[1]
 AFTER_WEEKS, DAYS = 8, 301  # of the 52 weeks: first the training data, then the simulation

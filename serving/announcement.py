@@ -26,7 +26,7 @@ def announce_server(config: ServerConfig, on_ready: Callable[[str], None]) -> It
     with contextlib.ExitStack() as stack:
 
         def ready() -> None:
-            body = {"url": config.url, "pid": os.getpid(), "workers": config.workers}
+            body = {"url": config.url, "pid": os.getpid(), "workers": config.settings.workers}
             # Atomically: another process may wait for the file and read it as soon as it exists.
             replace_durable(path, json.dumps(body).encode())
             stack.callback(path.unlink, missing_ok=True)

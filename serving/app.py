@@ -18,21 +18,19 @@ from skewless.contract.clock import Clock, SystemClock
 from skewless.contract.errors import AccessError, RequestError, SkewlessError
 from skewless.serving.access.gate import Access, Headers, OpenAccess
 from skewless.serving.events import EventForwarder
-from skewless.serving.http.docs_page import add_docs_page
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
 from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, HeadMiddleware
 from skewless.serving.http.model_routes import add_model_routes
-from skewless.serving.http.openapi import ERRORS, describe_api, describe_example, operation_id
+from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
 from skewless.serving.http.reply import error_json, http_status, json_response, retry_after
-from skewless.serving.metrics.exposition import render_all_workers
-from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.metrics import Metrics, render_all_workers
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
-from skewless.serving.oip.models import OipModels
 from skewless.serving.oip.routes import oip_router
+from skewless.serving.oip.signature import OipModels
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.prediction.predictor import Predictor
 
@@ -79,25 +77,16 @@ class ServingContext:
 
 def hot_routes(serving: ServingContext) -> HotRoutes:
     """Return the routes that are handled without the application."""
-    predict = PredictRoute(
-        models=serving.models,
-        predictor=serving.predictor,
-        access=serving.access,
-        metrics=serving.metrics,
-        clock=serving.clock,
-        deadline_s=serving.deadline_s,
-    )
-    infer = InferRoute(
-        models=serving.models,
-        oip_models=serving.oip_models,
-        predictor=serving.predictor,
-        access=serving.access,
-        metrics=serving.metrics,
-        clock=serving.clock,
-        body_bytes=serving.body_bytes,
-        deadline_s=serving.deadline_s,
-    )
-    return HotRoutes({"/predict": predict.handle}, [infer.find], partial(_admit, serving))
+    shared: dict[str, Any] = {
+        "models": serving.models,
+        "predictor": serving.predictor,
+        "access": serving.access,
+        "metrics": serving.metrics,
+        "clock": serving.clock,
+        "deadline_s": serving.deadline_s,
+    }
+    infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
+    return HotRoutes({"/predict": PredictRoute(**shared).handle}, [infer.find], partial(_admit, serving))
 
 
 def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
@@ -115,8 +104,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     routes = routes or hot_routes(serving)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        describe_example(app, lambda: next(iter(serving.models.all()), None))
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         watchers = [asyncio.create_task(_watch_aliases(serving)), asyncio.create_task(_watch_keys(serving.access))]
         yield
         for watcher in watchers:
@@ -159,7 +147,7 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
     app.add_middleware(ErrorMiddleware)
-    describe_api(app)
+    describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 
 
@@ -189,7 +177,7 @@ def _add_predict(app: FastAPI, routes: HotRoutes) -> None:
         "/predict", summary="Predict from entity keys", openapi_extra=PREDICT_BODY.openapi_extra, responses=replies
     )
     async def predict(request: Request) -> Response:
-        return await run_handler(routes, routes.handler_of("/predict"), request)
+        return await run_handler(routes, routes.fixed["/predict"], request)
 
 
 def _add_health(app: FastAPI, serving: ServingContext) -> None:

@@ -30,8 +30,7 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
-from skewless.serving.access.gate import Access, OpenAccess, open_access
-from skewless.serving.access.rules import is_loopback
+from skewless.serving.access.gate import Access, OpenAccess, is_loopback, open_access
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
@@ -40,7 +39,7 @@ from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.sockets import bind, listen_on_path
-from skewless.serving.http.tls import TlsOptions, tls_options
+from skewless.serving.http.tls import tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -107,7 +106,7 @@ async def serve(
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
             access=_open_access(config),
-            local=is_loopback(config.host),
+            local=is_loopback(settings.host),
         )
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
         _tune_interpreter()
@@ -115,8 +114,8 @@ async def serve(
 
 
 def _open_access(config: ServerConfig) -> Access:
-    keys, share = KeyStore(config.state), 1 / config.workers
-    return open_access(config.settings, config.host, keys, config.clock.now_us, share=share)
+    keys, settings = KeyStore(config.state), config.settings
+    return open_access(settings, settings.host, keys, config.clock.now_us, share=1 / settings.workers)
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
@@ -171,8 +170,8 @@ def _predictor(
         limits=PredictorLimits.of(config.settings),
         marker_history=marker_history,
         metrics=metrics,
+        skew_us=_skew_us(config.redis_url),
     )
-    predictor.skew_us = _skew_us(config.redis_url)
     metrics.skew.watch(lambda: predictor.skew_us / 1e6)
     return predictor
 
@@ -220,7 +219,7 @@ def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:
     )
 
 
-def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: TlsOptions) -> list[Listener]:
+def _listeners(serving: ServingContext, sock: socket.socket, limits: WireLimits, tls: dict[str, Any]) -> list[Listener]:
     """Return the listener for clients and, in a worker, the one for its peers, which returns only its own data."""
     bodies = BodyBudget(limits.unfinished_bytes)
     queue = FairQueue(serving.predictor.admission, bodies, wait_s=limits.wait_seconds, metrics=serving.metrics)
@@ -338,7 +337,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
-    with bind(config.host, config.port) as sock, on_signals(shutdown):
-        config = replace(config, port=sock.getsockname()[1])
+    with bind(config.settings.host, config.settings.port) as sock, on_signals(shutdown):
+        config = config.with_port(sock.getsockname()[1])
         with announce_server(config, on_ready) as ready:
             await serve(config, sock, shutdown, ready, metrics=make_metrics(config))

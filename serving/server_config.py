@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from skewless.contract.clock import Clock
@@ -13,30 +13,17 @@ from skewless.infra.storage.project_state import ProjectState
 
 @dataclass(frozen=True, kw_only=True)
 class ServerConfig:
-    """Configuration of a server: values that are not settings, or that override them. Workers receive it pickled."""
+    """Configuration of a server; workers receive it pickled."""
 
     repo: Path
     state: ProjectState
     redis_url: str
     clock: Clock
-    host: str
-    port: int
-    workers: int = 1
     settings: Settings
 
-    @classmethod
-    def of(cls, settings: Settings, repo: Path, state: ProjectState, redis_url: str, clock: Clock) -> ServerConfig:
-        """Return the configuration from the settings."""
-        return cls(
-            repo=repo,
-            state=state,
-            redis_url=redis_url,
-            clock=clock,
-            host=settings.host,
-            port=settings.port,
-            workers=settings.workers,
-            settings=settings,
-        )
+    def with_port(self, port: int) -> ServerConfig:
+        """Return the configuration with the port that the system chose for port 0."""
+        return replace(self, settings=self.settings.model_copy(update={"port": port}))
 
     @property
     def store(self) -> PackageStore:
@@ -46,6 +33,7 @@ class ServerConfig:
     @property
     def url(self) -> str:
         """URL of the server, once its port is known."""
-        scheme = "http" if self.settings.tls_cert is None else "https"
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{host}:{self.port}"
+        settings = self.settings
+        scheme = "http" if settings.tls_cert is None else "https"
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        return f"{scheme}://{host}:{settings.port}"

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from skewless.infra.plans.planning import PlanReport
     from skewless.operations.upgrade import UpgradeReport
     from skewless.training.dataset_files import DatasetReport
-    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.drift.verdicts import DriftReport
 
 
 class Project(Workspace):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -212,7 +211,7 @@ class Workspace:
 
         check_known("feature service", service, [known.name for known in self.applied.plan.services])
         plan, reader = self.applied.plan.select_service(service), self.online_reader
-        return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader))
+        return FeatureReader(plan, reader, vocabularies, MarkerHistory.from_runs(self.state, [plan], reader.on_connect))
 
     @cached_property
     def _feature_readers(self) -> dict[str, FeatureReader]:
@@ -233,7 +232,10 @@ class Workspace:
 
         options = {"host": host, "port": port, "workers": workers}
         overrides: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
-        return replace(ServerConfig.of(self.settings, self.repo, self.state, self.redis_url, self.clock), **overrides)
+        settings = self.settings.model_copy(update=overrides)
+        return ServerConfig(
+            repo=self.repo, state=self.state, redis_url=self.redis_url, clock=self.clock, settings=settings
+        )
 
     def close(self) -> None:
         """Close the online store and the database; a private server stops when no process uses it."""

@@ -15,25 +15,37 @@ _ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decision:
-    """The gate's decision about a version, with its reason and numbers.
+class GateEvidence:
+    """The evidence of a gate; each number is the gate's metric on the same test rows.
 
     Args:
-        candidate: the gate's metric of the new version.
-        champion: the champion's metric on the same rows; None without a comparable champion.
-        baseline: the metric of a constant prediction on the same rows; None if the metric has none.
-        gain: gain of the new version over the champion, with its interval; None without a champion.
-        slices: the gain in each slice, the worst first.
+        candidate: the new version's; None: it is undefined on these rows.
+        baseline: a constant prediction's; None if the metric has none.
+        champion: the champion's; None: no champion exists, or it cannot be compared.
+        obstacle: why the champion cannot be compared; empty otherwise.
+        gain: gain of the new version over the champion, with its interval, which decides if the gate has a confidence;
+            None without a champion.
+        slices: gains in slices, the worst first; one lost slice fails the gate.
+    """
+
+    candidate: float | None
+    baseline: float | None = None
+    champion: float | None = None
+    obstacle: str = ""
+    gain: MetricGain | None = None
+    slices: Sequence[SliceGain] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision(GateEvidence):
+    """The gate's decision about a version, with its reason and evidence.
+
+    Args:
         by_rollout: whether a promotion starts a rollout instead of moving the alias.
     """
 
     promote: bool
     reason: str
-    candidate: float | None
-    champion: float | None
-    baseline: float | None = None
-    gain: MetricGain | None = None
-    slices: tuple[SliceGain, ...] = ()
     by_rollout: bool = False
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,27 +62,6 @@ class Decision:
         }
 
 
-@dataclass(frozen=True, kw_only=True)
-class GateEvidence:
-    """The evidence of a gate; each number is the gate's metric on the same test rows.
-
-    Args:
-        candidate: the new version's; None: it is undefined on these rows.
-        baseline: a constant prediction's; None if the metric has none.
-        champion: the champion's; None: no champion exists, or it cannot be compared.
-        obstacle: why the champion cannot be compared; empty otherwise.
-        gain: gain of the new version over the champion; its interval decides if the gate has a confidence.
-        slices: gains in slices; one lost slice fails the gate.
-    """
-
-    candidate: float | None
-    baseline: float | None = None
-    champion: float | None = None
-    obstacle: str = ""
-    gain: MetricGain | None = None
-    slices: Sequence[SliceGain] = ()
-
-
 def decide(gate: Gate, evidence: GateEvidence) -> Decision:
     """Return the gate's decision.
 
@@ -78,15 +69,7 @@ def decide(gate: Gate, evidence: GateEvidence) -> Decision:
     True
     """
     promote, reason = _verdict(gate, evidence)
-    return Decision(
-        promote=promote,
-        reason=reason,
-        candidate=evidence.candidate,
-        champion=evidence.champion,
-        baseline=evidence.baseline,
-        gain=evidence.gain,
-        slices=tuple(evidence.slices),
-    )
+    return Decision(promote=promote, reason=reason, **vars(evidence))
 
 
 def _verdict(gate: Gate, evidence: GateEvidence) -> tuple[bool, str]:

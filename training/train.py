@@ -3,26 +3,236 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from skewless.contract.bounds import Bounds
-from skewless.contract.errors import DefinitionError
+from skewless.contract.clock import from_us
+from skewless.contract.errors import DefinitionError, SourceError
+from skewless.contract.lifecycle import Search
+from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import ALGORITHMS, Algorithm, ModelSpec
 from skewless.infra.host.plugins import find_plugin
-from skewless.infra.packages.package import Package
+from skewless.infra.packages.package import Package, PackageContents, pin_plan
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
+from skewless.infra.predictions.record import largest_output
+from skewless.infra.runtimes.certification import Reference, reference_rows
 from skewless.infra.runtimes.port import Scores
+from skewless.training.curves import ROWS, column_profile, compute_curves, compute_importance, profile_features
 from skewless.training.dataset import Dataset
-from skewless.training.package_contents import FittedModel, build_package_contents
+from skewless.training.mode_gap import spread_indices
 from skewless.training.quality import measure
-from skewless.training.search import search
-from skewless.training.trainers.port import Trainer
-from skewless.training.trainers.settings import check_features_present
-from skewless.validation.evaluation.evaluation import gate_metric
+from skewless.training.trainers.port import TrainedModel, Trainer, TrainingSet, check_features_present
+from skewless.validation.evaluation.evaluation import calibration_table, evaluate, gate_metric
+
+if TYPE_CHECKING:
+    from optuna import Trial as Draw
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Parameters of one trial, with their gate metric on the validation rows."""
+
+    params: Mapping[str, Any]
+    value: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """The result of a search.
+
+    Args:
+        params: all parameters of the model, with the best searched values.
+        metric: name of the gate's metric.
+        trials: all trials, in order; the first has the declared parameters.
+        best: index of the best trial.
+    """
+
+    params: Mapping[str, Any]
+    metric: str
+    trials: tuple[Trial, ...]
+    best: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {"metric": self.metric, "best": self.best, "trials": [asdict(trial) for trial in self.trials]}
+
+
+def search(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet | None) -> SearchResult:
+    """Try parameters until the trials or the seconds of ``spec.search`` are used up.
+
+    The declared parameters are tried first, so the result is never worse than they are on the validation rows.
+    The same rows, spec and number of trials give the same result.
+
+    Raises:
+        DefinitionError: no search or no validation period is declared, Optuna is not installed, or a parameter's
+            space is invalid.
+        SourceError: the gate's metric is undefined on the validation rows in every trial.
+    """
+    declared = spec.search
+    if declared is None or validation is None:
+        problem = "is not declared" if declared is None else "has no validation rows"
+        raise DefinitionError(f"model {spec.name!r} search", problem, fix="set ModelSpec.search and Split.validation")
+    trials: list[Trial] = []
+
+    def run_trial(searched: Mapping[str, Any]) -> float | None:
+        params = {**spec.params, **searched}
+        value = _train_and_measure(trainer, rows, replace(spec, params=params), validation)
+        trials.append(Trial(params=params, value=value))
+        return value
+
+    run_trial({})
+    _run_study(spec, declared, run_trial)
+    best = _find_best(spec, trials)
+    return SearchResult(params=trials[best].params, metric=spec.gate.metric, trials=tuple(trials), best=best)
+
+
+def _run_study(spec: ModelSpec, declared: Search, run_trial: Callable[[Mapping[str, Any]], float | None]) -> None:
+    """Try Optuna's suggestions until the trials or the seconds are used up."""
+    optuna = _import_optuna(spec)
+
+    def objective(trial: Draw) -> float:
+        value = run_trial({name: _suggest(trial, declared, name) for name in declared.space})
+        if value is None:
+            # A number in place of an undefined metric would mislead the sampler.
+            raise optuna.TrialPruned
+        return value
+
+    direction = "minimize" if spec.gate.metric in LOWER_IS_BETTER else "maximize"
+    study = optuna.create_study(direction=direction, sampler=optuna.samplers.TPESampler(seed=spec.seed))
+    study.optimize(objective, n_trials=declared.trials, timeout=declared.seconds)
+
+
+def _import_optuna(spec: ModelSpec) -> ModuleType:
+    try:
+        import optuna  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        fix = "install skewless with the extra 'search'"
+        raise DefinitionError(f"model {spec.name!r} search", "needs Optuna", value=str(error), fix=fix) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def _suggest(trial: Draw, declared: Search, name: str) -> Any:  # noqa: ANN401 - of the space
+    space = declared.space[name]
+    if "choices" in space:
+        return trial.suggest_categorical(name, space["choices"])
+    low, high = space["low"], space["high"]
+    is_integer = isinstance(low, int) and isinstance(high, int)
+    return (trial.suggest_int if is_integer else trial.suggest_float)(name, low, high, log=name in declared.log)
+
+
+def _train_and_measure(trainer: Trainer, rows: TrainingSet, spec: ModelSpec, validation: TrainingSet) -> float | None:
+    scores = trainer.train(rows, spec, validation).score(validation.matrix)
+    weights, groups = validation.weights, validation.groups
+    return gate_metric(spec, evaluate(validation.labels, scores, weights, task=spec.task, groups=groups))
+
+
+def _find_best(spec: ModelSpec, trials: Sequence[Trial]) -> int:
+    sign = -1.0 if spec.gate.metric in LOWER_IS_BETTER else 1.0
+    # Of equal trials the first wins, so the declared parameters change only for a real gain.
+    results = [(sign * trial.value, -number) for number, trial in enumerate(trials) if trial.value is not None]
+    if not results:
+        raise SourceError(
+            f"labels of model {spec.name!r}",
+            f"have no {spec.gate.metric} on the validation rows",
+            fix="lengthen Split.validation, or choose another metric",
+        )
+    return -max(results)[1]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FittedModel:
+    """A trained model with its evaluation.
+
+    Args:
+        spec: its spec, with the best parameters if there was a search.
+        scores: scores of the dataset's test rows.
+        metrics: metrics of these scores.
+    """
+
+    spec: ModelSpec
+    model: TrainedModel
+    scores: Scores
+    metrics: dict[str, Any]
+    search: SearchResult | None = None
+
+
+def build_package_contents(dataset: Dataset, fitted: FittedModel, bounds: Bounds, now_us: int) -> PackageContents:
+    """Return the contents of a trained model's package."""
+    spec, model = fitted.spec, fitted.model
+    # Rows at the model's own thresholds: there a runtime that rounds or compares otherwise takes another branch
+    # (SEMANTICS 6.3).
+    rows = reference_rows(model.thresholds, len(dataset.names), spec.seed)
+    return PackageContents(
+        model_name=model.file_name,
+        model=model.model,
+        spec=spec,
+        plan=pin_plan(dataset.plan, dataset.vocabularies),
+        reference=Reference(rows, model.raw_margin(rows), model.score(rows)),
+        profile=_profile(dataset, spec, fitted.scores),
+        metrics=fitted.metrics,
+        fingerprint={
+            "dataset": dataset.fingerprint,
+            "train_rows": int(dataset.train.sum()),
+            "test_rows": int(dataset.test.sum()),
+            "counts": dict(dataset.counts),
+            "status": {view: dict(counts) for view, counts in dataset.status.items()},
+        },
+        about={
+            "trained_at": from_us(now_us).isoformat(),
+            "as_of_us": now_us,
+            "library": model.library,
+            "python": platform.python_version(),
+            "rounds": model.rounds,
+            "importance": dict(model.importance),
+            "time_mode": spec.time_mode,
+        }
+        | ({"search": fitted.search.as_dict()} if fitted.search else {}),
+        bounds=bounds.as_dict(),
+        curves=_curves(dataset, fitted),
+        # Server and replay run this text (SEMANTICS 5.1).
+        extra={f"{item.name}.py": item.source for item in dataset.plan.transforms},
+    )
+
+
+def _curves(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
+    test, spec = dataset.test, fitted.spec
+    result = compute_curves(dataset.labels[test], fitted.scores, dataset.weights[test], task=spec.task)
+    return result | {"learning": dict(fitted.model.learning), "importance": _importance(dataset, fitted)}
+
+
+def _importance(dataset: Dataset, fitted: FittedModel) -> dict[str, Any]:
+    spec, test = fitted.spec, np.flatnonzero(dataset.test)
+    rows = test[spread_indices(test.size, ROWS)]
+    groups = None if dataset.groups is None else dataset.groups[rows]
+
+    def metric(scores: Scores) -> float | None:
+        return evaluate(dataset.labels[rows], scores, dataset.weights[rows], task=spec.task, groups=groups)[
+            spec.gate.metric
+        ]
+
+    return compute_importance(fitted.model, dataset.matrix[rows], spec.gate.metric, metric, spec.seed)
+
+
+def _profile(dataset: Dataset, spec: ModelSpec, scores: Scores) -> dict[str, Any]:
+    """Return the baseline for drift: feature histograms of training rows, scores and labels of test rows."""
+    # Scores of training rows would be too good to compare live scores with, so scores and labels are those of test
+    # rows.
+    result, test = profile_features(dataset.matrix[dataset.train], dataset.names), dataset.test
+    result |= {"score": column_profile(largest_output(scores)), "label": column_profile(dataset.labels[test])}
+    if dataset.gap:
+        result["mode_gap"] = dataset.gap.as_dict()
+    if spec.task == "binary":
+        result["calibration"] = calibration_table(dataset.labels[test], scores, dataset.weights[test])
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,12 @@
-"""Runs the data gates of a project: on new rows before acceptance, labels before training, sources on request."""
+"""Runs the data gates of a project: on new rows before acceptance, labels before training, sources on request.
+
+A batch of rows that is rejected goes to quarantine, with the reason for each bad row.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,16 +23,26 @@ from skewless.infra.offline.source_columns import check_view
 from skewless.infra.offline.sources import Table, view_table
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.storage.project_state import ProjectState
-from skewless.validation.bounds import compile_bounds
 from skewless.validation.gate_report import GateReport
-from skewless.validation.gates import ROW, DataGate
+from skewless.validation.gates import ROW, check_batch, find_failed_rows
 from skewless.validation.label_gate import LabelGate
-from skewless.validation.quarantine import quarantine
-from skewless.validation.suites import FILE, LABELS, load_suites
+from skewless.validation.suites import FILE, LABELS, compile_bounds, load_suites
 
 if TYPE_CHECKING:
     import duckdb
     from great_expectations.expectations.expectation import Expectation
+
+
+import uuid
+from bisect import bisect_left
+from hashlib import file_digest
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from skewless.infra.log.log_columns import INGEST, RUN, SEQ
+from skewless.infra.storage.durable import make_folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +61,6 @@ class SourceChecks:
     clock: Clock
     known: frozenset[str]
     current: frozenset[str] = frozenset()
-    gate: DataGate = field(default_factory=DataGate)
 
     @cached_property
     def suites(self) -> Mapping[str, Sequence[Expectation]]:
@@ -81,11 +93,11 @@ class SourceChecks:
             suite = [item for item in suite if not is_about_shape(item) and columns_of(item) <= columns]
         if not suite:
             return
-        report = self.gate.check(view.name, _declared_columns(view, _acceptable_rows(rows)), self.connection, suite)
+        report = check_batch(view.name, _declared_columns(view, _acceptable_rows(rows)), self.connection, suite)
         if not report.success:
             # Read again with row numbers only after a failure: batches that pass, which are most, are read once.
             numbered = _declared_columns(view, _acceptable_rows(rows, f", {ROW} = true"))
-            reasons = self.gate.failed_rows(report, numbered, self.connection, suite)
+            reasons = find_failed_rows(report, numbered, self.connection, suite)
             quarantine(rows, self.state / "quarantine" / view.name, reasons)
         report.raise_if_failed()
 
@@ -94,7 +106,7 @@ class SourceChecks:
         table, query = self.published(view)
         suite = self.suites.get(view.name, ())
         with table.open(self.connection):
-            return self.gate.check(view.name, query, self.connection, suite, table.parameters)
+            return check_batch(view.name, query, self.connection, suite, table.parameters)
 
     def published(self, view: View) -> tuple[Table, str]:
         """Return the table of a view, and SQL for its published, acceptable rows, in the form that suites check.
@@ -116,7 +128,7 @@ class SourceChecks:
             remember: store a passed check, so that the next check skips its rows.
         """
         suite = self.suites.get(f"{LABELS}:{spec.name}") or self.suites.get(LABELS, ())
-        gate = LabelGate(repo=self.repo, state=self.state, connection=self.connection, gate=self.gate)
+        gate = LabelGate(repo=self.repo, state=self.state, connection=self.connection)
         return gate.check(spec, suite, self.clock.now_us(), everything=everything, remember=remember)
 
     def bounds(self, plan: FeaturePlan, spec: ModelSpec) -> Bounds:
@@ -172,3 +184,51 @@ def _declared_columns(view: View, rows: str) -> str:
     name = view.source.event_column
     extra = "" if name in columns else f", make_timestamptz({EVENT}) AS {quote(name)}"
     return f"SELECT *{extra} FROM {rows}"
+
+
+def quarantine(rows: Path, folder: Path, reasons: Mapping[int, str]) -> None:
+    """Store a rejected batch as a Parquet file that is named by the hash of its content.
+
+    So a batch that is rejected on every tick is stored once. Memory does not grow with the rows.
+
+    Args:
+        rows: a Parquet file; rows with a reason in ``__reject`` are skipped.
+        folder: created if it does not exist.
+        reasons: the reason for ``__reject`` by position in ``rows``; other rows are good rows of a bad batch.
+    """
+    make_folder(folder)
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    try:
+        _copy(rows, temporary, reasons)
+        # The name is the content's hash, so a repeated rejection of the same rows replaces the same file.
+        with temporary.open("rb") as file:
+            name = file_digest(file, "sha256").hexdigest()[:16]
+        temporary.replace(folder / f"{name}.parquet")
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _copy(rows: Path, target: Path, reasons: Mapping[int, str]) -> None:
+    """Copy the checked rows without columns that a run adds, so that equal rows give equal bytes."""
+    numbers = sorted(reasons)
+    with pq.ParquetFile(rows, pre_buffer=False) as file:
+        columns = [name for name in file.schema_arrow.names if name not in {SEQ, INGEST, RUN}]
+        schema = pa.schema([file.schema_arrow.field(name) for name in columns])
+        start = 0
+        with pq.ParquetWriter(target, schema) as writer:
+            for batch in file.iter_batches(columns=columns):
+                stop = start + batch.num_rows
+                batch_reasons = {number - start: reasons[number] for number in _select_range(numbers, start, stop)}
+                writer.write_batch(_add_reasons(batch, batch_reasons))
+                start = stop
+
+
+def _select_range(numbers: list[int], start: int, stop: int) -> list[int]:
+    return numbers[bisect_left(numbers, start) : bisect_left(numbers, stop)]
+
+
+def _add_reasons(batch: pa.RecordBatch, reasons: Mapping[int, str]) -> pa.RecordBatch:
+    is_checked = pc.is_null(batch[REJECT])
+    index = batch.schema.get_field_index(REJECT)
+    values = pa.array([reasons.get(i) for i in range(batch.num_rows)], batch[REJECT].type)
+    return batch.set_column(index, batch.schema.field(REJECT), values).filter(is_checked)

@@ -1,4 +1,7 @@
-"""Data gates: rows are accepted or used for training only if they pass their suite."""
+"""Data gates: rows are accepted or used for training only if they pass their suite.
+
+Suites run on rows in DuckDB; only samples of rows leave DuckDB.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import secrets
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import duckdb
@@ -23,74 +26,67 @@ ROW = "file_row_number"
 FailedRows = dict[int, str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class DataGate:
-    """Runs suites on rows in DuckDB; only samples of rows leave DuckDB.
+def check_batch(
+    name: str,
+    query: str,
+    connection: duckdb.DuckDBPyConnection,
+    suite: Sequence[Expectation],
+    params: Sequence[object] = (),
+    *,
+    sample: int = 10,
+) -> GateReport:
+    """Return the report of ``suite`` on the rows of ``query``.
+
+    Every expectation is first evaluated only for its verdict; failed expectations again, for counts and samples.
+    On an empty batch an expectation about a column passes if the column exists.
+
+    Without ``params`` the query becomes a temporary view (read once for each kind of expectation); with them a
+    temporary table, because a view cannot have bound values. Both are dropped at the end. The connection's
+    transaction, settings and other objects are unchanged.
 
     Args:
+        name: the view's name, or ``labels``.
+        query: a SELECT, or ``FROM table``.
+        connection: the connection of the query; no other thread may use it meanwhile.
+        suite: expectations of Great Expectations.
+        params: values bound to the query.
         sample: number of unexpected values that a failed expectation shows.
+
+    Raises:
+        SourceError: the query itself cannot be run.
     """
+    start = time.perf_counter()
+    with _relation(name, query, connection, params) as (table, n_rows):
+        results = _evaluate(connection, table, suite, sample) if suite else ()
+        results = results if n_rows else tuple(map(_pass_empty_column, results))
+    return GateReport(name=name, n_rows=n_rows, seconds=time.perf_counter() - start, results=results)
 
-    sample: int = 10
 
-    def check(
-        self,
-        name: str,
-        query: str,
-        connection: duckdb.DuckDBPyConnection,
-        suite: Sequence[Expectation],
-        params: Sequence[object] = (),
-    ) -> GateReport:
-        """Return the report of ``suite`` on the rows of ``query``.
+def find_failed_rows(
+    report: GateReport, query: str, connection: duckdb.DuckDBPyConnection, suite: Sequence[Expectation]
+) -> FailedRows:
+    """Return the rows that violate critical expectations about single rows, each with the expectations.
 
-        Every expectation is first evaluated only for its verdict; failed expectations again, for counts and samples.
-        On an empty batch an expectation about a column passes if the column exists.
+    Args:
+        report: the report of the same query and suite.
+        query: its rows have a unique integer ``ROW``.
+    """
+    from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - as in _evaluate
 
-        Without ``params`` the query becomes a temporary view (read once for each kind of expectation); with them a
-        temporary table, because a view cannot have bound values. Both are dropped at the end. The connection's
-        transaction, settings and other objects are unchanged.
-
-        Args:
-            name: the view's name, or ``labels``.
-            query: a SELECT, or ``FROM table``.
-            connection: the connection of the query; no other thread may use it meanwhile.
-            suite: expectations of Great Expectations.
-            params: values bound to the query.
-
-        Raises:
-            SourceError: the query itself cannot be run.
-        """
-        start = time.perf_counter()
-        with _relation(name, query, connection, params) as (table, n_rows):
-            results = _evaluate(connection, table, suite, self.sample) if suite else ()
-            results = results if n_rows else tuple(map(_pass_empty_column, results))
-        return GateReport(name=name, n_rows=n_rows, seconds=time.perf_counter() - start, results=results)
-
-    def failed_rows(
-        self, report: GateReport, query: str, connection: duckdb.DuckDBPyConnection, suite: Sequence[Expectation]
-    ) -> FailedRows:
-        """Return the rows that violate critical expectations about single rows, each with the expectations.
-
-        Args:
-            report: the report of the same query and suite.
-            query: its rows have a unique integer ``ROW``.
-        """
-        from skewless.validation.duckdb_engine import ExpectationEvaluator  # noqa: PLC0415 - as in _evaluate
-
-        failures = [
-            (item, result.expected)
-            for item, result in zip(suite, report.results, strict=True)
-            # An expectation that could not be evaluated has no bad rows to name.
-            if result.fails_gate and result.error is None
-        ]
-        reasons_by_row: dict[int, list[str]] = {}
-        with _relation(report.name, query, connection, ()) as (table, _):
-            with closing(ExpectationEvaluator(connection, table)) as evaluator:
-                queries = evaluator.queries([item for item, _ in failures], ROW)
-            for (_, reason), row_query in zip(failures, queries, strict=True):
-                for row in _row_numbers(connection, row_query):
-                    reasons_by_row.setdefault(row, []).append(reason)
-        return {row: "; ".join(reasons) for row, reasons in sorted(reasons_by_row.items())}
+    failures = [
+        (item, result.expected)
+        for item, result in zip(suite, report.results, strict=True)
+        # An expectation that could not be evaluated has no bad rows to name.
+        if result.fails_gate and result.error is None
+    ]
+    reasons_by_row: dict[int, list[str]] = {}
+    with _relation(report.name, query, connection, ()) as (table, _):
+        with closing(ExpectationEvaluator(connection, table)) as evaluator:
+            queries = evaluator.queries([item for item, _ in failures], ROW)
+        for (_, reason), row_query in zip(failures, queries, strict=True):
+            for row in _row_numbers(connection, row_query):
+                reasons_by_row.setdefault(row, []).append(reason)
+    return {row: "; ".join(reasons) for row, reasons in sorted(reasons_by_row.items())}
 
 
 def _row_numbers(connection: duckdb.DuckDBPyConnection, query: str | None) -> list[int]:

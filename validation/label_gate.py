@@ -16,7 +16,7 @@ from skewless.infra.offline.sql import quote
 from skewless.infra.storage.documents import Documents, Json
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import ExpectationResult, GateReport
-from skewless.validation.gates import DataGate
+from skewless.validation.gates import check_batch
 from skewless.validation.suites import LABELS
 
 if TYPE_CHECKING:
@@ -64,7 +64,6 @@ class LabelGate:
     repo: Path
     state: ProjectState
     connection: duckdb.DuckDBPyConnection
-    gate: DataGate
 
     def check(
         self, spec: ModelSpec, suite: Sequence[Expectation], now_us: int, *, everything: bool, remember: bool = True
@@ -123,7 +122,7 @@ class LabelGate:
         return int(row[0]) if row else 0
 
     def _check(self, name: str, query: LabelQuery, suite: Sequence[Expectation]) -> GateReport:
-        return self.gate.check(name, query[0], self.connection, suite, query[1])
+        return check_batch(name, query[0], self.connection, suite, query[1])
 
 
 def _decode_check(body: Json | None) -> LabelCheck | None:

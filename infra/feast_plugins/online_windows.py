@@ -27,7 +27,7 @@ from skewless.infra.feast_plugins.online_results import (
 from skewless.infra.feast_plugins.stored_views import Table
 from skewless.infra.feast_plugins.values import parse_keys
 from skewless.infra.feast_plugins.windowed_views import WindowPlans
-from skewless.infra.online.marker_history import AgeLimit, MarkerHistory
+from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.storage.project_state import ProjectState
 
@@ -93,8 +93,8 @@ class OnlineWindows:
         def decode(rows: Rows, values: Markers, now_us: int) -> tuple[ViewRead, StatusArray]:
             # Floored as the clock of a prediction is (SEMANTICS 1.2).
             t = now_us // MILLISECOND * MILLISECOND
-            limits = [AgeLimit(view.hash, markers, view.max_age_us)] if view.max_age_us else []
-            known = cached.history.check_markers(markers, [values[name] for name in markers]).limit_ages(limits, t)
+            known = cached.history.check_markers(markers, [values[name] for name in markers])
+            known = known.limit_age(view.hash, markers, view.max_age_us, t)
             read = cached.states.read(keys, rows, known, t).reads[view.name]
             # Unavailable features are NOT_FOUND: Feast has no status for them.
             # A ttl of 0 is none: events leave a window without it.
@@ -118,6 +118,6 @@ class OnlineWindows:
                 services=(),
                 windows=(view,),
             )
-            history, states = MarkerHistory.from_runs(self._state, [plan], reader), WindowStates(plan)
+            history, states = MarkerHistory.from_runs(self._state, [plan], reader.on_connect), WindowStates(plan)
             self._cached[view.hash] = _CachedView(pointers=states.pointers, states=states, history=history)
         return self._cached[view.hash]

@@ -17,9 +17,9 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix, Vocabularies
 from skewless.contract.windows.hops import MILLISECOND
-from skewless.infra.online.integer_keys import IntegerKeys, KeySeparators
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import BlockingOnlineReader
+from skewless.infra.online.resp import IntegerKeys, KeySeparators
 from skewless.infra.online.service_vectors import VectorReader
 from skewless.infra.online.window_states import ViewReads, WindowStates
 

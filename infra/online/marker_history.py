@@ -1,29 +1,102 @@
-"""Detects that a store has lost rows, so that stale rows are not served as current ones (SEMANTICS 4.5)."""
+"""Detects that a store has lost rows, so that stale rows are not served as current ones (SEMANTICS 4.5).
+
+A store has lost writes if a marker is older than before, or older than the logs say that its view was applied.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
+from skewless.contract.errors import StoreError
+from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.log_positions import LogPositions
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.generations import Generation, Generations
+from skewless.infra.log.runs import RunLedger
 from skewless.infra.online.port import Marker, OnlineReader
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.logger import EventLogger
+
+_log = EventLogger()
 
 
-class AgeLimit(NamedTuple):
-    """The maximum age of a view's watermark.
+class LogPositions:
+    """Reads the last applied positions from the run ledger and the catalog of the logs; thread-safe.
+
+    It caches what it has read, and reads only what was added since. While the database is unavailable, its last values
+    count.
 
     Args:
-        view: hash of the view.
-        markers: names of the view's markers; empty: the watermark is unknown.
-        max_us: microseconds.
+        state: the project's state folder.
     """
 
-    view: str
-    markers: Sequence[str]
-    max_us: int
+    def __init__(self, state: ProjectState) -> None:
+        self._catalog = Catalog(state.database)
+        self._ledger = RunLedger(state.database)
+        self._generations = Generations(state)
+        self._row_partitions: dict[str, str] = {}
+        self._window_views: dict[str, tuple[str, WindowView]] = {}
+        self._ends: dict[str, int] = {}
+        self._covered: dict[str, int] | None = None  # nothing was read yet
+        self._live: dict[str, Generation | None] = {}
+        self._is_unavailable = False
+
+    def add_plan(self, plan: FeaturePlan) -> None:
+        """Also read positions of the views of a plan from now on."""
+        self._row_partitions |= _row_partitions(plan)
+        self._window_views |= _window_views(plan)
+
+    def set_plans(self, plans: Iterable[FeaturePlan]) -> None:
+        """Read positions of the views of these plans only: views that nobody reads may fall behind."""
+        rows: dict[str, str] = {}
+        windows: dict[str, tuple[str, WindowView]] = {}
+        for plan in plans:
+            rows |= _row_partitions(plan)
+            windows |= _window_views(plan)
+        self._row_partitions, self._window_views = rows, windows
+
+    def read(self) -> dict[str, int]:
+        """Return the last position that is recorded as applied, by marker name; -1: none.
+
+        Raises:
+            StoreError: a file cannot be read, or the database was never available.
+        """
+        # Copies, since another thread may add a plan meanwhile.
+        row_partitions, window_views = dict(self._row_partitions), list(self._window_views.values())
+        try:
+            if row_partitions:
+                self._covered = self._ledger.last_positions()
+            self._live |= {view.hash: self._generations.find_live(view) for _, view in window_views}
+            partitions = sorted({name for live in self._live.values() for name in (live.partitions if live else ())})
+            self._ends |= self._catalog.last_applied(partitions) if partitions else {}
+            self._is_unavailable = False
+        except StoreError as error:
+            has_read = self._covered is not None or not row_partitions
+            if not has_read or any(view.hash not in self._live for _, view in window_views):
+                raise
+            if not self._is_unavailable:
+                self._is_unavailable = True
+                _log.warning("log_positions_not_read", error=str(error))
+        covered = self._covered or {}
+        positions = {marker: covered.get(partition, -1) for marker, partition in row_partitions.items()}
+        for project, view in window_views:
+            live = self._live[view.hash]
+            for partition in live.partitions if live else ():
+                if live and (end := self._ends.get(partition, -1)) >= 0:
+                    positions[window_marker(project, view, live.number, partition)] = end
+        return positions
+
+
+def _row_partitions(plan: FeaturePlan) -> dict[str, str]:
+    """Return the log partition of each view, by marker name."""
+    return {marker_key(plan.project, view): view.partition for view in plan.views}
+
+
+def _window_views(plan: FeaturePlan) -> dict[str, tuple[str, WindowView]]:
+    return {window.hash: (plan.project, window) for window in plan.windows}
 
 
 class MarkerStatus(NamedTuple):
@@ -42,26 +115,20 @@ class MarkerStatus(NamedTuple):
         """Return the lowest watermark of some markers; 0 if one is unknown or there are none."""
         return min((self.watermarks.get(name, 0) for name in markers), default=0)
 
-    def limit_ages(self, limits: Iterable[AgeLimit], t: int) -> MarkerStatus:
-        """Return a copy in which views with a watermark too old at time ``t`` count as lost (SEMANTICS 8.4).
+    def limit_age(self, view: str, markers: Collection[str], max_us: int, t: int) -> MarkerStatus:
+        """Return a copy in which a view counts as lost if its watermark is too old at time ``t`` (SEMANTICS 8.4).
 
-        >>> limits = [AgeLimit("v", ["m"], 2), AgeLimit("w", ["n"], 2)]
-        >>> sorted(MarkerStatus(frozenset(), {"m": 5, "n": 7}).limit_ages(limits, 9).lost)
+        >>> sorted(MarkerStatus(frozenset(), {"m": 5}).limit_age("v", ["m"], 2, 9).lost)
         ['m', 'v']
+
+        Args:
+            view: hash of the view.
+            markers: names of the view's markers; empty: the watermark is unknown.
+            max_us: the maximum age of the watermark, microseconds; 0: any.
         """
-        lost = self.lost
-        for view, markers, max_us in limits:
-            if t - self.watermark(markers) > max_us:
-                lost = lost | {view, *markers}
-        return MarkerStatus(lost, self.watermarks)
-
-
-class ConnectionFactory(Protocol):
-    """Opens connections to a store and calls back for each."""
-
-    def on_connect(self, work: Callable[[], None]) -> None:
-        """Register a callback for each new connection; it runs before anything is read over it."""
-        ...
+        if not max_us or t - self.watermark(markers) <= max_us:
+            return self
+        return MarkerStatus(self.lost | {view, *markers}, self.watermarks)
 
 
 class MarkerHistory:
@@ -84,21 +151,25 @@ class MarkerHistory:
 
     @classmethod
     def from_runs(
-        cls, state: ProjectState, plans: Iterable[FeaturePlan], reader: ConnectionFactory | None = None
+        cls,
+        state: ProjectState,
+        plans: Iterable[FeaturePlan],
+        on_connect: Callable[[Callable[[], None]], None] | None = None,
     ) -> MarkerHistory:
         """Return a marker history that expects the positions that the project's finished runs have applied.
 
         Args:
             state: the project's state folder.
             plans: plans of the views to be read.
-            reader: reads the log again after each new connection; None: the caller does it, or reads only once.
+            on_connect: registers a callback for each new connection, which reads the log again; None: the caller does
+                it, or reads only once.
         """
         marker_history = cls(LogPositions(state))
         for plan in plans:
             marker_history.add_plan(plan)
         marker_history.refresh()
-        if reader is not None:
-            reader.on_connect(marker_history.refresh)
+        if on_connect is not None:
+            on_connect(marker_history.refresh)
         return marker_history
 
     def add_plan(self, plan: FeaturePlan) -> None:

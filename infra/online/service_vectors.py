@@ -16,7 +16,7 @@ from skewless.contract.rows import RowCodec, Versions, empty_read
 from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.vector import Assembler, Matrix
 from skewless.contract.windows.view import WindowView
-from skewless.infra.online.marker_history import AgeLimit, MarkerStatus
+from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.window_states import StateProgress, ViewReads, WindowStates
 
 Keys = Mapping[str, Sequence[KeyValue | None]]
@@ -88,11 +88,9 @@ class VectorReader:
             if marker_status.lost
             else marker_status
         )
-        if not self._views_with_max_age:
-            return own
-        return own.limit_ages(
-            [AgeLimit(view.hash, self.markers_of(view), view.max_age_us) for view in self._views_with_max_age], t
-        )
+        for view in self._views_with_max_age:
+            own = own.limit_age(view.hash, self.markers_of(view), view.max_age_us, t)
+        return own
 
     def names(self, keys: Keys, n: int) -> list[bytes | None]:
         """Return the keys of n entity rows: the first entity's in each view, the second's, and so on; then of states.

@@ -18,8 +18,8 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.manifest import read_verified_file, verify_folder
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
+from skewless.infra.runtimes.certification import Reference
 from skewless.infra.runtimes.port import Vector
-from skewless.infra.runtimes.reference import Reference
 from skewless.infra.storage.names import MANIFEST, check_file_name
 
 Json = Mapping[str, Any]

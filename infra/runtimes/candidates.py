@@ -10,7 +10,8 @@ from typing import Literal
 from skewless.contract.errors import PackageError
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.runtimes import nvforest, xgboost_cuda
-from skewless.infra.runtimes.child import ChildRuntime
+from skewless.infra.runtimes.child import ChildRuntime, Kind
+from skewless.infra.runtimes.child_main import open_device_runtime
 from skewless.infra.runtimes.cuda import Driver, driver
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.runtimes.port import Runtime
@@ -100,11 +101,8 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
     if target.second == "none" or device == "cpu":
         return []
     if target.second == "cpu":
-        return (
-            [_nvforest_candidate(algorithm, path, "cpu", target)]
-            if algorithm in _SUPPORTED and nvforest.is_installed()
-            else []
-        )
+        is_supported = algorithm in _SUPPORTED and nvforest.is_installed()
+        return [_candidate("nvforest", algorithm, path, "cpu", target)] if is_supported else []
     problem = target.driver().problem
     gpu_candidates = [] if problem else list(_gpu_candidates(algorithm, path, target))
     if not gpu_candidates and device == "cuda":
@@ -115,27 +113,19 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
 
 def _gpu_candidates(algorithm: str, path: Path, target: ScoringTarget) -> Iterator[RuntimeCandidate]:
     if algorithm in _SUPPORTED and nvforest.is_installed():
-        yield _nvforest_candidate(algorithm, path, "gpu", target)
+        yield _candidate("nvforest", algorithm, path, "gpu", target)
     if algorithm == "xgboost" and xgboost_cuda.is_built_in():
-        yield _xgboost_cuda_candidate(path, target)
+        yield _candidate("xgboost-cuda", algorithm, path, "gpu", target)
 
 
-def _nvforest_candidate(
-    algorithm: str, path: Path, device: nvforest.ForestDevice, target: ScoringTarget
+def _candidate(
+    kind: Kind, algorithm: str, path: Path, device: nvforest.ForestDevice, target: ScoringTarget
 ) -> RuntimeCandidate:
+    # nvForest holds the GIL. XGBoost releases it, but a device that hangs would block all other requests.
     def open_it() -> Runtime:
         if target.alone:
-            return nvforest.NvForestRuntime(algorithm, path, device)
-        return ChildRuntime(algorithm, path, device, environment=target.child_environment)
+            return open_device_runtime(kind, algorithm, str(path), device)
+        return ChildRuntime(algorithm, path, device, kind=kind, environment=target.child_environment)
 
-    return RuntimeCandidate(name=f"nvforest-{device}", open=open_it, reopens=not target.alone)
-
-
-def _xgboost_cuda_candidate(path: Path, target: ScoringTarget) -> RuntimeCandidate:
-    # XGBoost releases the GIL, but in this process a device that hangs would block all other requests.
-    def open_it() -> Runtime:
-        if target.alone:
-            return xgboost_cuda.XGBoostCudaRuntime.from_file(path)
-        return ChildRuntime("xgboost", path, "gpu", kind="xgboost-cuda", environment=target.child_environment)
-
-    return RuntimeCandidate(name="xgboost-cuda", open=open_it, reopens=not target.alone)
+    name = kind if kind == "xgboost-cuda" else f"{kind}-{device}"
+    return RuntimeCandidate(name=name, open=open_it, reopens=not target.alone)

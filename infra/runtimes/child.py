@@ -1,38 +1,85 @@
-"""A runtime in a child process: if it holds the GIL or crashes, this process continues."""
+"""A runtime in a child process, and their protocol: if it holds the GIL or crashes, this process continues."""
 
 from __future__ import annotations
 
 import mmap
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.child_port import (
-    READY,
-    REPLY,
-    REQUEST,
-    ChildLostError,
-    Kind,
-    ResultKind,
-    input_array,
-    memory_size,
-    output_array,
-    receive,
-)
 from skewless.infra.runtimes.nvforest import ForestDevice
 from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
 
+# Kind of result, rows, bytes of the shared memory.
+REQUEST = struct.Struct("<iqq")
+# 0, or 1 for an error; length of the body that follows: READY and the runtime id of a ready child, or an error text.
+REPLY = struct.Struct("<iq")
+READY = struct.Struct("<qq")
+_FLOAT_BYTES = 8
+
+
+Kind = Literal["nvforest", "xgboost-cuda"]
+"""The scoring code of the child: nvForest, or XGBoost's own CUDA code."""
 _START_SECONDS = 120.0  # for imports and the start of a GPU
 _MANY_ROWS = 4_096
 _ROOT = Path(__file__).parents[3]
+
+
+class ResultKind(IntEnum):
+    """The kind of numbers that a request returns."""
+
+    MARGIN = 0
+    SCORE = 1
+
+
+class ChildLostError(Exception):
+    """The child or its parent has ended, or is too late."""
+
+
+def memory_size(rows: int, n_features: int, n_outputs: int) -> int:
+    """Return the bytes of shared memory for a request's rows and results."""
+    return rows * (n_features + n_outputs) * _FLOAT_BYTES
+
+
+def input_array(memory: mmap.mmap, rows: int, n_features: int) -> NDArray[np.float64]:
+    """Return the matrix in shared memory, shape ``(rows, n_features)``."""
+    return np.frombuffer(memory, dtype=np.float64, count=rows * n_features).reshape(rows, n_features)
+
+
+def output_array(memory: mmap.mmap, rows: int, n_features: int, n_outputs: int) -> NDArray[np.float64]:
+    """Return the results in shared memory, flat."""
+    offset = rows * n_features * _FLOAT_BYTES
+    return np.frombuffer(memory, dtype=np.float64, count=rows * n_outputs, offset=offset)
+
+
+def receive(connection: socket.socket, size: int) -> bytes:
+    """Return exactly ``size`` bytes.
+
+    Raises:
+        ChildLostError: the other process closed the connection, or the timeout is over.
+    """
+    parts = b""
+    while len(parts) < size:
+        try:
+            part = connection.recv(size - len(parts))
+        except OSError as error:  # a timeout is one too
+            raise ChildLostError(str(error)) from error
+        if not part:
+            raise ChildLostError("the process has ended")
+        parts += part
+    return parts
 
 
 class ChildRuntime:

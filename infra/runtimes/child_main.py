@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
-from skewless.infra.runtimes.child_port import (
+from skewless.infra.runtimes import nvforest, xgboost_cuda
+from skewless.infra.runtimes.child import (
     READY,
     REPLY,
     REQUEST,
@@ -24,9 +25,7 @@ from skewless.infra.runtimes.child_port import (
     output_array,
     receive,
 )
-from skewless.infra.runtimes.nvforest import NvForestRuntime
 from skewless.infra.runtimes.port import Runtime
-from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 
 _TEXT_BYTES = 1_000
 
@@ -39,7 +38,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with socket.socket(fileno=int(descriptor)) as connection, suppress(BrokenPipeError, ConnectionResetError):
         try:
-            runtime = _open(*model)
+            runtime = open_device_runtime(*model)
         except Exception as error:  # noqa: BLE001 - the parent must get every error
             _send_error(connection, error)
             return 1
@@ -49,10 +48,15 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _open(kind: str, algorithm: str, path: str, device: str) -> Runtime:
+def open_device_runtime(kind: str, algorithm: str, path: str, device: str) -> Runtime:
+    """Return a model that nvForest or XGBoost's CUDA code scores in this process; the arguments are those of a child.
+
+    Raises:
+        PackageError: the model cannot be opened.
+    """
     if kind == "xgboost-cuda":
-        return XGBoostCudaRuntime.from_file(Path(path))
-    return NvForestRuntime(algorithm, Path(path), "gpu" if device == "gpu" else "cpu")
+        return xgboost_cuda.XGBoostCudaRuntime.from_file(Path(path))
+    return nvforest.NvForestRuntime(algorithm, Path(path), "gpu" if device == "gpu" else "cpu")
 
 
 def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:

@@ -8,13 +8,19 @@ from functools import partial
 from typing import Any, Literal
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, choose_steps
 from skewless.infra.runtimes.candidates import RuntimeCandidate
-from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.certification import Certificate, Reference, certify
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.port import Runtime
-from skewless.infra.runtimes.reference import Reference
-from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
+from skewless.infra.runtimes.shared import (
+    SIZES,
+    Calibration,
+    RuntimeMember,
+    SharedRuntime,
+    Step,
+    calibrate,
+    choose_steps,
+)
 from skewless.infra.telemetry.logger import EventLogger
 
 Role = Literal["own", "shared", "chosen", "slower", "refused"]

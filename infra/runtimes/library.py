@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -32,6 +32,11 @@ class NativeLibrary:
         """
         if getattr(self.handle, function)(*args) != 0:
             raise self.failure(thing)
+
+    def declare(self, signatures: Mapping[str, Sequence[type]]) -> None:
+        """Tell ctypes the widths of the arguments, by function; addresses are given as Python integers or bytes."""
+        for name, types in signatures.items():
+            getattr(self.handle, name).argtypes = types
 
     def failure(self, thing: str) -> PackageError:
         """Return the library's last error."""

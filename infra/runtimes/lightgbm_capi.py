@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,19 @@ _PARAMETERS = b"num_threads=1 verbosity=-1"
 _FLOAT_BYTES = 8
 # A call for many rows takes 7 us more than a call for a single row; a step of the loop takes 0.7 us.
 _FEW_ROWS = 8
+_POINTER, _INT, _INT32, _TEXT = ctypes.c_void_p, ctypes.c_int, ctypes.c_int32, ctypes.c_char_p
+_SIGNATURES: Mapping[str, Sequence[type]] = {
+    "LGBM_BoosterLoadModelFromString": [_TEXT, _POINTER, _POINTER],
+    "LGBM_BoosterGetNumFeature": [_POINTER, _POINTER],
+    "LGBM_BoosterGetNumClasses": [_POINTER, _POINTER],
+    "LGBM_BoosterFree": [_POINTER],
+    "LGBM_FastConfigFree": [_POINTER],
+    "LGBM_BoosterPredictForMatSingleRowFast": [_POINTER, _POINTER, _POINTER, _POINTER],
+    "LGBM_BoosterPredictForMatSingleRowFastInit": [_POINTER, _INT, _INT, _INT, _INT, _INT32, _TEXT, _POINTER],
+    "LGBM_BoosterPredictForMat": [
+        _POINTER, _POINTER, _INT, _INT32, _INT32, _INT, _INT, _INT, _INT, _TEXT, _POINTER, _POINTER,
+    ],
+}  # fmt: skip
 
 
 def load_library() -> NativeLibrary:
@@ -50,7 +63,7 @@ class LightGBMRuntime:
     def __init__(self, model: bytes, name: str) -> None:
         self._library = load_library()
         self.runtime_id = f"lightgbm-capi-{self._library.version}"
-        _declare(self._library.handle)
+        self._library.declare(_SIGNATURES)
         self._name = name
         self._booster = ctypes.c_void_p()
         self._fast: Mapping[int, ctypes.c_void_p] = {}
@@ -174,25 +187,3 @@ class LightGBMRuntime:
 
     def _call(self, function: str, *args: object) -> None:
         self._library.call(self._name, function, *args)
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the widths of the arguments; addresses are given as Python integers or bytes."""
-    pointer, number, text = ctypes.c_void_p, ctypes.c_int, ctypes.c_char_p
-    signatures: Mapping[str, list[type]] = {
-        "LGBM_BoosterLoadModelFromString": [text, pointer, pointer],
-        "LGBM_BoosterGetNumFeature": [pointer, pointer],
-        "LGBM_BoosterGetNumClasses": [pointer, pointer],
-        "LGBM_BoosterFree": [pointer],
-        "LGBM_FastConfigFree": [pointer],
-        "LGBM_BoosterPredictForMatSingleRowFast": [pointer, pointer, pointer, pointer],
-        "LGBM_BoosterPredictForMatSingleRowFastInit": [
-            pointer, number, number, number, number, ctypes.c_int32, text, pointer,
-        ],
-        "LGBM_BoosterPredictForMat": [
-            pointer, pointer, number, ctypes.c_int32, ctypes.c_int32, number, number, number, number, text, pointer,
-            pointer,
-        ],
-    }  # fmt: skip
-    for name, types in signatures.items():
-        getattr(library, name).argtypes = types

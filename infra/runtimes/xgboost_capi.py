@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
@@ -21,6 +21,21 @@ _MARGIN = 1
 _CONTRIBUTIONS = 2
 _LARGEST = float(np.finfo(np.float32).max)
 _NEW_MATRIX = b'{"missing":NaN,"nthread":1}'
+_POINTER, _NUMBER, _TEXT = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_char_p
+_SIGNATURES: Mapping[str, Sequence[type]] = {
+    "XGBoosterCreate": [_POINTER, _NUMBER, _POINTER],
+    "XGBoosterFree": [_POINTER],
+    "XGBoosterSetParam": [_POINTER, _TEXT, _TEXT],
+    "XGBoosterLoadModelFromBuffer": [_POINTER, _TEXT, _NUMBER],
+    "XGBoosterSaveModelToBuffer": [_POINTER, _TEXT, _POINTER, _POINTER],
+    "XGBoosterGetNumFeature": [_POINTER, _POINTER],
+    "XGBoosterPredictFromDense": [_POINTER, _TEXT, _TEXT, _POINTER, _POINTER, _POINTER, _POINTER],
+    "XGBoosterPredictFromDMatrix": [_POINTER, _POINTER, _TEXT, _POINTER, _POINTER, _POINTER],
+    "XGDMatrixCreateFromDense": [_TEXT, _TEXT, _POINTER],
+    "XGProxyDMatrixCreate": [_POINTER],
+    "XGDMatrixSetInfoFromInterface": [_POINTER, _TEXT, _TEXT],
+    "XGDMatrixFree": [_POINTER],
+}
 
 
 def load_library() -> NativeLibrary:
@@ -112,7 +127,7 @@ class XGBoostRuntime:
     def __init__(self, model: bytes, name: str) -> None:
         self._library = load_library()
         self.runtime_id = f"xgboost-capi-{self._library.version}"
-        _declare(self._library.handle)
+        self._library.declare(_SIGNATURES)
         self._name = name
         self._booster = ctypes.c_void_p()
         self._idle: list[CallArguments] = []
@@ -253,24 +268,3 @@ def _config(kind: int) -> bytes:
 
 _CONFIG = {kind: _config(kind) for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)}
 MARGIN = _CONFIG[_MARGIN]
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    """Tell ctypes the widths of the arguments."""
-    pointer, text = ctypes.c_void_p, ctypes.c_char_p
-    signatures: Mapping[str, list[type]] = {
-        "XGBoosterCreate": [pointer, ctypes.c_uint64, pointer],
-        "XGBoosterFree": [pointer],
-        "XGBoosterSetParam": [pointer, text, text],
-        "XGBoosterLoadModelFromBuffer": [pointer, text, ctypes.c_uint64],
-        "XGBoosterSaveModelToBuffer": [pointer, text, pointer, pointer],
-        "XGBoosterGetNumFeature": [pointer, pointer],
-        "XGBoosterPredictFromDense": [pointer, text, text, pointer, pointer, pointer, pointer],
-        "XGBoosterPredictFromDMatrix": [pointer, pointer, text, pointer, pointer, pointer],
-        "XGDMatrixCreateFromDense": [text, text, pointer],
-        "XGProxyDMatrixCreate": [pointer],
-        "XGDMatrixSetInfoFromInterface": [pointer, text, text],
-        "XGDMatrixFree": [pointer],
-    }
-    for name, types in signatures.items():
-        getattr(library, name).argtypes = types

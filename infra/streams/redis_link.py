@@ -29,9 +29,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from skewless.infra.online.address import RedisAddress
-from skewless.infra.online.clients import close_client, open_client
-from skewless.infra.online.failures import translate_errors
+from skewless.infra.online.clients import RedisAddress, close_client, open_client, translate_errors
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.telemetry.redaction import display_url
 

@@ -9,7 +9,7 @@ from zlib import crc32
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.online.failures import translate_errors
+from skewless.infra.online.clients import translate_errors
 from skewless.infra.streams.port import EventSender
 from skewless.infra.streams.redis_link import FIELD, EventKeys, RedisLink
 

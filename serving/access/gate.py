@@ -1,22 +1,80 @@
-"""Authentication of requests by API keys, with scopes and rate limits."""
+"""Authentication of requests by API keys, with rate limits and the scope that each route requires."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hmac import compare_digest
-from typing import Protocol
+from typing import Literal, Protocol
 
 from skewless.contract.errors import AccessError, DefinitionError, RateError, ScopeError, StoreError
 from skewless.contract.settings import Settings
 from skewless.infra.access.api_keys import SECRET_CHARS, ApiKey, KeyStore, Scope, hash_secret, key_prefix
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.access.rules import is_loopback
 
+# nothing: no key; page: no key on loopback, otherwise any valid key; key: any valid key
+Need = Scope | Literal["nothing", "page", "key"]
+
+_HEALTH_PATHS = {"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+_PAGE_PATHS = {"/metrics", "/docs", "/openapi.json"}
+_PAGE_ASSETS = "/docs/"
+_READ_METHODS = {"GET", "HEAD"}
+_POST_SCOPES: tuple[tuple[re.Pattern[str], Need], ...] = (
+    (re.compile(r"/predict"), "predict"),
+    (re.compile(r"/v2/models/[^/]+(/versions/[^/]+)?/infer"), "predict"),
+    (re.compile(r"/events/[^/]+|/push|/feedback(/[^/]+)?"), "feedback"),
+    (re.compile(r"/v2/repository/index"), "key"),
+)
 _DUMMY_DIGEST = bytes(32)  # compared for unknown keys, so that they take as long as known ones
 _log = EventLogger()
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+def scope_of(method: str, path: str) -> Need:
+    """Return the scope that a request requires; an unknown path with a writing method requires ``admin``.
+
+    Args:
+        method: in capitals.
+        path: decoded, without the query.
+
+    >>> [scope_of("POST", "/predict"), scope_of("GET", "/health/ready"), scope_of("GET", "/models")]
+    ['predict', 'nothing', 'key']
+    >>> scope_of("POST", "/v2/repository/models/fraud/load")
+    'admin'
+    """
+    if method in _READ_METHODS:
+        if path in _HEALTH_PATHS:
+            return "nothing"
+        return "page" if path in _PAGE_PATHS or path.startswith(_PAGE_ASSETS) else "key"
+    if method == "POST":
+        for pattern, need in _POST_SCOPES:
+            if pattern.fullmatch(path):
+                return need
+    return "admin"
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach an address; False if in doubt.
+
+    Args:
+        host: a name or an address. The only loopback name is ``localhost``; ``0.0.0.0``, ``::`` and an empty host mean
+            all addresses of the machine.
+
+    >>> [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost", "0.0.0.0", "::", "")]
+    [True, True, True, True, False, False, False]
+    """
+    if host.lower() == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # `::ffff:127.0.0.1` is loopback only by its IPv4 part.
+    ipv4 = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address.is_loopback if ipv4 is None else ipv4.is_loopback
 
 
 class Access(Protocol):
@@ -101,9 +159,7 @@ class KeyAccess:
 
     def allow(self, headers: Headers, scope: Scope | None) -> str:
         """Admit one request, and count it against the key's rate."""
-        caller = self._caller(headers)
-        if scope is not None and scope not in caller.scopes:
-            raise caller.scope_error(scope)
+        caller = self._caller(headers, scope)
         if caller.bucket is not None:
             wait = caller.bucket.take(self._clock())
             if wait > 0.0:
@@ -112,10 +168,7 @@ class KeyAccess:
 
     def check(self, headers: Headers, scope: Scope | None) -> str:
         """Check one more scope of an admitted request."""
-        caller = self._caller(headers)
-        if scope is not None and scope not in caller.scopes:
-            raise caller.scope_error(scope)
-        return caller.name
+        return self._caller(headers, scope).name
 
     def refresh(self) -> None:
         """Read the keys if they have changed; an error is logged once, and the previous keys stay valid."""
@@ -132,7 +185,7 @@ class KeyAccess:
         else:
             self._problem = ""
 
-    def _caller(self, headers: Headers) -> _Caller:
+    def _caller(self, headers: Headers, scope: Scope | None) -> _Caller:
         secret = _read_key(headers)
         caller = self._callers.get(secret[:-SECRET_CHARS])
         equal = compare_digest(hash_secret(secret), _DUMMY_DIGEST if caller is None else caller.digest)
@@ -140,6 +193,8 @@ class KeyAccess:
             raise _key_error("is unknown")
         if caller.expires_us is not None and not caller.key.is_valid_at(self._now_us()):
             raise _key_error("has expired")
+        if scope is not None and scope not in caller.scopes:
+            raise caller.scope_error(scope)
         return caller
 
     def _make_callers(self, keys: Sequence[ApiKey], old: Mapping[bytes, _Caller]) -> dict[bytes, _Caller]:

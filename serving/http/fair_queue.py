@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from typing import Protocol
+from dataclasses import dataclass
 
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, call_handler
+from skewless.serving.http.hot_routes import JSON, Exchange, Handler, HotCycle, call_handler
 from skewless.serving.http.reply import busy_body
 from skewless.serving.http.wire_limits import BodyBudget
 from skewless.serving.metrics.metrics import Metrics
@@ -24,27 +24,13 @@ _REJECTIONS_PER_SECOND = 6_400  # bounds the time for rejections to a tenth, how
 _BUSY = (*JSON, (b"retry-after", b"1"))
 
 
-class RequestOrigin(Protocol):
-    """The connection that a request came from.
-
-    Attributes:
-        last_reply_at: time of the last reply on the connection, on the event loop's clock.
-        disconnected: whether the client has disconnected.
-    """
-
-    last_reply_at: float
-    disconnected: bool
-
-
+@dataclass(slots=True, eq=False)
 class _WaitingRequest:
-    __slots__ = ("exchange", "handler", "is_removed", "origin", "queued_at")
-
-    def __init__(self, handler: Handler, exchange: Exchange, origin: RequestOrigin, queued_at: float) -> None:
-        self.handler = handler
-        self.exchange = exchange
-        self.origin = origin
-        self.queued_at = queued_at
-        self.is_removed = False
+    handler: Handler
+    exchange: Exchange
+    origin: HotCycle
+    queued_at: float
+    is_removed: bool = False
 
 
 class FairQueue:
@@ -72,7 +58,7 @@ class FairQueue:
         self._checked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    def submit(self, handler: Handler, exchange: Exchange, origin: RequestOrigin) -> None:
+    def submit(self, handler: Handler, exchange: Exchange, origin: HotCycle) -> None:
         """Start a request, at once if the server has room and no request waits."""
         # A new request must not overtake the waiting ones.
         if self._n_waiting or self._admission.is_full:
@@ -80,7 +66,7 @@ class FairQueue:
         else:
             call_handler(handler, exchange)
 
-    def _enqueue(self, handler: Handler, exchange: Exchange, origin: RequestOrigin) -> None:
+    def _enqueue(self, handler: Handler, exchange: Exchange, origin: HotCycle) -> None:
         if not self._wait_s or not self.bodies.reserve(len(exchange.body)):
             self._reject(exchange)
             return

@@ -19,8 +19,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.serving.http.fair_queue import FairQueue
-from skewless.serving.http.hot_cycle import HotCycle, ReplyHead, encode_head, error_handler
-from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, HotRoutes, call_handler
+from skewless.serving.http.hot_routes import (
+    JSON,
+    Exchange,
+    Handler,
+    Header,
+    HotCycle,
+    HotRoutes,
+    ReplyHead,
+    call_handler,
+    encode_head,
+    error_handler,
+)
 from skewless.serving.http.request_reader import RequestReader
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 

@@ -1,13 +1,17 @@
-"""Routes of the fast path, the exchange that their handlers receive, and an adapter from the web framework."""
+"""Routes of the fast path, the exchange that their handlers receive, its state on a connection, and an adapter."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import http
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
 from fastapi import Request, Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from skewless.contract.errors import SkewlessError
 from skewless.serving.http.middleware import defect_error
@@ -18,6 +22,7 @@ Send = Callable[[int, bytes, Sequence[Header]], None]
 JSON: tuple[Header, ...] = ((b"content-type", b"application/json"),)
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class Exchange:
     """A request to a hot route; its handler replies exactly once, at once or from a callback.
 
@@ -27,31 +32,24 @@ class Exchange:
         query: the raw text after the question mark.
         headers: in order of arrival, names in lower case.
         send: sends status, body and headers; the server adds content-length.
-
-    Attributes:
         waited_s: seconds between the end of the request and the start of its handler.
     """
 
-    __slots__ = ("_send", "body", "headers", "method", "path", "query", "waited_s")
-
-    def __init__(
-        self, *, method: str, path: str, query: bytes, headers: Sequence[Header], body: bytes, send: Send
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.body = body
-        self._send = send
-        self.waited_s = 0.0
+    method: str
+    path: str
+    query: bytes
+    headers: Sequence[Header]
+    body: bytes
+    send: Send
+    waited_s: float = 0.0
 
     def reply(self, status: int, body: bytes, headers: Sequence[Header] = JSON) -> None:
         """Send the reply."""
-        self._send(status, body, headers)
+        self.send(status, body, headers)
 
     def reply_json(self, status: int, body: Any, headers: Sequence[Header] = ()) -> None:  # noqa: ANN401 - JSON
         """Send plain values as JSON."""
-        self._send(status, orjson.dumps(body), (*JSON, *headers))
+        self.send(status, orjson.dumps(body), (*JSON, *headers))
 
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
@@ -64,38 +62,30 @@ Find = Callable[[str], Handler | None]
 Admit = Callable[[Sequence[Header]], SkewlessError | None]
 
 
+@dataclass(frozen=True)
 class HotRoutes:
     """Finds the handler of a path; all hot routes are POST.
 
     Args:
         fixed: handlers by path.
         finders: functions that find handlers of paths with variable parts.
-        admit: returns, from a request's headers, why it is rejected before its body is read; None: admit all requests.
+        admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
     """
 
-    def __init__(self, fixed: dict[str, Handler], finders: Sequence[Find] = (), admit: Admit | None = None) -> None:
-        self._fixed = fixed
-        self._finders = finders
-        self.admit = admit or _admit_all
-
-    def handler_of(self, path: str) -> Handler:
-        """Return the handler of a fixed path."""
-        return self._fixed[path]
+    fixed: Mapping[str, Handler]
+    finders: Sequence[Find] = ()
+    admit: Admit = lambda _: None
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
-        handler = self._fixed.get(path)
+        handler = self.fixed.get(path)
         if handler is not None:
             return handler
-        for find in self._finders:
+        for find in self.finders:
             handler = find(path)
             if handler is not None:
                 return handler
         return None
-
-
-def _admit_all(_: Sequence[Header]) -> None:
-    """Admit every request."""
 
 
 def call_handler(handler: Handler, exchange: Exchange) -> None:
@@ -139,3 +129,53 @@ async def run_handler(routes: HotRoutes, handler: Handler, request: Request) -> 
     )
     call_handler(handler, exchange)
     return await future
+
+
+class HotCycle:
+    """A request on the fast path, or a rejected request, with the attributes that uvicorn reads from a request's cycle.
+
+    A rejected request is replied to as soon as it is its turn, and its body is discarded.
+    """
+
+    message_event = SimpleNamespace(set=lambda: None)  # uvicorn sets it on new data; here nothing waits for it
+    is_started = False
+    complete = False
+    disconnected = False
+    expects_continue = False
+    is_handled = False
+    is_rejected = False
+    response_complete = False
+    last_reply_at = 0.0
+
+    def __init__(self, handler: Handler, path: str, query: bytes, headers: list[Header], *, keep_alive: bool) -> None:
+        self.handler = handler
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.keep_alive = keep_alive
+        self.body: list[bytes] = []
+
+
+class ReplyHead:
+    """The head of nearly all replies, encoded once per second."""
+
+    def __init__(self) -> None:
+        self._default: Sequence[Header] = ()
+        self._head = b""
+
+    def with_defaults(self, defaults: Sequence[Header]) -> bytes:
+        """Return the head with the server's default headers, which change every second with the date."""
+        # uvicorn makes a new list each second, so identity is enough.
+        if defaults is not self._default:
+            self._default, self._head = defaults, encode_head(http.HTTPStatus.OK, (*defaults, *JSON))
+        return self._head
+
+
+def encode_head(status: int, headers: Iterable[Header]) -> bytes:
+    """Return the status line of a reply and its headers, except for those about its length."""
+    return STATUS_LINE[status] + b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
+def error_handler(error: SkewlessError, status: int | None = None) -> Handler:
+    """Return a handler that replies with an error."""
+    return lambda exchange: exchange.reply_error(error, status)

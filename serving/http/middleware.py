@@ -7,8 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.access.gate import Access
-from skewless.serving.access.rules import scope_of
+from skewless.serving.access.gate import Access, scope_of
 from skewless.serving.http.reply import error_json, http_status, retry_after
 
 _log = EventLogger()

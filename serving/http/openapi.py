@@ -1,22 +1,28 @@
-"""Additions to FastAPI's OpenAPI document: bodies that our own code parses, API keys, and a working example."""
+"""Additions to FastAPI's OpenAPI document: bodies that our own code parses, API keys, and a working example.
+
+``GET /docs`` shows it in Swagger UI. The page and its assets come from this server, so it works without internet.
+"""
 
 from __future__ import annotations
 
 import copy
 import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, NamedTuple, Union, get_args, get_origin
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
+from starlette.responses import FileResponse
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import PlaceError, RequestError
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.access.rules import scope_of
+from skewless.serving.access.gate import scope_of
 
 _SCHEMES: Mapping[str, Any] = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "API key from `skewless keys add`."},
@@ -31,6 +37,51 @@ _EXAMPLES: Mapping[DType, Any] = {
     DType.FLOAT32: 1.5,
     DType.FLOAT64: 1.5,
     DType.TIMESTAMP: "2026-01-15T12:00:00Z",
+}
+PATH = "/docs"
+_PACKAGE = "fastapi_swagger"  # has a release of Swagger UI; no code of it is imported
+_MEDIA_TYPES: Mapping[str, str] = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+_START = "start.js"
+# Addresses are relative, so that the page also works below the prefix of a gateway.
+_PAGE = f"""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>skewless: HTTP API</title>
+<link rel="icon" href="docs/favicon-32x32.png">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script src="docs/{_START}"></script>
+</body>
+</html>
+"""
+# Without `validatorUrl: null` Swagger UI sends the address of the document to validator.swagger.io.
+_SCRIPT = """SwaggerUIBundle({
+  url: "openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  tryItOutEnabled: true,
+  validatorUrl: null,
+});
+"""
+# Swagger UI sets styles in its markup, but needs no script in it, and no other host.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Mapping[str, str] = {
+    "Content-Security-Policy": _POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-cache",  # after an update of the server the browser must not mix old and new files
 }
 
 
@@ -125,8 +176,12 @@ def operation_id(route: APIRoute) -> str:
     return "_".join([method.lower(), *re.findall(r"\w+", route.path_format)])
 
 
-def describe_api(app: FastAPI) -> None:
-    """Add the schemas of each `RequestBody` and the required API keys to an application's OpenAPI document."""
+def describe_api(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
+    """Add the schemas of each `RequestBody`, the required API keys and an example to an application's OpenAPI document.
+
+    Args:
+        model: returns a model that is served now, for the example; None: no model is served.
+    """
     original = app.openapi
 
     def extended() -> dict[str, Any]:
@@ -139,28 +194,12 @@ def describe_api(app: FastAPI) -> None:
                 is_public = scope_of(method.upper(), path) == "nothing"
                 operation["security"] = [] if is_public else _ANY_SCHEME
                 components["schemas"].update(operation.pop(_SCHEMAS_KEY, {}))
-        return document
-
-    app.openapi = extended  # type: ignore[method-assign]  # FastAPI's way to extend it
-
-
-def describe_example(app: FastAPI, model: Callable[[], ServedModel | None]) -> None:
-    """Add an example request for a served model to an application's OpenAPI document.
-
-    Args:
-        app: an application after `describe_api`.
-        model: returns a model that is served now; None: no model is served.
-    """
-    original = app.openapi
-
-    def extended() -> dict[str, Any]:
-        document = original()
         if (served_model := model()) is not None:
             content = document["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]
             content["example"] = example_of(served_model)
         return document
 
-    app.openapi = extended  # type: ignore[method-assign]  # as above
+    app.openapi = extended  # type: ignore[method-assign]  # FastAPI's way to extend it
 
 
 def example_of(model: ServedModel) -> dict[str, Any]:
@@ -171,3 +210,37 @@ def example_of(model: ServedModel) -> dict[str, Any]:
 
 def _example(column: Column) -> object:
     return _EXAMPLES.get(column.dtype, 1)
+
+
+def add_docs_page(app: FastAPI) -> None:
+    """Add the routes of the page and its assets; they are not part of the OpenAPI document."""
+
+    @app.get(PATH, include_in_schema=False)
+    async def page() -> Response:
+        asset_folder()
+        return Response(_PAGE, headers=_HEADERS, media_type="text/html")
+
+    @app.get(f"{PATH}/{_START}", include_in_schema=False)
+    async def start() -> Response:
+        return Response(_SCRIPT, headers=_HEADERS, media_type="text/javascript")
+
+    for name, media_type in _MEDIA_TYPES.items():
+        _add_asset(app, name, media_type)
+
+
+def _add_asset(app: FastAPI, name: str, media_type: str) -> None:
+    @app.get(f"{PATH}/{name}", include_in_schema=False)
+    async def asset() -> Response:
+        return FileResponse(asset_folder() / name, headers=_HEADERS, media_type=media_type)
+
+
+def asset_folder() -> Path:
+    """Return the folder of Swagger UI's files.
+
+    Raises:
+        PlaceError: the package with the files is not installed.
+    """
+    spec = find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise PlaceError("package 'fastapi-swagger'", "is not installed", fix="pip install fastapi-swagger")
+    return Path(spec.submodule_search_locations[0]) / "resources"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
@@ -11,20 +10,14 @@ from typing import Annotated, Any, Literal, TypeAlias
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
-from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
 from skewless.serving.http.openapi import ExpectedValue, RequestBody
+from skewless.serving.http.prediction_route import LIMIT, PredictionRoute
 from skewless.serving.http.reply import merged_json, predictions_json, scores_json
-from skewless.serving.http.request_options import LIMIT, read_options
-from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import ModelTable
-from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.routing import NO_OPTIONS, MergedSlices, Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import NO_OPTIONS, Options, ScoringRequest
-from skewless.serving.prediction.split_request import MergedSlices
 
 Infinite: TypeAlias = Literal["Infinity", "-Infinity"]  # JSON has no such numbers
 
@@ -93,30 +86,8 @@ class PredictReply(BaseModel):
 _PLAIN_FIELDS = frozenset({"model", "rows"})
 
 
-class PredictRoute:
-    """Handles ``POST /predict``.
-
-    Args:
-        deadline_s: timeout of requests that set none, seconds; 0: none.
-    """
-
-    def __init__(
-        self,
-        *,
-        models: ModelTable,
-        predictor: Predictor,
-        access: Access,
-        metrics: Metrics,
-        clock: Clock,
-        deadline_s: float = 0.0,
-    ) -> None:
-        self._models = models
-        self._predictor = predictor
-        self._access = access
-        self._metrics = metrics
-        self._clock = clock
-        self._deadline_s = deadline_s
-        self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
+class PredictRoute(PredictionRoute):
+    """Handles ``POST /predict``."""
 
     def handle(self, exchange: Exchange) -> None:
         """Handle one request; the reply follows at once or later."""
@@ -126,22 +97,22 @@ class PredictRoute:
         name, version = "unknown", ""
         try:
             body = parse_body(exchange.body)
-            model = self._models.get(body.get("model"), body.get("version"))
+            model = self.models.get(body.get("model"), body.get("version"))
             name, version = model.name, model.version
             rows = body["rows"]
-            check_count(len(rows), self._predictor.limits.max_batch)
+            check_count(len(rows), self.predictor.limits.max_batch)
             request = ScoringRequest(
                 model=model,
                 n=len(rows),
                 rows=rows,
                 columns=model.parser.parse_rows(rows),
                 options=self._read_options(body, exchange.waited_s),
-                routing=None if body.get("version") else self._models.routing(name),
+                routing=None if body.get("version") else self.models.routing(name),
             )
             if request.options.as_of is not None:
-                self._access.check(exchange.headers, "as_of")
+                self.access.check(exchange.headers, "as_of")
             self._parse.observe(time.perf_counter() - start)
-            self._predictor.submit(
+            self.predictor.submit(
                 request, partial(self._reply_result, exchange, started_at, bool(body.get("features")), (name, version))
             )
         except SkewlessError as error:
@@ -164,14 +135,9 @@ class PredictRoute:
             reply_failure(exchange, error)
 
     def _read_options(self, body: Mapping[str, object], waited_s: float) -> Options:
-        if not self._deadline_s and (len(body) == 1 or body.keys() <= _PLAIN_FIELDS):
+        if not self.deadline_s and (len(body) == 1 or body.keys() <= _PLAIN_FIELDS):
             return NO_OPTIONS
-        return read_options(
-            body,
-            now_us=self._clock.now_us(),
-            loop_s=asyncio.get_running_loop().time() - waited_s,
-            deadline_s=self._deadline_s,
-        )
+        return self.read_options(body, waited_s)
 
     def _reply(
         self, exchange: Exchange, result: ScoredSlice | MergedSlices, started_at: float, *, features: bool
@@ -185,10 +151,10 @@ class PredictRoute:
         exchange.reply(200, body, JSON)
         now = time.perf_counter()
         self._encode.observe(now - start)
-        self._metrics.seconds.observe(now - started_at)
+        self.metrics.seconds.observe(now - started_at)
 
     def _reply_error(self, exchange: Exchange, error: SkewlessError, model: tuple[str, str]) -> None:
-        self._metrics.requests(*model, error.kind).inc()
+        self.metrics.requests(*model, error.kind).inc()
         exchange.reply_error(error)
 
 

@@ -18,8 +18,8 @@ from skewless.infra.telemetry.redaction import redact
 from skewless.serving.events import SOURCE
 from skewless.serving.http.wire_limits import BodyTooLongError
 from skewless.serving.prediction.admission import busy_error
+from skewless.serving.prediction.routing import MergedSlices
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.split_request import MergedSlices
 
 _HTTP_STATUS = {"request": 400, "store": 503, "package": 503, "stale_plan": 503, "busy": 503, "deadline": 504}
 _HTTP_STATUS |= {"conflict": 409, "access": 401, "scope": 403, "rate": 429}

@@ -44,12 +44,6 @@ def allow_sharing(sock: socket.socket) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
 
-def listen(sock: socket.socket) -> socket.socket:
-    """Start to accept connections; the kernel distributes them over all sockets that share the address."""
-    sock.listen(_BACKLOG)
-    return sock
-
-
 def reject_new_connections(sock: socket.socket) -> None:
     """Reject new connections, on Linux: clients get a refused connection once the socket is closed, not a reset.
 
@@ -80,7 +74,8 @@ def listen_on_path(path: Path) -> socket.socket:
             f"cannot be created: {error.strerror or error}",
             fix="set TMPDIR to a short, writable path",
         ) from error
-    return listen(sock)
+    sock.listen(_BACKLOG)
+    return sock
 
 
 def _bind(sock: socket.socket, host: str, port: int) -> socket.socket:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Any, cast
 
 import uvicorn
 from uvicorn.config import create_ssl_context
@@ -18,18 +18,10 @@ _log = EventLogger()
 _Stamp = tuple[int, int, int]  # inode, time of change and size: they differ after a file was replaced
 
 
-class TlsOptions(TypedDict, total=False):
-    """Arguments of ``uvicorn.Config`` that enable TLS; empty: plain HTTP."""
+def tls_options(settings: Settings, repo: Path) -> dict[str, Any]:
+    """Return the arguments of ``uvicorn.Config`` for the settings; empty: plain HTTP.
 
-    ssl_certfile: str
-    ssl_keyfile: str
-    ssl_ca_certs: str
-    ssl_cert_reqs: int
-    ssl_ciphers: str
-
-
-def tls_options(settings: Settings, repo: Path) -> TlsOptions:
-    """Return uvicorn's arguments for the settings; TLS 1.2 is the oldest supported version.
+    TLS 1.2 is the oldest supported version.
 
     Args:
         settings: ``tls_cert``, ``tls_key`` and ``tls_ca``.
@@ -41,11 +33,14 @@ def tls_options(settings: Settings, repo: Path) -> TlsOptions:
     """
     cert, key, authority = (_readable_path(settings, name, repo) for name in ("tls_cert", "tls_key", "tls_ca"))
     if cert is None or key is None:
-        _check_no_tls(settings)
+        for name in ("tls_cert", "tls_key", "tls_ca"):
+            if getattr(settings, name) is not None:
+                fix = "set tls_cert and tls_key, or neither"
+                raise _setting_error(name, "requires other settings that are missing", None, fix)
         return {}
     _check_certificates("tls_cert", cert)
     _check_pair(cert, key)
-    options: TlsOptions = {"ssl_certfile": cert, "ssl_keyfile": key, "ssl_ciphers": _CIPHERS}
+    options: dict[str, Any] = {"ssl_certfile": cert, "ssl_keyfile": key, "ssl_ciphers": _CIPHERS}
     if authority is None:
         return options
     _check_certificates("tls_ca", authority)
@@ -121,14 +116,6 @@ def _read_stamp(path: Path) -> _Stamp | None:
     except OSError:
         return None
     return status.st_ino, status.st_ctime_ns, status.st_size
-
-
-def _check_no_tls(settings: Settings) -> None:
-    names = [name for name in ("tls_cert", "tls_key", "tls_ca") if getattr(settings, name) is not None]
-    if names:
-        raise _setting_error(
-            names[0], "requires other settings that are missing", None, "set tls_cert and tls_key, or neither"
-        )
 
 
 def _readable_path(settings: Settings, name: str, repo: Path) -> str | None:

@@ -1,23 +1,24 @@
-"""Prometheus metrics of the server; docs/metrics.md describes each."""
+"""Prometheus metrics of one worker, and of several as one server; docs/metrics.md describes each."""
 
 from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.alerts import Alert
-from skewless.infra.runtimes.calibration import SIZES
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
 from skewless.infra.runtimes.port import Runtime
-from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.runtimes.shared import SIZES, SharedRuntime
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
 from skewless.serving.metrics.series import Buckets, Count, Family, Gauge, Series
+from skewless.serving.peer_workers import PeerWorkers
 
 _STAGE_SECONDS = (5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 1.0)
 _SECONDS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
@@ -27,6 +28,7 @@ _AGES = (0.1, 1, 10, 60, 300, 900, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86
 _MOST_WAIT_S = 0.2  # a worker gives another one half a second for its metrics
 _Checks = tuple[list[LastParity], list[Alert], list[Freshness]]
 _log = EventLogger()
+_OK = 200
 
 
 class Metrics:
@@ -253,3 +255,61 @@ class Metrics:
         self._shown_alerts |= current
         for labels in self._shown_alerts:
             self.alert(*labels).set(labels in current)
+
+
+async def render_all_workers(metrics: Metrics, peers: PeerWorkers | None) -> bytes:
+    """Return the metrics of all workers in Prometheus' text format, without workers that do not answer."""
+    await metrics.refresh()
+    if peers is None:
+        return metrics.render()
+    replies = await peers.send_request("GET", "/metrics")
+    texts = {peers.number: metrics.render()} | {reply.worker: reply.body for reply in replies if reply.status == _OK}
+    return merge({worker: texts[worker].decode() for worker in sorted(texts)}).encode()
+
+
+def merge(texts: Mapping[int, str]) -> str:
+    r"""Return one text for several workers: counters and histograms are summed, gauges get the label ``worker``.
+
+    >>> one = "# HELP n_total N\n# TYPE n_total counter\nn_total 1.0\n# HELP g G\n# TYPE g gauge\ng 7.0\n"
+    >>> print(merge({0: one, 1: one}), end="")
+    # HELP n_total N
+    # TYPE n_total counter
+    n_total 2.0
+    # HELP g G
+    # TYPE g gauge
+    g{worker="0"} 7.0
+    g{worker="1"} 7.0
+    """
+    families: dict[str, _Family] = {}
+    for worker, text in texts.items():
+        for line in text.splitlines():
+            if line.startswith("# HELP "):
+                name = line.split(" ", 3)[2]
+                family = families.setdefault(name, _Family(text=line))
+            elif line.startswith("# TYPE "):
+                family.type = line
+            else:
+                family.add(worker, line)
+    return "".join(f"{line}\n" for family in families.values() for line in family.lines())
+
+
+@dataclass(kw_only=True)
+class _Family:
+    text: str
+    type: str = ""
+    samples: dict[str, float] = field(default_factory=dict)
+
+    def add(self, worker: int, line: str) -> None:
+        series_name, _, value = line.rpartition(" ")
+        if self.type.endswith(" gauge"):
+            self.samples[_add_worker_label(series_name, worker)] = float(value)
+        else:
+            self.samples[series_name] = self.samples.get(series_name, 0.0) + float(value)
+
+    def lines(self) -> Iterable[str]:
+        return [self.text, self.type, *(f"{series_name} {value!r}" for series_name, value in self.samples.items())]
+
+
+def _add_worker_label(series_name: str, worker: int) -> str:
+    name, brace, labels = series_name.partition("{")
+    return f'{name}{{worker="{worker}"{"," if brace else "}"}{labels}'

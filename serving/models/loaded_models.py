@@ -1,16 +1,233 @@
-"""The loaded models of a server, and which of their versions are champions."""
+"""The versions of a server: the current ones, the loaded ones and the rejected ones.
+
+Loading verifies a version's package, certifies its runtime, checks its views, and warms it up.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+import contextlib
+import time
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from skewless.contract.errors import RequestError, StalePlanError
-from skewless.infra.packages.served_model import ServedModel
+import numpy as np
+
+from skewless.contract.errors import RequestError, SkewlessError, StalePlanError, StoreError
+from skewless.contract.keys import marker_key
+from skewless.contract.render import hide_paths
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.port import OnlineReader
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.needed_views import CHAMPION, NeededViewsMonitor, retained_champions
+from skewless.infra.runtimes.candidates import ScoringTarget
+from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.loader import ModelLoader
-from skewless.serving.models.rejected_models import RejectedModels
 
+_HOLD_SECONDS = 30  # longer than the interval of `refresh_windows`, which renews it
+_log = EventLogger()
+_RETRY_SECONDS = 5.0
 MODEL_FIELD = "field 'model'"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLoader:
+    """Loads versions while others keep serving; it does not swap versions.
+
+    Args:
+        marker_history: receives the views that are read.
+        needed: knows which views are updated.
+    """
+
+    store: PackageStore
+    online: OnlineReader
+    marker_history: MarkerHistory
+    needed: NeededViewsMonitor
+    scoring_target: ScoringTarget | None = None
+
+    async def check_views_fed(self, name: str, version: str) -> None:
+        """Reject a version whose views have not been updated since a version needed them (SEMANTICS 8.5).
+
+        Raises:
+            StalePlanError: it reads such views. Promoting the version fills them; a server cannot.
+            PackageError: its package was altered.
+        """
+        unfed_views = await asyncio.to_thread(self.needed.find_unfed_views, name, version)
+        if unfed_views:
+            raise StalePlanError(
+                f"model {name!r} {version}",
+                "reads views that nothing updates any more",
+                value=", ".join(unfed_views),
+                fix=f"run `skewless promote {name} {version}` or start a rollout, which fill the views first",
+            )
+
+    async def open(self, name: str, version: str) -> ServedModel:
+        """Return a version after verification, certification and warm-up, if its views are filled.
+
+        The applied plan does not matter: the views that a version pins are updated as long as it may serve.
+
+        Raises:
+            PackageError: a file was altered, or the runtime differs from the library that trained the model.
+            StalePlanError: a view of the version is not filled.
+            StoreError: the online store is unavailable.
+        """
+        model = await asyncio.to_thread(self._load, name, version)
+        # Before a row is read: its marker is compared with the position in the log (SEMANTICS 4.5).
+        self.marker_history.add_plan(model.plan)
+        await self.marker_history.refresh_async()
+        views = model.plan.views
+        _, marks = await self.online.get_with_markers([], [marker_key(model.plan.project, view) for view in views])
+        for view, marker in zip(views, marks, strict=True):
+            if marker is None:
+                raise StalePlanError(
+                    f"model {name!r} {version}",
+                    f"needs view {view.name!r}, which is missing in the online store",
+                    value=view.hash,
+                    fix=f"run `skewless materialize`, or `skewless promote {name} {version}`",
+                )
+        for missing_views in await self.refresh_windows(model):
+            raise StalePlanError(
+                f"model {name!r} {version}",
+                f"needs windowed view {missing_views!r}, which is missing in the online store",
+                value=model.plan.window(missing_views).hash,
+                fix=f"run `skewless stream`, or `skewless promote {name} {version}`",
+            )
+        return model
+
+    async def check_losses(self, models: Iterable[ServedModel]) -> None:
+        """Check whether the store lost rows of views since the last check; requests then reject them (SEMANTICS 4.5).
+
+        Args:
+            models: all loaded models; views of other models are not checked any more.
+        """
+        self.marker_history.set_plans([model.plan for model in models])
+        with contextlib.suppress(StoreError):  # requests report it
+            if lost := await self.marker_history.check(self.online):
+                _log.error("store_lost_rows", markers=sorted(lost))
+
+    async def refresh_windows(self, model: ServedModel) -> list[str]:
+        """Read the generation of each windowed view's states, mark it as in use, and return views without states."""
+        if not model.plan.windows:
+            return []
+        missing_views = model.windows.load_generations(await self.online.get(model.windows.pointers))
+        await self.online.mark_in_use(model.windows.generations, _HOLD_SECONDS)
+        return missing_views
+
+    def _load(self, name: str, version: str) -> ServedModel:
+        model = load_model(self.store, name, version, self.scoring_target)
+        warm_up(model)
+        return model
+
+
+def warm_up(model: ServedModel) -> None:
+    """Run the steps of a request once without a store, so that the first request is as fast as later ones."""
+    columns: dict[str, list[str | int | None]] = {column.name: [None] for column in model.plan.join_keys}
+    columns |= {column.name: [_any_value(column.dtype.is_text)] for column in model.plan.request}
+    parsed_rows = model.parser.build_rows(columns)
+    model.reader.names(parsed_rows.keys, 1)
+    vectors = model.reader.unavailable(time.time_ns() // 1_000_000 * 1_000, parsed_rows)
+    model.runtime.score(np.ascontiguousarray(vectors.matrix))
+
+
+def _any_value(text: bool) -> str | int:  # noqa: FBT001 - a property of the column, not a switch
+    return "" if text else 0
+
+
+class CurrentVersions(NamedTuple):
+    """The versions of a model that a server should load.
+
+    Args:
+        champions: the last champions, the current one first; empty: the model has none.
+        policy: the current traffic policy; None: the model never had one.
+    """
+
+    champions: tuple[str, ...]
+    policy: TrafficPolicy | None
+
+    @property
+    def champion(self) -> str | None:
+        """Return the version with the alias, None if there is none."""
+        return next(iter(self.champions), None)
+
+
+class CurrentVersionsReader:
+    """Reads current versions from the database, again after a move of the alias or a new policy.
+
+    Args:
+        keep: number of champions, including the current one.
+    """
+
+    def __init__(self, store: PackageStore, keep: int) -> None:
+        self._store = store
+        self._keep = keep
+        self._cached: dict[str, tuple[object, CurrentVersions]] = {}
+
+    def read(self, names: Iterable[str]) -> dict[str, CurrentVersions]:
+        """Return the current versions of models.
+
+        Raises:
+            PackageError: an alias or a policy is corrupt.
+            StoreError: the database is unavailable.
+        """
+        return {name: self._read(name) for name in names}
+
+    def _read(self, name: str) -> CurrentVersions:
+        aliases, traffic = self._store.aliases, self._store.traffic
+        # Before the values: if they change during the read, the next call reads them again.
+        numbers = aliases.number(name, CHAMPION), traffic.number(name)
+        cached = self._cached.get(name)
+        if cached is None or cached[0] != numbers:
+            champions = tuple(retained_champions(self._store, name, self._keep))
+            cached = self._cached[name] = numbers, CurrentVersions(champions, traffic.get(name))
+        return cached[1]
+
+
+class RejectedModels:
+    """Reasons why a model, a model version or a traffic policy cannot be served."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._reasons: dict[str, str] = {}
+        self._failed_at: dict[tuple[str, str], float] = {}
+
+    def all(self) -> dict[str, str]:
+        """Return all reasons, by thing."""
+        return dict(self._reasons)
+
+    def get(self, thing: str) -> str | None:
+        """Return why something was rejected; None: it was not."""
+        return self._reasons.get(thing)
+
+    def add(self, thing: str, error: SkewlessError) -> None:
+        """Store and log why something was rejected."""
+        reason = hide_paths(str(error))
+        if self._reasons.get(thing) != reason:
+            _log.error("model_refused", model=thing, error=str(error))
+        self._reasons[thing] = reason
+        self._metrics.model_refused(thing).set(1)
+
+    def clear(self, thing: str) -> None:
+        """Remove the reason of something that is served again."""
+        if self._reasons.pop(thing, None) is not None:
+            self._metrics.model_refused(thing).set(0)
+
+    def has_failed_recently(self, name: str, version: str) -> bool:
+        """Return whether a version failed in the last seconds; each attempt to load it slows down other requests."""
+        oldest_at = time.monotonic() - _RETRY_SECONDS
+        self._failed_at = {key: at for key, at in self._failed_at.items() if at > oldest_at}
+        return (name, version) in self._failed_at
+
+    @contextlib.contextmanager
+    def record_failure(self, name: str, version: str) -> Iterator[None]:
+        """Record the time if loading the version fails."""
+        try:
+            yield
+        except SkewlessError:
+            self._failed_at[name, version] = time.monotonic()
+            raise
 
 
 class LoadedModels:

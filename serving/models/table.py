@@ -25,9 +25,13 @@ from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.current_versions import CurrentVersions, CurrentVersionsReader
-from skewless.serving.models.loaded_models import MODEL_FIELD, LoadedModels
-from skewless.serving.models.loader import ModelLoader
+from skewless.serving.models.loaded_models import (
+    MODEL_FIELD,
+    CurrentVersions,
+    CurrentVersionsReader,
+    LoadedModels,
+    ModelLoader,
+)
 from skewless.serving.models.traffic_policies import TrafficPolicies
 from skewless.serving.prediction.routing import Routing
 

@@ -2,42 +2,32 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from skewless.contract.clock import Clock
 from skewless.contract.errors import RequestError, SkewlessError
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, Handler, Header, call_handler
-from skewless.serving.http.request_options import read_options
-from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.compression import compress_reply, decompress
-from skewless.serving.oip.inputs import build_request
-from skewless.serving.oip.models import OipModel, OipModels
-from skewless.serving.oip.outputs import build_outputs, encode_reply, is_wide, requested_outputs
+from skewless.serving.http.prediction_route import PredictionRoute
+from skewless.serving.http.wire_limits import BodyTooLongError
+from skewless.serving.oip.conversion import build_outputs, build_request, encode_reply, is_wide, requested_outputs
 from skewless.serving.oip.request import InferRequest, parse_request
-from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.oip.signature import OipModel, OipModels
+from skewless.serving.prediction.routing import MergedSlices, Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import Options, ScoringRequest
-from skewless.serving.prediction.split_request import MergedSlices
 
 _START, _END = "/v2/models/", "/infer"
 _DEPTHS = (4, 6)  # slashes of a path without and with a version
 _UNSUPPORTED = ("priority", "sequence_id")
 _LONGEST_NUMBER = 18  # digits; more would not fit int64
 _BINARY: tuple[Header, ...] = ((b"content-type", b"application/octet-stream"),)
-
-
-class _Headers(NamedTuple):
-    """Headers of a request that describe the bodies of request and reply."""
-
-    encoding: bytes
-    accepted: bytes
-    json_length: int | None
+# zlib's window bits, which select the format.
+_WINDOW = {b"gzip": 31, b"deflate": 15}
+_MIN_BYTES = 4_096  # bytes; shorter replies fit into a packet or two, compressed or not
+_LEVEL = 1
 
 
 class _PendingReply(NamedTuple):
@@ -50,35 +40,16 @@ class _PendingReply(NamedTuple):
     outputs: Mapping[str, bool]
 
 
-class InferRoute:
+@dataclass(kw_only=True, eq=False)
+class InferRoute(PredictionRoute):
     """Handles ``infer``.
 
     Args:
         body_bytes: maximum length of a body, also after decompression.
-        deadline_s: timeout of requests that set none, seconds; 0: none.
     """
 
-    def __init__(
-        self,
-        *,
-        models: ModelTable,
-        oip_models: OipModels,
-        predictor: Predictor,
-        access: Access,
-        metrics: Metrics,
-        clock: Clock,
-        body_bytes: int,
-        deadline_s: float = 0.0,
-    ) -> None:
-        self._models = models
-        self._oip_models = oip_models
-        self._predictor = predictor
-        self._access = access
-        self._metrics = metrics
-        self._clock = clock
-        self._body_bytes = body_bytes
-        self._deadline_s = deadline_s
-        self._parse, self._encode = metrics.stage("parse"), metrics.stage("encode")
+    oip_models: OipModels
+    body_bytes: int
 
     def find(self, path: str) -> Handler | None:
         """Return the handler of a path; None: the path belongs to another route."""
@@ -92,36 +63,36 @@ class InferRoute:
         model: ServedModel | None = None
         try:
             name, version = _parse_path(exchange.path)
-            model = self._models.get(name, version)
+            model = self.models.get(name, version)
             self._submit(exchange, model, start, routed=version is None)
         except SkewlessError as error:
             self._reply_error(exchange, error, model, started_at)
 
     def _submit(self, exchange: Exchange, model: ServedModel, start: float, *, routed: bool) -> None:
-        headers = _read_headers(exchange)
-        body = decompress(exchange.body, headers.encoding, self._body_bytes) if headers.encoding else exchange.body
-        request = parse_request(body, headers.json_length)
-        oip_model = self._oip_models.get(model)
+        encoding, accepted, json_length = _read_headers(exchange)
+        body = decompress(exchange.body, encoding, self.body_bytes) if encoding else exchange.body
+        request = parse_request(body, json_length)
+        oip_model = self.oip_models.get(model)
         outputs = requested_outputs(oip_model.signature, request)
         options = self._read_options(request, exchange.waited_s, contributions="contributions" in outputs)
         # The option is in the body, so its scope can be checked only after the parser.
         if options.as_of is not None:
-            self._access.check(exchange.headers, "as_of")
+            self.access.check(exchange.headers, "as_of")
         scoring_request = build_request(
-            model, oip_model.signature, request.inputs, options, self._predictor.limits.max_batch
+            model, oip_model.signature, request.inputs, options, self.predictor.limits.max_batch
         )
         if routed:
             scoring_request = self._add_routing(scoring_request, outputs)
-        pending = _PendingReply(start - exchange.waited_s, headers.accepted, request.id, oip_model, outputs)
+        pending = _PendingReply(start - exchange.waited_s, accepted, request.id, oip_model, outputs)
         self._parse.observe(time.perf_counter() - start)
-        self._predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))
+        self.predictor.submit(scoring_request, lambda result: self._reply_result(exchange, pending, model, result))
 
     def _add_routing(self, scoring_request: ScoringRequest, outputs: Mapping[str, bool]) -> ScoringRequest:
         """Return a request with the routing of the model's traffic policy.
 
         The champion alone serves vectors, and requests for features if the features of the versions differ.
         """
-        routing = self._models.routing(scoring_request.model.name)
+        routing = self.models.routing(scoring_request.model.name)
         if routing is None or scoring_request.columns is None:
             return scoring_request
         if not routing.has_same_features and any(map(is_wide, outputs)):
@@ -138,13 +109,7 @@ class InferRoute:
         # In the protocol, a timeout of 0 asks for the server's limit, which `read_options` applies to a missing one.
         if contributions or "contributions" in values or values.get("timeout") == 0:
             values = {**values, "contributions": contributions, "timeout": values.get("timeout") or None}
-        return read_options(
-            values,
-            now_us=self._clock.now_us(),
-            loop_s=asyncio.get_running_loop().time() - waited_s,
-            deadline_s=self._deadline_s,
-            timeout="timeout",
-        )
+        return self.read_options(values, waited_s, "timeout")
 
     def _reply_result(
         self,
@@ -170,9 +135,9 @@ class InferRoute:
         exchange.reply(200, body, headers)
         now = time.perf_counter()
         self._encode.observe(now - start)
-        self._metrics.seconds.observe(now - pending.started_at)
+        self.metrics.seconds.observe(now - pending.started_at)
         for part in result.parts if isinstance(result, MergedSlices) else (result,):
-            self._oip_models.get(part.model).counts.count_success(part, now - pending.started_at)
+            self.oip_models.get(part.model).counts.count_success(part, now - pending.started_at)
 
     def _head(self, pending: _PendingReply, result: ScoredSlice | MergedSlices) -> bytes:
         if isinstance(result, MergedSlices):
@@ -181,7 +146,7 @@ class InferRoute:
                 pending.request_id, result.t, versions, degraded=result.degraded, narrow=result.narrow
             )
         # The version that answered; a routed request named none.
-        return self._oip_models.get(result.model).signature.head(
+        return self.oip_models.get(result.model).signature.head(
             pending.request_id, result.t, degraded=result.degraded, narrow=result.narrow
         )
 
@@ -189,9 +154,9 @@ class InferRoute:
         self, exchange: Exchange, error: SkewlessError, model: ServedModel | None, started_at: float
     ) -> None:
         names = ("unknown", "") if model is None else (model.name, model.version)
-        self._metrics.requests(*names, error.kind).inc()
+        self.metrics.requests(*names, error.kind).inc()
         if model is not None:
-            self._oip_models.get(model).counts.count_failure(time.perf_counter() - started_at)
+            self.oip_models.get(model).counts.count_failure(time.perf_counter() - started_at)
         exchange.reply_error(error)
 
 
@@ -201,7 +166,8 @@ def _parse_path(path: str) -> tuple[str, str | None]:
     return name, version if has_version else None
 
 
-def _read_headers(exchange: Exchange) -> _Headers:
+def _read_headers(exchange: Exchange) -> tuple[bytes, bytes, int | None]:
+    """Return the encoding of the request's body, the encodings that the client accepts, and the length of the JSON."""
     encoding = accepted = b""
     length: int | None = None
     for name, value in exchange.headers:
@@ -211,7 +177,7 @@ def _read_headers(exchange: Exchange) -> _Headers:
             accepted = value
         elif name == b"inference-header-content-length":
             length = _parse_length(value)
-    return _Headers(encoding, accepted, length)
+    return encoding, accepted, length
 
 
 def _parse_length(value: bytes) -> int:
@@ -223,3 +189,61 @@ def _parse_length(value: bytes) -> int:
             fix="send the length of the JSON in bytes",
         )
     return int(value)
+
+
+def decompress(body: bytes, encoding: bytes, max_bytes: int) -> bytes:
+    """Return a decompressed request body.
+
+    >>> decompress(zlib.compress(b"{}"), b"deflate", 10)
+    b'{}'
+
+    Args:
+        encoding: value of the header Content-Encoding.
+        max_bytes: maximum length of the result, bytes.
+
+    Raises:
+        RequestError: the encoding is unknown, or the body is corrupt, truncated, or has bytes after its end.
+        BodyTooLongError: the result is longer than ``max_bytes``.
+    """
+    encoding = encoding.strip().lower()
+    if encoding in {b"", b"identity"}:
+        return body
+    window = _WINDOW.get(encoding)
+    if window is None:
+        raise RequestError("Content-Encoding", "is unknown", value=encoding, fix="send gzip, deflate or no such header")
+    stream = zlib.decompressobj(window)
+    try:
+        # One byte more than allowed shows that it is too long, however much would follow.
+        result = stream.decompress(body, max_bytes + 1)
+    except zlib.error as error:
+        raise RequestError("request body", f"is not {encoding.decode()}: {error}", fix="compress it again") from None
+    if len(result) > max_bytes:
+        raise BodyTooLongError("request body", f"has more than {max_bytes} bytes, decompressed", fix="send fewer rows")
+    if not stream.eof or stream.unused_data:
+        problem = "has bytes after" if stream.eof else "is truncated before"
+        raise RequestError("request body", f"{problem} the end of the {encoding.decode()} data", fix="send it again")
+    return result
+
+
+def compress_reply(body: bytes, accepted: bytes) -> tuple[bytes, bytes | None]:
+    """Return a reply in an encoding that the client accepts, and the encoding; a short reply stays uncompressed.
+
+    >>> compress_reply(b"short", b"gzip")
+    (b'short', None)
+
+    Args:
+        accepted: value of the header Accept-Encoding.
+    """
+    if len(body) < _MIN_BYTES:
+        return body, None
+    encoding = _choose_encoding(accepted)
+    if encoding is None:
+        return body, None
+    stream = zlib.compressobj(_LEVEL, wbits=_WINDOW[encoding])
+    return stream.compress(body) + stream.flush(), encoding
+
+
+def _choose_encoding(accepted: bytes) -> bytes | None:
+    weighted_names = [offer.replace(b" ", b"").lower().partition(b";q=") for offer in accepted.split(b",")]
+    names = {name for name, _, weight in weighted_names if weight.rstrip(b"0") not in {b"0.", b""} or not weight}
+    return next((encoding for encoding in _WINDOW if encoding in names), None)

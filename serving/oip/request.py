@@ -10,9 +10,8 @@ from typing import Any
 import orjson
 
 from skewless.contract.errors import RequestError
-from skewless.serving.oip.binary_tensor import BinaryTensor
 from skewless.serving.oip.datatypes import find_datatype
-from skewless.serving.oip.json_tensor import JsonTensor
+from skewless.serving.oip.tensors import BinaryTensor, JsonTensor
 
 Tensor = JsonTensor | BinaryTensor
 _BODY = "request body"

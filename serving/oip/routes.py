@@ -1,15 +1,17 @@
-"""Routes of the Open Inference Protocol: server, models, repository, and the adapter to ``infer``."""
+"""Routes of the Open Inference Protocol: server, models with their metadata, repository, adapter to ``infer``."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import orjson
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from skewless.contract.errors import RequestError
+from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
 from skewless.serving.http.model_routes import notify_peers
 from skewless.serving.http.openapi import RequestBody
@@ -17,11 +19,11 @@ from skewless.serving.http.reply import json_response
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.loaded_models import MODEL_FIELD
 from skewless.serving.models.table import ModelTable
-from skewless.serving.oip.metadata import config_of, index_of, metadata_of
-from skewless.serving.oip.models import OipModels
 from skewless.serving.oip.request import parse_json, read_flag
 from skewless.serving.oip.schemas import (
     ERRORS,
+    ConfigParameter,
+    ConfigTensor,
     IndexEntry,
     IndexRequest,
     InferenceReply,
@@ -38,7 +40,10 @@ from skewless.serving.oip.schemas import (
     ServerMetadata,
     ServerReady,
     Statistics,
+    TensorMetadata,
+    VectorMetadata,
 )
+from skewless.serving.oip.signature import OipModels, Signature, TensorType
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.version import __version__
 
@@ -48,6 +53,7 @@ _MODEL = "/models/{name}"
 _REPOSITORY = "/repository"
 _VERSION = "/models/{name}/versions/{version}"
 _BODY = RequestBody(InferenceRequest).openapi_extra
+_TRITON = {"BYTES": "TYPE_STRING"}
 
 
 def oip_router(
@@ -68,10 +74,7 @@ def oip_router(
     """
     router = APIRouter(prefix=PREFIX, tags=["Open Inference Protocol"], responses=dict(ERRORS))
     _add_server(router, ready)
-    _add_statistics(router, models, oip_models)
-    _add_metadata(router, models, oip_models)
-    _add_config(router, models, oip_models)
-    _add_ready(router, models)
+    _add_descriptions(router, models, oip_models)
     _add_infer(router, routes)
     _add_repository(router, models, metrics, peers)
     return router
@@ -99,71 +102,54 @@ def _add_server(router: APIRouter, ready: Callable[[], dict[str, str]]) -> None:
         return make_reply(OipError(error=error), 503) if reasons else make_reply(ServerReady(live=True, ready=True))
 
 
-def _add_metadata(router: APIRouter, models: ModelTable, oip_models: OipModels) -> None:
-    def metadata(name: str, version: str | None = None) -> Response:
+def _add_descriptions(router: APIRouter, models: ModelTable, oip_models: OipModels) -> None:
+    def metadata(name: str, version: str | None) -> BaseModel:
         model = models.get(name, version)
-        return make_reply(metadata_of(model, oip_models.get(model).signature, models.open_versions(name)))
+        return metadata_of(model, oip_models.get(model).signature, models.open_versions(name))
 
-    @router.get(_MODEL, summary="Describe the tensors of a model", response_model=ModelMetadata)
-    async def of_model(name: str) -> Response:
-        return metadata(name)
-
-    @router.get(_VERSION, summary="Describe the tensors of a version", response_model=ModelMetadata)
-    async def of_version(name: str, version: str) -> Response:
-        return metadata(name, version)
-
-    @router.get(f"{_MODEL}/versions", summary="List the loaded versions of a model", response_model=ModelVersions)
-    async def versions(name: str) -> Response:
-        models.get(name)
-        return make_reply(ModelVersions(name=name, versions=models.open_versions(name)))
-
-
-def _add_config(router: APIRouter, models: ModelTable, oip_models: OipModels) -> None:
-    def config(name: str, version: str | None = None) -> Response:
+    def config(name: str, version: str | None) -> BaseModel:
         model = models.get(name, version)
-        return make_reply(config_of(model, oip_models.get(model).signature))
+        return config_of(model, oip_models.get(model).signature)
 
-    @router.get(f"{_MODEL}/config", summary="Describe a model in Triton's format", response_model=ModelConfig)
-    async def of_model(name: str) -> Response:
-        return config(name)
-
-    @router.get(f"{_VERSION}/config", summary="Describe a version in Triton's format", response_model=ModelConfig)
-    async def of_version(name: str, version: str) -> Response:
-        return config(name, version)
-
-
-def _add_ready(router: APIRouter, models: ModelTable) -> None:
-    @router.get(f"{_MODEL}/ready", summary="Report whether a model is served", response_model=ModelReady)
-    async def of_model(name: str) -> Response:
-        models.get(name)
-        return make_reply(ModelReady(name=name, ready=True))
-
-    @router.get(f"{_VERSION}/ready", summary="Report whether a version is loaded", response_model=ModelReady)
-    async def of_version(name: str, version: str) -> Response:
+    def is_ready(name: str, version: str | None) -> BaseModel:
         models.get(name, version)
-        return make_reply(ModelReady(name=name, ready=True))
+        return ModelReady(name=name, ready=True)
 
-
-def _add_statistics(router: APIRouter, models: ModelTable, oip_models: OipModels) -> None:
-    def statistics(*names: tuple[str, str]) -> Response:
-        served = [models.get(name, version) for name, version in names]
-        return make_reply(Statistics(model_stats=[oip_models.get(model).counts.statistics(model) for model in served]))
-
-    def versions(name: str) -> list[tuple[str, str]]:
-        return [(name, version) for version in models.open_versions(models.get(name).name)]
+    def statistics(name: str, version: str | None) -> Statistics:
+        versions = models.open_versions(models.get(name).name) if version is None else [version]
+        served = [models.get(name, each) for each in versions]
+        return Statistics(model_stats=[oip_models.get(model).counts.statistics(model) for model in served])
 
     # Before the routes of one model, since "stats" would match the name of a model.
     @router.get("/models/stats", summary="Return request counts of this worker", response_model=Statistics)
-    async def of_all() -> Response:
-        return statistics(*(item for model in models.all() for item in versions(model.name)))
+    async def all_statistics() -> Response:
+        each = [statistics(model.name, None) for model in models.all()]
+        return make_reply(Statistics(model_stats=[item for part in each for item in part.model_stats]))
 
-    @router.get(f"{_MODEL}/stats", summary="Return request counts of a model", response_model=Statistics)
+    _add_pair(router, "/stats", "Return request counts of a {}", Statistics, statistics)
+    _add_pair(router, "", "Describe the tensors of a {}", ModelMetadata, metadata)
+
+    @router.get(f"{_MODEL}/versions", summary="List the loaded versions of a model", response_model=ModelVersions)
+    async def loaded_versions(name: str) -> Response:
+        models.get(name)
+        return make_reply(ModelVersions(name=name, versions=models.open_versions(name)))
+
+    _add_pair(router, "/config", "Describe a {} in Triton's format", ModelConfig, config)
+    _add_pair(router, "/ready", "Report whether a {} is {}", ModelReady, is_ready)
+
+
+def _add_pair(
+    router: APIRouter, end: str, summary: str, reply: type[BaseModel], describe: Callable[[str, str | None], BaseModel]
+) -> None:
+    """Add a route that describes a model, and the same route for one version of it."""
+
+    @router.get(f"{_MODEL}{end}", summary=summary.format("model", "served"), response_model=reply)
     async def of_model(name: str) -> Response:
-        return statistics(*versions(name))
+        return make_reply(describe(name, None))
 
-    @router.get(f"{_VERSION}/stats", summary="Return request counts of a version", response_model=Statistics)
+    @router.get(f"{_VERSION}{end}", summary=summary.format("version", "loaded"), response_model=reply)
     async def of_version(name: str, version: str) -> Response:
-        return statistics((name, version))
+        return make_reply(describe(name, version))
 
 
 def _add_infer(router: APIRouter, routes: HotRoutes) -> None:
@@ -233,3 +219,68 @@ def _parse_version(body: Mapping[str, Any]) -> str | None:
     if version is not None and not (isinstance(version, str) and version.isascii() and version.isdecimal()):
         raise RequestError("parameter 'version'", "is not a version", value=version, fix='send "1" or "000001"')
     return version
+
+
+def metadata_of(model: ServedModel, signature: Signature, versions: list[str]) -> ModelMetadata:
+    """Return a model's metadata.
+
+    Args:
+        versions: the loaded versions.
+    """
+    return ModelMetadata(
+        name=model.name,
+        versions=versions,
+        platform=model.package.spec.algorithm,
+        inputs=[_tensor(item) for item in signature.inputs],
+        outputs=[_tensor(item) for item in signature.outputs.values()],
+        parameters=VectorMetadata(
+            vectors=_tensor(signature.vectors),
+            features=list(signature.labels),
+            views=list(signature.views),
+            classes=list(signature.classes),
+            plan_hash=model.plan.hash,
+        ),
+    )
+
+
+def config_of(model: ServedModel, signature: Signature) -> ModelConfig:
+    """Return a model's configuration in Triton's format."""
+    package = model.package
+    parameters = {
+        "version": model.version,
+        "digest": package.digest,
+        "plan_hash": model.plan.hash,
+        "task": package.spec.task,
+        "runtime": model.runtime.runtime_id,
+        "runtimes": orjson.dumps([trial.as_dict() for trial in model.trials]).decode(),
+        "log": package.spec.log,
+    }
+    return ModelConfig(
+        name=model.name,
+        platform=package.spec.algorithm,
+        max_batch_size=0,
+        input=[_config(item) for item in signature.inputs],
+        output=[_config(item) for item in signature.outputs.values()],
+        parameters={name: ConfigParameter(string_value=value) for name, value in parameters.items()},
+    )
+
+
+def index_of(models: ModelTable, versions: Mapping[str, Sequence[str]]) -> Iterator[IndexEntry]:
+    """Yield every version of every model, with the reason if it does not serve."""
+    for name, known in versions.items():
+        loaded = models.open_versions(name)
+        for version in known:
+            if version in loaded:
+                yield IndexEntry(name=name, version=version, state="READY", reason="")
+                continue
+            problem = models.problems.get(f"{name} {version}") or (version == known[-1] and models.problems.get(name))
+            yield IndexEntry(name=name, version=version, state="UNAVAILABLE", reason=problem or "not loaded")
+
+
+def _tensor(item: TensorType) -> TensorMetadata:
+    return TensorMetadata(name=item.name, datatype=item.datatype.name, shape=list(item.shape))
+
+
+def _config(item: TensorType) -> ConfigTensor:
+    kind = item.datatype.name
+    return ConfigTensor(name=item.name, data_type=_TRITON.get(kind, f"TYPE_{kind}"), dims=list(item.shape))

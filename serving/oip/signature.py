@@ -1,9 +1,11 @@
-"""Tensors of a model, and the constant parts of its replies."""
+"""Tensors, constant parts of the replies, and request counts of each model version."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import orjson
 
@@ -11,6 +13,8 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.oip.datatypes import BOOL, BYTES, FP32, FP64, INT32, INT64, Datatype
+from skewless.serving.oip.schemas import Duration, InferenceStatistics, ModelStatistics
+from skewless.serving.prediction.scored_batch import ScoredSlice
 
 FEATURES = "features"
 _ANY = -1
@@ -24,6 +28,8 @@ _OF_COLUMN: Mapping[DType, Datatype] = {
     DType.BYTES: BYTES,
     DType.TIMESTAMP: INT64,
 }
+_NS = 1_000_000_000
+_MILLISECOND_US = 1_000
 
 
 class TensorType(NamedTuple):
@@ -32,10 +38,6 @@ class TensorType(NamedTuple):
     name: str
     datatype: Datatype
     shape: tuple[int, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the tensor in the protocol's format."""
-        return {"name": self.name, "datatype": self.datatype.name, "shape": list(self.shape)}
 
 
 class Signature:
@@ -110,3 +112,75 @@ class Signature:
         )
         omitted = {name for name, exists in (("decision", has_decisions), ("out_of_bounds", has_bounds)) if not exists}
         return {tensor.name: tensor for tensor in tensors if tensor.name not in omitted}
+
+
+@dataclass(slots=True)
+class RequestCounts:
+    """Counts the requests of one version; all calls come from one event loop.
+
+    Args:
+        last_us: time of the last successful request, microseconds; 0: none yet.
+    """
+
+    rows: int = 0
+    executions: int = 0
+    successes: int = 0
+    success_s: float = 0.0
+    failures: int = 0
+    failure_s: float = 0.0
+    last_us: int = 0
+
+    def count_success(self, scored_slice: ScoredSlice, seconds: float) -> None:
+        """Count a successful request; rows that were scored in one batch count as one execution."""
+        self.rows += scored_slice.n
+        self.executions += not scored_slice.start
+        self.successes += 1
+        self.success_s += seconds
+        self.last_us = scored_slice.t
+
+    def count_failure(self, seconds: float) -> None:
+        """Count a failed request."""
+        self.failures += 1
+        self.failure_s += seconds
+
+    def statistics(self, model: ServedModel) -> ModelStatistics:
+        """Return the counts in the protocol's format."""
+        no_requests = Duration(count=0, ns=0)
+        return ModelStatistics(
+            name=model.name,
+            version=model.version,
+            last_inference=self.last_us // _MILLISECOND_US,
+            inference_count=self.rows,
+            execution_count=self.executions,
+            inference_stats=InferenceStatistics(
+                success=Duration(count=self.successes, ns=int(self.success_s * _NS)),
+                fail=Duration(count=self.failures, ns=int(self.failure_s * _NS)),
+                queue=no_requests,
+                compute_input=no_requests,
+                compute_infer=no_requests,
+                compute_output=no_requests,
+                cache_hit=no_requests,
+            ),
+            batch_stats=[],
+        )
+
+
+class OipModel(NamedTuple):
+    """Signature and request counts of one version."""
+
+    signature: Signature
+    counts: RequestCounts
+
+
+class OipModels:
+    """Creates the data of each version once, and drops it with the version."""
+
+    def __init__(self) -> None:
+        self._models: WeakKeyDictionary[ServedModel, OipModel] = WeakKeyDictionary()
+
+    def get(self, model: ServedModel) -> OipModel:
+        """Return the signature and counts of a version."""
+        oip_model = self._models.get(model)
+        if oip_model is None:
+            oip_model = self._models[model] = OipModel(Signature(model), RequestCounts())
+        return oip_model

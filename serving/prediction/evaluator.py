@@ -11,6 +11,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -22,9 +23,8 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
-from skewless.serving.prediction.model_counts import ModelCounts
-from skewless.serving.prediction.record import ReadTimes, make_record
 from skewless.serving.prediction.rejections import (
     age_limit_error,
     fail_group,
@@ -35,9 +35,9 @@ from skewless.serving.prediction.rejections import (
     stored_bounds_error,
 )
 from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
-from skewless.serving.prediction.scoring import Scoring, Values
+from skewless.serving.prediction.scoring import Scores, Scoring
 from skewless.serving.prediction.shadows import Shadows
-from skewless.serving.prediction.ticket import Group, Ticket, group_tickets
+from skewless.serving.prediction.ticket import Group, ReadTimes, Ticket, group_tickets, make_record
 
 _MILLISECOND = 1_000
 _log = EventLogger()
@@ -51,9 +51,9 @@ class DeferredWork:
     """
 
     def __init__(self) -> None:
-        self._pending: deque[Callable[[], None]] = deque()
+        self._pending: deque[Callable[[], object]] = deque()
 
-    def put(self, work: Callable[[], None]) -> None:
+    def put(self, work: Callable[[], object]) -> None:
         """Add a callback; call this from the event loop."""
         if not self._pending:
             loop = asyncio.get_running_loop()
@@ -69,38 +69,33 @@ class DeferredWork:
                 _log.error("after_reply_failed", exc_info=error)
 
 
+@dataclass(kw_only=True, eq=False)
 class Evaluator:
     """Score batches of tickets; no batch raises.
 
     Args:
         shadows: scores served rows again with the shadow versions of a traffic policy.
         log: receives each prediction; None: predictions are not logged.
+        skew_us: measured difference between the clocks of the store and the server, microseconds; the log records it.
     """
 
-    def __init__(
-        self,
-        *,
-        reads: FeatureReads,
-        scoring: Scoring,
-        shadows: Shadows,
-        clock: Clock,
-        log: PredictionWriter | None,
-        metrics: Metrics,
-    ) -> None:
-        self.skew_us = 0
-        self._reads = reads
-        self._scoring = scoring
-        self._shadows = shadows
-        self._clock = clock
-        self._log = log
-        self._metrics = metrics
+    reads: FeatureReads
+    scoring: Scoring
+    shadows: Shadows
+    clock: Clock
+    log: PredictionWriter | None
+    metrics: Metrics
+    skew_us: int = 0
+
+    def __post_init__(self) -> None:
+        """Prepare the counters and the queue of deferred work."""
         self._counts: WeakKeyDictionary[ServedModel, ModelCounts] = WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
         self._deferred = DeferredWork()
         self._prefix = os.urandom(6).hex()
         self._counter = itertools.count()
         self._queue, self._redis, self._assemble, self._predict = (
-            metrics.stage(name) for name in ("queue", "redis", "assemble", "predict")
+            self.metrics.stage(name) for name in ("queue", "redis", "assemble", "predict")
         )
 
     async def score_entities(self, tickets: Sequence[Ticket]) -> None:
@@ -110,7 +105,7 @@ class Evaluator:
         start_s = time.perf_counter()
         try:
             # Shadows are read in the same round trip: they must score the rows that the serving version saw.
-            stored = await self._read([*groups, *self._shadows.shadow_groups(groups)], now_us)
+            stored = await self._read([*groups, *self.shadows.shadow_groups(groups)], now_us)
         except StoreError as error:
             for group in groups:
                 self._try_group(group, lambda g, error=error: self._score_without_store(g, now_us, error))  # type: ignore[misc]
@@ -126,9 +121,9 @@ class Evaluator:
     async def score_vectors(self, tickets: Sequence[Ticket]) -> None:
         """Score requests that contain feature vectors."""
         now_us = self._observe_start(tickets)
-        times = ReadTimes(requested_at=now_us, read_start=now_us, read_end=now_us)
         for group in group_tickets(tickets, _floor(now_us)):
-            self._try_group(group, lambda g: self._score(g, None, g.vectors, times))
+            group.times = ReadTimes(now_us, now_us, now_us, self.skew_us)
+            self._try_group(group, lambda g: self._score(g, None, g.vectors))
 
     def expire_ticket(self, ticket: Ticket) -> None:
         """Reply to a ticket whose deadline has passed.
@@ -137,14 +132,14 @@ class Evaluator:
         """
         if not ticket.is_open:
             return
-        self._metrics.refused("deadline").inc()
+        self.metrics.refused("deadline").inc()
         request = ticket.request
         error = DeadlineError(
             f"model {request.model.name!r}",
             "has no result before the deadline",
             fix="raise the timeout, or set missing='null' on the model to score without features",
         )
-        now_us = self._clock.now_us()
+        now_us = self.clock.now_us()
         if not ticket.is_waiting or request.vectors is not None or request.options.contributions:
             fail_ticket(ticket, error)
             return
@@ -156,22 +151,22 @@ class Evaluator:
         while self._tasks:
             await asyncio.wait(self._tasks)
         self._deferred.run()
-        await self._shadows.close()
+        await self.shadows.close()
 
     def _observe_start(self, tickets: Sequence[Ticket]) -> int:
         now_s = time.perf_counter()
         for ticket in tickets:
             self._queue.observe(now_s - ticket.started_at)
-        self._metrics.batch_requests.observe(len(tickets))
-        self._metrics.batch_rows.observe(sum(ticket.n for ticket in tickets))
-        return self._clock.now_us()
+        self.metrics.batch_requests.observe(len(tickets))
+        self.metrics.batch_rows.observe(sum(ticket.n for ticket in tickets))
+        return self.clock.now_us()
 
     async def _read(self, groups: Sequence[Group], now_us: int) -> StoredRows:
         # Concurrent callers often ask for the same entity: each key is read once.
         keys = dict.fromkeys(itertools.chain.from_iterable(group.keys for group in groups))
         keys.pop(None, None)
         markers = dict.fromkeys(itertools.chain.from_iterable(group.model.reader.markers for group in groups))
-        return await self._reads.read([key for key in keys if key is not None], list(markers), now_us)
+        return await self.reads.read([key for key in keys if key is not None], list(markers), now_us)
 
     def _score_stored(self, group: Group, stored: StoredRows, now_us: int) -> None:
         # Deadlines may have passed during the read.
@@ -188,20 +183,20 @@ class Evaluator:
             rows = [None if name is None else values[name] for name in group.keys]
             return reader.vectors(group.keys, rows, marker_status, group.t, group.parsed_rows)
 
-        times = ReadTimes(requested_at=now_us, read_start=stored.read_start, read_end=stored.read_end)
-        self._evaluate(group, vectors_of, times, degraded=bool(marker_status.lost))
+        group.times = ReadTimes(now_us, stored.read_start, stored.read_end, self.skew_us)
+        group.degraded = bool(marker_status.lost)
+        self._evaluate(group, vectors_of)
 
     def _score_without_store(self, group: Group, now_us: int, error: SkewlessError) -> None:
         group = group.pending
         if group.model.package.spec.missing == "refuse":
             raise error
         if group.tickets:
-            times = ReadTimes(requested_at=now_us, read_start=now_us, read_end=self._clock.now_us())
-            self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.parsed_rows), times, degraded=True)
+            group.times = ReadTimes(now_us, now_us, self.clock.now_us(), self.skew_us)
+            group.degraded = True
+            self._evaluate(group, lambda g: g.model.reader.unavailable(g.t, g.parsed_rows))
 
-    def _evaluate(
-        self, group: Group, vectors_of: Callable[[Group], ServiceVectors], times: ReadTimes, *, degraded: bool
-    ) -> None:
+    def _evaluate(self, group: Group, vectors_of: Callable[[Group], ServiceVectors]) -> None:
         """Assemble and score a group; if that fails, score each request alone, so that a bad one fails no other."""
         start_s = time.perf_counter()
         try:
@@ -211,48 +206,43 @@ class Evaluator:
             if len(group.tickets) == 1:
                 raise
             for single_group in group.ticket_groups:
-                self._try_group(single_group, lambda g: self._evaluate(g, vectors_of, times, degraded=degraded))
+                self._try_group(single_group, lambda g: self._evaluate(g, vectors_of))
             return
         self._assemble.observe(time.perf_counter() - start_s)
-        self._score(group, vectors, vectors.matrix, times, degraded=degraded or vectors.corrupt > 0)
+        group.degraded = group.degraded or vectors.corrupt > 0
+        self._score(group, vectors, vectors.matrix)
 
-    def _score(
-        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool = False
-    ) -> None:
+    def _score(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         # A short call runs on the event loop: the hand-over to a thread takes longer than the scores of a few rows.
-        if group.contributions or not self._scoring.is_quick(group.model, group.n):
+        if group.contributions or not self.scoring.is_quick(group.model, group.n):
             group.claim()
-            self._start_task(self._score_in_thread(group, vectors, matrix, times, degraded=degraded))
+            self._start_task(self._score_in_thread(group, vectors, matrix))
             return
         start_s = time.perf_counter()
-        scores = self._scoring.score(group.model, matrix)
+        scores = self.scoring.score(group.model, matrix)
         self._predict.observe(time.perf_counter() - start_s)
-        self._finish(group, self._make_batch(group, vectors, matrix, scores, degraded=degraded), times)
+        self._finish(group, self._make_batch(group, vectors, matrix, scores))
 
-    async def _score_in_thread(
-        self, group: Group, vectors: ServiceVectors | None, matrix: Values, times: ReadTimes, *, degraded: bool
-    ) -> None:
+    async def _score_in_thread(self, group: Group, vectors: ServiceVectors | None, matrix: Scores) -> None:
         start_s = time.perf_counter()
         try:
-            scores, contributions = await self._scoring.score_in_thread(
+            scores, contributions = await self.scoring.score_in_thread(
                 group.model, matrix, contributions=group.contributions
             )
         except Exception as error:  # noqa: BLE001 - as in _try_group
             fail_group(group, error)
             return
         self._predict.observe(time.perf_counter() - start_s)
-        scored = self._make_batch(group, vectors, matrix, scores, degraded=degraded, contributions=contributions)
-        self._try_group(group, lambda g: self._finish(g, scored, times))
+        scored = self._make_batch(group, vectors, matrix, scores, contributions)
+        self._try_group(group, lambda g: self._finish(g, scored))
 
     def _make_batch(
         self,
         group: Group,
         vectors: ServiceVectors | None,
-        matrix: Values,
-        scores: Values,
-        *,
-        degraded: bool,
-        contributions: Values | None = None,
+        matrix: Scores,
+        scores: Scores,
+        contributions: Scores | None = None,
     ) -> ScoredBatch:
         return ScoredBatch(
             model=group.model,
@@ -261,41 +251,34 @@ class Evaluator:
             scores=scores,
             matrix=matrix,
             vectors=vectors,
-            degraded=degraded,
+            degraded=group.degraded,
             contributions=contributions,
             outside=find_out_of_bounds(group, matrix),
             narrow=group.narrow,
         )
 
-    def _finish(self, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
+    def _finish(self, group: Group, scored: ScoredBatch) -> None:
         """Reply, then log; if the model requires the log, reply only after the row is durable."""
-        if self._log is None:
-            self._reply(group, scored, times)
-            return
-        if scored.model.package.spec.log == "required":
+        log = self.log
+        if log is not None and scored.model.package.spec.log == "required":
             # From here on only the log decides: a deadline that passes meanwhile must not reply a second time.
-            record = make_record(scored, group.origin, group.rows, times, self.skew_us)
+            record = make_record(scored, group)
             group.claim()
-            log_write = asyncio.wrap_future(self._log.require(record))
-            self._start_task(self._reply_after_write(log_write, group, scored, times))
+            self._start_task(self._reply_after_write(asyncio.wrap_future(log.require(record)), group, scored))
             return
-        self._reply(group, scored, times)
-        self._defer(group, partial(self._log_predictions, self._log, group, scored, times))
+        self._reply(group, scored)
+        if log is not None:
+            self._defer(group, lambda: log.offer(make_record(scored, group)))
 
-    def _log_predictions(self, log: PredictionWriter, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
-        log.offer(make_record(scored, group.origin, group.rows, times, self.skew_us))
-
-    async def _reply_after_write(
-        self, log_write: asyncio.Future[None], group: Group, scored: ScoredBatch, times: ReadTimes
-    ) -> None:
+    async def _reply_after_write(self, log_write: asyncio.Future[None], group: Group, scored: ScoredBatch) -> None:
         try:
             await log_write
         except StoreError as error:
             fail_group(group, error)
             return
-        self._try_group(group, lambda g: self._reply(g, scored, times))
+        self._try_group(group, lambda g: self._reply(g, scored))
 
-    def _reply(self, group: Group, scored: ScoredBatch, times: ReadTimes) -> None:
+    def _reply(self, group: Group, scored: ScoredBatch) -> None:
         start, served = 0, []
         for ticket in group.tickets:
             stop = start + ticket.n
@@ -312,15 +295,15 @@ class Evaluator:
             now_s = time.perf_counter()
             group.arm.counts.count(scored, len(served), [now_s - ticket.started_at for ticket in served])
             if group.arm.shadows:
-                self._defer(group, partial(self._shadows.put, group, scored, times, self.skew_us))
+                self._defer(group, partial(self.shadows.put, group, scored))
 
     def _count(self, scored: ScoredBatch, served: int) -> None:
         counts = self._counts.get(scored.model)
         if counts is None:
-            counts = self._counts[scored.model] = ModelCounts(self._metrics, scored.model)
+            counts = self._counts[scored.model] = ModelCounts(self.metrics, scored.model)
         counts.count(scored, served)
 
-    def _defer(self, group: Group, work: Callable[[], None]) -> None:
+    def _defer(self, group: Group, work: Callable[[], object]) -> None:
         """Run work that no caller waits for: deferred in a batch, at once for a single request.
 
         The client of a single request is busy with the reply, so nothing can arrive that would have to wait.

@@ -12,30 +12,20 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.request import check_count
 from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
-from skewless.infra.online.port import OnlineReader
+from skewless.infra.online.port import OnlineReader, settle
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
 from skewless.serving.prediction.batch_queue import BatchQueue
-from skewless.serving.prediction.breaker import Breaker
 from skewless.serving.prediction.evaluator import Evaluator
-from skewless.serving.prediction.feature_cache import FeatureCache
-from skewless.serving.prediction.feature_reads import FeatureReads
-from skewless.serving.prediction.prediction_cache import PredictionCache
+from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads
 from skewless.serving.prediction.rejections import reject_out_of_bounds
+from skewless.serving.prediction.routing import MergedSlices, Options, ReplyCallback, ScoringRequest, SliceCollector
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring import Scoring
-from skewless.serving.prediction.scoring_request import Options, ScoringRequest
+from skewless.serving.prediction.scoring import PredictionCache, Scoring
 from skewless.serving.prediction.shadows import Shadows
-from skewless.serving.prediction.split_request import (
-    MergedSlices,
-    ReplyCallback,
-    SplitRequest,
-    route_to_arm,
-    split_request,
-)
-from skewless.serving.prediction.ticket import SliceCallback, Ticket
+from skewless.serving.prediction.ticket import Ticket
 
 _CACHED_VALUES = 1_000_000
 _MAX_REQUESTS_OF_ROWS = 4  # rows in flight, as a number of requests of the largest size
@@ -64,6 +54,7 @@ class Predictor:
     Args:
         log: receives each prediction; None: predictions are not logged.
         marker_history: the history of the markers; a view whose marker went back is UNAVAILABLE.
+        skew_us: measured difference between the clocks of the store and the server, microseconds; the log records it.
     """
 
     def __init__(
@@ -75,44 +66,39 @@ class Predictor:
         limits: PredictorLimits | None = None,
         marker_history: MarkerHistory | None = None,
         metrics: Metrics | None = None,
+        skew_us: int = 0,
     ) -> None:
         self.limits = limits or PredictorLimits()
-        self._metrics = metrics or Metrics()
-        breaker = self._breaker()
+        self.skew_us = skew_us
+        self._metrics = metrics = metrics or Metrics()
+        limits = self.limits
+        breaker = Breaker(failures=limits.breaker_failures, seconds=limits.breaker_seconds, on_trip=metrics.trips.inc)
+        age_us = int(limits.feature_cache_ms * 1_000)
         reads = FeatureReads(
             online=online,
             clock=clock,
             marker_history=marker_history or MarkerHistory(),
             breaker=breaker,
-            cache=self._feature_cache(),
+            cache=FeatureCache(max_age_us=age_us, entries=_CACHED_VALUES, metrics=metrics) if age_us else None,
         )
-        self._scoring = Scoring(self._prediction_cache())
+        self._scoring = Scoring(PredictionCache(limits.prediction_cache, metrics) if limits.prediction_cache else None)
         self._evaluator = Evaluator(
             reads=reads,
             scoring=self._scoring,
-            shadows=Shadows(log=log, metrics=self._metrics, busy=self._busy),
+            shadows=Shadows(log=log, metrics=metrics, busy=self._busy),
             clock=clock,
             log=log,
-            metrics=self._metrics,
+            metrics=metrics,
+            skew_us=skew_us,
         )
-        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_entities, self.limits.max_batch)
-        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_vectors, self.limits.max_batch)
+        self._entities: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_entities, limits.max_batch)
+        self._vectors: BatchQueue[Ticket] = BatchQueue(self._evaluator.score_vectors, limits.max_batch)
         self.admission = Admission(
-            requests=self.limits.max_in_flight,
-            rows=self.limits.max_batch * _MAX_REQUESTS_OF_ROWS,
-            metrics=self._metrics,
+            requests=limits.max_in_flight, rows=limits.max_batch * _MAX_REQUESTS_OF_ROWS, metrics=metrics
         )
-        self._metrics.in_flight.watch(lambda: self.admission.in_flight)
-        self._metrics.queue_depth.watch(lambda: len(self._entities) + len(self._vectors))
-
-    @property
-    def skew_us(self) -> int:
-        """Measured difference between the clocks of the store and the server, microseconds; the log records it."""
-        return self._evaluator.skew_us
-
-    @skew_us.setter
-    def skew_us(self, skew_us: int) -> None:
-        self._evaluator.skew_us = skew_us
+        metrics.breaker.watch(lambda: float(breaker.state))
+        metrics.in_flight.watch(lambda: self.admission.in_flight)
+        metrics.queue_depth.watch(lambda: len(self._entities) + len(self._vectors))
 
     def submit(self, request: ScoringRequest, on_reply: ReplyCallback) -> None:
         """Submit a request; the event loop calls ``on_reply`` once, with the scores or an error.
@@ -126,23 +112,18 @@ class Predictor:
         if request.routing is None:
             self._submit(request, on_reply)
             return
-        # One row cannot be split, and most requests have one.
-        if request.n == 1 and request.columns is not None:
-            self._submit(route_to_arm(request, request.routing.arm_of_row(request.columns)), on_reply)
-            return
-        parts = split_request(request, request.routing)
+        parts = request.routing.split(request)
         if len(parts) == 1:
-            self._submit(parts[0][0], on_reply)
+            self._submit(parts[0].request, on_reply)
             return
         # All parts are checked before any is admitted: a split request is rejected completely or not at all.
-        for part, _ in parts:
-            self._check_bounds(part)
+        for part in parts:
+            self._check_bounds(part.request)
         self.admission.admit(request.n)
-        collector = SplitRequest([rows for _, rows in parts], partial(self._finish_reply, request.n, on_reply))
-        tickets = [
-            self._ticket(part, callback) for (part, _), callback in zip(parts, collector.part_callbacks(), strict=True)
-        ]
-        self._entities.put(*tickets)
+        collector = SliceCollector([part.rows for part in parts], partial(self._finish, request.n, on_reply))
+        callbacks = collector.part_callbacks()
+        tickets = [Ticket(part.request, callback) for part, callback in zip(parts, callbacks, strict=True)]
+        self._entities.put(*map(self._start_timer, tickets))
 
     async def score(self, request: ScoringRequest) -> ScoredSlice:
         """Return the scores of a request from its own model; its routing is ignored.
@@ -151,16 +132,7 @@ class Predictor:
             SkewlessError: the request has no scores; the error gives the reason.
         """
         future: asyncio.Future[ScoredSlice] = asyncio.get_running_loop().create_future()
-
-        def on_reply(result: ScoredSlice | SkewlessError) -> None:
-            if future.done():
-                return  # the waiting task was cancelled
-            if isinstance(result, SkewlessError):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
-
-        self._submit(request, on_reply)
+        self._submit(request, partial(settle, future))
         return await future
 
     async def predict(self, model: ServedModel, rows: Sequence[object], options: Options | None = None) -> ScoredSlice:
@@ -184,50 +156,26 @@ class Predictor:
         await self._evaluator.close()
         self._scoring.close()
 
-    def _submit(self, request: ScoringRequest, on_reply: SliceCallback) -> None:
+    def _submit(self, request: ScoringRequest, on_reply: ReplyCallback) -> None:
         self._check_bounds(request)
-        n = request.n
-        self.admission.admit(n)
-        ticket = self._ticket(request, partial(self._finish_slice, n, on_reply))
+        self.admission.admit(request.n)
+        ticket = self._start_timer(Ticket(request, partial(self._finish, request.n, on_reply)))
         (self._entities if request.vectors is None else self._vectors).put(ticket)
 
     def _check_bounds(self, request: ScoringRequest) -> None:
         if request.model.bounds is not None:
             reject_out_of_bounds(request, self._metrics)
 
-    def _ticket(self, request: ScoringRequest, on_reply: SliceCallback) -> Ticket:
-        ticket = Ticket(request, on_reply)
-        deadline = request.options.deadline
+    def _start_timer(self, ticket: Ticket) -> Ticket:
+        deadline = ticket.request.options.deadline
         if deadline is not None:
             ticket.set_timer(asyncio.get_running_loop().call_at(deadline, self._evaluator.expire_ticket, ticket))
         return ticket
 
-    def _finish_slice(self, n: int, on_reply: SliceCallback, result: ScoredSlice | SkewlessError) -> None:
+    def _finish(self, n: int, on_reply: ReplyCallback, result: ScoredSlice | MergedSlices | SkewlessError) -> None:
         # Before the reply, so that a reply that fails cannot keep its room.
-        self.admission.release(n)
-        on_reply(result)
-
-    def _finish_reply(
-        self, n: int, on_reply: ReplyCallback, result: ScoredSlice | MergedSlices | SkewlessError
-    ) -> None:
         self.admission.release(n)
         on_reply(result)
 
     def _busy(self) -> bool:
         return self.admission.is_overloaded or len(self._entities) > 0
-
-    def _breaker(self) -> Breaker:
-        breaker = Breaker(
-            failures=self.limits.breaker_failures,
-            seconds=self.limits.breaker_seconds,
-            on_trip=self._metrics.trips.inc,
-        )
-        self._metrics.breaker.watch(lambda: float(breaker.state))
-        return breaker
-
-    def _feature_cache(self) -> FeatureCache | None:
-        age_us = int(self.limits.feature_cache_ms * 1_000)
-        return FeatureCache(max_age_us=age_us, entries=_CACHED_VALUES, metrics=self._metrics) if age_us else None
-
-    def _prediction_cache(self) -> PredictionCache | None:
-        return PredictionCache(self.limits.prediction_cache, self._metrics) if self.limits.prediction_cache else None

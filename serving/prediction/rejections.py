@@ -15,8 +15,8 @@ from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Group, Ticket
 
 _log = EventLogger()

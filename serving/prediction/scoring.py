@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
@@ -14,12 +15,50 @@ from skewless.contract.vector import Matrix
 from skewless.infra.host.priority import lower_priority
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.runtimes.shared import SharedRuntime
-from skewless.serving.prediction.prediction_cache import PredictionCache
+from skewless.serving.metrics.metrics import Metrics
 
-Values = npt.NDArray[np.float64]
-
+Scores = npt.NDArray[np.float64]
+_Key = tuple[str, bytes]
 _QUICK_S = 10e-3  # longest time for which scoring may block the event loop
 _MAX_RISE = 1.1  # one slow call may be the machine's fault: the estimate rises only after many
+
+
+class PredictionCache:
+    """Cache the scores of recent vectors, by package digest and the vector's bits.
+
+    Args:
+        entries: maximum number of scores; the oldest is evicted first.
+    """
+
+    def __init__(self, entries: int, metrics: Metrics) -> None:
+        self._max_entries = entries
+        self._scores: dict[_Key, Scores] = {}
+        self._hits, self._misses = metrics.hits("prediction"), metrics.misses("prediction")
+
+    def score(self, model: ServedModel, matrix: Matrix, score: Callable[[ServedModel, Matrix], Scores]) -> Scores:
+        """Return scores, calling ``score`` only for vectors that are not cached."""
+        digest = model.package.digest
+        # By bits: -0.0 and 0.0, or two kinds of NaN, are different keys, which at worst is a miss.
+        keys: list[_Key] = [(digest, row.tobytes()) for row in matrix]
+        missing = [i for i, key in enumerate(keys) if key not in self._scores]
+        self._hits.inc(len(keys) - len(missing))
+        self._misses.inc(len(missing))
+        if len(missing) == len(keys):
+            scores = score(model, matrix)
+            self._store(keys, scores)
+            return scores
+        cached = {key: self._scores[key] for key in keys if key in self._scores}
+        if missing:
+            new_scores = score(model, np.ascontiguousarray(matrix[missing]))
+            cached |= {keys[i]: score_row for i, score_row in zip(missing, new_scores, strict=True)}
+            self._store([keys[i] for i in missing], new_scores)
+        return np.array([cached[key] for key in keys], dtype=np.float64)
+
+    def _store(self, keys: list[_Key], scores: Scores) -> None:
+        # A copy: the scores themselves go to the caller.
+        self._scores.update(zip(keys, scores.copy(), strict=True))
+        while len(self._scores) > self._max_entries:
+            del self._scores[next(iter(self._scores))]
 
 
 class Scoring:
@@ -44,7 +83,7 @@ class Scoring:
             return runtime.is_own(n) and runtime.expected_s(n) <= _QUICK_S
         return self._row_s.get(model, 0.0) * n <= _QUICK_S
 
-    def score(self, model: ServedModel, matrix: Matrix) -> Values:
+    def score(self, model: ServedModel, matrix: Matrix) -> Scores:
         """Return the scores, computed on the calling thread."""
         return (
             self._score_timed(model, matrix)
@@ -54,17 +93,17 @@ class Scoring:
 
     async def score_in_thread(
         self, model: ServedModel, matrix: Matrix, *, contributions: bool
-    ) -> tuple[Values, Values | None]:
+    ) -> tuple[Scores, Scores | None]:
         """Return scores, and contributions if requested, from a thread."""
 
-        def work() -> tuple[Values, Values | None]:
+        def work() -> tuple[Scores, Scores | None]:
             # Not through the cache, which is not made for several threads.
             scores = self._score_timed(model, matrix)
             return scores, model.runtime.contributions(matrix) if contributions else None
 
         return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
-    def _score_timed(self, model: ServedModel, matrix: Matrix) -> Values:
+    def _score_timed(self, model: ServedModel, matrix: Matrix) -> Scores:
         start_s = time.perf_counter()
         scores = model.runtime.score(matrix)
         row_s = (time.perf_counter() - start_s) / max(len(matrix), 1)

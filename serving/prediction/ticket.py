@@ -1,26 +1,50 @@
-"""Requests in flight, and groups of requests that are scored together."""
+"""Requests in flight, and groups of requests that are scored together and become rows of the prediction log."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 
 from skewless.contract.errors import SkewlessError
 from skewless.contract.request import ParsedRows
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.record import LoadColumns
+from skewless.infra.predictions.record import PredictionBatch
 from skewless.serving.prediction.arm import Arm
 from skewless.serving.prediction.feature_reads import StoredRows
-from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import ScoringRequest
+from skewless.serving.prediction.routing import ScoringRequest
+from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
 
 SliceCallback = Callable[[ScoredSlice | SkewlessError], None]
+_NO_WATERMARKS = np.empty(0, dtype=np.int64)
+
+
+class ReadTimes(NamedTuple):
+    """When the rows of a batch were requested and read, microseconds.
+
+    Args:
+        requested_at: time when the batch began; equals ``t``, except in requests with ``as_of``.
+        read_start: time before the oldest value was read.
+        read_end: time after the last value was read.
+        skew_us: measured difference between the clocks of the store and the server.
+    """
+
+    requested_at: int
+    read_start: int
+    read_end: int
+    skew_us: int
+
+
+_NOT_READ = ReadTimes(0, 0, 0, 0)
 
 
 class Ticket:
@@ -64,6 +88,7 @@ class Ticket:
         return True
 
 
+@dataclass(eq=False)
 class Group:
     """Tickets of one model that are evaluated together, at one time.
 
@@ -72,77 +97,57 @@ class Group:
         contributions: whether contributions are requested.
         arm: role of the model under a traffic policy; None: the requests were not routed.
         stored: rows read for them and for the arm's shadows; None: not read yet.
+        times: when they were read.
+        degraded: whether a view did not answer, so that nulls are scored.
 
     Attributes:
         narrow: whether float64 inputs arrived as floats of fewer bits; equal for all tickets.
     """
 
-    __slots__ = ("_keys", "_parsed_rows", "arm", "contributions", "model", "n", "narrow", "stored", "t", "tickets")
+    model: ServedModel
+    t: int
+    contributions: bool
+    tickets: Sequence[Ticket]
+    arm: Arm | None
+    stored: StoredRows | None = None
+    times: ReadTimes = _NOT_READ
+    degraded: bool = False
 
-    def __init__(
-        self,
-        model: ServedModel,
-        t: int,
-        contributions: bool,  # noqa: FBT001 - a fact, no switch
-        tickets: Sequence[Ticket],
-        arm: Arm | None = None,
-        stored: StoredRows | None = None,
-    ) -> None:
-        self.model = model
-        self.t = t
-        self.contributions = contributions
-        self.tickets = tickets
-        self.arm = arm
-        self.stored = stored
-        self.narrow = bool(tickets) and tickets[0].request.narrow  # a group is empty if all its tickets have replies
-        self.n = sum([ticket.request.n for ticket in tickets])
-        self._parsed_rows: ParsedRows | None = None
-        self._keys: list[bytes | None] | None = None
+    def __post_init__(self) -> None:
+        """Add up the rows."""
+        self.narrow = bool(self.tickets) and self.tickets[0].request.narrow  # a group without open tickets is empty
+        self.n = sum([ticket.request.n for ticket in self.tickets])
 
     @property
     def pending(self) -> Group:
         """Return the group without the tickets that have a reply by now."""
         if all(ticket.is_waiting for ticket in self.tickets):
             return self
-        return self._with_tickets([ticket for ticket in self.tickets if ticket.is_waiting])
+        return replace(self, tickets=[ticket for ticket in self.tickets if ticket.is_waiting])
 
     @property
     def ticket_groups(self) -> list[Group]:
         """Return one group for each ticket."""
-        return [self._with_tickets([ticket]) for ticket in self.tickets]
-
-    @property
-    def origin(self) -> LoadColumns:
-        """Columns of the prediction log that identify the version and its role."""
-        return self.model.origin if self.arm is None else self.arm.origin
+        return [replace(self, tickets=[ticket]) for ticket in self.tickets]
 
     def for_arm(self, shadow: Arm) -> Group:
         """Return the group with the same rows for a shadow version."""
-        return Group(shadow.model, self.t, False, self.tickets, shadow)  # noqa: FBT003 - as above
-
-    def _with_tickets(self, tickets: Sequence[Ticket]) -> Group:
-        return Group(self.model, self.t, self.contributions, tickets, self.arm, self.stored)
+        return replace(self, model=shadow.model, contributions=False, arm=shadow)
 
     def claim(self) -> None:
         """Mark the tickets as being replied to, so that a deadline does not start a second evaluation."""
         for ticket in self.tickets:
             ticket.is_waiting = False
 
-    @property
+    @cached_property
     def parsed_rows(self) -> ParsedRows:
-        """The rows in the form that readers and transforms use; computed once."""
-        if self._parsed_rows is None:
-            self._parsed_rows = self.model.parser.build_rows(
-                _end_to_end([ticket.request.columns or {} for ticket in self.tickets])
-            )
-        return self._parsed_rows
+        """The rows in the form that readers and transforms use."""
+        return self.model.parser.build_rows(_end_to_end([ticket.request.columns or {} for ticket in self.tickets]))
 
-    @property
+    @cached_property
     def keys(self) -> list[bytes | None]:
-        """The keys to read from the store; None: nothing to read; computed once."""
-        if self._keys is None:
-            self._keys = self.model.reader.names(self.parsed_rows.keys, self.n)
-        return self._keys
+        """The keys to read from the store; None: nothing to read."""
+        return self.model.reader.names(self.parsed_rows.keys, self.n)
 
     @property
     def vectors(self) -> Matrix:
@@ -150,11 +155,6 @@ class Group:
         parts = [ticket.request.vectors for ticket in self.tickets]
         vectors = [part for part in parts if part is not None]
         return vectors[0] if len(vectors) == 1 else np.concatenate(vectors)
-
-    @property
-    def rows(self) -> Iterator[object]:
-        """Yield each row as received."""
-        return chain.from_iterable(ticket.request.rows for ticket in self.tickets)
 
 
 def group_tickets(tickets: Sequence[Ticket], t: int) -> list[Group]:
@@ -171,6 +171,36 @@ def group_tickets(tickets: Sequence[Ticket], t: int) -> list[Group]:
     return [
         Group(members[0].request.model, *key[2:4], members, members[0].request.arm) for key, members in groups.items()
     ]
+
+
+def make_record(scored: ScoredBatch, group: Group) -> PredictionBatch:
+    """Return the log rows of a scored batch of a group."""
+    vectors, times = scored.vectors, group.times
+    return PredictionBatch(
+        origin=group.model.origin if group.arm is None else group.arm.origin,
+        ids=scored.ids,
+        t=scored.t,
+        asked_at=times.requested_at,
+        read_start=times.read_start,
+        read_end=times.read_end,
+        skew_us=times.skew_us,
+        inputs=[_text(row) for ticket in group.tickets for row in ticket.request.rows],
+        matrix=scored.matrix,
+        scores=scored.scores,
+        status=scored.status,
+        versions=vectors.versions if vectors else {},
+        applied=vectors.applied if vectors else {},
+        watermarks=vectors.watermark if vectors else _NO_WATERMARKS,
+        source="entities" if vectors else "vectors",
+        narrow=scored.narrow,
+    )
+
+
+def _text(row: Any) -> bytes:  # noqa: ANN401 - any JSON value
+    try:
+        return orjson.dumps(row)
+    except TypeError:
+        return json.dumps(row, separators=(",", ":")).encode()  # an integer beyond 64 bits
 
 
 def _end_to_end(parts: Sequence[Mapping[str, Sequence[Any]]]) -> Mapping[str, Sequence[Any]]:

@@ -14,25 +14,116 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import os
+import pickle
 import shutil
+import struct
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
-from skewless.contract.errors import SkewlessError
+from skewless.contract.errors import PlaceError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.serving.announcement import announce_server
+from skewless.serving.announcement import VARIABLE, announce_server
 from skewless.serving.http.sockets import allow_sharing, bind
 from skewless.serving.server_config import ServerConfig
 from skewless.serving.shutdown import Shutdown, cause_of, on_signals, report_crashes
-from skewless.serving.workers.worker_process import NOW, STOP, WorkerConfig, WorkerProcess
 
+LENGTH = struct.Struct("!I")  # length of the pickled configuration, which follows
+STOP, NOW = b"stop\n", b"now\n"
+_COMMAND = (sys.executable, "-P", "-m", "skewless.serving.workers.worker")
 _KILL_SECONDS = 5.0
 _log = EventLogger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerConfig:
+    """Configuration of a worker.
+
+    Args:
+        config: configuration of the server, with the shared port, which is not 0.
+        folder: folder of the workers' control sockets.
+        number: number of this worker, from 0.
+        restarts: how often this worker has been restarted.
+    """
+
+    config: ServerConfig
+    folder: Path
+    number: int = 0
+    restarts: int = 0
+
+
+class WorkerProcess:
+    """A started worker; it exits on the command to stop, and when its supervisor dies."""
+
+    def __init__(self, worker_config: WorkerConfig, process: asyncio.subprocess.Process) -> None:
+        self._worker_config = worker_config
+        self.process = process
+
+    @classmethod
+    async def start(cls, worker_config: WorkerConfig) -> WorkerProcess:
+        """Start the process, without waiting until it is ready."""
+        process = await asyncio.create_subprocess_exec(
+            *_COMMAND,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            # Only the supervisor may report to systemd, once all workers are ready.
+            env={name: value for name, value in os.environ.items() if name != VARIABLE},
+            start_new_session=True,  # Ctrl-C reaches only the supervisor, which forwards it
+        )
+        worker = cls(worker_config, process)
+        body = pickle.dumps(worker_config)
+        worker.send(LENGTH.pack(len(body)) + body)
+        return worker
+
+    async def wait_ready(self) -> None:
+        """Wait until the worker serves predictions.
+
+        Raises:
+            SkewlessError: the worker could not start; the error is the worker's.
+        """
+        output_fd = await _output(self.process).readline()
+        body = json.loads(output_fd) if output_fd else {}
+        if "error" in body:
+            await self.process.wait()
+            raise _error(body["error"])
+        if not body:
+            code = await self.process.wait()
+            raise PlaceError(
+                f"worker {self._worker_config.number}", "exited before it was ready", value=code, fix="check its log"
+            )
+
+    def send(self, command: bytes) -> None:
+        """Send a command to the worker's stdin; an exited worker is ignored."""
+        if self.process.stdin is not None and not self.process.stdin.is_closing():
+            with contextlib.suppress(ConnectionError):
+                self.process.stdin.write(command)
+
+    def kill(self) -> None:
+        """Kill the process."""
+        with contextlib.suppress(ProcessLookupError):
+            self.process.kill()
+
+
+def _output(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
+    if process.stdout is None:
+        raise PlaceError("worker", "was started without a pipe", fix="report this defect")
+    return process.stdout
+
+
+def _error(parts: Mapping[str, Any]) -> SkewlessError:
+    classes: list[type[SkewlessError]] = [SkewlessError, *SkewlessError.__subclasses__()]
+    kinds = {kind.kind: kind for kind in classes}
+    return kinds.get(parts["kind"], SkewlessError)(
+        parts["thing"], parts["problem"], fix=parts["fix"], value=parts.get("value")
+    )
 
 
 def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
@@ -52,9 +143,10 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
 
 async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
     shutdown = Shutdown()
-    with bind(config.host, config.port) as sock, on_signals(shutdown), _control_folder() as folder:
+    settings = config.settings
+    with bind(settings.host, settings.port) as sock, on_signals(shutdown), _control_folder() as folder:
         # With port 0 the system chose one, which all workers must share.
-        config = replace(config, port=sock.getsockname()[1])
+        config = config.with_port(sock.getsockname()[1])
         allow_sharing(sock)
         with announce_server(config, on_ready) as ready:
             await Workers(WorkerConfig(config=config, folder=folder), shutdown).run(ready)
@@ -99,7 +191,7 @@ class Workers:
         Raises:
             SkewlessError: a worker could not start; all others have been stopped.
         """
-        worker_numbers = range(self._worker_config.config.workers)
+        worker_numbers = range(self._worker_config.config.settings.workers)
         forwarder = asyncio.create_task(self._forward_shutdown())
         try:
             await asyncio.gather(*(self._start(number) for number in worker_numbers))
@@ -112,7 +204,7 @@ class Workers:
             if not was_requested:  # a worker that is stopped while it starts did not fail
                 raise
         finally:
-            await asyncio.gather(*(worker.wait_exit() for worker in self._processes.values()))
+            await asyncio.gather(*(worker.process.wait() for worker in self._processes.values()))
             forwarder.cancel()
 
     async def _start(self, number: int, restarts: int = 0) -> None:
@@ -127,12 +219,12 @@ class Workers:
         """Restart a worker whenever it exits, until the shutdown."""
         backoff, restarts, started_at = Backoff(), 0, time.monotonic()
         while True:
-            code = await self._processes[number].wait_exit()
+            code = await self._processes[number].process.wait()
             if self._shutdown.is_requested:
                 return
             restarts += 1
             wait = backoff.next_wait(time.monotonic() - started_at)
-            pid = self._processes[number].pid
+            pid = self._processes[number].process.pid
             _log.error("worker_ended", worker=number, pid=pid, code=code, cause=cause_of(code), again_in_s=wait)
             if await self._shutdown.wait(wait):
                 return

@@ -16,7 +16,7 @@ from skewless.serving.http.sockets import bind_shared
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import make_metrics, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
-from skewless.serving.workers.worker_process import LENGTH, NOW, STOP, WorkerConfig
+from skewless.serving.workers.supervisor import LENGTH, NOW, STOP, WorkerConfig
 
 
 def main() -> int:
@@ -40,13 +40,14 @@ async def _work(output_fd: int) -> None:
     shutdown = Shutdown()
     command_reader = asyncio.create_task(_follow_commands(commands, shutdown))
     config = worker_config.config
-    sock = bind_shared(config.host, config.port)
+    settings = config.settings
+    sock = bind_shared(settings.host, settings.port)
     metrics = make_metrics(config)
     metrics.restarts.inc(worker_config.restarts)
     peers = PeerWorkers(
         folder=worker_config.folder,
         number=worker_config.number,
-        count=config.workers,
+        count=settings.workers,
         on_no_reply=metrics.unanswered.inc,
     )
 

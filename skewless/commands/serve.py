@@ -114,9 +114,9 @@ def serve(session: Session, *, host: Host = None, port: Port = None, workers: Wo
 
 def _hint(config: ServerConfig, url: str) -> str:
     """Return a first step for the caller: a browser sends no API key, which a public server requires."""
-    from skewless.serving.access.rules import is_loopback
+    from skewless.serving.access.gate import is_loopback
 
-    if is_loopback(config.host) or config.settings.auth == "off":
+    if is_loopback(config.settings.host) or config.settings.auth == "off":
         return f"try {url}/docs"
     return "send requests with an API key (skewless keys)"
 

@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     from skewless.operations.importance import ImportanceReport
     from skewless.operations.quality import QualityReport
     from skewless.operations.why import WhyReport
-    from skewless.validation.drift.report import DriftReport
-    from skewless.validation.drift.verdicts import ColumnDrift
+    from skewless.validation.drift.verdicts import ColumnDrift, DriftReport
     from skewless.validation.explanation import ExplainedFeature
     from skewless.validation.live_quality import Quality
     from skewless.validation.parity_report import ParityReport

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from skewless.infra.storage.documents import Records
-    from skewless.validation.drift.report import DriftReport
+    from skewless.validation.drift.verdicts import DriftReport
     from skewless.workspace import Workspace
 
 ALERT, MOVED = "drift", "score_or_label_drift"
@@ -43,8 +43,7 @@ def check_drift(
 def _measure(project: Workspace, model: str, until_us: int | None, window_us: int | None) -> DriftReport:
     from skewless.infra.packages.package import pinned_plan
     from skewless.infra.predictions.live_predictions import ServedScores
-    from skewless.validation.drift.report import DriftReport
-    from skewless.validation.drift.verdicts import LABEL, SCORE, compare_window
+    from skewless.validation.drift.verdicts import LABEL, SCORE, DriftReport, compare_window
 
     spec, package = project.applied.model(model), open_champion(project, model)
     until = project.clock.now_us() if until_us is None else until_us

@@ -19,10 +19,9 @@ from skewless.infra.telemetry.logger import EventLogger
 if TYPE_CHECKING:
     from skewless.infra.jobs.execution import Execution, Launch
     from skewless.infra.jobs.run import Run
-    from skewless.training.scheduling.candidate import Candidate
+    from skewless.training.scheduling.candidate import Candidate, StopSignal
     from skewless.training.scheduling.job import Job
     from skewless.training.scheduling.leader_term import LeaderTerm
-    from skewless.training.scheduling.stop_signal import StopSignal
     from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
@@ -94,7 +93,7 @@ def run_scheduler(project: Workspace) -> None:
     from skewless.infra.host.processes import ProcessRecord, send_heartbeats
     from skewless.infra.jobs.metrics import RunMetrics
     from skewless.infra.plans.applied_plan import AppliedPlanReader
-    from skewless.training.scheduling.stop_signal import StopSignal
+    from skewless.training.scheduling.candidate import StopSignal
 
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
@@ -169,7 +168,7 @@ def hold_term(
         ConflictError: another scheduler holds the lease.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.stop_signal import StopSignal
+    from skewless.training.scheduling.candidate import StopSignal
 
     stop = StopSignal()
     candidate = _candidate(project, PlannedJobs(project=project), _launch_here(project, invoke), stop, on_end)

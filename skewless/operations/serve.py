@@ -38,7 +38,7 @@ def serve(
     if "prometheus_client" not in sys.modules:
         for name in ("PROMETHEUS_MULTIPROC_DIR", "PROMETHEUS_MULTIPROCESS_DIR"):
             os.environ.pop(name, None)
-    if config.workers == 1:
+    if config.settings.workers == 1:
         from skewless.serving.process import run_server
 
         run_server(config, on_ready)

@@ -148,8 +148,7 @@ def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
 
 
 def _view(project: Workspace, view: View) -> TableSummary:
-    from skewless.validation.suggest import TableSummary
-    from skewless.validation.summaries import summarise
+    from skewless.validation.suggest import TableSummary, summarise
 
     keys, event = [column.name for column in view.keys], view.source.event_column
     # A correction repeats keys and time. It is not a duplicate if rows have the time when they were written.
@@ -166,9 +165,8 @@ def _view(project: Workspace, view: View) -> TableSummary:
 def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
     from skewless.infra.offline.labels import find_labels
     from skewless.validation.label_gate import known_labels
-    from skewless.validation.suggest import TableSummary
+    from skewless.validation.suggest import TableSummary, summarise
     from skewless.validation.suites import LABELS
-    from skewless.validation.summaries import summarise
 
     plan = project.applied.plan.select_service(spec.service)
     keys = [spec.labels.column(column.name) for column in plan.join_keys]

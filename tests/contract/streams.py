@@ -14,8 +14,7 @@ from zlib import crc32
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 
-from skewless.infra.online.address import RedisAddress
-from skewless.infra.online.clients import close_client, open_client
+from skewless.infra.online.clients import RedisAddress, close_client, open_client
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.kafka_sender import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream

@@ -18,9 +18,9 @@ from skewless.contract.window_events import EventSelector, ViewEvents
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.state_layout import EventOrigins
 from skewless.contract.windows.tiles import WindowReader
-from skewless.infra.online.cluster_servers import key_slot
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.online.servers import key_slot
 from skewless.infra.online.state_view import StateView
 from skewless.infra.online.store import open_blocking_reader
 from tests.contract.store import StorePlace

@@ -9,8 +9,8 @@ import numpy as np
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.bounds_check import BoundsCheck
 from skewless.contract.dtypes import DType
+from skewless.serving.oip.conversion import build_outputs, encode_reply
 from skewless.serving.oip.datatypes import DATATYPES
-from skewless.serving.oip.outputs import build_outputs, encode_reply
 from skewless.serving.oip.signature import Signature
 from tests.docs.pages import names, page, table
 from tests.unit.serving.oip.standing_in import PLAN, answer, model

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -25,7 +26,7 @@ from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.runtimes.reference import Reference
+from skewless.infra.runtimes.certification import Reference
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.serving.app import ServingContext, create_app
@@ -75,7 +76,7 @@ def test_every_route_is_documented() -> None:
     pages = [table(section(page(name), "Routes"), "route", "answers") for name in ("serving.md", "oip.md")]
     app = create_app(
         ServingContext(
-            models=cast("ModelTable", None),
+            models=cast("ModelTable", SimpleNamespace(all=list)),
             predictor=cast("Predictor", None),
             metrics=Metrics(),
             reload_seconds=1.0,

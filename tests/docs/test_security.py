@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 from skewless.infra.access.api_keys import SCOPES
-from skewless.serving.access.rules import scope_of
+from skewless.serving.access.gate import scope_of
 from skewless.serving.app import ServingContext, create_app
 from skewless.serving.metrics.metrics import Metrics
 from tests.docs.pages import names, page, table
@@ -39,7 +40,10 @@ def routes() -> set[str]:
     """Return every route of the application."""
     app = create_app(
         ServingContext(
-            models=cast("ModelTable", None), predictor=cast("Predictor", None), metrics=Metrics(), reload_seconds=1.0
+            models=cast("ModelTable", SimpleNamespace(all=list)),
+            predictor=cast("Predictor", None),
+            metrics=Metrics(),
+            reload_seconds=1.0,
         )
     )
     return {f"{method.upper()} {path}" for path, methods in app.openapi()["paths"].items() for method in methods}

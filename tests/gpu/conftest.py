@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from skewless.infra.runtimes import nvforest, xgboost_cuda
+from skewless.infra.runtimes.certification import Reference, reference_rows
 from skewless.infra.runtimes.cuda import Device, driver
-from skewless.infra.runtimes.reference import Reference, reference_rows
 from tests.integration.infra.runtimes.conftest import FEATURES, MAKERS, ModelCase
 
 _LEFT = 32 * 2**20

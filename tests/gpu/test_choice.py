@@ -10,12 +10,11 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates
 from skewless.infra.runtimes.certification import certify, same_bits
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.choice import RuntimeChoice, choose
-from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
+from skewless.infra.runtimes.shared import SIZES, Calibration, RuntimeMember, SharedRuntime, Step
 from tests.gpu.conftest import algorithm_of, little_memory, reference_of
 from tests.integration.infra.runtimes.conftest import FEATURES, ModelCase
 

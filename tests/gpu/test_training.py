@@ -13,8 +13,7 @@ import xgboost as xgb
 from structlog.testing import capture_logs
 
 from skewless.contract.spec import LabelSource, ModelSpec, Split
-from skewless.infra.runtimes.certification import certify
-from skewless.infra.runtimes.reference import Reference, reference_rows
+from skewless.infra.runtimes.certification import Reference, certify, reference_rows
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.training.trainers.xgboost import XGBoostTrainer

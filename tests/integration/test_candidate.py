@@ -17,7 +17,7 @@ from skewless.infra.jobs.run import RunId
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
-from skewless.training.scheduling.stop_signal import StopSignal
+from skewless.training.scheduling.candidate import StopSignal
 from tests.worlds.scheduler import EVERY_S, SECOND, candidate, effects
 from tests.worlds.waiting import eventually, until
 

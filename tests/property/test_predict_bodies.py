@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import RequestError
 from skewless.serving.http.predict_route import parse_body
-from skewless.serving.http.request_options import read_options
-from skewless.serving.prediction.scoring_request import Options
+from skewless.serving.http.prediction_route import read_options
+from skewless.serving.prediction.routing import Options
 
 NOW = 1_768_478_400_123_456
 NAMES = ["model", "version", "rows", "features", "contributions", "as_of", "max_feature_age_s", "timeout_us", "other"]

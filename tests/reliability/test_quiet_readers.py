@@ -17,8 +17,7 @@ from skewless.contract.clock import ManualClock, OffsetClock
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key
 from skewless.contract.plan import FeaturePlan
-from skewless.infra.online.log_positions import LogPositions
-from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.online.marker_history import LogPositions, MarkerHistory
 from skewless.infra.online.port import RowsAndMarkers
 from skewless.infra.online.redis_store import BlockingReader, RedisReader
 from skewless.infra.online.window_states import WindowStates
@@ -47,7 +46,7 @@ class Blocking:
 
     def __init__(self, url: str, state: Path, plan: FeaturePlan) -> None:
         self.reader = BlockingReader(url)
-        self.marker_history = MarkerHistory.from_runs(ProjectState(state), [plan], self.reader)
+        self.marker_history = MarkerHistory.from_runs(ProjectState(state), [plan], self.reader.on_connect)
 
     def read(self, names: list[str]) -> RowsAndMarkers:
         return answered(lambda: self.reader.get_with_markers([b"any"], names))

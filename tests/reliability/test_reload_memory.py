@@ -22,9 +22,9 @@ from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
-from skewless.serving.oip.models import OipModels
+from skewless.serving.oip.signature import OipModels
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
-from skewless.serving.prediction.scoring_request import Options
+from skewless.serving.prediction.routing import Options
 from skewless.training.train import train
 from tests.servers.prediction import ROOT
 from tests.worlds.trained import MODEL, Sandbox, ask, make_project, opened

@@ -8,7 +8,7 @@ from typing import Literal
 
 import pytest
 
-from skewless.infra.online.server_binary import find_binary
+from skewless.infra.online.private_server import find_binary
 
 Name = Literal["valkey", "redis"]
 

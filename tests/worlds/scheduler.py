@@ -21,10 +21,9 @@ from skewless.infra.jobs.run import Run
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
-from skewless.training.scheduling.candidate import Candidate
+from skewless.training.scheduling.candidate import Candidate, StopSignal
 from skewless.training.scheduling.job import FixedInterval, Job
 from skewless.training.scheduling.leader_term import LeaderTerm
-from skewless.training.scheduling.stop_signal import StopSignal
 from tests.reliability.kills import ROOT, Side, Steps
 
 SECOND = 1_000_000

@@ -20,7 +20,7 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.reference import Reference
+from skewless.infra.runtimes.certification import Reference
 from skewless.infra.storage.cloud_storage import CloudStorage
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState

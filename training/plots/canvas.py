@@ -1,4 +1,4 @@
-"""The common style of all plots, and their export as SVG that is readable in light and dark mode."""
+"""The common style of all plots, their export as SVG that is readable in light and dark mode, and line plots."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
 # Okabe and Ito (2008): colour-blind readers can distinguish them.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7")
 _INK = "#010203"  # placeholder that becomes the reader's text colour
@@ -23,6 +29,7 @@ _STYLE = (
     "<style>svg.plot{color:#222}@media (prefers-color-scheme:dark){svg.plot{color:#ddd}}"
     "svg.plot text{font-family:system-ui,sans-serif}</style>"
 )
+_DAY_US = 86_400e6  # the axis counts days since 1970
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +57,14 @@ class Canvas:
         svg: the SVG text, set after drawing.
     """
 
+    title: str
     axes: Axes
     lower_axes: tuple[Axes, ...] = ()
-    svg: str = field(default="")
+    svg: str = ""
+
+    def as_plot(self, name: str, caption: str) -> Plot:
+        """Return the plot after drawing."""
+        return Plot(name=name, title=self.title, caption=caption, svg=self.svg)
 
 
 def can_plot() -> bool:
@@ -96,7 +108,7 @@ def draw_plot(
             each.spines[["top", "right"]].set_visible(False)
         (axes, *more)[-1].set_xlabel(x)
         axes.set_title(title)
-        canvas = Canvas(axes=axes, lower_axes=tuple(more))
+        canvas = Canvas(title=title, axes=axes, lower_axes=tuple(more))
         yield canvas
         if axes.get_legend() is None and axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False)
@@ -132,3 +144,62 @@ def _svg(figure: Figure, title: str) -> str:
 
 def _escape(title: str) -> str:
     return title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A value at a time.
+
+    Args:
+        at_us: microseconds, UTC.
+        low, high: its interval; None: it has none.
+    """
+
+    at_us: int
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+def series_plot(
+    name: str, title: str, unit: str, caption: str, lines: Mapping[str, Sequence[Point]], *, level: float | None = None
+) -> Plot:
+    """Return a line plot over time.
+
+    Args:
+        unit: label of the y axis.
+        lines: points in order of time, by the label of the line; colours repeat after six lines.
+        level: a reference value, drawn as a dotted line.
+    """
+    with draw_plot(title, "time (UTC)", unit, size=(7.2, 3.2)) as canvas:
+        if level is not None:
+            canvas.axes.axhline(level, linestyle=":", color="#808080")
+        for i, (label, points) in enumerate(lines.items()):
+            colour = COLOURS[i % len(COLOURS)]
+            canvas.axes.plot(
+                times([p.at_us for p in points]),
+                [p.value for p in points],
+                marker="o",
+                markersize=3,
+                color=colour,
+                label=label,
+            )
+            bounded = [p for p in points if p.low is not None and p.high is not None]
+            canvas.axes.fill_between(
+                times([p.at_us for p in bounded]),
+                [p.low for p in bounded if p.low is not None],
+                [p.high for p in bounded if p.high is not None],
+                color=colour,
+                alpha=0.2,
+                linewidth=0,
+            )
+        times_us = {point.at_us for points in lines.values() for point in points}
+        if len(times_us) == 1:  # a single time: show the day around it
+            day = times_us.pop() / _DAY_US
+            canvas.axes.set_xlim(day - 0.5, day + 0.5)
+    return canvas.as_plot(name, caption)
+
+
+def times(at_us: Sequence[int]) -> npt.NDArray[np.datetime64]:
+    """Return times as numpy datetimes for the x axis."""
+    return np.array(at_us, dtype="datetime64[us]")

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from skewless.training.plots.canvas import COLOURS, Plot, draw_plot
-from skewless.training.plots.series import Point, times
+from skewless.training.plots.canvas import COLOURS, Plot, Point, draw_plot, times
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,10 +64,13 @@ class VersionHistory:
 
 def history_plot(history: VersionHistory) -> Plot:
     """Return a plot of traffic shares over time with decisions above, and of live quality below."""
-    title = "Traffic share and quality by version"
     quality_labels = [f"live {history.metric}"] if history.quality else []
     with draw_plot(
-        title, "time (UTC)", "share of the entities", *quality_labels, size=(10.4, 2.6 + 2.4 * len(quality_labels))
+        "Traffic share and quality by version",
+        "time (UTC)",
+        "share of the entities",
+        *quality_labels,
+        size=(10.4, 2.6 + 2.4 * len(quality_labels)),
     ) as canvas:
         colours = {version: COLOURS[i % len(COLOURS)] for i, version in enumerate(history.versions)}
         _draw_shares(canvas.axes, history, colours)
@@ -76,7 +78,7 @@ def history_plot(history: VersionHistory) -> Plot:
         canvas.axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.05))
         for axes in canvas.lower_axes:
             _draw_quality(axes, history, colours)
-    return Plot(name="life", title=title, caption=_caption(history), svg=canvas.svg)
+    return canvas.as_plot("life", _caption(history))
 
 
 def _caption(history: VersionHistory) -> str:

@@ -12,7 +12,7 @@ from skewless.contract.lifecycle import Guardrails
 from skewless.contract.status import Int64Array
 from skewless.infra.rollout.counts import Histogram, RolloutCounts
 from skewless.training.rollout.evidence import Evidence, MeanComparison
-from skewless.validation.drift.measures import psi
+from skewless.validation.drift.histograms import psi
 
 # Guardrails are judged every few seconds: in thousands of judgements, chance alone must not breach one.
 _CHANCE = 1e-4
@@ -145,7 +145,7 @@ def _judge_scores(
         index = float(psi(expected[None], actual[None])[0])
         from scipy.special import chdtri  # noqa: PLC0415 - scipy is not needed to show a rollout
 
-        # The PSI of two samples of one population is chi-squared, scaled: see ``validation/drift/measures.py``.
+        # The PSI of two samples of one population is chi-squared, scaled: see ``validation/drift/histograms.py``.
         scale = 1 / champion.scores.n + 1 / challenger.scores.n
         least = max(0.0, index - scale * float(chdtri(max(1, expected.size - 1), _CHANCE)))
     return Verdict(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +12,7 @@ from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import ModelSpec, Task
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.runtimes.port import Scores, Vector
-from skewless.training.rollout.evidence import Estimate, MeanComparison
+from skewless.training.rollout.evidence import Estimate, Evidence, MeanComparison
 from skewless.training.rollout.sequential import MIN_UNITS, Losses, LossSummary
 from skewless.validation.live_quality import Quality, live_quality
 
@@ -23,19 +22,8 @@ _MIN_PROBABILITY = 1e-3
 _INTERVAL_FACTOR = 3.8906 / 1.96
 
 
-@dataclass(frozen=True, kw_only=True)
-class LabelledEvidence:
-    """The comparison of both arms on labels; None: too few labels."""
-
-    quality: MeanComparison | None = None
-    business: MeanComparison | None = None
-    losses: Losses | None = None
-
-
-def compare_labelled(
-    rows: pa.Table, spec: ModelSpec, policy: TrafficPolicy, numbers: Collection[int]
-) -> LabelledEvidence:
-    """Compare both arms of a rollout on the labels so far.
+def compare_labelled(rows: pa.Table, spec: ModelSpec, policy: TrafficPolicy, numbers: Collection[int]) -> Evidence:
+    """Return quality, business value and losses of both arms of a rollout by the labels so far, without their counts.
 
     The challenger's served predictions count if any has a label; otherwise its shadow scores.
 
@@ -53,9 +41,9 @@ def compare_labelled(
     has_labels = served["label"].null_count < served.num_rows
     challenger = served if has_labels else others.filter(pc.field("role") == "shadow")
     if not champion.num_rows or not challenger.num_rows:
-        return LabelledEvidence()
+        return Evidence()
     (champion_quality,), (challenger_quality,) = live_quality(champion, spec), live_quality(challenger, spec)
-    return LabelledEvidence(
+    return Evidence(
         quality=_compare_quality(champion_quality, challenger_quality, spec),
         business=_compare_business(champion_quality, challenger_quality),
         losses=_losses(champion, challenger, spec),

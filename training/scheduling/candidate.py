@@ -1,14 +1,17 @@
-"""A scheduler process: acquires the lease, runs jobs while it is the leader, and tries again if it loses the lease."""
+"""A scheduler process, until its stop: acquires the lease, runs jobs while it leads, and tries again if it loses it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 
 from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
@@ -16,12 +19,46 @@ from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.storage.leases import Lease, LeaseRenewal, Leases
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.training.scheduling.leader_term import LeaderTerm
-from skewless.training.scheduling.stop_signal import StopSignal
 
 LEASE = "scheduler"
 _log = EventLogger()
 _POLL_S = 0.1
 _TRIES_PER_TTL = 10
+
+
+class StopSignal:
+    """A stop request, set by SIGINT and SIGTERM.
+
+    A handler may interrupt the main thread anywhere, even while it holds a lock. Of the standard library's
+    primitives that can wake the thread, only SimpleQueue is reentrant.
+    """
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self.is_urgent = False
+        self._queue: SimpleQueue[None] = SimpleQueue()
+
+    def request_stop(self) -> None:
+        """Request a stop; the second request is urgent."""
+        self.is_urgent = self.is_set
+        self.is_set = True
+        self._queue.put(None)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for some seconds, or until the next stop request."""
+        with contextlib.suppress(Empty):
+            self._queue.get(timeout=seconds)
+
+    @contextlib.contextmanager
+    def handle_signals(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM as stop requests inside the block."""
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        handlers = {number: signal.signal(number, lambda *_: self.request_stop()) for number in numbers}
+        try:
+            yield
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 @dataclass(kw_only=True)

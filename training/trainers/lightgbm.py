@@ -13,8 +13,16 @@ import numpy as np
 from skewless.contract.errors import DefinitionError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.training.trainers.port import Queries, TrainedModel, TrainingSet
-from skewless.training.trainers.settings import Parameters, cap_thresholds, check_labels, row_weights, split_parameters
+from skewless.training.trainers.port import (
+    Parameters,
+    Queries,
+    TrainedModel,
+    TrainingSet,
+    cap_thresholds,
+    check_labels,
+    row_weights,
+    split_parameters,
+)
 
 Learning = dict[str, list[float]]
 

@@ -17,8 +17,15 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes.port import Matrix, Vector
 from skewless.infra.runtimes.tree_arrays import Bools, TreeArrays
-from skewless.training.trainers.port import TrainedModel, TrainingSet
-from skewless.training.trainers.settings import cap_thresholds, check_labels, check_task, row_weights, split_parameters
+from skewless.training.trainers.port import (
+    TrainedModel,
+    TrainingSet,
+    cap_thresholds,
+    check_labels,
+    check_task,
+    row_weights,
+    split_parameters,
+)
 
 _IDENTITY = frozenset({"log_loss", "squared_error", "absolute_error", "quantile"})
 Model = Any

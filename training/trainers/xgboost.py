@@ -14,8 +14,16 @@ from skewless.contract.spec import ModelSpec
 from skewless.infra.runtimes import cuda, xgboost_cuda
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.training.trainers.port import Queries, TrainedModel, TrainingSet
-from skewless.training.trainers.settings import Parameters, cap_thresholds, check_labels, row_weights, split_parameters
+from skewless.training.trainers.port import (
+    Parameters,
+    Queries,
+    TrainedModel,
+    TrainingSet,
+    cap_thresholds,
+    check_labels,
+    row_weights,
+    split_parameters,
+)
 
 Learning = dict[str, list[float]]
 Device = Literal["cpu", "cuda"]

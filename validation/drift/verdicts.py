@@ -1,20 +1,24 @@
-"""Decides which columns have drifted: a distance above its limit that chance does not explain."""
+"""Decides which columns have drifted: a distance above its limit that chance does not explain; and the report."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from skewless.contract.clock import from_us
 from skewless.contract.lifecycle import Watch
+from skewless.contract.render import count_text
 from skewless.contract.status import BoolArray
 from skewless.infra.predictions.live_predictions import LivePredictions
-from skewless.validation.drift.histograms import Bins, Floats, Histograms
-from skewless.validation.drift.measures import (
+from skewless.validation.drift.histograms import (
+    Bins,
     Counts,
+    Floats,
+    Histograms,
     expected_js,
     expected_ks,
     expected_psi,
@@ -25,6 +29,10 @@ from skewless.validation.drift.measures import (
     psi,
     smirnov,
 )
+
+SCORE, LABEL = "score", "label"
+DriftVerdict = Literal["drifted", "steady", "too_few_rows"]
+_MOST_NAMES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,9 +111,6 @@ def compare(
     ]
 
 
-SCORE, LABEL = "score", "label"
-
-
 def compare_window(
     profile: Mapping[str, Any],
     names: Sequence[str],
@@ -117,7 +122,7 @@ def compare_window(
     """Return the number of predictions, and the drift of each feature, and of score and label if profiled.
 
     Args:
-        profile: profile of the package; see ``skewless.training.profile``.
+        profile: profile of the package; see ``skewless.training.curves``.
         names: names of the features, in the order of the vectors.
         batches: the live predictions; they are not kept in memory.
         labels: known labels of the window, shape ``(n,)``.
@@ -173,3 +178,79 @@ def _is_drifted(
     # Both conditions: with many rows any difference is significant, and with few rows chance gives large distances.
     is_above = [(distances[kind] >= limits[kind]) & (p.get(kind, p["bins"]) <= watch.alpha) for kind in limits]
     return np.asarray(np.logical_or.reduce(is_above))
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriftReport:
+    """The drift of one model version in one window, relative to its training data.
+
+    Args:
+        since_us, until_us: the window, UTC microseconds, end exclusive.
+        rows: predictions in the window.
+        watch: the limits.
+        features: drift of each feature, in the order of the model.
+        score: drift of the score; None: the package has no profile of it.
+        label: drift of the labels known by now; None: there are none, or the package has no profile of them.
+    """
+
+    model: str
+    version: str
+    since_us: int
+    until_us: int
+    rows: int
+    watch: Watch
+    features: Sequence[ColumnDrift]
+    score: ColumnDrift | None = None
+    label: ColumnDrift | None = None
+
+    @property
+    def drifted(self) -> list[str]:
+        """Return the features that have drifted, the largest drift first."""
+        columns = [column for column in self.features if column.drifted]
+        return [column.name for column in sorted(columns, key=lambda column: -column.distances["psi"])]
+
+    @property
+    def share(self) -> float:
+        """Return the share of the features that have drifted."""
+        return len(self.drifted) / len(self.features) if self.features else 0.0
+
+    @property
+    def verdict(self) -> DriftVerdict:
+        """Return the verdict: a model has drifted if a large enough share of its features has."""
+        if self.rows < self.watch.least_rows:
+            return "too_few_rows"
+        # Features only: score and label have an alert of their own.
+        return "drifted" if self.share >= self.watch.share else "steady"
+
+    @property
+    def moved(self) -> list[str]:
+        """Return the names of score and label, if they have drifted."""
+        return [column.name for column in (self.score, self.label) if column is not None and column.drifted]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, ready for JSON."""
+        return {
+            "model": self.model,
+            "version": self.version,
+            "since": from_us(self.since_us).isoformat(),
+            "until": from_us(self.until_us).isoformat(),
+            "since_us": self.since_us,
+            "until_us": self.until_us,
+            "rows": self.rows,
+            "verdict": self.verdict,
+            "share": self.share,
+            "limit_share": self.watch.share,
+            "drifted": self.drifted,
+            "moved": self.moved,
+            "features": [column.as_dict() for column in self.features],
+            "score": None if self.score is None else self.score.as_dict(),
+            "label": None if self.label is None else self.label.as_dict(),
+        }
+
+    def sentence(self) -> str:
+        """Return the verdict as a sentence."""
+        if self.verdict == "too_few_rows":
+            return f"{count_text(self.rows, 'prediction')}: drift needs {self.watch.least_rows:,}"
+        names = ", ".join(self.drifted[:_MOST_NAMES]) + (", ..." if len(self.drifted) > _MOST_NAMES else "")
+        text = f"{len(self.drifted)} of {len(self.features)} features drifted" + (f": {names}" if names else "")
+        return text + (f"; {' and '.join(self.moved)} drifted too" if self.moved else "")

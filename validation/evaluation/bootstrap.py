@@ -16,8 +16,7 @@ from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
 from skewless.validation.evaluation.evaluation import calibration_bins, evaluate
-from skewless.validation.evaluation.metrics import row_values
-from skewless.validation.evaluation.ranking import Groups, ndcg_shares
+from skewless.validation.evaluation.metrics import Groups, ndcg_shares, row_values
 
 RESAMPLES = 1_000
 _CELLS = 4_000_000  # resample weights in memory at a time

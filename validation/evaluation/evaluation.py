@@ -12,8 +12,7 @@ from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.metrics import METRICS
 from skewless.contract.spec import ModelSpec, Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
-from skewless.validation.evaluation.metrics import Metrics, auc, mean_metric
-from skewless.validation.evaluation.ranking import Groups, ranking_metrics
+from skewless.validation.evaluation.metrics import Groups, Metrics, auc, mean_metric, ranking_metrics
 
 Row = dict[Literal["low", "high", "rows", "weight", "score", "label"], float]
 

@@ -210,7 +210,7 @@ def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
 
 def check_program() -> CheckupFinding:
     """Return whether the private server's program runs on this machine."""
-    from skewless.infra.online.server_binary import FIX, find_binary
+    from skewless.infra.online.private_server import FIX, find_binary
 
     name = "private redis"
     try:

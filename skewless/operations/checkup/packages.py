@@ -16,10 +16,10 @@ from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from
 if TYPE_CHECKING:
     from skewless.infra.packages.package import Package
     from skewless.infra.packages.store import PackageStore
-    from skewless.infra.runtimes.calibration import Calibration
     from skewless.infra.runtimes.candidates import ScoringTarget, Second
     from skewless.infra.runtimes.choice import RuntimeTrial
     from skewless.infra.runtimes.cuda import Driver
+    from skewless.infra.runtimes.shared import Calibration
 
 _OLDEST, _TOO_NEW = (3, 11), (3, 14)
 _OPENMP = ("libgomp", "libomp")
@@ -256,7 +256,7 @@ def _trial_text(item: RuntimeTrial) -> str:
 
 
 def _milliseconds(calibration: Calibration) -> str:
-    from skewless.infra.runtimes.calibration import SIZES
+    from skewless.infra.runtimes.shared import SIZES
 
     by_size = zip(SIZES, calibration.seconds, strict=True)
     return ", ".join(f"{size:,}: {seconds * 1e3:.3g} ms" for size, seconds in by_size)

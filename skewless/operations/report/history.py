@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
     from skewless.operations.quality import QualityReport
     from skewless.operations.versions import VersionsReport
-    from skewless.training.plots.series import Point
+    from skewless.training.plots.canvas import Point
     from skewless.training.plots.version_history import DecisionMark, TrafficShares
     from skewless.workspace import Workspace
 
@@ -194,7 +194,7 @@ def _policy_marks(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
 
 
 def _points(quality: QualityReport) -> dict[str, list[Point]]:
-    from skewless.training.plots.series import Point
+    from skewless.training.plots.canvas import Point
 
     lines: dict[str, list[Point]] = {}
     for window in quality.windows:

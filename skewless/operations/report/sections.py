@@ -89,7 +89,7 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 def drift(project: Workspace, model: str) -> Iterator[Block]:
     """Yield the latest drift report, and the share of drifted features over time."""
     from skewless.operations.drift import drift_reports
-    from skewless.training.plots.series import Point, series_plot
+    from skewless.training.plots.canvas import Point, series_plot
 
     reports = drift_reports(project, model)
     if not reports:
@@ -131,7 +131,7 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
 def importance(project: Workspace, model: str, window_us: int, windows: int) -> Iterator[Block]:
     """Yield the champion's feature importance, window by window."""
     from skewless.operations.importance import importance as read_importance
-    from skewless.training.plots.series import Point, series_plot
+    from skewless.training.plots.canvas import Point, series_plot
 
     report = read_importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import skewless.serving.models.loader
+import skewless.serving.models.loaded_models
 from skewless.cli import main
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.runtimes.candidates import ScoringTarget
@@ -54,7 +54,7 @@ def _faulty(load: Callable[..., ServedModel], fault: Path) -> Callable[..., Serv
 
 if __name__ == "__main__":
     repo = Path(sys.argv[1])
-    loader: Any = skewless.serving.models.loader
+    loader: Any = skewless.serving.models.loaded_models
     loader.load_model = _faulty(loader.load_model, repo / "fault")
     sys.argv = ["skewless", "serve", "--repo", str(repo), "--json"]
     main()

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from skewless.operations.report.blocks import FoldedCell, Paragraph, PlotBlock, Report, Section, TableBlock
 from skewless.operations.report.report import render
+from skewless.training.plots.canvas import Point, series_plot
 from skewless.training.plots.evaluation import importance_plot
-from skewless.training.plots.series import Point, series_plot
 from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, history_plot
 from tests.worlds.hostile_text import MARKED_UP, MARKUP, Browser
 

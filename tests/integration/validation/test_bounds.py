@@ -14,7 +14,7 @@ from great_expectations.expectations.row_conditions import Column
 from skewless.contract.bounds import Bound, Bounds
 from skewless.contract.dtypes import DType
 from skewless.contract.spec import LabelSource, ModelSpec, Split
-from skewless.validation.bounds import compile_bounds
+from skewless.validation.suites import compile_bounds
 from tests.worlds.plans import make_plan, make_view
 
 VIEW = make_view("v", features={"x": DType.FLOAT64, "word": DType.STRING, "raw": DType.BYTES, "at": DType.TIMESTAMP})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from skewless.validation.data_docs import page_name, write_data_docs
 from skewless.validation.gate_report import ExpectationResult, GateReport
-from skewless.validation.gates import DataGate
+from skewless.validation.gates import check_batch
 from tests.worlds.hostile_text import MARKED_UP, MARKUP, Browser
 
 NOW_US = 1_700_000_000_000_000
@@ -34,9 +34,9 @@ def reports() -> list[GateReport]:
         gxe.ExpectColumnMeanToBeBetween(column="x", max_value=1),
         gxe.ExpectColumnMaxToBeBetween(column="gone", max_value=1),
     ]
-    bad = DataGate().check("rides", "SELECT i AS x FROM range(50) r(i)", connection, suite)
-    good = DataGate().check("labels:late", "SELECT i AS x FROM range(50) r(i)", connection, suite[1:2])
-    empty = DataGate().check("none", "SELECT 1 AS x", connection, [])
+    bad = check_batch("rides", "SELECT i AS x FROM range(50) r(i)", connection, suite)
+    good = check_batch("labels:late", "SELECT i AS x FROM range(50) r(i)", connection, suite[1:2])
+    empty = check_batch("none", "SELECT 1 AS x", connection, [])
     return [bad, good, empty]
 
 
@@ -82,7 +82,7 @@ def test_a_row_of_a_source_is_text(tmp_path: Path, markup: str) -> None:
         gxe.ExpectColumnValuesToMatchRegex(column="colour", regex="^<b>fine"),
         gxe.ExpectTableColumnsToMatchSet(column_set=[markup]),
     ]
-    report = DataGate().check("rides", "SELECT * FROM rows", connection, suite)
+    report = check_batch("rides", "SELECT * FROM rows", connection, suite)
     assert not report.success
     index = write_data_docs([report], tmp_path, site="s", now_us=NOW_US)
     page = Browser((index.parent / "rides.html").read_text())

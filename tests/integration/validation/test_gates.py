@@ -21,7 +21,7 @@ from great_expectations.expectations.metadata_types import FailureSeverity
 
 from skewless.contract.errors import GateError, SourceError
 from skewless.validation.duckdb_engine import DuckDBExecutionEngine, ExpectationEvaluator
-from skewless.validation.gates import DataGate
+from skewless.validation.gates import check_batch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ def good_suite() -> list[Expectation]:
 
 
 def test_a_suite_that_holds(connection: duckdb.DuckDBPyConnection) -> None:
-    report = DataGate().check("weather", "FROM weather", connection, good_suite())
+    report = check_batch("weather", "FROM weather", connection, good_suite())
     report.raise_if_failed()
     assert report.success
     assert report.n_rows == 50
@@ -76,7 +76,7 @@ def test_a_suite_that_holds(connection: duckdb.DuckDBPyConnection) -> None:
 
 def test_a_failure_names_expectation_column_and_values(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("UPDATE weather SET temp = 999 WHERE id IN (7, 8)")
-    report = DataGate(sample=1).check("weather", "FROM weather", connection, good_suite())
+    report = check_batch("weather", "FROM weather", connection, good_suite(), sample=1)
     between, mean = report.failed
     assert (between.column, between.unexpected_count, between.sample) == ("temp", 2, (999.0,))
     assert between.unexpected_percent == pytest.approx(100 * 2 / 45)
@@ -93,9 +93,9 @@ def test_a_failure_names_expectation_column_and_values(connection: duckdb.DuckDB
 def test_only_the_rows_of_the_query_are_judged(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("UPDATE weather SET temp = 999 WHERE id = 7")
     suite = [gxe.ExpectColumnValuesToBeBetween(column="temp", max_value=100)]
-    assert not DataGate().check("w", "FROM weather", connection, suite).success
-    view = DataGate().check("w", "SELECT * FROM weather WHERE id > 7", connection, suite)
-    bound = DataGate().check("w", "SELECT * FROM weather WHERE id > $1", connection, suite, [7])
+    assert not check_batch("w", "FROM weather", connection, suite).success
+    view = check_batch("w", "SELECT * FROM weather WHERE id > 7", connection, suite)
+    bound = check_batch("w", "SELECT * FROM weather WHERE id > $1", connection, suite, [7])
     assert view.success
     assert bound.success
     assert view.n_rows == bound.n_rows == 42
@@ -107,7 +107,7 @@ def test_nulls_are_counted_apart(connection: duckdb.DuckDBPyConnection) -> None:
         gxe.ExpectColumnValuesToNotBeNull(column="temp", mostly=0.9),
         gxe.ExpectColumnValuesToBeBetween(column="temp", min_value=0),
     ]
-    strict, mostly, between = DataGate().check("w", "FROM weather", connection, suite).results
+    strict, mostly, between = check_batch("w", "FROM weather", connection, suite).results
     assert (strict.success, strict.unexpected_count, strict.unexpected_percent) == (False, 5, 10.0)
     assert mostly.success
     assert between.success
@@ -115,23 +115,21 @@ def test_nulls_are_counted_apart(connection: duckdb.DuckDBPyConnection) -> None:
 
 def test_nan_is_not_between(connection: duckdb.DuckDBPyConnection) -> None:
     suite = [gxe.ExpectColumnValuesToBeBetween(column="x", min_value=0, max_value=1)]
-    report = DataGate().check("w", "SELECT unnest([0.5, 'nan'::DOUBLE, NULL]) AS x", connection, suite)
+    report = check_batch("w", "SELECT unnest([0.5, 'nan'::DOUBLE, NULL]) AS x", connection, suite)
     assert only(report).unexpected_count == 1
 
 
 def test_an_empty_batch_fails_only_what_speaks_of_the_table(connection: duckdb.DuckDBPyConnection) -> None:
     suite = [*good_suite(), gxe.ExpectColumnMaxToBeBetween(column="temp", max_value=0)]
-    report = DataGate().check("w", "FROM weather LIMIT 0", connection, suite)
+    report = check_batch("w", "FROM weather LIMIT 0", connection, suite)
     assert report.n_rows == 0
     assert [result.expectation for result in report.failed] == ["expect_table_row_count_to_be_between"]
-    missing = DataGate().check(
-        "w", "FROM weather LIMIT 0", connection, [gxe.ExpectColumnValuesToNotBeNull(column="gone")]
-    )
+    missing = check_batch("w", "FROM weather LIMIT 0", connection, [gxe.ExpectColumnValuesToNotBeNull(column="gone")])
     assert not missing.success
 
 
 def test_no_suite_lets_everything_pass(connection: duckdb.DuckDBPyConnection) -> None:
-    report = DataGate().check("w", "FROM weather", connection, [])
+    report = check_batch("w", "FROM weather", connection, [])
     assert report.success
     assert report.n_rows == 50
 
@@ -142,7 +140,7 @@ def test_a_missing_column_is_an_error_of_its_expectation_alone(connection: duckd
         gxe.ExpectColumnMinToBeBetween(column="gone", min_value=0),
         gxe.ExpectColumnValuesToBeUnique(column="id"),
     ]
-    first, missing, last = DataGate().check("w", "FROM weather", connection, suite).results
+    first, missing, last = check_batch("w", "FROM weather", connection, suite).results
     assert first.success
     assert last.success
     assert missing.column == "gone"
@@ -152,7 +150,7 @@ def test_a_missing_column_is_an_error_of_its_expectation_alone(connection: duckd
 
 def test_a_warning_is_reported_and_does_not_close_the_gate(connection: duckdb.DuckDBPyConnection) -> None:
     suite = [gxe.ExpectColumnValuesToNotBeNull(column="temp", severity=FailureSeverity.WARNING)]
-    report = DataGate().check("w", "FROM weather", connection, suite)
+    report = check_batch("w", "FROM weather", connection, suite)
     report.raise_if_failed()
     assert report.success
     assert report.failed[0].severity == "warning"
@@ -162,9 +160,9 @@ def test_times_with_a_zone_are_instants(connection: duckdb.DuckDBPyConnection) -
     zone = dt.timezone(dt.timedelta(hours=5))
     last = dt.datetime(2024, 1, 3, 6, tzinfo=zone)
     suite = [gxe.ExpectColumnValuesToBeBetween(column="event_ts", max_value=last)]
-    assert DataGate().check("w", "FROM weather", connection, suite).success
+    assert check_batch("w", "FROM weather", connection, suite).success
     suite = [gxe.ExpectColumnValuesToBeBetween(column="event_ts", max_value=last - dt.timedelta(hours=1))]
-    result = only(DataGate().check("w", "FROM weather", connection, suite))
+    result = only(check_batch("w", "FROM weather", connection, suite))
     assert result.sample == ("2024-01-03T01:00:00+00:00",)
 
 
@@ -176,7 +174,7 @@ def test_odd_column_names(connection: duckdb.DuckDBPyConnection, name: str) -> N
         gxe.ExpectColumnValuesToBeBetween(column=name, min_value=0, max_value=40),
         gxe.ExpectColumnMaxToBeBetween(column=name, max_value=40),
     ]
-    between, largest = DataGate().check("w", query, connection, suite).results
+    between, largest = check_batch("w", query, connection, suite).results
     assert (between.column, between.unexpected_count, between.sample[0]) == (name, 9, 41)
     assert largest.observed == 49
 
@@ -196,7 +194,7 @@ def test_odd_column_names(connection: duckdb.DuckDBPyConnection, name: str) -> N
 def test_what_duckdb_needs_help_with(
     connection: duckdb.DuckDBPyConnection, expectation: Expectation, unexpected: int
 ) -> None:
-    result = only(DataGate().check("w", "FROM weather", connection, [expectation]))
+    result = only(check_batch("w", "FROM weather", connection, [expectation]))
     assert result.error is None
     assert result.unexpected_count == unexpected
 
@@ -217,7 +215,7 @@ def test_what_duckdb_needs_help_with(
     ids=lambda value: value.expectation_type,
 )
 def test_other_expectations_hold(connection: duckdb.DuckDBPyConnection, expectation: Expectation) -> None:
-    report = DataGate().check("w", "FROM weather", connection, [expectation])
+    report = check_batch("w", "FROM weather", connection, [expectation])
     assert report.success, only(report).sentence()
 
 
@@ -227,8 +225,8 @@ def test_parquet_files(connection: duckdb.DuckDBPyConnection, tmp_path: Path) ->
         quoted = str(file).replace("'", "''")
         connection.execute(f"COPY (FROM weather WHERE {condition}) TO '{quoted}' (FORMAT parquet)")
     query, bound = "SELECT * FROM read_parquet(?)", [[str(file) for file in files]]
-    assert DataGate().check("weather", query, connection, good_suite(), bound).success
-    part = DataGate().check("weather", f"{query} WHERE id <> 3", connection, good_suite(), bound)
+    assert check_batch("weather", query, connection, good_suite(), bound).success
+    part = check_batch("weather", f"{query} WHERE id <> 3", connection, good_suite(), bound)
     assert part.n_rows == 49
     assert [result.observed for result in part.failed] == [49]
 
@@ -237,12 +235,12 @@ def test_rows_that_cannot_be_read_are_a_source_error(connection: duckdb.DuckDBPy
     broken = tmp_path / "broken.parquet"
     broken.write_bytes(b"PAR1 not really")
     with pytest.raises(SourceError, match="batch 'weather'"):
-        DataGate().check("weather", "SELECT * FROM read_parquet(?)", connection, good_suite(), [[str(broken)]])
+        check_batch("weather", "SELECT * FROM read_parquet(?)", connection, good_suite(), [[str(broken)]])
     with pytest.raises(SourceError, match="nowhere"):
-        DataGate().check("w", "FROM nowhere", connection, good_suite())
+        check_batch("w", "FROM nowhere", connection, good_suite())
     connection.execute("CREATE TABLE words AS SELECT 'abc' AS x")
     with pytest.raises(SourceError, match="abc"):
-        DataGate().check("w", "SELECT x::INT AS x FROM words WHERE x::INT > 0", connection, good_suite())
+        check_batch("w", "SELECT x::INT AS x FROM words WHERE x::INT > 0", connection, good_suite())
 
 
 def test_the_callers_transaction_and_tables_are_left_alone(connection: duckdb.DuckDBPyConnection) -> None:
@@ -251,8 +249,8 @@ def test_the_callers_transaction_and_tables_are_left_alone(connection: duckdb.Du
     connection.begin()
     connection.execute("INSERT INTO weather VALUES (50, 50, 'JFK', now())")
     suite = [gxe.ExpectColumnValuesToBeBetween(column="x", max_value=100)]
-    assert only(DataGate().check("w", "FROM arrow_rows", connection, suite)).sample == (300,)
-    assert DataGate().check("w", "FROM weather", connection, good_suite()).n_rows == 51
+    assert only(check_batch("w", "FROM arrow_rows", connection, suite)).sample == (300,)
+    assert check_batch("w", "FROM weather", connection, good_suite()).n_rows == 51
     connection.rollback()
     assert connection.execute("SELECT count(*) FROM weather").fetchone() == (50,)
     assert connection.execute("FROM duckdb_views() WHERE view_name LIKE 'gate_%'").fetchall() == []
@@ -265,7 +263,7 @@ def test_a_value_that_breaks_the_query_late_closes_the_gate(
     if in_transaction:
         connection.begin()
     suite = [gxe.ExpectColumnMaxToBeBetween(column="x", max_value=9), gxe.ExpectTableRowCountToEqual(value=50)]
-    report = DataGate().check("w", "SELECT origin::INT AS x FROM weather", connection, suite)
+    report = check_batch("w", "SELECT origin::INT AS x FROM weather", connection, suite)
     error = report.results[0].error
     assert error is not None
     assert says in error
@@ -284,7 +282,7 @@ def test_rows_stay_in_duckdb(connection: duckdb.DuckDBPyConnection, monkeypatch:
     monkeypatch.setattr(pd.DataFrame, "__init__", refuse)
     monkeypatch.setattr(PandasExecutionEngine, "__init__", refuse)
     connection.execute("UPDATE weather SET temp = 999 WHERE id = 7")
-    report = DataGate().check("weather", "FROM weather", connection, good_suite())
+    report = check_batch("weather", "FROM weather", connection, good_suite())
     assert [result.column for result in report.failed] == ["temp", "temp"]
 
 
@@ -293,9 +291,9 @@ def test_nothing_is_said_on_the_terminal_or_written_elsewhere(tmp_path: Path) ->
 import duckdb
 from pathlib import Path
 import great_expectations.expectations as gxe
-from skewless.validation.gates import DataGate
+from skewless.validation.gates import check_batch
 suite = [gxe.ExpectColumnMaxToBeBetween(column=c, max_value=1) for c in ("x", "gone")]
-report = DataGate().check("v", "SELECT 5 AS x", duckdb.connect(), suite)
+report = check_batch("v", "SELECT 5 AS x", duckdb.connect(), suite)
 assert [result.observed for result in report.results] == [5, None]
 """
     home, here = tmp_path / "home", tmp_path / "here"

@@ -19,7 +19,6 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.validation.gate_report import GateReport
-from skewless.validation.gates import DataGate
 from skewless.validation.label_gate import LabelGate
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -42,9 +41,7 @@ class LabelFolder:
     def __init__(self, repo: Path) -> None:
         self.repo = repo
         self.connection = duckdb.connect()
-        self.gate = LabelGate(
-            repo=repo, state=ProjectState(repo / "state"), connection=self.connection, gate=DataGate()
-        )
+        self.gate = LabelGate(repo=repo, state=ProjectState(repo / "state"), connection=self.connection)
         (repo / "labels").mkdir()
 
     def write(self, file: str, first: int, amounts: Sequence[float]) -> None:

@@ -21,8 +21,8 @@ from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.predictions.schema import SCHEMA
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from skewless.validation.replay_report import Cause
 from tests.worlds.planted import RuntimeBefore, alter_predictions, flipped, named, rewrite
 from tests.worlds.trained import MODEL, SECOND, Sandbox, ask, later_rows

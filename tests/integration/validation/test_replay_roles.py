@@ -11,9 +11,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.routing import Routing
-from skewless.serving.prediction.scoring_request import ScoringRequest
-from skewless.serving.prediction.split_request import MergedSlices
+from skewless.serving.prediction.routing import MergedSlices, Routing, ScoringRequest
 from skewless.training.train import train
 from tests.worlds.trained import MODEL, Sandbox, ask
 

@@ -23,9 +23,9 @@ from skewless.validation.suggest import (
     TableSummary,
     add_slack,
     suggest_suite,
+    summarise,
 )
 from skewless.validation.suites import suite_source
-from skewless.validation.summaries import summarise
 
 FINITE = st.floats(-1e12, 1e12)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.online.address import RedisAddress
+from skewless.infra.online.clients import RedisAddress
 from skewless.infra.telemetry.redaction import display_url
 
 

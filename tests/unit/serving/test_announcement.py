@@ -35,7 +35,13 @@ WRITTEN = WrittenFiles()
 
 def test_the_file_of_a_server_is_complete_as_soon_as_it_exists(tmp_path: Path) -> None:
     file = tmp_path / "server.json"
-    config = ServerConfig.of(Settings(), tmp_path, ProjectState(tmp_path), "redis://127.0.0.1:1/0", SystemClock())
+    config = ServerConfig(
+        repo=tmp_path,
+        state=ProjectState(tmp_path),
+        redis_url="redis://127.0.0.1:1/0",
+        clock=SystemClock(),
+        settings=Settings(),
+    )
     with announce_server(config, lambda _: None) as ready:
         ready()
         assert json.loads(file.read_bytes())["pid"] == os.getpid()

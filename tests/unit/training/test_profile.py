@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.training.profile import bin_counts, bin_edges, profile_features
+from skewless.training.curves import bin_counts, bin_edges, profile_features
 
 VALUES = st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=120)
 

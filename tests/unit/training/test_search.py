@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.lifecycle import Search
 from skewless.contract.spec import Gate, ModelSpec
-from skewless.training.search import SearchResult, search
+from skewless.training.train import SearchResult, search
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from tests.unit.training.only_test_rows import LABELS, RIGHT, make_spec, wrong_in
 

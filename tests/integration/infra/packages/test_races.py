@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from skewless.infra.packages.package import PackageContents
 from skewless.infra.packages.writer import write_package
-from skewless.infra.runtimes.reference import Reference
+from skewless.infra.runtimes.certification import Reference
 from skewless.contract.errors import ConflictError
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from tests.worlds.packages import store_at

@@ -17,8 +17,7 @@ import pytest
 import skewless.infra.runtimes.child
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.certification import same_bits
-from skewless.infra.runtimes.child import ChildRuntime
-from skewless.infra.runtimes.child_port import ChildLostError
+from skewless.infra.runtimes.child import ChildLostError, ChildRuntime
 from skewless.infra.runtimes.cuda import driver
 from skewless.infra.runtimes.port import Scores
 from tests.integration.infra.runtimes.children import (

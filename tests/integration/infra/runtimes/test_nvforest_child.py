@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.runtimes.choice import choose
 from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.runtimes.reference import Reference, reference_rows
 from tests.integration.infra.runtimes.children import ONLY_LINUX, candidate, child_of, open_files
 from tests.integration.infra.runtimes.conftest import MAKERS, ModelCase, lightgbm_case, xgboost_case
 from tests.integration.infra.runtimes.rows import FEATURES, any_rows, odd_rows

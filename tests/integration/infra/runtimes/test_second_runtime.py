@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 
 from skewless.infra.runtimes.candidates import ScoringTarget, find_candidates
-from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.runtimes.child import ChildRuntime
 from skewless.infra.runtimes.choice import RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
-from skewless.infra.runtimes.reference import Reference, reference_rows
 from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
 from tests.integration.infra.runtimes.children import (
     ENVIRONMENT,

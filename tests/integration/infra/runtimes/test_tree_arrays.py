@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from skewless.contract.errors import PackageError, RequestError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
 from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.certification import certify, same_bits
+from skewless.infra.runtimes.certification import Reference, certify, reference_rows, same_bits
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores
-from skewless.infra.runtimes.reference import Reference, reference_rows
 from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 

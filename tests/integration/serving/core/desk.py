@@ -21,8 +21,8 @@ from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.record import PredictionBatch
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
+from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import Options, ScoringRequest
 from tests.worlds.trained import Row, Sandbox
 
 

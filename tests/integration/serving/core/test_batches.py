@@ -15,8 +15,8 @@ from skewless.contract.errors import BusyError, RequestError, SkewlessError, Sto
 from skewless.contract.status import Status
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.prediction.predictor import PredictorLimits
+from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import ScoringRequest
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good, strict
 from tests.worlds.planted import RuntimeBefore
 from tests.worlds.trained import SECOND, Sandbox, ask

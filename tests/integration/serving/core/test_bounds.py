@@ -15,7 +15,7 @@ from skewless.contract.lifecycle import BoundsPolicy
 from skewless.contract.spec import MissingPolicy
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.http.reply import predictions_json, scores_json
-from skewless.serving.oip.outputs import build_outputs
+from skewless.serving.oip.conversion import build_outputs
 from skewless.serving.oip.signature import Signature
 from tests.integration.serving.core.desk import Desk, at_a_desk, contents, good
 from tests.worlds.trained import Sandbox, ask

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
 
-from skewless.contract.errors import DeadlineError, SkewlessError, StoreError
+from skewless.contract.errors import DeadlineError, StoreError
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
 from skewless.serving.prediction.predictor import Predictor
-from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Ticket
 from tests.integration.serving.core.desk import Desk, at_a_desk, good, strict
 from tests.worlds.trained import Sandbox, ask
@@ -66,13 +63,13 @@ def test_a_deadline_while_it_is_written_is_kept_and_nothing_is_logged_twice(
 
     async def steps(desk: Desk) -> None:
         tickets: list[Ticket] = []
-        make = desk.predictor._ticket
+        start = desk.predictor._start_timer
 
-        def kept(request: ScoringRequest, done: Callable[[ScoredSlice | SkewlessError], None]) -> Ticket:
-            tickets.append(make(request, done))
-            return tickets[-1]
+        def kept(ticket: Ticket) -> Ticket:
+            tickets.append(start(ticket))
+            return ticket
 
-        monkeypatch.setattr(desk.predictor, "_ticket", kept)
+        monkeypatch.setattr(desk.predictor, "_start_timer", kept)
         late = desk.request(ask(2), model, deadline=desk.loop_s + 1_000)
         waiting = [asyncio.ensure_future(desk.answer(one)) for one in (late, desk.request(ask(1), model))]
         while not desk.log.required:  # noqa: ASYNC110 - a fake has no event

@@ -22,7 +22,7 @@ BREAKER = PredictorLimits(breaker_failures=3, breaker_seconds=1_000)
 
 def rested(desk: Desk) -> None:
     """Let the breaker's pause be over."""
-    desk.predictor._evaluator._reads._breaker._open_until = 0.0
+    desk.predictor._evaluator.reads.breaker._open_until = 0.0
 
 
 async def passed(seconds: float) -> None:

@@ -19,10 +19,9 @@ from skewless.contract.spec import Algorithm, LabelSource, ModelSpec, Split, Tas
 from skewless.infra.packages.package import PackageContents, open_package
 from skewless.infra.packages.writer import write_package
 from skewless.infra.runtimes.candidates import open_runtime
-from skewless.infra.runtimes.certification import certify
+from skewless.infra.runtimes.certification import Reference, certify, reference_rows
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.runtimes.reference import Reference, reference_rows
-from skewless.training.profile import profile_features
+from skewless.training.curves import profile_features
 from skewless.training.train import find_trainer
 from skewless.training.trainers.port import TrainedModel, TrainingSet
 from skewless.validation.evaluation.evaluation import evaluate

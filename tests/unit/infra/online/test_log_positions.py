@@ -13,7 +13,7 @@ from skewless.contract.plan import FeaturePlan
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.runs import Coverage, RunLedger
-from skewless.infra.online.log_positions import LogPositions
+from skewless.infra.online.marker_history import LogPositions
 from skewless.infra.storage.database import Row, Value
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.online.marker_history import AgeLimit, MarkerHistory, MarkerStatus
+from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import Marker
 
 NAMES = ["m", "n", "o"]
@@ -70,7 +70,9 @@ def test_8_4_a_view_is_lost_where_its_oldest_marker_is_older_than_it_may_be(
     lost: set[str], watermarks: dict[str, int], limits: list[tuple[list[str], int]], t: int
 ) -> None:
     before = MarkerStatus(frozenset(lost), watermarks)
-    after = before.limit_ages([AgeLimit(f"view {i}", *limit) for i, limit in enumerate(limits)], t)
+    after = before
+    for i, (names, max_us) in enumerate(limits):
+        after = after.limit_age(f"view {i}", names, max_us, t)
     old = [
         {f"view {i}", *names}
         for i, (names, max_us) in enumerate(limits)
@@ -79,4 +81,4 @@ def test_8_4_a_view_is_lost_where_its_oldest_marker_is_older_than_it_may_be(
     assert after.lost == lost.union(*old)
     assert after.watermarks == watermarks
     assert before == MarkerStatus(frozenset(lost), watermarks)
-    assert before.limit_ages([], t) == before
+    assert before.limit_age("view", [], 0, t) == before

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from skewless.infra.online.raw_socket import RawSocket
+from skewless.infra.online.link import RawSocket
 from tests.worlds.waiting import PATIENCE_S
 
 

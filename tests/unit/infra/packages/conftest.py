@@ -9,7 +9,7 @@ import pytest
 
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.infra.packages.package import PackageContents
-from skewless.infra.runtimes.reference import Reference
+from skewless.infra.runtimes.certification import Reference
 
 SPEC = ModelSpec(
     name="late",

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from skewless.infra.runtimes.calibration import SIZES, Calibration
 from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.shared import SIZES, Calibration
 from tests.worlds.clock import SecondsClock
 
 Seconds = Callable[[int], float]

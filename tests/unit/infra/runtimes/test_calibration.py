@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step, calibrate, choose_steps
 from skewless.infra.runtimes.port import Matrix, Scores
+from skewless.infra.runtimes.shared import SIZES, Calibration, Step, calibrate, choose_steps
 from tests.unit.infra.runtimes.standing_in import StandIn, calibration
 from tests.worlds.clock import SecondsClock
 

@@ -98,7 +98,10 @@ def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatc
         assert only.reopens is not alone
         assert only.open is not None
         only.open()
-    assert opened == [("lightgbm", PATH, "gpu"), ("lightgbm", PATH, "gpu", {"environment": {"A": "1"}})]
+    assert opened == [
+        ("lightgbm", PATH, "gpu"),
+        ("lightgbm", PATH, "gpu", {"kind": "nvforest", "environment": {"A": "1"}}),
+    ]
 
 
 @pytest.mark.usefixtures("installed")

@@ -7,13 +7,11 @@ import pytest
 
 import skewless.infra.runtimes.choice
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.candidates import RuntimeCandidate
-from skewless.infra.runtimes.certification import Certificate, certify
+from skewless.infra.runtimes.certification import Certificate, Reference, certify
 from skewless.infra.runtimes.choice import Role, RuntimeChoice, choose
 from skewless.infra.runtimes.port import Matrix, Runtime
-from skewless.infra.runtimes.reference import Reference
-from skewless.infra.runtimes.shared import SharedRuntime
+from skewless.infra.runtimes.shared import SIZES, Calibration, SharedRuntime, Step
 from tests.unit.infra.runtimes.standing_in import StandIn
 
 ROWS = np.array([[0.0, 1.0], [2.0, 3.0], [-4.0, 5.0]])

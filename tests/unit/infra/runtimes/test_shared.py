@@ -12,9 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.calibration import Step
 from skewless.infra.runtimes.port import Matrix, Scores
-from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
+from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime, Step
 from tests.unit.infra.runtimes.standing_in import StandIn
 from tests.worlds.clock import SecondsClock
 from tests.worlds.waiting import PATIENCE_S, until

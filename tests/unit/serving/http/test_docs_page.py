@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import re
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -31,7 +32,7 @@ class PageReply:
 
 @pytest.fixture
 def app() -> FastAPI:
-    models, predictor = cast("ModelTable", None), cast("Predictor", None)
+    models, predictor = cast("ModelTable", SimpleNamespace(all=list)), cast("Predictor", None)
     return create_app(ServingContext(models=models, predictor=predictor, metrics=Metrics(), reload_seconds=1.0))
 
 
@@ -100,7 +101,7 @@ def test_the_page_is_not_part_of_the_document(app: FastAPI) -> None:
 
 
 def test_without_the_package_the_error_says_so(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skewless.serving.http.docs_page.find_spec", lambda _: None)
+    monkeypatch.setattr("skewless.serving.http.openapi.find_spec", lambda _: None)
     reply = get(app, "/docs")
     assert (reply.status, b"pip install fastapi-swagger" in reply.body) == (500, True)
     assert importlib.util.find_spec("fastapi_swagger") is not None

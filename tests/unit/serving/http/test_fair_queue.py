@@ -7,13 +7,14 @@ import json
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.serving.http.fair_queue import FairQueue
-from skewless.serving.http.hot_routes import Exchange
+from skewless.serving.http.hot_routes import Exchange, HotCycle
 from skewless.serving.http.wire_limits import BodyBudget
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.prediction.admission import Admission
@@ -61,7 +62,9 @@ class HeldHandler:
         self.turns = FairQueue(self.admission, self.bodies, wait_s=self.wait_s, metrics=self.metrics)
 
     def ask(self, client: Caller, body: bytes = b"", path: str = "/predict") -> None:
-        self.turns.submit(lambda exchange: self._begin(client, exchange), client.exchange(body, path), client)
+        self.turns.submit(
+            lambda exchange: self._begin(client, exchange), client.exchange(body, path), cast("HotCycle", client)
+        )
 
     def answer(self, client: Caller) -> None:
         client.replies.append((200, b""))

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.contract.errors import RequestError
-from skewless.serving.http.request_options import read_options
-from skewless.serving.prediction.scoring_request import Options
+from skewless.serving.http.prediction_route import read_options
+from skewless.serving.prediction.routing import Options
 
 NOW = 1_768_478_400_123_456  # 2026-01-15 12:00:00.123456 UTC
 LOOP = 50.0

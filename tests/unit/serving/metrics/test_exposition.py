@@ -10,8 +10,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.serving.metrics.exposition import merge, render_all_workers
-from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.metrics import Metrics, merge, render_all_workers
 from skewless.serving.peer_workers import PeerWorkers, socket_of
 
 Key = tuple[str, frozenset[tuple[str, str]]]

@@ -10,8 +10,7 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.infra.alerts.alerts import Alert
 from skewless.infra.verdicts.last_verdicts import Freshness, LastParity
-from skewless.serving.metrics.exposition import render_all_workers
-from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 
 def read(metrics: Metrics) -> str:

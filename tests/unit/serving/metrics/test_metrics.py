@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from skewless.contract.status import Status
 from skewless.infra.runtimes.certification import Certificate
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.model_counts import ViewCounts
+from skewless.serving.prediction.arm import ViewCounts
 
 
 def shown(metrics: Metrics) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:

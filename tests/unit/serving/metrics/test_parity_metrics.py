@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from skewless.infra.verdicts.last_verdicts import LastParity
-from skewless.serving.metrics.exposition import render_all_workers
-from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.metrics.metrics import Metrics, render_all_workers
 
 
 def test_the_last_verdict_of_each_view_is_shown_whenever_metrics_are_read() -> None:

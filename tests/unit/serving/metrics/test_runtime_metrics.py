@@ -7,10 +7,9 @@ import gc
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import RuntimeTrial
-from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
+from skewless.infra.runtimes.shared import SIZES, Calibration, RuntimeMember, SharedRuntime, Step
 from skewless.serving.metrics.metrics import Metrics
 from tests.unit.serving.zeros import Zeros
 

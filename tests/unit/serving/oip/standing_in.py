@@ -21,8 +21,8 @@ from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.contract.status import Int64Array
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
+from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredBatch, ScoredSlice
-from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import SliceCallback
 from tests.worlds.plans import make_plan, make_view
 

@@ -16,7 +16,7 @@ from skewless.serving.http.hot_routes import Exchange, Header
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
-from skewless.serving.oip.models import OipModels
+from skewless.serving.oip.signature import OipModels
 from skewless.serving.prediction.predictor import Predictor as RealPredictor
 from tests.unit.serving.oip.standing_in import Predictor, model
 

@@ -8,10 +8,10 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.infra.packages.served_model import ServedModel
-from skewless.serving.oip.inputs import build_request
+from skewless.serving.oip.conversion import build_request
 from skewless.serving.oip.request import parse_request
 from skewless.serving.oip.signature import Signature
-from skewless.serving.prediction.scoring_request import Options, ScoringRequest
+from skewless.serving.prediction.routing import Options, ScoringRequest
 from tests.unit.serving.oip.standing_in import model
 
 MODEL = model()

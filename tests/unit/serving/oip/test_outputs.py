@@ -8,10 +8,9 @@ import pytest
 
 from skewless.contract.errors import RequestError
 from skewless.contract.status import Status
-from skewless.serving.oip.models import OipModels
-from skewless.serving.oip.outputs import build_outputs, encode_reply, requested_outputs
+from skewless.serving.oip.conversion import build_outputs, encode_reply, requested_outputs
 from skewless.serving.oip.request import InferRequest
-from skewless.serving.oip.signature import Signature
+from skewless.serving.oip.signature import OipModels, Signature
 from tests.unit.serving.oip.standing_in import answer, model
 
 PLAIN = model()

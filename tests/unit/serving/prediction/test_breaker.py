@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from skewless.serving.prediction.breaker import Breaker, BreakerState
+from skewless.serving.prediction.feature_reads import Breaker, BreakerState
 
 
 @dataclass

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.feature_cache import CachedValues, FeatureCache, min_watermarks
+from skewless.serving.prediction.feature_reads import CachedValues, FeatureCache, min_watermarks
 
 AGE, ENTRIES = 10, 4
 KEYS = st.lists(st.sampled_from([b"a", b"b", b"c", b"d", b"e", b"f"]), unique=True)

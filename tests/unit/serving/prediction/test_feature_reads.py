@@ -12,9 +12,7 @@ from skewless.contract.clock import ManualClock
 from skewless.infra.online.marker_history import MarkerHistory, MarkerStatus
 from skewless.infra.online.port import Marker
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.breaker import Breaker
-from skewless.serving.prediction.feature_cache import FeatureCache
-from skewless.serving.prediction.feature_reads import FeatureReads, StoredRows
+from skewless.serving.prediction.feature_reads import Breaker, FeatureCache, FeatureReads, StoredRows
 from tests.memory_store import MemoryReader, MemoryStore
 
 AGE = 10

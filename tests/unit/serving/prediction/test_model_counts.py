@@ -14,7 +14,7 @@ from skewless.contract.status import Status
 from skewless.infra.online.service_vectors import ServiceVectors
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.model_counts import ModelCounts
+from skewless.serving.prediction.arm import ModelCounts
 from skewless.serving.prediction.scored_batch import ScoredBatch
 from tests.unit.serving.metrics.test_metrics import at, shown
 from tests.unit.serving.oip.standing_in import ModelShape

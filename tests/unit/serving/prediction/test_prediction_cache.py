@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from skewless.infra.packages.served_model import ServedModel
 from skewless.serving.metrics.metrics import Metrics
-from skewless.serving.prediction.prediction_cache import PredictionCache
+from skewless.serving.prediction.scoring import PredictionCache
 
 Values = npt.NDArray[np.float64]
 

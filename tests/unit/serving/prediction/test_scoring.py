@@ -7,8 +7,7 @@ from typing import cast
 import numpy as np
 
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.runtimes.calibration import SIZES, Calibration, Step
-from skewless.infra.runtimes.shared import RuntimeMember, SharedRuntime
+from skewless.infra.runtimes.shared import SIZES, Calibration, RuntimeMember, SharedRuntime, Step
 from skewless.serving.prediction.scoring import Scoring
 from tests.unit.serving.zeros import Zeros
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from skewless.contract.errors import SkewlessError
+from skewless.serving.prediction.routing import ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice
-from skewless.serving.prediction.scoring_request import ScoringRequest
 from skewless.serving.prediction.ticket import Ticket, group_tickets
 from tests.unit.serving.oip.standing_in import model
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import pytest
 
-from skewless.infra.runtimes.calibration import Calibration
 from skewless.infra.runtimes.certification import Certificate
 from skewless.infra.runtimes.choice import Role, RuntimeTrial
 from skewless.infra.runtimes.cuda import Device, Driver
+from skewless.infra.runtimes.shared import Calibration
 from skewless.operations.checkup.packages import check_gpu_packages, judge_driver, judge_gpu_packages, judge_trials
 
 H100 = Device(name="NVIDIA H100", memory=80 * 2**30, capability="9.0")

@@ -12,9 +12,8 @@ import pytest
 
 from skewless.contract.spec import Task
 from skewless.training.curves import compute_curves
-from skewless.training.plots.canvas import Plot
+from skewless.training.plots.canvas import Plot, Point, series_plot
 from skewless.training.plots.evaluation import evaluation_plots, importance_plot
-from skewless.training.plots.series import Point, series_plot
 
 HOUR = 3_600_000_000
 NOON = 1_768_478_400_000_000

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 
-from skewless.training.plots.series import Point
+from skewless.training.plots.canvas import Point
 from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, history_plot
 
 DAY = 86_400_000_000

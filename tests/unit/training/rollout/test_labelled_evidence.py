@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from skewless.contract.spec import LabelSource, ModelSpec, Split
 from skewless.contract.traffic import TrafficPolicy
-from skewless.training.rollout.labelled_evidence import LabelledEvidence, compare_labelled
+from skewless.training.rollout.evidence import Evidence
+from skewless.training.rollout.labelled_evidence import compare_labelled
 from skewless.training.rollout.sequential import analyse
 
 SPEC = ModelSpec(
@@ -46,7 +47,7 @@ def rows(
     )
 
 
-def compared(*parts: pa.Table) -> LabelledEvidence:
+def compared(*parts: pa.Table) -> Evidence:
     return compare_labelled(pa.concat_tables(parts), SPEC, POLICY, {6, 7})
 
 
@@ -77,7 +78,8 @@ def test_rows_of_other_rollouts_do_not_count_and_a_shadow_does_until_the_challen
 def test_few_labels_say_nothing() -> None:
     few = compared(rows(99, "000001", "champion", noise=0.0), rows(500, "000002", "challenger", noise=9.0, seed=1))
     assert (few.quality, few.business) == (None, None)
-    assert compared(rows(500, "000001", "champion", noise=0.0)) == LabelledEvidence()
+    none = compared(rows(500, "000001", "champion", noise=0.0))
+    assert (none.quality, none.business, none.losses) == (None, None, None)
 
 
 def test_many_rows_of_few_entities_say_no_more_than_the_entities() -> None:

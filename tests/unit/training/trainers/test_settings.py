@@ -12,8 +12,14 @@ import pytest
 from skewless.contract.errors import DefinitionError, SourceError
 from skewless.contract.spec import LabelSource, ModelSpec, Split, Task
 from skewless.training.train import find_trainer
-from skewless.training.trainers.port import TrainingSet
-from skewless.training.trainers.settings import cap_thresholds, check_labels, check_task, row_weights, split_parameters
+from skewless.training.trainers.port import (
+    TrainingSet,
+    cap_thresholds,
+    check_labels,
+    check_task,
+    row_weights,
+    split_parameters,
+)
 
 SPEC = ModelSpec(
     name="late",

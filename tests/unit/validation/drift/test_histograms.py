@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from skewless.training.profile import profile_features
+from skewless.training.curves import profile_features
 from skewless.validation.drift.histograms import Bins, Histograms
 
 Floats = npt.NDArray[np.float64]

@@ -9,8 +9,9 @@ from scipy import stats
 from scipy.spatial.distance import jensenshannon
 
 from skewless.contract.lifecycle import Watch
-from skewless.validation.drift.histograms import Bins, Histograms
-from skewless.validation.drift.measures import (
+from skewless.validation.drift.histograms import (
+    Bins,
+    Histograms,
     expected_ks,
     expected_psi,
     holm,

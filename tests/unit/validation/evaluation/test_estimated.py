@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.validation.evaluation.estimated import calibrate, estimate_metrics
 from skewless.validation.evaluation.evaluation import Row, calibration_table, evaluate
+from skewless.validation.live_quality import calibrate, estimate_metrics
 
 N = 40_000
 

@@ -17,8 +17,7 @@ from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.infra.runtimes.port import Vector
 from skewless.training.quality import quality_lines
 from skewless.validation.evaluation.evaluation import calibration_error, calibration_table, evaluate
-from skewless.validation.evaluation.metrics import auc
-from skewless.validation.evaluation.ranking import ndcg
+from skewless.validation.evaluation.metrics import auc, ndcg
 
 
 def pairwise_auc(labels: list[float], scores: list[float], weights: list[float]) -> float | None:

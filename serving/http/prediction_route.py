@@ -1,17 +1,53 @@
-"""Options of a request, parsed from its plain values."""
+"""The common part of the prediction routes of both protocols, and the options of a request."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from skewless.contract.clock import parse_time
+from skewless.contract.clock import Clock, parse_time
 from skewless.contract.errors import RequestError
-from skewless.serving.prediction.scoring_request import NO_OPTIONS, Options
+from skewless.serving.access.gate import Access
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.models.table import ModelTable
+from skewless.serving.prediction.predictor import Predictor
+from skewless.serving.prediction.routing import NO_OPTIONS, Options
 
 LIMIT = 2**53  # of ages and time limits, exclusive
 _MILLISECOND = 1_000
 _SECOND = 1_000_000
 _YEAR_1_US = -62_135_596_800_000_000  # start of year 1, microseconds: replies give the time in ISO 8601
+
+
+@dataclass(kw_only=True, eq=False)
+class PredictionRoute:
+    """A route that predicts.
+
+    Args:
+        deadline_s: timeout of requests that set none, seconds; 0: none.
+    """
+
+    models: ModelTable
+    predictor: Predictor
+    access: Access
+    metrics: Metrics
+    clock: Clock
+    deadline_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Look up the series once, because a look-up costs as much as several observations."""
+        self._parse, self._encode = self.metrics.stage("parse"), self.metrics.stage("encode")
+
+    def read_options(self, values: Mapping[str, object], waited_s: float, timeout: str = "timeout_us") -> Options:
+        """Return the options of a request that has waited some seconds; see ``read_options``."""
+        return read_options(
+            values,
+            now_us=self.clock.now_us(),
+            loop_s=asyncio.get_running_loop().time() - waited_s,
+            deadline_s=self.deadline_s,
+            timeout=timeout,
+        )
 
 
 def read_options(
