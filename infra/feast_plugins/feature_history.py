@@ -295,6 +295,7 @@ def check_feature_types(config: RepoConfig, view: View) -> None:
             return
         table = view_table(config, view)
         with duckdb.connect(":memory:", config={"threads": 1}) as connection:
+            connection.execute("SET enable_progress_bar = false")
             types = table.column_types(connection)
     except SourceError:
         return

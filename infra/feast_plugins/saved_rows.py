@@ -105,6 +105,7 @@ def _write(repo: Path, warehouse: DatabaseTable, rows: pa.Table | pa.RecordBatch
     try:
         with duckdb.connect(str(path)) as connection:
             connection.execute("SET TimeZone = 'UTC'")
+            connection.execute("SET enable_progress_bar = false")
             connection.register("new_rows", rows)
             # All or nothing: after a failed statement, closing the connection rolls the transaction back.
             connection.execute("BEGIN")

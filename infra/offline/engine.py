@@ -25,6 +25,8 @@ def connect(spill: Path, *, memory_limit: str = "1GB", threads: int = 0) -> duck
         # DuckDB starts its threads here. They get a low priority, whichever thread queries it later.
         connection = run_at_low_priority(lambda: duckdb.connect(":memory:", config=config))
         connection.execute("SET TimeZone = 'UTC'")
+        # DuckDB shows it on stdout in a program that it takes for interactive, such as `python -c`.
+        connection.execute("SET enable_progress_bar = false")
         # Both optimizations replace a window or a join by arg_max, which passes values through sort keys: they would
         # turn -0.0 into 0.0, and all NaN into one.
         connection.execute("SET disabled_optimizers = 'top_n_window_elimination'")

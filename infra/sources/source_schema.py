@@ -115,6 +115,7 @@ def read_schema(table: Table) -> pa.Schema:
     with duckdb.connect(":memory:", config={"threads": 1}) as connection, table.open(connection):
         # Otherwise the types of times would depend on the machine's zone.
         connection.execute("SET TimeZone = 'UTC'")
+        connection.execute("SET enable_progress_bar = false")
         try:
             query = f"SELECT * FROM {table.relation} LIMIT 0"
             return connection.sql(query, params=table.parameters).to_arrow_table().schema
