@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,14 +81,7 @@ class DatasetFiles:
             SourceError: the entity file has a column with the name of a feature.
         """
         entity_columns, labels = list(self.entities.types), [ref.label for ref in self._refs]
-        for name in entity_columns:
-            if name in labels or name.startswith("__"):
-                raise SourceError(
-                    self.entities.table.name,
-                    "has a column with a reserved name",
-                    value=name,
-                    fix="rename it: feature columns are named view__feature, and names that begin with __ are reserved",
-                )
+        check_names(self.entities.table.name, entity_columns, labels)
         return (*entity_columns, *labels)
 
     def preview(self, out: Path) -> DatasetReport:
@@ -189,6 +182,24 @@ class DatasetFiles:
                 folder.add(table, status)
                 on_rows(folder.rows, total)
 
+    def join(
+        self, rows: EntityFileRows, snapshots: Mapping[str, LogSnapshot], ends: Mapping[str, Mapping[str, int]]
+    ) -> pa.Table:
+        """Return entity rows with their features, in order.
+
+        Args:
+            snapshots: of each view's log.
+            ends: per windowed view, the last position that counts of each log partition.
+        """
+        log_rows = {
+            view.name: self.views.find_positions(view, rows.keys, self.mode, snapshots[view.name])
+            for view in self.plan.views
+        }
+        windows = {
+            view.name: self.views.read_window(view, rows.keys, self.mode, ends[view.name]) for view in self.plan.windows
+        }
+        return self._build_part(rows, log_rows, windows)[0]
+
     def _build_part(
         self, rows: EntityFileRows, log_rows: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
@@ -244,6 +255,34 @@ class DatasetFiles:
         return self.plan.services[0].features
 
 
+def check_names(owner: str, columns: Iterable[str], labels: Collection[str]) -> None:
+    """Check that columns of entity rows can be in one table with features.
+
+    Raises:
+        SourceError: a column has the name of a feature, or a reserved name.
+    """
+    for name in columns:
+        if name in labels or name.startswith("__"):
+            raise SourceError(
+                owner,
+                "has a column with a reserved name",
+                value=name,
+                fix="rename it: feature columns are named view__feature, and names that begin with __ are reserved",
+            )
+
+
+def find_service(applied: AppliedPlan, name: str) -> FeaturePlan:
+    """Return the plan of a service, or of a model's.
+
+    Raises:
+        RequestError: the service or model does not exist.
+    """
+    services = {spec.name: spec.service for spec in applied.models}
+    services |= {service.name: service.name for service in applied.plan.services}
+    check_known("name", name, services, problem="is neither a feature service nor a model")
+    return applied.plan.select_service(services[name])
+
+
 def open_dataset_files(
     connection: duckdb.DuckDBPyConnection,
     views: OfflineViews,
@@ -260,10 +299,7 @@ def open_dataset_files(
         RequestError: the service or model does not exist.
         SourceError: the file is missing or invalid, or lacks a column; or a view has never been filled.
     """
-    services = {spec.name: spec.service for spec in applied.models}
-    services |= {service.name: service.name for service in applied.plan.services}
-    check_known("name", name, services, problem="is neither a feature service nor a model")
-    plan = applied.plan.select_service(services[name])
+    plan = find_service(applied, name)
     views.check_filled(plan)
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)
