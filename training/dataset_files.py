@@ -17,10 +17,10 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
-from skewless.contract.status import Int64Array, StatusArray, count_statuses
+from skewless.contract.status import StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
 from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
-from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews
 from skewless.infra.plans.applied_plan import AppliedPlan
 from skewless.training.dataset_folder import DatasetFolder, merge_status
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
@@ -151,7 +151,8 @@ class DatasetFiles:
         return measure_mode_gap(self.plan, self.views, pa.concat_tables(samples), logs)
 
     def _write_parts(self, folder: DatasetFolder, total: int, on_rows: OnRows) -> None:
-        snapshots = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
+        marks = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
+        extents = LogExtents(views=marks, windows=folder.identity.get("logs", {}))
         size, offset = self._part_rows, 0
         on_rows(folder.rows, total)
         # A whole number of parts, so that no part crosses two searches, and a continued run finds the same limits.
@@ -163,24 +164,12 @@ class DatasetFiles:
             offset += search_rows.own.num_rows
             if skip == search_rows.own.num_rows:
                 continue
-            unwritten = search_rows.slice(skip, search_rows.own.num_rows - skip)
-            # Only positions, 8 bytes a row and view: the log is searched once for many parts, and values are read part
-            # by part.
-            log_rows = {
-                view.name: self.views.find_positions(view, unwritten.keys, self.mode, snapshots[view.name])
-                for view in self.plan.views
-            }
-            for first in range(0, unwritten.own.num_rows, size):
-                part = unwritten.slice(first, size)
-                # A window has no position to keep, so it is computed for one part at a time.
-                windows = {
-                    view.name: self.views.read_window(view, part.keys, self.mode, folder.identity["logs"][view.name])
-                    for view in self.plan.windows
-                }
-                ids_of = {name: ids[first : first + size] for name, ids in log_rows.items()}
-                table, status = self._build_part(part, ids_of, windows)
-                folder.add(table, status)
-                on_rows(folder.rows, total)
+            # Of all rows, also after an interruption: so an engine finds the results of the interrupted search.
+            with self.views.search(self.plan, search_rows.keys, self.mode, extents) as search:
+                for first in range(skip, search_rows.own.num_rows, size):
+                    table, status = self._build_part(search_rows.slice(first, size), search.read(first, size))
+                    folder.add(table, status)
+                    on_rows(folder.rows, total)
 
     def join(
         self, rows: EntityFileRows, snapshots: Mapping[str, LogSnapshot], ends: Mapping[str, Mapping[str, int]]
@@ -201,11 +190,8 @@ class DatasetFiles:
         return self._build_part(rows, log_rows, windows)[0]
 
     def _build_part(
-        self, rows: EntityFileRows, log_rows: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
+        self, rows: EntityFileRows, reads: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
-        reads = {view.name: self.views.read_positions(view, log_rows[view.name]) for view in self.plan.views} | dict(
-            windows
-        )
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
         transformed = {}
         if any(ref.group not in reads for ref in self._refs):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from skewless.contract.errors import DefinitionError
@@ -33,7 +33,7 @@ class Executor(Protocol):
     name: str
     workers: int
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
         """Yield the result of each task, in the order in which they finish.
 
         Closing the iterator cancels the unfinished tasks: when ``close`` returns, no worker of this machine runs any

@@ -7,7 +7,7 @@ import selectors
 import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 from skewless.contract.settings import Settings
@@ -36,7 +36,7 @@ class ProcessExecutor:
         self.workers = workers
         self._idle: list[_Worker] = []
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
         """Yield the result of each task, in the order in which they finish."""
         if self.workers == 1:
             yield from map(run_task, tasks)

@@ -20,7 +20,9 @@ from skewless.contract.errors import SkewlessError
 from skewless.infra.storage.objects import StoredObject
 
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
-KINDS: dict[str, str] = {}
+KINDS = {
+    "read_view": "skewless.infra.engines.view_reads:read_view",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Task:
         snapshot: extent of the logs that count, plain JSON values.
         first, end: buckets, ``first <= bucket < end``.
         parameters: plain JSON values.
+        inputs: objects in the storage that it reads, besides the log.
         settings: settings of the project that differ from their defaults; not a part of the task's identity.
     """
 
@@ -44,12 +47,15 @@ class Task:
     first: int
     end: int
     parameters: Mapping[str, Any]
+    inputs: tuple[StoredObject, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain a password
 
     @cached_property
     def job(self) -> str:
-        """Return the identity of the work that this task is a part of."""
-        return digest([self.kind, self.plan, self.snapshot, self.parameters])
+        """Return the identity of the work that this task is a part of; also a folder for its results."""
+        # The stamp of an input changes if an interrupted driver stores it again.
+        inputs = [(stored.name, stored.digest) for stored in self.inputs]
+        return f"{self.kind}-{digest([self.kind, self.plan, self.snapshot, self.parameters, inputs])}"
 
     @property
     def name(self) -> str:
@@ -58,16 +64,17 @@ class Task:
         >>> Task(kind="k", repo="/p", plan="", snapshot={}, first=0, end=7, parameters={}).name
         'k-10a9601ba92900fe/00000-00007'
         """
-        return f"{self.kind}-{self.job}/{self.first:05d}-{self.end:05d}"
+        return f"{self.job}/{self.first:05d}-{self.end:05d}"
 
     def to_json(self) -> str:
         """Return the task as text; ``from_json`` reads it."""
-        return json.dumps(asdict(self), allow_nan=False)
+        return json.dumps(asdict(self) | {"inputs": list(map(list, self.inputs))}, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
         """Return the task that a text holds."""
-        return cls(**json.loads(text))
+        data = json.loads(text)
+        return cls(**{**data, "inputs": tuple(StoredObject(*stored) for stored in data["inputs"])})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,11 @@ some keys at a time with the code that the online store uses (``skewless.contrac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _KEYS = "all_window_keys"
 _CHUNK_WORDS = 1 << 23  # words of the states of a chunk's events
 
+_T = TypeVar("_T")
 _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
 
 
@@ -47,11 +49,15 @@ class WindowJoin:
 
     Args:
         chunk_rows: number of events in a chunk; less if their states are large.
+
+    Attributes:
+        read_s: seconds in which reads waited for DuckDB, so far.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, chunk_rows: int = 1_000_000) -> None:
         self._connection = connection
         self._chunk_rows = chunk_rows
+        self.read_s = 0.0
 
     def read(
         self,
@@ -142,11 +148,19 @@ class WindowJoin:
         # The left edge is floored to the hop, so a window begins up to a hop before `t - length` (SEMANTICS 3.1).
         reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))
         with closing(read_row_events(self._connection, events, entities, names, size, reach)) as chunks:
-            for chunk, rows, key in chunks:
+            for chunk, rows, key in self._measure(chunks):
                 counted = chunk.events
                 timeline = Timeline.from_events(chunk.keys, chunk.entity, counted.origin, counted.words, counted.hashes)
                 features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
         return replace(build_window_read(view, features, t, has_key), unavailable=None)
+
+    def _measure(self, chunks: Iterator[_T]) -> Iterator[_T]:
+        began = time.perf_counter()
+        for chunk in chunks:
+            self.read_s += time.perf_counter() - began
+            yield chunk
+            began = time.perf_counter()
+        self.read_s += time.perf_counter() - began
 
     def _chunk_size(self, layout: StateLayout) -> int:
         # RangeSketches stores sketches for each power of two of blocks: about ten hashes per event.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from skewless.commands.options import DryRun, Json, Repo, open_project
+from skewless.commands.options import DryRun, Engine, Json, Repo, open_project
 from skewless.commands.output import Part, command_output, table
 from skewless.contract.render import count_text
 
@@ -38,6 +38,7 @@ def dataset(
     time: Time = "event_timestamp",
     mode: TimeMode = "knowledge",
     repo: Repo = Path(),
+    engine: Engine = None,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
@@ -46,8 +47,9 @@ def dataset(
     Run the command again to continue after an interruption.
     """
     with command_output(as_json=as_json) as output:
-        project = open_project(output, repo)
+        project = open_project(output, repo, engine=engine)
         with output.progress(f"joining {entities}") as on_progress:
+            project.on_progress = on_progress
             report = project.dataset(
                 entities,
                 service,

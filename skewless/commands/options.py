@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -21,11 +21,18 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change,
 Model = Annotated[
     str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one, or all models.")
 ]
+Engine = Annotated[
+    Literal["processes", "ray", "spark"] | None,
+    typer.Option("--engine", help="Engine of large work; default: setting 'engine'."),
+]
 UNCHANGED = "nothing was changed"
 
 
-def open_project(output: Output, repo: Path) -> Project:
+def open_project(output: Output, repo: Path, **options: Any) -> Project:  # noqa: ANN401 - checked by the settings
     """Return the project of a folder; it is closed when the command ends.
+
+    Args:
+        options: values that override settings; None: no override.
 
     Raises:
         PlaceError: the folder has no project.
@@ -33,7 +40,8 @@ def open_project(output: Output, repo: Path) -> Project:
     """
     from skewless.project import Project
 
-    return output.exits.enter_context(closing(Project(repo)))
+    overrides = {name: value for name, value in options.items() if value is not None}
+    return output.exits.enter_context(closing(Project(repo, **overrides)))
 
 
 def time_option(name: str, text: str) -> int:

@@ -10,7 +10,7 @@ import typer
 
 from skewless.commands.cells import StateCell
 from skewless.commands.decision_text import decision_parts
-from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.options import Engine, Json, Repo, open_project
 from skewless.commands.output import Output, Part, command_output, error_body, show_error, table
 from skewless.commands.rollout_text import read_rollout_lines
 from skewless.contract.errors import GateError, SkewlessError
@@ -31,12 +31,12 @@ _SKIPPED = {
 Models = Annotated[list[str] | None, typer.Argument(metavar="MODELS", help="Models; default: all of the plan.")]
 
 
-def train(models: Models = None, *, repo: Repo = Path(), as_json: Json = False) -> None:
+def train(models: Models = None, *, repo: Repo = Path(), engine: Engine = None, as_json: Json = False) -> None:
     """Train new versions of models and promote the versions that pass their gate; exit with code 5 if one does not."""
     from skewless.operations.training_causes import read_training_causes
 
     with command_output(as_json=as_json) as output:
-        project = open_project(output, repo)
+        project = open_project(output, repo, engine=engine)
         names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
         causes = read_training_causes(project)
         bodies, parts, errors, tracking_error = [], list[Part](), [], None
@@ -65,6 +65,7 @@ def _train_model(project: Project, name: str, output: Output) -> tuple[TrainRepo
     """Return the report of one model, or its error, so that the other models are still trained."""
     try:
         with output.progress(f"training {name}") as on_progress:
+            project.on_progress = on_progress
             report = project.train(name, on_rows=on_progress)
     except SkewlessError as error:
         return None, error

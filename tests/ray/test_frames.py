@@ -10,7 +10,6 @@ import pytest
 
 from skewless.contract.errors import RequestError, SourceError
 from skewless.contract.spec import TimeMode
-from skewless.infra.engines.port import Executor
 from tests.worlds.frames import (
     ROWS,
     SERVICE,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("executor")
 
 
-def features(dataset: Dataset, repo: Path, **options: Any) -> Dataset:
+def features(dataset: Dataset, repo: Path, **options: Any) -> Dataset:  # noqa: ANN401 - of several types
     from skewless import ray  # noqa: PLC0415 - only where it is installed
 
     return ray.features(dataset, project=repo, **{"service": SERVICE, "time": TIME, **options})

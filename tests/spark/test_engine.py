@@ -5,24 +5,24 @@ from __future__ import annotations
 from pathlib import Path
 
 from skewless.infra.engines.port import Executor
-from tests.worlds import engines
+from tests.worlds import engine_contract
 
 
 def test_each_task_has_a_result(executor: Executor) -> None:
-    engines.check_results(executor)
+    engine_contract.check_results(executor)
 
 
 def test_an_error_names_its_task(executor: Executor) -> None:
-    engines.check_errors(executor)
+    engine_contract.check_errors(executor)
 
 
 def test_the_task_of_a_killed_worker_is_tried_again(executor: Executor, tmp_path: Path) -> None:
-    engines.check_killed_workers(executor, tmp_path)
+    engine_contract.check_killed_workers(executor, tmp_path)
 
 
 def test_closing_the_iterator_ends_running_tasks(executor: Executor, tmp_path: Path) -> None:
-    engines.check_cancellation(executor, tmp_path)
+    engine_contract.check_cancellation(executor, tmp_path)
 
 
 def test_nothing_outlives_a_killed_driver(executor: Executor) -> None:  # noqa: ARG001 - skipped without it
-    engines.check_killed_driver("spark")
+    engine_contract.check_killed_driver("spark")

@@ -38,7 +38,7 @@ def session(executor: Executor) -> Iterator[SparkSession]:  # noqa: ARG001 - has
     session.conf.unset("spark.sql.session.timeZone")
 
 
-def features(frame: DataFrame, repo: Path, **options: Any) -> DataFrame:
+def features(frame: DataFrame, repo: Path, **options: Any) -> DataFrame:  # noqa: ANN401 - of several types
     from skewless import spark  # noqa: PLC0415 - only where it is installed
 
     return spark.features(frame, project=repo, **{"service": SERVICE, "time": TIME, **options})

@@ -1,109 +1,124 @@
-"""What each engine must do with tasks: results, errors, killed workers, cancellation, a killed driver."""
+"""A project whose reads an engine can compute: latest-value views, and windows over made-up events."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
-import uuid
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import pytest
+import numpy as np
+import pyarrow as pa
 
-from skewless.contract.errors import SkewlessError, SourceError
-from skewless.infra.engines.port import Executor
-from tests.worlds.tasks import make_tasks
-
-ROOT = Path(__file__).parents[2]
-_DRIVER = """
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
 from skewless.contract.settings import Settings
-from skewless.infra.engines.port import open_executor
-from tests.worlds.tasks import make_tasks
-executor = open_executor({name!r}, Settings(engine_workers=2))
-for result in executor.run(make_tasks("count", 4, seconds=0.3)): print(result.values["pid"], flush=True)
-list(executor.run(make_tasks("count", 2, seconds=600)))
-"""
+from skewless.infra.engines.port import Executor
+from skewless.infra.engines.view_reads import Engine, EngineViews
+from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.storage.project_state import ProjectState
+from tests.windows.cases import make_window_view
+from tests.worlds.shop import DAY, END, PLAN, Shop, open_shop
+
+WINDOWS = replace(make_window_view({"id": DType.INT64}), name="now")
+TWO_KEYS = replace(make_window_view({"id": DType.INT64, "k": DType.STRING}, filtered=True), name="pairs")
+ALL = replace(PLAN, windows=(WINDOWS, TWO_KEYS))
+_MOMENT = 5_000_000  # windows of this view have edges every five seconds
 
 
-def check_results(executor: Executor) -> None:
-    """Each task has its result, from another process, and a result comes before the last task has finished."""
-    results = list(executor.run(make_tasks("count", 9)))
-    assert sorted(result.rows for result in results) == list(range(9))
-    assert os.getpid() not in {result.values["pid"] for result in results}
-    assert all(result.peak_bytes > 1_000_000 for result in results)
-    assert list(executor.run([])) == []
-    running = executor.run([*make_tasks("count", 1), *make_tasks("count", 3, seconds=2)])
-    started = time.monotonic()
-    next(running)
-    first_s = time.monotonic() - started
-    assert len(list(running)) == 3
-    assert time.monotonic() - started - first_s > 1
+@dataclass(kw_only=True)
+class EngineWorld:
+    """A filled project; ``views`` reads it on an engine, whatever the size of the work."""
+
+    shop: Shop
+    rng: np.random.Generator
+
+    @property
+    def state(self) -> ProjectState:
+        return ProjectState(self.shop.state)
+
+    def views(self, executor: Executor, **settings: object) -> EngineViews:
+        own = Settings(**{"state": "state", "engine_rows": 0, "threads": 1, **settings})
+        engine = Engine(open=lambda: executor, repo=self.shop.root, settings=own, on_progress=lambda *_: None)
+        return EngineViews(self.state, self.shop.connection, engine)
+
+    def entities(self, n: int) -> pa.Table:
+        """Return rows of hot, cold, unknown and null keys at moments that events have, too."""
+        keys = _keys(self.rng, n)
+        texts = pa.array(self.rng.choice(["a", "b", "日|{"], n), mask=self.rng.random(n) < 0.1)
+        t = END - self.rng.integers(0, 40, n) * _MOMENT
+        t[::3] = self.rng.integers(0, 40, len(t[::3])) * DAY
+        return pa.table({"id": keys, "k": texts, TIME: t})
 
 
-def check_errors(executor: Executor) -> None:
-    """An error of a task keeps its class and names the task; so does a fault of the program."""
-    tasks = make_tasks("reject", 3)
-    with pytest.raises(SourceError) as caught:
-        list(executor.run(tasks))
-    assert caught.value.sentence() == f"file 'x': is corrupt (task {tasks[1].name}) (got 7). Fix: restore it"
-    with pytest.raises(SkewlessError, match="ZeroDivisionError: of a test") as fault:
-        list(executor.run(make_tasks("crash", 1)))
-    assert "00000-00001" in str(fault.value)
+@contextmanager
+def open_engine_world(folder: Path, events: int = 3_000) -> Iterator[EngineWorld]:
+    """A filled project below a folder, with two partitions of events."""
+    rng = np.random.default_rng(5)
+    with open_shop(folder, fewest=1) as shop:
+        world = EngineWorld(shop=shop, rng=rng)
+        for partition in ("events/s/ab/0", "events/s/ab/1"):
+            log = PartitionLog(world.state, partition)
+            for _ in range(3):
+                log.append(_events(rng, events // 6))
+            # Of the last rows, only an end is recorded; of the very last, not even that.
+            last = log.append(_events(rng, 50).drop_columns([KNOWN_AT]))
+            log.record_end(last.first, last.last, END)
+            log.append(_events(rng, 20).drop_columns([KNOWN_AT]))
+        yield world
 
 
-def check_killed_workers(executor: Executor, folder: Path) -> None:
-    """The task of a killed worker is tried again, but not without end."""
-    results = list(executor.run(make_tasks("die_once", 3, folder=str(folder))))
-    assert sorted(result.rows for result in results) == [0, 1, 2]
-    (task,) = make_tasks("die", 1)
-    with pytest.raises(SkewlessError, match="has lost 5 workers") as caught:
-        list(executor.run([task]))
-    assert task.name in str(caught.value)
-    assert len(list(executor.run(make_tasks("count", 2)))) == 2
+def plan_of(buckets: int, plan: FeaturePlan = ALL) -> FeaturePlan:
+    return replace(plan, buckets=buckets)
 
 
-def check_cancellation(executor: Executor, folder: Path) -> None:
-    """No worker runs a task after its iterator was closed."""
-    results = executor.run([*make_tasks("count", 1), *make_tasks("linger", 2, folder=str(folder))])
-    next(results)
-    while not list(folder.iterdir()):
-        time.sleep(0.05)
-    results.close()  # type: ignore[attr-defined]  # a generator
-    assert [path.name for path in folder.iterdir() if is_alive(int(path.name))] == []
-    assert len(list(executor.run(make_tasks("count", 2)))) == 2
+def bits_of(reads: dict[str, ViewRead]) -> dict[str, list[bytes]]:
+    """Return all that counts of reads, to the last bit."""
+    return {name: _bits(read) for name, read in reads.items()}
 
 
-def check_killed_driver(name: str) -> None:
-    """Nothing that a killed driver has started stays."""
-    mark = f"SKEWLESS_MARK={uuid.uuid4().hex}"
-    environment = {**os.environ, **dict([mark.split("=")])}
-    command = [sys.executable, "-c", _DRIVER.format(name=name)]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as driver:
-        assert driver.stdout is not None
-        assert all(driver.stdout.readline() for _ in range(4))
-        time.sleep(1)
-        assert len(_marked(mark)) > 2
-        driver.kill()
-    deadline = time.monotonic() + 60
-    while left := _marked(mark):
-        assert time.monotonic() < deadline, left
-        time.sleep(0.2)
-
-
-def is_alive(pid: int) -> bool:
-    """Say whether a process runs; a zombie does not."""
-    with suppress(OSError):
-        return ") Z " not in Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
-    return False
-
-
-def _marked(mark: str) -> list[str]:
-    """Return the commands of the processes whose environment has a variable."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if mark.encode() in (process / "environ").read_bytes().split(b"\0") and is_alive(int(process.name)):
-                found.append((process / "cmdline").read_text(encoding="utf-8").replace("\0", " ")[:200])
+def _bits(read: ViewRead) -> list[bytes]:
+    found = [read.has_row.tobytes(), repr(read.unavailable).encode()]
+    versions = read.versions
+    found += [
+        np.ascontiguousarray(part).tobytes()
+        for part in (versions.event_ts, versions.created_ts, versions.seq, versions.run_id, versions.tombstone)
+    ]
+    for name, values in read.values.items():
+        null = read.nulls[name]
+        found.append(null.tobytes())
+        shown = values[~null]
+        found.append(repr(shown.tolist()).encode() if shown.dtype == object else shown.tobytes())
+    for each in (read.mask, read.block):
+        found.append(b"" if each is None else np.ascontiguousarray(each).tobytes())
     return found
+
+
+def _keys(rng: np.random.Generator, n: int) -> pa.Array:
+    """Return keys of which one has half of all rows, and some are null."""
+    keys = np.where(rng.random(n) < 0.5, 3, rng.integers(0, 60, n))
+    return pa.array(keys, pa.int64(), mask=rng.random(n) < 0.05)
+
+
+def _events(rng: np.random.Generator, n: int) -> pa.Table:
+    """Return events with ties, lateness, nulls and rejected rows."""
+    ts = END - rng.integers(0, 40, n) * _MOMENT + rng.choice([0, 0, 0, 1, -1, 1_500], n)
+    late = np.where(rng.random(n) < 0.3, rng.integers(0, 60, n) * _MOMENT, 1_000_000)
+    nulls: Sequence[np.ndarray] = [rng.random(n) < 0.1 for _ in range(5)]
+    return pa.table(
+        {
+            "id": _keys(rng, n),
+            "k": pa.array(rng.choice(["a", "b", "日|{"], n), mask=nulls[0]),
+            "s": pa.array(rng.choice(["u", "v", ""], n), mask=nulls[0]),
+            "x": pa.array(np.round(rng.normal(size=n), 3), mask=nulls[1]),
+            "y": pa.array(rng.choice([0.0, -0.0, np.inf, np.nan, 1e300], n), mask=nulls[2]),
+            "n": pa.array(rng.integers(-(2**53) - 9, 2**53 + 9, n), mask=nulls[3]),
+            EVENT: ts,
+            INGEST: ts,
+            REJECT: pa.array(["bad"] * n, mask=rng.random(n) > 0.05),
+            KNOWN_AT: pa.array(ts + late, mask=nulls[4]),
+        }
+    )
