@@ -60,6 +60,6 @@ def features(
         return pa.Table.from_batches(join.add(rows.drop_columns([_PARTITION]).to_batches()))
 
     numbered = dataset.with_column(_ROW, monotonically_increasing_id())
-    grouped = numbered.map_batches(add_partition, batch_format="pyarrow", batch_size=None).groupby(_PARTITION)
+    grouped = numbered.map_batches(add_partition, batch_format="pyarrow", batch_size=None).groupby(_PARTITION, count)
     joined = grouped.map_groups(add_features, batch_format="pyarrow")
     return (joined.sort(_ROW) if ordered else joined).drop_columns([_ROW])

@@ -171,23 +171,10 @@ class DatasetFiles:
                     folder.add(table, status)
                     on_rows(folder.rows, total)
 
-    def join(
-        self, rows: EntityFileRows, snapshots: Mapping[str, LogSnapshot], ends: Mapping[str, Mapping[str, int]]
-    ) -> pa.Table:
-        """Return entity rows with their features, in order.
-
-        Args:
-            snapshots: of each view's log.
-            ends: per windowed view, the last position that counts of each log partition.
-        """
-        log_rows = {
-            view.name: self.views.find_positions(view, rows.keys, self.mode, snapshots[view.name])
-            for view in self.plan.views
-        }
-        windows = {
-            view.name: self.views.read_window(view, rows.keys, self.mode, ends[view.name]) for view in self.plan.windows
-        }
-        return self._build_part(rows, log_rows, windows)[0]
+    def join(self, rows: EntityFileRows, extents: LogExtents) -> pa.Table:
+        """Return entity rows with their features, in order."""
+        with self.views.search(self.plan, rows.keys, self.mode, extents) as search:
+            return self._build_part(rows, search.read(0, rows.own.num_rows))[0]
 
     def _build_part(
         self, rows: EntityFileRows, reads: Mapping[str, ViewRead]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -26,7 +26,7 @@ from skewless.infra.offline.matched_rows import register_tables
 from skewless.infra.offline.source_columns import check_columns
 from skewless.infra.offline.sources import Table
 from skewless.infra.offline.sql import quote
-from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.project_state import ProjectState
 from skewless.training.dataset_files import PART_BYTES, DatasetFiles, check_names
 
@@ -71,8 +71,7 @@ class FrameJoin:
     Args:
         plan: plan of the service.
         time_column: column of the prediction time.
-        views: the extent of each view's log that counts.
-        logs: per windowed view, the last position that counts of each log partition.
+        extents: the extents of the logs that count.
         memory_limit: of DuckDB, per process.
         threads: of DuckDB, per process.
     """
@@ -81,8 +80,7 @@ class FrameJoin:
     plan: FeaturePlan
     time_column: str
     mode: TimeMode
-    views: Mapping[str, LogSnapshot]
-    logs: Mapping[str, Mapping[str, int]]
+    extents: LogExtents
     memory_limit: str
     threads: int
 
@@ -157,7 +155,7 @@ class FrameJoin:
                 files = DatasetFiles(connection=connection, views=views, plan=self.plan, entities=file, mode=self.mode)
                 file.count()
                 for part in file.read(max(1, rows.num_rows)):
-                    joined = files.join(part, self.views, self.logs)
+                    joined = files.join(part, self.extents)
                     added = [joined[field.name].cast(field.type) for field in self.features]
                     schema = pa.schema([*rows.schema, *self.features])
                     yield from pa.table([*rows.columns, *added], schema=schema).to_batches(_BATCH_ROWS)

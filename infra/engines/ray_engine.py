@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 # Before the import, which reads them.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from skewless.contract.errors import StoreError
@@ -18,6 +19,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.engines.task import Task, TaskResult, execute, lost_error, read_outcome
 
 _ATTEMPTS = 5
+_LOCAL = {"gcs_rpc_server_reconnect_timeout_s": 5}  # when this process was killed, its agents end soon after
 _END_S = 30.0  # a killed worker ends within milliseconds, a lost node within its heartbeats
 
 
@@ -46,7 +48,7 @@ class RayExecutor:
             connect(address, workers)
         self.workers = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
         """Yield the result of each task, in the order in which they finish."""
         # Our own attempts: Ray repeats a task without limit if the machine is out of memory.
         remote = ray.remote(num_cpus=1, max_retries=0)(execute)
@@ -93,7 +95,9 @@ def connect(address: str | None, workers: int = 0) -> None:
     options: dict[str, object] = {"log_to_driver": False, "logging_level": "ERROR"}
     if address is None:
         cpus = workers or len(os.sched_getaffinity(0))
-        options |= {"num_cpus": cpus, "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
+        options |= {"num_cpus": cpus, "include_dashboard": False, "_system_config": _LOCAL}
+        # As on macOS: all of Ray's ports are on loopback then, which no argument of `init` can say.
+        ray_constants.ENABLE_RAY_CLUSTER = False
     try:
         ray.init(address=address or "local", **options)
     except (ConnectionError, RuntimeError, RayError) as error:

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pyspark
@@ -56,7 +56,7 @@ class SparkExecutor:
         self._context = open_session(master, workers).sparkContext
         self.workers = int(self._context.defaultParallelism)
 
-    def run(self, tasks: Sequence[Task]) -> Iterator[TaskResult]:
+    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
         """Yield the result of each task, in the order in which they finish."""
         if not tasks:
             return

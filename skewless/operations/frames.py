@@ -20,6 +20,7 @@ def prepare_join(project: Workspace | str | Path, service: str, *, time_column: 
         RequestError: the service or model does not exist.
         SourceError: a view has never been filled.
     """
+    from skewless.infra.offline.views import LogExtents
     from skewless.training.dataset_files import find_service
     from skewless.training.frame_join import FrameJoin
 
@@ -32,8 +33,10 @@ def prepare_join(project: Workspace | str | Path, service: str, *, time_column: 
             plan=plan,
             time_column=time_column,
             mode=mode,
-            views={view.name: views.take_snapshot(view) for view in plan.views},
-            logs={view.name: dict(views.log_ends(view)) for view in plan.windows},
+            extents=LogExtents(
+                views={view.name: views.take_snapshot(view) for view in plan.views},
+                windows={view.name: dict(views.log_ends(view)) for view in plan.windows},
+            ),
             memory_limit=workspace.settings.memory_limit,
             threads=workspace.settings.threads,
         )
