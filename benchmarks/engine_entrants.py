@@ -99,6 +99,8 @@ def _tree_bytes() -> int:
         pid = pending.pop()
         pending += children.get(pid, [])
         with suppress(OSError):
-            line = next(line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line[:4] == "Pss:")
+            line = next(
+                line for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line[:4] == "Pss:"
+            )
             total += int(line.split()[1]) * 1_024
     return total

@@ -48,7 +48,7 @@ def features(
         SourceError: a column is missing, or of another type; or a view has never been filled.
     """
     join = prepare_join(project, service, time_column=time, mode=mode)
-    join.check(to_arrow_schema(frame.schema))
+    join.check(to_arrow_schema(frame.schema, timezone="UTC"))
     count = partitions or 2 * frame.sparkSession.sparkContext.defaultParallelism
 
     @sql.arrow_udf(IntegerType())

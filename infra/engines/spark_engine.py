@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import sys
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyspark
@@ -22,6 +25,7 @@ from skewless.infra.engines.task import Task, TaskResult, execute, lost_error, r
 
 _ATTEMPTS = 5
 _POLL_S = 0.05
+_END_S = 30.0
 _LOST_TASK = re.compile(r"Task (\d+) in stage \S+ failed (\d+) times")
 _LOCAL = {
     "spark.driver.host": "127.0.0.1",
@@ -92,6 +96,38 @@ class _Outcomes:
         return value
 
 
+class _Guard:
+    """A file that a process of this machine has locked while it runs a task: its end, too, releases the lock."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.NamedTemporaryFile(prefix="skewless-", suffix=".lock")  # noqa: SIM115 - as long as the job
+
+    @property
+    def path(self) -> str:
+        return self._file.name
+
+    def try_close(self) -> bool:
+        """Keep processes out from now on; return whether none is inside."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+
+@contextmanager
+def enter(guard: str) -> Iterator[None]:
+    """Hold the guard of a job on the machine of its driver; elsewhere there is no such file."""
+    try:
+        file = Path(guard).open("rb")  # noqa: SIM115 - closed below
+    except FileNotFoundError:
+        yield
+        return
+    with file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
 class _Job:
     """A Spark job that runs while this process does other things."""
 
@@ -100,6 +136,7 @@ class _Job:
         self._group = f"skewless-{uuid.uuid4().hex}"
         self._error: Exception | None = None
         self._outcomes = context.accumulator([], _Outcomes())
+        self._guard = _Guard()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
@@ -122,16 +159,21 @@ class _Job:
         return StoreError("Spark job", f"has failed: {text.splitlines()[0]}", fix="run the command again to continue")
 
     def cancel(self) -> None:
-        """End the tasks that still run, and wait for that."""
+        """End the tasks that still run, and wait until no process of this machine runs one."""
         if not self.has_ended:
             self._context.cancelJobGroup(self._group)
             self._thread.join()
+            # Spark kills the processes of a cancelled job two seconds later, and does not tell.
+            deadline = time.monotonic() + _END_S
+            while not self._guard.try_close() and time.monotonic() < deadline:
+                time.sleep(_POLL_S)
 
     def _run(self) -> None:
-        outcomes = self._outcomes
+        outcomes, guard = self._outcomes, self._guard.path
 
         def work(item: tuple[int, str]) -> None:
-            outcomes.add([(item[0], execute(item[1]))])
+            with enter(guard):
+                outcomes.add([(item[0], execute(item[1]))])
 
         try:
             self._context.setJobGroup(self._group, "skewless", interruptOnCancel=True)

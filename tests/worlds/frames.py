@@ -173,6 +173,8 @@ def _bits(column: pa.ChunkedArray) -> tuple[str, list[object]]:
         return kind, [
             value if valid else None for value, valid in zip(values, array.is_valid().to_pylist(), strict=True)
         ]
+    if pa.types.is_list(array.type):  # an engine calls its elements by another name
+        kind = f"list {array.type.value_type}"
     if pa.types.is_timestamp(array.type):  # Spark shows them in the zone of its session
         kind = f"timestamp {array.type.tz is not None}"
         array = array.cast(pa.int64())
