@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow.parquet as pq
 
-from benchmarks import engine_entrants as entrants
+from benchmarks import frame_entrants as entrants
 from benchmarks.contestant import Contestant, ContestantError
 from benchmarks.histories import ASKED, History, pieces, write_log
 from benchmarks.meter import Report
