@@ -62,7 +62,7 @@ class Task:
         """Return the task's identity, which all its attempts share.
 
         >>> Task(kind="k", repo="/p", plan="", snapshot={}, first=0, end=7, parameters={}).name
-        'k-10a9601ba92900fe/00000-00007'
+        'k-5c228502a36215d8/00000-00007'
         """
         return f"{self.job}/{self.first:05d}-{self.end:05d}"
 
