@@ -19,9 +19,10 @@ from benchmarks.scale import rounds, scaled
 from benchmarks.window_events import Events, plan_of, view
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
+from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.task import TaskResult
-from skewless.infra.engines.view_reads import Engine, EngineViews
+from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
@@ -74,7 +75,7 @@ def _entrants(folder: Path) -> Iterator[Mapping[str, _Entrant]]:
             return EngineViews(
                 state,
                 connection,
-                Engine(open=lambda: executor, repo=folder, settings=own, on_progress=lambda *_: None),
+                Engine(open=lambda: executor, repo=folder, settings=own),
             )
 
         alone = OfflineViews(state, stack.enter_context(connect(folder / "alone", memory_limit=_MEMORY)))
