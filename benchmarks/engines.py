@@ -75,7 +75,7 @@ def _entrants(folder: Path) -> Iterator[Mapping[str, _Entrant]]:
             return EngineViews(
                 state,
                 connection,
-                Engine(open=lambda: executor, repo=folder, settings=own),
+                Engine(open=lambda: executor, repo=folder, state=state, settings=own),
             )
 
         alone = OfflineViews(state, stack.enter_context(connect(folder / "alone", memory_limit=_MEMORY)))

@@ -123,7 +123,13 @@ class Workspace:
         def report(activity: str, done: int, total: int) -> None:
             self.on_progress(activity, done, total)  # as it is then
 
-        return Engine(open=lambda: self.executor, repo=self.repo, settings=self.settings, on_progress=report)
+        return Engine(
+            open=lambda: self.executor,
+            repo=self.repo,
+            state=self.state,
+            settings=self.settings,
+            on_progress=report,
+        )
 
     @cached_property
     def executor(self) -> Executor:
@@ -279,10 +285,13 @@ class Workspace:
     @cached_property
     def materializer(self) -> Materializer:
         """Appends source rows to the log and writes them to the online store."""
+        from skewless.infra.materialization.latest_tasks import EngineWriter
         from skewless.infra.materialization.materialize import Materializer
 
+        plan = self.applied.plan
+        writer = EngineWriter(engine=self.engine, redis_url=lambda: self.redis_url, buckets=plan.buckets)
         return Materializer(
-            project=self.applied.plan.project,
+            project=plan.project,
             repo=self.repo,
             state=self.state,
             connection=self.connection,
@@ -291,4 +300,5 @@ class Workspace:
             clock=self.clock,
             needed=self.needed,
             strict=self.settings.strict,
+            write=writer.write,
         )

@@ -40,7 +40,7 @@ def compare_on_engine(
     Args:
         redis_url: of the online store.
     """
-    alone, storage = plan_of(plan, view), views.state.storage
+    alone, storage = plan_of(view, plan.project, plan.buckets), views.state.storage
     columns = [column.name for column in view.keys]
 
     def plan_tasks() -> Sequence[Task]:
@@ -51,7 +51,7 @@ def compare_on_engine(
         return engine.split(
             "parity",
             alone.buckets,
-            views=views,
+            connection=views.connection,
             plan=alone.hash,
             snapshot=snapshot,
             parameters={"plan": alone.as_dict()},
@@ -61,7 +61,7 @@ def compare_on_engine(
 
     total = ViewParity(view=view.name, hash=view.hash, kind=_kind(view), at_us=0, compared=0, unavailable=0)
     faults: list[tuple[int, Mismatch]] = []
-    with engine.run(views.state, "comparing states", keys.num_rows, plan_tasks) as results:
+    with engine.run("comparing states", keys.num_rows, plan_tasks) as results:
         for body in (read_json(storage, result.objects[0]) for result in results):
             total.at_us = max(total.at_us, body["at_us"])
             total.compared += body["compared"]

@@ -39,7 +39,7 @@ def replay_on_engine(
         return engine.split(
             "replay",
             len(log.objects),
-            views=views,
+            connection=views.connection,
             plan="",
             snapshot=_snapshot(views),
             parameters={"model": model},
@@ -47,7 +47,7 @@ def replay_on_engine(
         )
 
     report, storage = ReplayReport(), views.state.storage
-    with engine.run(views.state, "replaying predictions", log.rows, plan_tasks) as results:
+    with engine.run("replaying predictions", log.rows, plan_tasks) as results:
         for result in results:
             report.merge(_decode(read_json(storage, result.objects[0])))
     return report

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from skewless.contract.buckets import split_buckets
 from skewless.contract.settings import Settings, load_settings
-from skewless.infra.engines.job import Jobs, spill_folder
+from skewless.infra.engines.job import Jobs, OnResult, spill_folder
 from skewless.infra.engines.port import Executor
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.offline.engine import connect
@@ -20,6 +20,9 @@ from skewless.infra.offline.matched_rows import read_memory_limit
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
+
+if TYPE_CHECKING:
+    import duckdb
 
 _LEAST_MEMORY = 256_000_000
 
@@ -31,12 +34,14 @@ class Engine:
     Args:
         open: opens the executor; called for the first large work.
         repo: folder of the project.
+        state: of the project.
         settings: of the project.
         on_progress: called with the current activity, the rows done, and the rows in all.
     """
 
     open: Callable[[], Executor]
     repo: Path
+    state: ProjectState
     settings: Settings
     on_progress: Callable[[str, int, int], None] = lambda *_: None
 
@@ -53,21 +58,22 @@ class Engine:
 
     @contextmanager
     def run(
-        self, state: ProjectState, activity: str, total: int, plan_tasks: Callable[[], Sequence[Task]]
+        self, activity: str, total: int, plan_tasks: Callable[[], Sequence[Task]], on_result: OnResult | None = None
     ) -> Iterator[list[TaskResult]]:
-        """Run a job, and report its progress; see ``Jobs.run``.
+        """Run a job; see ``Jobs.run``.
 
         Args:
-            total: number of rows of all results.
+            activity, total: for ``on_progress``: the total is the number of rows of all results.
+            on_result: called with each result, instead of ``on_progress``.
         """
         done = 0
 
-        def on_result(result: TaskResult) -> None:
+        def report(result: TaskResult) -> None:
             nonlocal done
             done += result.rows
             self.on_progress(activity, done, total)
 
-        with Jobs(state=state, executor=self.open()).run(plan_tasks, on_result) as results:
+        with Jobs(state=self.state, executor=self.open()).run(plan_tasks, on_result or report) as results:
             yield results
 
     def split(
@@ -75,7 +81,7 @@ class Engine:
         kind: str,
         buckets: int,
         *,
-        views: OfflineViews,
+        connection: duckdb.DuckDBPyConnection,
         plan: str,
         snapshot: Mapping[str, Any],
         parameters: Mapping[str, Any],
@@ -88,7 +94,7 @@ class Engine:
 
         Args:
             buckets: number of buckets.
-            views: of the project; on one machine the workers share the memory limit of its connection.
+            connection: of this process; on one machine, the workers share its memory limit.
             inputs: objects that each task reads.
             per_bucket: an object for each bucket, that its task reads.
             least: the least number of tasks.
@@ -96,7 +102,7 @@ class Engine:
         """
         executor, settings = self.open(), self.settings.model_dump(mode="json", exclude_defaults=True)
         if executor.name == "processes" and executor.workers > 1:
-            share = max(_LEAST_MEMORY, read_memory_limit(views.connection) // executor.workers)
+            share = max(_LEAST_MEMORY, read_memory_limit(connection) // executor.workers)
             settings |= {"memory_limit": f"{share // 1_000_000}MB", "threads": 1}
         return [
             Task(

@@ -66,7 +66,7 @@ class EngineViews(OfflineViews):
             return
         total = entities.num_rows * len(plan.all_views)
         planned = partial(self._plan_tasks, plan, entities, order, extents)
-        with self._engine.run(self.state, "reading views", total, planned) as self.results:
+        with self._engine.run("reading views", total, planned) as self.results:
             yield _EngineSearch(self.state, plan, entities, self.results)
 
     def _is_large(self, plan: FeaturePlan, entities: pa.Table) -> bool:
@@ -83,7 +83,8 @@ class EngineViews(OfflineViews):
         stored: dict[tuple[str, ...], StoredObject] = {}
         tasks = []
         for view in plan.all_views:
-            snapshot, alone, keys = self._snapshot(view, extents), plan_of(plan, view), tuple(c.name for c in view.keys)
+            alone, keys = plan_of(view, plan.project, plan.buckets), tuple(column.name for column in view.keys)
+            snapshot = self._snapshot(view, extents)
             if keys not in stored:
                 folder = f"inputs-{digest([plan.hash, order, snapshot, keys])}"
                 stored[keys] = write_table(self.state.storage, folder, sort_by_bucket(entities, keys, plan.buckets))
@@ -92,7 +93,7 @@ class EngineViews(OfflineViews):
             tasks += self._engine.split(
                 READ_VIEW,
                 plan.buckets,
-                views=self,
+                connection=self.connection,
                 plan=alone.hash,
                 snapshot=snapshot,
                 parameters={"plan": alone.as_dict(), "order": order},
@@ -197,10 +198,10 @@ def _read_names(view: View) -> list[str]:
     return [EVENT, CREATED, SEQ, RUN, TOMBSTONE, *(column.name for column in view.features)]
 
 
-def plan_of(plan: FeaturePlan, view: View | WindowView) -> FeaturePlan:
+def plan_of(view: View | WindowView, project: str, buckets: int) -> FeaturePlan:
     """Return a plan of one view, to send it to a worker."""
     own: Mapping[str, Any] = {"windows": (view,)} if isinstance(view, WindowView) else {"views": (view,)}
-    empty = FeaturePlan(project=plan.project, views=(), request=(), transforms=(), services=(), buckets=plan.buckets)
+    empty = FeaturePlan(project=project, views=(), request=(), transforms=(), services=(), buckets=buckets)
     return replace(empty, **own)
 
 

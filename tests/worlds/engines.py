@@ -43,7 +43,7 @@ class EngineWorld:
 
     def views(self, executor: Executor, **settings: object) -> EngineViews:
         own = Settings(**{"state": "state", "engine_rows": 0, "threads": 1, **settings})
-        engine = Engine(open=lambda: executor, repo=self.shop.root, settings=own)
+        engine = Engine(open=lambda: executor, repo=self.shop.root, state=self.state, settings=own)
         return EngineViews(self.state, self.shop.connection, engine)
 
     def entities(self, n: int) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Replay and parity by tasks: the report of one process, also of what was damaged."""
+"""Replay, parity and first loads by tasks: the report of one process, also of what was damaged."""
 
 from __future__ import annotations
 
@@ -76,4 +76,22 @@ def test_parity_gives_the_report_of_one_process_and_repairs(place: Sandbox) -> N
         repaired = project.parity(sample=400, repair=True)
         assert (repaired.as_dict()["repaired"], repaired.as_dict()["left"]) == (4, 0)
         assert project.parity(sample=400).ok
+        assert list(project.state.storage.list_objects(FOLDER)) == []
+
+
+def test_a_first_load_writes_the_rows_of_one_process(place: Sandbox) -> None:
+    names = sorted(place.redis.keys("*"))
+    before = dict(zip(names, place.redis.mget(names), strict=True))
+    place.redis.flushall()
+    with on_engine(place) as project:
+        reports = {report.view: report for report in project.materialize(check=False)}
+        assert {view: (report.applied, report.written) for view, report in reports.items()} == {
+            "card_days": (300, 300),
+            "shop_risk": (40, 40),
+        }
+        assert {name: place.redis.get(name) for name in names if b":applied" not in name} == {
+            name: row for name, row in before.items() if b":applied" not in name
+        }
+        assert project.parity(sample=400).ok
+        assert sum(report.applied for report in project.materialize(check=False)) == 0
         assert list(project.state.storage.list_objects(FOLDER)) == []
