@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from skewless.contract.spec import ModelSpec
     from skewless.contract.vector import Vocabularies
+    from skewless.infra.engines.engine import Engine
     from skewless.infra.engines.port import Executor
     from skewless.infra.engines.view_reads import EngineViews
     from skewless.infra.materialization.materialize import Materializer
@@ -110,13 +111,25 @@ class Workspace:
     @cached_property
     def views(self) -> EngineViews:
         """The views of the accepted log."""
-        from skewless.infra.engines.view_reads import Engine, EngineViews
+        from skewless.infra.engines.view_reads import EngineViews
+
+        return EngineViews(self.state, self.connection, self.engine)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of large work."""
+        from skewless.infra.engines.engine import Engine
 
         def report(activity: str, done: int, total: int) -> None:
             self.on_progress(activity, done, total)  # as it is then
 
-        engine = Engine(open=lambda: self.executor, repo=self.repo, settings=self.settings, on_progress=report)
-        return EngineViews(self.state, self.connection, engine)
+        return Engine(
+            open=lambda: self.executor,
+            repo=self.repo,
+            state=self.state,
+            settings=self.settings,
+            on_progress=report,
+        )
 
     @cached_property
     def executor(self) -> Executor:
@@ -272,10 +285,13 @@ class Workspace:
     @cached_property
     def materializer(self) -> Materializer:
         """Appends source rows to the log and writes them to the online store."""
+        from skewless.infra.materialization.latest_tasks import EngineWriter
         from skewless.infra.materialization.materialize import Materializer
 
+        plan = self.applied.plan
+        writer = EngineWriter(engine=self.engine, redis_url=lambda: self.redis_url, buckets=plan.buckets)
         return Materializer(
-            project=self.applied.plan.project,
+            project=plan.project,
             repo=self.repo,
             state=self.state,
             connection=self.connection,
@@ -284,4 +300,5 @@ class Workspace:
             clock=self.clock,
             needed=self.needed,
             strict=self.settings.strict,
+            write=writer.write,
         )

@@ -101,7 +101,9 @@ class Jobs:
 
     def _delete(self, tasks: Sequence[Task]) -> None:
         folders = {f"{FOLDER}/{task.job}" for task in tasks}
-        folders |= {stored.name.rpartition("/")[0] for task in tasks for stored in task.inputs}
+        # Not those inputs that are files of a log.
+        inputs = {stored.name.rpartition("/")[0] for task in tasks for stored in task.inputs}
+        folders |= {folder for folder in inputs if folder.startswith(f"{FOLDER}/")}
         for task in tasks:
             self._documents.delete(task.name)
         # All objects, also of attempts whose worker was killed before it could report.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import uuid
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +13,7 @@ import pyarrow.compute as pc
 
 from skewless.contract.arrow_numbers import filled_numbers, find_nulls
 from skewless.contract.binaries import binary_scalar
-from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_file
+from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_bytes, digest_file
 
 FOLDER = "work"  # in the storage
 _BATCH_ROWS = 1 << 20
@@ -39,6 +42,21 @@ def read_table(storage: ObjectStorage, stored: StoredObject) -> pa.Table:
         StoreError: the object is missing, or was altered.
     """
     return pa.ipc.open_file(pa.memory_map(str(storage.local_path(stored)))).read_all()
+
+
+def write_json(storage: ObjectStorage, folder: str, body: Any) -> StoredObject:  # noqa: ANN401 - any JSON value
+    """Store a JSON value as ``write_table`` stores a table."""
+    data = json.dumps(body, sort_keys=True).encode()
+    return storage.put(f"{FOLDER}/{folder}/{digest_bytes(data)}-{uuid.uuid4().hex[:8]}.json", data)
+
+
+def read_json(storage: ObjectStorage, stored: StoredObject) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a stored JSON value.
+
+    Raises:
+        StoreError: the object is missing, or was altered.
+    """
+    return json.loads(storage.local_path(stored).read_bytes())
 
 
 def digest_table(table: pa.Table) -> str:

@@ -22,6 +22,9 @@ from skewless.infra.storage.objects import StoredObject
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
 KINDS = {
     "read_view": "skewless.infra.engines.view_reads:read_view",
+    "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
+    "replay": "skewless.validation.replay_tasks:replay",
+    "parity": "skewless.validation.parity_tasks:compare",
 }
 
 
@@ -62,7 +65,7 @@ class Task:
         """Return the task's identity, which all its attempts share.
 
         >>> Task(kind="k", repo="/p", plan="", snapshot={}, first=0, end=7, parameters={}).name
-        'k-10a9601ba92900fe/00000-00007'
+        'k-5c228502a36215d8/00000-00007'
         """
         return f"{self.job}/{self.first:05d}-{self.end:05d}"
 

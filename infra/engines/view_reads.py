@@ -5,12 +5,11 @@ Entities are independent, so the parts together have the bits of one read of all
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,27 +17,24 @@ import numpy as np
 import pyarrow as pa
 
 from skewless.contract.arrow_numbers import filled_numbers, find_nulls, int64_array, shared_numbers
-from skewless.contract.buckets import find_buckets, split_buckets
+from skewless.contract.buckets import find_buckets
 from skewless.contract.columns import digest
 from skewless.contract.errors import StoreError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.reads import build_window_read
 from skewless.contract.rows import ViewRead, empty_read
-from skewless.contract.settings import Settings, load_settings
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.view import WindowView
-from skewless.infra.engines.job import Jobs, spill_folder
-from skewless.infra.engines.port import Executor
+from skewless.infra.engines.engine import Engine, open_project
 from skewless.infra.engines.results import digest_table, read_table, write_table
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.log.log_columns import CREATED, EVENT, RUN, SEQ, TOMBSTONE
 from skewless.infra.offline.arrays import build_view_read
 from skewless.infra.offline.as_of import ROW, TIME
-from skewless.infra.offline.engine import connect
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.matched_rows import HistoryRows, read_memory_limit
 from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews, ViewSearch
-from skewless.infra.storage.objects import StoredObject
+from skewless.infra.storage.objects import ObjectStorage, StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
 if TYPE_CHECKING:
@@ -47,34 +43,6 @@ if TYPE_CHECKING:
 READ_VIEW = "read_view"
 _BUCKET = "__bucket"
 _HAS_KEY = "__has_key"
-_LEAST_MEMORY = 256_000_000
-OnRows = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Engine:
-    """The engine of a project's large work.
-
-    Args:
-        open: opens the executor; called for the first large work.
-        repo: folder of the project.
-        settings: of the project.
-        on_progress: called with the current activity, the rows done, and the rows in all.
-    """
-
-    open: Callable[[], Executor]
-    repo: Path
-    settings: Settings
-    on_progress: Callable[[str, int, int], None]
-
-    def worker_settings(self, memory_bytes: int) -> dict[str, Any]:
-        """Return the settings of a worker: the project's, with its share of memory and cores on one machine."""
-        own = self.settings.model_dump(mode="json", exclude_defaults=True)
-        executor = self.open()
-        if executor.name != "processes" or executor.workers == 1:
-            return own
-        share = max(_LEAST_MEMORY, memory_bytes // executor.workers)
-        return own | {"memory_limit": f"{share // 1_000_000}MB", "threads": 1}
 
 
 class EngineViews(OfflineViews):
@@ -96,57 +64,42 @@ class EngineViews(OfflineViews):
             with super().search(plan, entities, order, extents) as search:
                 yield search
             return
-        done = 0
-
-        def on_result(result: TaskResult) -> None:
-            nonlocal done
-            done += result.rows
-            self._engine.on_progress("reading views", done, entities.num_rows * len(plan.all_views))
-
-        jobs = Jobs(state=self.state, executor=self._engine.open())
-        with jobs.run(lambda: self._plan_tasks(plan, entities, order, extents), on_result) as self.results:
+        total = entities.num_rows * len(plan.all_views)
+        planned = partial(self._plan_tasks, plan, entities, order, extents)
+        with self._engine.run("reading views", total, planned) as self.results:
             yield _EngineSearch(self.state, plan, entities, self.results)
 
     def _is_large(self, plan: FeaturePlan, entities: pa.Table) -> bool:
-        """Return whether the rows of entities and logs together are too many for this process alone.
-
-        The start of the workers takes a second, and each of them reads the log.
-        """
-        least = self._engine.settings.engine_rows
+        """Return whether the rows of entities and logs together are too many for this process alone."""
         # A few entity rows read little of a log, and are not worth a question to the database.
-        if entities.num_rows <= least // 1_000:
+        if entities.num_rows <= self._engine.settings.engine_rows // 1_000:
             return False
         rows = sum(entities.num_rows + self.log(view).next_seq() for view in plan.views)
         rows += sum(entities.num_rows + sum(self.log_ends(view).values()) for view in plan.windows)
-        return rows >= least and (self._engine.open().workers > 1 or not least)
+        return self._engine.is_large(rows)
 
     def _plan_tasks(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> list[Task]:
-        executor, memory = self._engine.open(), read_memory_limit(self.connection)
-        settings = self._engine.worker_settings(memory)
-        inputs: dict[tuple[str, ...], StoredObject] = {}
+        memory = read_memory_limit(self.connection)
+        stored: dict[tuple[str, ...], StoredObject] = {}
         tasks = []
         for view in plan.all_views:
+            alone, keys = plan_of(view, plan.project, plan.buckets), tuple(column.name for column in view.keys)
             snapshot = self._snapshot(view, extents)
-            alone = _plan_of(plan, view)
-            keys = tuple(column.name for column in view.keys)
-            if keys not in inputs:
+            if keys not in stored:
                 folder = f"inputs-{digest([plan.hash, order, snapshot, keys])}"
-                inputs[keys] = write_table(self.state.storage, folder, _sort_by_bucket(entities, keys, plan.buckets))
+                stored[keys] = write_table(self.state.storage, folder, sort_by_bucket(entities, keys, plan.buckets))
             # The result of a task is in memory twice: as it was read, and in the order of the rows.
             size = entities.num_rows * 8 * (len(view.features) + 8) * 2
-            for first, end in split_buckets(plan.buckets, max(executor.workers, -(-size // memory))):
-                task = Task(
-                    kind=READ_VIEW,
-                    repo=str(self._engine.repo),
-                    plan=alone.hash,
-                    snapshot=snapshot,
-                    first=first,
-                    end=end,
-                    parameters={"plan": alone.as_dict(), "order": order},
-                    inputs=(inputs[keys],),
-                    settings=settings,
-                )
-                tasks.append(task)
+            tasks += self._engine.split(
+                READ_VIEW,
+                plan.buckets,
+                connection=self.connection,
+                plan=alone.hash,
+                snapshot=snapshot,
+                parameters={"plan": alone.as_dict(), "order": order},
+                inputs=(stored[keys],),
+                least=-(-size // memory),
+            )
         return tasks
 
     def _snapshot(self, view: View | WindowView, extents: LogExtents) -> dict[str, Any]:
@@ -191,12 +144,11 @@ class _EngineSearch:
 
 def read_view(task: Task) -> TaskResult:
     """Read one view for the entity rows of some buckets; the result is a table of the rows, in their order."""
-    views = _open_views(task.repo, json.dumps(task.settings, sort_keys=True))
+    views = open_project(task).views
     storage, plan = views.state.storage, FeaturePlan.from_dict(task.parameters["plan"])
     (view,) = plan.all_views
     began = time.perf_counter()
-    entities = read_table(storage, task.inputs[0])
-    entities = _select_range(entities, _BUCKET, task.first, task.end)
+    entities = read_buckets(storage, task)
     read_s, began = time.perf_counter() - began, time.perf_counter()
     views.join.read_s = 0.0
     table = _encode(views, view, entities, task)
@@ -246,19 +198,30 @@ def _read_names(view: View) -> list[str]:
     return [EVENT, CREATED, SEQ, RUN, TOMBSTONE, *(column.name for column in view.features)]
 
 
-def _plan_of(plan: FeaturePlan, view: View | WindowView) -> FeaturePlan:
+def plan_of(view: View | WindowView, project: str, buckets: int) -> FeaturePlan:
     """Return a plan of one view, to send it to a worker."""
     own: Mapping[str, Any] = {"windows": (view,)} if isinstance(view, WindowView) else {"views": (view,)}
-    empty = FeaturePlan(project=plan.project, views=(), request=(), transforms=(), services=(), buckets=plan.buckets)
+    empty = FeaturePlan(project=project, views=(), request=(), transforms=(), services=(), buckets=buckets)
     return replace(empty, **own)
 
 
-def _sort_by_bucket(entities: pa.Table, keys: Sequence[str], buckets: int) -> pa.Table:
-    """Return key columns, times and row numbers, by bucket: a task reads a slice of them."""
+def sort_by_bucket(entities: pa.Table, keys: Sequence[str], buckets: int) -> pa.Table:
+    """Return key columns, times (if there are any) and row numbers, by bucket: a task reads a slice of them."""
     bucket = find_buckets([entities[key] for key in keys], buckets)
     order = np.argsort(bucket, kind="stable")
-    rows = entities.select([*keys, TIME]).take(int64_array(order))
+    times = [TIME] if TIME in entities.column_names else []
+    rows = entities.select([*keys, *times]).take(int64_array(order))
     return rows.append_column(ROW, int64_array(order)).append_column(_BUCKET, int64_array(bucket[order]))
+
+
+def read_buckets(storage: ObjectStorage, task: Task) -> pa.Table:
+    """Return the rows of a task's buckets from its first input, which ``sort_by_bucket`` has made."""
+    return _select_range(read_table(storage, task.inputs[0]), _BUCKET, task.first, task.end)
+
+
+def bucket_rows(rows: pa.Table) -> Int64Array:
+    """Return the number that each row of ``read_buckets`` had among all rows."""
+    return filled_numbers(rows[ROW], 0)
 
 
 def _select_range(table: pa.Table, column: str, first: int, end: int) -> pa.Table:
@@ -272,11 +235,3 @@ def _select_range(table: pa.Table, column: str, first: int, end: int) -> pa.Tabl
 def _floats(values: np.ndarray) -> pa.Array:
     data = np.ascontiguousarray(values, np.float64)
     return pa.Array.from_buffers(pa.float64(), len(data), [None, pa.py_buffer(data)])
-
-
-@cache
-def _open_views(repo: str, settings: str) -> OfflineViews:
-    """Return the views of a project; a worker opens it once."""
-    own = load_settings(Path(repo), **json.loads(settings))
-    state = ProjectState.of(Path(repo), own)
-    return OfflineViews(state, connect(spill_folder(state), memory_limit=own.memory_limit, threads=own.threads))

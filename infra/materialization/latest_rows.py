@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import find_nulls
+from skewless.contract.buckets import find_buckets
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RowCodec
@@ -42,6 +43,20 @@ class LatestBatch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BucketRange:
+    """The entities of the buckets ``first <= bucket < end`` of ``count``."""
+
+    first: int
+    end: int
+    count: int
+
+    def select(self, view: View, rows: pa.Table) -> pa.Table:
+        """Return the rows of these entities."""
+        bucket = find_buckets([rows[column.name] for column in view.keys], self.count)
+        return rows.filter(pa.array((bucket >= self.first) & (bucket < self.end)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class LatestRows:
     """Writes the latest rows of one view.
 
@@ -50,12 +65,14 @@ class LatestRows:
         view: of the rows.
         log: of the view.
         connection: to DuckDB.
+        buckets: the entities whose rows are written; None: all.
     """
 
     project: str
     view: View
     log: PartitionLog
     connection: duckdb.DuckDBPyConnection
+    buckets: BucketRange | None = None
 
     def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
         """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
@@ -65,21 +82,27 @@ class LatestRows:
             first: a log position.
             on_rows: called repeatedly with a number of processed positions.
         """
-        last, sent, written = self.log.next_seq() - 1, 0, 0
+        sent = written = 0
+        for packed in self.batches(first, self.log.next_seq() - 1):
+            sent += len(packed.keys)
+            written += online.put(packed.keys, packed.rows)
+            on_rows(packed.n_positions)
+        return sent, written
+
+    def batches(self, first: int, last: int) -> Iterator[LatestBatch]:
+        """Yield the latest row of each entity at positions ``first`` to ``last``, both included, packed."""
         for start in range(first, last + 1, _RANGE_ROWS):
             # Packs the next batch while the store writes this one.
-            for packed in _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1))):
-                sent += len(packed.keys)
-                written += online.put(packed.keys, packed.rows)
-                on_rows(packed.n_positions)
-        return sent, written
+            yield from _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1)))
 
     def _pack_batches(self, start: int, stop: int) -> Iterator[LatestBatch]:
         is_latest = self._find_latest(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
         for rows in _read_rows(self.log, self.view, start, stop):
             indices = rows[SEQ].to_numpy() - start
-            yield _pack_rows(self.view, keys, codec, rows.filter(pa.array(is_latest[indices])), len(indices))
+            latest = rows.filter(pa.array(is_latest[indices]))
+            own = latest if self.buckets is None else self.buckets.select(self.view, latest)
+            yield _pack_rows(self.view, keys, codec, own, len(indices))
 
     def _find_latest(self, start: int, stop: int) -> BoolArray:
         """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""

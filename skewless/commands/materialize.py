@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from skewless.commands.options import UNCHANGED, DryRun, Json, Repo, open_project
+from skewless.commands.options import UNCHANGED, DryRun, Engine, Json, Repo, open_project
 from skewless.commands.output import Output, command_output, table
 
 if TYPE_CHECKING:
@@ -18,11 +18,16 @@ NoCheck = Annotated[bool, typer.Option("--no-check", help="Accept new rows witho
 
 
 def materialize(
-    *, repo: Repo = Path(), no_check: NoCheck = False, dry_run: DryRun = False, as_json: Json = False
+    *,
+    repo: Repo = Path(),
+    no_check: NoCheck = False,
+    engine: Engine = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
 ) -> None:
     """Append new source rows to the log, and write the latest row of each entity to the online store."""
     with command_output(as_json=as_json) as output:
-        project = open_project(output, repo)
+        project = open_project(output, repo, engine=engine)
         if dry_run:
             _show_pending(project, output)
         else:

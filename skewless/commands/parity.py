@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from skewless.commands.options import Json, Repo, open_project
+from skewless.commands.options import Engine, Json, Repo, open_project
 from skewless.commands.output import command_output, verdict_lines
 from skewless.contract.errors import GateError
 
@@ -24,12 +24,13 @@ def parity(
     seed: Seed = 0,
     repair: Repair = False,
     repo: Repo = Path(),
+    engine: Engine = None,
     as_json: Json = False,
 ) -> None:
     """Compare the online store with the log, for a sample of entities; exit with code 5 if a bit differs."""
     with command_output(as_json=as_json) as output:
-        project = open_project(output, repo)
-        with output.working("comparing the online store with the log"):
+        project = open_project(output, repo, engine=engine)
+        with output.progress("comparing the online store with the log") as project.on_progress:
             report = project.parity(views or (), sample=sample, seed=seed, repair=repair)
         output.show({"ok": report.ok, **report.as_dict()}, *verdict_lines(report.lines(), ok=report.ok))
         if not report.ok:

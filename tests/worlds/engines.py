@@ -14,8 +14,9 @@ from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.settings import Settings
+from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.port import Executor
-from skewless.infra.engines.view_reads import Engine, EngineViews
+from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.as_of import TIME
@@ -42,7 +43,7 @@ class EngineWorld:
 
     def views(self, executor: Executor, **settings: object) -> EngineViews:
         own = Settings(**{"state": "state", "engine_rows": 0, "threads": 1, **settings})
-        engine = Engine(open=lambda: executor, repo=self.shop.root, settings=own, on_progress=lambda *_: None)
+        engine = Engine(open=lambda: executor, repo=self.shop.root, state=self.state, settings=own)
         return EngineViews(self.state, self.shop.connection, engine)
 
     def entities(self, n: int) -> pa.Table:

@@ -30,7 +30,7 @@ BUCKETS = (1, 7, 64, 4_096)
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWorld]:
+def engine_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWorld]:
     with open_engine_world(tmp_path_factory.mktemp("engines")) as world:
         yield world
 
@@ -55,38 +55,40 @@ def leftovers(world: EngineWorld) -> list[str]:
 @pytest.mark.parametrize("order", ["knowledge", "event_time"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_each_number_of_buckets_gives_the_bits_of_one_read(
-    world: EngineWorld, executor: ProcessExecutor, order: Order, workers: int
+    engine_world: EngineWorld, executor: ProcessExecutor, order: Order, workers: int
 ) -> None:
-    entities = world.entities(2_000)
-    expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan_of(1), entities, order))
-    views = world.views(executor if workers == 2 else ProcessExecutor(1))
+    entities = engine_world.entities(2_000)
+    expected = bits_of(OfflineViews(engine_world.state, engine_world.shop.connection).read(plan_of(1), entities, order))
+    views = engine_world.views(executor if workers == 2 else ProcessExecutor(1))
     for buckets in BUCKETS:
         assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
         assert sum(result.rows for result in views.results) == 4 * 2_000
         # At most a task per worker and view; no more tasks than buckets.
         assert len(views.results) == 4 * min(workers, buckets)
-    assert leftovers(world) == [] or workers == 1
+    assert leftovers(engine_world) == [] or workers == 1
 
 
-def test_a_part_of_a_search_has_the_rows_of_that_part(world: EngineWorld, executor: ProcessExecutor) -> None:
-    entities, plan = world.entities(1_000), plan_of(64)
-    expected = OfflineViews(world.state, world.shop.connection).read(plan, entities.slice(300, 200), "knowledge")
-    with world.views(executor).search(plan, entities, "knowledge", LogExtents()) as search:
+def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    entities, plan = engine_world.entities(1_000), plan_of(64)
+    expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(
+        plan, entities.slice(300, 200), "knowledge"
+    )
+    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as search:
         assert bits_of(search.read(300, 200)) == bits_of(expected)
         assert len(search.read(900, 500)["v"].has_row) == 100
 
 
-def test_the_training_set_has_the_fingerprint_of_one_machine(world: EngineWorld, executor: ProcessExecutor) -> None:
+def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
     from skewless.training.dataset import build_dataset  # noqa: PLC0415 - imports the trainers
 
-    shop = world.shop
+    shop = engine_world.shop
     datasets = [
         build_dataset(
             connection=shop.connection,
             repo=shop.root,
             plan=plan_of(buckets, PLAN),
             spec=SPEC,
-            views=world.views(executor),
+            views=engine_world.views(executor),
             now_us=END,
         )
         for buckets in BUCKETS
@@ -94,53 +96,53 @@ def test_the_training_set_has_the_fingerprint_of_one_machine(world: EngineWorld,
     assert {dataset.fingerprint for dataset in datasets} == {shop.dataset().fingerprint}
 
 
-def test_small_work_starts_no_worker(world: EngineWorld) -> None:
+def test_small_work_starts_no_worker(engine_world: EngineWorld) -> None:
     executor = ProcessExecutor(2)
-    views = world.views(executor, engine_rows=1_000_000)
-    views.read(plan_of(64), world.entities(2_000), "knowledge")
+    views = engine_world.views(executor, engine_rows=1_000_000)
+    views.read(plan_of(64), engine_world.entities(2_000), "knowledge")
     assert (executor.pids(), list(views.results)) == ([], [])
 
 
-def test_results_of_a_failed_block_are_used_again(world: EngineWorld, executor: ProcessExecutor) -> None:
-    entities, plan = world.entities(500), plan_of(64)
-    views = world.views(executor)
+def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    entities, plan = engine_world.entities(500), plan_of(64)
+    views = engine_world.views(executor)
     with pytest.raises(KeyError), views.search(plan, entities, "knowledge", LogExtents()):
         raise KeyError
     first = [result.peak_bytes for result in views.results]
-    assert leftovers(world)
+    assert leftovers(engine_world)
     views.read(plan, entities, "knowledge")
     assert [result.peak_bytes for result in views.results] == first  # read from the database, not computed again
-    assert leftovers(world) == []
+    assert leftovers(engine_world) == []
 
 
-def test_a_result_without_its_object_is_computed_again(world: EngineWorld, executor: ProcessExecutor) -> None:
-    entities, plan = world.entities(400), plan_of(64)
-    views = world.views(executor)
+def test_a_result_without_its_object_is_computed_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    entities, plan = engine_world.entities(400), plan_of(64)
+    views = engine_world.views(executor)
     with pytest.raises(KeyError), views.search(plan, entities, "knowledge", LogExtents()):
         raise KeyError
-    world.state.storage.delete([stored.name for result in views.results for stored in result.objects])
-    expected = OfflineViews(world.state, world.shop.connection).read(plan, entities, "knowledge")
+    engine_world.state.storage.delete([stored.name for result in views.results for stored in result.objects])
+    expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(plan, entities, "knowledge")
     assert bits_of(views.read(plan, entities, "knowledge")) == bits_of(expected)
-    assert leftovers(world) == []
+    assert leftovers(engine_world) == []
 
 
-def test_a_second_attempt_with_another_digest_is_an_error(world: EngineWorld) -> None:
-    jobs = Jobs(state=world.state, executor=ProcessExecutor(1))
+def test_a_second_attempt_with_another_digest_is_an_error(engine_world: EngineWorld) -> None:
+    jobs = Jobs(state=engine_world.state, executor=ProcessExecutor(1))
     result = TaskResult(task="k-1/0-7", rows=1, digest="aa")
     assert jobs.record(result) == result
     assert jobs.record(replace(result, read_s=2.0)) == result  # the first one counts
     with pytest.raises(StoreError, match=r"task k-1/0-7: has given two different results \(got 'aa and bb'\)"):
         jobs.record(replace(result, digest="bb"))
-    Documents(world.state.database, "task_result").delete("k-1/0-7")
+    Documents(engine_world.state.database, "task_result").delete("k-1/0-7")
 
 
-def test_old_results_of_killed_jobs_are_deleted(world: EngineWorld) -> None:
-    stored = world.state.storage.put(f"{FOLDER}/old/1.arrow", b"x")
-    os.utime(world.state.folder / stored.name, (0, 0))
-    Documents(world.state.database, "task_result").create("old", {"at_us": 0})
-    with Jobs(state=world.state, executor=ProcessExecutor(1)).run(lambda: make_tasks("count", 2)) as results:
+def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> None:
+    stored = engine_world.state.storage.put(f"{FOLDER}/old/1.arrow", b"x")
+    os.utime(engine_world.state.folder / stored.name, (0, 0))
+    Documents(engine_world.state.database, "task_result").create("old", {"at_us": 0})
+    with Jobs(state=engine_world.state, executor=ProcessExecutor(1)).run(lambda: make_tasks("count", 2)) as results:
         assert [result.rows for result in results] == [0, 1]
-    assert leftovers(world) == []
+    assert leftovers(engine_world) == []
 
 
 def kill_workers(world: EngineWorld, executor: ProcessExecutor, kills: int) -> None:
@@ -185,14 +187,14 @@ print(killed)
 
 
 @pytest.mark.long
-def test_killed_workers_change_no_bit(world: EngineWorld, executor: ProcessExecutor) -> None:
-    kill_workers(world, executor, 20)
+def test_killed_workers_change_no_bit(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    kill_workers(engine_world, executor, 20)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_many_killed_workers_change_no_bit(world: EngineWorld, executor: ProcessExecutor) -> None:
-    kill_workers(world, executor, 50)
+def test_many_killed_workers_change_no_bit(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    kill_workers(engine_world, executor, 50)
 
 
 def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) -> None:
