@@ -15,10 +15,13 @@ from skewless.contract.arrow_numbers import find_nulls
 from skewless.contract.arrow_types import arrow_type
 from skewless.contract.buckets import find_buckets
 from skewless.contract.columns import Column
-from skewless.contract.plan import FeaturePlan
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.rows import empty_read
 from skewless.contract.spec import TimeMode
 from skewless.contract.vector import Assembler
+from skewless.contract.windows.view import WindowView
+from skewless.infra.engines.job import spill_folder
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.entity_file import EntityFile, required_columns
 from skewless.infra.offline.labels import request_arrays
@@ -170,10 +173,11 @@ class FrameJoin:
 
     @property
     def _key_columns(self) -> tuple[Column, ...]:
-        return next(view.keys for view in (*self.plan.windows, *self.plan.views))
+        views: list[View | WindowView] = [*self.plan.windows, *self.plan.views]
+        return views[0].keys if views else (Column(name=self.time_column, dtype=DType.TIMESTAMP),)
 
     def _connect(self) -> duckdb.DuckDBPyConnection:
-        return connect(self.state / "spill", memory_limit=self.memory_limit, threads=self.threads)
+        return connect(spill_folder(self.state), memory_limit=self.memory_limit, threads=self.threads)
 
 
 def _gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from skewless.infra.engines.port import Executor
 from tests.worlds import engine_contract
@@ -26,3 +30,10 @@ def test_closing_the_iterator_ends_running_tasks(executor: Executor, tmp_path: P
 
 def test_nothing_outlives_a_killed_driver(executor: Executor) -> None:  # noqa: ARG001 - skipped without it
     engine_contract.check_killed_driver("ray")
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+def test_a_lost_part_of_a_cluster_changes_no_bit(executor: Executor, tmp_path: Path) -> None:  # noqa: ARG001 - as above
+    command = [sys.executable, "-m", "tests.ray.losses", str(tmp_path / "world")]
+    subprocess.run(command, check=True, cwd=engine_contract.ROOT)

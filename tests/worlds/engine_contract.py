@@ -7,13 +7,22 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable, Generator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
 from skewless.contract.errors import SkewlessError, SourceError
 from skewless.infra.engines.port import Executor
+from skewless.infra.engines.results import FOLDER
+from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.offline.join import Order
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.documents import Documents
+from tests.worlds.engines import bits_of, open_engine_world, plan_of
 from tests.worlds.tasks import make_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +79,7 @@ def check_cancellation(executor: Executor, folder: Path) -> None:
     next(results)
     while not list(folder.iterdir()):
         time.sleep(0.05)
-    results.close()  # type: ignore[attr-defined]  # a generator
+    results.close()
     assert [path.name for path in folder.iterdir() if is_alive(int(path.name))] == []
     assert len(list(executor.run(make_tasks("count", 2)))) == 2
 
@@ -107,3 +116,46 @@ def _marked(mark: str) -> list[str]:
             if mark.encode() in (process / "environ").read_bytes().split(b"\0") and is_alive(int(process.name)):
                 found.append((process / "cmdline").read_text(encoding="utf-8").replace("\0", " ")[:200])
     return found
+
+
+@dataclass(kw_only=True)
+class DisturbedExecutor:
+    """An executor whose cluster loses a part when the first task has finished.
+
+    Args:
+        lose: takes the part away.
+    """
+
+    inner: Executor
+    lose: Callable[[], None]
+    name: str = "disturbed"
+
+    @property
+    def workers(self) -> int:
+        return self.inner.workers
+
+    def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
+        for number, result in enumerate(self.inner.run(tasks)):
+            if not number:
+                self.lose()
+            yield result
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+def check_losses(executor: Executor, lose: Callable[[], None], folder: Path) -> None:
+    """Reads of views have the bits of one machine while a cluster is whole and while it loses a part; nothing stays."""
+    with open_engine_world(folder) as world:
+        orders: tuple[Order, ...] = ("knowledge", "event_time")
+        for order in orders:
+            entities: pa.Table = world.entities(2_000)
+            expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan_of(1), entities, order))
+            for buckets in (1, 64, 4_096):
+                views = world.views(executor)
+                assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, (order, buckets)
+        views = world.views(DisturbedExecutor(inner=executor, lose=lose))
+        assert bits_of(views.read(plan_of(64), entities, order)) == expected
+        assert sum(result.rows for result in views.results) == 4 * 2_000
+        left = [item.name for item in world.state.storage.list_objects(FOLDER)]
+        assert left + Documents(world.state.database, "task_result").names() == []
