@@ -39,7 +39,7 @@ class Task:
         snapshot: extent of the logs that count, plain JSON values.
         first, end: buckets, ``first <= bucket < end``.
         parameters: plain JSON values.
-        inputs: objects in the storage that it reads, besides the log.
+        inputs: objects in the storage that it reads, in addition to the log.
         settings: settings of the project that differ from their defaults; not a part of the task's identity.
     """
 
