@@ -27,14 +27,16 @@ from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.matched_rows import copy_to_table
+from skewless.infra.offline.matched_rows import copy_to_table, register_tables
+from skewless.infra.offline.sql import quote_all
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events
-from skewless.infra.offline.window_sql import all_keys_sql
+from skewless.infra.offline.window_sql import all_keys_sql, row_keys_sql
 
 if TYPE_CHECKING:
     import duckdb
 
 _KEYS = "all_window_keys"
+_SELECTED = "selected_window_keys"
 _CHUNK_WORDS = 1 << 23  # words of the states of a chunk's events
 
 _T = TypeVar("_T")
@@ -110,16 +112,32 @@ class WindowJoin:
 
         return self._read(view, events, entities, limits)
 
+    def read_keys(self, view: WindowView, parts: Sequence[LogPartition], upto: Mapping[str, int]) -> pa.Table:
+        """Return the distinct keys of all events.
+
+        Args:
+            upto: as for ``read``.
+        """
+        events, names = WindowEvents(self._connection, view, parts, upto, known=False), quote_all(_names(view))
+        query = f"SELECT DISTINCT {names} FROM ({events.sql})"
+        return self._connection.sql(query, params=events.files).to_arrow_table()
+
     def states(
-        self, view: WindowView, parts: Sequence[LogPartition], m: int, upto: Mapping[str, int] | None = None
+        self,
+        view: WindowView,
+        parts: Sequence[LogPartition],
+        m: int,
+        upto: Mapping[str, int] | None = None,
+        only: pa.Table | None = None,
     ) -> Generator[tuple[pa.Table, Tiles]]:
-        """Yield the states of all entities with events, in chunks: their keys and their rolled-up tiles.
+        """Yield the states of entities with events, in chunks: their keys and their rolled-up tiles.
 
         The connection must not be used for anything else until the iterator is exhausted or closed.
 
         Args:
             m: time up to which events are rolled up, microseconds.
             upto: as for ``read``.
+            only: keys of the entities; None: all entities.
         """
         events = WindowEvents(self._connection, view, parts, upto or {}, known=False)
         if not events.files:
@@ -127,9 +145,12 @@ class WindowJoin:
         layout, roller = StateLayout(view), Roller(view)
         # Roll-up turns each millisecond record into a record per hop before it merges them.
         rows = self._chunk_size(layout) // (1 + len(view.hops))
-        names = [column.name for column in view.keys]
+        numbered, parameters = all_keys_sql(_names(view), events.sql), events.files
+        if only is not None:
+            numbered, parameters = row_keys_sql(_names(view), _SELECTED, None), []
         with (
-            copy_to_table(self._connection, _KEYS, all_keys_sql(names, events.sql), events.files) as keys,
+            register_tables(self._connection, {} if only is None else {_SELECTED: only}),
+            copy_to_table(self._connection, _KEYS, numbered, parameters) as keys,
             closing(events.chunks(keys, rows)) as chunks,
         ):
             for chunk in chunks:
@@ -140,7 +161,7 @@ class WindowJoin:
                     yield counted.keys.take(int64_array(first)), roller.roll(tiles, m)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
-        names, t = [column.name for column in view.keys], _times(entities)
+        names, t = _names(view), _times(entities)
         history = WindowHistory(view)
         # Rows without events keep these features: zero counts, all else null.
         features = np.tile(history.empty_features(), (len(t), 1))
@@ -166,6 +187,10 @@ class WindowJoin:
         # RangeSketches stores sketches for each power of two of blocks: about ten hashes per event.
         words = layout.width + 10 * len(layout.hashed)
         return min(self._chunk_rows, _CHUNK_WORDS // max(1, words))
+
+
+def _names(view: WindowView) -> list[str]:
+    return [column.name for column in view.keys]
 
 
 def _times(entities: pa.Table) -> Int64Array:
