@@ -57,7 +57,7 @@ class WindowJoin:
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, chunk_rows: int = 1_000_000) -> None:
-        self._connection = connection
+        self.connection = connection
         self._chunk_rows = chunk_rows
         self.read_s = 0.0
 
@@ -80,7 +80,7 @@ class WindowJoin:
             upto: per partition, the last position that counts; of other partitions all positions count.
         """
         known = mode == "knowledge"
-        events = WindowEvents(self._connection, view, parts, upto or {}, known=known)
+        events = WindowEvents(self.connection, view, parts, upto or {}, known=known)
         t = _times(entities)
         return self._read(
             view, events, entities, lambda chunk, rows: [Limit(values=chunk.known, most=t[rows])] if known else []
@@ -98,7 +98,7 @@ class WindowJoin:
         # Read up to the highest position of any row. The limits below cut the events of each row.
         last = applied.max(axis=0, initial=-1).tolist()
         upto = {part.partition: position for part, position in zip(parts, last, strict=True)}
-        events = WindowEvents(self._connection, view, parts, upto, known=False)
+        events = WindowEvents(self.connection, view, parts, upto, known=False)
 
         def limits(chunk: EventChunk, rows: npt.NDArray[np.intp]) -> list[Limit]:
             return [
@@ -118,9 +118,9 @@ class WindowJoin:
         Args:
             upto: as for ``read``.
         """
-        events, names = WindowEvents(self._connection, view, parts, upto, known=False), quote_all(_names(view))
+        events, names = WindowEvents(self.connection, view, parts, upto, known=False), quote_all(_names(view))
         query = f"SELECT DISTINCT {names} FROM ({events.sql})"
-        return self._connection.sql(query, params=events.files).to_arrow_table()
+        return self.connection.sql(query, params=events.files).to_arrow_table()
 
     def states(
         self,
@@ -139,7 +139,7 @@ class WindowJoin:
             upto: as for ``read``.
             only: keys of the entities; None: all entities.
         """
-        events = WindowEvents(self._connection, view, parts, upto or {}, known=False)
+        events = WindowEvents(self.connection, view, parts, upto or {}, known=False)
         if not events.files:
             return
         layout, roller = StateLayout(view), Roller(view)
@@ -149,8 +149,8 @@ class WindowJoin:
         if only is not None:
             numbered, parameters = row_keys_sql(_names(view), _SELECTED, None), []
         with (
-            register_tables(self._connection, {} if only is None else {_SELECTED: only}),
-            copy_to_table(self._connection, _KEYS, numbered, parameters) as keys,
+            register_tables(self.connection, {} if only is None else {_SELECTED: only}),
+            copy_to_table(self.connection, _KEYS, numbered, parameters) as keys,
             closing(events.chunks(keys, rows)) as chunks,
         ):
             for chunk in chunks:
@@ -168,7 +168,7 @@ class WindowJoin:
         has_key = np.logical_and.reduce([~find_nulls(entities[name]) for name in names])
         # The left edge is floored to the hop, so a window begins up to a hop before `t - length` (SEMANTICS 3.1).
         reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))
-        with closing(read_row_events(self._connection, events, entities, names, size, reach)) as chunks:
+        with closing(read_row_events(self.connection, events, entities, names, size, reach)) as chunks:
             for chunk, rows, key in self._measure(chunks):
                 counted = chunk.events
                 timeline = Timeline.from_events(chunk.keys, chunk.entity, counted.origin, counted.words, counted.hashes)
