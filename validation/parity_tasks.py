@@ -61,7 +61,7 @@ def compare_on_engine(
 
     total = ViewParity(view=view.name, hash=view.hash, kind=_kind(view), at_us=0, compared=0, unavailable=0)
     faults: list[tuple[int, Mismatch]] = []
-    with engine.run("comparing states", keys.num_rows, plan_tasks) as results:
+    with engine.run("parity", "comparing states", keys.num_rows, plan_tasks) as results:
         for body in (read_json(storage, result.objects[0]) for result in results):
             total.at_us = max(total.at_us, body["at_us"])
             total.compared += body["compared"]

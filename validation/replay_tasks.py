@@ -47,7 +47,7 @@ def replay_on_engine(
         )
 
     report, storage = ReplayReport(), views.state.storage
-    with engine.run("replaying predictions", log.rows, plan_tasks) as results:
+    with engine.run("replay", "replaying predictions", log.rows, plan_tasks) as results:
         for result in results:
             report.merge(_decode(read_json(storage, result.objects[0])))
     return report

@@ -58,7 +58,12 @@ class Engine:
 
     @contextmanager
     def run(
-        self, activity: str, total: int, plan_tasks: Callable[[], Sequence[Task]], on_result: OnResult | None = None
+        self,
+        kind: str,
+        activity: str,
+        total: int,
+        plan_tasks: Callable[[], Sequence[Task]],
+        on_result: OnResult | None = None,
     ) -> Iterator[list[TaskResult]]:
         """Run a job; see ``Jobs.run``.
 
@@ -73,7 +78,7 @@ class Engine:
             done += result.rows
             self.on_progress(activity, done, total)
 
-        with Jobs(state=self.state, executor=self.open()).run(plan_tasks, on_result or report) as results:
+        with Jobs(state=self.state, executor=self.open()).run(kind, plan_tasks, on_result or report) as results:
             yield results
 
     def split(

@@ -25,7 +25,7 @@ OnResult = Callable[[TaskResult], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Jobs:
-    """The jobs of a project, one at a time.
+    """The jobs of a project, one of each kind at a time.
 
     The first recorded result of a task counts. A later attempt must have the same digest.
     """
@@ -35,7 +35,7 @@ class Jobs:
 
     @contextmanager
     def run(
-        self, plan_tasks: Callable[[], Sequence[Task]], on_result: OnResult = lambda _result: None
+        self, kind: str, plan_tasks: Callable[[], Sequence[Task]], on_result: OnResult = lambda _result: None
     ) -> Iterator[list[TaskResult]]:
         """Run the tasks that have no recorded result; yield the results of all, in the order of the tasks.
 
@@ -43,14 +43,16 @@ class Jobs:
         with equal tasks.
 
         Args:
-            plan_tasks: stores the inputs of the tasks and returns the tasks; called when no other job runs.
+            kind: of the tasks.
+            plan_tasks: stores the inputs of the tasks and returns the tasks; called when no other job of the kind runs.
             on_result: called with each result, as soon as it is recorded.
 
         Raises:
             StoreError: two attempts of a task have different digests; or the storage or database is unavailable.
             SkewlessError: as the executor.
         """
-        with self.state.database.hold_lock("work"):
+        # Otherwise a job could delete the inputs of an equal one.
+        with self.state.database.hold_lock(f"work {kind}"):
             self._delete_old()
             tasks = plan_tasks()
             results = {task.name: result for task in tasks if (result := self._read(task)) is not None}

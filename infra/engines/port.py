@@ -23,7 +23,7 @@ class Executor(Protocol):
     """Runs tasks on an engine.
 
     A task whose worker was killed is tried again, a bounded number of times, and may also run twice at once: results
-    of one task are equal, and ``run_job`` compares them. So an executor need not prevent a second attempt.
+    of one task are equal, and ``run_job`` compares them. So an executor may allow a second attempt.
 
     Attributes:
         name: of the engine.
@@ -40,7 +40,7 @@ class Executor(Protocol):
         of them. The end of this process, also by SIGKILL, ends them, too.
 
         Raises:
-            SkewlessError: a task has failed by itself, or has lost too many workers; the error names the task.
+            SkewlessError: a task has failed, or has lost too many workers; the error names the task.
         """
         ...
 

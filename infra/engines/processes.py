@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter, deque
 from collections.abc import Generator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from skewless.contract.settings import Settings
@@ -47,7 +48,7 @@ class ProcessExecutor:
         try:
             while waiting or busy:
                 while waiting and len(busy) < self.workers:
-                    worker = self._idle.pop() if self._idle else _Worker()
+                    worker = self._take_worker()
                     busy[worker] = task = waiting.popleft()
                     selector.register(worker.output, selectors.EVENT_READ, worker)
                     worker.send(task)
@@ -76,6 +77,11 @@ class ProcessExecutor:
         """End the workers."""
         while self._idle:
             self._idle.pop().kill()
+
+    def _take_worker(self) -> _Worker:
+        with suppress(IndexError):  # another thread may have taken the last one
+            return self._idle.pop()
+        return _Worker()
 
     def pids(self) -> list[int]:
         """Return the process ids of idle workers."""

@@ -22,6 +22,7 @@ from skewless.infra.storage.objects import StoredObject
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
 KINDS = {
     "read_view": "skewless.infra.engines.view_reads:read_view",
+    "backfill": "skewless.infra.streams.backfill_tasks:write_states",
     "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
     "replay": "skewless.validation.replay_tasks:replay",
     "parity": "skewless.validation.parity_tasks:compare",
@@ -39,7 +40,7 @@ class Task:
         snapshot: extent of the logs that count, plain JSON values.
         first, end: buckets, ``first <= bucket < end``.
         parameters: plain JSON values.
-        inputs: objects in the storage that it reads, besides the log.
+        inputs: objects in the storage that it reads, in addition to the log.
         settings: settings of the project that differ from their defaults; not a part of the task's identity.
     """
 

@@ -66,7 +66,7 @@ class EngineViews(OfflineViews):
             return
         total = entities.num_rows * len(plan.all_views)
         planned = partial(self._plan_tasks, plan, entities, order, extents)
-        with self._engine.run("reading views", total, planned) as self.results:
+        with self._engine.run(READ_VIEW, "reading views", total, planned) as self.results:
             yield _EngineSearch(self.state, plan, entities, self.results)
 
     def _is_large(self, plan: FeaturePlan, entities: pa.Table) -> bool:

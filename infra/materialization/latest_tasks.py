@@ -61,7 +61,7 @@ class EngineWriter:
         def on_result(result: TaskResult) -> None:
             on_rows(positions * int(result.values["buckets"]) // self.buckets)
 
-        with self.engine.run("writing rows", positions, plan_tasks, on_result) as results:
+        with self.engine.run("materialize", "writing rows", positions, plan_tasks, on_result) as results:
             return sum(result.rows for result in results), sum(int(result.values["written"]) for result in results)
 
 

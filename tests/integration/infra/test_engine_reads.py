@@ -140,7 +140,8 @@ def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> No
     stored = engine_world.state.storage.put(f"{FOLDER}/old/1.arrow", b"x")
     os.utime(engine_world.state.folder / stored.name, (0, 0))
     Documents(engine_world.state.database, "task_result").create("old", {"at_us": 0})
-    with Jobs(state=engine_world.state, executor=ProcessExecutor(1)).run(lambda: make_tasks("count", 2)) as results:
+    jobs = Jobs(state=engine_world.state, executor=ProcessExecutor(1))
+    with jobs.run("count", lambda: make_tasks("count", 2)) as results:
         assert [result.rows for result in results] == [0, 1]
     assert leftovers(engine_world) == []
 
@@ -206,7 +207,7 @@ def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) 
             "from skewless.infra.storage.project_state import ProjectState\n"
             "from tests.worlds.tasks import make_tasks\n"
             f"jobs = Jobs(state=ProjectState(Path({str(world.shop.state)!r})), executor=ProcessExecutor(2))\n"
-            "with jobs.run(lambda: make_tasks('count', 8, seconds=0.3),"
+            "with jobs.run('count', lambda: make_tasks('count', 8, seconds=0.3),"
             " lambda result: print(result.values['pid'], flush=True)): pass\n"
         )
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -222,7 +223,8 @@ def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) 
             time.sleep(0.05)
         finished = len(Documents(world.state.database, "task_result").names())
         assert 3 <= finished < 8
-        with Jobs(state=world.state, executor=ProcessExecutor(1)).run(lambda: tasks) as results:
+        jobs = Jobs(state=world.state, executor=ProcessExecutor(1))
+        with jobs.run("count", lambda: tasks) as results:
             computed_here = sum(result.values["pid"] == os.getpid() for result in results)
             assert [result.rows for result in results] == list(range(8))
         assert computed_here == 8 - finished
