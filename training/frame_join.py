@@ -146,7 +146,7 @@ class FrameJoin:
     def add(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """Yield the rows in order with the features behind their own columns, which are not changed.
 
-        Memory: about four times ``PART_BYTES`` besides DuckDB's limit.
+        Memory: about four times ``PART_BYTES``, and DuckDB's limit.
 
         Raises:
             SourceError: a row has no time, or no value of a field that a request must have.
@@ -181,7 +181,7 @@ class FrameJoin:
 
 
 def _gather(batches: Iterable[pa.RecordBatch], size: int) -> Iterator[pa.Table]:
-    """Yield the rows of batches in tables of about ``size`` bytes; empty batches are left out."""
+    """Yield the rows of batches in tables of about ``size`` bytes; empty batches are omitted."""
     pending: list[pa.RecordBatch] = []
     pending_bytes = 0
     for batch in batches:

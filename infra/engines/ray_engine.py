@@ -87,7 +87,7 @@ def connect(address: str | None, workers: int = 0) -> None:
 
     Args:
         address: of the cluster; None: start one on loopback.
-        workers: CPUs of a cluster that is started; 0: those that this process may use.
+        workers: CPUs of a cluster that is started; 0: as many as this process may use.
 
     Raises:
         StoreError: the cluster cannot be reached.

@@ -50,7 +50,7 @@ class SparkExecutor:
 
     Args:
         master: URL of the cluster; None: local mode. A program that has a session keeps it.
-        workers: number of cores in local mode; 0: those that this process may use.
+        workers: number of cores in local mode; 0: as many as this process may use.
     """
 
     name = "spark"
@@ -188,14 +188,14 @@ def open_session(master: str | None, workers: int = 0) -> SparkSession:
 
     Args:
         master: URL of the cluster; None: local mode on loopback.
-        workers: number of cores in local mode; 0: those that this process may use.
+        workers: number of cores in local mode; 0: as many as this process may use.
 
     Raises:
         StoreError: the cluster cannot be reached, or Java is missing.
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     os.environ.setdefault("SPARK_HOME", str(Path(pyspark.__file__).parent))
-    # Local mode gives up after one killed worker, unless it is told how many.
+    # Without this number, local mode fails with the first killed worker.
     local = f"local[{workers or len(os.sched_getaffinity(0))},{_ATTEMPTS}]"
     builder = SparkSession.builder.appName("skewless").master(master or local)
     if (master or local).startswith("local"):

@@ -15,15 +15,15 @@ _MISSING = "needs Ray: make setup-ray"
 
 
 @pytest.fixture(scope="session")
-def executor() -> Iterator[Executor]:
+def engine() -> Iterator[Executor]:
     """Two workers of this machine."""
     pytest.importorskip("ray", reason=_MISSING)
-    executor = open_executor("ray", Settings(engine_workers=2))
-    yield executor
-    executor.close()
+    engine = open_executor("ray", Settings(engine_workers=2))
+    yield engine
+    engine.close()
 
 
 @pytest.fixture(scope="session")
-def repo(executor: Executor, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - not made without it
+def repo(engine: Executor, tmp_path_factory: pytest.TempPathFactory) -> Path:  # noqa: ARG001 - not made without it
     """The project; only read."""
     return make_repo(tmp_path_factory.mktemp("frames") / "p")

@@ -23,7 +23,7 @@ from tests.worlds.frames import (
 if TYPE_CHECKING:
     from ray.data import Dataset
 
-pytestmark = pytest.mark.usefixtures("executor")
+pytestmark = pytest.mark.usefixtures("engine")
 
 
 def features(dataset: Dataset, repo: Path, **options: Any) -> Dataset:  # noqa: ANN401 - of several types

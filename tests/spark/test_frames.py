@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def session(executor: Executor) -> Iterator[SparkSession]:  # noqa: ARG001 - has started it
+def session(engine: Executor) -> Iterator[SparkSession]:  # noqa: ARG001 - has started it
     """A session in a zone of its own, which must not matter."""
     from pyspark.sql import SparkSession  # noqa: PLC0415 - only where it is installed
 

@@ -129,10 +129,10 @@ class DisturbedExecutor:
     inner: Executor
     lose: Callable[[], None]
     name: str = "disturbed"
+    workers: int = 0
 
-    @property
-    def workers(self) -> int:
-        return self.inner.workers
+    def __post_init__(self) -> None:
+        self.workers = self.inner.workers
 
     def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
         for number, result in enumerate(self.inner.run(tasks)):
