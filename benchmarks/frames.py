@@ -21,7 +21,7 @@ from benchmarks.histories import ASKED, History, pieces, write_log
 from benchmarks.programs import run_feast
 from benchmarks.repo import Table, write_repo
 from benchmarks.result import Result
-from benchmarks.scale import scaled
+from benchmarks.scale import scale, scaled
 from benchmarks.stored import plan_of
 
 ALONE = "ours on one machine"
@@ -29,6 +29,7 @@ _MB = 1e6
 _RAY = """offline_store:
   type: ray
   storage_path: {folder}/storage
+  broadcast_join_threshold_mb: {threshold}
 """
 _SPARK = """offline_store:
   type: spark
@@ -67,7 +68,10 @@ def _compared(history: History) -> list[Result]:
             Contestant(name="ours on Ray", entrant=entrants.ours_ray, arguments={"repo": str(own)}),
             Contestant(name="ours on Spark", entrant=entrants.ours_spark, arguments={"repo": str(own)}),
         ]
-        for engine, text in (("Ray", _RAY.format(folder=folder)), ("Spark", _SPARK)):
+        for engine, text in (
+            ("Ray", _RAY.format(folder=folder, threshold=max(1, int(100 * scale())))),
+            ("Spark", _SPARK),
+        ):
             repo = _write_feast(history, folder / engine, data, engine, text)
             arguments = {"repo": str(repo)}
             contestants.append(

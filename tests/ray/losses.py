@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.worlds.engine_contract import check_losses
 
 
 def main(folder: Path) -> None:
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # as there: all nodes are on loopback
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - after our module, which sets Ray's environment
 
     options = {"num_cpus": 1, "object_store_memory": 100_000_000}
