@@ -13,14 +13,17 @@ import pyarrow.compute as pc
 
 from skewless.contract.arrow_numbers import filled_numbers, find_nulls
 from skewless.contract.binaries import binary_scalar
-from skewless.infra.storage.objects import ObjectStorage, StoredObject, digest_bytes, digest_file
+from skewless.infra.storage.objects import ObjectStorage, StoredObject
 
 FOLDER = "work"  # in the storage
 _BATCH_ROWS = 1 << 20
 
 
-def write_table(storage: ObjectStorage, folder: str, table: pa.Table) -> StoredObject:
-    """Store a table in a folder, under the digest of its bytes; equal tables are one object.
+def write_table(storage: ObjectStorage, folder: str, table: pa.Table, name: str | None = None) -> StoredObject:
+    """Store a table in a folder.
+
+    Args:
+        name: under which an equal table may have been stored before; None: a new name.
 
     Raises:
         StoreError: the storage refused the write.
@@ -30,7 +33,7 @@ def write_table(storage: ObjectStorage, folder: str, table: pa.Table) -> StoredO
         # Not compressed, so that readers map it and share its memory.
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=_BATCH_ROWS)
-        return storage.put_file(f"{FOLDER}/{folder}/{digest_file(path)}.arrow", path)
+        return storage.put_file(f"{FOLDER}/{folder}/{name or uuid.uuid4().hex}.arrow", path)
     finally:
         path.unlink(missing_ok=True)
 
@@ -45,9 +48,12 @@ def read_table(storage: ObjectStorage, stored: StoredObject) -> pa.Table:
 
 
 def write_json(storage: ObjectStorage, folder: str, body: Any) -> StoredObject:  # noqa: ANN401 - any JSON value
-    """Store a JSON value as ``write_table`` stores a table."""
-    data = json.dumps(body, sort_keys=True).encode()
-    return storage.put(f"{FOLDER}/{folder}/{digest_bytes(data)}-{uuid.uuid4().hex[:8]}.json", data)
+    """Store a JSON value in a folder, under a new name.
+
+    Raises:
+        StoreError: the storage refused the write.
+    """
+    return storage.put(f"{FOLDER}/{folder}/{uuid.uuid4().hex}.json", json.dumps(body, sort_keys=True).encode())
 
 
 def read_json(storage: ObjectStorage, stored: StoredObject) -> Any:  # noqa: ANN401 - any JSON value

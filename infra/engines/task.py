@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 import json
 import resource
-import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 from skewless.contract.columns import digest
@@ -127,9 +128,7 @@ def run_task(task: Task) -> TaskResult:
         result = work(task)
     except SkewlessError as error:
         raise _name_task(task, error.as_dict()) from error
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1 if sys.platform == "darwin" else 1_024
-    return replace(result, task=task.name, peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return replace(result, task=task.name, peak_bytes=_read_peak())
 
 
 def execute(text: str | bytes) -> str:
@@ -155,6 +154,15 @@ def read_outcome(task: Task, text: str | bytes) -> TaskResult:
         raise _rebuild_error(outcome["error"])
     fix = f"report it with the worker's trace:\n{outcome['trace']}"
     raise SkewlessError(f"task {task.name}", f"has failed: {outcome['fault']}", fix=fix)
+
+
+def _read_peak() -> int:
+    """Return the largest memory of this process so far, bytes."""
+    with suppress(OSError, ValueError):
+        # Unlike getrusage, without the memory of the parent from which the process was started.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
 
 
 def lost_error(task: Task, attempts: int) -> SkewlessError:

@@ -86,8 +86,9 @@ class EngineViews(OfflineViews):
             alone, keys = plan_of(view, plan.project, plan.buckets), tuple(column.name for column in view.keys)
             snapshot = self._snapshot(view, extents)
             if keys not in stored:
-                folder = f"inputs-{digest([plan.hash, order, snapshot, keys])}"
-                stored[keys] = write_table(self.state.storage, folder, sort_by_bucket(entities, keys, plan.buckets))
+                table = sort_by_bucket(entities, keys, plan.buckets)
+                folder, name = f"inputs-{digest([plan.hash, order, snapshot, keys])}", digest_table(table)
+                stored[keys] = write_table(self.state.storage, folder, table, name)
             # The result of a task is in memory twice: as it was read, and in the order of the rows.
             size = entities.num_rows * 8 * (len(view.features) + 8) * 2
             tasks += self._engine.split(
