@@ -107,7 +107,9 @@ def _write_feast(history: History, folder: Path, data: Path, engine: str, text: 
     settings.write_text(settings.read_text().replace("offline_store:\n  type: duckdb\n", text))
     if engine == "Spark":
         module = "feast.infra.offline_stores.contrib.spark_offline_store.spark_source"
-        source = definitions.read_text().replace("FileSource(path=", 'SparkSource(file_format="parquet", path=')
+        source = definitions.read_text().replace(
+            "FileSource(path=", 'SparkSource(name="rows", file_format="parquet", path='
+        )
         definitions.write_text(f"from {module} import SparkSource\n{source}")
     run_feast(folder, "apply")
     return folder
@@ -123,7 +125,12 @@ def _merge_asof(file: Path, asked: Path, features: list[str]) -> pd.DataFrame:
 
 def _count_wrong(out: Path, expected: pd.DataFrame, view: str) -> int:
     """Return the number of entity rows that are lost, doubled, or have another value of any feature."""
-    actual = pq.read_table(out).to_pandas().drop_duplicates("row", keep=False).set_index("row")
+    files = sorted(out.rglob("*.parquet")) or [out]
+    actual = (
+        pd.concat([pq.read_table(file).to_pandas() for file in files])
+        .drop_duplicates("row", keep=False)
+        .set_index("row")
+    )
     actual = actual.rename(columns={f"{view}__{name}": name for name in expected.columns})
     actual = actual.reindex(range(len(expected)))
     different = np.zeros(len(expected), dtype=np.bool_)
