@@ -57,7 +57,10 @@ def features(
 
     rows = frame.withColumn(_ROW, sql.monotonically_increasing_id())
     rows = rows.withColumn(_PARTITION, find_partition(*(frame[f"`{name}`"] for name in join.keys)))
-    rows = rows.repartitionById(count, sql.col(_PARTITION)).drop(_PARTITION)
+    rows = rows.repartitionById(count, sql.col(_PARTITION))
     schema = StructType([*rows.schema.fields, *from_arrow_schema(join.features).fields])
     joined = rows.mapInArrow(join.add, schema)
-    return (joined.orderBy(_ROW) if ordered else joined).drop(_ROW)
+    if ordered:
+        # A sort reads its input twice. So that the features are not computed twice, they are stored in a shuffle first.
+        joined = joined.repartitionById(count, sql.col(_PARTITION)).drop(_PARTITION).orderBy(_ROW)
+    return joined.drop(_PARTITION, _ROW)

@@ -106,7 +106,8 @@ class Engine:
             secrets: further settings of the workers.
         """
         executor, settings = self.open(), self.settings.model_dump(mode="json", exclude_defaults=True)
-        if executor.name == "processes" and executor.workers > 1:
+        is_here = executor.name == "processes" or self.settings.engine_address is None
+        if is_here and executor.workers > 1:
             share = max(_LEAST_MEMORY, read_memory_limit(connection) // executor.workers)
             settings |= {"memory_limit": f"{share // 1_000_000}MB", "threads": 1}
         return [
