@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import socket
 import sys
 import tempfile
 import threading
@@ -97,34 +98,38 @@ class _Outcomes:
 
 
 class _Guard:
-    """A file that a process of this machine has locked while it runs a task: its end, too, releases the lock."""
+    """A file that each process of this machine has locked while it runs a task of a job, until its own end."""
 
     def __init__(self) -> None:
         self._file = tempfile.NamedTemporaryFile(prefix="skewless-", suffix=".lock")  # noqa: SIM115 - as long as the job
+        self.address = (socket.gethostname(), self._file.name)
 
-    @property
-    def path(self) -> str:
-        return self._file.name
-
-    def try_close(self) -> bool:
-        """Keep processes out from now on; return whether none is inside."""
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+    def close(self, wait_s: float = 0.0) -> None:
+        """Keep out processes that come later, and wait for the others."""
+        deadline = time.monotonic() + wait_s
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(_POLL_S)
+        self._file.close()
 
 
 @contextmanager
-def enter(guard: str) -> Iterator[None]:
-    """Hold the guard of a job on the machine of its driver; elsewhere there is no such file."""
-    try:
-        file = Path(guard).open("rb")  # noqa: SIM115 - closed below
-    except FileNotFoundError:
+def enter(guard: tuple[str, str]) -> Iterator[None]:
+    """Hold the guard of a job while its task runs on the machine of the driver; elsewhere there is none.
+
+    Raises:
+        FileNotFoundError: the job was cancelled.
+    """
+    host, path = guard
+    if host != socket.gethostname():
         yield
         return
-    with file:
+    with Path(path).open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
+        Path(path).stat()  # still there
         yield
 
 
@@ -160,16 +165,16 @@ class _Job:
 
     def cancel(self) -> None:
         """End the tasks that still run, and wait until no process of this machine runs one."""
-        if not self.has_ended:
-            self._context.cancelJobGroup(self._group)
-            self._thread.join()
-            # Spark kills the processes of a cancelled job two seconds later, and does not tell.
-            deadline = time.monotonic() + _END_S
-            while not self._guard.try_close() and time.monotonic() < deadline:
-                time.sleep(_POLL_S)
+        if self.has_ended:
+            self._guard.close()
+            return
+        self._context.cancelJobGroup(self._group)
+        self._thread.join()
+        # Spark kills the processes of a cancelled job only two seconds later.
+        self._guard.close(_END_S)
 
     def _run(self) -> None:
-        outcomes, guard = self._outcomes, self._guard.path
+        outcomes, guard = self._outcomes, self._guard.address
 
         def work(item: tuple[int, str]) -> None:
             with enter(guard):

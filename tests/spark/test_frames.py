@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import RequestError, SourceError
@@ -84,9 +85,10 @@ def test_a_frame_without_rows_has_the_columns(session: SparkSession, repo: Path,
 
 def test_a_time_without_a_zone_is_rejected(session: SparkSession, repo: Path, tmp_path: Path) -> None:
     own = write_entities(tmp_path / "rows.parquet")
-    naive = own.set_column(2, TIME, own[TIME].cast(pa.timestamp("us")))
+    pq.write_table(own.set_column(2, TIME, own[TIME].cast(pa.timestamp("us"))), tmp_path / "naive.parquet")
+    frame = session.read.parquet(str(tmp_path / "naive.parquet"))
     with pytest.raises(SourceError, match="is a time without a zone"):
-        features(session.createDataFrame(naive), repo)
+        features(frame, repo)
 
 
 def test_unknown_names_are_rejected_before_anything_runs(session: SparkSession, repo: Path, tmp_path: Path) -> None:
