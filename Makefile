@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV ?= .venv
 CLIENTS ?= $(VENV)-clients
 NVFOREST ?= $(VENV)-nvforest
+RAY ?= $(VENV)-ray
+SPARK ?= $(VENV)-spark
 GPU ?= $(VENV)-gpu
 # One more than the cores: many tests wait, for a process or for time to pass.
 WORKERS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2) + 1)
@@ -22,7 +24,11 @@ USER_STAMP := $(VENV)/.requirements.stamp
 DEV_STAMP := $(VENV)/.requirements-dev.stamp
 CLIENTS_STAMP := $(CLIENTS)/.requirements.stamp
 NVFOREST_STAMP := $(NVFOREST)/.requirements.stamp
+RAY_STAMP := $(RAY)/.requirements.stamp
+SPARK_STAMP := $(SPARK)/.requirements.stamp
 GPU_STAMP := $(GPU)/.gpu.stamp
+# The tests of one engine, whose packages are in a folder of their own.
+ENGINE_TESTS = PYTHONPATH=$(abspath $(VENV)-$(1)):$(CURDIR) PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --timeout 600 tests/$(1)
 # Requirements of other clients that are never imported here.
 UNUSED := aiohappyeyeballs aiohttp aiohttp-retry aiosignal frozenlist httptools multidict \
 	pillow propcache pyasn1 pyjwt python-dotenv uvloop websockets yarl
@@ -47,7 +53,7 @@ if os.path.exists(inside):
 endef
 export CHECK
 
-.PHONY: help demo demo-shared quick test lint types layers tests coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-gpu gpu python
+.PHONY: help demo demo-shared quick test lint types layers tests engines coverage soak bench docs picture lock audit format clean setup setup-dev setup-clients setup-nvforest setup-ray setup-spark setup-gpu gpu python
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -94,6 +100,14 @@ layers: setup-dev  ## imports point down
 # With bytecode, neither the workers nor the commands that tests run compile the modules again.
 tests: setup-dev setup-clients setup-nvforest  ## pytest alone; ARGS="-k rows" narrows it
 	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@for engine in ray spark; do \
+		if [ -e $(VENV)-$$engine/.requirements.stamp ]; then $(call ENGINE_TESTS,$$engine) || exit 1; \
+		else echo "tests/$$engine is skipped. Fix: make setup-$$engine"; fi; \
+	done
+
+engines: setup-ray setup-spark  ## the tests of the engines Ray and Spark, also the long ones
+	$(call ENGINE_TESTS,ray) -m "soak or not soak" $(ARGS)
+	$(call ENGINE_TESTS,spark) -m "soak or not soak" $(ARGS)
 
 # Not in `make test`: counting branches, also in child processes, takes a third more time.
 coverage: setup-dev setup-clients setup-nvforest  ## the same tests, with the lines and branches that they miss
@@ -129,14 +143,16 @@ lock:  ## pin all requirements again (needs uv)
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report -o requirements.txt
 	$(COMPILE) pyproject.toml --extra cpu --extra demo --extra build --extra report --extra dev -c requirements.txt -o requirements-dev.txt
 	$(COMPILE) tests/clients/requirements.in $(UNUSED:%=--no-emit-package %) -o tests/clients/requirements.txt
-	$(COMPILE) --no-deps tests/nvforest/requirements.in -o tests/nvforest/requirements.txt
+	for folder in nvforest ray spark; do \
+		$(COMPILE) --no-deps tests/$$folder/requirements.in -o tests/$$folder/requirements.txt || exit 1; \
+	done
 	$(PYTHON) -m tools.sbom requirements.txt sbom.json
 
 audit: python  ## look the locked requirements up in an index of advisories (needs pip-audit and that index)
 	$(PYTHON) -m tools.audit requirements.txt
 
 clean:  ## remove environment, caches and demo data
-	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CLIENTS) $(NVFOREST) $(RAY) $(SPARK) $(GPU) build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .skewless feature_repo/.skewless feature_repo/data
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
 
@@ -144,6 +160,8 @@ setup: python $(USER_STAMP)
 setup-dev: python $(DEV_STAMP)
 setup-clients: python $(CLIENTS_STAMP)
 setup-nvforest: python $(NVFOREST_STAMP)
+setup-ray: setup-dev $(RAY_STAMP)
+setup-spark: setup-dev $(SPARK_STAMP)
 setup-gpu: $(GPU_STAMP)
 
 python:
@@ -178,6 +196,20 @@ $(NVFOREST_STAMP): tests/nvforest/requirements.txt | $(BIN)/pip
 	@echo "installing nvForest for the tests into $(NVFOREST) (half a minute, 0.4 GB)"
 	@rm -rf $(NVFOREST)
 	@$(PIP) install --no-compile --no-deps --require-hashes --target $(NVFOREST) -r $<
+	@touch $@
+
+# Engines for the tests, as nvForest: PYTHONPATH=$(RAY) makes the environment that of a worker. Spark needs Java, too.
+$(RAY_STAMP): tests/ray/requirements.txt
+	@echo "installing Ray for the tests into $(RAY) (half a minute, 0.3 GB)"
+	@rm -rf $(RAY)
+	@$(PIP) install --no-compile --no-deps --require-hashes --target $(RAY) -r $<
+	@touch $@
+
+$(SPARK_STAMP): tests/spark/requirements.txt
+	@command -v java >/dev/null || { echo "Spark needs Java. Fix: apt-get install openjdk-17-jre-headless" >&2; exit 1; }
+	@echo "installing Spark for the tests into $(SPARK) (a minute, 0.5 GB)"
+	@rm -rf $(SPARK)
+	@$(PIP) install --no-compile --no-deps --require-hashes --target $(SPARK) -r $<
 	@touch $@
 
 # A separate environment, because `xgboost` and `xgboost-cpu` write the same files.

@@ -37,6 +37,7 @@ WORKS = (
     "client",
     "windows",
     "window_growth",
+    "engines",
     "ingest",
     "visible",
     "change",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
     from skewless.contract.spec import ModelSpec
     from skewless.contract.vector import Vocabularies
+    from skewless.infra.engines.engine import Engine
+    from skewless.infra.engines.port import Executor
+    from skewless.infra.engines.view_reads import EngineViews
     from skewless.infra.materialization.materialize import Materializer
     from skewless.infra.materialization.readiness import VersionReadiness
-    from skewless.infra.offline.views import OfflineViews
     from skewless.infra.online.features import FeatureReader, OnlineFeatures
     from skewless.infra.online.port import BlockingOnlineReader, OnlineWriter
     from skewless.infra.online.private_server import PrivateServer
@@ -61,6 +63,7 @@ class Workspace:
         self.state = ProjectState.of(self.repo, self.settings)
         self.store = PackageStore.of(self.state, self.settings)
         self.packages = self.store.packages
+        self.on_progress: Callable[[str, int, int], None] = lambda *_: None  # of the engine's work
 
     def __enter__(self) -> Self:
         """Return the project; leaving the block closes it."""
@@ -105,11 +108,34 @@ class Workspace:
         return connect(self.state / "spill", memory_limit=self.settings.memory_limit, threads=self.settings.threads)
 
     @cached_property
-    def views(self) -> OfflineViews:
+    def views(self) -> EngineViews:
         """The views of the accepted log."""
-        from skewless.infra.offline.views import OfflineViews
+        from skewless.infra.engines.view_reads import EngineViews
 
-        return OfflineViews(self.state, self.connection)
+        return EngineViews(self.state, self.connection, self.engine)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The engine of large work."""
+        from skewless.infra.engines.engine import Engine
+
+        def report(activity: str, done: int, total: int) -> None:
+            self.on_progress(activity, done, total)  # as it is then
+
+        return Engine(
+            open=lambda: self.executor,
+            repo=self.repo,
+            state=self.state,
+            settings=self.settings,
+            on_progress=report,
+        )
+
+    @cached_property
+    def executor(self) -> Executor:
+        """The engine that runs large work; its workers start on first use."""
+        from skewless.infra.engines.port import open_executor
+
+        return open_executor(self.settings.engine, self.settings)
 
     @cached_property
     def redis_url(self) -> str:
@@ -240,7 +266,8 @@ class Workspace:
     def close(self) -> None:
         """Close the online store and the database; a private server stops when no process uses it."""
         # Only what was opened: reading the attribute of an unused part would open it, and start a Redis server.
-        ends = {"online": "close", "online_reader": "close", "connection": "close", "private": "release"}
+        ends = {"executor": "close", "online": "close", "online_reader": "close", "connection": "close"}
+        ends |= {"private": "release"}
         for name, end in ends.items():
             if name in self.__dict__:
                 getattr(self.__dict__[name], end)()
@@ -260,10 +287,13 @@ class Workspace:
     @cached_property
     def materializer(self) -> Materializer:
         """Appends source rows to the log and writes them to the online store."""
+        from skewless.infra.materialization.latest_tasks import EngineWriter
         from skewless.infra.materialization.materialize import Materializer
 
+        plan = self.applied.plan
+        writer = EngineWriter(engine=self.engine, redis_url=lambda: self.redis_url, buckets=plan.buckets)
         return Materializer(
-            project=self.applied.plan.project,
+            project=plan.project,
             repo=self.repo,
             state=self.state,
             connection=self.connection,
@@ -272,4 +302,5 @@ class Workspace:
             clock=self.clock,
             needed=self.needed,
             strict=self.settings.strict,
+            write=writer.write,
         )

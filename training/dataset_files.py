@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +17,10 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
 from skewless.contract.spec import TimeMode
-from skewless.contract.status import Int64Array, StatusArray, count_statuses
+from skewless.contract.status import StatusArray, count_statuses
 from skewless.contract.vector import Assembler, null_mask, view_status
 from skewless.infra.offline.entity_file import EntityFile, EntityFileRows
-from skewless.infra.offline.views import LogSnapshot, OfflineViews
+from skewless.infra.offline.views import LogExtents, LogSnapshot, OfflineViews
 from skewless.infra.plans.applied_plan import AppliedPlan
 from skewless.training.dataset_folder import DatasetFolder, merge_status
 from skewless.training.mode_gap import ModeGap, measure_mode_gap, spread_indices
@@ -81,14 +81,7 @@ class DatasetFiles:
             SourceError: the entity file has a column with the name of a feature.
         """
         entity_columns, labels = list(self.entities.types), [ref.label for ref in self._refs]
-        for name in entity_columns:
-            if name in labels or name.startswith("__"):
-                raise SourceError(
-                    self.entities.table.name,
-                    "has a column with a reserved name",
-                    value=name,
-                    fix="rename it: feature columns are named view__feature, and names that begin with __ are reserved",
-                )
+        check_names(self.entities.table.name, entity_columns, labels)
         return (*entity_columns, *labels)
 
     def preview(self, out: Path) -> DatasetReport:
@@ -158,7 +151,8 @@ class DatasetFiles:
         return measure_mode_gap(self.plan, self.views, pa.concat_tables(samples), logs)
 
     def _write_parts(self, folder: DatasetFolder, total: int, on_rows: OnRows) -> None:
-        snapshots = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
+        marks = {name: LogSnapshot(**mark) for name, mark in folder.identity["views"].items()}
+        extents = LogExtents(views=marks, windows=folder.identity.get("logs", {}))
         size, offset = self._part_rows, 0
         on_rows(folder.rows, total)
         # A whole number of parts, so that no part crosses two searches, and a continued run finds the same limits.
@@ -170,31 +164,21 @@ class DatasetFiles:
             offset += search_rows.own.num_rows
             if skip == search_rows.own.num_rows:
                 continue
-            unwritten = search_rows.slice(skip, search_rows.own.num_rows - skip)
-            # Only positions, 8 bytes a row and view: the log is searched once for many parts, and values are read part
-            # by part.
-            log_rows = {
-                view.name: self.views.find_positions(view, unwritten.keys, self.mode, snapshots[view.name])
-                for view in self.plan.views
-            }
-            for first in range(0, unwritten.own.num_rows, size):
-                part = unwritten.slice(first, size)
-                # A window has no position to keep, so it is computed for one part at a time.
-                windows = {
-                    view.name: self.views.read_window(view, part.keys, self.mode, folder.identity["logs"][view.name])
-                    for view in self.plan.windows
-                }
-                ids_of = {name: ids[first : first + size] for name, ids in log_rows.items()}
-                table, status = self._build_part(part, ids_of, windows)
-                folder.add(table, status)
-                on_rows(folder.rows, total)
+            # Of all rows, also after an interruption: so an engine finds the results of the interrupted search.
+            with self.views.search(self.plan, search_rows.keys, self.mode, extents) as search:
+                for first in range(skip, search_rows.own.num_rows, size):
+                    table, status = self._build_part(search_rows.slice(first, size), search.read(first, size))
+                    folder.add(table, status)
+                    on_rows(folder.rows, total)
+
+    def join(self, rows: EntityFileRows, extents: LogExtents) -> pa.Table:
+        """Return entity rows with their features, in order."""
+        with self.views.search(self.plan, rows.keys, self.mode, extents) as search:
+            return self._build_part(rows, search.read(0, rows.own.num_rows))[0]
 
     def _build_part(
-        self, rows: EntityFileRows, log_rows: Mapping[str, Int64Array], windows: Mapping[str, ViewRead]
+        self, rows: EntityFileRows, reads: Mapping[str, ViewRead]
     ) -> tuple[pa.Table, dict[str, dict[str, int]]]:
-        reads = {view.name: self.views.read_positions(view, log_rows[view.name]) for view in self.plan.views} | dict(
-            windows
-        )
         status = {view.name: view_status(reads[view.name], rows.t, view.ttl_us) for view in self.plan.all_views}
         transformed = {}
         if any(ref.group not in reads for ref in self._refs):
@@ -244,6 +228,34 @@ class DatasetFiles:
         return self.plan.services[0].features
 
 
+def check_names(owner: str, columns: Iterable[str], labels: Collection[str]) -> None:
+    """Check that columns of entity rows can be in one table with features.
+
+    Raises:
+        SourceError: a column has the name of a feature, or a reserved name.
+    """
+    for name in columns:
+        if name in labels or name.startswith("__"):
+            raise SourceError(
+                owner,
+                "has a column with a reserved name",
+                value=name,
+                fix="rename it: feature columns are named view__feature, and names that begin with __ are reserved",
+            )
+
+
+def find_service(applied: AppliedPlan, name: str) -> FeaturePlan:
+    """Return the plan of a service, or of a model's.
+
+    Raises:
+        RequestError: the service or model does not exist.
+    """
+    services = {spec.name: spec.service for spec in applied.models}
+    services |= {service.name: service.name for service in applied.plan.services}
+    check_known("name", name, services, problem="is neither a feature service nor a model")
+    return applied.plan.select_service(services[name])
+
+
 def open_dataset_files(
     connection: duckdb.DuckDBPyConnection,
     views: OfflineViews,
@@ -260,10 +272,7 @@ def open_dataset_files(
         RequestError: the service or model does not exist.
         SourceError: the file is missing or invalid, or lacks a column; or a view has never been filled.
     """
-    services = {spec.name: spec.service for spec in applied.models}
-    services |= {service.name: service.name for service in applied.plan.services}
-    check_known("name", name, services, problem="is neither a feature service nor a model")
-    plan = applied.plan.select_service(services[name])
+    plan = find_service(applied, name)
     views.check_filled(plan)
     rows = EntityFile.find(connection, entities, plan, time_column)
     return DatasetFiles(connection=connection, views=views, plan=plan, entities=rows, mode=mode)

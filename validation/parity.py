@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
+import numpy as np
 import pyarrow as pa
 
+from skewless.contract.arrow_numbers import int64_array
 from skewless.contract.clock import Clock
 from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
+from skewless.infra.engines.engine import Engine
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
@@ -20,6 +23,7 @@ from skewless.infra.verdicts.last_verdicts import save_parity
 from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_rows import RowParity
+from skewless.validation.parity_tasks import COST, compare_on_engine
 from skewless.validation.parity_windows import WindowParity
 
 _ROUNDS = 4  # repeats of the comparison for states that a worker changes meanwhile
@@ -32,6 +36,8 @@ class Parity:
     Args:
         state: the project's state folder, which stores the verdict.
         reader: reader of the online store.
+        engine: engine for many entities, which needs ``redis_url``; None: all work is done in this process.
+        redis_url: of the online store.
     """
 
     plan: FeaturePlan
@@ -40,6 +46,8 @@ class Parity:
     reader: BlockingOnlineReader
     clock: Clock
     labels: Callable[[View | WindowView], str] = attrgetter("name")
+    engine: Engine | None = None
+    redis_url: str = field(default="", repr=False)
 
     def run(
         self, names: Sequence[str] = (), *, sample: int = 1_000, seed: int = 0, repair: OnlineStore | None = None
@@ -96,7 +104,17 @@ class Parity:
 
     def _check_view(self, view: View | WindowView, sample: int, seed: int, repair: OnlineStore | None) -> ViewParity:
         checker = self.checker(view)
-        result = checker.check(checker.sample(sample, seed))
+        keys = checker.sample(sample, seed)
+        if self.engine is not None and self.engine.is_large(keys.num_rows, COST):
+            report, rows = compare_on_engine(
+                self.plan, view, keys, views=self.views, engine=self.engine, redis_url=self.redis_url
+            )
+            report.view = self.labels(view)
+            if repair is not None:
+                faulty = keys.take(int64_array(np.array(rows, np.int64)))
+                report.left = _repair(checker, checker.check(faulty), repair) if rows else []
+            return report
+        result = checker.check(keys)
         compared = int(result.available.sum())
         report = ViewParity(
             view=self.labels(view),

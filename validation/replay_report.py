@@ -81,6 +81,14 @@ class Findings:
         if self.max_examples is None or self._seen[cause, about] <= self.max_examples:
             self.examples.append(Finding(prediction=prediction, cause=cause, about=about, detail=detail))
 
+    def merge(self, other: Findings) -> None:
+        """Add the differences of other predictions."""
+        counts = self.by_cause + other.by_cause
+        for item in other.examples:
+            self.add(item.prediction, item.cause, item.about, item.detail)
+        self.by_cause = counts
+        self.predictions |= other.predictions
+
 
 @dataclass(kw_only=True)
 class TrainingGap:
@@ -146,6 +154,21 @@ class ReplayReport:
     training: dict[str, TrainingGap] = field(
         default_factory=lambda: {"knowledge": TrainingGap(), "event_time": TrainingGap()}
     )
+
+    def merge(self, other: ReplayReport) -> None:
+        """Add the report of other predictions."""
+        for name in ("compared", "given", "erased", "inside_run", "changing", "saw_old", "saw_new"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.findings.merge(other.findings)
+        for view, counts in other.status.items():
+            self.status.setdefault(view, Counter()).update(counts)
+        for view, keys in other.absent.items():
+            self.absent.setdefault(view, set()).update(keys)
+        for mode, gap in other.training.items():
+            own = self.training[mode]
+            own.rows, own.different = own.rows + gap.rows, own.different + gap.different
+            for view, reasons in gap.reasons.items():
+                own.reasons.setdefault(view, Counter()).update(reasons)
 
     @property
     def different(self) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import lightgbm
 import numpy as np
 import orjson
-import ray  # type: ignore[import-not-found]  # it has an environment of its own
+import ray
 from ray import serve
 from starlette.requests import Request
 from starlette.responses import Response

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from skewless.contract.arrow_numbers import find_nulls
+from skewless.contract.buckets import find_buckets
 from skewless.contract.keys import KeyCodec
 from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, RowCodec, Versions
@@ -30,6 +31,21 @@ _RANGE_ROWS = 8_000_000
 _BATCH_ROWS = 50_000
 
 T = TypeVar("T")
+Batch: TypeAlias = tuple[pa.LargeBinaryArray, pa.LargeBinaryArray, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BucketRange:
+    """The entities of the buckets ``first <= bucket < end`` of ``count``."""
+
+    first: int
+    end: int
+    count: int
+
+    def select(self, view: View, rows: pa.Table) -> pa.Table:
+        """Return the rows of these entities."""
+        bucket = find_buckets([rows[column.name] for column in view.keys], self.count)
+        return rows.filter(pa.array((bucket >= self.first) & (bucket < self.end)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +57,14 @@ class LatestRows:
         view: of the rows.
         log: of the view.
         connection: to DuckDB.
+        buckets: the entities whose rows are written; None: all.
     """
 
     project: str
     view: View
     log: PartitionLog
     connection: duckdb.DuckDBPyConnection
+    buckets: BucketRange | None = None
 
     def write(self, online: OnlineWriter, first: int, on_rows: Callable[[int], None]) -> tuple[int, int]:
         """Write the latest row of each entity from position ``first`` on; return the numbers of sent and written rows.
@@ -56,24 +74,31 @@ class LatestRows:
             first: a log position.
             on_rows: called repeatedly with a number of processed positions.
         """
-        last, sent, written = self.log.next_seq() - 1, 0, 0
-        for start in range(first, last + 1, _RANGE_ROWS):
-            # Packs the next batch while the store writes this one.
-            for keys, rows, n_positions in _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1))):
-                sent += len(keys)
-                written += online.put(keys, rows)
-                on_rows(n_positions)
+        sent = written = 0
+        for keys, rows, n_positions in self.batches(first, self.log.next_seq() - 1):
+            sent += len(keys)
+            written += online.put(keys, rows)
+            on_rows(n_positions)
         return sent, written
 
-    def _pack_batches(self, start: int, stop: int) -> Iterator[tuple[pa.Array, pa.Array, int]]:
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """Yield the latest rows of entities at positions ``first`` to ``last``: keys, packed rows, and a number.
+
+        The number says how many log positions a batch covers.
+        """
+        for start in range(first, last + 1, _RANGE_ROWS):
+            # Packs the next batch while the store writes this one.
+            yield from _prefetch(self._pack_batches(start, min(start + _RANGE_ROWS, last + 1)))
+
+    def _pack_batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield keys and packed rows for the store, and the number of log positions that they cover."""
         is_latest = self._find_latest(start, stop)
         keys, codec = KeyCodec(self.project, self.view), RowCodec(self.view)
         for rows in _read_rows(self.log, self.view, start, stop):
             indices = rows[SEQ].to_numpy() - start
             latest = rows.filter(pa.array(is_latest[indices])).combine_chunks()
-            versions = arrays.to_versions(latest)
-            yield *pack_columns(self.view, keys, codec, latest, versions), len(indices)
+            own = latest if self.buckets is None else self.buckets.select(self.view, latest)
+            yield *pack_columns(self.view, keys, codec, own, arrays.to_versions(own)), len(indices)
 
     def _find_latest(self, start: int, stop: int) -> BoolArray:
         """Return which positions hold the latest row of their key, shape ``(stop - start,)``."""

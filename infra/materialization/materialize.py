@@ -54,6 +54,7 @@ class Materializer:
         online: returns the online store; called only by runs.
         needed: the needed views. If a version that only models read cannot be updated, it is reported, not raised.
         strict: fail if a row is skipped for any reason except that it is not due yet.
+        write: writes latest rows to the store.
     """
 
     project: str
@@ -65,6 +66,7 @@ class Materializer:
     clock: Clock
     needed: NeededViews | None = None
     strict: bool = False
+    write: Callable[[LatestRows, OnlineWriter, int, Callable[[int], None]], tuple[int, int]] = LatestRows.write
 
     def run(
         self,
@@ -334,7 +336,7 @@ class _RunJob:
             self._report_step(view, "applying", done, total)
 
         latest_rows = LatestRows(project=parent.project, view=view, log=parent.log(view), connection=parent.connection)
-        return latest_rows.write(parent.online(), first, on_rows)
+        return parent.write(latest_rows, parent.online(), first, on_rows)
 
     def _report_step(self, view: View, doing: Literal["accepting", "applying"], done: int, total: int | None) -> None:
         if self.on_step is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,7 +17,7 @@ from skewless.contract.plan import View
 from skewless.contract.rows import NO_TIME, Versions, ViewRead
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.infra.log.log_columns import CREATED, EVENT, RUN, SEQ, TOMBSTONE
-from skewless.infra.offline.matched_rows import MatchedRows
+from skewless.infra.offline.matched_rows import HistoryRows
 
 # Bytes of the columns that are read at a time: the memory next to the result does not grow with the number of columns.
 _GROUP_BYTES = 64_000_000
@@ -55,10 +55,15 @@ def to_versions(table: pa.Table) -> Versions:
     )
 
 
-def build_view_read(view: View, winners: MatchedRows) -> ViewRead:
-    """Return log rows in the form of an online read; reads some columns at a time to bound the memory."""
-    first, *others = _groups(view.features, winners.count)
-    rows = winners.rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
+def build_view_read(view: View, count: int, read_rows: Callable[[Sequence[str]], HistoryRows]) -> ViewRead:
+    """Return log rows in the form of an online read; reads some columns at a time to bound the memory.
+
+    Args:
+        count: number of distinct rows.
+        read_rows: returns columns of the rows.
+    """
+    first, *others = _groups(view.features, count)
+    rows = read_rows([EVENT, CREATED, SEQ, RUN, TOMBSTONE, *first])
     is_match = rows.at < rows.table.num_rows
     versions = _spread_versions(to_versions(rows.table), rows.at, is_match)
     # A tombstone reads as no row, but keeps its version: the log of a prediction names the row that was read (2.7).
@@ -67,7 +72,7 @@ def build_view_read(view: View, winners: MatchedRows) -> ViewRead:
     read_values: dict[str, npt.NDArray[Any]] = {}
     read_nulls: dict[str, BoolArray] = {}
     for group in (first, *others):
-        rows = rows if group is first else winners.rows(group)
+        rows = rows if group is first else read_rows(group)
         for name in group:
             column, dtype = rows.table[name], view.feature(name).dtype
             read_values[name] = _spread(to_numpy(column, dtype), rows.at, is_match)

@@ -77,8 +77,7 @@ class EntityFile:
         Raises:
             SourceError: the file is missing or corrupt, has no such column, or a column has another type.
         """
-        required = {column.name: column.dtype for column in (*plan.join_keys, *plan.request)}
-        required[time_column] = DType.TIMESTAMP
+        required = required_columns(plan, time_column)
         table = find_table(Path.cwd(), str(path), f"entity file {str(path)!r}", required)
         file = cls(table=table, plan=plan, time_column=time_column, connection=connection)
         check_columns(table.name, file.types, required)
@@ -125,7 +124,7 @@ class EntityFile:
         typed = [f"{self._typed(c)} AS {quote(_TYPED + c.name)}" for c in self._columns]
         listed = ", ".join(["*", *typed, f"{self._time_sql} AS {TIME}"])
         # The caller uses the connection between two batches, so the read has its own cursor.
-        with self.table.open(self.connection), self.connection.cursor() as cursor:
+        with self.connection.cursor() as cursor, self.table.open(cursor):
             cursor.execute("SET TimeZone = 'UTC'")
             try:
                 reader = cursor.sql(f"SELECT {listed} FROM {self.table.relation}", params=self.table.parameters)
@@ -153,6 +152,12 @@ class EntityFile:
     @property
     def _time_sql(self) -> str:
         return to_milliseconds(to_microseconds(quote(self.time_column)))
+
+
+def required_columns(plan: FeaturePlan, time_column: str) -> dict[str, DType]:
+    """Return the columns that entity rows must have, with their types: keys, request fields and the time."""
+    columns = {column.name: column.dtype for column in (*plan.join_keys, *plan.request)}
+    return columns | {time_column: DType.TIMESTAMP}
 
 
 def _rebatch(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -82,11 +83,11 @@ class PointInTimeJoin:
         if not files or not len(seq):
             return empty_read(view, len(seq), available=True)
 
-        return build_view_read(view, MatchedRows(self._connection, build_event_history(view), [files], seq))
+        matched = MatchedRows(self._connection, build_event_history(view), [files], seq)
+        return build_view_read(view, matched.count, matched.rows)
 
-    def read_keys(self, view: View, log: PartitionLog, seq: Int64Array) -> pa.Table:
-        """Return the keys of the log rows at positions, in their order; null for -1."""
-        columns = [column.name for column in view.keys]
+    def read_columns(self, view: View, log: PartitionLog, seq: Int64Array, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the log rows at positions, in their order; null for -1."""
         files = log.files()
         if not files:
             return pa.table({name: pa.nulls(len(seq)) for name in columns})

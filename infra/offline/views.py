@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
 
 from skewless.contract.errors import SourceError
 from skewless.contract.plan import FeaturePlan, View
@@ -43,11 +44,32 @@ class LogSnapshot:
     run_id: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class LogExtents:
+    """The extents of the logs of several views; views without an entry are read as they are now.
+
+    Args:
+        views: per latest-value view.
+        windows: per windowed view and log partition, the last position that counts.
+    """
+
+    views: Mapping[str, LogSnapshot] = field(default_factory=dict)
+    windows: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+
+
+class ViewSearch(Protocol):
+    """The result of a search for many entity rows."""
+
+    def read(self, first: int, count: int) -> dict[str, ViewRead]:
+        """Return the read of each view for ``count`` entity rows from number ``first`` on."""
+        ...
+
+
 class OfflineViews:
     """Reads from the accepted log what the online store serves from its rows."""
 
     def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection) -> None:
-        self._state = state
+        self.state = state
         self.connection = connection
         self._join = PointInTimeJoin(connection)
         self.join = WindowJoin(connection)
@@ -56,7 +78,7 @@ class OfflineViews:
 
     def log(self, view: View) -> PartitionLog:
         """Return the log of a view."""
-        return PartitionLog(self._state, view.partition)
+        return PartitionLog(self.state, view.partition)
 
     def check_filled(self, plan: FeaturePlan) -> None:
         """Check that each view of a plan has been filled once; all features of another view would be null.
@@ -66,7 +88,7 @@ class OfflineViews:
         """
         for view in plan.views:
             # A source without due rows leaves no log, but has been read.
-            if not self.log(view).next_seq() and Progress.read(self._state, view) is None:
+            if not self.log(view).next_seq() and Progress.read(self.state, view) is None:
                 fix = "run `skewless materialize`"
                 raise SourceError(f"view {view.name!r}", "has never been materialized", fix=fix)
         self.check_events(plan)
@@ -78,7 +100,7 @@ class OfflineViews:
             SourceError: a source has none.
         """
         for window in plan.windows:
-            if not log_partitions(self._state, window.source):
+            if not log_partitions(self.state, window.source):
                 raise SourceError(
                     f"windowed view {window.name!r}",
                     "has no accepted event",
@@ -88,8 +110,19 @@ class OfflineViews:
 
     def read(self, plan: FeaturePlan, entities: pa.Table, order: Order) -> dict[str, ViewRead]:
         """Return the read of each view of the plan for each entity row at its time ``__t``."""
-        rows = {view.name: self.read_view(view, entities, order) for view in plan.views}
-        return rows | {view.name: self.read_window(view, entities, order) for view in plan.windows}
+        with self.search(plan, entities, order, LogExtents()) as search:
+            return search.read(0, entities.num_rows)
+
+    @contextmanager
+    def search(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> Iterator[ViewSearch]:
+        """Search the logs for the rows of many entity rows at once; their values are read part by part.
+
+        Only positions are kept, 8 bytes per row and view. A window has no position, so it is computed with its part.
+        """
+        rows = {
+            view.name: self.find_positions(view, entities, order, extents.views.get(view.name)) for view in plan.views
+        }
+        yield _LogSearch(self, plan, entities, order, extents, rows)
 
     def read_view(self, view: View, entities: pa.Table, order: Order) -> ViewRead:
         """Return the read of one view for each entity row at its time ``__t``."""
@@ -134,11 +167,11 @@ class OfflineViews:
 
     def log_partitions(self, view: WindowView) -> list[LogPartition]:
         """Return the log partitions of a windowed view's events."""
-        return read_log_partitions(self._state, view.source)
+        return read_log_partitions(self.state, view.source)
 
     def log_ends(self, view: WindowView) -> Mapping[str, int]:
         """Return the last position of each log partition of a windowed view's events."""
-        return log_ends(self._state, view.source)
+        return log_ends(self.state, view.source)
 
     def read_positions(self, view: View, seq: Int64Array) -> ViewRead:
         """Return the log rows at positions, in their order; -1: no row."""
@@ -146,4 +179,28 @@ class OfflineViews:
 
     def read_keys(self, view: View, seq: Int64Array) -> pa.Table:
         """Return the keys of the log rows at positions, in their order; null for -1."""
-        return self._join.read_keys(view, self.log(view), seq)
+        return self.read_columns(view, seq, [column.name for column in view.keys])
+
+    def read_columns(self, view: View, seq: Int64Array, columns: Sequence[str]) -> pa.Table:
+        """Return columns of the log rows at positions, in their order; null for -1."""
+        return self._join.read_columns(view, self.log(view), seq, columns)
+
+
+@dataclass(frozen=True)
+class _LogSearch:
+    views: OfflineViews
+    plan: FeaturePlan
+    entities: pa.Table
+    order: Order
+    extents: LogExtents
+    positions: Mapping[str, Int64Array]
+
+    def read(self, first: int, count: int) -> dict[str, ViewRead]:
+        rows = {
+            view.name: self.views.read_positions(view, self.positions[view.name][first : first + count])
+            for view in self.plan.views
+        }
+        part, ends = self.entities.slice(first, count), self.extents.windows
+        return rows | {
+            view.name: self.views.read_window(view, part, self.order, ends.get(view.name)) for view in self.plan.windows
+        }

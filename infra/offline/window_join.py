@@ -6,10 +6,11 @@ some keys at a time with the code that the online store uses (``skewless.contrac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,16 +26,19 @@ from skewless.contract.windows.state_layout import StateLayout
 from skewless.contract.windows.tiles import Roller, Tiles
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
-from skewless.infra.offline.matched_rows import copy_to_table
+from skewless.infra.offline.matched_rows import copy_to_table, register_tables
+from skewless.infra.offline.sql import quote_all
 from skewless.infra.offline.window_events import EventChunk, LogPartition, WindowEvents, read_row_events
-from skewless.infra.offline.window_sql import all_keys_sql
+from skewless.infra.offline.window_sql import all_keys_sql, row_keys_sql
 
 if TYPE_CHECKING:
     import duckdb
 
 _KEYS = "all_window_keys"
+_SELECTED = "selected_window_keys"
 _CHUNK_WORDS = 1 << 23  # words of the states of a chunk's events
 
+_T = TypeVar("_T")
 _Limits = Callable[[EventChunk, npt.NDArray[np.intp]], list[Limit]]
 
 
@@ -46,11 +50,15 @@ class WindowJoin:
 
     Args:
         chunk_rows: number of events in a chunk; less if their states are large.
+
+    Attributes:
+        read_s: seconds in which reads waited for DuckDB, so far.
     """
 
     def __init__(self, connection: duckdb.DuckDBPyConnection, *, chunk_rows: int = 1_000_000) -> None:
-        self._connection = connection
+        self.connection = connection
         self._chunk_rows = chunk_rows
+        self.read_s = 0.0
 
     def read(
         self,
@@ -71,7 +79,7 @@ class WindowJoin:
             upto: per partition, the last position that counts; of other partitions all positions count.
         """
         known = mode == "knowledge"
-        events = WindowEvents(self._connection, view, parts, upto or {}, known=known)
+        events = WindowEvents(self.connection, view, parts, upto or {}, known=known)
         t = _times(entities)
         return self._read(
             view, events, entities, lambda chunk, rows: [Limit(values=chunk.known, most=t[rows])] if known else []
@@ -89,7 +97,7 @@ class WindowJoin:
         # Read up to the highest position of any row. The limits below cut the events of each row.
         last = applied.max(axis=0, initial=-1).tolist()
         upto = {part.partition: position for part, position in zip(parts, last, strict=True)}
-        events = WindowEvents(self._connection, view, parts, upto, known=False)
+        events = WindowEvents(self.connection, view, parts, upto, known=False)
 
         def limits(chunk: EventChunk, rows: npt.NDArray[np.intp]) -> list[Limit]:
             return [
@@ -103,26 +111,45 @@ class WindowJoin:
 
         return self._read(view, events, entities, limits)
 
+    def read_keys(self, view: WindowView, parts: Sequence[LogPartition], upto: Mapping[str, int]) -> pa.Table:
+        """Return the distinct keys of all events.
+
+        Args:
+            upto: as for ``read``.
+        """
+        events, names = WindowEvents(self.connection, view, parts, upto, known=False), quote_all(_names(view))
+        query = f"SELECT DISTINCT {names} FROM ({events.sql})"
+        return self.connection.sql(query, params=events.files).to_arrow_table()
+
     def states(
-        self, view: WindowView, parts: Sequence[LogPartition], m: int, upto: Mapping[str, int] | None = None
+        self,
+        view: WindowView,
+        parts: Sequence[LogPartition],
+        m: int,
+        upto: Mapping[str, int] | None = None,
+        only: pa.Table | None = None,
     ) -> Generator[tuple[pa.Table, Tiles]]:
-        """Yield the states of all entities with events, in chunks: their keys and their rolled-up tiles.
+        """Yield the states of entities with events, in chunks: their keys and their rolled-up tiles.
 
         The connection must not be used for anything else until the iterator is exhausted or closed.
 
         Args:
             m: time up to which events are rolled up, microseconds.
             upto: as for ``read``.
+            only: keys of the entities; None: all entities.
         """
-        events = WindowEvents(self._connection, view, parts, upto or {}, known=False)
+        events = WindowEvents(self.connection, view, parts, upto or {}, known=False)
         if not events.files:
             return
         layout, roller = StateLayout(view), Roller(view)
         # Roll-up turns each millisecond record into a record per hop before it merges them.
         rows = self._chunk_size(layout) // (1 + len(view.hops))
-        names = [column.name for column in view.keys]
+        numbered, parameters = all_keys_sql(_names(view), events.sql), events.files
+        if only is not None:
+            numbered, parameters = row_keys_sql(_names(view), _SELECTED, None), []
         with (
-            copy_to_table(self._connection, _KEYS, all_keys_sql(names, events.sql), events.files) as keys,
+            register_tables(self.connection, {} if only is None else {_SELECTED: only}),
+            copy_to_table(self.connection, _KEYS, numbered, parameters) as keys,
             closing(events.chunks(keys, rows)) as chunks,
         ):
             for chunk in chunks:
@@ -133,24 +160,36 @@ class WindowJoin:
                     yield counted.keys.take(int64_array(first)), roller.roll(tiles, m)
 
     def _read(self, view: WindowView, events: WindowEvents, entities: pa.Table, limits: _Limits) -> ViewRead:
-        names, t = [column.name for column in view.keys], _times(entities)
+        names, t = _names(view), _times(entities)
         history = WindowHistory(view)
         # Rows without events keep these features: zero counts, all else null.
         features = np.tile(history.empty_features(), (len(t), 1))
         has_key = np.logical_and.reduce([~find_nulls(entities[name]) for name in names])
         # The left edge is floored to the hop, so a window begins up to a hop before `t - length` (SEMANTICS 3.1).
         reach, size = max(length + hop for length, hop in view.windows), self._chunk_size(StateLayout(view))
-        with closing(read_row_events(self._connection, events, entities, names, size, reach)) as chunks:
-            for chunk, rows, key in chunks:
+        with closing(read_row_events(self.connection, events, entities, names, size, reach)) as chunks:
+            for chunk, rows, key in self._measure(chunks):
                 counted = chunk.events
                 timeline = Timeline.from_events(chunk.keys, chunk.entity, counted.origin, counted.words, counted.hashes)
                 features[rows] = history.features(timeline, key, t[rows], limits(chunk, rows))
         return replace(build_window_read(view, features, t, has_key), unavailable=None)
 
+    def _measure(self, chunks: Iterator[_T]) -> Iterator[_T]:
+        began = time.perf_counter()
+        for chunk in chunks:
+            self.read_s += time.perf_counter() - began
+            yield chunk
+            began = time.perf_counter()
+        self.read_s += time.perf_counter() - began
+
     def _chunk_size(self, layout: StateLayout) -> int:
         # RangeSketches stores sketches for each power of two of blocks: about ten hashes per event.
         words = layout.width + 10 * len(layout.hashed)
         return min(self._chunk_rows, _CHUNK_WORDS // max(1, words))
+
+
+def _names(view: WindowView) -> list[str]:
+    return [column.name for column in view.keys]
 
 
 def _times(entities: pa.Table) -> Int64Array:

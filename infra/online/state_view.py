@@ -67,17 +67,18 @@ class StateView:
         old = store.get(keys)
         return self.replace(store, keys, old, self.codec.pack(self.roller.roll(self.codec.unpack(old), m)))
 
-    def create(self, store: OnlineStore, keys: pa.Table, tiles: Tiles) -> None:
-        """Write complete states of a generation that nobody reads or appends to yet."""
-        state_keys = self.names(keys)
+    def create(self, store: OnlineStore, keys: pa.Table, tiles: Tiles) -> tuple[pa.Array, pa.Array]:
+        """Write complete states of a generation that nobody reads or appends to yet; return their names and bytes."""
+        state_keys, states = self.names(keys), self.codec.pack(tiles)
         # Replaces states of a killed backfill, whose generation number was never published.
-        if self.replace(store, state_keys, store.get(state_keys), self.codec.pack(tiles)) < len(state_keys):
+        if self.replace(store, state_keys, store.get(state_keys), states) < len(state_keys):
             raise StoreError(
                 f"view {self.view.name!r}",
                 "is being backfilled by another process",
                 value=self.generation,
                 fix="run one `skewless backfill` at a time",
             )
+        return state_keys, states
 
     def replace(self, store: OnlineStore, keys: pa.Array, old: Sequence[bytes | None], new: pa.Array) -> int:
         """Replace states that have not changed since they were read; return how many."""

@@ -20,11 +20,13 @@ from skewless.contract.status import Int64Array, StatusArray
 from skewless.contract.traffic import Role
 from skewless.contract.vector import Matrix
 from skewless.contract.windows.tiles import AppliedPositions
+from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import regroup, translate_query_errors
 from skewless.infra.predictions.record import Source
 from skewless.infra.predictions.schema import READ, ROWS_SQL
 from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, open_prediction_log
+from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
 
@@ -103,21 +105,41 @@ class PredictionLog:
     Args:
         state: of the project.
         unproven: without the segments that replay has proven.
+        only: these objects alone, of its segments.
+
+    Attributes:
+        objects: the objects of its segments.
 
     Raises:
         StoreError: a file is missing, truncated or altered.
     """
 
-    def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection, *, unproven: bool = False) -> None:
+    def __init__(
+        self,
+        state: ProjectState,
+        connection: duckdb.DuckDBPyConnection,
+        *,
+        unproven: bool = False,
+        only: Sequence[StoredObject] | None = None,
+    ) -> None:
         register_reader(state.database)
-        self._log = open_prediction_log(state)
-        self._segments = [item for item in self._log.segments() if not (unproven and item.is_proven)]
-        self._files = self._log.local_files(self._segments)
+        if only is None:
+            segments = open_prediction_log(state).segments()
+            only = [segment.stored for segment in segments if not (unproven and segment.is_proven)]
+        self.objects = list(only)
+        self._state = state
+        self._files = [str(path) for path in state.storage.local_paths(self.objects)]
         self._connection = connection
 
     def mark_proven(self) -> None:
         """Record that replay has proven all predictions of the snapshot."""
-        self._log.catalog.mark_proven(PREDICTIONS, [segment.stored.name for segment in self._segments])
+        Catalog(self._state.database).mark_proven(PREDICTIONS, [stored.name for stored in self.objects])
+
+    @property
+    def rows(self) -> int:
+        """Return the number of predictions."""
+        counts = self._query(f"SELECT count(*) FROM {ROWS_SQL}").fetchall() if self._files else [(0,)]
+        return int(counts[0][0])
 
     def versions(self) -> list[ModelVersion]:
         """Return the model versions in the log, sorted."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Concatenate, ParamSpec
+from typing import Annotated, Any, Concatenate, Literal, ParamSpec
 
 import typer
 from typer.core import TyperCommand
@@ -33,6 +33,10 @@ Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views o
 Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the sample.")]
 _Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's folder.")]
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+_Engine = Annotated[
+    Literal["processes", "ray", "spark"] | None,
+    typer.Option("--engine", help="Engine of large work; default: setting 'engine'."),
+]
 # The options that every command has, with their defaults.
 _FRAME: dict[str, tuple[Any, object]] = {"repo": (_Repo, Path()), "as_json": (_Json, False)}
 
@@ -67,6 +71,7 @@ def command(
     *examples: str,
     name: str = "",
     kind: type[TyperCommand] = TyperCommand,
+    has_engine: bool = False,
     is_short: bool = False,
     log_level: str = "warning",
 ) -> Callable[[Callable[Concatenate[Session, P], None]], Command]:
@@ -79,19 +84,21 @@ def command(
         examples: arguments that its help shows.
         name: the words that a user types; empty: the name of the function.
         kind: the class that writes its help.
+        has_engine: whether it also has ``--engine``, because its work may be large.
         is_short, log_level: as ``open_session``.
     """
+    shared = {"engine": (_Engine, None), **_FRAME} if has_engine else _FRAME
 
     def decorate(function: Callable[Concatenate[Session, P], None]) -> Command:
         @functools.wraps(function)
-        def run(*, repo: Path, as_json: bool, **options: Any) -> None:  # noqa: ANN401 - the options of the function
-            with open_session(repo, as_json=as_json, is_short=is_short, log_level=log_level) as session:
+        def run(*, repo: Path, as_json: bool, engine: str | None = None, **options: Any) -> None:  # noqa: ANN401
+            with open_session(repo, as_json=as_json, engine=engine, is_short=is_short, log_level=log_level) as session:
                 function(session, **options)  # type: ignore[call-arg]  # typer calls it by these names
 
         _, *own = inspect.signature(function, eval_str=True).parameters.values()
         frame = [
             inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-            for option, (kind, default) in _FRAME.items()
+            for option, (kind, default) in shared.items()
         ]
         # Typer reads the options from here.
         signature = inspect.Signature([*own, *frame])

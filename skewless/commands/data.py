@@ -77,7 +77,7 @@ _SIDES = {"online": "now online", "knowledge": "known then", "event_time": "even
 _FACTS = ("status", "age_s", "watermark_age_s", "event_time", "created_time", "run", "position")
 
 
-@command("Write new source rows to the log and the online store.", "--repo my-project", "--dry-run")
+@command("Write new source rows to the log and the online store.", "--repo my-project", "--dry-run", has_engine=True)
 def materialize(session: Session, *, no_check: NoCheck = False, dry_run: DryRun = False) -> None:
     """Append new source rows to the log, and write the latest row of each entity to the online store."""
     project = session.project
@@ -268,6 +268,7 @@ def _value(value: object) -> str | None:
     "Write a training set that is larger than memory.",
     "--entities entities.parquet --service fraud --out rows",
     "--entities entities.csv --service fraud --out rows --time event_time --dry-run",
+    has_engine=True,
 )
 def dataset(
     session: Session,
@@ -285,6 +286,7 @@ def dataset(
     """
     project = session.project
     with session.progress(f"joining {entities}") as on_progress:
+        project.on_progress = on_progress
         report = project.dataset(
             entities,
             service,

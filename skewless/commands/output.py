@@ -44,12 +44,14 @@ class Session:
         stdout: the process's stdout; libraries that print write to stderr instead.
         exits: closes the project and its parts when the command ends.
         repo: folder of the project.
+        engine: of large work; None: as the settings say.
     """
 
     as_json: bool
     stdout: TextIO
     exits: contextlib.ExitStack
     repo: Path = Path()
+    engine: str | None = None
 
     @cached_property
     def project(self) -> Project:
@@ -61,7 +63,8 @@ class Session:
         """
         from skewless.project import Project
 
-        return self.exits.enter_context(contextlib.closing(Project(self.repo)))
+        settings = {} if self.engine is None else {"engine": self.engine}
+        return self.exits.enter_context(contextlib.closing(Project(self.repo, **settings)))
 
     def end(self, body: Mapping[str, Any] = MappingProxyType({}), *parts: Part, error: SkewlessError | None) -> None:
         """Write a result; its error, if it has one, is part of the body, and ends the command with its exit code."""
@@ -113,12 +116,15 @@ class Session:
 
 
 @contextlib.contextmanager
-def open_session(repo: Path, *, as_json: bool, is_short: bool = False, log_level: str = "warning") -> Iterator[Session]:
+def open_session(
+    repo: Path, *, as_json: bool, engine: str | None = None, is_short: bool = False, log_level: str = "warning"
+) -> Iterator[Session]:
     """Run a command's work: an error becomes one sentence on stderr (or JSON on stdout) and an exit code.
 
     Args:
         repo: folder of the project.
         as_json: whether a program reads the result.
+        engine: of large work; None: as the settings say.
         is_short: whether the command ends soon, and can do without the garbage collector (see ``main``).
         log_level: lowest level of log lines on stderr: ``info`` for servers and workers, whose only output is the log.
     """
@@ -128,7 +134,7 @@ def open_session(repo: Path, *, as_json: bool, is_short: bool = False, log_level
     if not is_short:
         gc.enable()
     exits = contextlib.ExitStack()
-    session = Session(as_json=as_json, stdout=sys.stdout, exits=exits, repo=repo)
+    session = Session(as_json=as_json, stdout=sys.stdout, exits=exits, repo=repo, engine=engine)
     try:
         with contextlib.redirect_stdout(sys.stderr), exits:
             yield session

@@ -43,7 +43,9 @@ _SKIPPED = {
 _WORST = 10  # slices
 
 
-@command("Train models and promote versions that pass their gate.", "--repo my-project", "fraud --json")
+@command(
+    "Train models and promote versions that pass their gate.", "--repo my-project", "fraud --json", has_engine=True
+)
 def train(session: Session, models: PlannedModels = None) -> None:
     """Train new versions of models and promote the versions that pass their gate; exit with code 5 if one does not."""
     from skewless.operations.triggers import read_training_causes
@@ -75,6 +77,7 @@ def _train_model(session: Session, name: str) -> tuple[TrainReport | None, Skewl
     """Return the report of one model, or its error, so that the other models are still trained."""
     try:
         with session.progress(f"training {name}") as on_progress:
+            session.project.on_progress = on_progress
             report = session.project.train(name, on_rows=on_progress)
     except SkewlessError as error:
         return None, error

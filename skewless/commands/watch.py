@@ -307,20 +307,29 @@ def _text(number: int | None) -> str | None:
     return None if number is None else str(number)
 
 
-@command("Recompute logged predictions and compare them bit for bit.", "--repo my-project", "--new --json")
+@command(
+    "Recompute logged predictions and compare them bit for bit.", "--repo my-project", "--new --json", has_engine=True
+)
 def replay(session: Session, model: Model = None, *, new: New = False) -> None:
     """Recompute logged predictions from the accepted log, without Redis; exit with code 5 if a bit differs."""
-    with session.working("replaying the prediction log") as project:
+    project = session.project
+    with session.progress("replaying the prediction log") as project.on_progress:
         report = project.replay(model, new=new)
     _show_verdict(session, report)
 
 
-@command("Compare the online store with the log.", "--repo my-project", "carrier_now --sample 5000 --repair --json")
+@command(
+    "Compare the online store with the log.",
+    "--repo my-project",
+    "carrier_now --sample 5000 --repair --json",
+    has_engine=True,
+)
 def parity(
     session: Session, views: Views = None, *, sample: Entities = 1_000, seed: Seed = 0, repair: Repair = False
 ) -> None:
     """Compare the online store with the log, for a sample of entities; exit with code 5 if a bit differs."""
-    with session.working("comparing the online store with the log") as project:
+    project = session.project
+    with session.progress("comparing the online store with the log") as project.on_progress:
         report = project.parity(views or (), sample=sample, seed=seed, repair=repair)
     _show_verdict(session, report)
 

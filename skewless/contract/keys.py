@@ -121,10 +121,19 @@ class KeyCodec:
         """Return what ``encode_columns`` returns, from Arrow columns of the declared types."""
         import pyarrow.compute as pc  # noqa: PLC0415 - a command that reads single keys does without Arrow
 
-        parts = [_part(columns[name]) for name in self._names]
         # As in `encode`: the prefix, then a bar and a value for each key, then the closing brace.
-        head, bar, tail, empty = map(binary_scalar, (self._prefix, b"|", b"}", b""))
-        return pc.binary_join_element_wise(pc.binary_join_element_wise(head, *parts, bar), tail, empty)
+        joined = join_keys(self._prefix, [columns[name] for name in self._names])
+        return pc.binary_join_element_wise(joined, binary_scalar(b"}"), binary_scalar(b""))
+
+
+def join_keys(prefix: bytes, columns: Sequence[pa.Array]) -> pa.LargeBinaryArray:
+    """Return the canonical bytes of each row of key columns: the prefix, then a bar and a value for each key.
+
+    Null where any part is null. The type of a column does not matter: 5 and ``"5"`` have the same bytes.
+    """
+    import pyarrow.compute as pc  # noqa: PLC0415 - as in pack
+
+    return pc.binary_join_element_wise(binary_scalar(prefix), *map(_part, columns), binary_scalar(b"|"))
 
 
 def _part(column: pa.Array) -> pa.Array:

@@ -23,6 +23,8 @@ from skewless.contract.errors import DefinitionError
 from skewless.contract.names import check_name
 from skewless.contract.windows.view import EventSource, WindowView
 
+BUCKETS = 4_096
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -106,7 +108,11 @@ class Service:
 
 @dataclass(frozen=True, kw_only=True)
 class FeaturePlan:
-    """All definitions of a project, or the part that one model pins."""
+    """All definitions of a project, or the part that one model pins.
+
+    Args:
+        buckets: number of virtual buckets of the entities, see ``skewless.contract.buckets``.
+    """
 
     project: str
     views: tuple[View, ...]
@@ -115,6 +121,7 @@ class FeaturePlan:
     services: tuple[Service, ...]
     windows: tuple[WindowView, ...] = ()
     sources: tuple[EventSource, ...] = ()
+    buckets: int = BUCKETS
 
     def __post_init__(self) -> None:
         """Check the name: it becomes part of paths and keys."""
@@ -179,6 +186,7 @@ class FeaturePlan:
             services=(chosen,),
             windows=windows,
             sources=tuple(source for source in self.sources if source.name in {view.source for view in windows}),
+            buckets=self.buckets,
         )
 
     @property
@@ -187,9 +195,9 @@ class FeaturePlan:
         return tuple({column.name: column for view in self.all_views for column in view.keys}.values())
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values; empty windows and sources are omitted, so that older plans keep their hash."""
-        data = asdict(self)
-        return {name: value for name, value in data.items() if value or name not in {"windows", "sources"}}
+        """Return plain JSON values; defaults of newer fields are omitted, so that older plans keep their hash."""
+        defaults: dict[str, Any] = {"windows": (), "sources": (), "buckets": BUCKETS}
+        return {name: value for name, value in asdict(self).items() if value != defaults.get(name)}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> FeaturePlan:
@@ -204,6 +212,7 @@ class FeaturePlan:
             ),
             windows=tuple(WindowView.from_dict(item) for item in data.get("windows", ())),
             sources=tuple(EventSource.from_dict(item) for item in data.get("sources", ())),
+            buckets=data.get("buckets", BUCKETS),
         )
 
 

@@ -59,6 +59,16 @@ class Settings(BaseModel):
     port: int = Field(8080, ge=0, le=65535, description="port that the server listens on; 0: any free port")
     memory_limit: str = Field("1GB", description="memory limit of DuckDB; beyond it, work spills to disk")
     threads: int = Field(0, ge=0, description="threads of DuckDB and training; 0: one per core")
+    engine: str = Field(
+        "processes", description="engine of large work: 'processes' of this machine, 'ray' or 'spark' (extras)"
+    )
+    engine_address: str | None = Field(
+        None, description="address of the engine's cluster: ray://HOST:PORT or spark://HOST:PORT; none: this machine"
+    )
+    engine_workers: int = Field(0, ge=0, description="workers of the engine; 0: one per core")
+    engine_rows: int = Field(
+        10_000_000, ge=0, description="work on fewer rows runs in this process, without the engine; 0: all work uses it"
+    )
     strict: bool = Field(
         False,  # noqa: FBT003 - a default
         description="reject all rows of a materialization or push if one row is invalid, instead of skipping it",

@@ -48,6 +48,8 @@ def run_parity(
         views=project.views,
         reader=project.online_reader,
         clock=project.clock,
+        engine=project.engine,
+        redis_url=project.redis_url,
     )
     with ExitStack() as stack:
         store = stack.enter_context(closing(open_online_store(project.redis_url))) if repair else None
@@ -71,12 +73,12 @@ def run_replay(project: Workspace, model: str | None = None, *, new: bool = Fals
         StoreError: a log file is corrupt, or the disk failed.
     """
     from skewless.infra.predictions.reader import PredictionLog
-    from skewless.validation.replay import replay_log
+    from skewless.validation.replay_tasks import replay_on_engine
 
     if model is not None:
         check_known("model", model, sorted({*project.packages.list_models()} | {spec.name for spec in project.models}))
     log = PredictionLog(project.state, project.connection, unproven=new)
-    report = replay_log(log, views=project.views, store=project.store, model=model)
+    report = replay_on_engine(log, views=project.views, store=project.store, engine=project.engine, model=model)
     # With a model given, predictions of others in the same files were not compared.
     if new and model is None and report.ok:
         log.mark_proven()

@@ -48,12 +48,17 @@ def hash_numbers(numbers: npt.NDArray[Any]) -> Hashes:
     True
     """
     bits = (numbers.astype(np.float64) + 0.0).view(np.uint64) if numbers.dtype.kind == "f" else numbers.astype(np.int64)
+    # The largest hash is reserved for NO_HASH.
+    return np.minimum(mix_bits(bits.astype(np.uint64)), NO_HASH - np.uint64(1))
+
+
+def mix_bits(bits: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Return splitmix64 of each word: a permutation of all 64-bit words that looks random."""
     # Unsigned arithmetic wraps around, as the function requires.
-    mixed = bits.astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)
+    mixed = bits + np.uint64(0x9E3779B97F4A7C15)
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    # The largest hash is reserved for NO_HASH.
-    return np.minimum(mixed ^ (mixed >> np.uint64(31)), NO_HASH - np.uint64(1))
+    return mixed ^ (mixed >> np.uint64(31))
 
 
 def hash_texts(texts: pa.Array) -> Hashes:

@@ -74,6 +74,19 @@ def test_the_values_are_those_of_the_training_set(walked: Path, tmp_path: Path, 
     assert types["card_days__country"] == "string"
 
 
+def test_an_engine_writes_the_same_values(walked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done(*words(walked, walked / PAYMENTS, tmp_path / "alone"))
+    monkeypatch.setenv("SKEWLESS_ENGINE_ROWS", "0")
+    monkeypatch.setenv("SKEWLESS_ENGINE_WORKERS", "2")
+    done(*words(walked, walked / PAYMENTS, tmp_path / "engine"), "--engine", "processes")
+    assert shown(written(tmp_path / "engine")) == shown(written(tmp_path / "alone"))
+    with Project(walked) as project:
+        assert (
+            project.training_set("fraud").fingerprint
+            == Project(walked, engine_workers=1).training_set("fraud").fingerprint
+        )
+
+
 def test_a_dry_run_writes_nothing_and_foresees(walked: Path, tmp_path: Path) -> None:
     before = fingerprint(tmp_path)
     line = words(walked, walked / PAYMENTS, tmp_path / "out")

@@ -1,0 +1,147 @@
+"""The engine of a project: whether work is large, the tasks of its jobs, and the project as a worker opens it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from skewless.contract.buckets import split_buckets
+from skewless.contract.settings import Settings, load_settings
+from skewless.infra.engines.job import Jobs, OnResult, spill_folder
+from skewless.infra.engines.port import Executor
+from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.offline.engine import connect
+from skewless.infra.offline.matched_rows import read_memory_limit
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.storage.objects import StoredObject
+from skewless.infra.storage.project_state import ProjectState
+
+if TYPE_CHECKING:
+    import duckdb
+
+_LEAST_MEMORY = 256_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """The engine of a project's large work.
+
+    Args:
+        open: opens the executor; called for the first large work.
+        repo: folder of the project.
+        state: of the project.
+        settings: of the project.
+        on_progress: called with the current activity, the rows done, and the rows in all.
+    """
+
+    open: Callable[[], Executor]
+    repo: Path
+    state: ProjectState
+    settings: Settings
+    on_progress: Callable[[str, int, int], None] = lambda *_: None
+
+    def is_large(self, rows: int, cost: int = 1) -> bool:
+        """Return whether work is too large for this process alone.
+
+        The start of the workers takes a second, and each of them reads the log.
+
+        Args:
+            cost: how much more work a row is than a row of a log that is read.
+        """
+        least = self.settings.engine_rows
+        return rows > 0 and rows * cost >= least and (not least or self.open().workers > 1)
+
+    @contextmanager
+    def run(
+        self,
+        kind: str,
+        activity: str,
+        total: int,
+        plan_tasks: Callable[[], Sequence[Task]],
+        on_result: OnResult | None = None,
+    ) -> Iterator[list[TaskResult]]:
+        """Run a job; see ``Jobs.run``.
+
+        Args:
+            activity, total: for ``on_progress``: the total is the number of rows of all results.
+            on_result: called with each result, instead of ``on_progress``.
+        """
+        done = 0
+
+        def report(result: TaskResult) -> None:
+            nonlocal done
+            done += result.rows
+            self.on_progress(activity, done, total)
+
+        with Jobs(state=self.state, executor=self.open()).run(kind, plan_tasks, on_result or report) as results:
+            yield results
+
+    def split(
+        self,
+        kind: str,
+        buckets: int,
+        *,
+        connection: duckdb.DuckDBPyConnection,
+        plan: str,
+        snapshot: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        inputs: Sequence[StoredObject] = (),
+        per_bucket: Sequence[StoredObject] = (),
+        least: int = 1,
+        secrets: dict[str, Any] | None = None,
+    ) -> list[Task]:
+        """Return the tasks of one job, about as many as there are workers.
+
+        Args:
+            buckets: number of buckets.
+            connection: of this process; on one machine, the workers share its memory limit.
+            inputs: objects that each task reads.
+            per_bucket: an object for each bucket, that its task reads.
+            least: the least number of tasks.
+            secrets: further settings of the workers.
+        """
+        executor, settings = self.open(), self.settings.model_dump(mode="json", exclude_defaults=True)
+        is_here = executor.name == "processes" or self.settings.engine_address is None
+        if is_here and executor.workers > 1:
+            share = max(_LEAST_MEMORY, read_memory_limit(connection) // executor.workers)
+            settings |= {"memory_limit": f"{share // 1_000_000}MB", "threads": 1}
+        return [
+            Task(
+                kind=kind,
+                repo=str(self.repo),
+                plan=plan,
+                snapshot=snapshot,
+                first=first,
+                end=end,
+                parameters=parameters,
+                inputs=(*inputs, *per_bucket[first:end]),
+                settings=settings | (secrets or {}),
+            )
+            for first, end in split_buckets(buckets, max(executor.workers, least))
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerProject:
+    """The parts of a project that tasks use."""
+
+    settings: Settings
+    views: OfflineViews
+
+
+def open_project(task: Task) -> WorkerProject:
+    """Return the project of a task; a worker opens each project once."""
+    return _open(task.repo, json.dumps(task.settings, sort_keys=True))
+
+
+@cache
+def _open(repo: str, text: str) -> WorkerProject:
+    settings = load_settings(Path(repo), **json.loads(text))
+    state = ProjectState.of(Path(repo), settings)
+    connection = connect(spill_folder(state), memory_limit=settings.memory_limit, threads=settings.threads)
+    return WorkerProject(settings=settings, views=OfflineViews(state, connection))

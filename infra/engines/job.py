@@ -1,0 +1,142 @@
+"""Jobs: run tasks through an executor, and record each result in the database, so that a job continues after a kill."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from skewless.contract.errors import StoreError
+from skewless.infra.engines.port import Executor
+from skewless.infra.engines.results import FOLDER
+from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.project_state import ProjectState
+
+_KEPT_US = 7 * 86_400_000_000  # results of a killed job, for a job that continues it
+
+OnResult = Callable[[TaskResult], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Jobs:
+    """The jobs of a project, one of each kind at a time.
+
+    The first recorded result of a task counts. A later attempt must have the same digest.
+    """
+
+    state: ProjectState
+    executor: Executor
+
+    @contextmanager
+    def run(
+        self, kind: str, plan_tasks: Callable[[], Sequence[Task]], on_result: OnResult = lambda _result: None
+    ) -> Iterator[list[TaskResult]]:
+        """Run the tasks that have no recorded result; yield the results of all, in the order of the tasks.
+
+        At the end of the block, inputs and results are deleted. If the job or the block fails, they stay for a job
+        with equal tasks.
+
+        Args:
+            kind: of the tasks.
+            plan_tasks: stores the inputs of the tasks and returns the tasks; called when no other job of the kind runs.
+            on_result: called with each result, as soon as it is recorded.
+
+        Raises:
+            StoreError: two attempts of a task have different digests; or the storage or database is unavailable.
+            SkewlessError: as the executor.
+        """
+        # Otherwise a job could delete the inputs of an equal one.
+        with self.state.database.hold_lock(f"work {kind}"):
+            self._delete_old()
+            tasks = plan_tasks()
+            results = {task.name: result for task in tasks if (result := self._read(task)) is not None}
+            for result in results.values():
+                on_result(result)
+            # Closed at once, so that an interrupted driver leaves no task running.
+            with closing(self.executor.run([task for task in tasks if task.name not in results])) as finished:
+                for result in finished:
+                    results[result.task] = self.record(result)
+                    on_result(results[result.task])
+            yield [results[task.name] for task in tasks]
+            self._delete(tasks)
+
+    def record(self, result: TaskResult) -> TaskResult:
+        """Record a result and return the recorded one, which is that of the first attempt.
+
+        Raises:
+            StoreError: the first attempt had another digest.
+        """
+        body = result.as_dict() | {"at_us": self.state.database.now_us()}
+        if self._documents.create(result.task, body):
+            return result
+        first = _decode(self._documents.get(result.task) or body)
+        if first.digest != result.digest:
+            digests = f"{first.digest} and {result.digest}"
+            fix = "do not use its results; test the memory of the machines, and report it"
+            raise StoreError(f"task {result.task}", "has given two different results", value=digests, fix=fix)
+        recorded = {stored.name for stored in first.objects}
+        self.state.storage.delete([stored.name for stored in result.objects if stored.name not in recorded])
+        return first
+
+    @property
+    def _documents(self) -> Documents:
+        return Documents(self.state.database, "task_result")
+
+    def _read(self, task: Task) -> TaskResult | None:
+        """Return the recorded result of a task; None: there is none, or its objects are gone."""
+        body = self._documents.get(task.name)
+        if body is None:
+            return None
+        result = _decode(body)
+        try:
+            self.state.storage.local_paths(result.objects)
+        except StoreError:
+            self._documents.delete(task.name)
+            return None
+        return result
+
+    def _delete(self, tasks: Sequence[Task]) -> None:
+        folders = {f"{FOLDER}/{task.job}" for task in tasks}
+        # Not those inputs that are files of a log.
+        inputs = {stored.name.rpartition("/")[0] for task in tasks for stored in task.inputs}
+        folders |= {folder for folder in inputs if folder.startswith(f"{FOLDER}/")}
+        for task in tasks:
+            self._documents.delete(task.name)
+        # All objects, also of attempts whose worker was killed before it could report.
+        self.state.storage.delete([item.name for folder in folders for item in self.state.storage.list_objects(folder)])
+        for folder in folders:
+            shutil.rmtree(self.state / folder, ignore_errors=True)
+        self._delete_spilled()
+
+    def _delete_old(self) -> None:
+        """Delete what killed jobs have left, if nobody has continued them."""
+        before_us = self.state.database.now_us() - _KEPT_US
+        for name, body in self._documents.list_all().items():
+            if body["at_us"] < before_us:
+                self._documents.delete(name)
+        listed = self.state.storage.list_objects(FOLDER)
+        self.state.storage.delete([item.name for item in listed if item.modified_us < before_us])
+
+    def _delete_spilled(self) -> None:
+        for folder in (self.state / "spill").glob(f"{socket.gethostname()}-*"):
+            try:
+                os.kill(int(folder.name.rpartition("-")[2]), 0)
+            except ProcessLookupError:
+                shutil.rmtree(folder, ignore_errors=True)
+            except (ValueError, PermissionError):
+                continue
+
+
+def spill_folder(state: ProjectState) -> Path:
+    """Return the folder of this process, one of many workers, for what exceeds DuckDB's memory limit."""
+    return state / "spill" / f"{socket.gethostname()}-{os.getpid()}"
+
+
+def _decode(body: Mapping[str, Any]) -> TaskResult:
+    return TaskResult.from_dict({name: value for name, value in body.items() if name != "at_us"})

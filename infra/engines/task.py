@@ -1,0 +1,189 @@
+"""A task: a piece of work on a range of buckets, and its result. Tasks and results are JSON, and carry no data.
+
+An engine has to bring the text of a task to a worker, call ``execute`` there, and bring the text of the outcome back.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import resource
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from skewless.contract.columns import digest
+from skewless.contract.errors import SkewlessError
+from skewless.infra.storage.objects import StoredObject
+
+# By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
+KINDS = {
+    "read_view": "skewless.infra.engines.view_reads:read_view",
+    "backfill": "skewless.infra.streams.backfill_tasks:write_states",
+    "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
+    "replay": "skewless.validation.replay_tasks:replay",
+    "parity": "skewless.validation.parity_tasks:compare",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A piece of work: its result depends on nothing but these fields and the accepted log.
+
+    Args:
+        kind: a name in ``KINDS``, or ``module:function``.
+        repo: folder of the project, on every machine that works on it.
+        plan: hash of the plan.
+        snapshot: extent of the logs that count, plain JSON values.
+        first, end: buckets, ``first <= bucket < end``.
+        parameters: plain JSON values.
+        inputs: objects in the storage that it reads, in addition to the log.
+        settings: settings of the project that differ from their defaults; not a part of the task's identity.
+    """
+
+    kind: str
+    repo: str
+    plan: str
+    snapshot: Mapping[str, Any]
+    first: int
+    end: int
+    parameters: Mapping[str, Any]
+    inputs: tuple[StoredObject, ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict, repr=False)  # may contain a password
+
+    @cached_property
+    def job(self) -> str:
+        """Return the identity of the work that this task is a part of; also a folder for its results."""
+        # The stamp of an input changes if an interrupted driver stores it again.
+        inputs = [(stored.name, stored.digest) for stored in self.inputs]
+        return f"{self.kind}-{digest([self.kind, self.plan, self.snapshot, self.parameters, inputs])}"
+
+    @property
+    def name(self) -> str:
+        """Return the task's identity, which all its attempts share.
+
+        >>> Task(kind="k", repo="/p", plan="", snapshot={}, first=0, end=7, parameters={}).name
+        'k-5c228502a36215d8/00000-00007'
+        """
+        return f"{self.job}/{self.first:05d}-{self.end:05d}"
+
+    def to_json(self) -> str:
+        """Return the task as text; ``from_json`` reads it."""
+        return json.dumps(asdict(self) | {"inputs": list(map(list, self.inputs))}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Return the task that a text holds."""
+        data = json.loads(text)
+        return cls(**{**data, "inputs": tuple(StoredObject(*stored) for stored in data["inputs"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskResult:
+    """The result of a task.
+
+    Args:
+        task: name of the task.
+        objects: what it has written to the storage.
+        rows: number of rows of the result.
+        digest: of the canonical values: bits of floats, nulls, order. All attempts of a task have the same.
+        values: further results, such as counts; plain JSON, and small.
+        read_s, compute_s, write_s: seconds of reading the log, of computing, and of writing the result.
+        peak_bytes: largest memory of the worker so far.
+    """
+
+    task: str = ""
+    objects: tuple[StoredObject, ...] = ()
+    rows: int
+    digest: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    read_s: float = 0.0
+    compute_s: float = 0.0
+    write_s: float = 0.0
+    peak_bytes: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; ``from_dict`` reads them."""
+        return asdict(self) | {"objects": [list(stored) for stored in self.objects]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the result that plain JSON values hold."""
+        return cls(**{**data, "objects": tuple(StoredObject(*stored) for stored in data["objects"])})
+
+
+def run_task(task: Task) -> TaskResult:
+    """Run a task in this process and return its result.
+
+    Raises:
+        SkewlessError: the task has failed; the error names it.
+    """
+    module, _, function = KINDS.get(task.kind, task.kind).partition(":")
+    work: Callable[[Task], TaskResult] = getattr(importlib.import_module(module), function)
+    try:
+        result = work(task)
+    except SkewlessError as error:
+        raise _name_task(task, error.as_dict()) from error
+    return replace(result, task=task.name, peak_bytes=_read_peak())
+
+
+def execute(text: str | bytes) -> str:
+    """Run the task that a text holds, in a worker of an engine; return the outcome, a result or an error, as text."""
+    try:
+        return json.dumps({"result": run_task(Task.from_json(text)).as_dict()})
+    except SkewlessError as error:
+        return json.dumps({"error": error.as_dict()})
+    except Exception as error:  # noqa: BLE001 - a fault of the program: its driver reports it and its name
+        return json.dumps({"fault": f"{type(error).__name__}: {error}", "trace": traceback.format_exc()})
+
+
+def read_outcome(task: Task, text: str | bytes) -> TaskResult:
+    """Return the result that the outcome of a task holds.
+
+    Raises:
+        SkewlessError: the task has failed; the error names it.
+    """
+    outcome = json.loads(text)
+    if "result" in outcome:
+        return TaskResult.from_dict(outcome["result"])
+    if "error" in outcome:
+        raise _rebuild_error(outcome["error"])
+    fix = f"report it with the worker's trace:\n{outcome['trace']}"
+    raise SkewlessError(f"task {task.name}", f"has failed: {outcome['fault']}", fix=fix)
+
+
+def _read_peak() -> int:
+    """Return the largest memory of this process so far, bytes."""
+    with suppress(OSError, ValueError):
+        # Unlike getrusage, without the memory of the parent from which the process was started.
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1_024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of macOS, in bytes
+
+
+def lost_error(task: Task, attempts: int) -> SkewlessError:
+    """Return the error for a task whose workers were all killed."""
+    fix = "give the workers more memory, or use fewer of them (setting 'engine_workers')"
+    return SkewlessError(f"task {task.name}", f"has lost {attempts} workers, one after another", fix=fix)
+
+
+def _name_task(task: Task, parts: Mapping[str, Any]) -> SkewlessError:
+    named = f"task {task.name}"
+    return _rebuild_error({**parts, "problem": f"{parts['problem'].rstrip('.')} ({named})"})
+
+
+def _rebuild_error(parts: Mapping[str, Any]) -> SkewlessError:
+    kinds = {each.kind: each for each in _error_classes(SkewlessError)}
+    kind = kinds.get(parts["kind"], SkewlessError)
+    return kind(parts["thing"], parts["problem"], fix=parts["fix"], value=parts.get("value"))
+
+
+def _error_classes(root: type[SkewlessError]) -> Iterator[type[SkewlessError]]:
+    for each in root.__subclasses__():
+        yield from _error_classes(each)
+        yield each
+    yield root

@@ -1,0 +1,231 @@
+"""Reads of views by tasks: the bits of one read of all rows, whatever the buckets, workers, kills and interruptions."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from skewless.contract.errors import StoreError
+from skewless.infra.engines.job import Jobs
+from skewless.infra.engines.processes import ProcessExecutor
+from skewless.infra.engines.results import FOLDER
+from skewless.infra.engines.task import TaskResult
+from skewless.infra.offline.join import Order
+from skewless.infra.offline.views import LogExtents, OfflineViews
+from skewless.infra.storage.documents import Documents
+from tests.worlds.engines import EngineWorld, bits_of, open_engine_world, plan_of
+from tests.worlds.shop import END, PLAN, SPEC
+from tests.worlds.tasks import make_tasks
+
+ROOT = Path(__file__).parents[3]
+BUCKETS = (1, 7, 64, 4_096)
+
+
+@pytest.fixture(scope="module")
+def engine_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWorld]:
+    with open_engine_world(tmp_path_factory.mktemp("engines")) as world:
+        yield world
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[ProcessExecutor]:
+    before = os.environ.get("PYTHONPATH", "")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    executor = ProcessExecutor(2)
+    yield executor
+    executor.close()
+    os.environ["PYTHONPATH"] = before
+
+
+def leftovers(world: EngineWorld) -> list[str]:
+    """Return what jobs have left in the storage, the database and the spill folder."""
+    documents = Documents(world.state.database, "task_result").names()
+    spilled = [path.name for path in (world.state / "spill").glob("*-*")]
+    return [item.name for item in world.state.storage.list_objects(FOLDER)] + documents + spilled
+
+
+@pytest.mark.parametrize("order", ["knowledge", "event_time"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_number_of_buckets_gives_the_bits_of_one_read(
+    engine_world: EngineWorld, executor: ProcessExecutor, order: Order, workers: int
+) -> None:
+    entities = engine_world.entities(2_000)
+    expected = bits_of(OfflineViews(engine_world.state, engine_world.shop.connection).read(plan_of(1), entities, order))
+    views = engine_world.views(executor if workers == 2 else ProcessExecutor(1))
+    for buckets in BUCKETS:
+        assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, buckets
+        assert sum(result.rows for result in views.results) == 4 * 2_000
+        # At most a task per worker and view; no more tasks than buckets.
+        assert len(views.results) == 4 * min(workers, buckets)
+    assert leftovers(engine_world) == [] or workers == 1
+
+
+def test_a_part_of_a_search_has_the_rows_of_that_part(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    entities, plan = engine_world.entities(1_000), plan_of(64)
+    expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(
+        plan, entities.slice(300, 200), "knowledge"
+    )
+    with engine_world.views(executor).search(plan, entities, "knowledge", LogExtents()) as search:
+        assert bits_of(search.read(300, 200)) == bits_of(expected)
+        assert len(search.read(900, 500)["v"].has_row) == 100
+
+
+def test_the_training_set_has_its_usual_fingerprint(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    from skewless.training.dataset import build_dataset  # noqa: PLC0415 - imports the trainers
+
+    shop = engine_world.shop
+    datasets = [
+        build_dataset(
+            connection=shop.connection,
+            repo=shop.root,
+            plan=plan_of(buckets, PLAN),
+            spec=SPEC,
+            views=engine_world.views(executor),
+            now_us=END,
+        )
+        for buckets in BUCKETS
+    ]
+    assert {dataset.fingerprint for dataset in datasets} == {shop.dataset().fingerprint}
+
+
+def test_small_work_starts_no_worker(engine_world: EngineWorld) -> None:
+    executor = ProcessExecutor(2)
+    views = engine_world.views(executor, engine_rows=1_000_000)
+    views.read(plan_of(64), engine_world.entities(2_000), "knowledge")
+    assert (executor.pids(), list(views.results)) == ([], [])
+
+
+def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    entities, plan = engine_world.entities(500), plan_of(64)
+    views = engine_world.views(executor)
+    with pytest.raises(KeyError), views.search(plan, entities, "knowledge", LogExtents()):
+        raise KeyError
+    first = [result.peak_bytes for result in views.results]
+    assert leftovers(engine_world)
+    views.read(plan, entities, "knowledge")
+    assert [result.peak_bytes for result in views.results] == first  # read from the database, not computed again
+    assert leftovers(engine_world) == []
+
+
+def test_a_result_without_its_object_is_computed_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    entities, plan = engine_world.entities(400), plan_of(64)
+    views = engine_world.views(executor)
+    with pytest.raises(KeyError), views.search(plan, entities, "knowledge", LogExtents()):
+        raise KeyError
+    engine_world.state.storage.delete([stored.name for result in views.results for stored in result.objects])
+    expected = OfflineViews(engine_world.state, engine_world.shop.connection).read(plan, entities, "knowledge")
+    assert bits_of(views.read(plan, entities, "knowledge")) == bits_of(expected)
+    assert leftovers(engine_world) == []
+
+
+def test_a_second_attempt_with_another_digest_is_an_error(engine_world: EngineWorld) -> None:
+    jobs = Jobs(state=engine_world.state, executor=ProcessExecutor(1))
+    result = TaskResult(task="k-1/0-7", rows=1, digest="aa")
+    assert jobs.record(result) == result
+    assert jobs.record(replace(result, read_s=2.0)) == result  # the first one counts
+    with pytest.raises(StoreError, match=r"task k-1/0-7: has given two different results \(got 'aa and bb'\)"):
+        jobs.record(replace(result, digest="bb"))
+    Documents(engine_world.state.database, "task_result").delete("k-1/0-7")
+
+
+def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> None:
+    stored = engine_world.state.storage.put(f"{FOLDER}/old/1.arrow", b"x")
+    os.utime(engine_world.state.folder / stored.name, (0, 0))
+    Documents(engine_world.state.database, "task_result").create("old", {"at_us": 0})
+    jobs = Jobs(state=engine_world.state, executor=ProcessExecutor(1))
+    with jobs.run("count", lambda: make_tasks("count", 2)) as results:
+        assert [result.rows for result in results] == [0, 1]
+    assert leftovers(engine_world) == []
+
+
+def kill_workers(world: EngineWorld, executor: ProcessExecutor, kills: int) -> None:
+    """Read while workers are killed, each at another moment of its work; compare bits and leftovers."""
+    entities, plan = world.entities(2_000), plan_of(64)
+    expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan, entities, "knowledge"))
+    killer = KILLER.format(driver=os.getpid(), kills=kills)
+    with subprocess.Popen([sys.executable, "-c", killer], stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            assert bits_of(world.views(executor).read(plan, entities, "knowledge")) == expected
+        assert process.stdout is not None
+        assert int(process.stdout.read()) == kills
+    assert bits_of(world.views(executor).read(plan, entities, "knowledge")) == expected
+    assert leftovers(world) == []
+
+
+# Waits longer than a worker needs to start, so that a task is not killed each time.
+KILLER = """
+import os, random, signal, time
+from pathlib import Path
+random.seed(1)
+killed = 0
+while killed < {kills}:
+    time.sleep(random.uniform(0.0, 0.4))
+    workers = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+            command = (path / "cmdline").read_bytes()
+            if int(parent) == {driver} and command.endswith(b"engines.worker\\0"):
+                workers.append(int(path.name))
+        except OSError:
+            pass
+    try:
+        os.kill(random.choice(workers), signal.SIGKILL)
+    except (IndexError, ProcessLookupError):
+        continue
+    killed += 1
+    time.sleep(0.6)
+print(killed)
+"""
+
+
+@pytest.mark.long
+def test_killed_workers_change_no_bit(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    kill_workers(engine_world, executor, 20)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+def test_many_killed_workers_change_no_bit(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
+    kill_workers(engine_world, executor, 50)
+
+
+def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) -> None:
+    with open_engine_world(tmp_path) as world:
+        tasks = make_tasks("count", 8, seconds=0.3)
+        program = (
+            "from pathlib import Path; from skewless.infra.engines.job import Jobs\n"
+            "from skewless.infra.engines.processes import ProcessExecutor\n"
+            "from skewless.infra.storage.project_state import ProjectState\n"
+            "from tests.worlds.tasks import make_tasks\n"
+            f"jobs = Jobs(state=ProjectState(Path({str(world.shop.state)!r})), executor=ProcessExecutor(2))\n"
+            "with jobs.run('count', lambda: make_tasks('count', 8, seconds=0.3),"
+            " lambda result: print(result.values['pid'], flush=True)): pass\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with subprocess.Popen(
+            [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+        ) as driver:
+            assert driver.stdout is not None
+            pids = [int(driver.stdout.readline()) for _ in range(3)]
+            driver.send_signal(signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        finished = len(Documents(world.state.database, "task_result").names())
+        assert 3 <= finished < 8
+        jobs = Jobs(state=world.state, executor=ProcessExecutor(1))
+        with jobs.run("count", lambda: tasks) as results:
+            computed_here = sum(result.values["pid"] == os.getpid() for result in results)
+            assert [result.rows for result in results] == list(range(8))
+        assert computed_here == 8 - finished
+        assert leftovers(world) == []

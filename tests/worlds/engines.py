@@ -1,0 +1,125 @@
+"""A project whose reads an engine can compute: latest-value views, and windows over made-up events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from skewless.contract.dtypes import DType
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.rows import ViewRead
+from skewless.contract.settings import Settings
+from skewless.infra.engines.engine import Engine
+from skewless.infra.engines.port import Executor
+from skewless.infra.engines.view_reads import EngineViews
+from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.offline.as_of import TIME
+from skewless.infra.storage.project_state import ProjectState
+from tests.windows.cases import make_window_view
+from tests.worlds.shop import DAY, END, PLAN, Shop, open_shop
+
+WINDOWS = replace(make_window_view({"id": DType.INT64}), name="now")
+TWO_KEYS = replace(make_window_view({"id": DType.INT64, "k": DType.STRING}, filtered=True), name="pairs")
+ALL = replace(PLAN, windows=(WINDOWS, TWO_KEYS))
+_MOMENT = 5_000_000  # windows of this view have edges every five seconds
+
+
+@dataclass(kw_only=True)
+class EngineWorld:
+    """A filled project; ``views`` reads it on an engine, whatever the size of the work."""
+
+    shop: Shop
+    rng: np.random.Generator
+
+    @property
+    def state(self) -> ProjectState:
+        return ProjectState(self.shop.state)
+
+    def views(self, executor: Executor, **settings: object) -> EngineViews:
+        own = Settings(**{"state": "state", "engine_rows": 0, "threads": 1, **settings})
+        engine = Engine(open=lambda: executor, repo=self.shop.root, state=self.state, settings=own)
+        return EngineViews(self.state, self.shop.connection, engine)
+
+    def entities(self, n: int) -> pa.Table:
+        """Return rows of hot, cold, unknown and null keys at moments that events have, too."""
+        keys = _keys(self.rng, n)
+        texts = pa.array(self.rng.choice(["a", "b", "日|{"], n), mask=self.rng.random(n) < 0.1)
+        t = END - self.rng.integers(0, 40, n) * _MOMENT
+        t[::3] = self.rng.integers(0, 40, len(t[::3])) * DAY
+        return pa.table({"id": keys, "k": texts, TIME: t})
+
+
+@contextmanager
+def open_engine_world(folder: Path, events: int = 3_000) -> Iterator[EngineWorld]:
+    """A filled project below a folder, with two partitions of events."""
+    rng = np.random.default_rng(5)
+    with open_shop(folder, fewest=1) as shop:
+        world = EngineWorld(shop=shop, rng=rng)
+        for partition in ("events/s/ab/0", "events/s/ab/1"):
+            log = PartitionLog(world.state, partition)
+            for _ in range(3):
+                log.append(_events(rng, events // 6))
+            # Of the last rows, only an end is recorded; of the very last, not even that.
+            last = log.append(_events(rng, 50).drop_columns([KNOWN_AT]))
+            log.record_end(last.first, last.last, END)
+            log.append(_events(rng, 20).drop_columns([KNOWN_AT]))
+        yield world
+
+
+def plan_of(buckets: int, plan: FeaturePlan = ALL) -> FeaturePlan:
+    return replace(plan, buckets=buckets)
+
+
+def bits_of(reads: dict[str, ViewRead]) -> dict[str, list[bytes]]:
+    """Return all that counts of reads, to the last bit."""
+    return {name: _bits(read) for name, read in reads.items()}
+
+
+def _bits(read: ViewRead) -> list[bytes]:
+    found = [read.has_row.tobytes(), repr(read.unavailable).encode()]
+    versions = read.versions
+    found += [
+        np.ascontiguousarray(part).tobytes()
+        for part in (versions.event_ts, versions.created_ts, versions.seq, versions.run_id, versions.tombstone)
+    ]
+    for name, values in read.values.items():
+        null = read.nulls[name]
+        found.append(null.tobytes())
+        shown = values[~null]
+        found.append(repr(shown.tolist()).encode() if shown.dtype == object else shown.tobytes())
+    for each in (read.mask, read.block):
+        found.append(b"" if each is None else np.ascontiguousarray(each).tobytes())
+    return found
+
+
+def _keys(rng: np.random.Generator, n: int) -> pa.Array:
+    """Return keys of which one has half of all rows, and some are null."""
+    keys = np.where(rng.random(n) < 0.5, 3, rng.integers(0, 60, n))
+    return pa.array(keys, pa.int64(), mask=rng.random(n) < 0.05)
+
+
+def _events(rng: np.random.Generator, n: int) -> pa.Table:
+    """Return events with ties, lateness, nulls and rejected rows."""
+    ts = END - rng.integers(0, 40, n) * _MOMENT + rng.choice([0, 0, 0, 1, -1, 1_500], n)
+    late = np.where(rng.random(n) < 0.3, rng.integers(0, 60, n) * _MOMENT, 1_000_000)
+    nulls: Sequence[np.ndarray] = [rng.random(n) < 0.1 for _ in range(5)]
+    return pa.table(
+        {
+            "id": _keys(rng, n),
+            "k": pa.array(rng.choice(["a", "b", "日|{"], n), mask=nulls[0]),
+            "s": pa.array(rng.choice(["u", "v", ""], n), mask=nulls[0]),
+            "x": pa.array(np.round(rng.normal(size=n), 3), mask=nulls[1]),
+            "y": pa.array(rng.choice([0.0, -0.0, np.inf, np.nan, 1e300], n), mask=nulls[2]),
+            "n": pa.array(rng.integers(-(2**53) - 9, 2**53 + 9, n), mask=nulls[3]),
+            EVENT: ts,
+            INGEST: ts,
+            REJECT: pa.array(["bad"] * n, mask=rng.random(n) > 0.05),
+            KNOWN_AT: pa.array(ts + late, mask=nulls[4]),
+        }
+    )

@@ -1,0 +1,104 @@
+"""Parity by tasks: each compares the entities of its buckets with the log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import asdict
+from typing import Any
+
+import pyarrow as pa
+
+from skewless.contract.clock import open_clock
+from skewless.contract.columns import digest
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.windows.view import WindowView
+from skewless.infra.engines.engine import Engine, open_project
+from skewless.infra.engines.results import read_json, write_json, write_table
+from skewless.infra.engines.task import Task, TaskResult
+from skewless.infra.engines.view_reads import bucket_rows, plan_of, read_buckets, sort_by_bucket
+from skewless.infra.offline.views import OfflineViews
+from skewless.infra.online.store import open_blocking_reader
+from skewless.validation.parity_report import Mismatch, ParityFault, ViewParity
+
+# An entity is read from the online store, and computed from all its events or rows in the log.
+COST = 1_000
+
+
+def compare_on_engine(
+    plan: FeaturePlan,
+    view: View | WindowView,
+    keys: pa.Table,
+    *,
+    views: OfflineViews,
+    engine: Engine,
+    redis_url: str,
+) -> tuple[ViewParity, list[int]]:
+    """Return the parity of some entities of a view, under its name, and the row numbers of the mismatches.
+
+    Args:
+        redis_url: of the online store.
+    """
+    alone, storage = plan_of(view, plan.project, plan.buckets), views.state.storage
+    columns = [column.name for column in view.keys]
+
+    def plan_tasks() -> Sequence[Task]:
+        # No two runs have one identity: the online store changes.
+        snapshot = {"at_us": views.state.database.now_us()}
+        folder = f"inputs-{digest([alone.hash, snapshot])}"
+        stored = write_table(storage, folder, sort_by_bucket(keys, columns, alone.buckets))
+        return engine.split(
+            "parity",
+            alone.buckets,
+            connection=views.connection,
+            plan=alone.hash,
+            snapshot=snapshot,
+            parameters={"plan": alone.as_dict()},
+            inputs=(stored,),
+            secrets={"redis_url": redis_url},
+        )
+
+    total = ViewParity(view=view.name, hash=view.hash, kind=_kind(view), at_us=0, compared=0, unavailable=0)
+    faults: list[tuple[int, Mismatch]] = []
+    with engine.run("parity", "comparing states", keys.num_rows, plan_tasks) as results:
+        for body in (read_json(storage, result.objects[0]) for result in results):
+            total.at_us = max(total.at_us, body["at_us"])
+            total.compared += body["compared"]
+            total.unavailable += body["unavailable"]
+            faults += [(row, Mismatch(**{**item, "cause": ParityFault(item["cause"])})) for row, item in body["faults"]]
+    faults.sort(key=lambda fault: fault[0])
+    total.mismatches = [fault for _, fault in faults]
+    return total, [row for row, _ in faults]
+
+
+def compare(task: Task) -> TaskResult:
+    """Compare the entities of a task's buckets; the result has the mismatches."""
+    from skewless.validation.parity import Parity  # noqa: PLC0415 - it starts these tasks
+
+    project, began = open_project(task), time.perf_counter()
+    views, plan = project.views, FeaturePlan.from_dict(task.parameters["plan"])
+    (view,) = plan.all_views
+    rows = read_buckets(views.state.storage, task)
+    body: dict[str, Any] = {"at_us": 0, "compared": 0, "unavailable": 0, "faults": []}
+    if rows.num_rows:
+        with closing(open_blocking_reader(project.settings.redis_url or "")) as reader:
+            parity = Parity(
+                plan=plan, state=views.state, views=views, reader=reader, clock=open_clock(project.settings.clock)
+            )
+            result = parity.checker(view).check(rows.select([column.name for column in view.keys]))
+        places = bucket_rows(rows)
+        compared = int(result.available.sum())
+        body = {
+            "at_us": result.at_us,
+            "compared": compared,
+            "unavailable": rows.num_rows - compared,
+            "faults": sorted((int(places[row]), asdict(fault)) for row, fault in result.faults.items()),
+        }
+    stored = write_json(views.state.storage, task.job, body)
+    checked = digest({name: value for name, value in body.items() if name != "at_us"})
+    return TaskResult(objects=(stored,), rows=rows.num_rows, digest=checked, compute_s=time.perf_counter() - began)
+
+
+def _kind(view: View | WindowView) -> Any:  # noqa: ANN401 - a literal
+    return "windowed" if isinstance(view, WindowView) else "batch"
