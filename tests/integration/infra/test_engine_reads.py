@@ -39,7 +39,7 @@ def engine_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWor
 def executor() -> Iterator[ProcessExecutor]:
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = str(ROOT)
-    executor = ProcessExecutor(2)
+    executor = ProcessExecutor(2, attempts=100)  # on a busy machine, a worker may be killed before it has started
     yield executor
     executor.close()
     os.environ["PYTHONPATH"] = before
