@@ -204,7 +204,7 @@ def _stop_on_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-@command("Build window states from the log.", "carrier_now --repo my-project", "--dry-run")
+@command("Build window states from the log.", "carrier_now --repo my-project", "--dry-run", has_engine=True)
 def backfill(session: Session, views: WindowedViews = None, *, dry_run: DryRun = False) -> None:
     """Build the states of windowed views from the log, and switch servers to them.
 
