@@ -20,6 +20,7 @@ from skewless.infra.storage.project_state import ProjectState
 
 _KEPT_US = 7 * 86_400_000_000  # results of a killed job, for a job that continues it
 
+_KIND = "task_result"
 OnResult = Callable[[TaskResult], None]
 
 
@@ -86,7 +87,7 @@ class Jobs:
 
     @property
     def _documents(self) -> Documents:
-        return Documents(self.state.database, "task_result")
+        return Documents(self.state.database, _KIND)
 
     def _read(self, task: Task) -> TaskResult | None:
         """Return the recorded result of a task; None: there is none, or its objects are gone."""
@@ -131,6 +132,18 @@ class Jobs:
                 shutil.rmtree(folder, ignore_errors=True)
             except (ValueError, PermissionError):
                 continue
+
+
+def delete_results(state: ProjectState) -> None:
+    """Delete the inputs and results of all jobs, as an erasure must; a job that runs now fails.
+
+    Raises:
+        StoreError: the storage or database is unavailable.
+    """
+    documents = Documents(state.database, _KIND)
+    for name in documents.names():
+        documents.delete(name)
+    state.storage.delete([item.name for item in state.storage.list_objects(FOLDER)])
 
 
 def spill_folder(state: ProjectState) -> Path:

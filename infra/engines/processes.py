@@ -15,7 +15,6 @@ from skewless.contract.settings import Settings
 from skewless.infra.engines.task import Task, TaskResult, lost_error, read_outcome, run_task
 
 _ROOT = Path(__file__).parents[3]
-_ATTEMPTS = 5
 _CHUNK = 1 << 16
 
 
@@ -29,12 +28,17 @@ class ProcessExecutor:
 
     Workers are new interpreters, never forks, and stay for the next tasks. A worker ends when its stdin does: with
     ``close``, or with this process.
+
+    Args:
+        workers: number of processes.
+        attempts: number of workers that a task may lose before it fails.
     """
 
     name = "processes"
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, *, attempts: int = 5) -> None:
         self.workers = workers
+        self._attempts = attempts
         self._idle: list[_Worker] = []
 
     def run(self, tasks: Sequence[Task]) -> Generator[TaskResult]:
@@ -65,8 +69,8 @@ class ProcessExecutor:
                         continue
                     worker.kill()
                     attempts[task.name] += 1
-                    if attempts[task.name] == _ATTEMPTS:
-                        raise lost_error(task, _ATTEMPTS)
+                    if attempts[task.name] == self._attempts:
+                        raise lost_error(task, self._attempts)
                     waiting.append(task)
         finally:
             selector.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 from skewless import Project
 from skewless.contract.clock import ManualClock, to_us
+from skewless.contract.spec import TimeMode
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
 
@@ -52,11 +54,30 @@ def test_windows_hold_what_pandas_finds(project: Project, flights: Flights, name
             np.testing.assert_allclose(read.block[i, feature], found, rtol=1e-12, err_msg=f"{aggregate.name} {row}")
 
 
-def asked(flights: Flights, view: WindowView) -> pa.Table:
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["knowledge", "event_time"])
+def test_two_workers_find_the_bits_of_one_process(
+    project: Project, flights: Flights, mode: TimeMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPO.parent))
+    plan = replace(project.applied.plan, views=())
+    rows = asked(flights, *plan.windows, n=20_000)
+    alone = project.views.read(plan, rows, mode)
+    with Project(project.repo, engine_rows=0, engine_workers=2) as parallel:
+        for buckets in (1, 7, 64, 4_096):
+            found = parallel.views.read(replace(plan, buckets=buckets), rows, mode)
+            for name, read in alone.items():
+                for own, other in ((read.block, found[name].block), (read.mask, found[name].mask)):
+                    assert own is not None
+                    assert other is not None
+                    assert own.tobytes() == other.tobytes(), (name, buckets)
+
+
+def asked(flights: Flights, *views: WindowView, n: int = 60) -> pa.Table:
     """Return flights of the time before the test weeks, as they are asked."""
-    table = flights.tables["flights"].dropna(subset=["tailnum"]).iloc[20_000:300_000].sample(60, random_state=4)
+    table = flights.tables["flights"].dropna(subset=["tailnum"]).iloc[20_000:300_000].sample(n, random_state=4)
     moments = (table["sched_dep"] - pd.Timedelta(hours=1)).astype("datetime64[us, UTC]").astype("int64")
-    keys = {key.name: pa.array(table[key.name].tolist()) for key in view.keys}
+    keys = {key.name: pa.array(table[key.name].tolist()) for view in views for key in view.keys}
     return pa.table({**keys, TIME: pa.array(moments.to_numpy())})
 
 

@@ -23,7 +23,7 @@ from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.documents import Documents
 from tests.worlds.engines import EngineWorld, bits_of, open_engine_world, plan_of
 from tests.worlds.shop import END, PLAN, SPEC
-from tests.worlds.tasks import make_tasks
+from tests.worlds.tasks import killing_workers, make_tasks
 
 ROOT = Path(__file__).parents[3]
 BUCKETS = (1, 7, 64, 4_096)
@@ -39,7 +39,7 @@ def engine_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EngineWor
 def executor() -> Iterator[ProcessExecutor]:
     before = os.environ.get("PYTHONPATH", "")
     os.environ["PYTHONPATH"] = str(ROOT)
-    executor = ProcessExecutor(2)
+    executor = ProcessExecutor(2, attempts=100)  # on a busy machine, a worker may be killed before it has started
     yield executor
     executor.close()
     os.environ["PYTHONPATH"] = before
@@ -150,41 +150,11 @@ def kill_workers(world: EngineWorld, executor: ProcessExecutor, kills: int) -> N
     """Read while workers are killed, each at another moment of its work; compare bits and leftovers."""
     entities, plan = world.entities(2_000), plan_of(64)
     expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan, entities, "knowledge"))
-    killer = KILLER.format(driver=os.getpid(), kills=kills)
-    with subprocess.Popen([sys.executable, "-c", killer], stdout=subprocess.PIPE, text=True) as process:
-        while process.poll() is None:
+    with killing_workers(kills) as is_killing:
+        while is_killing():
             assert bits_of(world.views(executor).read(plan, entities, "knowledge")) == expected
-        assert process.stdout is not None
-        assert int(process.stdout.read()) == kills
     assert bits_of(world.views(executor).read(plan, entities, "knowledge")) == expected
     assert leftovers(world) == []
-
-
-# Waits longer than a worker needs to start, so that a task is not killed each time.
-KILLER = """
-import os, random, signal, time
-from pathlib import Path
-random.seed(1)
-killed = 0
-while killed < {kills}:
-    time.sleep(random.uniform(0.0, 0.4))
-    workers = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (path / "cmdline").read_bytes()
-            if int(parent) == {driver} and command.endswith(b"engines.worker\\0"):
-                workers.append(int(path.name))
-        except OSError:
-            pass
-    try:
-        os.kill(random.choice(workers), signal.SIGKILL)
-    except (IndexError, ProcessLookupError):
-        continue
-    killed += 1
-    time.sleep(0.6)
-print(killed)
-"""
 
 
 @pytest.mark.long
