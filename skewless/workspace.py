@@ -186,6 +186,7 @@ class Workspace:
             connection=self.connection,
             clock=self.clock,
             needed=lambda: self.needed,
+            engine=self.engine,
         )
 
     def training_set(self, model: str) -> Dataset:

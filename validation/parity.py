@@ -16,15 +16,12 @@ from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import WindowView
 from skewless.infra.engines.engine import Engine
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.verdicts.last_verdicts import save_parity
 from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
-from skewless.validation.parity_rows import RowParity
-from skewless.validation.parity_tasks import COST, compare_on_engine
-from skewless.validation.parity_windows import WindowParity
+from skewless.validation.parity_tasks import COST, compare_on_engine, open_checker
 
 _ROUNDS = 4  # repeats of the comparison for states that a worker changes meanwhile
 
@@ -80,27 +77,7 @@ class Parity:
 
     def checker(self, view: View | WindowView) -> ParityChecker:
         """Return the checker of a view."""
-        # From the log: a server that lost writes has markers behind it, and is unavailable instead of different
-        # (SEMANTICS 4.5).
-        marker_history = MarkerHistory.from_runs(self.state, [self.plan])
-        project = self.plan.project
-        if isinstance(view, WindowView):
-            return WindowParity(
-                project=project,
-                view=view,
-                views=self.views,
-                reader=self.reader,
-                marker_history=marker_history,
-                clock=self.clock,
-            )
-        return RowParity(
-            project=project,
-            view=view,
-            views=self.views,
-            reader=self.reader,
-            marker_history=marker_history,
-            clock=self.clock,
-        )
+        return open_checker(self.plan, view, views=self.views, reader=self.reader, clock=self.clock)
 
     def _check_view(self, view: View | WindowView, sample: int, seed: int, repair: OnlineStore | None) -> ViewParity:
         checker = self.checker(view)

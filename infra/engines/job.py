@@ -141,7 +141,9 @@ def delete_results(state: ProjectState) -> None:
         StoreError: the storage or database is unavailable.
     """
     documents = Documents(state.database, _KIND)
-    for name in documents.names():
+    for name, body in documents.list_all().items():
+        for stored in _decode(body).objects:
+            state.storage.delete_copy(stored)
         documents.delete(name)
     state.storage.delete([item.name for item in state.storage.list_objects(FOLDER)])
 

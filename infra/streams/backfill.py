@@ -20,6 +20,7 @@ from skewless.infra.online.build_rate import record_build
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.state_view import StateView
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.streams.backfill_tasks import EngineStates
 from skewless.infra.streams.state_writer import PENDING_US, StateWriter
 
 OnStates = Callable[[str, int], None]
@@ -46,6 +47,7 @@ class Backfiller:
         store: the online store.
         join: computes states from the log.
         clock: of the project.
+        engine: writes many states; None: this process writes all.
     """
 
     plan: FeaturePlan
@@ -54,6 +56,7 @@ class Backfiller:
     store: OnlineStore
     join: WindowJoin
     clock: Clock
+    engine: EngineStates | None = None
 
     def build_missing(
         self, views: Sequence[WindowView], on_states: OnStates = lambda _view, _done: None
@@ -124,9 +127,22 @@ class Backfiller:
     def _load_states(
         self, view: WindowView, states: StateView, ends: Mapping[str, int], now_us: int, on_states: OnStates
     ) -> int:
+        rolled_up_us = now_us - PENDING_US
+        if self.engine is not None:
+            loaded = self.engine.load(
+                self.plan.project,
+                view,
+                states.generation,
+                join=self.join,
+                ends=ends,
+                m=rolled_up_us,
+                on_states=lambda done: on_states(view.name, done),
+            )
+            if loaded is not None:
+                return loaded
         count = 0
         parts = read_log_partitions(self.state, view.source)
-        for keys, tiles in self.join.states(view, parts, now_us - PENDING_US, ends):
+        for keys, tiles in self.join.states(view, parts, rolled_up_us, ends):
             states.create(self.store, keys, tiles)
             count += tiles.n
             on_states(view.name, count)

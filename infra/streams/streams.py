@@ -15,6 +15,7 @@ from skewless.contract.names import check_known
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.engines.engine import Engine
 from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
@@ -26,6 +27,7 @@ from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Backfiller
+from skewless.infra.streams.backfill_tasks import EngineStates
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.parquet_stream import ParquetStream
@@ -48,6 +50,7 @@ class Streams:
         connection: to DuckDB, reads the logs.
         clock: of the project.
         needed: returns the views that are needed now; None: always those of the plan.
+        engine: for large backfills; None: they run in this process.
     """
 
     plan: FeaturePlan
@@ -57,6 +60,7 @@ class Streams:
     connection: duckdb.DuckDBPyConnection
     clock: Clock
     needed: Callable[[], NeededViews] | None = None
+    engine: Engine | None = None
 
     @property
     def redis_url(self) -> str:
@@ -178,6 +182,9 @@ class Streams:
 
     def backfiller(self, store: OnlineStore) -> Backfiller:
         """Return the backfiller for a store."""
+        engine = None
+        if self.engine is not None:
+            engine = EngineStates(engine=self.engine, redis_url=self.url, buckets=self.plan.buckets)
         return Backfiller(
             plan=self.plan,
             state=self.state,
@@ -185,6 +192,7 @@ class Streams:
             store=store,
             join=WindowJoin(self.connection),
             clock=self.clock,
+            engine=engine,
         )
 
     def importer(self, source: EventSource, repo: Path, *, dry_run: bool = False) -> Importer:

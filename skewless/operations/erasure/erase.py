@@ -124,6 +124,9 @@ class _Erasure:
 
     def _delete_objects(self) -> int:
         """Delete the replaced objects and their local copies, unless a process reads them; return how many."""
+        from skewless.infra.engines.job import delete_results
+
+        delete_results(self._project.state)
         storage = self._project.state.storage
         deleted = self._catalog.delete_unread(storage)
         waiting = self._catalog.list_removed()

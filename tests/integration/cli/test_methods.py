@@ -32,8 +32,20 @@ from tests.worlds.verb_answers import keys, nameless, offline, scores, size_of, 
 
 METHOD_OF = {"import": "import_events"}  # a keyword of Python
 NOT_A_VERB_OF_A_PROJECT = {"demo"}  # it walks through all the others
-# Options that only choose what is shown, how the process ends, or where the project is.
-OF_THE_COMMAND = {"repo", "as_json", "context", "check", "no_check", "folder", "suggest", "write", "row", "yes"}
+# Options that only choose what is shown, how the process ends, or where the project is and what its settings are.
+OF_THE_COMMAND = {
+    "repo",
+    "engine",
+    "as_json",
+    "context",
+    "check",
+    "no_check",
+    "folder",
+    "suggest",
+    "write",
+    "row",
+    "yes",
+}
 # Texts that the command parses: its option -> the parameter that takes what was meant.
 PARSED = {"key": "keys", "as_of": "as_of_us", "since": "since_us", "until": "until_us", "expires": "expires_us"}
 PARSED_BY_VERB = {

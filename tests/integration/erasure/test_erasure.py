@@ -15,10 +15,11 @@ import pytest
 
 from skewless import ManualClock, workspace
 from skewless.contract.errors import RequestError, SourceError
+from skewless.infra.engines.task import TaskResult
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.log_columns import REJECT, rejected_reasons
 from skewless.infra.log.partition_log import PartitionLog
-from skewless.infra.storage.documents import Records
+from skewless.infra.storage.documents import Documents, Records
 from skewless.project import Project
 from tests.servers.prediction import ROOT
 from tests.worlds.command_line import run
@@ -146,12 +147,17 @@ def test_no_file_has_the_text_of_the_entity(tmp_path: Path) -> None:
     """With a private server, whose file is written again; in processes of their own, which end."""
     repo = write_repo(tmp_path / "p", "p")
     _fill(repo)
+    with Project(repo) as project:  # an interrupted command has left a result
+        stored = project.state.storage.put("work/read_view-1/1.arrow", ERASED.encode())
+        result = TaskResult(objects=(stored,), rows=1, digest="d").as_dict() | {"at_us": 0}
+        Documents(project.state.database, "task_result").create("read_view-1/0-1", result)
     assert _files_with(repo / ".skewless", ERASED)
     delete_in_sources(repo)
     receipt = _command(repo, "erase", "--entity", f"user={ERASED}", "--yes")
     assert (receipt["objects"], receipt["waiting"]) == (3, 0)
     assert _files_with(repo / ".skewless", ERASED) == []
     with Project(repo) as project:
+        assert Documents(project.state.database, "task_result").names() == []
         ((_, record),) = Records(project.state.database, "erasures").read_latest_first("project")
         assert record["rows"] > 0
         assert "salt" not in record
