@@ -63,7 +63,8 @@ class Settings(BaseModel):
         "processes", description="engine of large work: 'processes' of this machine, 'ray' or 'spark' (extras)"
     )
     engine_address: str | None = Field(
-        None, description="address of the engine's cluster: ray://HOST:PORT or spark://HOST:PORT; none: this machine"
+        None,
+        description="address of the engine's cluster: HOST:PORT of a Ray head, or a Spark master; none: this machine",
     )
     engine_workers: int = Field(0, ge=0, description="workers of the engine; 0: one per core")
     engine_rows: int = Field(

@@ -22,7 +22,7 @@ from benchmarks.result import Result
 from benchmarks.server import own_server
 from benchmarks.stored import stored_digest
 
-FOREIGN = {"serving_peers", "drift"}  # install peers
+FOREIGN = {"serving_peers", "drift", "frames"}  # need peers
 KEYS = {"name", "value", "unit", "against", "ratio", "target", "met"}
 
 
