@@ -103,6 +103,19 @@ def test_small_work_starts_no_worker(engine_world: EngineWorld) -> None:
     assert (executor.pids(), list(views.results)) == ([], [])
 
 
+@pytest.mark.parametrize(
+    ("workers", "settings", "expected"),
+    [(1, {"engine": "processes"}, False), (2, {}, False), (4, {}, True), (2, {"engine": "processes"}, True)],
+)
+def test_few_workers_are_used_only_if_the_engine_is_chosen(
+    engine_world: EngineWorld, workers: int, settings: dict[str, object], *, expected: bool
+) -> None:
+    engine = engine_world.views(ProcessExecutor(workers), engine_rows=10, **settings).engine
+    assert engine.is_large(10) == expected
+    assert not engine.is_large(9)
+    assert engine.is_large(1, cost=10) == expected
+
+
 def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
     entities, plan = engine_world.entities(500), plan_of(64)
     views = engine_world.views(executor)
