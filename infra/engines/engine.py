@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import duckdb
 
 _LEAST_MEMORY = 256_000_000
+_MANY_WORKERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +49,16 @@ class Engine:
     def is_large(self, rows: int, cost: int = 1) -> bool:
         """Return whether work is too large for this process alone.
 
-        The start of the workers takes a second, and each of them reads the log.
+        The start of the workers takes a second, and each of them reads the log. DuckDB uses all cores in this process,
+        too, so that few workers are not faster: without the setting ``engine``, there must be four.
 
         Args:
             cost: how much more work a row is than a row of a log that is read.
         """
         least = self.settings.engine_rows
-        return rows > 0 and rows * cost >= least and (not least or self.open().workers > 1)
+        if not rows or rows * cost < least:
+            return False
+        return not least or self.open().workers >= (2 if "engine" in self.settings.model_fields_set else _MANY_WORKERS)
 
     @contextmanager
     def run(

@@ -54,7 +54,7 @@ class EngineViews(OfflineViews):
 
     def __init__(self, state: ProjectState, connection: duckdb.DuckDBPyConnection, engine: Engine) -> None:
         super().__init__(state, connection)
-        self._engine = engine
+        self.engine = engine
         self.results: Sequence[TaskResult] = ()
 
     @contextmanager
@@ -66,17 +66,17 @@ class EngineViews(OfflineViews):
             return
         total = entities.num_rows * len(plan.all_views)
         planned = partial(self._plan_tasks, plan, entities, order, extents)
-        with self._engine.run(READ_VIEW, "reading views", total, planned) as self.results:
+        with self.engine.run(READ_VIEW, "reading views", total, planned) as self.results:
             yield _EngineSearch(self.state, plan, entities, self.results)
 
     def _is_large(self, plan: FeaturePlan, entities: pa.Table) -> bool:
         """Return whether the rows of entities and logs together are too many for this process alone."""
         # A few entity rows read little of a log, and are not worth a question to the database.
-        if entities.num_rows <= self._engine.settings.engine_rows // 1_000:
+        if entities.num_rows <= self.engine.settings.engine_rows // 1_000:
             return False
         rows = sum(entities.num_rows + self.log(view).next_seq() for view in plan.views)
         rows += sum(entities.num_rows + sum(self.log_ends(view).values()) for view in plan.windows)
-        return self._engine.is_large(rows)
+        return self.engine.is_large(rows)
 
     def _plan_tasks(self, plan: FeaturePlan, entities: pa.Table, order: Order, extents: LogExtents) -> list[Task]:
         memory = read_memory_limit(self.connection)
@@ -91,7 +91,7 @@ class EngineViews(OfflineViews):
                 stored[keys] = write_table(self.state.storage, folder, table, name)
             # The result of a task is in memory twice: as it was read, and in the order of the rows.
             size = entities.num_rows * 8 * (len(view.features) + 8) * 2
-            tasks += self._engine.split(
+            tasks += self.engine.split(
                 READ_VIEW,
                 plan.buckets,
                 connection=self.connection,

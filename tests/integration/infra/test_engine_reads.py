@@ -8,20 +8,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from skewless.contract.errors import StoreError
+from skewless.contract.settings import Settings
+from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.job import Jobs
 from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import TaskResult
+from skewless.infra.engines.view_reads import EngineViews
+from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.documents import Documents
-from tests.worlds.engines import EngineWorld, bits_of, open_engine_world, plan_of
+from skewless.infra.storage.project_state import ProjectState
+from tests.worlds.engines import ALL, EngineWorld, bits_of, open_engine_world, plan_of
 from tests.worlds.shop import END, PLAN, SPEC
 from tests.worlds.tasks import killing_workers, make_tasks
 
@@ -101,6 +107,19 @@ def test_small_work_starts_no_worker(engine_world: EngineWorld) -> None:
     views = engine_world.views(executor, engine_rows=1_000_000)
     views.read(plan_of(64), engine_world.entities(2_000), "knowledge")
     assert (executor.pids(), list(views.results)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("workers", "settings", "expected"),
+    [(1, {"engine": "processes"}, False), (2, {}, False), (4, {}, True), (2, {"engine": "processes"}, True)],
+)
+def test_few_workers_are_used_only_if_the_engine_is_chosen(
+    engine_world: EngineWorld, workers: int, settings: dict[str, object], *, expected: bool
+) -> None:
+    engine = engine_world.views(ProcessExecutor(workers), engine_rows=10, **settings).engine
+    assert engine.is_large(10) == expected
+    assert not engine.is_large(9)
+    assert engine.is_large(1, cost=10) == expected
 
 
 def test_results_of_a_failed_block_are_used_again(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
@@ -199,3 +218,26 @@ def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) 
             assert [result.rows for result in results] == list(range(8))
         assert computed_here == 8 - finished
         assert leftovers(world) == []
+
+
+@pytest.mark.long
+def test_results_are_in_a_bucket_if_the_project_has_one(
+    tmp_path: Path, bucket_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with open_engine_world(tmp_path, events=300) as world, closing(ProcessExecutor(2)) as executor:
+        entities, plan = world.entities(300), plan_of(64, replace(ALL, windows=()))
+        settings = Settings(state="state", storage_url=bucket_url, engine_rows=0, threads=1)
+        state = ProjectState.of(world.shop.root, settings)
+        engine = Engine(open=lambda: executor, repo=world.shop.root, state=state, settings=settings)
+        views = EngineViews(state, world.shop.connection, engine)
+        # The logs were written to the folder.
+        for view in plan.views:
+            log = PartitionLog(world.state, view.partition)
+            for segment in log.segments():
+                state.storage.put_file(segment.stored.name, log.storage.local_path(segment.stored))
+        with views.search(plan, entities, "event_time", LogExtents()) as search:
+            found = search.read(0, 300)
+            assert [item.name for item in state.storage.list_objects(FOLDER)] != []
+        assert bits_of(found) == bits_of(OfflineViews(state, world.shop.connection).read(plan, entities, "event_time"))
+        assert [item.name for item in state.storage.list_objects(FOLDER)] == []
