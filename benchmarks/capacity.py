@@ -105,7 +105,7 @@ class _Log:
         self._folder, self._events = folder, Events(n=n, n_keys=scaled(100_000, least=50))
         (folder / "state").mkdir(parents=True)
         self._events.write(folder / "state")
-        files = [path for path in (folder / "state" / "log").rglob("*.parquet")]
+        files = list((folder / "state" / "log").rglob("*.parquet"))
         self.bytes_per_event = sum(path.stat().st_size for path in files) / n
 
     def read(self, rows: int, tasks: int) -> _Cost:
