@@ -19,7 +19,7 @@ from skewless.contract.windows.view import WindowView
 
 _VALUE_HEADER, _NAME_HEADER = 6, 4  # of strings: length, capacity, type and a final zero
 _DIGITS = {DType.INT32: 10, DType.INT64: 19}
-_GROWTH = 2  # APPEND allocates twice the size, so that the next ones need not move the string
+_GROWTH = 2  # APPEND allocates twice the size, so that it does not move the string each time
 
 
 def row_memory(project: str, view: View, text_bytes: int) -> float:

@@ -32,7 +32,7 @@ DISTINCT = replace(view((*ALL, Function.COUNT_DISTINCT)), sketch_size=16)
 
 
 @pytest.fixture(scope="module", params=["system", "private"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def store_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of the system's Redis, if there is one, and of the private Valkey."""
     if request.param == "system":
         with own_server() as url:
@@ -58,7 +58,7 @@ def data_bytes(url: str) -> int:
         pipe = client.pipeline(transaction=False)
         for name in keys_of(url):
             pipe.memory_usage(name, samples=0)
-        return sum(pipe.execute()) + int(client.memory_stats()["overhead.db.hashtable.lut"])
+        return sum(map(int, pipe.execute())) + int(client.memory_stats()["overhead.db.hashtable.lut"])
 
 
 def keys_of(url: str) -> dict[bytes, int]:
@@ -86,34 +86,36 @@ def append_events(url: str, window_view: WindowView, n: int, per_day: float) -> 
     return states
 
 
-def test_rows_take_what_the_model_says(server: str, tmp_path: Path) -> None:
+def test_rows_take_what_the_model_says(store_url: str, tmp_path: Path) -> None:
     tables = [Table(name=f"t{n}", n_entities=5_000, n_features=n) for n in (4, 30)]
     for table in tables:
         table.write(tmp_path)
     repo = applied_repo(tmp_path / "repo", tables, tmp_path)
-    empty(server)
-    with Project(repo, redis_url=server) as project:
+    empty(store_url)
+    with Project(repo, redis_url=store_url) as project:
         project.materialize()
         plan = project.applied.plan
         model = [5_000 * row_memory(plan.project, each, 16) for each in plan.views]
         foreseen = [figure.size_bytes for figure in project.capacity(entities=5_000).figures]
     # The ids have up to 4 digits, the model assumes 19.
-    assert least_share(server) - 0.05 <= data_bytes(server) / sum(model) <= 1.02
+    assert least_share(store_url) - 0.05 <= data_bytes(store_url) / sum(model) <= 1.02
     assert foreseen[:2] == [pytest.approx(each, abs=1) for each in model]
     assert foreseen[2] == pytest.approx(sum(model), abs=1)
 
 
 @pytest.mark.parametrize("window_view", [PLAIN, DISTINCT], ids=["plain", "distinct"])
 @pytest.mark.parametrize(("n", "per_day"), [(3_000, 0.5), (3_000, 4), (500, 30)])
-def test_states_take_at_most_what_the_model_says(server: str, window_view: WindowView, n: int, per_day: float) -> None:
-    empty(server)
-    states = append_events(server, window_view, n, per_day)
+def test_states_take_at_most_what_the_model_says(
+    store_url: str, window_view: WindowView, n: int, per_day: float
+) -> None:
+    empty(store_url)
+    states = append_events(store_url, window_view, n, per_day)
     model = state_memory("bench", window_view, 16, events_per_day=per_day, days=DAYS)
-    assert 0.3 <= data_bytes(server) / n / model <= 1
+    assert 0.3 <= data_bytes(store_url) / n / model <= 1
     # Rolled up, as a backfill writes them, each state has exactly the memory of its length.
-    store, names = open_online_store(server), [*keys_of(server)]
+    store, names = open_online_store(store_url), [*keys_of(store_url)]
     rolled = states.roll(store, pa.array(names, pa.large_binary()), START_US + DAYS * DAY)
     assert rolled == len(names)
-    lengths: Sequence[Any] = [*keys_of(server).items()]
+    lengths: Sequence[Any] = [*keys_of(store_url).items()]
     exact = sum(key_memory(len(name), length) for name, length in lengths)
-    assert least_share(server) <= data_bytes(server) / exact <= 1.02
+    assert least_share(store_url) <= data_bytes(store_url) / exact <= 1.02
