@@ -38,6 +38,7 @@ WORKS = (
     "windows",
     "window_growth",
     "engines",
+    "capacity",
     "frames",
     "ingest",
     "visible",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from skewless.operations.alerts import alerts as list_alerts
 from skewless.operations.api_keys import ApiKeys
 from skewless.operations.backup import Backup, OnFile, back_up, restore
+from skewless.operations.capacity import capacity as estimate_capacity
 from skewless.operations.checkup.finding import CheckupFinding
 from skewless.operations.drift import check_drift
 from skewless.operations.entity_values import read_entity
@@ -196,6 +197,7 @@ class Project(Workspace):
         return []
 
     triggers = check_triggers
+    capacity = estimate_capacity
     housekeeping = run_housekeeping
     erase = erase_entity
     backup = back_up

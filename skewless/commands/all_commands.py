@@ -24,7 +24,7 @@ _PARTS = {
         *(watch.alerts, watch.report),
     ),
     "Operate": (
-        *(operate.status, operate.doctor, operate.scheduler),
+        *(operate.status, operate.doctor, operate.capacity, operate.scheduler),
         *(operate.list_runs, operate.show_run, operate.start_run, operate.retry_run, operate.cancel_run),
         *(operate.housekeeping, state.erase, state.backup, state.restore, state.recover, state.upgrade, operate.demo),
     ),

@@ -20,6 +20,7 @@ from skewless.operations.runs import BY_HAND
 
 if TYPE_CHECKING:
     from skewless.infra.jobs.run import Run, RunId
+    from skewless.operations.capacity import Figure
     from skewless.operations.checkup.finding import CheckupFinding
     from skewless.operations.scheduler import Invoke
 
@@ -36,6 +37,13 @@ Days = Annotated[int, typer.Option("--days", metavar="N", min=1, help="With --dr
 After = Annotated[
     int, typer.Option("--after", metavar="N", min=6, help="With --drift: weeks of flights before the first day.")
 ]
+Entities = Annotated[int, typer.Option("--entities", metavar="N", help="Entities of each view.")]
+EventsPerDay = Annotated[int, typer.Option("--events-per-day", metavar="N", help="Events of each event source.")]
+HistoryDays = Annotated[int, typer.Option("--days", metavar="N", help="Days of history.")]
+TrainingRows = Annotated[int, typer.Option("--rows", metavar="N", help="Rows of a training set.")]
+PredictionRate = Annotated[float, typer.Option("--predictions-per-second", metavar="N", help="Predictions to serve.")]
+Hours = Annotated[float, typer.Option("--hours", metavar="H", help="Time allowed for each work with an end.")]
+TextBytes = Annotated[int, typer.Option("--text-bytes", metavar="N", help="Mean length of text keys and features.")]
 _TABLES = (
     (
         "views",
@@ -148,6 +156,58 @@ def _finding_parts(finding: CheckupFinding) -> list[Part]:
     tone = _TONES[finding.verdict]
     line = StateCell(f"{finding.verdict:<5}", tone, f"{finding.name}: {finding.detail}")
     return [line, f"     fix: {finding.fix}"] if finding.fix else [line]
+
+
+@command(
+    "Estimate cores, Redis and time for a size.",
+    "--entities 1000000 --repo my-project",
+    "--entities 1000000 --events-per-day 50000000 --days 365 --rows 10000000 --hours 4 --json",
+    is_short=True,
+)
+def capacity(
+    session: Session,
+    *,
+    entities: Entities,
+    events_per_day: EventsPerDay = 0,
+    days: HistoryDays = 30,
+    rows: TrainingRows = 0,
+    predictions_per_second: PredictionRate = 0.0,
+    hours: Hours = 1.0,
+    text_bytes: TextBytes = 16,
+) -> None:
+    """Estimate how many cores, how much Redis and how long the applied plan needs, from measured costs."""
+    report = session.project.capacity(
+        entities=entities,
+        events_per_day=events_per_day,
+        days=days,
+        rows=rows,
+        predictions_per_second=predictions_per_second,
+        hours=hours,
+        text_bytes=text_bytes,
+    )
+    body, figures = report.as_dict(), report.figures
+    rows_of = [
+        (item.name, item.cores, None if item.seconds is None else duration_text(item.seconds), _gigabytes(item))
+        for item in figures
+    ]
+    too_slow = [
+        f"{item.name}: takes {duration_text(item.seconds)} at least, on any number of cores"
+        for item in figures
+        if item.seconds is not None and item.cores is None
+    ]
+    session.show(
+        body,
+        TextTable("needs", ("need", "cores", "time", "GB"), rows_of),
+        *too_slow,
+        records_table("formulas", ("name", "formula", "tested"), body["figures"]),
+        records_table(
+            "measured costs, on two cores of an AMD EPYC", ("name", "value", "unit", "measured"), body["costs"]
+        ),
+    )
+
+
+def _gigabytes(item: Figure) -> float | None:
+    return None if item.size_bytes is None else round(item.size_bytes / 1e9, 3)
 
 
 @command("Run the scheduled jobs.", "--repo my-project", "--once", "--only retrain", log_level="info")

@@ -199,7 +199,7 @@ def test_3_6_4_3_online_states_are_what_was_sent_whatever_happens(
 ) -> None:
     for name in ("_LINGER_S", "_RETRY_S", "_CHECK_S"):
         monkeypatch.setattr(f"skewless.infra.streams.worker.{name}", 0.0)
-    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 3)
+    monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 3)
     # An example takes half a second.
     few = settings(max_examples=max(1, settings().max_examples // 10), stateful_step_count=20)
     machine: Any = lambda: StreamWorkerMachine(valkey)  # noqa: E731 - hypothesis asks for a class, and calls it

@@ -96,7 +96,7 @@ def open_stream(root: Path) -> Callable[[RebalanceListener], EventStream]:
 def hasten() -> None:
     """Make batches small and states long soon, in this process."""
     skewless.infra.streams.worker._LINGER_S = 0.0
-    skewless.contract.windows.codec._ROLL_RECORDS = 6
+    skewless.contract.windows.codec.ROLL_RECORDS = 6
     skewless.infra.online.servers.slices.__defaults__ = (3, 0)
 
 

@@ -36,7 +36,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.005)
     monkeypatch.setattr("skewless.infra.streams.worker._RETRY_S", 0.02)
     monkeypatch.setattr("skewless.infra.streams.worker._CHECK_S", 0.05)
-    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
+    monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
 
 
 @pytest.fixture

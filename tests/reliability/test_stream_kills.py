@@ -43,7 +43,7 @@ EVENTS = 20
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("skewless.infra.streams.worker._LINGER_S", 0.0)
-    monkeypatch.setattr("skewless.contract.windows.codec._ROLL_RECORDS", 6)
+    monkeypatch.setattr("skewless.contract.windows.codec.ROLL_RECORDS", 6)
     monkeypatch.setattr(skewless.infra.online.servers.slices, "__defaults__", (3, 0))
 
 

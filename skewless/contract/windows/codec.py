@@ -30,7 +30,7 @@ _HEAD = struct.Struct("<qIIq")
 _SLOT_WORDS = 2
 _HEAD_WORDS = 3
 _PREFIX_WORDS = 5
-_ROLL_RECORDS = 64  # records of single milliseconds that a state may have in addition to its tiles
+ROLL_RECORDS = 64  # records of single milliseconds that a state may have in addition to its tiles
 
 
 class TileCodec:
@@ -45,6 +45,10 @@ class TileCodec:
         self._view_hash = int(np.frombuffer(bytes.fromhex(view.hash)[:8], dtype="<i8")[0])
         self._empty = _HEAD.pack(self._view_hash, 0, 0, int(EVER))
 
+    def size_of(self, records: float, slots: int = 1) -> float:
+        """Return the bytes of a state of so many records, of events from so many partitions."""
+        return 8 * (_HEAD_WORDS + _SLOT_WORDS * slots + self._record * records)
+
     def updates(self, tiles: Tiles) -> pa.LargeBinaryArray:
         """Return the update of each entity.
 
@@ -55,7 +59,7 @@ class TileCodec:
         counts = np.bincount(tiles.entity, minlength=tiles.n)
         sizes = _PREFIX_WORDS + counts * self._record
         flat, begins = _allocate(sizes)
-        flat[begins], flat[begins + 1] = self._view_hash, _ROLL_RECORDS * 8 * self._record
+        flat[begins], flat[begins + 1] = self._view_hash, ROLL_RECORDS * 8 * self._record
         flat[begins + 2], flat[begins + 3], flat[begins + 4] = slots.partition, slots.first, slots.seq
         self._put_records(flat, begins + _PREFIX_WORDS, counts, tiles)
         return _binary(flat, sizes)

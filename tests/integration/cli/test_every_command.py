@@ -34,6 +34,7 @@ NEEDED = {
     "runs retry": ["validate@20260115T060000Z"],
     "runs cancel": ["validate@20260115T060000Z"],
     "triggers": ["fraud"],
+    "capacity": ["--entities", "5"],
     "predict": ["--row", "{}"],
     "get": ["v"],
     "why": ["5c0d81-1f"],
@@ -126,6 +127,7 @@ def test_a_folder_without_a_project_is_refused_alike(name: str, tmp_path: Path) 
         ["serve"],
         ["predict", "--row", "{}"],
         ["replay", "fraud"],
+        ["capacity", *NEEDED["capacity"]],
         ["scheduler"],
     ],
 )
