@@ -97,7 +97,8 @@ def open_target(target: Path) -> Iterator[Callable[[pa.Table], None]]:
         StoreError: the disk refused a write.
     """
     check_folder(target)
-    temporary, writer = target.with_name(f".{target.name}.tmp"), None
+    temporary = target.with_name(f".{target.name}.tmp")
+    writer: pq.ParquetWriter | pa_csv.CSVWriter | None = None
 
     def write(rows: pa.Table) -> None:
         nonlocal writer

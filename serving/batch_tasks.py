@@ -141,7 +141,7 @@ def _count_rows(source: Path) -> int:
     """Return the number of rows of a Parquet file, or of lines of a CSV file; 0: it cannot be read."""
     try:
         if source.suffix != ".csv":
-            return pq.ParquetFile(source).metadata.num_rows
+            return int(pq.ParquetFile(source).metadata.num_rows)
         with source.open("rb") as file:
             return sum(block.count(b"\n") for block in iter(lambda: file.read(_BLOCK), b""))
     except (OSError, pa.ArrowException):
