@@ -32,7 +32,7 @@ from skewless.serving.batch import (
 from skewless.serving.server_config import ServerConfig
 
 # A row becomes a Python object, is read from the online store, scored and logged.
-COST = 100
+COST = 30
 _TASK_CHUNKS = 256  # about a million rows; a worker that is killed loses no more
 _DAY_US = 86_400_000_000
 _BLOCK = 1 << 20
