@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -219,3 +224,32 @@ def test_a_promotion_does_not_change_the_version(
         found = predict(project, source, tmp_path / "out.parquet")
     assert set(found["version"].to_pylist()) == {before}
     assert place.project.store.aliases.get(MODEL, "champion") != before
+
+
+def test_ctrl_c_leaves_no_worker_and_no_file(place: Sandbox, expected: pa.Table, source: Path, tmp_path: Path) -> None:
+    settings = {"ENGINE_ROWS": "0", "ENGINE_WORKERS": "2", "MAX_BATCH": "1"}
+    settings["CLOCK"] = f"file:{place.repo}/.skewless/clock"
+    words = ["predict", MODEL, "--in", source, "--out", tmp_path / "out.parquet", "--repo", place.repo]
+    with subprocess.Popen(
+        [sys.executable, "-m", "skewless.cli", *map(str, words)],
+        env={**os.environ, **{f"SKEWLESS_{name}": value for name, value in settings.items()}},
+    ) as driver:
+        workers: list[int] = []
+        deadline = time.monotonic() + 60
+        while len(workers) < 2:
+            assert time.monotonic() < deadline
+            assert driver.poll() is None
+            workers = _children(driver.pid)
+        driver.send_signal(signal.SIGINT)
+        assert driver.wait(60) != 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
+    assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
+    with on_engine(place) as project:
+        assert predict(project, source, tmp_path / "out.parquet").equals(expected)
+
+
+def _children(driver: int) -> list[int]:
+    """Return the workers of a process."""
+    listed = Path(f"/proc/{driver}/task/{driver}/children").read_text(encoding="utf-8").split()
+    commands = {int(pid): Path(f"/proc/{pid}/cmdline").read_bytes() for pid in listed}
+    return [pid for pid, command in commands.items() if command.endswith(b"engines.worker\0")]
