@@ -68,7 +68,7 @@ def source(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def expected(place: Sandbox, source: Path, tmp_path: Path) -> pa.Table:
+def local_rows(place: Sandbox, source: Path, tmp_path: Path) -> pa.Table:
     with on_engine(place, engine_rows=10_000_000) as project:
         return predict(project, source, tmp_path / "expected.parquet")
 
@@ -77,7 +77,7 @@ def expected(place: Sandbox, source: Path, tmp_path: Path) -> pa.Table:
 def test_the_file_is_that_of_one_process(
     place: Sandbox,
     source: Path,
-    expected: pa.Table,
+    local_rows: pa.Table,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
@@ -90,8 +90,8 @@ def test_the_file_is_that_of_one_process(
         project.on_progress = lambda *step: steps.append(step)
         found = predict(project, source, tmp_path / "out.parquet")
         assert list(project.state.storage.list_objects(FOLDER)) == []
-    assert found.equals(expected)
-    assert found.schema.equals(expected.schema, check_metadata=True)
+    assert found.equals(local_rows)
+    assert found.schema.equals(local_rows.schema, check_metadata=True)
     assert pq.read_metadata(tmp_path / "out.parquet").num_row_groups == 64
     assert len(steps) == tasks
     assert steps[-1] == ("predicting rows", ROWS, ROWS)
@@ -124,14 +124,14 @@ def test_csv_keeps_its_texts(place: Sandbox, tmp_path: Path) -> None:
 
 
 def test_killed_workers_do_not_change_the_file(
-    place: Sandbox, source: Path, expected: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(batch_tasks, "_TASK_CHUNKS", 4)
     with on_engine(place) as project, killing_workers(3) as are_left:
         found = predict(project, source, tmp_path / "out.parquet")
         while are_left():
-            assert predict(project, source, tmp_path / "out.parquet").equals(expected)
-    assert found.equals(expected)
+            assert predict(project, source, tmp_path / "out.parquet").equals(local_rows)
+    assert found.equals(local_rows)
 
 
 def _break_row(table: pa.Table) -> pa.Table:
@@ -173,7 +173,7 @@ def test_an_invalid_file_fails_as_in_one_process(
 
 
 def test_a_failed_job_continues_with_its_results(
-    place: Sandbox, source: Path, expected: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: Sandbox, source: Path, local_rows: pa.Table, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = len(place.log_files())
     monkeypatch.setattr(batch_tasks, "_TASK_CHUNKS", 22)
@@ -189,11 +189,11 @@ def test_a_failed_job_continues_with_its_results(
         assert [path.name for path in target.parent.iterdir()] == ["out.parquet"]
         target.rmdir()
         project.on_progress = lambda *step: done.append(step)
-        assert predict(project, source, target).equals(expected)
+        assert predict(project, source, target).equals(local_rows)
         assert len(done) == 3
         assert len(place.log_files()) == logged
         # The next command predicts again, as does one of another day.
-        assert predict(project, source, target).equals(expected)
+        assert predict(project, source, target).equals(local_rows)
         assert len(place.log_files()) > logged
 
 
@@ -226,7 +226,9 @@ def test_a_promotion_does_not_change_the_version(
     assert place.project.store.aliases.get(MODEL, "champion") != before
 
 
-def test_ctrl_c_leaves_no_worker_and_no_file(place: Sandbox, expected: pa.Table, source: Path, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_worker_and_no_file(
+    place: Sandbox, local_rows: pa.Table, source: Path, tmp_path: Path
+) -> None:
     settings = {"ENGINE_ROWS": "0", "ENGINE_WORKERS": "2", "MAX_BATCH": "1"}
     settings["CLOCK"] = f"file:{place.repo}/.skewless/clock"
     words = ["predict", MODEL, "--in", source, "--out", tmp_path / "out.parquet", "--repo", place.repo]
@@ -245,7 +247,7 @@ def test_ctrl_c_leaves_no_worker_and_no_file(place: Sandbox, expected: pa.Table,
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert sorted(path.name for path in tmp_path.iterdir() if "out" in path.name) == []
     with on_engine(place) as project:
-        assert predict(project, source, tmp_path / "out.parquet").equals(expected)
+        assert predict(project, source, tmp_path / "out.parquet").equals(local_rows)
 
 
 def _children(driver: int) -> list[int]:
