@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,18 @@ _BLOCK = 1 << 20
 
 
 def predict_file_on_engine(
-    config: ServerConfig, model: str | None, source: Path, target: Path, *, views: OfflineViews, engine: Engine
+    config: ServerConfig,
+    model: str | None,
+    source: Path,
+    target: Path,
+    *,
+    open_views: Callable[[], OfflineViews],
+    engine: Engine,
 ) -> int:
     """Return what ``predict_file`` returns, and write the same rows; a large file is predicted on the engine.
+
+    Args:
+        open_views: opens the views of the log; called for a large file.
 
     Raises:
         PlaceError, SourceError, RequestError, StoreError: as ``predict_file``.
@@ -51,7 +60,7 @@ def predict_file_on_engine(
         return predict_file(config, model, source, target)
     check_folder(target)
     served = run_coroutine(_load_model(config, model))
-    storage = views.state.storage
+    views, storage = open_views(), config.state.storage
 
     def plan_tasks() -> Sequence[Task]:
         stored, chunks = _store_chunks(storage, source, served.plan, config)

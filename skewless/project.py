@@ -162,8 +162,9 @@ class Project(Workspace):
         from skewless.serving.batch_tasks import predict_file_on_engine
 
         check_model(self, model)
-        config = self.server_config()
-        return predict_file_on_engine(config, model, source, target, views=self.views, engine=self.engine)
+        return predict_file_on_engine(
+            self.server_config(), model, source, target, open_views=lambda: self.views, engine=self.engine
+        )
 
     feedback = append_feedback
     quality = read_quality
