@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import datetime
@@ -20,6 +20,7 @@ from skewless.contract.clock import to_us
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import PlaceError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.settings import Settings
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.store import open_online_reader
 from skewless.infra.packages.served_model import ServedModel
@@ -33,6 +34,7 @@ from skewless.serving.prediction.scored_batch import ScoredSlice
 from skewless.serving.server_config import ServerConfig
 
 _CHUNK_ROWS = 4_096  # large enough to use a GPU
+_RESULT = ("id", "score", "t_us", "version")
 _T = TypeVar("_T")
 _BOOLEANS = {"true": True, "false": False}
 
@@ -43,7 +45,7 @@ def predict_rows(config: ServerConfig, model: str | None, rows: Sequence[dict[st
     Returns:
         ``id``, ``score``, ``t_us``, ``version`` and every feature of the model.
     """
-    return _run(_predict_rows(config, model, rows))
+    return run_coroutine(_predict_rows(config, model, rows))
 
 
 def predict_file(config: ServerConfig, model: str | None, source: Path, target: Path) -> int:
@@ -58,51 +60,87 @@ def predict_file(config: ServerConfig, model: str | None, source: Path, target: 
         RequestError: a row does not match the inputs in the plan.
         StoreError: the store or the disk failed; no target was written.
     """
-    return _run(_predict_file(config, model, source, target))
+    return run_coroutine(_predict_file(config, model, source, target))
 
 
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
+def run_coroutine(work: Coroutine[Any, Any, _T]) -> _T:
     """Run a coroutine in its own thread: in a notebook this thread already runs an event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, work).result()
 
 
 async def _predict_rows(config: ServerConfig, name: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
-    async with _open(config, name) as (predictor, model):
+    async with open_predictor(config, name) as (predictor, model):
         scored_slice = await predictor.predict(model, rows)
         features = {label: numbers(scored_slice.matrix[:, i]) for i, label in enumerate(model.assembler.labels)}
         return pa.table({**_result_columns(scored_slice), **features})
 
 
 async def _predict_file(config: ServerConfig, name: str | None, source: Path, target: Path) -> int:
-    if not target.parent.is_dir():
-        raise PlaceError(f"folder {target.parent}", "does not exist", fix="create it, or choose another file")
-    total, writer = 0, None
-    temporary = target.with_name(f".{target.name}.tmp")
-    async with _open(config, name) as (predictor, model):
-        try:
-            for chunk in _read_chunks(source, min(_CHUNK_ROWS, config.settings.max_batch)):
-                scored_slice = await predictor.predict(model, plain_rows(model.plan, chunk))
-                result = _with_columns(chunk, _result_columns(scored_slice))
-                with _report_write_errors(target):
-                    writer = writer or _writer(temporary, target, result.schema)
-                    writer.write_table(result)
+    with open_target(target) as write:
+        async with open_predictor(config, name) as (predictor, model):
+            total = 0
+            for chunk in read_chunks(source, model.plan, config.settings):
+                write(await score_chunk(predictor, model, chunk))
                 total += chunk.num_rows
-            _check_not_empty(source, total)
-            with _report_write_errors(target):
-                _close(writer)
-        except BaseException:
-            # A disk that failed to write a row may also fail to write the footer.
-            with suppress(OSError):
-                _close(writer)
-            temporary.unlink(missing_ok=True)
-            raise
-    temporary.replace(target)
     return total
 
 
+@contextmanager
+def open_target(target: Path) -> Iterator[Callable[[pa.Table], None]]:
+    """Yield the function that adds rows to a Parquet or CSV file, which appears at the end of the block.
+
+    If the block fails, or adds no rows, the file does not change.
+
+    Raises:
+        PlaceError: the folder of the file does not exist.
+        StoreError: the disk refused a write.
+    """
+    check_folder(target)
+    temporary = target.with_name(f".{target.name}.tmp")
+    writer: pq.ParquetWriter | pa_csv.CSVWriter | None = None
+
+    def write(rows: pa.Table) -> None:
+        nonlocal writer
+        with _report_write_errors(target):
+            writer = writer or _writer(temporary, target, rows.schema)
+            writer.write_table(rows)
+
+    try:
+        yield write
+        with _report_write_errors(target):
+            _close(writer)
+            if writer is not None:
+                temporary.replace(target)
+    except BaseException:
+        # A disk that failed to write a row may also fail to write the footer.
+        with suppress(OSError):
+            _close(writer)
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def check_folder(target: Path) -> None:
+    """Check that a file can be created in its folder.
+
+    Raises:
+        PlaceError: the folder does not exist.
+    """
+    if not target.parent.is_dir():
+        raise PlaceError(f"folder {target.parent}", "does not exist", fix="create it, or choose another file")
+
+
 @asynccontextmanager
-async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[Predictor, ServedModel]]:
+async def open_predictor(
+    config: ServerConfig, name: str | None, version: str | None = None
+) -> AsyncIterator[tuple[Predictor, ServedModel]]:
+    """Yield a predictor and a model; without a name the only one, without a version the champion.
+
+    The log is complete at the end of the block.
+
+    Raises:
+        RequestError, PackageError, StalePlanError, StoreError: the model is unknown, or cannot be served now.
+    """
     async with AsyncExitStack() as stack:
         marker_history = MarkerHistory.from_runs(config.state, [])
         online = open_online_reader(config.redis_url, on_connect=marker_history.refresh_async)
@@ -124,8 +162,11 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
             marker_history=marker_history,
             scoring_target=ScoringTarget(second=config.settings.second_runtime, alone=True),
         )
-        await models.load()
-        model = models.get(name)
+        if name is not None and version is not None:
+            model = await models.open_version(name, version)
+        else:
+            await models.load()
+            model = models.get(name)
         predictor = Predictor(
             online=online,
             clock=config.clock,
@@ -137,20 +178,24 @@ async def _open(config: ServerConfig, name: str | None) -> AsyncIterator[tuple[P
         yield predictor, model
 
 
-def plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
-    """Return table rows as JSON-like rows: only the plan's columns, times as microseconds, NaN as null.
+async def score_chunk(predictor: Predictor, model: ServedModel, chunk: pa.Table) -> pa.Table:
+    """Return some rows of a file with the columns of their predictions.
 
     Raises:
-        SourceError: a column is missing.
+        RequestError: a row does not match the inputs in the plan.
+        StoreError: the store is unavailable.
     """
-    columns = [*plan.join_keys, *plan.request]
-    for column in columns:
-        if column.name not in chunk.column_names:
-            raise SourceError(
-                "file", "lacks a column", value=column.name, fix=f"it has {', '.join(chunk.column_names)}"
-            )
+    scored_slice = await predictor.predict(model, _plain_rows(model.plan, chunk))
+    for name, values in _result_columns(scored_slice).items():
+        chunk = chunk.append_column(name, values)
+    return chunk
+
+
+def _plain_rows(plan: FeaturePlan, chunk: pa.Table) -> list[dict[str, Any]]:
+    """Return table rows as JSON-like rows: only the plan's columns, times as microseconds, NaN as null."""
     values = {
-        column.name: [_plain_value(v, column.dtype) for v in chunk[column.name].to_pylist()] for column in columns
+        column.name: [_plain_value(v, column.dtype) for v in chunk[column.name].to_pylist()]
+        for column in [*plan.join_keys, *plan.request]
     }
     return [dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True)]
 
@@ -175,7 +220,32 @@ def _number(text: str) -> object:
     return None if math.isnan(number) else number
 
 
-def _read_chunks(source: Path, rows: int) -> Iterator[pa.Table]:
+def read_chunks(source: Path, plan: FeaturePlan, settings: Settings) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet or CSV file, in their order, in chunks that are scored together.
+
+    Raises:
+        SourceError: the file is missing, corrupt or empty, lacks a column, or has a column of the result.
+    """
+    is_empty = True
+    for chunk in _read_tables(source, min(_CHUNK_ROWS, settings.max_batch)):
+        if is_empty:
+            _check_columns(plan, chunk.column_names)
+        is_empty = False
+        yield chunk
+    if is_empty:
+        raise SourceError(f"file {source}", "has no rows", fix="give a file with at least one row")
+
+
+def _check_columns(plan: FeaturePlan, names: Sequence[str]) -> None:
+    for column in [*plan.join_keys, *plan.request]:
+        if column.name not in names:
+            raise SourceError("file", "lacks a column", value=column.name, fix=f"it has {', '.join(names)}")
+    for name in _RESULT:
+        if name in names:
+            raise SourceError("file", "has a column with a name of the result", value=name, fix="rename that column")
+
+
+def _read_tables(source: Path, rows: int) -> Iterator[pa.Table]:
     try:
         if source.suffix == ".csv":
             names = pa_csv.open_csv(source).schema.names
@@ -199,20 +269,10 @@ def _read_chunks(source: Path, rows: int) -> Iterator[pa.Table]:
 
 def _result_columns(scored_slice: ScoredSlice) -> dict[str, pa.Array]:
     n = len(scored_slice.ids)
-    return {  # built from buffers: pa.array imports pandas, which takes longer than predicting a row
-        "id": texts(scored_slice.ids),
-        "score": numbers(scored_slice.scores),
-        "t_us": numbers(np.full(n, scored_slice.t, dtype=np.int64)),
-        "version": texts([scored_slice.model.version] * n),
-    }
-
-
-def _with_columns(chunk: pa.Table, columns: dict[str, pa.Array]) -> pa.Table:
-    for name, values in columns.items():
-        if name in chunk.column_names:
-            raise SourceError("file", "has a column with a name of the result", value=name, fix="rename that column")
-        chunk = chunk.append_column(name, values)
-    return chunk
+    # Built from buffers: pa.array imports pandas, which takes longer than predicting a row.
+    ids, version = texts(scored_slice.ids), texts([scored_slice.model.version] * n)
+    times = numbers(np.full(n, scored_slice.t, dtype=np.int64))
+    return dict(zip(_RESULT, (ids, numbers(scored_slice.scores), times, version), strict=True))
 
 
 def _writer(path: Path, target: Path, schema: pa.Schema) -> pq.ParquetWriter | pa_csv.CSVWriter:
@@ -232,8 +292,3 @@ def _report_write_errors(target: Path) -> Iterator[None]:
 def _close(writer: pq.ParquetWriter | pa_csv.CSVWriter | None) -> None:
     if writer is not None:
         writer.close()
-
-
-def _check_not_empty(source: Path, total: int) -> None:
-    if total == 0:
-        raise SourceError(f"file {source}", "has no rows", fix="give a file with at least one row")

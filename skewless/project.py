@@ -160,10 +160,12 @@ class Project(Workspace):
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
         """Predict every row of a Parquet or CSV file into another; return the number of rows."""
-        from skewless.serving.batch import predict_file
+        from skewless.serving.batch_tasks import predict_file_on_engine
 
         check_model(self, model)
-        return predict_file(self.server_config(), model, source, target)
+        return predict_file_on_engine(
+            self.server_config(), model, source, target, open_views=lambda: self.views, engine=self.engine
+        )
 
     feedback = append_feedback
     quality = read_quality

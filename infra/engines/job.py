@@ -16,6 +16,7 @@ from skewless.infra.engines.port import Executor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.storage.documents import Documents
+from skewless.infra.storage.objects import STAGING
 from skewless.infra.storage.project_state import ProjectState
 
 _KEPT_US = 7 * 86_400_000_000  # results of a killed job, for a job that continues it
@@ -121,8 +122,9 @@ class Jobs:
         for name, body in self._documents.list_all().items():
             if body["at_us"] < before_us:
                 self._documents.delete(name)
-        listed = self.state.storage.list_objects(FOLDER)
-        self.state.storage.delete([item.name for item in listed if item.modified_us < before_us])
+        storage = self.state.storage
+        for folder in (FOLDER, STAGING):
+            storage.delete([item.name for item in storage.list_objects(folder) if item.modified_us < before_us])
 
     def _delete_spilled(self) -> None:
         for folder in (self.state / "spill").glob(f"{socket.gethostname()}-*"):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.durable import disk_error, make_folder, sync_file, sync_folder, translate_disk_errors
 
+STAGING = "staging"  # folder of unfinished files
 _FIX = "restore it from a backup; the log is the source of truth"
 
 
@@ -255,7 +256,7 @@ def new_staging_path(root: Path) -> Path:
     Raises:
         StoreError: the folder cannot be created.
     """
-    folder = root / "staging"
+    folder = root / STAGING
     with translate_disk_errors(folder):
         make_folder(folder)
     return folder / uuid.uuid4().hex

@@ -288,7 +288,12 @@ class LoadedModels:
             raise RequestError(MODEL_FIELD, f"{name!r} has no such loaded version", value=version, fix=fix)
         return model
 
-    async def _open_version(self, name: str, version: str) -> ServedModel:
+    async def open_version(self, name: str, version: str) -> ServedModel:
+        """Load a version if it is not loaded, and return it.
+
+        Raises:
+            PackageError, StalePlanError, StoreError: it cannot be loaded.
+        """
         model = self._open_models.get(name, {}).get(version)
         if model is None:
             model = await self._loader.open(name, version)

@@ -156,7 +156,7 @@ class ModelTable(LoadedModels):
                 await self._set_champion(name, target)
             else:
                 await self._loader.check_views_fed(name, target)
-                await self._open_version(name, target)
+                await self.open_version(name, target)
             self._targets = await asyncio.to_thread(self._stored_targets.load, name, version and target)
             if champion is not None and name not in self._champions:
                 await self._set_champion(name, champion)
@@ -194,7 +194,7 @@ class ModelTable(LoadedModels):
                 fix = "train a new version"
                 raise ConflictError(f"model {name!r}", "has no earlier champion", value=last.to, fix=fix)
             await self._loader.check_views_fed(name, previous)
-            await self._open_version(name, previous)
+            await self.open_version(name, previous)
             # Only now: a version that cannot be loaded must not become champion.
             await asyncio.to_thread(
                 self._aliases.move, name, CHAMPION, expect=last.to, to=previous, reason=reason, now_us=now_us
@@ -243,7 +243,7 @@ class ModelTable(LoadedModels):
                 try:
                     if not self._rejected.has_failed_recently(name, version):
                         with self._rejected.record_failure(name, version):
-                            await self._open_version(name, version)
+                            await self.open_version(name, version)
                         self._rejected.clear(f"{name} {version}")
                 except SkewlessError as error:
                     self._rejected.add(f"{name} {version}", error)
@@ -269,7 +269,7 @@ class ModelTable(LoadedModels):
             models = {}
             for version in needed:
                 with self._rejected.record_failure(name, version):
-                    models[version] = await self._open_version(name, version)
+                    models[version] = await self.open_version(name, version)
             self.policies.apply_policy(name, policy, models)
         if self.policies.versions(name) != previous:
             self._drop_old(name)
@@ -290,7 +290,7 @@ class ModelTable(LoadedModels):
         return refusal
 
     async def _set_champion(self, name: str, version: str) -> ServedModel:
-        model = await self._open_version(name, version)
+        model = await self.open_version(name, version)
         self._champions[name] = version
         self.policies.drop_outdated(name, version)
         self._drop_old(name)

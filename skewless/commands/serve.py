@@ -125,6 +125,7 @@ def _hint(config: ServerConfig, url: str) -> str:
     "Predict rows, or all rows of a file.",
     f"fraud {_ROW}",
     "--in payments.parquet --out scores.csv",
+    has_engine=True,
     is_short=True,
 )
 def predict(
@@ -197,7 +198,7 @@ def _predict_file(project: Project, model: str | None, files: tuple[Path, Path],
             raise RequestError(
                 f"option {option}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
             )
-    with session.working(f"predicting {source}"):
+    with session.progress(f"predicting {source}") as project.on_progress:
         n = project.predict_file(model, source, target)
     session.show({"rows": n, "out": str(target)}, f"{count_text(n, 'row')} predicted to {target}")
 

@@ -99,7 +99,7 @@ CASES: tuple[Case, ...] = (
     ),
     _file(
         "a column with a name of the result", _parquet(score=pa.array([1.0])), 4, ".parquet",
-        says=("has a column with a name", "'score'"), fix="rename", added=LOGGED,
+        says=("has a column with a name", "'score'"), fix="rename",
     ),
     Case(
         name="predict file: neither Parquet nor CSV",

@@ -158,11 +158,16 @@ def test_a_second_attempt_with_another_digest_is_an_error(engine_world: EngineWo
 def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> None:
     stored = engine_world.state.storage.put(f"{FOLDER}/old/1.arrow", b"x")
     os.utime(engine_world.state.folder / stored.name, (0, 0))
+    begun = [engine_world.state.storage.staging_path() for _ in range(2)]
+    for path, age in zip(begun, (0, None), strict=True):
+        path.touch()
+        os.utime(path, None if age is None else (age, age))
     Documents(engine_world.state.database, "task_result").create("old", {"at_us": 0})
     jobs = Jobs(state=engine_world.state, executor=ProcessExecutor(1))
     with jobs.run("count", lambda: make_tasks("count", 2)) as results:
         assert [result.rows for result in results] == [0, 1]
     assert leftovers(engine_world) == []
+    assert [path.exists() for path in begun] == [False, True]
 
 
 def kill_workers(world: EngineWorld, executor: ProcessExecutor, kills: int) -> None:
