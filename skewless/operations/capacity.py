@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from skewless.contract import measured_costs as costs
 from skewless.contract.errors import RequestError
+from skewless.contract.plan import BUCKETS
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
@@ -177,11 +178,15 @@ def _batch_work(plan: FeaturePlan, size: Size) -> Iterator[Figure]:
 def _divide(
     name: str, divided_s: float, undivided_s: float, hours: float, formula: str, used: Sequence[str], tested: str
 ) -> Figure:
-    """Return the cores for work of which a part, in seconds of one core, is divided among them."""
+    """Return the cores for work of which a part, in seconds of one core, is divided among them, a bucket each at most.
+
+    The largest number of cores has the least time, which may exceed the hours.
+    """
     left = hours * 3_600 - undivided_s
-    cores = max(1, math.ceil(divided_s / left)) if left > 0 else None
-    seconds = undivided_s + (divided_s / cores if cores else 0)
-    return Figure(name=name, cores=cores, seconds=seconds, formula=formula, costs=used, tested=tested)
+    cores = max(1, math.ceil(divided_s / left)) if left > 0 else BUCKETS + 1
+    seconds = undivided_s + divided_s / min(cores, BUCKETS)
+    enough = cores if cores <= BUCKETS else None
+    return Figure(name=name, cores=enough, seconds=seconds, formula=formula, costs=used, tested=tested)
 
 
 def _live_work(plan: FeaturePlan, size: Size) -> Iterator[Figure]:

@@ -12,9 +12,9 @@ import pytest
 from benchmarks.window_events import view as window_view
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-from skewless.contract.measured_costs import COSTS, DRIVER, EVENT, LATEST, SCAN, VALUE
+from skewless.contract.measured_costs import COSTS, DRIVER, EVENT, LATEST, REPLAY, SCAN, VALUE
 from skewless.contract.online_size import row_memory, state_memory
-from skewless.contract.plan import FeaturePlan
+from skewless.contract.plan import BUCKETS, FeaturePlan
 from skewless.contract.windows.view import Function
 from skewless.operations.capacity import CapacityReport, Figure, capacity
 from tests.worlds.plans import make_plan, make_view
@@ -62,7 +62,14 @@ def test_the_cores_are_the_fewest_that_are_fast_enough(hours: float) -> None:
 def test_work_that_no_number_of_cores_does_in_time_has_its_least_time() -> None:
     needed = figure("training set", events_per_day=10**9, days=365, rows=1, hours=1)
     assert needed.cores is None
-    assert needed.seconds == pytest.approx(SCAN.value * 365_000, rel=1e-6)
+    least = SCAN.value * 365_000 + (EVENT.value - SCAN.value) * 365_000 / BUCKETS
+    assert needed.seconds == pytest.approx(least, rel=1e-6)
+
+
+def test_no_more_cores_than_buckets_divide_the_work() -> None:
+    needed = figure("replay of a day", predictions_per_second=1e9, hours=1)
+    assert needed.cores is None
+    assert needed.seconds == pytest.approx(1e9 * 86_400 / REPLAY.value / BUCKETS)
 
 
 @pytest.mark.parametrize("functions", [(Function.SUM,), (Function.COUNT_DISTINCT,), (Function.MAX, Function.LAST)])
