@@ -53,6 +53,10 @@ class StagedRepos:
         settings = self.addresses.settings(target)
         (target / "skewless.yaml").write_text(f"clock: file:{target}/.skewless/clock\nthreads: 1\n{settings}")
         copy_state(state_of(source), state_of(target), with_folder=False)
+        database = state_of(target).database
+        # This process reads the source, not the copy.
+        database.execute("DELETE FROM leases WHERE name LIKE 'log reader %'")
+        database.close()
         return target
 
     def complete(self, command: str, repo: Path) -> Any:  # noqa: ANN401 - of a command
