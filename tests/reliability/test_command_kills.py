@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ class StagedRepos:
     addresses: ProjectAddresses
     dying: Victims
     repos: dict[str, Path] = field(default_factory=dict)
+    points: dict[str, list[str]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=count)  # two tests must not use one name: it is a schema's, too
 
     def at(self, stage: str) -> Path:
         """Return the project of a stage, which is only copied."""
@@ -68,11 +71,19 @@ class StagedRepos:
         state_of(repo).database.close()
         return answer
 
+    def points_of(self, command: str) -> list[str]:
+        """Return the points of a whole command."""
+        if command not in self.points:
+            probe = self.copy(self.at(COMMANDS[command].stage), self.root / f"{command}-probe".replace(" ", "-"))
+            self.points[command] = self.dying.points(repo=str(probe), command=command)
+            PrivateServer(probe / ".skewless").stop()
+        return self.points[command]
+
     def kill(self, command: str, cases: list[Case], expected: Any) -> Hits:  # noqa: ANN401 - of a command
         """Kill the command at points, and complete it."""
         hits, source = Hits(), self.at(COMMANDS[command].stage)
-        for number, (point, side) in enumerate(cases):
-            repo = self.copy(source, self.root / f"{command}-{number}".replace(" ", "-"))
+        for point, side in cases:
+            repo = self.copy(source, self.root / f"{command}-{next(self.numbers)}".replace(" ", "-"))
             hits[kind_of(point), side] += self.dying.killed(point, side, repo=str(repo), command=command)
             assert self.complete(command, repo) == expected, f"{command}, killed {side} {point}"
             shutil.rmtree(repo)
@@ -96,7 +107,7 @@ def test_the_next_erasure_does_the_rest(staged_repos: StagedRepos) -> None:
         expected = values(project, is_short=True)
         project.private.stop()
     # Without the steps of single files, which `make soak` adds.
-    points = [point for point in points_of(staged_repos, "erase") if not point.startswith(("sync", "unlink-staging"))]
+    points = [point for point in staged_repos.points_of("erase") if not point.startswith(("sync", "unlink-staging"))]
     cases = [(point, SIDES[number % 2]) for number, point in enumerate(ends_of_each_kind(points))]
     hits = staged_repos.kill("erase", cases, expected)
     assert hits.total() >= len({kind for kind, _ in hits})
@@ -105,16 +116,6 @@ def test_the_next_erasure_does_the_rest(staged_repos: StagedRepos) -> None:
         again = project.erase({"user": ERASED})
         assert (again.rows, again.events, again.built) == (0, 0, 0)
         project.private.stop()
-
-
-def points_of(staged_repos: StagedRepos, command: str) -> list[str]:
-    """Return the points of a whole command."""
-    probe = staged_repos.copy(
-        staged_repos.at(COMMANDS[command].stage), staged_repos.root / f"{command}-probe".replace(" ", "-")
-    )
-    points = staged_repos.dying.points(repo=str(probe), command=command)
-    PrivateServer(probe / ".skewless").stop()
-    return points
 
 
 @pytest.mark.soak
@@ -128,7 +129,7 @@ def test_soak_the_next_command_does_the_rest(
         staged_repos.at(COMMANDS[command].stage), staged_repos.root / f"{command}-whole".replace(" ", "-")
     )
     expected = staged_repos.complete(command, whole)
-    points = points_of(staged_repos, command)
+    points = staged_repos.points_of(command)
     hits = staged_repos.kill(
         command, [(point, side) for point in ends_of_each_kind(points) for side in SIDES], expected
     )
