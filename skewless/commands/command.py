@@ -91,6 +91,7 @@ def command(
 
     def decorate(function: Callable[Concatenate[Session, P], None]) -> Command:
         @functools.wraps(function)
+        # The options of the function are of any type.
         def run(*, repo: Path, as_json: bool, engine: str | None = None, **options: Any) -> None:  # noqa: ANN401
             with open_session(repo, as_json=as_json, engine=engine, is_short=is_short, log_level=log_level) as session:
                 function(session, **options)  # type: ignore[call-arg]  # typer calls it by these names

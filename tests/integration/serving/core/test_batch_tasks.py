@@ -161,14 +161,14 @@ def test_an_invalid_file_fails_as_in_one_process(
 ) -> None:
     source, target = tmp_path / "in.parquet", tmp_path / "out.parquet"
     pq.write_table(change(rows_of()), source)
-    target.write_bytes(b"of before")
+    target.write_bytes(b"earlier predictions")
     problems = []
     for rows in (10_000_000, 0):
         with on_engine(place, engine_rows=rows) as project, pytest.raises(kind) as caught:
             project.predict_file(MODEL, source, target)
         problems.append({**caught.value.as_dict(), "problem": caught.value.problem.partition(" (task predict-")[0]})
     assert problems[0] == problems[1]
-    assert target.read_bytes() == b"of before"
+    assert target.read_bytes() == b"earlier predictions"
     assert sorted(tmp_path.glob(".*.tmp")) == []
 
 
