@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import shutil
 import socket
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -39,7 +41,7 @@ from skewless.serving.http.feedback_routes import Feedback
 from skewless.serving.http.hot_protocol import make_protocol
 from skewless.serving.http.http_server import Listener, run_http
 from skewless.serving.http.sockets import bind, listen_on_path
-from skewless.serving.http.tls import tls_options
+from skewless.serving.http.tls import certificate_end, tls_options
 from skewless.serving.http.wire_limits import BodyBudget, WireLimits
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -108,7 +110,10 @@ async def serve(
             access=_open_access(config),
             local=is_loopback(settings.host),
         )
-        listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
+        tls = tls_options(settings, config.repo)
+        if tls:
+            metrics.certificate_expires().watch(lambda: certificate_end(Path(tls["ssl_certfile"])))
+        listeners = _listeners(serving, sock, _wire_limits(settings, events), tls)
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
 
@@ -153,6 +158,7 @@ def make_metrics(config: ServerConfig) -> Metrics:
         freshness=lambda: read_last_freshness(state).values(),
     )
     metrics.database_down.watch(lambda: state.database.down_s() is not None)
+    metrics.disk_free.watch(lambda: (disk := shutil.disk_usage(state.folder)).free / disk.total)
     return metrics
 
 

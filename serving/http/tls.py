@@ -47,6 +47,16 @@ def tls_options(settings: Settings, repo: Path) -> dict[str, Any]:
     return {**options, "ssl_ca_certs": authority, "ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
+def certificate_end(path: Path) -> float:
+    """Return the end of the certificate in a PEM file, seconds since the epoch; 0 if it cannot be read any more."""
+    from cryptography import x509  # noqa: PLC0415 - only with TLS
+
+    try:
+        return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc.timestamp()
+    except (OSError, ValueError):
+        return 0.0
+
+
 class CertificateRenewal:
     """Loads renewed certificate files for new connections; existing connections keep their certificate.
 

@@ -207,6 +207,10 @@ class Metrics:
             "skewless_log_files_waiting", "Files of the logs on this machine that could not be shipped"
         )()
         self.dropped = self._counter("skewless_log_dropped", "Predictions dropped by the log", "reason")
+        self.disk_free = self._gauge("skewless_disk_free_ratio", "Free share of the state folder's disk")()
+        self.certificate_expires = self._gauge(
+            "skewless_certificate_expires_seconds", "End of the TLS certificate, Unix time"
+        )
         self.restarts = self._counter("skewless_worker_restarts", "Restarts of this worker after it exited")()
         self.unanswered = self._counter("skewless_workers_unanswered", "Requests to other workers without a reply")()
 

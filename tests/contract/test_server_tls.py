@@ -22,7 +22,7 @@ from structlog.testing import capture_logs
 from skewless.contract.errors import DefinitionError
 from skewless.contract.settings import Settings
 from skewless.serving.http.http_server import Listener, run_http
-from skewless.serving.http.tls import CertificateRenewal, tls_options
+from skewless.serving.http.tls import CertificateRenewal, certificate_end, tls_options
 from skewless.serving.shutdown import Shutdown
 from tests.worlds.waiting import until
 
@@ -99,6 +99,15 @@ def test_a_client_that_knows_the_certificate_is_answered_and_another_is_not(file
         assert get(port, trusting(files)) == "https!"
         with pytest.raises(ssl.SSLCertVerificationError):
             get(port, ssl.create_default_context())
+
+
+def test_the_end_of_a_certificate_is_known_and_0_without_one(files: Path, tmp_path: Path) -> None:
+    command = [shutil.which("openssl") or "", "x509", "-in", str(files / "server.crt"), "-noout", "-enddate"]
+    said = subprocess.run(command, capture_output=True, check=True)
+    expected = ssl.cert_time_to_seconds(said.stdout.decode().strip().removeprefix("notAfter="))
+    assert certificate_end(files / "server.crt") == expected
+    (tmp_path / "text").write_text("no certificate")
+    assert [certificate_end(tmp_path / name) for name in ("text", "missing")] == [0, 0]
 
 
 def test_the_oldest_version_that_is_spoken_is_1_2(files: Path) -> None:
