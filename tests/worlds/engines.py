@@ -16,10 +16,12 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.settings import Settings
 from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.port import Executor
+from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.windows.cases import make_window_view
 from tests.worlds.shop import DAY, END, PLAN, Shop, open_shop
@@ -79,6 +81,13 @@ def plan_of(buckets: int, plan: FeaturePlan = ALL) -> FeaturePlan:
 def bits_of(reads: dict[str, ViewRead]) -> dict[str, list[bytes]]:
     """Return all that counts of reads, to the last bit."""
     return {name: _bits(read) for name, read in reads.items()}
+
+
+def leftovers(world: EngineWorld) -> list[str]:
+    """Return what jobs have left in the storage, the database and the spill folder."""
+    documents = Documents(world.state.database, "task_result").names()
+    spilled = [path.name for path in (world.state / "spill").glob("*-*")]
+    return [item.name for item in world.state.storage.list_objects(FOLDER)] + documents + spilled
 
 
 def _bits(read: ViewRead) -> list[bytes]:
