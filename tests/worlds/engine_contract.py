@@ -7,23 +7,27 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+import redis
 
+from skewless.contract.clock import ManualClock
 from skewless.contract.errors import SkewlessError, SourceError
 from skewless.infra.engines.port import Executor
 from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.task import Task, TaskResult
 from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import OfflineViews
-from skewless.infra.storage.documents import Documents
-from tests.worlds.engines import bits_of, open_engine_world, plan_of
+from skewless.project import Project
+from tests.worlds.engines import EngineWorld, bits_of, leftovers, open_engine_world, plan_of
+from tests.worlds.killer import killing_workers
 from tests.worlds.tasks import make_tasks
+from tests.worlds.windowed import NOW, write_repo
 
 ROOT = Path(__file__).parents[2]
 _DRIVER = """
@@ -147,15 +151,57 @@ class DisturbedExecutor:
 def check_losses(executor: Executor, lose: Callable[[], None], folder: Path) -> None:
     """Reads of views have the bits of one machine while a cluster is whole and while it loses a part; nothing stays."""
     with open_engine_world(folder) as world:
-        orders: tuple[Order, ...] = ("knowledge", "event_time")
-        for order in orders:
-            entities: pa.Table = world.entities(2_000)
-            expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan_of(1), entities, order))
-            for buckets in (1, 64, 4_096):
-                views = world.views(executor)
-                assert bits_of(views.read(plan_of(buckets), entities, order)) == expected, (order, buckets)
-        views = world.views(DisturbedExecutor(inner=executor, lose=lose))
-        assert bits_of(views.read(plan_of(64), entities, order)) == expected
-        assert sum(result.rows for result in views.results) == 4 * 2_000
-        left = [item.name for item in world.state.storage.list_objects(FOLDER)]
-        assert left + Documents(world.state.database, "task_result").names() == []
+        _compare(world, executor, (1, 64, 4_096))
+        disturbed = DisturbedExecutor(inner=executor, lose=lose)
+        _compare(world, disturbed, (64,))
+
+
+def check_digests(executor: Executor, folder: Path, events: int) -> None:
+    """Reads of views have the bits of one process, whatever the buckets and the time mode; nothing stays."""
+    with open_engine_world(folder, events=events) as world:
+        _compare(world, executor, (1, 7, 64, 4_096))
+
+
+def check_killed_reads(executor: Executor, folder: Path, kills: int) -> None:
+    """Reads of views have the bits of one process while workers are killed at random moments; nothing stays."""
+    with open_engine_world(folder) as world, killing_workers(kills, executor.name) as is_killing:
+        while is_killing():
+            _compare(world, executor, (64,))
+
+
+def check_killed_writes(executor: Executor, folder: Path, kills: int) -> None:
+    """The online store has the rows and states of the log after workers were killed while they wrote them."""
+    with open_windowed_project(folder) as project, killing_workers(kills, executor.name) as is_killing:
+        project.__dict__["executor"] = executor
+        while is_killing():
+            with redis.Redis.from_url(project.redis_url) as client:
+                client.flushall()
+            assert [report.applied for report in project.materialize(check=False)] == [3]
+            assert [built.states for built in project.backfill()] == [3]
+        report = project.parity()
+        assert report.ok, report.lines()
+        assert all(view.unavailable == 0 for view in report.views)
+        assert list(project.state.storage.list_objects(FOLDER)) == []
+
+
+@contextmanager
+def open_windowed_project(folder: Path) -> Iterator[Project]:
+    """A project whose work runs on two processes; it is applied, and its events are imported."""
+    with Project(write_repo(folder / "air"), engine_rows=0, engine_workers=2) as project:
+        project.__dict__["clock"] = ManualClock(NOW)  # states of two times differ
+        project.apply()
+        project.import_events()
+        yield project
+        project.private.stop()
+
+
+def _compare(world: EngineWorld, executor: Executor, buckets: Sequence[int]) -> None:
+    orders: tuple[Order, ...] = ("knowledge", "event_time")
+    for order in orders:
+        entities: pa.Table = world.entities(2_000)
+        expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan_of(1), entities, order))
+        for number in buckets:
+            views = world.views(executor)
+            assert bits_of(views.read(plan_of(number), entities, order)) == expected, (order, number)
+            assert sum(result.rows for result in views.results) == 4 * 2_000
+    assert leftovers(world) == []

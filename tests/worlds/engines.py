@@ -16,10 +16,12 @@ from skewless.contract.rows import ViewRead
 from skewless.contract.settings import Settings
 from skewless.infra.engines.engine import Engine
 from skewless.infra.engines.port import Executor
+from skewless.infra.engines.results import FOLDER
 from skewless.infra.engines.view_reads import EngineViews
 from skewless.infra.log.log_columns import EVENT, INGEST, KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from tests.windows.cases import make_window_view
 from tests.worlds.shop import DAY, END, PLAN, Shop, open_shop
@@ -32,10 +34,15 @@ _MOMENT = 5_000_000  # windows of this view have edges every five seconds
 
 @dataclass(kw_only=True)
 class EngineWorld:
-    """A filled project; ``views`` reads it on an engine, whatever the size of the work."""
+    """A filled project; ``views`` reads it on an engine, whatever the size of the work.
+
+    Args:
+        size: keys and times are as many times more.
+    """
 
     shop: Shop
     rng: np.random.Generator
+    size: int = 1
 
     @property
     def state(self) -> ProjectState:
@@ -48,11 +55,37 @@ class EngineWorld:
 
     def entities(self, n: int) -> pa.Table:
         """Return rows of hot, cold, unknown and null keys at moments that events have, too."""
-        keys = _keys(self.rng, n)
+        keys = self._keys(n)
         texts = pa.array(self.rng.choice(["a", "b", "日|{"], n), mask=self.rng.random(n) < 0.1)
-        t = END - self.rng.integers(0, 40, n) * _MOMENT
+        t = END - self.rng.integers(0, 40 * self.size, n) * _MOMENT
         t[::3] = self.rng.integers(0, 40, len(t[::3])) * DAY
         return pa.table({"id": keys, "k": texts, TIME: t})
+
+    def events(self, n: int) -> pa.Table:
+        """Return events with ties, lateness, nulls and rejected rows."""
+        rng = self.rng
+        ts = END - rng.integers(0, 40 * self.size, n) * _MOMENT + rng.choice([0, 0, 0, 1, -1, 1_500], n)
+        late = np.where(rng.random(n) < 0.3, rng.integers(0, 60, n) * _MOMENT, 1_000_000)
+        nulls: Sequence[np.ndarray] = [rng.random(n) < 0.1 for _ in range(5)]
+        return pa.table(
+            {
+                "id": self._keys(n),
+                "k": pa.array(rng.choice(["a", "b", "日|{"], n), mask=nulls[0]),
+                "s": pa.array(rng.choice(["u", "v", ""], n), mask=nulls[0]),
+                "x": pa.array(np.round(rng.normal(size=n), 3), mask=nulls[1]),
+                "y": pa.array(rng.choice([0.0, -0.0, np.inf, np.nan, 1e300], n), mask=nulls[2]),
+                "n": pa.array(rng.integers(-(2**53) - 9, 2**53 + 9, n), mask=nulls[3]),
+                EVENT: ts,
+                INGEST: ts,
+                REJECT: pa.array(["bad"] * n, mask=rng.random(n) > 0.05),
+                KNOWN_AT: pa.array(ts + late, mask=nulls[4]),
+            }
+        )
+
+    def _keys(self, n: int) -> pa.Array:
+        """Return keys of which one has half of all rows, and some are null."""
+        keys = np.where(self.rng.random(n) < 0.5, 3, self.rng.integers(0, 60 * self.size, n))
+        return pa.array(keys, pa.int64(), mask=self.rng.random(n) < 0.05)
 
 
 @contextmanager
@@ -60,15 +93,15 @@ def open_engine_world(folder: Path, events: int = 3_000) -> Iterator[EngineWorld
     """A filled project below a folder, with two partitions of events."""
     rng = np.random.default_rng(5)
     with open_shop(folder, fewest=1) as shop:
-        world = EngineWorld(shop=shop, rng=rng)
+        world = EngineWorld(shop=shop, rng=rng, size=max(1, events // 3_000))
         for partition in ("events/s/ab/0", "events/s/ab/1"):
             log = PartitionLog(world.state, partition)
             for _ in range(3):
-                log.append(_events(rng, events // 6))
+                log.append(world.events(events // 6))
             # Of the last rows, only an end is recorded; of the very last, not even that.
-            last = log.append(_events(rng, 50).drop_columns([KNOWN_AT]))
+            last = log.append(world.events(50).drop_columns([KNOWN_AT]))
             log.record_end(last.first, last.last, END)
-            log.append(_events(rng, 20).drop_columns([KNOWN_AT]))
+            log.append(world.events(20).drop_columns([KNOWN_AT]))
         yield world
 
 
@@ -79,6 +112,13 @@ def plan_of(buckets: int, plan: FeaturePlan = ALL) -> FeaturePlan:
 def bits_of(reads: dict[str, ViewRead]) -> dict[str, list[bytes]]:
     """Return all that counts of reads, to the last bit."""
     return {name: _bits(read) for name, read in reads.items()}
+
+
+def leftovers(world: EngineWorld) -> list[str]:
+    """Return what jobs have left in the storage, the database and the spill folder."""
+    documents = Documents(world.state.database, "task_result").names()
+    spilled = [path.name for path in (world.state / "spill").glob("*-*")]
+    return [item.name for item in world.state.storage.list_objects(FOLDER)] + documents + spilled
 
 
 def _bits(read: ViewRead) -> list[bytes]:
@@ -96,30 +136,3 @@ def _bits(read: ViewRead) -> list[bytes]:
     for each in (read.mask, read.block):
         found.append(b"" if each is None else np.ascontiguousarray(each).tobytes())
     return found
-
-
-def _keys(rng: np.random.Generator, n: int) -> pa.Array:
-    """Return keys of which one has half of all rows, and some are null."""
-    keys = np.where(rng.random(n) < 0.5, 3, rng.integers(0, 60, n))
-    return pa.array(keys, pa.int64(), mask=rng.random(n) < 0.05)
-
-
-def _events(rng: np.random.Generator, n: int) -> pa.Table:
-    """Return events with ties, lateness, nulls and rejected rows."""
-    ts = END - rng.integers(0, 40, n) * _MOMENT + rng.choice([0, 0, 0, 1, -1, 1_500], n)
-    late = np.where(rng.random(n) < 0.3, rng.integers(0, 60, n) * _MOMENT, 1_000_000)
-    nulls: Sequence[np.ndarray] = [rng.random(n) < 0.1 for _ in range(5)]
-    return pa.table(
-        {
-            "id": _keys(rng, n),
-            "k": pa.array(rng.choice(["a", "b", "日|{"], n), mask=nulls[0]),
-            "s": pa.array(rng.choice(["u", "v", ""], n), mask=nulls[0]),
-            "x": pa.array(np.round(rng.normal(size=n), 3), mask=nulls[1]),
-            "y": pa.array(rng.choice([0.0, -0.0, np.inf, np.nan, 1e300], n), mask=nulls[2]),
-            "n": pa.array(rng.integers(-(2**53) - 9, 2**53 + 9, n), mask=nulls[3]),
-            EVENT: ts,
-            INGEST: ts,
-            REJECT: pa.array(["bad"] * n, mask=rng.random(n) > 0.05),
-            KNOWN_AT: pa.array(ts + late, mask=nulls[4]),
-        }
-    )

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from skewless.contract.errors import SourceError
@@ -64,44 +60,3 @@ def reject(task: Task) -> TaskResult:
 def crash(_task: Task) -> TaskResult:
     """Fail with an error of the program."""
     raise ZeroDivisionError("of a test")
-
-
-# Waits longer than a worker needs to start, so that a task is not killed each time.
-_KILLER = """
-import os, random, signal, time
-from pathlib import Path
-random.seed(1)
-killed = 0
-while killed < {kills}:
-    time.sleep(random.uniform(0.0, 0.4))
-    workers = []
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-            command = (path / "cmdline").read_bytes()
-            if int(parent) == {driver} and command.endswith(b"engines.worker\\0"):
-                workers.append(int(path.name))
-        except OSError:
-            pass
-    try:
-        os.kill(random.choice(workers), signal.SIGKILL)
-    except (IndexError, ProcessLookupError):
-        continue
-    killed += 1
-    time.sleep(0.6)
-print(killed)
-"""
-
-
-@contextmanager
-def killing_workers(kills: int) -> Iterator[Callable[[], bool]]:
-    """Kill workers of this process at random moments; yield the function that says whether more kills will come."""
-    killer = _KILLER.format(driver=os.getpid(), kills=kills)
-    with subprocess.Popen([sys.executable, "-c", killer], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield lambda: process.poll() is None
-        except BaseException:
-            process.kill()  # it would wait for workers
-            raise
-        assert process.stdout is not None
-        assert int(process.stdout.read()) == kills

@@ -8,12 +8,10 @@ from pathlib import Path
 import pytest
 import redis
 
-from skewless.contract.clock import ManualClock
 from skewless.infra.engines.processes import ProcessExecutor
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
-from tests.worlds.tasks import killing_workers
-from tests.worlds.windowed import NOW, write_repo
+from tests.worlds.engine_contract import check_killed_writes, open_windowed_project
 
 ROOT = Path(__file__).parents[3]
 
@@ -21,12 +19,8 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def windowed_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with Project(write_repo(tmp_path / "air"), engine_rows=0, engine_workers=2) as project:
-        project.__dict__["clock"] = ManualClock(NOW)  # states of two times differ
-        project.apply()
-        project.import_events()
+    with open_windowed_project(tmp_path) as project:
         yield project
-        project.private.stop()
 
 
 def states_of(project: Project, generation: int) -> dict[bytes, bytes]:
@@ -57,16 +51,6 @@ def test_the_states_are_those_of_one_process(windowed_project: Project) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_killed_workers_leave_the_states_and_rows_of_the_log(windowed_project: Project) -> None:
-    project = windowed_project
-    project.__dict__["executor"] = ProcessExecutor(2, attempts=100)
-    with killing_workers(50) as is_killing:
-        while is_killing():
-            with redis.Redis.from_url(project.redis_url) as client:
-                client.flushall()
-            assert [report.applied for report in project.materialize(check=False)] == [3]
-            assert [built.states for built in project.backfill()] == [3]
-    report = project.parity()
-    assert report.ok, report.lines()
-    assert all(view.unavailable == 0 for view in report.views)
-    assert list(project.state.storage.list_objects(FOLDER)) == []
+def test_killed_workers_leave_the_states_and_rows_of_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    check_killed_writes(ProcessExecutor(2, attempts=100), tmp_path, kills=50)

@@ -27,9 +27,10 @@ from skewless.infra.offline.join import Order
 from skewless.infra.offline.views import LogExtents, OfflineViews
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
-from tests.worlds.engines import ALL, EngineWorld, bits_of, open_engine_world, plan_of
+from tests.worlds import engine_contract
+from tests.worlds.engines import ALL, EngineWorld, bits_of, leftovers, open_engine_world, plan_of
 from tests.worlds.shop import END, PLAN, SPEC
-from tests.worlds.tasks import killing_workers, make_tasks
+from tests.worlds.tasks import make_tasks
 
 ROOT = Path(__file__).parents[3]
 BUCKETS = (1, 7, 64, 4_096)
@@ -49,13 +50,6 @@ def executor() -> Iterator[ProcessExecutor]:
     yield executor
     executor.close()
     os.environ["PYTHONPATH"] = before
-
-
-def leftovers(world: EngineWorld) -> list[str]:
-    """Return what jobs have left in the storage, the database and the spill folder."""
-    documents = Documents(world.state.database, "task_result").names()
-    spilled = [path.name for path in (world.state / "spill").glob("*-*")]
-    return [item.name for item in world.state.storage.list_objects(FOLDER)] + documents + spilled
 
 
 @pytest.mark.parametrize("order", ["knowledge", "event_time"])
@@ -170,26 +164,21 @@ def test_old_results_of_killed_jobs_are_deleted(engine_world: EngineWorld) -> No
     assert [path.exists() for path in begun] == [False, True]
 
 
-def kill_workers(world: EngineWorld, executor: ProcessExecutor, kills: int) -> None:
-    """Read while workers are killed, each at another moment of its work; compare bits and leftovers."""
-    entities, plan = world.entities(2_000), plan_of(64)
-    expected = bits_of(OfflineViews(world.state, world.shop.connection).read(plan, entities, "knowledge"))
-    with killing_workers(kills) as is_killing:
-        while is_killing():
-            assert bits_of(world.views(executor).read(plan, entities, "knowledge")) == expected
-    assert bits_of(world.views(executor).read(plan, entities, "knowledge")) == expected
-    assert leftovers(world) == []
-
-
 @pytest.mark.long
-def test_killed_workers_change_no_bit(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
-    kill_workers(engine_world, executor, 20)
+def test_killed_workers_change_no_bit(executor: ProcessExecutor, tmp_path: Path) -> None:
+    engine_contract.check_killed_reads(executor, tmp_path, kills=20)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(900)
-def test_many_killed_workers_change_no_bit(engine_world: EngineWorld, executor: ProcessExecutor) -> None:
-    kill_workers(engine_world, executor, 50)
+def test_many_killed_workers_change_no_bit(executor: ProcessExecutor, tmp_path: Path) -> None:
+    engine_contract.check_killed_reads(executor, tmp_path, kills=50)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1_800)
+def test_ten_million_events_have_the_bits_of_one_process(executor: ProcessExecutor, tmp_path: Path) -> None:
+    engine_contract.check_digests(executor, tmp_path, events=10_000_000)
 
 
 def test_a_killed_driver_leaves_no_worker_and_its_job_continues(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from skewless.contract.errors import PlaceError, RequestError, SkewlessError, So
 from skewless.infra.engines.results import FOLDER
 from skewless.project import Project
 from skewless.serving import batch_tasks
-from tests.worlds.tasks import killing_workers
+from tests.worlds.killer import killing_workers
 from tests.worlds.trained import MODEL, Sandbox, ask
 
 ROOT = Path(__file__).parents[4]
