@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -57,14 +57,12 @@ class KnownRanges(NamedTuple):
 
     def select(self, mask: BoolArray) -> Self:
         """Return the ranges for which a mask is true."""
-        columns: list[Any] = [column[mask] for column in self]
-        return type(self)(*columns)
+        return type(self)._make(column[mask] for column in self)
 
     def extend(self, covered: Int64Array) -> Self:
         """Return these ranges and those of later runs; see ``build``."""
         later = self.build(covered, self.end)
-        columns: list[Any] = [np.concatenate(pair) for pair in zip(self, later, strict=True)]
-        return type(self)(*columns) if len(later.last) else self
+        return type(self)._make(map(np.concatenate, zip(self, later, strict=True))) if len(later.last) else self
 
 
 class RunTimes(NamedTuple):
@@ -92,15 +90,11 @@ class RunTimes(NamedTuple):
 
     def head(self, n: int) -> Self:
         """Return the first runs."""
-        columns: list[Any] = [column[:n] for column in self]
-        return type(self)(*columns)
+        return type(self)._make(column[:n] for column in self)
 
     def extend(self, later: Int64Array) -> Self:
         """Return these runs and later ones; see ``build``."""
-        if not later.size:
-            return self
-        columns: list[Any] = [np.concatenate(pair) for pair in zip(self, self.build(later), strict=True)]
-        return type(self)(*columns)
+        return type(self)._make(map(np.concatenate, zip(self, self.build(later), strict=True))) if later.size else self
 
 
 def read_integers(database: Database, columns: Sequence[str], source: str, *values: Value) -> Int64Array:

@@ -122,7 +122,7 @@ class Leases:
 
     def __init__(self, database: Database, ttl_s: float = 10.0) -> None:
         self._database = database
-        self.ttl_s = ttl_s
+        self.ttl_s, self._ttl_us = ttl_s, int(ttl_s * 1_000_000)
 
     def acquire(self, name: str, *, holder: str | None = None) -> Lease | None:
         """Return the lease if it is free, expired, or held by this holder or by a process of this machine that died.
@@ -249,10 +249,6 @@ class Leases:
                 self.release(lease)
             except StoreError as error:
                 _log.warning("lease_not_released", lease=lease.name, error=str(error), expires_in_s=self.ttl_s)
-
-    @property
-    def _ttl_us(self) -> int:
-        return int(self.ttl_s * 1_000_000)
 
 
 def new_holder() -> str:
