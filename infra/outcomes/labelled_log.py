@@ -129,10 +129,10 @@ class LabelledLog:
             if not files:
                 return pa.Table.from_batches([], _SCHEMA)  # `empty_table` imports pandas
             with translate_query_errors("prediction log"):
-                times = {"since": since_us, "until": until_us}
-                cursor.execute(
-                    _PREDICTIONS_SQL.format(unit=self._unit()), {"files": files, "model": self.spec.name, **times}
-                )
+                names = (self.spec.rollout and self.spec.rollout.sticky) or [key.name for key in self.plan.join_keys]
+                key = _key_sql([_json_field_sql("inputs", column) for column in self._columns(names)])
+                values = {"files": files, "model": self.spec.name, "since": since_us, "until": until_us}
+                cursor.execute(_PREDICTIONS_SQL.format(unit=_UNIT_SQL.format(key=key)), values)
                 self._find_candidates(cursor, (since_us, until_us), known_by_us)
                 return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
 
@@ -202,11 +202,6 @@ class LabelledLog:
             f" WHERE {LABEL} IS NOT NULL AND {KNOWN} <= {known_by_us:d}"
         )
         yield [column.name for column in columns], cursor.sql(query).to_arrow_table()
-
-    def _unit(self) -> str:
-        rollout = self.spec.rollout
-        names = (rollout and rollout.sticky) or [column.name for column in self.plan.join_keys]
-        return _UNIT_SQL.format(key=_key_sql([_json_field_sql("inputs", column) for column in self._columns(names)]))
 
     def _columns(self, names: Sequence[str] | None = None) -> list[Column]:
         """Return the keys and request fields in order of their names; if names are given, only these."""

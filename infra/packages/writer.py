@@ -15,7 +15,7 @@ from skewless.infra.packages.package import (
 )
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, write_durable
+from skewless.infra.storage.durable import create_durable, sync_folder, translate_disk_errors, write_durable
 from skewless.infra.storage.names import MANIFEST
 from skewless.infra.storage.package_folder import sync_files
 
@@ -40,7 +40,7 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
     files = contents.files()
     # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
-    try:
+    with translate_disk_errors(folder):
         with store.packages.stage(name, "new") as staging:
             for path, data in files.items():
                 (staging / path).parent.mkdir(exist_ok=True)
@@ -48,8 +48,6 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
             version = _claim(staging, store, name, encoded=(contents.model_name, files))
         for parent in (folder, store.packages.root):
             sync_folder(parent)
-    except OSError as error:
-        raise disk_error(folder, error) from error
     return open_package(store, name, version)
 
 

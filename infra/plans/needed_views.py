@@ -13,9 +13,8 @@ from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.package import read_pinned_plan
-from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.store import PackageStore, versions_of
 from skewless.infra.plans.applied_plan import read_applied, read_plan_number
-from skewless.infra.rollout.traffic import versions_of
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger

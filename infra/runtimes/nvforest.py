@@ -125,7 +125,11 @@ class NvForestRuntime:
         self._device: ForestDevice = device
         self._forest: Any = None
         model = path.read_bytes()
-        trees = _trees(algorithm, model, self._name)
+        try:
+            trees = {"lightgbm": _lightgbm_layout, "xgboost": _xgboost_layout}[algorithm](model)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            reason, fix = f"{type(error).__name__}: {error}"[:80], "score it with its own library"
+            raise PackageError(self._name, "is not supported by nvForest", value=reason, fix=fix) from error
         self._link: LightGBMLink | XGBoostLink | None = LINKS[algorithm](model, self._name)
         try:
             self._forest, version = _load_forest(algorithm, path, device, self._name)
@@ -184,18 +188,6 @@ class _TreeLayout:
     n_outputs: int
     output_of: Sequence[int]
     categorical: Sequence[int]
-
-
-def _trees(algorithm: str, model: bytes, name: str) -> _TreeLayout:
-    try:
-        return {"lightgbm": _lightgbm_layout, "xgboost": _xgboost_layout}[algorithm](model)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise PackageError(
-            name,
-            "is not supported by nvForest",
-            value=f"{type(error).__name__}: {error}"[:80],
-            fix="score it with its own library",
-        ) from error
 
 
 def _lightgbm_layout(model: bytes) -> _TreeLayout:

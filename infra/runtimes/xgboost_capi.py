@@ -132,7 +132,9 @@ class XGBoostRuntime:
             self._call("XGBoosterSetParam", self._booster, b"verbosity", b"0")
             self._call("XGBoosterLoadModelFromBuffer", self._booster, model, len(model))
             self._call("XGBoosterSetParam", self._booster, b"nthread", b"1")
-            self.n_features = self._count()
+            count = ctypes.c_uint64()
+            self._call("XGBoosterGetNumFeature", self._booster, ctypes.byref(count))
+            self.n_features = count.value
             self.n_outputs = self._outputs()
         except PackageError:
             self.close()
@@ -221,11 +223,6 @@ class XGBoostRuntime:
         if self._booster.value is None:
             raise PackageError(self._name, "is closed", fix="open it again")
 
-    def _count(self) -> int:
-        out = ctypes.c_uint64()
-        self._call("XGBoosterGetNumFeature", self._booster, ctypes.byref(out))
-        return out.value
-
     def _outputs(self) -> int:
         with self._borrow_arguments() as arguments:
             # XGBoost has no function for this number, so one row without values is scored.
@@ -236,12 +233,9 @@ class XGBoostRuntime:
         self._library.call(self._name, function, *args)
 
 
-def _config(kind: int) -> bytes:
-    return (
-        b'{"type":%d,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
-        b'"cache_id":0,"missing":NaN}' % kind
-    )
-
-
-_CONFIG = {kind: _config(kind) for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)}
+_CONFIG = {
+    kind: b'{"type":%d,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
+    b'"cache_id":0,"missing":NaN}' % kind
+    for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)
+}
 VALUE, MARGIN = _CONFIG[_VALUE], _CONFIG[_MARGIN]

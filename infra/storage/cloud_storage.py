@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.storage.durable import disk_error
+from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.file_cache import FileCache
 from skewless.infra.storage.objects import (
     ListedObject,
@@ -164,12 +164,11 @@ class CloudStorage(ObjectStorage):
             head = self._obstore.head(self._store, name)
         path = self.staging_path()
         try:
-            self._fetch(name, path)
-            stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
-            with self._cache.add(stored) as copy:
-                path.replace(copy)
-        except OSError as error:
-            raise disk_error(path, error) from error
+            with translate_disk_errors(path):
+                self._fetch(name, path)
+                stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
+                with self._cache.add(stored) as copy:
+                    path.replace(copy)
         finally:
             path.unlink(missing_ok=True)
         return stored

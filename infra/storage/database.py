@@ -19,7 +19,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.storage.schema import STEPS, Step
 
 if TYPE_CHECKING:
-    from skewless.infra.storage.answer_memory import AnswerMemory
+    from skewless.infra.storage.sqlite_database import AnswerMemory
 
 Row = tuple[Any, ...]
 Connection = Any  # a DB-API connection of sqlite3 or psycopg

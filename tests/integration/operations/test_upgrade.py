@@ -14,11 +14,10 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.generations import Generations
-from skewless.infra.packages.store import Aliases, Decisions
+from skewless.infra.packages.store import Aliases, Decisions, Traffic
 from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.plans.needed_views import StoredTargetVersions
 from skewless.infra.rollout.counts import read_counts
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.leases import Leases
