@@ -181,12 +181,9 @@ class KeyStore:
 def _encode(keys: _Keys) -> dict[str, Any]:
     items = [
         {
-            "name": key.name,
+            **{name: getattr(key, name) for name in ("name", "rate", "created_us", "expires_us")},
             "sha256": key.digest.hex(),
             "scopes": sorted(key.scopes),
-            "rate": key.rate,
-            "created_us": key.created_us,
-            "expires_us": key.expires_us,
         }
         for key in keys
     ]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -93,14 +94,10 @@ class ProcessExecution(Execution):
 
     def send_heartbeat(self) -> None:
         """Write one byte to the command's stdin; do nothing if it has ended."""
-        pipe = self._process.stdin
-        if pipe is not None and not pipe.closed:
-            try:
-                pipe.write(b".")
-                pipe.flush()
-            # The work may end, or the main thread close the pipe, between the check and the write.
-            except (BrokenPipeError, ValueError):
-                return
+        # The work may have ended, or the main thread have closed the pipe.
+        with suppress(BrokenPipeError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.write(b".")
 
     def poll(self) -> Completion | None:
         """Return exit code and outputs, None while it runs."""

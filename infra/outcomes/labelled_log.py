@@ -38,15 +38,10 @@ _PREDICTIONS_SQL = f"""
         WHERE model = $model AND t >= $since AND t < $until
     )
 """
-_CANDIDATES_SQL = """
-    CREATE TEMP TABLE candidates (
-        n BIGINT, distance BIGINT, label DOUBLE, value DOUBLE, known_at BIGINT, received_at BIGINT, batch VARCHAR,
-        row INTEGER
-    )
-"""
 _BY_ID_SQL = f"""
-    INSERT INTO candidates
-    SELECT n, NULL, {", ".join(_OUTCOME_COLUMNS)} FROM predictions JOIN outcomes ON id = prediction_id
+    CREATE TEMP TABLE candidates AS
+    SELECT n, NULL::BIGINT AS distance, {", ".join(_OUTCOME_COLUMNS)} FROM predictions
+    JOIN outcomes ON id = prediction_id
 """
 # The nearest prediction of each version in each role, before or after; predictions of the same time share the label.
 _BY_ENTITY_SQL = f"""
@@ -161,7 +156,6 @@ class LabelledLog:
         return query_labels(self.connection, self.repo, self.plan, self.spec, question)
 
     def _find_candidates(self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int) -> None:
-        cursor.execute(_CANDIDATES_SQL)
         cursor.register("outcomes", OutcomeLog(self.state, cursor).latest(known_by_us))
         cursor.execute(_BY_ID_SQL)
         for names, outcomes in [*self._entity_outcomes(cursor), *self._table_labels(cursor, times, known_by_us)]:

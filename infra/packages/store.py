@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from skewless.contract.errors import ConflictError, DefinitionError, PackageError
 from skewless.contract.settings import Settings
@@ -16,6 +16,8 @@ from skewless.infra.storage.documents import Records
 from skewless.infra.storage.names import alias_name, check_model_name
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,10 @@ class Aliases:
     def read_latest_first(self, model: str, alias: str, most: int | None = None) -> Iterator[AliasMove]:
         """Yield every move, or the latest ones, latest first."""
         name = alias_name(model, alias)
-        return (_decode_move(name, number, body) for number, body in self._moves.read_latest_first(name, most))
+        return (
+            _decode(f"alias {name!r}", f"move {number}", lambda move: AliasMove(**move), body)
+            for number, body in self._moves.read_latest_first(name, most)
+        )
 
     def previous(self, model: str, alias: str) -> str | None:
         """Return the version that held the alias before the current holder, None if there was none.
@@ -111,14 +116,6 @@ class Aliases:
         return move
 
 
-def _decode_move(name: str, number: int, body: Any) -> AliasMove:  # noqa: ANN401 - any JSON value
-    try:
-        return AliasMove(**body)
-    except TypeError as error:
-        fix = "restore the database from a backup"
-        raise PackageError(f"alias {name!r}", f"has a corrupt move {number}", fix=fix) from error
-
-
 class Traffic:
     """The traffic policies of a project's models; the latest policy of a model is current.
 
@@ -138,8 +135,7 @@ class Traffic:
         Raises:
             PackageError: it is corrupt.
         """
-        last = self._policies.latest(check_model_name(model))
-        return _decode_policy(model, *last) if last else None
+        return next(self._read_latest_first(model, most=1), None)
 
     def number(self, model: str) -> int | None:
         """Return the number of the current policy, without reading it."""
@@ -147,8 +143,7 @@ class Traffic:
 
     def history(self, model: str) -> list[TrafficPolicy]:
         """Return every policy, oldest first."""
-        records = self._policies.read_latest_first(check_model_name(model))
-        return [_decode_policy(model, number, body) for number, body in records][::-1]
+        return list(self._read_latest_first(model))[::-1]
 
     def replace(self, model: str, policy: TrafficPolicy, *, expect: int | None) -> TrafficPolicy:
         """Replace the expected policy; return the new policy with its number.
@@ -172,6 +167,11 @@ class Traffic:
             self._policies.append(model, numbered.number, numbered.as_dict())
         return numbered
 
+    def _read_latest_first(self, model: str, most: int | None = None) -> Iterator[TrafficPolicy]:
+        records = self._policies.read_latest_first(check_model_name(model), most)
+        thing = f"traffic of model {model!r}"
+        return (_decode(thing, f"policy {number}", TrafficPolicy.from_dict, body) for number, body in records)
+
 
 def versions_of(policy: TrafficPolicy) -> list[str]:
     """Return the distinct versions that a policy needs, the champion first.
@@ -183,12 +183,12 @@ def versions_of(policy: TrafficPolicy) -> list[str]:
     return list(dict.fromkeys(version for version in versions if version is not None))
 
 
-def _decode_policy(model: str, number: int, body: Any) -> TrafficPolicy:  # noqa: ANN401 - any JSON value
+def _decode(thing: str, value: str, decode: Callable[[Any], _T], body: Any) -> _T:  # noqa: ANN401 - any JSON value
     try:
-        return TrafficPolicy.from_dict(body)
+        return decode(body)
     except (TypeError, KeyError, ValueError) as error:
         fix = "restore the database from a backup"
-        raise PackageError(f"traffic of model {model!r}", f"has a corrupt policy {number}", fix=fix) from error
+        raise PackageError(thing, f"has a corrupt {value}", fix=fix) from error
 
 
 class Decisions:

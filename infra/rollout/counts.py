@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -108,8 +109,7 @@ class RolloutCounts:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        body = asdict(self)
-        return body | {"differences": body["differences"] | {"pairs": self.differences.pairs.tolist()}}
+        return vars(self) | {"differences": vars(self.differences) | {"pairs": self.differences.pairs.tolist()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RolloutCounts:
@@ -205,10 +205,7 @@ def _decode_versions(body: Mapping[str, Any], model: str, policy: int) -> dict[s
 def _add_statuses(
     one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, int]]:
-    return {
-        view: {
-            status: one.get(view, {}).get(status, 0) + other.get(view, {}).get(status, 0)
-            for status in {**one.get(view, {}), **other.get(view, {})}
-        }
-        for view in {**one, **other}
-    }
+    sums = {view: Counter(statuses) for view, statuses in one.items()}
+    for view, statuses in other.items():
+        sums.setdefault(view, Counter()).update(statuses)
+    return {view: dict(counts) for view, counts in sums.items()}
