@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -22,13 +23,14 @@ from skewless.infra.runtimes.nvforest import ForestDevice, NvForestRuntime
 from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector, check_matrix, reshape_outputs
 from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 
+_REQUEST = struct.Struct("<?qq")  # scores or margins, rows, bytes of the shared memory
+_OK, _ERROR = b"\0", b"\1"  # begin a reply; an error's text follows, or what the first reply tells of the model
 _FLOAT_BYTES = 8
 Kind = Literal["nvforest", "xgboost-cuda"]
 """The scoring code of the child: nvForest, or XGBoost's own CUDA code."""
-ResultKind = Literal["margin", "score"]
 _START_SECONDS = 120.0  # for imports and the start of a GPU
 _MANY_ROWS = 4_096
-_MOST_CHARS = 1_000  # of an error
+_TEXT_BYTES, _MESSAGE_BYTES = 1_000, 4_096
 _ROOT = Path(__file__).parents[3]
 
 
@@ -76,14 +78,15 @@ class ChildRuntime:
         self._process: subprocess.Popen[bytes] | None = None
         self._memory_map: mmap.mmap | None = None
         self._memory = os.memfd_create("skewless")
-        self._connection, child_end = Pipe()
+        # A packet is a message, so messages need no length.
+        self._connection, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with child_end:
                 # One page, the size that the child maps at its start.
                 self._memory_map = self._resize(mmap.PAGESIZE)
                 arguments = (kind, algorithm, str(path.resolve()), device)
                 self._process = _start((child_end.fileno(), self._memory), arguments, environment or {})
-            self.runtime_id, self.n_features, self.n_outputs = self._receive(_START_SECONDS)
+            self.runtime_id, self.n_features, self.n_outputs = json.loads(self._receive(_START_SECONDS))
         except (ChildLostError, OSError) as error:
             self.close()
             raise PackageError(
@@ -103,11 +106,11 @@ class ChildRuntime:
         Raises:
             ChildLostError: the child failed, ended, or took too long; in each case it is ended.
         """
-        return self._request(matrix, "margin")
+        return self._request(matrix, is_score=False)
 
     def score(self, matrix: Matrix) -> Scores:
         """Return the child's scores; see ``margin``."""
-        return self._request(matrix, "score")
+        return self._request(matrix, is_score=True)
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Raise RequestError: only the library's own runtime has contributions."""
@@ -134,7 +137,7 @@ class ChildRuntime:
             with suppress(RuntimeError):  # the interpreter itself is ending
                 threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
 
-    def _request(self, matrix: Matrix, kind: ResultKind) -> Scores:
+    def _request(self, matrix: Matrix, *, is_score: bool) -> Scores:
         rows = check_matrix(matrix, self.n_features)
         if rows == 0:
             return reshape_outputs(np.empty(0), 0, self.n_outputs)
@@ -142,13 +145,13 @@ class ChildRuntime:
             if self._process is None:
                 raise ChildLostError("closed")
             try:
-                return self._exchange(matrix, rows, kind)
+                return self._exchange(matrix, rows, is_score=is_score)
             # Replies have no numbers: a late one would be taken for the reply to the next request.
             except ChildLostError:
                 self._stop()
                 raise
 
-    def _exchange(self, matrix: Matrix, rows: int, kind: ResultKind) -> Scores:
+    def _exchange(self, matrix: Matrix, rows: int, *, is_score: bool) -> Scores:
         size = rows * (self.n_features + self.n_outputs) * _FLOAT_BYTES
         if self._memory_map is None or len(self._memory_map) < size:
             # A power of two, so that growing batches seldom resize it.
@@ -156,7 +159,7 @@ class ChildRuntime:
         inputs, results = shared_arrays(self._memory_map, rows, self.n_features, self.n_outputs)
         inputs[:] = matrix
         try:
-            self._connection.send((kind, rows, len(self._memory_map)))
+            self._connection.send(_REQUEST.pack(is_score, rows, len(self._memory_map)))
         except OSError as error:
             raise ChildLostError(str(error)) from error
         self._receive(self.timeout_s * max(1.0, rows / _MANY_ROWS))
@@ -167,19 +170,18 @@ class ChildRuntime:
         os.ftruncate(self._memory, size)
         return mmap.mmap(self._memory, size)
 
-    def _receive(self, timeout_s: float) -> Any:  # noqa: ANN401 - the child is our own program
-        """Return the child's reply: None, or its runtime's id, features and outputs once it is ready."""
+    def _receive(self, timeout_s: float) -> bytes:
+        """Return the child's reply: empty, or its runtime's id, features and outputs in JSON once it is ready."""
+        self._connection.settimeout(timeout_s)
         try:
-            if not self._connection.poll(timeout_s):
-                raise ChildLostError("timed out")
-            problem, reply = self._connection.recv()
-        except EOFError as error:
-            raise ChildLostError("the process has ended") from error
-        except OSError as error:
+            message = self._connection.recv(_MESSAGE_BYTES)
+        except OSError as error:  # a timeout is one, too
             raise ChildLostError(str(error)) from error
-        if problem is not None:
-            raise ChildLostError(problem)
-        return reply
+        if not message:
+            raise ChildLostError("the process has ended")
+        if message[:1] == _ERROR:
+            raise ChildLostError(message[1:].decode(errors="replace"))
+        return message[1:]
 
 
 def _start(shared: tuple[int, int], arguments: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -206,13 +208,13 @@ def main(arguments: list[str]) -> int:
     # The parent also gets these signals and may have requests to finish; this process ends when the parent does.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with Connection(int(descriptor)) as connection, suppress(EOFError, BrokenPipeError, ConnectionResetError):
+    with socket.socket(fileno=int(descriptor)) as connection, suppress(BrokenPipeError, ConnectionResetError):
         try:
             runtime = open_device_runtime(*model)
         except Exception as error:  # noqa: BLE001 - the parent must get every error
-            connection.send((_describe(error), None))
+            connection.send(_describe(error))
             return 1
-        connection.send((None, (runtime.runtime_id, runtime.n_features, runtime.n_outputs)))
+        connection.send(_OK + json.dumps((runtime.runtime_id, runtime.n_features, runtime.n_outputs)).encode())
         _serve(connection, int(memory), runtime)
     return 0
 
@@ -228,28 +230,28 @@ def open_device_runtime(kind: str, algorithm: str, path: str, device: str) -> Ru
     return NvForestRuntime(algorithm, Path(path), "gpu" if device == "gpu" else "cpu")
 
 
-def _serve(connection: Connection, memory: int, runtime: Runtime) -> None:
+def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
     shared = mmap.mmap(memory, mmap.PAGESIZE)
-    while True:
-        kind, rows, size = connection.recv()
+    while message := connection.recv(_MESSAGE_BYTES):
+        is_score, rows, size = _REQUEST.unpack(message)
         # Only the parent resizes the memory; the request has its new size.
         if len(shared) != size:
             shared = mmap.mmap(memory, size)
-        problem = None
+        reply = _OK
         try:
             matrix, results = shared_arrays(shared, rows, runtime.n_features, runtime.n_outputs)
-            results[:] = (runtime.margin(matrix) if kind == "margin" else runtime.score(matrix)).reshape(-1)
+            results[:] = (runtime.score(matrix) if is_score else runtime.margin(matrix)).reshape(-1)
         except Exception as error:  # noqa: BLE001 - out of memory, device lost: the parent handles it
-            problem = _describe(error)
-        connection.send((problem, None))
+            reply = _describe(error)
+        connection.send(reply)
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception) -> bytes:
     if isinstance(error, SkewlessError):
         text = error.problem if error.value is None else f"{error.problem} ({error.value})"
     else:
         text = f"{type(error).__name__}: {error}"
-    return text[:_MOST_CHARS]
+    return _ERROR + text.encode()[:_TEXT_BYTES]
 
 
 if __name__ == "__main__":
