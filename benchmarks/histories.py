@@ -96,7 +96,7 @@ def write_log(views: Sequence[View], rows: Mapping[str, Iterable[pa.Table]], sta
         log = PartitionLog(ProjectState(state), view.partition)
         with log.stage_rows() as staged:
             for piece in rows[view.name]:
-                staged.write(_accepted(piece, run.run_id))
+                staged.write(_accepted(piece, run))
             log.commit_rows(staged)
         covers[view.partition] = Coverage(first=0, last=log.next_seq() - 1, kind="bootstrap")
     ledger.finish(run, covers, START_US)

@@ -31,7 +31,7 @@ from skewless.infra.plans.applied_plan import AppliedPlanReader
 from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
-from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
+from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last
 from skewless.serving.access.gate import Access, OpenAccess, is_loopback, open_access
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
@@ -153,9 +153,9 @@ def make_metrics(config: ServerConfig) -> Metrics:
     """Return the metrics of one process, including the stored results of parity, freshness and alerts."""
     state = config.state
     metrics = Metrics(
-        parity=lambda: read_last_parity(state).values(),
+        parity=lambda: read_last(state, LastParity).values(),
         alerts=lambda: open_alerts(state),
-        freshness=lambda: read_last_freshness(state).values(),
+        freshness=lambda: read_last(state, Freshness).values(),
     )
     metrics.database_down.watch(lambda: state.database.down_s() is not None)
     metrics.disk_free.watch(lambda: (disk := shutil.disk_usage(state.folder)).free / disk.total)

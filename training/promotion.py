@@ -14,7 +14,7 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.port import Scores
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
-from skewless.infra.verdicts.last_verdicts import read_last_parity
+from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 from skewless.training.dataset import Dataset
 from skewless.training.decision import Decision, GateEvidence, decide
 from skewless.training.quality import measure, score_version
@@ -160,7 +160,7 @@ def record_decision(
 def describe_mismatches(plan: FeaturePlan, state: ProjectState) -> str:
     """Return a sentence about the model's views with mismatches in the last parity check; empty: none."""
     # Sorted, so that the latest verdict about a view wins.
-    verdicts = {item.hash: item for item in sorted(read_last_parity(state).values(), key=lambda item: item.at_us)}
+    verdicts = {item.hash: item for item in sorted(read_last(state, LastParity).values(), key=lambda item: item.at_us)}
     sentences = [
         f"parity found {count_text(verdict.mismatches, 'mismatch', 'mismatches')} in view {view.name!r}"
         for view in plan.all_views

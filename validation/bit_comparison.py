@@ -8,9 +8,8 @@ import numpy.typing as npt
 from skewless.contract.status import BoolArray, Int64Array
 from skewless.contract.vector import Matrix
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.predictions.checksums import checksums, checksums_v1
 from skewless.infra.predictions.reader import LoggedPredictions
-from skewless.infra.predictions.record import largest_output
+from skewless.infra.predictions.record import checksums, checksums_v1, largest_output
 from skewless.validation.rebuilt_predictions import RecomputedScores
 from skewless.validation.replay_report import Cause, Findings
 

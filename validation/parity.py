@@ -18,7 +18,7 @@ from skewless.infra.engines.engine import Engine
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import save_parity
+from skewless.infra.verdicts.last_verdicts import LastParity, save_last
 from skewless.validation.parity_checker import ParityChecker, ParityResult
 from skewless.validation.parity_report import Mismatch, ParityReport, ViewParity
 from skewless.validation.parity_tasks import COST, compare_on_engine, open_checker
@@ -61,7 +61,7 @@ class Parity:
             StoreError: the store does not answer, or a log file is corrupt.
         """
         report = ParityReport(views=[self._check_view(view, sample, seed, repair) for view in self.select_views(names)])
-        save_parity(self.state, [view.verdict() for view in report.views])
+        save_last(self.state, LastParity, [view.verdict() for view in report.views])
         return report
 
     def select_views(self, names: Sequence[str]) -> list[View | WindowView]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -164,7 +164,8 @@ class KeyStore:
             ConflictError: a key of this name exists.
             StoreError: the database is unavailable.
         """
-        self._change(lambda keys: add_key(keys, key))
+        with self._documents.edit(_DOCUMENT, _encode(())) as body:
+            body.update(_encode(add_key(_decode(body), key)))
 
     def revoke(self, name: str) -> None:
         """Delete a key; servers reject it within a second.
@@ -173,22 +174,16 @@ class KeyStore:
             RequestError: no key has this name.
             StoreError: the database is unavailable.
         """
-        self._change(lambda keys: remove_key(keys, name))
-
-    def _change(self, change: Callable[[_Keys], _Keys]) -> None:
         with self._documents.edit(_DOCUMENT, _encode(())) as body:
-            body.update(_encode(change(_decode(body))))
+            body.update(_encode(remove_key(_decode(body), name)))
 
 
 def _encode(keys: _Keys) -> dict[str, Any]:
     items = [
         {
-            "name": key.name,
+            **{name: getattr(key, name) for name in ("name", "rate", "created_us", "expires_us")},
             "sha256": key.digest.hex(),
             "scopes": sorted(key.scopes),
-            "rate": key.rate,
-            "created_us": key.created_us,
-            "expires_us": key.expires_us,
         }
         for key in keys
     ]

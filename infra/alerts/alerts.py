@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import ConflictError, DefinitionError, StoreError
-from skewless.infra.storage.documents import Documents, Json
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
@@ -56,15 +56,13 @@ class Webhook:
     def post(self, body: Mapping[str, Any]) -> bool:
         """Send a body as JSON; return whether the receiver accepted it (status 200 to 299)."""
         data = json.dumps(body).encode()
-        problem = self._attempt(data)
-        for seconds in self._waits:
-            if problem is None:
+        for seconds in (None, *self._waits):
+            if seconds is not None:
+                self._sleep(seconds)
+            if (problem := self._attempt(data)) is None:
                 return True
-            self._sleep(seconds)
-            problem = self._attempt(data)
-        if problem is not None:
-            _log.warning("webhook_failed", host=self._url.hostname, attempts=len(self._waits) + 1, problem=problem)
-        return problem is None
+        _log.warning("webhook_failed", host=self._url.hostname, attempts=len(self._waits) + 1, problem=problem)
+        return False
 
     def _attempt(self, data: bytes) -> str | None:
         """Send once; return the problem, None if there was none."""
@@ -181,15 +179,14 @@ class Alerts:
         Raises:
             StoreError: the database is unavailable, or the stored alerts are corrupt.
         """
-        notices: list[Notice] = [] if self._webhook is None else ["raised"]
         with _edit_records(self._state) as items:
             i = _find_open(items, alert.key)
             is_new = i is None or items[i].alert.severity != alert.severity
             if i is None:
                 number = max((item.number for item in items), default=0) + 1
-                items.append(AlertRecord(number=number, alert=alert, since_us=alert.at_us, owed=tuple(notices)))
-            else:
-                items[i] = replace(items[i], alert=alert, owed=_add_notices(items[i].owed, notices if is_new else ()))
+                items.append(AlertRecord(number=number, alert=alert, since_us=alert.at_us))
+                i = -1
+            items[i] = replace(items[i], alert=alert, owed=self._owe("raised", items[i]) if is_new else items[i].owed)
         if is_new:
             _log_notice(alert, "raised")
             self._start_sender()
@@ -204,11 +201,10 @@ class Alerts:
         # Checks resolve after every good result, so the usual case only reads.
         if not any(alert.key == (name, subject) for alert in open_alerts(self._state)):
             return False
-        notices: list[Notice] = [] if self._webhook is None else ["resolved"]
         with _edit_records(self._state) as items:
             i = _find_open(items, (name, subject))
             if i is not None:
-                items[i] = replace(items[i], resolved_at_us=at_us, owed=_add_notices(items[i].owed, notices))
+                items[i] = replace(items[i], resolved_at_us=at_us, owed=self._owe("resolved", items[i]))
         if i is not None:
             _log_notice(items[i].alert, "resolved")
             self._start_sender()
@@ -227,6 +223,10 @@ class Alerts:
         sender = self._sender
         if sender is not None:
             sender.join(seconds)
+
+    def _owe(self, notice: Notice, record: AlertRecord) -> tuple[Notice, ...]:
+        """Return the notices that the webhook, if there is one, has not accepted yet, with another one."""
+        return record.owed if self._webhook is None or notice in record.owed else (*record.owed, notice)
 
     def _start_sender(self) -> None:
         """Start the thread that sends the stored notices, unless it runs."""
@@ -263,7 +263,10 @@ class Alerts:
                     if not webhook.post(_webhook_body(record, notice)):
                         return
                     with _edit_records(self._state) as items:
-                        _mark_delivered(items, record, notice)
+                        for i, item in enumerate(items):
+                            # With another severity by now, the notice must be sent again.
+                            if item.number == record.number and item.alert.severity == record.alert.severity:
+                                items[i] = replace(item, owed=tuple(each for each in item.owed if each != notice))
 
 
 @contextmanager
@@ -274,19 +277,16 @@ def _edit_records(state: ProjectState) -> Iterator[list[AlertRecord]]:
         before = list(items)
         yield items
         if items != before:
-            Documents(state.database, _KIND).put(_NAME, _encode_records(items))
+            # A record with unsent notices stays, however old: the webhook would never see its end.
+            resolved = [item.number for item in items if not item.is_open and not item.owed]
+            expired = set(resolved[:-_MOST_RESOLVED])
+            body = [asdict(item) for item in items if item.number not in expired]
+            Documents(state.database, _KIND).put(_NAME, body)
 
 
 def _find_open(items: list[AlertRecord], key: tuple[str, str]) -> int | None:
     """Return the index of the open alert with a name and subject."""
     return next((i for i, item in enumerate(items) if item.is_open and item.alert.key == key), None)
-
-
-def _mark_delivered(items: list[AlertRecord], sent: AlertRecord, notice: Notice) -> None:
-    """Remove a notice that the webhook has accepted; with another severity by now, it must be sent again."""
-    for i, item in enumerate(items):
-        if item.number == sent.number and item.alert.severity == sent.alert.severity:
-            items[i] = replace(item, owed=tuple(other for other in item.owed if other != notice))
 
 
 def open_alerts(state: ProjectState) -> list[Alert]:
@@ -298,14 +298,9 @@ def open_alerts(state: ProjectState) -> list[Alert]:
     return [item.alert for item in _read(state) if item.is_open]
 
 
-def _add_notices(owed: tuple[Notice, ...], more: Iterable[Notice]) -> tuple[Notice, ...]:
-    return (*owed, *(notice for notice in more if notice not in owed))
-
-
 def _log_notice(alert: Alert, notice: Notice) -> None:
-    write = {"critical": _log.error, "warning": _log.warning}.get(alert.severity, _log.info)
-    if notice == "resolved":
-        write = _log.info
+    severity = "info" if notice == "resolved" else alert.severity
+    write = {"critical": _log.error, "warning": _log.warning, "info": _log.info}[severity]
     write(f"alert_{notice}", alert=alert.name, subject=alert.subject, severity=alert.severity, message=alert.message)
 
 
@@ -320,13 +315,6 @@ def _webhook_body(record: AlertRecord, notice: Notice) -> dict[str, Any]:
         "resolved_at_us": record.resolved_at_us,
         **asdict(record.alert),
     }
-
-
-def _encode_records(items: list[AlertRecord]) -> Json:
-    # A record with unsent notices stays, however old: the webhook would never see its end.
-    resolved = [item.number for item in items if not item.is_open and not item.owed]
-    expired = set(resolved[:-_MOST_RESOLVED])
-    return [asdict(item) for item in items if item.number not in expired]
 
 
 def _read(state: ProjectState) -> list[AlertRecord]:

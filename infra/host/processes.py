@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from skewless.contract.errors import StoreError
@@ -91,7 +92,7 @@ class ProcessRecord:
     def close(self) -> None:
         """Delete the heartbeat, after the write in progress."""
         if self._write is not None:
-            self._writer.submit(self._log_errors, self._delete)
+            self._writer.submit(self._log_errors, partial(self._documents.delete, self._name))
         self._writer.shutdown()
 
     def _put(self) -> None:
@@ -99,9 +100,6 @@ class ProcessRecord:
             self._sweep()
             self._is_swept = True
         self._documents.put(self._name, asdict(replace(self._own, beat_s=self._database.now_us() / 1e6)))
-
-    def _delete(self) -> None:
-        self._documents.delete(self._name)
 
     def _sweep(self) -> None:
         """Delete the heartbeats of killed processes of this kind and machine, and all that are a day old."""
@@ -111,7 +109,7 @@ class ProcessRecord:
             if is_dead or item.silent_s(now_s) > _EXPIRY_S:
                 self._documents.delete(name)
 
-    def _log_errors(self, work: Callable[[], None]) -> None:
+    def _log_errors(self, work: Callable[[], object]) -> None:
         try:
             work()
         except StoreError as error:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from skewless.infra.jobs import lifeline
 from skewless.infra.jobs.run import Run, State
@@ -18,9 +20,26 @@ REFUSED = 5  # exit code of a command whose gate failed
 _LONGEST = 65_536
 
 
+class Execution(ABC):
+    """Work in progress. Work that was completed when it started needs only ``poll``."""
+
+    @abstractmethod
+    def poll(self) -> Completion | None:
+        """Return its completion, None while it runs."""
+
+    def send_heartbeat(self) -> None:  # noqa: B027 - see the class, as below
+        """Notify it that its scheduler still holds the lease."""
+
+    def terminate(self) -> None:  # noqa: B027
+        """Ask it to end."""
+
+    def kill(self) -> None:  # noqa: B027
+        """Kill it and all its child processes, and wait for their end."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Completion:
-    """The end of a run's work: its exit code, and the JSON object that it printed."""
+class Completion(Execution):
+    """The end of a run's work: its exit code, and the JSON object that it printed; or work that has ended already."""
 
     code: int
     outputs: Mapping[str, Any] = field(default_factory=dict)
@@ -40,31 +59,15 @@ class Completion:
         error = self.outputs.get("error")
         return str(error["message"]) if isinstance(error, Mapping) else f"ended with exit code {self.code}"
 
-
-class Execution(Protocol):
-    """Work in progress."""
-
-    def send_heartbeat(self) -> None:
-        """Notify it that its scheduler still holds the lease."""
-        ...
-
-    def poll(self) -> Completion | None:
-        """Return its completion, None while it runs."""
-        ...
-
-    def terminate(self) -> None:
-        """Ask it to end."""
-        ...
-
-    def kill(self) -> None:
-        """Kill it and all its child processes, and wait for their end."""
-        ...
+    def poll(self) -> Completion:
+        """Return itself."""
+        return self
 
 
 Launch = Callable[[Run, Sequence[str]], Execution]
 
 
-class ProcessExecution:
+class ProcessExecution(Execution):
     """A command in child processes, which end with this process.
 
     Args:
@@ -91,14 +94,10 @@ class ProcessExecution:
 
     def send_heartbeat(self) -> None:
         """Write one byte to the command's stdin; do nothing if it has ended."""
-        pipe = self._process.stdin
-        if pipe is not None and not pipe.closed:
-            try:
-                pipe.write(b".")
-                pipe.flush()
-            # The work may end, or the main thread close the pipe, between the check and the write.
-            except (BrokenPipeError, ValueError):
-                return
+        # The work may have ended, or the main thread have closed the pipe.
+        with suppress(BrokenPipeError, ValueError):
+            if self._process.stdin is not None:
+                self._process.stdin.write(b".")
 
     def poll(self) -> Completion | None:
         """Return exit code and outputs, None while it runs."""
@@ -124,26 +123,6 @@ class ProcessExecution:
     def _close(self) -> None:
         if self._process.stdin is not None:
             self._process.stdin.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompletedExecution:
-    """Work that was completed in this process when it started."""
-
-    completion: Completion
-
-    def send_heartbeat(self) -> None:
-        """Do nothing."""
-
-    def poll(self) -> Completion | None:
-        """Return its completion."""
-        return self.completion
-
-    def terminate(self) -> None:
-        """Do nothing."""
-
-    def kill(self) -> None:
-        """Do nothing."""
 
 
 def decode_outputs(text: bytes) -> dict[str, Any]:

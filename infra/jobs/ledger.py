@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast
 
 from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.run import Run, RunId, State
@@ -52,10 +52,6 @@ class Ledger:
             if token <= self.latest_token():
                 raise _conflict(token, self.latest_token())
             self._terms.append(_NAME, token, {"token": token, "holder": holder, "started_us": now_us})
-
-    def list_terms(self) -> list[Mapping[str, Any]]:
-        """Return token, holder and start of each leader, latest first."""
-        return [body for _, body in self._terms.read_latest_first(_NAME)]
 
     def register_job(self, job: str, token: int, now_us: int) -> int:
         """Return the time when a job was first registered, microseconds; register it now if it is new.
@@ -200,7 +196,6 @@ def _conflict(token: int, latest: int) -> ConflictError:
 
 
 Kind = Literal["start", "cancel"]
-_KINDS: dict[str, Kind] = {kind: kind for kind in get_args(Kind)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,7 +242,7 @@ class Requests:
         requests = []
         for name, body in self._documents.list_all().items():
             kind, _, run_id = name.partition("/")
-            requests.append(Request(kind=_KINDS[kind], run_id=RunId.parse(run_id), cause=body["cause"]))
+            requests.append(Request(kind=cast("Kind", kind), run_id=RunId.parse(run_id), cause=body["cause"]))
         return sorted(requests, key=lambda request: (request.run_id.tick_us, request.run_id.job))
 
     def remove(self, request: Request) -> None:

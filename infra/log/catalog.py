@@ -281,11 +281,11 @@ class Catalog:
         return sorted(set(listed) - known)
 
     def _move_end(self, partition: str, first: int, next_seq: int, columns: str) -> bool:
-        sql = "UPDATE log_partitions SET next_seq = ? WHERE partition = ? AND next_seq = ? RETURNING partition"
-        values: tuple[str | int, ...] = (next_seq, partition, first)
-        if columns:
-            sql, values = sql.replace(" WHERE", ", columns = ? WHERE", 1), (next_seq, columns, partition, first)
-        if self._database.execute(sql, *values):
+        sql = (
+            "UPDATE log_partitions SET next_seq = ?, columns = coalesce(nullif(?, ''), columns)"
+            " WHERE partition = ? AND next_seq = ? RETURNING partition"
+        )
+        if self._database.execute(sql, next_seq, columns, partition, first):
             return True
         # A database that lost the partition must not get a log with a hole.
         return not first and bool(
@@ -339,6 +339,5 @@ def _check_age(partition: str, began_at: float) -> None:
 
 
 def _decode(row: Row) -> Segment:
-    first, last, name, size, stamp, digest, at_us, known_us, is_merged, is_proven = row
-    stored = StoredObject(name, size, stamp, digest)
-    return Segment(first, last, stored, at_us, known_us, bool(is_merged), bool(is_proven))
+    first, last, *stored, at_us, known_us, is_merged, is_proven = row
+    return Segment(first, last, StoredObject(*stored), at_us, known_us, bool(is_merged), bool(is_proven))

@@ -9,7 +9,6 @@ import os
 import threading
 import time
 from contextlib import ExitStack, suppress
-from functools import partial
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.database import Database
@@ -35,7 +34,7 @@ def register_reader(database: Database) -> None:
         leases, holder, now = Leases(database, ttl_s), new_holder(), time.monotonic()
         lease = leases.acquire(_PREFIX + holder, holder=holder)
         if lease is not None:
-            _renewals[key] = LeaseRenewal(lease.name, partial(leases.renew, lease), ttl_s, acquired_at=now)
+            _renewals[key] = LeaseRenewal(leases, lease, acquired_at=now)
             if database.is_shared:
                 _threads.enter_context(_renewals[key])
 

@@ -234,14 +234,15 @@ class PartitionRecovery:
 
     def _has_disagreement(self, best: Orphan, claims: Sequence[Orphan], first: int, last: int) -> bool:
         """Return whether objects have different rows at one of some positions, unlike those of a repeated append."""
-        others = [item for item in claims if item is not best and not self._agree(best, item, first, last)]
+
+        def agrees(other: Orphan) -> bool:
+            tables = (pa.concat_tables(self._read(each, first, min(last, other.last))) for each in (best, other))
+            return has_same_values(*tables)
+
+        others = [item for item in claims if item is not best and not agrees(item)]
         if others:
             self._add_conflict(first, "has two objects with different rows for one position", [best, *others])
         return bool(others)
-
-    def _agree(self, one: Orphan, other: Orphan, first: int, last: int) -> bool:
-        tables = (pa.concat_tables(self._read(each, first, min(last, other.last))) for each in (one, other))
-        return has_same_values(*tables)
 
     def _has_fork(self, best: Orphan, end: int) -> bool:
         """Return whether the log continued after the restoration: then earlier rows must not follow newer ones.
@@ -283,7 +284,6 @@ def _is_not_later(rows: pa.Table, before: pa.Table) -> bool:
 
 
 def _is_in(keys: pa.Array, others: Sequence[pa.Array]) -> BoolArray:
-    result = np.zeros(len(keys), dtype=np.bool_)
-    for other in others:
-        result |= pc.is_in(keys, value_set=other).to_numpy(zero_copy_only=False)
+    known = pa.concat_arrays([keys.slice(0, 0), *others])
+    result: BoolArray = pc.is_in(keys, value_set=known).to_numpy(zero_copy_only=False)
     return result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
@@ -57,14 +57,12 @@ class KnownRanges(NamedTuple):
 
     def select(self, mask: BoolArray) -> Self:
         """Return the ranges for which a mask is true."""
-        columns: list[Any] = [column[mask] for column in self]
-        return type(self)(*columns)
+        return type(self)._make(column[mask] for column in self)
 
     def extend(self, covered: Int64Array) -> Self:
         """Return these ranges and those of later runs; see ``build``."""
         later = self.build(covered, self.end)
-        columns: list[Any] = [np.concatenate(pair) for pair in zip(self, later, strict=True)]
-        return type(self)(*columns) if len(later.last) else self
+        return type(self)._make(map(np.concatenate, zip(self, later, strict=True))) if len(later.last) else self
 
 
 class RunTimes(NamedTuple):
@@ -92,15 +90,11 @@ class RunTimes(NamedTuple):
 
     def head(self, n: int) -> Self:
         """Return the first runs."""
-        columns: list[Any] = [column[:n] for column in self]
-        return type(self)(*columns)
+        return type(self)._make(column[:n] for column in self)
 
     def extend(self, later: Int64Array) -> Self:
         """Return these runs and later ones; see ``build``."""
-        if not later.size:
-            return self
-        columns: list[Any] = [np.concatenate(pair) for pair in zip(self, self.build(later), strict=True)]
-        return type(self)(*columns)
+        return type(self)._make(map(np.concatenate, zip(self, self.build(later), strict=True))) if later.size else self
 
 
 def read_integers(database: Database, columns: Sequence[str], source: str, *values: Value) -> Int64Array:
@@ -146,24 +140,6 @@ class Coverage(NamedTuple):
     kind: Kind
 
 
-class MaterializationRun(NamedTuple):
-    """One materialization run; times are microseconds of the project's clock.
-
-    Args:
-        run_id: from 1.
-        started_us: when it began.
-        skew_us: offset of this machine's clock to the store's when the run began.
-        ended_us: None while it runs, and forever if it crashed.
-        covers: per partition, the positions that it applied.
-    """
-
-    run_id: int
-    started_us: int
-    skew_us: int = 0
-    ended_us: int | None = None
-    covers: Mapping[str, Coverage] = {}
-
-
 class RunLedger:
     """The runs of one project, in the order of their ids.
 
@@ -178,10 +154,11 @@ class RunLedger:
         self._known: dict[str, KnownRanges] = {}
         self._final = RunTimes.build(_NO_ROWS)
 
-    def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> MaterializationRun:
-        """Record the start of a run; it gets the next id.
+    def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> int:
+        """Record the start of a run; return its id, the next one, from 1.
 
         Args:
+            skew_us: offset of this machine's clock to the store's.
             lease: checked by this write; None: the caller excludes other runs.
 
         Raises:
@@ -189,28 +166,25 @@ class RunLedger:
             StoreError: the database is unavailable.
         """
         with self._fence(lease):
-            ((run_id,),) = self._database.execute(
+            rows = self._database.execute(
                 "INSERT INTO materializations (run_id, started_us, skew_us) "
                 "SELECT coalesce(max(run_id), 0) + 1, ?, ? FROM materializations RETURNING run_id",
                 now_us,
                 skew_us,
             )
-        return MaterializationRun(run_id=run_id, started_us=now_us, skew_us=skew_us)
+        return int(rows[0][0])
 
-    def finish(
-        self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None
-    ) -> MaterializationRun:
-        """Record the end of a run and the positions that it applied; see ``start`` for lease and errors."""
+    def finish(self, run_id: int, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None) -> None:
+        """Record the end of a run and, per partition, the positions that it applied; see ``start`` for the rest."""
         with self._fence(lease):
             sql = "UPDATE materializations SET ended_us = ? WHERE run_id = ? AND ended_us IS NULL RETURNING run_id"
-            if self._database.execute(sql, now_us, run.run_id):
-                add_coverage(self._database, run.run_id, covers, now_us)
-        return run._replace(ended_us=now_us, covers=covers)
+            if self._database.execute(sql, now_us, run_id):
+                add_coverage(self._database, run_id, covers, now_us)
 
-    def withdraw(self, run: MaterializationRun, lease: Lease | None = None) -> None:
+    def withdraw(self, run_id: int, lease: Lease | None = None) -> None:
         """Remove a run that failed before it wrote a row to log or store; see ``start`` for lease and errors."""
         with self._fence(lease):
-            self._database.execute("DELETE FROM materializations WHERE run_id = ? AND ended_us IS NULL", run.run_id)
+            self._database.execute("DELETE FROM materializations WHERE run_id = ? AND ended_us IS NULL", run_id)
 
     def restore_start(self, run_id: int, started_us: int) -> None:
         """Record a run that a restored database lacks, without an end, or that it began no later than a time."""

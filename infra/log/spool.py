@@ -64,37 +64,38 @@ class Spool:
         partition: name of the log.
         schema: of all its rows.
         options: of the Parquet writer.
+
+    Attributes:
+        writer: 12 hexadecimal digits, unique for an object.
+        number: of its next file, from 0; files are shipped in this order.
     """
 
     def __init__(
         self, state: ProjectState, partition: str, schema: pa.Schema, options: Mapping[str, Any] | None = None
     ) -> None:
         self.folder = state / "spool" / partition
+        self.writer, self.number = uuid.uuid4().hex[:12], 0
         self._state = state
         self._partition = partition
         self._schema = schema
         self._options = options or {}
 
-    def path(self, at_us: int, writer: str, number: int) -> Path:
-        """Return the path of a writer's next file.
+    @property
+    def next_name(self) -> str:
+        """Writer and number of the next file."""
+        return f"{self.writer}-{self.number:06d}"
+
+    def store(self, at_us: int, rows: pa.Table) -> None:
+        """Write the next file of this object durably and completely; call this from one thread.
 
         Args:
             at_us: time of its first row, microseconds.
-            writer: 12 hexadecimal digits, unique for a process.
-            number: of the file for this writer, from 0; files are shipped in this order.
-        """
-        return self.folder / f"{at_us:020d}-{writer}-{number:06d}.parquet"
-
-    def store(self, path: Path, rows: pa.Table) -> None:
-        """Write a complete file durably.
-
-        Args:
-            path: of ``path``.
             rows: in the log's schema.
 
         Raises:
             StoreError: the disk refused the write.
         """
+        path = self.folder / f"{at_us:020d}-{self.next_name}.parquet"
         temporary = path.with_suffix(".tmp")
         try:
             with translate_disk_errors(path):
@@ -105,6 +106,7 @@ class Spool:
                 sync_folder(self.folder)
         finally:
             temporary.unlink(missing_ok=True)
+        self.number += 1
 
     def waiting(self) -> list[Path]:
         """Return the files that are not in the log yet, each writer's in the order of their numbers."""

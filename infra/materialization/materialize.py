@@ -24,7 +24,7 @@ from skewless.contract.plan import View
 from skewless.infra.log.log_columns import INGEST, REJECT, RUN
 from skewless.infra.log.partition_log import PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
+from skewless.infra.log.runs import Coverage, Kind, RunLedger
 from skewless.infra.materialization.latest_rows import LatestRows
 from skewless.infra.materialization.run_report import OnStep, Pending, RunStep, ViewReport
 from skewless.infra.materialization.skipped_rows import reject_skipped, save_skipped
@@ -192,7 +192,7 @@ class _RunJob:
     events: EventRange | None
     naive_is_utc: bool
     on_step: OnStep | None
-    run: MaterializationRun | None = None
+    run: int | None = None
     covers: dict[str, Coverage] = field(default_factory=dict)
     has_written: bool = False  # whether this run has written rows to the log or the store
 
@@ -227,7 +227,7 @@ class _RunJob:
         if self.run is not None and not self.has_written:
             self.parent.ledger.withdraw(self.run, self.lease)
 
-    def _begin(self) -> MaterializationRun:
+    def _begin(self) -> int:
         if self.run is None:
             skew_us = abs(self.parent.online().clock_offset_us())
             self.run = self.parent.ledger.start(self.parent.clock.now_us(), skew_us, self.lease)
@@ -294,7 +294,7 @@ class _RunJob:
     def _add_run(self, rows: pa.Table) -> pa.Table:
         n, run = rows.num_rows, self._begin()
         ingest = pa.array(np.full(n, self.now_us, dtype=np.int64))
-        return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run.run_id, dtype=np.int64)))
+        return rows.append_column(INGEST, ingest).append_column(RUN, pa.array(np.full(n, run, dtype=np.int64)))
 
     def _check_log(self, view: View) -> None:
         applied_seq = self.parent.online().marker(marker_key(self.parent.project, view))

@@ -22,8 +22,7 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL, query_labels, read_labels, to_milliseconds
 from skewless.infra.offline.sql import quote, sql_literal
 from skewless.infra.outcomes.log import OutcomeLog
-from skewless.infra.predictions.schema import ROWS_SQL
-from skewless.infra.predictions.segments import prediction_files
+from skewless.infra.predictions.segments import ROWS_SQL, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _MICROSECOND = timedelta(microseconds=1)
@@ -39,15 +38,10 @@ _PREDICTIONS_SQL = f"""
         WHERE model = $model AND t >= $since AND t < $until
     )
 """
-_CANDIDATES_SQL = """
-    CREATE TEMP TABLE candidates (
-        n BIGINT, distance BIGINT, label DOUBLE, value DOUBLE, known_at BIGINT, received_at BIGINT, batch VARCHAR,
-        row INTEGER
-    )
-"""
 _BY_ID_SQL = f"""
-    INSERT INTO candidates
-    SELECT n, NULL, {", ".join(_OUTCOME_COLUMNS)} FROM predictions JOIN outcomes ON id = prediction_id
+    CREATE TEMP TABLE candidates AS
+    SELECT n, NULL::BIGINT AS distance, {", ".join(_OUTCOME_COLUMNS)} FROM predictions
+    JOIN outcomes ON id = prediction_id
 """
 # The nearest prediction of each version in each role, before or after; predictions of the same time share the label.
 _BY_ENTITY_SQL = f"""
@@ -130,10 +124,10 @@ class LabelledLog:
             if not files:
                 return pa.Table.from_batches([], _SCHEMA)  # `empty_table` imports pandas
             with translate_query_errors("prediction log"):
-                times = {"since": since_us, "until": until_us}
-                cursor.execute(
-                    _PREDICTIONS_SQL.format(unit=self._unit()), {"files": files, "model": self.spec.name, **times}
-                )
+                names = (self.spec.rollout and self.spec.rollout.sticky) or [key.name for key in self.plan.join_keys]
+                key = _key_sql([_json_field_sql("inputs", column) for column in self._columns(names)])
+                values = {"files": files, "model": self.spec.name, "since": since_us, "until": until_us}
+                cursor.execute(_PREDICTIONS_SQL.format(unit=_UNIT_SQL.format(key=key)), values)
                 self._find_candidates(cursor, (since_us, until_us), known_by_us)
                 return cursor.sql(_LABELLED_SQL).to_arrow_table().cast(_SCHEMA)
 
@@ -162,12 +156,11 @@ class LabelledLog:
         return query_labels(self.connection, self.repo, self.plan, self.spec, question)
 
     def _find_candidates(self, cursor: duckdb.DuckDBPyConnection, times: tuple[int, int], known_by_us: int) -> None:
-        cursor.execute(_CANDIDATES_SQL)
         cursor.register("outcomes", OutcomeLog(self.state, cursor).latest(known_by_us))
         cursor.execute(_BY_ID_SQL)
         for names, outcomes in [*self._entity_outcomes(cursor), *self._table_labels(cursor, times, known_by_us)]:
             cursor.register("entity_outcomes", outcomes)
-            key = _key_sql([(column, _json_field_sql("inputs", column)) for column in self._columns(names)])
+            key = _key_sql([_json_field_sql("inputs", column) for column in self._columns(names)])
             cursor.execute(_BY_ENTITY_SQL.format(key=key), {"tolerance": self.spec.labels.tolerance // _MICROSECOND})
             cursor.unregister("entity_outcomes")
 
@@ -179,7 +172,7 @@ class LabelledLog:
             columns = self._columns(names)
             if len(columns) < len(names):
                 continue  # it names a field that the model no longer has
-            key = _key_sql([(column, _json_field_sql("keys", column)) for column in columns])
+            key = _key_sql([_json_field_sql("keys", column) for column in columns])
             select = (
                 f"SELECT {key} AS key, {event_t} AS event_t, {', '.join(_OUTCOME_COLUMNS)} FROM outcomes"
                 " WHERE model = $model AND json_keys(keys) = $names"
@@ -196,7 +189,7 @@ class LabelledLog:
         rows = rows.append_column("row", int64_array(np.arange(rows.num_rows)).cast(pa.int32()))
         cursor.register("label_table", rows)
         columns = self._columns()
-        key = _key_sql([(column, _number_sql(quote(column.name), column)) for column in columns])
+        key = _key_sql([_number_sql(quote(column.name), column) for column in columns])
         query = (
             f"SELECT {key} AS key, {TIME} AS event_t, {LABEL} AS label, NULL::DOUBLE AS value, {KNOWN} AS known_at,"
             f" {KNOWN} AS received_at, '' AS batch, row FROM label_table"
@@ -204,23 +197,16 @@ class LabelledLog:
         )
         yield [column.name for column in columns], cursor.sql(query).to_arrow_table()
 
-    def _unit(self) -> str:
-        rollout = self.spec.rollout
-        names = (rollout and rollout.sticky) or [column.name for column in self.plan.join_keys]
-        return _UNIT_SQL.format(
-            key=_key_sql([(column, _json_field_sql("inputs", column)) for column in self._columns(names)])
-        )
-
     def _columns(self, names: Sequence[str] | None = None) -> list[Column]:
         """Return the keys and request fields in order of their names; if names are given, only these."""
         columns = sorted((*self.plan.join_keys, *self.plan.request), key=lambda column: column.name)
         return [column for column in columns if names is None or column.name in names]
 
 
-def _key_sql(parts: Sequence[tuple[Column, str]]) -> str:
+def _key_sql(values: Sequence[str]) -> str:
     """Return an SQL expression for a text that is unique for each entity, nulls included."""
     # JSON tells the text 'null' from null, and keeps the parts of a key apart.
-    return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for _, value in parts)}])::VARCHAR"
+    return f"to_json([{', '.join(f'CAST({value} AS VARCHAR)' for value in values)}])::VARCHAR"
 
 
 def _json_field_sql(json: str, column: Column) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -42,15 +41,13 @@ class OutcomeWriter:
     """Appends to the outcome log of a project; several processes may append at the same time.
 
     Args:
-        spool: of the log, on the local disk.
+        spool: of the log, on the local disk; no other object writes into it.
         on_stored: called after each batch; by default it waits until the batch is in the log.
     """
 
     def __init__(self, spool: Spool, on_stored: Callable[[], object] | None = None) -> None:
         self._spool = spool
         self._on_stored = on_stored or spool.ship
-        self._name = uuid.uuid4().hex[:12]
-        self._files = 0
 
     def append(self, outcomes: Sequence[Outcome], *, received_at: int, source: str) -> str:
         """Write outcomes and wait until they are durable; return the name of their batch.
@@ -64,11 +61,8 @@ class OutcomeWriter:
             StoreError: the disk refused the write, and the log is unchanged; or ``on_stored`` failed, and the outcomes
                 are on the disk, from where they are shipped later.
         """
-        batch = f"{self._name}-{self._files:06d}"
-        path = self._spool.path(received_at, self._name, self._files)
-        table = to_table(outcomes, received_at=received_at, batch=batch, source=source)
-        self._spool.store(path, table)
-        self._files += 1
+        batch = self._spool.next_name
+        self._spool.store(received_at, to_table(outcomes, received_at=received_at, batch=batch, source=source))
         self._on_stored()
         return batch
 
@@ -80,21 +74,9 @@ def outcome_spool(state: ProjectState) -> Spool:
 
 def to_table(outcomes: Sequence[Outcome], *, received_at: int, batch: str, source: str) -> pa.Table:
     """Return outcomes in the log's schema."""
-    n = len(outcomes)
-    columns = {
-        "received_at": [received_at] * n,
-        "batch": [batch] * n,
-        "row": range(n),
-        "source": [source] * n,
-        "prediction_id": [outcome.prediction_id for outcome in outcomes],
-        "model": [outcome.model for outcome in outcomes],
-        "keys": [keys_text(outcome) for outcome in outcomes],
-        "event_time": [outcome.event_time for outcome in outcomes],
-        "label": [outcome.label for outcome in outcomes],
-        "value": [outcome.value for outcome in outcomes],
-        "known_at": [outcome.known_at for outcome in outcomes],
-    }
-    return pa.table({name: pa.array(columns[name], SCHEMA.field(name).type) for name in SCHEMA.names})
+    shared = {"received_at": received_at, "batch": batch, "source": source}
+    rows = [vars(outcome) | shared | {"row": row, "keys": keys_text(outcome)} for row, outcome in enumerate(outcomes)]
+    return pa.Table.from_pylist(rows, SCHEMA)
 
 
 def keys_text(outcome: Outcome) -> str | None:
@@ -127,7 +109,7 @@ _RANKED_SQL = f"""
 """
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class OutcomeCounts:
     """Counts of outcomes. Each outcome after the first of its subject is in one class, and also in ``late`` if it was.
 
@@ -216,14 +198,10 @@ class OutcomeLog:
     def counts(self, known_by_us: int) -> OutcomeCounts:
         """Return counts of the outcomes that were known by a time, by class."""
         relation = self._run(_COUNTS_SQL, known_by_us)
-        return OutcomeCounts() if relation is None else _decode_counts(relation.fetchall()[0])
+        return OutcomeCounts() if relation is None else OutcomeCounts(*relation.fetchall()[0])
 
     def _run(self, query: str, known_by_us: int) -> duckdb.DuckDBPyRelation | None:
         if not self._files:
             return None
         with translate_query_errors("outcome log"):
             return self._connection.sql(query, params={"files": self._files, "known_by": known_by_us})
-
-
-def _decode_counts(row: tuple[int, ...]) -> OutcomeCounts:
-    return OutcomeCounts(**dict(zip(OutcomeCounts.__dataclass_fields__, row, strict=True)))

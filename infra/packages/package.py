@@ -1,7 +1,8 @@
-"""A model package: the contents to write, and the package that is read back after verification."""
+"""A model package: the contents to write, its manifest, and the package that is read back after verification."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable, Mapping
@@ -15,16 +16,17 @@ import numpy as np
 from skewless.contract.errors import DefinitionError, PackageError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.infra.packages.manifest import read_verified_file, verify_folder
-from skewless.infra.packages.signing import SIGNATURE
+from skewless.infra.packages.signing import SIGNATURE, TrustPolicy
 from skewless.infra.packages.store import PackageStore
 from skewless.infra.runtimes.certification import Reference
 from skewless.infra.runtimes.port import Vector
-from skewless.infra.storage.names import MANIFEST, check_file_name
+from skewless.infra.storage.names import MANIFEST, check_file_name, missing_file_error, package_label
 
 Json = Mapping[str, Any]
 _T = TypeVar("_T")
 
+_FORMAT = 1  # of the manifest
+_MAX_SIGNATURE_BYTES = 4_096
 _EXTRA = "extra/"
 _DOCUMENTS = ("plan", "profile", "metrics", "fingerprint", "about")
 _OPTIONAL_DOCUMENTS = ("bounds", "curves")  # documents that older packages lack
@@ -180,12 +182,8 @@ def _decode_plan(pinned: Mapping[str, Any], owner: str) -> FeaturePlan:
     plan = FeaturePlan.from_dict(pinned["features"])
     # The manifest already protects the bytes; this finds a release that hashes plans otherwise, so that no key matches.
     if plan.hash != pinned["hash"]:
-        raise PackageError(
-            owner,
-            "has a plan that does not match its hash",
-            value=plan.hash,
-            fix="train again with this version of skewless",
-        )
+        fix = "train again with this version of skewless"
+        raise PackageError(owner, "has a plan that does not match its hash", value=plan.hash, fix=fix)
     return plan
 
 
@@ -193,11 +191,8 @@ def _to_json(thing: str, value: Json) -> bytes:
     try:
         return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
     except (TypeError, ValueError) as error:
-        raise PackageError(
-            f"package file '{thing}.json'",
-            f"is not plain JSON: {error}",
-            fix="give dicts, lists, texts and finite numbers",
-        ) from error
+        fix = "give dicts, lists, texts and finite numbers"
+        raise PackageError(f"package file '{thing}.json'", f"is not plain JSON: {error}", fix=fix) from error
 
 
 def _to_npy(values: Vector) -> bytes:
@@ -210,3 +205,116 @@ def _from_npy(data: bytes) -> Vector:
     # Never pickled objects: loading them would run code from the package.
     values: Vector = np.load(io.BytesIO(data), allow_pickle=False)
     return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerifiedPackage:
+    """The files of a package. Each was read once, and its bytes match the signed manifest.
+
+    Args:
+        manifest: bytes of the manifest.
+        files: path in the folder -> bytes.
+    """
+
+    manifest: bytes
+    model_file: str
+    files: Mapping[str, bytes]
+
+    @property
+    def digest(self) -> str:
+        """Return the SHA-256 of the manifest, which identifies all files."""
+        return hashlib.sha256(self.manifest).hexdigest()
+
+
+def encode_manifest(name: str, version: str, model_file: str, files: Mapping[str, bytes]) -> bytes:
+    """Return the manifest's bytes; they depend only on the arguments, so verification can encode them again."""
+    content = {
+        "format": _FORMAT,
+        "model": name,
+        "version": version,
+        "model_file": model_file,
+        "files": {path: hashlib.sha256(data).hexdigest() for path, data in sorted(files.items())},
+    }
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
+
+
+def verify_folder(folder: Path, name: str, version: str, trust: TrustPolicy) -> VerifiedPackage:
+    """Read every file of a package once and return the verified bytes.
+
+    Raises:
+        PackageError: no trusted key signed it, or a file is missing, unexpected, or has another hash.
+    """
+    thing = package_label(name, version)
+    manifest, content = _read_manifest(folder, thing, trust)
+    hashes, model_file = content["files"], content["model_file"]
+    paths = _list_paths(folder)
+    for path in sorted(hashes.keys() - paths):
+        raise missing_file_error(thing, path)
+    # Nothing has signed such a file, but a library might read it.
+    for path in sorted(paths - hashes.keys() - {MANIFEST, SIGNATURE}):
+        raise PackageError(thing, "has an unexpected file", value=path, fix="move it out of the folder")
+    # Read once: the same bytes are compared and used.
+    files = {path: _read_file(folder / path, thing, path) for path in hashes}
+    for path, data in files.items():
+        if hashlib.sha256(data).hexdigest() != hashes[path]:
+            raise _altered_error(thing, path)
+    if model_file not in files or encode_manifest(name, version, model_file, files) != manifest:
+        raise _altered_error(thing, MANIFEST)
+    return VerifiedPackage(manifest=manifest, model_file=model_file, files=files)
+
+
+def read_verified_file(folder: Path, name: str, version: str, path: str, trust: TrustPolicy) -> bytes:
+    """Return one verified file of a package, without reading its other files.
+
+    Raises:
+        PackageError: no trusted key signed the package, it is another package, or the file is altered.
+    """
+    thing = package_label(name, version)
+    _, content = _read_manifest(folder, thing, trust)
+    data = _read_file(folder / path, thing, path)
+    # A signed manifest of another version may have been copied here.
+    if (content.get("model"), content.get("version")) != (name, version):
+        raise _altered_error(thing, MANIFEST)
+    if hashlib.sha256(data).hexdigest() != content["files"].get(path):
+        raise _altered_error(thing, path)
+    return data
+
+
+def _read_manifest(folder: Path, thing: str, trust: TrustPolicy) -> tuple[bytes, dict[str, Any]]:
+    """Check the signature; return the manifest's bytes and its content: ``files`` with their hashes, ``model_file``."""
+    data = _read_file(folder / MANIFEST, thing, MANIFEST)
+    # Before anything of the manifest is parsed.
+    trust.check(thing, data, _read_signature(folder / SIGNATURE))
+    try:
+        content = json.loads(data)
+        is_valid = isinstance(content["files"], dict) and isinstance(content["model_file"], str)
+    except (ValueError, KeyError, TypeError):
+        is_valid = False
+    if not is_valid:
+        raise _altered_error(thing, MANIFEST)
+    return data, content
+
+
+def _read_signature(path: Path) -> bytes | None:
+    """Return the bytes of a signature file, up to a limit; None: the file is missing."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_SIGNATURE_BYTES)
+    except OSError:
+        return None
+
+
+def _list_paths(folder: Path) -> set[str]:
+    """Return the paths of all files in a folder and its subfolders; a link counts as a file."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
+
+
+def _read_file(path: Path, thing: str, name: str) -> bytes:
+    if path.is_symlink() or not path.is_file():
+        raise missing_file_error(thing, name)
+    return path.read_bytes()
+
+
+def _altered_error(thing: str, path: str) -> PackageError:
+    fix = "restore it, use another version, or train again"
+    return PackageError(thing, "has an altered file", value=path, fix=fix)

@@ -23,6 +23,7 @@ _OWNER_ONLY = 0o600
 _SCHEME = "ed25519:"
 _KEY_BYTES = 32
 _FORMAT = 1
+_REPLACE = "restore it, use another version, or train again"
 # A prefix, so that a signature of another kind of message by the same key is not valid for a manifest.
 _DOMAIN = b"skewless package manifest\n"
 
@@ -78,13 +79,15 @@ class TrustPolicy:
         if key not in self.trusted_keys():
             fix = "train it again here, or add the key to the setting trusted_keys if you trust its owner"
             raise PackageError(thing, "is signed by a key that is not trusted", value=key, fix=fix)
-        if not _is_valid_signature(key, signed, manifest):
+        from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only for opening packages
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
+
+        try:
+            Ed25519PublicKey.from_public_bytes(_decode_key(key) or b"").verify(signed, _DOMAIN + manifest)
+        except (InvalidSignature, ValueError) as error:
             raise PackageError(
-                thing,
-                "has a signature of another manifest",
-                value="manifest.json",
-                fix="restore it, use another version, or train again",
-            )
+                thing, "has a signature of another manifest", value="manifest.json", fix=_REPLACE
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,27 +204,12 @@ def read_signer(signature: bytes) -> str | None:
 def _decode_signature(thing: str, data: bytes) -> tuple[str, bytes]:
     try:
         body = json.loads(data)
-        if body["format"] != _FORMAT or _decode_key(body["key"]) is None:
-            raise _signature_error(thing)
-        return str(body["key"]), base64.b64decode(body["signature"], validate=True)
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise _signature_error(thing) from error
-
-
-def _signature_error(thing: str) -> PackageError:
-    fix = "restore it, use another version, or train again"
-    return PackageError(thing, "has a signature that cannot be read", value=SIGNATURE, fix=fix)
-
-
-def _is_valid_signature(key: str, signed: bytes, manifest: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only for opening packages
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
-
-    try:
-        Ed25519PublicKey.from_public_bytes(_decode_key(key) or b"").verify(signed, _DOMAIN + manifest)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
+        form, key, signed = body["format"], body["key"], base64.b64decode(body["signature"], validate=True)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        form, key, signed = None, None, b""
+    if form != _FORMAT or _decode_key(key) is None:
+        raise PackageError(thing, "has a signature that cannot be read", value=SIGNATURE, fix=_REPLACE)
+    return key, signed
 
 
 def _encode_key(raw: bytes) -> str:

@@ -6,12 +6,18 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from skewless.infra.packages.manifest import encode_manifest, verify_folder
-from skewless.infra.packages.package import Package, PackageContents, open_package
+from skewless.infra.packages.package import (
+    Package,
+    PackageContents,
+    encode_manifest,
+    open_package,
+    verify_folder,
+)
 from skewless.infra.packages.signing import SIGNATURE
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.storage.durable import create_durable, disk_error, sync_folder, write_durable
+from skewless.infra.storage.durable import create_durable, sync_folder, translate_disk_errors, write_durable
 from skewless.infra.storage.names import MANIFEST
+from skewless.infra.storage.package_folder import sync_files
 
 
 def write_package(store: PackageStore, name: str, contents: PackageContents) -> Package:
@@ -34,7 +40,7 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
     files = contents.files()
     # Before anything is written: nobody could load a package with an untrusted signature.
     store.check_signer()
-    try:
+    with translate_disk_errors(folder):
         with store.packages.stage(name, "new") as staging:
             for path, data in files.items():
                 (staging / path).parent.mkdir(exist_ok=True)
@@ -42,8 +48,6 @@ def write_package(store: PackageStore, name: str, contents: PackageContents) -> 
             version = _claim(staging, store, name, encoded=(contents.model_name, files))
         for parent in (folder, store.packages.root):
             sync_folder(parent)
-    except OSError as error:
-        raise disk_error(folder, error) from error
     return open_package(store, name, version)
 
 
@@ -83,8 +87,6 @@ def _claim(staging: Path, store: PackageStore, name: str, encoded: tuple[str, di
         for file, data in proof.items():
             (staging / file).unlink(missing_ok=True)
             write_durable(staging / file, data)
-        for part in (path for path in staging.rglob("*") if path.is_dir()):
-            sync_folder(part)
-        sync_folder(staging)
+        sync_files(staging)
         if packages.add_version(name, version, staging, {**stored, **packages.upload(name, staging, proof)}):
             return version

@@ -35,15 +35,12 @@ def check_logged_types(state: ProjectState, source: EventSource) -> None:
         for column in source.columns:
             logged_type = logged.get(column.name, pa.null())
             if not pa.types.is_null(logged_type) and logged_type != arrow_type(column.dtype):
+                name = next((str(dtype) for dtype in DType if arrow_type(dtype) == logged_type), str(logged_type))
                 raise SourceError(
                     f"event source {source.name!r} column {column.name!r}",
-                    f"is declared as {column.dtype}, but is {_type_name(logged_type)} in the log",
+                    f"is declared as {column.dtype}, but is {name} in the log",
                     fix="use a new name for the column with the new type",
                 )
-
-
-def _type_name(kind: pa.DataType) -> str:
-    return next((str(dtype) for dtype in DType if arrow_type(dtype) == kind), str(kind))
 
 
 def check_sums(connection: duckdb.DuckDBPyConnection, view: WindowView, parts: Sequence[LogPartition]) -> None:

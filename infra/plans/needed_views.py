@@ -1,19 +1,21 @@
-"""Find the views that the plan or retained model versions read: these are kept up to date (SEMANTICS 8.2)."""
+"""Find the views that the plan or retained model versions read: these are kept up to date (SEMANTICS 8.2).
+
+The target versions are models and versions that a client has loaded or unloaded, for all servers of a project.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skewless.contract.errors import PackageError, SkewlessError, StalePlanError
 from skewless.contract.plan import FeaturePlan, View
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.packages.package import read_pinned_plan
-from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.store import PackageStore, versions_of
 from skewless.infra.plans.applied_plan import read_applied, read_plan_number
-from skewless.infra.plans.target_versions import StoredTargetVersions
-from skewless.infra.rollout.traffic import versions_of
+from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -21,7 +23,71 @@ CHAMPION = "champion"
 PLAN = "plan"
 # Model, version and its pinned plan.
 Retained = tuple[str, str, FeaturePlan]
+_PROJECT = "project"
 _log = EventLogger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetVersions:
+    """The models and versions to load or unload, until changed.
+
+    Args:
+        unloaded: models that must not be served.
+        pinned: per model, the versions to load in addition to the champion.
+    """
+
+    unloaded: frozenset[str] = frozenset()
+    pinned: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def versions(self, model: str) -> frozenset[str]:
+        """Return the pinned versions of a model."""
+        return self.pinned.get(model, frozenset())
+
+
+class StoredTargetVersions:
+    """The target versions of one project, which all its servers read."""
+
+    def __init__(self, state: ProjectState) -> None:
+        self._documents = Documents(state.database, "target_versions")
+
+    def revision(self) -> int:
+        """Return a number that increases with each change; 0: there are no target versions."""
+        return self._documents.revision(_PROJECT)
+
+    def read(self) -> TargetVersions:
+        """Return the target versions; empty if there are none.
+
+        Raises:
+            PackageError: they are corrupt.
+            StoreError: the database is unavailable.
+        """
+        return _decode_targets(self._documents.get(_PROJECT))
+
+    def load(self, model: str, version: str | None) -> TargetVersions:
+        """Load a model, and a version of it in addition to the champion if given; return all target versions."""
+        with self._documents.edit(_PROJECT, {"pinned": {}, "unloaded": []}) as body:
+            versions = _decode_targets(body)
+            body["unloaded"] = sorted(versions.unloaded - {model})
+            if version is not None:
+                body["pinned"][model] = sorted(versions.versions(model) | {version})
+        return _decode_targets(body)
+
+    def unload(self, model: str) -> TargetVersions:
+        """Unload a model, and unpin its versions; return all target versions."""
+        with self._documents.edit(_PROJECT, {"pinned": {}, "unloaded": []}) as body:
+            body["unloaded"] = sorted(_decode_targets(body).unloaded | {model})
+            body["pinned"].pop(model, None)
+        return _decode_targets(body)
+
+
+def _decode_targets(body: Any) -> TargetVersions:  # noqa: ANN401 - JSON
+    if body is None:
+        return TargetVersions()
+    try:
+        pinned = {str(name): frozenset(map(str, versions)) for name, versions in body["pinned"].items()}
+        return TargetVersions(unloaded=frozenset(map(str, body["unloaded"])), pinned=pinned)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise PackageError("target versions", "are corrupt", fix="load or unload the models again") from error
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,8 @@ from skewless.contract.rows import Versions
 from skewless.contract.status import BoolArray, Int64Array, StatusArray
 from skewless.contract.vector import Matrix
 from skewless.infra.online.window_states import StateProgress
-from skewless.infra.predictions.checksums import checksums
-from skewless.infra.predictions.record import LoadColumns, PredictionBatch, Source, largest_output
-from skewless.infra.predictions.schema import APPLIED, FORMAT, READ, SCHEMA
+from skewless.infra.predictions.record import LoadColumns, PredictionBatch, Source, checksums, largest_output
+from skewless.infra.predictions.segments import APPLIED, FORMAT, READ, SCHEMA
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 _NUMBER_COLUMNS = ("t", "asked_at", "read_start", "read_end", "skew_us")
@@ -55,12 +54,12 @@ class ConstantColumns:
 
     def _grow(self, n: int) -> None:
         if n > self._n:
-            origin, hashes = self._origin, self._origin.transform_hashes
+            origin, hashes, policy = self._origin, self._origin.transform_hashes, self._origin.policy
             self._n = n
             self._columns = {
                 **{name: repeat_words([getattr(origin, name)], n) for name in _TEXT_COLUMNS},
                 "source": repeat_words([self._source], n),
-                "policy": _policies(origin.policy, n),
+                "policy": pa.nulls(n, pa.int64()) if policy is None else numbers(np.full(n, policy, dtype=np.int64)),
                 "tolerance": numbers(np.full(n, origin.tolerance)),
                 "transform_hashes": equal_lists(n, len(hashes), repeat_words(hashes, n)),
                 "format": numbers(np.full(n, FORMAT, dtype=np.uint8)),
@@ -69,10 +68,6 @@ class ConstantColumns:
                 "view": repeat_words([name for name, _ in self.views], n),
                 "hash": repeat_words([digest for _, digest in self.views], n),
             }
-
-
-def _policies(policy: int | None, n: int) -> pa.Array:
-    return pa.nulls(n, pa.int64()) if policy is None else numbers(np.full(n, policy, dtype=np.int64))
 
 
 def to_batch(records: Sequence[PredictionBatch], constants: ConstantColumns) -> pa.RecordBatch:

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from skewless.contract.errors import StoreError
+from skewless.contract.arrow_numbers import numbers
 from skewless.contract.vector import Matrix
 from skewless.infra.log.reading import translate_query_errors
-from skewless.infra.predictions.schema import ROWS_SQL
-from skewless.infra.predictions.segments import BATCH_ROWS, prediction_files
+from skewless.infra.predictions.reader import decode_matrix
+from skewless.infra.predictions.segments import BATCH_ROWS, ROWS_SQL, prediction_files
 from skewless.infra.storage.project_state import ProjectState
 
 _SERVED_SQL = f"""
@@ -89,7 +89,8 @@ class ServedScores:
             StoreError: a log file is corrupt.
         """
         for batch in self._query(f"SELECT vector, score {_SERVED_SQL}"):
-            yield _live(batch)
+            rows = pa.Table.from_batches([batch])
+            yield LivePredictions(vectors=decode_matrix(rows["vector"]), scores=numbers(rows["score"]))
 
     def repeats(self) -> dict[str, float]:
         """Return by view how many predictions used the same feature row, as a self-weighted mean; 1 for windows.
@@ -146,10 +147,3 @@ def sample_log(
     with connection.cursor() as cursor, translate_query_errors("prediction log"):
         cursor.execute(_SAMPLE_SQL.format(most=most), values | {"window": window_us, "seed": str(seed)})
         return cursor.sql(_VECTORS_SQL, params=values).to_arrow_table().cast(_SAMPLE)
-
-
-def _live(batch: pa.RecordBatch) -> LivePredictions:
-    flat = batch["vector"].flatten().to_numpy(zero_copy_only=False)
-    if len(flat) % batch.num_rows:
-        raise StoreError("prediction log", "has vectors of unequal length", fix="restore the altered file")
-    return LivePredictions(vectors=flat.reshape(batch.num_rows, -1), scores=batch["score"].to_numpy())

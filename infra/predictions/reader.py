@@ -24,10 +24,11 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.readers import register_reader
 from skewless.infra.log.reading import regroup, translate_query_errors
 from skewless.infra.predictions.record import Source
-from skewless.infra.predictions.schema import READ, ROWS_SQL
-from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, open_prediction_log
+from skewless.infra.predictions.segments import BATCH_ROWS, PREDICTIONS, READ, ROWS_SQL, open_prediction_log
 from skewless.infra.storage.objects import StoredObject
 from skewless.infra.storage.project_state import ProjectState
+
+_NUMBER_COLUMNS = ("t", "asked_at", "read_start", "read_end", "skew_us", "tolerance")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,23 +202,16 @@ class PredictionLog:
 
 
 def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
-    n = table.num_rows
-    score = numbers(table["score"])
+    n, score = table.num_rows, numbers(table["score"])
+    columns: dict[str, Any] = {name: numbers(table[name]) for name in _NUMBER_COLUMNS}
+    columns |= {name: table[name].to_pylist() for name in ("inputs", "plan_hash", "transform_hashes")}
     return LoggedPredictions(
         source=source,
+        **columns,
         ids=table["id"].to_pylist(),
-        t=numbers(table["t"]),
-        asked_at=numbers(table["asked_at"]),
-        read_start=numbers(table["read_start"]),
-        read_end=numbers(table["read_end"]),
-        skew_us=numbers(table["skew_us"]),
-        inputs=table["inputs"].to_pylist(),
-        plan_hash=table["plan_hash"].to_pylist(),
-        transform_hashes=table["transform_hashes"].to_pylist(),
-        tolerance=numbers(table["tolerance"]),
-        vectors=_decode_matrix(table["vector"]),
+        vectors=decode_matrix(table["vector"]),
         score=score,
-        scores=score if table["scores"].null_count == n else _decode_matrix(table["scores"]),
+        scores=score if table["scores"].null_count == n else decode_matrix(table["scores"]),
         formats=numbers(table["format"]),
         roles=table["role"].to_pylist(),
         checksums=numbers(table["checksum"]),
@@ -225,11 +219,16 @@ def _decode_predictions(source: Source, table: pa.Table) -> LoggedPredictions:
     )
 
 
-def _decode_matrix(lists: pa.ChunkedArray) -> Matrix:
+def decode_matrix(lists: pa.ChunkedArray) -> Matrix:
+    """Return a column of lists of numbers as a matrix.
+
+    Raises:
+        StoreError: the lists have different lengths.
+    """
     flat: Matrix = numbers(_flatten(lists))
     if len(flat) % len(lists):
         raise StoreError("prediction log", "has vectors of unequal length", fix="restore the altered file")
-    return flat.reshape(len(lists), -1).copy()
+    return flat.reshape(len(lists), -1)
 
 
 def _flatten(lists: pa.ChunkedArray) -> Any:  # noqa: ANN401 - Arrow's array types

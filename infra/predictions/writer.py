@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -16,7 +15,7 @@ from skewless.infra.host.priority import lower_priority
 from skewless.infra.log.spool import Spool
 from skewless.infra.predictions.batches import ConstantColumns, to_batch
 from skewless.infra.predictions.record import PredictionBatch
-from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.storage.durable import error_text, make_folder, write_durable
 from skewless.infra.telemetry.logger import EventLogger
 
@@ -36,7 +35,7 @@ class PredictionWriter:
     noticed even without predictions.
 
     Args:
-        spool: of the log, on the local disk.
+        spool: of the log, on the local disk; no other object writes into it.
         capacity: largest number of queued predictions; further records are dropped and counted.
         flush_seconds: longest time that a record waits.
         on_drop: called with the number of dropped predictions and the reason.
@@ -62,8 +61,6 @@ class PredictionWriter:
         self._queued_rows = 0
         self._condition = threading.Condition()
         self._closed = False
-        self._name = uuid.uuid4().hex[:12]
-        self._files = 0
         self.problem: str | None = None
         self._thread = threading.Thread(target=self._run, name="prediction-log", daemon=True)
         self._thread.start()
@@ -125,7 +122,8 @@ class PredictionWriter:
         rows = sum(len(record.ids) for records in queue.values() for record in records)
         error: StoreError | None = None
         try:
-            self._write_file(pa.Table.from_batches(list(_drain_batches(queue)), schema=SCHEMA))
+            table = pa.Table.from_batches(list(_drain_batches(queue)), schema=SCHEMA)
+            self._spool.store(table["t"][0].as_py(), table)
             self._set_problem(None)
             error = self._report_stored()
         except (OSError, StoreError, pa.ArrowException) as refusal:
@@ -158,7 +156,7 @@ class PredictionWriter:
 
     def _probe(self) -> None:
         """Test whether the disk accepts a file again."""
-        path = self._spool.folder / f".{self._name}.probe"
+        path = self._spool.folder / f".{self._spool.writer}.probe"
         try:
             make_folder(self._spool.folder)
             write_durable(path, bytes(_PROBE_BYTES))
@@ -166,11 +164,6 @@ class PredictionWriter:
         except (OSError, StoreError):
             return
         self._set_problem(None)
-
-    def _write_file(self, table: pa.Table) -> None:
-        path = self._spool.path(table["t"][0].as_py(), self._name, self._files)
-        self._spool.store(path, table)
-        self._files += 1
 
 
 def _drain_batches(queue: _Queue) -> Iterator[pa.RecordBatch]:

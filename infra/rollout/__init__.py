@@ -1,1 +1,1 @@
-"""Traffic policies of models, and the servers' counts of each version."""
+"""The servers' counts of each version under a traffic policy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -94,38 +95,28 @@ class RolloutCounts:
 
     def __add__(self, other: RolloutCounts) -> RolloutCounts:
         """Return the sum of two servers' counts."""
+        sums = {
+            name: getattr(self, name) + getattr(other, name)
+            for name in ("requests", "failed", "rows", "missing", "values", "differences")
+        }
         return RolloutCounts(
-            requests=self.requests + other.requests,
-            failed=self.failed + other.failed,
-            rows=self.rows + other.rows,
+            **sums,
             latency=self.latency.plus(other.latency),
             scores=self.scores.plus(other.scores),
-            missing=self.missing + other.missing,
-            values=self.values + other.values,
             by_status=_add_statuses(self.by_status, other.by_status),
-            differences=self.differences + other.differences,
             at_us=max(self.at_us, other.at_us),
         )
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        differences = self.differences
-        return {
-            **{name: getattr(self, name) for name in ("requests", "failed", "rows", "missing", "values", "at_us")},
-            "latency": list(self.latency),
-            "scores": list(self.scores),
-            "by_status": self.by_status,
-            "differences": {"rows": differences.rows, "total": differences.total, "pairs": differences.pairs.tolist()},
-        }
+        return vars(self) | {"differences": vars(self.differences) | {"pairs": self.differences.pairs.tolist()}}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RolloutCounts:
         """Return the counts that ``as_dict`` encoded."""
-        pairs_data = data["differences"]
-        pairs = np.array(pairs_data["pairs"], dtype=np.float64).reshape(-1, 2)
+        pairs = np.array(data["differences"]["pairs"], dtype=np.float64).reshape(-1, 2)
         histograms = {name: Histogram(*map(tuple, data[name])) for name in ("latency", "scores")}
-        score_differences = ScoreDifferences(rows=pairs_data["rows"], total=pairs_data["total"], pairs=pairs)
-        return cls(**{**data, **histograms, "differences": score_differences})
+        return cls(**{**data, **histograms, "differences": ScoreDifferences(**data["differences"] | {"pairs": pairs})})
 
 
 class PolicyCounts(NamedTuple):
@@ -214,10 +205,7 @@ def _decode_versions(body: Mapping[str, Any], model: str, policy: int) -> dict[s
 def _add_statuses(
     one: Mapping[str, Mapping[str, int]], other: Mapping[str, Mapping[str, int]]
 ) -> dict[str, dict[str, int]]:
-    return {
-        view: {
-            status: one.get(view, {}).get(status, 0) + other.get(view, {}).get(status, 0)
-            for status in {**one.get(view, {}), **other.get(view, {})}
-        }
-        for view in {**one, **other}
-    }
+    sums = {view: Counter(statuses) for view, statuses in one.items()}
+    for view, statuses in other.items():
+        sums.setdefault(view, Counter()).update(statuses)
+    return {view: dict(counts) for view, counts in sums.items()}

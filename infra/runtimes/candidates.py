@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,8 +10,7 @@ from typing import Literal
 from skewless.contract.errors import PackageError
 from skewless.infra.host.plugins import find_plugin
 from skewless.infra.runtimes import nvforest, xgboost_cuda
-from skewless.infra.runtimes.child import ChildRuntime, Kind
-from skewless.infra.runtimes.child_main import open_device_runtime
+from skewless.infra.runtimes.child import ChildRuntime, Kind, open_device_runtime
 from skewless.infra.runtimes.cuda import Driver, driver
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.runtimes.port import Runtime
@@ -52,10 +51,6 @@ def open_runtime(algorithm: str, model_file: Path) -> Runtime:
     """
     if not model_file.is_file():
         raise PackageError(f"model file {model_file.name!r}", "is missing", fix="train and package the model again")
-    return _find_opener(algorithm)(model_file)
-
-
-def _find_opener(algorithm: str) -> Callable[[Path], Runtime]:
     openers: dict[str, Callable[[Path], Runtime]] = {
         "lightgbm": LightGBMRuntime.from_file,
         "xgboost": XGBoostRuntime.from_file,
@@ -63,14 +58,10 @@ def _find_opener(algorithm: str) -> Callable[[Path], Runtime]:
     }
     opener = openers.get(algorithm) or find_plugin("skewless.runtimes", algorithm)
     if opener is None:
-        raise PackageError(
-            "runtime",
-            "does not support the algorithm",
-            value=algorithm,
-            fix=f"use one of {', '.join(openers)}, or install a package that registers it in skewless.runtimes",
-        )
-    result: Callable[[Path], Runtime] = opener
-    return result
+        fix = f"use one of {', '.join(openers)}, or install a package that registers it in skewless.runtimes"
+        raise PackageError("runtime", "does not support the algorithm", value=algorithm, fix=fix)
+    runtime: Runtime = opener(model_file)
+    return runtime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,18 +95,15 @@ def find_candidates(algorithm: str, device: Device, path: Path, target: ScoringT
         is_supported = algorithm in _SUPPORTED and nvforest.is_installed()
         return [_candidate("nvforest", algorithm, path, "cpu", target)] if is_supported else []
     problem = target.driver().problem
-    gpu_candidates = [] if problem else list(_gpu_candidates(algorithm, path, target))
-    if not gpu_candidates and device == "cuda":
+    candidates: list[RuntimeCandidate] = []
+    if problem is None and algorithm in _SUPPORTED and nvforest.is_installed():
+        candidates.append(_candidate("nvforest", algorithm, path, "gpu", target))
+    if problem is None and algorithm == "xgboost" and xgboost_cuda.is_built_in():
+        candidates.append(_candidate("xgboost-cuda", algorithm, path, "gpu", target))
+    if not candidates and device == "cuda":
         reason = problem or f"no installed package scores {algorithm} on a GPU: pip install 'skewless[gpu]'"
         return [RuntimeCandidate(name="gpu", problem=reason)]
-    return gpu_candidates
-
-
-def _gpu_candidates(algorithm: str, path: Path, target: ScoringTarget) -> Iterator[RuntimeCandidate]:
-    if algorithm in _SUPPORTED and nvforest.is_installed():
-        yield _candidate("nvforest", algorithm, path, "gpu", target)
-    if algorithm == "xgboost" and xgboost_cuda.is_built_in():
-        yield _candidate("xgboost-cuda", algorithm, path, "gpu", target)
+    return candidates
 
 
 def _candidate(

@@ -189,7 +189,7 @@ def _compare_margins(runtime: Runtime, reference: Reference) -> tuple[int, float
     expected = reference.margins
     batched = runtime.margin(reference.rows)
     # A library scores a single row by another path than a batch; both must give the bits of the reference.
-    alone = _margins_row_by_row(runtime, reference.rows)
+    alone = np.array([runtime.margin(row[None, :])[0] for row in reference.rows])
     equal = _rows_equal(same_bits(batched, expected) & same_bits(alone, expected))
     gaps = np.maximum(_gap(batched, expected), _gap(alone, expected))
     return int((~equal).sum()), float(gaps.max())
@@ -198,10 +198,6 @@ def _compare_margins(runtime: Runtime, reference: Reference) -> tuple[int, float
 def _rows_equal(equal: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Return the mask of rows that are equal in every output."""
     return np.asarray(equal.reshape(len(equal), -1).all(axis=1), dtype=np.bool_)
-
-
-def _margins_row_by_row(runtime: Runtime, rows: Matrix) -> Scores:
-    return np.array([runtime.margin(rows[index : index + 1])[0] for index in range(rows.shape[0])])
 
 
 def _gap(left: Scores, right: Scores) -> Scores:

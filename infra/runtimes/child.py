@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
+import signal
 import socket
 import struct
 import subprocess
@@ -11,75 +13,35 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from enum import IntEnum
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.nvforest import ForestDevice
-from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
+from skewless.contract.errors import PackageError, RequestError, SkewlessError
+from skewless.infra.runtimes.nvforest import ForestDevice, NvForestRuntime
+from skewless.infra.runtimes.port import Matrix, Runtime, Scores, Vector, check_matrix, reshape_outputs
+from skewless.infra.runtimes.xgboost_cuda import XGBoostCudaRuntime
 
-# Kind of result, rows, bytes of the shared memory.
-REQUEST = struct.Struct("<iqq")
-# 0, or 1 for an error; length of the body that follows: READY and the runtime id of a ready child, or an error text.
-REPLY = struct.Struct("<iq")
-READY = struct.Struct("<qq")
+_REQUEST = struct.Struct("<?qq")  # scores or margins, rows, bytes of the shared memory
+_OK, _ERROR = b"\0", b"\1"  # begin a reply; an error's text follows, or what the first reply tells of the model
 _FLOAT_BYTES = 8
-
-
 Kind = Literal["nvforest", "xgboost-cuda"]
 """The scoring code of the child: nvForest, or XGBoost's own CUDA code."""
 _START_SECONDS = 120.0  # for imports and the start of a GPU
 _MANY_ROWS = 4_096
+_TEXT_BYTES, _MESSAGE_BYTES = 1_000, 4_096
 _ROOT = Path(__file__).parents[3]
-
-
-class ResultKind(IntEnum):
-    """The kind of numbers that a request returns."""
-
-    MARGIN = 0
-    SCORE = 1
 
 
 class ChildLostError(Exception):
     """The child or its parent has ended, or is too late."""
 
 
-def memory_size(rows: int, n_features: int, n_outputs: int) -> int:
-    """Return the bytes of shared memory for a request's rows and results."""
-    return rows * (n_features + n_outputs) * _FLOAT_BYTES
-
-
-def input_array(memory: mmap.mmap, rows: int, n_features: int) -> NDArray[np.float64]:
-    """Return the matrix in shared memory, shape ``(rows, n_features)``."""
-    return np.frombuffer(memory, dtype=np.float64, count=rows * n_features).reshape(rows, n_features)
-
-
-def output_array(memory: mmap.mmap, rows: int, n_features: int, n_outputs: int) -> NDArray[np.float64]:
-    """Return the results in shared memory, flat."""
-    offset = rows * n_features * _FLOAT_BYTES
-    return np.frombuffer(memory, dtype=np.float64, count=rows * n_outputs, offset=offset)
-
-
-def receive(connection: socket.socket, size: int) -> bytes:
-    """Return exactly ``size`` bytes.
-
-    Raises:
-        ChildLostError: the other process closed the connection, or the timeout is over.
-    """
-    parts = b""
-    while len(parts) < size:
-        try:
-            part = connection.recv(size - len(parts))
-        except OSError as error:  # a timeout is one too
-            raise ChildLostError(str(error)) from error
-        if not part:
-            raise ChildLostError("the process has ended")
-        parts += part
-    return parts
+def shared_arrays(memory: mmap.mmap, rows: int, n_features: int, n_outputs: int) -> tuple[Matrix, Vector]:
+    """Return the matrix in shared memory, shape ``(rows, n_features)``, and the results behind it, flat."""
+    numbers = np.frombuffer(memory, dtype=np.float64, count=rows * (n_features + n_outputs))
+    return numbers[: rows * n_features].reshape(rows, n_features), numbers[rows * n_features :]
 
 
 class ChildRuntime:
@@ -116,15 +78,15 @@ class ChildRuntime:
         self._process: subprocess.Popen[bytes] | None = None
         self._memory_map: mmap.mmap | None = None
         self._memory = os.memfd_create("skewless")
-        self._connection, child_end = socket.socketpair()
+        # A packet is a message, so messages need no length.
+        self._connection, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with child_end:
                 # One page, the size that the child maps at its start.
                 self._memory_map = self._resize(mmap.PAGESIZE)
                 arguments = (kind, algorithm, str(path.resolve()), device)
                 self._process = _start((child_end.fileno(), self._memory), arguments, environment or {})
-            self._connection.settimeout(_START_SECONDS)
-            ready = self._receive_reply()
+            self.runtime_id, self.n_features, self.n_outputs = json.loads(self._receive(_START_SECONDS))
         except (ChildLostError, OSError) as error:
             self.close()
             raise PackageError(
@@ -132,9 +94,6 @@ class ChildRuntime:
                 f"cannot be opened in a child process: {error}",
                 fix='run `skewless doctor`, or set device="cpu" in the ModelSpec',
             ) from error
-        sizes: tuple[int, int] = READY.unpack(ready[: READY.size])
-        self.n_outputs, self.n_features = sizes
-        self.runtime_id = ready[READY.size :].decode()
 
     @property
     def process_id(self) -> int | None:
@@ -147,11 +106,11 @@ class ChildRuntime:
         Raises:
             ChildLostError: the child failed, ended, or took too long; in each case it is ended.
         """
-        return self._request(matrix, ResultKind.MARGIN)
+        return self._request(matrix, is_score=False)
 
     def score(self, matrix: Matrix) -> Scores:
         """Return the child's scores; see ``margin``."""
-        return self._request(matrix, ResultKind.SCORE)
+        return self._request(matrix, is_score=True)
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Raise RequestError: only the library's own runtime has contributions."""
@@ -174,9 +133,11 @@ class ChildRuntime:
         if process is not None:
             # Not SIGTERM, which the child ignores.
             process.kill()
-            _wait_in_background(process)
+            # In a thread: a GPU driver can take long, and the caller may be the event loop.
+            with suppress(RuntimeError):  # the interpreter itself is ending
+                threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
 
-    def _request(self, matrix: Matrix, kind: ResultKind) -> Scores:
+    def _request(self, matrix: Matrix, *, is_score: bool) -> Scores:
         rows = check_matrix(matrix, self.n_features)
         if rows == 0:
             return reshape_outputs(np.empty(0), 0, self.n_outputs)
@@ -184,55 +145,116 @@ class ChildRuntime:
             if self._process is None:
                 raise ChildLostError("closed")
             try:
-                return self._exchange(matrix, rows, kind)
+                return self._exchange(matrix, rows, is_score=is_score)
             # Replies have no numbers: a late one would be taken for the reply to the next request.
             except ChildLostError:
                 self._stop()
                 raise
 
-    def _exchange(self, matrix: Matrix, rows: int, kind: ResultKind) -> Scores:
-        size = memory_size(rows, self.n_features, self.n_outputs)
+    def _exchange(self, matrix: Matrix, rows: int, *, is_score: bool) -> Scores:
+        size = rows * (self.n_features + self.n_outputs) * _FLOAT_BYTES
         if self._memory_map is None or len(self._memory_map) < size:
             # A power of two, so that growing batches seldom resize it.
             self._memory_map = self._resize(1 << (size - 1).bit_length())
-        input_array(self._memory_map, rows, self.n_features)[:] = matrix
-        self._connection.settimeout(self.timeout_s * max(1.0, rows / _MANY_ROWS))
+        inputs, results = shared_arrays(self._memory_map, rows, self.n_features, self.n_outputs)
+        inputs[:] = matrix
         try:
-            self._connection.sendall(REQUEST.pack(kind, rows, len(self._memory_map)))
+            self._connection.send(_REQUEST.pack(is_score, rows, len(self._memory_map)))
         except OSError as error:
             raise ChildLostError(str(error)) from error
-        self._receive_reply()
+        self._receive(self.timeout_s * max(1.0, rows / _MANY_ROWS))
         # A copy, because the next request overwrites the memory.
-        values = output_array(self._memory_map, rows, self.n_features, self.n_outputs).copy()
-        return reshape_outputs(values, rows, self.n_outputs)
+        return reshape_outputs(results.copy(), rows, self.n_outputs)
 
     def _resize(self, size: int) -> mmap.mmap:
         os.ftruncate(self._memory, size)
         return mmap.mmap(self._memory, size)
 
-    def _receive_reply(self) -> bytes:
-        failed, length = REPLY.unpack(receive(self._connection, REPLY.size))
-        body = receive(self._connection, length)
-        if failed:
-            raise ChildLostError(body.decode(errors="replace"))
-        return body
+    def _receive(self, timeout_s: float) -> bytes:
+        """Return the child's reply: empty, or its runtime's id, features and outputs in JSON once it is ready."""
+        self._connection.settimeout(timeout_s)
+        try:
+            message = self._connection.recv(_MESSAGE_BYTES)
+        except OSError as error:  # a timeout is one, too
+            raise ChildLostError(str(error)) from error
+        if not message:
+            raise ChildLostError("the process has ended")
+        if message[:1] == _ERROR:
+            raise ChildLostError(message[1:].decode(errors="replace"))
+        return message[1:]
 
 
 def _start(shared: tuple[int, int], arguments: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # -P: a file in the working directory must not shadow a module.
-    command = [sys.executable, "-P", "-m", "skewless.infra.runtimes.child_main", *map(str, shared), *arguments]
+    command = [sys.executable, "-P", "-m", "skewless.infra.runtimes.child", *map(str, shared), *arguments]
     return subprocess.Popen(  # noqa: S603 - our own program
         command, pass_fds=shared, env=_environment(more), stdin=subprocess.DEVNULL
     )
-
-
-def _wait_in_background(process: subprocess.Popen[bytes]) -> None:
-    """Wait for a killed process in a thread: a GPU driver can take long, and the caller may be the event loop."""
-    with suppress(RuntimeError):  # the interpreter itself is ending
-        threading.Thread(target=process.wait, name="runtime-end", daemon=True).start()
 
 
 def _environment(more: Mapping[str, str]) -> dict[str, str]:
     """Return this process's environment with a PYTHONPATH on which the child finds this code."""
     paths = [str(_ROOT), more.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
     return {**os.environ, **more, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
+def main(arguments: list[str]) -> int:
+    """Serve the requests of another process: the child's program, ``... SOCKET MEMORY KIND ALGORITHM PATH DEVICE``.
+
+    It opens the model, reports that it is ready, and then serves requests until the parent closes the socket. The exit
+    code is 1 if the model cannot be opened.
+    """
+    descriptor, memory, *model = arguments
+    # The parent also gets these signals and may have requests to finish; this process ends when the parent does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with socket.socket(fileno=int(descriptor)) as connection, suppress(BrokenPipeError, ConnectionResetError):
+        try:
+            runtime = open_device_runtime(*model)
+        except Exception as error:  # noqa: BLE001 - the parent must get every error
+            connection.send(_describe(error))
+            return 1
+        connection.send(_OK + json.dumps((runtime.runtime_id, runtime.n_features, runtime.n_outputs)).encode())
+        _serve(connection, int(memory), runtime)
+    return 0
+
+
+def open_device_runtime(kind: str, algorithm: str, path: str, device: str) -> Runtime:
+    """Return a model that nvForest or XGBoost's CUDA code scores in this process; the arguments are those of a child.
+
+    Raises:
+        PackageError: the model cannot be opened.
+    """
+    if kind == "xgboost-cuda":
+        return XGBoostCudaRuntime.from_file(Path(path))
+    return NvForestRuntime(algorithm, Path(path), "gpu" if device == "gpu" else "cpu")
+
+
+def _serve(connection: socket.socket, memory: int, runtime: Runtime) -> None:
+    shared = mmap.mmap(memory, mmap.PAGESIZE)
+    while message := connection.recv(_MESSAGE_BYTES):
+        is_score, rows, size = _REQUEST.unpack(message)
+        # Only the parent resizes the memory; the request has its new size.
+        if len(shared) != size:
+            shared = mmap.mmap(memory, size)
+        reply = _OK
+        try:
+            matrix, results = shared_arrays(shared, rows, runtime.n_features, runtime.n_outputs)
+            results[:] = (runtime.score(matrix) if is_score else runtime.margin(matrix)).reshape(-1)
+        except Exception as error:  # noqa: BLE001 - out of memory, device lost: the parent handles it
+            reply = _describe(error)
+        connection.send(reply)
+
+
+def _describe(error: Exception) -> bytes:
+    if isinstance(error, SkewlessError):
+        text = error.problem if error.value is None else f"{error.problem} ({error.value})"
+    else:
+        text = f"{type(error).__name__}: {error}"
+    return _ERROR + text.encode()[:_TEXT_BYTES]
+
+
+if __name__ == "__main__":
+    code = main(sys.argv[1:])
+    sys.stdout.flush()
+    os._exit(code)  # a lost device can keep the interpreter from exiting

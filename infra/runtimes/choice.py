@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -123,29 +123,19 @@ def choose(
 def _build_choice(
     certified: Sequence[_CertifiedRuntime], refused: Sequence[RuntimeTrial], *, large: bool
 ) -> RuntimeChoice:
-    plan = _assign_batches(certified[0], certified[1:], large=large)
-    library = certified[0]
-    trials = [
-        *(
-            _describe_trial(member, index, plan, exact=_is_exact(member, library))
-            for index, member in enumerate(certified)
-        ),
-        *refused,
-    ]
+    own, plan = certified[0], _assign_batches(certified, large=large)
+    trials = (*(_describe_trial(each, own, plan) for each in certified), *refused)
     _log.info("runtimes_measured", runtimes=[item.as_dict() for item in trials])
-    used_indices = {step.at for step in plan}
-    for index, member in enumerate(certified[1:], 1):
-        if index not in used_indices:
-            member.member.close()
-    members = {index: certified[index].member for index in sorted(used_indices - {0})}
-    places = {index: place for place, index in enumerate([0, *members])}
-    if not members:
-        return RuntimeChoice(runtime=library.member.runtime, certificate=library.certificate, trials=tuple(trials))
-    steps = [Step(rows=step.rows, at=places[step.at]) for step in plan]
-    runtime = SharedRuntime(library.member, list(members.values()), steps)
-    certificates = [*(certified[index].certificate for index in members), library.certificate]
-    weakest = next((item for item in certificates if not item.bit_equal), library.certificate)
-    return RuntimeChoice(runtime=runtime, certificate=weakest, trials=tuple(trials))
+    used = [each for each in certified[1:] if each in plan.values()]
+    for each in certified[1:]:
+        if each not in used:
+            each.member.close()
+    if not used:
+        return RuntimeChoice(runtime=own.member.runtime, certificate=own.certificate, trials=trials)
+    steps = [Step(rows=rows, at=[own, *used].index(each)) for rows, each in plan.items()]
+    runtime = SharedRuntime(own.member, [each.member for each in used], steps)
+    weakest = next((each for each in [*used, own] if not each.certificate.bit_equal), own)
+    return RuntimeChoice(runtime=runtime, certificate=weakest.certificate, trials=trials)
 
 
 def _certify_candidate(candidate: RuntimeCandidate, reference: Reference, tolerance: float) -> _CertifiedRuntime:
@@ -191,20 +181,21 @@ def _reopen(candidate: RuntimeCandidate, reference: Reference, tolerance: float,
     return certified.member.runtime
 
 
-def _assign_batches(own: _CertifiedRuntime, others: Sequence[_CertifiedRuntime], *, large: bool) -> tuple[Step, ...]:
-    """Return which of ``(own, *others)`` gets a batch: a bit-equal runtime by size, or always the same tolerant one."""
-    members = [own, *others]
-    exact_indices = [index for index, each in enumerate(members) if each is own or _is_exact(each, own)]
-    steps = choose_steps([members[index].member.calibration for index in exact_indices])
-    shared = tuple(Step(rows=step.rows, at=exact_indices[step.at]) for step in steps)
-    sizes = SIZES[-1:] if large else SIZES
-    for index, each in enumerate(members):
-        if index not in exact_indices and all(
-            each.member.calibration.is_faster(members[_runtime_index(shared, size)].member.calibration, size)
-            for size in sizes
+def _assign_batches(certified: Sequence[_CertifiedRuntime], *, large: bool) -> dict[int, _CertifiedRuntime]:
+    """Return the runtime from each number of rows on: a bit-equal one by size, or always the same tolerant one."""
+    own = certified[0]
+    exact = [each for each in certified if each is own or _is_exact(each, own)]
+    steps = choose_steps([each.member.calibration for each in exact])
+    plan = {step.rows: exact[step.at] for step in steps}
+    for each in certified:
+        if each not in exact and all(
+            each.member.calibration.is_faster(
+                next(plan[rows] for rows in sorted(plan, reverse=True) if rows <= size).member.calibration, size
+            )
+            for size in (SIZES[-1:] if large else SIZES)
         ):
-            return (Step(rows=1, at=index),)
-    return shared
+            return {1: each}
+    return plan
 
 
 def _is_exact(member: _CertifiedRuntime, own: _CertifiedRuntime) -> bool:
@@ -212,17 +203,15 @@ def _is_exact(member: _CertifiedRuntime, own: _CertifiedRuntime) -> bool:
     return member.certificate.bit_equal and own.certificate.bit_equal
 
 
-def _runtime_index(plan: Sequence[Step], rows: int) -> int:
-    return [step.at for step in plan if step.rows <= rows][-1]
-
-
-def _describe_trial(member: _CertifiedRuntime, index: int, plan: Sequence[Step], *, exact: bool) -> RuntimeTrial:
-    rows = [step.rows for step in plan if step.at == index]
-    role_if_used: Role = "shared" if exact else "chosen"
+def _describe_trial(
+    each: _CertifiedRuntime, own: _CertifiedRuntime, plan: Mapping[int, _CertifiedRuntime]
+) -> RuntimeTrial:
+    rows = [rows for rows, scorer in plan.items() if scorer is each]
+    role_if_used: Role = "shared" if _is_exact(each, own) else "chosen"
     return RuntimeTrial(
-        runtime=member.member.runtime_id,
-        role="own" if index == 0 else role_if_used if rows else "slower",
-        certificate=member.certificate,
-        calibration=member.member.calibration,
+        runtime=each.member.runtime_id,
+        role="own" if each is own else role_if_used if rows else "slower",
+        certificate=each.certificate,
+        calibration=each.member.calibration,
         from_rows=min(rows, default=None),
     )

@@ -69,11 +69,8 @@ def _device(library: Any, index: int) -> Device:  # noqa: ANN401 - a ctypes libr
     library.cuDeviceGet(ctypes.byref(handle), index)
     library.cuDeviceGetName(name, _NAME_BYTES, handle)
     library.cuDeviceTotalMem_v2(ctypes.byref(memory), handle)
-    major, minor = (_attribute(library, which, handle) for which in (_MAJOR, _MINOR))
-    return Device(name=name.value.decode(errors="replace"), memory=memory.value, capability=f"{major}.{minor}")
-
-
-def _attribute(library: Any, attribute: int, handle: ctypes.c_int) -> int:  # noqa: ANN401 - a ctypes library
-    value = ctypes.c_int()
-    library.cuDeviceGetAttribute(ctypes.byref(value), attribute, handle)
-    return value.value
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    library.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, handle)
+    library.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, handle)
+    capability = f"{major.value}.{minor.value}"
+    return Device(name=name.value.decode(errors="replace"), memory=memory.value, capability=capability)

@@ -57,7 +57,11 @@ def open_library(package: str, stem: str, version_file: str, last_error: str) ->
     Raises:
         PackageError: the package or its library is not installed.
     """
-    folder = _folder(package)
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        fix = f"install {package} in skewless's environment"
+        raise PackageError(f"runtime {package!r}", "is not installed", fix=fix)
+    folder = Path(spec.submodule_search_locations[0])
     ending = ".dylib" if sys.platform == "darwin" else ".so"
     path = folder / "lib" / f"{stem}{ending}"
     try:
@@ -69,12 +73,3 @@ def open_library(package: str, stem: str, version_file: str, last_error: str) ->
     message = getattr(handle, last_error)
     message.restype = ctypes.c_char_p
     return NativeLibrary(handle, (folder / version_file).read_text().strip(), message)
-
-
-def _folder(package: str) -> Path:
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise PackageError(
-            f"runtime {package!r}", "is not installed", fix=f"install {package} in skewless's environment"
-        )
-    return Path(spec.submodule_search_locations[0])

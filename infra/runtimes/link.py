@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.lightgbm_capi import LightGBMRuntime
 from skewless.infra.runtimes.port import Scores, reshape_outputs
-from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
+from skewless.infra.runtimes.xgboost_capi import VALUE, CallArguments, XGBoostRuntime, array_interface
 
 # Both linear leaves return the feature, so the split does not matter.
 _LEAF = """Tree={output}
@@ -42,34 +43,15 @@ shrinkage=1
 """
 
 
-def open_link(algorithm: str, model: bytes, name: str) -> Link:
-    """Return the link of a model.
-
-    Raises:
-        PackageError: the library has no separate link, or is not installed.
-    """
-    if algorithm == "lightgbm":
-        return LightGBMLink(model, name)
-    if algorithm == "xgboost":
-        return XGBoostLink(model, name)
-    raise PackageError(
-        name, "has no link that can be separated from its trees", value=algorithm, fix="score it with its own library"
-    )
-
-
-class LightGBMLink:
+class LightGBMLink(LightGBMRuntime):
     """A LightGBM model with the same objective; its features are the margins, and its linear leaves return them."""
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._runtime = LightGBMRuntime(_replace_trees(model.decode(), name).encode(), f"link of {name}")
+        super().__init__(_replace_trees(model.decode(), name).encode(), f"link of {name}")
 
     def scores(self, margins: Scores) -> Scores:
         """Return the library's scores of margins of shape ``(n,)``, or ``(n, k)`` of k outputs, bit for bit."""
-        return self._runtime.score(np.ascontiguousarray(margins.reshape(len(margins), self._runtime.n_features)))
-
-    def close(self) -> None:
-        """Free the model."""
-        self._runtime.close()
+        return self.score(np.ascontiguousarray(margins.reshape(len(margins), self.n_features)))
 
 
 def _replace_trees(model: str, name: str) -> str:
@@ -95,7 +77,7 @@ def _replace_trees(model: str, name: str) -> str:
     return f"{head}\n{''.join(leaves)}{rest[end:]}"
 
 
-class XGBoostLink:
+class XGBoostLink(XGBoostRuntime):
     """An XGBoost model with the same objective and empty trees; the margins are its base margins.
 
     Args:
@@ -107,20 +89,24 @@ class XGBoostLink:
     """
 
     def __init__(self, model: bytes, name: str) -> None:
-        self._runtime = XGBoostRuntime(_remove_trees(model, name), f"link of {name}")
-        self._row = np.zeros((1, self._runtime.n_features))
-        self.base = self._runtime.margin(self._row).astype(np.float32).reshape(-1)
+        super().__init__(_remove_trees(model, name), f"link of {name}")
+        self.base = self.margin(np.zeros((1, self.n_features))).astype(np.float32).reshape(-1)
 
     def scores(self, margins: Scores) -> Scores:
         """Return scores of margins that are float32 numbers, widened; see LightGBMLink."""
-        n = len(margins)
-        if n == 0:
-            return reshape_outputs(np.empty(0), 0, self._runtime.n_outputs)
-        return self._runtime.score_from(np.zeros((n, self._runtime.n_features)), margins)
-
-    def close(self) -> None:
-        """Free the model."""
-        self._runtime.close()
+        self._require_open()
+        rows, base = len(margins), np.ascontiguousarray(margins, dtype=np.float32)
+        if rows == 0:
+            return reshape_outputs(np.empty(0), 0, self.n_outputs)
+        # Arguments of its own, because nothing removes base margins from them. XGBoost copies the margins.
+        arguments = CallArguments(self._library, self._name, self.n_features)
+        try:
+            text = array_interface(base)
+            self._call("XGDMatrixSetInfoFromInterface", arguments.proxy, b"base_margin", text)
+            self._predict_dense(np.zeros((rows, self.n_features)), rows, VALUE, arguments)
+            return reshape_outputs(arguments.copy_result(rows * self.n_outputs), rows, self.n_outputs)
+        finally:
+            arguments.free()
 
 
 def _remove_trees(model: bytes, name: str) -> bytes:
@@ -161,4 +147,5 @@ def _empty_tree(tree: int, features: str) -> dict[str, Any]:
     }
 
 
-Link = LightGBMLink | XGBoostLink
+# By the library that trained the model.
+LINKS: Mapping[str, type[LightGBMLink | XGBoostLink]] = {"lightgbm": LightGBMLink, "xgboost": XGBoostLink}

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from skewless.contract.errors import PackageError, RequestError
-from skewless.infra.runtimes.link import Link, XGBoostLink, open_link
+from skewless.infra.runtimes.link import LINKS, LightGBMLink, XGBoostLink
 from skewless.infra.runtimes.port import Matrix, Scores, check_matrix, reshape_outputs
 
 Floats = NDArray[np.floating[Any]]
@@ -124,8 +125,12 @@ class NvForestRuntime:
         self._device: ForestDevice = device
         self._forest: Any = None
         model = path.read_bytes()
-        trees = _trees(algorithm, model, self._name)
-        self._link: Link | None = open_link(algorithm, model, self._name)
+        try:
+            trees = {"lightgbm": _lightgbm_layout, "xgboost": _xgboost_layout}[algorithm](model)
+        except (KeyError, ValueError, IndexError, TypeError) as error:
+            reason, fix = f"{type(error).__name__}: {error}"[:80], "score it with its own library"
+            raise PackageError(self._name, "is not supported by nvForest", value=reason, fix=fix) from error
+        self._link: LightGBMLink | XGBoostLink | None = LINKS[algorithm](model, self._name)
         try:
             self._forest, version = _load_forest(algorithm, path, device, self._name)
         except PackageError:
@@ -169,7 +174,7 @@ class NvForestRuntime:
         leaves = leaves.reshape(len(rows), self._n_trees)
         return self._sum.on_host(leaves) if self._device == "cpu" else self._sum.on_device(leaves)
 
-    def _require_open(self) -> Link:
+    def _require_open(self) -> LightGBMLink | XGBoostLink:
         if self._link is None:
             raise PackageError(self._name, "is closed", fix="open it again")
         return self._link
@@ -185,19 +190,6 @@ class _TreeLayout:
     categorical: Sequence[int]
 
 
-def _trees(algorithm: str, model: bytes, name: str) -> _TreeLayout:
-    try:
-        return {"lightgbm": _lightgbm_layout, "xgboost": _xgboost_layout}[algorithm](model)
-    except (KeyError, ValueError, IndexError, TypeError) as error:
-        raise PackageError(
-            name, "is not supported by nvForest", value=_shorten(error), fix="score it with its own library"
-        ) from error
-
-
-def _shorten(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:80]
-
-
 def _lightgbm_layout(model: bytes) -> _TreeLayout:
     head, _, rest = model.decode().partition("\nTree=0\n")
     header: Mapping[str, str] = dict(re.findall(r"(?m)^(\w+)=(.*)$", head))
@@ -205,8 +197,7 @@ def _lightgbm_layout(model: bytes) -> _TreeLayout:
     outputs = int(header["num_tree_per_iteration"])
     n_trees = 1 + len(re.findall(r"(?m)^Tree=\d+$", rest))
     if re.search(r"(?m)^is_linear=1$", rest):
-        message = "it has linear leaves"
-        raise ValueError(message)
+        raise ValueError("it has linear leaves")
     return _TreeLayout(
         n_features=int(header["max_feature_idx"]) + 1,
         n_outputs=outputs,
@@ -222,8 +213,7 @@ def _xgboost_layout(model: bytes) -> _TreeLayout:
     booster = learner["gradient_booster"]
     # XGBoost up to 3.3 stores weighted trees (dart) in a separate booster; later versions store weights next to trees.
     if booster["name"] != "gbtree" or any(weight != 1.0 for weight in booster["model"].get("weight_drop", ())):
-        message = "its trees have weights"
-        raise ValueError(message)
+        raise ValueError("its trees have weights")
     types = learner.get("feature_types") or []
     return _TreeLayout(
         n_features=int(shape["num_feature"]),
@@ -259,21 +249,13 @@ def find_rewrite(algorithm: str, categorical: Sequence[int]) -> Rewrite:
     """Return the function that rewrites a model's rows for nvForest.
 
     Args:
-        algorithm: the library that trained the model.
+        algorithm: the library that trained the model, ``lightgbm`` or ``xgboost``.
         categorical: columns of category codes.
-
-    Raises:
-        PackageError: nvForest does not support this library.
     """
-    columns = list(categorical)
-    if algorithm == "lightgbm":
-        return lambda matrix: _read_as_lightgbm(matrix, columns)
-    if algorithm == "xgboost":
-        return lambda matrix: _read_as_xgboost(matrix, columns)
-    raise PackageError("algorithm", "cannot be scored by nvForest", value=algorithm, fix="use lightgbm or xgboost")
+    return partial(_read_as_lightgbm if algorithm == "lightgbm" else _read_as_xgboost, categorical=categorical)
 
 
-def _read_as_lightgbm(matrix: Matrix, categorical: list[int]) -> Matrix:
+def _read_as_lightgbm(matrix: Matrix, categorical: Sequence[int]) -> Matrix:
     """Return the rows as LightGBM reads them.
 
     Infinities become the largest number. Category codes are truncated to integers; codes below 0 or beyond int32 are
@@ -289,7 +271,7 @@ def _read_as_lightgbm(matrix: Matrix, categorical: list[int]) -> Matrix:
     return values
 
 
-def _read_as_xgboost(matrix: Matrix, categorical: list[int]) -> Matrix:
+def _read_as_xgboost(matrix: Matrix, categorical: Sequence[int]) -> Matrix:
     """Return the rows as XGBoost reads them: float32, with codes below 0 or beyond 2^24 in no category set."""
     with np.errstate(over="ignore"):
         values = matrix.astype(np.float32)

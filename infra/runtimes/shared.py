@@ -87,7 +87,9 @@ def choose_steps(calibrations: Sequence[Calibration]) -> tuple[Step, ...]:
 
     If another runtime is faster at the next size, the step is at the crossing of their interpolated times.
     """
-    fastest = [_fastest(calibrations, index) for index in range(len(SIZES))]
+    gains = [1.0, *[_MIN_GAIN] * (len(calibrations) - 1)]
+    costs = np.array([np.multiply(each.seconds, gain) for each, gain in zip(calibrations, gains, strict=True)])
+    fastest = costs.argmin(axis=0).tolist()
     result = [Step(rows=1, at=fastest[0])]
     for index in range(1, len(SIZES)):
         if fastest[index] != fastest[index - 1]:
@@ -105,11 +107,6 @@ def _measure(runtime: Runtime, matrix: Matrix, clock: Callable[[], float]) -> fl
         runtime.score(matrix)
         durations.append(clock() - start)
     return min(durations)
-
-
-def _fastest(calibrations: Sequence[Calibration], at: int) -> int:
-    costs = [each.seconds[at] * (1.0 if index == 0 else _MIN_GAIN) for index, each in enumerate(calibrations)]
-    return int(np.argmin(costs))
 
 
 def _crossing(first: Calibration, second: Calibration, at: int) -> int:
@@ -202,9 +199,7 @@ class RuntimeMember:
             self.runtime.close()
 
     def _suspend(self, error: Exception) -> None:
-        self._consecutive_failures += 1
-        if self._consecutive_failures >= _MAX_FAILURES:
-            self._retire(error)
+        if self._retire_after_failures(error):
             return
         # Until it is open again; without `reopen` it recovers during a rest.
         self._usable_at = math.inf if self._reopen else self._clock() + self.rest_s
@@ -215,9 +210,14 @@ class RuntimeMember:
                 target=self._reopen_repeatedly, args=(self._reopen,), name="runtime-reopen", daemon=True
             ).start()
 
-    def _retire(self, error: Exception) -> None:
+    def _retire_after_failures(self, error: Exception) -> bool:
+        """Count a failure; after several in a row, retire the runtime and return True."""
+        self._consecutive_failures += 1
+        if self._consecutive_failures < _MAX_FAILURES:
+            return False
         self._usable_at = math.inf
         self._log_failure(error, "the model is loaded again")
+        return True
 
     def _log_failure(self, error: Exception, until: str) -> None:
         _log.error("runtime_failed", runtime=self.runtime_id, error=str(error), not_used_until=until)
@@ -229,22 +229,17 @@ class RuntimeMember:
                 runtime = reopen()
             except Exception as error:  # noqa: BLE001 - the library scores meanwhile
                 with self._lock:
-                    self._consecutive_failures += 1
-                    if self._consecutive_failures >= _MAX_FAILURES:
-                        self._retire(error)
+                    if self._retire_after_failures(error):
                         return
                 continue
-            self._resume(runtime)
+            with self._lock:
+                # The model may have been closed while the runtime was opened: then nobody else would close it.
+                if self._closed.is_set():
+                    runtime.close()
+                    return
+                self.runtime, self._usable_at = runtime, -math.inf
+            _log.info("runtime_recovered", runtime=self.runtime_id)
             return
-
-    def _resume(self, runtime: Runtime) -> None:
-        with self._lock:
-            # The model may have been closed while the runtime was opened: then nobody else would close it.
-            if self._closed.is_set():
-                runtime.close()
-                return
-            self.runtime, self._usable_at = runtime, -math.inf
-        _log.info("runtime_recovered", runtime=self.runtime_id)
 
 
 class SharedRuntime:

@@ -78,12 +78,6 @@ class CallArguments:
         self._row[...] = matrix
         return self._row_text
 
-    def set_base_margin(self, margins: NDArray[np.float32]) -> None:
-        """Set the base margin of each row; XGBoost copies it. Call this once per object."""
-        self._library.call(
-            self._name, "XGDMatrixSetInfoFromInterface", self.proxy, b"base_margin", array_interface(margins)
-        )
-
     def copy_result(self, size: int) -> Vector:
         """Return XGBoost's result buffer as float64; a copy, because the thread's next call overwrites the buffer."""
         data = ctypes.string_at(self._result.value or 0, size * ctypes.sizeof(ctypes.c_float))
@@ -138,7 +132,9 @@ class XGBoostRuntime:
             self._call("XGBoosterSetParam", self._booster, b"verbosity", b"0")
             self._call("XGBoosterLoadModelFromBuffer", self._booster, model, len(model))
             self._call("XGBoosterSetParam", self._booster, b"nthread", b"1")
-            self.n_features = self._count()
+            count = ctypes.c_uint64()
+            self._call("XGBoosterGetNumFeature", self._booster, ctypes.byref(count))
+            self.n_features = count.value
             self.n_outputs = self._outputs()
         except PackageError:
             self.close()
@@ -156,23 +152,6 @@ class XGBoostRuntime:
     def score(self, matrix: Matrix) -> Scores:
         """Return the result of ``Booster.inplace_predict(matrix)`` as float64."""
         return self._predict(matrix, _CONFIG[_VALUE])
-
-    def score_from(self, matrix: Matrix, margins: Scores) -> Scores:
-        """Return the result of ``Booster.inplace_predict(matrix, base_margin=margins)`` as float64.
-
-        Args:
-            margins: float32 numbers, of shape ``(n,)``, or ``(n, k)`` of k outputs.
-        """
-        rows = check_matrix(matrix, self.n_features)
-        self._require_open()
-        interface = np.ascontiguousarray(margins, dtype=np.float32)
-        arguments = CallArguments(self._library, self._name, self.n_features)
-        try:
-            arguments.set_base_margin(interface)
-            self._predict_dense(matrix, rows, _CONFIG[_VALUE], arguments)
-            return reshape_outputs(arguments.copy_result(rows * self.n_outputs), rows, self.n_outputs)
-        finally:
-            arguments.free()
 
     def contributions(self, matrix: Matrix) -> Scores:
         """Return the result of ``Booster.predict(DMatrix(matrix), pred_contribs=True)`` as float64; see Runtime.
@@ -244,11 +223,6 @@ class XGBoostRuntime:
         if self._booster.value is None:
             raise PackageError(self._name, "is closed", fix="open it again")
 
-    def _count(self) -> int:
-        out = ctypes.c_uint64()
-        self._call("XGBoosterGetNumFeature", self._booster, ctypes.byref(out))
-        return out.value
-
     def _outputs(self) -> int:
         with self._borrow_arguments() as arguments:
             # XGBoost has no function for this number, so one row without values is scored.
@@ -259,12 +233,9 @@ class XGBoostRuntime:
         self._library.call(self._name, function, *args)
 
 
-def _config(kind: int) -> bytes:
-    return (
-        b'{"type":%d,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
-        b'"cache_id":0,"missing":NaN}' % kind
-    )
-
-
-_CONFIG = {kind: _config(kind) for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)}
-MARGIN = _CONFIG[_MARGIN]
+_CONFIG = {
+    kind: b'{"type":%d,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
+    b'"cache_id":0,"missing":NaN}' % kind
+    for kind in (_VALUE, _MARGIN, _CONTRIBUTIONS)
+}
+VALUE, MARGIN = _CONFIG[_VALUE], _CONFIG[_MARGIN]

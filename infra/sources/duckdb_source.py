@@ -17,6 +17,8 @@ from skewless.infra.offline.database_table import DatabaseTable
 from skewless.infra.offline.sources import find_table
 from skewless.infra.sources.source_schema import check_source, column_types, repo_of
 
+# The fields of all of Feast's sources that ours has, too.
+_SHARED = ("name", "timestamp_field", "created_timestamp_column", "field_mapping", "description", "tags", "owner")
 CLASS_PATH = "skewless.infra.sources.duckdb_source.DuckDBSource"
 
 
@@ -82,27 +84,15 @@ class DuckDBSource(DataSource):
         return DuckDBSource(
             path=warehouse.path,
             table=warehouse.table,
-            name=data_source.name,
-            timestamp_field=data_source.timestamp_field,
-            created_timestamp_column=data_source.created_timestamp_column,
-            field_mapping=dict(data_source.field_mapping),
-            description=data_source.description,
-            tags=dict(data_source.tags),
-            owner=data_source.owner,
+            **{name: getattr(data_source, name) for name in _SHARED},
         )
 
     def _to_proto_impl(self) -> DataSourceProto:
         return DataSourceProto(
-            name=self.name,
             type=DataSourceProto.CUSTOM_SOURCE,
             data_source_class_type=CLASS_PATH,
             custom_options=_options(self.warehouse),
-            timestamp_field=self.timestamp_field,
-            created_timestamp_column=self.created_timestamp_column,
-            field_mapping=self.field_mapping,
-            description=self.description,
-            tags=self.tags,
-            owner=self.owner,
+            **{name: getattr(self, name) for name in _SHARED},
         )
 
     def validate(self, config: RepoConfig) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
 from skewless.contract.errors import DefinitionError, StoreError
-from skewless.infra.storage.durable import disk_error
+from skewless.infra.storage.durable import translate_disk_errors
 from skewless.infra.storage.file_cache import FileCache
 from skewless.infra.storage.objects import (
     ListedObject,
@@ -25,12 +25,17 @@ from skewless.infra.storage.objects import (
     digest_chunks,
     digest_file,
     missing_error,
-    new_staging_path,
 )
 
 _SETTING = "setting 'storage_url'"
 # Credentials are none of the options: an address is shown and logged.
 _OPTIONS = {"s3": ("endpoint", "region"), "gs": ("endpoint",), "az": ("endpoint", "account")}
+# The classes of obstore, and their names of our options.
+_STORES: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "s3": ("S3Store", {}),
+    "gs": ("GCSStore", {"endpoint": "base_url"}),
+    "az": ("AzureStore", {"account": "account_name"}),
+}
 _HTTP = "http://"
 
 
@@ -52,11 +57,6 @@ class StorageAddress(NamedTuple):
     def __str__(self) -> str:
         """Return the address without its options."""
         return f"{self.scheme}://{self.bucket}{'/' if self.prefix else ''}{self.prefix}"
-
-    @property
-    def is_plain_http(self) -> bool:
-        """Whether the address names an endpoint without TLS."""
-        return self.options.get("endpoint", "").startswith(_HTTP)
 
 
 def parse_address(url: str) -> StorageAddress:
@@ -128,8 +128,8 @@ class CloudStorage(ObjectStorage):
     """
 
     def __init__(self, address: StorageAddress, root: Path, cache_bytes: int) -> None:
+        super().__init__(root)
         self._address = address
-        self._root = root
         self._cache = FileCache(root / "cache", cache_bytes)
         self._obstore = _import_obstore()
         with self._translate_errors():
@@ -164,14 +164,11 @@ class CloudStorage(ObjectStorage):
             head = self._obstore.head(self._store, name)
         path = self.staging_path()
         try:
-            with path.open("xb") as file:
-                for chunk in self._read_chunks(name):
-                    file.write(chunk)
-            stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
-            with self._cache.add(stored) as copy:
-                path.replace(copy)
-        except OSError as error:
-            raise disk_error(path, error) from error
+            with translate_disk_errors(path):
+                self._fetch(name, path)
+                stored = StoredObject(name, path.stat().st_size, str(head["e_tag"] or ""), digest_file(path))
+                with self._cache.add(stored) as copy:
+                    path.replace(copy)
         finally:
             path.unlink(missing_ok=True)
         return stored
@@ -223,10 +220,6 @@ class CloudStorage(ObjectStorage):
                     modified_us = (item["last_modified"] - _EPOCH) // timedelta(microseconds=1)
                     yield ListedObject(item["path"], item["size"], modified_us)
 
-    def staging_path(self) -> Path:
-        """Return a path on the disk of the copies, so that the file can be linked."""
-        return new_staging_path(self._root)
-
     def _upload(self, name: str, content: memoryview | Path) -> str:
         """Store an object; return the storage's tag of its content."""
         with self._translate_errors(name):
@@ -235,12 +228,14 @@ class CloudStorage(ObjectStorage):
 
     def _download(self, stored: StoredObject) -> Path:
         with self._cache.add(stored) as copy:
-            with copy.open("xb") as file:
-                for chunk in self._read_chunks(stored.name):
-                    file.write(chunk)
+            self._fetch(stored.name, copy)
             if (copy.stat().st_size, digest_file(copy)) != (stored.size, stored.digest):
                 raise self._altered_error(stored)
         return self._cache.path(stored)
+
+    def _fetch(self, name: str, path: Path) -> None:
+        with path.open("xb") as file:
+            file.writelines(self._read_chunks(name))
 
     def _read_chunks(self, name: str) -> Iterator[memoryview]:
         with self._translate_errors(name):
@@ -287,20 +282,13 @@ def _suggest_fix(text: str) -> str:
 
 
 def _open_store(obstore: Any, address: StorageAddress) -> Any:  # noqa: ANN401 - an optional package
-    client = _TIMEOUTS | {"allow_http": address.is_plain_http}
+    client = _TIMEOUTS | {"allow_http": address.options.get("endpoint", "").startswith(_HTTP)}
     options = {"prefix": address.prefix or None, "client_options": client, "retry_config": _RETRIES}
-    config: dict[str, Any] = dict(address.options)
-    if address.scheme == "gs":
-        if "endpoint" in config:
-            config["base_url"] = config.pop("endpoint")
-        return obstore.store.GCSStore(address.bucket, config=config, **options)
-    if address.scheme == "az":
-        if "account" in config:
-            config["account_name"] = config.pop("account")
-        return obstore.store.AzureStore(address.bucket, config=config, **options)
-    if "endpoint" in config:
+    store, renamed = _STORES[address.scheme]
+    config: dict[str, Any] = {renamed.get(name, name): value for name, value in address.options.items()}
+    if address.scheme == "s3" and "endpoint" in config:
         config["virtual_hosted_style_request"] = False
-    return obstore.store.S3Store(address.bucket, config=config, **options)
+    return getattr(obstore.store, store)(address.bucket, config=config, **options)
 
 
 def _import_obstore() -> Any:  # noqa: ANN401 - an optional package
@@ -309,7 +297,5 @@ def _import_obstore() -> Any:  # noqa: ANN401 - an optional package
         import obstore.exceptions  # noqa: PLC0415 - as above
         import obstore.store  # noqa: PLC0415 - as above
     except ImportError as error:
-        raise DefinitionError(
-            "setting 'storage_url'", "needs the package obstore", fix="pip install 'skewless[cloud]'"
-        ) from error
+        raise DefinitionError(_SETTING, "needs the package obstore", fix="pip install 'skewless[cloud]'") from error
     return obstore

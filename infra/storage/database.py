@@ -11,30 +11,21 @@ import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from functools import partial
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.schema import STEPS, Step
+
+if TYPE_CHECKING:
+    from skewless.infra.storage.sqlite_database import AnswerMemory
 
 Row = tuple[Any, ...]
 Connection = Any  # a DB-API connection of sqlite3 or psycopg
 Value = str | int | float | None
 BUSY_S = 10.0
 _MOST_IDLE = 4
-
-
-class ReadMemory(Protocol):
-    """The last rows of each read, for the time when the database is down."""
-
-    def read(self, question: str, ask: Callable[[], list[Row]]) -> list[Row]:
-        """Return the rows that ``ask`` returns, or if it fails, those of the same question before."""
-        ...
-
-    def away_s(self) -> float | None:
-        """Return the seconds since the first read that failed; None: the last read succeeded."""
-        ...
 
 
 class Database(ABC):
@@ -61,7 +52,7 @@ class Database(ABC):
         self._inherited: list[Connection] = []
         self._pid = os.getpid()
         self._is_checked = False
-        self._memory: ReadMemory | None = None
+        self._memory: AnswerMemory | None = None
 
     @contextmanager
     def transaction(self, *, is_alone: bool = True) -> Iterator[None]:
@@ -78,7 +69,8 @@ class Database(ABC):
         if self._current is not None:
             yield
             return
-        with self._all_or_nothing(self._begin if is_alone else self._begin_shared):
+        begin = self._begin if is_alone else self._begin_shared
+        with self._borrow() as connection, self._all_or_nothing(connection, begin):
             yield
 
     @contextmanager
@@ -88,7 +80,7 @@ class Database(ABC):
         Raises:
             StoreError: the database is unavailable.
         """
-        with self._all_or_nothing(self._begin_snapshot):
+        with self._borrow() as connection, self._all_or_nothing(connection, self._begin_snapshot):
             yield
 
     @abstractmethod
@@ -128,7 +120,7 @@ class Database(ABC):
             return self.execute(sql, *values)
         return self._memory.read(json.dumps([sql, *values]), lambda: self.execute(sql, *values))
 
-    def remember(self, memory: ReadMemory) -> None:
+    def remember(self, memory: AnswerMemory) -> None:
         """Let reads outside of transactions return their last rows while the database is down, in this process."""
         self._memory = memory
 
@@ -140,12 +132,8 @@ class Database(ABC):
         """Return the version of the schema; 0: the database has no tables yet."""
         if not self.exists():
             return 0
-        connection = self._connect()
-        try:
-            with self._translate_errors():
-                return self._read_version(connection)
-        finally:
-            connection.close()
+        with closing(self._connect()) as connection, self._translate_errors():
+            return self._read_version(connection)
 
     def upgrade(self, fill: Callable[[], object] = lambda: None) -> int:
         """Bring the schema to the current version; return the version before. A kill leaves the old version.
@@ -156,12 +144,8 @@ class Database(ABC):
         Raises:
             StoreError: the database is unavailable, or its schema is newer than this program.
         """
-        connection = self._connect()
-        try:
-            with self._translate_errors():
-                return self._upgrade(connection, fill)
-        finally:
-            connection.close()
+        with closing(self._connect()) as connection, self._translate_errors():
+            return self._upgrade(connection, fill)
 
     def close(self) -> None:
         """Close the connections that nobody uses; the next statement opens one."""
@@ -212,22 +196,21 @@ class Database(ABC):
         """Raise errors of the library as StoreError."""
 
     @contextmanager
-    def _all_or_nothing(self, begin: Callable[[Connection], None]) -> Iterator[None]:
-        with self._borrow() as connection:
+    def _all_or_nothing(self, connection: Connection, begin: Callable[[Connection], None]) -> Iterator[None]:
+        with self._translate_errors():
+            begin(connection)
+        self._transaction.connection = connection
+        try:
+            yield
             with self._translate_errors():
-                begin(connection)
-            self._transaction.connection = connection
-            try:
-                yield
-                with self._translate_errors():
-                    connection.execute("COMMIT")
-            except BaseException:
-                # The connection may be lost; then the server has rolled back.
-                with suppress(Exception):
-                    connection.execute("ROLLBACK")
-                raise
-            finally:
-                self._transaction.connection = None
+                connection.execute("COMMIT")
+        except BaseException:
+            # The connection may be lost; then the server has rolled back.
+            with suppress(Exception):
+                connection.execute("ROLLBACK")
+            raise
+        finally:
+            self._transaction.connection = None
 
     @property
     def _current(self) -> Connection | None:
@@ -293,8 +276,7 @@ class Database(ABC):
         self._is_checked = True
 
     def _upgrade(self, connection: Connection, fill: Callable[[], object] = lambda: None) -> int:
-        self._begin(connection)
-        try:
+        with self._all_or_nothing(connection, self._begin):
             before = self._read_version(connection)
             self._reject_newer(before)
             for statement in (statement for step in self._steps[before:] for statement in step):
@@ -305,15 +287,7 @@ class Database(ABC):
             self._run(connection, "CREATE TABLE IF NOT EXISTS schema_version (version BIGINT NOT NULL)", ())
             self._run(connection, "DELETE FROM schema_version", ())
             self._run(connection, "INSERT INTO schema_version VALUES (?)", (len(self._steps),))
-            self._transaction.connection = connection
             fill()
-            connection.execute("COMMIT")
-        except BaseException:
-            with suppress(Exception):
-                connection.execute("ROLLBACK")
-            raise
-        finally:
-            self._transaction.connection = None
         return before
 
     def _read_version(self, connection: Connection) -> int:

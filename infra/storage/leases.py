@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,9 +47,8 @@ class LeaseRenewal:
     process can get the lease, unless this process is paused; the fencing token protects against pauses.
 
     Args:
-        name: of the lease.
-        renew: renews the lease; returns False if it has another holder, raises StoreError without an answer.
-        ttl_s: seconds that one renewal lasts.
+        leases: of the project; their ttl is what one renewal lasts.
+        lease: it was acquired.
         on_renewed: the thread calls it after each renewal, while the lease is held.
         acquired_at: when the lease was requested, by ``monotonic``.
         monotonic: returns the seconds of a clock that never jumps.
@@ -57,20 +56,17 @@ class LeaseRenewal:
 
     def __init__(
         self,
-        name: str,
-        renew: Callable[[], bool],
-        ttl_s: float,
+        leases: Leases,
+        lease: Lease,
         *,
         acquired_at: float,
         on_renewed: Callable[[], None] = lambda: None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
-        self._request = renew
-        self._ttl_s = ttl_s
+        self._leases, self._lease = leases, lease
         self._on_renewed = on_renewed
         self._monotonic = monotonic
-        self._until = acquired_at + ttl_s
+        self._until = acquired_at + leases.ttl_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -95,21 +91,21 @@ class LeaseRenewal:
         # fence lets its writes pass.
         was_held = requested_at < self._until
         try:
-            is_ours = self._request()
+            is_ours = self._leases.renew(self._lease)
         except StoreError as error:
-            _log.warning("lease_not_renewed", lease=self._name, problem=error.problem)
+            _log.warning("lease_not_renewed", lease=self._lease.name, problem=error.problem)
             return True
         if not is_ours:
-            _log.warning("lease_lost", lease=self._name)
+            _log.warning("lease_lost", lease=self._lease.name)
         if was_held:
             # A lease of another holder counts as lost at once, without waiting for the rest of the old ttl.
-            self._until = requested_at + self._ttl_s if is_ours else requested_at
+            self._until = requested_at + self._leases.ttl_s if is_ours else requested_at
         if was_held and is_ours:
             self._on_renewed()
         return is_ours
 
     def _run(self) -> None:
-        while not self._stop.wait(self._ttl_s / _RENEWALS_PER_TTL) and self.renew():
+        while not self._stop.wait(self._leases.ttl_s / _RENEWALS_PER_TTL) and self.renew():
             pass
 
 
@@ -122,7 +118,7 @@ class Leases:
 
     def __init__(self, database: Database, ttl_s: float = 10.0) -> None:
         self._database = database
-        self.ttl_s = ttl_s
+        self.ttl_s, self._ttl_us = ttl_s, int(ttl_s * 1_000_000)
 
     def acquire(self, name: str, *, holder: str | None = None) -> Lease | None:
         """Return the lease if it is free, expired, or held by this holder or by a process of this machine that died.
@@ -241,18 +237,13 @@ class Leases:
             on_renewed: called after each renewal, from another thread.
         """
         try:
-            renew = partial(self.renew, lease)
-            with LeaseRenewal(lease.name, renew, self.ttl_s, acquired_at=acquired_at, on_renewed=on_renewed) as renewal:
+            with LeaseRenewal(self, lease, acquired_at=acquired_at, on_renewed=on_renewed) as renewal:
                 yield renewal
         finally:
             try:
                 self.release(lease)
             except StoreError as error:
                 _log.warning("lease_not_released", lease=lease.name, error=str(error), expires_in_s=self.ttl_s)
-
-    @property
-    def _ttl_us(self) -> int:
-        return int(self.ttl_s * 1_000_000)
 
 
 def new_holder() -> str:

@@ -56,3 +56,13 @@ def check_file_name(name: str) -> str:
             "package file", "is not a plain file name", value=name, fix="use letters, digits, '.', '-', '_'"
         )
     return name
+
+
+def package_label(model: str, version: str) -> str:
+    """Return the name of a package in errors."""
+    return f"package {model!r} version {version!r}"
+
+
+def missing_file_error(package: str, name: str) -> PackageError:
+    """Return the error for a package without one of its files."""
+    return PackageError(package, "lacks a file", value=name, fix="restore the folder or use another version")

@@ -43,7 +43,14 @@ class ListedObject(NamedTuple):
 
 
 class ObjectStorage(ABC):
-    """Stores objects; any thread and any process may use it."""
+    """Stores objects; any thread and any process may use it.
+
+    Args:
+        root: folder of this machine, in which the files of objects can be linked.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
 
     @abstractmethod
     def put(self, name: str, data: bytes | memoryview) -> StoredObject:
@@ -121,20 +128,23 @@ class ObjectStorage(ABC):
     def list_objects(self, prefix: str) -> Iterator[ListedObject]:
         """Yield the objects whose names begin with a folder, in any order."""
 
-    @abstractmethod
     def staging_path(self) -> Path:
-        """Return a new path for a file that is going to be put; its folder exists."""
+        """Return a new path for a file that is going to be put; its folder exists.
+
+        Raises:
+            StoreError: the folder cannot be created.
+        """
+        folder = self._root / STAGING
+        with translate_disk_errors(folder):
+            make_folder(folder)
+        return folder / uuid.uuid4().hex
 
 
 class FolderStorage(ObjectStorage):
-    """Objects as files below a folder; all machines that use it see the same folder.
-
-    Args:
-        root: the folder.
-    """
+    """Objects as files below a folder, the root; all machines that use it see the same folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root = root
+        super().__init__(root)
         self._synced: set[Path] = set()
 
     def put(self, name: str, data: bytes | memoryview) -> StoredObject:
@@ -198,10 +208,6 @@ class FolderStorage(ObjectStorage):
                 stat = path.stat()
                 yield ListedObject(str(path.relative_to(self._root)), stat.st_size, stat.st_mtime_ns // 1_000)
 
-    def staging_path(self) -> Path:
-        """Return a path on the same disk, so that the file can be linked."""
-        return new_staging_path(self._root)
-
     def _make_folder(self, folder: Path) -> None:
         """Create a folder; its name, and those of its parents, survive a power cut, too."""
         make_folder(folder)
@@ -229,7 +235,7 @@ def _reading(path: Path) -> Iterator[None]:
 
 def digest_bytes(data: bytes | memoryview) -> str:
     """Return the digest of an object: BLAKE2b of 128 bits, in hex."""
-    return blake2b(data).hexdigest()[:32]
+    return digest_chunks([data])
 
 
 def digest_chunks(chunks: Iterable[bytes | memoryview]) -> str:
@@ -248,18 +254,6 @@ def digest_file(path: Path) -> str:
     """
     with path.open("rb") as file:
         return file_digest(file, "blake2b").hexdigest()[:32]
-
-
-def new_staging_path(root: Path) -> Path:
-    """Return a new path in the folder of unfinished files, which is created.
-
-    Raises:
-        StoreError: the folder cannot be created.
-    """
-    folder = root / STAGING
-    with translate_disk_errors(folder):
-        make_folder(folder)
-    return folder / uuid.uuid4().hex
 
 
 class DamagedObjectError(StoreError):

@@ -21,7 +21,15 @@ from skewless.contract.errors import PackageError, StoreError
 from skewless.contract.names import is_name
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.durable import disk_error, hold_lock, make_folder, sync_file, sync_folder
-from skewless.infra.storage.names import MANIFEST, check_file_name, check_model_name, is_version, number
+from skewless.infra.storage.names import (
+    MANIFEST,
+    check_file_name,
+    check_model_name,
+    is_version,
+    missing_file_error,
+    number,
+    package_label,
+)
 from skewless.infra.storage.objects import DamagedObjectError, StoredObject
 from skewless.infra.storage.project_state import ProjectState
 
@@ -95,7 +103,7 @@ class PackageFolder:
                 self._download(self.shared, package, folder)
             if _read_digest(folder, model, version) != package["manifest"]:
                 fix = f"delete the folder {folder}; it is downloaded again"
-                raise PackageError(_label(model, version), "has a copy with another manifest", fix=fix)
+                raise PackageError(package_label(model, version), "has a copy with another manifest", fix=fix)
         return folder
 
     def manifest_digest(self, model: str, version: str) -> str:
@@ -138,9 +146,8 @@ class PackageFolder:
             # After a lost reply the database is asked again: the version may be ours already.
             if not documents.create(name, body) and documents.get(name) != body:
                 return False
-            _rename(staging, self.model_folder(model) / version)
-            return True  # if there was a folder, another process has downloaded the version already
-        return _rename(staging, self.model_folder(model) / version)
+        # If there was a folder of a registered version, another process has downloaded the version already.
+        return _rename(staging, self.model_folder(model) / version) or self.shared is not None
 
     def download_all(self) -> None:
         """Download all versions of which this machine has no copy, for a backup."""
@@ -214,9 +221,8 @@ class PackageFolder:
         return [(model, version) for name in _registry(shared).names() for model, _, version in [name.partition("/")]]
 
     def _download(self, shared: ProjectState, package: _Json, folder: Path) -> None:
-        model, version = folder.parent.name, folder.name
         try:
-            with self.stage(model, "copy") as staging:
+            with self.stage(folder.parent.name, "copy") as staging:
                 if folder.is_dir():  # another process was faster
                     return
                 for path, stored in package["files"].items():
@@ -224,13 +230,14 @@ class PackageFolder:
                     target = staging.joinpath(*map(check_file_name, path.split("/")))
                     make_folder(target.parent)
                     shutil.copyfile(shared.storage.local_path(StoredObject(*stored)), target)
-                _sync_files(staging)
+                sync_files(staging)
                 _rename(staging, folder)
                 sync_folder(folder.parent)
         except OSError as error:
             raise disk_error(folder, error) from error
         except StoreError as error:
-            thing, problem = _label(model, version), f"cannot be downloaded: {error.cause().removeprefix('log ')}"
+            thing = package_label(folder.parent.name, folder.name)
+            problem = f"cannot be downloaded: {error.cause().removeprefix('log ')}"
             if isinstance(error, DamagedObjectError):
                 raise PackageError(thing, problem, fix="use another version, or train again") from error
             raise StoreError(thing, problem, fix=error.fix) from error
@@ -245,7 +252,7 @@ def _encode(folder: Path, files: Mapping[str, StoredObject]) -> _Json:
     return {"manifest": digest, "files": {path: list(stored) for path, stored in files.items()}}
 
 
-def _sync_files(staging: Path) -> None:
+def sync_files(staging: Path) -> None:
     """Wait until the files of a staged folder, and their names, are on disk."""
     for path in staging.rglob("*"):
         (sync_folder if path.is_dir() else sync_file)(path)
@@ -267,9 +274,4 @@ def _read_digest(folder: Path, model: str, version: str) -> str:
     try:
         return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()
     except OSError as error:
-        fix = "restore the folder or use another version"
-        raise PackageError(_label(model, version), "lacks a file", value=MANIFEST, fix=fix) from error
-
-
-def _label(model: str, version: str) -> str:
-    return f"package {model!r} version {version!r}"
+        raise missing_file_error(package_label(model, version), MANIFEST) from error

@@ -12,12 +12,11 @@ import yaml
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.contract.names import is_name
 from skewless.contract.settings import Settings
-from skewless.infra.storage.answer_memory import AnswerMemory
 from skewless.infra.storage.cloud_storage import CloudStorage, append_project, parse_address
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage
 from skewless.infra.storage.postgres_database import PostgresDatabase
-from skewless.infra.storage.sqlite_database import SqliteDatabase
+from skewless.infra.storage.sqlite_database import AnswerMemory, SqliteDatabase
 
 DATABASE_FILE = "skewless.db"
 ANSWERS_FILE = "answers.db"

@@ -1,10 +1,13 @@
-"""The tables of a project's database, and the steps from one version of them to the next."""
+"""The tables of a project's database, the steps from one version of them to the next, and copies of all rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from skewless.infra.storage.database import Database, Row
 
 Execute = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 Step = Sequence[str | Callable[[Execute], None]]
@@ -99,3 +102,34 @@ KEYS = {
     "segments": ("partition", "first_seq"),
     "removed_objects": ("object",),
 }
+
+
+def copy_tables(source: Database, target: Database) -> dict[str, int]:
+    """Copy all rows of one state of a database into an empty one, in one transaction; return the rows per table.
+
+    Writers of the source do not wait. Memory is bounded by a page of rows.
+
+    Raises:
+        StoreError: a database is unavailable; the target is unchanged.
+    """
+    counts = dict.fromkeys(KEYS, 0)
+    with source.snapshot(), target.transaction():
+        for table in KEYS:
+            for row in _read_rows(source, table):
+                target.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", *row)
+                counts[table] += 1
+    return counts
+
+
+def count_rows(database: Database) -> dict[str, int]:
+    """Return the number of rows per table."""
+    return {table: sum(count for (count,) in database.query(f"SELECT count(*) FROM {table}")) for table in KEYS}
+
+
+def _read_rows(source: Database, table: str) -> Iterator[Row]:
+    columns, width = ", ".join(KEYS[table]), len(KEYS[table])
+    page = source.query(f"SELECT * FROM {table} ORDER BY {columns} LIMIT {_PAGE_ROWS}")
+    after = f"SELECT * FROM {table} WHERE ({columns}) > ({', '.join('?' * width)}) ORDER BY {columns}"
+    while page:
+        yield from page
+        page = source.query(f"{after} LIMIT {_PAGE_ROWS}", *page[-1][:width])

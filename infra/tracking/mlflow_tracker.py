@@ -48,7 +48,12 @@ class MLflowTracker:
         self._project = project
         with _convert_errors(uri):
             self._client = _open_client(uri)
-            self._experiment = self._find_or_create_experiment(artifact_folder(uri))
+            experiment = self._client.get_experiment_by_name(project)
+            self._experiment = str(
+                self._client.create_experiment(project, artifact_location=artifact_folder(uri))
+                if experiment is None
+                else experiment.experiment_id
+            )
         self._uri = uri
 
     def published_digests(self, model: str) -> frozenset[str]:
@@ -92,12 +97,6 @@ class MLflowTracker:
 
     def _model_name(self, model: str) -> str:
         return f"{self._project}.{model}"
-
-    def _find_or_create_experiment(self, artifacts: str | None) -> str:
-        experiment = self._client.get_experiment_by_name(self._project)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        return str(self._client.create_experiment(self._project, artifact_location=artifacts))
 
     def _find_run(self, run: TrackedRun) -> str | None:
         query = f"tags.`{DIGEST}` = '{run.digest}'"

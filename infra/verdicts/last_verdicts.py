@@ -94,53 +94,30 @@ class Freshness:
 
 
 _V = TypeVar("_V", LastParity, Freshness)
-
-
+_KINDS = {LastParity: "parity_verdicts", Freshness: "freshness"}
 _NAME = "project"
 
 
-def read_last_parity(state: ProjectState) -> dict[str, LastParity]:
-    """Return the last parity verdict of each view, by name; empty without a check, or if another release wrote it.
+def read_last(state: ProjectState, kind: type[_V]) -> dict[str, _V]:
+    """Return the last result of a kind for each view, by name; empty without one, or if another release wrote it.
 
     Raises:
         StoreError: the database is unavailable.
     """
-    return _read(state, "parity_verdicts", LastParity)
-
-
-def read_last_freshness(state: ProjectState) -> dict[str, Freshness]:
-    """Return the last freshness of each view, by name; as ``read_last_parity``."""
-    return _read(state, "freshness", Freshness)
-
-
-def save_parity(state: ProjectState, verdicts: Iterable[LastParity]) -> None:
-    """Store verdicts; the last verdicts on other views stay.
-
-    Raises:
-        StoreError: the database is unavailable.
-    """
-    _save(state, "parity_verdicts", LastParity, verdicts)
-
-
-def save_freshness(state: ProjectState, freshness: Iterable[Freshness]) -> None:
-    """Store measurements; the last measurements of other views stay.
-
-    Raises:
-        StoreError: the database is unavailable.
-    """
-    _save(state, "freshness", Freshness, freshness)
-
-
-def _read(state: ProjectState, kind: str, type_: type[_V]) -> dict[str, _V]:
-    body = Documents(state.database, kind).get(_NAME) or {"views": []}
+    body = Documents(state.database, _KINDS[kind]).get(_NAME) or {"views": []}
     try:
-        return {item["view"]: type_(**item) for item in body["views"]}
+        return {item["view"]: kind(**item) for item in body["views"]}
     except (KeyError, TypeError):
         return {}
 
 
-def _save(state: ProjectState, kind: str, type_: type[_V], items: Iterable[_V]) -> None:
+def save_last(state: ProjectState, kind: type[_V], items: Iterable[_V]) -> None:
+    """Store results of a kind; the last results of other views stay.
+
+    Raises:
+        StoreError: the database is unavailable.
+    """
     # Several processes check different views at the same time.
     with state.database.transaction():
-        by_view = _read(state, kind, type_) | {item.view: item for item in items}
-        Documents(state.database, kind).put(_NAME, {"views": [asdict(item) for item in by_view.values()]})
+        by_view = read_last(state, kind) | {item.view: item for item in items}
+        Documents(state.database, _KINDS[kind]).put(_NAME, {"views": [asdict(item) for item in by_view.values()]})

@@ -17,10 +17,8 @@ from skewless.contract.errors import (
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineReader
 from skewless.infra.packages.served_model import ServedModel
-from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.needed_views import NeededViewsMonitor
-from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
-from skewless.infra.rollout.traffic import versions_of
+from skewless.infra.packages.store import PackageStore, versions_of
+from skewless.infra.plans.needed_views import NeededViewsMonitor, StoredTargetVersions, TargetVersions
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger

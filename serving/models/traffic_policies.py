@@ -13,8 +13,8 @@ from skewless.contract.clock import Clock
 from skewless.contract.errors import StoreError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.packages.served_model import ServedModel
+from skewless.infra.packages.store import Traffic, versions_of
 from skewless.infra.rollout.counts import PolicyCounts, delete_old_counts, write_counts
-from skewless.infra.rollout.traffic import Traffic, versions_of
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.metrics.metrics import Metrics

@@ -18,8 +18,8 @@ from skewless.infra.storage.durable import disk_error, make_folder, replace_dura
 from skewless.infra.storage.objects import FolderStorage, ObjectStorage, StoredObject, corrupt_error
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, ProjectState
+from skewless.infra.storage.schema import copy_tables, count_rows
 from skewless.infra.storage.sqlite_database import SqliteDatabase
-from skewless.infra.storage.table_copy import copy_tables, count_rows
 from skewless.version import __version__
 
 if TYPE_CHECKING:

@@ -35,13 +35,13 @@ def check_freshness(project: Workspace, views: Sequence[str] = ()) -> list[Fresh
         StoreError: a log file is corrupt, or the disk failed.
     """
     from skewless.infra.alerts.alerts import Alerts
-    from skewless.infra.verdicts.last_verdicts import save_freshness
+    from skewless.infra.verdicts.last_verdicts import Freshness, save_last
 
     problems: dict[str, str] = {}
     results = [_measure(project, view, problems) for view in _views(project, views)]
     if problems:
         _log.warning("online_store_not_sampled", views=[*problems], problem=next(iter(problems.values())))
-    save_freshness(project.state, results)
+    save_last(project.state, Freshness, results)
     with Alerts(project.state, project.settings.alert_webhook) as alerts:
         for result in results:
             _update_alert(alerts, result)

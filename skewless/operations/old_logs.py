@@ -33,8 +33,8 @@ from skewless.infra.log.log_columns import INGEST, KNOWN_AT, encode_columns, uni
 from skewless.infra.log.reading import read_tables
 from skewless.infra.outcomes.log import OUTCOMES
 from skewless.infra.outcomes.log import SCHEMA as OUTCOME_SCHEMA
-from skewless.infra.predictions.schema import SCHEMA as PREDICTION_SCHEMA
 from skewless.infra.predictions.segments import PREDICTIONS
+from skewless.infra.predictions.segments import SCHEMA as PREDICTION_SCHEMA
 from skewless.infra.storage.objects import StoredObject, corrupt_error, missing_error
 from skewless.infra.storage.project_state import ProjectState
 

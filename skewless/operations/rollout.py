@@ -18,7 +18,7 @@ from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.telemetry.logger import EventLogger
 
 if TYPE_CHECKING:
-    from skewless.infra.packages.aliases import AliasMove
+    from skewless.infra.packages.store import AliasMove
     from skewless.training.rollout.guardrails import Verdict
     from skewless.training.rollout.plan import TrafficChange
     from skewless.workspace import Workspace

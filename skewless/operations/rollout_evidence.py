@@ -94,7 +94,7 @@ def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
         PackageError: a version does not exist or was altered, its runtime differs from the library that trained it, or
             its inputs or outputs differ from the champion's.
     """
-    from skewless.infra.rollout.traffic import versions_of
+    from skewless.infra.packages.store import versions_of
     from skewless.serving.metrics.metrics import Metrics
     from skewless.serving.prediction.routing import Routing
 

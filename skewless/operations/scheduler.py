@@ -258,11 +258,11 @@ def child_environment(project: Workspace) -> dict[str, str]:
 
 def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:
     """Return a launcher that runs each command to its end: by ``invoke``, or in a process."""
-    from skewless.infra.jobs.execution import CompletedExecution, Completion, decode_outputs
+    from skewless.infra.jobs.execution import Completion, decode_outputs
 
     def launch(_run: Run, words: Sequence[str]) -> Execution:
         code, text = (invoke or partial(_wait_for, child_environment(project)))(_command_line(project, words))
-        return CompletedExecution(completion=Completion(code=code, outputs=decode_outputs(text.encode())))
+        return Completion(code=code, outputs=decode_outputs(text.encode()))
 
     return launch
 

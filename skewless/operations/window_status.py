@@ -71,7 +71,7 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
     from skewless.contract.keys import window_marker
     from skewless.infra.log.generations import Generations
     from skewless.infra.log.partitions import log_ends
-    from skewless.infra.verdicts.last_verdicts import read_last_parity
+    from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 
     live = Generations(project.state).find_live(view)
     ends = log_ends(project.state, view.source)
@@ -84,7 +84,7 @@ def _window(project: Workspace, needed: NeededViews, view: WindowView, store: On
         parts.append({"partition": partition, "log_rows": end + 1, "online_seq": seq, "lag": lag})
     lags: list[Any] = [part["lag"] for part in parts]
     total_lag = None if store is None or None in lags else sum(lags)
-    verdicts = {verdict.hash: verdict for verdict in read_last_parity(project.state).values()}
+    verdicts = {verdict.hash: verdict for verdict in read_last(project.state, LastParity).values()}
     verdict = verdicts.get(view.hash)
     return WindowStatus(
         view=needed.label(view),

@@ -25,7 +25,7 @@ from skewless.infra.compiler.windows import VIEW_TAGS
 from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents
-from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.segments import SCHEMA
 from skewless.infra.runtimes.certification import Reference
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts

@@ -86,7 +86,7 @@ def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) 
     for i, batch in enumerate(runs):
         run = ledger.start(batch.ended - 1)
         first = log.next_seq()
-        log.append(table_of(batch, run.run_id))
+        log.append(table_of(batch, run))
         kind: Literal["live", "bootstrap"] = "live" if i >= live_from else "bootstrap"
         cover = Coverage(first=first, last=log.next_seq() - 1, kind=kind)
         ledger.finish(run, {view.partition: cover}, batch.ended)
@@ -94,7 +94,7 @@ def write(state: Path, runs: list[Batch], *, live_from: int, view: View = VIEW) 
             declared = event + DELAY if created is None else created
             known = batch.ended if kind == "live" else max(event, declared)
             accepted.append(
-                LogRow(key=key, event=event, created=created, tombstone=tombstone, run=run.run_id, seq=seq, known=known)
+                LogRow(key=key, event=event, created=created, tombstone=tombstone, run=run, seq=seq, known=known)
             )
     return accepted
 
@@ -291,7 +291,7 @@ def test_2_6_rows_that_no_finished_run_applied_are_not_known(
     log = PartitionLog(ProjectState(tmp_path), VIEW.partition)
     views = OfflineViews(ProjectState(tmp_path), connection)
     run = views.ledger.start(0)
-    log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
+    log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run))
     asked = entities([(0, "a", 8)])
     assert not views.read_view(VIEW, asked, "knowledge").has_row[0]
     assert views.read_view(VIEW, asked, "event_time").has_row[0]
@@ -316,7 +316,7 @@ def test_2_6_a_mark_leaves_out_a_run_that_ended_later(connection: duckdb.DuckDBP
     log = PartitionLog(ProjectState(tmp_path), VIEW.partition)
     views = OfflineViews(ProjectState(tmp_path), connection)
     run = views.ledger.start(0)
-    log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run.run_id))
+    log.append(table_of(Batch(rows=[((0, "a"), 1, None, False)], ended=1), run))
     mark = views.take_snapshot(VIEW)
     views.ledger.finish(run, {VIEW.partition: Coverage(first=0, last=1, kind="live")}, 2)
     asked = entities([(0, "a", 8)])

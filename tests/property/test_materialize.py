@@ -23,7 +23,7 @@ from skewless.contract.rows import RowCodec, ViewRead
 from skewless.infra.log.catalog import Segment
 from skewless.infra.log.partition_log import Check, PartitionLog, StagedRows
 from skewless.infra.log.read_progress import Progress
-from skewless.infra.log.runs import Coverage, MaterializationRun, RunLedger
+from skewless.infra.log.runs import Coverage, RunLedger
 from skewless.infra.materialization.materialize import Materializer
 from skewless.infra.online.port import Binaries, Marker
 from skewless.infra.storage.database import Database
@@ -91,15 +91,13 @@ class FusedLedger(RunLedger):
         super().__init__(database)
         self._fuse = fuse
 
-    def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> MaterializationRun:
+    def start(self, now_us: int, skew_us: int = 0, lease: Lease | None = None) -> int:
         start = super().start
         return self._fuse.around(lambda: start(now_us, skew_us, lease))
 
-    def finish(
-        self, run: MaterializationRun, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None
-    ) -> MaterializationRun:
+    def finish(self, run_id: int, covers: Mapping[str, Coverage], now_us: int, lease: Lease | None = None) -> None:
         finish = super().finish
-        return self._fuse.around(lambda: finish(run, covers, now_us, lease))
+        self._fuse.around(lambda: finish(run_id, covers, now_us, lease))
 
 
 class FusedLog(PartitionLog):

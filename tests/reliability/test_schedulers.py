@@ -16,6 +16,7 @@ import pytest
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.jobs.run import Run
 from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Records
 from skewless.infra.storage.leases import Leases
 from skewless.training.scheduling.candidate import LEASE
 from tests.reliability.kills import ROOT
@@ -83,7 +84,8 @@ class SchedulerPair:
 
     def terms(self) -> dict[int, int]:
         """Return when each token's term began."""
-        return {body["token"]: body["started_us"] for body in self.ledger.list_terms()}
+        terms = Records(self.database, "leader_term").read_latest_first("scheduler")
+        return {token: body["started_us"] for token, body in terms}
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.settings import Settings
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.store import PackageStore
+from skewless.infra.packages.store import Aliases, PackageStore
 from skewless.infra.storage.project_state import ProjectState
 from tests.reliability.open_load import OpenLoad, TimedReply, load, quantile_ms, statuses
 from tests.servers.node import Node, running

@@ -11,8 +11,7 @@ from typing import Any
 from skewless.infra.storage.cloud_storage import CloudStorage
 from skewless.infra.storage.objects import ObjectStorage
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.schema import KEYS
-from skewless.infra.storage.table_copy import copy_tables
+from skewless.infra.storage.schema import KEYS, copy_tables
 
 SCENE = ("documents", "records")  # the tables that `read_tables` reads by default
 

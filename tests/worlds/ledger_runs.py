@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from skewless.infra.log.runs import Coverage, Kind, KnownRanges, MaterializationRun
+from skewless.infra.log.runs import Coverage, Kind, KnownRanges
 from skewless.infra.storage.database import Database
+
+
+class MaterializationRun(NamedTuple):
+    """One run; ``ended_us`` is None while it runs, and forever if it crashed."""
+
+    run_id: int
+    started_us: int
+    skew_us: int = 0
+    ended_us: int | None = None
+    covers: Mapping[str, Coverage] = {}
 
 
 class KnownRange(NamedTuple):

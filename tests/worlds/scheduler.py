@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from skewless.contract.clock import Clock, ManualClock, SystemClock
-from skewless.infra.jobs.execution import CompletedExecution, Completion, Execution, ProcessExecution
+from skewless.infra.jobs.execution import Completion, Execution, ProcessExecution
 from skewless.infra.jobs.ledger import Ledger, Requests
 from skewless.infra.jobs.run import Run
 from skewless.infra.storage.database import Database
@@ -86,7 +86,7 @@ def candidate(root: Path, url: str, clock: Clock, ttl_s: float, stop_signal: Sto
     def launch(run: Run, _words: Sequence[str]) -> Execution:
         command = [sys.executable, "-S", "-c", WRITE, str(root / "effects"), f"{run.id}\n"]
         if here:
-            return CompletedExecution(completion=Completion(code=subprocess.run(command, check=True).returncode))
+            return Completion(code=subprocess.run(command, check=True).returncode)
         answer = tempfile.TemporaryFile()  # noqa: SIM115 - the work closes it
         return ProcessExecution(command, environment=os.environ, silence_s=ttl_s * 0.8, stdout=answer)
 

@@ -17,9 +17,8 @@ from skewless.demo.tour_state import HOUR_US, START_SECONDS, Row, TourState, jso
 from skewless.infra.jobs.run import Run
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import Aliases, Traffic
 from skewless.infra.rollout.counts import read_counts
-from skewless.infra.rollout.traffic import Traffic
 from skewless.training.scheduling.leader_term import LeaderTerm
 
 OnLine = Callable[[str], None]

@@ -199,10 +199,10 @@ def _latest_event(project: Workspace, view: View | WindowView) -> int | None:
 
 def proof(project: Workspace) -> Iterator[Block]:
     """Yield the last verdicts of parity and replay."""
-    from skewless.infra.verdicts.last_verdicts import read_last_parity
+    from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 
     yield _replay_note(project)
-    items = list(read_last_parity(project.state).values())
+    items = list(read_last(project.state, LastParity).values())
     if not items:
         yield missing("The project has no parity run yet: run `skewless parity`.")
         return

@@ -16,7 +16,7 @@ from skewless.contract.settings import Settings
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
+from skewless.infra.plans.needed_views import StoredTargetVersions, TargetVersions
 from skewless.infra.storage.project_state import ProjectState
 from skewless.project import Project
 from skewless.serving.models.table import ModelTable

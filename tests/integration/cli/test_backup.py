@@ -14,7 +14,7 @@ from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.table_copy import count_rows
+from skewless.infra.storage.schema import count_rows
 from skewless.project import Project
 from tests.servers.prediction import PredictionServer
 from tests.worlds.command_line import ROWS, done, run

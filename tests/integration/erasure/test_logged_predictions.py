@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.log import open_outcome_log
-from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
+from skewless.infra.predictions.segments import PREDICTIONS, SCHEMA, prediction_spool
 from skewless.project import Project
 from tests.worlds.erasures import ERASED, NOW, SHOPS, USERS, delete_in_sources, fill, write_repo
 from tests.worlds.trained import serving
@@ -67,7 +66,7 @@ def test_replay_before_and_after(tmp_path: Path) -> None:
         assert (proven.compared, proven.different, proven.erased) == (2 * after.compared - len(SHOPS), 0, after.erased)
         # Another machine ships its predictions late: the rows that they name are erased.
         spool = prediction_spool(project.state)
-        spool.store(spool.path(NOW, "0123456789ab", 0), late.cast(SCHEMA))
+        spool.store(NOW, late.cast(SCHEMA))
         shipped = project.replay()
         assert (shipped.compared - proven.compared, shipped.different) == (len(SHOPS), 0), shipped.lines()
         assert shipped.erased - proven.erased == len(SHOPS)

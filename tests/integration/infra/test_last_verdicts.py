@@ -10,14 +10,7 @@ import pytest
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import (
-    Freshness,
-    LastParity,
-    read_last_freshness,
-    read_last_parity,
-    save_freshness,
-    save_parity,
-)
+from skewless.infra.verdicts.last_verdicts import Freshness, LastParity, read_last, save_last
 from tests.servers.postgres import address_of
 
 
@@ -32,20 +25,21 @@ def parity(view: str, mismatches: int) -> LastParity:
 
 def test_checks_of_different_views_are_all_stored(verdict_state: ProjectState) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda i: save_parity(verdict_state, [parity(f"v{i % 20}", i)]), range(40)))
+        list(pool.map(lambda i: save_last(verdict_state, LastParity, [parity(f"v{i % 20}", i)]), range(40)))
         ages = [Freshness(view=f"v{i}", hash="h", at_us=5, limit_us=0, newest_us=None) for i in range(20)]
-        list(pool.map(lambda age: save_freshness(verdict_state, [age]), ages))
-    verdicts = read_last_parity(verdict_state)
+        list(pool.map(lambda age: save_last(verdict_state, Freshness, [age]), ages))
+    verdicts = read_last(verdict_state, LastParity)
     assert sorted(verdicts) == sorted(f"v{i}" for i in range(20))
     assert all(verdict == parity(view, verdict.mismatches) for view, verdict in verdicts.items())
-    save_parity(verdict_state, [parity("v3", 99)])
-    assert (read_last_parity(verdict_state)["v3"].mismatches, len(read_last_parity(verdict_state))) == (99, 20)
-    assert read_last_freshness(verdict_state) == {age.view: age for age in ages}
+    save_last(verdict_state, LastParity, [parity("v3", 99)])
+    verdicts = read_last(verdict_state, LastParity)
+    assert (verdicts["v3"].mismatches, len(verdicts)) == (99, 20)
+    assert read_last(verdict_state, Freshness) == {age.view: age for age in ages}
 
 
 @pytest.mark.parametrize("body", [{}, {"views": [{"view": "v"}]}, {"views": 3}, []])
 def test_a_verdict_of_another_release_counts_as_absent(verdict_state: ProjectState, body: object) -> None:
     Documents(verdict_state.database, "parity_verdicts").put("project", body)
-    assert read_last_parity(verdict_state) == {}
-    save_parity(verdict_state, [parity("v", 2)])
-    assert read_last_parity(verdict_state) == {"v": parity("v", 2)}
+    assert read_last(verdict_state, LastParity) == {}
+    save_last(verdict_state, LastParity, [parity("v", 2)])
+    assert read_last(verdict_state, LastParity) == {"v": parity("v", 2)}

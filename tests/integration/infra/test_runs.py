@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from skewless.contract.errors import ConflictError
-from skewless.infra.log.runs import Coverage, Kind, MaterializationRun, RunLedger
+from skewless.infra.log.runs import Coverage, Kind, RunLedger
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.postgres_database import PostgresDatabase
@@ -22,7 +22,7 @@ from skewless.infra.storage.project_state import open_database
 from skewless.infra.storage.schema import STEPS
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from tests.servers.postgres import address_of
-from tests.worlds.ledger_runs import KnownRange, known_ranges, read_runs, to_list
+from tests.worlds.ledger_runs import KnownRange, MaterializationRun, known_ranges, read_runs, to_list
 
 PARTITION = "batch/v-0123456789abcdef"
 _OTHERS = ("batch/V", "batch/ä", "a")
@@ -32,14 +32,14 @@ def test_2_6_a_run_begins_once_and_ends_once(project_database: Database) -> None
     ledger = RunLedger(project_database)
     assert read_runs(project_database) == []
     first, second = ledger.start(10), RunLedger(project_database).start(11)
-    assert (first.run_id, second.run_id) == (1, 2)
-    assert read_runs(project_database) == [first, second]
+    assert (first, second) == (1, 2)
+    assert read_runs(project_database) == [MaterializationRun(1, 10), MaterializationRun(2, 11)]
     covers = {PARTITION: Coverage(first=0, last=4, kind="live")}
     ledger.finish(second, covers, 20)
     # A later record for the same positions changes nothing.
     RunLedger(project_database).finish(second, {}, 99)
     assert read_runs(project_database) == [
-        first,
+        MaterializationRun(1, 10),
         MaterializationRun(run_id=2, started_us=11, ended_us=20, covers=covers),
     ]
 
@@ -47,7 +47,7 @@ def test_2_6_a_run_begins_once_and_ends_once(project_database: Database) -> None
 def test_2_6_racing_starts_get_ids_of_their_own(project_database: Database) -> None:
     def start(now_us: int) -> int:
         try:
-            return RunLedger(project_database).start(now_us).run_id
+            return RunLedger(project_database).start(now_us)
         finally:
             project_database.close()
 
@@ -59,15 +59,17 @@ def test_2_6_racing_starts_get_ids_of_their_own(project_database: Database) -> N
 
 def test_2_6_a_run_that_failed_early_leaves_its_id(project_database: Database) -> None:
     ledger = RunLedger(project_database)
-    ended = ledger.finish(ledger.start(1), {}, 2)
+    first, ended = ledger.start(1), MaterializationRun(1, 1, ended_us=2)
+    ledger.finish(first, {}, 2)
     second = ledger.start(3)
-    assert read_runs(project_database) == [ended, second]
+    assert read_runs(project_database) == [ended, MaterializationRun(second, 3)]
     ledger.withdraw(second)
-    ledger.withdraw(ended)  # it has ended, so it stays
+    ledger.withdraw(first)  # it has ended, so it stays
     assert read_runs(project_database) == [ended]
-    again = ledger.finish(ledger.start(5), {}, 6)
-    assert again.run_id == second.run_id
-    assert read_runs(project_database) == [ended, again]
+    again = ledger.start(5)
+    ledger.finish(again, {}, 6)
+    assert again == second
+    assert read_runs(project_database) == [ended, MaterializationRun(again, 5, ended_us=6)]
 
 
 def test_2_6_a_run_that_lost_its_lease_records_nothing(project_database: Database) -> None:
@@ -85,8 +87,9 @@ def test_2_6_a_run_that_lost_its_lease_records_nothing(project_database: Databas
     for write in writes:
         with pytest.raises(ConflictError, match="lease 'materialize' with token 1: was lost to elsewhere-2"):
             write()
-    assert read_runs(project_database) == [run, later]
-    assert ledger.finish(later, {}, 4, held) == read_runs(project_database)[-1]
+    assert read_runs(project_database) == [MaterializationRun(run, 1), MaterializationRun(later, 2)]
+    ledger.finish(later, {}, 4, held)
+    assert read_runs(project_database)[-1] == MaterializationRun(later, 2, ended_us=4)
 
 
 def run(run_id: int, ended: int | None, first: int = 0, last: int = -1, kind: Kind = "live") -> MaterializationRun:
@@ -223,7 +226,9 @@ def test_a_long_ledger_answers_by_its_indexes(project_database: Database, monkey
     assert ledger.last_positions()["batch/view3"] == ledger.last_position("batch/view3") == 19_993 * 5 + 4
     assert ledger.last_end_us("batch/view3") == 19_993
     assert ledger.recent_ranges("batch/view3", 3).run_id.tolist() == [19_973, 19_983, 19_993]
-    assert ledger.finish(ledger.start(1), {}, 2).run_id == 20_001
+    latest = ledger.start(1)
+    assert latest == 20_001
+    ledger.finish(latest, {}, 2)
     assert plans
     for plan in plans:
         assert "Seq Scan" not in plan, plans

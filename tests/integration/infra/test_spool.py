@@ -25,10 +25,10 @@ LOG = "spooled"
 
 def store(spool: Spool, *batches: int, writer: str | None = None) -> str:
     """Store a file of two rows for each number."""
-    writer = writer or uuid.uuid4().hex[:12]
-    for number in batches:
-        spool.store(spool.path(number, writer, number), rows(10 * number, 10 * number + 1))
-    return writer
+    spool.writer = writer or uuid.uuid4().hex[:12]
+    for spool.number in batches:
+        spool.store(spool.number, rows(10 * spool.number, 10 * spool.number + 1))
+    return spool.writer
 
 
 def spooled(state: ProjectState, partition: str = LOG) -> Spool:

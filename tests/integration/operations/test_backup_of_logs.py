@@ -23,7 +23,7 @@ from skewless.infra.log.log_columns import KNOWN_AT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.outcomes.log import OutcomeLog, OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.table_copy import count_rows
+from skewless.infra.storage.schema import count_rows
 from skewless.operations.backup import back_up, restore
 from skewless.operations.checkup.logs import check_logs
 

@@ -7,7 +7,7 @@ import pytest
 from skewless.contract.errors import RequestError
 from skewless.infra.alerts.alerts import open_alerts
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import read_last_freshness
+from skewless.infra.verdicts.last_verdicts import Freshness, read_last
 from skewless.operations.freshness import ALERT, check_freshness
 from tests.worlds.trained import Sandbox, later_rows
 
@@ -38,7 +38,7 @@ def test_a_view_that_nothing_new_comes_for_is_late_until_it_does(place: Sandbox)
     assert item.stale is not None
     assert 0 < item.stale < sampled
     assert late(place) == set()
-    assert read_last_freshness(ProjectState(place.state)).keys() == {"card_days", "shop_risk"}
+    assert read_last(ProjectState(place.state), Freshness).keys() == {"card_days", "shop_risk"}
 
 
 def test_what_was_found_is_what_the_source_says(place: Sandbox) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.infra.storage.database import Database
-from skewless.infra.storage.table_copy import copy_tables
+from skewless.infra.storage.schema import copy_tables
 from skewless.operations.versions import Promotion, apply_promotion, plan_promotion, read_versions
 from skewless.operations.versions import train as train_model
 from skewless.training.train import train

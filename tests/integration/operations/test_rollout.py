@@ -11,8 +11,8 @@ import pytest
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.alerts.alerts import open_alerts
+from skewless.infra.packages.store import Traffic
 from skewless.infra.rollout.counts import RolloutCounts
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.documents import Documents
 from skewless.operations import rollout
 from skewless.project import Project

@@ -14,18 +14,16 @@ from skewless.contract.errors import ConflictError, StoreError
 from skewless.infra.access.api_keys import KeyStore
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.generations import Generations
-from skewless.infra.packages.aliases import Aliases
-from skewless.infra.packages.store import Decisions
+from skewless.infra.packages.store import Aliases, Decisions, Traffic
 from skewless.infra.plans.applied_plan import read_applied
-from skewless.infra.plans.target_versions import StoredTargetVersions
+from skewless.infra.plans.needed_views import StoredTargetVersions
 from skewless.infra.rollout.counts import read_counts
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.documents import Documents, Records
 from skewless.infra.storage.durable import make_folder
 from skewless.infra.storage.leases import Leases
 from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.storage.table_copy import count_rows
+from skewless.infra.storage.schema import count_rows
 from skewless.operations import upgrade as upgrade_module
 from skewless.operations.upgrade import upgrade_state
 from tests.worlds.ledger_runs import read_runs

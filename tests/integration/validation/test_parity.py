@@ -20,7 +20,7 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.online.marker_history import MarkerStatus
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.window_states import WindowStates
-from skewless.infra.verdicts.last_verdicts import read_last_parity
+from skewless.infra.verdicts.last_verdicts import LastParity, read_last
 from skewless.validation.parity_report import ParityFault, ParityReport
 from tests.windows.log import signed
 from tests.worlds.parity import HOUR, MINUTE, NOW, VIEW, ParityWorld, busy_hour
@@ -284,11 +284,11 @@ def test_the_verdict_is_kept_by_view(parity_world: ParityWorld) -> None:
     parity_world.redis.delete(parity_world.key("UA"))
     parity_world.compare()
     parity_world.compare("facts")
-    kept = read_last_parity(parity_world.state)
+    kept = read_last(parity_world.state, LastParity)
     assert (kept["carrier_now"].mismatches, kept["carrier_now"].by_cause) == (1, {"absent": 1})
     assert (kept["carrier_now"].hash, kept["facts"].unavailable) == (VIEW.hash, 3)
     parity_world.compare(repair=True)
-    assert read_last_parity(parity_world.state)["carrier_now"].mismatches == 0
+    assert read_last(parity_world.state, LastParity)["carrier_now"].mismatches == 0
 
 
 def test_the_report_is_plain_values(parity_world: ParityWorld) -> None:

@@ -19,7 +19,7 @@ from skewless.contract.vector import Matrix
 from skewless.infra.online.redis_store import RedisReader
 from skewless.infra.packages.served_model import ServedModel, load_model
 from skewless.infra.packages.store import PackageStore
-from skewless.infra.predictions.schema import SCHEMA
+from skewless.infra.predictions.segments import SCHEMA
 from skewless.serving.prediction.predictor import Predictor, PredictorLimits
 from skewless.serving.prediction.routing import Options, ScoringRequest
 from skewless.serving.prediction.scored_batch import ScoredSlice

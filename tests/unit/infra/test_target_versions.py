@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from skewless.contract.errors import PackageError
-from skewless.infra.plans.target_versions import StoredTargetVersions, TargetVersions
+from skewless.infra.plans.needed_views import StoredTargetVersions, TargetVersions
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
@@ -27,18 +27,23 @@ def test_nobody_wanted_anything(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_wishes_add_up() -> None:
-    wanted = TargetVersions().with_loaded("a", "1").with_loaded("a", "2").with_loaded("b", None)
+def test_wishes_add_up(tmp_path: Path) -> None:
+    stored = StoredTargetVersions(ProjectState(tmp_path))
+    stored.load("a", "1")
+    stored.load("a", "2")
+    wanted = stored.load("b", None)
     assert wanted.versions("a") == {"1", "2"}
     assert (wanted.versions("b"), wanted.versions("c")) == (frozenset(), frozenset())
     assert wanted.unloaded == frozenset()
 
 
-def test_to_unload_takes_back_what_was_pinned() -> None:
-    wanted = TargetVersions().with_loaded("a", "1").with_loaded("b", "7").with_unloaded("a")
-    assert wanted == TargetVersions(unloaded=frozenset({"a"}), pinned={"b": frozenset({"7"})})
-    assert wanted.with_loaded("a", None) == TargetVersions(pinned={"b": frozenset({"7"})})
-    assert wanted.with_loaded("a", "2").versions("a") == {"2"}
+def test_to_unload_takes_back_what_was_pinned(tmp_path: Path) -> None:
+    stored = StoredTargetVersions(ProjectState(tmp_path))
+    stored.load("a", "1")
+    stored.load("b", "7")
+    assert stored.unload("a") == TargetVersions(unloaded=frozenset({"a"}), pinned={"b": frozenset({"7"})})
+    assert stored.load("a", None) == TargetVersions(pinned={"b": frozenset({"7"})})
+    assert stored.load("a", "2").versions("a") == {"2"}
 
 
 def test_wishes_outlive_whoever_had_them(project_database: Database) -> None:

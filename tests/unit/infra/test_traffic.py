@@ -10,7 +10,7 @@ import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
 from skewless.contract.traffic import TrafficPolicy
-from skewless.infra.rollout.traffic import Traffic
+from skewless.infra.packages.store import Traffic
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.package_folder import PackageFolder

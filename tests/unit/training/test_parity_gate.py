@@ -12,7 +12,7 @@ import pytest
 from skewless.contract.spec import Gate
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.verdicts.last_verdicts import LastParity, save_parity
+from skewless.infra.verdicts.last_verdicts import LastParity, save_last
 from skewless.training.promotion import CHAMPION, describe_mismatches, promote
 from tests.unit.training.only_test_rows import RIGHT, make_spec, only_test_rows
 from tests.worlds.packages import store_at
@@ -39,7 +39,7 @@ def verdict(mismatches: int, *, view: str = "v", hash_: str = VIEW.hash) -> Last
 )
 def test_the_last_verdict_of_parity_is_a_gate(tmp_path: Path, kept: list[LastParity], *, promoted: bool) -> None:
     for each in kept:
-        save_parity(ProjectState(tmp_path), [each])
+        save_last(ProjectState(tmp_path), LastParity, [each])
     packages = tmp_path / "packages"
     (packages / "m/000001").mkdir(parents=True)
     trained: Any = SimpleNamespace(scores=RIGHT, package=SimpleNamespace(version="000001"))

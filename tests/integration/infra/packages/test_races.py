@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from skewless.infra.packages.aliases import Aliases
 from skewless.infra.packages.package import open_package
+from skewless.infra.packages.store import Aliases
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.package_folder import PackageFolder
 from tests.servers.postgres import address_of

@@ -61,7 +61,7 @@ def children_of(parent: int) -> set[int]:
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             of = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            scores = b"skewless.infra.runtimes.child_main" in (entry / "cmdline").read_bytes()
+            scores = b"skewless.infra.runtimes.child\0" in (entry / "cmdline").read_bytes()
         except OSError:
             continue
         if of == parent and scores:

@@ -92,13 +92,13 @@ def test_too_slow_an_answer_ends_the_child(lightgbm_binary: ModelCase) -> None:
 def test_many_rows_may_take_longer_in_proportion(lightgbm_binary: ModelCase, monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[float] = []
     with child_of("lightgbm", lightgbm_binary.model_file, timeout_s=30.0) as child:
-        real = child._receive_reply
+        real = child._receive
 
-        def reply() -> bytes:
-            given.append(child._connection.gettimeout() or 0.0)
-            return real()
+        def receive(timeout_s: float) -> object:
+            given.append(timeout_s)
+            return real(timeout_s)
 
-        monkeypatch.setattr(child, "_receive_reply", reply)
+        monkeypatch.setattr(child, "_receive", receive)
         for count in (1, 4_096, 8_192):
             child.score(np.zeros((count, 8)))
     assert given == [30.0, 30.0, 60.0]

@@ -12,7 +12,7 @@ import xgboost as xgb
 
 from skewless.contract.errors import PackageError
 from skewless.infra.runtimes.certification import same_bits
-from skewless.infra.runtimes.link import LightGBMLink, XGBoostLink, open_link
+from skewless.infra.runtimes.link import LINKS, LightGBMLink, XGBoostLink
 from skewless.infra.runtimes.port import Matrix, Scores
 from skewless.infra.runtimes.xgboost_capi import XGBoostRuntime
 
@@ -199,17 +199,17 @@ def test_a_model_is_told_in_json_whatever_it_came_in(kind: str) -> None:
 
 
 @pytest.mark.parametrize("model", [b"", b"no model", b"{}", b'{"learner": {}}', b"tree\nversion=v4\n"])
-@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost", "sklearn"])
+@pytest.mark.parametrize("algorithm", ["lightgbm", "xgboost"])
 def test_what_is_no_model_is_refused(algorithm: str, model: bytes) -> None:
     with pytest.raises(PackageError, match="the model"):
-        open_link(algorithm, model, "the model")
+        LINKS[algorithm](model, "the model")
 
 
 def test_a_closed_link_is_refused(tmp_path: Path) -> None:
     booster = lightgbm_model("binary")
     path = tmp_path / "model.txt"
     path.write_text(booster.model_to_string())
-    link = open_link("lightgbm", path.read_bytes(), "model")
+    link = LightGBMLink(path.read_bytes(), "model")
     link.close()
     link.close()
     with pytest.raises(PackageError, match="is closed"):

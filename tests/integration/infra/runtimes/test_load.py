@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from skewless.infra.packages.package import open_package
 from skewless.infra.packages.writer import write_package
-from skewless.infra.packages.aliases import Aliases
+from skewless.infra.packages.store import Aliases
 from skewless.infra.runtimes.certification import certify
 from skewless.infra.runtimes.candidates import open_runtime
 runtimes = [open_runtime(a, Path(p)) for a, p in (("lightgbm", sys.argv[1]), ("xgboost", sys.argv[2]))]

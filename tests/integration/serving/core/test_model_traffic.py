@@ -13,8 +13,8 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.traffic import TrafficPolicy
 from skewless.infra.online.redis_store import RedisReader
+from skewless.infra.packages.store import Traffic
 from skewless.infra.rollout.counts import read_counts
-from skewless.infra.rollout.traffic import Traffic
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.sqlite_database import SqliteDatabase

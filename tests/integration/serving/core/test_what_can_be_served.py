@@ -6,7 +6,7 @@ import pytest
 
 from skewless.contract.errors import PackageError, StalePlanError, StoreError
 from skewless.contract.keys import marker_key
-from skewless.infra.plans.target_versions import StoredTargetVersions
+from skewless.infra.plans.needed_views import StoredTargetVersions
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import CHAMPION, ModelTable
 from tests.integration.serving.core.conftest import SECOND

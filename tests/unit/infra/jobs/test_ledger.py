@@ -10,6 +10,7 @@ from skewless.contract.errors import ConflictError, RequestError, StoreError
 from skewless.infra.jobs.ledger import Ledger, Request, Requests
 from skewless.infra.jobs.run import Run, RunId
 from skewless.infra.storage.database import Database
+from skewless.infra.storage.documents import Records
 from tests.servers.postgres import state_of
 
 
@@ -71,7 +72,8 @@ def test_after_a_later_term_the_one_before_writes_nothing(ledger: Ledger, projec
             write()
         assert "token 4" in caught.value.problem
     assert ledger.read_latest_first() == [run(5)]
-    assert [body["holder"] for body in ledger.list_terms()] == ["second", "first"]
+    terms = Records(project_database, "leader_term").read_latest_first("scheduler")
+    assert [body["holder"] for _, body in terms] == ["second", "first"]
     assert ledger.register_job("new", 4, 11) == 11
     assert other.end(run(5), "lost", 9, token=4).state == "lost"
 

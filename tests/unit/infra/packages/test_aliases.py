@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from skewless.contract.errors import ConflictError, PackageError
-from skewless.infra.packages.aliases import Aliases, AliasMove
+from skewless.infra.packages.store import Aliases, AliasMove
 from skewless.infra.storage.database import Database
 from skewless.infra.storage.documents import Records
 from skewless.infra.storage.package_folder import PackageFolder
@@ -98,19 +98,21 @@ def test_an_alias_name_that_leaves_the_folder_is_refused(aliases: Aliases) -> No
         aliases.get("late", "../champion")
 
 
-def test_a_move_by_another_process_at_the_last_moment_is_a_conflict(
+def test_a_move_by_another_thread_at_the_last_moment_waits_and_is_a_conflict(
     aliases: Aliases, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = Records.append
+    real, others = Records.append, list[Future[AliasMove]]()
 
     def raced(self: Records, name: str, number: int, body: object) -> None:
         monkeypatch.setattr(Records, "append", real)
-        aliases.move("late", "champion", expect=None, to="000003", reason="faster", now_us=5)
+        others.append(pool.submit(aliases.move, "late", "champion", expect=None, to="000003", reason="", now_us=5))
         real(self, name, number, body)
 
     monkeypatch.setattr(Records, "append", raced)
-    with pytest.raises(ConflictError, match="held by version '000003'"):
-        aliases.move("late", "champion", expect=None, to="000001", reason="", now_us=1)
+    with ThreadPoolExecutor(1) as pool:
+        aliases.move("late", "champion", expect=None, to="000001", reason="faster", now_us=1)
+    with pytest.raises(ConflictError, match="held by version '000001'"):
+        others[0].result()
     assert [move.reason for move in aliases.history("late", "champion")] == ["faster"]
 
 

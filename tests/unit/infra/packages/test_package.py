@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from skewless.contract.errors import PackageError, StoreError
-from skewless.infra.packages.manifest import encode_manifest
-from skewless.infra.packages.package import PackageContents, open_package
+from skewless.infra.packages.package import PackageContents, encode_manifest, open_package
 from skewless.infra.packages.writer import write_package
 from skewless.infra.storage.package_folder import PackageFolder
 from tests.worlds.packages import store_at

@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from skewless.contract.errors import DefinitionError, PackageError, PlaceError
 from skewless.contract.settings import Settings
-from skewless.infra.packages.manifest import encode_manifest
-from skewless.infra.packages.package import PackageContents, open_package, read_pinned_plan, read_spec
+from skewless.infra.packages.package import PackageContents, encode_manifest, open_package, read_pinned_plan, read_spec
 from skewless.infra.packages.served_model import load_model
 from skewless.infra.packages.signing import Signer, TrustPolicy
 from skewless.infra.packages.store import PackageStore

@@ -20,8 +20,7 @@ from skewless.infra.log.log_columns import encode_columns
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.predictions.reader import PredictionLog
 from skewless.infra.predictions.record import PredictionBatch
-from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.predictions.segments import DAY_US, PREDICTIONS, compact_predictions, prediction_spool
+from skewless.infra.predictions.segments import DAY_US, PREDICTIONS, SCHEMA, compact_predictions, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.records import T, origin, record

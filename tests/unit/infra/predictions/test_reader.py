@@ -15,11 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from skewless.contract.errors import StoreError
-from skewless.infra.predictions.checksums import checksums, checksums_v1
 from skewless.infra.predictions.reader import LoggedPredictions, ModelVersion, PredictionLog
-from skewless.infra.predictions.record import PredictionBatch
-from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.predictions.segments import prediction_files, prediction_spool
+from skewless.infra.predictions.record import PredictionBatch, checksums, checksums_v1
+from skewless.infra.predictions.segments import SCHEMA, prediction_files, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.merges import import_file

@@ -20,8 +20,7 @@ from skewless.contract.errors import StoreError
 from skewless.infra.log.spool import Spool
 from skewless.infra.predictions import writer as module
 from skewless.infra.predictions.record import PredictionBatch
-from skewless.infra.predictions.schema import SCHEMA
-from skewless.infra.predictions.segments import prediction_spool
+from skewless.infra.predictions.segments import SCHEMA, prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.project_state import ProjectState
 from tests.unit.infra.predictions.records import T, origin, record, rows_of, vector_record

@@ -90,7 +90,7 @@ def test_an_algorithm_of_somebody_else_is_scored_by_its_own_runtime() -> None:
 @pytest.mark.usefixtures("installed")
 def test_alone_it_works_in_this_process_and_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[tuple[object, ...]] = []
-    monkeypatch.setattr("skewless.infra.runtimes.nvforest.NvForestRuntime", lambda *given: opened.append(given))
+    monkeypatch.setattr("skewless.infra.runtimes.child.NvForestRuntime", lambda *given: opened.append(given))
     monkeypatch.setattr(subject, "ChildRuntime", lambda *given, **more: opened.append((*given, more)))
     for alone in (True, False):
         place = ScoringTarget(alone=alone, driver=lambda: ONE, child_environment={"A": "1"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from skewless.contract.errors import PackageError
-from skewless.infra.runtimes.nvforest import find_rewrite
+from skewless.infra.runtimes.nvforest import NvForestRuntime, find_rewrite
 from skewless.infra.runtimes.port import Matrix
 
 NAN = float("nan")
@@ -71,6 +73,8 @@ def test_plain_numbers_keep_their_bits_for_lightgbm(matrix: Matrix) -> None:
     assert find_rewrite("lightgbm", [])(matrix).tobytes() == matrix.tobytes()
 
 
-def test_another_library_is_refused() -> None:
+def test_another_library_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(b"{}")
     with pytest.raises(PackageError, match="sklearn"):
-        find_rewrite("sklearn", [])
+        NvForestRuntime("sklearn", path, "cpu")

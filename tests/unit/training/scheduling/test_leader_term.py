@@ -11,7 +11,7 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError, StoreError
-from skewless.infra.jobs.execution import Completion
+from skewless.infra.jobs.execution import Completion, Execution
 from skewless.infra.jobs.ledger import Ledger, Request, Requests
 from skewless.infra.jobs.run import Run, RunId
 from skewless.infra.storage.project_state import ProjectState
@@ -21,7 +21,7 @@ from skewless.training.scheduling.leader_term import LeaderTerm
 SECOND, START = 1_000_000, 1_000_000_000
 
 
-class FakeWork:
+class FakeWork(Execution):
     """Work that ends when the test says so, or when it is killed."""
 
     def __init__(self, run: Run) -> None:
