@@ -88,8 +88,8 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
     from skewless.infra.storage.project_state import ProjectState
+    from skewless.infra.streams.redis_link import RedisSender
     from skewless.infra.streams.redis_stream import RedisStream
-    from skewless.infra.streams.senders import RedisSender
 
     sender = RedisSender(url, project="bench", source="events", n_partitions=1)
     made = payloads(n)
@@ -147,6 +147,7 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
     from skewless.infra.offline.engine import connect
     from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.storage.project_state import ProjectState
+    from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
 
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
@@ -160,7 +161,7 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.backfiller(store).build_missing(views)
+        Backfiller(streams=streams, store=store).build_missing(views)
         worker = streams.worker(streams.sources()[0], store, open_stream)
         yield worker
         _check(streams)

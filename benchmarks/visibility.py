@@ -32,6 +32,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     from skewless.infra.offline.engine import connect
     from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+    from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
 
     empty(url)  # the states of the round before would be seen at once
@@ -46,7 +47,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.backfiller(store).build_missing(views)
+        Backfiller(streams=streams, store=store).build_missing(views)
         store.close()
         with _working(streams):
             reader = FeatureReader(streams.plan, BlockingReader(url))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 
 def _words(text: str) -> frozenset[str]:
@@ -75,15 +75,21 @@ def read_code(text: str) -> DefinitionCode:
     Raises:
         SyntaxError: the text is not Python.
     """
-    reader = _CodeVisitor()
-    reader.visit(ast.parse(text))
+    nodes = list(ast.walk(ast.parse(text)))
+    names = {name for node in nodes for name in _names(node)}
+    lookups = dict(filter(None, map(_find_lookup, nodes)))
+    uses = [node for node in nodes if _is_called(node, "environ") or _is_called(node, "getenv")]
+    attributes = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    problems = [
+        (getattr(node, "lineno", 0), item) for node in nodes for item in _find_unknowable(node, id(node) in attributes)
+    ]
     return DefinitionCode(
-        imports=tuple(dict.fromkeys(reader.imports)),
-        variables=frozenset(reader.variables),
+        imports=tuple(dict.fromkeys(name for node in nodes for name in _imports(node))),
+        variables=frozenset(lookups.values()),
         # Some use of the environment is not a look-up of a constant name.
-        all_variables=reader.environments > len(reader.named),
-        working_folder=reader.working_folder,
-        unknown=reader.unknown,
+        all_variables=len(uses) > len(lookups),
+        working_folder=not names.isdisjoint(_WORKING_FOLDER),
+        unknown=next((f"line {line}: {item}" for line, item in sorted(problems)), None),
     )
 
 
@@ -98,111 +104,77 @@ def is_understood(module: str) -> bool:
     return module in _MODULES or bool(heads & (_MODULES - _CLOSED))
 
 
-@dataclass
-class _CodeVisitor(ast.NodeVisitor):
-    """Collects names and imports; each visit method sees one kind of node."""
+def _imports(node: ast.AST) -> Iterator[str]:
+    """Yield the imported modules; each is judged where it is known which file it is: see ``InputRecorder``."""
+    match node:
+        case ast.Import(names=aliases):
+            yield from (alias.name for alias in aliases)
+        case ast.ImportFrom(names=aliases, level=level):
+            module = "." * level + (node.module or "")
+            yield module
+            yield from (f"{module}{'' if module.endswith('.') else '.'}{alias.name}" for alias in aliases)
 
-    imports: list[str] = field(default_factory=list)
-    variables: set[str] = field(default_factory=set)
-    named: set[ast.AST] = field(default_factory=set)
-    environments: int = 0
-    working_folder: bool = False
-    unknown: str | None = None
-    os_attributes: set[ast.AST] = field(default_factory=set)
 
-    def refuse(self, node: ast.AST, what: str) -> None:
-        self.unknown = self.unknown or f"line {getattr(node, 'lineno', 0)}: {what}"
+def _names(node: ast.AST) -> Iterator[str]:
+    """Yield the names by which code reaches objects."""
+    match node:
+        case ast.Import(names=aliases):
+            yield from (part for alias in aliases for part in alias.name.split("."))
+        case ast.ImportFrom(names=aliases):
+            yield from (alias.name for alias in aliases)
+        case ast.Name(id=name) | ast.Attribute(attr=name):
+            yield name
+        case ast.Call(func=ast.Name(id="getattr"), args=[_, ast.Constant(value=str(name)), *_]):
+            yield name
 
-    def check(self, node: ast.AST, name: str) -> None:
-        if name in _UNKNOWABLE or (name.startswith("__") and name.endswith("__") and name not in _DUNDERS):
-            self.refuse(node, name)
-        self.working_folder |= name in _WORKING_FOLDER
 
-    def visit_Import(self, node: ast.Import) -> None:
-        for alias in node.names:
-            self._import(node, alias.name)
-            if alias.name.partition(".")[0] == "os" and alias.asname:
-                self.refuse(node, f"{alias.name} as {alias.asname}")
-
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
-        module = "." * node.level + (node.module or "")
-        self._import(node, module, alone=False)
-        for alias in node.names:
-            if alias.name == "*":
-                self.refuse(node, f"from {module} import *")
-            if module == "os":
-                self._os(node, alias.name)
-                if alias.asname and alias.name in {"environ", "getenv"}:
-                    self.refuse(node, f"{alias.name} as {alias.asname}")
-            self.check(node, alias.name)
-            self.imports.append(f"{module}{'' if module.endswith('.') else '.'}{alias.name}")
-
-    def _import(self, node: ast.AST, module: str, *, alone: bool = True) -> None:
-        # The name is judged where it is known which file it is: see ``CompileInputs``.
-        self.imports.append(module)
-        for part in module.strip(".").split(".") if alone else ():
-            self.check(node, part)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        self.check(node, node.id)
-        if node.id in _BUILTINS:
-            self.refuse(node, node.id)
+def _find_unknowable(node: ast.AST, is_base: bool) -> Iterator[str]:  # noqa: FBT001 - one call
+    """Yield what a node may read beyond files and variables; ``is_base``: it is the ``x`` of ``x.y``."""
+    yield from filter(_is_unknowable, _names(node))
+    match node:
+        case ast.Import(names=aliases):
+            yield from (f"os as {item.asname}" for item in aliases if item.asname and item.name.split(".")[0] == "os")
+        case ast.ImportFrom(module=module, names=aliases):
+            yield from (f"from {module} import *" for alias in aliases if alias.name == "*")
+            if module == "os" and not node.level:
+                yield from (f"os.{alias.name}" for alias in aliases if alias.name not in _OS or alias.asname)
         # The module itself may be passed on, and then nobody sees which of its functions are called.
-        if node.id == "os" and node not in self.os_attributes:
-            self.refuse(node, "os")
-        self.environments += node.id in {"environ", "getenv"}
+        case ast.Name(id=name) if name in _BUILTINS or (name == "os" and not is_base):
+            yield name
+        case ast.Attribute(value=ast.Name(id="os"), attr=name) if name not in _OS:
+            yield f"os.{name}"
+        case ast.Attribute(attr="os"):  # of a module that imports it
+            yield "os"
+        case ast.Call(func=ast.Name(id="getattr")) if not [*_names(node)]:
+            yield "getattr"
+        case ast.Constant(value=str(text)) if text in _CLOCK_TEXTS or text.startswith(_SYSTEM_FOLDERS):
+            yield repr(text)
 
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        self.check(node, node.attr)
-        if node.attr == "os":  # of a module that imports it
-            self.refuse(node, "os")
-        if isinstance(node.value, ast.Name) and node.value.id == "os":
-            self.os_attributes.add(node.value)
-            self._os(node, node.attr)
-        self.environments += node.attr in {"environ", "getenv"}
-        self.generic_visit(node)
 
-    def _os(self, node: ast.AST, name: str) -> None:
-        if name not in _OS:
-            self.refuse(node, f"os.{name}")
-
-    def visit_Subscript(self, node: ast.Subscript) -> None:
-        if _is_called(node.value, "environ") and isinstance(node.ctx, ast.Load):
-            self._variable(node.value, node.slice)
-        self.generic_visit(node)
-
-    def visit_Compare(self, node: ast.Compare) -> None:
-        is_lookup = len(node.ops) == 1 and isinstance(node.ops[0], ast.In | ast.NotIn)
-        if is_lookup and _is_called(node.comparators[0], "environ"):
-            self._variable(node.comparators[0], node.left)
-        self.generic_visit(node)
-
-    def visit_Call(self, node: ast.Call) -> None:
-        function, first = node.func, node.args[0] if node.args else None
-        if isinstance(function, ast.Name) and function.id == "getattr":
-            name = node.args[1] if len(node.args) > 1 else None
-            if not isinstance(name, ast.Constant) or not isinstance(name.value, str):
-                self.refuse(node, "getattr")
-            else:
-                self.check(node, name.value)
-        if _is_called(function, "getenv"):
-            self._variable(function, first)
-        if isinstance(function, ast.Attribute) and function.attr == "get" and _is_called(function.value, "environ"):
-            self._variable(function.value, first)
-        self.generic_visit(node)
-
-    def visit_Constant(self, node: ast.Constant) -> None:
-        if isinstance(node.value, str) and (node.value in _CLOCK_TEXTS or node.value.startswith(_SYSTEM_FOLDERS)):
-            self.refuse(node, repr(node.value))
-
-    def _variable(self, reference: ast.AST, name: ast.AST | None) -> None:
-        if isinstance(name, ast.Constant) and isinstance(name.value, str):
-            self.named.add(reference)
-            self.variables.add(name.value)
+def _find_lookup(node: ast.AST) -> tuple[ast.AST, str] | None:
+    """Return a use of the environment that looks up a constant name, and the name."""
+    match node:
+        case (
+            ast.Subscript(value=use, slice=name, ctx=ast.Load())
+            | ast.Compare(left=name, ops=[ast.In() | ast.NotIn()], comparators=[use])
+            | ast.Call(func=ast.Attribute(value=use, attr="get"), args=[name, *_])
+        ):
+            is_lookup = _is_called(use, "environ")
+        case ast.Call(func=use, args=[name, *_]):
+            is_lookup = _is_called(use, "getenv")
+        case _:
+            return None
+    if is_lookup and isinstance(name, ast.Constant) and isinstance(name.value, str):
+        return use, name.value
+    return None
 
 
 def _is_called(node: ast.AST, name: str) -> bool:
     return (isinstance(node, ast.Name) and node.id == name) or (isinstance(node, ast.Attribute) and node.attr == name)
+
+
+def _is_unknowable(name: str) -> bool:
+    return name in _UNKNOWABLE or (name.startswith("__") and name.endswith("__") and name not in _DUNDERS)
 
 
 def absolute_names(code: DefinitionCode, package: str) -> Iterator[str]:

@@ -30,12 +30,14 @@ from skewless.contract.plan import View
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.feature_history import check_feature_types
 from skewless.infra.feast_plugins.latest_messages import get_batch_source
-from skewless.infra.feast_plugins.online_request import EntityRows, RequestedTable, answer_request
 from skewless.infra.feast_plugins.online_results import (
+    EntityRows,
     FeastRow,
+    RequestedTable,
     ViewRequest,
     add_features,
     add_version,
+    answer_request,
     build_feast_rows,
     build_view_request,
 )

@@ -17,7 +17,6 @@ from skewless.contract.errors import StoreError
 SOCKET_NAME = "server.sock"
 # macOS allows 103 bytes for the path of a socket, Linux 107.
 _MAX_PATH_BYTES = 100
-_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +66,6 @@ class PrivateAddress:
             return ["port 0", f"unixsocket {_quote_path(self.file)}", "unixsocketperm 700"]
         return [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}"]
 
-    def send_command(self, folder: Path, *words: str) -> str:
-        """Send one command and return its one-line reply.
-
-        Raises:
-            OSError: no server listens, or the reply does not arrive within 2 seconds.
-        """
-        with self._connect(folder) as connection:
-            if self.password:
-                connection.sendall(_encode_command("AUTH", self.password))
-                connection.recv(256)
-            connection.sendall(_encode_command(*words))
-            line = connection.recv(256)
-        return line.decode(errors="replace").strip()
-
     def remove(self, folder: Path) -> None:
         """Remove the socket file and its temporary folder."""
         if self.file is None:
@@ -90,18 +75,6 @@ class PrivateAddress:
         if path.parent != folder:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
-
-    def _connect(self, folder: Path) -> socket.socket:
-        if self.file is None:
-            return socket.create_connection(("127.0.0.1", self.port), timeout=_TIMEOUT_S)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_TIMEOUT_S)
-        try:
-            connection.connect(str(folder / self.file))
-        except OSError:
-            connection.close()
-            raise
-        return connection
 
 
 def write_private(path: Path, text: str) -> None:
@@ -138,12 +111,6 @@ def _free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as trial:
         trial.bind(("127.0.0.1", 0))
         return int(trial.getsockname()[1])
-
-
-def _encode_command(*words: str) -> bytes:
-    parts = [f"*{len(words)}\r\n".encode()]
-    parts += [f"${len(word.encode())}\r\n{word}\r\n".encode() for word in words]
-    return b"".join(parts)
 
 
 def _quote_path(path: str) -> str:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from skewless.contract.clock import Clock
-from skewless.contract.windows.view import WindowView
+from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.compaction import compact
-from skewless.infra.log.generations import Generation, Generations
+from skewless.infra.log.generations import Generation
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.window_states import lease_key
 from skewless.infra.storage.leases import Leases
-from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.streams.streams import Streams
 
 # Longer than servers take to notice a new generation, and longer than their lease on the old one.
 DRAIN_US = 60_000_000
@@ -25,12 +24,9 @@ DRAIN_US = 60_000_000
 class Housekeeper:
     """Keeps the logs and states of views in order; any number of workers may call it at any time."""
 
-    project: str
-    state: ProjectState
-    views: Sequence[WindowView]
-    generations: Generations
+    streams: Streams
+    sources: Sequence[EventSource]
     store: OnlineStore
-    clock: Clock
 
     def run(self) -> None:
         """Compact logs and remove states that are due.
@@ -38,28 +34,30 @@ class Housekeeper:
         Raises:
             StoreError: the disk or the store failed.
         """
+        state = self.streams.state
         # One process at a time: another one would do the same work in vain.
-        with Leases(self.state.database).try_hold("housekeeping of streams") as lease:
+        with Leases(state.database).try_hold("housekeeping of streams") as lease:
             if lease is None:
                 return
-            for source in sorted({view.source for view in self.views}):
-                for name in log_partitions(self.state, source):
-                    compact(PartitionLog(self.state, name))
-            Catalog(self.state.database).delete_unread(self.state.storage)
-            for view in self.views:
+            views = [view for source in self.sources for view in self.streams.views(source.name)]
+            for source in sorted({view.source for view in views}):
+                for name in log_partitions(state, source):
+                    compact(PartitionLog(state, name))
+            Catalog(state.database).delete_unread(state.storage)
+            for view in views:
                 self.retire(view)
 
     def retire(self, view: WindowView) -> int:
         """Remove generations that no server reads; return how many."""
-        unread = [item for item in self.generations.list_all(view) if self._is_unread(view, item)]
+        unread = [item for item in self.streams.generations.list_all(view) if self._is_unread(view, item)]
         for item in unread:
             # The exclusive lock ensures that no worker still writes to the generation while it is deleted.
-            with self.generations.hold_apply_lock(view.source, alone=True):
-                self.generations.retire(view, item.number)
-            self.store.delete(f"sk:{self.project}:{view.hash}.{item.number}:")
+            with self.streams.generations.hold_apply_lock(view.source, alone=True):
+                self.streams.generations.retire(view, item.number)
+            self.store.delete(f"sk:{self.streams.plan.project}:{view.hash}.{item.number}:")
         return len(unread)
 
     def _is_unread(self, view: WindowView, item: Generation) -> bool:
-        if item.stage not in {"draining", "given up"} or self.clock.now_us() - item.since_us < DRAIN_US:
+        if item.stage not in {"draining", "given up"} or self.streams.clock.now_us() - item.since_us < DRAIN_US:
             return False
-        return self.store.get([lease_key(self.project, view, item.number)]) == [None]
+        return self.store.get([lease_key(self.streams.plan.project, view, item.number)]) == [None]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +21,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
+from skewless.contract.settings import Settings
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, SECOND
 from skewless.contract.windows.view import EventSource, WindowView
@@ -39,6 +41,7 @@ from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.housekeeping import Housekeeper
 from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.streams import Streams
 from skewless.infra.streams.worker import OpenStream, Worker
 from tests.windows.cases import make_window_view
 from tests.windows.log import bits, signed
@@ -147,14 +150,17 @@ class StreamWorld:
     @contextmanager
     def backfiller(self, store: OnlineStore) -> Iterator[Backfiller]:
         with connect(self.root / "spill", threads=1) as connection:
-            yield Backfiller(
-                plan=self.plan,
-                state=self.state,
-                generations=self.generations,
-                store=store,
-                join=WindowJoin(connection),
-                clock=self.clock,
-            )
+            yield Backfiller(streams=self.streams(connection), store=store)
+
+    def streams(self, connection: duckdb.DuckDBPyConnection) -> Streams:
+        return Streams(
+            plan=self.plan,
+            state=self.state,
+            settings=Settings(),
+            url=lambda: self.url,
+            connection=connection,
+            clock=self.clock,
+        )
 
     def ensure(self) -> None:
         """Build what has no states, as ``skewless stream`` does when it starts."""
@@ -162,14 +168,8 @@ class StreamWorld:
             backfiller.build_missing(self.views)
 
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
-        return Housekeeper(
-            project=self.root.name,
-            state=self.state,
-            views=self.views,
-            generations=self.generations,
-            store=store,
-            clock=self.clock,
-        )
+        streams = self.streams(duckdb.connect())  # which it does not use
+        return Housekeeper(streams=streams, sources=[self.source], store=store)
 
     def logged(self) -> dict[str, list[dict[str, Any]]]:
         """Return all log rows by partition, in their order."""
