@@ -149,6 +149,7 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
     from skewless.infra.storage.project_state import ProjectState
     from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
+    from skewless.infra.streams.worker import Worker
 
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
     with tempfile.TemporaryDirectory() as name, connect(Path(name) / "spill") as connection:
@@ -162,7 +163,9 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
         )
         store = RedisWriter(url)
         Backfiller(streams=streams, store=store).build_missing(views)
-        worker = streams.worker(streams.sources()[0], store, open_stream)
+        source = streams.sources()[0]
+        writer = streams.writer(source, store)
+        worker = Worker(streams=streams, source=source, writer=writer, open_stream=open_stream)
         yield worker
         _check(streams)
         store.close()

@@ -18,14 +18,17 @@ from types import ModuleType
 
 from skewless.infra.compiler.compile_inputs import (
     CompileInputs,
+    DefinitionCode,
+    absolute_names,
     digest_environment,
     find_origin,
     importable_names,
+    is_understood,
+    read_code,
     read_interpreter,
     read_stamp,
     sha256_of,
 )
-from skewless.infra.compiler.definition_code import DefinitionCode, absolute_names, is_understood, read_code
 from skewless.infra.host.process_start import started_ns
 
 CONFIG = "feature_store.yaml"

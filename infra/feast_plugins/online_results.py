@@ -90,11 +90,6 @@ class ViewRequest:
     markers: Sequence[str] = ()
     codec: RowCodec | None = None
 
-    @property
-    def names(self) -> Sequence[str]:
-        """Return the names of the features, in the view's order."""
-        return self.features.names
-
 
 def select_features(
     cache: dict[object, ViewFeatures],
@@ -200,7 +195,7 @@ def add_features(
     """
     read, status = request.decode(rows, markers, now_us)
     prefix = f"{request.table.projection.name_to_use()}__" if full_names else ""
-    response.metadata.feature_names.val.extend([prefix + name for name in request.names])
+    response.metadata.feature_names.val.extend([prefix + name for name in request.features.names])
     features = request.features
     mask = np.stack(list(read.nulls.values()), axis=1) if read.mask is None else np.asarray(read.mask)
     nulls = mask.T[features.positions]
@@ -221,13 +216,13 @@ def build_feast_rows(request: ViewRequest, rows: Rows, markers: Markers, now_us:
     present = status == _PRESENT
     columns = [
         unpack_values(kind, read.values[name], present & ~read.nulls[name])
-        for name, kind in zip(request.names, request.features.kinds, strict=True)
+        for name, kind in zip(request.features.names, request.features.kinds, strict=True)
     ]
     pairs = zip(read.versions.event_ts.tolist(), _has_time(status).tolist(), strict=True)
     times = [from_us(event_us) if has_time else None for event_us, has_time in pairs]
     values: Sequence[tuple[Value, ...]] = list(zip(*columns, strict=True)) or [()] * len(rows)
     return [
-        (None, None) if event_time is None else (event_time, dict(zip(request.names, row, strict=True)))
+        (None, None) if event_time is None else (event_time, dict(zip(request.features.names, row, strict=True)))
         for event_time, row in zip(times, values, strict=True)
     ]
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from skewless.contract.errors import PlaceError, StoreError
-from skewless.infra.online.file_lock import FileLock
-from skewless.infra.online.private_address import PrivateAddress, write_private
+from skewless.infra.online.private_address import FileLock, PrivateAddress, write_private
 from skewless.infra.storage.durable import make_folder
 
 _STEP_S = 0.003

@@ -9,8 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.telemetry.logger import EventLogger
@@ -143,19 +142,8 @@ def _check_settings(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     return extra
 
 
-@dataclass(frozen=True, kw_only=True)
-class BrokerReply:
-    """The reply of the broker: either an epoch or an error.
-
-    Args:
-        epoch: the id of the topic; ``UNKNOWN_LIFE`` if the broker does not support ids.
-        names: of its partitions.
-        error: the reason of a missing reply.
-    """
-
-    epoch: str | None = None
-    names: tuple[str, ...] = ()
-    error: kafka.KafkaError | None = None
+# The id of a topic (``UNKNOWN_LIFE`` if the broker does not support ids) and the names of its partitions, or an error.
+BrokerReply: TypeAlias = tuple[str, tuple[str, ...]] | kafka.KafkaError
 
 
 class TopicMonitor:
@@ -187,7 +175,7 @@ class TopicMonitor:
         self._admin.poll(0)
         if self._request is not None and self._request.done():
             reply, self._request = _parse_reply(self._request), None
-            self._next_request = time.monotonic() + (_RETRY_S if reply.error else _REST_S)
+            self._next_request = time.monotonic() + (_RETRY_S if isinstance(reply, kafka.KafkaError) else _REST_S)
             return reply
         if self._request is None and time.monotonic() >= self._next_request:
             self.request()
@@ -231,9 +219,10 @@ def _parse_reply(request: Future[Any]) -> BrokerReply:
     try:
         topic = request.result()
     except kafka.KafkaException as error:
-        return BrokerReply(error=error.args[0])
+        reply: kafka.KafkaError = error.args[0]
+        return reply
     epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _file_name(str(topic.topic_id))
-    return BrokerReply(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
+    return epoch, tuple(str(partition.id) for partition in topic.partitions)
 
 
 def _file_name(topic_id: str) -> str:

@@ -25,11 +25,10 @@ from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.parquet_stream import ParquetStream
-from skewless.infra.streams.port import EventSender
+from skewless.infra.streams.port import EventSender, OpenStream
 from skewless.infra.streams.redis_link import kafka_options, open_sender
 from skewless.infra.streams.redis_stream import RedisStream
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.worker import OpenStream, Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +88,6 @@ class Streams:
                 "project", "has no event source", fix="declare a StreamFeatureView in definitions.py, then `apply`"
             )
         return [source for source in self.plan.sources if not names or source.name in names]
-
-    def worker(self, source: EventSource, store: OnlineStore, open_stream: OpenStream | None = None) -> Worker:
-        """Return a worker for a source that writes to a store.
-
-        Args:
-            source: of the events.
-            store: the online store.
-            open_stream: joins the stream; by default the source's own.
-        """
-        return Worker(
-            source=source,
-            views=self.views(source.name),
-            open_stream=open_stream or self.open_stream(source),
-            writer=self.writer(source, store),
-            state=self.state,
-            clock=self.clock,
-            max_rows=self.settings.stream_batch_rows,
-            max_bytes=self.settings.event_bytes,
-        )
 
     def catch_up(self, source: str, store: OnlineStore) -> None:
         """Apply all rows of a source's log that the states lack, while workers may run.

@@ -13,11 +13,11 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
 from skewless.infra.online.store import open_online_store
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.housekeeping import Housekeeper
+from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import Assignment, OpenStream, Worker
+from skewless.infra.streams.worker import Assignment, Worker
 from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0
@@ -165,7 +165,12 @@ class WorkerGroup:
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)
         self._stores.append(store)
-        worker = streams.worker(source, store, self._stream(streams, source))
+        worker = Worker(
+            streams=streams,
+            source=source,
+            writer=streams.writer(source, store),
+            open_stream=self._stream(streams, source),
+        )
         self._workers[source.name] = worker
         return worker
 

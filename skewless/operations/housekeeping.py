@@ -68,7 +68,7 @@ def _retire(project: Workspace) -> int:
     from contextlib import closing
 
     from skewless.infra.online.store import open_online_store
-    from skewless.infra.streams.housekeeping import Housekeeper
+    from skewless.infra.streams.backfill import Housekeeper
 
     streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:

@@ -38,11 +38,11 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.housekeeping import Housekeeper
+from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.state_writer import StateWriter
 from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import OpenStream, Worker
+from skewless.infra.streams.worker import Worker
 from tests.windows.cases import make_window_view
 from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, features
@@ -126,7 +126,7 @@ class StreamWorld:
         finally:
             writer.close()
 
-    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
+    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000) -> Worker:
         writer = StateWriter(
             project=self.root.name,
             source=self.source.name,
@@ -136,29 +136,21 @@ class StreamWorld:
             clock=self.clock,
             needed=self.needed,
         )
-        return Worker(
-            source=self.source,
-            views=self.views,
-            open_stream=open_stream,
-            writer=writer,
-            state=self.state,
-            clock=self.clock,
-            max_rows=max_rows,
-            **more,
-        )
+        streams = self.streams(settings=Settings(stream_batch_rows=max_rows))
+        return Worker(streams=streams, source=self.source, writer=writer, open_stream=open_stream)
 
     @contextmanager
     def backfiller(self, store: OnlineStore) -> Iterator[Backfiller]:
         with connect(self.root / "spill", threads=1) as connection:
             yield Backfiller(streams=self.streams(connection), store=store)
 
-    def streams(self, connection: duckdb.DuckDBPyConnection) -> Streams:
+    def streams(self, connection: duckdb.DuckDBPyConnection | None = None, settings: Settings | None = None) -> Streams:
         return Streams(
             plan=self.plan,
             state=self.state,
-            settings=Settings(),
+            settings=settings or Settings(),
             url=lambda: self.url,
-            connection=connection,
+            connection=connection or duckdb.connect(),
             clock=self.clock,
         )
 
@@ -168,8 +160,7 @@ class StreamWorld:
             backfiller.build_missing(self.views)
 
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
-        streams = self.streams(duckdb.connect())  # which it does not use
-        return Housekeeper(streams=streams, sources=[self.source], store=store)
+        return Housekeeper(streams=self.streams(), sources=[self.source], store=store)
 
     def logged(self) -> dict[str, list[dict[str, Any]]]:
         """Return all log rows by partition, in their order."""

@@ -108,7 +108,9 @@ class WindowedFeastProject:
     @cached_property
     def worker(self) -> Worker:
         streams = self.project.streams
-        return streams.worker(streams.sources(["landings"])[0], self.online)
+        (source,) = streams.sources(["landings"])
+        writer = streams.writer(source, self.online)
+        return Worker(streams=streams, source=source, writer=writer, open_stream=streams.open_stream(source))
 
     def build(self) -> None:
         """Build the states of all windowed views from the log, as `skewless stream` does when it starts."""

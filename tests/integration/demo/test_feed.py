@@ -18,6 +18,7 @@ from skewless.demo.feed import Feed
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.streams.backfill import Backfiller
+from skewless.infra.streams.worker import Worker
 from tests.worlds.windowed_types import write_repo
 
 HOUR = 3_600_000_000
@@ -58,7 +59,10 @@ def working(project: Project) -> Iterator[None]:
     (source,) = project.streams.sources()
     store, stop = RedisWriter(project.redis_url), threading.Event()
     Backfiller(streams=project.streams, store=store).build_missing(project.applied.plan.windows)
-    worker = project.streams.worker(source, store)
+    streams = project.streams
+    worker = Worker(
+        streams=streams, source=source, writer=streams.writer(source, store), open_stream=streams.open_stream(source)
+    )
     thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
     thread.start()
     yield
