@@ -88,8 +88,8 @@ def memory_stream(meter: Meter, *, n: int, url: str) -> str:
 def redis_stream(meter: Meter, *, n: int, url: str) -> str:
     """Take events from Redis Streams, on the server that holds the states too."""
     from skewless.infra.storage.project_state import ProjectState
+    from skewless.infra.streams.redis_link import RedisSender
     from skewless.infra.streams.redis_stream import RedisStream
-    from skewless.infra.streams.senders import RedisSender
 
     sender = RedisSender(url, project="bench", source="events", n_partitions=1)
     made = payloads(n)
@@ -147,7 +147,9 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
     from skewless.infra.offline.engine import connect
     from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.storage.project_state import ProjectState
+    from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
+    from skewless.infra.streams.worker import Worker
 
     views = [view(ALL, key=name, name=f"{name}_live") for name in KEYS]
     with tempfile.TemporaryDirectory() as name, connect(Path(name) / "spill") as connection:
@@ -160,8 +162,10 @@ def _worker(url: str, open_stream: Callable[[Any], Any]) -> Iterator[Worker]:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.backfiller(store).build_missing(views)
-        worker = streams.worker(streams.sources()[0], store, open_stream)
+        Backfiller(streams=streams, store=store).build_missing(views)
+        source = streams.sources()[0]
+        writer = streams.writer(source, store)
+        worker = Worker(streams=streams, source=source, writer=writer, open_stream=open_stream)
         yield worker
         _check(streams)
         store.close()

@@ -32,6 +32,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
     from skewless.infra.offline.engine import connect
     from skewless.infra.online.features import FeatureReader
     from skewless.infra.online.redis_store import BlockingReader, RedisWriter
+    from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
 
     empty(url)  # the states of the round before would be seen at once
@@ -46,7 +47,7 @@ def sent_and_seen(meter: Meter, *, folder: str, url: str, seconds: int) -> str:
             clock=SystemClock(),
         )
         store = RedisWriter(url)
-        streams.backfiller(store).build_missing(views)
+        Backfiller(streams=streams, store=store).build_missing(views)
         store.close()
         with _working(streams):
             reader = FeatureReader(streams.plan, BlockingReader(url))
@@ -150,6 +151,7 @@ def _worker(place: dict[str, Any], stop: threading.Event) -> None:
     from skewless.infra.offline.engine import connect
     from skewless.infra.online.redis_store import RedisWriter
     from skewless.infra.streams.streams import Streams
+    from skewless.infra.streams.worker import Worker
 
     state = Path(place["state"])
     with connect(state / "spill-of-worker") as connection:
@@ -162,5 +164,8 @@ def _worker(place: dict[str, Any], stop: threading.Event) -> None:
             clock=SystemClock(),
         )
         store = RedisWriter(place["url"])
-        streams.worker(streams.sources()[0], store).run(lambda: not stop.is_set())
+        source = streams.sources()[0]
+        writer = streams.writer(source, store)
+        worker = Worker(streams=streams, source=source, writer=writer, open_stream=streams.open_stream(source))
+        worker.run(lambda: not stop.is_set())
         store.close()

@@ -71,6 +71,7 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
     from skewless.infra.offline.engine import connect
     from skewless.infra.offline.views import OfflineViews
     from skewless.infra.online.redis_store import RedisWriter
+    from skewless.infra.streams.backfill import Backfiller
     from skewless.infra.streams.streams import Streams
 
     made = columns(n)
@@ -92,7 +93,7 @@ def _filled(plan: Any, views: Any, folder: Path, url: str, n: int) -> Any:  # no
         connection=connection,
         clock=SystemClock(),
     )
-    streams.backfiller(store).build_missing(views)
+    Backfiller(streams=streams, store=store).build_missing(views)
     store.close()
     return OfflineViews(ProjectState(folder), connection)
 

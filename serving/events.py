@@ -101,7 +101,7 @@ class EventForwarder:
         self._threads.clear()
 
     def _open(self, source: EventSource) -> EventSender:
-        from skewless.infra.streams.senders import open_sender  # noqa: PLC0415 - loaded with the first event
+        from skewless.infra.streams.redis_link import open_sender  # noqa: PLC0415 - loaded with the first event
 
         return open_sender(source, self._settings, project=self._project, redis_url=self._redis_url)
 

@@ -28,7 +28,7 @@ from skewless.infra.offline.window_events import LogPartition
 from skewless.infra.offline.window_positions import applied_matrix, find_touched_rows, rebuild_states
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import BlockingOnlineReader, OnlineStore
-from skewless.infra.online.state_view import StateView
+from skewless.infra.online.window_states import StateView
 from skewless.infra.streams.state_writer import PENDING_US
 from skewless.validation.bit_comparison import equal_bits
 from skewless.validation.parity_checker import BATCH_KEYS, ParityResult, entity_of

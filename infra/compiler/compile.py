@@ -27,9 +27,14 @@ from skewless.contract.spec import ALGORITHMS, ModelSpec
 from skewless.contract.transforms import TransformRunner, input_dtype
 from skewless.infra.compiler import array_calls
 from skewless.infra.compiler.compile_inputs import CompiledRepo
-from skewless.infra.compiler.event_transforms import check_event_transform
 from skewless.infra.compiler.input_recorder import InputRecorder, repo_modules
-from skewless.infra.compiler.services import check_inputs, compile_request, compile_service, compile_transform
+from skewless.infra.compiler.services import (
+    check_event_transform,
+    check_inputs,
+    compile_request,
+    compile_service,
+    compile_transform,
+)
 from skewless.infra.compiler.views import compile_view
 from skewless.infra.compiler.windows import compile_windows
 from skewless.infra.host.plugins import is_registered
@@ -48,13 +53,14 @@ def compile_repo(repo: Path) -> CompiledRepo:
         DefinitionError: a definition cannot be served exactly.
     """
     recorder = InputRecorder(repo=repo.absolute())
-    with recorder.watching(), repo_modules(repo):
-        project = _project_name(repo)
-        module = load_module(repo, DEFINITIONS)
-        objects = _feast_objects(module)
-        plan = _compile_plan(project, repo, objects)
-        models = _models(repo)
-        recorder.read_modules((DEFINITIONS, MODELS))
+    with repo_modules(repo):
+        with recorder.watching():
+            project = _project_name(repo)
+            module = load_module(repo, DEFINITIONS)
+            objects = _feast_objects(module)
+            plan = _compile_plan(project, repo, objects)
+            models = _models(repo)
+        inputs = recorder.read_inputs((DEFINITIONS, MODELS))
     for transform in plan.transforms:
         TransformRunner.from_plan(plan, transform).check()
     for window in plan.windows:
@@ -69,7 +75,7 @@ def compile_repo(repo: Path) -> CompiledRepo:
         plan=plan,
         models=models,
         feast_objects=objects_to_register,
-        inputs=recorder.inputs(),
+        inputs=inputs,
         files=recorder.repo_files(),
     )
 

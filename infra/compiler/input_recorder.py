@@ -18,14 +18,17 @@ from types import ModuleType
 
 from skewless.infra.compiler.compile_inputs import (
     CompileInputs,
+    DefinitionCode,
+    absolute_names,
     digest_environment,
     find_origin,
     importable_names,
+    is_understood,
+    read_code,
     read_interpreter,
     read_stamp,
     sha256_of,
 )
-from skewless.infra.compiler.definition_code import DefinitionCode, absolute_names, is_understood, read_code
 from skewless.infra.host.process_start import started_ns
 
 CONFIG = "feature_store.yaml"
@@ -91,7 +94,6 @@ class InputRecorder:
 
     Args:
         repo: folder of the definitions, absolute.
-        unknown: why the inputs cannot be known; empty: they are.
         reloaded: files of the repo's modules, which each compilation loads again.
     """
 
@@ -99,7 +101,6 @@ class InputRecorder:
     begun_ns: int = field(default_factory=time.time_ns)
     opened: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
-    unknown: str = ""
     code: dict[str, DefinitionCode] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     reloaded: set[str] = field(default_factory=set)
@@ -115,8 +116,8 @@ class InputRecorder:
         finally:
             watched.pop(thread, None)
 
-    def read_modules(self, entries: tuple[str, ...]) -> None:
-        """Read the code of the definitions, as long as their modules are loaded.
+    def read_inputs(self, entries: tuple[str, ...]) -> CompileInputs | None:
+        """Return the inputs, while the modules of the definitions are loaded; None: these cannot be known.
 
         Args:
             entries: names of the modules that the compiler loads.
@@ -127,23 +128,14 @@ class InputRecorder:
             for name in entries:
                 if name in sys.modules:
                     self._read(name, sys.modules[name])
-        except UnknownInputError as error:
-            self.unknown = self.unknown or str(error)
+            return self._inputs()
+        except UnknownInputError:
+            return None
 
     def repo_files(self) -> tuple[str, ...]:
         """Return the files of the repo that the compilation loaded or opened, relative to the repo; sorted."""
         paths = {Path(path) for path in self.reloaded | self.opened}
         return tuple(sorted(str(path.relative_to(self.repo)) for path in paths if path.is_relative_to(self.repo)))
-
-    def inputs(self) -> CompileInputs | None:
-        """Return the inputs; None: ``unknown`` says why they cannot be known."""
-        if self.unknown:
-            return None
-        try:
-            return self._inputs()
-        except UnknownInputError as error:
-            self.unknown = str(error)
-            return None
 
     def _read(self, name: str, module: ModuleType) -> None:
         path = getattr(module, "__file__", None)
@@ -199,7 +191,7 @@ class InputRecorder:
             interpreter=read_interpreter(),
             files={path: sha256_of(path) for path in sorted(paths)},
             modules={str(folder): importable_names(folder) for folder in sorted(folders)},
-            libraries=dict(_libraries(set(self.code), started)),
+            libraries=dict(_libraries(self.reloaded | set(self.code), started)),
             origins=dict(sorted(self.origins.items())),
             variables=names,
             environment=digest_environment(names),

@@ -56,8 +56,8 @@ def compile_view(feast_view: FeatureView, entities: Mapping[str, Entity]) -> Vie
     tags = check_tags(owner, feast_view.tags, _TAGS)
     return View(
         name=name,
-        keys=_check_not_empty(name, "entity", keys),
-        features=_check_not_empty(name, "feature", _features(feast_view, {key.name for key in keys})),
+        keys=keys,
+        features=_features(feast_view, {key.name for key in keys}),
         source=_source(feast_view, tags.get(TAG_TOMBSTONE)),
         ttl_us=(feast_view.ttl or timedelta(0)) // timedelta(microseconds=1),
         delay_us=parse_duration_us(owner, TAG_DELAY, tags),
@@ -144,6 +144,8 @@ def _features(feast_view: FeatureView, keys: set[str]) -> tuple[Column, ...]:
                 owner, "has two features with one name", value=name, fix="rename or remove one of them"
             )
     check_case(owner, [*keys, *names])
+    if not columns:
+        raise DefinitionError(owner, "has no feature", fix="add at least one feature")
     return tuple(columns)
 
 
@@ -241,9 +243,3 @@ def parse_duration_us(owner: str, tag: str, tags: Mapping[str, str], default: st
             fix="write it as 90s, 15m, 1h or 2d",
         )
     return int(match[1]) * _UNITS[match[2]]
-
-
-def _check_not_empty(view: str, kind: str, columns: tuple[Column, ...]) -> tuple[Column, ...]:
-    if not columns:
-        raise DefinitionError(f"feature view {view!r}", f"has no {kind}", fix=f"add at least one {kind}")
-    return columns

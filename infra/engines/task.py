@@ -23,7 +23,7 @@ from skewless.infra.storage.objects import StoredObject
 # By name and not by import: some of these functions are in layers above this one, and a worker loads only its own.
 KINDS = {
     "read_view": "skewless.infra.engines.view_reads:read_view",
-    "backfill": "skewless.infra.streams.backfill_tasks:write_states",
+    "backfill": "skewless.infra.streams.backfill:write_states",
     "materialize": "skewless.infra.materialization.latest_tasks:write_rows",
     "replay": "skewless.validation.replay_tasks:replay",
     "parity": "skewless.validation.parity_tasks:compare",

@@ -25,7 +25,6 @@ class Connections:
         self._url = url
         self._writer: OnlineStore | None = None
         self._reader: BlockingOnlineReader | None = None
-        self._on_connect: list[Callable[[], None]] = []
 
     @property
     def writer(self) -> OnlineStore:
@@ -41,12 +40,11 @@ class Connections:
         with self._lock:
             if self._reader is None:
                 self._reader = open_blocking_reader(self._address())
-                self._reader.on_connect(self._run_callbacks)
             return self._reader
 
     def on_connect(self, callback: Callable[[], None]) -> None:
         """Call a function after each new connection of the reader, before its first read."""
-        self._on_connect.append(callback)
+        self.reader.on_connect(callback)
 
     def get(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the row of each key, in order, in one round trip.
@@ -89,10 +87,6 @@ class Connections:
             self._writer = self._reader = None
             if self._private is not None:
                 self._private.release()
-
-    def _run_callbacks(self) -> None:
-        for callback in self._on_connect:
-            callback()
 
     def _address(self) -> str:
         return self._private.ensure() if self._private is not None else str(self._url)

@@ -15,7 +15,7 @@ from feast.repo_config import RepoConfig
 from skewless.contract.errors import RequestError
 from skewless.infra.feast_plugins.feature_history import view_source, view_table
 from skewless.infra.feast_plugins.requested_features import RequestedView
-from skewless.infra.feast_plugins.windowed_views import is_windowed
+from skewless.infra.feast_plugins.stored_views import is_windowed
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.matched_rows import register_tables
 from skewless.infra.offline.sql import quote, to_microseconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -65,9 +66,10 @@ def fit_column(owner: str, field: Field, column: pa.ChunkedArray) -> pa.ChunkedA
     if dtype is not None:
         _check_exact(owner, dtype, column)
         return column
-    if not isinstance(field.dtype, Array | Set) or not _has_null(column):
+    with_null = [part for part in _levels(column) if part.null_count]
+    if not isinstance(field.dtype, Array | Set) or not with_null:
         return column
-    leaf, is_complete = to_dtype(_leaf(field.dtype)), not any(part.null_count for part in _inner_lists(column))
+    leaf, is_complete = to_dtype(_leaf(field.dtype)), not any(_is_list(part.type) for part in with_null)
     if leaf is DType.TIMESTAMP and is_complete:
         return column
     # Feast's message would have 0 or an empty text instead of the null.
@@ -130,22 +132,11 @@ def _is_list(kind: pa.DataType) -> bool:
     return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
 
 
-def _has_null(column: pa.ChunkedArray) -> bool:
-    """Say whether a list contains a null, at any depth."""
+def _levels(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Yield the elements of lists, at each depth."""
     while _is_list(column.type):
         column = pc.list_flatten(column)
-        if column.null_count:
-            return True
-    return False
-
-
-def _inner_lists(column: pa.ChunkedArray) -> list[pa.ChunkedArray]:
-    """Return the nested lists of a column, level by level."""
-    parts = []
-    while _is_list(column.type) and _is_list(column.type.value_type):
-        column = pc.list_flatten(column)
-        parts.append(column)
-    return parts
+        yield column
 
 
 def _leaf(dtype: Any) -> Any:  # noqa: ANN401 - Feast's types have no common one

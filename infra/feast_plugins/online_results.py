@@ -1,13 +1,20 @@
-"""Convert reads of the online store to Feast's forms: messages of a response, or rows of values."""
+"""Answer requests for online features in Feast's forms: messages of a response, or rows of values.
+
+Feast's functions resolve the request and complete the response.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from feast import FeatureService, utils
+from feast.infra.registry.base_registry import BaseRegistry
+from feast.online_response import OnlineResponse
 from feast.protos.feast.serving.ServingService_pb2 import GetOnlineFeaturesResponse
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.value_type import ValueType
@@ -40,6 +47,9 @@ Decode = Callable[[Rows, Markers, int], tuple[ViewRead, StatusArray]]
 # Feast passes names of features in random order, so a cache of requests could grow without end.
 _MAX_CACHED = 1_000
 _PRESENT, _EXPIRED = int(Status.PRESENT), int(Status.EXPIRED)
+EntityRows = list[dict[str, Any]] | Mapping[str, Any]
+RequestedTable = tuple[Table, list[str], Mapping[str, Sequence[Value]]]
+"""A view to read, its requested features, and its key columns by the view's names of its join keys."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +89,6 @@ class ViewRequest:
     decode: Decode
     markers: Sequence[str] = ()
     codec: RowCodec | None = None
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Return the names of the features, in the view's order."""
-        return self.features.names
 
 
 def select_features(
@@ -190,7 +195,7 @@ def add_features(
     """
     read, status = request.decode(rows, markers, now_us)
     prefix = f"{request.table.projection.name_to_use()}__" if full_names else ""
-    response.metadata.feature_names.val.extend([prefix + name for name in request.names])
+    response.metadata.feature_names.val.extend([prefix + name for name in request.features.names])
     features = request.features
     mask = np.stack(list(read.nulls.values()), axis=1) if read.mask is None else np.asarray(read.mask)
     nulls = mask.T[features.positions]
@@ -211,13 +216,13 @@ def build_feast_rows(request: ViewRequest, rows: Rows, markers: Markers, now_us:
     present = status == _PRESENT
     columns = [
         unpack_values(kind, read.values[name], present & ~read.nulls[name])
-        for name, kind in zip(request.names, request.features.kinds, strict=True)
+        for name, kind in zip(request.features.names, request.features.kinds, strict=True)
     ]
     pairs = zip(read.versions.event_ts.tolist(), _has_time(status).tolist(), strict=True)
     times = [from_us(event_us) if has_time else None for event_us, has_time in pairs]
     values: Sequence[tuple[Value, ...]] = list(zip(*columns, strict=True)) or [()] * len(rows)
     return [
-        (None, None) if event_time is None else (event_time, dict(zip(request.names, row, strict=True)))
+        (None, None) if event_time is None else (event_time, dict(zip(request.features.names, row, strict=True)))
         for event_time, row in zip(times, values, strict=True)
     ]
 
@@ -232,3 +237,72 @@ def _columns(stored: StoredView, table: Table) -> dict[str, tuple[int, str, Valu
     names = dict.fromkeys([*declared, *(column.name for column in stored.view.features)])
     positions = stored.codec.layout.positions
     return {name: (positions[name], stored.kinds[name], stored.types[name]) for name in names if name in stored.kinds}
+
+
+def answer_request(
+    registry: BaseRegistry,
+    project: str,
+    features: list[str] | FeatureService,
+    entity_rows: EntityRows,
+    read: Callable[[GetOnlineFeaturesResponse, Sequence[RequestedTable]], dict[str, ValueType]],
+    *,
+    full_names: bool,
+) -> OnlineResponse:
+    """Return the response to a request, with on-demand features.
+
+    Args:
+        read: adds the features of all views to a response that has the keys and request fields; returns Feast's type
+            of each feature, by short and by full name.
+        full_names: prefix features with the view's name.
+
+    Raises:
+        RequestError: the request has no rows, so its keys are unknown.
+        ValueError: the rows have different columns.
+        FeastError: a feature is not defined, or a field of the request is missing.
+    """
+    resolved = utils._prepare_entities_to_read_from_online_store(  # noqa: SLF001 - Feast resolves requests only here
+        registry=registry,
+        project=project,
+        features=features,
+        entity_values=_entity_columns(entity_rows),
+        full_feature_names=full_names,
+        native_entity_values=True,
+    )
+    keys, views, join_keys, on_demand, refs, names, response = resolved
+    types = read(response, [(table, wanted, _table_keys(table, keys, join_keys)) for table, wanted in views])
+    if on_demand:
+        utils._augment_response_with_on_demand_transforms(  # noqa: SLF001 - as above
+            response, list(refs), list(on_demand), full_names, feature_types=types
+        )
+    utils._drop_unneeded_columns(response, set(names))  # noqa: SLF001 - as above
+    return OnlineResponse(response, feature_types=types)
+
+
+def _table_keys(
+    table: Table, values: Mapping[str, Sequence[Value]], join_keys: Mapping[str, str]
+) -> dict[str, Sequence[Value]]:
+    """Return a view's key columns from the key columns of a request, which may use names of a projection.
+
+    Args:
+        values: name of the join key in the request -> its values.
+        join_keys: entity -> join key.
+    """
+    own = [str(column.name) for column in table.entity_columns] or [join_keys[name] for name in table.entities]
+    requested = {name: table.projection.join_key_map.get(name, name) for name in own}
+    return {name: values[alias] for name, alias in requested.items() if alias in values}
+
+
+def _entity_columns(rows: EntityRows) -> Mapping[str, Any]:
+    if not isinstance(rows, list):
+        return rows
+    if not rows:
+        raise RequestError(
+            "entity_rows", "has no row", fix="give at least one row, or columns: {join key: []} gives an empty response"
+        )
+    columns: dict[str, list[Any]] = {name: [] for name in rows[0]}
+    for row in rows:
+        if row.keys() != columns.keys():
+            raise ValueError("All entity_rows must have the same keys.")
+        for name, value in row.items():
+            columns[name].append(value)
+    return columns

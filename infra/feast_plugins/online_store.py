@@ -30,20 +30,28 @@ from skewless.contract.plan import View
 from skewless.infra.feast_plugins.connections import Connections
 from skewless.infra.feast_plugins.feature_history import check_feature_types
 from skewless.infra.feast_plugins.latest_messages import get_batch_source
-from skewless.infra.feast_plugins.online_request import EntityRows, RequestedTable, answer_request
 from skewless.infra.feast_plugins.online_results import (
+    EntityRows,
     FeastRow,
+    RequestedTable,
     ViewRequest,
     add_features,
     add_version,
+    answer_request,
     build_feast_rows,
     build_view_request,
 )
 from skewless.infra.feast_plugins.push_hooks import install_push_hooks
 from skewless.infra.feast_plugins.rows import PackedRows, Positions, Row, pack_frame, pack_rows
-from skewless.infra.feast_plugins.stored_views import StoredView, Table, build_stored_view, read_cache
+from skewless.infra.feast_plugins.stored_views import (
+    StoredView,
+    Table,
+    build_stored_view,
+    check_writable,
+    is_windowed,
+    read_cache,
+)
 from skewless.infra.feast_plugins.values import key_columns, with_row_keys
-from skewless.infra.feast_plugins.windowed_views import check_writable, is_windowed
 from skewless.infra.materialization.skipped_rows import record_skipped
 from skewless.infra.sources.source_schema import settings_of, state_of
 

@@ -24,9 +24,8 @@ from skewless.infra.feast_plugins.online_results import (
     check_join_keys,
     select_features,
 )
-from skewless.infra.feast_plugins.stored_views import Table
+from skewless.infra.feast_plugins.stored_views import Table, WindowPlans
 from skewless.infra.feast_plugins.values import parse_keys
-from skewless.infra.feast_plugins.windowed_views import WindowPlans
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.storage.project_state import ProjectState

@@ -18,7 +18,7 @@ from feast.data_source import PushMode
 from feast.feature_store import FeatureStore
 
 from skewless.infra.feast_plugins.exact_values import fit_frame
-from skewless.infra.feast_plugins.windowed_views import check_writable, is_windowed
+from skewless.infra.feast_plugins.stored_views import check_writable, is_windowed
 
 _INSTALLED = "_skewless_pushes"
 _Method = Callable[..., Any]

@@ -17,10 +17,10 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError, StoreError
 from skewless.contract.settings import Settings
 from skewless.contract.windows.view import EventSource
-from skewless.infra.feast_plugins.windowed_views import WindowPlans
+from skewless.infra.feast_plugins.stored_views import WindowPlans
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.port import EventSender
-from skewless.infra.streams.senders import open_sender
+from skewless.infra.streams.redis_link import open_sender
 
 _INTEGERS = frozenset({DType.INT32, DType.INT64, DType.TIMESTAMP})
 

@@ -10,7 +10,7 @@ from feast import OnDemandFeatureView
 from feast.utils import _parse_feature_ref
 
 from skewless.contract.errors import RequestError
-from skewless.infra.feast_plugins.windowed_views import is_windowed
+from skewless.infra.feast_plugins.stored_views import is_windowed
 
 Table = Any  # FeatureView, StreamFeatureView or BatchFeatureView: they have no common type in Feast
 

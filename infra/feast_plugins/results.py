@@ -27,7 +27,7 @@ from skewless.infra.feast_plugins.feature_history import EVENT, ViewHistory, bui
 from skewless.infra.feast_plugins.key_types import cast_key
 from skewless.infra.feast_plugins.requested_features import RequestedFeatures, RequestedView
 from skewless.infra.feast_plugins.retrieval import SkewlessRetrievalJob
-from skewless.infra.feast_plugins.windowed_views import is_windowed
+from skewless.infra.feast_plugins.stored_views import is_windowed
 from skewless.infra.materialization.skipped_rows import reject_skipped, warn_skipped
 from skewless.infra.offline import arrays
 from skewless.infra.offline.as_of import ROW, TIME, as_of_sql

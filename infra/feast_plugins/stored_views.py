@@ -1,4 +1,7 @@
-"""The stored form of a Feast view in the online store: as in our plan if the view compiles, else a lenient form."""
+"""The form of a Feast view: its rows in the online store, or its definition in the applied plan if it is windowed.
+
+Rows are stored as in our plan if the view compiles, else in a lenient form.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,15 @@ from feast.value_type import ValueType
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
-from skewless.contract.errors import DefinitionError
+from skewless.contract.errors import DefinitionError, RequestError, StalePlanError
 from skewless.contract.keys import KEY_DTYPES, KeyCodec
-from skewless.contract.plan import Source, View
+from skewless.contract.plan import FeaturePlan, Source, View
 from skewless.contract.rows import RowCodec
+from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.compiler.views import DUMMY_ENTITY, compile_view, to_dtype
 from skewless.infra.offline.source_columns import NO_ENTITY
+from skewless.infra.plans.applied_plan import AppliedPlanReader
+from skewless.infra.storage.project_state import ProjectState
 
 OPAQUE = "opaque"
 DUMMY_KEY = NO_ENTITY
@@ -216,3 +222,89 @@ def _join_keys(config: RepoConfig) -> Mapping[str, str]:
     # A relative registry path is relative to the repo, not to the working folder of the process.
     repo = None if config.repo_path is None else str(config.repo_path)
     return {entity.name: entity.join_key for entity in FeatureStore(repo, config).list_entities()}
+
+
+def is_windowed(table: Table) -> bool:
+    """Say whether a view's features are computed from the events of a stream, not read from a table."""
+    return isinstance(table, StreamFeatureView) and bool(table.aggregations)
+
+
+def check_writable(table: Table) -> None:
+    """Check that features of a view can be written directly.
+
+    Raises:
+        RequestError: the view is windowed.
+    """
+    if is_windowed(table):
+        raise RequestError(
+            f"windowed view {table.name!r}",
+            "has no rows to write: its features are computed from events",
+            fix=f"push events to its source: store.push({table.stream_source.name!r}, frame)",
+        )
+
+
+class WindowPlans:
+    """The windowed views and event sources of the applied plan; threads may share it.
+
+    The definition of a windowed view comes from the plan, not from Feast's registry: workers build the plan's states.
+    An apply is noticed within a second, and at once by a read of a view, feature or source that the plan lacks.
+    """
+
+    def __init__(self, state: ProjectState) -> None:
+        self._reader = AppliedPlanReader(state, interval_s=1.0)
+
+    @property
+    def plan(self) -> FeaturePlan:
+        """The applied plan.
+
+        Raises:
+            StalePlanError: no plan was applied yet, or it is corrupt.
+        """
+        return self._reader.read()
+
+    def view(self, table: Table, names: Iterable[str] = ()) -> WindowView:
+        """Return the windowed view of the plan with the name of a Feast view.
+
+        Args:
+            names: required features.
+
+        Raises:
+            StalePlanError: the plan has no such view, or the view has no such registered feature.
+            RequestError: a required feature is unknown.
+        """
+        view, missing = _compare(self.plan, table)
+        if view is None or missing:
+            view, missing = _compare(self._reader.read(now=True), table)
+        if view is None or missing:
+            raise StalePlanError(
+                f"windowed view {table.name!r}",
+                "differs between the applied plan and Feast's registry",
+                value=missing[0] if view else None,
+                fix="run `skewless apply`, which updates both",
+            )
+        for name in names:
+            if name not in {column.name for column in view.features}:
+                raise RequestError(
+                    f"windowed view {table.name!r}",
+                    "has no such feature",
+                    value=name,
+                    fix=f"use one of {', '.join(column.name for column in view.features)}",
+                )
+        return view
+
+    def source(self, name: str) -> EventSource | None:
+        """Return the plan's event source with a name, or None."""
+        for now in (False, True):
+            for source in self._reader.read(now=now).sources:
+                if source.name == name:
+                    return source
+        return None
+
+
+def _compare(plan: FeaturePlan, table: Table) -> tuple[WindowView | None, list[str]]:
+    """Return the plan's view with the name of a Feast view, and the Feast view's features that it does not have."""
+    view = next((item for item in plan.windows if item.name == table.name), None)
+    own = {column.name for column in view.features} if view else set()
+    # For a view without a declared schema, Feast includes the keys in its features.
+    keys = {column.name for column in table.entity_columns}
+    return view, sorted({field.name for field in table.features} - keys - own)

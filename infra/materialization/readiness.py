@@ -15,6 +15,7 @@ from skewless.infra.log.partitions import log_ends
 from skewless.infra.materialization.materialize import Check, Materializer
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.store import open_online_store
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.streams import Streams
 
 OnRows = Callable[[str, int, int | None], None]
@@ -72,7 +73,7 @@ class VersionReadiness:
         with closing(open_online_store(streams.redis_url)) as store:
             # Build first, then catch up: a stream worker may not run at all, and events arrive while the states are
             # built.
-            streams.backfiller(store).build_missing(
+            Backfiller(streams=streams, store=store).build_missing(
                 plan.windows, lambda view, done: on_rows(f"states of {view}", done, None)
             )
             # After the build, which can take long: these rows arrived meanwhile.

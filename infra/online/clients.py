@@ -37,7 +37,13 @@ from skewless.infra.online.resp import RespConnection
 from skewless.infra.telemetry.redaction import display_url
 
 Kind = Literal["server", "cluster", "sentinel"]
-_DEFAULT_PORTS = {"server": 6379, "cluster": 6379, "sentinel": 26379}
+_KINDS: dict[str, Kind] = {
+    "redis+cluster": "cluster",
+    "rediss+cluster": "cluster",
+    "redis+sentinel": "sentinel",
+    "rediss+sentinel": "sentinel",
+}
+_DEFAULT_PORTS = {"cluster": 6379, "sentinel": 26379}
 _FIX = (
     "write redis://HOST:PORT/DB, unix://, redis+cluster://HOST:PORT,HOST:PORT/ or "
     "redis+sentinel://HOST:PORT,HOST:PORT/NAME/DB, with rediss for TLS; "
@@ -86,7 +92,7 @@ class RedisAddress:
 
     @classmethod
     def _parse_parts(cls, url: str) -> RedisAddress:
-        kind = _parse_kind(url)
+        kind = _KINDS.get(url.partition("://")[0], "server")
         if kind == "server":
             return cls(kind=kind, url=url, options=_parse_options(url))
         # urlsplit does not understand several hosts, so the authority is split by hand.
@@ -104,15 +110,6 @@ class RedisAddress:
             raise ValueError(kind)  # a cluster has one database
         hosts = tuple(_parse_host(name, _DEFAULT_PORTS[kind]) for name in names.split(","))
         return cls(kind=kind, url=url, hosts=hosts, service=unquote(service), options=options)
-
-
-def _parse_kind(url: str) -> Kind:
-    scheme = url.partition("://")[0]
-    if scheme in {"redis+cluster", "rediss+cluster"}:
-        return "cluster"
-    if scheme in {"redis+sentinel", "rediss+sentinel"}:
-        return "sentinel"
-    return "server"
 
 
 def _parse_options(url: str) -> dict[str, Any]:

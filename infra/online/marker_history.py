@@ -12,7 +12,6 @@ from typing import NamedTuple
 from skewless.contract.errors import StoreError
 from skewless.contract.keys import marker_key, window_marker
 from skewless.contract.plan import FeaturePlan
-from skewless.contract.windows.view import WindowView
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.generations import Generation, Generations
 from skewless.infra.log.runs import RunLedger
@@ -37,8 +36,7 @@ class LogPositions:
         self._catalog = Catalog(state.database)
         self._ledger = RunLedger(state.database)
         self._generations = Generations(state)
-        self._row_partitions: dict[str, str] = {}
-        self._window_views: dict[str, tuple[str, WindowView]] = {}
+        self._plans: tuple[FeaturePlan, ...] = ()
         self._ends: dict[str, int] = {}
         self._covered: dict[str, int] | None = None  # nothing was read yet
         self._live: dict[str, Generation | None] = {}
@@ -46,17 +44,11 @@ class LogPositions:
 
     def add_plan(self, plan: FeaturePlan) -> None:
         """Also read positions of the views of a plan from now on."""
-        self._row_partitions |= _row_partitions(plan)
-        self._window_views |= _window_views(plan)
+        self._plans += (plan,) if plan not in self._plans else ()
 
     def set_plans(self, plans: Iterable[FeaturePlan]) -> None:
         """Read positions of the views of these plans only: views that nobody reads may fall behind."""
-        rows: dict[str, str] = {}
-        windows: dict[str, tuple[str, WindowView]] = {}
-        for plan in plans:
-            rows |= _row_partitions(plan)
-            windows |= _window_views(plan)
-        self._row_partitions, self._window_views = rows, windows
+        self._plans = tuple(plans)
 
     def read(self) -> dict[str, int]:
         """Return the last position that is recorded as applied, by marker name; -1: none.
@@ -64,8 +56,9 @@ class LogPositions:
         Raises:
             StoreError: a file cannot be read, or the database was never available.
         """
-        # Copies, since another thread may add a plan meanwhile.
-        row_partitions, window_views = dict(self._row_partitions), list(self._window_views.values())
+        plans = self._plans  # another thread may add a plan meanwhile
+        row_partitions = {marker_key(plan.project, view): view.partition for plan in plans for view in plan.views}
+        window_views = {view.hash: (plan.project, view) for plan in plans for view in plan.windows}.values()
         try:
             if row_partitions:
                 self._covered = self._ledger.last_positions()
@@ -88,15 +81,6 @@ class LogPositions:
                 if live and (end := self._ends.get(partition, -1)) >= 0:
                     positions[window_marker(project, view, live.number, partition)] = end
         return positions
-
-
-def _row_partitions(plan: FeaturePlan) -> dict[str, str]:
-    """Return the log partition of each view, by marker name."""
-    return {marker_key(plan.project, view): view.partition for view in plan.views}
-
-
-def _window_views(plan: FeaturePlan) -> dict[str, tuple[str, WindowView]]:
-    return {window.hash: (plan.project, window) for window in plan.windows}
 
 
 class MarkerStatus(NamedTuple):
@@ -165,8 +149,7 @@ class MarkerHistory:
                 it, or reads only once.
         """
         marker_history = cls(LogPositions(state))
-        for plan in plans:
-            marker_history.add_plan(plan)
+        marker_history.set_plans(plans)
         marker_history.refresh()
         if on_connect is not None:
             on_connect(marker_history.refresh)

@@ -18,11 +18,12 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, count, islice
 from pathlib import Path
-from typing import Any
 
 from skewless.contract.errors import StoreError
+from skewless.infra.online.clients import translate_errors
 from skewless.infra.online.port import LOST, Marker, RowsAndMarkers
-from skewless.infra.online.servers import SLOTS, Servers, key_slot
+from skewless.infra.online.servers import SLOTS, RedisClient, key_slot
+from skewless.infra.telemetry.redaction import display_url
 
 _ADVANCE = Path(__file__).with_name("advance.lua").read_text()
 _READ_IDENTITY = Path(__file__).with_name("read_identity.lua").read_text()
@@ -35,49 +36,54 @@ _SAME = "="
 _MARKER = re.compile(rb"(-?[0-9]{1,16})(?: ([0-9]{1,19})(?: ([!-~]+))?)?")
 
 
-class Markers:
-    """The markers in one Redis or Redis Cluster. Methods raise redis-py's exceptions.
+class MarkerClient(RedisClient):
+    """The markers in one Redis or Redis Cluster, as in ``OnlineStore``.
 
     Args:
-        servers: the servers that hold the rows.
-        address: the address for error messages.
+        url: of the servers that hold the rows.
     """
 
-    def __init__(self, servers: Servers, address: str) -> None:
-        self._servers = servers
-        self._address = address
-        self._advance: Any = servers.client.register_script(_ADVANCE)
-        self._read_identity: Any = servers.client.register_script(_READ_IDENTITY)
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        with translate_errors(url):
+            register = self._servers.client.register_script
+            self._advance, self._read_identity = register(_ADVANCE), register(_READ_IDENTITY)
         self._sessions: dict[str, tuple[str | None, list[str]]] = {}
 
-    def get(self, name: str) -> int | None:
-        """Begin work that ends with ``set``: return the position that every server has applied; None if unknown."""
-        layout = self._servers.layout()
-        replies = [self._read_identity(keys=[key]) for key in marker_keys(name, spread=layout is not None)]
+    def marker(self, name: str) -> int | None:
+        """Begin work that ends with ``set_markers``: return the position that every server has applied, or None."""
+        with translate_errors(self._url):
+            layout = self._servers.layout()
+            replies = [self._read_identity(keys=[key]) for key in marker_keys(name, spread=layout is not None)]
         self._sessions[name] = layout, [identity.decode() for identity, _ in replies]
-        return _position(lowest_marker([value for _, value in replies], layout))
+        marker = lowest_marker([value for _, value in replies], layout)
+        return None if marker is None else marker.position
 
-    def read(self, names: Sequence[str]) -> list[Marker | None]:
+    def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
         """Return markers by their names, from one round trip; does not begin work."""
-        layout = self._servers.layout()
-        marks = [marker_keys(name, spread=layout is not None) for name in names]
-        values = iter(self._servers.read([], list(chain.from_iterable(marks))))
+        with translate_errors(self._url):
+            layout = self._servers.layout()
+            marks = [marker_keys(name, spread=layout is not None) for name in names]
+            values = iter(self._servers.read([], list(chain.from_iterable(marks))))
         return [lowest_marker(list(islice(values, len(each))), layout) for each in marks]
 
-    def refresh(self, marks: Mapping[str, Marker]) -> None:
+    def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
         """Record watermarks; positions and layouts stay unchanged.
 
         Raises:
             StoreError: a marker is behind its expected position.
         """
-        spread = self._servers.layout() is not None
-        self._advance_all(
-            (key, f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode())
-            for name, (seq, watermark_us) in marks.items()
-            for key in marker_keys(name, spread=spread)
-        )
+        if not marks:
+            return
+        with translate_errors(self._url):
+            spread = self._servers.layout() is not None
+            self._advance_all(
+                (key, f"{seq} {_ANY} {_SAME} {seq} {watermark_us}".encode())
+                for name, (seq, watermark_us) in marks.items()
+                for key in marker_keys(name, spread=spread)
+            )
 
-    def set(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
+    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
         """Record applied positions by marker name. Markers never go back.
 
         Args:
@@ -85,26 +91,29 @@ class Markers:
             expected: the position that each marker must have reached, None: any; by default any.
 
         Raises:
-            StoreError: a server was replaced or restarted after ``get``, or a marker is behind its expected position.
+            StoreError: a server was replaced or restarted after ``marker``, or a marker is behind its minimum.
         """
+        if not marks:
+            return
         values: list[tuple[bytes, bytes]] = []
-        for name, (seq, watermark_us) in marks.items():
-            # Without a preceding get, any server may set the marker.
-            layout, identities = self._sessions.get(name) or (self._servers.layout(), [])
-            keys = marker_keys(name, spread=layout is not None)
-            reached = None if expected is None else expected[name]
-            rest = f"{layout or _ANY} {_ANY if reached is None else reached} {watermark_us}"
-            texts = (f"{seq} {identity} {rest}".encode() for identity in identities or [_ANY] * len(keys))
-            values += zip(keys, texts, strict=True)
-        self._advance_all(values)
+        with translate_errors(self._url):
+            for name, (seq, watermark_us) in marks.items():
+                # Without a preceding ``marker``, any server may set the marker.
+                layout, identities = self._sessions.get(name) or (self._servers.layout(), [])
+                keys = marker_keys(name, spread=layout is not None)
+                reached = None if expected is None else expected[name]
+                rest = f"{layout or _ANY} {_ANY if reached is None else reached} {watermark_us}"
+                texts = (f"{seq} {identity} {rest}".encode() for identity in identities or [_ANY] * len(keys))
+                values += zip(keys, texts, strict=True)
+            self._advance_all(values)
 
     def _advance_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
         keys, texts = zip(*values, strict=True)
         # The script counts the markers that it has set: a restarted server, or one that is behind, sets none.
-        if self._servers.write(self._advance, keys, texts) < len(keys):
-            raise self.lost_error()
+        if sum(part.reply for part in self._servers.call(self._advance, keys, texts)) < len(keys):
+            raise self._lost_error()
 
-    def marker_argument(self, name: str, position: int | None) -> Callable[[int | None], bytes]:
+    def _marker_argument(self, name: str, position: int | None) -> Callable[[int | None], bytes]:
         """Return a function from a slot to a script argument: a marker of its server and its minimum position."""
         minimum = b"-" if position is None else b"%d" % position
 
@@ -124,10 +133,10 @@ class Markers:
         parts = (part for part in range(_SPREAD) if server_of(TAG_SLOTS[part]) == server)
         return min(parts, key=lambda part: abs(part - keys_of_marker), default=None)
 
-    def lost_error(self) -> StoreError:
+    def _lost_error(self) -> StoreError:
         """Return the error for a server that may have lost writes."""
         return StoreError(
-            f"Redis at {self._address}",
+            f"Redis at {display_url(self._url)}",
             "was restarted, emptied or failed over during the write and may have lost rows",
             fix="run it again; lost rows are written again",
         )
@@ -186,10 +195,6 @@ def split(values: Sequence[bytes | None], n: int, marks: Sequence[Sequence[bytes
     """
     stored_markers = iter(values[n:])
     return list(values[:n]), [lowest_marker(list(islice(stored_markers, len(each)))) for each in marks]
-
-
-def _position(mark: Marker | None) -> int | None:
-    return None if mark is None else mark.position
 
 
 def _layout(value: bytes | None) -> str:

@@ -1,23 +1,29 @@
-"""The address of a private server: a Unix socket, or a loopback port with a password."""
+"""The address of a private server, a Unix socket or a loopback port with a password, and the locks of its folder."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import secrets
 import socket
 import tempfile
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from skewless.contract.errors import StoreError
+from skewless.contract.errors import PlaceError, StoreError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SOCKET_NAME = "server.sock"
 # macOS allows 103 bytes for the path of a socket, Linux 107.
 _MAX_PATH_BYTES = 100
-_TIMEOUT_S = 2.0
+_STEP_S = 0.005
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,20 +73,6 @@ class PrivateAddress:
             return ["port 0", f"unixsocket {_quote_path(self.file)}", "unixsocketperm 700"]
         return [f"port {self.port}", "bind 127.0.0.1", f"requirepass {self.password}"]
 
-    def send_command(self, folder: Path, *words: str) -> str:
-        """Send one command and return its one-line reply.
-
-        Raises:
-            OSError: no server listens, or the reply does not arrive within 2 seconds.
-        """
-        with self._connect(folder) as connection:
-            if self.password:
-                connection.sendall(_encode_command("AUTH", self.password))
-                connection.recv(256)
-            connection.sendall(_encode_command(*words))
-            line = connection.recv(256)
-        return line.decode(errors="replace").strip()
-
     def remove(self, folder: Path) -> None:
         """Remove the socket file and its temporary folder."""
         if self.file is None:
@@ -90,18 +82,6 @@ class PrivateAddress:
         if path.parent != folder:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
-
-    def _connect(self, folder: Path) -> socket.socket:
-        if self.file is None:
-            return socket.create_connection(("127.0.0.1", self.port), timeout=_TIMEOUT_S)
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(_TIMEOUT_S)
-        try:
-            connection.connect(str(folder / self.file))
-        except OSError:
-            connection.close()
-            raise
-        return connection
 
 
 def write_private(path: Path, text: str) -> None:
@@ -140,11 +120,82 @@ def _free_port() -> int:
         return int(trial.getsockname()[1])
 
 
-def _encode_command(*words: str) -> bytes:
-    parts = [f"*{len(words)}\r\n".encode()]
-    parts += [f"${len(word.encode())}\r\n{word}\r\n".encode() for word in words]
-    return b"".join(parts)
-
-
 def _quote_path(path: str) -> str:
     return '"' + "".join(chr(b) if chr(b).isalnum() or b in b"/._-" else f"\\x{b:02x}" for b in os.fsencode(path)) + '"'
+
+
+class FileLock:
+    """A shared or exclusive flock on ``path``, held until ``release`` or the end of the process.
+
+    The file stays empty or holds a note for people, and is never removed. Started programs do not inherit the lock,
+    but a forked copy of the process does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Set the path; nothing is opened or locked yet."""
+        self.path = path
+        self._fd: int | None = None
+
+    def acquire(self, *, shared: bool = False, timeout_s: float = 0.0) -> bool:
+        """Acquire the lock; return whether that succeeded within ``timeout_s`` seconds.
+
+        Raises:
+            PlaceError: the file cannot be opened or locked.
+        """
+        flags = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+        fd = self._open_file()
+        deadline = time.monotonic() + timeout_s
+        while not self._try_lock(fd, flags):
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                return False
+            time.sleep(_STEP_S)
+        # The new descriptor already holds the lock, so the old one can be dropped without a gap.
+        self.release()
+        self._fd = fd
+        return True
+
+    def release(self) -> None:
+        """Release the lock; does nothing if it is not held."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def is_held(self) -> bool:
+        """Return whether a process holds the lock exclusively."""
+        probe = FileLock(self.path)
+        # A shared lock succeeds unless another process holds an exclusive one.
+        free = probe.acquire(shared=True)
+        probe.release()
+        return not free
+
+    def text(self) -> str:
+        """Return the holder's note in the file, for people."""
+        try:
+            return self.path.read_text().strip()
+        except OSError:
+            return ""
+
+    def _open_file(self) -> int:
+        try:
+            return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable_error(self.path, error) from error
+
+    def _try_lock(self, fd: int, flags: int) -> bool:
+        try:
+            fcntl.flock(fd, flags)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            os.close(fd)
+            raise _unusable_error(self.path, error) from error
+        return True
+
+
+def _unusable_error(path: Path, error: OSError) -> PlaceError:
+    return PlaceError(
+        f"lock file {path}",
+        f"cannot be used: {error.strerror}",
+        fix="put the state folder on a local disk you may write",
+    )

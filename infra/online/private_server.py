@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import platform
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.errors import PlaceError, StoreError
-from skewless.infra.online.file_lock import FileLock
-from skewless.infra.online.private_address import PrivateAddress, write_private
+from skewless.infra.online.private_address import FileLock, PrivateAddress, write_private
 from skewless.infra.storage.durable import make_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-
-import importlib.util
-import platform
 
 _STEP_S = 0.003
 _LOG_TAIL = 400
 _LOG_LIMIT = 1 << 20
 _TRIES = 3
 _STOP_S = 15.0
+_REPLY_S = 2.0
 _CONFIG = (
     "dir .",
     'logfile "server.log"',
@@ -132,14 +128,7 @@ class PrivateServer:
         Raises:
             StoreError: the server does not reply, or cannot write the file.
         """
-        from skewless.infra.online.clients import (  # noqa: PLC0415 - as above
-            RedisAddress,
-            open_client,
-            translate_errors,
-        )
-
-        url = PrivateAddress.load(self._record).url(self.folder)
-        with translate_errors(url), contextlib.closing(open_client(RedisAddress.parse(url), _STOP_S)) as client:
+        with self._connect(_STOP_S) as client:
             # A rewrite that runs already may have begun before the values were deleted.
             for _ in range(2):
                 self._wait_for_rewrite(client)
@@ -159,7 +148,7 @@ class PrivateServer:
         if not self.folder.is_dir():
             return ServerStatus(running=False, folder=self.folder, url=None, server_pid=None, watcher_pid=None)
         address = PrivateAddress.load(self._record)
-        running = self._ping(address) == "+PONG"
+        running = self._is_ready()
         return ServerStatus(
             running=running,
             folder=self.folder,
@@ -226,8 +215,8 @@ class PrivateServer:
         deadline = time.monotonic() + _STOP_S
         while self._server.is_held() or self._watcher.is_held():
             if not self._watcher.is_held():
-                with contextlib.suppress(OSError):
-                    PrivateAddress.load(self._record).send_command(self.folder, "SHUTDOWN")
+                with contextlib.suppress(StoreError), self._connect() as client:
+                    client.shutdown()
             if time.monotonic() > deadline:
                 raise self._error("does not stop", value=f"pid {self._server.text()}")
             time.sleep(_STEP_S)
@@ -236,18 +225,30 @@ class PrivateServer:
         """Wait for the first reply; return False as soon as the watcher has exited."""
         deadline = time.monotonic() + self._start_timeout_s
         while time.monotonic() < deadline:
-            if self._ping(PrivateAddress.load(self._record)) == "+PONG":
+            if self._is_ready():
                 return True
             if not self._watcher.is_held():
                 return False
             time.sleep(_STEP_S)
         return False
 
-    def _ping(self, address: PrivateAddress) -> str:
-        try:
-            return address.send_command(self.folder, "PING")
-        except OSError:
-            return ""
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(StoreError), self._connect() as client:
+            return bool(client.ping())
+        return False
+
+    @contextlib.contextmanager
+    def _connect(self, timeout_s: float = _REPLY_S) -> Iterator[Any]:
+        """Yield a client that does not retry; its failures are StoreErrors."""
+        from redis.backoff import NoBackoff  # noqa: PLC0415 - a command that reads no store does without
+        from redis.retry import Retry  # noqa: PLC0415 - as above
+
+        from skewless.infra.online.clients import RedisAddress, open_client, translate_errors  # noqa: PLC0415 - as above
+
+        url = PrivateAddress.load(self._record).url(self.folder)
+        with translate_errors(url), contextlib.closing(open_client(RedisAddress.parse(url), timeout_s)) as client:
+            client.set_retry(Retry(NoBackoff(), 0))
+            yield client
 
     def _error(self, problem: str, *, value: str | None = None) -> StoreError:
         log = self.folder / "server.log"

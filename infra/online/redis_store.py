@@ -5,30 +5,39 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from redis.exceptions import MasterDownError, ReadOnlyError
 
 from skewless.contract.errors import StoreError
 from skewless.contract.status import BoolArray
-from skewless.infra.online.clients import RedisAddress, open_client, translate_errors
+from skewless.infra.online.clients import (
+    RedisAddress,
+    close_async_client,
+    dial,
+    open_async_client,
+    to_store_error,
+    translate_errors,
+)
 from skewless.infra.online.cluster_reader import ClusterReader
-from skewless.infra.online.markers import Markers, marker_keys, split
+from skewless.infra.online.link import StoreLink
+from skewless.infra.online.markers import MarkerClient, marker_keys, parse_marker, split
 from skewless.infra.online.port import (
     Binaries,
     Letters,
-    Marker,
     OnConnect,
     OnlineAdapter,
+    ReadCallback,
     RowsAndMarkers,
     settle,
 )
-from skewless.infra.online.server_reader import ServerReader
-from skewless.infra.online.servers import ClusterServers, LastArgument, Script, Servers, SingleServer
+from skewless.infra.online.resp import command, mget
+from skewless.infra.online.servers import ClusterServers, LastArgument, RedisClient, Script
 from skewless.infra.telemetry.redaction import display_url
 
 _PUT = Path(__file__).with_name("newer_wins.lua").read_text()
@@ -37,26 +46,11 @@ _REPLACE = Path(__file__).with_name("tile_swap.lua").read_text()
 _REPLACED = ord("Y")
 _POLICY = "noeviction"
 _REMOVED_KEYS = 1_000
-_WRITE_S = 30.0  # a server may run a large script or load its file
 _SCAN_COUNT = 1_000
+_NO_MASTER = (ReadOnlyError, MasterDownError)
 
 
-class _RedisClient:
-    def __init__(self, url: str, on_connect: Callable[[], None] | None = None) -> None:
-        self._url = url
-        self._servers = _open_servers(url, on_connect)
-
-    def get(self, keys: Binaries) -> list[bytes | None]:
-        """Return the value of each key, in order, from one round trip; None: no value."""
-        with translate_errors(self._url):
-            return self._servers.read(keys)
-
-    def close(self) -> None:
-        """Close all connections."""
-        self._servers.close()
-
-
-class RedisWriter(_RedisClient):
+class RedisWriter(MarkerClient):
     """Implements ``OnlineStore``: the writing side."""
 
     def __init__(self, url: str) -> None:
@@ -66,12 +60,11 @@ class RedisWriter(_RedisClient):
                 self._check_eviction_policy(client)
             register = self._servers.client.register_script
             self._put, self._append, self._replace = register(_PUT), register(_APPEND), register(_REPLACE)
-            self._markers = Markers(self._servers, display_url(url))
 
     def put(self, keys: Binaries, rows: Binaries) -> int:
         """Write each row unless the store holds one of a higher or equal rank."""
         with translate_errors(self._url):
-            return self._servers.write(self._put, keys, rows)
+            return int(sum(part.reply for part in self._servers.call(self._put, keys, rows)))
 
     def replace(
         self,
@@ -92,29 +85,7 @@ class RedisWriter(_RedisClient):
 
     def append(self, keys: Binaries, updates: Binaries, marker: tuple[str, int | None]) -> Letters:
         """Append records to states; return a result letter for each key."""
-        return self._call_letters(self._append, keys, updates, self._markers.marker_argument(*marker))
-
-    def marker(self, name: str) -> int | None:
-        """Return the log position up to which a partition is certainly applied, or None."""
-        with translate_errors(self._url):
-            return self._markers.get(name)
-
-    def read_markers(self, names: Sequence[str]) -> list[Marker | None]:
-        """Return markers by name, from one round trip."""
-        with translate_errors(self._url):
-            return self._markers.read(names)
-
-    def set_markers(self, marks: Mapping[str, Marker], expected: Mapping[str, int | None] | None = None) -> None:
-        """Record applied positions; fails on a server that was replaced or restarted after ``marker``."""
-        if marks:
-            with translate_errors(self._url):
-                self._markers.set(marks, expected)
-
-    def refresh_markers(self, marks: Mapping[str, Marker]) -> None:
-        """Record new watermarks; positions stay unchanged."""
-        if marks:
-            with translate_errors(self._url):
-                self._markers.refresh(marks)
+        return self._call_letters(self._append, keys, updates, self._marker_argument(*marker))
 
     def publish(self, key: bytes, text: bytes) -> None:
         """Set a key that servers read."""
@@ -147,7 +118,7 @@ class RedisWriter(_RedisClient):
             for part in self._servers.call(script, keys, arguments, last):
                 # An empty reply: the marker of this server is behind, so it has lost writes (see tile_append.lua).
                 if not part.reply:
-                    raise self._markers.lost_error()
+                    raise self._lost_error()
                 letters[np.asarray(part.places)] = np.frombuffer(part.reply, dtype=np.uint8)
         return letters
 
@@ -162,7 +133,7 @@ class RedisWriter(_RedisClient):
             )
 
 
-class BlockingReader(_RedisClient):
+class BlockingReader(RedisClient):
     """The blocking reading side for notebooks and jobs; threads may share it."""
 
     def __init__(self, url: str) -> None:
@@ -223,16 +194,6 @@ class RedisReader:
         await self._reader.close()
 
 
-REDIS = OnlineAdapter(store=RedisWriter, reader=RedisReader, blocking_reader=BlockingReader)
-
-
-def _open_servers(url: str, on_connect: Callable[[], None] | None = None) -> Servers:
-    address = RedisAddress.parse(url)
-    with translate_errors(url):
-        client = open_client(address, _WRITE_S, on_connect)
-    return ClusterServers(client) if address.kind == "cluster" else SingleServer(client)
-
-
 def _measure_offset(client: Any) -> int:  # noqa: ANN401 - redis-py's clients are untyped
     old_value = time.time_ns() // 1_000
     seconds, microseconds = client.time()
@@ -259,3 +220,73 @@ def remove_keys(client: Any, keys: Iterable[bytes]) -> int:  # noqa: ANN401 - as
     for key in keys:
         pipeline.unlink(key)
     return int(sum(pipeline.execute()))
+
+
+class ServerReader:
+    """Keeps one shared connection, opened on first use; callers that arrive while it opens share it.
+
+    Args:
+        address: of a server, or of sentinels.
+        timeout_s: the timeout of a reply, in seconds.
+        on_connect: awaited for each new connection, before anything is read over it.
+    """
+
+    def __init__(self, address: RedisAddress, timeout_s: float, on_connect: OnConnect | None = None) -> None:
+        self._url = address.url
+        self._timeout_s = timeout_s
+        self._client = open_async_client(address, timeout_s)
+        self._on_connect = on_connect
+        self._link: StoreLink | None = None
+
+    def start_read(self, keys: Sequence[bytes], names: Sequence[str], done: ReadCallback) -> None:
+        """Read rows and markers from one round trip, then call ``done`` with them."""
+        n = len(keys)
+        marker_keys = [name.encode() for name in names]
+        if not n and not marker_keys:
+            done(([], []))
+            return
+
+        def on_reply(reply: Any) -> None:  # noqa: ANN401 - replies have any type
+            if isinstance(reply, Exception):
+                done(to_store_error(self._url, self._drop_old_master(reply)))
+            else:
+                done((reply[:n], [parse_marker(value) for value in reply[n:]]))
+
+        self._open_link().send(mget(keys, marker_keys), on_reply)
+
+    def busy_poll(self) -> None:
+        """Busy-poll for up to 100 us for a reply."""
+        if self._link is not None:
+            self._link.busy_poll()
+
+    async def mark_in_use(self, keys: Sequence[bytes], seconds: int) -> None:
+        """Set each key, to expire after ``seconds``.
+
+        Raises:
+            RedisError: the server is unavailable or is not a master.
+        """
+        for key in keys:
+            try:
+                await self._open_link().call(command(b"SET", key, b"1", b"EX", b"%d" % seconds))
+            except _NO_MASTER as error:
+                raise self._drop_old_master(error) from None
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._link is not None:
+            await self._link.close()
+        await close_async_client(self._client)
+
+    def _open_link(self) -> StoreLink:
+        if self._link is None or self._link.is_broken:
+            self._link = StoreLink(partial(dial, self._client, self._on_connect), self._timeout_s)
+        return self._link
+
+    def _drop_old_master(self, error: Exception) -> Exception:
+        """Close the connection if the server is no longer the master: the next one asks the sentinels again."""
+        if isinstance(error, _NO_MASTER) and self._link is not None:
+            self._link.abort(error)
+        return error
+
+
+REDIS = OnlineAdapter(store=RedisWriter, reader=RedisReader, blocking_reader=BlockingReader)

@@ -9,7 +9,6 @@ from typing import Any, Protocol, overload
 
 import numpy as np
 import pyarrow as pa
-from redis.exceptions import NoScriptError
 
 from skewless.contract.arrow_numbers import binary_scalar
 from skewless.infra.online.port import Binaries
@@ -185,8 +184,8 @@ def exchange(
     connection: RespConnection,
     calls: Iterable[Message],
     window: int,
-    retry_on: type[Exception] | tuple[type[Exception], ...] = NoScriptError,
-    burst: int = 1,
+    retry_on: tuple[type[Exception], ...],
+    burst: int,
 ) -> tuple[list[Any], list[int]]:
     """Send calls, pipelined; return the replies, and the indices of calls that must be sent again.
 
@@ -194,7 +193,7 @@ def exchange(
         connection: of the server.
         calls: one message per call, each answered by one reply.
         window: maximum number of calls without a reply, at least ``burst``.
-        retry_on: error replies after which a call is repeated, by default that the script is unknown.
+        retry_on: error replies after which a call is repeated.
         burst: how many calls are sent at once.
 
     Raises:

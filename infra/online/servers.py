@@ -19,7 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from redis.exceptions import AskError, NoScriptError, RedisClusterException, RedisError, TryAgainError
 
-from skewless.infra.online.clients import borrow_connection, close_client
+from skewless.infra.online.clients import (
+    RedisAddress,
+    borrow_connection,
+    close_client,
+    open_client,
+    translate_errors,
+)
 from skewless.infra.online.pooled_reader import PooledReader
 from skewless.infra.online.port import Binaries
 from skewless.infra.online.resp import BulkStrings, command, exchange, mget, script_calls
@@ -32,6 +38,7 @@ WINDOW = 16  # calls without a reply, so that server and client work at the same
 LastArgument = Callable[[int | None], bytes]
 SLOTS = 16_384
 _BURST = 200  # commands of few keys each
+_WRITE_S = 30.0  # a server may run a large script or load its file
 # The slot moved or is migrating. redis-py's own client follows the redirection, one key at a time.
 _MOVING = (AskError, TryAgainError)
 
@@ -66,10 +73,6 @@ class SingleServer:
         self.client = client
         self._reader = PooledReader(client)
 
-    def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
-        """Call a script with keys and one argument per key, in slices; return the sum of the replies."""
-        return sum(answer.reply for answer in self.call(script, keys, rows))
-
     def call(
         self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
     ) -> list[ScriptReply]:
@@ -81,22 +84,15 @@ class SingleServer:
             rows: one argument for each key.
             last: makes one additional argument for each call.
         """
-        parts = list(slices(len(keys)))
-        extra = [last(None)] * len(parts) if last else ()
-        calls = script_calls(script.sha.encode(), BulkStrings(keys), BulkStrings(rows), parts, extra)
+        parts, names, values = list(slices(len(keys))), BulkStrings(keys), BulkStrings(rows)
         script_replies: list[ScriptReply] = []
-        with borrow_connection(self.client) as connection:
-            while calls:
-                replies, rejected = exchange(connection, calls, WINDOW)
-                done = [part for i, part in enumerate(parts) if i not in set(rejected)]
-                script_replies += [
-                    ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)
-                ]
-                # Only rejected slices are sent again.
-                parts, calls = [parts[i] for i in rejected], [calls[i] for i in rejected]
-                if calls:
-                    # The server was restarted or emptied since the script was loaded.
-                    self.client.script_load(script.script)
+        while parts:
+            extra = [last(None)] * len(parts) if last else ()
+            done, parts = _call_slices(self.client, script, names, values, parts, extra)
+            script_replies += done
+            # Only rejected slices are sent again: the server was restarted or emptied since the script was loaded.
+            if parts:
+                self.client.script_load(script.script)
         return script_replies
 
     def read(self, keys: Binaries, extra: Sequence[bytes] = ()) -> list[bytes | None]:
@@ -141,10 +137,6 @@ class ClusterServers:
         self.client = client
         self._stale = False
 
-    def write(self, script: Script, keys: Binaries, rows: Binaries) -> int:
-        """Call a script with keys and one argument per key, slot by slot; return the sum of the replies."""
-        return sum(answer.reply for answer in self.call(script, keys, rows))
-
     def call(
         self, script: Script, keys: Binaries, rows: Binaries, last: LastArgument | None = None
     ) -> list[ScriptReply]:
@@ -159,12 +151,12 @@ class ClusterServers:
         with self._fresh_slot_map():
             for node, parts in self._slice_by_node(slots):
                 extra = [last(int(slots[start])) for start, _ in parts] if last else []
-                done, rejected = _call_node(node, script, names, values, parts, extra)
+                done, rejected = _call_slices(node, script, names, values, parts, extra, in_cluster=True)
                 if rejected:
                     # The node may not have the script yet. Calls for moving slots are rejected again.
                     node.script_load(script.script)
                     extra = [last(int(slots[start])) for start, _ in rejected] if last else []
-                    retried, rejected = _call_node(node, script, names, values, rejected, extra)
+                    retried, rejected = _call_slices(node, script, names, values, rejected, extra, in_cluster=True)
                     done += retried
                 for part in rejected:
                     tail = [last(int(slots[part[0]]))] if last else []
@@ -264,18 +256,48 @@ class ClusterServers:
 Servers: TypeAlias = SingleServer | ClusterServers
 
 
-def _call_node(
-    node: Any,  # noqa: ANN401 - redis-py's clients are untyped
+class RedisClient:
+    """A blocking client of one Redis or Redis Cluster; methods raise StoreError.
+
+    Args:
+        url: as in the setting ``redis_url``.
+        on_connect: called for each new connection, before it is used.
+    """
+
+    def __init__(self, url: str, on_connect: Callable[[], None] | None = None) -> None:
+        self._url = url
+        address = RedisAddress.parse(url)
+        with translate_errors(url):
+            client = open_client(address, _WRITE_S, on_connect)
+        self._servers: Servers = ClusterServers(client) if address.kind == "cluster" else SingleServer(client)
+
+    def get(self, keys: Binaries) -> list[bytes | None]:
+        """Return the value of each key, in order, from one round trip; None: no value."""
+        with translate_errors(self._url):
+            return self._servers.read(keys)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._servers.close()
+
+
+def _call_slices(
+    client: Any,  # noqa: ANN401 - redis-py's clients are untyped
     script: Script,
     keys: BulkStrings,
     rows: BulkStrings,
     parts: Sequence[tuple[int, int]],
     last: Sequence[bytes],
+    *,
+    in_cluster: bool = False,
 ) -> tuple[list[ScriptReply], list[tuple[int, int]]]:
-    """Call a script once for each slice of keys; return the replies, and the slices that the node rejected."""
+    """Call a script once for each slice of keys; return the replies, and the slices that the server rejected."""
     calls = script_calls(script.sha.encode(), keys, rows, parts, last)
-    with borrow_connection(node) as connection:
-        replies, refused = exchange(connection, calls, 2 * _BURST, (*_MOVING, NoScriptError), _BURST)
+    # Outside a cluster a redirection is an error: the URL is that of one of its nodes.
+    retry_on = (NoScriptError, *(_MOVING if in_cluster else ()))
+    window, burst = (2 * _BURST, _BURST) if in_cluster else (WINDOW, 1)
+    with borrow_connection(client) as connection:
+        replies, refused = exchange(connection, calls, window, retry_on, burst)
     done = [part for i, part in enumerate(parts) if i not in set(refused)]
     script_replies = [ScriptReply(places=range(*part), reply=reply) for part, reply in zip(done, replies, strict=True)]
     return script_replies, [parts[i] for i in refused]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def save_record(state: ProjectState, compiled: CompiledRepo, tables: Mapping[str
         "version": __version__,
         "compiled": identity,
         "tables": dict(tables),
-        "inputs": compiled.inputs.as_dict(),
+        "inputs": asdict(compiled.inputs),
     }
     with suppress(StoreError, OSError):  # the next plan compiles again
         replace_durable(path, json.dumps(body).encode("utf-8", "surrogateescape"))

@@ -7,29 +7,26 @@ grown file continues after its old rows.
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from skewless.contract.arrow_types import arrow_type
-from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, SourceError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.event_rows import DECLARED
-from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import KNOWN_AT, REJECT
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_ends, log_partitions
+from skewless.infra.online.store import open_online_store
 from skewless.infra.storage.leases import Lease, Leases
-from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import EventValidator
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.history_file import (
@@ -44,7 +41,7 @@ from skewless.infra.streams.history_file import (
 from skewless.infra.streams.import_records import FilePrefix, ImportRecord, ImportRecords, import_prefix
 from skewless.infra.streams.partition_worker import IdlePartitions
 from skewless.infra.streams.source_counts import SourceCounts
-from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.streams import Streams
 
 BATCH_ROWS = 100_000
 
@@ -107,26 +104,21 @@ class Importer:
     """Appends the history of one source to its log; the next run continues a stopped one.
 
     Args:
+        streams: of the project; an event that a windowed view of the source cannot sum exactly is rejected.
         source: of the events.
-        views: the windowed views of the source; an event that one of them cannot sum exactly is rejected.
         repo: paths are relative to it.
-        state: of the project.
-        generations: of the views.
-        open_writer: opens the state writer; called only if there are states.
-        connection: to DuckDB.
-        clock: of the project.
         dry_run: report the result without changing anything.
     """
 
+    streams: Streams
     source: EventSource
-    views: list[WindowView]
     repo: Path
-    state: ProjectState
-    generations: Generations
-    open_writer: Callable[[], AbstractContextManager[StateWriter]]
-    connection: duckdb.DuckDBPyConnection
-    clock: Clock
     dry_run: bool = False
+
+    @cached_property
+    def views(self) -> list[WindowView]:
+        """The windowed views of the source."""
+        return self.streams.views(self.source.name)
 
     def run(self, on_rows: OnRows = lambda _file, _done: None) -> ImportResult:
         """Append new rows and apply them to states.
@@ -139,7 +131,7 @@ class Importer:
         with (
             nullcontext()
             if self.dry_run
-            else Leases(self.state.database).try_hold(f"import {self.source.name}") as lease
+            else Leases(self.streams.state.database).try_hold(f"import {self.source.name}") as lease
         ):
             if lease is None and not self.dry_run:
                 raise ConflictError(
@@ -148,7 +140,7 @@ class Importer:
                     fix="wait until it ends, then run it again",
                 )
             run = _ImportRun(self, lease, on_rows)
-            files = tuple(run.import_file(file) for file in history_files(self.source, self.repo, self.connection))
+            files = tuple(map(run.import_file, history_files(self.source, self.repo, self.streams.connection)))
         return ImportResult(
             source=self.source.name,
             files=sum(file.is_new for file in files),
@@ -162,16 +154,17 @@ class Importer:
 
     def _apply(self) -> States:
         """Apply all import partitions to the states."""
-        if not any(self.generations.list_written(view) for view in self.views):
+        if not any(self.streams.generations.list_written(view) for view in self.views):
             return "none"
         names = [
             name
-            for name in log_partitions(self.state, self.source.name)
+            for name in log_partitions(self.streams.state, self.source.name)
             if name.startswith(f"{import_prefix(self.source.name)}/")
         ]
         try:
-            with self.open_writer() as writer:
-                idle_partitions = IdlePartitions(writer, self.state, self.source.name)
+            with closing(open_online_store(self.streams.redis_url)) as store:
+                writer = self.streams.writer(self.source, store)
+                idle_partitions = IdlePartitions(writer, self.streams.state, self.source.name)
                 idle_partitions.catch_up(names, SourceCounts(source=self.source.name))
         except StoreError:
             # The events are in the log, and a worker will apply them.
@@ -184,7 +177,7 @@ class _ImportRun:
 
     def __init__(self, importer: Importer, lease: Lease | None, on_rows: OnRows) -> None:
         self._importer = importer
-        self._source, self._state = importer.source, importer.state
+        self._source, self._state = importer.source, importer.streams.state
         self._on_rows = on_rows
         self._records = ImportRecords(self._state, self._source.name, lease)
         self._validator = EventValidator(self._source, importer.views)
@@ -276,7 +269,7 @@ class _ImportRun:
     def _append_batch(
         self, log: PartitionLog, rows: pa.Table, start: int, flags: npt.NDArray[np.uint8] | None, result: ImportedFile
     ) -> None:
-        now_us = self._importer.clock.now_us()
+        now_us = self._importer.streams.clock.now_us()
         validated, known_at = self._validate(rows, start, now_us)
         skip_remembering = None
         if flags is not None:
@@ -304,7 +297,7 @@ class _ImportRun:
         skip_remembering: npt.NDArray[np.bool_] | None,
     ) -> pa.Table:
         # Under this lock no generation goes live, so no reader sees a generation without its history.
-        generations, name = self._importer.generations, self._source.name
+        generations, name = self._importer.streams.generations, self._source.name
         with generations.hold_apply_lock(name):
             if not generations.has_served(name) and not any(map(generations.list_written, self._importer.views)):
                 validated = validated.append_column(KNOWN_AT, known_at)

@@ -1,4 +1,4 @@
-"""The Kafka client: its settings and errors, and monitors of a topic's id, partitions and ends.
+"""The Kafka client: its settings and errors, a sender, and monitors of a topic's id, partitions and ends.
 
 Importing this module raises DefinitionError if ``confluent-kafka`` is not installed.
 """
@@ -6,11 +6,10 @@ Importing this module raises DefinitionError if ``confluent-kafka`` is not insta
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.telemetry.logger import EventLogger
@@ -70,6 +69,7 @@ _ENDS_S = 0.5
 _ENDS_ANSWER_S = 2.0
 _ENDS_OLD_S = 1.8
 _NO_ID = str(kafka.Uuid(0, 0))
+_GRACE_S = 2.0
 
 
 class ClientLog:
@@ -142,19 +142,8 @@ def _check_settings(extra: Mapping[str, Any]) -> Mapping[str, Any]:
     return extra
 
 
-@dataclass(frozen=True, kw_only=True)
-class BrokerReply:
-    """The reply of the broker: either an epoch or an error.
-
-    Args:
-        epoch: the id of the topic; ``UNKNOWN_LIFE`` if the broker does not support ids.
-        names: of its partitions.
-        error: the reason of a missing reply.
-    """
-
-    epoch: str | None = None
-    names: tuple[str, ...] = ()
-    error: kafka.KafkaError | None = None
+# The id of a topic (``UNKNOWN_LIFE`` if the broker does not support ids) and the names of its partitions, or an error.
+BrokerReply: TypeAlias = tuple[str, tuple[str, ...]] | kafka.KafkaError
 
 
 class TopicMonitor:
@@ -186,7 +175,7 @@ class TopicMonitor:
         self._admin.poll(0)
         if self._request is not None and self._request.done():
             reply, self._request = _parse_reply(self._request), None
-            self._next_request = time.monotonic() + (_RETRY_S if reply.error else _REST_S)
+            self._next_request = time.monotonic() + (_RETRY_S if isinstance(reply, kafka.KafkaError) else _REST_S)
             return reply
         if self._request is None and time.monotonic() >= self._next_request:
             self.request()
@@ -230,9 +219,10 @@ def _parse_reply(request: Future[Any]) -> BrokerReply:
     try:
         topic = request.result()
     except kafka.KafkaException as error:
-        return BrokerReply(error=error.args[0])
+        reply: kafka.KafkaError = error.args[0]
+        return reply
     epoch = UNKNOWN_LIFE if str(topic.topic_id) == _NO_ID else _file_name(str(topic.topic_id))
-    return BrokerReply(epoch=epoch, names=tuple(str(partition.id) for partition in topic.partitions))
+    return epoch, tuple(str(partition.id) for partition in topic.partitions)
 
 
 def _file_name(topic_id: str) -> str:
@@ -242,3 +232,70 @@ def _file_name(topic_id: str) -> str:
     'a-_b'
     """
     return topic_id.translate(str.maketrans("+/", "-_", "="))
+
+
+class KafkaSender:
+    """Implements ``EventSender``: a message is stored once per call, on all in-sync replicas.
+
+    Args:
+        bootstrap: first brokers to contact, ``HOST:PORT,HOST:PORT``.
+        topic: must exist, unless the broker creates topics automatically.
+        settings: of librdkafka, for example for TLS and passwords; never logged.
+        timeout_s: delivery timeout of a message, in seconds.
+
+    Raises:
+        DefinitionError: the settings are invalid.
+    """
+
+    def __init__(
+        self, bootstrap: str, topic: str, *, settings: Mapping[str, Any] | None = None, timeout_s: float = 30.0
+    ) -> None:
+        self._topic = topic
+        self._timeout_s = timeout_s
+        self._settings = producer_settings(
+            bootstrap, {"message.timeout.ms": int(timeout_s * 1_000), **(settings or {})}
+        )
+        self._errors: list[kafka.KafkaError] = []
+        self._producer = self._open_producer()
+
+    def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
+        """Send messages; see ``EventSender``."""
+        self._errors.clear()
+        try:
+            for number, payload in enumerate(payloads):
+                self._produce(payload, None if keys is None else keys[number])
+            n_undelivered = self._producer.flush(self._timeout_s + _GRACE_S)
+        except kafka.KafkaException as error:
+            raise self._abort(error.args[0]) from error
+        if n_undelivered or self._errors:
+            raise self._abort(self._errors[0] if self._errors else kafka.KafkaError(TIMED_OUT))
+
+    def close(self) -> None:
+        """Flush and close; see ``EventSender``."""
+        self._producer.flush(_GRACE_S)
+
+    def _open_producer(self) -> kafka.Producer:
+        with translate_settings_errors(self._topic):
+            return kafka.Producer(self._settings)
+
+    def _produce(self, payload: bytes, key: str | None) -> None:
+        while True:
+            try:
+                self._producer.produce(self._topic, value=payload, key=key, on_delivery=self._on_delivery)
+            except BufferError:
+                # The client's queue is full; handling deliveries makes room.
+                self._producer.poll(0.1)
+            else:
+                self._producer.poll(0)
+                return
+
+    def _on_delivery(self, error: kafka.KafkaError | None, _: kafka.Message) -> None:
+        if error is not None:
+            self._errors.append(error)
+
+    def _abort(self, error: kafka.KafkaError) -> StoreError:
+        """Return the error to raise, and discard queued messages: they must not be delivered after later ones."""
+        self._producer.purge()
+        self._producer.flush(_GRACE_S)
+        self._producer = self._open_producer()  # a fatal error ends a producer
+        return broker_error(self._topic, error)

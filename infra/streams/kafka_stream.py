@@ -195,12 +195,11 @@ class KafkaStream:
         reply = self._monitor.poll_reply()
         if reply is None:
             return
-        if reply.error is not None:
-            self._handle_error(reply.error)
+        if isinstance(reply, kafka.KafkaError):
+            self._handle_error(reply)
             return
         self._trouble = None
-        self._partition_names = reply.names
-        epoch = str(reply.epoch)
+        epoch, self._partition_names = reply
         recreated = [index for index, progress in self._owned.items() if progress.partition.epoch != epoch]
         if recreated:
             _log.warning("stream_recreated", topic=self._topic, epoch=epoch)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +93,9 @@ class EventStream(Protocol):
     def close(self) -> None:
         """Revoke owned partitions, so that other workers can own them at once."""
         ...
+
+
+OpenStream: TypeAlias = Callable[[RebalanceListener], EventStream]
 
 
 class EventSender(Protocol):

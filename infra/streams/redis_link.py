@@ -1,4 +1,4 @@
-"""The keys of event streams in Redis, and a connection that opens on first use and tolerates outages.
+"""Event streams in Redis: their keys, senders, and a connection that opens on first use and tolerates outages.
 
 All keys of one partition have one hash tag, so that a cluster stores them in one slot::
 
@@ -9,10 +9,12 @@ All keys of one partition have one hash tag, so that a cluster stores them in on
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from redis.backoff import NoBackoff
 from redis.exceptions import (
@@ -29,7 +31,11 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from skewless.contract.errors import DefinitionError
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
 from skewless.infra.online.clients import RedisAddress, close_client, open_client, translate_errors
+from skewless.infra.streams.port import EventSender
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.infra.telemetry.redaction import display_url
 
@@ -47,6 +53,7 @@ _TEMPORARY = (
     TryAgainError,
 )
 _log = EventLogger()
+_CHUNK = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,3 +162,84 @@ class RedisLink:
         self.trouble = f"Redis at {display_url(self._address.url)} did not answer: {error}"
         if not self.is_single_server:
             self.close()  # cluster nodes may return with other addresses
+
+
+def open_sender(source: EventSource, settings: Settings, *, project: str, redis_url: str) -> EventSender:
+    """Return a sender for a source's stream.
+
+    Args:
+        source: of the events.
+        settings: of the project.
+        project: name of the project.
+        redis_url: of the streams of push sources.
+
+    Raises:
+        DefinitionError: the Kafka client is not installed, or its settings cannot be read.
+    """
+    if source.kind == "kafka":
+        from skewless.infra.streams.kafka_client import KafkaSender  # noqa: PLC0415 - an optional dependency
+
+        return KafkaSender(source.servers, source.topic, settings=kafka_options(settings.kafka))
+    n_partitions = settings.stream_partitions
+    return RedisSender(redis_url, project=project, source=source.name, n_partitions=n_partitions)
+
+
+def kafka_options(text: str) -> dict[str, object]:
+    """Return the settings of the Kafka client from the setting ``kafka``.
+
+    Raises:
+        DefinitionError: it is not a JSON object.
+    """
+    try:
+        settings = json.loads(text)
+    except ValueError:
+        settings = None
+    if not isinstance(settings, dict):
+        raise DefinitionError(
+            "setting 'kafka'",
+            "is not a JSON object",
+            fix='set librdkafka\'s settings, as {"security.protocol": "SSL"}',
+        )
+    return settings
+
+
+class RedisSender:
+    """Implements ``EventSender``; the CRC-32 of a key chooses its partition.
+
+    Args:
+        url: as in the setting ``redis_url``.
+        project: name of the project.
+        source: name of the event source.
+        n_partitions: the same number as its readers use.
+        timeout_s: the timeout of a reply, in seconds.
+    """
+
+    def __init__(self, url: str, *, project: str, source: str, n_partitions: int, timeout_s: float = 5.0) -> None:
+        keys = EventKeys(project=project, source=source)
+        self._streams = [keys.stream(index) for index in range(n_partitions)]
+        self._url = url
+        self._link = RedisLink(url, timeout_s)
+        self._next_index = 0
+
+    def send(self, payloads: Sequence[bytes], keys: Sequence[str] | None = None) -> None:
+        """Send messages; see ``EventSender``."""
+        with translate_errors(self._url):
+            client = self._link.client()
+            for start in range(0, len(payloads), _CHUNK):
+                pipe = client.pipeline(transaction=False)
+                for number in range(start, min(start + _CHUNK, len(payloads))):
+                    stream = self._streams[self._index(None if keys is None else keys[number])]
+                    pipe.execute_command("XADD", stream, "*", FIELD, payloads[number])
+                pipe.execute()
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._link.close()
+
+    def _index(self, key: str | None) -> int:
+        if key is not None:
+            # Not `hash`, which differs between processes.
+            return crc32(key.encode()) % len(self._streams)
+        # Messages without a key are spread round-robin.
+        self._next_index += 1
+        return self._next_index % len(self._streams)

@@ -18,7 +18,7 @@ from skewless.infra.log.generations import Generations
 from skewless.infra.log.log_columns import EVENT, REJECT, SEQ
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import LOST, Marker, OnlineStore
-from skewless.infra.online.state_view import StateView
+from skewless.infra.online.window_states import StateView
 
 PENDING_US = 2_000_000
 _NEW = -1

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,22 +20,15 @@ from skewless.infra.log.clock_skews import ClockSkews
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.log.partitions import log_partitions
-from skewless.infra.offline.window_join import WindowJoin
 from skewless.infra.online.port import OnlineStore
-from skewless.infra.online.store import open_online_store
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.plans.retirement import Retirement
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.backfill_tasks import EngineStates
-from skewless.infra.streams.housekeeping import Housekeeper
-from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.parquet_stream import ParquetStream
-from skewless.infra.streams.port import EventSender
+from skewless.infra.streams.port import EventSender, OpenStream
+from skewless.infra.streams.redis_link import kafka_options, open_sender
 from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.senders import kafka_options, open_sender
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.worker import OpenStream, Worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,25 +88,6 @@ class Streams:
                 "project", "has no event source", fix="declare a StreamFeatureView in definitions.py, then `apply`"
             )
         return [source for source in self.plan.sources if not names or source.name in names]
-
-    def worker(self, source: EventSource, store: OnlineStore, open_stream: OpenStream | None = None) -> Worker:
-        """Return a worker for a source that writes to a store.
-
-        Args:
-            source: of the events.
-            store: the online store.
-            open_stream: joins the stream; by default the source's own.
-        """
-        return Worker(
-            source=source,
-            views=self.views(source.name),
-            open_stream=open_stream or self.open_stream(source),
-            writer=self.writer(source, store),
-            state=self.state,
-            clock=self.clock,
-            max_rows=self.settings.stream_batch_rows,
-            max_bytes=self.settings.event_bytes,
-        )
 
     def catch_up(self, source: str, store: OnlineStore) -> None:
         """Apply all rows of a source's log that the states lack, while workers may run.
@@ -181,61 +155,6 @@ class Streams:
     def sender(self, source: EventSource) -> EventSender:
         """Return a sender for a source's stream."""
         return open_sender(source, self.settings, project=self.plan.project, redis_url=self.stream_url)
-
-    def backfiller(self, store: OnlineStore) -> Backfiller:
-        """Return the backfiller for a store."""
-        engine = None
-        if self.engine is not None:
-            engine = EngineStates(engine=self.engine, redis_url=self.url, buckets=self.plan.buckets)
-        return Backfiller(
-            plan=self.plan,
-            state=self.state,
-            generations=self.generations,
-            store=store,
-            join=WindowJoin(self.connection),
-            clock=self.clock,
-            engine=engine,
-        )
-
-    def importer(self, source: EventSource, repo: Path, *, dry_run: bool = False) -> Importer:
-        """Return the importer of a source's history.
-
-        Args:
-            source: with the history.
-            repo: the project's folder.
-            dry_run: report the result without changing anything.
-        """
-
-        @contextmanager
-        def open_writer() -> Iterator[StateWriter]:
-            store = open_online_store(self.redis_url)
-            try:
-                yield self.writer(source, store)
-            finally:
-                store.close()
-
-        return Importer(
-            source=source,
-            views=self.views(source.name),
-            repo=repo,
-            state=self.state,
-            generations=self.generations,
-            open_writer=open_writer,
-            connection=self.connection,
-            clock=self.clock,
-            dry_run=dry_run,
-        )
-
-    def housekeeper(self, sources: Sequence[EventSource], store: OnlineStore) -> Housekeeper:
-        """Return the job that compacts logs and removes unread states."""
-        return Housekeeper(
-            project=self.plan.project,
-            state=self.state,
-            views=[view for source in sources for view in self.views(source.name)],
-            generations=self.generations,
-            store=store,
-            clock=self.clock,
-        )
 
     def retirement(self, needed: NeededViews, store: OnlineStore) -> Retirement:
         """Return the job that removes the states of views that nothing reads."""

@@ -13,18 +13,17 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
-from skewless.contract.clock import Clock
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.view import EventSource, WindowView
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.port import Marker
-from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.decode import Decoder
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.partition_worker import IdlePartitions, PartitionWorker
-from skewless.infra.streams.port import EventStream, Partition, RebalanceListener
+from skewless.infra.streams.port import EventStream, OpenStream, Partition
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.streams import Streams
 from skewless.infra.telemetry.logger import EventLogger
 
 _LINGER_S = 0.1
@@ -32,8 +31,6 @@ _RETRY_S = 1.0
 _CHECK_S = 1.0
 _ADVANCE_S = 0.5
 _log = EventLogger()
-
-OpenStream = Callable[[RebalanceListener], EventStream]
 
 
 class Assignment(NamedTuple):
@@ -57,40 +54,35 @@ class Worker:
     """Processes the partitions of one source that the stream assigns to it; used from one thread.
 
     Args:
+        streams: of the project.
         source: of the events.
-        views: the windowed views of the source.
-        open_stream: joins the worker group; called again after a partition was lost to another worker.
         writer: applies rows to states.
-        state: of the project.
-        clock: of the project.
-        max_rows: maximum number of messages in a batch.
-        max_bytes: maximum size of a message.
+        open_stream: joins the worker group; called again after a partition was lost to another worker.
     """
 
+    streams: Streams
     source: EventSource
-    views: Sequence[WindowView]
-    open_stream: OpenStream
     writer: StateWriter
-    state: ProjectState
-    clock: Clock
-    max_rows: int = 20_000
-    max_bytes: int = 1_048_576
+    open_stream: OpenStream
 
     def __post_init__(self) -> None:
         """Begin without partitions."""
+        state, settings = self.streams.state, self.streams.settings
+        self.views: Sequence[WindowView] = self.streams.views(self.source.name)
         self.counts = SourceCounts(source=self.source.name)
         self.stepped_at = time.monotonic()
         self._stream: EventStream | None = None
         self._next_assignment: Assignment | None = None
-        self._decoder = Decoder(self.source, self.views, self.max_bytes)
-        self._ids = EventIds(self.source, self.state, self.source.dedupe_us)
+        self._max_rows, self._max_bytes = settings.stream_batch_rows, settings.event_bytes
+        self._decoder = Decoder(self.source, self.views, self._max_bytes)
+        self._ids = EventIds(self.source, state, self.source.dedupe_us)
         self._partition_workers: dict[Partition, PartitionWorker] = {}
         self._written_at = -_LINGER_S
         self._retry_at = 0.0
         self._check_at = 0.0
         self._advance_at = 0.0
         self._log_error: str | None = None
-        self._idle_partitions = IdlePartitions(self.writer, self.state, self.source.name)
+        self._idle_partitions = IdlePartitions(self.writer, state, self.source.name)
 
     @property
     def assignment(self) -> Assignment:
@@ -155,7 +147,7 @@ class Worker:
 
     def on_assigned(self, partition: Partition) -> int | None:
         """Accept a partition; return the position after the log's last row."""
-        log = PartitionLog(self.state, log_partition(self.source.name, partition))
+        log = PartitionLog(self.streams.state, log_partition(self.source.name, partition))
         partition_worker = PartitionWorker(partition=partition, log=log, decoder=self._decoder, ids=self._ids)
         self._partition_workers[partition] = partition_worker
         self._retry_at = 0.0
@@ -176,7 +168,7 @@ class Worker:
             self.close()
         self._ids.set_source(new_source)
         self.source, self.views = assignment
-        self._decoder = Decoder(assignment.source, assignment.views, self.max_bytes)
+        self._decoder = Decoder(assignment.source, assignment.views, self._max_bytes)
         self.writer.set_views(assignment.views)
         for partition_worker in self._partition_workers.values():
             partition_worker.set_decoder(self._decoder)
@@ -186,11 +178,11 @@ class Worker:
         now = time.monotonic()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         due = self._written_at + _LINGER_S
-        if waiting < self.max_rows:
+        if waiting < self._max_rows:
             timeout = max(0.0, due - now) if waiting else _LINGER_S
             # Taken before the poll, because messages that arrive during the poll are not covered.
-            began_us = self.clock.now_us()
-            for messages in stream.poll(self.max_rows - waiting, timeout):
+            began_us = self.streams.clock.now_us()
+            for messages in stream.poll(self._max_rows - waiting, timeout):
                 if messages.partition in self._partition_workers:
                     self._partition_workers[messages.partition].add_messages(messages)
             for partition, late_s in stream.find_drained().items():
@@ -200,7 +192,7 @@ class Worker:
         self._catch_up()
         waiting = sum(partition_worker.waiting for partition_worker in self._partition_workers.values())
         # A file has the messages of at least 100 ms; after a quiet time it is written at once.
-        if waiting and (waiting >= self.max_rows or time.monotonic() >= due):
+        if waiting and (waiting >= self._max_rows or time.monotonic() >= due):
             self._write_batch(stream)
         self._advance_watermarks(stream)
         self.counts.partitions = len(self._partition_workers)
@@ -214,7 +206,7 @@ class Worker:
             if not partition_worker.waiting:
                 continue
             try:
-                rows = partition_worker.accept(self.clock.now_us(), self.counts)
+                rows = partition_worker.accept(self.streams.clock.now_us(), self.counts)
             except StoreError as error:
                 log_error = error  # the logs of other partitions may be on another disk
                 continue
@@ -263,7 +255,7 @@ class Worker:
         }
         for name, position in self.writer.read_positions(list(workers)).items():
             workers[name].behind |= position is None or position < workers[name].applied
-        self._idle_partitions.catch_up_stuck(workers, self.counts, self.clock.now_us)
+        self._idle_partitions.catch_up_stuck(workers, self.counts, self.streams.clock.now_us)
         self._check_at = time.monotonic() + _CHECK_S
 
     def _advance_watermarks(self, stream: EventStream) -> None:

@@ -13,9 +13,11 @@ from skewless.contract.errors import SkewlessError
 from skewless.contract.windows.view import EventSource
 from skewless.infra.host.processes import SILENT_S, ProcessRecord
 from skewless.infra.online.store import open_online_store
+from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import Assignment, OpenStream, Worker
+from skewless.infra.streams.worker import Assignment, Worker
 from skewless.infra.telemetry.logger import EventLogger
 
 _POLL_S = 1.0
@@ -163,7 +165,12 @@ class WorkerGroup:
     def _add_worker(self, streams: Streams, source: EventSource) -> Worker:
         store = open_online_store(streams.redis_url)
         self._stores.append(store)
-        worker = streams.worker(source, store, self._stream(streams, source))
+        worker = Worker(
+            streams=streams,
+            source=source,
+            writer=streams.writer(source, store),
+            open_stream=self._stream(streams, source),
+        )
         self._workers[source.name] = worker
         return worker
 
@@ -179,7 +186,7 @@ class WorkerGroup:
     def _build(self, streams: Streams) -> None:
         """Build missing states."""
         for worker in self._workers.values():
-            streams.backfiller(self._stores[0]).build_missing(worker.assignment.views)
+            Backfiller(streams=streams, store=self._stores[0]).build_missing(worker.assignment.views)
 
     def _run_housekeeping(self) -> None:
         streams = replace(self.streams, plan=self._plan)
@@ -187,7 +194,7 @@ class WorkerGroup:
         store = self._stores[0]
         # NTP may have set the clock, or the machine was suspended.
         streams.record_clock_skew([source.name for source in sources], store)
-        streams.housekeeper(sources, store).run()
+        Housekeeper(streams=streams, sources=sources, store=store).run()
         if streams.needed is not None:
             streams.retirement(streams.needed(), store).run()
 

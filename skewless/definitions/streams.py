@@ -34,7 +34,7 @@ from skewless.infra.compiler.event_sources import (
     compile_stream,
     declares_columns,
 )
-from skewless.infra.compiler.event_transforms import TAG_DERIVED, TAG_INPUTS, TAG_WHERE
+from skewless.infra.compiler.services import TAG_DERIVED, TAG_INPUTS, TAG_WHERE
 from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE
 from skewless.infra.compiler.windows import TAG_DISTINCT, compile_windows
 

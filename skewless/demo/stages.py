@@ -35,7 +35,9 @@ from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
 from skewless.infra.online.store import open_online_store
 from skewless.infra.packages.served_model import load_model
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.decode import FUTURE_US
+from skewless.infra.streams.importing import Importer
 from skewless.operations.readable import duration_text
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
@@ -120,10 +122,10 @@ def _import(tour: TourState) -> None:
     with tour.stage("Event history -> accepted log") as print_line:
         for source in streams.sources():
             if source.history is not None:
-                result = streams.importer(source, project.repo).run()
+                result = Importer(streams=streams, source=source, repo=project.repo).run()
                 print_line(f"{result.source}: {result.accepted:,} events accepted, {result.rejected} quarantined")
     with tour.stage("Events -> window states") as print_line, closing(open_online_store(streams.redis_url)) as store:
-        for built in streams.backfiller(store).build_missing(project.applied.plan.windows):
+        for built in Backfiller(streams=streams, store=store).build_missing(project.applied.plan.windows):
             print_line(f"{built.view}: {built.events:,} events in {built.states:,} states")
 
 

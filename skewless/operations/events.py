@@ -38,12 +38,12 @@ def backfill(
     """
     from skewless.infra.log.partitions import log_ends
     from skewless.infra.online.store import open_online_store
-    from skewless.infra.streams.backfill import BackfillResult
+    from skewless.infra.streams.backfill import Backfiller, BackfillResult
 
     windows = _windowed(project, views)
     if not dry_run:
         with closing(open_online_store(project.redis_url)) as store:
-            builder = project.streams.backfiller(store)
+            builder = Backfiller(streams=project.streams, store=store)
             return [builder.build(view, on_rows or (lambda _view, _done: None)) for view in windows]
     results = []
     for view in windows:
@@ -81,8 +81,10 @@ def import_events(
         StoreError: the disk failed.
         ConflictError: another process imports the same source.
     """
+    from skewless.infra.streams.importing import Importer
+
     importers = [
-        project.streams.importer(source, project.repo, dry_run=dry_run)
+        Importer(streams=project.streams, source=source, repo=project.repo, dry_run=dry_run)
         for source in project.streams.sources(sources)
         if source.history is not None or sources
     ]

@@ -68,10 +68,11 @@ def _retire(project: Workspace) -> int:
     from contextlib import closing
 
     from skewless.infra.online.store import open_online_store
+    from skewless.infra.streams.backfill import Housekeeper
 
     streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
-        housekeeper = streams.housekeeper(needed.plan.sources, store)
+        housekeeper = Housekeeper(streams=streams, sources=needed.plan.sources, store=store)
         generations = sum(map(housekeeper.retire, needed.plan.windows))
         return generations + len(streams.retirement(needed, store).run())
 

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from skewless.contract.errors import DefinitionError, StoreError
 from skewless.infra.streams import kafka_client
-from skewless.infra.streams.kafka_sender import KafkaSender
+from skewless.infra.streams.kafka_client import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import Partition
 from tests.contract.streams import QUICK, KafkaPlace, Log, N, Worker, numbered, poll_until, spread

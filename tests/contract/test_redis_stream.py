@@ -12,9 +12,8 @@ import pytest
 from skewless.contract.errors import StoreError
 from skewless.infra.storage.lease_group import LeaseGroup
 from skewless.infra.storage.sqlite_database import SqliteDatabase
-from skewless.infra.streams.redis_link import format_entry_id, parse_position
+from skewless.infra.streams.redis_link import RedisSender, format_entry_id, parse_position
 from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.senders import RedisSender
 from tests.contract.streams import LEASE_S, Log, N, RedisPlace, Worker, numbered, poll_until, spread
 from tests.servers.node import Node, running
 from tests.servers.programs import program

@@ -21,8 +21,8 @@ from skewless.contract.windows.tiles import WindowReader
 from skewless.infra.online.port import Marker, OnlineStore
 from skewless.infra.online.redis_store import RedisWriter
 from skewless.infra.online.servers import key_slot
-from skewless.infra.online.state_view import StateView
 from skewless.infra.online.store import open_blocking_reader
+from skewless.infra.online.window_states import StateView
 from tests.contract.store import StorePlace
 from tests.servers.cluster import Cluster
 from tests.windows.log import bits, signed

@@ -18,10 +18,9 @@ from skewless.contract.settings import Settings
 from skewless.contract.spec import Gate, LabelSource, ModelSpec, Split, Task
 from skewless.contract.status import Status
 from skewless.contract.windows.view import Function
-from skewless.infra.compiler.aggregates import ALIASES
 from skewless.infra.compiler.event_sources import SOURCE_TAGS
 from skewless.infra.compiler.views import TAG_DELAY, TAG_FRESHNESS, TAG_MAX_AGE, TAG_TOMBSTONE
-from skewless.infra.compiler.windows import VIEW_TAGS
+from skewless.infra.compiler.windows import ALIASES, VIEW_TAGS
 from skewless.infra.jobs.metrics import RunMetrics
 from skewless.infra.jobs.run import State
 from skewless.infra.packages.package import PackageContents

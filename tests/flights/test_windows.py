@@ -16,6 +16,7 @@ from skewless.contract.clock import ManualClock, to_us
 from skewless.contract.spec import TimeMode
 from skewless.contract.windows.view import WindowView
 from skewless.infra.offline.as_of import TIME
+from skewless.infra.streams.importing import Importer
 
 from .conftest import NOW, REPO, Flights
 
@@ -31,7 +32,7 @@ def project(flights: Flights, tmp_path_factory: pytest.TempPathFactory) -> Proje
     project.__dict__ |= {"clock": ManualClock(to_us(NOW)), "redis_url": "redis://127.0.0.1:1"}
     project.apply()
     for source in project.streams.sources():
-        done = project.streams.importer(source, project.repo).run()
+        done = Importer(streams=project.streams, source=source, repo=project.repo).run()
         assert (done.accepted, done.rejected) == (flights.report.events[source.name].past, 0)
     return project
 

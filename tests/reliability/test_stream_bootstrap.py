@@ -21,8 +21,7 @@ from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.online.marker_history import MarkerHistory
 from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.state_view import StateView
-from skewless.infra.online.window_states import lease_key
+from skewless.infra.online.window_states import StateView, lease_key
 from skewless.infra.storage.project_state import ProjectState
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.servers.node import Node

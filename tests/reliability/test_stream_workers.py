@@ -18,11 +18,11 @@ import pytest
 from skewless.contract.errors import ConflictError, StoreError
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.kafka_sender import KafkaSender
+from skewless.infra.streams.kafka_client import KafkaSender
 from skewless.infra.streams.kafka_stream import KafkaStream
 from skewless.infra.streams.port import EventStream, RebalanceListener
+from skewless.infra.streams.redis_link import RedisSender
 from skewless.infra.streams.redis_stream import RedisStream
-from skewless.infra.streams.senders import RedisSender
 from skewless.infra.streams.worker import Worker
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.reliability.losses import DURABLE

@@ -14,9 +14,8 @@ from skewless.infra.host.processes import ProcessRecord, read_processes
 from skewless.infra.offline.engine import connect
 from skewless.infra.plans.needed_views import NeededViews
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.port import EventStream, RebalanceListener
+from skewless.infra.streams.port import EventStream, OpenStream, RebalanceListener
 from skewless.infra.streams.streams import Streams
-from skewless.infra.streams.worker import OpenStream
 from skewless.infra.streams.worker_group import WorkerGroup
 from tests.memory_stream import MemoryBroker, MemoryStream
 from tests.windows.cases import make_window_view

@@ -16,6 +16,7 @@ from skewless.contract.clock import ManualClock
 from skewless.contract.dtypes import DType
 from skewless.contract.keys import KeyCodec, window_marker
 from skewless.contract.plan import FeaturePlan
+from skewless.contract.settings import Settings
 from skewless.contract.windows.hops import SECOND
 from skewless.contract.windows.view import Aggregate, EventSource, Function, WindowView
 from skewless.infra.log.event_rows import event_schema
@@ -25,10 +26,11 @@ from skewless.infra.log.partitions import source_logs
 from skewless.infra.offline.engine import connect
 from skewless.infra.offline.views import OfflineViews
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
-from skewless.infra.online.state_view import StateView
+from skewless.infra.online.window_states import StateView
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.streams import Streams
 from skewless.validation.parity import Parity
 from skewless.validation.parity_report import ParityReport
 from tests.worlds.latest import LatestRedisWorld, times
@@ -158,14 +160,15 @@ class ParityWorld:
 
     def bootstrap(self) -> None:
         """Build the first generation, or the next."""
-        Backfiller(
+        streams = Streams(
             plan=self.plan,
             state=self.state,
-            generations=self.generations,
-            store=self.writer,
-            join=self.views.join,
+            settings=Settings(),
+            url=lambda: self.url,
+            connection=self.connection,
             clock=self.clock,
-        ).build(VIEW)
+        )
+        Backfiller(streams=streams, store=self.writer).build(VIEW)
 
     def facts(self, *rows: tuple[int, int, float | None, str | None]) -> None:
         """Publish rows of the batch view (id, hour, x, note) and materialise them."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -20,6 +21,7 @@ from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.rows import ViewRead
+from skewless.contract.settings import Settings
 from skewless.contract.status import Int64Array
 from skewless.contract.windows.hops import MILLISECOND, SECOND
 from skewless.contract.windows.view import EventSource, WindowView
@@ -36,10 +38,11 @@ from skewless.infra.online.port import OnlineStore
 from skewless.infra.online.redis_store import BlockingReader, RedisWriter
 from skewless.infra.online.window_states import WindowStates
 from skewless.infra.storage.project_state import ProjectState
-from skewless.infra.streams.backfill import Backfiller
-from skewless.infra.streams.housekeeping import Housekeeper
+from skewless.infra.streams.backfill import Backfiller, Housekeeper
+from skewless.infra.streams.port import OpenStream
 from skewless.infra.streams.state_writer import StateWriter
-from skewless.infra.streams.worker import OpenStream, Worker
+from skewless.infra.streams.streams import Streams
+from skewless.infra.streams.worker import Worker
 from tests.windows.cases import make_window_view
 from tests.windows.log import bits, signed
 from tests.windows.oracle import Event, Value, features
@@ -123,7 +126,7 @@ class StreamWorld:
         finally:
             writer.close()
 
-    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000, **more: Any) -> Worker:  # noqa: ANN401 - of Worker
+    def worker(self, store: OnlineStore, open_stream: OpenStream, *, max_rows: int = 1_000) -> Worker:
         writer = StateWriter(
             project=self.root.name,
             source=self.source.name,
@@ -133,28 +136,23 @@ class StreamWorld:
             clock=self.clock,
             needed=self.needed,
         )
-        return Worker(
-            source=self.source,
-            views=self.views,
-            open_stream=open_stream,
-            writer=writer,
-            state=self.state,
-            clock=self.clock,
-            max_rows=max_rows,
-            **more,
-        )
+        streams = self.streams(settings=Settings(stream_batch_rows=max_rows))
+        return Worker(streams=streams, source=self.source, writer=writer, open_stream=open_stream)
 
     @contextmanager
     def backfiller(self, store: OnlineStore) -> Iterator[Backfiller]:
         with connect(self.root / "spill", threads=1) as connection:
-            yield Backfiller(
-                plan=self.plan,
-                state=self.state,
-                generations=self.generations,
-                store=store,
-                join=WindowJoin(connection),
-                clock=self.clock,
-            )
+            yield Backfiller(streams=self.streams(connection), store=store)
+
+    def streams(self, connection: duckdb.DuckDBPyConnection | None = None, settings: Settings | None = None) -> Streams:
+        return Streams(
+            plan=self.plan,
+            state=self.state,
+            settings=settings or Settings(),
+            url=lambda: self.url,
+            connection=connection or duckdb.connect(),
+            clock=self.clock,
+        )
 
     def ensure(self) -> None:
         """Build what has no states, as ``skewless stream`` does when it starts."""
@@ -162,14 +160,7 @@ class StreamWorld:
             backfiller.build_missing(self.views)
 
     def housekeeper(self, store: OnlineStore) -> Housekeeper:
-        return Housekeeper(
-            project=self.root.name,
-            state=self.state,
-            views=self.views,
-            generations=self.generations,
-            store=store,
-            clock=self.clock,
-        )
+        return Housekeeper(streams=self.streams(), sources=[self.source], store=store)
 
     def logged(self) -> dict[str, list[dict[str, Any]]]:
         """Return all log rows by partition, in their order."""

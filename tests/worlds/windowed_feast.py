@@ -15,6 +15,7 @@ from feast import FeatureStore
 from skewless.contract.clock import OffsetClock
 from skewless.contract.windows.hops import SECOND
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.backfill import Backfiller
 from skewless.infra.streams.worker import Worker
 from skewless.project import Project
 from tests.worlds import windowed
@@ -107,12 +108,13 @@ class WindowedFeastProject:
     @cached_property
     def worker(self) -> Worker:
         streams = self.project.streams
-        return streams.worker(streams.sources(["landings"])[0], self.online)
+        (source,) = streams.sources(["landings"])
+        writer = streams.writer(source, self.online)
+        return Worker(streams=streams, source=source, writer=writer, open_stream=streams.open_stream(source))
 
     def build(self) -> None:
         """Build the states of all windowed views from the log, as `skewless stream` does when it starts."""
-        streams = self.project.streams
-        streams.backfiller(self.online).build_missing(self.project.applied.plan.windows)
+        Backfiller(streams=self.project.streams, store=self.online).build_missing(self.project.applied.plan.windows)
 
     def work(self, until: int) -> None:
         """Let the worker take events until it has read so many."""
@@ -123,7 +125,7 @@ class WindowedFeastProject:
             ):
                 break
         assert self.worker.counts.read == until, self.worker.counts
-        self.project.streams.backfiller(self.online).build_missing(self.project.applied.plan.windows)
+        Backfiller(streams=self.project.streams, store=self.online).build_missing(self.project.applied.plan.windows)
 
     def now_us(self) -> int:
         return self.project.clock.now_us()

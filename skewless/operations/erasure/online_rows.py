@@ -63,10 +63,12 @@ class OnlineRows:
         Raises:
             StoreError: the store or the disk failed; the next erasure of any entity continues.
         """
+        from skewless.infra.streams.backfill import Backfiller
+
         streams, built, deleted = self.project.streams, 0, 0
         for view in self.project.needed.plan.windows:
             if view.source == source and streams.generations.list_all(view):
-                streams.backfiller(self.store).build(view)
+                Backfiller(streams=streams, store=self.store).build(view)
                 built += 1
                 deleted += self._delete_states(view, found)
         self._retire_unneeded(source)

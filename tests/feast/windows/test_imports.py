@@ -18,7 +18,7 @@ WINDOWS = {
     "skewless.infra.feast_plugins.window_history",
     "skewless.infra.offline.window_join",
     "skewless.infra.online.window_states",
-    "skewless.infra.streams.senders",
+    "skewless.infra.streams.redis_link",
 }
 
 

@@ -21,6 +21,7 @@ from skewless.infra.log.catalog import Catalog
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.streams import importing
 from skewless.infra.streams.import_records import ImportRecords
+from skewless.infra.streams.importing import Importer
 from skewless.project import Project
 from tests.integration.cli.import_repo import give_ids, imported, landings, logged, write_folder_repo
 from tests.worlds.command_line import Said, done, run
@@ -232,7 +233,7 @@ def killed_at(repo: Path, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(Catalog, "append", dying(Catalog.append))
         (source,) = project.streams.sources()
         try:
-            project.streams.importer(source, project.repo).run()
+            Importer(streams=project.streams, source=source, repo=project.repo).run()
         except KeyboardInterrupt:
             return
 

@@ -18,6 +18,7 @@ from skewless.infra.log.partitions import log_partitions
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams import importing
+from skewless.infra.streams.importing import Importer
 from skewless.infra.streams.metrics import SourceMetrics
 from skewless.infra.streams.source_counts import SourceCounts
 from skewless.project import Project
@@ -102,7 +103,7 @@ def test_an_import_that_was_stopped_goes_on(repo: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(importing, "BATCH_ROWS", 250)
     with Project(repo) as project:
         (source,) = project.streams.sources()
-        importer = project.streams.importer(source, project.repo)
+        importer = Importer(streams=project.streams, source=source, repo=project.repo)
 
         def stop(_file: str, rows: int) -> None:
             if rows >= 500:

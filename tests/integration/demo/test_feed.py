@@ -17,6 +17,8 @@ from skewless.contract.errors import PlaceError
 from skewless.demo.feed import Feed
 from skewless.infra.online.private_server import PrivateServer
 from skewless.infra.online.redis_store import RedisWriter
+from skewless.infra.streams.backfill import Backfiller
+from skewless.infra.streams.worker import Worker
 from tests.worlds.windowed_types import write_repo
 
 HOUR = 3_600_000_000
@@ -56,8 +58,11 @@ def working(project: Project) -> Iterator[None]:
     """A worker of the project's source, in a thread."""
     (source,) = project.streams.sources()
     store, stop = RedisWriter(project.redis_url), threading.Event()
-    project.streams.backfiller(store).build_missing(project.applied.plan.windows)
-    worker = project.streams.worker(source, store)
+    Backfiller(streams=project.streams, store=store).build_missing(project.applied.plan.windows)
+    streams = project.streams
+    worker = Worker(
+        streams=streams, source=source, writer=streams.writer(source, store), open_stream=streams.open_stream(source)
+    )
     thread = threading.Thread(target=worker.run, args=(lambda: not stop.is_set(),))
     thread.start()
     yield

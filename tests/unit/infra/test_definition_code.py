@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from skewless.infra.compiler.definition_code import absolute_names, is_understood, read_code
+from skewless.infra.compiler.compile_inputs import absolute_names, is_understood, read_code
 
 
 @pytest.mark.parametrize(

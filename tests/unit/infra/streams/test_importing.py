@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -15,33 +12,37 @@ import pytest
 
 from skewless.contract.clock import ManualClock
 from skewless.contract.errors import ConflictError
-from skewless.infra.log.generations import Generations
+from skewless.contract.plan import FeaturePlan
+from skewless.contract.settings import Settings
+from skewless.contract.windows.view import EventSource
 from skewless.infra.offline.engine import connect
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.streams.event_ids import EventIds
 from skewless.infra.streams.importing import Importer
-from skewless.infra.streams.state_writer import StateWriter
+from skewless.infra.streams.streams import Streams
 from tests.worlds.streams import BASE, SOURCE, VIEW
 
+HISTORY = replace(SOURCE, history="history.parquet")
 
-def importer(root: Path, connection: duckdb.DuckDBPyConnection, **more: Any) -> Importer:  # noqa: ANN401 - of Importer
-    @contextmanager
-    def open_writer() -> Iterator[StateWriter]:
-        raise AssertionError("states do not exist here")
 
-    fields: dict[str, Any] = {
-        "source": replace(SOURCE, history="history.parquet"),
-        "state": ProjectState(root),
-        "clock": ManualClock(BASE),
-    }
-    return Importer(
-        views=[VIEW],
-        repo=root,
-        generations=Generations(ProjectState(root)),
-        open_writer=open_writer,
-        connection=connection,
-        **fields | more,
+def importer(
+    root: Path,
+    connection: duckdb.DuckDBPyConnection,
+    source: EventSource = HISTORY,
+    clock: ManualClock | None = None,
+) -> Importer:
+    plan = FeaturePlan(
+        project="p", views=(), request=(), transforms=(), services=(), windows=(VIEW,), sources=(source,)
     )
+    streams = Streams(
+        plan=plan,
+        state=ProjectState(root),
+        settings=Settings(),
+        url=lambda: "redis://127.0.0.1:1",  # states do not exist here
+        connection=connection,
+        clock=clock or ManualClock(BASE),
+    )
+    return Importer(streams=streams, source=source, repo=root)
 
 
 def test_4_2_of_two_runs_at_once_one_appends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
