@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
 from skewless.infra.log.catalog import Catalog, Segment
@@ -21,9 +21,7 @@ from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, Pr
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.infra.storage.table_copy import copy_tables, count_rows
 from skewless.version import __version__
-
-if TYPE_CHECKING:
-    from skewless.workspace import Workspace
+from skewless.workspace import Workspace
 
 _DESCRIPTION, _FILES = "backup.json", "files"
 _OBJECTS = ("log", "predictions", "outcomes")

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import time
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.workspace import Workspace
+from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.readers import forget_readers
+from skewless.infra.log.spool import ShippedFiles
+from skewless.infra.online.store import open_online_store
+from skewless.infra.outcomes.log import compact_outcomes
+from skewless.infra.predictions.segments import compact_predictions, remove_predictions
+from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.storage.project_state import ProjectState
+from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
 
@@ -46,9 +56,6 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
     Raises:
         StoreError: the disk failed.
     """
-    from skewless.infra.jobs.ledger import Ledger
-    from skewless.infra.predictions.segments import remove_predictions
-
     settings, state, now_us = project.settings, project.state, project.clock.now_us()
     runs, predictions, quarantine = (
         now_us - days * _DAY_US if days else 0
@@ -65,9 +72,6 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
 
 
 def _retire(project: Workspace) -> int:
-    from contextlib import closing
-
-    from skewless.infra.online.store import open_online_store
 
     streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
@@ -78,12 +82,6 @@ def _retire(project: Workspace) -> int:
 
 def _merge(state: ProjectState, now_us: int) -> int:
     """Merge small segments of all logs; return how many."""
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.log.compaction import compact
-    from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.outcomes.log import compact_outcomes
-    from skewless.infra.predictions.segments import compact_predictions
-
     merged = compact_predictions(state, now_us) + compact_outcomes(state)
     for partition in Catalog(state.database).ends("events"):
         merged += compact(PartitionLog(state, partition)).merged
@@ -91,12 +89,6 @@ def _merge(state: ProjectState, now_us: int) -> int:
 
 
 def _delete_unread(state: ProjectState) -> int:
-    import time
-
-    from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
-    from skewless.infra.log.readers import forget_readers
-    from skewless.infra.log.spool import ShippedFiles
-    from skewless.infra.storage.package_folder import PackageFolder
 
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)

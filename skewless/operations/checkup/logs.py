@@ -7,6 +7,9 @@ from itertools import accumulate
 
 from skewless.contract.errors import StoreError
 from skewless.contract.render import count_text
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.spool import CORRUPT
+from skewless.infra.storage.package_folder import PackageFolder
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, doubt, from_error, good
 
@@ -19,9 +22,6 @@ _LATER = "do nothing: an append was interrupted, and `skewless housekeeping` del
 
 def check_logs(state: ProjectState) -> list[CheckupFinding]:
     """Return a finding for each kind of log; reads all segments."""
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.log.spool import CORRUPT
-
     try:
         partitions = Catalog(state.database).partitions()
     except StoreError as error:
@@ -41,8 +41,6 @@ def check_package_objects(state: ProjectState) -> list[CheckupFinding]:
     Reads at most a gigabyte, latest versions first. Without a bucket, packages are in the state folder, and their
     hashes are compared whenever they are opened.
     """
-    from skewless.infra.storage.package_folder import PackageFolder
-
     packages, name = PackageFolder.of(state), "files of packages"
     if packages.shared is None:
         return []
@@ -70,8 +68,6 @@ def _folder(partition: str) -> str:
 
 
 def _judge(state: ProjectState, folder: str, partitions: list[str]) -> CheckupFinding:
-    from skewless.infra.log.catalog import Catalog
-
     name, catalog = f"files of {folder}", Catalog(state.database)
     segments = [segment for partition in partitions for segment in catalog.segments(partition)]
     try:

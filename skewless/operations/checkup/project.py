@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from skewless.contract.errors import SkewlessError
+from skewless.infra.host.processes import Process, read_processes
+from skewless.infra.plans.applied_plan import read_applied
 from skewless.infra.storage.project_state import ProjectState
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.operations.readable import duration_text
@@ -15,17 +16,12 @@ from skewless.operations.server_status import read_server_problems
 from skewless.operations.status import plan_state
 from skewless.workspace import CONFIG_FILE
 
-if TYPE_CHECKING:
-    from skewless.infra.host.processes import Process
-
 _COMMANDS = {"server": "serve", "stream": "stream", "scheduler": "scheduler"}
 _PLAN_DELAY_S = 30.0
 
 
 def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
     """Return whether a plan is applied, and whether the definitions have changed since."""
-    from skewless.infra.plans.applied_plan import read_applied
-
     name = "plan"
     if not (repo / CONFIG_FILE).is_file():
         return doubt(
@@ -48,9 +44,6 @@ def check_plan(repo: Path, state: ProjectState) -> CheckupFinding:
 
 def check_processes(state: ProjectState) -> list[CheckupFinding]:
     """Return for each process whether it sends heartbeats, has loaded the applied plan, and works."""
-    from skewless.infra.host.processes import read_processes
-    from skewless.infra.plans.applied_plan import read_applied
-
     try:
         applied, processes, now_s = read_applied(state), read_processes(state), state.database.now_us() / 1e6
     except SkewlessError:

@@ -7,7 +7,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +21,6 @@ from skewless.contract.errors import RequestError
 from skewless.contract.keys import KeyValue, parse_key
 from skewless.contract.names import check_known
 from skewless.infra.log.log_columns import ERASED, RAW, REJECT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _DIGITS = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 _DTYPES = {

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.storage.objects import StoredObject
-    from skewless.operations.erasure.entity import Entity
-    from skewless.operations.erasure.online_rows import OnlineRows
-    from skewless.workspace import Workspace
+from skewless.infra.engines.job import delete_results
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.log_columns import decode_columns
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.online.store import open_online_store
+from skewless.infra.storage.documents import Records
+from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.objects import StoredObject
+from skewless.operations.erasure.entity import Entity
+from skewless.operations.erasure.entity_rows import find_accepted_rows, find_outcomes, find_predictions
+from skewless.operations.erasure.online_rows import OnlineRows
+from skewless.operations.erasure.source_rows import check_sources
+from skewless.workspace import Workspace
 
 _KIND = "erasures"
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
@@ -73,12 +81,6 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
         StoreError: the store, the database or the disk failed; a repeated call continues.
         ConflictError: another process has taken over, because this one was suspended for too long.
     """
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.log.log_columns import decode_columns
-    from skewless.infra.storage.leases import Leases
-    from skewless.operations.erasure.entity import Entity
-    from skewless.operations.erasure.source_rows import check_sources
-
     catalog = Catalog(project.state.database)
     columns = {
         name: decode_columns(catalog.columns(name))
@@ -107,9 +109,6 @@ class _Erasure:
     def __init__(
         self, project: Workspace, catalog: Catalog, entity: Entity, partitions: list[str], check: Callable[[], None]
     ) -> None:
-        from skewless.infra.log.partition_log import PartitionLog
-        from skewless.operations.erasure.entity_rows import find_accepted_rows, find_outcomes, find_predictions
-
         self._project, self._catalog, self._entity, self._check = project, catalog, entity, check
         state = project.state
         self._accepted = {name: find_accepted_rows(PartitionLog(state, name), entity) for name in partitions}
@@ -121,10 +120,6 @@ class _Erasure:
     def run(self, *, dry_run: bool) -> ErasureReceipt:
         if dry_run:
             return self._receipt(dry_run=True)
-        from skewless.infra.online.store import open_online_store
-        from skewless.infra.storage.documents import Records
-        from skewless.operations.erasure.online_rows import OnlineRows
-
         with closing(open_online_store(self._project.redis_url)) as store:
             online = OnlineRows(project=self._project, store=store)
             self._erase_accepted(online)
@@ -165,8 +160,6 @@ class _Erasure:
 
     def _delete_objects(self) -> int:
         """Delete the replaced objects and their local copies, unless a process reads them; return how many."""
-        from skewless.infra.engines.job import delete_results
-
         delete_results(self._project.state)
         storage = self._project.state.storage
         deleted = self._catalog.delete_unread(storage)
@@ -177,8 +170,6 @@ class _Erasure:
         return deleted
 
     def _receipt(self, *, objects: int = 0, dry_run: bool = False) -> ErasureReceipt:
-        import secrets
-
         salt = secrets.token_hex(16)
         return ErasureReceipt(
             at_us=self._project.clock.now_us(),

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from skewless.contract.keys import KeyCodec
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.port import OnlineStore
 from skewless.infra.plans.retirement import ViewLifecycle
 from skewless.infra.storage.documents import Documents
-
-if TYPE_CHECKING:
-    from skewless.contract.windows.view import WindowView
-    from skewless.infra.online.port import OnlineStore
-    from skewless.operations.erasure.entity_rows import LoggedEntity
-    from skewless.workspace import Workspace
+from skewless.operations.erasure.entity_rows import LoggedEntity
+from skewless.workspace import Workspace
 
 _PENDING = "erasures"
 _BUILDS = "builds"

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
+from skewless.contract.columns import Column
 from skewless.contract.errors import SourceError
 from skewless.contract.keys import parse_key
 from skewless.infra.offline.changes import count_matching
 from skewless.infra.offline.source_columns import NO_ENTITY
 from skewless.infra.offline.sources import Table, find_table, has_files, view_table
 from skewless.infra.streams.history_file import file_columns
-
-if TYPE_CHECKING:
-    from skewless.contract.columns import Column
-    from skewless.operations.erasure.entity import Entity
-    from skewless.workspace import Workspace
+from skewless.operations.erasure.entity import Entity
+from skewless.workspace import Workspace
 
 
 def check_sources(project: Workspace, entity: Entity) -> None:

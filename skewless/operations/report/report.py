@@ -6,16 +6,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import SkewlessError
+from skewless.infra.packages.package import Package, open_package
+from skewless.infra.pages import render_page
+from skewless.operations.quality import quality
+from skewless.operations.report import sections
 from skewless.operations.report.blocks import Block, Report, Section, missing
 from skewless.operations.report.glossary import TERMS
-
-if TYPE_CHECKING:
-    from skewless.infra.packages.package import Package
-    from skewless.workspace import Workspace
+from skewless.operations.report.history import decisions, life
+from skewless.operations.report.sections import drift, evaluation, importance, versions
+from skewless.operations.versions import open_champion
+from skewless.training.plots.canvas import require_plots
+from skewless.workspace import Workspace
 
 _WINDOWS = 30
 _ALWAYS = ("parity", "replay", "contribution", "margin", "shadow", "canary", "ab")
@@ -36,8 +40,6 @@ def write_report(project: Workspace, models: Sequence[str] = (), *, out: Path | 
 
 def render(report: Report) -> str:
     """Return the page; texts from logs are escaped, plots are trusted."""
-    from skewless.infra.pages import render_page
-
     return render_page(__package__, "page.html", report=report)
 
 
@@ -51,8 +53,6 @@ def build(project: Workspace, models: Sequence[str] = ()) -> Report:
         RequestError: the plan has no such model.
         PlaceError: the extra ``report`` is not installed.
     """
-    from skewless.training.plots.canvas import require_plots
-
     require_plots()
     names = [project.applied.model(name).name for name in models or [spec.name for spec in project.models]]
     parts = {f"Model {name}": _model(project, name) for name in names}
@@ -64,10 +64,6 @@ def build(project: Workspace, models: Sequence[str] = ()) -> Report:
 
 
 def _model(project: Workspace, name: str) -> list[Section]:
-    from skewless.operations.quality import quality
-    from skewless.operations.report.history import decisions, life
-    from skewless.operations.report.sections import drift, evaluation, importance, versions
-
     watch = project.applied.model(name).watch
     window_us = int(watch.window.total_seconds() * 1_000_000)
     read_quality = cache(partial(quality, project, name))
@@ -87,8 +83,6 @@ def _model(project: Workspace, name: str) -> list[Section]:
 
 
 def _project(project: Workspace) -> list[Section]:
-    from skewless.operations.report import sections
-
     return [
         _section("Proof: parity and replay", lambda: sections.proof(project)),
         _section("Data checks", lambda: sections.checks(project)),
@@ -106,8 +100,5 @@ def _section(title: str, read: Callable[[], Iterable[Block]]) -> Section:
 
 
 def _champion(project: Workspace, name: str) -> Package:
-    from skewless.infra.packages.package import open_package
-    from skewless.operations.versions import open_champion
-
     policy = project.store.traffic.get(name)
     return open_package(project.store, name, policy.champion) if policy else open_champion(project, name)
