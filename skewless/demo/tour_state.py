@@ -19,10 +19,10 @@ from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import PlaceError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.demo.feature_gain import LabelledScores
 from skewless.infra.telemetry.logger import configure_logging
 from skewless.operations.readable import duration_text
 from skewless.project import Project
+from skewless.validation.evaluation.bootstrap import ScoredRows
 
 HOUR_US = 3_600_000_000
 STATE = ".skewless/demo"
@@ -49,7 +49,7 @@ class TourState:
     project: Project
     console: Console
     facts: dict[str, Any] = field(default_factory=dict)
-    tested: dict[str, LabelledScores] = field(default_factory=dict)
+    tested: dict[str, ScoredRows] = field(default_factory=dict)
     served: list[ModelSpec] = field(default_factory=list)
     rows: dict[str, pa.Table] = field(default_factory=dict)
     scores: dict[str, list[Any]] = field(default_factory=dict)
