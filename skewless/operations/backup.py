@@ -6,11 +6,11 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.readers import register_reader
 from skewless.infra.storage.database import Database
@@ -33,7 +33,7 @@ OnFile = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backup:
+class Backup(PlainRecord):
     """A backup, or what one would contain.
 
     Args:
@@ -51,10 +51,6 @@ class Backup:
     files: int
     size: int
     release: str = __version__
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:

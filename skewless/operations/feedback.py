@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
@@ -17,6 +17,7 @@ import duckdb
 from skewless.contract.clock import to_us
 from skewless.contract.errors import SourceError
 from skewless.contract.feedback import Outcome, parse_feedback
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
 from skewless.workspace import Workspace
@@ -31,7 +32,7 @@ _MOST = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedbackReport:
+class FeedbackReport(PlainRecord):
     """The rows appended to the outcome log.
 
     Args:
@@ -42,10 +43,6 @@ class FeedbackReport:
     rows: int
     kinds: dict[str, int]
     batch: str | None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def feedback(project: Workspace, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:

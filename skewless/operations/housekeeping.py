@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.jobs.ledger import Ledger
 from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
 from skewless.infra.log.compaction import compact
@@ -24,7 +25,7 @@ _DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class HousekeepingReport:
+class HousekeepingReport(PlainRecord):
     """The counts of one housekeeping.
 
     Args:
@@ -42,10 +43,6 @@ class HousekeepingReport:
     merged: int
     deleted: int
     retired: int
-
-    def as_dict(self) -> dict[str, int]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def run_housekeeping(project: Workspace) -> HousekeepingReport:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
 from skewless.contract.keys import marker_key, window_marker
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_LOCK, Catalog
 from skewless.infra.log.generations import Generations
 from skewless.infra.log.orphans import Orphan, read_orphan
@@ -42,7 +43,7 @@ class LogRecovery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecoveryReport:
+class RecoveryReport(PlainRecord):
     """The result of a recovery.
 
     Args:
@@ -86,10 +87,6 @@ class RecoveryReport:
             fix = "import the history again" if self.imports else f"run `skewless backfill {first['view']}`"
             return ConflictError(f"view {first['view']!r}", "is ahead of the log", value=first["position"], fix=fix)
         return None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def recover(project: Workspace, *, dry_run: bool = False) -> RecoveryReport:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from skewless.contract.errors import DefinitionError, PackageError, RequestError
 from skewless.contract.names import check_known
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.packages.package import open_package
 from skewless.infra.packages.signing import SIGNATURE, read_signer, record_removal, trusted_documents
 from skewless.infra.packages.writer import is_signed, sign_package
@@ -16,7 +16,7 @@ from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignReport:
+class SignReport(PlainRecord):
     """The result of signing.
 
     Args:
@@ -30,10 +30,6 @@ class SignReport:
     signed: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     removed: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """Yield the result in sentences."""

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from skewless.contract.clock import from_us
 from skewless.contract.errors import SkewlessError, StoreError
 from skewless.contract.keys import marker_key
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.plan import View
 from skewless.infra.host.processes import read_processes
 from skewless.infra.log.catalog import Catalog
@@ -128,7 +129,7 @@ class ProcessStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectStatus:
+class ProjectStatus(PlainRecord):
     """The state of a project.
 
     Args:
@@ -155,10 +156,6 @@ class ProjectStatus:
     models: list[ModelStatus] = field(default_factory=list)
     predictions: int | None = None
     database: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def read_status(project: Workspace) -> ProjectStatus:

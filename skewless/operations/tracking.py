@@ -6,10 +6,10 @@ Packages are the source of truth of a tracker: missing versions are added.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.packages.package import open_package
 from skewless.infra.storage.leases import Leases
 from skewless.infra.tracking.mlflow_tracker import MLflowTracker
@@ -22,7 +22,7 @@ _OURS = {"champion", "challenger"}  # users manage other aliases of the tracker
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishReport:
+class PublishReport(PlainRecord):
     """The published versions of one model.
 
     Args:
@@ -35,10 +35,6 @@ class PublishReport:
     published: list[str]
     aliases: dict[str, str | None]
     skipped: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def line(self) -> str:
         """Return the result in a sentence."""

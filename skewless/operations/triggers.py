@@ -6,12 +6,13 @@ A trigger is a reason for a retraining in addition to the cron line.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import PackageError
 from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
 from skewless.contract.spec import ModelSpec
 from skewless.infra.packages.package import Package, open_package
@@ -42,7 +43,7 @@ class RetrainCause:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggersReport:
+class TriggersReport(PlainRecord):
     """Why a model should be retrained now.
 
     Args:
@@ -53,10 +54,6 @@ class TriggersReport:
     model: str
     causes: list[RetrainCause]
     asked: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def triggers(project: Workspace, model: str, *, start: bool = False) -> TriggersReport:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from skewless.contract.errors import GateError, PackageError, SourceError
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.spec import ModelSpec
 from skewless.infra.host.processes import run_behind_servers
 from skewless.infra.packages.package import Package, open_package, pinned_plan, read_pinned_plan
@@ -226,7 +227,7 @@ class Version:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VersionsReport:
+class VersionsReport(PlainRecord):
     """All versions of a model and all changes of its aliases, the latest first.
 
     Args:
@@ -238,10 +239,6 @@ class VersionsReport:
     metric: str
     versions: tuple[Version, ...]
     moves: tuple[dict[str, Any], ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 def open_champion(project: Workspace, model: str) -> Package:
