@@ -14,10 +14,18 @@ import pyarrow.compute as pc
 from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
-from skewless.demo.feature_gain import gain_text, gains
 from skewless.demo.feed import Feed
-from skewless.demo.processes import StreamWorker
-from skewless.demo.tour_state import HOUR_US, PrintLine, Row, TourState, json_rows, progress_bar
+from skewless.demo.tour_state import (
+    HOUR_US,
+    PrintLine,
+    Row,
+    StreamWorker,
+    TourState,
+    gain_text,
+    gains,
+    json_rows,
+    progress_bar,
+)
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
 from skewless.training.quality import quality_lines

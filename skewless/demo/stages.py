@@ -26,10 +26,18 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, GateError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.demo.feature_gain import gain_text, gains
 from skewless.demo.hours import RACE_ROWS
-from skewless.demo.processes import run_command
-from skewless.demo.tour_state import HOUR_US, START_SECONDS, STATE, PrintLine, Row, TourState
+from skewless.demo.tour_state import (
+    HOUR_US,
+    START_SECONDS,
+    STATE,
+    PrintLine,
+    Row,
+    TourState,
+    gain_text,
+    gains,
+    run_command,
+)
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
 from skewless.infra.online.store import open_online_store

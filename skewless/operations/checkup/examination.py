@@ -27,7 +27,6 @@ def examine(repo: Path) -> list[CheckupFinding]:
     from skewless.contract.settings import load_settings
     from skewless.infra.packages.store import PackageStore
     from skewless.infra.storage.project_state import ProjectState
-    from skewless.operations.checkup.logs import check_logs, check_package_objects
     from skewless.operations.checkup.machine import (
         check_disk,
         check_memory,
@@ -37,7 +36,13 @@ def examine(repo: Path) -> list[CheckupFinding]:
         check_windows,
         machine_memory,
     )
-    from skewless.operations.checkup.project import check_plan, check_processes, check_server
+    from skewless.operations.checkup.project import (
+        check_logs,
+        check_package_objects,
+        check_plan,
+        check_processes,
+        check_server,
+    )
     from skewless.operations.server_status import running_server
 
     repo = repo.resolve()

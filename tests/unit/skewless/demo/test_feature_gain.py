@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.demo.feature_gain import auc_gain, gain_text
+from skewless.demo.tour_state import auc_gain, gain_text
 from skewless.validation.evaluation.bootstrap import ScoredRows
 
 
