@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import transforms
 from feast import Entity, FeatureService, Field, FileSource
-from feast.types import Float64, Int64, String, UnixTimestamp
+from feast.types import Float64, Int64, PrimitiveFeastType, String, UnixTimestamp
 from feast.value_type import ValueType
 from windows import arrival_windows, departure_windows
 
@@ -26,6 +26,11 @@ def source(name: str) -> FileSource:
     return FileSource(name=name, path=f"data/{name}", timestamp_field="event_time")
 
 
+def fields(dtype: PrimitiveFeastType, names: str) -> list[Field]:
+    """Return fields of one type."""
+    return [Field(name=name, dtype=dtype) for name in names.split()]
+
+
 def window_fields() -> list[Field]:
     """Return the fields of the statistics of finished days: arrivals in the last 1, 7 and 28 days."""
     return [
@@ -40,13 +45,11 @@ plane_facts = feature_view(
     entities=[plane],
     ttl=timedelta(0),
     schema=[
-        Field(name="tailnum", dtype=String),
-        Field(name="year", dtype=Int64),
-        Field(name="manufacturer", dtype=String),
-        Field(name="engines", dtype=Int64),
-        Field(name="seats", dtype=Int64),
-        Field(name="engine", dtype=String),
-        Field(name="type", dtype=String),
+        *fields(String, "tailnum"),
+        *fields(Int64, "year"),
+        *fields(String, "manufacturer"),
+        *fields(Int64, "engines seats"),
+        *fields(String, "engine type"),
     ],
     source=source("planes"),
 )
@@ -56,16 +59,8 @@ weather = feature_view(
     entities=[origin],
     ttl=timedelta(hours=6),
     schema=[
-        Field(name="origin", dtype=String),
-        Field(name="temp", dtype=Float64),
-        Field(name="dewp", dtype=Float64),
-        Field(name="humid", dtype=Float64),
-        Field(name="wind_dir", dtype=Float64),
-        Field(name="wind_speed", dtype=Float64),
-        Field(name="wind_gust", dtype=Float64),
-        Field(name="precip", dtype=Float64),
-        Field(name="pressure", dtype=Float64),
-        Field(name="visib", dtype=Float64),
+        *fields(String, "origin"),
+        *fields(Float64, "temp dewp humid wind_dir wind_speed wind_gust precip pressure visib"),
     ],
     source=source("weather"),
     delay=timedelta(hours=1),
@@ -76,7 +71,7 @@ carrier_days = feature_view(
     "carrier_days",
     entities=[carrier],
     ttl=DAYS_TTL,
-    schema=[Field(name="carrier", dtype=String), *window_fields()],
+    schema=[*fields(String, "carrier"), *window_fields()],
     source=source("carrier_days"),
     delay=timedelta(hours=2),
     freshness=timedelta(days=2),
@@ -86,7 +81,7 @@ route_days = feature_view(
     "route_days",
     entities=[origin, dest],
     ttl=DAYS_TTL,
-    schema=[Field(name="origin", dtype=String), Field(name="dest", dtype=String), *window_fields()],
+    schema=[*fields(String, "origin dest"), *window_fields()],
     source=source("route_days"),
     delay=timedelta(hours=2),
 )
@@ -95,7 +90,7 @@ plane_days = feature_view(
     "plane_days",
     entities=[plane],
     ttl=DAYS_TTL,
-    schema=[Field(name="tailnum", dtype=String), *window_fields()],
+    schema=[*fields(String, "tailnum"), *window_fields()],
     source=source("plane_days"),
     delay=timedelta(hours=2),
 )
@@ -116,10 +111,9 @@ plane_in = arrival_windows("plane_in", [plane], "last_3h last_24h mean_24h max_2
 flight = request_source(
     "flight",
     schema=[
-        Field(name="sched_dep", dtype=UnixTimestamp),
-        Field(name="sched_dep_local", dtype=Int64),
-        Field(name="sched_arr_local", dtype=Int64),
-        Field(name="distance", dtype=Float64),
+        *fields(UnixTimestamp, "sched_dep"),
+        *fields(Int64, "sched_dep_local sched_arr_local"),
+        *fields(Float64, "distance"),
     ],
 )
 
@@ -127,15 +121,7 @@ departure = on_demand_view(
     "departure",
     sources=[flight, weather[["temp", "dewp"]]],
     transform=transforms.departure,
-    schema=[
-        Field(name="local_hour", dtype=Float64),
-        Field(name="local_minute", dtype=Float64),
-        Field(name="weekday", dtype=Float64),
-        Field(name="arrival_minute", dtype=Float64),
-        Field(name="clock_minutes", dtype=Float64),
-        Field(name="miles", dtype=Float64),
-        Field(name="dew_spread", dtype=Float64),
-    ],
+    schema=fields(Float64, "local_hour local_minute weekday arrival_minute clock_minutes miles dew_spread"),
 )
 
 flight_delay = FeatureService(

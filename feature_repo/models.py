@@ -2,54 +2,37 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 from skewless import Gate, LabelSource, ModelSpec, Split
 
-_LABELS = LabelSource(path="data/flights/*.parquet", event_time="sched_dep", known_time="known_at", label="late")
-_SPLIT = Split(test=timedelta(days=21), embargo=timedelta(days=1))
-_GATE = Gate(metric="auc", floor=0.62, tolerance=0.005)
 _MONDAY_AT_4 = "0 4 * * 1"
-_LIGHTGBM = {
-    "learning_rate": 0.08,
-    "num_leaves": 63,
-    "min_data_in_leaf": 200,
-    "feature_fraction": 0.6,
-    "lambda_l2": 1.0,
-}
-
+_BATCH = ModelSpec(
+    name="delay-batch",
+    service="flight_delay",
+    labels=LabelSource(path="data/flights/*.parquet", event_time="sched_dep", known_time="known_at", label="late"),
+    algorithm="lightgbm",
+    horizon=timedelta(hours=1),
+    split=Split(test=timedelta(days=21), embargo=timedelta(days=1)),
+    params={
+        "learning_rate": 0.08,
+        "num_leaves": 63,
+        "min_data_in_leaf": 200,
+        "feature_fraction": 0.6,
+        "lambda_l2": 1.0,
+    },
+    rounds=100,
+    gate=Gate(metric="auc", floor=0.62, tolerance=0.005),
+)
 MODELS = [
-    ModelSpec(
-        name="delay-lgbm",
-        service="flight_delay_live",
-        labels=_LABELS,
-        algorithm="lightgbm",
-        horizon=timedelta(hours=1),
-        split=_SPLIT,
-        params=_LIGHTGBM,
-        rounds=100,
-        gate=_GATE,
-        retrain=_MONDAY_AT_4,
-    ),
+    replace(_BATCH, name="delay-lgbm", service="flight_delay_live", retrain=_MONDAY_AT_4),
     # The same model without windows over the streams; the difference is the gain of the windows.
-    ModelSpec(
-        name="delay-batch",
-        service="flight_delay",
-        labels=_LABELS,
-        algorithm="lightgbm",
-        horizon=timedelta(hours=1),
-        split=_SPLIT,
-        params=_LIGHTGBM,
-        rounds=100,
-        gate=_GATE,
-    ),
-    ModelSpec(
+    _BATCH,
+    replace(
+        _BATCH,
         name="delay-xgb",
-        service="flight_delay",
-        labels=_LABELS,
         algorithm="xgboost",
-        horizon=timedelta(hours=1),
-        split=_SPLIT,
         params={
             "learning_rate": 0.08,
             "max_depth": 7,
@@ -59,7 +42,6 @@ MODELS = [
             "tree_method": "hist",
         },
         rounds=80,
-        gate=_GATE,
         retrain=_MONDAY_AT_4,
     ),
 ]

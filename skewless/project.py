@@ -2,58 +2,75 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any
 
-from skewless.operations.alerts import alerts as list_alerts
 from skewless.operations.api_keys import ApiKeys
-from skewless.operations.backup import Backup, OnFile, back_up, restore
-from skewless.operations.capacity import capacity as estimate_capacity
-from skewless.operations.checkup.finding import CheckupFinding
-from skewless.operations.drift import check_drift
-from skewless.operations.entity_values import read_entity
-from skewless.operations.erasure.erase import erase as erase_entity
-from skewless.operations.events import backfill as build_states
-from skewless.operations.events import import_events as append_history
-from skewless.operations.events import stream as ingest_events
-from skewless.operations.feedback import feedback as append_feedback
-from skewless.operations.freshness import check_freshness
-from skewless.operations.housekeeping import run_housekeeping
-from skewless.operations.importance import importance as read_importance
 from skewless.operations.init import init as write_project
-from skewless.operations.proof import run_parity, run_replay
-from skewless.operations.quality import quality as read_quality
-from skewless.operations.recovery import recover as recover_logs
-from skewless.operations.report.report import write_report
-from skewless.operations.rollout import rollback as roll_back
-from skewless.operations.rollout import rollout as change_rollout
 from skewless.operations.runs import Runs
-from skewless.operations.scheduler import Invoke, run_once, run_scheduler, simulate
-from skewless.operations.serve import check_model
-from skewless.operations.serve import serve as serve_predictions
-from skewless.operations.signing import sign as sign_packages
-from skewless.operations.status import read_status
-from skewless.operations.tracking import PublishReport, open_tracker, publish
-from skewless.operations.triggers import triggers as check_triggers
-from skewless.operations.validation import suggest_suites
-from skewless.operations.validation import validate as validate_sources
-from skewless.operations.versions import promote as promote_version
-from skewless.operations.versions import read_versions
-from skewless.operations.versions import train as train_model
-from skewless.operations.why import why as explain_prediction
 from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from skewless import operations as _ops
     from skewless.contract.spec import TimeMode
     from skewless.infra.jobs.run import Run
     from skewless.infra.materialization.run_report import OnStep, Pending, ViewReport
     from skewless.infra.plans.planning import PlanReport
+    from skewless.operations import (  # noqa: F401 - for the types of `_ops`
+        alerts,
+        backup,
+        capacity,
+        entity_values,
+        events,
+        feedback,
+        freshness,
+        housekeeping,
+        importance,
+        proof,
+        quality,
+        recovery,
+        rollout,
+        serve,
+        signing,
+        status,
+        triggers,
+        validation,
+        versions,
+        why,
+    )
+    from skewless.operations.backup import Backup, OnFile
+    from skewless.operations.checkup.finding import CheckupFinding
+    from skewless.operations.erasure import erase  # noqa: F401
+    from skewless.operations.report import report  # noqa: F401
+    from skewless.operations.scheduler import Invoke
+    from skewless.operations.tracking import PublishReport
     from skewless.operations.upgrade import UpgradeReport
     from skewless.training.dataset_files import DatasetReport
     from skewless.validation.drift.verdicts import DriftReport
+
+
+class _Operation:
+    """A function of ``skewless.operations`` as a method: it is imported when it is first used, with its libraries."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __getattr__(self, name: str) -> _Operation:
+        return _Operation(f"{self._path}.{name}")
+
+    def __get__(self, project: Project | None, _: type[Project]) -> object:
+        module, name = self._path.rsplit(".", 1)
+        function = getattr(importlib.import_module(module), name)
+        return function if project is None else MethodType(function, project)
+
+
+if not TYPE_CHECKING:
+    _ops = _Operation("skewless.operations")
 
 
 class Project(Workspace):
@@ -99,8 +116,8 @@ class Project(Workspace):
         self.refresh()
         return report
 
-    validate = validate_sources
-    suggest = suggest_suites
+    validate = _ops.validation.validate
+    suggest = _ops.validation.suggest_suites
 
     def pending(self) -> list[Pending]:
         """Return the rows that ``materialize`` would accept now, by view; opens no online store."""
@@ -114,10 +131,10 @@ class Project(Workspace):
         """
         return self.materializer.run(self.needed.plan.views, self.checks.check_rows if check else None, on_step=on_step)
 
-    import_events = append_history
-    stream = ingest_events
-    backfill = build_states
-    get = read_entity
+    import_events = _ops.events.import_events
+    stream = _ops.events.stream
+    backfill = _ops.events.backfill
+    get = _ops.entity_values.read_entity
 
     def dataset(
         self,
@@ -138,21 +155,24 @@ class Project(Workspace):
         )
         return files.preview(out) if dry_run else files.write(out, on_rows)
 
-    train = train_model
+    train = _ops.versions.train
 
     def track(self, models: Sequence[str] = (), *, dry_run: bool = False) -> list[PublishReport]:
         """Publish trained versions to the tracking store of the settings."""
+        from skewless.operations.tracking import open_tracker, publish
+
         return publish(self, open_tracker(self), models, dry=dry_run)
 
-    sign = sign_packages
-    versions = read_versions
-    promote = promote_version
-    rollout = change_rollout
-    rollback = roll_back
-    serve = serve_predictions
+    sign = _ops.signing.sign
+    versions = _ops.versions.read_versions
+    promote = _ops.versions.promote
+    rollout = _ops.rollout.rollout
+    rollback = _ops.rollout.rollback
+    serve = _ops.serve.serve
 
     def predict(self, model: str | None, rows: Sequence[dict[str, Any]]) -> pa.Table:
         """Return predictions for rows of entity keys and request fields, as the server would now."""
+        from skewless.operations.serve import check_model
         from skewless.serving.batch import predict_rows
 
         check_model(self, model)  # an error comes before a Redis server starts
@@ -160,6 +180,7 @@ class Project(Workspace):
 
     def predict_file(self, model: str | None, source: Path, target: Path) -> int:
         """Predict every row of a Parquet or CSV file into another; return the number of rows."""
+        from skewless.operations.serve import check_model
         from skewless.serving.batch_tasks import predict_file_on_engine
 
         check_model(self, model)
@@ -167,20 +188,22 @@ class Project(Workspace):
             self.server_config(), model, source, target, open_views=lambda: self.views, engine=self.engine
         )
 
-    feedback = append_feedback
-    quality = read_quality
+    feedback = _ops.feedback.feedback
+    quality = _ops.quality.quality
 
     def drift(self, model: str | None = None, *, window_us: int | None = None, dry_run: bool = False) -> DriftReport:
         """Compare live features, scores and labels with training; store the result, and send an alert."""
+        from skewless.operations.drift import check_drift
+
         return check_drift(self, self.applied.model_or_only(model).name, window_us=window_us, dry_run=dry_run)
 
-    importance = read_importance
-    why = explain_prediction
-    replay = run_replay
-    parity = run_parity
-    freshness = check_freshness
-    alerts = list_alerts
-    report = write_report
+    importance = _ops.importance.importance
+    why = _ops.why.why
+    replay = _ops.proof.run_replay
+    parity = _ops.proof.run_parity
+    freshness = _ops.freshness.check_freshness
+    alerts = _ops.alerts.alerts
+    report = _ops.report.report.write_report
 
     def scheduler(
         self,
@@ -191,6 +214,8 @@ class Project(Workspace):
         invoke: Invoke | None = None,
     ) -> list[Run]:
         """Run the scheduled jobs until SIGTERM; or each job ``once``, now; or ``until`` a time of its clock."""
+        from skewless.operations.scheduler import run_once, run_scheduler, simulate
+
         if until_us is not None:
             return simulate(self, until_us, invoke)
         if once or only:
@@ -198,17 +223,19 @@ class Project(Workspace):
         run_scheduler(self)
         return []
 
-    triggers = check_triggers
-    capacity = estimate_capacity
-    housekeeping = run_housekeeping
-    erase = erase_entity
-    backup = back_up
+    triggers = _ops.triggers.triggers
+    capacity = _ops.capacity.capacity
+    housekeeping = _ops.housekeeping.run_housekeeping
+    erase = _ops.erasure.erase.erase
+    backup = _ops.backup.back_up
 
     def restore(self, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:
         """Copy a backup into the empty state of this project."""
+        from skewless.operations.backup import restore
+
         return restore(self.state, folder, dry_run=dry_run, on_file=on_file)
 
-    recover = recover_logs
+    recover = _ops.recovery.recover
 
     def upgrade(self, *, dry_run: bool = False) -> UpgradeReport:
         """Bring the state of an older release to this one."""
@@ -216,4 +243,4 @@ class Project(Workspace):
 
         return upgrade_state(self.state, dry_run=dry_run)
 
-    status = read_status
+    status = _ops.status.read_status

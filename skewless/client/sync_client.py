@@ -20,9 +20,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import ClosedPoolError, HTTPError
 
 from skewless.client import calls
-from skewless.client.attempts import Attempt, ClientCore
+from skewless.client.attempts import Attempt, AttemptFailure, ClientCore, Response, Stage, closed_error
 from skewless.client.calls import ApiCall, PredictOptions, Row
-from skewless.client.failures import AttemptFailure, Response, Stage, closed_error
 from skewless.client.limits import Limits, Retries
 from skewless.client.replies import Model, Models, Prediction, Readiness, Reply
 

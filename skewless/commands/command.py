@@ -22,20 +22,35 @@ P = ParamSpec("P")
 UNCHANGED = "nothing was changed"
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would change, and change nothing.")]
-Model = Annotated[
-    str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one, or all models.")
-]
-ModelName = Annotated[str, typer.Argument(metavar="MODEL", help="Name of a model.")]
-OnlyModel = Annotated[str | None, typer.Argument(metavar="MODEL", help="Name of a model; default: the only one.")]
-PlannedModels = Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all of the plan.")]
-Views = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Views of any kind; default: all.")]
-Seed = Annotated[int, typer.Option("--seed", metavar="S", min=0, help="Seed of the sample.")]
-_Repo = Annotated[Path, typer.Option("--repo", metavar="DIR", help="The project's folder.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else.")]
+
+def option(words: str, text: str, **limits: Any) -> Any:  # noqa: ANN401 - of typer
+    """Return an option of a command.
+
+    Args:
+        words: the option and the name of its value, as ``--port PORT``; without a value it is a switch.
+        text: its help.
+        limits: ``min`` and ``max`` of a number.
+    """
+    name, _, metavar = words.partition(" ")
+    return typer.Option(name, metavar=metavar or None, help=text, **limits)
+
+
+def argument(name: str, text: str) -> Any:  # noqa: ANN401 - of typer
+    """Return a positional argument of a command, by its name in the help."""
+    return typer.Argument(metavar=name, help=text)
+
+
+DryRun = Annotated[bool, option("--dry-run", "Show what would change, and change nothing.")]
+Model = Annotated[str | None, argument("MODEL", "Name of a model; default: the only one, or all models.")]
+ModelName = Annotated[str, argument("MODEL", "Name of a model.")]
+OnlyModel = Annotated[str | None, argument("MODEL", "Name of a model; default: the only one.")]
+PlannedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all of the plan.")]
+Views = Annotated[list[str] | None, argument("VIEW", "Views of any kind; default: all.")]
+Seed = Annotated[int, option("--seed S", "Seed of the sample.", min=0)]
+_Repo = Annotated[Path, option("--repo DIR", "The project's folder.")]
+_Json = Annotated[bool, option("--json", "Print one JSON object on stdout and nothing else.")]
 _Engine = Annotated[
-    Literal["processes", "ray", "spark"] | None,
-    typer.Option("--engine", help="Engine of large work; default: setting 'engine'."),
+    Literal["processes", "ray", "spark"] | None, option("--engine", "Engine of large work; default: setting 'engine'.")
 ]
 # The options that every command has, with their defaults.
 _FRAME: dict[str, tuple[Any, object]] = {"repo": (_Repo, Path()), "as_json": (_Json, False)}

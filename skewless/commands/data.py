@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from skewless.commands.cells import label, labelled_cell
-from skewless.commands.command import UNCHANGED, DryRun, command
+from skewless.commands.command import UNCHANGED, DryRun, argument, command, option
 from skewless.commands.output import Part, Session, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import RequestError, SkewlessError
@@ -26,46 +26,29 @@ if TYPE_CHECKING:
     from skewless.operations.entity_values import EntityView
     from skewless.training.dataset_files import DatasetReport
 
-NoCheck = Annotated[bool, typer.Option("--no-check", help="Accept new rows without a check of their suites.")]
-Sources = Annotated[list[str] | None, typer.Argument(metavar="SOURCE", help="Event sources; default: all.")]
+NoCheck = Annotated[bool, option("--no-check", "Accept new rows without a check of their suites.")]
+Sources = Annotated[list[str] | None, argument("SOURCE", "Event sources; default: all.")]
 Replay = Annotated[
-    Path | None,
-    typer.Option("--replay", metavar="FILES", help="Read Parquet files (a folder or a glob) instead of the stream."),
+    Path | None, option("--replay FILES", "Read Parquet files (a folder or a glob) instead of the stream.")
 ]
-Speed = Annotated[
-    float | None,
-    typer.Option("--speed", metavar="X", min=0.0, help="With --replay: factor of real time; default: no pauses."),
-]
-Idle = Annotated[bool, typer.Option("--until-idle", help="Stop when the stream has no more events.")]
+Speed = Annotated[float | None, option("--speed X", "With --replay: factor of real time; default: no pauses.", min=0.0)]
+Idle = Annotated[bool, option("--until-idle", "Stop when the stream has no more events.")]
 MetricsPort = Annotated[
-    int | None,
-    typer.Option(
-        "--metrics-port", metavar="PORT", min=0, max=65535, help="Serve Prometheus metrics on this port, on loopback."
-    ),
+    int | None, option("--metrics-port PORT", "Serve Prometheus metrics on this port, on loopback.", min=0, max=65535)
 ]
-WindowedViews = Annotated[list[str] | None, typer.Argument(metavar="VIEW", help="Windowed views; default: all.")]
-ViewOrService = Annotated[
-    str, typer.Argument(metavar="VIEW|SERVICE", help="Name of a feature view or a feature service.")
-]
-Key = Annotated[
-    list[str] | None, typer.Option("--key", metavar="NAME=VALUE", help="Value of a join key; once for each key.")
-]
+WindowedViews = Annotated[list[str] | None, argument("VIEW", "Windowed views; default: all.")]
+ViewOrService = Annotated[str, argument("VIEW|SERVICE", "Name of a feature view or a feature service.")]
+Key = Annotated[list[str] | None, option("--key NAME=VALUE", "Value of a join key; once for each key.")]
 AsOf = Annotated[
-    str | None,
-    typer.Option("--as-of", metavar="TIME", help="Show the log's values at this time too (ISO 8601, or microseconds)."),
+    str | None, option("--as-of TIME", "Show the log's values at this time too (ISO 8601, or microseconds).")
 ]
-Entities = Annotated[
-    Path,
-    typer.Option("--entities", metavar="FILE", help="Parquet or CSV with key columns and a time; more columns stay."),
-]
-ServiceName = Annotated[
-    str, typer.Option("--service", metavar="NAME", help="Feature service to join, or a model for its service.")
-]
-Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="New or empty folder, or an unfinished dataset.")]
-Time = Annotated[str, typer.Option("--time", metavar="COLUMN", help="Column with the time of each row.")]
+Entities = Annotated[Path, option("--entities FILE", "Parquet or CSV with key columns and a time; more columns stay.")]
+ServiceName = Annotated[str, option("--service NAME", "Feature service to join, or a model for its service.")]
+Out = Annotated[Path, option("--out DIR", "New or empty folder, or an unfinished dataset.")]
+Time = Annotated[str, option("--time COLUMN", "Column with the time of each row.")]
 TimeMode = Annotated[
     Literal["knowledge", "event_time"],
-    typer.Option("--mode", help="Join by the time when a feature row was known, or by its event time."),
+    option("--mode", "Join by the time when a feature row was known, or by its event time."),
 ]
 _HINTS = {
     "applied": "these events count as known from now on: training in knowledge time does not see them before",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.cells import StateCell
-from skewless.commands.command import DryRun, command, fail_if
+from skewless.commands.command import DryRun, argument, command, fail_if, option
 from skewless.commands.output import Part, Session
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import DefinitionError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from skewless.infra.plans.planning import PlanReport
     from skewless.validation.gate_report import ExpectationResult, GateReport
 
-Folder = Annotated[Path, typer.Argument(metavar="DIR", help="New or empty folder, relative to --repo.")]
+Folder = Annotated[Path, argument("DIR", "New or empty folder, relative to --repo.")]
 Template = Annotated[
     TemplateName,
     typer.Option(
@@ -30,17 +30,13 @@ Template = Annotated[
         " empty: files without definitions or data."
     ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Exit with code 5 if `apply` would change anything.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAMES", help="Views and models; default: all.")]
-Everything = Annotated[bool, typer.Option("--all", help="Check labels again that passed before.")]
-Docs = Annotated[
-    Path | None, typer.Option("--docs", metavar="DIR", help="Write the results as Data Docs to this folder.")
-]
-Record = Annotated[
-    bool, typer.Option("--record", help="Record which labels passed, and store Data Docs in the state folder.")
-]
-Suggest = Annotated[bool, typer.Option("--suggest", help="Suggest a suite from the current data, without a check.")]
-Write = Annotated[bool, typer.Option("--write", help="With --suggest: write expectations.py if it does not exist.")]
+Check = Annotated[bool, option("--check", "Exit with code 5 if `apply` would change anything.")]
+Names = Annotated[list[str] | None, argument("NAMES", "Views and models; default: all.")]
+Everything = Annotated[bool, option("--all", "Check labels again that passed before.")]
+Docs = Annotated[Path | None, option("--docs DIR", "Write the results as Data Docs to this folder.")]
+Record = Annotated[bool, option("--record", "Record which labels passed, and store Data Docs in the state folder.")]
+Suggest = Annotated[bool, option("--suggest", "Suggest a suite from the current data, without a check.")]
+Write = Annotated[bool, option("--write", "With --suggest: write expectations.py if it does not exist.")]
 _MOST_NAMES = 3
 
 

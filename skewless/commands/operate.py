@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from skewless.commands.cells import StateCell, Tone
-from skewless.commands.command import UNCHANGED, DryRun, command, time_option
+from skewless.commands.command import UNCHANGED, DryRun, argument, command, option, time_option
 from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import StoreError
@@ -24,26 +24,19 @@ if TYPE_CHECKING:
     from skewless.operations.checkup.finding import CheckupFinding
     from skewless.operations.scheduler import Invoke
 
-Once = Annotated[bool, typer.Option("--once", help="Run each job once, now, then stop.")]
-Only = Annotated[
-    list[str] | None, typer.Option("--only", metavar="JOB", help="With --once: this job, or all jobs of this kind.")
-]
-Until = Annotated[
-    str | None,
-    typer.Option("--until", metavar="TIME", help="Move the project's clock from job to job until this time."),
-]
-Drift = Annotated[bool, typer.Option("--drift", help="Run months with drift and faults instead.")]
-Days = Annotated[int, typer.Option("--days", metavar="N", min=1, help="With --drift: the number of days.")]
-After = Annotated[
-    int, typer.Option("--after", metavar="N", min=6, help="With --drift: weeks of flights before the first day.")
-]
-Entities = Annotated[int, typer.Option("--entities", metavar="N", help="Entities of each view.")]
-EventsPerDay = Annotated[int, typer.Option("--events-per-day", metavar="N", help="Events of each event source.")]
-HistoryDays = Annotated[int, typer.Option("--days", metavar="N", help="Days of history.")]
-TrainingRows = Annotated[int, typer.Option("--rows", metavar="N", help="Rows of a training set.")]
-PredictionRate = Annotated[float, typer.Option("--predictions-per-second", metavar="N", help="Predictions to serve.")]
-Hours = Annotated[float, typer.Option("--hours", metavar="H", help="Time allowed for each work with an end.")]
-TextBytes = Annotated[int, typer.Option("--text-bytes", metavar="N", help="Mean length of text keys and features.")]
+Once = Annotated[bool, option("--once", "Run each job once, now, then stop.")]
+Only = Annotated[list[str] | None, option("--only JOB", "With --once: this job, or all jobs of this kind.")]
+Until = Annotated[str | None, option("--until TIME", "Move the project's clock from job to job until this time.")]
+Drift = Annotated[bool, option("--drift", "Run months with drift and faults instead.")]
+Days = Annotated[int, option("--days N", "With --drift: the number of days.", min=1)]
+After = Annotated[int, option("--after N", "With --drift: weeks of flights before the first day.", min=6)]
+Entities = Annotated[int, option("--entities N", "Entities of each view.")]
+EventsPerDay = Annotated[int, option("--events-per-day N", "Events of each event source.")]
+HistoryDays = Annotated[int, option("--days N", "Days of history.")]
+TrainingRows = Annotated[int, option("--rows N", "Rows of a training set.")]
+PredictionRate = Annotated[float, option("--predictions-per-second N", "Predictions to serve.")]
+Hours = Annotated[float, option("--hours H", "Time allowed for each work with an end.")]
+TextBytes = Annotated[int, option("--text-bytes N", "Mean length of text keys and features.")]
 _TABLES = (
     (
         "views",
@@ -285,14 +278,12 @@ def demo(session: Session, context: typer.Context, *, drift: Drift = False, days
     replace(session, as_json=True).show(facts)
 
 
-RunName = Annotated[str, typer.Argument(metavar="ID", help="Id of a run, as `skewless runs list` shows it.")]
-JobName = Annotated[str, typer.Argument(metavar="JOB", help="Name of a job, for example 'retrain fraud'.")]
-JobFilter = Annotated[str | None, typer.Argument(metavar="JOB", help="Name of a job; default: all jobs.")]
-MostRuns = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most runs to list, the latest.")]
-StateName = Annotated[
-    str | None, typer.Option("--state", metavar="STATE", help="List only runs in this state, for example failed.")
-]
-Cause = Annotated[str, typer.Option("--cause", metavar="TEXT", help="Cause, stored in the ledger.")]
+RunName = Annotated[str, argument("ID", "Id of a run, as `skewless runs list` shows it.")]
+JobName = Annotated[str, argument("JOB", "Name of a job, for example 'retrain fraud'.")]
+JobFilter = Annotated[str | None, argument("JOB", "Name of a job; default: all jobs.")]
+MostRuns = Annotated[int, option("--limit N", "Most runs to list, the latest.", min=1)]
+StateName = Annotated[str | None, option("--state STATE", "List only runs in this state, for example failed.")]
+Cause = Annotated[str, option("--cause TEXT", "Cause, stored in the ledger.")]
 
 
 @command("List scheduled runs.", "'retrain fraud' --json", name="runs list")

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import typer
 from typer.core import TyperCommand
 
 from skewless.commands.cells import StateCell
-from skewless.commands.command import UNCHANGED, DryRun, Model, ModelName, command, time_option
+from skewless.commands.command import UNCHANGED, DryRun, Model, ModelName, argument, command, option, time_option
 from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.commands.tables import TextTable
 from skewless.commands.train import read_rollout_lines
@@ -31,33 +30,20 @@ if TYPE_CHECKING:
     from skewless.serving.server_config import ServerConfig
     from skewless.training.rollout.guardrails import Verdict
 
-Host = Annotated[
-    str | None, typer.Option("--host", metavar="HOST", help="Address to listen on; default: setting 'host'.")
-]
+Host = Annotated[str | None, option("--host HOST", "Address to listen on; default: setting 'host'.")]
 Port = Annotated[
-    int | None,
-    typer.Option(
-        "--port", metavar="PORT", min=0, max=65535, help="Port to listen on, 0: any free port; default: setting 'port'."
-    ),
+    int | None, option("--port PORT", "Port to listen on, 0: any free port; default: setting 'port'.", min=0, max=65535)
 ]
-Workers = Annotated[
-    int | None,
-    typer.Option("--workers", metavar="N", min=1, help="Number of worker processes; default: setting 'workers'."),
-]
-Row = Annotated[str | None, typer.Option("--row", metavar="JSON", help="One row, or a list of rows; '-' reads stdin.")]
-Source = Annotated[Path | None, typer.Option("--in", metavar="FILE", help="Parquet or CSV file of rows.")]
-Target = Annotated[Path | None, typer.Option("--out", metavar="FILE", help="Parquet or CSV file for the predictions.")]
-Begin = Annotated[str | None, typer.Option("--begin", metavar="VERSION", help="Begin the rollout of this version.")]
-Step = Annotated[
-    bool, typer.Option("--step", help="Judge the guardrails now, and advance each rollout or roll it back.")
-]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Reason, stored in the history.")]
-OutcomeFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="Parquet, CSV or JSON lines with an outcome per row.")
-]
+Workers = Annotated[int | None, option("--workers N", "Number of worker processes; default: setting 'workers'.", min=1)]
+Row = Annotated[str | None, option("--row JSON", "One row, or a list of rows; '-' reads stdin.")]
+Source = Annotated[Path | None, option("--in FILE", "Parquet or CSV file of rows.")]
+Target = Annotated[Path | None, option("--out FILE", "Parquet or CSV file for the predictions.")]
+Begin = Annotated[str | None, option("--begin VERSION", "Begin the rollout of this version.")]
+Step = Annotated[bool, option("--step", "Judge the guardrails now, and advance each rollout or roll it back.")]
+Reason = Annotated[str, option("--reason TEXT", "Reason, stored in the history.")]
+OutcomeFile = Annotated[Path, argument("FILE", "Parquet, CSV or JSON lines with an outcome per row.")]
 ModelOfKeys = Annotated[
-    str | None,
-    typer.Option("--model", metavar="MODEL", help="Model of a table that has keys instead of prediction ids."),
+    str | None, option("--model MODEL", "Model of a table that has keys instead of prediction ids.")
 ]
 _OWN = ("id", "score", "t_us", "version")
 _ENDINGS = {".parquet", ".csv"}
@@ -193,10 +179,10 @@ def _predict_rows(project: Project, model: str | None, rows: list[dict[str, Any]
 
 def _predict_file(project: Project, model: str | None, files: tuple[Path, Path], session: Session) -> None:
     source, target = files
-    for option, path in (("--in", source), ("--out", target)):
+    for name, path in (("--in", source), ("--out", target)):
         if path.suffix not in _ENDINGS:
             raise RequestError(
-                f"option {option}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
+                f"option {name}", "is neither Parquet nor CSV", value=str(path), fix="end it in .parquet or .csv"
             )
     with session.progress(f"predicting {source}") as project.on_progress:
         n = project.predict_file(model, source, target)
@@ -276,18 +262,12 @@ def feedback(session: Session, file: OutcomeFile, *, model: ModelOfKeys = None, 
     session.show({"dry_run": dry_run, **report.as_dict()}, f"{counts} {result}")
 
 
-CallerName = Annotated[
-    str, typer.Argument(metavar="NAME", help="Name of the caller: lower-case letters, digits, hyphens.")
-]
+CallerName = Annotated[str, argument("NAME", "Name of the caller: lower-case letters, digits, hyphens.")]
 Scopes = Annotated[
-    list[str] | None,
-    typer.Option("--scope", metavar="SCOPE", help="predict (default), as_of, feedback or admin; once for each."),
+    list[str] | None, option("--scope SCOPE", "predict (default), as_of, feedback or admin; once for each.")
 ]
-Rate = Annotated[float | None, typer.Option("--rate", metavar="N", help="Most requests per second; default: no limit.")]
-Expires = Annotated[
-    str | None,
-    typer.Option("--expires", metavar="TIME", help="Time from which it is rejected (ISO 8601); default: never."),
-]
+Rate = Annotated[float | None, option("--rate N", "Most requests per second; default: no limit.")]
+Expires = Annotated[str | None, option("--expires TIME", "Time from which it is rejected (ISO 8601); default: never.")]
 
 
 @command(

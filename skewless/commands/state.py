@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from skewless.commands.command import UNCHANGED, DryRun, command
+from skewless.commands.command import UNCHANGED, DryRun, command, option
 from skewless.commands.output import Part, Session, facts_table, records_table
 from skewless.contract.errors import RequestError
 
 if TYPE_CHECKING:
     from skewless.operations.backup import Backup
 
-Keys = Annotated[
-    list[str] | None, typer.Option("--entity", metavar="KEY=VALUE", help="Value of a join key; once for each key.")
-]
-Yes = Annotated[bool, typer.Option("--yes", help="Erase without a question.")]
+Keys = Annotated[list[str] | None, option("--entity KEY=VALUE", "Value of a join key; once for each key.")]
+Yes = Annotated[bool, option("--yes", "Erase without a question.")]
 Folder = Annotated[Path, typer.Argument(help="folder of the backup", show_default=False)]
 _MEANINGS = {
     "rows": "rows of views",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from skewless.commands.cells import StateCell
-from skewless.commands.command import UNCHANGED, DryRun, ModelName, PlannedModels, command
+from skewless.commands.command import UNCHANGED, DryRun, ModelName, PlannedModels, argument, command, option
 from skewless.commands.output import Part, Session, error_body, sentence, show_error
 from skewless.commands.tables import TextTable
 from skewless.contract.errors import GateError, SkewlessError
@@ -24,15 +24,12 @@ if TYPE_CHECKING:
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
 
-VersionName = Annotated[str | None, typer.Argument(metavar="VERSION", help="For example 000003; default: the latest.")]
-Start = Annotated[bool, typer.Option("--start", help="If a trigger fires, request a retraining from the scheduler.")]
+VersionName = Annotated[str | None, argument("VERSION", "For example 000003; default: the latest.")]
+Start = Annotated[bool, option("--start", "If a trigger fires, request a retraining from the scheduler.")]
 RemoveKey = Annotated[
-    str | None,
-    typer.Option("--remove-key", metavar="KEY", help="Trust a public key no longer; packages it signed are rejected."),
+    str | None, option("--remove-key KEY", "Trust a public key no longer; packages it signed are rejected.")
 ]
-TrainedModels = Annotated[
-    list[str] | None, typer.Argument(metavar="MODEL", help="Models; default: all trained models.")
-]
+TrainedModels = Annotated[list[str] | None, argument("MODEL", "Models; default: all trained models.")]
 _BASELINE = "baseline_"
 _SIZES = ("rows", "base_rate")
 _SKIPPED = {

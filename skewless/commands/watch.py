@@ -7,8 +7,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from skewless.commands.cells import StateCell
 from skewless.commands.command import (
     DryRun,
@@ -17,8 +15,10 @@ from skewless.commands.command import (
     PlannedModels,
     Seed,
     Views,
+    argument,
     command,
     fail_if,
+    option,
     parse_length,
 )
 from skewless.commands.output import Part, Session, records_table
@@ -44,35 +44,20 @@ _VIEW_COLUMNS = ("view", "latest event", "age", "watermark age", "allowed", "row
 _ALERT_COLUMNS = ("number", "alert", "severity", "subject", "since", "resolved", "message")
 _MOST_COLUMNS = 6
 Since = Annotated[
-    str | None,
-    typer.Option(
-        "--since", metavar="TIME", help="Time of the first prediction: ISO 8601 with a zone, or an age (30d)."
-    ),
+    str | None, option("--since TIME", "Time of the first prediction: ISO 8601 with a zone, or an age (30d).")
 ]
-Window = Annotated[
-    str | None, typer.Option("--window", metavar="LENGTH", help="Length of the windows: 12h, 7d; default: the model's.")
-]
+Window = Annotated[str | None, option("--window LENGTH", "Length of the windows: 12h, 7d; default: the model's.")]
 DriftWindow = Annotated[
-    str | None,
-    typer.Option("--window", metavar="LENGTH", help="Length of the window until now: 12h, 7d; default: the model's."),
+    str | None, option("--window LENGTH", "Length of the window until now: 12h, 7d; default: the model's.")
 ]
-DriftCheck = Annotated[bool, typer.Option("--check", help="Exit with code 5 if the model has drifted.")]
-LateCheck = Annotated[bool, typer.Option("--check", help="Exit with code 5 if a view is late.")]
-OneWindow = Annotated[str, typer.Option("--window", metavar="LENGTH", help="Length of a window, such as 6h or 1d.")]
-Windows = Annotated[
-    int, typer.Option("--windows", metavar="N", min=1, max=1_000, help="Number of windows, with the current one.")
-]
-Sample = Annotated[
-    int, typer.Option("--sample", metavar="N", min=1, help="Number of predictions of each version and window.")
-]
-All = Annotated[bool, typer.Option("--all", help="List resolved alerts too.")]
-Resolve = Annotated[
-    int | None,
-    typer.Option("--resolve", metavar="NUMBER", help="Resolve this alert; it opens again if its cause returns."),
-]
-Out = Annotated[
-    Path | None, typer.Option("--out", metavar="FILE", help="HTML file; default: report.html in the state folder.")
-]
+DriftCheck = Annotated[bool, option("--check", "Exit with code 5 if the model has drifted.")]
+LateCheck = Annotated[bool, option("--check", "Exit with code 5 if a view is late.")]
+OneWindow = Annotated[str, option("--window LENGTH", "Length of a window, such as 6h or 1d.")]
+Windows = Annotated[int, option("--windows N", "Number of windows, with the current one.", min=1, max=1000)]
+Sample = Annotated[int, option("--sample N", "Number of predictions of each version and window.", min=1)]
+All = Annotated[bool, option("--all", "List resolved alerts too.")]
+Resolve = Annotated[int | None, option("--resolve NUMBER", "Resolve this alert; it opens again if its cause returns.")]
+Out = Annotated[Path | None, option("--out FILE", "HTML file; default: report.html in the state folder.")]
 
 
 @command("Show the live quality of each version.", "fraud --repo my-project", "fraud --since 60d --window 7d --json")
@@ -237,11 +222,11 @@ def report(session: Session, models: PlannedModels = None, *, out: Out = None) -
     session.show(written.as_dict(), f"wrote {written.file}")
 
 
-Prediction = Annotated[str, typer.Argument(metavar="PREDICTION_ID", help="Id of a prediction, from its reply.")]
-Proof = Annotated[bool, typer.Option("--proof/--no-proof", help="Replay the prediction from the accepted log too.")]
-New = Annotated[bool, typer.Option("--new", help="Skip log files that an earlier replay has proven.")]
-Entities = Annotated[int, typer.Option("--sample", metavar="N", min=1, help="Number of entities of each view.")]
-Repair = Annotated[bool, typer.Option("--repair", help="Repair mismatches from the log.")]
+Prediction = Annotated[str, argument("PREDICTION_ID", "Id of a prediction, from its reply.")]
+Proof = Annotated[bool, option("--proof/--no-proof", "Replay the prediction from the accepted log too.")]
+New = Annotated[bool, option("--new", "Skip log files that an earlier replay has proven.")]
+Entities = Annotated[int, option("--sample N", "Number of entities of each view.", min=1)]
+Repair = Annotated[bool, option("--repair", "Repair mismatches from the log.")]
 
 
 @command("Explain one logged prediction.", "5c0d81-1f --repo my-project", "5c0d81-1f --no-proof --json", is_short=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
+
+from skewless.contract.plain_record import PlainRecord
 
 Value = str | float
 
@@ -75,7 +77,7 @@ class Bound:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bounds:
+class Bounds(PlainRecord):
     """The bounds of one model.
 
     Args:
@@ -85,10 +87,6 @@ class Bounds:
 
     features: Mapping[str, Bound] = field(default_factory=dict)
     fields: Mapping[str, Bound] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Bounds:

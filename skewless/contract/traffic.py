@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any, Literal
+
+from skewless.contract.plain_record import PlainRecord
 
 Phase = Literal["champion", "shadow", "canary", "ab"]
 Role = Literal["champion", "challenger", "shadow"]
@@ -13,7 +15,7 @@ _HASH_RANGE = 2.0**64
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrafficPolicy:
+class TrafficPolicy(PlainRecord):
     """How requests to a model are distributed over its versions, if they do not name a version.
 
     Args:
@@ -47,10 +49,6 @@ class TrafficPolicy:
     moves: int = 0
     reason: str = ""
     evidence: Mapping[str, Any] | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> TrafficPolicy:

@@ -13,9 +13,8 @@ from rich.console import Console
 from skewless.contract.clock import OffsetClock
 from skewless.demo.feed import Feed
 from skewless.demo.hours import Hours
-from skewless.demo.processes import StreamWorker, serving
 from skewless.demo.stages import compare_apis, compare_store, prepare, print_next_steps, replay, retrain
-from skewless.demo.tour_state import STATE, TourState, log_to_file
+from skewless.demo.tour_state import STATE, StreamWorker, TourState, log_to_file, serving
 from skewless.project import Project
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -14,14 +14,23 @@ import pyarrow.compute as pc
 from skewless.client import Client, ReplyView
 from skewless.contract.clock import from_us
 from skewless.contract.spec import ModelSpec
-from skewless.demo.feature_gain import LabelledScores, gains
 from skewless.demo.feed import Feed
-from skewless.demo.processes import StreamWorker
-from skewless.demo.tour_state import HOUR_US, PrintLine, Row, TourState, json_rows, progress_bar
+from skewless.demo.tour_state import (
+    HOUR_US,
+    PrintLine,
+    Row,
+    StreamWorker,
+    TourState,
+    gain_text,
+    gains,
+    json_rows,
+    progress_bar,
+)
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
 from skewless.training.quality import quality_lines
 from skewless.training.slices import SliceColumn
+from skewless.validation.evaluation.bootstrap import ScoredRows
 from skewless.validation.evaluation.evaluation import evaluate
 
 RACE_ROWS = 100
@@ -198,20 +207,20 @@ def _live_quality(tour: TourState, print_line: PrintLine) -> None:
     for names_of_both, gain in gains(
         [s for s in tour.served if s.name in scored], tour.project.applied.plan, scored
     ).items():
-        print_line(f"{names_of_both} live: {gain.line()}, 95 % bootstrap interval")
-        tour.facts["live_gain"] = asdict(gain)
+        print_line(f"{names_of_both} live: {gain_text(gain)}")
+        tour.facts["live_gain"] = gain.as_dict()
     print_line("(these weeks are later than the test rows above: a difference is season, not skew, as replay proves)")
     first = tour.facts.get("live", {}).get(tour.served[0].name, {})
     tour.facts |= {name: first[name] for name in ("auc", "log_loss", "base_rate") if name in first}
 
 
-def _labelled(tour: TourState, spec: ModelSpec) -> LabelledScores:
+def _labelled(tour: TourState, spec: ModelSpec) -> ScoredRows:
     """Return the scores of a model with the known labels of its table."""
     rows = tour.rows[spec.name]
     labels = rows[LABEL].to_numpy(zero_copy_only=False).astype(np.float64)
     known = ~np.isnan(labels) & pc.is_valid(rows[KNOWN]).to_numpy(zero_copy_only=False).astype(np.bool_)
     groups = None if spec.group is None else SliceColumn.of(rows[spec.group]).codes[known]
-    return LabelledScores(labels=labels[known], scores=np.array(tour.scores.get(spec.name, []))[known], groups=groups)
+    return ScoredRows(labels=labels[known], scores=np.array(tour.scores.get(spec.name, []))[known], groups=groups)
 
 
 def _sample(tour: TourState, client: Client, due: _DueRows) -> None:

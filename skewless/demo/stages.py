@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,10 +26,18 @@ from skewless.contract.dtypes import DType
 from skewless.contract.errors import DefinitionError, GateError, SourceError, StoreError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
-from skewless.demo.feature_gain import LabelledScores, gains
 from skewless.demo.hours import RACE_ROWS
-from skewless.demo.processes import run_command
-from skewless.demo.tour_state import HOUR_US, START_SECONDS, STATE, PrintLine, Row, TourState
+from skewless.demo.tour_state import (
+    HOUR_US,
+    START_SECONDS,
+    STATE,
+    PrintLine,
+    Row,
+    TourState,
+    gain_text,
+    gains,
+    run_command,
+)
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import find_servable, read_labels
 from skewless.infra.online.store import open_online_store
@@ -42,6 +49,7 @@ from skewless.operations.readable import duration_text
 from skewless.training.promotion import TrainReport
 from skewless.training.quality import quality_lines
 from skewless.training.scheduling.job import list_jobs
+from skewless.validation.evaluation.bootstrap import ScoredRows
 
 
 def prepare(tour: TourState) -> None:
@@ -144,14 +152,14 @@ def _train(tour: TourState, spec: ModelSpec) -> None:
         tour.tested[spec.name] = _test_scores(tour, spec, report)
 
 
-def _test_scores(tour: TourState, spec: ModelSpec, report: TrainReport) -> LabelledScores:
+def _test_scores(tour: TourState, spec: ModelSpec, report: TrainReport) -> ScoredRows:
     dataset = report.dataset
     model = load_model(tour.project.store, spec.name, report.trained.package.version)
     try:
         scores = model.runtime.score(np.ascontiguousarray(dataset.matrix[dataset.test]))
     finally:
         model.runtime.close()
-    return LabelledScores(labels=dataset.labels[dataset.test], scores=scores)
+    return ScoredRows(labels=dataset.labels[dataset.test], scores=scores)
 
 
 def _compare(tour: TourState) -> None:
@@ -160,8 +168,8 @@ def _compare(tour: TourState) -> None:
         return
     with tour.stage("The same model without and with windows, on the same test rows") as print_line:
         for names, gain in by_names.items():
-            print_line(f"{names}: {gain.line()}, 95 % bootstrap interval")
-            tour.facts["gain"] = asdict(gain)
+            print_line(f"{names}: {gain_text(gain)}")
+            tour.facts["gain"] = gain.as_dict()
 
 
 _ROUND = ("materialize", "validate", "retrain")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from skewless.contract.errors import RequestError
-
-if TYPE_CHECKING:
-    from skewless.infra.alerts.alerts import AlertRecord
-    from skewless.workspace import Workspace
+from skewless.infra.alerts.alerts import AlertRecord, Alerts
+from skewless.workspace import Workspace
 
 
 def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = None) -> list[AlertRecord]:
@@ -22,8 +18,6 @@ def alerts(project: Workspace, *, show_all: bool = False, resolve: int | None = 
         RequestError: no open alert has that number.
         StoreError: the disk failed, or the stored alerts are corrupt.
     """
-    from skewless.infra.alerts.alerts import Alerts
-
     with Alerts(project.state, project.settings.alert_webhook) as store:
         if resolve is not None:
             alert = _open_alert(store.records(), resolve).alert

@@ -6,11 +6,11 @@ import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import ConflictError, PlaceError, StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.log.catalog import Catalog, Segment
 from skewless.infra.log.readers import register_reader
 from skewless.infra.storage.database import Database
@@ -21,9 +21,7 @@ from skewless.infra.storage.project_state import ANSWERS_FILE, DATABASE_FILE, Pr
 from skewless.infra.storage.schema import copy_tables, count_rows
 from skewless.infra.storage.sqlite_database import SqliteDatabase
 from skewless.version import __version__
-
-if TYPE_CHECKING:
-    from skewless.workspace import Workspace
+from skewless.workspace import Workspace
 
 _DESCRIPTION, _FILES = "backup.json", "files"
 _OBJECTS = ("log", "predictions", "outcomes")
@@ -35,7 +33,7 @@ OnFile = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Backup:
+class Backup(PlainRecord):
     """A backup, or what one would contain.
 
     Args:
@@ -53,10 +51,6 @@ class Backup:
     files: int
     size: int
     release: str = __version__
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def back_up(project: Workspace, folder: Path, *, dry_run: bool = False, on_file: OnFile = lambda *_: None) -> Backup:

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import numpy as np
+import pyarrow as pa
+
+from skewless.contract.clock import from_us
+from skewless.contract.dtypes import DType
 from skewless.contract.errors import RequestError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from skewless.contract.keys import KeyValue
-    from skewless.contract.plan import FeaturePlan, View
-    from skewless.contract.rows import ViewRead
-    from skewless.contract.windows.view import WindowView
-    from skewless.infra.plans.needed_views import NeededViews
-    from skewless.workspace import Workspace
+from skewless.contract.keys import KeyValue, parse_key
+from skewless.contract.plan import FeaturePlan, View
+from skewless.contract.request import ParsedRows
+from skewless.contract.rows import NO_TIME, ViewRead
+from skewless.contract.status import Status
+from skewless.contract.vector import view_status
+from skewless.contract.windows.view import WindowView
+from skewless.infra.online.features import FeatureReader
+from skewless.infra.online.marker_history import MarkerHistory
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.workspace import Workspace
 
 Side = Literal["online", "knowledge", "event_time"]
 
@@ -92,10 +98,6 @@ def read_entity(project: Workspace, name: str, keys: Mapping[str, str], *, as_of
         RequestError: the plan has no such view or service, or the keys are not those of its entities.
         StoreError: the store is unavailable.
     """
-    from skewless.contract.request import ParsedRows
-    from skewless.infra.online.features import FeatureReader
-    from skewless.infra.online.marker_history import MarkerHistory
-
     plan = _plan(project.needed, name)
     entity = _keys(plan, keys)
     request = ParsedRows(keys={key: [value] for key, value in entity.items()}, fields={})
@@ -126,8 +128,6 @@ def _plan(needed: NeededViews, name: str) -> FeaturePlan:
 
 
 def _keys(plan: FeaturePlan, texts: Mapping[str, str]) -> dict[str, KeyValue | None]:
-    from skewless.contract.keys import parse_key
-
     columns = {column.name: column for column in plan.join_keys}
     if texts.keys() != columns.keys():
         fix = "give " + " ".join(f"--key {name}=VALUE" for name in columns)
@@ -142,8 +142,6 @@ def _read_log(
     order: Literal["knowledge", "event_time"],
     t: int,
 ) -> EntityRow:
-    from skewless.contract.windows.view import WindowView
-
     entity = _entity(view, keys, t)
     if isinstance(view, WindowView):
         return _row(view, project.views.read_window(view, entity, order), t)
@@ -151,9 +149,6 @@ def _read_log(
 
 
 def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int) -> pa.Table:
-    import pyarrow as pa
-
-    from skewless.contract.dtypes import DType
 
     kinds = {DType.INT32: pa.int32(), DType.INT64: pa.int64(), DType.STRING: pa.string()}
     columns = {column.name: pa.array([keys[column.name]], kinds[column.dtype]) for column in view.keys}
@@ -162,13 +157,6 @@ def _entity(view: View | WindowView, keys: Mapping[str, KeyValue | None], t: int
 
 def _row(view: View | WindowView, read: ViewRead, t: int, watermark_us: int = 0) -> EntityRow:
     """Return the row of a read; a watermark of 0 is unknown."""
-    import numpy as np
-
-    from skewless.contract.clock import from_us
-    from skewless.contract.rows import NO_TIME
-    from skewless.contract.status import Status
-    from skewless.contract.vector import view_status
-
     versions = read.versions
     event, created = int(versions.event_ts[0]), int(versions.created_ts[0])
     has_row = int(versions.seq[0]) >= 0

@@ -6,16 +6,19 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from skewless.contract.names import check_known
-
-if TYPE_CHECKING:
-    from skewless.contract.windows.view import WindowView
-    from skewless.infra.streams.backfill import BackfillResult
-    from skewless.infra.streams.importing import ImportResult
-    from skewless.infra.streams.source_counts import SourceCounts
-    from skewless.workspace import Workspace
+from skewless.contract.windows.view import WindowView
+from skewless.infra.host.metrics import serve_metrics
+from skewless.infra.host.processes import ProcessRecord
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.online.store import open_online_store
+from skewless.infra.streams.backfill import Backfiller, BackfillResult
+from skewless.infra.streams.importing import ImportResult
+from skewless.infra.streams.metrics import SourceMetrics
+from skewless.infra.streams.source_counts import SourceCounts
+from skewless.infra.streams.worker_group import WorkerGroup
+from skewless.workspace import Workspace
 
 # Called with the current view or file, and the number of its rows so far.
 OnRows = Callable[[str, int], None]
@@ -36,10 +39,6 @@ def backfill(
         RequestError: the plan has no such view.
         StoreError: the store or the disk failed; servers keep the current states.
     """
-    from skewless.infra.log.partitions import log_ends
-    from skewless.infra.online.store import open_online_store
-    from skewless.infra.streams.backfill import Backfiller, BackfillResult
-
     windows = _windowed(project, views)
     if not dry_run:
         with closing(open_online_store(project.redis_url)) as store:
@@ -117,11 +116,6 @@ def stream(
         RequestError: the plan has no such source.
         StoreError: the store is unavailable.
     """
-    from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import ProcessRecord
-    from skewless.infra.streams.metrics import SourceMetrics
-    from skewless.infra.streams.worker_group import WorkerGroup
-
     record, stop = ProcessRecord(project.state, "stream"), stop or threading.Event()
     group = WorkerGroup(project.streams, names=sources, replay=replay, speed=speed, process_record=record)
     with closing(group):

@@ -5,20 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import duckdb
 
 from skewless.contract.clock import to_us
 from skewless.contract.errors import SourceError
-
-if TYPE_CHECKING:
-    from skewless.contract.feedback import Outcome
-    from skewless.contract.plan import FeaturePlan
-    from skewless.workspace import Workspace
+from skewless.contract.feedback import Outcome, parse_feedback
+from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plan import FeaturePlan
+from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
+from skewless.workspace import Workspace
 
 _READERS = {
     ".parquet": "SELECT * FROM read_parquet(?)",
@@ -30,7 +32,7 @@ _MOST = 5_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedbackReport:
+class FeedbackReport(PlainRecord):
     """The rows appended to the outcome log.
 
     Args:
@@ -42,18 +44,12 @@ class FeedbackReport:
     kinds: dict[str, int]
     batch: str | None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 def feedback(project: Workspace, file: Path, *, model: str | None = None, dry_run: bool = False) -> FeedbackReport:
     """Append the outcomes of a file to the outcome log, as ``read_feedback`` reads them; all rows, or none.
 
     Raises: as ``read_feedback``; also StoreError: the disk failed.
     """
-    from skewless.infra.outcomes.log import OutcomeWriter, outcome_spool
-
     outcomes, batch = read_feedback(project, file, model), None
     if not dry_run:
         writer = OutcomeWriter(outcome_spool(project.state))
@@ -74,8 +70,6 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
         SourceError: the file cannot be read.
         RequestError: the plan has no such model, or a row is invalid; the error has its number, from 0.
     """
-    from skewless.contract.feedback import parse_feedback
-
     if model is not None:
         project.applied.model(model)
     rows = _rows(project, path)
@@ -90,8 +84,6 @@ def read_feedback(project: Workspace, path: Path, model: str | None) -> list[Out
 
 
 def _rows(project: Workspace, path: Path) -> list[dict[str, Any]]:
-    import duckdb
-
     reader = _READERS.get(path.suffix)
     if reader is None or not path.is_file():
         problem = "is missing" if reader else "is not a .parquet, .csv or .jsonl file"

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from skewless.contract.errors import StoreError
+from skewless.contract.keys import KeyCodec, marker_key
 from skewless.contract.names import check_known
+from skewless.contract.plan import View
+from skewless.contract.rows import RowCodec
+from skewless.contract.windows.view import WindowView
+from skewless.infra.alerts.alerts import Alert, Alerts, Severity, open_alerts
+from skewless.infra.host.processes import read_processes
+from skewless.infra.offline.key_samples import sample_row_keys
+from skewless.infra.offline.log_parts import latest_event_us
+from skewless.infra.online.window_states import WindowStates
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.infra.verdicts.last_verdicts import Freshness, save_last
 from skewless.operations.readable import duration_text
-
-if TYPE_CHECKING:
-    from skewless.contract.plan import View
-    from skewless.contract.windows.view import WindowView
-    from skewless.infra.alerts.alerts import Alerts, Severity
-    from skewless.infra.verdicts.last_verdicts import Freshness
-    from skewless.workspace import Workspace
+from skewless.workspace import Workspace
 
 ALERT = "freshness"
 SILENT, REFUSED, LOG = "process_silent", "model_refused", "prediction_log"
@@ -34,9 +37,6 @@ def check_freshness(project: Workspace, views: Sequence[str] = ()) -> list[Fresh
         RequestError: the plan has no such view.
         StoreError: a log file is corrupt, or the disk failed.
     """
-    from skewless.infra.alerts.alerts import Alerts
-    from skewless.infra.verdicts.last_verdicts import Freshness, save_last
-
     problems: dict[str, str] = {}
     results = [_measure(project, view, problems) for view in _views(project, views)]
     if problems:
@@ -63,10 +63,6 @@ def _measure(project: Workspace, view: View | WindowView, problems: dict[str, st
     Args:
         problems: gets the problem of the online store, by view.
     """
-    from skewless.contract.plan import View
-    from skewless.infra.offline.log_parts import latest_event_us
-    from skewless.infra.verdicts.last_verdicts import Freshness
-
     files = project.views.log(view).files() if isinstance(view, View) else _log_files(project, view)
     sampled, stale, watermark_us = None, None, None
     try:
@@ -98,10 +94,6 @@ def _watermark_us(project: Workspace, view: View | WindowView) -> int | None:
     Raises:
         StoreError: the online store is unavailable.
     """
-    from skewless.contract.keys import marker_key
-    from skewless.contract.plan import View
-    from skewless.infra.online.window_states import WindowStates
-
     plan, reader = project.needed.plan, project.online_reader
     if isinstance(view, View):
         names = [marker_key(plan.project, view)]
@@ -119,10 +111,6 @@ def _sample_rows(project: Workspace, view: View) -> tuple[int, int]:
     Raises:
         StoreError: the online store is unavailable.
     """
-    from skewless.contract.keys import KeyCodec
-    from skewless.contract.rows import RowCodec
-    from skewless.infra.offline.key_samples import sample_row_keys
-
     keys = sample_row_keys(project.connection, view.keys, project.views.log(view).files(), _SAMPLE, _SEED)
     columns = {name: keys[name].combine_chunks() for name in keys.column_names}
     packed_keys = KeyCodec(project.applied.plan.project, view).pack(columns).to_pylist()
@@ -136,8 +124,6 @@ def _sample_rows(project: Workspace, view: View) -> tuple[int, int]:
 
 
 def _update_alert(alerts: Alerts, result: Freshness) -> None:
-    from skewless.infra.alerts.alerts import Alert
-
     if not result.is_late:
         alerts.resolve(ALERT, result.view, result.at_us)
         return
@@ -165,9 +151,6 @@ def _update_alert(alerts: Alerts, result: Freshness) -> None:
 
 def _update_process_alerts(alerts: Alerts, project: Workspace) -> None:
     """Send alerts for silent processes, failing prediction logs and rejected models; resolve alerts without a cause."""
-    from skewless.infra.alerts.alerts import Alert, open_alerts
-    from skewless.infra.host.processes import read_processes
-
     now_s, at_us = project.state.database.now_us() / 1e6, project.clock.now_us()
     problems: dict[tuple[str, str], tuple[Severity, str]] = {}
     for item in read_processes(project.state):

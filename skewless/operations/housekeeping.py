@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.workspace import Workspace
+from skewless.contract.plain_record import PlainRecord
+from skewless.infra.jobs.ledger import Ledger
+from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
+from skewless.infra.log.compaction import compact
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.readers import forget_readers
+from skewless.infra.log.spool import ShippedFiles
+from skewless.infra.online.store import open_online_store
+from skewless.infra.outcomes.log import compact_outcomes
+from skewless.infra.predictions.segments import compact_predictions, remove_predictions
+from skewless.infra.storage.package_folder import PackageFolder
+from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.streams.backfill import Housekeeper
+from skewless.workspace import Workspace
 
 _DAY_US = 86_400_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class HousekeepingReport:
+class HousekeepingReport(PlainRecord):
     """The counts of one housekeeping.
 
     Args:
@@ -33,10 +45,6 @@ class HousekeepingReport:
     deleted: int
     retired: int
 
-    def as_dict(self) -> dict[str, int]:
-        """Return plain values."""
-        return asdict(self)
-
 
 def run_housekeeping(project: Workspace) -> HousekeepingReport:
     """Compact logs, and delete what is older than the ``keep_`` settings allow.
@@ -46,9 +54,6 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
     Raises:
         StoreError: the disk failed.
     """
-    from skewless.infra.jobs.ledger import Ledger
-    from skewless.infra.predictions.segments import remove_predictions
-
     settings, state, now_us = project.settings, project.state, project.clock.now_us()
     runs, predictions, quarantine = (
         now_us - days * _DAY_US if days else 0
@@ -65,11 +70,6 @@ def run_housekeeping(project: Workspace) -> HousekeepingReport:
 
 
 def _retire(project: Workspace) -> int:
-    from contextlib import closing
-
-    from skewless.infra.online.store import open_online_store
-    from skewless.infra.streams.backfill import Housekeeper
-
     streams, needed = project.streams, project.needed
     with closing(open_online_store(project.redis_url)) as store:
         housekeeper = Housekeeper(streams=streams, sources=needed.plan.sources, store=store)
@@ -79,12 +79,6 @@ def _retire(project: Workspace) -> int:
 
 def _merge(state: ProjectState, now_us: int) -> int:
     """Merge small segments of all logs; return how many."""
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.log.compaction import compact
-    from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.outcomes.log import compact_outcomes
-    from skewless.infra.predictions.segments import compact_predictions
-
     merged = compact_predictions(state, now_us) + compact_outcomes(state)
     for partition in Catalog(state.database).ends("events"):
         merged += compact(PartitionLog(state, partition)).merged
@@ -92,12 +86,6 @@ def _merge(state: ProjectState, now_us: int) -> int:
 
 
 def _delete_unread(state: ProjectState) -> int:
-    import time
-
-    from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_AGE_US, ORPHAN_LOCK, Catalog
-    from skewless.infra.log.readers import forget_readers
-    from skewless.infra.log.spool import ShippedFiles
-    from skewless.infra.storage.package_folder import PackageFolder
 
     catalog, before_us = Catalog(state.database), int(time.time() * 1e6) - ORPHAN_AGE_US
     forget_readers(state.database)

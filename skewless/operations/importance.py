@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import pyarrow as pa
-
-    from skewless.workspace import Workspace
+from skewless.contract.errors import RequestError
+from skewless.infra.packages.served_model import load_model
+from skewless.infra.predictions.live_predictions import sample_log
+from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,10 +90,6 @@ def importance(
         PackageError: a package was altered or is missing.
         StoreError: a file of the prediction log is corrupt.
     """
-    import pyarrow.compute as pc
-
-    from skewless.infra.predictions.live_predictions import sample_log
-
     model, now = project.applied.model_or_only(model).name, project.clock.now_us()
     since = (now // window_us - windows + 1) * window_us
     rows = sample_log(
@@ -121,11 +119,6 @@ def _contributions(
     project: Workspace, model: str, version: str, rows: pa.Table
 ) -> tuple[Sequence[str], npt.NDArray[np.float64]] | None:
     """Return the features, and the absolute contribution of each to each prediction, shape ``(n, n_features)``."""
-    import numpy as np
-
-    from skewless.contract.errors import RequestError
-    from skewless.infra.packages.served_model import load_model
-
     served = load_model(project.store, model, version)
     try:
         flat = rows["vector"].combine_chunks().flatten()
@@ -142,8 +135,6 @@ def _contributions(
 def _windows(
     rows: pa.Table, version: str, labels: Sequence[str], parts: npt.NDArray[np.float64], since: int, length: int
 ) -> list[WindowImportance]:
-    import numpy as np
-
     numbers, predictions = rows["part"].to_numpy(), rows["predictions"].to_numpy()
     results = []
     for number in np.unique(numbers).tolist():

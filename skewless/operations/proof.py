@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING
 
 from skewless.contract.names import check_known
-
-if TYPE_CHECKING:
-    from skewless.infra.alerts.alerts import Alerts
-    from skewless.validation.parity_report import ParityReport, ViewParity
-    from skewless.validation.replay_report import ReplayReport
-    from skewless.workspace import Workspace
+from skewless.infra.alerts.alerts import Alert, Alerts
+from skewless.infra.online.store import open_online_store
+from skewless.infra.predictions.reader import PredictionLog
+from skewless.validation.parity import Parity
+from skewless.validation.parity_report import ParityReport, ViewParity
+from skewless.validation.replay_report import ReplayReport
+from skewless.validation.replay_tasks import replay_on_engine
+from skewless.workspace import Workspace
 
 PARITY, REPLAY = "parity", "replay"
 ALL = "all models"
@@ -38,9 +39,6 @@ def run_parity(
         RequestError: the plan has no such view.
         StoreError: the store is unavailable, or a log file is corrupt.
     """
-    from skewless.infra.online.store import open_online_store
-    from skewless.validation.parity import Parity
-
     parity = Parity(
         plan=project.needed.plan,
         labels=project.needed.label,
@@ -72,9 +70,6 @@ def run_replay(project: Workspace, model: str | None = None, *, new: bool = Fals
         PackageError: a package was altered or is missing.
         StoreError: a log file is corrupt, or the disk failed.
     """
-    from skewless.infra.predictions.reader import PredictionLog
-    from skewless.validation.replay_tasks import replay_on_engine
-
     if model is not None:
         check_known("model", model, sorted({*project.packages.list_models()} | {spec.name for spec in project.models}))
     log = PredictionLog(project.state, project.connection, unproven=new)
@@ -87,15 +82,11 @@ def run_replay(project: Workspace, model: str | None = None, *, new: bool = Fals
 
 
 def _alerts(project: Workspace) -> Alerts:
-    from skewless.infra.alerts.alerts import Alerts
-
     return Alerts(project.state, project.settings.alert_webhook)
 
 
 def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
     """Send or resolve the alert of a view; without a compared entity, the alert does not change."""
-    from skewless.infra.alerts.alerts import Alert
-
     if not view.remaining:
         if view.compared:
             alerts.resolve(PARITY, view.view, view.at_us)
@@ -113,8 +104,6 @@ def _update_parity_alert(alerts: Alerts, view: ViewParity) -> None:
 
 
 def _update_replay_alert(project: Workspace, subject: str, report: ReplayReport) -> None:
-    from skewless.infra.alerts.alerts import Alert
-
     now_us = project.clock.now_us()
     with _alerts(project) as alerts:
         if report.ok:

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from skewless.contract.clock import from_us
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from skewless.infra.outcomes.labelled_log import LabelledLog
-    from skewless.infra.outcomes.log import OutcomeCounts
-    from skewless.validation.live_quality import Quality
-    from skewless.workspace import Workspace
+from skewless.contract.errors import RequestError
+from skewless.infra.outcomes.labelled_log import LabelledLog
+from skewless.infra.outcomes.log import OutcomeCounts, OutcomeLog
+from skewless.infra.packages.package import open_package
+from skewless.validation.live_quality import Quality, delay_quantile, live_quality
+from skewless.workspace import Workspace
 
 _WINDOWS = 60  # most windows of a series
 
@@ -86,8 +87,6 @@ def quality(
         RequestError: the time is empty, or has too many windows.
         StoreError: a log is corrupt.
     """
-    from skewless.infra.outcomes.log import OutcomeLog
-
     spec, now = project.applied.model_or_only(model), project.clock.now_us()
     length = window_us or int(spec.watch.window.total_seconds() * 1e6)
     until = now + 1
@@ -108,8 +107,6 @@ def quality(
 
 def labelled_log(project: Workspace, model: str) -> LabelledLog:
     """Return the log of a model's predictions with their outcomes."""
-    from skewless.infra.outcomes.labelled_log import LabelledLog
-
     spec = project.applied.model(model)
     return LabelledLog(
         repo=project.repo,
@@ -127,10 +124,6 @@ def label_delay_us(project: Workspace, model: str, rows: pa.Table | None, now_us
         rows: labelled predictions, counted together with the latest labels of the label table; None: there are none.
         now_us: the clock; labels that become known later do not count.
     """
-    import pyarrow as pa
-
-    from skewless.validation.live_quality import delay_quantile
-
     times = labelled_log(project, model).latest_labels(now_us)
     if rows is not None:
         known = rows.filter(rows["label"].is_valid()).select(["t", "known_at"])
@@ -143,8 +136,6 @@ class _QualitySeries:
     """The windows of a quality report; packages and the label delay are read once."""
 
     def __init__(self, project: Workspace, model: str, rows: pa.Table, now_us: int) -> None:
-        from skewless.infra.packages.package import open_package
-
         self._spec = project.applied.model(model)
         self._rows = rows
         self.delay_us = label_delay_us(project, model, rows, now_us)
@@ -154,9 +145,6 @@ class _QualitySeries:
         self._calibrations = {package.version: package.profile.get("calibration", ()) for package in packages}
 
     def window(self, since_us: int, until_us: int) -> QualityWindow:
-        import pyarrow.compute as pc
-
-        from skewless.validation.live_quality import live_quality
 
         time = pc.field("t")
         versions = live_quality(
@@ -169,8 +157,6 @@ class _QualitySeries:
 
 
 def _check_times(since: int, until: int, length: int) -> None:
-    from skewless.contract.errors import RequestError
-
     if since >= until:
         raise RequestError(
             "time of quality", "ends before it begins", value=from_us(since).isoformat(), fix="give an earlier --since"

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from skewless.contract.errors import ConflictError, SkewlessError, StoreError
-
-if TYPE_CHECKING:
-    from skewless.infra.log.orphans import Orphan
-    from skewless.infra.log.recovery import Piece
-    from skewless.infra.storage.project_state import ProjectState
-    from skewless.workspace import Workspace
+from skewless.contract.keys import marker_key, window_marker
+from skewless.contract.plain_record import PlainRecord
+from skewless.infra.log.catalog import LOG_FOLDERS, ORPHAN_LOCK, Catalog
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.orphans import Orphan, read_orphan
+from skewless.infra.log.partitions import IMPORTED, log_partitions
+from skewless.infra.log.recovery import PartitionRecovery, Piece
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.outcomes.log import OUTCOMES
+from skewless.infra.predictions.segments import PREDICTIONS
+from skewless.infra.storage.project_state import ProjectState
+from skewless.operations.status import open_online
+from skewless.workspace import Workspace
 
 _ANY_AGE = 2**62
 _ATTEMPTS = 5
@@ -36,7 +43,7 @@ class LogRecovery:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecoveryReport:
+class RecoveryReport(PlainRecord):
     """The result of a recovery.
 
     Args:
@@ -81,10 +88,6 @@ class RecoveryReport:
             return ConflictError(f"view {first['view']!r}", "is ahead of the log", value=first["position"], fix=fix)
         return None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 def recover(project: Workspace, *, dry_run: bool = False) -> RecoveryReport:
     """Take objects that no log lists back into the logs; safe while the project runs, and to run again.
@@ -105,8 +108,6 @@ def recover(project: Workspace, *, dry_run: bool = False) -> RecoveryReport:
 
 def recover_logs(state: ProjectState, *, dry_run: bool = False) -> RecoveryReport:
     """Do the same as ``recover`` for the logs alone."""
-    from skewless.infra.log.catalog import ORPHAN_LOCK
-
     with nullcontext() if dry_run else state.database.hold_lock(ORPHAN_LOCK):
         return _Recovery(state, dry_run=dry_run).run()
 
@@ -122,9 +123,6 @@ class _Recovery:
         self._pieces: dict[str, list[Piece]] = defaultdict(list)
 
     def run(self) -> RecoveryReport:
-        from skewless.infra.log.partitions import IMPORTED
-        from skewless.infra.log.runs import RunLedger
-
         names, missing = self._scan()
         last_run = RunLedger(self._state.database).last_run()
         partitions = sorted(self._orphans.keys() | {name for each, name in _listed(self._state) if each in missing})
@@ -145,9 +143,6 @@ class _Recovery:
 
     def _scan(self) -> tuple[list[str], set[str]]:
         """Read all orphans; return their names, and those of listed objects that the storage does not have."""
-        from skewless.infra.log.catalog import LOG_FOLDERS, Catalog
-        from skewless.infra.log.orphans import read_orphan
-
         storage, listed = self._state.storage, {name for name, _ in _listed(self._state)}
         catalog = Catalog(self._state.database)
         names = [name for folder in LOG_FOLDERS for name in catalog.find_orphans(storage, folder, _ANY_AGE)]
@@ -159,10 +154,6 @@ class _Recovery:
         return names, {name for name, _ in _listed(self._state) if name in listed - present}
 
     def _recover_partition(self, partition: str, missing: set[str]) -> None:
-        from skewless.infra.log.recovery import PartitionRecovery
-        from skewless.infra.outcomes.log import OUTCOMES
-        from skewless.infra.predictions.segments import PREDICTIONS
-
         keys = {PREDICTIONS: ("id",), OUTCOMES: ("batch", "row")}.get(partition, ())
         for attempt in range(_ATTEMPTS):
             recovery = PartitionRecovery(self._state, partition, self._orphans[partition], missing, keys)
@@ -182,8 +173,6 @@ class _Recovery:
 
     def _is_ahead(self, partition: str) -> bool:
         """Return whether the log lacks imported rows: the record of the import, which tells new ones, is lost, too."""
-        from skewless.infra.log.catalog import Catalog
-
         end = Catalog(self._state.database).next_seq(partition)
         return any(orphan.last >= end for orphan in self._orphans[partition])
 
@@ -200,9 +189,6 @@ def _listed(state: ProjectState) -> list[tuple[str, str]]:
 
 def _find_ahead(project: Workspace) -> list[dict[str, Any]]:
     """Return the views whose markers are ahead of the log: workers and materialization refuse to continue."""
-    from skewless.infra.log.catalog import Catalog
-    from skewless.operations.status import open_online
-
     catalog, markers = Catalog(project.state.database), list(_list_markers(project))
     online, store = open_online(project)
     if store is None:
@@ -221,10 +207,6 @@ def _find_ahead(project: Workspace) -> list[dict[str, Any]]:
 
 def _list_markers(project: Workspace) -> Iterator[tuple[str, str, str]]:
     """Yield view, log partition and name of each marker."""
-    from skewless.contract.keys import marker_key, window_marker
-    from skewless.infra.log.generations import Generations
-    from skewless.infra.log.partitions import log_partitions
-
     plan, generations = project.needed.plan, Generations(project.state)
     for view in plan.views:
         yield view.name, view.partition, marker_key(plan.project, view)

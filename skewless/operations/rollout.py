@@ -15,13 +15,15 @@ from skewless.contract.errors import ConflictError, DefinitionError, PackageErro
 from skewless.contract.lifecycle import Rollout
 from skewless.contract.names import check_known
 from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.alerts.alerts import Alert, Alerts
+from skewless.infra.packages.package import open_package, read_pinned_plan
+from skewless.infra.packages.store import AliasMove
 from skewless.infra.telemetry.logger import EventLogger
+from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
-    from skewless.infra.packages.store import AliasMove
     from skewless.training.rollout.guardrails import Verdict
     from skewless.training.rollout.plan import TrafficChange
-    from skewless.workspace import Workspace
 
 CHAMPION = "champion"
 ALERT = "rollout"
@@ -182,8 +184,6 @@ def _outcome(model: str, change: TrafficChange) -> RolloutOutcome:
 
 def _prepare(project: Workspace, model: str, version: str) -> None:
     """Prepare the views of a version in the online store, before it receives traffic."""
-    from skewless.infra.packages.package import read_pinned_plan
-
     lacking = project.readiness.prepare(read_pinned_plan(project.store, model, version))
     if lacking:
         raise StalePlanError(
@@ -195,7 +195,6 @@ def _prepare(project: Workspace, model: str, version: str) -> None:
 
 def plan_rollback(project: Workspace, model: str, reason: str) -> TrafficChange:
     """Return the change that ``rollback`` would make; raises as it does."""
-    from skewless.infra.packages.package import open_package
     from skewless.training.rollout import plan
 
     check_known("model", model, project.packages.list_models())
@@ -297,8 +296,6 @@ def _follow_policy(project: Workspace, model: str, policy: TrafficPolicy, last: 
 
 def _roll_back(project: Workspace, model: str, change: TrafficChange) -> TrafficPolicy:
     """Roll a rollout back and send an alert: the alert first, so that a kill cannot lose it; its failure is logged."""
-    from skewless.infra.alerts.alerts import Alert, Alerts
-
     policy = change.policy
     alert = Alert(
         name=ALERT,
@@ -318,8 +315,6 @@ def _roll_back(project: Workspace, model: str, change: TrafficChange) -> Traffic
 
 def _resolve_alert(project: Workspace, model: str) -> None:
     """Resolve the alert of the rollout before this one."""
-    from skewless.infra.alerts.alerts import Alerts
-
     with Alerts(project.state, project.settings.alert_webhook) as alerts:
         try:
             alerts.resolve(ALERT, model, project.clock.now_us())

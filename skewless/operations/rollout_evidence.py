@@ -5,23 +5,28 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, StalePlanError
-from skewless.training.rollout.evidence import counts_since
+from skewless.contract.traffic import TrafficPolicy
+from skewless.infra.packages.package import read_pinned_plan
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.packages.store import versions_of
+from skewless.infra.rollout.counts import (
+    PolicyCounts,
+    RolloutCounts,
+    read_counts,
+    read_earlier_counts,
+    write_earlier_counts,
+)
+from skewless.serving.metrics.metrics import Metrics
+from skewless.serving.prediction.routing import Routing
+from skewless.training.rollout.evidence import Evidence, counts_since
 from skewless.training.rollout.labelled_evidence import compare_labelled
-
-if TYPE_CHECKING:
-    from skewless.contract.traffic import TrafficPolicy
-    from skewless.infra.packages.served_model import ServedModel
-    from skewless.training.rollout.evidence import Evidence
-    from skewless.workspace import Workspace
+from skewless.workspace import Workspace
 
 
 def read_evidence(project: Workspace, model: str, policy: TrafficPolicy) -> Evidence:
     """Return the evidence of both arms under the current policy; a challenger without requests is loaded as a test."""
-    from skewless.infra.rollout.counts import RolloutCounts, read_counts, read_earlier_counts
-    from skewless.training.rollout.evidence import Evidence
 
     def arms(counts: Mapping[str, RolloutCounts]) -> tuple[RolloutCounts, RolloutCounts]:
         return counts.get(policy.champion, RolloutCounts()), counts.get(
@@ -46,8 +51,6 @@ def save_counts(project: Workspace, model: str, policy: TrafficPolicy, evidence:
 
     So the recent counts cover one to two times ``least`` requests.
     """
-    from skewless.infra.rollout.counts import PolicyCounts, RolloutCounts, read_earlier_counts, write_earlier_counts
-
     challenger = policy.challenger or policy.champion
     newer = read_earlier_counts(project.state, "newer", model, policy.number)
     if evidence.challenger.requests - newer.get(challenger, RolloutCounts()).requests < least:
@@ -74,8 +77,6 @@ def add_labels(project: Workspace, model: str, policy: TrafficPolicy, evidence: 
 
 def problem_of(project: Workspace, model: str, policy: TrafficPolicy) -> str:
     """Return why a policy's versions cannot be served here; empty: they can."""
-    from skewless.infra.packages.package import read_pinned_plan
-
     try:
         pinned = read_pinned_plan(project.store, model, policy.challenger or policy.champion)
         lacking = project.readiness.find_missing(pinned, behind=False)
@@ -94,10 +95,6 @@ def check_policy(project: Workspace, model: str, policy: TrafficPolicy) -> None:
         PackageError: a version does not exist or was altered, its runtime differs from the library that trained it, or
             its inputs or outputs differ from the champion's.
     """
-    from skewless.infra.packages.store import versions_of
-    from skewless.serving.metrics.metrics import Metrics
-    from skewless.serving.prediction.routing import Routing
-
     with ExitStack() as stack:
         new = [version for version in versions_of(policy) if version != policy.champion]
         models = {version: stack.enter_context(_opened(project, model, version)) for version in new}
@@ -116,8 +113,6 @@ def check_version(project: Workspace, model: str, version: str) -> None:
 
 @contextmanager
 def _opened(project: Workspace, model: str, version: str) -> Iterator[ServedModel]:
-    from skewless.infra.packages.served_model import load_model
-
     served = load_model(project.store, model, version)
     try:
         yield served

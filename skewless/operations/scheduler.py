@@ -10,19 +10,24 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.clock import OffsetClock
 from skewless.contract.errors import DefinitionError, SkewlessError
-from skewless.infra.telemetry.logger import EventLogger
-
-if TYPE_CHECKING:
-    from skewless.infra.jobs.execution import Execution, Launch
-    from skewless.infra.jobs.run import Run
-    from skewless.training.scheduling.candidate import Candidate, StopSignal
-    from skewless.training.scheduling.job import Job
-    from skewless.training.scheduling.leader_term import LeaderTerm
-    from skewless.workspace import Workspace
+from skewless.infra.host.metrics import serve_metrics
+from skewless.infra.host.processes import ProcessRecord, send_heartbeats
+from skewless.infra.jobs.execution import Completion, Execution, Launch, ProcessExecution, decode_outputs
+from skewless.infra.jobs.ledger import Ledger, Requests
+from skewless.infra.jobs.metrics import RunMetrics
+from skewless.infra.jobs.run import Run
+from skewless.infra.plans.applied_plan import AppliedPlanReader, read_plan_number
+from skewless.infra.storage.leases import Leases
+from skewless.infra.telemetry.logger import LEVEL_VARIABLE, EventLogger
+from skewless.operations.rollout import needs_step
+from skewless.training.scheduling.candidate import Candidate, StopSignal
+from skewless.training.scheduling.job import Job, find_job, list_jobs
+from skewless.training.scheduling.leader_term import LeaderTerm
+from skewless.workspace import Workspace
 
 Invoke = Callable[[Sequence[str]], tuple[int, str]]
 _log = EventLogger()
@@ -64,17 +69,12 @@ class PlannedJobs:
         return {"definitions": self._definitions}
 
     def _read_changed(self) -> None:
-        from skewless.infra.plans.applied_plan import read_plan_number
-
         number = read_plan_number(self.project.state)
         if number != self._number:
             self._jobs = self._read_jobs()
             self._number, self._definitions = number, self.project.applied.definitions_sha256
 
     def _read_jobs(self) -> list[Job]:
-        from skewless.operations.rollout import needs_step
-        from skewless.training.scheduling.job import list_jobs
-
         self.project.refresh()
         in_rollout = partial(needs_step, self.project)
         return list_jobs(self.project.settings, self.project.models, in_rollout)
@@ -89,12 +89,6 @@ def run_scheduler(project: Workspace) -> None:
         DefinitionError: a cron line is invalid.
         StoreError: the disk or the database failed.
     """
-    from skewless.infra.host.metrics import serve_metrics
-    from skewless.infra.host.processes import ProcessRecord, send_heartbeats
-    from skewless.infra.jobs.metrics import RunMetrics
-    from skewless.infra.plans.applied_plan import AppliedPlanReader
-    from skewless.training.scheduling.candidate import StopSignal
-
     jobs = PlannedJobs(project=project)
     counts = RunMetrics()
     port = project.settings.scheduler_metrics_port
@@ -168,8 +162,6 @@ def hold_term(
         ConflictError: another scheduler holds the lease.
         StoreError: the database or the disk failed.
     """
-    from skewless.training.scheduling.candidate import StopSignal
-
     stop = StopSignal()
     candidate = _candidate(project, PlannedJobs(project=project), _launch_here(project, invoke), stop, on_end)
     with stop.handle_signals(), candidate.alone() as term:
@@ -188,8 +180,6 @@ def _walk(term: LeaderTerm, clock: OffsetClock, until_us: int, stop: StopSignal)
 
 
 def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
-    from skewless.training.scheduling.job import find_job
-
     if not only:
         return [job for job in jobs if job.schedule is not None and job.has_work()]
     kinds = {job.name.partition(" ")[0] for job in jobs}
@@ -202,11 +192,6 @@ def _select(jobs: list[Job], only: Sequence[str]) -> list[Job]:
 def _candidate(
     project: Workspace, jobs: PlannedJobs, launch: Launch, stop: StopSignal, on_end: Callable[[Run], None]
 ) -> Candidate:
-    from skewless.infra.jobs.ledger import Ledger, Requests
-    from skewless.infra.storage.leases import Leases
-    from skewless.training.scheduling.candidate import Candidate
-    from skewless.training.scheduling.leader_term import LeaderTerm
-
     ledger = Ledger(project.state)
 
     def open_term(token: int) -> LeaderTerm:
@@ -227,8 +212,6 @@ def _candidate(
 
 def _launch_processes(project: Workspace) -> Launch:
     """Return a launcher that runs each command in a process."""
-    from skewless.infra.jobs.execution import ProcessExecution
-
     environment = child_environment(project)
 
     def launch(run: Run, words: Sequence[str]) -> Execution:
@@ -244,8 +227,6 @@ def _launch_processes(project: Workspace) -> Launch:
 
 def child_environment(project: Workspace) -> dict[str, str]:
     """Return the environment of a process that works on the same project."""
-    from skewless.infra.telemetry.logger import LEVEL_VARIABLE
-
     settings = project.settings
     variables = {"SKEWLESS_STATE": settings.state, "SKEWLESS_CLOCK": settings.clock}
     urls = {name: getattr(settings, name) for name in ("redis_url", "database_url", "storage_url", "stream_url")}
@@ -258,7 +239,6 @@ def child_environment(project: Workspace) -> dict[str, str]:
 
 def _launch_here(project: Workspace, invoke: Invoke | None) -> Launch:
     """Return a launcher that runs each command to its end: by ``invoke``, or in a process."""
-    from skewless.infra.jobs.execution import Completion, decode_outputs
 
     def launch(_run: Run, words: Sequence[str]) -> Execution:
         code, text = (invoke or partial(_wait_for, child_environment(project)))(_command_line(project, words))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import socket
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
-from skewless.contract.errors import RequestError
+from skewless.contract.errors import DefinitionError, PackageError, RequestError
 from skewless.contract.names import check_known
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from skewless.workspace import Workspace
+from skewless.contract.plain_record import PlainRecord
+from skewless.infra.packages.package import open_package
+from skewless.infra.packages.signing import SIGNATURE, read_signer, record_removal, trusted_documents
+from skewless.infra.packages.writer import is_signed, sign_package
+from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
-class SignReport:
+class SignReport(PlainRecord):
     """The result of signing.
 
     Args:
@@ -30,10 +30,6 @@ class SignReport:
     signed: dict[str, list[str]] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     removed: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """Yield the result in sentences."""
@@ -74,10 +70,6 @@ def sign_packages(project: Workspace, models: Sequence[str] = (), *, dry_run: bo
     Raises:
         RequestError: a model has no trained version.
     """
-    from skewless.contract.errors import PackageError
-    from skewless.infra.packages.package import open_package
-    from skewless.infra.packages.writer import is_signed, sign_package
-
     store = project.store
     names = store.packages.list_models()
     for model in models:
@@ -110,9 +102,6 @@ def remove_trusted_key(project: Workspace, key: str, *, dry_run: bool = False) -
         DefinitionError: the setting ``trusted_keys`` replaces the keys of the project.
         RequestError: the key is not trusted.
     """
-    from skewless.contract.errors import DefinitionError
-    from skewless.infra.packages.signing import SIGNATURE, read_signer, record_removal, trusted_documents
-
     if project.settings.trusted_keys:
         fix = "remove the key from the setting, and start the servers again"
         raise DefinitionError("setting 'trusted_keys'", "replaces the trusted keys of the project", fix=fix)

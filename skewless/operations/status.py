@@ -5,22 +5,41 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pyarrow.parquet as pq
 
 from skewless.contract.clock import from_us
 from skewless.contract.errors import SkewlessError, StoreError
+from skewless.contract.keys import marker_key
+from skewless.contract.plain_record import PlainRecord
+from skewless.contract.plan import View
+from skewless.infra.host.processes import read_processes
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.log_columns import count_rejected
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.runs import RunLedger
+from skewless.infra.materialization.skipped_rows import SkippedRows, read_skipped
+from skewless.infra.offline.views import DELAY_RUNS
+from skewless.infra.online.port import OnlineWriter
+from skewless.infra.online.private_server import PrivateServer
+from skewless.infra.online.store import open_online_store
+from skewless.infra.packages.package import open_package
+from skewless.infra.plans.applied_plan import (
+    AppliedPlan,
+    find_edited_files,
+    read_applied,
+    read_plan_number,
+    read_registry_state,
+)
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.plans.retirement import read_lifecycles
+from skewless.infra.predictions.segments import PREDICTIONS, prediction_spool
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.redaction import display_url
 from skewless.operations.server_status import read_server
 from skewless.operations.window_status import SourceStatus, WindowStatus, event_sources, windowed_views
-
-if TYPE_CHECKING:
-    from skewless.contract.plan import View
-    from skewless.infra.log.runs import RunLedger
-    from skewless.infra.materialization.skipped_rows import SkippedRows
-    from skewless.infra.online.port import OnlineWriter
-    from skewless.infra.plans.applied_plan import AppliedPlan
-    from skewless.infra.plans.needed_views import NeededViews
-    from skewless.workspace import Workspace
+from skewless.workspace import Workspace
 
 CHAMPION = "champion"
 
@@ -110,7 +129,7 @@ class ProcessStatus:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProjectStatus:
+class ProjectStatus(PlainRecord):
     """The state of a project.
 
     Args:
@@ -137,10 +156,6 @@ class ProjectStatus:
     models: list[ModelStatus] = field(default_factory=list)
     predictions: int | None = None
     database: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def read_status(project: Workspace) -> ProjectStatus:
@@ -169,11 +184,6 @@ def _read_without_database(project: Workspace, error: StoreError) -> ProjectStat
 
 
 def _read_all(project: Workspace) -> ProjectStatus:
-    from skewless.infra.log.runs import RunLedger
-    from skewless.infra.materialization.skipped_rows import read_skipped
-    from skewless.infra.plans.applied_plan import read_applied
-    from skewless.infra.plans.retirement import read_lifecycles
-
     applied = read_applied(project.state)
     needed = project.needed if applied else None
     online, store = open_online(project)
@@ -206,10 +216,6 @@ def _read_all(project: Workspace) -> ProjectStatus:
 
 def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
     """Return whether the online store is reachable, with a connection if it is; the private server is not started."""
-    from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.online.store import open_online_store
-    from skewless.infra.telemetry.redaction import display_url
-
     url = project.settings.redis_url or PrivateServer(project.state.folder).status().url
     if url is None:
         reason = "the private server does not run; it starts when a command needs it"
@@ -222,8 +228,6 @@ def open_online(project: Workspace) -> tuple[OnlineStatus, OnlineWriter | None]:
 
 def running_processes(state: ProjectState) -> list[ProcessStatus]:
     """Return the processes of the project, each with its plan and the time since its last heartbeat."""
-    from skewless.infra.host.processes import read_processes
-
     now_s = state.database.now_us() / 1e6
     return [
         ProcessStatus(
@@ -251,8 +255,6 @@ def _iso(time_us: int) -> str:
 
 def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
     """Return whether the definitions or Feast's registry have changed since the plan was applied, in words."""
-    from skewless.infra.plans.applied_plan import find_edited_files, read_registry_state
-
     if read_registry_state(repo, state, applied) == "foreign":
         return "registry changed since apply"
     if find_edited_files(repo, applied):
@@ -261,8 +263,6 @@ def plan_state(repo: Path, state: ProjectState, applied: AppliedPlan) -> str:
 
 
 def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
-    from skewless.infra.plans.applied_plan import read_plan_number
-
     state = plan_state(project.repo, project.state, applied)
     return PlanStatus(
         hash=applied.plan.hash,
@@ -276,11 +276,6 @@ def _plan(project: Workspace, applied: AppliedPlan) -> PlanStatus:
 def _view(
     project: Workspace, needed: NeededViews, view: View, ledger: RunLedger, store: OnlineWriter | None
 ) -> ViewStatus:
-    from skewless.contract.keys import marker_key
-    from skewless.infra.log.log_columns import count_rejected
-    from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.offline.views import DELAY_RUNS
-
     log = PartitionLog(project.state, view.partition)
     last_end_us = ledger.last_end_us(view.partition)
     is_live = ledger.recent_ranges(view.partition, DELAY_RUNS).is_live.any()
@@ -305,8 +300,6 @@ def _view(
 
 
 def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelStatus:
-    from skewless.infra.packages.package import open_package
-
     status = ModelStatus(model=name)
     try:
         aliases = project.store.aliases
@@ -325,9 +318,6 @@ def _model(project: Workspace, applied: AppliedPlan | None, name: str) -> ModelS
 
 
 def _count_unshipped(state: ProjectState) -> int:
-    import pyarrow.parquet as pq
-
-    from skewless.infra.predictions.segments import prediction_spool
 
     waiting = 0
     # Waiting files are counted and not shipped: a full disk must not prevent a status.
@@ -338,7 +328,4 @@ def _count_unshipped(state: ProjectState) -> int:
 
 
 def _count_shipped(state: ProjectState) -> int:
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.predictions.segments import PREDICTIONS
-
     return Catalog(state.database).count_rows(PREDICTIONS)

@@ -5,23 +5,24 @@ Packages are the source of truth of a tracker: missing versions are added.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from skewless.contract.errors import DefinitionError, PackageError, SkewlessError, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from skewless.infra.tracking.port import TrackedRun, Tracker
-    from skewless.workspace import Workspace
-
+from skewless.contract.plain_record import PlainRecord
+from skewless.infra.packages.package import open_package
+from skewless.infra.storage.leases import Leases
+from skewless.infra.tracking.mlflow_tracker import MLflowTracker
+from skewless.infra.tracking.port import TrackedRun, Tracker, describe_package
+from skewless.training.plots.canvas import can_plot
+from skewless.training.plots.evaluation import evaluation_plots
+from skewless.workspace import Workspace
 
 _OURS = {"champion", "challenger"}  # users manage other aliases of the tracker
 
 
 @dataclass(frozen=True, kw_only=True)
-class PublishReport:
+class PublishReport(PlainRecord):
     """The published versions of one model.
 
     Args:
@@ -34,10 +35,6 @@ class PublishReport:
     published: list[str]
     aliases: dict[str, str | None]
     skipped: dict[str, str]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
     def line(self) -> str:
         """Return the result in a sentence."""
@@ -54,8 +51,6 @@ def open_tracker(project: Workspace) -> Tracker:
         DefinitionError: the setting is missing or invalid.
         StoreError: the tracker is unavailable.
     """
-    from skewless.infra.tracking.mlflow_tracker import MLflowTracker
-
     uri = project.settings.tracking_uri
     if uri is None:
         raise DefinitionError(
@@ -76,8 +71,6 @@ def publish(
     Raises:
         StoreError: the tracker is unavailable or fails; the next call publishes the rest.
     """
-    from skewless.infra.storage.leases import Leases
-
     with Leases(project.state.database).hold("tracking"):
         return [_publish_model(project, tracker, name, dry=dry) for name in models or project.packages.list_models()]
 
@@ -130,11 +123,6 @@ def _alias_changes(
 
 
 def _run_of(project: Workspace, model: str, version: str) -> TrackedRun:
-    from skewless.infra.packages.package import open_package
-    from skewless.infra.tracking.port import describe_package
-    from skewless.training.plots.canvas import can_plot
-    from skewless.training.plots.evaluation import evaluation_plots
-
     package = open_package(project.store, model, version)
     plots = evaluation_plots(package.curves) if can_plot() else []
     return describe_package(package, {f"plots/{plot.name}.svg": plot.svg for plot in plots})

@@ -6,20 +6,23 @@ A trigger is a reason for a retraining in addition to the cron line.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from skewless.contract.errors import PackageError
 from skewless.contract.metrics import LOWER_IS_BETTER
+from skewless.contract.plain_record import PlainRecord
 from skewless.contract.render import count_text
+from skewless.contract.spec import ModelSpec
+from skewless.infra.packages.package import Package, open_package
+from skewless.operations.drift import latest_drift
+from skewless.operations.runs import Runs
 from skewless.operations.versions import open_champion
+from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
-    from skewless.contract.spec import ModelSpec
-    from skewless.infra.packages.package import Package
     from skewless.validation.live_quality import Quality
-    from skewless.workspace import Workspace
 
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -40,7 +43,7 @@ class RetrainCause:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TriggersReport:
+class TriggersReport(PlainRecord):
     """Why a model should be retrained now.
 
     Args:
@@ -52,18 +55,12 @@ class TriggersReport:
     causes: list[RetrainCause]
     asked: str | None = None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 def triggers(project: Workspace, model: str, *, start: bool = False) -> TriggersReport:
     """Return why a model should be retrained now; with ``start``, request the retraining if there is a cause.
 
     Raises: as ``find_causes``; also ConflictError: another run was requested at the same microsecond.
     """
-    from skewless.operations.runs import Runs
-
     causes = find_causes(project, model)
     sentences = "; ".join(cause.sentence for cause in causes)
     run_id = str(Runs(project).retrain(model, sentences)) if causes and start else None
@@ -100,16 +97,12 @@ def last_training_us(project: Workspace, model: str) -> int:
     Raises:
         PackageError: the model has no version, or it was altered.
     """
-    from skewless.infra.packages.package import open_package
-
     versions = project.packages.list_versions(model)
     latest = open_package(project.store, model, versions[-1]) if versions else open_champion(project, model)
     return _trained_us(latest)
 
 
 def _drift(project: Workspace, spec: ModelSpec, champion: Package, trained_us: int) -> RetrainCause | None:
-    from skewless.operations.drift import latest_drift
-
     window = latest_drift(project, spec.name) if spec.triggers.drift else None
     # A window from before the training says nothing about this champion.
     if window is None or window["version"] != champion.version or window["until_us"] <= trained_us:
@@ -240,8 +233,6 @@ def read_training_causes(project: Workspace) -> dict[str, TrainingCause]:
 
 
 def _read_dataset(project: Workspace, model: str, version: str) -> str:
-    from skewless.infra.packages.package import open_package
-
     try:
         return str(open_package(project.store, model, version).fingerprint.get("dataset", ""))
     except PackageError:

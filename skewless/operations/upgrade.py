@@ -9,11 +9,12 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from skewless.contract.errors import ConflictError, StoreError
+from skewless.contract.plain_record import PlainRecord
 from skewless.infra.jobs.run import RunId
 from skewless.infra.log.catalog import Catalog
 from skewless.infra.log.runs import Coverage, add_coverage
@@ -52,7 +53,7 @@ _OLD_FOLDERS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpgradeReport:
+class UpgradeReport(PlainRecord):
     """The changes of an upgrade.
 
     Args:
@@ -65,10 +66,6 @@ class UpgradeReport:
     schema: int = len(STEPS)
     imported: Mapping[str, int] = field(default_factory=dict)
     folder: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
 
 
 def upgrade_state(state: ProjectState, *, dry_run: bool = False) -> UpgradeReport:

@@ -6,18 +6,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import unified_diff
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.columns import Column
 from skewless.contract.dtypes import DType
 from skewless.contract.errors import GateError
-
-if TYPE_CHECKING:
-    from skewless.contract.plan import View
-    from skewless.contract.spec import ModelSpec
-    from skewless.validation.gate_report import GateReport
-    from skewless.validation.suggest import Range, SuggestedExpectation, TableSummary
-    from skewless.workspace import Workspace
+from skewless.contract.plan import View
+from skewless.contract.spec import ModelSpec
+from skewless.infra.offline.labels import find_labels
+from skewless.infra.packages.package import open_package
+from skewless.infra.storage.durable import replace_durable
+from skewless.validation.data_docs import data_docs_folder, write_data_docs
+from skewless.validation.gate_report import GateReport
+from skewless.validation.label_gate import known_labels
+from skewless.validation.suggest import Range, SuggestedExpectation, TableSummary, suggest_suite, summarise
+from skewless.validation.suites import FILE, LABELS, suite_source
+from skewless.workspace import Workspace
 
 # Great Expectations' names of DuckDB's types.
 _TYPES = {name: name for name in ("BIGINT", "BOOLEAN", "DOUBLE", "INTEGER")} | {"FLOAT": "REAL", "VARCHAR": "String"}
@@ -76,8 +80,6 @@ def validate(
 
 
 def _write_docs(project: Workspace, reports: Sequence[GateReport], docs: Path | None) -> Path:
-    from skewless.validation.data_docs import data_docs_folder, write_data_docs
-
     folder = (docs or data_docs_folder(project.state)).resolve()
     return write_data_docs(reports, folder, site=project.applied.plan.project, now_us=project.clock.now_us())
 
@@ -129,10 +131,6 @@ def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
         SourceError: a source is missing or corrupt.
         StoreError: the disk failed.
     """
-    from skewless.infra.storage.durable import replace_durable
-    from skewless.validation.suggest import suggest_suite
-    from skewless.validation.suites import FILE, LABELS, suite_source
-
     ranges = _training_ranges(project)
     suites = {
         view.name: suggest_suite(_view(project, view), ranges.get(view.name)) for view in project.applied.plan.views
@@ -148,8 +146,6 @@ def suggest_suites(project: Workspace, *, write: bool = False) -> Suggestion:
 
 
 def _view(project: Workspace, view: View) -> TableSummary:
-    from skewless.validation.suggest import TableSummary, summarise
-
     keys, event = [column.name for column in view.keys], view.source.event_column
     # A correction repeats keys and time. It is not a duplicate if rows have the time when they were written.
     sets = [keys, [*keys, event]] if view.source.created_column is None else []
@@ -163,11 +159,6 @@ def _view(project: Workspace, view: View) -> TableSummary:
 
 
 def _labels(project: Workspace, spec: ModelSpec) -> TableSummary:
-    from skewless.infra.offline.labels import find_labels
-    from skewless.validation.label_gate import known_labels
-    from skewless.validation.suggest import TableSummary, summarise
-    from skewless.validation.suites import LABELS
-
     plan = project.applied.plan.select_service(spec.service)
     keys = [spec.labels.column(column.name) for column in plan.join_keys]
     fields = [Column(name=spec.labels.column(column.name), dtype=column.dtype) for column in plan.request]
@@ -194,8 +185,6 @@ def _classes(spec: ModelSpec) -> dict[str, int]:
 
 def _training_ranges(project: Workspace) -> dict[str, dict[str, Range]]:
     """Return the range of the champions' training data, by view and feature."""
-    from skewless.infra.packages.package import open_package
-
     ranges: dict[str, dict[str, Range]] = {}
     for spec in project.models:
         champion = project.store.aliases.get(spec.name, "champion")

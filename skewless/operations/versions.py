@@ -12,17 +12,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from skewless.contract.errors import GateError, PackageError, SourceError
+from skewless.contract.plain_record import PlainRecord
+from skewless.contract.spec import ModelSpec
+from skewless.infra.host.processes import run_behind_servers
+from skewless.infra.packages.package import Package, open_package, pinned_plan, read_pinned_plan
+from skewless.workspace import Workspace
 
 if TYPE_CHECKING:
     from skewless.contract.plan import FeaturePlan
-    from skewless.contract.spec import ModelSpec
     from skewless.infra.materialization.readiness import OnRows
-    from skewless.infra.packages.package import Package
     from skewless.training.dataset import Dataset
     from skewless.training.decision import Decision
     from skewless.training.promotion import TrainReport
     from skewless.training.train import TrainedVersion
-    from skewless.workspace import Workspace
 
 CHAMPION = "champion"
 Way = Literal["nothing", "at_once", "rollout"]
@@ -96,7 +98,6 @@ def plan_promotion(project: Workspace, model: str, version: str | None = None) -
         SourceError: the label table has no test rows now, or lacks a key or request field of the version.
         StoreError: the log of a view of the version is missing.
     """
-    from skewless.infra.packages.package import open_package, pinned_plan
     from skewless.training.promotion import judge
     from skewless.training.quality import score_version
 
@@ -124,7 +125,6 @@ def apply_promotion(project: Workspace, planned: Promotion, *, on_rows: OnRows |
     Raises:
         ConflictError: another process moved the alias or began a rollout since the plan.
     """
-    from skewless.infra.packages.package import read_pinned_plan
     from skewless.training.promotion import check_readiness, record_decision
 
     if planned.decision is None:
@@ -152,7 +152,6 @@ def train(project: Workspace, model: str, *, on_rows: OnRows | None = None) -> T
         SourceError: the labels or features cannot be used for training.
         ConflictError: another process moved the alias or began a rollout meanwhile; the new version stays.
     """
-    from skewless.infra.host.processes import run_behind_servers
     from skewless.operations.tracking import publish_if_set
     from skewless.training.promotion import TrainReport
     from skewless.training.promotion import promote as promote_if_passed
@@ -228,7 +227,7 @@ class Version:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VersionsReport:
+class VersionsReport(PlainRecord):
     """All versions of a model and all changes of its aliases, the latest first.
 
     Args:
@@ -241,10 +240,6 @@ class VersionsReport:
     versions: tuple[Version, ...]
     moves: tuple[dict[str, Any], ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 def open_champion(project: Workspace, model: str) -> Package:
     """Return the package of a model's champion.
@@ -252,8 +247,6 @@ def open_champion(project: Workspace, model: str) -> Package:
     Raises:
         PackageError: the model has no champion, or the package was altered.
     """
-    from skewless.infra.packages.package import open_package
-
     version = project.store.aliases.get(model, CHAMPION)
     if version is None:
         raise PackageError(f"model {model!r}", "has no champion", fix=f"run `skewless train {model}`")
@@ -283,8 +276,6 @@ def read_versions(project: Workspace, model: str) -> VersionsReport:
 def _version(
     project: Workspace, model: str, version: str, holders: Mapping[str, str | None], decision: Mapping[str, Any] | None
 ) -> Version:
-    from skewless.infra.packages.package import open_package, pinned_plan
-
     held = tuple(name for name, holder in holders.items() if holder == version)
     try:
         package = open_package(project.store, model, version)

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from skewless.contract.bounds import Bounds
+from skewless.contract.clock import from_us
 from skewless.contract.errors import RequestError
-
-if TYPE_CHECKING:
-    from skewless.infra.packages.package import Package
-    from skewless.infra.packages.served_model import ServedModel
-    from skewless.infra.predictions.reader import PredictionEntry
-    from skewless.validation.explanation import Bounds, Explanation, NearestBound
-    from skewless.validation.replay_report import ReplayReport
-    from skewless.workspace import Workspace
+from skewless.infra.packages.package import Package
+from skewless.infra.packages.served_model import ServedModel, load_model
+from skewless.infra.predictions.reader import PredictionEntry, PredictionLog
+from skewless.operations.quality import labelled_log
+from skewless.validation.explanation import Bounds as Ranges
+from skewless.validation.explanation import Explanation, NearestBound, explain, nearest_bound
+from skewless.validation.replay import replay_batch
+from skewless.validation.replay_report import ReplayReport
+from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +48,6 @@ class WhyReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values."""
-        from skewless.contract.clock import from_us
-
         package, facts, proof = self.package, self.facts, self.proof
         return {
             "id": self.prediction,
@@ -86,10 +87,6 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
         RequestError: the prediction is not in the log.
         PackageError: the package of its version was altered or is missing.
     """
-    from skewless.infra.packages.served_model import load_model
-    from skewless.infra.predictions.reader import PredictionLog
-    from skewless.validation.explanation import explain
-
     entry = PredictionLog(project.state, project.connection).find(prediction)
     if entry is None:
         raise RequestError(
@@ -120,9 +117,6 @@ def why(project: Workspace, prediction: str, *, proof: bool = True) -> WhyReport
 
 
 def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound | None, bool]:
-    from skewless.contract.bounds import Bounds
-    from skewless.validation.explanation import nearest_bound
-
     ranges = _ranges(model)
     values = dict(zip(model.assembler.labels, entry.logged.vectors[0].tolist(), strict=True))
     spreads = {name: high - low for name, (low, high) in ranges.items() if low is not None and high is not None}
@@ -133,8 +127,6 @@ def _nearest(model: ServedModel, entry: PredictionEntry) -> tuple[NearestBound |
 
 
 def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
-    from skewless.contract.bounds import Bounds
-
     bounds = Bounds.from_dict(model.package.bounds).features
     return [
         f"{item.feature} = {item.value!r}: {bounds[item.feature].describe()} was declared"
@@ -145,8 +137,6 @@ def _outside(model: ServedModel, explanation: Explanation) -> list[str]:
 
 def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | None:
     """Return the known outcome of a prediction."""
-    from skewless.operations.quality import labelled_log
-
     if entry.model_version.model not in {spec.name for spec in project.models}:
         return None
     # A label by entity belongs to the nearest prediction, so neighbouring predictions are read too.
@@ -164,7 +154,7 @@ def _outcome(project: Workspace, entry: PredictionEntry) -> dict[str, Any] | Non
     return own if own["known_at"] is not None else None
 
 
-def _ranges(model: ServedModel) -> Bounds:
+def _ranges(model: ServedModel) -> Ranges:
     """Return the range of each number in the training data; codes of categories have no order."""
     labels = [label for i, label in enumerate(model.assembler.labels) if i not in model.assembler.categorical]
     features = model.package.profile["features"]
@@ -172,9 +162,6 @@ def _ranges(model: ServedModel) -> Bounds:
 
 
 def _proof(project: Workspace, model: ServedModel, entry: PredictionEntry) -> ReplayReport:
-    from skewless.validation.replay import replay_batch
-    from skewless.validation.replay_report import ReplayReport
-
     report = ReplayReport()
     replay_batch(report, model, project.views, entry.logged)
     return report

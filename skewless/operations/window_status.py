@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.errors import StoreError
-
-if TYPE_CHECKING:
-    from skewless.contract.windows.view import EventSource, WindowView
-    from skewless.infra.online.port import OnlineWriter
-    from skewless.infra.plans.needed_views import NeededViews
-    from skewless.workspace import Workspace
+from skewless.contract.keys import window_marker
+from skewless.contract.windows.view import EventSource, WindowView
+from skewless.infra.log.generations import Generations
+from skewless.infra.log.log_columns import count_rejected
+from skewless.infra.log.partitions import log_ends
+from skewless.infra.offline.log_parts import measure_event_delays, read_log_partitions
+from skewless.infra.online.port import OnlineWriter
+from skewless.infra.plans.needed_views import NeededViews
+from skewless.infra.verdicts.last_verdicts import LastParity, read_last
+from skewless.workspace import Workspace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,6 @@ def event_sources(project: Workspace, needed: NeededViews) -> list[SourceStatus]
 
 
 def _window(project: Workspace, needed: NeededViews, view: WindowView, store: OnlineWriter | None) -> WindowStatus:
-    from skewless.contract.keys import window_marker
-    from skewless.infra.log.generations import Generations
-    from skewless.infra.log.partitions import log_ends
-    from skewless.infra.verdicts.last_verdicts import LastParity, read_last
-
     live = Generations(project.state).find_live(view)
     ends = log_ends(project.state, view.source)
     name = needed.plan.project
@@ -111,10 +110,6 @@ def _position(store: OnlineWriter | None, marker: str | None) -> tuple[int | Non
 
 
 def _source(project: Workspace, needed: NeededViews, source: EventSource) -> SourceStatus:
-    from skewless.infra.log.log_columns import count_rejected
-    from skewless.infra.log.partitions import log_ends
-    from skewless.infra.offline.log_parts import measure_event_delays, read_log_partitions
-
     parts = read_log_partitions(project.state, source.name)
     delays = measure_event_delays(project.connection, parts)
     return SourceStatus(

@@ -18,8 +18,7 @@ from skewless.infra.log.compaction import compact
 from skewless.infra.log.log_columns import CREATED, ERASED, EVENT, INGEST, RAW, REJECT, RUN, SEQ, TOMBSTONE
 from skewless.infra.log.partition_log import PartitionLog
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.erasure.entity import Entity
-from skewless.operations.erasure.entity_rows import find_accepted_rows
+from skewless.operations.erasure.entity import Entity, find_accepted_rows
 
 PARTITION = "batch/v-0123456789abcdef"
 SCHEMA = pa.schema(

@@ -31,7 +31,7 @@ from skewless.infra.predictions.segments import (
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.storage.objects import FolderStorage
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.logs import check_logs
+from skewless.operations.checkup.project import check_logs
 from tests.unit.infra.predictions.records import T, origin, record
 
 BATCH, EVENTS = "batch/v-0123456789abcdef", "events/s/ab12cd/0"

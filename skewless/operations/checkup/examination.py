@@ -6,16 +6,6 @@ from pathlib import Path
 
 from skewless.contract.errors import SkewlessError
 from skewless.operations.checkup.finding import CheckupFinding, from_error
-from skewless.operations.checkup.logs import check_logs, check_package_objects
-from skewless.operations.checkup.machine import (
-    check_disk,
-    check_memory,
-    check_port,
-    check_store,
-    check_trust,
-    check_windows,
-    machine_memory,
-)
 from skewless.operations.checkup.packages import (
     check_gpu,
     check_gpu_packages,
@@ -24,8 +14,6 @@ from skewless.operations.checkup.packages import (
     check_runtimes,
     check_scoring,
 )
-from skewless.operations.checkup.project import check_plan, check_processes, check_server
-from skewless.operations.server_status import running_server
 
 _NEEDED = {f"package {name}" for name in ("numpy", "pyarrow", "pydantic", "redis", "structlog")}
 
@@ -39,6 +27,23 @@ def examine(repo: Path) -> list[CheckupFinding]:
     from skewless.contract.settings import load_settings
     from skewless.infra.packages.store import PackageStore
     from skewless.infra.storage.project_state import ProjectState
+    from skewless.operations.checkup.machine import (
+        check_disk,
+        check_memory,
+        check_port,
+        check_store,
+        check_trust,
+        check_windows,
+        machine_memory,
+    )
+    from skewless.operations.checkup.project import (
+        check_logs,
+        check_package_objects,
+        check_plan,
+        check_processes,
+        check_server,
+    )
+    from skewless.operations.server_status import running_server
 
     repo = repo.resolve()
     try:

@@ -11,21 +11,26 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from skewless.contract.clock import open_clock
 from skewless.contract.errors import PlaceError, SkewlessError, StoreError
+from skewless.contract.keys import window_marker
 from skewless.contract.render import count_text
 from skewless.contract.settings import Settings
+from skewless.contract.windows.view import WindowView
+from skewless.infra.log.generations import Generation, Generations
+from skewless.infra.log.log_columns import INGEST
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.log.partitions import log_partitions
+from skewless.infra.online.port import BlockingOnlineReader
+from skewless.infra.online.private_server import FIX, PrivateServer, find_binary
+from skewless.infra.online.store import open_blocking_reader, open_online_store
+from skewless.infra.packages.store import PackageStore
+from skewless.infra.plans.needed_views import NeededViews, NeededViewsMonitor
 from skewless.infra.storage.project_state import ProjectState
+from skewless.infra.telemetry.redaction import display_url
 from skewless.operations.checkup.finding import CheckupFinding, bad, doubt, from_error, good
 from skewless.operations.readable import duration_text
-
-if TYPE_CHECKING:
-    from skewless.contract.settings import Settings
-    from skewless.contract.windows.view import WindowView
-    from skewless.infra.log.generations import Generation
-    from skewless.infra.online.port import BlockingOnlineReader
-    from skewless.infra.plans.needed_views import NeededViews
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12, "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) *(|[kmgt]i?)(?:b|bytes)?", re.IGNORECASE)
@@ -164,8 +169,6 @@ _PATIENCE_US = 60_000_000
 
 def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[CheckupFinding]:
     """Return whether the configured server is reachable, or the private server can start; starts none."""
-    from skewless.infra.online.private_server import PrivateServer
-
     if redis_url is not None:
         return check_url(redis_url, limit_ms)
     findings, private = [check_program()], PrivateServer(state)
@@ -180,9 +183,6 @@ def check_store(state: Path, redis_url: str | None, limit_ms: float) -> list[Che
 
 def check_url(url: str, limit_ms: float) -> list[CheckupFinding]:
     """Return whether a store is reachable, stores values, and agrees with this machine's clock."""
-    from skewless.infra.online.store import open_online_store
-    from skewless.infra.telemetry.redaction import display_url
-
     try:
         store = open_online_store(url)
         try:
@@ -210,8 +210,6 @@ def judge_clock(offset_ms: float, limit_ms: float) -> CheckupFinding:
 
 def check_program() -> CheckupFinding:
     """Return whether the private server's program runs on this machine."""
-    from skewless.infra.online.private_server import FIX, find_binary
-
     name = "private redis"
     try:
         binary = find_binary()
@@ -228,12 +226,6 @@ def check_program() -> CheckupFinding:
 
 def check_windows(state: ProjectState, settings: Settings) -> list[CheckupFinding]:
     """Return for each windowed view whether it has current states; starts no server."""
-    from skewless.contract.clock import open_clock
-    from skewless.infra.online.private_server import PrivateServer
-    from skewless.infra.online.store import open_blocking_reader
-    from skewless.infra.packages.store import PackageStore
-    from skewless.infra.plans.needed_views import NeededViewsMonitor
-
     try:
         needed = NeededViewsMonitor(state, PackageStore.of(state, settings), settings.keep_versions).read()
     except SkewlessError:
@@ -264,8 +256,6 @@ def judge_window(
     Args:
         reader: None: no server runs, so positions are not checked.
     """
-    from skewless.infra.log.generations import Generations
-
     name = f"window {needed.label(view)}"
     live = Generations(state).find_live(view)
     if live is None:
@@ -288,11 +278,6 @@ def _behind(
     project: str, view: WindowView, live: Generation, state: ProjectState, reader: BlockingOnlineReader, now_us: int
 ) -> Iterator[str]:
     """Yield the partitions that are more than a minute behind."""
-    from skewless.contract.keys import window_marker
-    from skewless.infra.log.log_columns import INGEST
-    from skewless.infra.log.partition_log import PartitionLog
-    from skewless.infra.log.partitions import log_partitions
-
     for partition in log_partitions(state, view.source):
         log = PartitionLog(state, partition)
         end = log.next_seq() - 1

@@ -2,19 +2,161 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.storage.objects import StoredObject
-    from skewless.operations.erasure.entity import Entity
-    from skewless.operations.erasure.online_rows import OnlineRows
-    from skewless.workspace import Workspace
+from skewless.contract.columns import Column
+from skewless.contract.errors import SourceError
+from skewless.contract.keys import KeyCodec, parse_key
+from skewless.contract.windows.view import WindowView
+from skewless.infra.engines.job import delete_results
+from skewless.infra.log.catalog import Catalog
+from skewless.infra.log.log_columns import decode_columns
+from skewless.infra.log.partition_log import PartitionLog
+from skewless.infra.offline.changes import count_matching
+from skewless.infra.offline.source_columns import NO_ENTITY
+from skewless.infra.offline.sources import Table, find_table, has_files, view_table
+from skewless.infra.online.port import OnlineStore
+from skewless.infra.online.store import open_online_store
+from skewless.infra.plans.retirement import ViewLifecycle
+from skewless.infra.storage.documents import Documents, Records
+from skewless.infra.storage.leases import Leases
+from skewless.infra.storage.objects import StoredObject
+from skewless.infra.streams.backfill import Backfiller
+from skewless.infra.streams.history_file import file_columns
+from skewless.operations.erasure.entity import Entity, LoggedEntity, find_accepted_rows, find_outcomes, find_predictions
+from skewless.workspace import Workspace
 
-_KIND = "erasures"
+
+def check_sources(project: Workspace, entity: Entity) -> None:
+    """Check that no source of a view, and no history of an event source, has a row of an entity.
+
+    Raises:
+        SourceError: one has, or it cannot be read.
+    """
+    for table, columns in _list_tables(project):
+        if not entity.keys.keys() <= columns.keys():
+            continue
+        values = [
+            (columns[name][0], columns[name][1].dtype, parse_key(columns[name][1], text))
+            for name, text in entity.keys.items()
+        ]
+        rows = count_matching(project.connection, table, values)
+        if rows:
+            raise SourceError(
+                table.name,
+                f"still has {rows:,} rows of the entity, which a later run would accept again",
+                value=table.files[0],
+                fix="delete them there first, or move the file away; then erase again",
+            )
+
+
+def _list_tables(project: Workspace) -> Iterator[tuple[Table, Mapping[str, tuple[str, Column]]]]:
+    """Yield each table with its columns, by key: their names in the table, and the key."""
+    plan = project.needed.plan
+    for view in plan.views:
+        if has_files(project.repo, view.source.path):
+            keys = {key.name: (view.source.column(key.name), key) for key in view.keys if key.name != NO_ENTITY}
+            yield view_table(project.repo, view), keys
+    for source in plan.sources:
+        if source.history is not None and has_files(project.repo, source.history):
+            declared = {column.name: column.dtype for column in file_columns(source)}
+            name = f"history of event source {source.name!r}"
+            columns = {column.name: (column.name, column) for column in source.columns}
+            yield find_table(project.repo, source.history, name, declared), columns
+
+
+_KIND, _BUILDS = "erasures", "builds"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlineRows:
+    """Keeps the online store equal to logs from which an entity's rows are erased.
+
+    Args:
+        store: of the project.
+    """
+
+    project: Workspace
+    store: OnlineStore
+
+    def delete_view(self, partition: str, found: LoggedEntity) -> int:
+        """Delete the rows of a view's version; return how many there were.
+
+        Raises:
+            StoreError: the store is unavailable.
+        """
+        needed = self.project.needed.plan
+        view = next((each for each in needed.views if each.partition == partition), None)
+        if view is None:
+            # No reader needs this version. If one does later, the next run fills it from the log.
+            return self.store.delete(f"sk:{needed.project}:{partition.rpartition('-')[2]}:")
+        codec = KeyCodec(needed.project, view)
+        return self.store.remove(_encode(codec, found.values(codec.names)))
+
+    def add_build(self, source: str) -> None:
+        """Record that the states of a source have to be built again; call it before its events are erased."""
+        with self._pending().edit(_BUILDS, []) as sources:
+            sources[:] = sorted({*sources, source})
+
+    def list_builds(self) -> list[str]:
+        """Return the sources whose states have to be built again, also those of an interrupted erasure."""
+        return list(self._pending().get(_BUILDS) or [])
+
+    def build(self, source: str, found: Sequence[LoggedEntity]) -> tuple[int, int]:
+        """Build the states of a source's views again from its log, and delete those of the entity.
+
+        Returns:
+            The numbers of built views and of deleted states.
+
+        Raises:
+            StoreError: the store or the disk failed; the next erasure of any entity continues.
+        """
+        streams, built, deleted = self.project.streams, 0, 0
+        for view in self.project.needed.plan.windows:
+            if view.source == source and streams.generations.list_all(view):
+                Backfiller(streams=streams, store=self.store).build(view)
+                built += 1
+                deleted += self._delete_states(view, found)
+        self._retire_unneeded(source)
+        with self._pending().edit(_BUILDS, []) as sources:
+            sources[:] = [each for each in sources if each != source]
+        return built, deleted
+
+    def _delete_states(self, view: WindowView, found: Sequence[LoggedEntity]) -> int:
+        """Delete the entity's own states in former generations, which servers may read for a minute."""
+        deleted = 0
+        for item in self.project.streams.generations.list_all(view):
+            if item.stage != "live":
+                codec = KeyCodec(self.project.needed.plan.project, view, item.number)
+                keys = {key for rows in found for key in _encode(codec, rows.values(codec.names))}
+                deleted += self.store.remove(sorted(keys))
+        return deleted
+
+    def _retire_unneeded(self, source: str) -> None:
+        """Delete the states of views of a source that are not needed any more."""
+        needed = self.project.needed
+        retirement = self.project.streams.retirement(needed, self.store)
+        now_us = self.project.clock.now_us()
+        for name, body in Documents(self.project.state.database, "generations").list_all().items():
+            view, _, view_hash = name.rpartition("-")
+            parts = {part for item in body["generations"] for part in item["partitions"]}
+            if view_hash not in needed.readers and any(part.startswith(f"events/{source}/") for part in parts):
+                life = ViewLifecycle(name=view, hash=view_hash, source=source, stage="unneeded", since_us=now_us)
+                retirement.delete_states(life)
+
+    def _pending(self) -> Documents:
+        return Documents(self.project.state.database, _KIND)
+
+
+def _encode(codec: KeyCodec, keys: Sequence[Sequence[object]]) -> list[bytes]:
+    encoded = (codec.encode(values) for values in keys)  # type: ignore[arg-type]  # keys are integers or texts
+    return [key for key in encoded if key is not None]
+
+
 _VIEWS, _EVENTS = "batch/", "events/"  # begin the names of logs
 NOT_COVERED = (
     "backups",
@@ -73,12 +215,6 @@ def erase(project: Workspace, entity: Mapping[str, str], *, dry_run: bool = Fals
         StoreError: the store, the database or the disk failed; a repeated call continues.
         ConflictError: another process has taken over, because this one was suspended for too long.
     """
-    from skewless.infra.log.catalog import Catalog
-    from skewless.infra.log.log_columns import decode_columns
-    from skewless.infra.storage.leases import Leases
-    from skewless.operations.erasure.entity import Entity
-    from skewless.operations.erasure.source_rows import check_sources
-
     catalog = Catalog(project.state.database)
     columns = {
         name: decode_columns(catalog.columns(name))
@@ -107,9 +243,6 @@ class _Erasure:
     def __init__(
         self, project: Workspace, catalog: Catalog, entity: Entity, partitions: list[str], check: Callable[[], None]
     ) -> None:
-        from skewless.infra.log.partition_log import PartitionLog
-        from skewless.operations.erasure.entity_rows import find_accepted_rows, find_outcomes, find_predictions
-
         self._project, self._catalog, self._entity, self._check = project, catalog, entity, check
         state = project.state
         self._accepted = {name: find_accepted_rows(PartitionLog(state, name), entity) for name in partitions}
@@ -121,10 +254,6 @@ class _Erasure:
     def run(self, *, dry_run: bool) -> ErasureReceipt:
         if dry_run:
             return self._receipt(dry_run=True)
-        from skewless.infra.online.store import open_online_store
-        from skewless.infra.storage.documents import Records
-        from skewless.operations.erasure.online_rows import OnlineRows
-
         with closing(open_online_store(self._project.redis_url)) as store:
             online = OnlineRows(project=self._project, store=store)
             self._erase_accepted(online)
@@ -165,8 +294,6 @@ class _Erasure:
 
     def _delete_objects(self) -> int:
         """Delete the replaced objects and their local copies, unless a process reads them; return how many."""
-        from skewless.infra.engines.job import delete_results
-
         delete_results(self._project.state)
         storage = self._project.state.storage
         deleted = self._catalog.delete_unread(storage)
@@ -177,8 +304,6 @@ class _Erasure:
         return deleted
 
     def _receipt(self, *, objects: int = 0, dry_run: bool = False) -> ErasureReceipt:
-        import secrets
-
         salt = secrets.token_hex(16)
         return ErasureReceipt(
             at_us=self._project.clock.now_us(),

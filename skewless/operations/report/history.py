@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.clock import to_us
+from skewless.contract.traffic import TrafficPolicy
+from skewless.operations.quality import QualityReport
 from skewless.operations.report.blocks import Block, FoldedCell, PlotBlock, TableBlock, missing
 from skewless.operations.report.cells import figures, milliseconds, number, share, time
-
-if TYPE_CHECKING:
-    from skewless.contract.traffic import TrafficPolicy
-    from skewless.operations.quality import QualityReport
-    from skewless.operations.versions import VersionsReport
-    from skewless.training.plots.canvas import Point
-    from skewless.training.plots.version_history import DecisionMark, TrafficShares
-    from skewless.workspace import Workspace
+from skewless.operations.versions import VersionsReport, read_versions
+from skewless.training.plots.canvas import Point
+from skewless.training.plots.version_history import DecisionMark, TrafficShares, VersionHistory, history_plot
+from skewless.workspace import Workspace
 
 _MOST = 60
 _Show = Callable[[float | None], str]
@@ -27,8 +25,6 @@ _BREACHED, _HELD, _OPEN = "BREACHED", "held", "not decided yet"
 
 def decisions(project: Workspace, model: str) -> Iterator[Block]:
     """Yield the decisions about a model, the latest first: by its gate, by its rollouts, and by hand."""
-    from skewless.operations.versions import read_versions
-
     history = project.store.traffic.history(model)
     events = [*_moves(read_versions(project, model), history), *_policies(history)]
     events += [_gate(record) for record in project.store.decisions.read_latest_first(model)]
@@ -126,9 +122,6 @@ def _counted(outcomes: Sequence[str]) -> str:
 
 def life(project: Workspace, model: str, quality: QualityReport) -> Iterator[Block]:
     """Yield the plot of each version's traffic share, decisions and quality."""
-    from skewless.operations.versions import read_versions
-    from skewless.training.plots.version_history import VersionHistory, history_plot
-
     versions, history = read_versions(project, model), project.store.traffic.history(model)
     shares = [*_alias_shares(versions, history), *map(_shares, history)]
     if not shares:
@@ -154,16 +147,12 @@ def life(project: Workspace, model: str, quality: QualityReport) -> Iterator[Blo
 
 def _alias_shares(report: VersionsReport, history: Sequence[TrafficPolicy]) -> Iterator[TrafficShares]:
     """Yield the champions before the first traffic policy."""
-    from skewless.training.plots.version_history import TrafficShares
-
     for move in reversed(report.moves):
         if move["alias"] == "champion" and (not history or move["at_us"] < history[0].since_us):
             yield TrafficShares(at_us=move["at_us"], of={move["to"]: 1.0})
 
 
 def _shares(policy: TrafficPolicy) -> TrafficShares:
-    from skewless.training.plots.version_history import TrafficShares
-
     if policy.challenger is None or policy.phase not in {"canary", "ab"}:
         return TrafficShares(at_us=policy.since_us, of={policy.champion: 1.0})
     return TrafficShares(
@@ -172,8 +161,6 @@ def _shares(policy: TrafficPolicy) -> TrafficShares:
 
 
 def _training_marks(report: VersionsReport) -> Iterator[DecisionMark]:
-    from skewless.training.plots.version_history import DecisionMark
-
     for version in report.versions:
         if version.trained_at is not None:
             yield DecisionMark(
@@ -183,8 +170,6 @@ def _training_marks(report: VersionsReport) -> Iterator[DecisionMark]:
 
 def _policy_marks(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
     """Yield promotions and rollbacks."""
-    from skewless.training.plots.version_history import DecisionMark
-
     for before, policy in pairwise(history):
         change = change_of(before, policy)
         if change == "promoted":
@@ -194,8 +179,6 @@ def _policy_marks(history: Sequence[TrafficPolicy]) -> Iterator[DecisionMark]:
 
 
 def _points(quality: QualityReport) -> dict[str, list[Point]]:
-    from skewless.training.plots.canvas import Point
-
     lines: dict[str, list[Point]] = {}
     for window in quality.windows:
         middle = (window.since_us + window.until_us) // 2

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from skewless.contract.plan import View
 from skewless.contract.render import count_text
+from skewless.contract.traffic import TrafficPolicy
+from skewless.contract.windows.view import WindowView
+from skewless.infra.alerts.alerts import Alerts
+from skewless.infra.jobs.run import Run
+from skewless.infra.offline.log_parts import latest_event_us
+from skewless.infra.packages.package import Package
+from skewless.infra.verdicts.last_verdicts import LastParity, read_last
+from skewless.operations.drift import drift_reports
+from skewless.operations.importance import importance as read_importance
+from skewless.operations.quality import QualityReport
 from skewless.operations.report.blocks import Block, Paragraph, PlotBlock, TableBlock, Tone, missing
 from skewless.operations.report.cells import NONE, duration, figures, interval, number, share, time
-
-if TYPE_CHECKING:
-    from skewless.contract.traffic import TrafficPolicy
-    from skewless.contract.windows.view import WindowView
-    from skewless.infra.jobs.run import Run
-    from skewless.infra.packages.package import Package
-    from skewless.operations.quality import QualityReport
-    from skewless.training.plots.canvas import Plot
-    from skewless.validation.live_quality import Quality
-    from skewless.workspace import Workspace
+from skewless.operations.runs import Runs
+from skewless.operations.versions import read_versions
+from skewless.training.plots.canvas import Plot, Point, series_plot
+from skewless.training.plots.evaluation import evaluation_plots
+from skewless.validation.data_docs import INDEX, data_docs_folder
+from skewless.validation.live_quality import Quality
+from skewless.workspace import Workspace
 
 _BASELINE = "baseline_"
 _VERDICTS: Mapping[str, tuple[str, Tone]] = {
@@ -31,8 +38,6 @@ _MOST_FEATURES, _MOST_LINES = 15, 6
 
 def versions(project: Workspace, model: str, quality: QualityReport) -> Iterator[Block]:
     """Yield each version with its share of the traffic and its quality, at training and live."""
-    from skewless.operations.versions import read_versions
-
     report, policy = read_versions(project, model), project.store.traffic.get(model)
     live = {item.version: item for item in quality.whole.versions}
     champion = next((item.version for item in report.versions if "champion" in item.aliases), None)
@@ -88,9 +93,6 @@ def traffic_share(version: str, policy: TrafficPolicy | None, champion: str | No
 
 def drift(project: Workspace, model: str) -> Iterator[Block]:
     """Yield the latest drift report, and the share of drifted features over time."""
-    from skewless.operations.drift import drift_reports
-    from skewless.training.plots.canvas import Point, series_plot
-
     reports = drift_reports(project, model)
     if not reports:
         yield missing(f"The model has no drift report: run `skewless drift {model}`.")
@@ -130,9 +132,6 @@ def _drift_row(item: Mapping[str, Any]) -> tuple[str, ...]:
 
 def importance(project: Workspace, model: str, window_us: int, windows: int) -> Iterator[Block]:
     """Yield the champion's feature importance, window by window."""
-    from skewless.operations.importance import importance as read_importance
-    from skewless.training.plots.canvas import Point, series_plot
-
     report = read_importance(project, model, window_us=window_us, windows=windows, sample=300)
     if not report.windows:
         yield missing("These windows have no prediction that can be explained.")
@@ -150,8 +149,6 @@ def importance(project: Workspace, model: str, window_us: int, windows: int) -> 
 
 def evaluation(package: Package) -> Iterator[Block]:
     """Yield the metrics and the plots of the champion's evaluation."""
-    from skewless.training.plots.evaluation import evaluation_plots
-
     metrics = package.metrics
     rows = [
         (name, number(value), number(metrics.get(f"{_BASELINE}{name}")))
@@ -189,8 +186,6 @@ def freshness(project: Workspace) -> Iterator[Block]:
 
 
 def _latest_event(project: Workspace, view: View | WindowView) -> int | None:
-    from skewless.infra.offline.log_parts import latest_event_us
-
     if isinstance(view, View):
         return latest_event_us(project.connection, project.views.log(view).files())
     files = [file for part in project.views.log_partitions(view) for file in part.files]
@@ -199,8 +194,6 @@ def _latest_event(project: Workspace, view: View | WindowView) -> int | None:
 
 def proof(project: Workspace) -> Iterator[Block]:
     """Yield the last verdicts of parity and replay."""
-    from skewless.infra.verdicts.last_verdicts import LastParity, read_last
-
     yield _replay_note(project)
     items = list(read_last(project.state, LastParity).values())
     if not items:
@@ -215,8 +208,6 @@ def proof(project: Workspace) -> Iterator[Block]:
 
 
 def _replay_note(project: Workspace) -> Paragraph:
-    from skewless.operations.runs import Runs
-
     runs = [run for run in Runs(project).list("replay", limit=5) if run.ended_us is not None]
     if not runs:
         return missing("The project has no scheduled replay yet: run `skewless replay`.")
@@ -229,8 +220,6 @@ def _replay_note(project: Workspace) -> Paragraph:
 
 def checks(project: Workspace) -> Iterator[Block]:
     """Yield the link to the last recorded validation."""
-    from skewless.validation.data_docs import INDEX, data_docs_folder
-
     index = data_docs_folder(project.state) / INDEX
     if index.exists():
         yield Paragraph(text="Data Docs of the last validation", link=index.resolve().as_uri())
@@ -242,8 +231,6 @@ def checks(project: Workspace) -> Iterator[Block]:
 
 def alerts(project: Workspace) -> Iterator[Block]:
     """Yield open alerts, then the latest resolved alerts."""
-    from skewless.infra.alerts.alerts import Alerts
-
     with Alerts(project.state) as store:
         records = store.records()
     latest = sorted(records, key=lambda item: (not item.is_open, -item.since_us))[:_MOST_ALERTS]
@@ -262,8 +249,6 @@ def alerts(project: Workspace) -> Iterator[Block]:
 
 def runs(project: Workspace) -> Iterator[Block]:
     """Yield the latest runs of the scheduler, the latest first."""
-    from skewless.operations.runs import Runs
-
     latest = Runs(project).list(limit=_MOST_RUNS)[::-1]
     marked = frozenset(i for i, run in enumerate(latest) if run.error)
     columns = ("time", "job", "cause", "state", "took", "result")

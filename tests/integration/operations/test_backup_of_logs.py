@@ -25,7 +25,7 @@ from skewless.infra.outcomes.log import OutcomeLog, OutcomeWriter, outcome_spool
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.schema import count_rows
 from skewless.operations.backup import back_up, restore
-from skewless.operations.checkup.logs import check_logs
+from skewless.operations.checkup.project import check_logs
 
 EVENTS = "events/payments/3f2a9c01ab/0"
 

@@ -29,7 +29,7 @@ from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
 from skewless.infra.storage.schema import STEPS
 from skewless.operations import old_logs
-from skewless.operations.checkup.logs import check_logs
+from skewless.operations.checkup.project import check_logs
 from skewless.operations.upgrade import UpgradeReport, upgrade_state
 
 WORLDS = Path(__file__).parents[2] / "worlds"

@@ -25,7 +25,7 @@ from skewless.infra.packages.store import PackageStore
 from skewless.infra.packages.writer import sign_package, write_package
 from skewless.infra.storage.documents import Documents
 from skewless.infra.storage.project_state import ProjectState
-from skewless.operations.checkup.logs import check_package_objects
+from skewless.operations.checkup.project import check_package_objects
 from tests.servers.object_storage import ObjectStorageServer, running_object_storage
 from tests.worlds.shared_packages import package_contents
 
@@ -153,7 +153,7 @@ def test_the_doctor_compares_the_objects(host_store: HostStore, monkeypatch: pyt
     verdict, detail = judge()
     assert (verdict, detail.endswith("MB, unchanged")) == ("ok", True)
     newest = sum(path.stat().st_size for path in (one.state / "packages/late/000002").rglob("*") if path.is_file())
-    monkeypatch.setattr("skewless.operations.checkup.logs._MOST_READ", newest)
+    monkeypatch.setattr("skewless.operations.checkup.project._MOST_READ", newest)
     assert judge() == ("ok", detail.replace("unchanged", "the latest 15 unchanged, the others only listed"))
     alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
     assert judge()[0] == "ok"
@@ -161,7 +161,7 @@ def test_the_doctor_compares_the_objects(host_store: HostStore, monkeypatch: pyt
     assert judge()[0] == "fail"
     alter_object(one, "plan.json", good)
     assert judge()[0] == "ok"
-    monkeypatch.setattr("skewless.operations.checkup.logs._MOST_READ", 10**9)
+    monkeypatch.setattr("skewless.operations.checkup.project._MOST_READ", 10**9)
     alter_object(one, "plan.json", good.replace(b"hash", b"hush"))
     assert "has changed" in judge()[1]
     one.state.storage.delete([next(iter(objects_of(one)))])

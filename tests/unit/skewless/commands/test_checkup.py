@@ -142,7 +142,7 @@ def test_a_private_server_that_cannot_run_fails(monkeypatch: pytest.MonkeyPatch,
     program = tmp_path / "valkey-server"
     program.write_text("#!/nowhere/sh\n")
     program.chmod(0o755)
-    monkeypatch.setattr("skewless.infra.online.private_server.find_binary", lambda: program)
+    monkeypatch.setattr("skewless.operations.checkup.machine.find_binary", lambda: program)
     finding = machine.check_program()
     assert finding.verdict == "fail"
     assert "SKEWLESS_REDIS_URL" in (finding.fix or "")

@@ -5,32 +5,39 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from skewless.demo.feature_gain import LabelledScores, auc_gain
+from skewless.demo.tour_state import auc_gain, gain_text
+from skewless.validation.evaluation.bootstrap import ScoredRows
 
 
-def scored(strength: float, n: int = 2_000) -> LabelledScores:
+def scored(strength: float, n: int = 2_000) -> ScoredRows:
     """Return scores that tell labels apart as well as their strength says; the labels are always the same."""
     chance = np.random.default_rng(5)
     labels = (chance.random(n) < 0.3).astype(np.float64)
-    return LabelledScores(labels=labels, scores=strength * labels + chance.normal(size=n))
+    return ScoredRows(labels=labels, scores=strength * labels + chance.normal(size=n))
 
 
 def test_a_better_model_gains_beyond_chance() -> None:
     gain = auc_gain(scored(0.2), scored(1.0))
     assert gain is not None
-    assert 0 < gain.low < gain.after - gain.before < gain.high
+    assert gain.gain is not None
+    assert gain.low is not None
+    assert gain.high is not None
+    assert 0 < gain.low < gain.gain < gain.high
+    assert gain_text(gain).startswith(f"AUC {gain.champion:.3f} -> {gain.candidate:.3f}, gain {gain.gain:.3f} [")
 
 
 def test_the_interval_of_no_gain_is_no_gain() -> None:
     gain = auc_gain(scored(0.5), scored(0.5))
     assert gain is not None
-    assert (gain.low, gain.after - gain.before, gain.high) == (0.0, 0.0, 0.0)
+    assert (gain.low, gain.gain, gain.high) == (0.0, 0.0, 0.0)
 
 
 def test_the_interval_is_as_wide_as_an_independent_estimate() -> None:
     before, after = scored(0.2), scored(1.0)
     gain = auc_gain(before, after)
     assert gain is not None
+    assert gain.low is not None
+    assert gain.high is not None
     # DeLong: the variance of a difference of placements, over late and other rows.
     late = before.labels == 1.0
     spread = sum(
@@ -41,7 +48,7 @@ def test_the_interval_is_as_wide_as_an_independent_estimate() -> None:
 
 
 def placements(
-    model: LabelledScores, own: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+    model: ScoredRows, own: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 ) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
     """Return, for each row of a class, the share of the other class on its right side."""
     positive = bool(model.labels[own][0] == 1.0)
@@ -54,5 +61,5 @@ def test_other_rows_are_not_compared() -> None:
 
 
 def test_one_class_has_no_gain() -> None:
-    same = LabelledScores(labels=np.ones(5), scores=np.arange(5.0))
+    same = ScoredRows(labels=np.ones(5), scores=np.arange(5.0))
     assert auc_gain(same, same) is None
