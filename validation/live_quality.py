@@ -164,8 +164,8 @@ def _select_rows(rows: pa.Table, arm: Mapping[str, Any]) -> pa.Table:
 def _quality(
     arm: Mapping[str, Any], rows: pa.Table, spec: ModelSpec, mature_until_us: int | None, calibration: Table | None
 ) -> Quality:
-    labels, scores = _to_floats(rows["label"]), _scores(rows)
-    has_label, is_usable = ~np.isnan(labels), _is_usable(labels, scores, spec)
+    labels, scores = read_labels(rows), read_scores(rows)
+    has_label, is_usable = ~np.isnan(labels), has_usable_label(labels, scores, spec)
     units, values = rows["unit"].to_numpy(), _to_floats(rows["value"])
     has_value = ~np.isnan(values)
     queries = np.unique(rows["t"].to_numpy(), return_inverse=True)[1].astype(
@@ -191,7 +191,7 @@ def _quality(
     )
 
 
-def _is_usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.bool_]:
+def has_usable_label(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[np.bool_]:
     """Return the mask of labels that the task can have."""
     if spec.task == "binary":
         return np.isin(labels, (0.0, 1.0))
@@ -200,7 +200,12 @@ def _is_usable(labels: Vector, scores: Scores, spec: ModelSpec) -> npt.NDArray[n
     return ~np.isnan(labels)
 
 
-def _scores(rows: pa.Table) -> Scores:
+def read_labels(rows: pa.Table) -> Vector:
+    """Return the label of each row, NaN without one."""
+    return _to_floats(rows["label"])
+
+
+def read_scores(rows: pa.Table) -> Scores:
     """Return one score per row, or all scores of a model with several outputs."""
     if rows["scores"].null_count:
         return _to_floats(rows["score"])

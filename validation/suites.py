@@ -4,29 +4,22 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import math
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from skewless.contract.errors import DefinitionError
-from skewless.validation.suggest import SuggestedExpectation
-
-if TYPE_CHECKING:
-    from great_expectations.expectations.expectation import Expectation
-
-
-import math
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from skewless.contract.bounds import Bound, Bounds, Value
 from skewless.contract.clock import to_us
 from skewless.contract.columns import REQUEST
 from skewless.contract.dtypes import DType
+from skewless.contract.errors import DefinitionError
 from skewless.contract.plan import FeaturePlan
 from skewless.contract.spec import ModelSpec
+from skewless.validation.suggest import SuggestedExpectation
 
 if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation

@@ -20,8 +20,8 @@ from skewless.demo.processes import StreamWorker
 from skewless.demo.tour_state import HOUR_US, PrintLine, Row, TourState, json_rows, progress_bar
 from skewless.infra.offline.as_of import TIME
 from skewless.infra.offline.labels import KNOWN, LABEL
+from skewless.training.decision import SliceColumn
 from skewless.training.quality import quality_lines
-from skewless.training.slices import SliceColumn
 from skewless.validation.evaluation.evaluation import evaluate
 
 RACE_ROWS = 100

@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from skewless.contract.errors import PackageError, StalePlanError
-from skewless.training.rollout.evidence import counts_since
-from skewless.training.rollout.labelled_evidence import compare_labelled
+from skewless.training.rollout.evidence import compare_labelled, counts_since
 
 if TYPE_CHECKING:
     from skewless.contract.traffic import TrafficPolicy
