@@ -25,7 +25,7 @@ from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, 
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
-from skewless.serving.http.reply import error_json, http_status, json_response, retry_after
+from skewless.serving.http.reply import error_json, error_response, json_response
 from skewless.serving.metrics.metrics import Metrics, render_all_workers
 from skewless.serving.models.table import ModelTable
 from skewless.serving.oip.infer_route import InferRoute
@@ -48,8 +48,6 @@ class ServingContext:
         ready: returns the reasons why the server is not ready; empty: it is ready.
         details: returns problems that do not make the server unready.
         heartbeat: records that the process runs, about once per second; may wait for the disk.
-        events: forwards events; None: events are rejected.
-        feedback: stores outcomes; None: outcomes are rejected.
         peers: the other workers; None: a single worker, or the listener that peers use.
         access: authenticates requests.
         local: whether only this machine can reach the server.
@@ -60,14 +58,14 @@ class ServingContext:
     models: ModelTable
     predictor: Predictor
     metrics: Metrics
+    events: EventForwarder
+    feedback: Feedback
     clock: Clock = field(default_factory=SystemClock)
     reload_seconds: float
     deadline_s: float = 0.0
     ready: Callable[[], dict[str, str]] = field(default=dict)
     details: Callable[[], dict[str, str]] = field(default=dict)
     heartbeat: Callable[[], None] | None = None
-    events: EventForwarder | None = None
-    feedback: Feedback | None = None
     peers: PeerWorkers | None = None
     access: Access = field(default_factory=OpenAccess)
     local: bool = True
@@ -160,8 +158,7 @@ async def _watch_aliases(serving: ServingContext) -> None:
         await asyncio.sleep(serving.reload_seconds)
         for name in await serving.models.refresh():
             serving.metrics.reloads(name).inc()
-        if serving.events is not None:
-            await asyncio.to_thread(serving.events.refresh)
+        await asyncio.to_thread(serving.events.refresh)
 
 
 async def _watch_keys(access: Access) -> None:
@@ -208,4 +205,4 @@ async def _reply_http_error(request: Request, error: Exception) -> Response:
 async def _reply_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, SkewlessError):
         raise error
-    return json_response(error_json(error, request.url.path), http_status(error), retry_after(error))
+    return error_response(error, request.url.path)

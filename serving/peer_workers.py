@@ -37,22 +37,17 @@ class PeerWorkers:
     count: int
     on_no_reply: Callable[[], None] = lambda: None
 
-    async def send_request(
-        self, method: str, path: str, body: bytes = b"", *, timeout_s: float = _TIMEOUT_S
-    ) -> list[WorkerReply]:
+    async def send_request(self, method: str, path: str, *, timeout_s: float = _TIMEOUT_S) -> list[WorkerReply]:
         """Send a request to all other workers at once; return the replies, ordered by worker."""
         peers = [number for number in range(self.count) if number != self.number]
-        replies = await asyncio.gather(*(self._send_request(number, method, path, body, timeout_s) for number in peers))
+        replies = await asyncio.gather(*(self._send_request(number, method, path, timeout_s) for number in peers))
         return [reply for reply in replies if reply is not None]
 
-    async def _send_request(
-        self, number: int, method: str, path: str, body: bytes, timeout_s: float
-    ) -> WorkerReply | None:
-        head = f"{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: {len(body)}\r\n"
-        kind = "Content-Type: application/json\r\n\r\n"
+    async def _send_request(self, number: int, method: str, path: str, timeout_s: float) -> WorkerReply | None:
+        request = f"{method} {path} HTTP/1.1\r\nHost: worker\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
         try:
             async with asyncio.timeout(timeout_s):
-                data = await _exchange(socket_of(self.folder, number), f"{head}{kind}".encode() + body)
+                data = await _exchange(socket_of(self.folder, number), request.encode())
             return _ReplyParser(data).reply(number)
         except (OSError, httptools.HttpParserError):  # a TimeoutError is an OSError
             self.on_no_reply()

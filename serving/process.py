@@ -331,8 +331,7 @@ def run_server(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(config, on_ready))
+    uvloop.run(_serve(config, on_ready))
 
 
 async def _serve(config: ServerConfig, on_ready: Callable[[str], None]) -> None:

@@ -15,7 +15,7 @@ from skewless.contract.errors import RequestError
 from skewless.contract.feedback import Outcome, parse_feedback
 from skewless.contract.plan import FeaturePlan
 from skewless.infra.outcomes.log import OutcomeWriter
-from skewless.serving.group_commit import GroupCommit
+from skewless.serving.events import GroupCommit
 from skewless.serving.http.event_routes import parse_in_thread
 from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import json_response
@@ -103,12 +103,8 @@ class FeedbackReply(BaseModel):
     accepted: int = Field(description="Number of rows written to the outcome log, on disk.")
 
 
-def add_feedback_route(app: FastAPI, feedback: Feedback | None) -> None:
-    """Add the route.
-
-    Args:
-        feedback: stores outcomes; None: the route rejects them.
-    """
+def add_feedback_route(app: FastAPI, feedback: Feedback) -> None:
+    """Add the route."""
 
     @app.post(
         "/feedback",
@@ -118,8 +114,6 @@ def add_feedback_route(app: FastAPI, feedback: Feedback | None) -> None:
         response_model=FeedbackReply,
     )
     async def store(request: Request) -> Response:
-        if feedback is None:
-            raise RequestError("feedback", "is not accepted by this server", fix="use `skewless serve`")
         body = await request.body()
         outcomes = await parse_in_thread(body, lambda: feedback.parse(read_rows(body)))
         await feedback.store(outcomes)

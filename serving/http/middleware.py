@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import orjson
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from skewless.contract.errors import AccessError, SkewlessError
 from skewless.infra.telemetry.logger import EventLogger
 from skewless.serving.access.gate import Access, scope_of
-from skewless.serving.http.reply import error_json, http_status, retry_after
+from skewless.serving.http.reply import error_response
 
 _log = EventLogger()
 
@@ -52,7 +51,7 @@ class AccessMiddleware:
             try:
                 self._admit(scope)
             except AccessError as error:
-                await send_error(error, scope["path"], send)
+                await error_response(error, scope["path"])(scope, receive, send)
                 return
         await self._app(scope, receive, send)
 
@@ -96,19 +95,10 @@ class ErrorMiddleware:
         except Exception as error:
             if has_begun:
                 raise
-            await send_error(defect_error(error, scope["path"]), scope["path"], send)
+            await error_response(defect_error(error, scope["path"]), scope["path"])(scope, receive, send)
 
 
 def defect_error(error: Exception, path: str) -> SkewlessError:
     """Log an unexpected exception, and return an error without details for the client."""
     _log.error("request_failed", path=path, exc_info=error)
     return SkewlessError("the server", "failed on this request", fix="see its log")
-
-
-async def send_error(error: SkewlessError, path: str, send: Send) -> None:
-    """Send a complete error reply in the format of a path."""
-    body = orjson.dumps(error_json(error, path))
-    headers_by_name = {"Content-Type": "application/json", "Content-Length": str(len(body)), **retry_after(error)}
-    headers = [(name.lower().encode(), value.encode()) for name, value in headers_by_name.items()]
-    await send({"type": "http.response.start", "status": http_status(error), "headers": headers})
-    await send({"type": "http.response.body", "body": body})

@@ -137,8 +137,7 @@ def run_workers(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
         PackageError, StalePlanError, StoreError: no champion can be served.
     """
     report_crashes()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_supervise(config, on_ready))
+    uvloop.run(_supervise(config, on_ready))
 
 
 async def _supervise(config: ServerConfig, on_ready: Callable[[str], None]) -> None:
@@ -235,9 +234,9 @@ class Workers:
                 _log.error("worker_refused", worker=number, error=str(error))
 
     async def _forward_shutdown(self) -> None:
-        await self._shutdown.wait_begun()
+        await self._shutdown.begun.wait()
         self._send_all(STOP)
-        await self._shutdown.wait_forced()
+        await self._shutdown.forced.wait()
         self._send_all(NOW)
         await asyncio.sleep(_KILL_SECONDS)
         for worker in self._processes.values():

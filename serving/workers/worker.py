@@ -25,8 +25,7 @@ def main() -> int:
     configure_logging()
     report_crashes()
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_work(output_fd))
+        uvloop.run(_work(output_fd))
     except SkewlessError as error:
         _write_message(output_fd, {"error": error.as_dict()})
         return error.exit_code
@@ -68,10 +67,10 @@ async def _stdin() -> asyncio.StreamReader:
 async def _follow_commands(commands: asyncio.StreamReader, shutdown: Shutdown) -> None:
     while command := await commands.readline():
         if command == STOP:
-            shutdown.begin()
+            shutdown.begun.set()
         elif command == NOW:
             shutdown.force()
-    shutdown.begin()  # the supervisor died
+    shutdown.begun.set()  # the supervisor died
 
 
 def _write_message(output_fd: int, body: dict[str, object]) -> None:
