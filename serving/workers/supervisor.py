@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvloop
 
@@ -89,8 +89,8 @@ class WorkerProcess:
         Raises:
             SkewlessError: the worker could not start; the error is the worker's.
         """
-        output_fd = await _output(self.process).readline()
-        body = json.loads(output_fd) if output_fd else {}
+        line = await cast("asyncio.StreamReader", self.process.stdout).readline()
+        body = json.loads(line) if line else {}
         if "error" in body:
             await self.process.wait()
             raise _error(body["error"])
@@ -110,12 +110,6 @@ class WorkerProcess:
         """Kill the process."""
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-
-
-def _output(process: asyncio.subprocess.Process) -> asyncio.StreamReader:
-    if process.stdout is None:
-        raise PlaceError("worker", "was started without a pipe", fix="report this defect")
-    return process.stdout
 
 
 def _error(parts: Mapping[str, Any]) -> SkewlessError:
