@@ -30,7 +30,7 @@ from skewless.infra.predictions.segments import prediction_spool
 from skewless.infra.predictions.writer import PredictionWriter
 from skewless.infra.runtimes.candidates import ScoringTarget
 from skewless.infra.verdicts.last_verdicts import read_last_freshness, read_last_parity
-from skewless.serving.access.gate import Access, OpenAccess, is_loopback, open_access
+from skewless.serving.access.gate import OpenAccess, is_loopback, open_access
 from skewless.serving.announcement import announce_server
 from skewless.serving.app import ServingContext, create_app, hot_routes
 from skewless.serving.events import EventForwarder
@@ -105,17 +105,12 @@ async def serve(
             events=events,
             feedback=Feedback(outcomes, models, metrics, config.clock, max_rows=settings.max_batch),
             peers=peers,
-            access=_open_access(config),
+            access=open_access(settings, KeyStore(config.state), config.clock.now_us, share=1 / settings.workers),
             local=is_loopback(settings.host),
         )
         listeners = _listeners(serving, sock, _wire_limits(settings, events), tls_options(settings, config.repo))
         _tune_interpreter()
         await run_http(listeners, shutdown, settings.drain_seconds, on_ready)
-
-
-def _open_access(config: ServerConfig) -> Access:
-    keys, settings = KeyStore(config.state), config.settings
-    return open_access(settings, settings.host, keys, config.clock.now_us, share=1 / settings.workers)
 
 
 def _models(config: ServerConfig, online: OnlineReader, marker_history: MarkerHistory, metrics: Metrics) -> ModelTable:
