@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -139,8 +139,8 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.include_router(oip_routes)
     add_event_routes(app, serving.events)
     add_feedback_route(app, serving.feedback)
-    app.add_exception_handler(SkewlessError, _reply_error)
-    app.add_exception_handler(HTTPException, _reply_http_error)
+    app.add_exception_handler(SkewlessError, cast("Any", _reply_error))
+    app.add_exception_handler(HTTPException, cast("Any", _reply_http_error))
     # The last one is the outermost: the errors of the others also get the format of the API.
     app.add_middleware(HeadMiddleware)
     app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
@@ -194,15 +194,11 @@ def _add_health(app: FastAPI, serving: ServingContext) -> None:
         return Response(text, media_type="text/plain; version=0.0.4")
 
 
-async def _reply_http_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, HTTPException):
-        raise error
+async def _reply_http_error(request: Request, error: HTTPException) -> Response:
     route = f"{request.method} {request.url.path}"
     error_reply = RequestError(f"route {route!r}", str(error.detail).lower(), fix="GET /docs lists the routes")
     return json_response(error_json(error_reply, request.url.path), error.status_code, dict(error.headers or {}))
 
 
-async def _reply_error(request: Request, error: Exception) -> Response:
-    if not isinstance(error, SkewlessError):
-        raise error
+async def _reply_error(request: Request, error: SkewlessError) -> Response:
     return error_response(error, request.url.path)

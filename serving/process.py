@@ -179,27 +179,23 @@ def _open_logs(
     shipper = Shipper(spools)
     stack.callback(shipper.close)
     metrics.files_waiting.watch(lambda: shipper.files_waiting)
+    loop = asyncio.get_running_loop()
+
+    def count_dropped(n: int, reason: str) -> None:
+        # Called by the log's thread; all series belong to the event loop.
+        loop.call_soon_threadsafe(lambda: metrics.dropped(reason).inc(n))
+
     is_shipped = settings.log_durability == "storage"  # before a file counts as durable
     make_durable = [partial(shipper.ship, spool) if is_shipped else shipper.wake for spool in spools]
     writer = PredictionWriter(
         spools[0],
         capacity=settings.log_capacity,
         flush_seconds=settings.log_flush_seconds,
-        on_drop=_drop_counter(metrics),
+        on_drop=count_dropped,
         on_stored=make_durable[0],
     )
     stack.callback(writer.close)
     return writer, OutcomeWriter(spools[1], make_durable[1]), shipper
-
-
-def _drop_counter(metrics: Metrics) -> Callable[[int, str], None]:
-    """Return a callback for the log's thread; it counts on the event loop, to which all series belong."""
-    loop = asyncio.get_running_loop()
-
-    def count(n: int, reason: str) -> None:
-        loop.call_soon_threadsafe(lambda: metrics.dropped(reason).inc(n))
-
-    return count
 
 
 def _wire_limits(settings: Settings, events: EventForwarder) -> WireLimits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ class SliceGain:
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values."""
-        return {"column": self.column, "value": self.value, "lost": self.lost, **self.gain.as_dict()}
+        return {"column": self.column, "value": self.value, "lost": self.lost, **asdict(self.gain)}
 
 
 def measure_slice_gains(
@@ -173,7 +173,7 @@ class Decision(GateEvidence):
             "candidate": self.candidate,
             "champion": self.champion,
             "baseline": self.baseline,
-            "gain": None if self.gain is None else self.gain.as_dict(),
+            "gain": None if self.gain is None else asdict(self.gain),
             "slices": [each.as_dict() for each in self.slices],
         }
 

@@ -25,7 +25,7 @@ from skewless.infra.offline.views import OfflineViews
 from skewless.infra.offline.window_positions import applied_matrix
 from skewless.infra.packages.served_model import ServedModel
 from skewless.infra.predictions.checksums import checksums, checksums_v1
-from skewless.infra.predictions.reader import LoggedPredictions, LoggedViewRead
+from skewless.infra.predictions.reader import LoggedPredictions
 from skewless.infra.predictions.record import largest_output
 from skewless.validation.replay_report import Cause, Findings
 
@@ -65,6 +65,10 @@ def rebuild(
     ask = parse_rows(model.plan, rows, len(rows))
     reads = {view.name: _read_named_rows(view, views, logged, ask, findings) for view in model.plan.views}
     reads |= {view.name: _rebuild_windows(view, views, logged, ask, findings) for view in model.plan.windows}
+    for view in model.plan.all_views:
+        hashes = logged.reads[view.name].hashes
+        for i in np.flatnonzero(np.array(hashes) != view.hash).tolist():
+            findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {hashes[i]}")
     vectors = model.assembler.assemble(logged.t, reads, ask.fields)
     _check_status(logged, vectors, findings)
     return RebuiltPredictions(ask=ask, reads=reads, matrix=vectors.matrix, scores=model.runtime.score(vectors.matrix))
@@ -105,15 +109,16 @@ def _read_named_rows(
     positions = np.where(available, logged_read.versions.seq, -1)
     read, table = views.read_positions(view, positions), views.read_keys(view, positions)
     keys = list(zip(*(table[key.name].to_pylist() for key in view.keys), strict=True))
-    is_same = _is_same_version(logged_read, read) | (positions < 0)
+    left, right = logged_read.versions, read.versions
+    is_same = (left.seq == right.seq) & (left.event_ts == right.event_ts) & (left.created_ts == right.created_ts)
+    is_same = (is_same & (left.run_id == right.run_id)) | (positions < 0)
     has_key = np.fromiter(
         (a == b for a, b in zip(keys, key_rows(view, ask), strict=True)), dtype=np.bool_, count=len(keys)
     )
     for i in np.flatnonzero(~(is_same & (has_key | (positions < 0)))).tolist():
-        detail = f"log position {positions[i]} has {keys[i]}, {_describe_version(read, i)}"
+        version = f"({right.event_ts[i]}, {right.created_ts[i]}, {right.seq[i]})"
+        detail = f"log position {positions[i]} has {keys[i]}, {version}"
         findings.add(logged.ids[i], Cause.LOG_ALTERED, view.name, detail)
-    for i in np.flatnonzero(np.array(logged_read.hashes) != view.hash).tolist():
-        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {logged_read.hashes[i]}")
     return read
 
 
@@ -123,8 +128,6 @@ def _rebuild_windows(
     """Return the read of a windowed view, recomputed from the applied rows."""
     logged_read = logged.reads[view.name]
     available = logged_read.status != Status.UNAVAILABLE
-    for i in np.flatnonzero(np.array(logged_read.hashes) != view.hash).tolist():
-        findings.add(logged.ids[i], Cause.PLAN, view.name, f"read under view hash {logged_read.hashes[i]}")
     if not available.any():
         return empty_read(view, len(available), available=False)
     parts = views.log_partitions(view)
@@ -135,17 +138,6 @@ def _rebuild_windows(
     read = views.join.read_applied(view, parts, entity_table(view, ask, logged.t), applied)
     # The log could give these values, but serving did not have them: the model got null.
     return replace(read, unavailable=~available)
-
-
-def _is_same_version(logged_read: LoggedViewRead, read: ViewRead) -> BoolArray:
-    left, right = logged_read.versions, read.versions
-    is_same = (left.seq == right.seq) & (left.event_ts == right.event_ts) & (left.created_ts == right.created_ts)
-    return np.asarray(is_same & (left.run_id == right.run_id), dtype=np.bool_)
-
-
-def _describe_version(read: ViewRead, i: int) -> str:
-    versions = read.versions
-    return f"({versions.event_ts[i]}, {versions.created_ts[i]}, {versions.seq[i]})"
 
 
 def _check_status(logged: LoggedPredictions, vectors: Vectors, findings: Findings) -> None:

@@ -186,22 +186,8 @@ def _array(name: str, result: ScoredSlice | MergedSlices) -> npt.NDArray[Any]:
     return merged
 
 
-def _decisions(scored_slice: ScoredSlice) -> npt.NDArray[Any]:
-    values = scored_slice.decisions
-    if values is None:
-        raise TypeError(scored_slice)  # the signature of a model without decisions does not have this output
-    return _bytes(values)
-
-
 def _out_of_bounds(scored_slice: ScoredSlice) -> npt.NDArray[Any]:
     return _bytes([",".join(names) for names in scored_slice.out_of_bounds or [[]] * scored_slice.n])
-
-
-def _contributions(scored_slice: ScoredSlice) -> npt.NDArray[np.float64]:
-    values = scored_slice.contributions
-    if values is None:
-        raise TypeError(scored_slice)  # the scoring request asks for them with this output
-    return values
 
 
 def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
@@ -212,14 +198,16 @@ def _bytes(texts: Sequence[str | None]) -> npt.NDArray[Any]:
 
 _ARRAYS: Mapping[str, Callable[[ScoredSlice], npt.NDArray[Any]]] = {
     "score": lambda scored_slice: scored_slice.scores,
-    "decision": _decisions,
+    # Only the signature of a model with decisions has this output.
+    "decision": lambda scored_slice: _bytes(scored_slice.decisions or ()),
     "version": lambda scored_slice: _bytes([scored_slice.model.version] * scored_slice.n),
     "prediction_id": lambda scored_slice: _bytes(scored_slice.ids),
     "feature_values": lambda scored_slice: scored_slice.matrix,
     "feature_age_s": lambda scored_slice: scored_slice.ages_s,
     "feature_status": lambda scored_slice: _STATUS[scored_slice.status],
     "feature_stale": lambda scored_slice: scored_slice.stale,
-    "contributions": _contributions,
+    # The scoring request asks for them with this output.
+    "contributions": lambda scored_slice: np.asarray(scored_slice.contributions),
     "out_of_bounds": _out_of_bounds,
 }
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 
 from skewless.contract.metrics import LOWER_IS_BETTER
 from skewless.contract.spec import Task
 from skewless.infra.runtimes.port import Matrix, Scores, Vector
-from skewless.validation.evaluation.metrics import Groups, ScoredRows, WeightedMetric, weighted_metric
+from skewless.validation.evaluation.metrics import Groups, ScoredRows, weighted_metric
 
 RESAMPLES = 1_000
 _CELLS = 4_000_000  # resample weights in memory at a time
@@ -41,10 +40,6 @@ class MetricGain:
     high: float | None
     confidence: float
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ScorePair:
@@ -67,14 +62,8 @@ class ScorePair:
 
     def only(self, mask: np.typing.NDArray[np.bool_]) -> ScorePair:
         """Return the rows of a mask."""
-        return ScorePair(
-            labels=self.labels[mask],
-            candidate=self.candidate[mask],
-            champion=self.champion[mask],
-            weights=None if self.weights is None else self.weights[mask],
-            task=self.task,
-            groups=None if self.groups is None else self.groups[mask],
-        )
+        columns = ("labels", "candidate", "champion", "weights", "groups")
+        return replace(self, **{name: values[mask] for name in columns if (values := getattr(self, name)) is not None})
 
 
 def paired_gain(
@@ -112,7 +101,10 @@ def normal_gain(
 def _gains(pair: ScorePair, metric: str, resamples: int, seed: int) -> tuple[Vector, Vector]:
     """Return the signed metrics of candidate and champion, and the gain of each resample in which both are defined."""
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    metrics = [_metric_of(pair, scores, metric) for scores in (pair.candidate, pair.champion)]
+    rows = [
+        ScoredRows(labels=pair.labels, scores=scores, groups=pair.groups) for scores in (pair.candidate, pair.champion)
+    ]
+    metrics = [weighted_metric(metric, each) for each in rows]
     weight = np.ones_like(pair.labels) if pair.weights is None else pair.weights
     point = sign * np.array([side(weight[None])[0] for side in metrics])
     differences = [
@@ -122,10 +114,6 @@ def _gains(pair: ScorePair, metric: str, resamples: int, seed: int) -> tuple[Vec
     resampled = resampled[~np.isnan(resampled)]
     # If the metric is undefined in most resamples, the others are a biased part of them, so there is no interval.
     return point, resampled if resampled.size >= resamples * _MIN_DEFINED_SHARE else resampled[:0]
-
-
-def _metric_of(pair: ScorePair, scores: Scores, metric: str) -> WeightedMetric:
-    return weighted_metric(metric, ScoredRows(labels=pair.labels, scores=scores, groups=pair.groups))
 
 
 def _draw_counts(pair: ScorePair, resamples: int, seed: int) -> Iterator[Matrix]:
