@@ -21,7 +21,7 @@ from skewless.serving.events import EventForwarder
 from skewless.serving.http.event_routes import add_event_routes
 from skewless.serving.http.feedback_routes import Feedback, add_feedback_route
 from skewless.serving.http.hot_routes import HotRoutes, run_handler
-from skewless.serving.http.middleware import AccessMiddleware, ErrorMiddleware, HeadMiddleware
+from skewless.serving.http.middleware import pass_head_as_get, reply_to_defects, require_keys
 from skewless.serving.http.model_routes import add_model_routes
 from skewless.serving.http.openapi import ERRORS, add_docs_page, describe_api, operation_id
 from skewless.serving.http.predict_route import PREDICT_BODY, PredictReply, PredictRoute
@@ -84,7 +84,7 @@ def hot_routes(serving: ServingContext) -> HotRoutes:
         "deadline_s": serving.deadline_s,
     }
     infer = InferRoute(oip_models=serving.oip_models, body_bytes=serving.body_bytes, **shared)
-    return HotRoutes({"/predict": PredictRoute(**shared).handle}, [infer.find], partial(_admit, serving))
+    return HotRoutes({"/predict": PredictRoute(**shared).handle}, infer.find, partial(_admit, serving))
 
 
 def _admit(serving: ServingContext, headers: Headers) -> AccessError | None:
@@ -142,9 +142,9 @@ def create_app(serving: ServingContext, routes: HotRoutes | None = None) -> Fast
     app.add_exception_handler(SkewlessError, cast("Any", _reply_error))
     app.add_exception_handler(HTTPException, cast("Any", _reply_http_error))
     # The last one is the outermost: the errors of the others also get the format of the API.
-    app.add_middleware(HeadMiddleware)
-    app.add_middleware(AccessMiddleware, access=serving.access, local=serving.local)
-    app.add_middleware(ErrorMiddleware)
+    app.add_middleware(pass_head_as_get)
+    app.add_middleware(require_keys, access=serving.access, local=serving.local)
+    app.add_middleware(reply_to_defects)
     describe_api(app, lambda: next(iter(serving.models.all()), None))
     return app
 

@@ -55,7 +55,10 @@ def load_suites(repo: Path) -> Mapping[str, list[Expectation]]:
         raise DefinitionError(
             f"{path}", "has no mapping named SUITES", value=suites, fix="write SUITES = {'view': [Expectation, ...]}"
         )
-    return {_name(path, name): _suite(path, name, suite) for name, suite in suites.items()}
+    for name in suites:
+        if not isinstance(name, str):
+            raise DefinitionError(f"{path}", "has a key in SUITES that is not a text", value=name, fix="use a string")
+    return {name: _suite(path, name, suite) for name, suite in suites.items()}
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -80,12 +83,6 @@ def _line(path: Path, error: Exception) -> int:
         return error.lineno or 0
     frames = traceback.extract_tb(error.__traceback__)
     return next((frame.lineno or 0 for frame in reversed(frames) if frame.filename == str(path)), 0)
-
-
-def _name(path: Path, name: object) -> str:
-    if not isinstance(name, str):
-        raise DefinitionError(f"{path}", "has a key in SUITES that is not a text", value=name, fix="use a string")
-    return name
 
 
 def _suite(path: Path, name: str, suite: object) -> list[Expectation]:

@@ -68,24 +68,17 @@ class HotRoutes:
 
     Args:
         fixed: handlers by path.
-        finders: functions that find handlers of paths with variable parts.
+        find_other: finds handlers of paths with variable parts.
         admit: returns, from a request's headers, why it is rejected before its body is read; None: it is admitted.
     """
 
     fixed: Mapping[str, Handler]
-    finders: Sequence[Find] = ()
+    find_other: Find = lambda _: None
     admit: Admit = lambda _: None
 
     def find(self, path: str) -> Handler | None:
         """Return the handler for a POST to a path; None: the route is not hot."""
-        handler = self.fixed.get(path)
-        if handler is not None:
-            return handler
-        for find in self.finders:
-            handler = find(path)
-            if handler is not None:
-                return handler
-        return None
+        return self.fixed.get(path) or self.find_other(path)
 
 
 def call_handler(handler: Handler, exchange: Exchange) -> None:

@@ -12,7 +12,7 @@ import uvloop
 
 from skewless.contract.errors import SkewlessError
 from skewless.infra.telemetry.logger import configure_logging
-from skewless.serving.http.sockets import bind_shared
+from skewless.serving.http.sockets import bind
 from skewless.serving.peer_workers import PeerWorkers
 from skewless.serving.process import make_metrics, serve
 from skewless.serving.shutdown import Shutdown, on_signals, report_crashes
@@ -40,7 +40,7 @@ async def _work(output_fd: int) -> None:
     command_reader = asyncio.create_task(_follow_commands(commands, shutdown))
     config = worker_config.config
     settings = config.settings
-    sock = bind_shared(settings.host, settings.port)
+    sock = bind(settings.host, settings.port, shared=True)
     metrics = make_metrics(config)
     metrics.restarts.inc(worker_config.restarts)
     peers = PeerWorkers(
