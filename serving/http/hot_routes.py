@@ -7,7 +7,6 @@ import http
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
-from typing import Any
 
 import orjson
 from fastapi import Request, Response
@@ -47,14 +46,10 @@ class Exchange:
         """Send the reply."""
         self.send(status, body, headers)
 
-    def reply_json(self, status: int, body: Any, headers: Sequence[Header] = ()) -> None:  # noqa: ANN401 - JSON
-        """Send plain values as JSON."""
-        self.send(status, orjson.dumps(body), (*JSON, *headers))
-
     def reply_error(self, error: SkewlessError, status: int | None = None) -> None:
         """Send an error in the format of the path; None: with the status of its kind."""
         headers = [(name.lower().encode(), value.encode()) for name, value in retry_after(error).items()]
-        self.reply_json(status or http_status(error), error_json(error, self.path), headers)
+        self.send(status or http_status(error), orjson.dumps(error_json(error, self.path)), (*JSON, *headers))
 
 
 Handler = Callable[[Exchange], None]

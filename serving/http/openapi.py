@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Any, Union, get_args, get_origin
 
 from fastapi import FastAPI, Response
 from fastapi.routing import APIRoute
@@ -80,17 +80,11 @@ class ErrorReply(BaseModel):
 ERRORS: Mapping[int | str, dict[str, Any]] = {"default": {"model": ErrorReply, "description": "Error"}}
 
 
-class ExpectedValue(NamedTuple):
-    """Annotation of a request field: the expected value, as used in error messages."""
-
-    text: str
-
-
 class RequestBody:
     """A body that our own code parses, for speed. One pydantic model provides the schema and the rules of the check.
 
     Args:
-        model: its checked fields are annotated with ``ExpectedValue``.
+        model: its checked fields are annotated with the text of the expected value, for error messages.
         required: whether each request must have a body.
 
     Attributes:
@@ -102,7 +96,7 @@ class RequestBody:
         self.names = tuple(model.model_fields)
         self._fields: dict[str, tuple[tuple[type, ...], list[str]]] = {}
         for name, field in model.model_fields.items():
-            expected = [item.text for item in field.metadata if isinstance(item, ExpectedValue)]
+            expected = [item for item in field.metadata if isinstance(item, str)]
             self._fields[name] = json_types(field.annotation), expected
         schema = model.model_json_schema(ref_template=f"{_REF_PREFIX}{{model}}")
         parts = {**schema.pop("$defs", {}), model.__name__: schema}

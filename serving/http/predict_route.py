@@ -17,7 +17,7 @@ from skewless.contract.errors import RequestError, SkewlessError
 from skewless.contract.request import check_count
 from skewless.serving.access.gate import Access
 from skewless.serving.http.hot_routes import JSON, Exchange, reply_failure
-from skewless.serving.http.openapi import ExpectedValue, RequestBody
+from skewless.serving.http.openapi import RequestBody
 from skewless.serving.http.reply import predictions_json, scores_json
 from skewless.serving.metrics.metrics import Metrics
 from skewless.serving.models.table import ModelTable
@@ -125,28 +125,28 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str | None, ExpectedValue("the name of a model")] = Field(
+    model: Annotated[str | None, "the name of a model"] = Field(
         None, description="Name of the model; optional if the server has one model."
     )
-    version: Annotated[str | None, ExpectedValue("a version as text")] = Field(
+    version: Annotated[str | None, "a version as text"] = Field(
         None, description="A loaded version; default: the champion."
     )
-    rows: Annotated[list[dict[str, Any]], ExpectedValue("a list of objects")] = Field(
+    rows: Annotated[list[dict[str, Any]], "a list of objects"] = Field(
         min_length=1, description="One or more objects with entity keys and request features."
     )
-    features: Annotated[bool | None, ExpectedValue("true or false")] = Field(
+    features: Annotated[bool | None, "true or false"] = Field(
         default=None, description="Also return feature values with their status and age."
     )
-    contributions: Annotated[bool | None, ExpectedValue("true or false")] = Field(
+    contributions: Annotated[bool | None, "true or false"] = Field(
         default=None, description="Also return the contribution of each feature to the margin."
     )
-    as_of: Annotated[int | str | None, ExpectedValue("microseconds, or an ISO 8601 time")] = Field(
+    as_of: Annotated[int | str | None, "microseconds, or an ISO 8601 time"] = Field(
         None, description="Evaluation time: microseconds, or ISO 8601 with time zone; default: now."
     )
-    max_feature_age_s: Annotated[float | None, ExpectedValue("a number of seconds")] = Field(
+    max_feature_age_s: Annotated[float | None, "a number of seconds"] = Field(
         None, gt=0, lt=LIMIT, description="Rows older than this are stale, whatever their view allows."
     )
-    timeout_us: Annotated[int | None, ExpectedValue("an integer number of microseconds")] = Field(
+    timeout_us: Annotated[int | None, "an integer number of microseconds"] = Field(
         None, gt=0, lt=LIMIT, description="Time limit of the request, microseconds."
     )
 

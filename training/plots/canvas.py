@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from html import escape
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -137,11 +138,7 @@ def _svg(figure: Figure, title: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r' width="[^"]*pt" height="[^"]*pt"', "", text, count=1)
     head, _, rest = text.partition(">")
-    return f'{head} class="plot" role="img" aria-label="{_escape(title)}">{_STYLE}{rest}'
-
-
-def _escape(title: str) -> str:
-    return title.replace("&", "&amp;").replace("<", "&lt;").replace('"', "&quot;")
+    return f'{head} class="plot" role="img" aria-label="{escape(title)}">{_STYLE}{rest}'
 
 
 @dataclass(frozen=True, kw_only=True)

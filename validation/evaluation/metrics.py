@@ -51,26 +51,21 @@ def _squares(labels: Vector, scores: Scores) -> Vector:
     return np.asarray((scores - labels) ** 2)
 
 
-def _distances(labels: Vector, scores: Scores) -> Vector:
-    return np.asarray(np.abs(scores - labels))
-
-
 def _class_log_losses(labels: Vector, scores: Scores) -> Vector:
     probabilities = np.take_along_axis(scores, labels.astype(np.int64)[:, None], axis=1)[:, 0]
     return np.asarray(-np.log(np.clip(probabilities, _EPSILON, 1.0)))
-
-
-def _hits(labels: Vector, scores: Scores) -> Vector:
-    return np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64)
 
 
 _SCORE_METRICS: Mapping[str, _Values] = {
     "log_loss": _log_losses,
     "brier": _squares,
     "rmse": _squares,
-    "mae": _distances,
+    "mae": lambda labels, scores: np.asarray(np.abs(scores - labels)),
 }
-_CLASS_METRICS: Mapping[str, _Values] = {"log_loss": _class_log_losses, "accuracy": _hits}
+_CLASS_METRICS: Mapping[str, _Values] = {
+    "log_loss": _class_log_losses,
+    "accuracy": lambda labels, scores: np.asarray(scores.argmax(axis=1) == labels, dtype=np.float64),
+}
 
 
 def ndcg_shares(
